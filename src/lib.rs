@@ -1,0 +1,26 @@
+//! Rune: a local-first coding agent with parametric memory.
+//!
+//! The modules stand in the order in which data flows: words, tools, engines, choice, work, faces. A
+//! module imports only from rows above its own (`tests/it/tidy.rs`). `ARCHITECTURE.md` is the map.
+
+// Words.
+pub mod adapter;
+pub mod config;
+pub mod event;
+pub mod task;
+pub mod trajectory;
+// Tools.
+pub mod hardware;
+pub mod hub;
+pub mod model;
+pub mod registry;
+pub mod sandbox;
+pub mod template;
+// Engines.
+pub mod judge;
+pub mod provider;
+// Work.
+pub mod pipeline;
+// Faces.
+pub mod cli;
+pub mod doctor;

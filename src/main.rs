@@ -1,0 +1,3 @@
+//! The `rune` binary: everything is in the library.
+
+fn main() {}

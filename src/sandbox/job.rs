@@ -1,0 +1,128 @@
+//! What is asked of the jail and what it reports: plain data.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+/// A program to run once in a fresh jail.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Job {
+    /// Absolute path of the program, inside the jail.
+    pub program: PathBuf,
+    /// Arguments after the program's name.
+    pub args: Vec<String>,
+    /// What the program reads on standard input.
+    pub stdin: Vec<u8>,
+    /// Files under `/in`, which is read-only: relative path and content.
+    pub inputs: Vec<(String, Vec<u8>)>,
+    /// Files under `/box`, the work directory, which is writable: relative path and content.
+    pub work: Vec<(String, Vec<u8>)>,
+    /// Host folders shown read-only in the jail, beside the system's own.
+    pub mounts: Vec<Mount>,
+    /// Variables added to the built environment.
+    pub env: Vec<(String, String)>,
+    /// Gives the program a pipe on file descriptor 3; what it writes there is [`Outcome::channel`].
+    pub channel: bool,
+    /// What the program may use.
+    pub limits: Limits,
+}
+
+/// A host folder shown read-only in the jail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path on the host.
+    pub host: PathBuf,
+    /// Absolute path in the jail.
+    pub jail: PathBuf,
+}
+
+/// What one run may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Processor time of the whole process tree.
+    pub cpu: Duration,
+    /// Time on the clock, set-up included.
+    pub wall: Duration,
+    /// Memory of the whole process tree.
+    pub memory_bytes: u64,
+    /// What is kept of each of stdout and stderr (first and last half); 64 times as much ends the run.
+    pub output_bytes: usize,
+    /// Size of each of `/box`, `/tmp` and `/dev/shm`.
+    pub disk_bytes: u64,
+    /// Largest single file.
+    pub file_bytes: u64,
+    /// Processes and threads at a time.
+    pub processes: u32,
+}
+
+impl Default for Limits {
+    /// Limits for a plain Python program: `specs/sandbox.md` section 2.1.
+    fn default() -> Self {
+        Self {
+            cpu: Duration::from_secs(10),
+            wall: Duration::from_secs(100),
+            memory_bytes: 512 << 20,
+            output_bytes: 64 << 10,
+            disk_bytes: 32 << 20,
+            file_bytes: 16 << 20,
+            processes: 32,
+        }
+    }
+}
+
+/// How a run ended. A sandbox that failed is an error, never an `Exit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// The program ended by itself with this status.
+    Code(i32),
+    /// A signal ended the program.
+    Signal(i32),
+    /// The clock ran out.
+    WallLimit,
+    /// The processor time ran out.
+    CpuLimit,
+    /// The memory cap was reached.
+    MemoryLimit,
+    /// It wrote without end.
+    OutputLimit,
+}
+
+/// The first and last part of a stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Captured {
+    /// Bytes kept, raw: escape them before they reach a terminal.
+    pub bytes: Vec<u8>,
+    /// Bytes left out in the middle.
+    pub dropped: u64,
+}
+
+/// What the jail could enforce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Namespaces, and everything of `specs/sandbox.md` section 2.1.
+    Namespaces,
+    /// No jail at all: only by the user's explicit order, never trained on.
+    None,
+}
+
+/// What a run left behind.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Outcome {
+    /// How it ended.
+    pub exit: Exit,
+    /// Standard output.
+    pub stdout: Captured,
+    /// Standard error.
+    pub stderr: Captured,
+    /// What was written to file descriptor 3, at most 4 MiB.
+    pub channel: Vec<u8>,
+    /// Processor time of the tree.
+    pub cpu: Duration,
+    /// Time on the clock.
+    pub wall: Duration,
+    /// What was enforced.
+    pub tier: Tier,
+}

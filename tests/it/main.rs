@@ -1,0 +1,5 @@
+//! The integration tests: one binary, one module a subject.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected shall panic")]
+
+mod tidy;
