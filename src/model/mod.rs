@@ -1,1 +1,100 @@
-//! Under construction.
+//! Runs language models of the Llama and Qwen2 families on the CPU, from GGUF files.
+//!
+//! [`Engine`] is the face: it loads a file, turns chats into tokens and generates on a thread of its own,
+//! several sequences at once. Below it: [`Tokenizer`], the chat template, the sampler, the transformer and
+//! its kernels. The kernels work on packed integer weights; [`Precision::Exact`] is the slow `f32` reference.
+
+mod chat;
+mod engine;
+mod gguf;
+mod kernels;
+mod kv;
+mod quant;
+mod sample;
+mod sequence;
+mod tokenizer;
+mod transformer;
+
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+
+use sha2::Digest;
+use sha2::Sha256;
+
+pub use engine::Engine;
+pub use engine::EngineOptions;
+pub use engine::ModelFacts;
+pub use engine::Update;
+pub use kernels::Isa;
+pub use sequence::Generation;
+pub use tokenizer::Tokenizer;
+pub use transformer::Precision;
+
+/// Why a model can't be loaded or can't answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The file can't be read.
+    #[error("cannot read the model `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is damaged or no GGUF file.
+    #[error("`{}` is no usable GGUF file: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file is sound, but Rune can't run it.
+    #[error("Rune cannot run `{}`: it has {what}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What it has.
+        what: String,
+    },
+    /// The tokenizer refused a text.
+    #[error("the text cannot be cut into tokens: {0}")]
+    Tokenizer(String),
+    /// The model's chat template refused the messages.
+    #[error("the model's chat template refuses the messages: {0}")]
+    ChatTemplate(String),
+    /// The prompt leaves no room in the context window.
+    #[error("the prompt has {n_tokens} tokens, the context window {limit}")]
+    ContextOverflow {
+        /// Tokens of the prompt.
+        n_tokens: usize,
+        /// Tokens of the window.
+        limit: usize,
+    },
+    /// The logits are no numbers: the weights are damaged.
+    #[error("the model computes no finite numbers: its weights are damaged")]
+    NotFinite,
+    /// The engine's thread has ended.
+    #[error("the engine has stopped")]
+    EngineGone,
+}
+
+/// sha256 of a file, as lower-case hex.
+fn file_digest(path: &Path) -> Result<String, ModelError> {
+    let io = |source| ModelError::Io { path: path.to_owned(), source };
+    let mut file = std::fs::File::open(path).map_err(io)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(io)? {
+            0 => return Ok(hex(&hash.finalize())),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+/// Bytes as lower-case hex.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

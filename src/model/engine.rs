@@ -1,0 +1,328 @@
+//! The thread that owns weights and keys, and the channel to it.
+//!
+//! Sequences are decoded together, a token each a pass, while the prompt of one newcomer is read along in
+//! pieces (continuous batching: Yu et al. 2022, Orca). Caches of finished sequences are kept: a prompt that
+//! begins like one of them, or like one at work, is read only from where they part.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::ModelError;
+use super::chat::ChatTemplate;
+use super::gguf::Gguf;
+use super::kernels::Isa;
+use super::kv::KvCache;
+use super::sequence::Generation;
+use super::sequence::Sequence;
+use super::tokenizer::Tokenizer;
+use super::transformer::Chunk;
+use super::transformer::Precision;
+use super::transformer::Transformer;
+use crate::trajectory::Completion;
+use crate::trajectory::Message;
+
+/// Rows of a prompt that are read in one pass.
+const PREFILL_ROWS: usize = 256;
+
+/// How the engine is run.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Threads that compute, at least 1.
+    pub n_threads: usize,
+    /// The most tokens of one sequence; the model's own limit holds as well.
+    pub context: usize,
+    /// The most sequences at a time.
+    pub max_sequences: usize,
+    /// How weights are held.
+    pub precision: Precision,
+    /// Which kernels compute.
+    pub isa: Isa,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            n_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            context: 8192,
+            max_sequences: 6,
+            precision: Precision::Packed,
+            isa: Isa::detect(),
+        }
+    }
+}
+
+/// What is known of the loaded model.
+#[derive(Debug, Clone)]
+pub struct ModelFacts {
+    /// The file.
+    pub path: PathBuf,
+    /// The architecture's name, such as `qwen2`.
+    pub architecture: String,
+    /// sha256 of the file.
+    pub base_digest: String,
+    /// sha256 of vocabulary, merges and pre-tokenizer.
+    pub tokenizer_digest: String,
+    /// The most tokens of one sequence here.
+    pub context: usize,
+    /// Bytes of the weights in memory.
+    pub weight_bytes: usize,
+    /// Threads that compute.
+    pub n_threads: usize,
+    /// The kernels in use.
+    pub isa: Isa,
+}
+
+/// News of a generation.
+#[derive(Debug)]
+pub enum Update {
+    /// More text.
+    Text(String),
+    /// The end: the whole answer.
+    Done(Completion),
+    /// The end: no answer.
+    Failed(ModelError),
+}
+
+/// A loaded model at work on its own thread. Dropping it ends the thread after the pass at hand.
+pub struct Engine {
+    facts: ModelFacts,
+    tokenizer: Arc<Tokenizer>,
+    chat: ChatTemplate,
+    requests: Option<mpsc::Sender<(Generation, UnboundedSender<Update>)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Loads the GGUF file at `path` and starts the thread. Takes about a second per 500 MB.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't be used.
+    pub fn start(path: &Path, options: &EngineOptions) -> Result<Self, ModelError> {
+        let hashing = {
+            let path = path.to_owned();
+            std::thread::spawn(move || super::file_digest(&path))
+        };
+        let gguf = Gguf::open(path)?;
+        let tokenizer = Arc::new(Tokenizer::load(&gguf)?);
+        let chat = ChatTemplate::load(&gguf, &tokenizer)?;
+        let transformer =
+            Transformer::load(&gguf, options.precision, options.isa, options.n_threads)?;
+        if transformer.vocabulary() < tokenizer.n_tokens() {
+            return Err(ModelError::Malformed {
+                path: path.to_owned(),
+                reason: "it has more tokens than embeddings".to_owned(),
+            });
+        }
+        let facts = ModelFacts {
+            path: path.to_owned(),
+            architecture: gguf.text("general.architecture")?.to_owned(),
+            base_digest: hashing.join().expect("hashing does not panic")?,
+            tokenizer_digest: tokenizer.digest().to_owned(),
+            context: options.context.min(transformer.shape.context),
+            weight_bytes: transformer.n_bytes(),
+            n_threads: transformer.n_threads(),
+            isa: options.isa,
+        };
+        let (requests, inbox) = mpsc::channel();
+        let mut scheduler = Scheduler {
+            context: facts.context,
+            tokenizer: Arc::clone(&tokenizer),
+            slots: (0..options.max_sequences.max(1))
+                .map(|_| Slot::new(KvCache::new(&transformer.shape)))
+                .collect(),
+            transformer,
+            waiting: Vec::new(),
+            n_passes: 0,
+            logits: Vec::new(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("rune-engine".to_owned())
+            .spawn(move || scheduler.run(&inbox))
+            .map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+        Ok(Self { facts, tokenizer, chat, requests: Some(requests), thread: Some(thread) })
+    }
+
+    /// What is known of the model.
+    pub fn facts(&self) -> &ModelFacts {
+        &self.facts
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// A chat as prompt tokens, up to where the model's turn begins.
+    ///
+    /// # Errors
+    /// [`ModelError::ChatTemplate`] when the model's template refuses the messages, [`ModelError::Tokenizer`].
+    pub fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
+        self.tokenizer.encode(&self.chat.render(messages)?)
+    }
+
+    /// Hands a generation to the engine. Dropping the receiver takes it back.
+    ///
+    /// # Errors
+    /// [`ModelError::ContextOverflow`] when the prompt leaves no room for an answer,
+    /// [`ModelError::EngineGone`] when the thread has ended.
+    pub fn submit(&self, generation: Generation) -> Result<UnboundedReceiver<Update>, ModelError> {
+        let (n_tokens, limit) = (generation.prompt.len(), self.facts.context);
+        if n_tokens == 0 || n_tokens >= limit {
+            return Err(ModelError::ContextOverflow { n_tokens, limit });
+        }
+        let (updates, receiver) = unbounded_channel();
+        let requests = self.requests.as_ref().ok_or(ModelError::EngineGone)?;
+        requests.send((generation, updates)).map_err(|_| ModelError::EngineGone)?;
+        Ok(receiver)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            let _panic_already_reported = thread.join();
+        }
+    }
+}
+
+/// A cache, and the sequence that is using it.
+struct Slot {
+    cache: KvCache,
+    sequence: Option<Sequence>,
+    /// The pass in which it was last used.
+    used: u64,
+}
+
+impl Slot {
+    fn new(cache: KvCache) -> Self {
+        Self { cache, sequence: None, used: 0 }
+    }
+
+    /// Tokens for the next pass: what is left of the prompt, up to `rows`, or the token drawn last.
+    fn pending(&self, rows: usize) -> &[u32] {
+        match &self.sequence {
+            Some(Sequence { next: Some(token), .. }) => std::slice::from_ref(token),
+            Some(Sequence { prompt, .. }) => {
+                let rest = &prompt[self.cache.len()..];
+                &rest[..rest.len().min(rows)]
+            }
+            None => &[],
+        }
+    }
+
+    fn reads_prompt(&self) -> bool {
+        self.sequence.as_ref().is_some_and(|sequence| sequence.next.is_none())
+    }
+}
+
+/// Decides what goes into each pass. Lives on the engine's thread.
+struct Scheduler {
+    transformer: Transformer,
+    tokenizer: Arc<Tokenizer>,
+    context: usize,
+    slots: Vec<Slot>,
+    /// Sequences without a slot, oldest first.
+    waiting: Vec<Sequence>,
+    n_passes: u64,
+    logits: Vec<f32>,
+}
+
+impl Scheduler {
+    fn run(&mut self, inbox: &mpsc::Receiver<(Generation, UnboundedSender<Update>)>) {
+        loop {
+            let idle = self.waiting.is_empty() && self.slots.iter().all(|s| s.sequence.is_none());
+            let first = if idle { inbox.recv().ok() } else { None };
+            if idle && first.is_none() {
+                return;
+            }
+            for (generation, updates) in first.into_iter().chain(inbox.try_iter()) {
+                self.waiting.push(Sequence::new(generation, self.context, updates));
+            }
+            self.drop_abandoned();
+            self.admit();
+            self.pass();
+        }
+    }
+
+    fn drop_abandoned(&mut self) {
+        self.waiting.retain(|sequence| !sequence.is_abandoned());
+        for slot in &mut self.slots {
+            if slot.sequence.as_ref().is_some_and(Sequence::is_abandoned) {
+                slot.sequence = None;
+            }
+        }
+    }
+
+    /// Gives the oldest waiting sequence a slot, unless another prompt is still being read: what that one leaves
+    /// in its cache may be what the newcomer begins with.
+    fn admit(&mut self) {
+        if self.waiting.is_empty() || self.slots.iter().any(Slot::reads_prompt) {
+            return;
+        }
+        let mut sequence = self.waiting.remove(0);
+        sequence.begin();
+        let prompt = &sequence.prompt;
+        // The last token is always read again: its logits are wanted.
+        let prefix = |slot: &Slot| slot.cache.common_prefix(&prompt[..prompt.len() - 1]);
+        let idle = (0..self.slots.len()).filter(|i| self.slots[*i].sequence.is_none());
+        let Some(oldest) = idle.clone().min_by_key(|i| self.slots[*i].used) else {
+            self.waiting.insert(0, sequence);
+            return;
+        };
+        let donor = (0..self.slots.len()).max_by_key(|i| prefix(&self.slots[*i])).unwrap_or(0);
+        let common = prefix(&self.slots[donor]);
+        let own = idle.max_by_key(|i| prefix(&self.slots[*i])).unwrap_or(oldest);
+        let chosen = if common == 0 {
+            self.slots[oldest].cache.truncate(0);
+            oldest
+        } else if prefix(&self.slots[own]) == common {
+            self.slots[own].cache.truncate(common);
+            own
+        } else {
+            let [from, to] =
+                self.slots.get_disjoint_mut([donor, oldest]).expect("a busy slot and an idle one");
+            to.cache.copy_prefix(&from.cache, common);
+            oldest
+        };
+        self.slots[chosen].sequence = Some(sequence);
+    }
+
+    /// One pass over all sequences at work.
+    fn pass(&mut self) {
+        self.n_passes += 1;
+        let mut busy = Vec::new();
+        let mut chunks = Vec::new();
+        let mut tokens = Vec::new();
+        for (index, slot) in self.slots.iter().enumerate() {
+            if slot.sequence.is_some() {
+                busy.push(index);
+                tokens.push(slot.pending(PREFILL_ROWS).to_vec());
+            }
+        }
+        if busy.is_empty() {
+            return;
+        }
+        let working = self.slots.iter_mut().filter(|slot| slot.sequence.is_some());
+        for (slot, tokens) in working.zip(&tokens) {
+            slot.used = self.n_passes;
+            chunks.push(Chunk { cache: &mut slot.cache, tokens, all_logits: false });
+        }
+        self.transformer.forward(&mut chunks, &mut self.logits);
+        let rows = self.logits.chunks_exact_mut(self.transformer.vocabulary());
+        for (index, logits) in busy.into_iter().zip(rows) {
+            let slot = &mut self.slots[index];
+            let Some(sequence) = &mut slot.sequence else { continue };
+            if slot.cache.len() >= sequence.prompt.len() && sequence.step(&self.tokenizer, logits) {
+                slot.sequence = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Reads GGUF files (version 2 and 3, little endian): metadata and the directory of tensors.
+//!
+//! Every length in the file is checked against the file's size before anything is allocated, so a
+//! truncated or forged file is an error and never a panic. Format: ggml's `docs/gguf.md`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Seek;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use super::ModelError;
+use super::quant::GgmlType;
+
+/// The most entries that a directory or a nested array may have; real files stay far below.
+const MAX_ENTRIES: u64 = 1 << 20;
+
+/// A metadata value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    /// Any integer type, widened.
+    Int(i64),
+    /// `f32` or `f64`.
+    Float(f64),
+    /// A truth value.
+    Bool(bool),
+    /// UTF-8 text.
+    Text(String),
+    /// Values of one type.
+    Array(Vec<Value>),
+}
+
+/// Where a tensor lies in the file.
+#[derive(Debug, Clone)]
+pub(super) struct TensorInfo {
+    /// Numbers a row: the input features of a linear layer.
+    pub(super) columns: usize,
+    /// Rows: the output features of a linear layer; 1 for a vector.
+    pub(super) rows: usize,
+    /// How the numbers are stored.
+    pub(super) kind: GgmlType,
+    /// Absolute position in the file.
+    offset: u64,
+    /// Length in bytes.
+    n_bytes: usize,
+}
+
+/// An open GGUF file: metadata in memory, tensors read on demand.
+#[derive(Debug)]
+pub(super) struct Gguf {
+    path: PathBuf,
+    file: File,
+    metadata: BTreeMap<String, Value>,
+    tensors: BTreeMap<String, TensorInfo>,
+}
+
+impl Gguf {
+    /// Opens `path` and reads header, metadata and the tensor directory.
+    pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
+        let io = |source| ModelError::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        let size = file.metadata().map_err(io)?.len();
+        let mut reader = Reader { inner: BufReader::new(&file), size, at: 0 };
+        let (metadata, infos) =
+            reader.header().map_err(|fault| fault.at(path, "header or metadata"))?;
+        let alignment = match metadata.get("general.alignment") {
+            Some(Value::Int(n)) if *n > 0 && *n <= 1 << 20 => n.unsigned_abs(),
+            _ => 32,
+        };
+        let data = reader.at.next_multiple_of(alignment);
+        let tensors = place(infos, data, size).map_err(|fault| fault.at(path, "tensors"))?;
+        Ok(Self { path: path.to_owned(), file, metadata, tensors })
+    }
+
+    /// The file's path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A metadata value.
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.metadata.get(key)
+    }
+
+    /// A text that has to be there.
+    pub(super) fn text(&self, key: &str) -> Result<&str, ModelError> {
+        match self.get(key) {
+            Some(Value::Text(text)) => Ok(text),
+            _ => Err(self.missing(key, "text")),
+        }
+    }
+
+    /// A count that has to be there: positive and below 2^31.
+    pub(super) fn count(&self, key: &str) -> Result<usize, ModelError> {
+        match self.get(key) {
+            Some(Value::Int(n)) if (1..1 << 31).contains(n) => {
+                Ok(usize::try_from(*n).expect("checked to be in range"))
+            }
+            _ => Err(self.missing(key, "positive number")),
+        }
+    }
+
+    /// A finite number that has to be there.
+    #[expect(clippy::cast_possible_truncation, reason = "stored as f32 in the file")]
+    pub(super) fn float(&self, key: &str) -> Result<f32, ModelError> {
+        match self.get(key) {
+            Some(Value::Float(x)) if x.is_finite() => Ok(*x as f32),
+            _ => Err(self.missing(key, "number")),
+        }
+    }
+
+    /// An array that has to be there.
+    pub(super) fn array(&self, key: &str) -> Result<&[Value], ModelError> {
+        match self.get(key) {
+            Some(Value::Array(values)) => Ok(values),
+            _ => Err(self.missing(key, "array")),
+        }
+    }
+
+    /// The place of a tensor that has to be there.
+    pub(super) fn tensor(&self, name: &str) -> Result<&TensorInfo, ModelError> {
+        self.tensors.get(name).ok_or_else(|| ModelError::Malformed {
+            path: self.path.clone(),
+            reason: format!("tensor `{name}` is missing"),
+        })
+    }
+
+    /// Whether the tensor exists.
+    pub(super) fn has_tensor(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The tensor's raw blocks.
+    pub(super) fn read(&self, info: &TensorInfo) -> Result<Vec<u8>, ModelError> {
+        let mut bytes = vec![0; info.n_bytes];
+        self.file
+            .read_exact_at(&mut bytes, info.offset)
+            .map_err(|source| ModelError::Io { path: self.path.clone(), source })?;
+        Ok(bytes)
+    }
+
+    fn missing(&self, key: &str, wanted: &str) -> ModelError {
+        ModelError::Malformed {
+            path: self.path.clone(),
+            reason: format!("metadata `{key}` is missing or no {wanted}"),
+        }
+    }
+}
+
+/// A tensor as the directory tells of it, its offset relative to the data section.
+struct RawInfo {
+    name: String,
+    dims: Vec<u64>,
+    kind: u32,
+    offset: u64,
+}
+
+/// Checks every tensor against the file's size and places it.
+fn place(infos: Vec<RawInfo>, data: u64, size: u64) -> Result<BTreeMap<String, TensorInfo>, Fault> {
+    let mut placed = BTreeMap::new();
+    for info in infos {
+        let RawInfo { name, dims, kind, offset } = info;
+        let kind = GgmlType::from_code(kind)
+            .ok_or_else(|| Fault::Unsupported(format!("tensor `{name}` has ggml type {kind}")))?;
+        let too_large = || Fault::Broken(format!("tensor `{name}` lies outside the file"));
+        let columns = dims.first().copied().unwrap_or(1);
+        let rows = dims.iter().skip(1).try_fold(1_u64, |n, dim| n.checked_mul(*dim));
+        let (Ok(columns), Some(Ok(rows))) = (usize::try_from(columns), rows.map(usize::try_from))
+        else {
+            return Err(too_large());
+        };
+        let n_bytes = kind
+            .row_bytes(columns)
+            .ok_or_else(|| Fault::Broken(format!("tensor `{name}`: {columns} columns")))?
+            .checked_mul(rows)
+            .ok_or_else(too_large)?;
+        let start = data.checked_add(offset).ok_or_else(too_large)?;
+        if start.checked_add(n_bytes as u64).is_none_or(|end| end > size) {
+            return Err(too_large());
+        }
+        let info = TensorInfo { columns, rows, kind, offset: start, n_bytes };
+        if placed.insert(name.clone(), info).is_some() {
+            return Err(Fault::Broken(format!("tensor `{name}` stands twice in the directory")));
+        }
+    }
+    Ok(placed)
+}
+
+/// What is wrong with a file, before its path is known.
+enum Fault {
+    Io(std::io::Error),
+    Broken(String),
+    Unsupported(String),
+}
+
+impl Fault {
+    fn at(self, path: &Path, part: &str) -> ModelError {
+        let path = path.to_owned();
+        match self {
+            Self::Io(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => {
+                ModelError::Malformed { path, reason: format!("the file ends within its {part}") }
+            }
+            Self::Io(source) => ModelError::Io { path, source },
+            Self::Broken(reason) => ModelError::Malformed { path, reason },
+            Self::Unsupported(what) => ModelError::Unsupported { path, what },
+        }
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(source: std::io::Error) -> Self {
+        Self::Io(source)
+    }
+}
+
+/// A reader that knows how much of the file is left.
+struct Reader<R> {
+    inner: R,
+    size: u64,
+    at: u64,
+}
+
+impl<R: Read + Seek> Reader<R> {
+    fn header(&mut self) -> Result<(BTreeMap<String, Value>, Vec<RawInfo>), Fault> {
+        if self.bytes::<4>()? != *b"GGUF" {
+            return Err(Fault::Broken("the file does not begin with `GGUF`".to_owned()));
+        }
+        let version = self.u32()?;
+        if !(2..=3).contains(&version) {
+            return Err(Fault::Unsupported(format!("GGUF version {version}")));
+        }
+        let n_tensors = self.n_entries(24)?;
+        let n_metadata = self.n_entries(13)?;
+        let mut metadata = BTreeMap::new();
+        for _ in 0..n_metadata {
+            let key = self.string()?;
+            let kind = self.u32()?;
+            let value = self.value(kind, 0)?;
+            metadata.insert(key, value);
+        }
+        let infos = (0..n_tensors).map(|_| self.tensor_info()).collect::<Result<_, _>>()?;
+        Ok((metadata, infos))
+    }
+
+    fn tensor_info(&mut self) -> Result<RawInfo, Fault> {
+        let name = self.string()?;
+        let n_dims = self.u32()?;
+        if n_dims > 4 {
+            return Err(Fault::Broken(format!("tensor `{name}` has {n_dims} dimensions")));
+        }
+        let dims = (0..n_dims).map(|_| self.u64()).collect::<Result<_, _>>()?;
+        Ok(RawInfo { name, dims, kind: self.u32()?, offset: self.u64()? })
+    }
+
+    fn value(&mut self, kind: u32, depth: u32) -> Result<Value, Fault> {
+        Ok(match kind {
+            0 => Value::Int(i64::from(self.bytes::<1>()?[0])),
+            1 => Value::Int(i64::from(i8::from_le_bytes(self.bytes()?))),
+            2 => Value::Int(i64::from(u16::from_le_bytes(self.bytes()?))),
+            3 => Value::Int(i64::from(i16::from_le_bytes(self.bytes()?))),
+            4 => Value::Int(i64::from(self.u32()?)),
+            5 => Value::Int(i64::from(i32::from_le_bytes(self.bytes()?))),
+            6 => Value::Float(f64::from(f32::from_le_bytes(self.bytes()?))),
+            7 => Value::Bool(self.bytes::<1>()?[0] != 0),
+            8 => Value::Text(self.string()?),
+            9 if depth < 2 => {
+                let kind = self.u32()?;
+                let n = self.n_entries(1)?;
+                Value::Array((0..n).map(|_| self.value(kind, depth + 1)).collect::<Result<_, _>>()?)
+            }
+            10 => Value::Int(i64::try_from(self.u64()?).unwrap_or(i64::MAX)),
+            11 => Value::Int(i64::from_le_bytes(self.bytes()?)),
+            12 => Value::Float(f64::from_le_bytes(self.bytes()?)),
+            _ => return Err(Fault::Broken(format!("metadata of unknown type {kind}"))),
+        })
+    }
+
+    /// A number of entries of at least `least` bytes each, which the rest of the file must be able to hold.
+    fn n_entries(&mut self, least: u64) -> Result<u64, Fault> {
+        let n = self.u64()?;
+        if n > MAX_ENTRIES || n.saturating_mul(least) > self.size - self.at {
+            return Err(Fault::Broken(format!("a list of {n} entries does not fit the file")));
+        }
+        Ok(n)
+    }
+
+    fn string(&mut self) -> Result<String, Fault> {
+        let length = self.u64()?;
+        if length > self.size - self.at {
+            return Err(Fault::Broken(format!("a text of {length} bytes does not fit the file")));
+        }
+        let mut bytes = vec![0; usize::try_from(length).expect("no longer than the file")];
+        self.fill(&mut bytes)?;
+        String::from_utf8(bytes).map_err(|_| Fault::Broken("a text is not UTF-8".to_owned()))
+    }
+
+    fn u32(&mut self) -> Result<u32, Fault> {
+        Ok(u32::from_le_bytes(self.bytes()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, Fault> {
+        Ok(u64::from_le_bytes(self.bytes()?))
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Fault> {
+        self.inner.read_exact(bytes)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+}

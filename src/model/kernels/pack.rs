@@ -1,0 +1,208 @@
+//! Weights as the kernels want them: tiles of 16 rows by 32 inputs.
+//!
+//! Within a tile, group `g` of eight holds inputs `4g..4g+4` of all 16 rows in 64 bytes (row-major): what
+//! one `vpdpbusd` takes. Codes of up to 6 bits are stored as four lines of nibbles (groups `g` and `g + 4` share
+//! line `g`) and a line of 512 single bits for each bit above the fourth; 8-bit codes as eight lines.
+
+use half::f16;
+
+use super::Activations;
+use super::BLOCK;
+use super::Isa;
+use super::Pool;
+use super::SharedMut;
+use super::TILE;
+use super::portable;
+#[cfg(target_arch = "x86_64")]
+use super::x86;
+use crate::model::quant::GgmlType;
+
+/// 64 aligned bytes.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub(super) [u8; 64]);
+
+/// 16 half-precision numbers, one a row of a tile.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+pub(super) struct Scales(pub(super) [f16; TILE]);
+
+/// How codes stand for numbers: `x = scale * (code - zero)`, or `x = scale * code + min` where
+/// minimums are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Format {
+    /// Bits a code: 4, 5, 6 or 8.
+    pub(super) bits: usize,
+    /// The code that stands for zero; 0 where minimums are stored.
+    pub(super) zero: i32,
+    /// What a block's second vector of numbers is, if there is one.
+    pub(super) second: Second,
+}
+
+/// What is stored for a block beside its first scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Second {
+    /// Nothing.
+    Nothing,
+    /// The minimum.
+    Min,
+    /// The scale of the last 16 inputs.
+    Scale,
+}
+
+impl Format {
+    fn of(kind: GgmlType) -> Option<Self> {
+        let (bits, zero, second) = match kind {
+            GgmlType::Q4_0 => (4, 8, Second::Nothing),
+            GgmlType::Q4_1 | GgmlType::Q4K => (4, 0, Second::Min),
+            GgmlType::Q5_0 => (5, 16, Second::Nothing),
+            GgmlType::Q5_1 | GgmlType::Q5K => (5, 0, Second::Min),
+            GgmlType::Q6K => (6, 32, Second::Scale),
+            GgmlType::Q8_0 => (8, 128, Second::Nothing),
+            GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => return None,
+        };
+        Some(Self { bits, zero, second })
+    }
+
+    /// Lines of codes a block.
+    pub(super) fn n_lines(self) -> usize {
+        if self.bits == 8 { 8 } else { self.bits }
+    }
+
+    /// Vectors of scales a block.
+    pub(super) fn n_scales(self) -> usize {
+        if self.second == Second::Nothing { 1 } else { 2 }
+    }
+}
+
+/// A quantised matrix in tiles. Rows beyond the last are zero.
+pub(in crate::model) struct Packed {
+    rows: usize,
+    columns: usize,
+    format: Format,
+    codes: Vec<Line>,
+    scales: Vec<Scales>,
+}
+
+impl Packed {
+    /// Repacks `rows` rows of ggml blocks; `None` when `kind` is no quantised type. `order` gives the row of the
+    /// file that becomes row `i`.
+    pub(in crate::model) fn new(
+        pool: &mut Pool,
+        kind: GgmlType,
+        bytes: &[u8],
+        (rows, columns): (usize, usize),
+        order: &(dyn Fn(usize) -> usize + Sync),
+    ) -> Option<Self> {
+        let format = Format::of(kind)?;
+        let n_blocks = columns / BLOCK;
+        let n_tiles = rows.div_ceil(TILE);
+        let mut codes = vec![Line([0; 64]); n_tiles * n_blocks * format.n_lines()];
+        let mut scales = vec![Scales([f16::ZERO; TILE]); n_tiles * n_blocks * format.n_scales()];
+        let row_bytes = kind.row_bytes(columns)?;
+        {
+            let (per_tile, scales_per_tile) =
+                (n_blocks * format.n_lines(), n_blocks * format.n_scales());
+            let codes = SharedMut::new(&mut codes);
+            let scales = SharedMut::new(&mut scales);
+            pool.run(n_tiles, &|tile| {
+                let codes = codes.slice(tile * per_tile, per_tile);
+                let scales = scales.slice(tile * scales_per_tile, scales_per_tile);
+                for row in 0..TILE.min(rows - tile * TILE) {
+                    let source = order(tile * TILE + row);
+                    let bytes = &bytes[source * row_bytes..][..row_bytes];
+                    pack_row(format, kind, bytes, row, codes, scales);
+                }
+            });
+        }
+        Some(Self { rows, columns, format, codes, scales })
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub(super) fn n_bytes(&self) -> usize {
+        size_of_val(&*self.codes) + size_of_val(&*self.scales)
+    }
+
+    /// Codes and scales of a tile, block after block.
+    fn tile(&self, tile: usize) -> (&[Line], &[Scales]) {
+        let n_blocks = self.columns / BLOCK;
+        let (lines, scales) = (n_blocks * self.format.n_lines(), n_blocks * self.format.n_scales());
+        (&self.codes[tile * lines..][..lines], &self.scales[tile * scales..][..scales])
+    }
+
+    /// Multiplies one tile by all rows of `input`; `done` gets each row's 16 results.
+    pub(super) fn multiply_tile(
+        &self,
+        isa: Isa,
+        tile: usize,
+        input: &Activations,
+        done: impl FnMut(usize, &[f32; TILE]),
+    ) {
+        let (codes, scales) = self.tile(tile);
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => x86::multiply_tile(self.format, codes, scales, input, done),
+            _ => portable::multiply_tile(self.format, codes, scales, input, done),
+        }
+    }
+
+    /// Writes row `index` as numbers.
+    pub(super) fn row(&self, index: usize, values: &mut [f32]) {
+        let (codes, scales) = self.tile(index / TILE);
+        let row = index % TILE;
+        let format = self.format;
+        for (block, values) in values.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            let codes = portable::unpack(format, &codes[block * format.n_lines()..]);
+            let scales = &scales[block * format.n_scales()..];
+            for (i, value) in values.iter_mut().enumerate() {
+                let code = f32::from(codes[i / 4][row * 4 + i % 4]);
+                let first = scales[0].0[row].to_f32();
+                *value = match format.second {
+                    Second::Min => first * code + scales[1].0[row].to_f32(),
+                    Second::Scale if i >= 16 => scales[1].0[row].to_f32() * (code - 32.0),
+                    #[expect(clippy::cast_precision_loss, reason = "at most 128")]
+                    _ => first * (code - format.zero as f32),
+                };
+            }
+        }
+    }
+}
+
+/// Puts the blocks of one row into its tile.
+fn pack_row(
+    format: Format,
+    kind: GgmlType,
+    bytes: &[u8],
+    row: usize,
+    codes: &mut [Line],
+    scales: &mut [Scales],
+) {
+    let blocks = codes.chunks_mut(format.n_lines()).zip(scales.chunks_mut(format.n_scales()));
+    for (index, (lines, scales)) in blocks.enumerate() {
+        let block = kind.block32(bytes, index);
+        scales[0].0[row] = f16::from_f32(block.scale[0]);
+        match format.second {
+            Second::Nothing => {}
+            Second::Min => scales[1].0[row] = f16::from_f32(block.min[0]),
+            Second::Scale => scales[1].0[row] = f16::from_f32(block.scale[1]),
+        }
+        for (i, &code) in block.codes.iter().enumerate() {
+            let (group, lane) = (i / 4, row * 4 + i % 4);
+            if format.bits == 8 {
+                lines[group].0[lane] = code;
+                continue;
+            }
+            lines[group % 4].0[lane] |= (code & 15) << (group / 4 * 4);
+            for bit in 4..format.bits {
+                lines[bit].0[group * 8 + lane / 8] |= (code >> bit & 1) << (lane % 8);
+            }
+        }
+    }
+}

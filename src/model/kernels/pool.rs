@@ -1,0 +1,228 @@
+//! A small thread pool for loops of some microseconds.
+//!
+//! One loop at a time is published; the publishing thread works too, and workers join while there is work left. A
+//! worker that the operating system has put aside is never waited for, so a busy machine slows a loop
+//! down but does not stall it. Idle workers spin for a moment, then park.
+
+#![expect(
+    unsafe_code,
+    reason = "hands a borrowed closure to other threads for the time of one loop"
+)]
+
+use std::cell::UnsafeCell;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::AcqRel;
+use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::SeqCst;
+use std::thread::JoinHandle;
+
+/// Bit of [`Shared::state`]: nobody may join the loop any more.
+const CLOSED: u64 = 1 << 31;
+/// Bits of [`Shared::state`] that count the workers inside the loop. The bits above [`CLOSED`] number
+/// the loops.
+const JOINED: u64 = CLOSED - 1;
+/// How often an idle worker looks for work before it parks: some tens of microseconds.
+const SPINS: u32 = 20_000;
+
+type Body<'a> = dyn Fn(usize) + Sync + 'a;
+
+struct Shared {
+    state: AtomicU64,
+    next: AtomicUsize,
+    n_units: AtomicUsize,
+    body: UnsafeCell<*const Body<'static>>,
+    stop: AtomicBool,
+    panicked: AtomicBool,
+    parked: Vec<AtomicBool>,
+}
+
+// SAFETY: `body` is written only by the publisher while the state is closed with nobody joined, and
+// read only by workers that have joined an open loop.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the pointer itself is never freed through `Shared`.
+unsafe impl Send for Shared {}
+
+/// The pool; dropping it ends its threads.
+pub(in crate::model) struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// A pool in which `n_threads` work at a loop, the caller included.
+    pub(in crate::model) fn new(n_threads: usize) -> Self {
+        let n_workers = n_threads.saturating_sub(1);
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(CLOSED),
+            next: AtomicUsize::new(0),
+            n_units: AtomicUsize::new(0),
+            body: UnsafeCell::new(std::ptr::null::<fn(usize)>() as *const Body<'static>),
+            stop: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
+            parked: (0..n_workers).map(|_| AtomicBool::new(false)).collect(),
+        });
+        let workers = (0..n_workers)
+            .map(|index| {
+                let shared = Arc::clone(&shared);
+                std::thread::Builder::new()
+                    .name(format!("rune-kernel-{index}"))
+                    .spawn(move || shared.work(index))
+                    .expect("the system grants a thread")
+            })
+            .collect();
+        Self { shared, workers }
+    }
+
+    /// Threads that work at a loop.
+    pub(in crate::model) fn n_threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `body` with each of `0..n_units`, in any order and on any thread, and returns when all are done.
+    ///
+    /// # Panics
+    /// When `body` panicked on another thread.
+    pub(in crate::model) fn run(&mut self, n_units: usize, body: &Body<'_>) {
+        if self.workers.is_empty() || n_units < 2 {
+            (0..n_units).for_each(body);
+            return;
+        }
+        let shared = &*self.shared;
+        // SAFETY: the state is closed with nobody joined (the end of this function saw to it, and
+        // `&mut self` keeps other publishers out), so no worker reads these fields now. The lifetime is
+        // erased only until the end of this function, which waits for all who joined.
+        unsafe {
+            *shared.body.get() = std::mem::transmute::<*const Body<'_>, *const Body<'static>>(body)
+        };
+        shared.n_units.store(n_units, Relaxed);
+        shared.next.store(0, Relaxed);
+        let loop_number = (shared.state.load(Relaxed) >> 32).wrapping_add(1);
+        shared.state.store(loop_number << 32, SeqCst);
+        for (worker, parked) in self.workers.iter().zip(&shared.parked) {
+            if parked.load(SeqCst) {
+                worker.thread().unpark();
+            }
+        }
+        let closing = CloseOnDrop(shared);
+        shared.take_units();
+        drop(closing);
+        assert!(!shared.panicked.load(Relaxed), "a kernel panicked on a worker thread");
+    }
+}
+
+/// Closes the loop and waits for its workers, also when the publisher's own unit panics.
+struct CloseOnDrop<'a>(&'a Shared);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        let shared = self.0;
+        if std::thread::panicking() {
+            shared.next.store(usize::MAX / 2, Relaxed);
+        }
+        shared.state.fetch_or(CLOSED, AcqRel);
+        let mut spins = 0_u32;
+        while shared.state.load(Acquire) & JOINED != 0 {
+            spins += 1;
+            if spins.is_multiple_of(1024) {
+                std::thread::yield_now();
+            }
+            std::hint::spin_loop();
+        }
+    }
+}
+
+impl Shared {
+    fn take_units(&self) {
+        // SAFETY: called by the publisher, or by a worker that has joined: the body is alive.
+        let body = unsafe { &**self.body.get() };
+        let n_units = self.n_units.load(Relaxed);
+        loop {
+            let unit = self.next.fetch_add(1, Relaxed);
+            if unit >= n_units {
+                return;
+            }
+            body(unit);
+        }
+    }
+
+    /// Waits for an open loop that is not `seen`, and joins it. `None` when the pool ends.
+    fn join(&self, index: usize, seen: u64) -> Option<u64> {
+        let mut spins = 0;
+        loop {
+            let state = self.state.load(SeqCst);
+            if self.stop.load(Relaxed) {
+                return None;
+            }
+            if state >> 32 != seen && state & CLOSED == 0 {
+                if self.state.compare_exchange_weak(state, state + 1, SeqCst, Relaxed).is_ok() {
+                    return Some(state >> 32);
+                }
+                continue;
+            }
+            spins += 1;
+            if spins < SPINS {
+                std::hint::spin_loop();
+                continue;
+            }
+            self.parked[index].store(true, SeqCst);
+            let state = self.state.load(SeqCst);
+            if (state >> 32 == seen || state & CLOSED != 0) && !self.stop.load(SeqCst) {
+                std::thread::park();
+            }
+            self.parked[index].store(false, SeqCst);
+            spins = 0;
+        }
+    }
+
+    fn work(&self, index: usize) {
+        let mut seen = 0;
+        while let Some(number) = self.join(index, seen) {
+            seen = number;
+            let result =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.take_units()));
+            if result.is_err() {
+                self.panicked.store(true, Relaxed);
+            }
+            self.state.fetch_sub(1, Release);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, SeqCst);
+        for worker in self.workers.drain(..) {
+            worker.thread().unpark();
+            let _panicked_already_reported = worker.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::Pool;
+
+    #[test]
+    fn every_unit_is_done_once_in_each_of_many_loops() {
+        let mut pool = Pool::new(3);
+        for round in 0..2000 {
+            let n_units = round % 37;
+            let done: Vec<AtomicUsize> = (0..n_units).map(|_| AtomicUsize::new(0)).collect();
+            pool.run(n_units, &|unit| {
+                done[unit].fetch_add(1, Relaxed);
+            });
+            assert!(done.iter().all(|n| n.load(Relaxed) == 1), "round {round}");
+            if round % 500 == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Draws the next token from logits.
+
+use std::collections::HashSet;
+
+use crate::trajectory::Sampling;
+
+/// Draws tokens for one sequence. The same settings, seed and logits give the same tokens on any machine.
+pub(super) struct Sampler {
+    sampling: Sampling,
+    random: SplitMix64,
+    seen: HashSet<u32>,
+    candidates: Vec<(u32, f32)>,
+}
+
+impl Sampler {
+    /// A sampler that has seen `prompt`.
+    pub(super) fn new(sampling: Sampling, prompt: &[u32]) -> Self {
+        let random = SplitMix64(sampling.seed);
+        Self { sampling, random, seen: prompt.iter().copied().collect(), candidates: Vec::new() }
+    }
+
+    /// Draws a token and tells its log probability under the unmodified logits.
+    pub(super) fn draw(&mut self, logits: &mut [f32], want_logprob: bool) -> (u32, Option<f32>) {
+        let plain = want_logprob.then(|| log_sum_exp(logits));
+        let unmodified = want_logprob.then(|| logits.to_vec());
+        self.penalise(logits);
+        let token = match self.sampling.temperature > 0.0 {
+            true => self.draw_at_temperature(logits),
+            false => argmax(logits),
+        };
+        self.seen.insert(token);
+        let logprob = unmodified.zip(plain).map(|(logits, sum)| logits[token as usize] - sum);
+        (token, logprob)
+    }
+
+    /// Makes tokens seen before less likely (Keskar et al. 2019, arXiv:1909.05858, section 4.1).
+    fn penalise(&self, logits: &mut [f32]) {
+        let penalty = self.sampling.repetition_penalty;
+        #[expect(clippy::float_cmp, reason = "exactly 1.0 means off")]
+        if penalty == 1.0 {
+            return;
+        }
+        for token in &self.seen {
+            if let Some(logit) = logits.get_mut(*token as usize) {
+                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            }
+        }
+    }
+
+    /// Temperature, then top-k, then top-p, as transformers' logits processors do.
+    fn draw_at_temperature(&mut self, logits: &[f32]) -> u32 {
+        let temperature = self.sampling.temperature;
+        let largest = logits.iter().fold(f32::NEG_INFINITY, |largest, x| largest.max(*x));
+        let weight = |logit: f32| ((logit - largest) / temperature).exp();
+        // Only tokens within e^-16 of the best can matter, unless so little is cut off that the rest counts.
+        let cut = largest - 16.0 * temperature;
+        self.candidates.clear();
+        let mut total = 0.0;
+        for (token, &logit) in (0_u32..).zip(logits) {
+            if logit >= cut {
+                let weight = weight(logit);
+                total += weight;
+                self.candidates.push((token, weight));
+            }
+        }
+        let best_first = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        self.candidates.sort_unstable_by(best_first);
+        if self.sampling.top_k > 0 && self.candidates.len() > self.sampling.top_k as usize {
+            self.candidates.truncate(self.sampling.top_k as usize);
+            total = self.candidates.iter().map(|(_, weight)| weight).sum();
+        }
+        let mut kept = 0.0;
+        let enough = self.sampling.top_p * total;
+        let n = self.candidates.iter().position(|(_, weight)| {
+            kept += weight;
+            kept >= enough
+        });
+        self.candidates.truncate(n.map_or(self.candidates.len(), |n| n + 1));
+        let mut left = self.random.uniform() * kept.min(total);
+        for (token, weight) in &self.candidates {
+            left -= weight;
+            if left < 0.0 {
+                return *token;
+            }
+        }
+        self.candidates.last().map_or_else(|| argmax(logits), |(token, _)| *token)
+    }
+}
+
+/// The first of the largest.
+fn argmax(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (token, &logit) in (0_u32..).zip(logits) {
+        if logit > best.1 {
+            best = (token, logit);
+        }
+    }
+    best.0
+}
+
+fn log_sum_exp(logits: &[f32]) -> f32 {
+    let largest = logits.iter().fold(f32::NEG_INFINITY, |largest, x| largest.max(*x));
+    largest + logits.iter().map(|logit| (logit - largest).exp()).sum::<f32>().ln()
+}
+
+/// A generator of random numbers that will give the same ones in ten years: Steele et al. 2014, "Fast splittable
+/// pseudorandom number generators", figure 16.
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ z >> 31
+    }
+
+    /// Uniform in `0.0..1.0`.
+    #[expect(clippy::cast_precision_loss, reason = "24 bits fit")]
+    fn uniform(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1_u32 << 24) as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sampler;
+    use crate::trajectory::Sampling;
+
+    fn counts(sampling: Sampling) -> Vec<usize> {
+        let mut sampler = Sampler::new(sampling, &[]);
+        let mut counts = vec![0; 4];
+        for _ in 0..10_000 {
+            // Probabilities 0.6, 0.3, 0.08, 0.02.
+            let mut logits = [0.6_f32, 0.3, 0.08, 0.02].map(f32::ln);
+            counts[sampler.draw(&mut logits, false).0 as usize] += 1;
+        }
+        counts
+    }
+
+    fn near(count: usize, share: f64) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "small")]
+        let off = count as f64 / 10_000.0 - share;
+        off.abs() < 0.02
+    }
+
+    #[test]
+    fn temperature_one_draws_by_probability() {
+        let counts = counts(Sampling { temperature: 1.0, ..Sampling::default() });
+        assert!(near(counts[0], 0.6) && near(counts[1], 0.3) && near(counts[2], 0.08));
+    }
+
+    #[test]
+    fn top_p_and_top_k_cut_the_tail() {
+        let top_p = counts(Sampling { temperature: 1.0, top_p: 0.85, ..Sampling::default() });
+        assert!(near(top_p[0], 2.0 / 3.0) && top_p[2] == 0 && top_p[3] == 0, "{top_p:?}");
+        let top_k = counts(Sampling { temperature: 1.0, top_k: 3, ..Sampling::default() });
+        assert!(top_k[2] > 0 && top_k[3] == 0, "{top_k:?}");
+    }
+
+    #[test]
+    fn greedy_takes_the_best_and_the_penalty_moves_on() {
+        assert_eq!(counts(Sampling::default())[0], 10_000);
+        let sampling = Sampling { repetition_penalty: 4.0, ..Sampling::default() };
+        let mut sampler = Sampler::new(sampling, &[]);
+        let mut draw = || sampler.draw(&mut [2.0, 1.9, -1.0], true);
+        let (first, logprob) = draw();
+        assert_eq!((first, draw().0), (0, 1));
+        assert!((logprob.unwrap() - -0.67).abs() < 0.01, "{logprob:?}");
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_tokens_again() {
+        let draw = |seed| {
+            let sampling = Sampling { temperature: 1.0, seed, ..Sampling::default() };
+            let mut sampler = Sampler::new(sampling, &[]);
+            (0..50).map(|_| sampler.draw(&mut [0.1; 50], false).0).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+    }
+}

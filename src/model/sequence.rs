@@ -1,0 +1,204 @@
+//! One generation in the making: draws tokens, assembles text, knows when to stop.
+
+use std::collections::HashMap;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::ModelError;
+use super::engine::Update;
+use super::sample::Sampler;
+use super::tokenizer::Tokenizer;
+use crate::trajectory::Completion;
+use crate::trajectory::FinishReason;
+use crate::trajectory::Sampling;
+
+/// Tokens of a run that is looked for, and how often it may be seen: beyond that the text goes in circles
+/// (`specs/agent.md` section 1).
+const LOOP_TOKENS: usize = 24;
+const LOOP_TIMES: u32 = 4;
+
+/// What is asked of the engine.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// The prompt, at least one token.
+    pub prompt: Vec<u32>,
+    /// How to draw.
+    pub sampling: Sampling,
+    /// Whether [`Completion::logprobs`] is wanted.
+    pub logprobs: bool,
+}
+
+/// A generation that the engine has taken up.
+pub(super) struct Sequence {
+    pub(super) prompt: Vec<u32>,
+    /// The token that goes into the next pass; `None` while the prompt is being read.
+    pub(super) next: Option<u32>,
+    sampler: Sampler,
+    sampling: Sampling,
+    updates: UnboundedSender<Update>,
+    n_generated: u32,
+    /// Tokens that the context has room for beyond the prompt.
+    room: u32,
+    bytes: Vec<u8>,
+    /// Bytes sent so far.
+    sent: usize,
+    logprobs: Option<Vec<f32>>,
+    loops: LoopDetector,
+    started: Instant,
+    prefill: Duration,
+}
+
+impl Sequence {
+    pub(super) fn new(
+        generation: Generation,
+        context: usize,
+        updates: UnboundedSender<Update>,
+    ) -> Self {
+        let Generation { prompt, sampling, logprobs } = generation;
+        let room = context.saturating_sub(prompt.len());
+        Self {
+            sampler: Sampler::new(sampling.clone(), &prompt),
+            prompt,
+            next: None,
+            sampling,
+            updates,
+            n_generated: 0,
+            room: u32::try_from(room).unwrap_or(u32::MAX),
+            bytes: Vec::new(),
+            sent: 0,
+            logprobs: logprobs.then(Vec::new),
+            loops: LoopDetector::default(),
+            started: Instant::now(),
+            prefill: Duration::ZERO,
+        }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.updates.is_closed()
+    }
+
+    /// Starts the clock of the prompt.
+    pub(super) fn begin(&mut self) {
+        self.started = Instant::now();
+    }
+
+    /// Draws the next token. Returns whether the generation is over.
+    pub(super) fn step(&mut self, tokenizer: &Tokenizer, logits: &mut [f32]) -> bool {
+        if self.next.is_none() {
+            self.prefill = self.started.elapsed();
+        }
+        let (token, logprob) = self.sampler.draw(logits, self.logprobs.is_some());
+        if !logits.get(token as usize).is_some_and(|logit| logit.is_finite()) {
+            self.fail(ModelError::NotFinite);
+            return true;
+        }
+        if tokenizer.is_end(token) {
+            return self.finish(FinishReason::Stop);
+        }
+        self.next = Some(token);
+        self.n_generated += 1;
+        self.logprobs.iter_mut().for_each(|all| all.extend(logprob));
+        self.bytes.extend_from_slice(tokenizer.bytes(token));
+        if let Some(at) = self.stop_at(tokenizer.bytes(token).len()) {
+            self.bytes.truncate(at);
+            return self.finish(FinishReason::Stop);
+        }
+        if self.loops.push(token) {
+            return self.finish(FinishReason::Repetition);
+        }
+        if self.n_generated >= self.sampling.max_tokens.min(self.room) {
+            return self.finish(FinishReason::Length);
+        }
+        self.send_text(self.bytes.len().saturating_sub(self.held_back()));
+        false
+    }
+
+    /// Tells the caller that the generation broke off.
+    pub(super) fn fail(&self, error: ModelError) {
+        let _caller_gone = self.updates.send(Update::Failed(error));
+    }
+
+    /// Where a stop text begins that ends within the last `n_new` bytes.
+    fn stop_at(&self, n_new: usize) -> Option<usize> {
+        let stops = self.sampling.stop.iter().filter(|stop| !stop.is_empty());
+        stops
+            .filter_map(|stop| {
+                let from = self.bytes.len().saturating_sub(n_new + stop.len() - 1);
+                let windows = self.bytes[from..].windows(stop.len());
+                windows.enumerate().find(|(_, w)| *w == stop.as_bytes()).map(|(at, _)| from + at)
+            })
+            .min()
+    }
+
+    /// Bytes at the end that may turn out to be the head of a stop text.
+    fn held_back(&self) -> usize {
+        self.sampling.stop.iter().map(|stop| stop.len().saturating_sub(1)).max().unwrap_or(0)
+    }
+
+    /// Sends what is new before byte `end`, up to the last whole character.
+    fn send_text(&mut self, end: usize) {
+        if end <= self.sent {
+            return;
+        }
+        let new = &self.bytes[self.sent..end];
+        let whole = match std::str::from_utf8(new) {
+            Ok(_) => new.len(),
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            Err(_) => new.len(),
+        };
+        let text = String::from_utf8_lossy(&new[..whole]).into_owned();
+        self.sent += whole;
+        let _caller_gone = self.updates.send(Update::Text(text));
+    }
+
+    fn finish(&mut self, finish_reason: FinishReason) -> bool {
+        self.send_text(self.bytes.len());
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let completion = Completion {
+            text: String::from_utf8_lossy(&self.bytes).into_owned(),
+            finish_reason,
+            tokens_in: u32::try_from(self.prompt.len()).unwrap_or(u32::MAX),
+            tokens_out: self.n_generated,
+            prefill_ms: milliseconds(self.prefill),
+            decode_ms: milliseconds(self.started.elapsed().saturating_sub(self.prefill)),
+            logprobs: self.logprobs.take(),
+        };
+        let _caller_gone = self.updates.send(Update::Done(completion));
+        true
+    }
+}
+
+/// Notices when the same run of tokens comes again and again.
+#[derive(Default)]
+struct LoopDetector {
+    tokens: Vec<u32>,
+    seen: HashMap<[u32; LOOP_TOKENS], u32>,
+}
+
+impl LoopDetector {
+    /// Adds a token; true when the last tokens have now been seen too often.
+    fn push(&mut self, token: u32) -> bool {
+        self.tokens.push(token);
+        let Some(run) = self.tokens.last_chunk::<LOOP_TOKENS>() else { return false };
+        let times = self.seen.entry(*run).or_insert(0);
+        *times += 1;
+        *times >= LOOP_TIMES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LoopDetector;
+
+    #[test]
+    fn a_text_that_goes_in_circles_is_noticed_and_another_is_not() {
+        let mut detector = LoopDetector::default();
+        assert!((0..2000_u32).all(|i| !detector.push(i * i % 4099)), "no loop");
+        let mut detector = LoopDetector::default();
+        let noticed = (0..500_u32).position(|i| detector.push(i % 7));
+        assert!(noticed.is_some_and(|at| at < 60), "{noticed:?}");
+    }
+}
