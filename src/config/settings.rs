@@ -22,8 +22,6 @@ use crate::config::parts::SamplingConfig;
 use crate::config::parts::SandboxConfig;
 use crate::config::parts::TokensConfig;
 
-const DEFAULTS: &str = include_str!("../../configs/default.toml");
-
 /// All settings, each within its range.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +52,9 @@ pub struct Entry<'a> {
 }
 
 impl Config {
+    /// `configs/default.toml`: every key with its meaning and default.
+    pub const DEFAULTS: &str = include_str!("../../configs/default.toml");
+
     /// Lays `layers`, the weakest first, over the embedded defaults.
     ///
     /// # Errors
@@ -63,7 +64,8 @@ impl Config {
     /// # Panics
     /// When the embedded defaults don't fit the rules, which a test rules out.
     pub fn load(layers: &[Layer]) -> Result<Self, ConfigError> {
-        let defaults = Layer::parse(Origin::Default, DEFAULTS).expect("the defaults are TOML");
+        let defaults =
+            Layer::parse(Origin::Default, Self::DEFAULTS).expect("the defaults are TOML");
         let mut values = BTreeMap::new();
         lay(&mut values, &defaults)?;
         for layer in layers {
@@ -244,7 +246,7 @@ mod tests {
     fn every_default_has_a_rule_and_every_rule_a_default() {
         let config = Config::load(&[]).unwrap();
         assert_eq!(config.entries().count(), KEYS.len());
-        assert_eq!(flatten(&DEFAULTS.parse().unwrap()).len(), KEYS.len());
+        assert_eq!(flatten(&Config::DEFAULTS.parse().unwrap()).len(), KEYS.len());
         assert_eq!(config.run.model, "qwen2.5-coder-0.5b-instruct");
     }
 
