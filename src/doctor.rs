@@ -1,1 +1,255 @@
-//! Under construction.
+//! Looks at the whole: what works on this machine, and how to mend the rest.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::hardware;
+use crate::hardware::Machine;
+use crate::hub;
+use crate::hub::Catalogue;
+use crate::hub::Model;
+use crate::registry::Registry;
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It works.
+    Ok,
+    /// It works less well, or is not there yet.
+    Warn,
+    /// Something that is needed doesn't work.
+    Fail,
+}
+
+/// One thing looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: String,
+    /// How it came out.
+    pub status: Status,
+    /// What was found.
+    pub detail: String,
+    /// How to mend it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+/// What to look at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Patient<'a> {
+    /// Rune's home.
+    pub home: &'a Path,
+    /// The settings in force.
+    pub config: &'a Config,
+    /// The Python that was found.
+    pub python: Option<PathBuf>,
+}
+
+/// Does every check. Takes a second or two: installed models are hashed.
+pub fn examine(patient: &Patient<'_>) -> Vec<Check> {
+    let mut checks = machine();
+    checks.extend(home(patient.home));
+    checks.extend(programs(patient.python.as_deref()));
+    // The sandbox's checks belong here: `checks.extend(sandbox(...))`.
+    checks.extend(models(patient.home, &patient.config.run.model));
+    checks.push(pytest(patient.home));
+    checks.push(registry(patient.home));
+    checks
+}
+
+impl Check {
+    fn ok(name: &str, detail: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), status: Status::Ok, detail: detail.into(), fix: None }
+    }
+
+    fn warn(name: &str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { status: Status::Warn, fix: Some(fix.into()), ..Self::ok(name, detail) }
+    }
+
+    fn fail(name: &str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { status: Status::Fail, fix: Some(fix.into()), ..Self::ok(name, detail) }
+    }
+}
+
+fn machine() -> Vec<Check> {
+    let machine = match Machine::read() {
+        Ok(machine) => machine,
+        Err(error) => {
+            return vec![Check::fail("machine", error.to_string(), "mount /proc")];
+        }
+    };
+    vec![kernel(&machine), processor(&machine), memory(&machine)]
+}
+
+fn kernel(machine: &Machine) -> Check {
+    let mut numbers = machine.kernel.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version >= (5, 13) {
+        Check::ok("kernel", &machine.kernel)
+    } else {
+        Check::warn("kernel", &machine.kernel, "Linux 5.13 or newer has Landlock")
+    }
+}
+
+fn processor(machine: &Machine) -> Check {
+    let features = machine.features;
+    let names = [
+        ("avx2", features.avx2),
+        ("avx512f", features.avx512f),
+        ("avx512bw", features.avx512bw),
+        ("avx512vnni", features.avx512vnni),
+    ];
+    let names: Vec<_> = names.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+    let Machine { cpu, n_cores, n_threads, load, .. } = machine;
+    let detail =
+        format!("{cpu}, {n_cores} cores, {n_threads} threads, load {load}, {}", names.join(" "));
+    if features.avx2 || cfg!(not(target_arch = "x86_64")) {
+        Check::ok("processor", detail)
+    } else {
+        Check::warn("processor", detail, "without AVX2 the in-process engine is slow")
+    }
+}
+
+fn memory(machine: &Machine) -> Check {
+    let detail = format!(
+        "{} free of {}",
+        mebibytes(machine.available_bytes),
+        mebibytes(machine.memory_bytes)
+    );
+    match machine.available_bytes >> 20 {
+        2048.. => Check::ok("memory", detail),
+        _ => Check::warn("memory", detail, "the default model wants 2 GiB: close other programs"),
+    }
+}
+
+fn home(home: &Path) -> Vec<Check> {
+    let made = fs::create_dir_all(home).and_then(|()| fs::metadata(home));
+    let metadata = match made {
+        Ok(metadata) => metadata,
+        Err(error) => return vec![unusable_home(home, &error)],
+    };
+    let shown = home.display();
+    let mode = metadata.permissions().mode() & 0o777;
+    let access = match mode & 0o077 {
+        0 => Check::ok("home", format!("{shown}")),
+        _ => {
+            Check::warn("home", format!("{shown} has mode {mode:o}"), format!("chmod 700 {shown}"))
+        }
+    };
+    vec![access, disk(home), fsync(home)]
+}
+
+fn unusable_home(home: &Path, error: &io::Error) -> Check {
+    Check::fail("home", format!("{}: {error}", home.display()), "choose another with --home")
+}
+
+fn disk(home: &Path) -> Check {
+    match hardware::disk_free(home) {
+        Ok(free) if free >> 30 >= 2 => Check::ok("disk", format!("{} free", mebibytes(free))),
+        Ok(free) => {
+            Check::warn("disk", format!("{} free", mebibytes(free)), "make room for models: 2 GiB")
+        }
+        Err(error) => unusable_home(home, &error),
+    }
+}
+
+fn fsync(home: &Path) -> Check {
+    match hardware::fsync_latency(home) {
+        Ok(time) if time.as_millis() < 50 => Check::ok("fsync", format!("{time:.1?}")),
+        Ok(time) => {
+            Check::warn("fsync", format!("{time:.1?}"), "put Rune's home on a local, faster disk")
+        }
+        Err(error) => unusable_home(home, &error),
+    }
+}
+
+fn programs(python: Option<&Path>) -> Vec<Check> {
+    let git = version_of(Path::new("git")).map_or_else(
+        || Check::warn("git", "not found", "install git: it tells projects apart"),
+        |version| Check::ok("git", version),
+    );
+    let install = "install python3, or set sandbox.python";
+    let Some(python) = python else {
+        return vec![git, Check::fail("python", "not found", install)];
+    };
+    let found = version_of(python).map_or_else(
+        || Check::fail("python", format!("`{}` does not run", python.display()), install),
+        |version| Check::ok("python", format!("{version}, {}", python.display())),
+    );
+    let pip = hub::pip_version(python).map_or_else(
+        || Check::warn("pip", "not found", "install pip: the model mirror and pytest come by it"),
+        |version| Check::ok("pip", version),
+    );
+    vec![git, found, pip]
+}
+
+fn version_of(program: &Path) -> Option<String> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
+}
+
+/// The model in use, and every other that is here.
+fn models(home: &Path, in_use: &str) -> Vec<Check> {
+    let catalogue = Catalogue::embedded();
+    let mut checks = Vec::new();
+    if let Err(error) = catalogue.get(in_use) {
+        checks.push(Check::fail("model", error.to_string(), "set run.model to a known name"));
+    }
+    for model in catalogue.models() {
+        let is_here = hub::path(home, model).is_some();
+        if is_here || model.name == in_use {
+            checks.push(one_model(home, model, is_here));
+        }
+    }
+    checks
+}
+
+fn one_model(home: &Path, model: &Model, is_here: bool) -> Check {
+    let name = format!("model {}", model.name);
+    let pull = format!("rune models pull {}", model.name);
+    if !is_here {
+        return Check::warn(&name, "not here yet", pull);
+    }
+    match hub::verify(home, model) {
+        Ok(path) => Check::ok(&name, format!("{}, sha256 as pinned", path.display())),
+        Err(error) => {
+            Check::fail(&name, error.to_string(), format!("delete the file, then {pull}"))
+        }
+    }
+}
+
+fn pytest(home: &Path) -> Check {
+    match hub::pytest_path(home) {
+        Some(folder) => Check::ok("pytest", format!("{}", folder.display())),
+        None => {
+            Check::warn("pytest", "not here yet", "it is installed when a suite first needs it")
+        }
+    }
+}
+
+fn registry(home: &Path) -> Check {
+    let path = home.join("rune.db");
+    if !path.exists() {
+        return Check::ok("registry", "none yet");
+    }
+    let fix = "restore rune.db from a backup, or move it away";
+    match Registry::open(&path).and_then(|registry| registry.quick_check()) {
+        Ok(found) if found.is_empty() => Check::ok("registry", format!("{}", path.display())),
+        Ok(found) => Check::fail("registry", found.join("; "), fix),
+        Err(error) => Check::fail("registry", error.to_string(), fix),
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}

@@ -6,9 +6,10 @@
 // Words.
 pub mod adapter;
 pub mod config;
-pub mod event;
 pub mod task;
 pub mod trajectory;
+// Words made of those.
+pub mod event;
 // Tools.
 pub mod hardware;
 pub mod hub;

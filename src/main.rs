@@ -1,3 +1,7 @@
 //! The `rune` binary: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rune::cli::main()
+}

@@ -1,1 +1,9 @@
-//! Under construction.
+//! What this machine has: processors, memory, disk, kernel. Reads `/proc`, changes nothing.
+
+mod disk;
+mod machine;
+
+pub use disk::disk_free;
+pub use disk::fsync_latency;
+pub use machine::CpuFeatures;
+pub use machine::Machine;

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 /// Top-level modules from the ground up; a module may import those of earlier rows only.
 const LAYERS: &[&[&str]] = &[
-    &["task", "adapter", "event", "config"],
+    &["task", "adapter", "config"],
     &["trajectory"],
+    &["event"],
     &["template", "sandbox", "registry", "model", "hub", "hardware"],
     &["provider", "judge", "merge", "hypernetwork"],
     &["selection"],

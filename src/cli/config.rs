@@ -1,0 +1,51 @@
+//! `rune config`.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::cli::context::Context;
+use crate::cli::output;
+use crate::config::Config;
+
+/// Look at the settings
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Args {
+    /// Print the settings in force
+    Show {
+        /// Say where each value comes from
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Print every setting with its meaning and default
+    Keys,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    let text = match args {
+        Args::Show { .. } if context.json => json_lines(&context.config)?,
+        Args::Show { origin: true } => with_origins(&context.config),
+        Args::Show { origin: false } => toml::to_string(&context.config)?,
+        Args::Keys => Config::DEFAULTS.to_owned(),
+    };
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn json_lines(config: &Config) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for entry in config.entries() {
+        let value = serde_json::to_value(entry.value)?;
+        let origin = entry.origin.to_string().replace('`', "");
+        text += &json!({ "key": entry.key, "value": value, "origin": origin }).to_string();
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn with_origins(config: &Config) -> String {
+    let row = |entry: crate::config::Entry<'_>| {
+        vec![format!("{} = {}", entry.key, entry.value), format!("# {}", entry.origin)]
+    };
+    output::table(&config.entries().map(row).collect::<Vec<_>>())
+}

@@ -1,0 +1,157 @@
+//! [`Context`]: home, settings and manners, as every subcommand gets them.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::ColorChoice;
+
+use crate::cli::output;
+use crate::config::Config;
+use crate::config::Layer;
+use crate::config::Origin;
+use crate::registry::Registry;
+
+/// The flags that every subcommand takes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub(super) struct Globals {
+    /// Rune's home [default: ~/.rune]
+    #[arg(long, global = true, env = "RUNE_HOME", value_name = "DIR", hide_env_values = true)]
+    home: Option<PathBuf>,
+    /// Print JSON lines on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print no progress
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Print more on stderr; twice for still more
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
+}
+
+impl Globals {
+    /// Whether stderr is to be coloured.
+    pub(super) fn colors_stderr(&self) -> bool {
+        output::colors(self.color, &io::stderr())
+    }
+}
+
+/// What every subcommand works with.
+#[derive(Debug)]
+pub(super) struct Context {
+    /// Rune's home; perhaps not made yet.
+    pub(super) home: PathBuf,
+    /// The settings in force.
+    pub(super) config: Config,
+    /// Whether stdout is to be coloured.
+    pub(super) color: bool,
+    /// Whether to print no progress.
+    pub(super) quiet: bool,
+    /// Whether to print JSON lines.
+    pub(super) json: bool,
+}
+
+impl Context {
+    /// Reads the environment and the configuration files; `settings` come from a subcommand's flags.
+    pub(super) fn load(
+        globals: &Globals,
+        settings: Vec<(&'static str, toml::Value)>,
+    ) -> anyhow::Result<Self> {
+        start_log(globals);
+        let home = match &globals.home {
+            Some(home) => std::path::absolute(home).context("cannot tell Rune's home")?,
+            None => env::home_dir().context("cannot tell the user's home")?.join(".rune"),
+        };
+        let mut layers = Vec::new();
+        let user = home.join("config.toml");
+        layers.extend(layer(&user, Origin::User(user.clone()))?);
+        if let Some(project) = project_file(&env::current_dir()?) {
+            layers.extend(layer(&project, Origin::Project(project.clone()))?);
+        }
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        layers.push(Layer::from_env(env::vars_os().filter_map(text))?);
+        layers.push(Layer::from_flags(settings));
+        Ok(Self {
+            home,
+            config: Config::load(&layers)?,
+            color: output::colors(globals.color, &io::stdout()),
+            quiet: globals.quiet,
+            json: globals.json,
+        })
+    }
+
+    /// Makes the home, for its owner's eyes only, unless it is there.
+    pub(super) fn make_home(&self) -> anyhow::Result<()> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.home);
+        made.with_context(|| format!("cannot make Rune's home `{}`", self.home.display()))
+    }
+
+    /// Opens the registry, and makes it when there is none.
+    pub(super) fn registry(&self) -> anyhow::Result<Registry> {
+        self.make_home()?;
+        Ok(Registry::open(&self.home.join("rune.db"))?)
+    }
+
+    /// The Python of the settings, else the first `python3` of PATH.
+    pub(super) fn python(&self) -> Option<PathBuf> {
+        match self.config.sandbox.python.as_str() {
+            "" => find_program("python3"),
+            python => Some(PathBuf::from(python)),
+        }
+    }
+}
+
+/// The first executable of that name in PATH.
+fn find_program(name: &str) -> Option<PathBuf> {
+    let is_executable = |path: &PathBuf| {
+        fs::metadata(path)
+            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(name)).find(is_executable)
+}
+
+/// One file's settings; `None` when there is no such file.
+fn layer(path: &Path, origin: Origin) -> anyhow::Result<Option<Layer>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(Layer::parse(origin, &text)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read `{}`", path.display())),
+    }
+}
+
+/// The nearest `rune.toml` from `folder` up to the root of its git repository; outside of one only
+/// `folder` itself counts.
+fn project_file(folder: &Path) -> Option<PathBuf> {
+    let root = folder.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(folder);
+    let inside = folder.ancestors().take_while(|folder| folder.starts_with(root));
+    inside.map(|folder| folder.join("rune.toml")).find(|path| path.is_file())
+}
+
+/// Sends the log to stderr: `RUNE_LOG`, else as loud as the flags say.
+fn start_log(globals: &Globals) {
+    let level = match (globals.quiet, globals.verbose) {
+        (true, _) => "error",
+        (_, 0) => "warn",
+        (_, 1) => "info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("RUNE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(globals.colors_stderr());
+    // A second start, as in tests, changes nothing.
+    let _started_already = log.try_init();
+}

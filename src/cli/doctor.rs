@@ -1,0 +1,45 @@
+//! `rune doctor`.
+
+use std::process::ExitCode;
+
+use crate::cli::context::Context;
+use crate::cli::exit;
+use crate::cli::output;
+use crate::doctor::Check;
+use crate::doctor::Patient;
+use crate::doctor::Status;
+use crate::doctor::examine;
+
+/// Say what works on this machine, and how to mend the rest
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) fn run(context: &Context, _args: &Args) -> anyhow::Result<ExitCode> {
+    context.make_home()?;
+    let python = context.python();
+    let checks = examine(&Patient { home: &context.home, config: &context.config, python });
+    let text = if context.json {
+        json_lines(&checks)?
+    } else {
+        checks.iter().map(|check| line(check, context.color)).collect()
+    };
+    output::print(&text)?;
+    let has_failed = checks.iter().any(|check| check.status == Status::Fail);
+    Ok(if has_failed { ExitCode::from(exit::ENVIRONMENT) } else { ExitCode::SUCCESS })
+}
+
+fn line(check: &Check, color: bool) -> String {
+    let (word, style) = match check.status {
+        Status::Ok => ("ok  ", "32"),
+        Status::Warn => ("warn", "33"),
+        Status::Fail => ("FAIL", "1;31"),
+    };
+    let word = output::paint(word, style, color);
+    let fix = check.fix.as_ref().map(|fix| format!("\n      fix: {fix}")).unwrap_or_default();
+    format!("{word}  {}: {}{fix}\n", check.name, output::escape_line(&check.detail))
+}
+
+fn json_lines(checks: &[Check]) -> anyhow::Result<String> {
+    let lines = checks.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+    Ok(lines.join("\n") + "\n")
+}

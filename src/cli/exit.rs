@@ -1,0 +1,69 @@
+//! Exit codes: what happened, in one number.
+
+use std::io;
+
+use crate::config::ConfigError;
+use crate::hub::HubError;
+use crate::registry::RegistryError;
+
+/// Wrong arguments.
+pub(super) const USAGE: u8 = 2;
+/// Wrong configuration, or something missing on this machine.
+pub(super) const ENVIRONMENT: u8 = 3;
+/// Something is taken, or somebody else is at work on it.
+pub(super) const CONFLICT: u8 = 7;
+
+/// The table at the end of `rune --help`.
+pub(super) const HELP: &str = "\
+Exit codes:
+    0    solved and verified; or the command did what it was asked to
+    1    ran, not solved; the best candidate is kept
+    2    wrong usage
+    3    configuration or environment: `rune doctor` says more
+    4    provider unreachable, or context overflow
+    5    sandbox unavailable: nothing was executed
+    6    budget used up
+    7    conflict: duplicate, busy, or dirty tree
+  130    interrupted; `rune run --resume` goes on
+  143    terminated; `rune run --resume` goes on";
+
+/// The code for an error.
+pub(super) fn code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<RegistryError>() {
+        Some(RegistryError::NotFound(_)) => USAGE,
+        Some(
+            RegistryError::AlreadyExists(_)
+            | RegistryError::Busy { .. }
+            | RegistryError::WrongStatus { .. },
+        ) => CONFLICT,
+        _ => ENVIRONMENT,
+    }
+}
+
+/// What the user can do about an error, where that is known.
+pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(error) = error.downcast_ref::<HubError>() {
+        return match error {
+            HubError::UnknownModel { .. } => Some("`rune models list` shows all models"),
+            HubError::AllFailed { .. } | HubError::Unreachable { .. } | HubError::Pip { .. } => {
+                Some(
+                    "fetch the file elsewhere and give it with `rune models pull NAME --file PATH`",
+                )
+            }
+            _ => None,
+        };
+    }
+    if let Some(RegistryError::NotFound(_)) = error.downcast_ref() {
+        return Some("`rune sessions list` shows all sessions");
+    }
+    error.downcast_ref::<ConfigError>().map(|_| "`rune config keys` describes every setting")
+}
+
+/// Whether nobody reads our output any more.
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io_error = |cause: &(dyn std::error::Error + 'static)| {
+        let error = cause.downcast_ref::<io::Error>()?;
+        Some(error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    error.chain().filter_map(io_error).any(|is_broken| is_broken)
+}

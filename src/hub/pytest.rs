@@ -1,0 +1,46 @@
+//! pytest, pinned, in a folder of its own: the judge hands it to the sandbox read-only.
+
+use std::fs;
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::hub::error::HubError;
+use crate::hub::pip;
+
+const FOLDER: &str = "pytest-8.4.2";
+
+/// Pure wheels, so that one folder serves every Python from 3.11 on.
+const PACKAGES: &[&str] =
+    &["pytest==8.4.2", "pluggy==1.6.0", "iniconfig==2.1.0", "packaging==25.0", "pygments==2.19.2"];
+
+/// The folder for `PYTHONPATH`, when pytest is there.
+pub fn pytest_path(home: &Path) -> Option<PathBuf> {
+    let folder = home.join("python").join(FOLDER);
+    folder.is_dir().then_some(folder)
+}
+
+/// Installs pytest to `<home>/python/`, all or nothing, unless it is there, and returns its folder.
+/// Blocking, some seconds the first time.
+///
+/// # Errors
+/// [`HubError::Pip`] when `python` has no pip, or its index has no such package.
+pub fn ensure_pytest(home: &Path, python: &Path) -> Result<PathBuf, HubError> {
+    let parent = home.join("python");
+    let place = parent.join(FOLDER);
+    fs::create_dir_all(&parent).map_err(HubError::file(&parent))?;
+    let lock = parent.join(".lock");
+    let held = File::options().create(true).truncate(false).write(true).open(&lock);
+    let _held = held.and_then(|file| file.lock().map(|()| file)).map_err(HubError::file(&lock))?;
+    if let Some(folder) = pytest_path(home) {
+        return Ok(folder);
+    }
+    let staging = parent.join(format!("{FOLDER}.staging"));
+    if staging.exists() {
+        fs::remove_dir_all(&staging).map_err(HubError::file(&staging))?;
+    }
+    let target = [std::ffi::OsStr::new("--target"), staging.as_os_str()];
+    pip::run(python, "install", &target, PACKAGES)?;
+    fs::rename(&staging, &place).map_err(HubError::file(&place))?;
+    Ok(place)
+}

@@ -1,0 +1,143 @@
+//! Attempts: stored as soon as they end, never changed.
+
+use rusqlite::Row;
+use rusqlite::Transaction;
+use rusqlite::named_params;
+use sha2::Digest;
+use sha2::Sha256;
+
+use crate::adapter::AdapterId;
+use crate::event::Event;
+use crate::registry::codec::from_json;
+use crate::registry::codec::from_word;
+use crate::registry::codec::to_json;
+use crate::registry::database::Registry;
+use crate::registry::error::RegistryError;
+use crate::registry::event;
+use crate::registry::session;
+use crate::trajectory::Attempt;
+use crate::trajectory::Completion;
+
+impl Registry {
+    /// Stores the next attempt of a session that this process runs, adds its tokens to the
+    /// session's, and stores the event that tells of it.
+    ///
+    /// # Errors
+    /// [`RegistryError::OutOfOrder`] when `attempt.seq` is not the next;
+    /// [`RegistryError::Busy`] and [`RegistryError::WrongStatus`] when this process does not run
+    /// the session.
+    pub fn append_attempt(
+        &self,
+        session_id: &str,
+        attempt: &Attempt,
+        event: &Event,
+    ) -> Result<(), RegistryError> {
+        self.write(|tx| {
+            session::owned(tx, session_id)?;
+            let next = n_attempts(tx, session_id)?;
+            if attempt.seq != next {
+                let id = session_id.to_owned();
+                return Err(RegistryError::OutOfOrder { id, found: attempt.seq, next });
+            }
+            insert(tx, session_id, attempt)?;
+            tx.execute(
+                "UPDATE session SET tokens_in = tokens_in + ?2, tokens_out = tokens_out + ?3
+                 WHERE id = ?1",
+                (session_id, attempt.completion.tokens_in, attempt.completion.tokens_out),
+            )?;
+            event::append(tx, session_id, event)?;
+            Ok(())
+        })
+    }
+
+    /// All attempts of a session in order.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`] when there is no such session.
+    pub fn attempts(&self, session_id: &str) -> Result<Vec<Attempt>, RegistryError> {
+        self.read(|tx| {
+            session::read(tx, session_id)?;
+            let mut statement =
+                tx.prepare_cached("SELECT * FROM attempt WHERE session_id = ?1 ORDER BY seq")?;
+            let mut rows = statement.query([session_id])?;
+            let mut attempts = Vec::new();
+            while let Some(row) = rows.next()? {
+                attempts.push(from_row(row)?);
+            }
+            Ok(attempts)
+        })
+    }
+}
+
+/// How many attempts there are, which is also the next one's number.
+pub(super) fn n_attempts(tx: &Transaction<'_>, session_id: &str) -> Result<u32, RegistryError> {
+    let mut statement =
+        tx.prepare_cached("SELECT coalesce(max(seq) + 1, 0) FROM attempt WHERE session_id = ?1")?;
+    Ok(statement.query_row([session_id], |row| row.get(0))?)
+}
+
+fn insert(tx: &Transaction<'_>, session_id: &str, attempt: &Attempt) -> Result<(), RegistryError> {
+    let prompt = to_json(&attempt.prompt);
+    let completion = &attempt.completion;
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO attempt (session_id, seq, phase, subtask, candidate, prompt, prompt_digest,
+             completion, finish_reason, logprobs_json, sampling_json, seed, adapter_id, tokens_in,
+             tokens_out, prefill_ms, decode_ms, verdict, verdict_json, files_json, at)
+         VALUES (:session_id, :seq, :phase, :subtask, :candidate, :prompt, :prompt_digest,
+             :completion, :finish_reason, :logprobs_json, :sampling_json, :seed, :adapter_id,
+             :tokens_in, :tokens_out, :prefill_ms, :decode_ms, :verdict, :verdict_json,
+             :files_json, :at)",
+    )?;
+    statement.execute(named_params! {
+        ":session_id": session_id,
+        ":seq": attempt.seq,
+        ":phase": attempt.phase.as_str(),
+        ":subtask": attempt.subtask,
+        ":candidate": attempt.candidate,
+        ":prompt_digest": format!("{:x}", Sha256::digest(&prompt)),
+        ":prompt": prompt,
+        ":completion": completion.text,
+        ":finish_reason": completion.finish_reason.as_str(),
+        ":logprobs_json": completion.logprobs.as_ref().map(to_json),
+        ":sampling_json": to_json(&attempt.sampling),
+        ":seed": attempt.sampling.seed.cast_signed(),
+        ":adapter_id": attempt.adapter_id.as_ref().map(AdapterId::as_str),
+        ":tokens_in": completion.tokens_in,
+        ":tokens_out": completion.tokens_out,
+        ":prefill_ms": completion.prefill_ms.cast_signed(),
+        ":decode_ms": completion.decode_ms.cast_signed(),
+        ":verdict": attempt.verdict,
+        ":verdict_json": to_json(&attempt.verdict_json),
+        ":files_json": to_json(&attempt.files),
+        ":at": attempt.at,
+    })?;
+    Ok(())
+}
+
+fn from_row(row: &Row<'_>) -> Result<Attempt, RegistryError> {
+    let json = |column: &str| row.get::<_, String>(column);
+    let logprobs: Option<String> = row.get("logprobs_json")?;
+    let completion = Completion {
+        text: row.get("completion")?,
+        finish_reason: from_word("attempt.finish_reason", row.get("finish_reason")?)?,
+        tokens_in: row.get("tokens_in")?,
+        tokens_out: row.get("tokens_out")?,
+        prefill_ms: row.get::<_, i64>("prefill_ms")?.cast_unsigned(),
+        decode_ms: row.get::<_, i64>("decode_ms")?.cast_unsigned(),
+        logprobs: logprobs.map(|text| from_json("attempt.logprobs_json", &text)).transpose()?,
+    };
+    Ok(Attempt {
+        seq: row.get("seq")?,
+        phase: from_word("attempt.phase", row.get("phase")?)?,
+        subtask: row.get("subtask")?,
+        candidate: row.get("candidate")?,
+        prompt: from_json("attempt.prompt", &json("prompt")?)?,
+        completion,
+        sampling: from_json("attempt.sampling_json", &json("sampling_json")?)?,
+        adapter_id: session::adapter_id("attempt.adapter_id", row.get("adapter_id")?)?,
+        verdict: row.get("verdict")?,
+        verdict_json: from_json("attempt.verdict_json", &json("verdict_json")?)?,
+        files: from_json("attempt.files_json", &json("files_json")?)?,
+        at: row.get("at")?,
+    })
+}

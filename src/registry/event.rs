@@ -1,0 +1,108 @@
+//! Events: `CloudEvents` 1.0 rows, numbered without gaps, written in the transaction of the change.
+
+use std::time::SystemTime;
+
+use rusqlite::Row;
+use rusqlite::Transaction;
+use rusqlite::named_params;
+use serde::Serialize;
+
+use crate::event::Event;
+use crate::event::timestamp;
+use crate::registry::codec::from_json;
+use crate::registry::codec::to_json;
+use crate::registry::database::Registry;
+use crate::registry::error::RegistryError;
+use crate::registry::id::new_id;
+
+/// An event with its `CloudEvents` 1.0 envelope.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StoredEvent {
+    /// Place among all events of the registry, from 1, without gaps.
+    pub seq: u64,
+    /// The event's own id.
+    pub id: String,
+    /// Who tells it: `/rune/sessions`.
+    pub source: String,
+    /// `rune.` and the event's kind.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The session's id.
+    pub subject: String,
+    /// When it was stored, RFC 3339 UTC.
+    pub time: String,
+    /// What happened.
+    pub data: Event,
+}
+
+impl Registry {
+    /// Stores an event that goes with no other change.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`] when there is no such session.
+    pub fn append_event(&self, session_id: &str, event: &Event) -> Result<u64, RegistryError> {
+        self.write(|tx| {
+            super::session::owned(tx, session_id)?;
+            append(tx, session_id, event)
+        })
+    }
+
+    /// The events after `after_seq` (0: all), the oldest first, at most `limit`; of one session when
+    /// `session_id` is given.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unreadable`] when an event is of a kind that this version doesn't know.
+    pub fn events(
+        &self,
+        after_seq: u64,
+        session_id: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<StoredEvent>, RegistryError> {
+        let sql = match session_id {
+            Some(_) => "SELECT * FROM event WHERE subject = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+            None => "SELECT * FROM event WHERE ?1 IS NULL AND seq > ?2 ORDER BY seq LIMIT ?3",
+        };
+        self.read(|tx| {
+            let mut statement = tx.prepare_cached(sql)?;
+            let mut rows = statement.query((session_id, after_seq.cast_signed(), limit))?;
+            let mut events = Vec::new();
+            while let Some(row) = rows.next()? {
+                events.push(stored(row)?);
+            }
+            Ok(events)
+        })
+    }
+}
+
+/// Stores an event within a caller's transaction and returns its number.
+pub(super) fn append(
+    tx: &Transaction<'_>,
+    session_id: &str,
+    event: &Event,
+) -> Result<u64, RegistryError> {
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO event (seq, id, source, type, subject, time, data_json)
+         SELECT coalesce(max(seq), 0) + 1, :id, '/rune/sessions', :type, :subject, :time, :data
+         FROM event RETURNING seq",
+    )?;
+    let values = named_params! {
+        ":id": new_id()?,
+        ":type": format!("rune.{}", event.kind()),
+        ":subject": session_id,
+        ":time": timestamp(SystemTime::now()),
+        ":data": to_json(event),
+    };
+    Ok(statement.query_row(values, |row| row.get::<_, i64>(0))?.cast_unsigned())
+}
+
+fn stored(row: &Row<'_>) -> Result<StoredEvent, RegistryError> {
+    Ok(StoredEvent {
+        seq: row.get::<_, i64>("seq")?.cast_unsigned(),
+        id: row.get("id")?,
+        source: row.get("source")?,
+        kind: row.get("type")?,
+        subject: row.get("subject")?,
+        time: row.get("time")?,
+        data: from_json("event.data_json", &row.get::<_, String>("data_json")?)?,
+    })
+}

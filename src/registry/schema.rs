@@ -1,0 +1,41 @@
+//! The schema: a list of steps that only grows, and the file's identity.
+#![expect(clippy::disallowed_types, reason = "SQL lives in registry/")]
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite::TransactionBehavior;
+
+use crate::registry::error::RegistryError;
+
+/// "RUNE".
+const APPLICATION_ID: u32 = 0x5255_4E45;
+
+/// Step n brings a database of version n to n + 1. A step that was released is never edited.
+const STEPS: &[&str] = &[include_str!("schema_1.sql")];
+
+/// Brings the database at `path` to the newest version.
+pub(super) fn migrate(db: &mut Connection, path: &Path) -> Result<(), RegistryError> {
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let application_id: u32 = tx.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let n_tables: u32 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let is_fresh = application_id == 0 && n_tables == 0;
+    if application_id != APPLICATION_ID && !is_fresh {
+        return Err(RegistryError::Foreign { path: path.to_owned(), application_id });
+    }
+    let done: u32 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = u32::try_from(STEPS.len()).expect("the steps are few");
+    if done > known {
+        return Err(RegistryError::TooNew { path: path.to_owned(), found: done, known });
+    }
+    if is_fresh {
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    for (version, step) in (1_u32..).zip(STEPS) {
+        if done < version {
+            tx.execute_batch(step)?;
+            tx.pragma_update(None, "user_version", version)?;
+        }
+    }
+    Ok(tx.commit()?)
+}

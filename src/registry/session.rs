@@ -1,0 +1,251 @@
+//! Sessions: begun, gone on with, ended; at any moment run by at most one living process.
+
+use std::io;
+use std::time::SystemTime;
+
+use rusqlite::OptionalExtension;
+use rusqlite::Row;
+use rusqlite::Transaction;
+use rusqlite::named_params;
+
+use crate::adapter::AdapterId;
+use crate::event::Event;
+use crate::event::timestamp;
+use crate::registry::codec::from_json;
+use crate::registry::codec::from_word;
+use crate::registry::codec::to_json;
+use crate::registry::database::Registry;
+use crate::registry::error::RegistryError;
+use crate::registry::event;
+use crate::registry::owner;
+use crate::trajectory::Session;
+use crate::trajectory::Status;
+use crate::trajectory::VerifiedBy;
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// How it stands; not [`Status::Running`].
+    pub status: Status,
+    /// What stands behind `solved`.
+    pub verified_by: VerifiedBy,
+    /// The exit code of `rune`.
+    pub exit_code: i32,
+}
+
+/// Which sessions to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionFilter {
+    /// Only those that stand so.
+    pub status: Option<Status>,
+    /// Only those of this project.
+    pub project: Option<String>,
+}
+
+impl Registry {
+    /// Stores a new session, run by this process, with its first event. Of `session` the fields
+    /// that tell of its end are not used: it is running.
+    ///
+    /// # Errors
+    /// [`RegistryError::AlreadyExists`] when the id is taken.
+    pub fn begin_session(&self, session: &Session, event: &Event) -> Result<(), RegistryError> {
+        self.write(|tx| {
+            match insert(tx, session)? {
+                0 => return Err(RegistryError::AlreadyExists(session.id.clone())),
+                _ => event::append(tx, &session.id, event)?,
+            };
+            Ok(())
+        })
+    }
+
+    /// Takes a session up again: from now on this process runs it. `event` is made from the number
+    /// of attempts that are there.
+    ///
+    /// # Errors
+    /// [`RegistryError::WrongStatus`] when it is solved; [`RegistryError::Busy`] when another
+    /// living process runs it; [`RegistryError::NotFound`].
+    pub fn reopen_session(
+        &self,
+        id: &str,
+        event: impl FnOnce(u32) -> Event,
+    ) -> Result<(), RegistryError> {
+        self.write(|tx| {
+            let (status, owner) = standing(tx, id)?;
+            if status == Status::Solved {
+                return Err(RegistryError::WrongStatus { id: id.to_owned(), status });
+            }
+            let me = me()?;
+            match owner.filter(|owner| *owner != me && owner::is_alive(owner)) {
+                Some(owner) => return Err(busy(id, &owner)),
+                None => tx.execute(
+                    "UPDATE session SET status = 'running', owner = ?2, ended_at = NULL,
+                     exit_code = NULL WHERE id = ?1",
+                    (id, me),
+                )?,
+            };
+            let n_attempts = super::attempt::n_attempts(tx, id)?;
+            event::append(tx, id, &event(n_attempts))?;
+            Ok(())
+        })
+    }
+
+    /// Ends a session that this process runs, with its last event.
+    ///
+    /// # Errors
+    /// [`RegistryError::Busy`] and [`RegistryError::WrongStatus`] when this process does not run
+    /// it. [`RegistryError::Database`] when the ending contradicts itself, such as `solved` and
+    /// verified by nothing.
+    pub fn end_session(
+        &self,
+        id: &str,
+        ending: &Ending,
+        event: &Event,
+    ) -> Result<(), RegistryError> {
+        self.write(|tx| {
+            owned(tx, id)?;
+            event::append(tx, id, event)?;
+            tx.execute(
+                "UPDATE session SET status = ?2, verified_by = ?3, exit_code = ?4, ended_at = ?5,
+                 owner = NULL WHERE id = ?1",
+                (
+                    id,
+                    ending.status.as_str(),
+                    ending.verified_by.as_str(),
+                    ending.exit_code,
+                    timestamp(SystemTime::now()),
+                ),
+            )?;
+            Ok(())
+        })
+    }
+
+    /// One session.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`].
+    pub fn session(&self, id: &str) -> Result<Session, RegistryError> {
+        self.read(|tx| read(tx, id))
+    }
+
+    /// The newest sessions that fit `filter`, the newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn sessions(
+        &self,
+        filter: &SessionFilter,
+        limit: u32,
+    ) -> Result<Vec<Session>, RegistryError> {
+        self.read(|tx| {
+            let mut statement = tx.prepare_cached(
+                "SELECT * FROM session WHERE (?1 IS NULL OR status = ?1)
+                 AND (?2 IS NULL OR project = ?2) ORDER BY id DESC LIMIT ?3",
+            )?;
+            let status = filter.status.map(Status::as_str);
+            let mut rows = statement.query((status, &filter.project, limit))?;
+            let mut sessions = Vec::new();
+            while let Some(row) = rows.next()? {
+                sessions.push(from_row(row)?);
+            }
+            Ok(sessions)
+        })
+    }
+}
+
+/// One session, within a caller's transaction.
+pub(super) fn read(tx: &Transaction<'_>, id: &str) -> Result<Session, RegistryError> {
+    let mut statement = tx.prepare_cached("SELECT * FROM session WHERE id = ?1")?;
+    let mut rows = statement.query([id])?;
+    match rows.next()? {
+        Some(row) => from_row(row),
+        None => Err(RegistryError::NotFound(id.to_owned())),
+    }
+}
+
+/// Makes sure that the session is running, and that this process runs it.
+pub(super) fn owned(tx: &Transaction<'_>, id: &str) -> Result<(), RegistryError> {
+    match standing(tx, id)? {
+        (Status::Running, Some(owner)) if owner == me()? => Ok(()),
+        (Status::Running, Some(owner)) => Err(busy(id, &owner)),
+        (status, _) => Err(RegistryError::WrongStatus { id: id.to_owned(), status }),
+    }
+}
+
+/// An adapter's id as stored.
+pub(super) fn adapter_id(
+    column: &'static str,
+    text: Option<String>,
+) -> Result<Option<AdapterId>, RegistryError> {
+    text.map(|text| AdapterId::parse(&text))
+        .transpose()
+        .map_err(|error| RegistryError::Unreadable { column, text: error.to_string() })
+}
+
+fn me() -> Result<String, RegistryError> {
+    let unnamed = || io::Error::new(io::ErrorKind::NotFound, "/proc/self/stat tells no start time");
+    owner::current().ok_or_else(|| RegistryError::Kernel(unnamed()))
+}
+
+fn busy(id: &str, owner: &str) -> RegistryError {
+    RegistryError::Busy { id: id.to_owned(), pid: owner::pid(owner).unwrap_or_default() }
+}
+
+fn standing(tx: &Transaction<'_>, id: &str) -> Result<(Status, Option<String>), RegistryError> {
+    let mut statement = tx.prepare_cached("SELECT status, owner FROM session WHERE id = ?1")?;
+    let found = statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (status, owner) = found.ok_or_else(|| RegistryError::NotFound(id.to_owned()))?;
+    Ok((from_word("session.status", status)?, owner))
+}
+
+fn insert(tx: &Transaction<'_>, session: &Session) -> Result<usize, RegistryError> {
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO session (id, project, task_json, task_type, workspace, provider, base_model,
+             base_digest, adapter_id, adapter_reason, status, verified_by, sandbox_tier, seed,
+             config_json, tokens_in, tokens_out, started_at, owner)
+         VALUES (:id, :project, :task_json, :task_type, :workspace, :provider, :base_model,
+             :base_digest, :adapter_id, :adapter_reason, 'running', 'none', :sandbox_tier, :seed,
+             :config_json, 0, 0, :started_at, :owner)
+         ON CONFLICT (id) DO NOTHING",
+    )?;
+    Ok(statement.execute(named_params! {
+        ":id": session.id,
+        ":project": session.project,
+        ":task_json": to_json(&session.task),
+        ":task_type": session.task.task_type.as_str(),
+        ":workspace": session.workspace,
+        ":provider": session.provider,
+        ":base_model": session.base_model,
+        ":base_digest": session.base_digest,
+        ":adapter_id": session.adapter_id.as_ref().map(AdapterId::as_str),
+        ":adapter_reason": session.adapter_reason,
+        ":sandbox_tier": session.sandbox_tier,
+        ":seed": session.seed.cast_signed(),
+        ":config_json": to_json(&session.config_json),
+        ":started_at": session.started_at,
+        ":owner": me()?,
+    })?)
+}
+
+fn from_row(row: &Row<'_>) -> Result<Session, RegistryError> {
+    Ok(Session {
+        id: row.get("id")?,
+        project: row.get("project")?,
+        task: from_json("session.task_json", &row.get::<_, String>("task_json")?)?,
+        workspace: row.get("workspace")?,
+        provider: row.get("provider")?,
+        base_model: row.get("base_model")?,
+        base_digest: row.get("base_digest")?,
+        adapter_id: adapter_id("session.adapter_id", row.get("adapter_id")?)?,
+        adapter_reason: row.get("adapter_reason")?,
+        status: from_word("session.status", row.get("status")?)?,
+        verified_by: from_word("session.verified_by", row.get("verified_by")?)?,
+        sandbox_tier: row.get("sandbox_tier")?,
+        seed: row.get::<_, i64>("seed")?.cast_unsigned(),
+        config_json: from_json("session.config_json", &row.get::<_, String>("config_json")?)?,
+        tokens_in: row.get::<_, i64>("tokens_in")?.cast_unsigned(),
+        tokens_out: row.get::<_, i64>("tokens_out")?.cast_unsigned(),
+        started_at: row.get("started_at")?,
+        ended_at: row.get("ended_at")?,
+        exit_code: row.get("exit_code")?,
+    })
+}
