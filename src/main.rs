@@ -1,3 +1,14 @@
 //! The `rune` binary: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+use rune::sandbox;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    // First of all: the helper of the sandbox must not have a second thread.
+    if args.next().is_some_and(|name| name == sandbox::HELPER_SUBCOMMAND) {
+        return ExitCode::from(sandbox::helper_main(args));
+    }
+    ExitCode::SUCCESS
+}
