@@ -127,7 +127,7 @@ def snapshot(modules):
             remember(module.__name__, vars(module), name, value)
             if isinstance(value, type) and value.__module__ == module.__name__ and value.__flags__ & (1 << 9):
                 for attribute, member in list(vars(value).items()):
-                    if attribute not in ("__doc__", "__dict__", "__weakref__"):
+                    if isinstance(member, (*WATCHED_TYPES, staticmethod, classmethod, property)) or attribute == "failureException":
                         remember(f"{module.__name__}.{name}", vars(value), attribute, member)
                 if module.__name__.startswith("unittest."):
                     sizes.append((f"{module.__name__}.{name}", vars(value), set(vars(value))))
@@ -148,9 +148,16 @@ def snapshot(modules):
     return changed
 
 
+# pytest patches the rest of itself while it is configured.
+PYTEST_CORE = {
+    "_pytest.runner", "_pytest.python", "_pytest.outcomes", "_pytest.reports", "_pytest.unittest", "_pytest.python_api",
+    "_pytest.raises", "_pytest.assertion.rewrite", "pluggy._callers", "pluggy._hooks", "pluggy._result",
+}
+
+
 def framework(extra):
     """The modules that tests rely on: what was imported so far of unittest and pytest, and `extra`."""
-    roots = {"unittest", "pytest", "_pytest", "pluggy"} | set(extra)
+    roots = {"unittest"} | set(extra) - {"pytest"}
     skipped = {"sys", "os", "signal", "logging", "warnings", "threading", "asyncio", "__main__"}
-    names = [name for name in list(sys.modules) if name.split(".")[0] in roots - skipped]
+    names = [name for name in list(sys.modules) if name.split(".")[0] in roots - skipped or name in PYTEST_CORE]
     return [builtins] + [sys.modules[name] for name in names if isinstance(sys.modules[name], types.ModuleType)]

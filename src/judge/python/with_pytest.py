@@ -26,8 +26,8 @@ def plugin(canary, enter, begin, end, files, root):
     """The hooks that report. `enter()` lets the solution's folder in, after plugins were loaded."""
 
     class Reporter:
-        @pytest.hookimpl(tryfirst=True)
         def pytest_load_initial_conftests(self):
+            # After the hooks marked tryfirst, which patch pytest itself.
             enter()
 
         @pytest.hookimpl(trylast=True)

@@ -86,23 +86,59 @@ async fn check(test: &str, solution: &str) -> String {
 
 #[tokio::test]
 async fn honest_solutions_pass_without_pytest() {
-    insta::assert_snapshot!(check(UNITTEST, GOOD).await, @"");
-    insta::assert_snapshot!(check(FUNCTIONS, GOOD).await, @"");
-    insta::assert_snapshot!(check(ASSERTS, GOOD).await, @"");
+    insta::assert_snapshot!(check(UNITTEST, GOOD).await, @"
+    2 of 2 tests passed
+    test_primes.py::TestPrimes::test_composite Passed
+    test_primes.py::TestPrimes::test_small Passed
+    ");
+    insta::assert_snapshot!(check(FUNCTIONS, GOOD).await, @"
+    3 of 3 tests passed
+    test_primes.py::test_two Passed
+    test_primes.py::test_count Passed
+    test_primes.py::TestMore::test_one Passed
+    ");
+    insta::assert_snapshot!(check(ASSERTS, GOOD).await, @"
+    1 of 1 tests passed
+    test_primes.py Passed
+    ");
 }
 
 #[tokio::test]
 async fn failures_say_what_was_compared() {
-    insta::assert_snapshot!(check(UNITTEST, BAD).await, @"");
-    insta::assert_snapshot!(check(FUNCTIONS, BAD).await, @"");
-    insta::assert_snapshot!(check(ASSERTS, BAD).await, @"");
+    insta::assert_snapshot!(check(UNITTEST, BAD).await, @"
+    0 of 2 tests passed: wrong (test_primes.py::TestPrimes::test_composite)
+    test_primes.py::TestPrimes::test_composite Failed True is not false
+    test_primes.py::TestPrimes::test_small Failed (n=2): False != True
+    ");
+    insta::assert_snapshot!(check(FUNCTIONS, BAD).await, @"
+    0 of 3 tests passed: wrong (test_primes.py::test_two)
+    test_primes.py::test_two Failed assert is_prime(2)
+    test_primes.py::test_count Failed assert sum(map(is_prime, range(100))) == expected |   sum(map(is_prime, range(100))) = 50 |   expected = 25 |   message: below 100
+    test_primes.py::TestMore::test_one Failed assert not is_prime(self.n)
+    ");
+    insta::assert_snapshot!(check(ASSERTS, BAD).await, @"
+    0 of 1 tests passed: wrong (test_primes.py)
+    test_primes.py Failed assert is_prime(2) == True |   is_prime(2) = False
+    ");
 }
 
 #[tokio::test]
 async fn a_solution_that_cannot_be_imported_fails_every_test() {
-    insta::assert_snapshot!(check(UNITTEST, "def is_prime(n:\n    pass\n").await, @"");
-    insta::assert_snapshot!(check(FUNCTIONS, "x = 1\n").await, @"");
-    insta::assert_snapshot!(check(ASSERTS, "import nothing_of_that_name\n").await, @"");
+    insta::assert_snapshot!(check(UNITTEST, "def is_prime(n:\n    pass\n").await, @r#"
+    0 of 2 tests passed: raised an exception (test_primes.py::TestPrimes::test_composite)
+    test_primes.py::TestPrimes::test_composite Error File "/box/primes.py", line 1 |     def is_prime(n: |                 ^ | SyntaxError: '(' was never closed
+    test_primes.py::TestPrimes::test_small Error File "/box/primes.py", line 1 |     def is_prime(n: |                 ^ | SyntaxError: '(' was never closed
+    "#);
+    insta::assert_snapshot!(check(FUNCTIONS, "x = 1\n").await, @"
+    0 of 3 tests passed: raised an exception (test_primes.py::test_two)
+    test_primes.py::test_two Error ImportError: cannot import name 'is_prime' from 'primes' (/box/primes.py)
+    test_primes.py::test_count Error ImportError: cannot import name 'is_prime' from 'primes' (/box/primes.py)
+    test_primes.py::TestMore::test_one Error ImportError: cannot import name 'is_prime' from 'primes' (/box/primes.py)
+    ");
+    insta::assert_snapshot!(check(ASSERTS, "import nothing_of_that_name\n").await, @"
+    0 of 1 tests passed: raised an exception (test_primes.py)
+    test_primes.py Error ModuleNotFoundError: No module named 'nothing_of_that_name'
+    ");
 }
 
 #[tokio::test]
@@ -152,7 +188,11 @@ async fn a_crash_keeps_what_was_reported_before() {
     let dies = "import os, signal\ndef is_prime(n):\n    if n == 2:\n        os.kill(os.getpid(), signal.SIGSEGV)\n    return False\n";
     let suite = Suite::new(files(&[("test_primes.py", UNITTEST)]));
     let verdict = run(&bench.judge(), &suite, dies).await;
-    insta::assert_snapshot!(show(&verdict), @"");
+    insta::assert_snapshot!(show(&verdict), @"
+    1 of 2 tests passed: raised an exception (test_primes.py::TestPrimes::test_small)
+    test_primes.py::TestPrimes::test_composite Passed
+    test_primes.py::TestPrimes::test_small Error the process ended during this test: signal 11 killed it
+    ");
     assert!((verdict.score() - 0.5).abs() < 1e-9);
 }
 
@@ -173,9 +213,25 @@ async fn pytest_suites_run_with_the_real_pytest() {
     let bench = Bench::open();
     let suite = Suite::new(files(&[("test_primes.py", PYTEST)]));
     let Some(judge) = bench.judge_with_pytest().await else { return };
-    insta::assert_snapshot!(show(&run(&judge, &suite, GOOD).await), @"");
-    insta::assert_snapshot!(show(&run(&judge, &suite, BAD).await), @"");
-    insta::assert_snapshot!(show(&run(&judge, &suite, "def is_prime(n:\n").await), @"");
+    insta::assert_snapshot!(show(&run(&judge, &suite, GOOD).await), @"
+    4 of 4 tests passed
+    test_primes.py::test_small[2] Passed
+    test_primes.py::test_small[3] Passed
+    test_primes.py::test_small[5] Passed
+    test_primes.py::test_composite Passed
+    ");
+    insta::assert_snapshot!(show(&run(&judge, &suite, BAD).await), @"
+    2 of 4 tests passed: wrong (test_primes.py::test_small[2])
+    test_primes.py::test_small[2] Failed assert False is True |  +  where False = is_prime(2)
+    test_primes.py::test_small[3] Passed
+    test_primes.py::test_small[5] Passed
+    test_primes.py::test_composite Failed assert True is False |  +  where True = is_prime(9)
+    ");
+    insta::assert_snapshot!(show(&run(&judge, &suite, "def is_prime(n:\n").await), @r#"
+    0 of 2 tests passed: void: a check that must fail did not (test_primes.py::test_small)
+    test_primes.py::test_small Error File "/box/primes.py", line 1 | def is_prime(n: | ^ | SyntaxError: '(' was never closed
+    test_primes.py::test_composite Error File "/box/primes.py", line 1 | def is_prime(n: | ^ | SyntaxError: '(' was never closed
+    "#);
 }
 
 #[tokio::test]

@@ -45,7 +45,16 @@ async fn the_interface_is_flat_and_public() {
     let bench = Bench::open();
     let found =
         bench.judge().inspect(&files(&[("shop.py", SHOP), ("notes.md", "#")])).await.unwrap();
-    insta::assert_snapshot!(found[0].interface, @"");
+    insta::assert_snapshot!(found[0].interface, @"
+    LIMIT = 3
+    __all__ = ['Cart']
+    @decorated
+    class Cart(Base, metaclass=Meta):  # Holds goods.
+        size: int = 0
+        def add(self, name: str, *, count: int=1) -> None: ...  # Adds one.
+        async def pay(self, /, amount): ...
+    def total(*items, **options) -> 'int': ...
+    ");
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].imports, ["collections", "json", "os"]);
     assert_eq!(found[0].defines, ["LIMIT", "__all__", "_private", "computed", "Cart", "total"]);
