@@ -29,7 +29,9 @@ pub(super) enum Record {
 fn mac(key: &Key, message: &[u8]) -> String {
     let pad = |byte: u8| {
         let mut block = [byte; 64];
-        block.iter_mut().zip(key).for_each(|(padded, key)| *padded ^= key);
+        for (padded, key) in block.iter_mut().zip(key) {
+            *padded ^= key;
+        }
         block
     };
     let inner = Sha256::new().chain_update(pad(0x36)).chain_update(message).finalize();
@@ -39,7 +41,9 @@ fn mac(key: &Key, message: &[u8]) -> String {
 
 /// Lower-case hexadecimal digits of `bytes`.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Reads the records of a run. A last line without its end is the trace of a crash and is left out.

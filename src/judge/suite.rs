@@ -72,9 +72,10 @@ impl Suite {
             walk(path, &mut paths)?;
         }
         let suite = Self::read(root, &paths)?;
-        match suite.test_paths().is_empty() {
-            true => Err(SuiteError::NoTests(path.to_owned())),
-            false => Ok(suite),
+        if suite.test_paths().is_empty() {
+            Err(SuiteError::NoTests(path.to_owned()))
+        } else {
+            Ok(suite)
         }
     }
 

@@ -228,7 +228,7 @@ async fn pytest_suites_run_with_the_real_pytest() {
     test_primes.py::test_composite Failed assert True is False |  +  where True = is_prime(9)
     ");
     insta::assert_snapshot!(show(&run(&judge, &suite, "def is_prime(n:\n").await), @r#"
-    0 of 2 tests passed: void: a check that must fail did not (test_primes.py::test_small)
+    0 of 2 tests passed: raised an exception (test_primes.py::test_small)
     test_primes.py::test_small Error File "/box/primes.py", line 1 | def is_prime(n: | ^ | SyntaxError: '(' was never closed
     test_primes.py::test_composite Error File "/box/primes.py", line 1 | def is_prime(n: | ^ | SyntaxError: '(' was never closed
     "#);
