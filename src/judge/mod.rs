@@ -1,1 +1,31 @@
-//! Under construction.
+//! A verdict on Python code, decided outside the judged process.
+//!
+//! [`Judge::run_suite`] runs a user's tests against a solution in the jail. Which tests there are is read
+//! from the test files' syntax in a run of its own, where the solution is absent. The runner then reports
+//! every test on a channel with authenticated, numbered records, plants canaries that must fail, and closes
+//! with a count; the [`Verdict`] is made here from what arrived. Exit status and standard output never
+//! mean a pass.
+//!
+//! Not covered: tests run in the process of the code they judge, so an object that is equal to everything
+//! passes an equality check. Function-level tasks want the oracle outside.
+
+mod channel;
+mod collect;
+mod decide;
+mod harness;
+mod inspect;
+mod run;
+mod suite;
+mod verdict;
+
+pub use harness::Judge;
+pub use harness::JudgeError;
+pub use inspect::Inspection;
+pub use inspect::StubKind;
+pub use inspect::SyntaxFault;
+pub use suite::Suite;
+pub use suite::SuiteError;
+pub use verdict::Outcome;
+pub use verdict::Status;
+pub use verdict::TestResult;
+pub use verdict::Verdict;

@@ -1,5 +1,7 @@
 //! What is asked of the jail and what it reports: plain data.
 
+use std::path::Component;
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +31,35 @@ pub struct Job {
     pub limits: Limits,
 }
 
+impl Job {
+    /// Says what is wrong with the job: above all, with paths that lead out of their folder.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let files = self.inputs.iter().chain(&self.work).map(|(path, _)| path);
+        let not_below = |path: &&String| !is_below(path);
+        if let Some(path) = files.clone().find(not_below) {
+            return Err(format!("`{}` is not a path below a folder", path.escape_debug()));
+        }
+        if let Some(mount) = self.mounts.iter().find(|mount| !mount.is_sound()) {
+            return Err(format!("can't show a folder at `{}`", mount.jail.display()));
+        }
+        let mut texts =
+            self.args.iter().chain(self.env.iter().flat_map(|(name, value)| [name, value]));
+        if texts.any(|text| text.contains('\0')) {
+            return Err("an argument or variable has a NUL in it".to_owned());
+        }
+        if self.env.iter().any(|(name, _)| name.is_empty() || name.contains('=')) {
+            return Err("a variable has no proper name".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Whether `path` is relative and leads nowhere but down.
+fn is_below(path: &str) -> bool {
+    let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    plain && !path.is_empty() && !path.ends_with('/') && !path.contains('\0')
+}
+
 /// A host folder shown read-only in the jail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
@@ -36,6 +67,21 @@ pub struct Mount {
     pub host: PathBuf,
     /// Absolute path in the jail.
     pub jail: PathBuf,
+}
+
+impl Mount {
+    /// Whether both paths are absolute and plain, and the jail's hides nothing that the jail relies on.
+    fn is_sound(&self) -> bool {
+        let plain = |path: &Path| {
+            let climbs = path.components().any(|part| part == Component::ParentDir);
+            path.is_absolute() && !climbs && path.to_str().is_some_and(|text| !text.contains('\0'))
+        };
+        let folder = self.jail.components().nth(1).map(Component::as_os_str);
+        let taken = [None, Some("proc"), Some("dev"), Some("etc"), Some("old"), Some("sys")];
+        plain(&self.host)
+            && plain(&self.jail)
+            && !taken.contains(&folder.map(|name| name.to_str().unwrap_or("")))
+    }
 }
 
 /// What one run may use.
@@ -125,4 +171,27 @@ pub struct Outcome {
     pub wall: Duration,
     /// What was enforced.
     pub tier: Tier,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_that_lead_down_are_taken() {
+        for good in ["a", "a/b.py", "..a", "a b", "-rf", "\u{e9}\n"] {
+            assert!(is_below(good), "{good:?}");
+        }
+        for bad in ["", "/a", "../a", "a/../b", "a/..", "./a", "a/", "a\0b"] {
+            assert!(!is_below(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_mount_hides_nothing_of_the_jail() {
+        let check = |jail: &str| Mount { host: "/opt".into(), jail: jail.into() }.is_sound();
+        assert!(check("/opt/python") && check("/root/x") && check("/box/data"));
+        assert!(!check("/") && !check("/proc") && !check("/dev/shm") && !check("/etc/x"));
+        assert!(!check("/opt/../proc") && !check("opt"));
+    }
 }

@@ -1,7 +1,41 @@
 //! Runs model-written programs in a jail.
+//!
+//! [`Sandbox::run`] takes a [`Job`] and gives an [`Outcome`]. A jail has user, mount, pid, network, ipc, uts
+//! and control group namespaces of its own, a root of read-only system folders and small writable
+//! ones, limits on every resource, no capabilities, Landlock and seccomp; it fails closed. Four kinds of
+//! process: `rune` -> helper -> a supervisor a run -> pid 1 of the jail and the program; each dies with the
+//! one before it.
+//!
+//! Not covered: side channels, exploits of the kernel itself, and machines without user namespaces.
 
+mod capture;
+mod cgroup;
+mod error;
+mod facilities;
+mod fault;
+mod filesystem;
+mod helper;
+mod identity;
+mod init;
+mod interpreter;
+mod jail;
 mod job;
+mod launcher;
+mod probe;
+mod restrict;
+mod supervisor;
+mod sys;
+mod syscalls;
+mod unconfined;
+mod usage;
+mod wire;
 
+pub use error::SandboxError;
+pub use facilities::Facilities;
+pub use facilities::MemoryCap;
+pub use helper::SUBCOMMAND as HELPER_SUBCOMMAND;
+pub use helper::helper_main;
+pub use interpreter::Interpreter;
 pub use job::Captured;
 pub use job::Exit;
 pub use job::Job;
@@ -9,3 +43,6 @@ pub use job::Limits;
 pub use job::Mount;
 pub use job::Outcome;
 pub use job::Tier;
+pub use launcher::Sandbox;
+pub use probe::Canary;
+pub use probe::probe;

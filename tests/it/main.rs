@@ -2,5 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected shall panic")]
 
+mod judge;
 mod registry;
 mod tidy;

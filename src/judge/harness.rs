@@ -1,0 +1,193 @@
+//! The Python programs of the judge, and how one is run in the jail.
+
+use std::io;
+use std::io::Read;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::sandbox::Captured;
+use crate::sandbox::Exit;
+use crate::sandbox::Interpreter;
+use crate::sandbox::Job;
+use crate::sandbox::Limits;
+use crate::sandbox::Mount;
+use crate::sandbox::Outcome;
+use crate::sandbox::Sandbox;
+use crate::sandbox::SandboxError;
+use crate::task::SourceFile;
+
+/// Why there is no verdict. A solution that fails is a verdict, not an error.
+#[derive(Debug, thiserror::Error)]
+pub enum JudgeError {
+    /// The jail failed.
+    #[error("the sandbox failed")]
+    Sandbox(#[from] SandboxError),
+    /// The suite needs pytest, and neither the interpreter nor the mounted libraries have it.
+    #[error("the tests need pytest, which this Python does not have")]
+    PytestMissing,
+    /// A test file is not Python.
+    #[error("test file `{path}`, line {line}: {message}")]
+    BrokenTest {
+        /// Its path within the suite.
+        path: String,
+        /// The line, from 1; 0 when unknown.
+        line: u32,
+        /// What the parser says.
+        message: String,
+    },
+    /// A program of the judge itself failed.
+    #[error("the judge's program `{program}` failed ({exit:?}): {stderr}")]
+    Harness {
+        /// Which one.
+        program: &'static str,
+        /// How it ended.
+        exit: Exit,
+        /// The end of what it wrote on standard error.
+        stderr: String,
+    },
+    /// No random numbers.
+    #[error("cannot read random numbers")]
+    Random(#[from] io::Error),
+}
+
+/// Judges Python code in a jail.
+#[derive(Debug, Clone)]
+pub struct Judge<'a> {
+    /// Where code runs.
+    pub sandbox: &'a Sandbox,
+    /// What runs it.
+    pub interpreter: &'a Interpreter,
+    /// What one run of a suite may use.
+    pub limits: Limits,
+    /// Host folders of importable packages, such as an installation of pytest.
+    pub libs: Vec<Mount>,
+}
+
+/// A program of the judge.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Program {
+    Run,
+    Collect,
+    Inspect,
+    Stub,
+    Probe,
+}
+
+impl Program {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run.py",
+            Self::Collect => "collect.py",
+            Self::Inspect => "inspection.py",
+            Self::Stub => "stub.py",
+            Self::Probe => "probe.py",
+        }
+    }
+
+    /// Its files, below `/in/rune`.
+    fn files(self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::Run => RUNNER.to_vec(),
+            Self::Collect => vec![("collect.py", include_str!("python/collect.py"))],
+            Self::Inspect => vec![("inspection.py", include_str!("python/inspection.py"))],
+            Self::Stub => vec![("stub.py", include_str!("python/stub.py"))],
+            Self::Probe => vec![("probe.py", include_str!("python/probe.py"))],
+        }
+    }
+}
+
+const RUNNER: &[(&str, &str)] = &[
+    ("run.py", include_str!("python/run.py")),
+    ("rune_asserts.py", include_str!("python/asserts.py")),
+    ("rune_channel.py", include_str!("python/channel.py")),
+    ("rune_guard.py", include_str!("python/guard.py")),
+    ("rune_native.py", include_str!("python/native.py")),
+    ("rune_trace.py", include_str!("python/trace.py")),
+    ("rune_with_pytest.py", include_str!("python/with_pytest.py")),
+];
+
+impl<'a> Judge<'a> {
+    /// A judge with default limits and no libraries.
+    pub fn new(sandbox: &'a Sandbox, interpreter: &'a Interpreter) -> Self {
+        Self { sandbox, interpreter, limits: Limits::default(), libs: Vec::new() }
+    }
+
+    /// Runs `program` with `tests` in `/in/tests`, `work` in `/box` and `plan` on standard input.
+    pub(super) async fn start(
+        &self,
+        program: Program,
+        (tests, work): (&[SourceFile], &[SourceFile]),
+        plan: &Value,
+    ) -> Result<Outcome, SandboxError> {
+        let own =
+            program.files().into_iter().map(|(name, text)| (format!("rune/{name}"), text.into()));
+        let tests = tests
+            .iter()
+            .map(|file| (format!("tests/{}", file.path), file.text.clone().into_bytes()));
+        let job = Job {
+            program: self.interpreter.executable().to_owned(),
+            args: ["-I", "-B", &format!("/in/rune/{}", program.name())].map(str::to_owned).into(),
+            stdin: plan.to_string().into_bytes(),
+            inputs: own.chain(tests).collect(),
+            work: work
+                .iter()
+                .map(|file| (file.path.clone(), file.text.clone().into_bytes()))
+                .collect(),
+            mounts: self
+                .interpreter
+                .mounts()
+                .into_iter()
+                .chain(self.libs.iter().cloned())
+                .collect(),
+            env: Vec::new(),
+            channel: true,
+            limits: self.limits,
+        };
+        self.sandbox.run(&job).await
+    }
+
+    /// Runs a program that meets no judged code, and reads its answer.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        program: Program,
+        tests: &[SourceFile],
+        plan: &Value,
+    ) -> Result<T, JudgeError> {
+        let outcome = self.start(program, (tests, &[]), plan).await?;
+        serde_json::from_slice(&outcome.channel).map_err(|_| failure(program, &outcome))
+    }
+
+    /// Paths in the jail of the libraries.
+    pub(super) fn lib_paths(&self) -> Vec<String> {
+        self.libs.iter().map(|mount| mount.jail.to_string_lossy().into_owned()).collect()
+    }
+
+    /// The version of pytest that suites would be run with; `None` without one.
+    /// # Errors
+    /// [`JudgeError::Sandbox`], [`JudgeError::Harness`].
+    pub async fn pytest_version(&self) -> Result<Option<String>, JudgeError> {
+        let plan = Value::from(self.lib_paths());
+        let version: String = self.ask(Program::Probe, &[], &plan).await?;
+        Ok((!version.is_empty()).then_some(version))
+    }
+}
+
+/// The error for a program of the judge that gave no answer.
+fn failure(program: Program, outcome: &Outcome) -> JudgeError {
+    let stderr = tail(&outcome.stderr);
+    JudgeError::Harness { program: program.name(), exit: outcome.exit, stderr }
+}
+
+/// The last 4,000 characters or so of a stream.
+pub(super) fn tail(captured: &Captured) -> String {
+    let start = captured.bytes.len().saturating_sub(4000);
+    String::from_utf8_lossy(&captured.bytes[start..]).into_owned()
+}
+
+/// Fresh random bytes of the operating system.
+pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,73 @@
+"""Compiles test sources so that a failing `assert` says what it compared."""
+
+import ast
+
+EXPLAIN = "@explain"
+COUNT = "@count"
+
+
+def shown(value):
+    try:
+        text = repr(value)
+    except BaseException as error:
+        text = f"<{type(value).__name__}: repr raised {type(error).__name__}>"
+    return text if len(text) <= 400 else text[:200] + "..." + text[-200:]
+
+
+def explain(source, operands, *message):
+    """What a failing assert says: its source, the operands' values, the author's message."""
+    lines = [f"assert {source}"]
+    for text, value in operands:
+        if shown(value) != text:
+            lines.append(f"  {text} = {shown(value)}")
+    if message:
+        lines.append(f"  message: {message[0]}")
+    return "\n".join(lines)
+
+
+class Rewriter(ast.NodeTransformer):
+    """Gives each assert its operands' values."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def text(self, node):
+        return ast.get_source_segment(self.source, node) or ast.unparse(node)
+
+    def visit_Assert(self, node):
+        before, test, operands = [self.call(COUNT)], node.test, []
+        if isinstance(test, ast.Compare) and len(test.ops) == 1:
+            sides = []
+            for name, side in (("@left", test.left), ("@right", test.comparators[0])):
+                before.append(ast.Assign(targets=[ast.Name(name, ast.Store())], value=side))
+                sides.append(ast.Name(name, ast.Load()))
+                operands.append((self.text(side), sides[-1]))
+            test = ast.Compare(sides[0], test.ops, [sides[1]])
+        pairs = [ast.Tuple([ast.Constant(text), value], ast.Load()) for text, value in operands]
+        arguments = [ast.Constant(self.text(node.test)), ast.List(pairs, ast.Load())]
+        arguments += [node.msg] if node.msg is not None else []
+        check = ast.Assert(test, self.call(EXPLAIN, *arguments).value)
+        statements = before + [check]
+        for statement in statements:
+            for part in ast.walk(statement):
+                if not hasattr(part, "lineno"):
+                    ast.copy_location(part, node)
+        return statements
+
+    @staticmethod
+    def call(name, *arguments):
+        return ast.Expr(ast.Call(ast.Name(name, ast.Load()), list(arguments), []))
+
+
+def load(path, namespace):
+    """Runs the test file at `path` in `namespace`; returns a cell that counts asserts carried out."""
+    with open(path, encoding="utf-8") as file:
+        source = file.read()
+    tree = ast.fix_missing_locations(Rewriter(source).visit(ast.parse(source, path)))
+    counted = [0]
+
+    def count():
+        counted[0] += 1
+
+    namespace[EXPLAIN], namespace[COUNT] = explain, count
+    return counted, compile(tree, path, "exec", dont_inherit=True)

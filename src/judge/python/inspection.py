@@ -1,0 +1,193 @@
+"""Reads Python files without running them: interface, imports, and what a reviewer would frown at."""
+
+import ast
+import hashlib
+import json
+import os
+import re
+import sys
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+SUSPICIOUS = ["sys._getframe", "gc.get_objects", "gc.get_referrers", "inspect.stack", "inspect.currentframe", "os._exit",
+              "sys.modules", "sys.settrace", "sys.setprofile", "os.kill", "os.execv"]
+SUSPICIOUS_MODULES = {"atexit", "unittest", "pytest", "_pytest", "ctypes", "gc"}
+ELISIONS = re.compile(
+    r"(rest of (the |your )?(code|implementation|function|class|file|methods?)|\.\.\. ?(existing|previous|other|remaining|same)|"
+    r"(existing|previous|remaining) code|implementation (goes )?here|(your|add) (code|implementation|logic) here|"
+    r"same as (before|above)|unchanged|omitted for brevity|^#\s*\.\.\.\s*$|todo:? implement)", re.IGNORECASE)
+
+
+def first_line(node):
+    text = ast.get_docstring(node)
+    return text.strip().splitlines()[0] if text and text.strip() else ""
+
+
+def signature(node, indent):
+    """One line: decorators, async, parameters with annotations, the returned type, the docstring."""
+    lines = [f"{indent}@{ast.unparse(mark)}" for mark in node.decorator_list]
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    word = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
+    lines.append(f"{indent}{word} {node.name}({ast.unparse(node.args)}){returns}: ...")
+    if first_line(node):
+        lines[-1] += f"  # {first_line(node)}"
+    return lines
+
+
+def public(name):
+    return not name.startswith("_") or (name.startswith("__") and name.endswith("__"))
+
+
+def assigned(node):
+    """`NAME = literal` and `name: type = literal` of a module or class body."""
+    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
+    if not isinstance(target, ast.Name) or not public(target.id):
+        return None
+    text = ast.unparse(node)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def literal(node):
+    try:
+        ast.literal_eval(node.value)
+        return True
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+
+
+def interface(tree):
+    lines = []
+    for node in tree.body:
+        if isinstance(node, FUNCTIONS) and public(node.name):
+            lines += signature(node, "")
+        elif isinstance(node, ast.ClassDef) and public(node.name):
+            lines += class_interface(node)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None and literal(node):
+            text = assigned(node)
+            lines += [text] if text else []
+    return "\n".join(lines)
+
+
+def class_interface(node):
+    lines = [f"@{ast.unparse(mark)}" for mark in node.decorator_list]
+    bases = ", ".join([ast.unparse(base) for base in node.bases] + [ast.unparse(word) for word in node.keywords])
+    lines.append(f"class {node.name}" + (f"({bases}):" if bases else ":"))
+    if first_line(node):
+        lines[-1] += f"  # {first_line(node)}"
+    inner = []
+    for part in node.body:
+        if isinstance(part, FUNCTIONS) and public(part.name):
+            inner += signature(part, "    ")
+        elif isinstance(part, (ast.Assign, ast.AnnAssign)):
+            text = assigned(part)
+            inner += ["    " + text] if text else []
+    return lines + (inner or ["    ..."])
+
+
+def imports(tree):
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return sorted(names)
+
+
+def defined(tree):
+    names = []
+    for node in tree.body:
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            names.append(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names += [part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)]
+    return list(dict.fromkeys(names))
+
+
+def suspicious(tree):
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            text = ast.unparse(node)
+            found |= {name for name in SUSPICIOUS if text == name}
+            if node.attr in ("tb_frame", "f_back", "f_locals", "gi_frame", "__code__"):
+                found.add(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in SUSPICIOUS}
+    return sorted(found | (set(imports(tree)) & SUSPICIOUS_MODULES))
+
+
+def is_docstring(node):
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def normalised(tree):
+    """A digest that comments, formatting and docstrings do not change."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            kept = [part for part in body if not is_docstring(part)]
+            node.body = kept or ([ast.Pass()] if body else [])
+    return hashlib.sha256(ast.dump(tree).encode("utf-8", "replace")).hexdigest()
+
+
+def empty(statement):
+    if isinstance(statement, ast.Pass) or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+        return True
+    if isinstance(statement, ast.Raise) and statement.exc is not None:
+        exc = statement.exc.func if isinstance(statement.exc, ast.Call) else statement.exc
+        return isinstance(exc, ast.Name) and exc.id == "NotImplementedError"
+    return False
+
+
+def exempt(node, holder):
+    """Whether an empty body is meant: abstract methods, overloads, protocols."""
+    marks = " ".join(ast.unparse(mark) for mark in node.decorator_list)
+    bases = " ".join(ast.unparse(base) for base in holder.bases) if isinstance(holder, ast.ClassDef) else ""
+    return "abstractmethod" in marks or "overload" in marks or "Protocol" in bases
+
+
+def stubs(tree):
+    found = []
+
+    def walk(holder, prefix):
+        for node in getattr(holder, "body", []):
+            if isinstance(node, FUNCTIONS):
+                if all(empty(part) for part in node.body) and not exempt(node, holder):
+                    found.append(prefix + node.name)
+                walk(node, prefix + node.name + ".")
+            elif isinstance(node, ast.ClassDef):
+                walk(node, prefix + node.name + ".")
+
+    walk(tree, "")
+    return found
+
+
+def elisions(text):
+    return [line.strip()[:200] for line in text.splitlines() if "#" in line and ELISIONS.search(line[line.index("#"):])]
+
+
+def inspect_file(path, text):
+    result = {"path": path, "error": None, "interface": "", "imports": [], "defines": [], "digest": None,
+              "suspicious": [], "elisions": elisions(text), "stubs": []}
+    try:
+        tree = ast.parse(text, path)
+        result.update(interface=interface(tree), imports=imports(tree), defines=defined(tree),
+                      suspicious=suspicious(tree), stubs=stubs(tree), digest=normalised(tree))
+    except SyntaxError as error:
+        lines = text.splitlines()
+        line = error.lineno or 0
+        result["error"] = {"line": line, "message": error.msg, "text": lines[line - 1] if 0 < line <= len(lines) else ""}
+    except (ValueError, RecursionError, MemoryError) as error:
+        result["error"] = {"line": 0, "message": str(error) or type(error).__name__, "text": ""}
+    return result
+
+
+def main():
+    files = json.load(sys.stdin)
+    results = [inspect_file(file["path"], file["text"]) for file in files]
+    with os.fdopen(3, "w", encoding="ascii") as channel:
+        json.dump(results, channel)
+
+
+main()

@@ -1,0 +1,134 @@
+//! What the judge says: the verdict on a solution and on each test.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+/// What a solution came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every expected test was reported passed, exactly once, on a complete channel.
+    Pass,
+    /// A check failed.
+    Wrong,
+    /// The code raised, could not be imported, or its process died.
+    Exception,
+    /// The processor time ran out.
+    CpuLimit,
+    /// The clock ran out.
+    WallLimit,
+    /// The memory cap was reached.
+    MemoryLimit,
+    /// It wrote without end.
+    OutputLimit,
+    /// The suite checks nothing: no tests, none that could fail, or all skipped.
+    NoTests,
+    /// The reports can't be trusted, for this reason: forged, incomplete, a canary that passed.
+    HarnessVoid(String),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pass => "passed",
+            Self::Wrong => "wrong",
+            Self::Exception => "raised an exception",
+            Self::CpuLimit => "out of processor time",
+            Self::WallLimit => "out of time",
+            Self::MemoryLimit => "out of memory",
+            Self::OutputLimit => "wrote too much",
+            Self::NoTests => "nothing was tested",
+            Self::HarnessVoid(reason) => return write!(f, "void: {reason}"),
+        })
+    }
+}
+
+/// What became of one test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It ran and held.
+    Passed,
+    /// A check failed.
+    Failed,
+    /// Something else was raised.
+    Error,
+    /// It did not run, by its own word.
+    Skipped,
+    /// It failed, as the suite says it should.
+    ExpectedFailure,
+    /// Nothing was heard of it.
+    Missing,
+}
+
+/// One test of a suite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestResult {
+    /// `file::test`, `file::Class::test`, or the file alone for a script of asserts; pytest's `[case]` follows.
+    pub id: String,
+    /// What became of it.
+    pub status: Status,
+    /// Why it did not pass: assertion with values, or exception; for the model's eyes.
+    pub message: String,
+    /// Frames of the solution's and the tests' code, innermost last, at most 30 lines.
+    pub trace: String,
+}
+
+/// The judge's word on a solution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// What it came to.
+    pub outcome: Outcome,
+    /// Every test, in the suite's order; those reported before a crash keep their status.
+    pub tests: Vec<TestResult>,
+    /// Tests that passed.
+    pub n_passed: usize,
+    /// Tests that had to pass.
+    pub n_total: usize,
+    /// Processor time of the run.
+    pub cpu: Duration,
+    /// Time on the clock.
+    pub wall: Duration,
+    /// The end of standard output.
+    pub stdout: String,
+    /// The end of standard error.
+    pub stderr: String,
+}
+
+impl Verdict {
+    /// Whether the solution is accepted.
+    pub fn passed(&self) -> bool {
+        self.outcome == Outcome::Pass
+    }
+
+    /// The part of tests that passed, `0.0..=1.0`; `1.0` only for a pass, `0.0` for a void run.
+    pub fn score(&self) -> f64 {
+        match self.outcome {
+            Outcome::Pass => 1.0,
+            Outcome::HarnessVoid(_) | Outcome::NoTests => 0.0,
+            _ => {
+                let counted = u32::try_from(self.n_passed).unwrap_or(u32::MAX);
+                let total = u32::try_from(self.n_total.max(1)).unwrap_or(u32::MAX);
+                (f64::from(counted) / f64::from(total)).min(0.99)
+            }
+        }
+    }
+
+    /// The first test that did not pass.
+    pub fn first_failure(&self) -> Option<&TestResult> {
+        self.tests.iter().find(|test| !matches!(test.status, Status::Passed | Status::Skipped))
+    }
+
+    /// One line, such as `3 of 5 tests passed: wrong (test_x.py::test_two)`.
+    pub fn summary(&self) -> String {
+        let counts = format!("{} of {} tests passed", self.n_passed, self.n_total);
+        match (&self.outcome, self.first_failure()) {
+            (Outcome::Pass, _) => counts,
+            (outcome, Some(test)) => format!("{counts}: {outcome} ({})", test.id),
+            (outcome, None) => format!("{counts}: {outcome}"),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Keeps the first and the last part of a stream that may be endless.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+
+use super::job::Captured;
+
+/// A stream may be this many times as long as what is kept of it.
+const FLOOD: u64 = 64;
+
+/// One stream out of the jail.
+#[derive(Debug)]
+pub(super) struct Capture {
+    /// The reading end, non-blocking; `None` after the end of the stream.
+    pub(super) fd: Option<OwnedFd>,
+    first: Vec<u8>,
+    last: VecDeque<u8>,
+    first_bytes: usize,
+    last_bytes: usize,
+    read: u64,
+    flood: u64,
+}
+
+impl Capture {
+    /// Keeps the first and last half of `output_bytes`.
+    pub(super) fn halves(fd: OwnedFd, output_bytes: usize) -> Self {
+        let last_bytes = output_bytes / 2;
+        let flood = FLOOD.saturating_mul(output_bytes as u64);
+        Self::new(fd, output_bytes - last_bytes, last_bytes, flood)
+    }
+
+    /// Keeps all of up to `bytes`; one more is a flood.
+    pub(super) fn whole(fd: OwnedFd, bytes: usize) -> Self {
+        Self::new(fd, bytes, 0, bytes as u64)
+    }
+
+    fn new(fd: OwnedFd, first_bytes: usize, last_bytes: usize, flood: u64) -> Self {
+        let (first, last) = (Vec::new(), VecDeque::new());
+        Self { fd: Some(fd), first, last, first_bytes, last_bytes, read: 0, flood }
+    }
+
+    /// Reads what is there, up to the flood mark; true when the mark is passed.
+    pub(super) fn drain(&mut self) -> bool {
+        let mut buffer = [0; 32 << 10];
+        while self.read <= self.flood {
+            let Some(fd) = &self.fd else { break };
+            match nix::unistd::read(fd, &mut buffer) {
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => break,
+                Ok(0) | Err(_) => self.fd = None,
+                Ok(n) => self.push(&buffer[..n]),
+            }
+        }
+        self.read > self.flood
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.read += bytes.len() as u64;
+        let room = self.first_bytes - self.first.len();
+        let (first, rest) = bytes.split_at(room.min(bytes.len()));
+        self.first.extend(first);
+        self.last.extend(rest);
+        let excess = self.last.len().saturating_sub(self.last_bytes);
+        self.last.drain(..excess);
+    }
+
+    /// What was kept.
+    pub(super) fn finish(self) -> Captured {
+        let kept = (self.first.len() + self.last.len()) as u64;
+        let bytes = self.first.into_iter().chain(self.last).collect();
+        Captured { bytes, dropped: self.read - kept }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(capacity: usize, chunks: &[&str]) -> String {
+        let fd = std::fs::File::open("/dev/null").unwrap().into();
+        let mut capture = Capture::halves(fd, capacity);
+        chunks.iter().for_each(|chunk| capture.push(chunk.as_bytes()));
+        let Captured { bytes, dropped } = capture.finish();
+        format!("{} -{dropped}", String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn first_and_last_halves_are_kept() {
+        assert_eq!(check(6, &[]), " -0");
+        assert_eq!(check(6, &["abcdef"]), "abcdef -0");
+        assert_eq!(check(6, &["ab", "cd", "efgh"]), "abcfgh -2");
+        assert_eq!(check(5, &["abcdefghij"]), "abcij -5");
+        assert_eq!(check(0, &["abc"]), " -3");
+    }
+}

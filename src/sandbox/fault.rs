@@ -1,0 +1,40 @@
+//! A step of the jail's set-up that failed.
+
+use std::io;
+
+use nix::errno::Errno;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// Which step failed, and with which error of the system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fault {
+    pub(super) step: String,
+    pub(super) errno: i32,
+}
+
+impl Fault {
+    pub(super) fn new(step: impl Into<String>, errno: Errno) -> Self {
+        Self { step: step.into(), errno: errno as i32 }
+    }
+}
+
+/// Names the step that an error of the system belongs to.
+pub(super) trait Step<T> {
+    fn step(self, step: impl Into<String>) -> Result<T, Fault>;
+}
+
+impl<T> Step<T> for nix::Result<T> {
+    fn step(self, step: impl Into<String>) -> Result<T, Fault> {
+        self.map_err(|errno| Fault::new(step, errno))
+    }
+}
+
+impl<T> Step<T> for io::Result<T> {
+    fn step(self, step: impl Into<String>) -> Result<T, Fault> {
+        self.map_err(|error| Fault {
+            step: step.into(),
+            errno: error.raw_os_error().unwrap_or(Errno::EIO as i32),
+        })
+    }
+}

@@ -1,0 +1,158 @@
+//! The file system of a jail: an empty root to which only what a program needs is added.
+//!
+//! Runs in pid 1 of the jail, inside its mount namespace. The new root is mounted over `/tmp` and made
+//! `/` at once, with the host's files at [`OLD`] until the end: so every path below is either plainly
+//! in the jail or plainly on the host.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::path::PathBuf;
+
+use nix::mount::MntFlags;
+use nix::mount::MsFlags;
+use nix::mount::mount;
+use nix::mount::umount2;
+
+use super::fault::Fault;
+use super::fault::Step;
+use super::identity::USER;
+use super::job::Job;
+use super::job::Mount;
+use super::sys;
+
+/// Where the host's files are while the jail is built.
+const OLD: &str = "/old";
+/// System folders: bound where the host has folders, links where it has links.
+const SYSTEM: &[&str] = &["/usr", "/lib", "/lib64", "/bin", "/sbin"];
+/// Files and folders of the host's `/etc` that hold no secret and that programs cannot do without.
+const SETTINGS: &[&str] = &["/etc/ld.so.cache", "/etc/alternatives"];
+/// The only devices.
+pub(super) const DEVICES: &[&str] =
+    &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+/// The only writable folders.
+pub(super) const WRITABLE: &[&str] = &["/box", "/tmp", "/dev/shm"];
+/// Files in each writable folder.
+const INODES: u32 = 2048;
+
+const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+
+const PASSWD: &str = "root:x:0:0::/:/bin/false\nuser:x:1000:1000::/box:/bin/sh\n";
+const GROUP: &str = "root:x:0:\nuser:x:1000:\n";
+const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
+const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files\n";
+
+/// Builds the file system for `job` and makes it the root. `mounts` are those of the job, with real host paths.
+pub(super) fn build(job: &Job, mounts: &[Mount]) -> Result<(), Fault> {
+    enter_new_root(job)?;
+    for path in SYSTEM.iter().chain(SETTINGS) {
+        show_system(path)?;
+    }
+    for device in DEVICES {
+        show(&on_host(device), Path::new(device)).step(format!("show {device}"))?;
+    }
+    fake_settings().step("write /etc")?;
+    for folder in WRITABLE {
+        mount_writable(folder, job.limits.disk_bytes).step(format!("mount {folder}"))?;
+    }
+    for Mount { host, jail } in mounts {
+        show_read_only(&on_host(host), jail).step(format!("show {}", host.display()))?;
+    }
+    write_files(Path::new("/in"), &job.inputs).step("write /in")?;
+    mount_proc().step("mount /proc")?;
+    seal()
+}
+
+fn enter_new_root(job: &Job) -> Result<(), Fault> {
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .step("make the mounts private")?;
+    let input_bytes: usize = job.inputs.iter().map(|(_, content)| content.len() + 4096).sum();
+    let options = format!("size={},mode=0755", input_bytes + (1 << 20));
+    mount(
+        Some("jail"),
+        "/tmp",
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some(&*options),
+    )
+    .step("mount the root of the jail")?;
+    fs::create_dir("/tmp/old").step("make the mount point of the old root")?;
+    nix::unistd::pivot_root("/tmp", "/tmp/old").step("change the root")?;
+    nix::unistd::chdir("/").step("enter the new root")
+}
+
+fn on_host(path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    Path::new(OLD).join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn show_system(path: &str) -> Result<(), Fault> {
+    let host = on_host(path);
+    let Ok(metadata) = fs::symlink_metadata(&host) else { return Ok(()) };
+    let shown = if metadata.is_symlink() {
+        fs::read_link(&host).and_then(|target| symlink(target, path))
+    } else {
+        show_read_only(&host, Path::new(path))
+    };
+    shown.step(format!("show {path}"))
+}
+
+fn show_read_only(host: &Path, jail: &Path) -> io::Result<()> {
+    show(host, jail)?;
+    let jail = jail.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
+    Ok(sys::set_mount_attributes(jail, READ_ONLY, true)?)
+}
+
+/// Binds `host`, with all that is mounted below it: a part of what an unprivileged user sees can't be bound alone.
+fn show(host: &Path, jail: &Path) -> io::Result<()> {
+    if fs::metadata(host)?.is_dir() {
+        fs::create_dir_all(jail)?;
+    } else {
+        fs::create_dir_all(jail.parent().unwrap_or(Path::new("/")))?;
+        fs::write(jail, "")?;
+    }
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    Ok(mount(Some(host), jail, None::<&str>, flags, None::<&str>)?)
+}
+
+fn fake_settings() -> io::Result<()> {
+    let files =
+        [("passwd", PASSWD), ("group", GROUP), ("hosts", HOSTS), ("nsswitch.conf", NSSWITCH)];
+    fs::create_dir_all("/etc")?;
+    files.iter().try_for_each(|(name, text)| fs::write(Path::new("/etc").join(name), text))
+}
+
+fn mount_writable(folder: &str, disk_bytes: u64) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let size = disk_bytes.max(4096); // a size of 0 would mean: no limit
+    let options = format!("size={size},nr_inodes={INODES},mode=0700,uid={USER},gid={USER}");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    Ok(mount(Some("jail"), folder, Some("tmpfs"), flags, Some(&*options))?)
+}
+
+/// Shows only the processes of this pid namespace, to each user only their own, and nothing of the machine.
+fn mount_proc() -> io::Result<()> {
+    fs::create_dir_all("/proc")?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(Some("proc"), "/proc", Some("proc"), flags, Some("hidepid=2,subset=pid"))?)
+}
+
+/// Lets go of the host's files and makes the root read-only.
+fn seal() -> Result<(), Fault> {
+    umount2(OLD, MntFlags::MNT_DETACH).step("detach the old root")?;
+    fs::remove_dir(OLD).step("remove the mount point of the old root")?;
+    sys::set_mount_attributes("/", READ_ONLY, false).step("make the root read-only")
+}
+
+/// Writes `files`, whose paths are relative and have been checked, below `folder`.
+pub(super) fn write_files(folder: &Path, files: &[(String, Vec<u8>)]) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for (name, content) in files {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap_or(folder))?;
+        fs::write(path, content)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! Inside the jail: pid 1, which builds it and then only waits, and the program, which is pid 2.
+//!
+//! Both are forked from the helper and never return to its code: they end in `exit` or `exec`.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::poll::PollFd;
+use nix::poll::PollFlags;
+use nix::poll::PollTimeout;
+use nix::poll::poll;
+use nix::sched::CloneFlags;
+use nix::sched::unshare;
+use nix::sys::prctl;
+use nix::sys::signal::SigSet;
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use nix::sys::wait::waitpid;
+use nix::unistd::ForkResult;
+use nix::unistd::Pid;
+use seccompiler::BpfProgram;
+use serde::Deserialize;
+use serde::Serialize;
+
+use super::fault::Fault;
+use super::fault::Step;
+use super::filesystem;
+use super::identity;
+use super::job::Job;
+use super::job::Mount;
+use super::restrict;
+use super::sys;
+
+/// Everything that pid 1 needs to know.
+#[derive(Debug)]
+pub(super) struct Plan<'a> {
+    pub(super) job: &'a Job,
+    /// The folder in which the program starts, its home.
+    pub(super) home: &'a Path,
+    /// How the program is held; `None` by the user's explicit order.
+    pub(super) confinement: Option<Confinement<'a>>,
+}
+
+/// How the program is held.
+#[derive(Debug)]
+pub(super) struct Confinement<'a> {
+    /// The mounts of the job, their host paths without symbolic links.
+    pub(super) mounts: Vec<Mount>,
+    /// The seccomp filters.
+    pub(super) filters: &'a [BpfProgram],
+}
+
+/// The ends of pipes that belong inside. All are above the numbers that the program sees.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) channel: Option<OwnedFd>,
+    pub(super) report: OwnedFd,
+    /// Says when to go on; its end means that the supervisor is dead.
+    pub(super) supervisor: OwnedFd,
+}
+
+/// What pid 1 tells the supervisor, on a pipe that the program does not have. The first one counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// The jail could not be built; the program has not run.
+    Failed(Fault),
+    /// The program ended by itself with this status.
+    Exited(i32),
+    /// This signal ended the program.
+    Killed(i32),
+}
+
+/// Lives the life of pid 1.
+pub(super) fn run(plan: &Plan<'_>, ends: Ends) -> ! {
+    let pipe = ends.report.try_clone();
+    let report = live(plan, ends).unwrap_or_else(Report::Failed);
+    if let Ok(pipe) = pipe {
+        send(&pipe, &report);
+    }
+    sys::exit(0)
+}
+
+fn send(pipe: &OwnedFd, report: &Report) {
+    let mut line = serde_json::to_vec(report).unwrap_or_default();
+    line.push(b'\n');
+    let _supervisor_is_dead = nix::unistd::write(pipe, &line);
+}
+
+fn live(plan: &Plan<'_>, ends: Ends) -> Result<Report, Fault> {
+    wait_for_supervisor(&ends)?;
+    if let Some(confinement) = &plan.confinement {
+        unshare(CloneFlags::CLONE_NEWCGROUP).step("make the control group namespace")?;
+        nix::unistd::sethostname("jail").step("name the host")?;
+        filesystem::build(plan.job, &confinement.mounts)?;
+        identity::assume()?;
+        filesystem::write_files(Path::new("/box"), &plan.job.work).step("write /box")?;
+    }
+    die_with_supervisor(&ends)?;
+    let program = match sys::fork().step("fork the program")? {
+        ForkResult::Child => start(plan, &ends),
+        ForkResult::Parent { child } => child,
+    };
+    drop(ends); // or the pipes would never end
+    reap(program)
+}
+
+/// Lets go of what was inherited, and waits for ids and control group.
+fn wait_for_supervisor(ends: &Ends) -> Result<(), Fault> {
+    die_with_supervisor(ends)?;
+    let socket = ends.supervisor.try_clone().step("copy the socket")?;
+    File::from(socket).read_exact(&mut [0]).step("wait for the supervisor")
+}
+
+/// Asks for death when the supervisor dies, also when it is dead already. A change of user undoes the asking.
+fn die_with_supervisor(ends: &Ends) -> Result<(), Fault> {
+    prctl::set_dumpable(false).step("hide pid 1")?;
+    prctl::set_pdeathsig(Signal::SIGKILL).step("bind pid 1 to the supervisor")?;
+    // `getppid` is of no use here: it is 0 in a new pid namespace, whatever became of the parent.
+    let mut socket = [PollFd::new(ends.supervisor.as_fd(), PollFlags::empty())];
+    poll(&mut socket, PollTimeout::ZERO).step("look for the supervisor")?;
+    match socket[0].revents() {
+        Some(events) if events.is_empty() => Ok(()),
+        _ => Err(Fault::new("look for the supervisor", Errno::EPIPE)),
+    }
+}
+
+/// Waits for `program`, and for whoever else becomes a child of pid 1 meanwhile.
+fn reap(program: Pid) -> Result<Report, Fault> {
+    loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, status)) if pid == program => {
+                return Ok(Report::Exited(status));
+            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
+                return Ok(Report::Killed(signal as i32));
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Fault::new("wait for the program", errno)),
+        }
+    }
+}
+
+/// Becomes the program.
+fn start(plan: &Plan<'_>, ends: &Ends) -> ! {
+    let Err(fault) = exec(plan, ends);
+    send(&ends.report, &Report::Failed(fault));
+    sys::exit(127)
+}
+
+fn exec(plan: &Plan<'_>, ends: &Ends) -> Result<Infallible, Fault> {
+    let (path, args, env) = command(plan)?;
+    nix::unistd::setsid().step("make a session")?;
+    default_signals()?;
+    redirect(ends).step("redirect the streams")?;
+    nix::unistd::chdir(plan.home).step("enter the work directory")?;
+    sys::lower_priority();
+    if plan.confinement.is_none() {
+        prctl::set_pdeathsig(Signal::SIGKILL).step("bind the program to its parent")?;
+    }
+    restrict::limit_resources(&plan.job.limits, plan.confinement.is_some())?;
+    if let Some(confinement) = &plan.confinement {
+        restrict::restrict_access()?;
+        restrict::filter_calls(confinement.filters)?;
+    }
+    nix::unistd::execve(&path, &args, &env).step(format!("start {}", plan.job.program.display()))
+}
+
+/// Undoes what the Rust runtime and the helper have set.
+fn default_signals() -> Result<(), Fault> {
+    SigSet::empty().thread_set_mask().step("unblock the signals")?;
+    for signal in [Signal::SIGPIPE, Signal::SIGCHLD] {
+        sys::default_signal(signal).step("reset the signals")?;
+    }
+    Ok(())
+}
+
+/// Gives the program its streams and, from exec on, nothing else.
+fn redirect(ends: &Ends) -> nix::Result<()> {
+    for (target, end) in (0..).zip([&ends.stdin, &ends.stdout, &ends.stderr]) {
+        sys::duplicate_to(end.as_fd(), target)?;
+    }
+    let mut first_closed = 3;
+    if let Some(channel) = &ends.channel {
+        sys::duplicate_to(channel.as_fd(), 3)?;
+        first_closed = 4;
+    }
+    sys::close_range(first_closed, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+type Command = (CString, Vec<CString>, Vec<CString>);
+
+/// The path, the arguments and the environment, none of which comes from ours.
+fn command(plan: &Plan<'_>) -> Result<Command, Fault> {
+    let text = |bytes: &[u8]| {
+        CString::new(bytes).map_err(|_| Fault::new("pass a text with a NUL", Errno::EINVAL))
+    };
+    let path = text(plan.job.program.as_os_str().as_bytes())?;
+    let args = plan.job.args.iter().map(|arg| text(arg.as_bytes()));
+    let args = std::iter::once(Ok(path.clone())).chain(args).collect::<Result<_, _>>()?;
+    let home = plan.home.to_string_lossy();
+    let built = [
+        ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        ("HOME", &home),
+        ("LANG", "C.UTF-8"),
+        ("TMPDIR", "/tmp"),
+        ("PYTHONHASHSEED", "0"),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+    ];
+    let given = plan.job.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let kept = built.into_iter().filter(|(name, _)| given.clone().all(|(given, _)| given != *name));
+    let env =
+        kept.chain(given.clone()).map(|(name, value)| text(format!("{name}={value}").as_bytes()));
+    let env = env.collect::<Result<_, _>>()?;
+    Ok((path, args, env))
+}

@@ -1,0 +1,119 @@
+//! Starts a jail, seen from outside: pipes, the process in new namespaces, its ids, its control group.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Seek;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use nix::fcntl::FcntlArg;
+use nix::fcntl::OFlag;
+use nix::fcntl::SealFlag;
+use nix::fcntl::fcntl;
+use nix::sys::memfd::MFdFlags;
+use nix::sys::memfd::memfd_create;
+use nix::unistd::pipe2;
+
+use super::cgroup::Group;
+use super::fault::Fault;
+use super::fault::Step;
+use super::identity;
+use super::init;
+use super::init::Ends;
+use super::init::Plan;
+use super::sys;
+use super::sys::Child;
+
+/// Inherited descriptors start here, out of the way of those that the program is given.
+const FIRST_INHERITED: i32 = 10;
+
+const NAMESPACES: i32 = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS; // that of control groups comes when pid 1 is in its group
+
+/// A jail at work.
+#[derive(Debug)]
+pub(super) struct Jail {
+    /// Pid 1: with it everything in the jail dies.
+    pub(super) init: Child,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) channel: Option<OwnedFd>,
+    pub(super) report: OwnedFd,
+    /// Tells pid 1 that we live.
+    pub(super) alive: UnixStream,
+}
+
+/// Starts the process that builds the jail and runs the program of `plan` in it.
+pub(super) fn start(plan: &Plan<'_>, group: Option<&Group>) -> Result<Jail, Fault> {
+    let stdin = input(&plan.job.stdin).step("make the standard input")?;
+    let (stdout, inner_stdout) = pipe()?;
+    let (stderr, inner_stderr) = pipe()?;
+    let (channel, inner_channel) = if plan.job.channel { Some(pipe()?) } else { None }.unzip();
+    let (report, inner_report) = pipe()?;
+    let (alive, supervisor) = UnixStream::pair().step("make a socket")?;
+    let ends = Ends {
+        stdin,
+        stdout: inner_stdout,
+        stderr: inner_stderr,
+        channel: inner_channel,
+        report: inner_report,
+        supervisor: raise(supervisor.into())?,
+    };
+    let namespaces = if plan.confinement.is_some() { NAMESPACES } else { 0 };
+    let Some(init) = sys::clone(namespaces).step("make the namespaces")? else {
+        init::run(plan, ends)
+    };
+    let jail = Jail { init, stdout, stderr, channel, report, alive: alive };
+    if let Err(fault) = admit(&jail, plan, group) {
+        sys::kill(jail.init.pidfd.as_fd());
+        sys::wait(jail.init.pid).step("wait for the jail")?;
+        return Err(fault);
+    }
+    Ok(jail)
+}
+
+/// Gives pid 1 what it can't take for itself, and lets it go on.
+fn admit(jail: &Jail, plan: &Plan<'_>, group: Option<&Group>) -> Result<(), Fault> {
+    let pid = jail.init.pid;
+    fs::write(format!("/proc/{pid}/oom_score_adj"), "1000")
+        .step("offer the jail to the OOM killer")?;
+    if plan.confinement.is_some() {
+        identity::map(pid)?;
+    }
+    if let Some(group) = group {
+        group.enter(pid)?;
+    }
+    let _dead_and_has_said_why = (&jail.alive).write(b"g");
+    Ok(())
+}
+
+/// A pipe whose first end is ours and does not block.
+fn pipe() -> Result<(OwnedFd, OwnedFd), Fault> {
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).step("make a pipe")?;
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).step("make a pipe")?;
+    Ok((ours, raise(theirs)?))
+}
+
+fn raise(fd: OwnedFd) -> Result<OwnedFd, Fault> {
+    let raised =
+        fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST_INHERITED)).step("move a descriptor")?;
+    Ok(sys::own(raised))
+}
+
+/// A file in memory that holds `content` for ever: reading it can't block, and needs nobody who writes.
+fn input(content: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(c"stdin", flags)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::all()))?;
+    let raised = fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(FIRST_INHERITED))?;
+    Ok(sys::own(raised))
+}

@@ -1,0 +1,145 @@
+//! The side of `rune`: starts the helper, sends jobs, awaits outcomes.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::AddressFamily;
+use nix::sys::socket::SockFlag;
+use nix::sys::socket::SockType;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::socketpair;
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::time::TimeVal;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+
+use super::error::SandboxError;
+use super::facilities::Facilities;
+use super::helper;
+use super::job::Job;
+use super::job::Outcome;
+use super::job::Tier;
+use super::wire;
+
+/// How long the helper may take for its first word, and for its last beyond the wall limit of a job.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs programs in jails, each in a fresh one, through a helper process that lives as long as this does.
+#[derive(Debug)]
+pub struct Sandbox {
+    control: OwnedFd,
+    facilities: Facilities,
+}
+
+impl Sandbox {
+    /// Starts the helper: `executable`, the `rune` binary, as a process of its own.
+    ///
+    /// Blocks for some milliseconds. To be called early, though the cost does not grow with the memory of this process.
+    /// # Errors
+    /// [`SandboxError::Helper`] when it does not start or does not answer; [`SandboxError::Setup`] when it can't prepare.
+    pub fn start(executable: &Path) -> Result<Self, SandboxError> {
+        Self::start_tier(executable, Tier::Namespaces)
+    }
+
+    /// Starts a helper that runs programs with no jail at all: they can read and write whatever the user can.
+    ///
+    /// Limits on time, output and single processes hold. `/in` and `/box` become a fresh folder: arguments
+    /// and variables that are paths there are rewritten. For `--unsafe-no-sandbox`, and nothing else.
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn unconfined(executable: &Path) -> Result<Self, SandboxError> {
+        Self::start_tier(executable, Tier::None)
+    }
+
+    fn start_tier(executable: &Path, tier: Tier) -> Result<Self, SandboxError> {
+        let (control, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(io::Error::from)?;
+        let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
+        setsockopt(&control, ReceiveTimeout, &patience).map_err(io::Error::from)?;
+        spawn(executable, tier, theirs)?;
+        let facilities = wire::receive_greeting(control.as_fd())??;
+        Ok(Self { control, facilities })
+    }
+
+    /// What the jail can enforce on this machine.
+    pub fn facilities(&self) -> &Facilities {
+        &self.facilities
+    }
+
+    /// Runs `job` once in a fresh jail. Any number of runs may be under way; dropping the future kills its jail.
+    /// # Errors
+    /// Only when the sandbox fails, never for what the program does. [`SandboxError::InvalidJob`] for paths that
+    /// lead out of their folder; [`SandboxError::Unavailable`] when this machine forbids a jail;
+    /// [`SandboxError::Setup`] when a step of it fails, also when the program can't be started;
+    /// [`SandboxError::HelperGone`] when the helper or the supervisor of the run was killed.
+    pub async fn run(&self, job: &Job) -> Result<Outcome, SandboxError> {
+        job.check().map_err(SandboxError::InvalidJob)?;
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let mut socket = UnixStream::from_std(ours)?;
+        let frame = wire::encode(job.clone())?;
+        self.hand_over(theirs).await?;
+        let exchanged =
+            tokio::time::timeout(job.limits.wall + PATIENCE, exchange(&mut socket, &frame));
+        let answer = exchanged.await.map_err(|_| SandboxError::HelperGone)?;
+        Ok(answer.map_err(|_| SandboxError::HelperGone)??)
+    }
+
+    async fn hand_over(&self, socket: StdUnixStream) -> Result<(), SandboxError> {
+        loop {
+            match wire::send_fd(self.control.as_fd(), socket.as_fd()) {
+                Ok(()) => return Ok(()),
+                // Many runs at once: the helper has yet to take the sockets before this one.
+                Err(Errno::EAGAIN | Errno::ETOOMANYREFS) => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(SandboxError::HelperGone),
+                Err(errno) => return Err(io::Error::from(errno).into()),
+            }
+        }
+    }
+}
+
+/// Sends a job and receives the answer. An error means that there is nobody at the other end.
+async fn exchange(socket: &mut UnixStream, frame: &[u8]) -> io::Result<wire::Answer> {
+    socket.write_all(frame).await?;
+    let mut prefix = [0; 8];
+    socket.read_exact(&mut prefix).await?;
+    let mut answer = vec![0; wire::frame_length(prefix)?];
+    socket.read_exact(&mut answer).await?;
+    wire::decode(&answer)
+}
+
+/// Spawns the helper from a thread that ends when the helper does: its parent-death signal would come
+/// with the end of the spawning thread. Nothing here makes the standard library fork instead.
+fn spawn(executable: &Path, tier: Tier, control: OwnedFd) -> Result<(), SandboxError> {
+    let mut command = Command::new(executable);
+    command.arg(helper::SUBCOMMAND).arg(std::process::id().to_string());
+    command.arg(serde_json::to_string(&tier).map_err(io::Error::from)?);
+    command.env_clear().stdin(Stdio::from(control)).stdout(Stdio::null()).process_group(0);
+    let (sender, receiver) = mpsc::channel();
+    thread::Builder::new().name("jail-helper".into()).spawn(move || {
+        let spawned = command.spawn();
+        drop(command); // it holds the helper's end of the socket
+        let (child, result) = match spawned {
+            Ok(child) => (Some(child), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        let _nobody_waits = sender.send(result);
+        child.map(|mut child| child.wait())
+    })?;
+    let spawned = receiver.recv().map_err(io::Error::other)?;
+    spawned.map_err(SandboxError::Helper)
+}

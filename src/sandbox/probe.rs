@@ -1,0 +1,124 @@
+//! Tries the jail with hostile programs, for `rune doctor`.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use super::error::SandboxError;
+use super::interpreter::Interpreter;
+use super::job::Exit;
+use super::job::Job;
+use super::job::Limits;
+use super::launcher::Sandbox;
+
+/// What became of one hostile program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Canary {
+    /// What it tried.
+    pub name: &'static str,
+    /// Whether the jail held it.
+    pub contained: bool,
+    /// What it says itself, for the user to read; may hold control characters.
+    pub detail: String,
+}
+
+/// What a program that is held must do.
+#[derive(Debug, Clone, Copy)]
+enum Held {
+    /// Fail with this exception, which ends it with status 1.
+    Raises(&'static str),
+    /// Print this and nothing else.
+    Prints(&'static str),
+    /// Be stopped.
+    Stopped(Exit),
+}
+
+/// Name, program and what must happen. `PORT` becomes that of a listening socket on the host, `SECRET` the
+/// path of a file of the host.
+const CANARIES: &[(&str, &str, Held)] = &[
+    ("reads a file of the host", "print(open('SECRET').read())", Held::Raises("FileNotFoundError")),
+    ("writes to the system", "open('/usr/rune-canary', 'w')", Held::Raises("OSError: [Errno 30]")),
+    (
+        "sees the processes of the host",
+        "import os; print([p for p in os.listdir('/proc') if p.isdigit()])",
+        Held::Prints("['2']"),
+    ),
+    (
+        "sees the environment of rune",
+        "import os; print(len(os.environ) <= 7)",
+        Held::Prints("True"),
+    ),
+    (
+        "connects to the host",
+        "import socket; socket.create_connection(('127.0.0.1', PORT), 2)",
+        Held::Raises("Error: [Errno"),
+    ),
+    (
+        "makes a namespace",
+        "import ctypes, os\nif ctypes.CDLL(None, use_errno=True).unshare(0x10000000):\n    raise OSError(ctypes.get_errno(), 'refused')",
+        Held::Raises("PermissionError"),
+    ),
+    ("fills the memory", "bytearray(1 << 40)", Held::Raises("MemoryError")),
+    (
+        "starts processes without end",
+        "import os\nwhile True:\n    os.fork()",
+        Held::Raises("BlockingIOError"),
+    ),
+    ("never ends", "while True: pass", Held::Stopped(Exit::CpuLimit)),
+];
+
+/// Runs the hostile programs one after the other, which takes about a second.
+/// # Errors
+/// Those of [`Sandbox::run`], and when no socket for the host's side can be made.
+pub async fn probe(
+    sandbox: &Sandbox,
+    interpreter: &Interpreter,
+) -> Result<Vec<Canary>, SandboxError> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let port = listener.local_addr()?.port().to_string();
+    let secret = tempfile::NamedTempFile::new()?;
+    let secret = secret.path().display().to_string();
+    let mut canaries = Vec::new();
+    for &(name, program, held) in CANARIES {
+        let program = program.replace("PORT", &port).replace("SECRET", &secret);
+        canaries.push(fly(sandbox, interpreter, name, &program, held).await?);
+    }
+    Ok(canaries)
+}
+
+async fn fly(
+    sandbox: &Sandbox,
+    interpreter: &Interpreter,
+    name: &'static str,
+    program: &str,
+    held: Held,
+) -> Result<Canary, SandboxError> {
+    let outcome = sandbox.run(&job(interpreter, program)).await?;
+    let stdout = String::from_utf8_lossy(&outcome.stdout.bytes).into_owned();
+    let stderr = String::from_utf8_lossy(&outcome.stderr.bytes).into_owned();
+    let contained = match held {
+        Held::Raises(error) => outcome.exit == Exit::Code(1) && stderr.contains(error),
+        Held::Prints(text) => outcome.exit == Exit::Code(0) && stdout.trim() == text,
+        Held::Stopped(exit) => outcome.exit == exit,
+    };
+    let said = stderr.lines().last().or(stdout.lines().last()).unwrap_or_default();
+    Ok(Canary { name, contained, detail: format!("{:?}: {said}", outcome.exit) })
+}
+
+fn job(interpreter: &Interpreter, program: &str) -> Job {
+    let limits = Limits {
+        cpu: Duration::from_millis(500),
+        wall: Duration::from_secs(20),
+        ..Limits::default()
+    };
+    Job {
+        program: interpreter.executable().to_owned(),
+        args: ["-I", "-S", "-c", program].map(str::to_owned).into(),
+        stdin: Vec::new(),
+        inputs: Vec::new(),
+        work: Vec::new(),
+        mounts: interpreter.mounts(),
+        env: Vec::new(),
+        channel: false,
+        limits,
+    }
+}

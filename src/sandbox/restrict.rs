@@ -1,0 +1,82 @@
+//! What the program may do: resource limits, Landlock, seccomp. The last steps before it starts.
+
+use landlock::ABI;
+use landlock::Access;
+use landlock::AccessFs;
+use landlock::AccessNet;
+use landlock::Ruleset;
+use landlock::RulesetAttr;
+use landlock::RulesetCreatedAttr;
+use landlock::RulesetError;
+use landlock::Scope;
+use landlock::path_beneath_rules;
+use nix::errno::Errno;
+use nix::sys::resource::Resource;
+use nix::sys::resource::setrlimit;
+use seccompiler::BpfProgram;
+
+use super::fault::Fault;
+use super::fault::Step;
+use super::filesystem::DEVICES;
+use super::filesystem::WRITABLE;
+use super::job::Limits;
+
+/// The newest version whose rights we ask for; an older kernel enforces those that it knows.
+const LANDLOCK: ABI = ABI::V6;
+
+/// Sets the resource limits of every single process; they can only be lowered from now on.
+///
+/// Without a user namespace the number of processes is that of everything the user runs: no limit then.
+pub(super) fn limit_resources(limits: &Limits, confined: bool) -> Result<(), Fault> {
+    // One second more than the tree may use: a backstop should the supervisor be late.
+    let cpu = limits.cpu.as_secs() + 2;
+    let processes = if confined { u64::from(limits.processes) + 1 } else { libc::RLIM_INFINITY }; // and pid 1
+    let table = [
+        (Resource::RLIMIT_AS, limits.memory_bytes),
+        (Resource::RLIMIT_CPU, cpu),
+        (Resource::RLIMIT_FSIZE, limits.file_bytes),
+        (Resource::RLIMIT_NPROC, processes),
+        (Resource::RLIMIT_NOFILE, 128),
+        (Resource::RLIMIT_STACK, 16 << 20),
+        (Resource::RLIMIT_SIGPENDING, 256),
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_MEMLOCK, 0),
+        (Resource::RLIMIT_MSGQUEUE, 0),
+    ];
+    for (resource, limit) in table {
+        setrlimit(resource, limit, limit).step(format!("set {resource:?}"))?;
+    }
+    Ok(())
+}
+
+/// Gives up all rights on files but those the jail is for, TCP, and what lies outside of the jail's scope.
+pub(super) fn restrict_access() -> Result<(), Fault> {
+    let restricted = landlock();
+    restricted.map_err(|error| Fault::new(format!("restrict by Landlock: {error}"), Errno::EPERM))
+}
+
+fn landlock() -> Result<(), RulesetError> {
+    let read = AccessFs::from_read(LANDLOCK);
+    let write = AccessFs::from_all(LANDLOCK) & !(AccessFs::MakeChar | AccessFs::MakeBlock);
+    let device = AccessFs::ReadFile | AccessFs::WriteFile;
+    Ruleset::default()
+        .handle_access(AccessFs::from_all(LANDLOCK))?
+        .handle_access(AccessNet::from_all(LANDLOCK))?
+        .scope(Scope::from_all(LANDLOCK))?
+        .create()?
+        .add_rules(path_beneath_rules(["/"], read))?
+        .add_rules(path_beneath_rules(WRITABLE, write))?
+        .add_rules(path_beneath_rules(DEVICES, device))?
+        .restrict_self()?;
+    Ok(())
+}
+
+/// Installs the compiled filters.
+pub(super) fn filter_calls(filters: &[BpfProgram]) -> Result<(), Fault> {
+    for filter in filters {
+        seccompiler::apply_filter(filter).map_err(|error| {
+            Fault::new(format!("install the seccomp filter: {error}"), Errno::EPERM)
+        })?;
+    }
+    Ok(())
+}

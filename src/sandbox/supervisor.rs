@@ -1,0 +1,247 @@
+//! One run, from the job to the answer: a process of its own, forked from the helper.
+//!
+//! It watches the streams, the clock, processor time and memory of the jail, and the socket to `rune`:
+//! when that closes nobody waits for the answer any more and the jail is killed.
+
+use std::fs;
+use std::io::Read;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::PollFd;
+use nix::poll::PollFlags;
+use nix::poll::PollTimeout;
+use nix::poll::poll;
+
+use super::capture::Capture;
+use super::cgroup;
+use super::cgroup::Group;
+use super::fault::Fault;
+use super::fault::Step;
+use super::helper::Context;
+use super::init::Confinement;
+use super::init::Plan;
+use super::init::Report;
+use super::jail;
+use super::jail::Jail;
+use super::job::Exit;
+use super::job::Job;
+use super::job::Limits;
+use super::job::Mount;
+use super::job::Outcome;
+use super::job::Tier;
+use super::sys;
+use super::unconfined;
+use super::usage;
+use super::wire;
+
+/// What the program writes to its channel.
+const CHANNEL_BYTES: usize = 4 << 20;
+/// How often processor time and memory are measured.
+const PERIOD: Duration = Duration::from_millis(50);
+/// How long the kernel may take to clear away a killed jail.
+const BURIAL: Duration = Duration::from_secs(10);
+
+/// Serves the one job that comes over `socket`.
+pub(super) fn serve(mut socket: UnixStream, context: &Context) {
+    let Ok(job) = wire::receive::<Job>(&socket) else { return }; // the caller is gone
+    let answer = run(job, &socket, context);
+    if let Ok(frame) = wire::encode(answer) {
+        let _caller_is_gone = socket.write_all(&frame);
+    }
+}
+
+fn run(mut job: Job, socket: &UnixStream, context: &Context) -> wire::Answer {
+    let started = Instant::now();
+    let Tier::Namespaces = context.tier else {
+        let workplace = unconfined::prepare(&mut job)?;
+        let home = workplace.path().join("box");
+        let plan = Plan { job: &job, home: &home, confinement: None };
+        let outcome = supervise(&plan, None, socket, started);
+        unconfined::sweep();
+        return outcome.map(|outcome| Outcome { tier: Tier::None, ..outcome });
+    };
+    let mounts = job.mounts.iter().map(real).collect::<Result<_, _>>()?;
+    let confinement = Some(Confinement { mounts, filters: &context.filters });
+    let plan = Plan { job: &job, home: Path::new("/box"), confinement };
+    let create = |groups: &cgroup::Parent| groups.create(nix::unistd::getpid(), &job.limits);
+    let group = context.groups.as_ref().map(create).transpose()?;
+    let outcome = supervise(&plan, group.as_ref(), socket, started);
+    group.into_iter().for_each(Group::remove);
+    outcome
+}
+
+/// Follows the symbolic links of the host's path: in the jail they would lead elsewhere.
+fn real(mount: &Mount) -> Result<Mount, Fault> {
+    let host = fs::canonicalize(&mount.host).step(format!("find {}", mount.host.display()))?;
+    Ok(Mount { host, jail: mount.jail.clone() })
+}
+
+fn supervise(
+    plan: &Plan<'_>,
+    group: Option<&Group>,
+    socket: &UnixStream,
+    started: Instant,
+) -> wire::Answer {
+    let limits = &plan.job.limits;
+    let Jail { init, stdout, stderr, channel, report, alive } = jail::start(plan, group)?;
+    let mut watch = Watch {
+        stdout: Capture::halves(stdout, limits.output_bytes),
+        stderr: Capture::halves(stderr, limits.output_bytes),
+        channel: channel.map(|channel| Capture::whole(channel, CHANNEL_BYTES)),
+        init: &init,
+        socket,
+        group,
+        limits,
+        started,
+        next_sample: started + PERIOD.min(limits.cpu),
+        cpu: Duration::ZERO,
+    };
+    let stopped = watch.until_over()?;
+    sys::kill(init.pidfd.as_fd());
+    bury(init.pidfd.as_fd())?;
+    let (_, cpu) = sys::wait(init.pid).step("wait for the jail")?;
+    drop(alive);
+    let cpu = cpu.max(watch.cpu);
+    let flooded = watch.drain();
+    let exit = match first_report(report.into()) {
+        Some(Report::Failed(fault)) => return Err(fault),
+        report => exit(stopped.or(flooded), report, group, cpu, limits)?,
+    };
+    Ok(Outcome {
+        exit,
+        stdout: watch.stdout.finish(),
+        stderr: watch.stderr.finish(),
+        channel: watch.channel.map(|channel| channel.finish().bytes).unwrap_or_default(),
+        cpu,
+        wall: started.elapsed(),
+        tier: Tier::Namespaces,
+    })
+}
+
+/// Waits until pid 1 is dead, and with it, as the kernel has it, every process of its namespace.
+fn bury(pidfd: BorrowedFd<'_>) -> Result<(), Fault> {
+    let mut dead = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(BURIAL).unwrap_or(PollTimeout::MAX);
+    match poll(&mut dead, timeout).step("wait for the end of the jail")? {
+        0 => Err(Fault::new("wait for the end of the jail", Errno::ETIMEDOUT)),
+        _ => Ok(()),
+    }
+}
+
+fn first_report(mut pipe: fs::File) -> Option<Report> {
+    let mut text = String::new();
+    let _partial_is_fine = pipe.read_to_string(&mut text);
+    serde_json::from_str(text.lines().next()?).ok()
+}
+
+/// How the run ended: what we stopped it for, else what the kernel did, else what pid 1 reports.
+fn exit(
+    stopped: Option<Exit>,
+    report: Option<Report>,
+    group: Option<&Group>,
+    cpu: Duration,
+    limits: &Limits,
+) -> Result<Exit, Fault> {
+    if let Some(exit) = stopped {
+        return Ok(exit);
+    }
+    if group.is_some_and(Group::out_of_memory) {
+        return Ok(Exit::MemoryLimit);
+    }
+    if cpu > limits.cpu {
+        return Ok(Exit::CpuLimit); // also when it slipped through between two samples
+    }
+    match report {
+        Some(Report::Exited(status)) => Ok(Exit::Code(status)),
+        Some(Report::Killed(libc::SIGXCPU)) => Ok(Exit::CpuLimit),
+        Some(Report::Killed(signal)) => Ok(Exit::Signal(signal)),
+        Some(Report::Failed(fault)) => Err(fault),
+        None => Err(Fault::new("hear from pid 1 of the jail", Errno::ECHILD)),
+    }
+}
+
+struct Watch<'a> {
+    stdout: Capture,
+    stderr: Capture,
+    channel: Option<Capture>,
+    init: &'a sys::Child,
+    socket: &'a UnixStream,
+    group: Option<&'a Group>,
+    limits: &'a Limits,
+    started: Instant,
+    next_sample: Instant,
+    /// Processor time at the last sample.
+    cpu: Duration,
+}
+
+impl Watch<'_> {
+    /// Waits until the jail is over, or gives what it has to be stopped for.
+    fn until_over(&mut self) -> Result<Option<Exit>, Fault> {
+        let deadline = self.started + self.limits.wall;
+        loop {
+            let now = Instant::now();
+            if now >= deadline {
+                return Ok(Some(Exit::WallLimit));
+            }
+            if now >= self.next_sample {
+                if let Some(exit) = self.sample() {
+                    return Ok(Some(exit));
+                }
+                self.next_sample = Instant::now() + PERIOD;
+            }
+            let (caller_gone, over) = self.wait(deadline.min(self.next_sample) - now)?;
+            if caller_gone {
+                return Ok(Some(Exit::Signal(libc::SIGKILL))); // nobody will read it
+            }
+            if let Some(exit) = self.drain() {
+                return Ok(Some(exit));
+            }
+            if over {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits for anything to happen: tells whether the caller is gone and whether the jail is over.
+    fn wait(&self, timeout: Duration) -> Result<(bool, bool), Fault> {
+        let watched = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = vec![watched(self.socket.as_fd()), watched(self.init.pidfd.as_fd())];
+        let captures = [Some(&self.stdout), Some(&self.stderr), self.channel.as_ref()];
+        let streams = captures.into_iter().flatten().filter_map(|capture| capture.fd.as_ref());
+        fds.extend(streams.map(|fd| watched(fd.as_fd())));
+        let timeout = PollTimeout::try_from(timeout + Duration::from_millis(1)); // rounds down
+        match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Fault::new("watch the jail", errno)),
+        }
+        let happened = |fd: &PollFd<'_>| fd.revents().is_none_or(|events| !events.is_empty());
+        Ok((happened(&fds[0]), happened(&fds[1])))
+    }
+
+    fn drain(&mut self) -> Option<Exit> {
+        let mut flooded = self.stdout.drain();
+        flooded |= self.stderr.drain();
+        flooded |= self.channel.as_mut().is_some_and(Capture::drain);
+        flooded.then_some(Exit::OutputLimit)
+    }
+
+    fn sample(&mut self) -> Option<Exit> {
+        let processes = usage::tree(self.init.pid);
+        self.cpu = self.cpu.max(usage::cpu(&processes));
+        let too_much_memory = match self.group {
+            Some(group) => group.out_of_memory(),
+            None => usage::memory_bytes(&processes) > self.limits.memory_bytes,
+        };
+        if too_much_memory {
+            return Some(Exit::MemoryLimit);
+        }
+        (self.cpu > self.limits.cpu).then_some(Exit::CpuLimit)
+    }
+}

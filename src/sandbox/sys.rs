@@ -1,0 +1,187 @@
+//! The system calls that no crate wraps safely: every `unsafe` block of the sandbox stands here.
+
+use std::ffi::CString;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
+use std::ptr::null_mut;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::unistd::ForkResult;
+use nix::unistd::Pid;
+
+/// A child made by [`clone`]: its process id and a descriptor that stands for exactly this process.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) pid: Pid,
+    pub(super) pidfd: OwnedFd,
+}
+
+/// Forks the calling process, which must have a single thread.
+#[expect(unsafe_code, reason = "fork is unsafe in programs with threads")]
+pub(super) fn fork() -> nix::Result<ForkResult> {
+    // SAFETY: only the helper and its descendants come here, and they never start a thread, so the
+    // child finds no lock held by a thread that it does not have.
+    unsafe { nix::unistd::fork() }
+}
+
+/// Forks the calling process, which must have a single thread, into new namespaces. Gives `None` in the child.
+#[expect(unsafe_code, reason = "clone3 has no safe wrapper")]
+pub(super) fn clone(namespaces: i32) -> nix::Result<Option<Child>> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: the structure is plain numbers, for all of which zero is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = u64::from((namespaces | libc::CLONE_PIDFD).cast_unsigned());
+    args.pidfd = std::ptr::from_mut(&mut pidfd).addr() as u64;
+    args.exit_signal = libc::SIGCHLD.cast_unsigned().into();
+    // SAFETY: without CLONE_VM and without a stack this is a fork, see `fork`; `args` and `pidfd`
+    // outlive the call.
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    if Errno::result(pid)? == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the kernel has just opened this descriptor for us.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let pid = Pid::from_raw(i32::try_from(pid).expect("the kernel gives process ids that fit"));
+    Ok(Some(Child { pid, pidfd }))
+}
+
+/// Sends SIGKILL to the process behind `pidfd`; a process that is gone already is fine.
+#[expect(unsafe_code, reason = "pidfd_send_signal has no safe wrapper")]
+pub(super) fn kill(pidfd: BorrowedFd<'_>) {
+    let no_info = null_mut::<libc::siginfo_t>();
+    // SAFETY: takes numbers and a null pointer, which stands for "as kill(2) does".
+    let _gone_already = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, no_info, 0)
+    };
+}
+
+/// Waits for the child `pid`: gives its raw wait status and the processor time of it and its waited-for children.
+#[expect(unsafe_code, reason = "wait4 has no safe wrapper")]
+pub(super) fn wait(pid: Pid) -> nix::Result<(i32, Duration)> {
+    let mut status = 0;
+    // SAFETY: the structure is plain numbers, for all of which zero is valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: both pointers are to locals that outlive the call.
+        match Errno::result(unsafe {
+            libc::wait4(pid.as_raw(), &raw mut status, 0, &raw mut usage)
+        }) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(_) => return Ok((status, duration(usage.ru_utime) + duration(usage.ru_stime))),
+        }
+    }
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let seconds = Duration::from_secs(time.tv_sec.unsigned_abs());
+    seconds + Duration::from_micros(time.tv_usec.unsigned_abs())
+}
+
+/// Sets mount attributes (`MOUNT_ATTR_*`) on the mount at `path`, and with `recursive` on all below it.
+#[expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
+pub(super) fn set_mount_attributes(
+    path: &str,
+    attributes: u64,
+    recursive: bool,
+) -> nix::Result<()> {
+    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
+    let attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: `path` and `attr` outlive the call, and the size is that of `attr`.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// Closes the descriptors `first..=last` now, or with `CLOSE_RANGE_CLOEXEC` in `flags` at the next exec.
+#[expect(unsafe_code, reason = "close_range has no safe wrapper")]
+pub(super) fn close_range(first: u32, last: u32, flags: u32) -> nix::Result<()> {
+    // SAFETY: takes numbers. The callers never again use, or drop, an owner of what is closed: they
+    // end in `exec` or `exit`.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+}
+
+/// Makes `target` a copy of `fd` that survives exec.
+#[expect(unsafe_code, reason = "nix wants an owner for the target")]
+pub(super) fn duplicate_to(fd: BorrowedFd<'_>, target: RawFd) -> nix::Result<()> {
+    // SAFETY: the callers are about to exec and own the whole descriptor table.
+    Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), target) }).map(drop)
+}
+
+/// Takes ownership of a descriptor that the kernel has just made for this process.
+#[expect(unsafe_code, reason = "a new descriptor gets an owner")]
+pub(super) fn own(made: RawFd) -> OwnedFd {
+    // SAFETY: the callers have it from recvmsg or fcntl, and nobody else knows its number.
+    unsafe { OwnedFd::from_raw_fd(made) }
+}
+
+/// Drops every capability out of the bounding set, so that no program can ever bring one back.
+#[expect(unsafe_code, reason = "nix does not wrap PR_CAPBSET_DROP")]
+pub(super) fn drop_bounding_set() -> nix::Result<()> {
+    for capability in 0..64_u64 {
+        // SAFETY: takes numbers.
+        match Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }) {
+            Err(Errno::EINVAL) => return Ok(()), // past the last capability of this kernel
+            Err(errno) => return Err(errno),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Drops every effective, permitted and inheritable capability; the ambient ones go with them.
+#[expect(unsafe_code, reason = "capset has no safe wrapper")]
+pub(super) fn drop_capabilities() -> nix::Result<()> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header: [u32; 2] = [VERSION_3, 0];
+    let none = [0_u32; 6];
+    // SAFETY: both arrays have the layout of version 3 and outlive the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) })
+        .map(drop)
+}
+
+/// Lowers the scheduling priority of this process.
+#[expect(unsafe_code, reason = "nix does not wrap nice")]
+pub(super) fn lower_priority() {
+    // SAFETY: takes a number.
+    let _unchanged_is_fine = unsafe { libc::nice(10) };
+}
+
+/// The Landlock version of this kernel, 0 where there is none.
+#[expect(unsafe_code, reason = "the landlock crate keeps the version to itself")]
+pub(super) fn landlock_version() -> u32 {
+    const VERSION: u32 = 1;
+    let no_ruleset = null_mut::<u8>();
+    // SAFETY: with this flag the call takes no ruleset and only gives a number.
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, no_ruleset, 0_usize, VERSION) };
+    u32::try_from(version).unwrap_or(0)
+}
+
+/// Ends this process at once, without running what the program registered for its end.
+#[expect(unsafe_code, reason = "a forked child must not run the exit handlers of its parent")]
+pub(super) fn exit(status: i32) -> ! {
+    // SAFETY: never returns, and touches no memory of ours.
+    unsafe { libc::_exit(status) }
+}
+
+/// Gives `signal` its default action.
+#[expect(unsafe_code, reason = "signal handlers are unsafe; the default action is none of ours")]
+pub(super) fn default_signal(signal: nix::sys::signal::Signal) -> nix::Result<()> {
+    // SAFETY: no handler is installed.
+    unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) }.map(drop)
+}

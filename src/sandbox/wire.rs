@@ -1,0 +1,186 @@
+//! What travels between `rune`, the helper and a supervisor, and how.
+//!
+//! A frame is three parts, each behind its length (u64, little endian): JSON, then the bulk of the
+//! bytes raw and one after the other. Megabytes of output as JSON numbers would cost more than the jail.
+
+use std::io;
+use std::io::IoSlice;
+use std::io::IoSliceMut;
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+
+use nix::sys::socket::ControlMessage;
+use nix::sys::socket::ControlMessageOwned;
+use nix::sys::socket::MsgFlags;
+use nix::sys::socket::recv;
+use nix::sys::socket::recvmsg;
+use nix::sys::socket::send;
+use nix::sys::socket::sendmsg;
+use serde::Deserialize;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::fault::Fault;
+use super::helper::Greeting;
+use super::job::Job;
+use super::job::Outcome;
+use super::sys;
+
+/// More than any honest frame: 4 MiB of channel, output, inputs.
+const LARGEST_FRAME: u64 = 1 << 30;
+
+/// The answer of a supervisor.
+pub(super) type Answer = Result<Outcome, Fault>;
+
+/// The parts of a message that are better not JSON.
+pub(super) trait Bulk: Serialize + DeserializeOwned {
+    /// The bulky parts, always in one order.
+    fn bulk(&mut self) -> Vec<&mut Vec<u8>>;
+}
+
+impl Bulk for Job {
+    fn bulk(&mut self) -> Vec<&mut Vec<u8>> {
+        let files = self.inputs.iter_mut().chain(&mut self.work).map(|(_, content)| content);
+        std::iter::once(&mut self.stdin).chain(files).collect()
+    }
+}
+
+impl Bulk for Answer {
+    fn bulk(&mut self) -> Vec<&mut Vec<u8>> {
+        match self {
+            Ok(outcome) => {
+                vec![&mut outcome.stdout.bytes, &mut outcome.stderr.bytes, &mut outcome.channel]
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head<T> {
+    lengths: Vec<usize>,
+    message: T,
+}
+
+/// Encodes `message` as a frame.
+pub(super) fn encode<T: Bulk>(mut message: T) -> io::Result<Vec<u8>> {
+    let bulk: Vec<Vec<u8>> = message.bulk().into_iter().map(std::mem::take).collect();
+    let lengths = bulk.iter().map(Vec::len).collect();
+    let head = serde_json::to_vec(&Head { lengths, message })?;
+    let total = 8 + head.len() + bulk.iter().map(Vec::len).sum::<usize>();
+    let mut frame = Vec::with_capacity(8 + total);
+    frame.extend((total as u64).to_le_bytes());
+    frame.extend((head.len() as u64).to_le_bytes());
+    frame.extend(head);
+    bulk.iter().for_each(|part| frame.extend(part));
+    Ok(frame)
+}
+
+/// Decodes what follows the length of a frame.
+pub(super) fn decode<T: Bulk>(frame: &[u8]) -> io::Result<T> {
+    let (length, rest) = frame.split_at_checked(8).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let length = u64::from_le_bytes(length.try_into().map_err(io::Error::other)?);
+    let length = usize::try_from(length).map_err(io::Error::other)?;
+    let (head, mut rest) = rest.split_at_checked(length).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let Head::<T> { lengths, mut message } = serde_json::from_slice(head)?;
+    for (part, length) in message.bulk().into_iter().zip(lengths) {
+        let bytes;
+        (bytes, rest) = rest.split_at_checked(length).ok_or(io::ErrorKind::UnexpectedEof)?;
+        *part = bytes.to_vec();
+    }
+    Ok(message)
+}
+
+/// The length of a frame, from its first eight bytes.
+pub(super) fn frame_length(prefix: [u8; 8]) -> io::Result<usize> {
+    let length = u64::from_le_bytes(prefix);
+    if length > LARGEST_FRAME {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the frame is too large"));
+    }
+    usize::try_from(length).map_err(io::Error::other)
+}
+
+/// Reads one frame; blocks.
+pub(super) fn receive<T: Bulk>(mut socket: impl Read) -> io::Result<T> {
+    let mut prefix = [0; 8];
+    socket.read_exact(&mut prefix)?;
+    let mut frame = vec![0; frame_length(prefix)?];
+    socket.read_exact(&mut frame)?;
+    decode(&frame)
+}
+
+/// Sends the helper's first word.
+pub(super) fn greet(socket: BorrowedFd<'_>, greeting: &Greeting) -> io::Result<()> {
+    let text = serde_json::to_vec(greeting)?;
+    send(socket.as_raw_fd(), &text, MsgFlags::MSG_NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives the helper's first word.
+pub(super) fn receive_greeting(socket: BorrowedFd<'_>) -> io::Result<Greeting> {
+    let mut text = [0; 4096];
+    let length = recv(socket.as_raw_fd(), &mut text, MsgFlags::empty())?;
+    Ok(serde_json::from_slice(&text[..length])?)
+}
+
+/// Hands `passed` to the other end of `socket`, without waiting.
+pub(super) fn send_fd(socket: BorrowedFd<'_>, passed: BorrowedFd<'_>) -> nix::Result<()> {
+    let fds = [passed.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(b"j")], &rights, flags, None).map(drop)
+}
+
+/// Receives a descriptor; `None` when the other end is closed.
+pub(super) fn receive_fd(socket: BorrowedFd<'_>) -> nix::Result<Option<OwnedFd>> {
+    let mut byte = [0];
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    if message.bytes == 0 {
+        return Ok(None);
+    }
+    let received = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    Ok(received.map(sys::own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::Limits;
+
+    fn job() -> Job {
+        Job {
+            program: "/bin/cat".into(),
+            args: vec!["-".into()],
+            stdin: vec![0, 255, 10],
+            inputs: vec![("a.py".into(), b"pass".to_vec())],
+            work: vec![("b".into(), Vec::new()), ("c".into(), vec![7; 9])],
+            mounts: Vec::new(),
+            env: Vec::new(),
+            channel: true,
+            limits: Limits::default(),
+        }
+    }
+
+    #[test]
+    fn a_job_survives_the_wire() {
+        let frame = encode(job()).unwrap();
+        let back: Job = receive(frame.as_slice()).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{:?}", job()));
+    }
+
+    #[test]
+    fn a_frame_cut_short_is_an_error() {
+        let frame = encode(job()).unwrap();
+        for length in 0..frame.len() {
+            receive::<Job>(&frame[..length]).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Wrong solutions that try to look right.
+
+use rune::judge::Judge;
+use rune::judge::Suite;
+use rune::task::SourceFile;
+
+use super::Bench;
+use super::files;
+use super::show;
+
+const UNITTEST: &str = "
+import unittest
+from primes import is_prime
+
+class TestPrimes(unittest.TestCase):
+    def test_two(self):
+        self.assertEqual(is_prime(2), True)
+
+    def test_three(self):
+        self.assertTrue(is_prime(3))
+";
+
+const FUNCTIONS: &str = "
+import math
+from primes import is_prime
+
+def test_two():
+    assert is_prime(2) == True
+
+def test_three():
+    assert math.isclose(is_prime(3), 1.0)
+";
+
+const ASSERTS: &str = "
+from primes import is_prime
+assert is_prime(2) == True
+assert is_prime(3) == True
+";
+
+const PYTEST: &str = "
+import pytest
+from primes import is_prime
+
+@pytest.mark.parametrize('n', [2, 3])
+def test_small(n):
+    assert is_prime(n) == True
+";
+
+/// Cheats that stand before a wrong `is_prime`, at the top of the module.
+const AT_IMPORT: &[(&str, &str)] = &[
+    ("sys.exit", "import sys; sys.exit(0)"),
+    ("os._exit", "import os; os._exit(0)"),
+    ("raise SystemExit", "raise SystemExit(0)"),
+    ("atexit", "import atexit, os; atexit.register(os._exit, 0)"),
+    ("excepthook", "import sys, os; sys.excepthook = lambda *a: os._exit(0)"),
+    ("unraisablehook", "import sys, os; sys.unraisablehook = lambda *a: os._exit(0)"),
+    (
+        "fake summary",
+        "import os, sys; sys.stderr.write('..\\nRan 2 tests in 0.001s\\n\\nOK\\n'); sys.stderr.flush(); os._exit(0)",
+    ),
+    ("fake pytest summary", "import os; os.write(1, b'2 passed in 0.01s\\n'); os._exit(0)"),
+    (
+        "assertEqual",
+        "import unittest; unittest.TestCase.assertEqual = unittest.TestCase.assertTrue = lambda *a: None",
+    ),
+    (
+        "failureException",
+        "import unittest\nclass Never(Exception): pass\nunittest.TestCase.failureException = Never",
+    ),
+    (
+        "TestCase.run",
+        "import unittest; unittest.TestCase.run = lambda self, result=None: result.addSuccess(self)",
+    ),
+    (
+        "TestCase.__call__",
+        "import unittest; unittest.TestCase.__call__ = lambda self, result=None: result.addSuccess(self)",
+    ),
+    (
+        "TestCase._callTestMethod",
+        "import unittest; unittest.TestCase._callTestMethod = lambda self, method: None",
+    ),
+    (
+        "TestSuite.run",
+        "import unittest; unittest.TestSuite.run = lambda self, result, debug=False: [result.addSuccess(t) for t in self]",
+    ),
+    (
+        "addFailure",
+        "import unittest; unittest.TestResult.addFailure = unittest.TestResult.addError = lambda self, test, err: self.addSuccess(test)",
+    ),
+    (
+        "all result classes",
+        "import unittest\nfor cls in unittest.TestResult.__subclasses__():\n    cls.addFailure = cls.addError = lambda self, test, err: self.addSuccess(test)",
+    ),
+    ("wasSuccessful", "import unittest; unittest.TestResult.wasSuccessful = lambda self: True"),
+    ("unittest.main", "import unittest; unittest.main = lambda *a, **k: None"),
+    (
+        "loader",
+        "import unittest; unittest.TestLoader.loadTestsFromModule = lambda self, m, *a: unittest.TestSuite()",
+    ),
+    (
+        "function code",
+        "import unittest; unittest.TestCase.assertEqual.__code__ = unittest.TestCase.assertTrue.__code__ = (lambda self, *a: None).__code__",
+    ),
+    (
+        "_Outcome",
+        "import unittest.case as c, contextlib\nc._Outcome.testPartExecutor = contextlib.contextmanager(lambda self, *a, **k: (yield))",
+    ),
+    (
+        "builtins.AssertionError",
+        "import builtins; builtins.AssertionError = type('Quiet', (BaseException,), {})",
+    ),
+    ("builtins.isinstance", "import builtins; builtins.isinstance = lambda *a: True"),
+    (
+        "builtins.__import__",
+        "import builtins; builtins.__import__ = lambda *a, **k: __import__('types')",
+    ),
+    (
+        "math.isclose",
+        "import math; math.isclose = lambda *a, **k: True\nimport unittest; unittest.TestCase.assertEqual = None",
+    ),
+    ("SkipTest", "import unittest; raise unittest.SkipTest('no')"),
+    (
+        "hashlib",
+        "import hashlib, json; hashlib.sha256 = json.dumps = lambda *a: None; import os; os.write = lambda *a: 1; os._exit(0)",
+    ),
+    (
+        "stdout",
+        "import os; os.write(1, b'{\"kind\":\"test\",\"status\":\"passed\"}\\n{\"kind\":\"end\",\"n\":\"4\"}\\n'); os._exit(0)",
+    ),
+    (
+        "every descriptor",
+        "import os\nfor fd in range(3, 128):\n    try: os.write(fd, b'{\"kind\":\"end\",\"n\":\"2\"}\\n')\n    except OSError: pass",
+    ),
+    (
+        "forged records",
+        "import os\nfor fd in range(3, 128):\n    try: os.write(fd, b'0'*64 + b' 0 {\"kind\":\"test\",\"id\":\"test_primes.py\",\"case\":\"\",\"status\":\"passed\",\"message\":\"\",\"trace\":\"\"}\\n')\n    except OSError: pass\nos._exit(0)",
+    ),
+    (
+        "flood",
+        "import os\nfor fd in range(3, 128):\n    try:\n        for _ in range(100): os.write(fd, b'x' * 65536)\n    except OSError: pass",
+    ),
+    ("close", "import os; os.closerange(3, 128)"),
+    (
+        "replace the channel",
+        "import os\nr, w = os.pipe()\nfor fd in range(3, 128):\n    if fd not in (r, w):\n        try: os.fstat(fd); os.dup2(w, fd)\n        except OSError: pass",
+    ),
+    ("fork, exit parent", "import os\nif os.fork():\n    os._exit(0)"),
+    ("fork, exit child", "import os\nif not os.fork():\n    os._exit(0)"),
+    ("fork, both go on", "import os; os.fork()"),
+    ("exec true", "import os; os.execv('/bin/true', ['true'])"),
+    (
+        "exec python",
+        "import os, sys; os.execv(sys.executable, [sys.executable, '-c', 'print(\"OK\")'])",
+    ),
+    (
+        "overwrite the test",
+        "import glob, os, sys\nfor path in glob.glob('/in/**/*.py', recursive=True):\n    try:\n        os.chmod(path, 0o666); open(path, 'w').write('')\n    except OSError: pass\nos.execv(sys.executable, [sys.executable, '-m', 'unittest'])",
+    ),
+    ("rename the test", "import os\ntry: os.rename('/in/tests', '/in/gone')\nexcept OSError: pass"),
+    (
+        "settrace",
+        "import sys\ndef skip(frame, event, arg):\n    try: frame.f_lineno += 1\n    except Exception: pass\n    return skip\ntry: sys.settrace(skip)\nexcept RuntimeError: pass",
+    ),
+    ("threading.settrace", "import threading; threading.settrace(lambda *a: None)"),
+    (
+        "alarm",
+        "import signal, os; signal.signal(signal.SIGALRM, lambda *a: os._exit(0)); signal.setitimer(signal.ITIMER_REAL, 0.001)",
+    ),
+    ("thread exit", "import threading, os; threading.Thread(target=lambda: os._exit(0)).start()"),
+    ("kill", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"),
+    (
+        "kill runner's parent",
+        "import os, signal\ntry: os.kill(os.getppid(), 9)\nexcept OSError: pass\nos._exit(0)",
+    ),
+    (
+        "main",
+        "import __main__; [setattr(__main__, n, None) for n in list(vars(__main__)) if not n.startswith('__')]",
+    ),
+    (
+        "sys.modules",
+        "import sys\nfor name in list(sys.modules):\n    if name.startswith(('unittest', 'rune', 'pytest', '_pytest')): sys.modules[name] = None",
+    ),
+    (
+        "test module",
+        "import sys\nfor m in list(sys.modules.values()):\n    if getattr(m, '__file__', '') and '/in/tests' in m.__file__:\n        m.__dict__.clear()",
+    ),
+    (
+        "explain",
+        "import sys\nfor m in list(sys.modules.values()):\n    if '@explain' in vars(m): vars(m)['@explain'] = lambda *a: sys.exit(0)",
+    ),
+    ("recursion limit", "import sys; sys.setrecursionlimit(60)"),
+    (
+        "gc",
+        "import gc\ntry:\n    for o in gc.get_objects():\n        if callable(o) and getattr(o, '__name__', '') in ('end', 'report'): o('test', id='x', status='passed', message='', trace='')\nexcept RuntimeError: pass",
+    ),
+    ("pth", "open('/box/x.pth', 'w').write('import os; os._exit(0)')"),
+    (
+        "faked module",
+        "import sys, types; m = types.ModuleType('unittest'); m.TestCase = object; sys.modules['unittest'] = m",
+    ),
+];
+
+/// Cheats within the function, where the test is already running.
+const IN_FUNCTION: &[(&str, &str)] = &[
+    ("sys.exit", "import sys; sys.exit(0)"),
+    ("os._exit", "import os; os._exit(0)"),
+    ("atexit", "import atexit, os; atexit.register(os._exit, 0); return False"),
+    ("skip", "import unittest; raise unittest.SkipTest('no')"),
+    ("recursion", "return is_prime(n + 1)"),
+    ("loop", "while True: pass"),
+    ("output", "while True: print('x' * 4096)"),
+    ("memory", "return [bytearray(1 << 28) for _ in range(64)]"),
+    ("fork", "import os\n    if os.fork(): os._exit(0)\n    return True if n < 0 else False"),
+    (
+        "patch late",
+        "import unittest; unittest.TestCase.assertEqual = unittest.TestCase.assertTrue = lambda *a: None\n    return False",
+    ),
+    (
+        "frames, report",
+        "import sys\n    frame = sys._getframe()\n    while frame:\n        for value in list(frame.f_locals.values()):\n            if callable(value) and getattr(value, '__name__', '') in ('report', 'end'):\n                value('test_primes.py', 'passed', '', '')\n        frame = frame.f_back\n    import os; os._exit(0)",
+    ),
+    (
+        "frames by traceback",
+        "try:\n        raise ValueError\n    except ValueError as error:\n        frame = error.__traceback__.tb_frame\n    while frame.f_back: frame = frame.f_back\n    frame.f_globals['changed'] = lambda: None\n    return False",
+    ),
+    (
+        "frames by inspect",
+        "import inspect\n    for info in inspect.stack():\n        if 'end' in info.frame.f_locals: info.frame.f_locals['end']('test_primes.py', 'passed', '', '')\n    return False",
+    ),
+    (
+        "frames by generator",
+        "def g():\n        yield 1\n    frame = g().gi_frame.f_back\n    return frame is not None",
+    ),
+    (
+        "frames by signal",
+        "import signal, os\n    seen = []\n    signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(frame))\n    os.kill(os.getpid(), signal.SIGUSR1)\n    return seen[0].f_back is not None",
+    ),
+    ("frames by logging", "import logging\n    return logging.currentframe().f_back is not None"),
+    (
+        "frames by walk_stack",
+        "import traceback\n    return len([frame for frame, _ in traceback.walk_stack(None)]) > 0",
+    ),
+    (
+        "expected value from the caller",
+        "import sys\n    return sys._getframe(1).f_code is not None",
+    ),
+    (
+        "spoofed file name",
+        "import unittest\n    exec(compile('import sys; f = sys._getframe(1)', unittest.__file__, 'exec'), globals())\n    return f is not None",
+    ),
+    (
+        "spoofed code",
+        "import sys, unittest\n    def look(): return sys._getframe(1)\n    look.__code__ = look.__code__.replace(co_filename=unittest.__file__)\n    return look() is not None",
+    ),
+    ("read the test", "return 'True' in open('/in/tests/test_primes.py').read()"),
+    ("read its memory", "return len(open('/proc/self/mem', 'rb', 0).read(1)) >= 0"),
+    ("ctypes", "import ctypes\n    return ctypes.string_at(id(n), 8) is not None"),
+    ("audit hook", "import sys; sys.addaudithook(lambda *a: None)\n    return False"),
+    (
+        "result of the case",
+        "import unittest\n    unittest.TestCase.assertEqual = unittest.TestCase.assertTrue = lambda self, *a: self._outcome.result.addSuccess(self)\n    return False",
+    ),
+];
+
+/// Files delivered beside a wrong `primes.py`, each of which would like to be picked up.
+const DELIVERED: &[&str] = &[
+    "sitecustomize.py",
+    "usercustomize.py",
+    "conftest.py",
+    "unittest.py",
+    "unittest/__init__.py",
+    "json.py",
+    "hashlib.py",
+    "math.py",
+    "os.py",
+    "pytest.py",
+    "_pytest/__init__.py",
+    "pluggy.py",
+    "rune_native.py",
+    "rune_guard.py",
+    "rune_with_pytest.py",
+    "test_primes.py",
+    "__main__.py",
+    "traceback.py",
+];
+
+const QUIET: &str = "import os\nos._exit(0)\n";
+
+fn wrong(cheat: &str) -> String {
+    format!("{cheat}\ndef is_prime(n):\n    return False\n")
+}
+
+/// All cheating solutions, named.
+fn solutions() -> Vec<(String, Vec<SourceFile>)> {
+    let one = |text: &str| files(&[("primes.py", text)]);
+    let at_import =
+        AT_IMPORT.iter().map(|(name, code)| (format!("import: {name}"), one(&wrong(code))));
+    let inside = IN_FUNCTION.iter().map(|(name, code)| {
+        (format!("function: {name}"), one(&format!("def is_prime(n):\n    {code}\n")))
+    });
+    let delivered = DELIVERED
+        .iter()
+        .map(|path| (format!("file: {path}"), files(&[("primes.py", &wrong("")), (path, QUIET)])));
+    let pytest_ini = files(&[
+        ("primes.py", &wrong("")),
+        ("pytest.ini", "[pytest]\naddopts = --collect-only -p evil\n"),
+        ("evil.py", QUIET),
+        ("evil-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: evil\nVersion: 1\n"),
+        ("evil-1.dist-info/entry_points.txt", "[pytest11]\nevil = evil\n"),
+        ("x.pth", "import os; os._exit(0)\n"),
+    ]);
+    at_import
+        .chain(inside)
+        .chain(delivered)
+        .chain([("file: pytest.ini".to_owned(), pytest_ini)])
+        .collect()
+}
+
+/// Names of the cheats that `test` takes for solutions, of those whose name starts with one of `groups`.
+async fn accepted(judge: &Judge<'_>, test: &str, groups: &[&str]) -> Vec<String> {
+    let suite = Suite::new(files(&[("test_primes.py", test)]));
+    let honest = files(&[("primes.py", "def is_prime(n):\n    return n in (2, 3)\n")]);
+    let verdict = judge.run_suite(&suite, &honest).await.unwrap();
+    assert!(verdict.passed(), "{}", show(&verdict));
+    let mut accepted = Vec::new();
+    let tried = |name: &str| groups.iter().any(|group| name.starts_with(group));
+    for (name, solution) in solutions().into_iter().filter(|(name, _)| tried(name)) {
+        let verdict = judge.run_suite(&suite, &solution).await.unwrap();
+        println!("{name}: {}", verdict.summary());
+        if verdict.passed() {
+            accepted.push(name);
+        }
+    }
+    accepted
+}
+
+#[tokio::test]
+async fn no_cheat_passes_a_unittest_suite() {
+    assert_eq!(
+        accepted(&Bench::open().judge(), UNITTEST, &["import", "function", "file"]).await,
+        [""; 0]
+    );
+}
+
+#[tokio::test]
+async fn no_cheat_passes_test_functions() {
+    assert_eq!(accepted(&Bench::open().judge(), FUNCTIONS, &["import"]).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn no_cheat_passes_a_script_of_asserts() {
+    assert_eq!(accepted(&Bench::open().judge(), ASSERTS, &["function"]).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn no_cheat_passes_a_pytest_suite() {
+    let bench = Bench::open();
+    let Some(judge) = bench.judge_with_pytest().await else { return };
+    assert_eq!(accepted(&judge, PYTEST, &["import", "function", "file"]).await, [""; 0]);
+}
+
+// FIXME: needs the oracle outside the judged process.
+#[tokio::test]
+async fn an_object_equal_to_everything_still_passes() {
+    let bench = Bench::open();
+    let equal =
+        "class Equal:\n    def __eq__(self, other): return True\ndef is_prime(n): return Equal()\n";
+    let suite = Suite::new(files(&[("test_primes.py", ASSERTS)]));
+    let verdict = bench.judge().run_suite(&suite, &files(&[("primes.py", equal)])).await.unwrap();
+    assert!(verdict.passed());
+}

@@ -1,0 +1,284 @@
+//! Honest solutions pass and honest failures say why, for each way of testing.
+
+use rune::judge::JudgeError;
+use rune::judge::Outcome;
+use rune::judge::Suite;
+use rune::judge::SuiteError;
+
+use super::Bench;
+use super::files;
+use super::run;
+use super::show;
+
+const GOOD: &str =
+    "def is_prime(n):\n    return n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))\n";
+const BAD: &str = "def is_prime(n):\n    return n % 2 == 1\n";
+
+const UNITTEST: &str = "
+import unittest
+from primes import is_prime
+
+class TestPrimes(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.small = [2, 3, 5]
+
+    def setUp(self):
+        self.n = 9
+
+    def test_composite(self):
+        self.assertFalse(is_prime(self.n))
+
+    def test_small(self):
+        for n in self.small:
+            with self.subTest(n=n):
+                self.assertEqual(is_prime(n), True)
+
+if __name__ == '__main__':
+    unittest.main()
+";
+
+const FUNCTIONS: &str = "
+from primes import is_prime
+
+def test_two():
+    assert is_prime(2)
+
+def test_count():
+    expected = 25
+    assert sum(map(is_prime, range(100))) == expected, 'below 100'
+
+class TestMore:
+    def setup_method(self):
+        self.n = 1
+
+    def test_one(self):
+        assert not is_prime(self.n)
+";
+
+const ASSERTS: &str = "
+from primes import is_prime
+assert is_prime(3)
+assert is_prime(2) == True
+";
+
+const PYTEST: &str = "
+import pytest
+from primes import is_prime
+
+@pytest.fixture
+def nine():
+    return 9
+
+@pytest.mark.parametrize('n', [2, 3, 5])
+def test_small(n):
+    assert is_prime(n) is True
+
+def test_composite(nine):
+    assert is_prime(nine) is False
+";
+
+async fn check(test: &str, solution: &str) -> String {
+    let bench = Bench::open();
+    let suite = Suite::new(files(&[("test_primes.py", test)]));
+    show(&run(&bench.judge(), &suite, solution).await)
+}
+
+#[tokio::test]
+async fn honest_solutions_pass_without_pytest() {
+    insta::assert_snapshot!(check(UNITTEST, GOOD).await, @"
+    2 of 2 tests passed
+    test_primes.py::TestPrimes::test_composite Passed
+    test_primes.py::TestPrimes::test_small Passed
+    ");
+    insta::assert_snapshot!(check(FUNCTIONS, GOOD).await, @"
+    3 of 3 tests passed
+    test_primes.py::test_two Passed
+    test_primes.py::test_count Passed
+    test_primes.py::TestMore::test_one Passed
+    ");
+    insta::assert_snapshot!(check(ASSERTS, GOOD).await, @"
+    1 of 1 tests passed
+    test_primes.py Passed
+    ");
+}
+
+#[tokio::test]
+async fn failures_say_what_was_compared() {
+    insta::assert_snapshot!(check(UNITTEST, BAD).await, @"
+    0 of 2 tests passed: wrong (test_primes.py::TestPrimes::test_composite)
+    test_primes.py::TestPrimes::test_composite Failed True is not false
+    test_primes.py::TestPrimes::test_small Failed (n=2): False != True
+    ");
+    insta::assert_snapshot!(check(FUNCTIONS, BAD).await, @"
+    0 of 3 tests passed: wrong (test_primes.py::test_two)
+    test_primes.py::test_two Failed assert is_prime(2)
+    test_primes.py::test_count Failed assert sum(map(is_prime, range(100))) == expected |   sum(map(is_prime, range(100))) = 50 |   expected = 25 |   message: below 100
+    test_primes.py::TestMore::test_one Failed assert not is_prime(self.n)
+    ");
+    insta::assert_snapshot!(check(ASSERTS, BAD).await, @"
+    0 of 1 tests passed: wrong (test_primes.py)
+    test_primes.py Failed assert is_prime(2) == True |   is_prime(2) = False
+    ");
+}
+
+#[tokio::test]
+async fn a_solution_that_cannot_be_imported_fails_every_test() {
+    insta::assert_snapshot!(check(UNITTEST, "def is_prime(n:\n    pass\n").await, @r#"
+    0 of 2 tests passed: raised an exception (test_primes.py::TestPrimes::test_composite)
+    test_primes.py::TestPrimes::test_composite Error File "/box/primes.py", line 1 |     def is_prime(n: |                 ^ | SyntaxError: '(' was never closed
+    test_primes.py::TestPrimes::test_small Error File "/box/primes.py", line 1 |     def is_prime(n: |                 ^ | SyntaxError: '(' was never closed
+    "#);
+    insta::assert_snapshot!(check(FUNCTIONS, "x = 1\n").await, @"
+    0 of 3 tests passed: raised an exception (test_primes.py::test_two)
+    test_primes.py::test_two Error ImportError: cannot import name 'is_prime' from 'primes' (/box/primes.py)
+    test_primes.py::test_count Error ImportError: cannot import name 'is_prime' from 'primes' (/box/primes.py)
+    test_primes.py::TestMore::test_one Error ImportError: cannot import name 'is_prime' from 'primes' (/box/primes.py)
+    ");
+    insta::assert_snapshot!(check(ASSERTS, "import nothing_of_that_name\n").await, @"
+    0 of 1 tests passed: raised an exception (test_primes.py)
+    test_primes.py Error ModuleNotFoundError: No module named 'nothing_of_that_name'
+    ");
+}
+
+#[tokio::test]
+async fn what_checks_nothing_is_not_a_pass() {
+    let nothing = [
+        ("assert True\n", "constant"),
+        (
+            "import unittest\nclass T(unittest.TestCase):\n    def test_a(self):\n        self.assertTrue(True)\n",
+            "constant",
+        ),
+        ("def test_a():\n    pass\n", "empty"),
+        ("import unittest\nclass T(unittest.TestCase):\n    pass\n", "no tests"),
+        ("import primes\nprint(primes.is_prime(2))\n", "no asserts"),
+        ("import primes\nif False:\n    assert primes.is_prime(2)\n", "assert not reached"),
+        (
+            "import unittest, primes\n@unittest.skip('later')\nclass T(unittest.TestCase):\n    def test_a(self):\n        self.assertTrue(primes.is_prime(2))\n",
+            "skipped",
+        ),
+        (
+            "import unittest, primes\nclass T(unittest.TestCase):\n    def test_a(self):\n        self.skipTest(str(primes))\n",
+            "skips itself",
+        ),
+    ];
+    let bench = Bench::open();
+    for (test, name) in nothing {
+        let verdict = run(&bench.judge(), &Suite::new(files(&[("test_a.py", test)])), GOOD).await;
+        assert_eq!(verdict.outcome, Outcome::NoTests, "{name}: {}", show(&verdict));
+        assert!(verdict.score() <= 0.0);
+    }
+}
+
+#[tokio::test]
+async fn a_suite_that_passes_on_a_stub_is_found_out() {
+    let bench = Bench::open();
+    let solution = files(&[("primes.py", GOOD)]);
+    let weak = "import primes\ndef test_a():\n    assert callable(primes.is_prime)\n";
+    for (test, worthless) in [(weak, true), (UNITTEST, false), (ASSERTS, false)] {
+        let suite = Suite::new(files(&[("test_primes.py", test)]));
+        let found = bench.judge().passes_on_a_stub(&suite, &solution).await.unwrap();
+        assert_eq!(found, worthless, "{test}");
+    }
+}
+
+#[tokio::test]
+async fn a_crash_keeps_what_was_reported_before() {
+    let bench = Bench::open();
+    let dies = "import os, signal\ndef is_prime(n):\n    if n == 2:\n        os.kill(os.getpid(), signal.SIGSEGV)\n    return False\n";
+    let suite = Suite::new(files(&[("test_primes.py", UNITTEST)]));
+    let verdict = run(&bench.judge(), &suite, dies).await;
+    insta::assert_snapshot!(show(&verdict), @"
+    1 of 2 tests passed: raised an exception (test_primes.py::TestPrimes::test_small)
+    test_primes.py::TestPrimes::test_composite Passed
+    test_primes.py::TestPrimes::test_small Error the process ended during this test: signal 11 killed it
+    ");
+    assert!((verdict.score() - 0.5).abs() < 1e-9);
+}
+
+#[tokio::test]
+async fn limits_have_their_own_outcomes() {
+    let bench = Bench::open();
+    let suite = Suite::new(files(&[("test_primes.py", ASSERTS)]));
+    let looping = "def is_prime(n):\n    while True:\n        pass\n";
+    assert_eq!(run(&bench.judge(), &suite, looping).await.outcome, Outcome::CpuLimit);
+    let bomb = "def is_prime(n):\n    return bytearray(4 << 30)\n";
+    assert_eq!(run(&bench.judge(), &suite, bomb).await.outcome, Outcome::MemoryLimit);
+    let deep = "def is_prime(n):\n    return is_prime(n + 1)\n";
+    assert_eq!(run(&bench.judge(), &suite, deep).await.outcome, Outcome::Exception);
+}
+
+#[tokio::test]
+async fn pytest_suites_run_with_the_real_pytest() {
+    let bench = Bench::open();
+    let suite = Suite::new(files(&[("test_primes.py", PYTEST)]));
+    let Some(judge) = bench.judge_with_pytest().await else { return };
+    insta::assert_snapshot!(show(&run(&judge, &suite, GOOD).await), @"
+    4 of 4 tests passed
+    test_primes.py::test_small[2] Passed
+    test_primes.py::test_small[3] Passed
+    test_primes.py::test_small[5] Passed
+    test_primes.py::test_composite Passed
+    ");
+    insta::assert_snapshot!(show(&run(&judge, &suite, BAD).await), @"
+    2 of 4 tests passed: wrong (test_primes.py::test_small[2])
+    test_primes.py::test_small[2] Failed assert False is True |  +  where False = is_prime(2)
+    test_primes.py::test_small[3] Passed
+    test_primes.py::test_small[5] Passed
+    test_primes.py::test_composite Failed assert True is False |  +  where True = is_prime(9)
+    ");
+    insta::assert_snapshot!(show(&run(&judge, &suite, "def is_prime(n:\n").await), @r#"
+    0 of 2 tests passed: raised an exception (test_primes.py::test_small)
+    test_primes.py::test_small Error File "/box/primes.py", line 1 | def is_prime(n: | ^ | SyntaxError: '(' was never closed
+    test_primes.py::test_composite Error File "/box/primes.py", line 1 | def is_prime(n: | ^ | SyntaxError: '(' was never closed
+    "#);
+}
+
+#[tokio::test]
+async fn a_suite_that_needs_pytest_says_so() {
+    let bench = Bench::open();
+    if bench.judge().pytest_version().await.unwrap().is_some() {
+        println!("skipped: this Python has pytest");
+        return;
+    }
+    let suite = Suite::new(files(&[("test_primes.py", PYTEST)]));
+    let verdict = bench.judge().run_suite(&suite, &files(&[("primes.py", GOOD)])).await;
+    assert!(matches!(verdict, Err(JudgeError::PytestMissing)));
+}
+
+#[tokio::test]
+async fn a_broken_test_file_is_the_users_error() {
+    let bench = Bench::open();
+    let suite = Suite::new(files(&[("test_a.py", "def test_a(:\n")]));
+    let error = bench.judge().run_suite(&suite, &[]).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "test file `test_a.py`, line 1: invalid syntax (test_a.py, line 1)"
+    );
+}
+
+#[tokio::test]
+async fn a_folder_is_loaded_with_its_helpers() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &[u8]| std::fs::write(folder.path().join(path), text).unwrap();
+    assert!(matches!(Suite::load(folder.path()), Err(SuiteError::NoTests(_))));
+    assert!(matches!(Suite::load(&folder.path().join("no")), Err(SuiteError::NotFound(_))));
+    write("cases.py", b"CASES = [(2, True), (9, False)]\n");
+    write("data.json", b"[1]");
+    write("image.png", &[0xff, 0xfe]);
+    write(
+        "test_primes.py",
+        b"import json, os\nfrom cases import CASES\nfrom primes import is_prime\n\ndef test_all():\n    for n, prime in CASES:\n        assert is_prime(n) == prime\n\ndef test_data():\n    with open(os.path.join(os.path.dirname(__file__), 'data.json')) as file:\n        assert not is_prime(json.load(file)[0])\n",
+    );
+    let suite = Suite::load(folder.path()).unwrap();
+    let names: Vec<&str> = suite.files().iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(names, ["cases.py", "data.json", "test_primes.py"]);
+    assert_eq!(suite.left_out().len(), 1);
+    let bench = Bench::open();
+    assert_eq!(
+        show(&run(&bench.judge(), &suite, GOOD).await).lines().next(),
+        Some("2 of 2 tests passed")
+    );
+    write("test_primes.py", &[0xff]);
+    assert!(matches!(Suite::load(folder.path()), Err(SuiteError::NotUtf8(_))));
+}
