@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-<<<<<<< HEAD
-fn main() -> ExitCode {
-    rune::cli::main()
-=======
 use rune::sandbox;
 
 fn main() -> ExitCode {
@@ -14,6 +10,5 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|name| name == sandbox::HELPER_SUBCOMMAND) {
         return ExitCode::from(sandbox::helper_main(args));
     }
-    ExitCode::SUCCESS
->>>>>>> h2
+    rune::cli::main()
 }

@@ -1,1 +1,83 @@
-//! Under construction.
+//! Renders the prompts of `templates/`, which are part of the binary.
+
+use minijinja::Environment;
+use minijinja::UndefinedBehavior;
+use minijinja::syntax::SyntaxConfig;
+use serde::Serialize;
+
+/// Name and text of every template.
+const TEMPLATES: &[(&str, &str)] = &[
+    ("system.j2", include_str!("../templates/system.j2")),
+    ("task.j2", include_str!("../templates/task.j2")),
+    ("decompose.j2", include_str!("../templates/decompose.j2")),
+    ("decompose_retry.j2", include_str!("../templates/decompose_retry.j2")),
+    ("plan.j2", include_str!("../templates/plan.j2")),
+    ("plan_retry.j2", include_str!("../templates/plan_retry.j2")),
+    ("tests.j2", include_str!("../templates/tests.j2")),
+    ("code.j2", include_str!("../templates/code.j2")),
+    ("continue.j2", include_str!("../templates/continue.j2")),
+    ("integrate.j2", include_str!("../templates/integrate.j2")),
+    ("diagnose.j2", include_str!("../templates/diagnose.j2")),
+    ("repair.j2", include_str!("../templates/repair.j2")),
+];
+
+/// A template can't be rendered: it names what it is not given.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot render the prompt `{name}`")]
+pub struct TemplateError {
+    name: String,
+    source: minijinja::Error,
+}
+
+/// The compiled templates.
+#[derive(Debug)]
+pub struct Templates(Environment<'static>);
+
+impl Default for Templates {
+    fn default() -> Self {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.expect("the default delimiters differ"));
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        for (name, text) in TEMPLATES {
+            environment.add_template(name, text).expect("the templates compile: tested");
+        }
+        Self(environment)
+    }
+}
+
+impl Templates {
+    /// Renders the template `<name>.j2`, white space at both ends removed.
+    ///
+    /// # Errors
+    /// [`TemplateError`] when there is no such template, or it uses a value that `values` lacks.
+    pub fn render(&self, name: &str, values: impl Serialize) -> Result<String, TemplateError> {
+        let render = || {
+            let template = self.0.get_template(&format!("{name}.j2"))?;
+            template.render(minijinja::value::Serde(values))
+        };
+        match render() {
+            Ok(text) => Ok(text.trim().to_owned()),
+            Err(source) => Err(TemplateError { name: name.to_owned(), source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TEMPLATES;
+    use super::Templates;
+
+    #[test]
+    fn every_template_of_the_folder_is_embedded_and_compiles() {
+        let _compiled = Templates::default();
+        let mut in_folder: Vec<String> = std::fs::read_dir("templates")
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        in_folder.sort();
+        let mut embedded: Vec<&str> = TEMPLATES.iter().map(|(name, _)| *name).collect();
+        embedded.sort_unstable();
+        assert_eq!(in_folder, embedded);
+    }
+}

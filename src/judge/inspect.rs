@@ -20,6 +20,40 @@ pub struct SyntaxFault {
     pub text: String,
 }
 
+/// A module that a file imports, and the names that it uses of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Need {
+    /// The dotted module name.
+    pub module: String,
+    /// Names imported from it or read as its attributes, in order.
+    pub names: Vec<String>,
+}
+
+/// What a top-level statement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StatementKind {
+    /// `import` or `from ... import`.
+    Import,
+    /// A function, a class or an assignment.
+    Definition,
+    /// `if __name__ == "__main__":`.
+    Main,
+    /// Anything else, such as a docstring or a call.
+    Other,
+}
+
+/// A top-level statement with the comments right before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// What it is.
+    pub kind: StatementKind,
+    /// Names that it defines.
+    pub names: Vec<String>,
+    /// Its source.
+    pub text: String,
+}
+
 /// What a Python file shows without being run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
@@ -31,8 +65,12 @@ pub struct Inspection {
     pub interface: String,
     /// Top-level names of imported modules, sorted.
     pub imports: Vec<String>,
+    /// Modules outside the standard library and what is used of them, in order.
+    pub needs: Vec<Need>,
     /// Names defined at the top level, in order.
     pub defines: Vec<String>,
+    /// The top-level statements, in order.
+    pub statements: Vec<Statement>,
     /// SHA-256 of the syntax tree: the same for code that differs in comments, layout or docstrings.
     pub digest: Option<String>,
     /// Names that a solution has little honest use for, such as `os._exit` or `sys._getframe`.

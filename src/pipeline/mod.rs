@@ -1,1 +1,2 @@
-//! Under construction.
+//! a
+mod parse;

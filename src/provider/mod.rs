@@ -1,1 +1,215 @@
-//! Under construction.
+//! Text from a model, whoever runs it.
+//!
+//! A closed set of backends behind one request and one answer. What a backend can do is data
+//! ([`Capabilities`]); what it can't is a typed error, never dropped in silence. A prompt is counted
+//! against the real context window before it is sent.
+
+mod in_process;
+mod scripted;
+
+use crate::adapter::AdapterId;
+use crate::model::ModelError;
+use crate::trajectory::Completion;
+use crate::trajectory::Message;
+use crate::trajectory::Sampling;
+
+pub use in_process::InProcess;
+pub use scripted::ScriptError;
+pub use scripted::Scripted;
+
+/// A backend.
+pub enum Provider {
+    /// Rune's own engine, in this process.
+    InProcess(InProcess),
+    /// Canned answers from a file: for tests and trials.
+    Scripted(Scripted),
+}
+
+/// What is asked of a model.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The chat so far; the model speaks next.
+    pub messages: &'a [Message],
+    /// The adapter to answer with; `None` is the base model.
+    pub adapter: Option<&'a AdapterId>,
+    /// How to draw tokens, when to stop.
+    pub sampling: &'a Sampling,
+    /// What the answer has to look like.
+    pub grammar: Option<&'a Grammar>,
+    /// Whether the log probability of each token is wanted.
+    pub logprobs: bool,
+}
+
+impl<'a> Request<'a> {
+    /// A plain request to the base model.
+    pub fn new(messages: &'a [Message], sampling: &'a Sampling) -> Self {
+        Self { messages, adapter: None, sampling, grammar: None, logprobs: false }
+    }
+}
+
+/// A form that an answer is held to while it is generated.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Grammar {
+    /// A JSON schema.
+    JsonSchema(serde_json::Value),
+    /// A regular expression.
+    Regex(String),
+}
+
+/// The adapters that a backend takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdapterFormat {
+    /// None at all.
+    None,
+    /// GGUF LoRA files.
+    Gguf,
+    /// PEFT folders.
+    Peft,
+}
+
+/// What a backend can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The adapters that it takes.
+    pub adapters: AdapterFormat,
+    /// Whether it holds answers to a [`Grammar`].
+    pub grammar: bool,
+    /// Whether it tells log probabilities.
+    pub logprobs: bool,
+    /// The most tokens of prompt and answer together.
+    pub context_length: usize,
+    /// How many requests are worth sending at a time.
+    pub parallel: usize,
+}
+
+/// Which model answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseModel {
+    /// Canonical hub id and tokenizer digest: decides whether an adapter fits.
+    pub base_model: String,
+    /// sha256 of the exact weights: decides which evaluations count.
+    pub base_digest: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// The backend takes no adapters.
+    #[error("the provider `{provider}` cannot load the adapter `{adapter}`")]
+    AdapterUnsupported {
+        /// The backend.
+        provider: &'static str,
+        /// The adapter that was asked for.
+        adapter: AdapterId,
+    },
+    /// The backend lacks something else that was asked for.
+    #[error("the provider `{provider}` has no {what}")]
+    Unsupported {
+        /// The backend.
+        provider: &'static str,
+        /// What it lacks.
+        what: &'static str,
+    },
+    /// Prompt and answer do not fit the context window; nothing was sent.
+    #[error("the prompt has {n_tokens} tokens, the context window {limit}")]
+    ContextOverflow {
+        /// Tokens of the prompt.
+        n_tokens: usize,
+        /// Tokens of the window.
+        limit: usize,
+    },
+    /// The model failed.
+    #[error(transparent)]
+    Model(ModelError),
+    /// The script failed.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
+}
+
+impl From<ModelError> for ProviderError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::ContextOverflow { n_tokens, limit } => {
+                Self::ContextOverflow { n_tokens, limit }
+            }
+            other => Self::Model(other),
+        }
+    }
+}
+
+impl Provider {
+    /// The backend's name, as in the configuration.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::InProcess(_) => "in-process",
+            Self::Scripted(_) => "scripted",
+        }
+    }
+
+    /// What it can do.
+    pub fn capabilities(&self) -> Capabilities {
+        match self {
+            Self::InProcess(engine) => engine.capabilities(),
+            Self::Scripted(scripted) => scripted.capabilities(),
+        }
+    }
+
+    /// Which model answers.
+    pub fn base(&self) -> BaseModel {
+        match self {
+            Self::InProcess(engine) => engine.base(),
+            Self::Scripted(scripted) => scripted.base(),
+        }
+    }
+
+    /// Tokens of the prompt that `messages` make.
+    ///
+    /// # Errors
+    /// [`ProviderError::Model`] when the chat template refuses them.
+    pub fn count_tokens(&self, messages: &[Message]) -> Result<usize, ProviderError> {
+        match self {
+            Self::InProcess(engine) => engine.count_tokens(messages),
+            Self::Scripted(scripted) => Ok(scripted.count_tokens(messages)),
+        }
+    }
+
+    /// Generates one completion; `on_text` gets pieces of it as they come. Never retried here: the caller
+    /// knows whether another try makes sense. Dropping the future ends the generation.
+    ///
+    /// # Errors
+    /// [`ProviderError`].
+    pub async fn generate(
+        &self,
+        request: &Request<'_>,
+        on_text: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<Completion, ProviderError> {
+        self.check(request)?;
+        match self {
+            Self::InProcess(engine) => engine.generate(request, on_text).await,
+            Self::Scripted(scripted) => scripted.generate(request, on_text).await,
+        }
+    }
+
+    /// Refuses what the backend can't do.
+    fn check(&self, request: &Request<'_>) -> Result<(), ProviderError> {
+        let capabilities = self.capabilities();
+        let provider = self.name();
+        if let Some(adapter) = request.adapter
+            && capabilities.adapters == AdapterFormat::None
+        {
+            return Err(ProviderError::AdapterUnsupported { provider, adapter: adapter.clone() });
+        }
+        if request.grammar.is_some() && !capabilities.grammar {
+            return Err(ProviderError::Unsupported { provider, what: "grammars" });
+        }
+        if request.logprobs && !capabilities.logprobs {
+            return Err(ProviderError::Unsupported { provider, what: "log probabilities" });
+        }
+        let n_tokens = self.count_tokens(request.messages)?;
+        let limit = capabilities.context_length;
+        if n_tokens >= limit {
+            return Err(ProviderError::ContextOverflow { n_tokens, limit });
+        }
+        Ok(())
+    }
+}

@@ -167,13 +167,57 @@ def elisions(text):
     return [line.strip()[:200] for line in text.splitlines() if "#" in line and ELISIONS.search(line[line.index("#"):])]
 
 
+def needs(tree):
+    """Modules outside the standard library, and what is used of them: what a solution has to offer its tests."""
+    wanted = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                wanted.setdefault(alias.name, [])
+                bound = alias.asname or alias.name
+                uses = (use for use in ast.walk(tree) if isinstance(use, ast.Attribute) and ast.unparse(use.value) == bound)
+                wanted[alias.name] += [use.attr for use in uses]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            wanted.setdefault(node.module, [])
+            wanted[node.module] += [alias.name for alias in node.names if alias.name != "*"]
+    outside = {module: names for module, names in wanted.items() if module.split(".")[0] not in sys.stdlib_module_names}
+    return [{"module": module, "names": list(dict.fromkeys(names))} for module, names in outside.items()]
+
+
+def is_main_guard(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test).replace("\"", "'") == "__name__ == '__main__'"
+
+
+def statements(tree, text):
+    """The top-level statements with the comments before them."""
+    lines = text.splitlines()
+    found, last = [], 0
+    for node in tree.body:
+        first = min([node.lineno] + [mark.lineno for mark in getattr(node, "decorator_list", [])])
+        while first - 2 >= last and lines[first - 2].startswith("#"):
+            first -= 1
+        first = max(first, last + 1)
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            kind = "import"
+        elif isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.Assign, ast.AnnAssign)):
+            kind = "definition"
+        elif is_main_guard(node):
+            kind = "main"
+        else:
+            kind = "other"
+        names = defined(ast.Module(body=[node], type_ignores=[]))
+        found.append({"kind": kind, "names": names, "text": "\n".join(lines[first - 1:node.end_lineno])})
+        last = node.end_lineno
+    return found
+
+
 def inspect_file(path, text):
-    result = {"path": path, "error": None, "interface": "", "imports": [], "defines": [], "digest": None,
-              "suspicious": [], "elisions": elisions(text), "stubs": []}
+    result = {"path": path, "error": None, "interface": "", "imports": [], "needs": [], "defines": [], "statements": [],
+              "digest": None, "suspicious": [], "elisions": elisions(text), "stubs": []}
     try:
         tree = ast.parse(text, path)
-        result.update(interface=interface(tree), imports=imports(tree), defines=defined(tree),
-                      suspicious=suspicious(tree), stubs=stubs(tree), digest=normalised(tree))
+        result.update(interface=interface(tree), imports=imports(tree), needs=needs(tree), defines=defined(tree),
+                      statements=statements(tree, text), suspicious=suspicious(tree), stubs=stubs(tree), digest=normalised(tree))
     except SyntaxError as error:
         lines = text.splitlines()
         line = error.lineno or 0

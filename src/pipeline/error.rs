@@ -1,0 +1,31 @@
+//! Why a session breaks off.
+
+use crate::judge::JudgeError;
+use crate::provider::ProviderError;
+use crate::registry::RegistryError;
+use crate::template::TemplateError;
+
+/// Why a session breaks off. Code that fails is no error but an unsolved task.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// No answer from the model, or a prompt that cannot be made to fit.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// Code could not be judged.
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
+    /// The session could not be recorded.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A prompt could not be rendered.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A budget is used up; what was reached stands.
+    #[error("the budget of {limit} {unit} is used up")]
+    Budget {
+        /// The budget.
+        limit: u64,
+        /// What it counts: `generated tokens` or `seconds`.
+        unit: &'static str,
+    },
+}

@@ -1,0 +1,261 @@
+//! One session at work: asks the model within the budgets, and records every attempt as it ends.
+//!
+//! Of a resumed session the recorded answers are given again to the same questions, so that it comes to where
+//! it was without asking the model, and goes on from there.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::PipelineError;
+use super::Progress;
+use super::Settings;
+use crate::event::Event;
+use crate::event::timestamp;
+use crate::judge::Judge;
+use crate::provider::Provider;
+use crate::provider::Request;
+use crate::registry::Registry;
+use crate::task::SourceFile;
+use crate::template::Templates;
+use crate::trajectory::Attempt;
+use crate::trajectory::Completion;
+use crate::trajectory::Message;
+use crate::trajectory::Phase;
+use crate::trajectory::Sampling;
+
+/// What a session works with.
+pub struct Tools<'a> {
+    /// Who answers.
+    pub provider: &'a Provider,
+    /// Who judges.
+    pub judge: Judge<'a>,
+    /// Where everything is recorded.
+    pub registry: &'a Registry,
+    /// Budgets and manners.
+    pub settings: Settings,
+    /// Who is told.
+    pub progress: &'a (dyn Fn(Progress<'_>) + Sync),
+}
+
+/// A session at work; shared by everything that runs for it at the same time.
+pub(super) struct Run<'a> {
+    pub(super) tools: &'a Tools<'a>,
+    pub(super) templates: Templates,
+    session_id: &'a str,
+    started: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    n_attempts: u32,
+    tokens_in: u64,
+    tokens_out: u64,
+    /// Recorded attempts by question, each with the answers not given again yet, oldest first.
+    recorded: HashMap<String, Vec<Attempt>>,
+}
+
+/// Where an attempt belongs.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Place {
+    pub(super) phase: Phase,
+    pub(super) subtask: Option<String>,
+    pub(super) candidate: u32,
+}
+
+/// An answer that has not been judged yet.
+pub(super) struct Answer {
+    pub(super) place: Place,
+    pub(super) completion: Completion,
+    prompt: Vec<Message>,
+    sampling: Sampling,
+    /// Whether the registry has it already.
+    is_recorded: bool,
+}
+
+impl<'a> Run<'a> {
+    /// Takes up a session whose `recorded` attempts are there already.
+    pub(super) fn new(tools: &'a Tools<'a>, session_id: &'a str, recorded: Vec<Attempt>) -> Self {
+        let mut state = State::default();
+        for attempt in recorded {
+            state.n_attempts += 1;
+            state.tokens_in += u64::from(attempt.completion.tokens_in);
+            state.tokens_out += u64::from(attempt.completion.tokens_out);
+            let place = Place {
+                phase: attempt.phase,
+                subtask: attempt.subtask.clone(),
+                candidate: attempt.candidate,
+            };
+            let key = question(&place, &attempt.prompt, &attempt.sampling);
+            state.recorded.entry(key).or_default().push(attempt);
+        }
+        Self {
+            tools,
+            templates: Templates::default(),
+            session_id,
+            started: Instant::now(),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Prompt tokens and generated tokens of all attempts.
+    pub(super) fn tokens(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.tokens_in, state.tokens_out)
+    }
+
+    /// Wall time of this run.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Records an event and tells it.
+    pub(super) fn tell(&self, event: &Event) -> Result<(), PipelineError> {
+        self.tools.registry.append_event(self.session_id, event)?;
+        (self.tools.progress)(Progress::Event(event));
+        Ok(())
+    }
+
+    /// Records that a phase begins.
+    pub(super) fn begin(&self, phase: Phase, subtask: Option<&str>) -> Result<(), PipelineError> {
+        self.tell(&Event::PhaseStarted { phase, subtask: subtask.map(str::to_owned) })
+    }
+
+    /// How the `trial`th answer to one question is drawn: the first one carefully, the others apart from each
+    /// other.
+    pub(super) fn sampling(&self, phase: Phase, trial: u32) -> Sampling {
+        let settings = &self.tools.settings;
+        let temperature = match trial {
+            0 => settings.temperature,
+            _ => settings.retry_temperature,
+        };
+        Sampling {
+            temperature,
+            top_p: settings.top_p,
+            top_k: settings.top_k,
+            repetition_penalty: settings.repetition_penalty,
+            seed: settings.seed.wrapping_add(u64::from(trial)),
+            stop: Vec::new(),
+            max_tokens: settings.max_tokens_of(phase),
+        }
+    }
+
+    /// Asks the model, or finds the recorded answer to the same question.
+    ///
+    /// # Errors
+    /// [`PipelineError::Budget`] when nothing may be spent any more, [`PipelineError::Provider`].
+    pub(super) async fn ask(
+        &self,
+        place: Place,
+        prompt: Vec<Message>,
+        sampling: Sampling,
+    ) -> Result<Answer, PipelineError> {
+        let key = question(&place, &prompt, &sampling);
+        if let Some(completion) = self.recall(&key) {
+            return Ok(Answer { place, completion, prompt, sampling, is_recorded: true });
+        }
+        self.check_budget()?;
+        let request = Request::new(&prompt, &sampling);
+        let left = self.time_left();
+        let mut on_text =
+            |text: &str| (self.tools.progress)(Progress::Text { place: &place, text });
+        let generated = self.tools.provider.generate(&request, &mut on_text);
+        let Ok(completion) = tokio::time::timeout(left, generated).await else {
+            return Err(self.out_of_time());
+        };
+        Ok(Answer { place, completion: completion?, prompt, sampling, is_recorded: false })
+    }
+
+    /// Records what came of an answer; what was recorded before is left as it is.
+    ///
+    /// # Errors
+    /// [`PipelineError::Registry`].
+    pub(super) fn record(
+        &self,
+        answer: &Answer,
+        verdict: &str,
+        summary: &str,
+        details: serde_json::Value,
+        files: &[SourceFile],
+    ) -> Result<(), PipelineError> {
+        if answer.is_recorded {
+            return Ok(());
+        }
+        let completion = &answer.completion;
+        let mut state = self.state();
+        let attempt = Attempt {
+            seq: state.n_attempts,
+            phase: answer.place.phase,
+            subtask: answer.place.subtask.clone(),
+            candidate: answer.place.candidate,
+            prompt: answer.prompt.clone(),
+            completion: completion.clone(),
+            sampling: answer.sampling.clone(),
+            adapter_id: None,
+            verdict: verdict.to_owned(),
+            verdict_json: json!({ "summary": summary, "details": details }),
+            files: files.to_vec(),
+            at: timestamp(SystemTime::now()),
+        };
+        let event = Event::AttemptCompleted {
+            attempt_seq: attempt.seq,
+            phase: attempt.phase,
+            subtask: attempt.subtask.clone(),
+            candidate: attempt.candidate,
+            tokens_in: completion.tokens_in,
+            tokens_out: completion.tokens_out,
+            prefill_ms: completion.prefill_ms,
+            decode_ms: completion.decode_ms,
+            verdict: verdict.to_owned(),
+            summary: summary.to_owned(),
+        };
+        self.tools.registry.append_attempt(self.session_id, &attempt, &event)?;
+        state.n_attempts += 1;
+        state.tokens_in += u64::from(completion.tokens_in);
+        state.tokens_out += u64::from(completion.tokens_out);
+        drop(state);
+        (self.tools.progress)(Progress::Event(&event));
+        Ok(())
+    }
+
+    fn recall(&self, key: &str) -> Option<Completion> {
+        let mut state = self.state();
+        let answers = state.recorded.get_mut(key)?;
+        (!answers.is_empty()).then(|| answers.remove(0).completion)
+    }
+
+    fn check_budget(&self) -> Result<(), PipelineError> {
+        let limit = self.tools.settings.max_tokens;
+        if self.tokens().1 >= limit {
+            return Err(PipelineError::Budget { limit, unit: "generated tokens" });
+        }
+        if self.time_left().is_zero() {
+            return Err(self.out_of_time());
+        }
+        Ok(())
+    }
+
+    fn time_left(&self) -> Duration {
+        self.tools.settings.max_time.saturating_sub(self.elapsed())
+    }
+
+    fn out_of_time(&self) -> PipelineError {
+        PipelineError::Budget { limit: self.tools.settings.max_time.as_secs(), unit: "seconds" }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the lock panics")
+    }
+}
+
+/// What makes two questions the same: place, prompt and sampling.
+fn question(place: &Place, prompt: &[Message], sampling: &Sampling) -> String {
+    json!([place, prompt, sampling]).to_string()
+}

@@ -1,0 +1,151 @@
+//! Canned answers: what tests and trials of the whole binary run on.
+//!
+//! A script is JSON lines. Each line answers the first request whose prompt holds all texts of its `when`, in
+//! the order of the file, once (`"repeat": true`: as often as asked). Example:
+//! `{"when": ["Write part"], "text": "answer", "finish_reason": "stop", "delay_ms": 0, "repeat": false}`.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::trajectory::Completion;
+use crate::trajectory::FinishReason;
+use crate::trajectory::Message;
+
+use super::AdapterFormat;
+use super::BaseModel;
+use super::Capabilities;
+use super::ProviderError;
+use super::Request;
+
+/// Answers from a script.
+#[derive(Debug)]
+pub struct Scripted {
+    lines: Mutex<Vec<Line>>,
+    context_length: usize,
+}
+
+/// One answer.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    #[serde(default)]
+    when: Vec<String>,
+    text: String,
+    #[serde(default = "stop")]
+    finish_reason: FinishReason,
+    #[serde(default)]
+    delay_ms: u64,
+    #[serde(default)]
+    repeat: bool,
+    #[serde(skip)]
+    used: bool,
+}
+
+fn stop() -> FinishReason {
+    FinishReason::Stop
+}
+
+/// What is wrong with a script.
+#[derive(Debug, thiserror::Error)]
+pub enum ScriptError {
+    /// The file can't be read.
+    #[error("cannot read the script `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A line is no answer.
+    #[error("line {line} of the script")]
+    Line {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// No line is left that fits.
+    #[error("the script has no answer left for a prompt that ends `{0}`")]
+    Exhausted(String),
+}
+
+impl Scripted {
+    /// Reads the script at `path`.
+    ///
+    /// # Errors
+    /// [`ScriptError::Io`], [`ScriptError::Line`].
+    pub fn load(path: &Path, context_length: usize) -> Result<Self, ScriptError> {
+        let io = |source| ScriptError::Io { path: path.to_owned(), source };
+        Self::parse(&std::fs::read_to_string(path).map_err(io)?, context_length)
+    }
+
+    /// Reads a script's text. `context_length` is the window that it pretends to have.
+    ///
+    /// # Errors
+    /// [`ScriptError::Line`].
+    pub fn parse(text: &str, context_length: usize) -> Result<Self, ScriptError> {
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let parsed = lines.map(|(index, line)| {
+            serde_json::from_str(line)
+                .map_err(|source| ScriptError::Line { line: index + 1, source })
+        });
+        Ok(Self { lines: Mutex::new(parsed.collect::<Result<_, _>>()?), context_length })
+    }
+
+    pub(super) fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            adapters: AdapterFormat::None,
+            grammar: false,
+            logprobs: false,
+            context_length: self.context_length,
+            parallel: 1,
+        }
+    }
+
+    #[expect(clippy::unused_self, reason = "stands beside the other backends' facts")]
+    pub(super) fn base(&self) -> BaseModel {
+        BaseModel { base_model: "scripted".to_owned(), base_digest: "scripted".to_owned() }
+    }
+
+    /// Four bytes are a token here.
+    #[expect(clippy::unused_self, reason = "stands beside the other backends' counters")]
+    pub(super) fn count_tokens(&self, messages: &[Message]) -> usize {
+        messages.iter().map(|message| message.content.len().div_ceil(4) + 4).sum()
+    }
+
+    pub(super) async fn generate(
+        &self,
+        request: &Request<'_>,
+        on_text: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<Completion, ProviderError> {
+        let (text, finish_reason, delay) = self.take(request.messages)?;
+        tokio::time::sleep(delay).await;
+        on_text(&text);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Ok(Completion {
+            tokens_in: count(self.count_tokens(request.messages)),
+            tokens_out: count(text.len().div_ceil(4)),
+            text,
+            finish_reason,
+            prefill_ms: 0,
+            decode_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+            logprobs: None,
+        })
+    }
+
+    fn take(&self, messages: &[Message]) -> Result<(String, FinishReason, Duration), ScriptError> {
+        let prompt: String = messages.iter().map(|message| message.content.as_str()).collect();
+        let fits = |line: &Line| !line.used && line.when.iter().all(|text| prompt.contains(text));
+        let mut lines = self.lines.lock().expect("no holder of the lock panics");
+        let Some(line) = lines.iter_mut().find(|line| fits(line)) else {
+            let from = prompt.floor_char_boundary(prompt.len().saturating_sub(60));
+            return Err(ScriptError::Exhausted(prompt[from..].to_owned()));
+        };
+        line.used = !line.repeat;
+        Ok((line.text.clone(), line.finish_reason, Duration::from_millis(line.delay_ms)))
+    }
+}
