@@ -2,4 +2,5 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected shall panic")]
 
+mod sandbox;
 mod tidy;
