@@ -68,9 +68,11 @@ pub(super) fn start(plan: &Plan<'_>, group: Option<&Group>) -> Result<Jail, Faul
     };
     let namespaces = if plan.confinement.is_some() { NAMESPACES } else { 0 };
     let Some(init) = sys::clone(namespaces).step("make the namespaces")? else {
+        // A copy of our end would keep pid 1 from seeing that we are dead.
+        drop((alive, stdout, stderr, channel, report));
         init::run(plan, ends)
     };
-    let jail = Jail { init, stdout, stderr, channel, report, alive: alive };
+    let jail = Jail { init, stdout, stderr, channel, report, alive };
     if let Err(fault) = admit(&jail, plan, group) {
         sys::kill(jail.init.pidfd.as_fd());
         sys::wait(jail.init.pid).step("wait for the jail")?;

@@ -230,7 +230,7 @@ print(tried(socket.socket(socket.AF_UNIX).connect, 'SOCKET'))",
         Says("{'EPERM'}"),
         r"
 kinds = [(17, 3), (16, 3), (40, 1), (38, 5), (15, 3), (44, 3), (2, 3), (10, 3)]
-print({tried(socket.socket, family, kind) for family, kind in kinds})",
+print({tried(socket.socket, family, kind, 1) for family, kind in kinds})",
     ),
     case(
         "31 kill pid 1, the parent, everybody",
