@@ -75,7 +75,7 @@ pub(super) fn encode<T: Bulk>(mut message: T) -> io::Result<Vec<u8>> {
     frame.extend((total as u64).to_le_bytes());
     frame.extend((head.len() as u64).to_le_bytes());
     frame.extend(head);
-    bulk.iter().for_each(|part| frame.extend(part));
+    frame.extend(bulk.concat());
     Ok(frame)
 }
 
