@@ -43,7 +43,7 @@ impl Capture {
 
     /// Reads what is there, up to the flood mark; true when the mark is passed.
     pub(super) fn drain(&mut self) -> bool {
-        let mut buffer = [0; 32 << 10];
+        let mut buffer = [0; 16 << 10];
         while self.read <= self.flood {
             let Some(fd) = &self.fd else { break };
             match nix::unistd::read(fd, &mut buffer) {
@@ -81,7 +81,9 @@ mod tests {
     fn check(capacity: usize, chunks: &[&str]) -> String {
         let fd = std::fs::File::open("/dev/null").unwrap().into();
         let mut capture = Capture::halves(fd, capacity);
-        chunks.iter().for_each(|chunk| capture.push(chunk.as_bytes()));
+        for chunk in chunks {
+            capture.push(chunk.as_bytes());
+        }
         let Captured { bytes, dropped } = capture.finish();
         format!("{} -{dropped}", String::from_utf8(bytes).unwrap())
     }

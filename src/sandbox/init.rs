@@ -98,6 +98,8 @@ fn send(pipe: &OwnedFd, report: &Report) {
 
 fn live(plan: &Plan<'_>, ends: Ends) -> Result<Report, Fault> {
     wait_for_supervisor(&ends)?;
+    // Not before: the supervisor of a plain user may write the id maps of a dumpable process only.
+    prctl::set_dumpable(false).step("hide pid 1")?;
     if let Some(confinement) = &plan.confinement {
         unshare(CloneFlags::CLONE_NEWCGROUP).step("make the control group namespace")?;
         nix::unistd::sethostname("jail").step("name the host")?;
@@ -123,7 +125,6 @@ fn wait_for_supervisor(ends: &Ends) -> Result<(), Fault> {
 
 /// Asks for death when the supervisor dies, also when it is dead already. A change of user undoes the asking.
 fn die_with_supervisor(ends: &Ends) -> Result<(), Fault> {
-    prctl::set_dumpable(false).step("hide pid 1")?;
     prctl::set_pdeathsig(Signal::SIGKILL).step("bind pid 1 to the supervisor")?;
     // `getppid` is of no use here: it is 0 in a new pid namespace, whatever became of the parent.
     let mut socket = [PollFd::new(ends.supervisor.as_fd(), PollFlags::empty())];

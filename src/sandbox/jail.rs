@@ -64,13 +64,16 @@ pub(super) fn start(plan: &Plan<'_>, group: Option<&Group>) -> Result<Jail, Faul
         stderr: inner_stderr,
         channel: inner_channel,
         report: inner_report,
-        supervisor: raise(supervisor.into())?,
+        supervisor: raise(&supervisor).step("make a socket")?,
     };
+    drop(supervisor);
     let namespaces = if plan.confinement.is_some() { NAMESPACES } else { 0 };
     let Some(init) = sys::clone(namespaces).step("make the namespaces")? else {
+        // A copy of our end would keep pid 1 from seeing that we are dead.
+        drop((alive, stdout, stderr, channel, report));
         init::run(plan, ends)
     };
-    let jail = Jail { init, stdout, stderr, channel, report, alive: alive };
+    let jail = Jail { init, stdout, stderr, channel, report, alive };
     if let Err(fault) = admit(&jail, plan, group) {
         sys::kill(jail.init.pidfd.as_fd());
         sys::wait(jail.init.pid).step("wait for the jail")?;
@@ -98,13 +101,12 @@ fn admit(jail: &Jail, plan: &Plan<'_>, group: Option<&Group>) -> Result<(), Faul
 fn pipe() -> Result<(OwnedFd, OwnedFd), Fault> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).step("make a pipe")?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).step("make a pipe")?;
-    Ok((ours, raise(theirs)?))
+    Ok((ours, raise(&theirs).step("make a pipe")?))
 }
 
-fn raise(fd: OwnedFd) -> Result<OwnedFd, Fault> {
-    let raised =
-        fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST_INHERITED)).step("move a descriptor")?;
-    Ok(sys::own(raised))
+/// A copy of `fd` that is out of the way.
+fn raise(fd: impl AsFd) -> nix::Result<OwnedFd> {
+    fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST_INHERITED)).map(sys::own)
 }
 
 /// A file in memory that holds `content` for ever: reading it can't block, and needs nobody who writes.
@@ -114,6 +116,5 @@ fn input(content: &[u8]) -> io::Result<OwnedFd> {
     file.write_all(content)?;
     file.rewind()?;
     fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::all()))?;
-    let raised = fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(FIRST_INHERITED))?;
-    Ok(sys::own(raised))
+    Ok(raise(&file)?)
 }

@@ -55,7 +55,8 @@ impl Sandbox {
     /// Starts a helper that runs programs with no jail at all: they can read and write whatever the user can.
     ///
     /// Limits on time, output and single processes hold. `/in` and `/box` become a fresh folder: arguments
-    /// and variables that are paths there are rewritten. For `--unsafe-no-sandbox`, and nothing else.
+    /// and variables that are paths there are rewritten. Processes that the program leaves behind are killed
+    /// after a run, but not when `rune` itself is killed in the midst of it. For `--unsafe-no-sandbox`, and nothing else.
     /// # Errors
     /// As [`Self::start`].
     pub fn unconfined(executable: &Path) -> Result<Self, SandboxError> {

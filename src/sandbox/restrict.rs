@@ -30,12 +30,10 @@ const LANDLOCK: ABI = ABI::V6;
 pub(super) fn limit_resources(limits: &Limits, confined: bool) -> Result<(), Fault> {
     // One second more than the tree may use: a backstop should the supervisor be late.
     let cpu = limits.cpu.as_secs() + 2;
-    let processes = if confined { u64::from(limits.processes) + 1 } else { libc::RLIM_INFINITY }; // and pid 1
     let table = [
         (Resource::RLIMIT_AS, limits.memory_bytes),
         (Resource::RLIMIT_CPU, cpu),
         (Resource::RLIMIT_FSIZE, limits.file_bytes),
-        (Resource::RLIMIT_NPROC, processes),
         (Resource::RLIMIT_NOFILE, 128),
         (Resource::RLIMIT_STACK, 16 << 20),
         (Resource::RLIMIT_SIGPENDING, 256),
@@ -46,7 +44,11 @@ pub(super) fn limit_resources(limits: &Limits, confined: bool) -> Result<(), Fau
     for (resource, limit) in table {
         setrlimit(resource, limit, limit).step(format!("set {resource:?}"))?;
     }
-    Ok(())
+    if !confined {
+        return Ok(());
+    }
+    let processes = u64::from(limits.processes) + 1; // and pid 1
+    setrlimit(Resource::RLIMIT_NPROC, processes, processes).step("set RLIMIT_NPROC")
 }
 
 /// Gives up all rights on files but those the jail is for, TCP, and what lies outside of the jail's scope.

@@ -103,12 +103,12 @@ fn supervise(
         next_sample: started + PERIOD.min(limits.cpu),
         cpu: Duration::ZERO,
     };
-    let stopped = watch.until_over()?;
+    let stopped = watch.until_over();
     sys::kill(init.pidfd.as_fd());
     bury(init.pidfd.as_fd())?;
     let (_, cpu) = sys::wait(init.pid).step("wait for the jail")?;
-    drop(alive);
-    let cpu = cpu.max(watch.cpu);
+    drop(alive); // while it is building, pid 1 takes the end of this for our death
+    let (stopped, cpu) = (stopped?, cpu.max(watch.cpu));
     let flooded = watch.drain();
     let exit = match first_report(report.into()) {
         Some(Report::Failed(fault)) => return Err(fault),

@@ -168,9 +168,9 @@ fn rule(
 /// Kills on calls of the x32 interface: it has the architecture of x86-64 but numbers of its own.
 fn no_x32() -> BpfProgram {
     const X32: u32 = 0x4000_0000;
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
     vec![
         sock_filter { code: LOAD, jt: 0, jf: 0, k: 0 }, // the number of the call
         sock_filter { code: IF_AT_LEAST, jt: 0, jf: 1, k: X32 },

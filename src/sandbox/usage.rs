@@ -13,9 +13,7 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// Whether this kernel tells the children of a process (`CONFIG_PROC_CHILDREN`).
 pub(super) fn is_known() -> bool {
-    fs::exists("/proc/self/task/self/children").is_ok_and(|exists| exists)
-        || fs::exists(format!("/proc/self/task/{}/children", std::process::id()))
-            .is_ok_and(|exists| exists)
+    fs::exists("/proc/thread-self/children").is_ok_and(|exists| exists)
 }
 
 /// Every process of the tree below and with `root`.

@@ -70,11 +70,12 @@ pub(super) fn encode<T: Bulk>(mut message: T) -> io::Result<Vec<u8>> {
     let lengths = bulk.iter().map(Vec::len).collect();
     let head = serde_json::to_vec(&Head { lengths, message })?;
     let total = 8 + head.len() + bulk.iter().map(Vec::len).sum::<usize>();
+    frame_length((total as u64).to_le_bytes())?;
     let mut frame = Vec::with_capacity(8 + total);
     frame.extend((total as u64).to_le_bytes());
     frame.extend((head.len() as u64).to_le_bytes());
     frame.extend(head);
-    bulk.iter().for_each(|part| frame.extend(part));
+    frame.extend(bulk.concat());
     Ok(frame)
 }
 

@@ -4,4 +4,5 @@
 
 mod judge;
 mod registry;
+mod sandbox;
 mod tidy;

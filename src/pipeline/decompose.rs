@@ -1,0 +1,381 @@
+//! Task -> subtasks: 1 to 8 parts with acyclic dependencies, tied to the names that are asked for.
+
+use super::PipelineError;
+use super::parse::Item;
+use super::parse::Need;
+use super::parse::items;
+use super::prompt::Keep;
+use super::prompt::Prompt;
+use super::requirements::Target;
+use super::run::Place;
+use super::run::Run;
+use crate::event::Event;
+use crate::event::PlannedSubtask;
+use crate::task::Subtask;
+use crate::task::Task;
+use crate::trajectory::Phase;
+
+use serde_json::json;
+
+/// The most parts of a task.
+const MAX_PARTS: usize = 8;
+
+/// Asks for the parts. An answer that can't be read is asked for again; in the end the task is its only part.
+pub(super) async fn decompose(
+    run: &Run<'_>,
+    task: &Task,
+    targets: &[Target],
+) -> Result<Vec<Subtask>, PipelineError> {
+    run.begin(Phase::Decompose, None)?;
+    let prompt = base_prompt("decompose", task, targets).with("max_parts", MAX_PARTS);
+    let mut fault = None;
+    for trial in 0..run.tools.settings.attempts {
+        let mut prompt = prompt.clone();
+        if let Some(fault) = &fault {
+            prompt = prompt.and_then(run.templates.render("decompose_retry", json!({ "fault": fault }))?);
+        }
+        let place = Place { phase: Phase::Decompose, subtask: None, candidate: trial };
+        let messages = prompt.fit(run, Phase::Decompose)?;
+        let answer = run.ask(place, messages, run.sampling(Phase::Decompose, trial)).await?;
+        let listed = items(&answer.completion.text);
+        if listed.is_empty() {
+            let found = "it holds no list";
+            run.record(&answer, "malformed", found, json!({}), &[])?;
+            fault = Some(found.to_owned());
+            continue;
+        }
+        let (subtasks, notes) = subtasks(&listed, task, targets);
+        let summary = format!("{} parts", subtasks.len());
+        run.record(&answer, "accepted", &summary, json!({ "notes": notes }), &[])?;
+        tell(run, &subtasks, &notes)?;
+        return Ok(subtasks);
+    }
+    let (subtasks, notes) = subtasks(&[], task, targets);
+    tell(run, &subtasks, &notes)?;
+    Ok(subtasks)
+}
+
+/// What every prompt begins with, so that their beginnings are the same tokens.
+pub(super) fn base_prompt(template: &'static str, task: &Task, targets: &[Target]) -> Prompt {
+    let tests: Vec<&str> = task.tests.iter().map(|test| test.text.trim_end()).collect();
+    Prompt::new(template)
+        .with("task", task.text.trim())
+        .with("files", targets)
+        .with("interfaces", "")
+        .with_section("tests", tests, Keep::Head)
+}
+
+fn tell(run: &Run<'_>, subtasks: &[Subtask], notes: &[String]) -> Result<(), PipelineError> {
+    for note in notes {
+        run.tell(&Event::Warning { message: format!("decompose: {note}") })?;
+    }
+    let planned = |subtask: &Subtask| PlannedSubtask {
+        name: subtask.name.clone(),
+        file: subtask.file.clone(),
+        depends_on: subtask.depends_on.clone(),
+    };
+    run.tell(&Event::SubtasksPlanned { subtasks: subtasks.iter().map(planned).collect() })
+}
+
+/// A part before its dependencies are resolved.
+struct Part {
+    name: String,
+    description: String,
+    target: usize,
+    /// Required names that the part answers for.
+    names: Vec<String>,
+    /// Indices of the items that went into it.
+    sources: Vec<usize>,
+}
+
+/// Turns a list into subtasks, and tells what had to be dropped or bent.
+fn subtasks(items: &[Item], task: &Task, targets: &[Target]) -> (Vec<Subtask>, Vec<String>) {
+    let mut notes = Vec::new();
+    let mut parts = parts(items, targets, &mut notes);
+    add_missing(&mut parts, targets);
+    if parts.is_empty() || n_names(targets) == 1 && targets.len() == 1 {
+        return (vec![whole(task, &targets[0])], notes);
+    }
+    if parts.len() > MAX_PARTS {
+        notes.push(format!("{} parts were listed, the first {MAX_PARTS} are kept", parts.len()));
+        trim(&mut parts);
+    }
+    let mut depends_on = resolve(items, &parts, &mut notes);
+    break_cycles(&mut depends_on, &parts, &mut notes);
+    let subtask = |(part, depends_on): (Part, Vec<usize>)| Subtask {
+        name: part.name,
+        description: part.description,
+        file: targets[part.target].path.clone(),
+        depends_on,
+    };
+    (parts.into_iter().zip(depends_on).map(subtask).collect(), notes)
+}
+
+fn n_names(targets: &[Target]) -> usize {
+    targets.iter().map(|target| target.names.len()).sum()
+}
+
+/// The task as its only part.
+fn whole(task: &Task, target: &Target) -> Subtask {
+    let name = match target.names.as_slice() {
+        [] => target.path.clone(),
+        names => names.join(", "),
+    };
+    let description = task.text.trim().to_owned();
+    Subtask { name, description, file: target.path.clone(), depends_on: Vec::new() }
+}
+
+/// Items as parts: chores dropped, the same name taken once, tied to the required names.
+fn parts(items: &[Item], targets: &[Target], notes: &mut Vec<String>) -> Vec<Part> {
+    let required = n_names(targets) > 0;
+    let mut parts: Vec<Part> = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        if is_chore(&item.name) {
+            notes.push(format!("`{}` is no part of the code", item.name));
+            continue;
+        }
+        let taken = |name: &String| parts.iter().any(|part| part.names.contains(name));
+        let named = |text: &str| -> Vec<(usize, String)> {
+            let all = targets.iter().enumerate();
+            all.flat_map(|(at, target)| target.names.iter().map(move |name| (at, name.clone())))
+                .filter(|(_, name)| mentions(text, name) && !taken(name))
+                .collect()
+        };
+        let mut found = named(&item.name);
+        if found.is_empty() {
+            found = named(&item.description);
+        }
+        if required && found.is_empty() {
+            notes.push(format!("`{}` is none of the names asked for", item.name));
+            continue;
+        }
+        let target = match found.first() {
+            Some((at, _)) => *at,
+            None => file_of(item, targets),
+        };
+        let names = found.into_iter().filter(|(at, _)| *at == target).map(|(_, name)| name);
+        let names: Vec<String> = names.collect();
+        let name = if names.is_empty() { item.name.clone() } else { names.join(", ") };
+        let description = match item.description.as_str() {
+            "" => item.name.clone(),
+            description => description.to_owned(),
+        };
+        match parts.iter_mut().find(|part| part.name.eq_ignore_ascii_case(&name)) {
+            Some(same) => {
+                notes.push(format!("`{name}` was listed twice"));
+                same.description = format!("{}; {description}", same.description);
+                same.sources.push(index);
+            }
+            None => parts.push(Part { name, description, target, names, sources: vec![index] }),
+        }
+    }
+    parts
+}
+
+/// Adds a part for each name asked for that no item answers for, and for each file without a part.
+fn add_missing(parts: &mut Vec<Part>, targets: &[Target]) {
+    for (at, target) in targets.iter().enumerate() {
+        for name in &target.names {
+            if !parts.iter().any(|part| part.target == at && part.names.contains(name)) {
+                let description = format!("`{name}`, as the task describes it");
+                let names = vec![name.clone()];
+                parts.push(Part { name: name.clone(), description, target: at, names, sources: Vec::new() });
+            }
+        }
+        if target.names.is_empty() && targets.len() > 1 && !parts.iter().any(|part| part.target == at) {
+            let description = "what the task asks for in this file".to_owned();
+            let name = target.path.clone();
+            parts.push(Part { name, description, target: at, names: Vec::new(), sources: Vec::new() });
+        }
+    }
+}
+
+/// Keeps the first parts; names asked for go to the last part kept of their file, or to the first part.
+fn trim(parts: &mut Vec<Part>) {
+    for part in parts.split_off(MAX_PARTS) {
+        let host = parts.iter().rposition(|kept| kept.target == part.target);
+        let Some(host) = host else { continue };
+        if !part.names.is_empty() {
+            let kept = &mut parts[host];
+            kept.description = format!("{}; {}", kept.description, part.description);
+            kept.names.extend(part.names);
+            kept.name = kept.names.join(", ");
+        }
+        parts[host].sources.extend(part.sources);
+    }
+}
+
+/// The target whose path or stem an item names; else the first.
+fn file_of(item: &Item, targets: &[Target]) -> usize {
+    let text = format!("{} {}", item.name, item.description);
+    targets.iter().position(|target| text.contains(&target.path)).unwrap_or(0)
+}
+
+/// Whether a name is about work beside the code.
+fn is_chore(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    let first = lower.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty());
+    let chores = [
+        "test", "tests", "testing", "unittest", "unittests", "document", "documentation", "docs", "example",
+        "examples", "usage", "import", "imports", "run", "verify", "note", "notes", "conclusion", "readme",
+    ];
+    first.is_some_and(|word| chores.contains(&word))
+        || lower.starts_with("write test")
+        || lower.starts_with("unit test")
+}
+
+/// Whether `text` holds `name` as a word.
+fn mentions(text: &str, name: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(name).any(|(at, _)| {
+        !text[..at].ends_with(is_word) && !text[at + name.len()..].starts_with(is_word)
+    })
+}
+
+/// Dependencies as indices of parts. Numbers refer to the list as written.
+fn resolve(items: &[Item], parts: &[Part], notes: &mut Vec<String>) -> Vec<Vec<usize>> {
+    let part_of = |item: usize| parts.iter().position(|part| part.sources.contains(&item));
+    let mut all = Vec::new();
+    for (own, part) in parts.iter().enumerate() {
+        let mut depends_on: Vec<usize> = Vec::new();
+        for need in part.sources.iter().flat_map(|item| &items[*item].needs) {
+            let found = match need {
+                Need::Number(n) => item_numbered(items, *n).map(part_of),
+                Need::Name(name) => item_named(items, name)
+                    .map(part_of)
+                    .or_else(|| Some(parts.iter().position(|part| mentions(name, &part.name)))),
+            };
+            match found.flatten() {
+                Some(other) if other == own => {}
+                Some(other) if depends_on.contains(&other) => {}
+                Some(other) => depends_on.push(other),
+                None => notes.push(format!("`{}` waits for {need:?}, which is no part", part.name)),
+            }
+        }
+        depends_on.sort_unstable();
+        all.push(depends_on);
+    }
+    all
+}
+
+fn item_numbered(items: &[Item], number: usize) -> Option<usize> {
+    let numbered = items.iter().position(|item| item.number == Some(number));
+    numbered.or_else(|| {
+        let unnumbered = items.iter().all(|item| item.number.is_none());
+        (unnumbered && (1..=items.len()).contains(&number)).then(|| number - 1)
+    })
+}
+
+fn item_named(items: &[Item], name: &str) -> Option<usize> {
+    let exact = items.iter().position(|item| item.name.eq_ignore_ascii_case(name));
+    exact.or_else(|| items.iter().position(|item| mentions(&item.name, name)))
+}
+
+/// Takes out the edges of cycles, those first that point furthest down the list: what is listed first is written
+/// first.
+fn break_cycles(depends_on: &mut [Vec<usize>], parts: &[Part], notes: &mut Vec<String>) {
+    while let Some(cycle) = cycle(depends_on) {
+        let edges = cycle.iter().zip(cycle.iter().cycle().skip(1));
+        let weakest = edges.max_by_key(|(from, to)| to.saturating_sub(**from));
+        let Some((&from, &to)) = weakest else { return };
+        depends_on[from].retain(|other| *other != to);
+        notes.push(format!("`{}` does not wait for `{}`: a cycle", parts[from].name, parts[to].name));
+    }
+}
+
+/// The members of some cycle, each waiting for the next.
+fn cycle(depends_on: &[Vec<usize>]) -> Option<Vec<usize>> {
+    fn walk(at: usize, depends_on: &[Vec<usize>], path: &mut Vec<usize>, done: &mut [bool]) -> Option<Vec<usize>> {
+        if let Some(start) = path.iter().position(|member| *member == at) {
+            return Some(path[start..].to_vec());
+        }
+        if done[at] {
+            return None;
+        }
+        path.push(at);
+        let found = depends_on[at].iter().find_map(|next| walk(*next, depends_on, path, done));
+        path.pop();
+        done[at] = true;
+        found
+    }
+    let mut done = vec![false; depends_on.len()];
+    (0..depends_on.len()).find_map(|at| walk(at, depends_on, &mut Vec::new(), &mut done))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::subtasks;
+    use crate::pipeline::parse::items;
+    use crate::pipeline::requirements::Target;
+    use crate::task::Task;
+    use crate::task::TaskId;
+    use crate::task::TaskType;
+
+    fn check(answer: &str, names: &[&str]) -> String {
+        let task = Task {
+            id: TaskId("t".to_owned()),
+            text: "the task".to_owned(),
+            task_type: TaskType::Module,
+            family: None,
+            tests: Vec::new(),
+        };
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let targets = [Target { path: "a.py".to_owned(), names }];
+        let (subtasks, notes) = subtasks(&items(answer), &task, &targets);
+        let lines = subtasks
+            .iter()
+            .map(|part| format!("{} | {} {:?}", part.name, part.description, part.depends_on))
+            .chain(notes.into_iter().map(|note| format!("note: {note}")));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn parts_are_tied_to_the_names_asked_for() {
+        insta::assert_snapshot!(check("1. Helper - parses\n2. put(key) - stores\n3. purge\n4. Unit tests - check", &["put", "get", "purge"]), @r"
+        put | stores []
+        purge | purge []
+        get | `get`, as the task describes it []
+        note: `Helper` is none of the names asked for
+        note: `Unit tests` is no part of the code
+        ");
+    }
+
+    #[test]
+    fn a_small_task_is_one_part() {
+        insta::assert_snapshot!(check("1. read\n2. check\n3. is_prime", &["is_prime"]), @"is_prime | the task []");
+        insta::assert_snapshot!(check("", &[]), @"a.py | the task []");
+    }
+
+    #[test]
+    fn dependencies_refer_to_the_list_as_written() {
+        insta::assert_snapshot!(check("3. c - x (needs: 4)\n4. d - y (needs: none)\n5. e - z (needs: 3, d, 9, e)", &[]), @r"
+        c | x [1]
+        d | y []
+        e | z [0, 1]
+        note: `e` waits for Number(9), which is no part
+        ");
+    }
+
+    #[test]
+    fn cycles_are_broken_at_the_edge_down_the_list() {
+        insta::assert_snapshot!(check("1. a - x (needs: 3)\n2. b - y (needs: 1)\n3. c - z (needs: 2)", &[]), @r"
+        a | x []
+        b | y [0]
+        c | z [1]
+        note: `a` does not wait for `c`: a cycle
+        ");
+    }
+
+    #[test]
+    fn doubles_are_merged_and_long_lists_trimmed() {
+        insta::assert_snapshot!(check("1. put - a\n2. PUT - b\n3. get - c (needs: 2)", &[]), @r"
+        put | a; b []
+        get | c [0]
+        note: `PUT` was listed twice
+        ");
+        let long: String = (1..=40).map(|n| format!("{n}. part{n} - does {n}\n")).collect();
+        let kept = check(&long, &[]);
+        assert_eq!(kept.lines().count(), 9);
+        assert!(kept.ends_with("note: 40 parts were listed, the first 8 are kept"), "{kept}");
+    }
+}

@@ -1,0 +1,380 @@
+//! The jail holds, as root and as a plain user, and leaves nothing behind.
+
+mod hostile;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
+use std::time::Instant;
+
+use rune::sandbox::Exit;
+use rune::sandbox::Interpreter;
+use rune::sandbox::Job;
+use rune::sandbox::Limits;
+use rune::sandbox::Outcome;
+use rune::sandbox::Sandbox;
+use rune::sandbox::SandboxError;
+use rune::sandbox::Tier;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use hostile::Ends;
+use hostile::HOSTILE;
+use hostile::Hostile;
+
+/// Names the `rune` binary to a test that runs as another user, who may not read the build folder.
+const BINARY: &str = "RUNE_TEST_BINARY";
+/// Names the test that shall run in this process, alone.
+const ALONE: &str = "RUNE_TEST_ALONE";
+/// A user without any rights.
+const PLAIN_USER: u32 = 12345;
+
+fn binary() -> PathBuf {
+    std::env::var_os(BINARY).map_or_else(|| env!("CARGO_BIN_EXE_rune").into(), PathBuf::from)
+}
+
+fn sandbox() -> Sandbox {
+    Sandbox::start(&binary()).unwrap()
+}
+
+fn shell(script: &str) -> Job {
+    Job {
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), script.into()],
+        stdin: Vec::new(),
+        inputs: Vec::new(),
+        work: Vec::new(),
+        mounts: Vec::new(),
+        env: Vec::new(),
+        channel: false,
+        limits: Limits { wall: Duration::from_mins(1), ..Limits::default() },
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// This test in a process of its own.
+fn myself(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture"]).env(ALONE, name);
+    command
+}
+
+fn is_alone(name: &str) -> bool {
+    std::env::var_os(ALONE).is_some_and(|alone| alone == name)
+}
+
+/// Process ids whose command line holds `needle`.
+fn processes(needle: &str) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let found = entries.filter(|entry| {
+        fs::read(entry.path().join("cmdline")).is_ok_and(|line| text(&line).contains(needle))
+    });
+    found.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(20), "never came true: {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// What the hostile programs try to reach.
+struct Host {
+    tcp: TcpListener,
+    _abstract_socket: UnixListener,
+    _socket: UnixListener,
+    folder: tempfile::TempDir,
+}
+
+impl Host {
+    fn open() -> Self {
+        use std::os::linux::net::SocketAddrExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        fs::write(&path, "secret").unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        let socket = folder.path().join("socket");
+        let name = std::os::unix::net::SocketAddr::from_abstract_name(socket.to_str().unwrap());
+        Self {
+            tcp,
+            _abstract_socket: UnixListener::bind_addr(&name.unwrap()).unwrap(),
+            _socket: UnixListener::bind(&socket).unwrap(),
+            folder,
+        }
+    }
+
+    fn program(&self, hostile: &Hostile) -> String {
+        let path = |name: &str| self.folder.path().join(name).to_str().unwrap().to_owned();
+        let text =
+            hostile.program.replace("PORT", &self.tcp.local_addr().unwrap().port().to_string());
+        let text = text.replace("SECRET", &path("secret")).replace("SOCKET", &path("socket"));
+        format!("{}{}\n", hostile::PRELUDE, text.replace("PID", &std::process::id().to_string()))
+    }
+}
+
+fn python(interpreter: &Interpreter, program: String, limits: Limits) -> Job {
+    Job {
+        program: interpreter.executable().to_owned(),
+        args: ["-I", "-S", "/in/input"].map(str::to_owned).into(),
+        inputs: vec![("input".to_owned(), program.into_bytes())],
+        mounts: interpreter.mounts(),
+        limits,
+        ..shell("")
+    }
+}
+
+/// What is wrong with how a hostile program ended.
+fn escape(hostile: &Hostile, outcome: &Outcome) -> Option<String> {
+    let stdout = text(&outcome.stdout.bytes);
+    let held = match hostile.ends {
+        Ends::Says(word) => stdout.lines().last() == Some(word),
+        Ends::With(exit) => outcome.exit == exit,
+        Ends::InVain => outcome.exit != Exit::Code(0),
+    };
+    let last =
+        |text: &str| text.chars().rev().take(300).collect::<Vec<_>>().into_iter().rev().collect();
+    let (stdout, stderr): (String, String) = (last(&stdout), last(&text(&outcome.stderr.bytes)));
+    (!held).then(|| {
+        let Outcome { exit, cpu, wall, .. } = outcome;
+        format!("{}: {exit:?}, cpu {cpu:?}, wall {wall:?}\n{stdout}\n{stderr}", hostile.name)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_programs_are_contained() {
+    let (sandbox, host) = (Arc::new(sandbox()), Host::open());
+    let interpreter = Interpreter::find(None).unwrap();
+    let (seats, mut runs) = (Arc::new(Semaphore::new(4)), JoinSet::new());
+    for hostile in HOSTILE {
+        let job = python(&interpreter, host.program(hostile), hostile::limits(hostile.ends));
+        let (sandbox, seats) = (Arc::clone(&sandbox), Arc::clone(&seats));
+        runs.spawn(async move {
+            let _seat = seats.acquire().await.unwrap();
+            match sandbox.run(&job).await {
+                Ok(outcome) => escape(hostile, &outcome),
+                Err(error) => Some(format!("{}: {error}", hostile.name)),
+            }
+        });
+    }
+    let escapes: Vec<String> = runs.join_all().await.into_iter().flatten().collect();
+    assert!(escapes.is_empty(), "{}", escapes.join("\n"));
+    host.tcp.accept().unwrap_err(); // nobody has connected
+    assert_eq!(fs::read_to_string(host.folder.path().join("secret")).unwrap(), "secret");
+}
+
+#[test]
+fn a_plain_user_is_held_as_well() {
+    if !nix::unistd::geteuid().is_root() {
+        return; // then all the other tests say so
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (tests, rune) = (folder.path().join("tests"), folder.path().join("rune"));
+    fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
+    fs::copy(binary(), &rune).unwrap();
+    let mut command = Command::new(tests);
+    command.args(["sandbox::", "--test-threads=2"]).env(BINARY, rune).current_dir("/");
+    let output = command.uid(PLAIN_USER).gid(PLAIN_USER).output().unwrap();
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    assert!(said.contains("hostile_programs_are_contained ... ok"), "{said}");
+}
+
+#[tokio::test]
+async fn the_canaries_are_contained() {
+    let interpreter = Interpreter::find(None).unwrap();
+    let canaries = rune::sandbox::probe(&sandbox(), &interpreter).await.unwrap();
+    let free: Vec<_> = canaries.iter().filter(|canary| !canary.contained).collect();
+    assert!(free.is_empty(), "{free:#?}");
+}
+
+#[tokio::test]
+async fn a_program_gets_its_files_and_gives_its_streams() {
+    let script = "cat; cat /in/a/b c; echo \"$KEY\" >&3; printf '\\033[1m\\000\\377' >&2; exit 7";
+    let job = Job {
+        stdin: b"stdin ".into(),
+        inputs: vec![("a/b".into(), b"input ".into())],
+        work: vec![("c".into(), b"work".into())],
+        env: vec![("KEY".into(), "value".into())],
+        channel: true,
+        ..shell(script)
+    };
+    let outcome = sandbox().run(&job).await.unwrap();
+    assert_eq!(outcome.exit, Exit::Code(7));
+    assert_eq!(text(&outcome.stdout.bytes), "stdin input work");
+    assert_eq!(outcome.stderr.bytes, b"\x1b[1m\0\xff");
+    assert_eq!(text(&outcome.channel), "value\n");
+    assert_eq!(outcome.tier, Tier::Namespaces);
+}
+
+#[tokio::test]
+async fn of_a_long_output_both_ends_are_kept() {
+    let job = shell("echo first; head -c 1000000 /dev/zero; echo last");
+    let outcome = sandbox().run(&job).await.unwrap();
+    let kept = &outcome.stdout.bytes;
+    assert!(kept.starts_with(b"first\n\0") && kept.ends_with(b"\0last\n"));
+    assert_eq!(kept.len(), job.limits.output_bytes);
+    assert_eq!(kept.len() as u64 + outcome.stdout.dropped, 1_000_011);
+}
+
+#[tokio::test]
+async fn what_cannot_run_is_an_error_and_not_an_outcome() {
+    let sandbox = sandbox();
+    let absent = Job { program: "/usr/bin/absent".into(), ..shell("") };
+    let error = sandbox.run(&absent).await.unwrap_err().to_string();
+    assert_eq!(error, "sandbox: can't start /usr/bin/absent: No such file or directory");
+    let climbing = Job { inputs: vec![("../x".into(), Vec::new())], ..shell("") };
+    let error = sandbox.run(&climbing).await.unwrap_err().to_string();
+    assert_eq!(error, "invalid job: `../x` is not a path below a folder");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_go_on_side_by_side_and_do_not_see_each_other() {
+    let sandbox = Arc::new(sandbox());
+    let mut runs = JoinSet::new();
+    for number in 0..24 {
+        let sandbox = Arc::clone(&sandbox);
+        runs.spawn(async move {
+            let job = shell(&format!("echo {number} > mine; sleep 0.1; cat *; echo /proc/[0-9]*"));
+            let outcome = sandbox.run(&job).await.unwrap();
+            (number, text(&outcome.stdout.bytes))
+        });
+    }
+    for (number, said) in runs.join_all().await {
+        assert_eq!(said, format!("{number}\n/proc/2\n"));
+    }
+}
+
+/// The part of the next test that is killed.
+#[tokio::test]
+async fn owner_of_a_jail() {
+    if is_alone("sandbox::owner_of_a_jail") {
+        let marker = std::env::var("RUNE_TEST_MARKER").unwrap();
+        let job = shell(&format!("sleep 3600 & while :; do :; done # {marker}"));
+        sandbox().run(&job).await.unwrap();
+    }
+}
+
+#[test]
+fn everything_dies_with_the_owner_of_the_sandbox() {
+    let marker = format!("rune-test-{}", std::process::id());
+    let mut owner = myself("sandbox::owner_of_a_jail");
+    let mut owner = owner.env("RUNE_TEST_MARKER", &marker).spawn().unwrap();
+    let helper = format!("jail-helper\0{}\0", owner.id());
+    eventually("the jail runs", || !processes(&marker).is_empty());
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    eventually("the program is gone", || processes(&marker).is_empty());
+    eventually("helper, supervisor and pid 1 are gone", || processes(&helper).is_empty());
+}
+
+#[tokio::test]
+async fn dropping_the_future_kills_the_jail() {
+    let sandbox = sandbox();
+    let marker = format!("rune-drop-{}", std::process::id());
+    let job = shell(&format!("while :; do :; done # {marker}"));
+    let impatient = tokio::time::timeout(Duration::from_secs(2), sandbox.run(&job));
+    impatient.await.unwrap_err();
+    eventually("the program is gone", || processes(&marker).is_empty());
+    assert_eq!(sandbox.run(&shell("exit 3")).await.unwrap().exit, Exit::Code(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_helper_is_an_error_and_leaves_nothing() {
+    let name = "sandbox::a_killed_helper_is_an_error_and_leaves_nothing";
+    if !is_alone(name) {
+        return assert!(myself(name).status().unwrap().success());
+    }
+    let sandbox = Arc::new(sandbox());
+    let helper = processes(&format!("jail-helper\0{}\0", std::process::id()));
+    let marker = format!("rune-kill-{}", std::process::id());
+    let job = shell(&format!("while :; do :; done # {marker}"));
+    let running = tokio::spawn({
+        let sandbox = Arc::clone(&sandbox);
+        async move { sandbox.run(&job).await }
+    });
+    eventually("the jail runs", || !processes(&marker).is_empty());
+    let helper = nix::unistd::Pid::from_raw(helper[0]);
+    nix::sys::signal::kill(helper, nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert!(matches!(running.await.unwrap(), Err(SandboxError::HelperGone)));
+    assert!(matches!(sandbox.run(&shell("")).await, Err(SandboxError::HelperGone)));
+    eventually("the program is gone", || processes(&marker).is_empty());
+}
+
+/// Descriptors of this process and its helper, processes, mounts, control groups.
+fn belongings(helper: i32) -> [usize; 5] {
+    let count = |path: String| fs::read_dir(path).map_or(0, Iterator::count);
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let group = groups.lines().find_map(|line| Some(line.split_once(":memory:")?.1));
+    let groups = fs::read_dir(format!("/sys/fs/cgroup/memory{}", group.unwrap_or_default()));
+    let own = format!("rune-{helper}-");
+    [
+        count("/proc/self/fd".to_owned()),
+        count(format!("/proc/{helper}/fd")),
+        processes(&format!("jail-helper\0{}\0", std::process::id())).len(),
+        mounts.lines().count(),
+        groups
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|group| text(group.file_name().as_encoded_bytes()).starts_with(&own))
+            .count(),
+    ]
+}
+
+#[tokio::test]
+async fn two_hundred_runs_leave_nothing_behind() {
+    let name = "sandbox::two_hundred_runs_leave_nothing_behind";
+    if !is_alone(name) {
+        return assert!(myself(name).status().unwrap().success());
+    }
+    let sandbox = sandbox();
+    let needle = format!("jail-helper\0{}\0", std::process::id());
+    let helper = processes(&needle)[0];
+    sandbox.run(&shell("")).await.unwrap();
+    eventually("the helper is alone again", || processes(&needle) == [helper]);
+    let before = belongings(helper);
+    for number in 0..200 {
+        let outcome =
+            sandbox.run(&shell(&format!("sleep 60 & exit {}", number % 100))).await.unwrap();
+        assert_eq!(outcome.exit, Exit::Code(number % 100));
+    }
+    eventually("the helper is alone again", || processes(&needle) == [helper]);
+    assert_eq!(belongings(helper), before);
+}
+
+#[tokio::test]
+async fn without_a_jail_time_and_output_are_still_limited() {
+    let sandbox = Sandbox::unconfined(&binary()).unwrap();
+    let files = Job {
+        args: vec!["/in/script".into()],
+        inputs: vec![("script".into(), b"cat data; pwd; exit 5".into())],
+        work: vec![("data".into(), b"data ".into())],
+        ..shell("")
+    };
+    let outcome = sandbox.run(&files).await.unwrap();
+    assert_eq!((outcome.exit, outcome.tier), (Exit::Code(5), Tier::None));
+    assert!(text(&outcome.stdout.bytes).starts_with("data /"));
+    let marker = format!("rune-free-{}", std::process::id());
+    let script = format!("setsid sh -c 'sleep 3600 # {marker}' & sleep 3600 # {marker}");
+    let limits = Limits { wall: Duration::from_secs(1), ..Limits::default() };
+    let outcome = sandbox.run(&Job { limits, ..shell(&script) }).await.unwrap();
+    assert_eq!(outcome.exit, Exit::WallLimit);
+    eventually("the orphans are gone", || processes(&marker).is_empty());
+    let flood = sandbox.run(&shell("yes")).await.unwrap();
+    assert_eq!(flood.exit, Exit::OutputLimit);
+}

@@ -1,0 +1,334 @@
+//! The hostile programs: numbers 1-30 and 42-50 of the list in the specification of the sandbox.
+
+use std::time::Duration;
+
+use rune::sandbox::Exit;
+use rune::sandbox::Limits;
+
+/// A program and what must become of it.
+pub(super) struct Hostile {
+    pub(super) name: &'static str,
+    /// Python. `PORT`, `SECRET`, `SOCKET`, `PID` become those of the host.
+    pub(super) program: &'static str,
+    pub(super) ends: Ends,
+}
+
+/// What must happen.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ends {
+    /// It ends by itself and the last word it says is this.
+    Says(&'static str),
+    /// It ends so, whatever it says.
+    With(Exit),
+    /// It is stopped, or fails, within the limits.
+    InVain,
+}
+
+use Ends::InVain;
+use Ends::Says;
+use Ends::With;
+
+/// Lines that every program starts with: `tried(f, ...)` gives the name of the error, or `done`.
+pub(super) const PRELUDE: &str = r"
+import os, sys, time, errno, socket, signal
+def tried(f, *args):
+    try:
+        f(*args)
+    except OSError as e:
+        return errno.errorcode.get(e.errno, type(e).__name__)
+    except Exception as e:
+        return type(e).__name__
+    return 'done'
+def fill(path, chunk=1 << 20):
+    size = 0
+    try:
+        while True:
+            with open(f'{path}/{size >> 20}', 'wb', 0) as f:
+                f.write(bytes(chunk))
+            size += chunk
+    except OSError as e:
+        return errno.errorcode[e.errno], size >> 20
+";
+
+/// Limits under which each of them is over soon, also on a busy machine.
+pub(super) fn limits(ends: Ends) -> Limits {
+    let wall = if let With(Exit::WallLimit) = ends { 2 } else { 40 };
+    Limits {
+        cpu: Duration::from_millis(1500),
+        wall: Duration::from_secs(wall),
+        memory_bytes: 256 << 20,
+        ..Limits::default()
+    }
+}
+
+const fn case(name: &'static str, ends: Ends, program: &'static str) -> Hostile {
+    Hostile { name, program, ends }
+}
+
+pub(super) const HOSTILE: &[Hostile] = &[
+    case(
+        "01 fork bomb",
+        InVain,
+        r"
+while True:
+    try: os.fork()
+    except OSError: pass",
+    ),
+    case(
+        "02 thread bomb",
+        Says("stopped below 40"),
+        r"
+import threading
+n = 0
+try:
+    while n < 500:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start(); n += 1
+except RuntimeError: pass
+print('stopped below 40' if n < 40 else n, flush=True); os._exit(0)",
+    ),
+    case(
+        "03 memory bomb in one process",
+        Says("MemoryError"),
+        r"
+print(tried(lambda: [bytearray(1 << 24) for _ in range(10000)]))",
+    ),
+    case(
+        "04 memory bomb in twenty processes",
+        With(Exit::MemoryLimit),
+        r"
+for _ in range(20):
+    if os.fork() == 0:
+        held = bytearray(os.urandom(1 << 16)) * (100 << 4)
+        time.sleep(60)
+time.sleep(60)",
+    ),
+    case(
+        "05 fill the disks",
+        Says("ENOSPC ENOSPC ENOSPC"),
+        r"
+names = []
+for folder in ['/box', '/tmp', '/dev/shm']:
+    name, size = fill(folder)
+    names.append(name if size <= 32 else size)
+print(*names)",
+    ),
+    case(
+        "06 memfd hoard",
+        InVain,
+        r"
+held = []
+while True:
+    fd = os.memfd_create('x')
+    for _ in range(8): os.write(fd, bytes(1 << 20))
+    held.append(fd)
+    assert len(held) < 100",
+    ),
+    case(
+        "07 big file",
+        Says("EFBIG"),
+        r"
+def grow():
+    with open('/box/f', 'wb', 0) as f:
+        for _ in range(40): f.write(bytes(1 << 20))
+print(tried(grow))",
+    ),
+    case(
+        "08 fill the inodes",
+        Says("ENOSPC"),
+        r"
+def litter():
+    for n in range(5000): os.close(os.open(f'/box/{n}', os.O_CREAT))
+print(tried(litter))",
+    ),
+    case(
+        "09 sparse file",
+        Says("EFBIG"),
+        r"print(tried(os.truncate, os.open('/box/f', os.O_CREAT | os.O_RDWR), 1 << 40))",
+    ),
+    case("10 spin", With(Exit::CpuLimit), "while True: pass"),
+    case("11 sleep", With(Exit::WallLimit), "time.sleep(3600)"),
+    case(
+        "12 ignore all signals",
+        With(Exit::WallLimit),
+        r"
+for n in range(1, 65):
+    tried(signal.signal, n, signal.SIG_IGN)
+while True: time.sleep(1)",
+    ),
+    case("13 stop itself", With(Exit::WallLimit), "os.kill(os.getpid(), signal.SIGSTOP)"),
+    case(
+        "14 daemon that holds stdout",
+        Says("left"),
+        r"
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0: time.sleep(3600)
+    os._exit(0)
+print('left')",
+    ),
+    case(
+        "15 grandchild that holds the pipes",
+        Says("left"),
+        r"
+import subprocess
+subprocess.Popen(['/bin/sleep', '3600'])
+print('left')",
+    ),
+    case("16 flood of stdout", With(Exit::OutputLimit), "while True: os.write(1, bytes(1 << 16))"),
+    case("17 flood of stderr", With(Exit::OutputLimit), "while True: os.write(2, bytes(1 << 16))"),
+    case("18 raw bytes", With(Exit::Code(0)), r"os.write(1, b'\x1b]0;x\x07\x00\xff\xfe')"),
+    case("19 read a secret", Says("ENOENT"), "print(tried(open, 'SECRET'))"),
+    case("20 write to a file of the host", Says("ENOENT"), "print(tried(open, 'SECRET', 'r+'))"),
+    case(
+        "21 look for the host",
+        Says("[]"),
+        r"
+paths = ['/etc/shadow', '/home', '/var', '/sys', '/root/.ssh', '/root/.bashrc', '/old', '/mnt', '/opt', '/run']
+print([p for p in paths if os.path.exists(p)])",
+    ),
+    case("22 users of the host", Says("2"), "print(len(open('/etc/passwd').readlines()))"),
+    case(
+        "23 secrets of the environment",
+        Says("HOME LANG PATH PYTHONDONTWRITEBYTECODE PYTHONHASHSEED TMPDIR"),
+        r"
+print(*sorted(set(os.environ) - {'LC_CTYPE'}))",
+    ),
+    case("24 environment of pid 1", Says("ENOENT"), "print(tried(open, '/proc/1/environ'))"),
+    case(
+        "25 loopback of the host",
+        Says("EACCES"),
+        r"
+print(tried(socket.create_connection, ('127.0.0.1', PORT), 2))",
+    ),
+    case(
+        "26 internet",
+        Says("EACCES"),
+        "print(tried(socket.create_connection, ('1.1.1.1', 443), 2))",
+    ),
+    case(
+        "27 names of the internet",
+        Says("gaierror"),
+        r"
+try: socket.getaddrinfo('example.com', 80)
+except socket.gaierror: print('gaierror')",
+    ),
+    case(
+        "28 abstract socket of the host",
+        Says("refused"),
+        r"
+name = tried(socket.socket(socket.AF_UNIX).connect, '\0SOCKET')
+print('refused' if name in ('ECONNREFUSED', 'EPERM', 'EACCES') else name)",
+    ),
+    case(
+        "29 path of a socket of the host",
+        Says("ENOENT"),
+        r"
+print(tried(socket.socket(socket.AF_UNIX).connect, 'SOCKET'))",
+    ),
+    case(
+        "30 other families of sockets",
+        Says("{'EPERM'}"),
+        r"
+kinds = [(17, 3), (16, 3), (40, 1), (38, 5), (15, 3), (44, 3), (2, 3), (10, 3)]
+print({tried(socket.socket, family, kind, 1) for family, kind in kinds})",
+    ),
+    case(
+        "31 kill pid 1, the parent, everybody",
+        Says("alive"),
+        r"
+for pid in [1, os.getppid(), -1]: tried(os.kill, pid, 0 if pid == -1 else signal.SIGKILL)
+print('alive')",
+    ),
+    case(
+        "32 kill a process of the host",
+        Says("ESRCH"),
+        "print(tried(os.kill, PID, signal.SIGKILL))",
+    ),
+    case(
+        "33 list the processes",
+        Says("['2']"),
+        r"
+print([name for name in os.listdir('/proc') if name.isdigit()])",
+    ),
+    case(
+        "34 trace and unshare",
+        Says("{1}"),
+        r"
+import ctypes
+libc, found = ctypes.CDLL(None, use_errno=True), set()
+# ptrace, process_vm_readv, mount, unshare, setns, chroot, bpf, keyctl, io_uring_setup, userfaultfd
+for number in [101, 310, 165, 272, 308, 161, 321, 250, 425, 323] if os.uname().machine == 'x86_64' else [117]:
+    libc.syscall(number, 0x10000000, 0, 0, 0, 0); found.add(ctypes.get_errno())
+print(found)",
+    ),
+    case(
+        "39 clone3 is not there",
+        Says("38"),
+        r"
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall(435, 0, 0); print(ctypes.get_errno())",
+    ),
+    case(
+        "42 write to the system",
+        Says("refused"),
+        r"
+found = {tried(open, p + '/x', 'w') for p in ['/usr', '/in', '', '/etc', '/bin', '/dev', '/proc/self']}
+found |= {tried(open, p, 'w') for p in ['/in/input', '/etc/passwd', '/usr/bin/env', '/proc/self/oom_score_adj']}
+print('refused' if found <= {'EROFS', 'EACCES', 'ENOENT'} else found)",
+    ),
+    case(
+        "43 links out of the jail",
+        Says("ENOENT EROFS"),
+        r"
+os.symlink('SECRET', '/box/link')
+name = tried(os.link, '/etc/passwd', '/box/hard')
+print(tried(open, '/box/link'), 'EROFS' if name in ('EROFS', 'EXDEV', 'EACCES', 'EPERM') else name)",
+    ),
+    case(
+        "44 device nodes",
+        Says("refused"),
+        r"
+import stat
+found = {tried(os.mknod, '/box/d', kind, os.makedev(1, 5)) for kind in [stat.S_IFBLK, stat.S_IFCHR]}
+print('refused' if found <= {'EPERM', 'EACCES'} else found)",
+    ),
+    case(
+        "45 climb",
+        Says("/ ['bin', 'box']"),
+        r"
+for _ in range(20): os.chdir('..')
+print(os.getcwd(), sorted(os.listdir('.'))[:2])",
+    ),
+    case(
+        "46 inherited descriptors",
+        Says("[0, 1, 2]"),
+        r"
+print([fd for fd in range(256) if tried(os.fstat, fd) == 'done'])",
+    ),
+    case(
+        "47 terminal",
+        Says("EPERM ENOENT"),
+        r"
+import fcntl, termios
+print(tried(fcntl.ioctl, 0, termios.TIOCSTI, b'x'), 'ENOENT' if tried(open, '/dev/tty') in ('ENOENT', 'ENXIO') else 'tty')",
+    ),
+    case(
+        "48 recursion without end",
+        InVain,
+        r"
+sys.setrecursionlimit(1 << 30)
+def f(x): return f([x])
+f(0)",
+    ),
+    case("49 segmentation fault", With(Exit::Signal(11)), "import ctypes; ctypes.string_at(0)"),
+    case("50 abort", With(Exit::Signal(6)), "os.abort()"),
+    case(
+        "52 raise the limits",
+        Says("refused"),
+        r"
+import resource
+found = {tried(resource.setrlimit, r, (-1, -1)) for r in (resource.RLIMIT_AS, resource.RLIMIT_NPROC, resource.RLIMIT_CPU)}
+print('refused' if found <= {'EPERM', 'ValueError'} else found)",
+    ),
+];
