@@ -2,5 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected shall panic")]
 
+mod cli;
+mod hub;
 mod registry;
 mod tidy;
