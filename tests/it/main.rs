@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected shall panic")]
 
+mod cli;
+mod hub;
 mod judge;
 mod registry;
 mod sandbox;
