@@ -15,11 +15,13 @@ use super::plan::part;
 use super::prompt::Keep;
 use super::prompt::Prompt;
 use super::run::Place;
+use super::work::Candidate;
 use super::work::Work;
 use crate::judge::Status;
 use crate::judge::Verdict;
 use crate::task::Subtask;
 use crate::trajectory::Phase;
+use crate::trajectory::VerifiedBy;
 
 /// A part that was tried, and how it did.
 struct Tried {
@@ -100,6 +102,11 @@ async fn attempt(
     let parts: Vec<Part> = others.iter().cloned().chain([part.clone()]).collect();
     let files = assemble(&work.targets, &parts, true);
     let verdict = work.judge(&files).await?;
+    // A budget may end the session before the parts are put together.
+    if !files.iter().any(|file| file.text.contains(NOT_WRITTEN)) {
+        let candidate = Candidate { files, verdict: verdict.clone() };
+        work.offer(&candidate, VerifiedBy::UserTests);
+    }
     let is_accepted = verdict.as_ref().is_none_or(holds_so_far);
     note(work, &draft, verdict.as_ref(), is_accepted, &file)?;
     let n_passed = verdict.map_or(0, |verdict| verdict.n_passed);
