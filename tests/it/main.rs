@@ -6,5 +6,6 @@ mod cli;
 mod hub;
 mod judge;
 mod registry;
+mod run;
 mod sandbox;
 mod tidy;
