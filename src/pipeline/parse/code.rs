@@ -12,6 +12,27 @@ pub(in crate::pipeline) struct Block {
 /// The code blocks of an answer in order. An answer without any fence is one block when it looks like code.
 pub(in crate::pipeline) fn code_blocks(answer: &str) -> Vec<Block> {
     let text = normalise(answer);
+    let mut blocks = fenced(&text, dedent);
+    if blocks.is_empty() && looks_like_code(&text) {
+        blocks.extend(block(None, &dedent(&text.lines().collect::<Vec<_>>())));
+    }
+    blocks
+}
+
+/// The code of an answer that goes on with a cut-off one: it may start in the midst of a block, so that its
+/// indentation stays, and need not look like code. A fence that only closes ends it.
+pub(in crate::pipeline) fn continuation(answer: &str) -> String {
+    let text = normalise(answer);
+    let blocks = fenced(&text, |lines| lines.to_vec());
+    if !blocks.is_empty() {
+        return blocks.into_iter().map(|block| block.code).collect();
+    }
+    let code: Vec<&str> = text.lines().take_while(|line| Fence::opening(line).is_none()).collect();
+    block(None, &code).map(|block| block.code).unwrap_or_default()
+}
+
+/// The fenced blocks of a text, their lines put into `shape`.
+fn fenced(text: &str, shape: for<'a> fn(&[&'a str]) -> Vec<&'a str>) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open: Option<(Fence, Option<String>, Vec<&str>)> = None;
     let mut last_prose = "";
@@ -19,7 +40,7 @@ pub(in crate::pipeline) fn code_blocks(answer: &str) -> Vec<Block> {
         match &mut open {
             Some((fence, path, lines)) => {
                 if fence.is_closed_by(line) {
-                    blocks.extend(block(path.take(), lines));
+                    blocks.extend(block(path.take(), &shape(lines)));
                     open = None;
                     last_prose = "";
                 } else {
@@ -37,10 +58,7 @@ pub(in crate::pipeline) fn code_blocks(answer: &str) -> Vec<Block> {
         }
     }
     if let Some((_, path, lines)) = open {
-        blocks.extend(block(path, &lines));
-    }
-    if blocks.is_empty() && looks_like_code(&text) {
-        blocks.extend(block(None, &text.lines().collect::<Vec<_>>()));
+        blocks.extend(block(path, &shape(&lines)));
     }
     blocks
 }
@@ -128,7 +146,6 @@ impl Fence {
 
 /// A block of these lines; none when it is empty.
 fn block(path: Option<String>, lines: &[&str]) -> Option<Block> {
-    let lines = dedent(lines);
     let first = lines.iter().position(|line| !line.trim().is_empty())?;
     let named = lines[first].trim().strip_prefix('#').and_then(path_in);
     let path = path.or(named);
@@ -177,6 +194,7 @@ fn looks_like_code(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::code_blocks;
+    use super::continuation;
     use super::stitch;
 
     fn check(answer: &str) -> String {
@@ -244,6 +262,15 @@ mod tests {
         );
         assert_eq!(check("I cannot do that.\nSorry."), "");
         assert_eq!(check(""), "");
+    }
+
+    #[test]
+    fn a_continuation_keeps_its_indentation_and_needs_no_fence() {
+        let code = "        x = 1\n    return x\n";
+        assert_eq!(continuation(&format!("Sure:\n```python\n{code}```\nDone.")), code);
+        assert_eq!(continuation(&format!("{code}```\n\nThat is all.")), code);
+        assert_eq!(continuation(code), code);
+        assert_eq!(continuation(""), "");
     }
 
     #[test]

@@ -81,13 +81,17 @@ fn parts_are_coded_apart_with_their_plan_and_the_real_interfaces_and_assembled()
         assert!(of(name).contains(&format!("Returns what {name} promises.")), "{}", of(name));
         assert!(of(name).contains("def test_describe(self):"), "{}", of(name));
     }
-    assert!(of("describe").contains("def area(w: float, h: float = 1.0) -> float"));
-    assert!(of("describe").contains("def perimeter(w: float, h: float = 2.0) -> float"));
-    assert!(!of("area").contains("h: float = 2.0"));
+    assert!(
+        of("describe").contains("def area(w: float, h: float=1.0) -> float"),
+        "{}",
+        of("describe")
+    );
+    assert!(of("describe").contains("def perimeter(w: float, h: float=2.0) -> float"));
+    assert!(!of("area").contains("h: float=2.0"));
     // The interface, not the code.
     assert!(!of("describe").contains("fsum"));
     let of_describe: Vec<String> = bench.prompts("plan");
-    assert!(of_describe.iter().any(|prompt| prompt.contains("h: float = 1.0")));
+    assert!(of_describe.iter().any(|prompt| prompt.contains("h: float=1.0")));
 }
 
 #[test]
@@ -112,7 +116,7 @@ fn a_repair_sees_the_failing_test_the_error_the_code_and_the_diagnosis() {
     let [diagnose, repair] = ["diagnose", "repair"].map(|phase| bench.prompts(phase).remove(0));
     for prompt in [&diagnose, &repair] {
         assert!(prompt.contains("test_one_negative"), "{prompt}");
-        assert!(prompt.contains("AssertionError: 8 != 2"), "{prompt}");
+        assert!(prompt.contains("8 != 2"), "{prompt}");
         assert!(prompt.contains("return a + abs(b)"), "{prompt}");
     }
     assert!(repair.contains("It takes the absolute value of b."), "{repair}");

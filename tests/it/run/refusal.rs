@@ -34,7 +34,7 @@ fn what_is_missing_or_wrong_is_exit_code_3() {
     };
     assert!(check(&[TASK, "--model", "nope"]).starts_with("3 error: unknown model `nope`"));
     insta::assert_snapshot!(check(&[TASK, "--model", "nope.gguf"]),
-        @"3 error: cannot open `nope.gguf`: No such file or directory (os error 2)");
+        @"3 error: cannot read the model `nope.gguf`: No such file or directory (os error 2)");
     insta::assert_snapshot!(check(&[TASK, "--tests", "none.py"]),
         @"3 error: no test file or folder at `none.py`");
     insta::assert_snapshot!(tests("bytes.py", b"\xff\xfe"), @"3 error: `bytes.py` is not UTF-8");

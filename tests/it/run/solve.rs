@@ -92,7 +92,10 @@ fn a_task_comes_from_a_file_with_tests_as_text_as_files_or_by_path() {
         assert_eq!(ended.code, Some(0), "{id}: {ended:?}");
         assert_eq!(bench.session()["task"]["id"], id);
     }
-    assert_eq!(bench.session()["task_type"], bench.session()["task"]["task_type"]);
+    let families: Vec<_> =
+        bench.sessions().iter().map(|one| one["task"]["family"].clone()).collect();
+    assert_eq!(families, [serde_json::Value::Null, serde_json::Value::Null, "f".into()]);
+    assert_eq!(bench.sessions()[1]["task"]["task_type"], "function");
     let unknown = bench.call(&["run", "--task", "sub/tasks.jsonl:nope"]);
     let expected = "error: no task `nope` in `sub/tasks.jsonl`; it has: text, files, path\n";
     assert_eq!((unknown.code, unknown.stderr.as_str()), (Some(3), expected));
