@@ -52,6 +52,7 @@ impl Globals {
 
 /// What every subcommand works with.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Context {
     /// Rune's home; perhaps not made yet.
     pub(super) home: PathBuf,

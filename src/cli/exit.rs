@@ -94,8 +94,12 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
             _ => None,
         };
     }
-    if let Some(RegistryError::NotFound(_)) = error.downcast_ref() {
-        return Some("`rune sessions list` shows all sessions");
+    match cause(error) {
+        Some(RegistryError::NotFound(_)) => return Some("`rune sessions list` shows all sessions"),
+        Some(registry) if registry.is_of_disk() => {
+            return Some("is the disk of Rune's home full? `rune doctor` tells how much is free");
+        }
+        _ => {}
     }
     error.downcast_ref::<ConfigError>().map(|_| "`rune config keys` describes every setting")
 }

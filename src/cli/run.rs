@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// What to do, in your own words; `-` reads it from stdin
     #[arg(required_unless_present_any = ["task_file", "resume"], conflicts_with_all = ["task_file", "resume"])]
     pub(super) task: Option<String>,
-    /// A task from a file of JSON lines: {"id", "task", "tests", "task_type", "family"}
+    /// A task from a file of JSON lines with id, task, tests (text, files or a path), task type, family
     #[arg(long = "task", value_name = "FILE.jsonl[:ID]")]
     pub(super) task_file: Option<String>,
     /// The tests that decide: a file or folder of unittest, pytest or plain-assert files

@@ -71,9 +71,10 @@ fn facilities(facilities: &Facilities) -> Vec<Check> {
         }
         version => Check::ok("landlock", format!("ABI {version}")),
     };
-    let seccomp = match facilities.seccomp {
-        true => Check::ok("seccomp", "system calls are filtered"),
-        false => Check::fail("seccomp", "none", "a kernel with CONFIG_SECCOMP_FILTER"),
+    let seccomp = if facilities.seccomp {
+        Check::ok("seccomp", "system calls are filtered")
+    } else {
+        Check::fail("seccomp", "none", "a kernel with CONFIG_SECCOMP_FILTER")
     };
     vec![tier, memory, landlock, seccomp]
 }
@@ -102,12 +103,11 @@ fn verdict(canaries: &[Canary], time: Duration) -> Check {
         .collect();
     let n_held = canaries.len() - loose.len();
     let detail = format!("{n_held} of {} held, in {:.1} s", canaries.len(), time.as_secs_f64());
-    match loose.is_empty() {
-        true => Check::ok("hostile programs", detail),
-        false => {
-            let fix = "run no generated code on this machine, and report this";
-            Check::fail("hostile programs", format!("{detail}; not: {}", loose.join("; ")), fix)
-        }
+    if loose.is_empty() {
+        Check::ok("hostile programs", detail)
+    } else {
+        let fix = "run no generated code on this machine, and report this";
+        Check::fail("hostile programs", format!("{detail}; not: {}", loose.join("; ")), fix)
     }
 }
 

@@ -71,10 +71,7 @@ pub(super) fn print_plan(
         "repairs": config.run.repairs,
         "sandbox": { "tier": facilities.tier, "memory_cap": facilities.memory_cap.to_string(), "limits": config.sandbox },
     });
-    let text = match context.json {
-        true => format!("{plan}\n"),
-        false => format!("{plan:#}\n"),
-    };
+    let text = if context.json { format!("{plan}\n") } else { format!("{plan:#}\n") };
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -122,7 +119,7 @@ pub(super) fn finish(
     registry.end_session(&session.id, &ending, &event)?;
     screen.event(&event);
     if !context.json && is_written {
-        output::print(&paths.iter().map(|path| format!("{path}\n")).collect::<String>())?;
+        output::print(&(paths.join("\n") + "\n"))?;
     }
     if !is_written && !paths.is_empty() {
         let what = if solution.is_solved() { "solution" } else { "best candidate" };

@@ -65,9 +65,10 @@ pub(super) fn run(context: &Context, args: &Args, screen: &Screen) -> anyhow::Re
     };
     // Before any other thread, and before the model fills the memory: see `sandbox`.
     let executable = std::env::current_exe()?;
-    let sandbox = match args.unsafe_no_sandbox {
-        true => Sandbox::unconfined(&executable)?,
-        false => Sandbox::start(&executable)?,
+    let sandbox = if args.unsafe_no_sandbox {
+        Sandbox::unconfined(&executable)?
+    } else {
+        Sandbox::start(&executable)?
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

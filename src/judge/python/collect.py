@@ -156,7 +156,7 @@ def main():
             with open(f"{TESTS}/{path}", encoding="utf-8") as file:
                 trees[path] = ast.parse(file.read(), path)
         except (SyntaxError, ValueError, RecursionError) as error:
-            faults.append({"path": path, "line": getattr(error, "lineno", 0) or 0, "message": str(error)})
+            faults.append({"path": path, "line": getattr(error, "lineno", 0) or 0, "message": getattr(error, "msg", "") or str(error)})
     classes = Classes(trees.values())
     conftests = [os.path.dirname(path) for path in trees if os.path.basename(path) == "conftest.py"]
     files = [describe(path, trees[path], classes, conftests) for path in plan["tests"] if path in trees]

@@ -74,21 +74,19 @@ pub(in crate::pipeline) fn stitch(head: &str, tail: &str) -> String {
         .take_while(|n| *n <= head.len())
         .filter(|n| *n >= LEAST && head.ends_with(&tail[..*n]))
         .max();
-    match overlap {
-        Some(n) => format!("{head}{}", &tail[n..]),
-        // The head may stop within a line, which the continuation then writes whole.
-        None => {
-            let kept = head.rfind('\n').map_or("", |at| &head[..=at]);
-            let cut = &head[kept.len()..];
-            let first = tail.lines().next().unwrap_or("");
-            if !cut.trim().is_empty() && first.starts_with(cut) {
-                format!("{kept}{tail}")
-            } else if cut.is_empty() {
-                format!("{head}{tail}")
-            } else {
-                format!("{head}\n{tail}")
-            }
-        }
+    if let Some(n) = overlap {
+        return format!("{head}{}", &tail[n..]);
+    }
+    // The head may stop within a line, which the continuation then writes whole.
+    let kept = head.rfind('\n').map_or("", |at| &head[..=at]);
+    let cut = &head[kept.len()..];
+    let first = tail.lines().next().unwrap_or("");
+    if !cut.trim().is_empty() && first.starts_with(cut) {
+        format!("{kept}{tail}")
+    } else if cut.is_empty() {
+        format!("{head}{tail}")
+    } else {
+        format!("{head}\n{tail}")
     }
 }
 
@@ -201,7 +199,8 @@ mod tests {
         code_blocks(answer)
             .into_iter()
             .map(|block| format!("[{}] {}", block.path.unwrap_or_default(), block.code))
-            .collect()
+            .collect::<Vec<_>>()
+            .concat()
     }
 
     #[test]

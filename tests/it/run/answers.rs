@@ -1,5 +1,7 @@
 //! Answers that are no good are recorded with what is wrong, and the session goes on.
 
+use serde_json::Value;
+
 use super::Answer;
 use super::Bench;
 use super::CUT_OFF;
@@ -7,34 +9,40 @@ use super::SOLUTION;
 use super::fenced;
 use super::prelude;
 
-/// Plays `bad` as the first answer to the code's prompt, a good one after it; returns the verdict on `bad`.
-fn check(bad: &str) -> String {
+#[test]
+fn malformed_answers_are_told_apart_and_kept_as_they_were() {
+    let bad = [
+        "I would rather not.".to_owned(),
+        fenced("def add(a, b)\n    return a + b"),
+        fenced("def add(a, b):\n    # ... rest of the code unchanged\n    return a"),
+        fenced("def add(a, b):\n    pass"),
+        fenced("def plus(a, b):\n    return a + b"),
+        String::new(),
+    ];
     let mut answers = prelude();
-    answers.push(Answer::new(&[], bad));
+    answers.extend(bad.iter().map(|bad| Answer::new(&[], bad.as_str())));
     answers.push(Answer::new(&[], fenced(SOLUTION)));
     let bench = Bench::with(&answers);
-    let ended = bench.solve(&[]);
-    assert_eq!(ended.code, Some(0), "{bad}\n{ended:?}");
+    let ended = bench.solve(&["--candidates", "7"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(bench.read("out/adder.py"), SOLUTION);
     let attempts = bench.attempts();
-    let code: Vec<_> = attempts.iter().filter(|attempt| attempt["phase"] == "code").collect();
-    assert_eq!((code.len(), &code[1]["verdict"]), (2, &"passed".into()));
-    assert_eq!(code[0]["completion"]["text"], bad);
-    let [verdict, summary] = [&code[0]["verdict"], &code[0]["verdict_json"]["summary"]];
-    format!("{}: {}", verdict.as_str().unwrap(), summary.as_str().unwrap())
-}
-
-#[test]
-fn malformed_answers_are_told_apart() {
-    insta::assert_snapshot!(check("I would rather not."), @"malformed: it holds no code");
-    insta::assert_snapshot!(check(&fenced("def add(a, b)\n    return a + b")),
-        @"malformed: syntax error in line 1, `def add(a, b)`: expected ':'");
-    insta::assert_snapshot!(check(&fenced("def add(a, b):\n    # ... rest of the code unchanged\n    return a")),
-        @"malformed: code is left out: `# ... rest of the code unchanged`");
-    insta::assert_snapshot!(check(&fenced("def add(a, b):\n    pass")), @"malformed: `add` has no body");
-    insta::assert_snapshot!(check(&fenced("def plus(a, b):\n    return a + b")),
-        @"malformed: `add` is not defined");
-    insta::assert_snapshot!(check(""), @"malformed: it holds no code");
+    let codes: Vec<_> = attempts.iter().filter(|attempt| attempt["phase"] == "code").collect();
+    let texts = codes.iter().map(|attempt| attempt["completion"]["text"].as_str().unwrap());
+    assert!(texts.take(6).eq(bad.iter().map(String::as_str)));
+    let verdict = |attempt: &&Value| {
+        let [verdict, summary] = [&attempt["verdict"], &attempt["verdict_json"]["summary"]];
+        format!("{}: {}", verdict.as_str().unwrap(), summary.as_str().unwrap())
+    };
+    insta::assert_snapshot!(codes.iter().map(verdict).collect::<Vec<_>>().join("\n"), @r"
+    malformed: it holds no code
+    malformed: syntax error in line 1, `def add(a, b)`: expected ':'
+    malformed: code is left out: `# ... rest of the code unchanged`
+    malformed: `add` has no body
+    malformed: `add` is not defined
+    malformed: it holds no code
+    passed: 3 of 3 tests passed
+    ");
 }
 
 #[test]

@@ -26,9 +26,9 @@ fn a_session_with_a_real_model_ends_orderly() {
     bench.write("test_adder.py", TESTS);
     let mut command = bench.rune();
     command.args(["run", TASK, "--tests", "test_adder.py", "--out", "out", "--model"]).arg(path);
-    command.args(["--max-tokens", "240", "--max-seconds", "60", "--candidates", "1"]);
+    command.args(["--max-tokens", "120", "--max-seconds", "60", "--candidates", "1"]);
     for (key, n) in
-        [("DECOMPOSE", "48"), ("PLAN", "64"), ("CODE", "96"), ("DIAGNOSE", "32"), ("REPAIR", "96")]
+        [("DECOMPOSE", "32"), ("PLAN", "32"), ("CODE", "48"), ("DIAGNOSE", "16"), ("REPAIR", "48")]
     {
         command.env(format!("RUNE_TOKENS_{key}"), n);
     }

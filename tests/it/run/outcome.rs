@@ -71,14 +71,15 @@ fn a_cheat_is_never_solved() {
         "import unittest\n\nunittest.TestCase.assertEqual = lambda *_: None\n\n\ndef add(a, b):\n    return 0\n",
         "def add(a, b):\n    raise SystemExit(0)\n",
     ];
-    for cheat in cheats {
-        let mut answers = prelude();
-        answers.push(Answer::new(&[], fenced(cheat)).repeat());
-        let bench = Bench::with(&answers);
-        let ended = bench.solve(&["--candidates", "1"]);
-        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{cheat}\n{ended:?}");
-        assert!(!bench.path("out").exists());
-    }
+    let mut answers = prelude();
+    answers.push(Answer::new(&[DIAGNOSE], "It cheats.").repeat());
+    answers.extend(cheats.map(|cheat| Answer::new(&[], fenced(cheat))));
+    answers.push(Answer::new(&[], "I give up.").repeat());
+    let bench = Bench::with(&answers);
+    let ended = bench.solve(&["--candidates", "5"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
+    assert_eq!(bench.verdicts().matches("code failed").count(), 5, "{}", bench.verdicts());
+    assert!(!bench.path("out").exists());
 }
 
 /// A bench without tests: generated asserts, then these codes, the last one again and again.

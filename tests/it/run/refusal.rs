@@ -147,13 +147,16 @@ fn a_full_disk_is_exit_code_3() {
         return;
     }
     let bench = Bench::with(&script(&[SOLUTION]));
-    let at_once = told(&behind(&bench, &mount("64k")));
-    assert!(at_once.starts_with("3 error: ") && at_once.contains("full"), "{at_once}");
+    let check = |size: &str| {
+        let ended = behind(&bench, &mount(size));
+        assert!(told(&ended).starts_with("3 error: "), "{ended:?}");
+        assert!(ended.stderr.contains("hint: is the disk of Rune's home full?"), "{ended:?}");
+    };
+    check("64k");
     let mut answers = prelude();
     answers.push(Answer::new(&[], fenced(&format!("{SOLUTION}# {}", "x".repeat(4 << 20)))));
     bench.script(&answers);
-    let midway = told(&behind(&bench, &mount("2m")));
-    assert!(midway.starts_with("3 error: ") && midway.contains("full"), "{midway}");
+    check("2m");
     assert!(!bench.path("out").exists());
 }
 
