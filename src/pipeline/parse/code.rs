@@ -23,12 +23,13 @@ pub(in crate::pipeline) fn code_blocks(answer: &str) -> Vec<Block> {
 /// indentation stays, and need not look like code. A fence that only closes ends it.
 pub(in crate::pipeline) fn continuation(answer: &str) -> String {
     let text = normalise(answer);
+    let head: Vec<&str> = text.lines().take_while(|line| Fence::opening(line).is_none()).collect();
+    let first = head.iter().find(|line| !line.trim().is_empty()).copied().unwrap_or("");
     let blocks = fenced(&text, |lines| lines.to_vec());
-    if !blocks.is_empty() {
-        return blocks.into_iter().map(|block| block.code).collect();
+    if blocks.is_empty() || first.starts_with([' ', '\t']) || looks_like_code(&head.join("\n")) {
+        return block(None, &head).map(|block| block.code).unwrap_or_default();
     }
-    let code: Vec<&str> = text.lines().take_while(|line| Fence::opening(line).is_none()).collect();
-    block(None, &code).map(|block| block.code).unwrap_or_default()
+    blocks.into_iter().map(|block| block.code).collect()
 }
 
 /// The fenced blocks of a text, their lines put into `shape`.

@@ -55,7 +55,7 @@ fn what_is_missing_or_wrong_is_exit_code_3() {
     insta::assert_snapshot!(check(&[TASK, "--script", "none.jsonl"]),
         @"3 error: cannot read the script `none.jsonl`: No such file or directory (os error 2)");
     insta::assert_snapshot!(check(&[TASK, "--provider", "oracle"]),
-        @"3 error: `run.provider` must be one of: in-process, scripted; found \"oracle\" in the command line");
+        @r#"3 error: `run.provider` must be one of `in-process`, `scripted`, found "oracle"; set in the command line"#);
     assert_eq!(bench.call(&["sessions", "list", "--json"]).stdout, "", "no session was begun");
 }
 
