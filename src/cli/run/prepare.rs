@@ -48,23 +48,22 @@ pub(super) async fn provider(context: &Context, screen: &Screen) -> anyhow::Resu
 async fn model(context: &Context) -> anyhow::Result<(PathBuf, String)> {
     let name = &context.config.run.model;
     let as_path = Path::new(name);
-    if name.ends_with(".gguf") || as_path.is_file() {
+    if as_path.extension().is_some_and(|extension| extension == "gguf") || as_path.is_file() {
         let stem = as_path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         return Ok((as_path.to_owned(), stem));
     }
     let catalogue = Catalogue::embedded();
     let model = catalogue.get(name)?;
-    let path = match hub::path(&context.home, model) {
-        Some(path) => path,
-        None => {
-            let options = PullOptions {
-                source: Source::Auto,
-                endpoint: models::endpoint(),
-                python: context.python().unwrap_or_else(|| PathBuf::from("python3")),
-            };
-            let report = models::quiet_reporter(context, name);
-            hub::pull(&context.home, model, &options, &report).await?
-        }
+    let path = if let Some(path) = hub::path(&context.home, model) {
+        path
+    } else {
+        let options = PullOptions {
+            source: Source::Auto,
+            endpoint: models::endpoint(),
+            python: context.python().unwrap_or_else(|| PathBuf::from("python3")),
+        };
+        let report = models::quiet_reporter(context, name);
+        hub::pull(&context.home, model, &options, &report).await?
     };
     Ok((path, model.base_model.clone()))
 }

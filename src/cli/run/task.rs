@@ -94,7 +94,7 @@ fn task(line: Line, folder: &Path) -> anyhow::Result<Task> {
     let tests = match line.tests {
         None => Vec::new(),
         Some(Tests::Files(files)) => files,
-        Some(Tests::Text(text)) if text.contains('\n') || !text.trim_end().ends_with(".py") => {
+        Some(Tests::Text(text)) if !is_path(&text) => {
             vec![SourceFile::new("test_task.py", text)]
         }
         Some(Tests::Text(path)) => Suite::load(&folder.join(path.trim()))?.files().to_vec(),
@@ -106,6 +106,13 @@ fn task(line: Line, folder: &Path) -> anyhow::Result<Task> {
         tests,
         ..plain(&line.task)?
     })
+}
+
+/// Whether the text of a task's tests is the path of a file instead.
+fn is_path(text: &str) -> bool {
+    let is_python =
+        || Path::new(text.trim()).extension().is_some_and(|extension| extension == "py");
+    !text.trim().contains('\n') && is_python()
 }
 
 fn read_text(source: impl Read, name: &str) -> anyhow::Result<String> {
