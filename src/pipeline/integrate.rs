@@ -7,6 +7,7 @@ use serde_json::json;
 use super::PipelineError;
 use super::draft::draft;
 use super::draft::fault;
+use super::imports;
 use super::prompt::Keep;
 use super::prompt::Prompt;
 use super::run::Place;
@@ -26,6 +27,14 @@ pub(super) async fn integrate(
 ) -> Result<Candidate, PipelineError> {
     work.run.begin(Phase::Integrate, None)?;
     let mut best = work.judge_whole(assembled).await?;
+    if let Some(verdict) = &best.verdict {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        work.run.tell(&Event::SuiteJudged {
+            n_passed: count(verdict.n_passed),
+            n_total: count(verdict.n_total),
+            outcome: verdict.outcome.to_string(),
+        })?;
+    }
     if best.passed() {
         return Ok(best);
     }
@@ -59,6 +68,7 @@ pub(super) fn from_scratch(work: &Work<'_>) -> Prompt {
             .prompt("code")
             .with("path", &target.path)
             .with("part", "")
+            .with("others", Vec::<String>::new())
             .with("names", names)
             .with_section("plan", "", Keep::Head);
     }
@@ -75,7 +85,9 @@ async fn repair(
     run.begin(Phase::Diagnose, None)?;
     let place = Place { phase: Phase::Diagnose, subtask: None, candidate: round };
     let messages = work.prompt_about("diagnose", broken).fit(run, Phase::Diagnose)?;
-    let answer = run.ask(place, messages, run.sampling(Phase::Diagnose, 0)).await?;
+    let mut sampling = run.sampling(Phase::Diagnose, 0);
+    sampling.stop = vec!["```".to_owned()];
+    let answer = run.ask(place, messages, sampling).await?;
     let diagnosis = answer.completion.text.trim().to_owned();
     let is_whole = answer.completion.finish_reason == FinishReason::Stop;
     let verdict = if is_whole { "accepted" } else { "truncated" };
@@ -125,11 +137,21 @@ pub(super) async fn whole(
     let place = Place { phase, subtask: None, candidate: trial };
     let draft = draft(work, place, prompt, trial).await?;
     let paths: Vec<&str> = work.targets.iter().map(|target| target.path.as_str()).collect();
-    let files = draft.as_files(&paths);
+    let mut files = draft.as_files(&paths);
     let names: Vec<String> = work.targets.iter().flat_map(|target| target.names.clone()).collect();
     let wrong = match draft.blocks.is_empty() {
         true => Some("it holds no code".to_owned()),
-        false => fault(&run.tools.judge.inspect(&files).await?, &names),
+        false => {
+            let inspections = run.tools.judge.inspect(&files).await?;
+            for (file, inspection) in files.iter_mut().zip(&inspections) {
+                let imports = imports::forgotten(inspection);
+                file.text.insert_str(
+                    0,
+                    &imports.iter().map(|line| format!("{line}\n")).collect::<String>(),
+                );
+            }
+            fault(&inspections, &names)
+        }
     };
     if let Some(wrong) = wrong {
         run.record(&draft.answer, "malformed", &wrong, json!({}), &files)?;

@@ -13,6 +13,7 @@ mod decompose;
 mod draft;
 mod error;
 mod generated;
+mod imports;
 mod integrate;
 mod parse;
 mod plan;

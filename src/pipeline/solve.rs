@@ -121,7 +121,7 @@ async fn write_part(
     others: Vec<Part>,
     is_whole: bool,
 ) -> Result<Option<Part>, PipelineError> {
-    let plan = plan(work, subtask, &interfaces(&others)).await?;
+    let plan = plan(work, subtask, &interfaces(&others, &subtask.file)).await?;
     let part = code(work, subtask, &plan, &others, is_whole).await?;
     if part.is_none() {
         warn_missing(work, &subtask.name)?;

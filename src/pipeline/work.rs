@@ -8,7 +8,6 @@ use super::prompt::Keep;
 use super::prompt::Prompt;
 use super::requirements::Target;
 use super::run::Run;
-use crate::event::Event;
 use crate::judge::Suite;
 use crate::judge::Verdict;
 use crate::task::SourceFile;
@@ -69,20 +68,12 @@ impl<'a> Work<'a> {
         Ok(Some(verdict))
     }
 
-    /// Judges a whole solution, tells the result, and keeps it when it is the best so far.
+    /// Judges a whole solution, and keeps it when it is the best so far.
     pub(super) async fn judge_whole(
         &self,
         files: Vec<SourceFile>,
     ) -> Result<Candidate, PipelineError> {
         let verdict = self.judge(&files).await?;
-        if let Some(verdict) = &verdict {
-            let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-            self.run.tell(&Event::SuiteJudged {
-                n_passed: count(verdict.n_passed),
-                n_total: count(verdict.n_total),
-                outcome: verdict.outcome.to_string(),
-            })?;
-        }
         let candidate = Candidate { files, verdict };
         self.offer(&candidate, VerifiedBy::UserTests);
         Ok(candidate)
