@@ -61,14 +61,23 @@ impl Gguf {
     /// Opens `path` and reads header, metadata and the tensor directory.
     pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
         let io = |source| ModelError::Io { path: path.to_owned(), source };
+        // Asked before opening: to open a pipe is to wait for its writer.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            let kind = std::io::ErrorKind::InvalidInput;
+            return Err(io(std::io::Error::new(kind, "it is no regular file")));
+        }
         let file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
         let mut reader = Reader { inner: BufReader::new(&file), size, at: 0 };
         let (metadata, infos) =
             reader.header().map_err(|fault| fault.at(path, "header or metadata"))?;
         let alignment = match metadata.get("general.alignment") {
+            None => 32,
             Some(Value::Int(n)) if *n > 0 && *n <= 1 << 20 => n.unsigned_abs(),
-            _ => 32,
+            Some(_) => {
+                let reason = "`general.alignment` is no alignment".to_owned();
+                return Err(ModelError::Malformed { path: path.to_owned(), reason });
+            }
         };
         let data = reader.at.next_multiple_of(alignment);
         let tensors = place(infos, data, size).map_err(|fault| fault.at(path, "tensors"))?;
@@ -161,6 +170,8 @@ struct RawInfo {
 /// Checks every tensor against the file's size and places it.
 fn place(infos: Vec<RawInfo>, data: u64, size: u64) -> Result<BTreeMap<String, TensorInfo>, Fault> {
     let mut placed = BTreeMap::new();
+    // Tensors that share bytes could make a small file ask for any amount of memory.
+    let mut left = size.saturating_sub(data);
     for info in infos {
         let RawInfo { name, dims, kind, offset } = info;
         let kind = GgmlType::from_code(kind)
@@ -181,6 +192,9 @@ fn place(infos: Vec<RawInfo>, data: u64, size: u64) -> Result<BTreeMap<String, T
         if start.checked_add(n_bytes as u64).is_none_or(|end| end > size) {
             return Err(too_large());
         }
+        left = left
+            .checked_sub(n_bytes as u64)
+            .ok_or_else(|| Fault::Broken(format!("tensor `{name}` overlaps another")))?;
         let info = TensorInfo { columns, rows, kind, offset: start, n_bytes };
         if placed.insert(name.clone(), info).is_some() {
             return Err(Fault::Broken(format!("tensor `{name}` stands twice in the directory")));
@@ -281,7 +295,7 @@ impl<R: Read + Seek> Reader<R> {
     /// A number of entries of at least `least` bytes each, which the rest of the file must be able to hold.
     fn n_entries(&mut self, least: u64) -> Result<u64, Fault> {
         let n = self.u64()?;
-        if n > MAX_ENTRIES || n.saturating_mul(least) > self.size - self.at {
+        if n > MAX_ENTRIES || n.saturating_mul(least) > self.left() {
             return Err(Fault::Broken(format!("a list of {n} entries does not fit the file")));
         }
         Ok(n)
@@ -289,12 +303,17 @@ impl<R: Read + Seek> Reader<R> {
 
     fn string(&mut self) -> Result<String, Fault> {
         let length = self.u64()?;
-        if length > self.size - self.at {
+        if length > self.left() {
             return Err(Fault::Broken(format!("a text of {length} bytes does not fit the file")));
         }
         let mut bytes = vec![0; usize::try_from(length).expect("no longer than the file")];
         self.fill(&mut bytes)?;
         String::from_utf8(bytes).map_err(|_| Fault::Broken("a text is not UTF-8".to_owned()))
+    }
+
+    /// Bytes up to the end, as the file was when it was opened.
+    fn left(&self) -> u64 {
+        self.size.saturating_sub(self.at)
     }
 
     fn u32(&mut self) -> Result<u32, Fault> {

@@ -64,6 +64,9 @@ pub enum ModelError {
     /// The model's chat template refused the messages.
     #[error("the model's chat template refuses the messages: {0}")]
     ChatTemplate(String),
+    /// The prompt is empty, or it has a token that the model doesn't know.
+    #[error("the prompt cannot be used: {0}")]
+    Prompt(String),
     /// The prompt leaves no room in the context window.
     #[error("the prompt has {n_tokens} tokens, the context window {limit}")]
     ContextOverflow {
@@ -75,7 +78,7 @@ pub enum ModelError {
     /// The logits are no numbers: the weights are damaged.
     #[error("the model computes no finite numbers: its weights are damaged")]
     NotFinite,
-    /// The engine's thread has ended.
+    /// The engine's thread has ended, by a fault of its own or because the engine was dropped.
     #[error("the engine has stopped")]
     EngineGone,
 }
@@ -98,3 +101,6 @@ fn file_digest(path: &Path) -> Result<String, ModelError> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;
