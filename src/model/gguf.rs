@@ -175,7 +175,7 @@ fn place(infos: Vec<RawInfo>, data: u64, size: u64) -> Result<BTreeMap<String, T
     for info in infos {
         let RawInfo { name, dims, kind, offset } = info;
         let kind = GgmlType::from_code(kind)
-            .ok_or_else(|| Fault::Unsupported(format!("tensor `{name}` has ggml type {kind}")))?;
+            .ok_or_else(|| Fault::Unsupported(format!("tensor `{name}` in ggml's type {kind}")))?;
         let too_large = || Fault::Broken(format!("tensor `{name}` lies outside the file"));
         let columns = dims.first().copied().unwrap_or(1);
         let rows = dims.iter().skip(1).try_fold(1_u64, |n, dim| n.checked_mul(*dim));
@@ -185,7 +185,11 @@ fn place(infos: Vec<RawInfo>, data: u64, size: u64) -> Result<BTreeMap<String, T
         };
         let n_bytes = kind
             .row_bytes(columns)
-            .ok_or_else(|| Fault::Broken(format!("tensor `{name}`: {columns} columns")))?
+            .ok_or_else(|| {
+                Fault::Broken(format!(
+                    "tensor `{name}` has rows of {columns} values, no whole blocks"
+                ))
+            })?
             .checked_mul(rows)
             .ok_or_else(too_large)?;
         let start = data.checked_add(offset).ok_or_else(too_large)?;
@@ -243,6 +247,9 @@ impl<R: Read + Seek> Reader<R> {
             return Err(Fault::Broken("the file does not begin with `GGUF`".to_owned()));
         }
         let version = self.u32()?;
+        if (1..=3).contains(&version.swap_bytes()) {
+            return Err(Fault::Unsupported("big-endian numbers".to_owned()));
+        }
         if !(2..=3).contains(&version) {
             return Err(Fault::Unsupported(format!("GGUF version {version}")));
         }

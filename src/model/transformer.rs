@@ -88,7 +88,11 @@ impl Shape {
             && is_head_dim("attention.key_length")
             && is_head_dim("attention.value_length")
             && shape.n_layers <= 1024;
-        if fits { Ok(shape) } else { Err(unsupported(format!("sizes that do not fit: {shape:?}"))) }
+        if fits {
+            Ok(shape)
+        } else {
+            Err(unsupported(format!("sizes that do not fit together: {shape:?}")))
+        }
     }
 
     /// Numbers of a token's keys (or values) in one layer.

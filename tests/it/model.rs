@@ -86,7 +86,7 @@ fn an_answer_depends_neither_on_threads_nor_on_company_nor_on_what_is_remembered
     let alone = smollm2(1, 1);
     let expected: Vec<_> =
         PROMPTS.iter().map(|p| said(&end(ask(&alone, p, short())).unwrap())).collect();
-    assert!(expected[0].0.contains("Paris"), "{expected:?}");
+    assert!(expected[3].0.contains("Rome"), "{expected:?}");
     drop(alone);
 
     let shared = smollm2(2, 4);
@@ -192,8 +192,8 @@ fn dropping_the_receiver_frees_the_engine() {
     }
     let waiting = endless(&engine, 9);
     drop(waiting);
-    let answer = end(ask(&engine, PROMPTS[0], short())).unwrap();
-    assert!(answer.text.contains("Paris"), "{answer:?}");
+    let answer = end(ask(&engine, PROMPTS[3], short())).unwrap();
+    assert!(answer.text.contains("Rome"), "{answer:?}");
 }
 
 #[test]

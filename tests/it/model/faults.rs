@@ -57,7 +57,7 @@ fn fault(file: &[u8]) -> String {
     );
     let message = error.to_string();
     let end = message.find(".gguf`").map_or(0, |at| at + 6);
-    message[end..].trim_start_matches(&[':', ' '][..]).to_owned()
+    message[end..].trim_start_matches(": ").replace(" is no usable GGUF file: ", "")
 }
 
 /// The fault of the tiny llama after a `change`.
@@ -150,9 +150,56 @@ fn what_is_wrong_is_said() {
                 m.metadata.push(("general.alignment".to_owned(), Value::U32(0)));
             }),
         ),
+        ("shared bytes", {
+            let (_, mut file) = tiny::model("llama", F32, 24, 40).encode();
+            // Every tensor of the directory begins where the first does.
+            let names: Vec<_> = tiny::model("llama", F32, 24, 40).tensors;
+            for tensor in names {
+                let mut entry = (tensor.name.len() as u64).to_le_bytes().to_vec();
+                entry.extend(tensor.name.bytes());
+                let at = file.windows(entry.len()).position(|w| w == entry).unwrap();
+                let offset = at + entry.len() + 4 + 8 * tensor.dims.len() + 4;
+                file[offset..offset + 8].fill(0);
+            }
+            file.truncate(file.len() - 4096);
+            fault(&file)
+        }),
     ];
     let lines: Vec<_> = table.iter().map(|(what, fault)| format!("{what}: {fault}")).collect();
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @"
+    no tokenizer: metadata `tokenizer.ggml.model` is missing or no text
+    no chat template: metadata `tokenizer.chat_template` is missing or no text
+    no size: metadata `llama.block_count` is missing or no positive number
+    size of a wrong type: metadata `llama.block_count` is missing or no positive number
+    no layers: metadata `llama.block_count` is missing or no positive number
+    too many layers: tensor `blk.2.attn_norm.weight` is missing
+    a million layers: it has sizes that do not fit together: Shape { n_layers: 1000000, hidden: 24, ffn: 40, n_heads: 2, n_kv_heads: 1, head_dim: 12, context: 128, rope_base: 10000.0, eps: 1e-5, interleaved: true }
+    heads that do not fit: it has sizes that do not fit together: Shape { n_layers: 2, hidden: 24, ffn: 40, n_heads: 5, n_kv_heads: 1, head_dim: 4, context: 128, rope_base: 10000.0, eps: 1e-5, interleaved: true }
+    no epsilon: metadata `llama.attention.layer_norm_rms_epsilon` is missing or no number
+    rope base: metadata `llama.rope.freq_base` is missing or no number
+    architecture: it has the architecture `mamba`; Rune runs llama and qwen2
+    pre-tokenizer: it has the tokenizer `gpt2`/`gpt-2`; Rune knows gpt2/qwen2 and gpt2/smollm
+    template: its chat template does not compile: syntax error: unexpected end of block (in chat:1)
+    a merge of nothing: its tokenizer does not build: a merge without a blank
+    unknown merge: its tokenizer does not build: Token `zz` out of vocabulary
+    few token types: token types and tokens differ in number
+    no end: no token ends a turn
+    missing tensor: tensor `blk.1.ffn_up.weight` is missing
+    missing embedding: tensor `token_embd.weight` is missing
+    turned shape: tensor `blk.0.ffn_up.weight` is 24 x 40, expected 40 x 24
+    small embedding: it has more tokens than embeddings
+    no rows: it has more tokens than embeddings
+    huge: tensor `token_embd.weight` lies outside the file
+    overflow: tensor `token_embd.weight` lies outside the file
+    five dimensions: tensor `token_embd.weight` has 5 dimensions
+    unknown type: it has tensor `token_embd.weight` in ggml's type 39
+    broken blocks: tensor `token_embd.weight` has rows of 24 values, no whole blocks
+    twice: tensor `token_embd.weight` stands twice in the directory
+    experts: it has a mixture of experts
+    scaled: it has scaled RoPE
+    alignment: `general.alignment` is no alignment
+    shared bytes: tensor `blk.1.ffn_up.weight` overlaps another
+    ");
 }
 
 #[test]
@@ -208,11 +255,11 @@ fn a_file_that_was_cut_off_is_no_usable_file() {
 
 #[test]
 fn what_is_no_model_file_at_all_is_refused() {
-    insta::assert_snapshot!(fault(b""), @"");
-    insta::assert_snapshot!(fault(b"PK\x03\x04 some zip archive"), @"");
-    insta::assert_snapshot!(fault(&[0; 4096]), @"");
-    insta::assert_snapshot!(fault(b"GGUF\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x01"), @"");
-    insta::assert_snapshot!(fault(b"GGUF\x03\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff"), @"");
+    insta::assert_snapshot!(fault(b""), @"the file ends within its header or metadata");
+    insta::assert_snapshot!(fault(b"PK\x03\x04 some zip archive"), @"the file does not begin with `GGUF`");
+    insta::assert_snapshot!(fault(&[0; 4096]), @"the file does not begin with `GGUF`");
+    insta::assert_snapshot!(fault(b"GGUF\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x01"), @"it has big-endian numbers");
+    insta::assert_snapshot!(fault(b"GGUF\x03\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff"), @"a list of 18446744073709551615 entries does not fit the file");
 
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe.gguf");
