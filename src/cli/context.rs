@@ -54,6 +54,8 @@ pub(super) struct Context {
     pub(super) config: Config,
     /// Whether stdout is to be coloured.
     pub(super) color: bool,
+    /// Whether stderr is to be coloured.
+    pub(super) color_stderr: bool,
     /// Whether to print no progress.
     pub(super) quiet: bool,
     /// Whether to print JSON lines.
@@ -86,6 +88,7 @@ impl Context {
             home,
             config: Config::load(&layers)?,
             color: output::colors(globals.color, &io::stdout()),
+            color_stderr: globals.colors_stderr(),
             quiet: globals.quiet,
             json: globals.json,
         })

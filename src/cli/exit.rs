@@ -2,14 +2,28 @@
 
 use std::io;
 
+use crate::cli::run::outcome::InTheWay;
 use crate::config::ConfigError;
 use crate::hub::HubError;
+use crate::pipeline::PipelineError;
+use crate::provider::ProviderError;
 use crate::registry::RegistryError;
+use crate::sandbox::SandboxError;
 
+/// Solved and verified.
+pub(super) const SOLVED: u8 = 0;
+/// Not solved.
+pub(super) const UNSOLVED: u8 = 1;
 /// Wrong arguments.
 pub(super) const USAGE: u8 = 2;
 /// Wrong configuration, or something missing on this machine.
 pub(super) const ENVIRONMENT: u8 = 3;
+/// No answer from the provider, or a prompt that does not fit.
+pub(super) const PROVIDER: u8 = 4;
+/// No jail: nothing was run.
+pub(super) const SANDBOX: u8 = 5;
+/// A budget is used up.
+pub(super) const BUDGET: u8 = 6;
 /// Something is taken, or somebody else is at work on it.
 pub(super) const CONFLICT: u8 = 7;
 
@@ -29,6 +43,17 @@ Exit codes:
 
 /// The code for an error.
 pub(super) fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<InTheWay>() {
+        return CONFLICT;
+    }
+    if let Some(ProviderError::ContextOverflow { .. }) = cause(error) {
+        return PROVIDER;
+    }
+    match cause::<SandboxError>(error) {
+        Some(SandboxError::NoInterpreter(_)) => return ENVIRONMENT,
+        Some(_) => return SANDBOX,
+        None => {}
+    }
     match error.downcast_ref::<RegistryError>() {
         Some(RegistryError::NotFound(_)) => USAGE,
         Some(
@@ -38,6 +63,14 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
         ) => CONFLICT,
         _ => ENVIRONMENT,
     }
+}
+
+/// The error itself, or one that it hands through, of type `E`.
+fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
+    if let Some(PipelineError::Provider(inner)) = error.downcast_ref() {
+        return (inner as &dyn std::error::Error).downcast_ref();
+    }
+    error.chain().find_map(|cause| cause.downcast_ref())
 }
 
 /// What the user can do about an error, where that is known.

@@ -61,6 +61,13 @@ pub(super) enum SourceName {
     Mirror,
 }
 
+/// The root address of the hub where no flag gives one.
+pub(super) fn endpoint() -> String {
+    std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".to_owned())
+}
+
+pub(super) use progress::quiet_reporter;
+
 pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     let catalogue = Catalogue::embedded();
     let named = |name: &Option<String>| {

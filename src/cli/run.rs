@@ -1,26 +1,104 @@
 //! `rune run`.
 
+mod interrupt;
+pub(super) mod outcome;
+mod prepare;
+mod screen;
+mod session;
+mod task;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::context::Context;
 
 /// Solve a coding task
+///
+/// The task is cut into parts, each part is planned and written, the parts are put together and run against the
+/// tests in a sandbox. Without tests Rune writes its own, and says so. Paths of the files written go to
+/// stdout. A solution that is not verified stays in Rune's home.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  rune run \"Write primes.py with is_prime(n) and primes_below(n)\" --tests test_primes.py
+  rune run --task tasks.jsonl:kv_store --out build --json
+  rune run --resume 01k9x3")]
 pub(super) struct Args {
-    /// What to do, in your own words
-    task: Option<String>,
+    /// What to do, in your own words; `-` reads it from stdin
+    #[arg(required_unless_present_any = ["task_file", "resume"], conflicts_with_all = ["task_file", "resume"])]
+    pub(super) task: Option<String>,
+    /// A task from a file of JSON lines: {"id", "task", "tests", "task_type", "family"}
+    #[arg(long = "task", value_name = "FILE.jsonl[:ID]")]
+    pub(super) task_file: Option<String>,
+    /// The tests that decide: a file or folder of unittest, pytest or plain-assert files
+    #[arg(long, value_name = "PATH", conflicts_with = "resume")]
+    pub(super) tests: Option<PathBuf>,
+    /// Where to write the solution
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(super) out: PathBuf,
+    /// Overwrite files that are there
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Go on with a session that was stopped
+    #[arg(long, value_name = "ID", conflicts_with_all = ["task_file"])]
+    pub(super) resume: Option<String>,
+    /// The model: a name of `rune models list`, or the path of a GGUF file
+    #[arg(long, value_name = "NAME|PATH")]
+    model: Option<String>,
+    /// Who generates: in-process or scripted
+    #[arg(long)]
+    provider: Option<String>,
+    /// Canned answers for the scripted provider
+    #[arg(long, value_name = "FILE")]
+    script: Option<String>,
     /// Seed of all sampling
     #[arg(long, value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,
+    /// Budget of generated tokens
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    max_tokens: Option<i64>,
+    /// Budget of seconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    max_seconds: Option<i64>,
+    /// Attempts at an answer that can be read
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    attempts: Option<i64>,
+    /// Samples of code when the first one fails
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    candidates: Option<i64>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Run model-written code without a sandbox: only on a machine that may be lost
+    #[arg(long)]
+    pub(super) unsafe_no_sandbox: bool,
 }
 
 impl Args {
     /// The settings that the flags stand for.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
-        self.seed.map(|seed| ("run.seed", toml::Value::Integer(seed))).into_iter().collect()
+        let text = |value: &Option<String>| value.clone().map(toml::Value::String);
+        let number = |value: Option<i64>| value.map(toml::Value::Integer);
+        let scripted = self.script.as_ref().map(|_| "scripted".to_owned());
+        let all = [
+            ("run.model", text(&self.model)),
+            ("run.provider", text(&self.provider.clone().or(scripted))),
+            ("run.scripted", text(&self.script)),
+            ("run.seed", number(self.seed)),
+            ("run.max_tokens", number(self.max_tokens)),
+            ("run.max_seconds", number(self.max_seconds)),
+            ("run.attempts", number(self.attempts)),
+            ("run.candidates", number(self.candidates)),
+        ];
+        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
 }
 
-pub(super) fn run(_context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`rune run` is not built yet: {}", args.task.as_deref().unwrap_or("no task"))
+pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    let mut screen = screen::Screen::new(context);
+    let result = session::run(context, args, &screen);
+    if let Err(error) = &result {
+        screen.fail(error);
+    }
+    screen.close();
+    result
 }

@@ -32,7 +32,8 @@ pub(super) async fn decompose(
     for trial in 0..run.tools.settings.attempts {
         let mut prompt = prompt.clone();
         if let Some(fault) = &fault {
-            prompt = prompt.and_then(run.templates.render("decompose_retry", json!({ "fault": fault }))?);
+            prompt = prompt
+                .and_then(run.templates.render("decompose_retry", json!({ "fault": fault }))?);
         }
         let place = Place { phase: Phase::Decompose, subtask: None, candidate: trial };
         let messages = prompt.fit(run, Phase::Decompose)?;
@@ -179,13 +180,28 @@ fn add_missing(parts: &mut Vec<Part>, targets: &[Target]) {
             if !parts.iter().any(|part| part.target == at && part.names.contains(name)) {
                 let description = format!("`{name}`, as the task describes it");
                 let names = vec![name.clone()];
-                parts.push(Part { name: name.clone(), description, target: at, names, sources: Vec::new() });
+                parts.push(Part {
+                    name: name.clone(),
+                    description,
+                    target: at,
+                    names,
+                    sources: Vec::new(),
+                });
             }
         }
-        if target.names.is_empty() && targets.len() > 1 && !parts.iter().any(|part| part.target == at) {
+        if target.names.is_empty()
+            && targets.len() > 1
+            && !parts.iter().any(|part| part.target == at)
+        {
             let description = "what the task asks for in this file".to_owned();
             let name = target.path.clone();
-            parts.push(Part { name, description, target: at, names: Vec::new(), sources: Vec::new() });
+            parts.push(Part {
+                name,
+                description,
+                target: at,
+                names: Vec::new(),
+                sources: Vec::new(),
+            });
         }
     }
 }
@@ -216,8 +232,25 @@ fn is_chore(name: &str) -> bool {
     let lower = name.to_lowercase();
     let first = lower.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty());
     let chores = [
-        "test", "tests", "testing", "unittest", "unittests", "document", "documentation", "docs", "example",
-        "examples", "usage", "import", "imports", "run", "verify", "note", "notes", "conclusion", "readme",
+        "test",
+        "tests",
+        "testing",
+        "unittest",
+        "unittests",
+        "document",
+        "documentation",
+        "docs",
+        "example",
+        "examples",
+        "usage",
+        "import",
+        "imports",
+        "run",
+        "verify",
+        "note",
+        "notes",
+        "conclusion",
+        "readme",
     ];
     first.is_some_and(|word| chores.contains(&word))
         || lower.starts_with("write test")
@@ -279,13 +312,21 @@ fn break_cycles(depends_on: &mut [Vec<usize>], parts: &[Part], notes: &mut Vec<S
         let weakest = edges.max_by_key(|(from, to)| to.saturating_sub(**from));
         let Some((&from, &to)) = weakest else { return };
         depends_on[from].retain(|other| *other != to);
-        notes.push(format!("`{}` does not wait for `{}`: a cycle", parts[from].name, parts[to].name));
+        notes.push(format!(
+            "`{}` does not wait for `{}`: a cycle",
+            parts[from].name, parts[to].name
+        ));
     }
 }
 
 /// The members of some cycle, each waiting for the next.
 fn cycle(depends_on: &[Vec<usize>]) -> Option<Vec<usize>> {
-    fn walk(at: usize, depends_on: &[Vec<usize>], path: &mut Vec<usize>, done: &mut [bool]) -> Option<Vec<usize>> {
+    fn walk(
+        at: usize,
+        depends_on: &[Vec<usize>],
+        path: &mut Vec<usize>,
+        done: &mut [bool],
+    ) -> Option<Vec<usize>> {
         if let Some(start) = path.iter().position(|member| *member == at) {
             return Some(path[start..].to_vec());
         }

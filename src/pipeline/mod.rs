@@ -1,2 +1,169 @@
-//! a
+//! Task -> code and trajectory: decompose, plan, code, integrate, and, while it fails, diagnose and repair.
+//!
+//! The model only writes; what runs when, where code goes and what counts as solved is decided here.
+//! [`solve`] leaves every attempt in the registry as it ends. Called again for the same session it
+//! gives the recorded answers to the same questions and goes on where it stopped.
+//!
+//! **Invariant:** `solved` means that the judge passed the user's tests, or generated tests that fail on a stub and
+//! on which independent solutions agree.
+
+mod assemble;
+mod code;
+mod decompose;
+mod draft;
+mod error;
+mod generated;
+mod integrate;
 mod parse;
+mod plan;
+mod prompt;
+mod requirements;
+mod run;
+mod solve;
+mod work;
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::event::Event;
+use crate::judge::Verdict;
+use crate::task::SourceFile;
+use crate::trajectory::Phase;
+use crate::trajectory::VerifiedBy;
+
+pub use error::PipelineError;
+pub use requirements::planned_paths;
+pub use run::Place;
+pub use run::Tools;
+pub use solve::solve;
+
+/// Budgets and manners of a session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Seed of all sampling.
+    pub seed: u64,
+    /// Temperature of the first answer to a question.
+    pub temperature: f32,
+    /// Temperature of the further ones.
+    pub retry_temperature: f32,
+    /// See [`crate::trajectory::Sampling::top_p`].
+    pub top_p: f32,
+    /// See [`crate::trajectory::Sampling::top_k`].
+    pub top_k: u32,
+    /// See [`crate::trajectory::Sampling::repetition_penalty`].
+    pub repetition_penalty: f32,
+    /// The most tokens to generate in the session.
+    pub max_tokens: u64,
+    /// The most time to spend.
+    pub max_time: Duration,
+    /// Attempts at an answer that can be read.
+    pub attempts: u32,
+    /// Samples of code when the first one fails.
+    pub candidates: u32,
+    /// Rounds of diagnose and repair.
+    pub repairs: u32,
+    /// The most tokens of an answer of each phase: decompose, plan, code, integrate, diagnose, repair.
+    pub phase_tokens: [u32; 6],
+}
+
+impl Settings {
+    /// The settings that a configuration stands for.
+    pub fn new(config: &Config) -> Self {
+        let Config { run, sampling, tokens, .. } = config;
+        Self {
+            seed: run.seed,
+            temperature: sampling.temperature,
+            retry_temperature: sampling.retry_temperature,
+            top_p: sampling.top_p,
+            top_k: sampling.top_k,
+            repetition_penalty: sampling.repetition_penalty,
+            max_tokens: run.max_tokens,
+            max_time: Duration::from_secs(run.max_seconds),
+            attempts: run.attempts,
+            candidates: run.candidates,
+            repairs: run.repairs,
+            phase_tokens: [
+                tokens.decompose,
+                tokens.plan,
+                tokens.code,
+                tokens.integrate,
+                tokens.diagnose,
+                tokens.repair,
+            ],
+        }
+    }
+
+    /// The most tokens of an answer of a phase.
+    pub fn max_tokens_of(&self, phase: Phase) -> u32 {
+        self.phase_tokens[match phase {
+            Phase::Decompose => 0,
+            Phase::Plan => 1,
+            Phase::Code => 2,
+            Phase::Integrate => 3,
+            Phase::Diagnose => 4,
+            Phase::Repair => 5,
+        }]
+    }
+}
+
+/// News of a session at work.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress<'a> {
+    /// Something worth keeping; the registry has it already.
+    Event(&'a Event),
+    /// The model is writing.
+    Text {
+        /// What for.
+        place: &'a Place,
+        /// The new piece.
+        text: &'a str,
+    },
+}
+
+/// What a session came to.
+#[derive(Debug, Clone)]
+pub struct Solution {
+    /// The files of the best candidate; empty when there was none.
+    pub files: Vec<SourceFile>,
+    /// The generated tests that verified it; empty otherwise.
+    pub generated_tests: Vec<SourceFile>,
+    /// What the judge said of it.
+    pub verdict: Option<Verdict>,
+    /// What stands behind "solved"; [`VerifiedBy::None`] means unsolved.
+    pub verified_by: VerifiedBy,
+    /// The budget that ended the session, in words.
+    pub budget: Option<String>,
+    /// Prompt tokens of all attempts.
+    pub tokens_in: u64,
+    /// Generated tokens of all attempts.
+    pub tokens_out: u64,
+    /// Wall time of this run.
+    pub elapsed: Duration,
+}
+
+impl Solution {
+    /// Whether the task is solved and verified.
+    pub fn is_solved(&self) -> bool {
+        self.verified_by != VerifiedBy::None
+    }
+
+    /// The outcome in one honest line.
+    pub fn summary(&self) -> String {
+        let tests = self.verdict.as_ref().map(Verdict::summary);
+        let outcome = match (self.verified_by, tests) {
+            (VerifiedBy::UserTests, Some(tests)) => format!("solved: {tests}"),
+            (VerifiedBy::GeneratedTests, Some(tests)) => {
+                format!("solved by its own measure, with generated tests: {tests}")
+            }
+            (_, Some(tests)) => format!("not solved: {tests}"),
+            (_, None) if self.files.is_empty() => {
+                "not solved: no usable code was written".to_owned()
+            }
+            (_, None) => "not verified: there was nothing to judge the code by".to_owned(),
+        };
+        match &self.budget {
+            Some(budget) => format!("{outcome}; {budget}"),
+            None => outcome,
+        }
+    }
+}

@@ -48,7 +48,12 @@ impl Prompt {
     }
 
     /// Sets a text, or a list of texts, that may be cut; those named first are cut first.
-    pub(super) fn with_section(self, name: &'static str, value: impl Serialize, keep: Keep) -> Self {
+    pub(super) fn with_section(
+        self,
+        name: &'static str,
+        value: impl Serialize,
+        keep: Keep,
+    ) -> Self {
         let mut prompt = self.with(name, value);
         prompt.sections.push((name, keep));
         prompt
@@ -64,7 +69,11 @@ impl Prompt {
     ///
     /// # Errors
     /// [`ProviderError::ContextOverflow`] when they do not fit even with all sections cut.
-    pub(super) fn fit(mut self, run: &Run<'_>, phase: Phase) -> Result<Vec<Message>, PipelineError> {
+    pub(super) fn fit(
+        mut self,
+        run: &Run<'_>,
+        phase: Phase,
+    ) -> Result<Vec<Message>, PipelineError> {
         let provider = run.tools.provider;
         let answer = run.tools.settings.max_tokens_of(phase) as usize;
         let limit = provider.capabilities().context_length;

@@ -4,8 +4,8 @@
 
 use serde::Serialize;
 
-use super::PipelineError;
-use super::run::Run;
+use crate::judge::Judge;
+use crate::judge::JudgeError;
 use crate::task::SourceFile;
 use crate::task::Task;
 
@@ -21,10 +21,18 @@ pub(super) struct Target {
 /// Where code goes when nobody names a file.
 const DEFAULT_PATH: &str = "solution.py";
 
+/// The paths of the files that a task asks for, before any work on it.
+///
+/// # Errors
+/// [`JudgeError`] when the tests cannot be read.
+pub async fn planned_paths(judge: &Judge<'_>, task: &Task) -> Result<Vec<String>, JudgeError> {
+    Ok(targets(judge, task).await?.into_iter().map(|target| target.path).collect())
+}
+
 /// Finds the files and names. At least one file.
-pub(super) async fn targets(run: &Run<'_>, task: &Task) -> Result<Vec<Target>, PipelineError> {
+pub(super) async fn targets(judge: &Judge<'_>, task: &Task) -> Result<Vec<Target>, JudgeError> {
     let mut targets: Vec<Target> = Vec::new();
-    let inspections = run.tools.judge.inspect(&task.tests).await?;
+    let inspections = judge.inspect(&task.tests).await?;
     for need in inspections.iter().flat_map(|inspection| &inspection.needs) {
         if is_external(&need.module, &task.tests) {
             continue;
@@ -70,7 +78,9 @@ fn is_external(module: &str, tests: &[SourceFile]) -> bool {
     let top = module.split('.').next().unwrap_or(module);
     let frameworks = ["pytest", "_pytest", "hypothesis", "numpy", "conftest"];
     frameworks.contains(&top)
-        || tests.iter().any(|test| test.module().is_some_and(|name| name.split('.').next() == Some(top)))
+        || tests
+            .iter()
+            .any(|test| test.module().is_some_and(|name| name.split('.').next() == Some(top)))
 }
 
 /// The path of the text that stands for `module`, such as `shop/cart.py` or `shop/__init__.py` for `shop`.

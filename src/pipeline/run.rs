@@ -64,9 +64,11 @@ struct State {
 
 /// Where an attempt belongs.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Place {
-    pub(super) phase: Phase,
-    pub(super) subtask: Option<String>,
+pub struct Place {
+    /// The phase.
+    pub phase: Phase,
+    /// The subtask; `None` where the whole task is meant.
+    pub subtask: Option<String>,
     pub(super) candidate: u32,
 }
 

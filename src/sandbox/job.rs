@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::config::SandboxConfig;
+
 /// A program to run once in a fresh jail.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
@@ -101,6 +103,20 @@ pub struct Limits {
     pub file_bytes: u64,
     /// Processes and threads at a time.
     pub processes: u32,
+}
+
+impl From<&SandboxConfig> for Limits {
+    fn from(config: &SandboxConfig) -> Self {
+        Self {
+            cpu: Duration::from_secs(config.cpu_seconds),
+            wall: Duration::from_secs(config.wall_seconds),
+            memory_bytes: config.memory_mb << 20,
+            output_bytes: usize::try_from(config.output_kb << 10).unwrap_or(usize::MAX),
+            disk_bytes: config.disk_mb << 20,
+            processes: u32::try_from(config.processes).unwrap_or(u32::MAX),
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Limits {

@@ -39,6 +39,11 @@ pub(super) fn reporter(context: &Context, model: &str) -> Reporter {
     Arc::new(move |progress| plain_line(&model, &progress, &pace))
 }
 
+/// As [`reporter`], but for a pull on the way to something else: nothing goes to stdout.
+pub(in crate::cli) fn quiet_reporter(context: &Context, model: &str) -> Reporter {
+    if context.json { Arc::new(|_| {}) } else { reporter(context, model) }
+}
+
 /// Lets one thing through a second.
 #[derive(Debug, Default)]
 struct Pace(Mutex<Option<Instant>>);

@@ -1,0 +1,107 @@
+//! Parts -> files: imports once and first, each name from the part that answers for it.
+
+use super::requirements::Target;
+use crate::judge::Inspection;
+use crate::judge::StatementKind;
+use crate::task::SourceFile;
+
+/// A finished part.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    /// The file that it belongs to.
+    pub(super) path: String,
+    /// Names that it answers for.
+    pub(super) names: Vec<String>,
+    /// What it is made of.
+    pub(super) inspection: Inspection,
+}
+
+/// The exception text of a name that is not written yet.
+pub(super) const NOT_WRITTEN: &str = "rune: not written yet";
+
+/// Puts the parts together, in their order. With `stubs`, names asked for that no part defines raise
+/// [`NOT_WRITTEN`], so that the tests of finished parts can run.
+pub(super) fn assemble(targets: &[Target], parts: &[Part], stubs: bool) -> Vec<SourceFile> {
+    targets
+        .iter()
+        .filter_map(|target| {
+            let own: Vec<&Part> = parts.iter().filter(|part| part.path == target.path).collect();
+            let mut text = merged(&own);
+            if stubs {
+                text.push_str(&missing(target, &own));
+            }
+            (!text.trim().is_empty()).then(|| SourceFile::new(target.path.as_str(), text))
+        })
+        .collect()
+}
+
+fn merged(parts: &[&Part]) -> String {
+    let mut futures: Vec<&str> = Vec::new();
+    let mut imports: Vec<&str> = Vec::new();
+    let mut body: Vec<&str> = Vec::new();
+    let mut main: Option<&str> = None;
+    let mut taken: Vec<&str> = Vec::new();
+    for (index, part) in parts.iter().enumerate() {
+        let elsewhere = |name: &String| {
+            parts
+                .iter()
+                .enumerate()
+                .any(|(other, part)| other != index && part.names.contains(name))
+        };
+        for statement in &part.inspection.statements {
+            let text = statement.text.as_str();
+            match statement.kind {
+                StatementKind::Import if text.starts_with("from __future__") => futures.push(text),
+                // A part that imports its own file, or another part of it, has it at hand already.
+                StatementKind::Import if imports_own(text, &part.path) => {}
+                StatementKind::Import => imports.push(text),
+                StatementKind::Main => main = Some(text),
+                StatementKind::Other if parts.len() > 1 => {}
+                StatementKind::Other => body.push(text),
+                StatementKind::Definition => {
+                    let is_foreign = statement
+                        .names
+                        .iter()
+                        .any(|name| !part.names.contains(name) && elsewhere(name));
+                    let is_double =
+                        statement.names.iter().any(|name| taken.contains(&name.as_str()));
+                    if !is_foreign && !is_double {
+                        taken.extend(statement.names.iter().map(String::as_str));
+                        body.push(text);
+                    }
+                }
+            }
+        }
+    }
+    body.extend(main);
+    let mut head: Vec<&str> = Vec::new();
+    for import in futures.into_iter().chain(imports) {
+        if !head.contains(&import) {
+            head.push(import);
+        }
+    }
+    let head = head.join("\n");
+    let chunks = (!head.is_empty()).then_some(head.as_str()).into_iter().chain(body);
+    let text = chunks.collect::<Vec<_>>().join("\n\n\n");
+    if text.is_empty() { text } else { text + "\n" }
+}
+
+fn imports_own(import: &str, path: &str) -> bool {
+    let module = SourceFile::new(path, "").module().unwrap_or_default();
+    import.starts_with(&format!("from {module} import")) || import == format!("import {module}")
+}
+
+fn missing(target: &Target, parts: &[&Part]) -> String {
+    let is_defined =
+        |name: &&String| parts.iter().any(|part| part.inspection.defines.contains(name));
+    target
+        .names
+        .iter()
+        .filter(|name| !is_defined(name))
+        .map(|name| {
+            format!(
+                "\n\ndef {name}(*args, **kwargs):\n    raise NotImplementedError({NOT_WRITTEN:?})\n"
+            )
+        })
+        .collect()
+}

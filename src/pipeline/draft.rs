@@ -1,0 +1,95 @@
+//! An answer that is to hold code: asked for, continued when it was cut off, read and looked over.
+
+use serde_json::json;
+
+use super::PipelineError;
+use super::parse::Block;
+use super::parse::code_blocks;
+use super::parse::stitch;
+use super::prompt::Prompt;
+use super::run::Answer;
+use super::run::Place;
+use super::work::Work;
+use crate::judge::Inspection;
+use crate::task::SourceFile;
+use crate::trajectory::FinishReason;
+
+/// Code as the model wrote it.
+pub(super) struct Draft {
+    pub(super) answer: Answer,
+    pub(super) blocks: Vec<Block>,
+}
+
+/// Asks for code. An answer that was cut off is continued once, and the joined text is what counts.
+pub(super) async fn draft(
+    work: &Work<'_>,
+    place: Place,
+    prompt: Prompt,
+    trial: u32,
+) -> Result<Draft, PipelineError> {
+    /// Lines of the cut-off answer that are shown again.
+    const TAIL: usize = 12;
+    let run = work.run;
+    let phase = place.phase;
+    let messages = prompt.clone().fit(run, phase)?;
+    let answer = run.ask(place.clone(), messages, run.sampling(phase, trial)).await?;
+    let text = answer.completion.text.clone();
+    if answer.completion.finish_reason != FinishReason::Length {
+        return Ok(Draft { blocks: code_blocks(&text), answer });
+    }
+    run.record(&answer, "truncated", "cut off at the most tokens of the phase", json!({}), &[])?;
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
+    let go_on = run.templates.render("continue", json!({ "tail": tail }))?;
+    let messages = prompt.and_then(go_on).fit(run, phase)?;
+    let answer = run.ask(place, messages, run.sampling(phase, trial)).await?;
+    let rest = code_blocks(&answer.completion.text);
+    let rest: String = rest.into_iter().map(|block| block.code).collect();
+    Ok(Draft { blocks: code_blocks(&stitch(&text, &rest)), answer })
+}
+
+impl Draft {
+    /// All code of the answer as one file.
+    pub(super) fn as_file(&self, path: &str) -> SourceFile {
+        let codes: Vec<&str> = self.blocks.iter().map(|block| block.code.as_str()).collect();
+        SourceFile::new(path, codes.join("\n"))
+    }
+
+    /// The code as the files that were asked for: a block goes to the file that it names, else to the first that
+    /// has none yet.
+    pub(super) fn as_files(&self, paths: &[&str]) -> Vec<SourceFile> {
+        if let [path] = paths {
+            return vec![self.as_file(path)];
+        }
+        let mut files: Vec<SourceFile> = Vec::new();
+        for block in &self.blocks {
+            let named = paths.iter().find(|path| block.path.as_deref() == Some(**path));
+            let free = paths.iter().find(|path| !files.iter().any(|file| file.path == **path));
+            let Some(path) = named.or(free) else { continue };
+            match files.iter_mut().find(|file| file.path == **path) {
+                Some(file) => file.text = format!("{}\n\n{}", file.text.trim_end(), block.code),
+                None => files.push(SourceFile::new(*path, block.code.as_str())),
+            }
+        }
+        files
+    }
+}
+
+/// What keeps code from being run at all; `None` when it is whole.
+pub(super) fn fault(inspections: &[Inspection], names: &[String]) -> Option<String> {
+    for inspection in inspections {
+        if let Some(error) = &inspection.error {
+            let (line, text) = (error.line, error.text.trim());
+            return Some(format!("syntax error in line {line}, `{text}`: {}", error.message));
+        }
+        if let Some(elision) = inspection.elisions.first() {
+            return Some(format!("code is left out: `{elision}`"));
+        }
+        if let Some(stub) = inspection.stubs.first() {
+            return Some(format!("`{stub}` has no body"));
+        }
+    }
+    let defined = |name: &String| inspections.iter().any(|i| i.defines.contains(name));
+    let missing = names.iter().find(|name| !defined(name))?;
+    Some(format!("`{missing}` is not defined"))
+}

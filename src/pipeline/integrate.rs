@@ -1,0 +1,152 @@
+//! Parts -> one whole that passes: assemble, else write it whole, else diagnose and repair.
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use serde_json::json;
+
+use super::PipelineError;
+use super::draft::draft;
+use super::draft::fault;
+use super::prompt::Keep;
+use super::prompt::Prompt;
+use super::run::Place;
+use super::work::Candidate;
+use super::work::Work;
+use crate::event::Event;
+use crate::task::SourceFile;
+use crate::trajectory::FinishReason;
+use crate::trajectory::Phase;
+
+/// Judges the assembled parts and, where they fail, mends them. `several` tells whether they are more than one: a
+/// task of one part has had its samples already.
+pub(super) async fn integrate(
+    work: &Work<'_>,
+    assembled: Vec<SourceFile>,
+    several: bool,
+) -> Result<Candidate, PipelineError> {
+    work.run.begin(Phase::Integrate, None)?;
+    let mut best = work.judge_whole(assembled).await?;
+    if best.passed() {
+        return Ok(best);
+    }
+    if several || best.files.is_empty() {
+        let n = work.run.tools.settings.candidates.max(1);
+        let prompts = |trial: u32| match trial % 2 == 0 && !best.files.is_empty() {
+            true => work.prompt_about("integrate", &best),
+            false => from_scratch(work),
+        };
+        let trials = (0..n).map(|trial| (trial, prompts(trial))).collect();
+        best = best_of(work, Phase::Integrate, trials, best.clone()).await?;
+    }
+    for round in 0..work.run.tools.settings.repairs {
+        if best.passed() || best.files.is_empty() {
+            break;
+        }
+        let repaired = repair(work, round, &best).await?;
+        if repaired.score() <= best.score() && round > 0 {
+            break;
+        }
+        best = repaired;
+    }
+    Ok(best)
+}
+
+/// The prompt for the whole solution without regard to what is there.
+pub(super) fn from_scratch(work: &Work<'_>) -> Prompt {
+    let names: Vec<&String> = work.targets.iter().flat_map(|target| &target.names).collect();
+    if let [target] = work.targets.as_slice() {
+        return work
+            .prompt("code")
+            .with("path", &target.path)
+            .with("part", "")
+            .with("names", names)
+            .with_section("plan", "", Keep::Head);
+    }
+    work.prompt_about("integrate", &Candidate { files: Vec::new(), verdict: None })
+}
+
+/// Finds the cause, then draws several corrections of it. What makes things worse is dropped.
+async fn repair(
+    work: &Work<'_>,
+    round: u32,
+    broken: &Candidate,
+) -> Result<Candidate, PipelineError> {
+    let run = work.run;
+    run.begin(Phase::Diagnose, None)?;
+    let place = Place { phase: Phase::Diagnose, subtask: None, candidate: round };
+    let messages = work.prompt_about("diagnose", broken).fit(run, Phase::Diagnose)?;
+    let answer = run.ask(place, messages, run.sampling(Phase::Diagnose, 0)).await?;
+    let diagnosis = answer.completion.text.trim().to_owned();
+    let is_whole = answer.completion.finish_reason == FinishReason::Stop;
+    let verdict = if is_whole { "accepted" } else { "truncated" };
+    run.record(&answer, verdict, diagnosis.lines().next().unwrap_or(""), json!({}), &[])?;
+
+    run.begin(Phase::Repair, None)?;
+    let n = run.tools.settings.candidates.div_ceil(2).max(1);
+    let prompt = |trial: u32| {
+        // Every other correction is free of what may be a wrong diagnosis.
+        let diagnosis = if trial % 2 == 0 { diagnosis.as_str() } else { "" };
+        work.prompt_about("repair", broken).with_section("diagnosis", diagnosis, Keep::Head)
+    };
+    let trials = (0..n).map(|trial| (round * n + trial, prompt(trial))).collect();
+    best_of(work, Phase::Repair, trials, broken.clone()).await
+}
+
+/// Draws whole solutions until one passes; returns the best, `start` included.
+async fn best_of(
+    work: &Work<'_>,
+    phase: Phase,
+    trials: Vec<(u32, Prompt)>,
+    start: Candidate,
+) -> Result<Candidate, PipelineError> {
+    let drawn = trials.into_iter().map(|(trial, prompt)| whole(work, phase, trial, prompt));
+    let mut drawn = stream::iter(drawn).buffered(work.run.tools.provider.capabilities().parallel);
+    let mut best = start;
+    while let Some(next) = drawn.next().await {
+        let Some(next) = next? else { continue };
+        if next.score() > best.score() || best.files.is_empty() {
+            best = next;
+        }
+        if best.passed() {
+            break;
+        }
+    }
+    Ok(best)
+}
+
+/// One whole solution, judged and recorded; `None` when the answer is no code.
+pub(super) async fn whole(
+    work: &Work<'_>,
+    phase: Phase,
+    trial: u32,
+    prompt: Prompt,
+) -> Result<Option<Candidate>, PipelineError> {
+    let run = work.run;
+    let place = Place { phase, subtask: None, candidate: trial };
+    let draft = draft(work, place, prompt, trial).await?;
+    let paths: Vec<&str> = work.targets.iter().map(|target| target.path.as_str()).collect();
+    let files = draft.as_files(&paths);
+    let names: Vec<String> = work.targets.iter().flat_map(|target| target.names.clone()).collect();
+    let wrong = match draft.blocks.is_empty() {
+        true => Some("it holds no code".to_owned()),
+        false => fault(&run.tools.judge.inspect(&files).await?, &names),
+    };
+    if let Some(wrong) = wrong {
+        run.record(&draft.answer, "malformed", &wrong, json!({}), &files)?;
+        return Ok(None);
+    }
+    let candidate = work.judge_whole(files).await?;
+    let (word, summary) = match &candidate.verdict {
+        Some(verdict) if verdict.passed() => ("passed", verdict.summary()),
+        Some(verdict) => ("failed", verdict.summary()),
+        None => ("accepted", "compiles; no tests were given".to_owned()),
+    };
+    run.record(&draft.answer, word, &summary, json!(candidate.verdict), &candidate.files)?;
+    Ok(Some(candidate))
+}
+
+/// Tells that a part is missing.
+pub(super) fn warn_missing(work: &Work<'_>, name: &str) -> Result<(), PipelineError> {
+    let message = format!("no answer for the part `{name}` was usable code");
+    work.run.tell(&Event::Warning { message })
+}

@@ -1,0 +1,71 @@
+//! Subtask -> signatures.
+
+use serde_json::json;
+
+use super::PipelineError;
+use super::draft::draft;
+use super::prompt::Keep;
+use super::run::Place;
+use super::work::Work;
+use crate::task::Subtask;
+use crate::trajectory::Phase;
+
+/// Asks for the signatures of a part. When no answer can be used the plan is empty: the description must do.
+pub(super) async fn plan(
+    work: &Work<'_>,
+    subtask: &Subtask,
+    interfaces: &str,
+) -> Result<String, PipelineError> {
+    let run = work.run;
+    run.begin(Phase::Plan, Some(&subtask.name))?;
+    let names = work.names(subtask);
+    let prompt = work
+        .prompt("plan")
+        .with("path", &subtask.file)
+        .with("part", part(subtask))
+        .with("names", &names)
+        .with_section("interfaces", interfaces, Keep::Tail);
+    let mut fault: Option<String> = None;
+    for trial in 0..run.tools.settings.attempts.min(2) {
+        let mut prompt = prompt.clone();
+        if let Some(fault) = &fault {
+            prompt =
+                prompt.and_then(run.templates.render("plan_retry", json!({ "fault": fault }))?);
+        }
+        let place =
+            Place { phase: Phase::Plan, subtask: Some(subtask.name.clone()), candidate: trial };
+        let draft = draft(work, place, prompt, trial).await?;
+        let file = draft.as_file(&subtask.file);
+        let inspections = run.tools.judge.inspect(std::slice::from_ref(&file)).await?;
+        let found = inspections.first();
+        let missing = names
+            .iter()
+            .find(|name| !found.is_some_and(|inspection| inspection.defines.contains(name)));
+        let error = found.and_then(|inspection| inspection.error.as_ref());
+        let wrong = match (draft.blocks.is_empty(), error, missing) {
+            (true, ..) => Some("it holds no code".to_owned()),
+            (_, Some(error), _) => Some(format!("line {}: {}", error.line, error.message)),
+            (.., Some(name)) => Some(format!("`{name}` is missing")),
+            _ => None,
+        };
+        if let Some(wrong) = wrong {
+            run.record(&draft.answer, "malformed", &wrong, json!({}), &[])?;
+            fault = Some(wrong);
+            continue;
+        }
+        let interface = found.map(|inspection| inspection.interface.clone()).unwrap_or_default();
+        let n_lines = interface.lines().count();
+        run.record(&draft.answer, "accepted", &format!("{n_lines} lines"), json!({}), &[file])?;
+        return Ok(interface);
+    }
+    Ok(String::new())
+}
+
+/// A part as the prompts name it.
+pub(super) fn part(subtask: &Subtask) -> String {
+    if subtask.description.is_empty() || subtask.description == subtask.name {
+        subtask.name.clone()
+    } else {
+        format!("{} - {}", subtask.name, subtask.description)
+    }
+}

@@ -1,0 +1,130 @@
+//! The whole way of a task.
+
+use std::collections::BTreeMap;
+
+use futures_util::FutureExt;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use super::PipelineError;
+use super::Solution;
+use super::Tools;
+use super::assemble::Part;
+use super::assemble::assemble;
+use super::code::code;
+use super::code::interfaces;
+use super::decompose::decompose;
+use super::generated;
+use super::integrate::integrate;
+use super::integrate::warn_missing;
+use super::plan::plan;
+use super::requirements::targets;
+use super::run::Run;
+use super::work::Work;
+use crate::task::SourceFile;
+use crate::task::Subtask;
+use crate::task::Task;
+use crate::trajectory::Attempt;
+use crate::trajectory::VerifiedBy;
+
+/// Solves a task. `recorded` are the attempts of the session so far, empty for a new one.
+///
+/// # Errors
+/// [`PipelineError`], but for a budget that is used up: that is told in the [`Solution`], which then holds the best
+/// candidate so far. Dropping the future stops everything; the session can be taken up again.
+pub async fn solve(
+    tools: &Tools<'_>,
+    session_id: &str,
+    task: &Task,
+    recorded: Vec<Attempt>,
+) -> Result<Solution, PipelineError> {
+    let run = Run::new(tools, session_id, recorded);
+    let targets = targets(&tools.judge, task).await?;
+    let work = Work::new(&run, task, targets);
+    let result = go(&work).await;
+    let (budget, generated_tests) = match result {
+        Ok(tests) => (None, tests),
+        Err(error @ PipelineError::Budget { .. }) => (Some(error.to_string()), Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let (tokens_in, tokens_out) = run.tokens();
+    let best = work.best();
+    let verified_by = best.as_ref().map_or(VerifiedBy::None, |(_, by)| *by);
+    let (files, verdict) =
+        best.map(|(candidate, _)| (candidate.files, candidate.verdict)).unwrap_or_default();
+    Ok(Solution {
+        files,
+        generated_tests: match verified_by {
+            VerifiedBy::GeneratedTests => generated_tests,
+            _ => Vec::new(),
+        },
+        verdict,
+        verified_by,
+        budget,
+        tokens_in,
+        tokens_out,
+        elapsed: run.elapsed(),
+    })
+}
+
+/// Goes through the phases; what was reached is kept in `work`. Returns generated tests, if any.
+async fn go(work: &Work<'_>) -> Result<Vec<SourceFile>, PipelineError> {
+    let subtasks = decompose(work.run, work.task, &work.targets).await?;
+    let tests = match work.suite {
+        Some(_) => Vec::new(),
+        None => generated::tests(work).await?,
+    };
+    let parts = write_parts(work, &subtasks).await?;
+    let assembled = assemble(&work.targets, &parts, false);
+    match work.targets.first() {
+        Some(target) if work.suite.is_none() && !tests.is_empty() => {
+            generated::agree(work, &tests, assembled).await?;
+            Ok(generated::suite(target, &tests).files().to_vec())
+        }
+        _ => {
+            integrate(work, assembled, subtasks.len() > 1).await?;
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// Plans and codes every subtask as soon as those it waits for are finished, several at a time.
+async fn write_parts(work: &Work<'_>, subtasks: &[Subtask]) -> Result<Vec<Part>, PipelineError> {
+    let mut finished: BTreeMap<usize, Option<Part>> = BTreeMap::new();
+    let mut started = vec![false; subtasks.len()];
+    let mut at_work = FuturesUnordered::new();
+    while finished.len() < subtasks.len() {
+        for (index, subtask) in subtasks.iter().enumerate() {
+            let is_ready = subtask.depends_on.iter().all(|other| finished.contains_key(other));
+            if is_ready && !started[index] {
+                started[index] = true;
+                let others: Vec<Part> = subtask
+                    .depends_on
+                    .iter()
+                    .filter_map(|other| finished.get(other).cloned().flatten())
+                    .collect();
+                let is_whole = subtasks.len() == 1;
+                at_work.push(
+                    write_part(work, subtask, others, is_whole).map(move |part| (index, part)),
+                );
+            }
+        }
+        let Some((index, part)) = at_work.next().await else { break };
+        finished.insert(index, part?);
+    }
+    Ok(finished.into_values().flatten().collect())
+}
+
+async fn write_part(
+    work: &Work<'_>,
+    subtask: &Subtask,
+    others: Vec<Part>,
+    is_whole: bool,
+) -> Result<Option<Part>, PipelineError> {
+    let plan = plan(work, subtask, &interfaces(&others)).await?;
+    let part = code(work, subtask, &plan, &others, is_whole).await?;
+    if part.is_none() {
+        warn_missing(work, &subtask.name)?;
+    }
+    Ok(part)
+}

@@ -1,0 +1,154 @@
+//! What the phases share: the task, what is asked for, the acceptance suite, and the best candidate so far.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use super::PipelineError;
+use super::prompt::Keep;
+use super::prompt::Prompt;
+use super::requirements::Target;
+use super::run::Run;
+use crate::event::Event;
+use crate::judge::Suite;
+use crate::judge::Verdict;
+use crate::task::SourceFile;
+use crate::task::Subtask;
+use crate::task::Task;
+use crate::trajectory::VerifiedBy;
+
+/// A whole solution, and what the judge said of it, if there was anything to judge by.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    pub(super) files: Vec<SourceFile>,
+    pub(super) verdict: Option<Verdict>,
+}
+
+impl Candidate {
+    /// What counts when candidates are compared.
+    pub(super) fn score(&self) -> f64 {
+        self.verdict.as_ref().map_or(0.0, Verdict::score)
+    }
+
+    pub(super) fn passed(&self) -> bool {
+        self.verdict.as_ref().is_some_and(Verdict::passed)
+    }
+}
+
+/// The work on one task.
+pub(super) struct Work<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) task: &'a Task,
+    pub(super) targets: Vec<Target>,
+    /// The user's tests.
+    pub(super) suite: Option<Suite>,
+    best: Mutex<Option<(Candidate, VerifiedBy)>>,
+    /// Verdicts by the files' texts: the same code is judged once.
+    verdicts: Mutex<HashMap<String, Verdict>>,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(run: &'a Run<'a>, task: &'a Task, targets: Vec<Target>) -> Self {
+        let suite = (!task.tests.is_empty()).then(|| Suite::new(task.tests.clone()));
+        Self { run, task, targets, suite, best: Mutex::default(), verdicts: Mutex::default() }
+    }
+
+    /// Runs the user's tests; `None` when there are none.
+    pub(super) async fn judge(
+        &self,
+        files: &[SourceFile],
+    ) -> Result<Option<Verdict>, PipelineError> {
+        let Some(suite) = &self.suite else { return Ok(None) };
+        let key: String =
+            files.iter().map(|file| format!("{}\0{}\0", file.path, file.text)).collect();
+        let known = self.verdicts.lock().expect("no holder panics").get(&key).cloned();
+        if let Some(verdict) = known {
+            return Ok(Some(verdict));
+        }
+        let verdict = self.run.tools.judge.run_suite(suite, files).await?;
+        self.verdicts.lock().expect("no holder panics").insert(key, verdict.clone());
+        Ok(Some(verdict))
+    }
+
+    /// Judges a whole solution, tells the result, and keeps it when it is the best so far.
+    pub(super) async fn judge_whole(
+        &self,
+        files: Vec<SourceFile>,
+    ) -> Result<Candidate, PipelineError> {
+        let verdict = self.judge(&files).await?;
+        if let Some(verdict) = &verdict {
+            let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            self.run.tell(&Event::SuiteJudged {
+                n_passed: count(verdict.n_passed),
+                n_total: count(verdict.n_total),
+                outcome: verdict.outcome.to_string(),
+            })?;
+        }
+        let candidate = Candidate { files, verdict };
+        self.offer(&candidate, VerifiedBy::UserTests);
+        Ok(candidate)
+    }
+
+    /// Keeps a candidate when it is better than the best so far. `by` counts only when it passed.
+    pub(super) fn offer(&self, candidate: &Candidate, by: VerifiedBy) {
+        let mut best = self.best.lock().expect("no holder panics");
+        let is_better = best.as_ref().is_none_or(|(best, _)| candidate.score() > best.score());
+        if is_better && !candidate.files.is_empty() {
+            let by = if candidate.passed() { by } else { VerifiedBy::None };
+            *best = Some((candidate.clone(), by));
+        }
+    }
+
+    /// The best candidate so far, and what verified it.
+    pub(super) fn best(&self) -> Option<(Candidate, VerifiedBy)> {
+        self.best.lock().expect("no holder panics").clone()
+    }
+
+    /// The names that a subtask answers for.
+    pub(super) fn names(&self, subtask: &Subtask) -> Vec<String> {
+        let own: Vec<&str> = subtask.name.split(", ").collect();
+        let target = self.targets.iter().find(|target| target.path == subtask.file);
+        let names = target.map(|target| target.names.as_slice()).unwrap_or_default();
+        names.iter().filter(|name| own.contains(&name.as_str())).cloned().collect()
+    }
+
+    /// What every prompt begins with, so that the beginnings are the same tokens.
+    pub(super) fn prompt(&self, template: &'static str) -> Prompt {
+        super::decompose::base_prompt(template, self.task, &self.targets)
+    }
+
+    /// A prompt about the whole code as it is and what fails in it.
+    pub(super) fn prompt_about(&self, template: &'static str, candidate: &Candidate) -> Prompt {
+        let path = self.targets.first().map_or("", |target| target.path.as_str());
+        self.prompt(template)
+            .with("path", path)
+            .with("one_file", self.targets.len() == 1)
+            .with_section("failure", failure(candidate), Keep::Head)
+            .with_section("code", fenced(&candidate.files), Keep::Head)
+    }
+}
+
+/// Files as fenced blocks with their paths.
+fn fenced(files: &[SourceFile]) -> String {
+    let block =
+        |file: &SourceFile| format!("`{}`:\n```python\n{}\n```", file.path, file.text.trim_end());
+    files.iter().map(block).collect::<Vec<_>>().join("\n\n")
+}
+
+/// The first test that failed and why, as a block of data; empty when nothing failed.
+fn failure(candidate: &Candidate) -> String {
+    /// The most lines of a trace that help.
+    const LINES: usize = 30;
+    let Some(verdict) = &candidate.verdict else { return String::new() };
+    if verdict.passed() {
+        return String::new();
+    }
+    let mut text = format!("{}\n", verdict.summary());
+    if let Some(test) = verdict.first_failure() {
+        let lines = test.message.lines().chain(test.trace.lines());
+        for line in lines.filter(|line| !line.trim().is_empty()).take(LINES) {
+            text.push_str(&line.replace("```", "'''"));
+            text.push('\n');
+        }
+    }
+    format!("```text\n{text}```")
+}
