@@ -128,7 +128,7 @@ impl Engine {
         let facts = ModelFacts {
             path: path.to_owned(),
             architecture: gguf.text("general.architecture")?.to_owned(),
-            base_digest: hashing.join().expect("hashing does not panic")?,
+            base_digest: hashing.join().unwrap_or(Err(ModelError::EngineGone))?,
             tokenizer_digest: tokenizer.digest().to_owned(),
             context: options.context.min(transformer.shape.context),
             weight_bytes: transformer.n_bytes(),
@@ -272,9 +272,10 @@ impl Scheduler {
     fn receive(&mut self, inbox: &mpsc::Receiver<Request>) -> bool {
         let mut idle = self.waiting.is_empty() && self.slots.iter().all(|s| s.sequence.is_none());
         loop {
-            let received = match idle {
-                true => inbox.recv().map_err(|_| mpsc::TryRecvError::Disconnected),
-                false => inbox.try_recv(),
+            let received = if idle {
+                inbox.recv().map_err(|_| mpsc::TryRecvError::Disconnected)
+            } else {
+                inbox.try_recv()
             };
             match received {
                 Ok((generation, updates)) => {

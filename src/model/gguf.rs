@@ -30,7 +30,7 @@ pub(super) enum Value {
     /// UTF-8 text.
     Text(String),
     /// Values of one type.
-    Array(Vec<Value>),
+    Array(Vec<Self>),
 }
 
 /// Where a tensor lies in the file.

@@ -27,7 +27,7 @@ pub(super) enum GgmlType {
 pub(super) struct Block32 {
     /// Unsigned codes, below `2^bits` of their type.
     pub(super) codes: [u8; 32],
-    /// Scale of the first and of the last 16 values; equal but for Q6_K.
+    /// Scale of the first and of the last 16 values; equal but for `Q6_K`.
     pub(super) scale: [f32; 2],
     /// Added to each value of the half.
     pub(super) min: [f32; 2],
@@ -178,7 +178,7 @@ fn five_bits(high: &[u8], low: &[u8]) -> [u8; 32] {
     codes
 }
 
-/// Sub-block `part` of Q4_K or Q5_K: 6-bit scales and minimums in 12 packed bytes, nibbles in `low`
+/// Sub-block `part` of `Q4_K` or `Q5_K`: 6-bit scales and minimums in 12 packed bytes, nibbles in `low`
 /// (64 values in 32 bytes: low nibbles, then high ones), and further bits of value `i` from `high`.
 fn k_block(block: &[u8], part: usize, low: &[u8], high: impl Fn(usize) -> u8) -> Block32 {
     let packed = &block[4..16];
@@ -197,7 +197,7 @@ fn k_block(block: &[u8], part: usize, low: &[u8], high: impl Fn(usize) -> u8) ->
     Block32::new(codes, scale, -half_at(block, 2) * f32::from(min))
 }
 
-/// Sub-block `part` of Q6_K: 4 low bits, 2 high bits, and a signed 8-bit scale for 16 values.
+/// Sub-block `part` of `Q6_K`: 4 low bits, 2 high bits, and a signed 8-bit scale for 16 values.
 fn q6_k(block: &[u8], part: usize) -> Block32 {
     let (half, quarter) = (part / 4, part % 4);
     let low = &block[half * 64 + quarter % 2 * 32..][..32];

@@ -140,11 +140,12 @@ impl Tokenizer {
 }
 
 fn texts(values: &[Value]) -> Option<Vec<&str>> {
-    let text = |value| match value {
-        &Value::Text(ref text) => Some(text.as_str()),
-        _ => None,
-    };
-    values.iter().map(text).collect()
+    let mut texts = Vec::with_capacity(values.len());
+    for value in values {
+        let Value::Text(text) = value else { return None };
+        texts.push(text.as_str());
+    }
+    Some(texts)
 }
 
 fn bpe(tokens: &[&str], merges: &[&str], pre: &str) -> tokenizers::Result<tokenizers::Tokenizer> {

@@ -181,9 +181,10 @@ impl Transformer {
         let embedding_info = gguf.tensor("token_embd.weight")?.clone();
         let vocabulary = embedding_info.rows;
         let embedding = loader.matrix("token_embd.weight", (vocabulary, hidden), None)?;
-        let head = match gguf.has_tensor("output.weight") {
-            true => Some(loader.matrix("output.weight", (vocabulary, hidden), None)?),
-            false => None,
+        let head = if gguf.has_tensor("output.weight") {
+            Some(loader.matrix("output.weight", (vocabulary, hidden), None)?)
+        } else {
+            None
         };
         let final_norm = loader.vector("output_norm.weight", hidden)?;
         let mut layers = Vec::with_capacity(shape.n_layers);
@@ -462,12 +463,11 @@ impl Loader<'_> {
     ) -> Result<Linear, ModelError> {
         let matrix = self.matrix(&format!("{name}.weight"), shape, interleaved)?;
         let bias_name = format!("{name}.bias");
-        let bias = match self.gguf.has_tensor(&bias_name) {
-            true => {
-                let plain = self.vector(&bias_name, shape.0)?;
-                Some((0..shape.0).map(|row| plain[source_row(interleaved, row)]).collect())
-            }
-            false => None,
+        let bias = if self.gguf.has_tensor(&bias_name) {
+            let plain = self.vector(&bias_name, shape.0)?;
+            Some((0..shape.0).map(|row| plain[source_row(interleaved, row)]).collect())
+        } else {
+            None
         };
         Ok(Linear { matrix, bias })
     }

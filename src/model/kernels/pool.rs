@@ -96,8 +96,9 @@ impl Pool {
         // SAFETY: the state is closed with nobody joined (the end of this function saw to it, and
         // `&mut self` keeps other publishers out), so no worker reads these fields now. The lifetime is
         // erased only until the end of this function, which waits for all who joined.
+        #[expect(clippy::transmute_ptr_to_ptr, reason = "no cast lengthens a lifetime")]
         unsafe {
-            *shared.body.get() = std::mem::transmute::<*const Body<'_>, *const Body<'static>>(body)
+            *shared.body.get() = std::mem::transmute::<*const Body<'_>, *const Body<'static>>(body);
         };
         shared.n_units.store(n_units, Relaxed);
         shared.next.store(0, Relaxed);

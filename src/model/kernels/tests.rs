@@ -21,7 +21,7 @@ const QUANTISED: [GgmlType; 8] = [
     GgmlType::Q6K,
 ];
 
-/// Repeatable random bytes (Steele et al. 2014, SplitMix64).
+/// Repeatable random bytes (Steele et al. 2014, `SplitMix64`).
 fn random_bytes(seed: u64, n: usize) -> Vec<u8> {
     let mut state = seed;
     std::iter::repeat_with(|| {
@@ -63,7 +63,7 @@ fn inputs(n_rows: usize, columns: usize) -> Vec<f32> {
     bytes
         .iter()
         .enumerate()
-        .map(|(i, b)| (f32::from(*b) - 127.0) * (1 + i % 5) as f32 / 64.0)
+        .map(|(i, b)| (f32::from(*b) - 127.0) * [1.0, 2.0, 3.0, 4.0, 5.0][i % 5] / 64.0)
         .collect()
 }
 
@@ -105,8 +105,8 @@ fn packed_products_are_those_of_the_dequantised_weights() {
                 let size: f64 = terms.map(|(w, x)| (f64::from(*w) * f64::from(*x)).powi(2)).sum();
                 let off = (f64::from(portable[at]) - exact).abs();
                 assert!(off <= 0.1 * size.sqrt() + 1e-3, "{kind:?} at {at}: {off} of {exact}");
-                let apart = (portable[at] - best[at]).abs();
-                assert!(apart <= 1e-4 * size.sqrt() as f32 + 1e-4, "{kind:?} at {at}: {apart}");
+                let apart = f64::from((portable[at] - best[at]).abs());
+                assert!(apart <= 1e-4 * size.sqrt() + 1e-4, "{kind:?} at {at}: {apart}");
             }
         }
     }

@@ -2,6 +2,10 @@
 //! on, where the compiler vectorises it.
 
 #![expect(unsafe_code, reason = "calls functions compiled for a detected instruction set")]
+#![expect(
+    clippy::inline_always,
+    reason = "a body has to become part of the function that switches the instruction set on"
+)]
 
 use std::cell::RefCell;
 

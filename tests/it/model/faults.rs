@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use proptest::test_runner::TestCaseError;
 use rune::model::Engine;
 use rune::model::EngineOptions;
 use rune::model::Generation;

@@ -152,13 +152,17 @@ fn put_value(file: &mut Vec<u8>, value: &Value) {
             kind(file, 9);
             kind(file, 8);
             file.extend((texts.len() as u64).to_le_bytes());
-            texts.iter().for_each(|text| put_text(file, text));
+            for text in texts {
+                put_text(file, text);
+            }
         }
         Value::Numbers(numbers) => {
             kind(file, 9);
             kind(file, 5);
             file.extend((numbers.len() as u64).to_le_bytes());
-            numbers.iter().for_each(|n| file.extend(n.to_le_bytes()));
+            for n in numbers {
+                file.extend(n.to_le_bytes());
+            }
         }
     }
 }
