@@ -364,3 +364,42 @@ impl Scheduler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::Engine;
+    use super::EngineOptions;
+    use super::Generation;
+    use super::ModelError;
+    use super::Update;
+    use crate::model::tests::smollm2_file;
+    use crate::trajectory::Sampling;
+
+    #[test]
+    fn a_panic_in_a_pass_is_an_error_for_all_who_wait() {
+        let options = EngineOptions { n_threads: 2, ..EngineOptions::default() };
+        let engine = Engine::start(&smollm2_file(), &options).unwrap();
+        let generation = |token| Generation {
+            prompt: vec![token],
+            sampling: Sampling::default(),
+            logprobs: false,
+        };
+        let requests = engine.requests.as_ref().unwrap();
+        // `submit` would refuse a token without an embedding.
+        let receivers = [5, u32::MAX, 5].map(|token| {
+            let (updates, receiver) = unbounded_channel();
+            requests.send((generation(token), updates)).unwrap();
+            receiver
+        });
+        for mut receiver in receivers {
+            let last = std::iter::from_fn(|| receiver.blocking_recv()).last();
+            assert!(matches!(last, Some(Update::Failed(ModelError::EngineGone))), "{last:?}");
+        }
+        while !engine.thread.as_ref().unwrap().is_finished() {
+            std::thread::yield_now();
+        }
+        assert!(matches!(engine.submit(generation(5)), Err(ModelError::EngineGone)));
+    }
+}

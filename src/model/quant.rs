@@ -160,20 +160,29 @@ impl GgmlType {
 }
 
 /// The f16 number at byte `at`.
+#[inline]
 fn half_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
 /// 16 bytes as 32 codes: the low nibbles first, then the high ones.
 fn nibbles(bytes: &[u8]) -> [u8; 32] {
-    std::array::from_fn(|i| if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 })
+    let bytes: &[u8; 16] = bytes.first_chunk().expect("half a byte a code");
+    let mut codes = [0; 32];
+    let (low, high) = codes.split_at_mut(16);
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
+        (*low, *high) = (byte & 15, byte >> 4);
+    }
+    codes
 }
 
 /// Nibbles with a fifth bit each, from a 32-bit mask.
 fn five_bits(high: &[u8], low: &[u8]) -> [u8; 32] {
     let mut codes = nibbles(low);
-    for (i, code) in codes.iter_mut().enumerate() {
-        *code |= (high[i / 8] >> (i % 8) & 1) << 4;
+    for (codes, bits) in codes.as_chunks_mut::<8>().0.iter_mut().zip(high) {
+        for (i, code) in codes.iter_mut().enumerate() {
+            *code |= (bits >> i & 1) << 4;
+        }
     }
     codes
 }

@@ -41,12 +41,15 @@ fn model_file(name: &str) -> Option<PathBuf> {
     hub::path(&home, Catalogue::embedded().get(name).unwrap())
 }
 
-fn smollm2() -> Gguf {
-    let path = model_file(SMOLLM2);
-    let path = path.unwrap_or_else(|| {
+/// SmolLM2's file.
+pub(super) fn smollm2_file() -> PathBuf {
+    model_file(SMOLLM2).unwrap_or_else(|| {
         panic!("this test needs a model: cargo run --release -- models pull {SMOLLM2}")
-    });
-    Gguf::open(&path).unwrap()
+    })
+}
+
+fn smollm2() -> Gguf {
+    Gguf::open(&smollm2_file()).unwrap()
 }
 
 fn qwen() -> Option<Gguf> {

@@ -212,6 +212,17 @@ mod tests {
     use super::Pool;
 
     #[test]
+    fn a_panic_on_any_thread_comes_out_of_the_loop_and_the_pool_still_ends() {
+        for n_threads in [1, 3] {
+            let mut pool = Pool::new(n_threads);
+            let run = std::panic::AssertUnwindSafe(|| {
+                pool.run(100, &|unit| assert!(unit < 50, "unit {unit}"));
+            });
+            assert!(std::panic::catch_unwind(run).is_err());
+        }
+    }
+
+    #[test]
     fn every_unit_is_done_once_in_each_of_many_loops() {
         let mut pool = Pool::new(3);
         for round in 0..2000 {

@@ -153,6 +153,27 @@ fn a_row_of_a_packed_matrix_is_the_row_of_the_file() {
 }
 
 #[test]
+fn activations_beyond_numbers_are_not_lost_and_tiny_ones_count_as_zero() {
+    let kind = GgmlType::Q4_1;
+    let (rows, columns) = (16, 64);
+    let bytes = weights(kind, rows, columns);
+    let packed = Packed::new(&mut Pool::new(1), kind, &bytes, (rows, columns), &|i| i).unwrap();
+    let matrix = Matrix::Packed(packed);
+    for isa in [Isa::Portable, Isa::detect()] {
+        for damage in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = inputs(1, columns);
+            x[37] = damage;
+            let out = product(isa, 1, &matrix, &x, 1);
+            assert!(out.iter().all(|y| !y.is_finite()), "{damage}: {out:?}");
+        }
+        for tiny in [0.0, 1e-45, 1e-38, -1e-37, 1e-31] {
+            let out = product(isa, 1, &matrix, &[tiny; 64], 1);
+            assert!(out.iter().all(|y| y.abs() < 1e-25), "{tiny}: {out:?}");
+        }
+    }
+}
+
+#[test]
 fn dense_products_are_exact() {
     let (rows, columns, n_rows) = (37, 131, 3);
     let weights = inputs(rows, columns);
