@@ -24,6 +24,7 @@ use rune::trajectory::Sampling;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 const SMOLLM2: &str = "smollm2-135m-instruct";
+const QWEN: &str = "qwen2.5-coder-0.5b-instruct";
 
 const PROMPTS: [&str; 4] = [
     "What is the capital of France?",
@@ -32,13 +33,17 @@ const PROMPTS: [&str; 4] = [
     "What is the capital of Italy, and how many people live there?",
 ];
 
-/// SmolLM2's file in Rune's home.
-fn smollm2_file() -> PathBuf {
+/// A model's file in Rune's home, where it has been pulled.
+fn model_file(name: &str) -> Option<PathBuf> {
     let home = match std::env::var_os("RUNE_HOME") {
         Some(home) => PathBuf::from(home),
         None => std::env::home_dir().unwrap().join(".rune"),
     };
-    hub::path(&home, Catalogue::embedded().get(SMOLLM2).unwrap()).unwrap_or_else(|| {
+    hub::path(&home, Catalogue::embedded().get(name).unwrap())
+}
+
+fn smollm2_file() -> PathBuf {
+    model_file(SMOLLM2).unwrap_or_else(|| {
         panic!("this test needs a model: cargo run --release -- models pull {SMOLLM2}")
     })
 }
@@ -220,4 +225,19 @@ fn dropping_the_engine_ends_every_answer_at_once() {
         assert!(!matches!(update, Update::Done(_)));
     }
     assert!(matches!(end(waiting), Err(ModelError::EngineGone)));
+}
+
+#[test]
+fn qwen_writes_a_function() {
+    let Some(path) = model_file(QWEN) else {
+        eprintln!("skipped: `rune models pull {QWEN}` has not been run");
+        return;
+    };
+    let options = EngineOptions { n_threads: 2, ..EngineOptions::default() };
+    let engine = Engine::start(&path, &options).unwrap();
+    let question = "Write a Python function `add(a, b)` that returns the sum of two numbers.";
+    let sampling = Sampling { max_tokens: 60, ..Sampling::default() };
+    let answer = end(ask(&engine, question, sampling)).unwrap();
+    assert!(answer.text.contains("def add(a, b):"), "{answer:?}");
+    assert!(answer.text.contains("return a + b"), "{answer:?}");
 }
