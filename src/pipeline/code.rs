@@ -25,40 +25,63 @@ use crate::task::SourceFile;
 use crate::task::Subtask;
 use crate::trajectory::Phase;
 
+/// The most versions of a part that are kept while no test has told them apart.
+const VERSIONS: usize = 6;
+/// The most ways to combine versions of other parts that one answer is tried with.
+const COMBINATIONS: usize = 12;
+
+/// Versions of a finished part, the best first. More than one where no test could tell yet.
+pub(super) type Versions = Vec<Part>;
+
+/// What a subtask came to.
+pub(super) struct Coded {
+    /// Its versions; none when no answer was code.
+    pub(super) versions: Versions,
+    /// Versions of the parts it waited for, where tests have now told them apart.
+    pub(super) settled: Vec<Part>,
+}
+
 /// A part that was tried, and how it did.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 struct Tried {
     part: Option<Part>,
+    /// The versions of the other parts that it did best with.
+    others: Vec<Part>,
     is_accepted: bool,
     n_passed: usize,
 }
 
 impl Tried {
-    /// The better of two; of equals the first.
-    fn or_better(self, next: Self) -> Self {
-        let rank = |tried: &Self| (tried.is_accepted, tried.part.is_some(), tried.n_passed);
-        if rank(&next) > rank(&self) { next } else { self }
+    fn rank(&self) -> (bool, bool, usize) {
+        (self.is_accepted, self.part.is_some(), self.n_passed)
+    }
+
+    /// Whether tests speak for it, and none against it.
+    fn is_settled(&self) -> bool {
+        self.is_accepted && self.n_passed > 0
     }
 }
 
-/// Writes a part. `others` are the finished parts that it may use. `None` when no answer was code.
+/// Writes a part. `others` are the versions of the finished parts that it may use.
 pub(super) async fn code(
     work: &Work<'_>,
     subtask: &Subtask,
     plan: &Plan,
-    others: &[Part],
+    others: &[Versions],
     is_whole: bool,
-) -> Result<Option<Part>, PipelineError> {
+) -> Result<Coded, PipelineError> {
     let run = work.run;
     run.begin(Phase::Code, Some(&subtask.name))?;
-    let mut best = match &plan.file {
-        Some(file) => checked(work, subtask, file, others).await?.0,
-        None => Tried::default(),
-    };
-    if best.is_accepted && work.suite.is_some() {
-        return Ok(best.part);
+    let mut all = Vec::new();
+    if let Some(file) = &plan.file {
+        let (tried, _) = checked(work, subtask, file, others).await?;
+        if tried.is_settled() {
+            return Ok(coded(vec![tried]));
+        }
+        all.push(tried);
     }
     let part_line = if is_whole { String::new() } else { part(subtask) };
+    let shown: Vec<Part> = others.iter().filter_map(|versions| versions.first().cloned()).collect();
     let prompt = work
         .prompt("code")
         .with("path", &subtask.file)
@@ -66,22 +89,65 @@ pub(super) async fn code(
         .with("others", elsewhere(work, subtask))
         .with("names", work.names(subtask))
         .with_section("plan", &plan.outline, Keep::Head)
-        .with_section("interfaces", interfaces(others, &subtask.file), Keep::Tail);
+        .with_section("interfaces", interfaces(&shown, &subtask.file), Keep::Tail);
     let first = attempt(work, subtask, &prompt, others, 0).await?;
-    if first.is_accepted {
-        return Ok(first.part);
+    let is_untested = first.is_accepted && work.suite.is_none();
+    if first.is_settled() || is_untested {
+        return Ok(coded(vec![first]));
     }
-    best = best.or_better(first);
-    let trials = (1..run.tools.settings.candidates.max(1))
-        .map(|trial| attempt(work, subtask, &prompt, others, trial));
+    // What no test can tell yet needs versions to choose from; what failed needs a version that does not.
+    let n = run.tools.settings.candidates.max(1);
+    let n = if is_whole { n } else { n.div_ceil(2) };
+    all.push(first);
+    let trials = (1..n).map(|trial| attempt(work, subtask, &prompt, others, trial));
     let mut tried = stream::iter(trials).buffered(run.tools.provider.capabilities().parallel);
     while let Some(next) = tried.next().await {
-        best = best.or_better(next?);
-        if best.is_accepted {
-            break;
+        let next = next?;
+        if next.is_settled() {
+            return Ok(coded(vec![next]));
+        }
+        all.push(next);
+    }
+    Ok(coded(all))
+}
+
+/// The best of what was tried: alone when it is settled, else with the other versions that differ.
+fn coded(mut all: Vec<Tried>) -> Coded {
+    all.sort_by_key(|tried| std::cmp::Reverse(tried.rank()));
+    let Some(best) = all.first() else {
+        return Coded { versions: Vec::new(), settled: Vec::new() };
+    };
+    if best.is_settled() {
+        let settled = best.others.clone();
+        return Coded { versions: best.part.clone().into_iter().collect(), settled };
+    }
+    let mut versions: Versions = Vec::new();
+    for part in all.into_iter().filter_map(|tried| tried.part) {
+        let digest = &part.inspection.digest;
+        if versions.len() < VERSIONS
+            && !versions.iter().any(|known| known.inspection.digest == *digest)
+        {
+            versions.push(part);
         }
     }
-    Ok(best.part)
+    Coded { versions, settled: Vec::new() }
+}
+
+/// Every way to take one version of each part, the first versions first; at most `most`.
+pub(super) fn combinations(parts: &[Versions], most: usize) -> Vec<Vec<Part>> {
+    let mut all: Vec<Vec<Part>> = vec![Vec::new()];
+    for versions in parts.iter().filter(|versions| !versions.is_empty()) {
+        // The versions of later parts vary slowest, so that a cut leaves their first versions in.
+        let longer = versions.iter().flat_map(|version| {
+            all.iter().map(move |head| {
+                let mut longer = head.clone();
+                longer.push(version.clone());
+                longer
+            })
+        });
+        all = longer.take(most).collect();
+    }
+    all
 }
 
 /// Names of the same file that other parts answer for.
@@ -119,7 +185,7 @@ async fn attempt(
     work: &Work<'_>,
     subtask: &Subtask,
     prompt: &Prompt,
-    others: &[Part],
+    others: &[Versions],
     trial: u32,
 ) -> Result<Tried, PipelineError> {
     let run = work.run;
@@ -145,7 +211,7 @@ async fn checked(
     work: &Work<'_>,
     subtask: &Subtask,
     file: &SourceFile,
-    others: &[Part],
+    others: &[Versions],
 ) -> Result<(Tried, Result<Option<Verdict>, String>), PipelineError> {
     let names = work.names(subtask);
     let inspections = work.run.tools.judge.inspect(std::slice::from_ref(file)).await?;
@@ -156,14 +222,27 @@ async fn checked(
         return Ok((Tried::default(), Err("it holds no Python".to_owned())));
     };
     imports::add_to(&mut inspection);
+    work.remember(&inspection);
     let part = Part { path: subtask.file.clone(), names, inspection };
-    let parts: Vec<Part> = others.iter().cloned().chain([part.clone()]).collect();
-    let verdict = work.judge(&assemble(&work.targets, &parts, true)).await?;
-    let tried = Tried {
-        part: Some(part),
-        is_accepted: verdict.as_ref().is_none_or(holds_so_far),
-        n_passed: verdict.as_ref().map_or(0, |verdict| verdict.n_passed),
-    };
+    let mut best: Option<(Tried, Option<Verdict>)> = None;
+    for others in combinations(others, COMBINATIONS) {
+        let parts: Vec<Part> = others.iter().cloned().chain([part.clone()]).collect();
+        let verdict = work.judge(&assemble(&work.targets, &parts, true)).await?;
+        let tried = Tried {
+            part: Some(part.clone()),
+            others,
+            is_accepted: verdict.as_ref().is_none_or(holds_so_far),
+            n_passed: verdict.as_ref().map_or(0, |verdict| verdict.n_passed),
+        };
+        let is_settled = tried.is_settled();
+        if best.as_ref().is_none_or(|(best, _)| tried.rank() > best.rank()) {
+            best = Some((tried, verdict));
+        }
+        if is_settled || work.suite.is_none() {
+            break;
+        }
+    }
+    let (tried, verdict) = best.unwrap_or_default();
     Ok((tried, Ok(verdict)))
 }
 

@@ -10,6 +10,7 @@ use super::draft::fault;
 use super::imports;
 use super::prompt::Keep;
 use super::prompt::Prompt;
+use super::recombine::recombine;
 use super::run::Place;
 use super::work::Candidate;
 use super::work::Work;
@@ -38,6 +39,12 @@ pub(super) async fn integrate(
     if best.passed() {
         return Ok(best);
     }
+    if several {
+        best = recombine(work, best).await?;
+        if best.passed() {
+            return Ok(best);
+        }
+    }
     if several || best.files.is_empty() {
         let n = work.run.tools.settings.candidates.max(1);
         let prompts = |trial: u32| match trial % 2 == 0 && !best.files.is_empty() {
@@ -46,12 +53,13 @@ pub(super) async fn integrate(
         };
         let trials = (0..n).map(|trial| (trial, prompts(trial))).collect();
         best = best_of(work, Phase::Integrate, trials, best.clone()).await?;
+        best = recombine(work, best).await?;
     }
     for round in 0..work.run.tools.settings.repairs {
         if best.passed() || best.files.is_empty() {
             break;
         }
-        let repaired = repair(work, round, &best).await?;
+        let repaired = recombine(work, repair(work, round, &best).await?).await?;
         if repaired.score() <= best.score() && round > 0 {
             break;
         }
@@ -142,9 +150,11 @@ pub(super) async fn whole(
     let wrong = match draft.blocks.is_empty() {
         true => Some("it holds no code".to_owned()),
         false => {
-            let inspections = run.tools.judge.inspect(&files).await?;
-            for (file, inspection) in files.iter_mut().zip(&inspections) {
+            let mut inspections = run.tools.judge.inspect(&files).await?;
+            for (file, inspection) in files.iter_mut().zip(&mut inspections) {
                 let imports = imports::forgotten(inspection);
+                imports::add_to(inspection);
+                work.remember(inspection);
                 file.text.insert_str(
                     0,
                     &imports.iter().map(|line| format!("{line}\n")).collect::<String>(),

@@ -18,6 +18,7 @@ mod integrate;
 mod parse;
 mod plan;
 mod prompt;
+mod recombine;
 mod requirements;
 mod run;
 mod solve;

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::PipelineError;
+use super::assemble::Part;
 use super::prompt::Keep;
 use super::prompt::Prompt;
+use super::recombine::parts_of;
 use super::requirements::Target;
 use super::run::Run;
+use crate::judge::Inspection;
 use crate::judge::Suite;
 use crate::judge::Verdict;
 use crate::task::SourceFile;
@@ -43,12 +46,22 @@ pub(super) struct Work<'a> {
     best: Mutex<Option<(Candidate, VerifiedBy)>>,
     /// Verdicts by the files' texts: the same code is judged once.
     verdicts: Mutex<HashMap<String, Verdict>>,
+    /// Versions of single names out of all usable answers, to be put together anew.
+    pool: Mutex<Vec<Part>>,
 }
 
 impl<'a> Work<'a> {
     pub(super) fn new(run: &'a Run<'a>, task: &'a Task, targets: Vec<Target>) -> Self {
         let suite = (!task.tests.is_empty()).then(|| Suite::new(task.tests.clone()));
-        Self { run, task, targets, suite, best: Mutex::default(), verdicts: Mutex::default() }
+        Self {
+            run,
+            task,
+            targets,
+            suite,
+            best: Mutex::default(),
+            verdicts: Mutex::default(),
+            pool: Mutex::default(),
+        }
     }
 
     /// Runs the user's tests; `None` when there are none.
@@ -92,6 +105,29 @@ impl<'a> Work<'a> {
     /// The best candidate so far, and what verified it.
     pub(super) fn best(&self) -> Option<(Candidate, VerifiedBy)> {
         self.best.lock().expect("no holder panics").clone()
+    }
+
+    /// Remembers what of a usable answer answers for each name.
+    pub(super) fn remember(&self, inspection: &Inspection) {
+        let definitions = |part: &Part| -> Vec<String> {
+            part.inspection.statements.iter().map(|statement| statement.text.clone()).collect()
+        };
+        let mut pool = self.pool.lock().expect("no holder panics");
+        for part in parts_of(self, inspection) {
+            let is_known = pool.iter().any(|known| {
+                known.path == part.path
+                    && known.names == part.names
+                    && definitions(known) == definitions(&part)
+            });
+            if !is_known {
+                pool.push(part);
+            }
+        }
+    }
+
+    /// All versions of single names so far.
+    pub(super) fn pool(&self) -> Vec<Part> {
+        self.pool.lock().expect("no holder panics").clone()
     }
 
     /// The names that a subtask answers for.
