@@ -1,5 +1,7 @@
 //! Looks at the whole: what works on this machine, and how to mend the rest.
 
+mod sandbox;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -16,6 +18,8 @@ use crate::hub;
 use crate::hub::Catalogue;
 use crate::hub::Model;
 use crate::registry::Registry;
+use crate::sandbox::Sandbox;
+use crate::sandbox::SandboxError;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -44,7 +48,7 @@ pub struct Check {
 }
 
 /// What to look at.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Patient<'a> {
     /// Rune's home.
     pub home: &'a Path,
@@ -52,16 +56,17 @@ pub struct Patient<'a> {
     pub config: &'a Config,
     /// The Python that was found.
     pub python: Option<PathBuf>,
+    /// The sandbox, started before this process had other threads, or why there is none.
+    pub sandbox: Result<Sandbox, SandboxError>,
 }
 
-/// Does every check. Takes a second or two: installed models are hashed.
+/// Does every check. Takes some seconds: installed models are hashed, hostile programs are run in the sandbox.
 pub fn examine(patient: &Patient<'_>) -> Vec<Check> {
     let mut checks = machine();
     checks.extend(home(patient.home));
     checks.extend(programs(patient.python.as_deref()));
-    // The sandbox's checks belong here: `checks.extend(sandbox(...))`.
+    checks.extend(sandbox::examine(patient));
     checks.extend(models(patient.home, &patient.config.run.model));
-    checks.push(pytest(patient.home));
     checks.push(registry(patient.home));
     checks
 }
@@ -224,15 +229,6 @@ fn one_model(home: &Path, model: &Model, is_here: bool) -> Check {
         Ok(path) => Check::ok(&name, format!("{}, sha256 as pinned", path.display())),
         Err(error) => {
             Check::fail(&name, error.to_string(), format!("delete the file, then {pull}"))
-        }
-    }
-}
-
-fn pytest(home: &Path) -> Check {
-    match hub::pytest_path(home) {
-        Some(folder) => Check::ok("pytest", format!("{}", folder.display())),
-        None => {
-            Check::warn("pytest", "not here yet", "it is installed when a suite first needs it")
         }
     }
 }

@@ -39,6 +39,11 @@ pub(super) struct Globals {
 }
 
 impl Globals {
+    /// Whether JSON lines are asked for.
+    pub(super) fn json(&self) -> bool {
+        self.json
+    }
+
     /// Whether stderr is to be coloured.
     pub(super) fn colors_stderr(&self) -> bool {
         output::colors(self.color, &io::stderr())
@@ -46,7 +51,8 @@ impl Globals {
 }
 
 /// What every subcommand works with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Context {
     /// Rune's home; perhaps not made yet.
     pub(super) home: PathBuf,

@@ -9,15 +9,18 @@ use crate::doctor::Check;
 use crate::doctor::Patient;
 use crate::doctor::Status;
 use crate::doctor::examine;
+use crate::sandbox::Sandbox;
 
 /// Say what works on this machine, and how to mend the rest
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
 pub(super) fn run(context: &Context, _args: &Args) -> anyhow::Result<ExitCode> {
+    // Before any other thread: see `sandbox`.
+    let sandbox = Sandbox::start(&std::env::current_exe()?);
     context.make_home()?;
-    let python = context.python();
-    let checks = examine(&Patient { home: &context.home, config: &context.config, python });
+    let (home, config) = (context.home.as_path(), &context.config);
+    let checks = examine(&Patient { home, config, python: context.python(), sandbox });
     let text = if context.json {
         json_lines(&checks)?
     } else {

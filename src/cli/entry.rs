@@ -73,7 +73,13 @@ pub(super) fn command() -> clap::Command {
 fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
     let context = |settings| Context::load(&cli.globals, settings);
     match &cli.command {
-        Command::Run(args) => run::run(&context(args.settings())?, args),
+        Command::Run(args) => match context(args.settings()) {
+            Ok(context) => run::run(&context, args),
+            Err(error) => {
+                run::refuse(&cli.globals, &error);
+                Err(error)
+            }
+        },
         Command::Models(args) => models::run(&context(vec![])?, args),
         Command::Sessions(args) => sessions::run(&context(vec![])?, args),
         Command::Events(args) => events::run(&context(vec![])?, args),

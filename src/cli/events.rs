@@ -18,7 +18,7 @@ const POLL: Duration = Duration::from_millis(200);
 /// Events read at once.
 const PAGE: u32 = 500;
 
-/// Print recorded events (`CloudEvents` 1.0 with --json)
+/// Print recorded events (CloudEvents 1.0 with --json)
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Only those of this session

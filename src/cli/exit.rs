@@ -46,6 +46,9 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
     if error.is::<InTheWay>() {
         return CONFLICT;
     }
+    if let Some(PipelineError::Provider(_)) = error.downcast_ref() {
+        return PROVIDER;
+    }
     if let Some(ProviderError::ContextOverflow { .. }) = cause(error) {
         return PROVIDER;
     }
@@ -54,7 +57,7 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
         Some(_) => return SANDBOX,
         None => {}
     }
-    match error.downcast_ref::<RegistryError>() {
+    match cause(error) {
         Some(RegistryError::NotFound(_)) => USAGE,
         Some(
             RegistryError::AlreadyExists(_)
@@ -67,10 +70,15 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
 
 /// The error itself, or one that it hands through, of type `E`.
 fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
-    if let Some(PipelineError::Provider(inner)) = error.downcast_ref() {
-        return (inner as &dyn std::error::Error).downcast_ref();
-    }
-    error.chain().find_map(|cause| cause.downcast_ref())
+    let inner: Option<&dyn std::error::Error> = match error.downcast_ref() {
+        Some(PipelineError::Provider(inner)) => Some(inner),
+        Some(PipelineError::Judge(inner)) => Some(inner),
+        Some(PipelineError::Registry(inner)) => Some(inner),
+        Some(PipelineError::Template(inner)) => Some(inner),
+        Some(PipelineError::Budget { .. }) | None => None,
+    };
+    let handed_through = inner.and_then(<dyn std::error::Error>::downcast_ref);
+    handed_through.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
 }
 
 /// What the user can do about an error, where that is known.
@@ -86,8 +94,12 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
             _ => None,
         };
     }
-    if let Some(RegistryError::NotFound(_)) = error.downcast_ref() {
-        return Some("`rune sessions list` shows all sessions");
+    match cause(error) {
+        Some(RegistryError::NotFound(_)) => return Some("`rune sessions list` shows all sessions"),
+        Some(registry) if registry.is_of_disk() => {
+            return Some("is the disk of Rune's home full? `rune doctor` tells how much is free");
+        }
+        _ => {}
     }
     error.downcast_ref::<ConfigError>().map(|_| "`rune config keys` describes every setting")
 }

@@ -3,6 +3,7 @@
 mod interrupt;
 pub(super) mod outcome;
 mod prepare;
+mod resume;
 mod screen;
 mod session;
 mod task;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::context::Context;
+use crate::cli::context::Globals;
 
 /// Solve a coding task
 ///
@@ -26,15 +28,15 @@ pub(super) struct Args {
     /// What to do, in your own words; `-` reads it from stdin
     #[arg(required_unless_present_any = ["task_file", "resume"], conflicts_with_all = ["task_file", "resume"])]
     pub(super) task: Option<String>,
-    /// A task from a file of JSON lines: {"id", "task", "tests", "task_type", "family"}
+    /// A task from a file of JSON lines with id, task, tests (text, files or a path), task type, family
     #[arg(long = "task", value_name = "FILE.jsonl[:ID]")]
     pub(super) task_file: Option<String>,
     /// The tests that decide: a file or folder of unittest, pytest or plain-assert files
     #[arg(long, value_name = "PATH", conflicts_with = "resume")]
     pub(super) tests: Option<PathBuf>,
-    /// Where to write the solution
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub(super) out: PathBuf,
+    /// Where to write the solution [default: the current folder, or that of the session to go on with]
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
     /// Overwrite files that are there
     #[arg(long)]
     pub(super) force: bool,
@@ -93,8 +95,15 @@ impl Args {
     }
 }
 
+/// Tells readers of JSON lines that a run ended before it knew its settings.
+pub(super) fn refuse(globals: &Globals, error: &anyhow::Error) {
+    if globals.json() {
+        screen::print_failure(error);
+    }
+}
+
 pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
-    let mut screen = screen::Screen::new(context);
+    let screen = screen::Screen::new(context);
     let result = session::run(context, args, &screen);
     if let Err(error) = &result {
         screen.fail(error);

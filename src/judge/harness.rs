@@ -15,6 +15,7 @@ use crate::sandbox::Mount;
 use crate::sandbox::Outcome;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
+use crate::sandbox::Tier;
 use crate::task::SourceFile;
 
 /// Why there is no verdict. A solution that fails is a verdict, not an error.
@@ -158,9 +159,13 @@ impl<'a> Judge<'a> {
         serde_json::from_slice(&outcome.channel).map_err(|_| failure(program, &outcome))
     }
 
-    /// Paths in the jail of the libraries.
+    /// Paths of the libraries as programs see them.
     pub(super) fn lib_paths(&self) -> Vec<String> {
-        self.libs.iter().map(|mount| mount.jail.to_string_lossy().into_owned()).collect()
+        let path = |mount: &Mount| match self.sandbox.facilities().tier {
+            Tier::Namespaces => mount.jail.to_string_lossy().into_owned(),
+            Tier::None => mount.host.to_string_lossy().into_owned(),
+        };
+        self.libs.iter().map(path).collect()
     }
 
     /// The version of pytest that suites would be run with; `None` without one.

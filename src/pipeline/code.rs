@@ -17,6 +17,7 @@ use super::plan::part;
 use super::prompt::Keep;
 use super::prompt::Prompt;
 use super::run::Place;
+use super::work::Candidate;
 use super::work::Work;
 use crate::judge::StatementKind;
 use crate::judge::Status;
@@ -24,6 +25,7 @@ use crate::judge::Verdict;
 use crate::task::SourceFile;
 use crate::task::Subtask;
 use crate::trajectory::Phase;
+use crate::trajectory::VerifiedBy;
 
 /// The most versions of a part that are kept while no test has told them apart.
 const VERSIONS: usize = 6;
@@ -227,7 +229,13 @@ async fn checked(
     let mut best: Option<(Tried, Option<Verdict>)> = None;
     for others in combinations(others, COMBINATIONS) {
         let parts: Vec<Part> = others.iter().cloned().chain([part.clone()]).collect();
-        let verdict = work.judge(&assemble(&work.targets, &parts, true)).await?;
+        let files = assemble(&work.targets, &parts, true);
+        let verdict = work.judge(&files).await?;
+        // A budget may end the session before the parts are put together.
+        if !files.iter().any(|file| file.text.contains(NOT_WRITTEN)) {
+            let candidate = Candidate { files, verdict: verdict.clone() };
+            work.offer(&candidate, VerifiedBy::UserTests);
+        }
         let tried = Tried {
             part: Some(part.clone()),
             others,

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::PipelineError;
 use super::parse::Block;
 use super::parse::code_blocks;
+use super::parse::continuation;
 use super::parse::stitch;
 use super::prompt::Prompt;
 use super::run::Answer;
@@ -48,8 +49,7 @@ pub(super) async fn draft(
     let go_on = run.templates.render("continue", json!({ "tail": tail }))?;
     let messages = prompt.and_then(go_on).fit(run, phase)?;
     let answer = run.ask(place, messages, sampling).await?;
-    let rest = code_blocks(&answer.completion.text);
-    let rest: String = rest.into_iter().map(|block| block.code).collect();
+    let rest = continuation(&answer.completion.text);
     Ok(Draft { blocks: code_blocks(&stitch(&text, &rest)), answer })
 }
 

@@ -81,3 +81,18 @@ pub enum RegistryError {
     #[error("registry database")]
     Database(#[from] rusqlite::Error),
 }
+
+impl RegistryError {
+    /// Whether the disk is what failed: full, read-only or broken.
+    pub fn is_of_disk(&self) -> bool {
+        let (Self::Database(source) | Self::Open { source, .. }) = self else { return false };
+        matches!(
+            source.sqlite_error_code(),
+            Some(
+                rusqlite::ErrorCode::DiskFull
+                    | rusqlite::ErrorCode::SystemIoFailure
+                    | rusqlite::ErrorCode::ReadOnly
+            )
+        )
+    }
+}

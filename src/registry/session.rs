@@ -70,22 +70,26 @@ impl Registry {
         event: impl FnOnce(u32) -> Event,
     ) -> Result<(), RegistryError> {
         self.write(|tx| {
-            let (status, owner) = standing(tx, id)?;
-            if status == Status::Solved {
-                return Err(RegistryError::WrongStatus { id: id.to_owned(), status });
-            }
-            let me = me()?;
-            match owner.filter(|owner| *owner != me && owner::is_alive(owner)) {
-                Some(owner) => return Err(busy(id, &owner)),
-                None => tx.execute(
-                    "UPDATE session SET status = 'running', owner = ?2, ended_at = NULL,
-                     exit_code = NULL WHERE id = ?1",
-                    (id, me),
-                )?,
-            };
+            free(tx, id)?;
+            tx.execute(
+                "UPDATE session SET status = 'running', owner = ?2, ended_at = NULL,
+                 exit_code = NULL WHERE id = ?1",
+                (id, me()?),
+            )?;
             let n_attempts = super::attempt::n_attempts(tx, id)?;
             event::append(tx, id, &event(n_attempts))?;
             Ok(())
+        })
+    }
+
+    /// One session that [`Self::reopen_session`] would take up now; changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`Self::reopen_session`].
+    pub fn resumable(&self, id: &str) -> Result<Session, RegistryError> {
+        self.read(|tx| {
+            free(tx, id)?;
+            read(tx, id)
         })
     }
 
@@ -159,6 +163,19 @@ pub(super) fn read(tx: &Transaction<'_>, id: &str) -> Result<Session, RegistryEr
     match rows.next()? {
         Some(row) => from_row(row),
         None => Err(RegistryError::NotFound(id.to_owned())),
+    }
+}
+
+/// Makes sure that the session may be taken up: it is not solved, and no other living process runs it.
+fn free(tx: &Transaction<'_>, id: &str) -> Result<(), RegistryError> {
+    let (status, owner) = standing(tx, id)?;
+    if status == Status::Solved {
+        return Err(RegistryError::WrongStatus { id: id.to_owned(), status });
+    }
+    let me = me()?;
+    match owner.filter(|owner| *owner != me && owner::is_alive(owner)) {
+        Some(owner) => Err(busy(id, &owner)),
+        None => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who the program is: user and group ids inside and outside of the jail.
 //!
-//! A plain user is themselves outside. Root is not: what root starts is nobody outside, for what is
+//! A plain user is themselves outside. Root is not, where there are other ids: what root starts is nobody outside, for what is
 //! owned by root in `/proc` or on disk obeys user id 0 even when it has no capability left.
 
 use std::fs;
@@ -27,7 +27,7 @@ pub(super) fn map(pid: Pid) -> Result<(), Fault> {
         fs::write(format!("/proc/{pid}/{file}"), text).step(format!("write {file}"))
     };
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    if uid.is_root() {
+    if uid.is_root() && is_mapped("uid_map") && is_mapped("gid_map") {
         let map = format!("0 0 1\n{USER} {NOBODY} 1\n");
         write("uid_map", &map)?;
         write("gid_map", &map)
@@ -35,6 +35,21 @@ pub(super) fn map(pid: Pid) -> Result<(), Fault> {
         write("setgroups", "deny")?;
         write("uid_map", &format!("{USER} {uid} 1\n"))?;
         write("gid_map", &format!("{USER} {gid} 1\n"))
+    }
+}
+
+/// Whether nobody has an id here: in a user namespace of one single id, root is a plain user in disguise.
+fn is_mapped(file: &str) -> bool {
+    let text = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+    text.lines().any(|line| holds(line, NOBODY))
+}
+
+/// Whether a line of an id map, `first outside count`, has `id` among its first ones.
+fn holds(line: &str, id: u32) -> bool {
+    let mut numbers = line.split_whitespace().map_while(|word| word.parse::<u32>().ok());
+    match (numbers.next(), numbers.nth(1)) {
+        (Some(first), Some(count)) => id.checked_sub(first).is_some_and(|at| at < count),
+        _ => false,
     }
 }
 
@@ -49,4 +64,16 @@ pub(super) fn assume() -> Result<(), Fault> {
     setresuid(uid, uid, uid).step("change the user")?;
     sys::drop_capabilities().step("drop the capabilities")?;
     nix::sys::prctl::set_no_new_privs().step("refuse new privileges")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_map_tells_which_ids_there_are() {
+        assert!(holds("         0          0 4294967295", NOBODY));
+        assert!(holds("0 100000 65536", NOBODY) && !holds("0 100000 65534", NOBODY));
+        assert!(!holds("0 1000 1", NOBODY) && !holds("65535 0 10", NOBODY) && !holds("", NOBODY));
+    }
 }

@@ -210,7 +210,17 @@ fn doctor_reports_each_check_as_json() {
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
         .map(|check| check["name"].as_str().unwrap().to_owned())
         .collect();
-    for name in ["kernel", "processor", "memory", "home", "disk", "python", "registry"] {
+    for name in [
+        "kernel",
+        "home",
+        "python",
+        "sandbox",
+        "memory cap",
+        "interpreter",
+        "hostile programs",
+        "pytest",
+        "registry",
+    ] {
         assert!(names.iter().any(|found| found == name), "{name}: {told}");
     }
 }

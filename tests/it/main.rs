@@ -7,5 +7,6 @@ mod hub;
 mod judge;
 mod model;
 mod registry;
+mod run;
 mod sandbox;
 mod tidy;

@@ -11,7 +11,6 @@ use serde_json::json;
 use crate::cli::context::Context;
 use crate::cli::exit;
 use crate::cli::output;
-use crate::cli::run::Args;
 use crate::cli::run::screen::Screen;
 use crate::event::Event;
 use crate::pipeline::Solution;
@@ -28,11 +27,23 @@ use crate::trajectory::Status;
 #[error("`{}` is there already: choose another folder with --out, or overwrite it with --force", .0.display())]
 pub(in crate::cli) struct InTheWay(PathBuf);
 
+/// Where a solution goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// The folder.
+    pub(super) out: &'a Path,
+    /// Whether files that are there give way.
+    pub(super) force: bool,
+}
+
 /// Refuses early what would be refused after minutes of work.
-pub(super) fn refuse_to_overwrite(args: &Args, paths: &[String]) -> Result<(), InTheWay> {
-    let taken = paths.iter().map(|path| args.out.join(path)).find(|path| path.exists());
+pub(super) fn refuse_to_overwrite(
+    target: &Target<'_>,
+    mut paths: impl Iterator<Item = impl AsRef<Path>>,
+) -> Result<(), InTheWay> {
+    let taken = paths.find(|path| target.out.join(path).exists());
     match taken {
-        Some(path) if !args.force => Err(InTheWay(path)),
+        Some(path) if !target.force => Err(InTheWay(target.out.join(path))),
         _ => Ok(()),
     }
 }
@@ -60,10 +71,7 @@ pub(super) fn print_plan(
         "repairs": config.run.repairs,
         "sandbox": { "tier": facilities.tier, "memory_cap": facilities.memory_cap.to_string(), "limits": config.sandbox },
     });
-    let text = match context.json {
-        true => format!("{plan}\n"),
-        false => format!("{plan:#}\n"),
-    };
+    let text = if context.json { format!("{plan}\n") } else { format!("{plan:#}\n") };
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -71,7 +79,7 @@ pub(super) fn print_plan(
 /// Writes the files, ends the session, prints the result.
 pub(super) fn finish(
     context: &Context,
-    args: &Args,
+    target: &Target<'_>,
     screen: &Screen,
     registry: &Registry,
     session: &Session,
@@ -80,14 +88,19 @@ pub(super) fn finish(
     let kept = context.home.join("sessions").join(&session.id);
     write(&kept, &solution.files)?;
     write(&kept, &solution.generated_tests)?;
-    let folder = if solution.is_solved() { args.out.as_path() } else { kept.as_path() };
-    if solution.is_solved() {
+    // Somebody may have made such files since the run began.
+    let in_the_way =
+        refuse_to_overwrite(target, solution.files.iter().map(|file| &file.path)).err();
+    let is_written = solution.is_solved() && in_the_way.is_none();
+    let folder = if is_written { target.out } else { kept.as_path() };
+    if is_written {
         write(folder, &solution.files)?;
     }
     let paths: Vec<String> =
         solution.files.iter().map(|file| folder.join(&file.path).display().to_string()).collect();
     let (status, code) = match (solution.is_solved(), &solution.budget) {
-        (true, _) => (Status::Solved, exit::SOLVED),
+        (true, _) if is_written => (Status::Solved, exit::SOLVED),
+        (true, _) => (Status::Solved, exit::CONFLICT),
         (false, Some(_)) => (Status::Unsolved, exit::BUDGET),
         (false, None) => (Status::Unsolved, exit::UNSOLVED),
     };
@@ -105,13 +118,17 @@ pub(super) fn finish(
     let ending = Ending { status, verified_by: solution.verified_by, exit_code };
     registry.end_session(&session.id, &ending, &event)?;
     screen.event(&event);
-    if !context.json && solution.is_solved() {
-        output::print(&paths.iter().map(|path| format!("{path}\n")).collect::<String>())?;
+    if !context.json && is_written {
+        output::print(&(paths.join("\n") + "\n"))?;
     }
-    if !solution.is_solved() && !paths.is_empty() {
-        screen.say(&format!("the best candidate is kept: {}", paths.join(", ")));
+    if !is_written && !paths.is_empty() {
+        let what = if solution.is_solved() { "solution" } else { "best candidate" };
+        screen.say(&format!("the {what} is kept: {}", paths.join(", ")));
     }
-    Ok(ExitCode::from(code))
+    match in_the_way {
+        Some(in_the_way) if solution.is_solved() => Err(in_the_way.into()),
+        _ => Ok(ExitCode::from(code)),
+    }
 }
 
 /// Writes each file whole or not at all.

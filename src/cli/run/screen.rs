@@ -110,10 +110,9 @@ impl Screen {
     }
 
     /// Ends the JSON lines of a run that failed before or after its session began.
-    pub(super) fn fail(&mut self, error: &anyhow::Error) {
+    pub(super) fn fail(&self, error: &anyhow::Error) {
         if self.json && !self.state().is_over && !exit::is_broken_pipe(error) {
-            let exit_code = i32::from(exit::code(error));
-            self.json_line(&Event::SessionFailed { exit_code, error: format!("{error:#}") });
+            self.json_line(&failure(error));
         }
     }
 
@@ -150,6 +149,17 @@ impl Screen {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The last event of a run that an error ends.
+pub(super) fn failure(error: &anyhow::Error) -> Event {
+    Event::SessionFailed { exit_code: i32::from(exit::code(error)), error: format!("{error:#}") }
+}
+
+/// The only JSON line of a run that ends before there is a screen.
+pub(super) fn print_failure(error: &anyhow::Error) {
+    let line = Stream::new("").line(&timestamp(SystemTime::now()), &failure(error));
+    let _unread = output::print(&format!("{line}\n"));
 }
 
 /// An event as a line; `None` for those that say nothing to a reader.

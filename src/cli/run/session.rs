@@ -1,8 +1,12 @@
 //! From arguments to exit code.
 
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
+use anyhow::bail;
 use serde_json::json;
 
 use crate::cli::context::Context;
@@ -10,7 +14,10 @@ use crate::cli::exit;
 use crate::cli::run::Args;
 use crate::cli::run::interrupt::Interrupts;
 use crate::cli::run::outcome;
+use crate::cli::run::outcome::Target;
 use crate::cli::run::prepare;
+use crate::cli::run::resume;
+use crate::cli::run::screen;
 use crate::cli::run::screen::Screen;
 use crate::cli::run::task;
 use crate::event::Event;
@@ -19,6 +26,7 @@ use crate::event::timestamp;
 use crate::hub;
 use crate::judge::Judge;
 use crate::judge::JudgeError;
+use crate::judge::Outcome;
 use crate::judge::Suite;
 use crate::pipeline;
 use crate::pipeline::Settings;
@@ -41,45 +49,50 @@ use crate::trajectory::VerifiedBy;
 const PYTEST: &str = "/opt/pytest";
 
 pub(super) fn run(context: &Context, args: &Args, screen: &Screen) -> anyhow::Result<ExitCode> {
-    context.make_home()?;
     let registry = context.registry()?;
-    let (task, resumed) = match &args.resume {
-        Some(id) => {
-            let session = registry.session(id)?;
-            (session.task.clone(), Some(session))
-        }
-        None => (task::read(args)?, None),
+    let resumed = match &args.resume {
+        Some(id) => Some(resume::session(&registry, id, args)?),
+        None => None,
+    };
+    let (task, context) = match &resumed {
+        Some(session) => (session.task.clone(), resume::context(context, session, args)?),
+        None => (task::read(args)?, context.clone()),
+    };
+    let out = match (&args.out, resumed.as_ref().and_then(|session| session.workspace.as_ref())) {
+        (Some(out), _) => out.clone(),
+        (None, Some(workspace)) => PathBuf::from(workspace),
+        (None, None) => PathBuf::from("."),
     };
     // Before any other thread, and before the model fills the memory: see `sandbox`.
     let executable = std::env::current_exe()?;
-    let sandbox = match args.unsafe_no_sandbox {
-        true => Sandbox::unconfined(&executable)?,
-        false => Sandbox::start(&executable)?,
+    let sandbox = if args.unsafe_no_sandbox {
+        Sandbox::unconfined(&executable)?
+    } else {
+        Sandbox::start(&executable)?
     };
-    let configured = context.config.sandbox.python.as_str();
-    let interpreter =
-        Interpreter::find((!configured.is_empty()).then_some(std::path::Path::new(configured)))?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let at_work = AtWork {
+        context: &context,
+        screen,
+        registry: &registry,
+        sandbox: &sandbox,
+        target: Target { out: &out, force: args.force },
+        session_id: OnceLock::new(),
+    };
     let result = runtime.block_on(async {
-        let mut judge = Judge::new(&sandbox, &interpreter);
-        judge.limits = Limits::from(&context.config.sandbox);
-        prepare_suite(context, &mut judge, &task).await?;
-        let paths = pipeline::planned_paths(&judge, &task).await?;
-        if args.dry_run {
-            return outcome::print_plan(context, &sandbox, &task, &paths);
+        let mut interrupts = Interrupts::new()?;
+        tokio::select! {
+            result = at_work.go(task, resumed, args.dry_run) => result,
+            interrupt = interrupts.next() => at_work.interrupted(interrupt.exit_code()),
         }
-        outcome::refuse_to_overwrite(args, &paths)?;
-        let provider = prepare::provider(context, screen).await?;
-        let started = Started { context, args, screen, registry: &registry, sandbox: &sandbox };
-        started.solve(&provider, judge, task, resumed).await
     });
     // A generation that was given up may still be in its last pass: nobody waits for it.
     runtime.shutdown_background();
     result
 }
 
-/// Finds out whether the suite can run here; fetches pytest when it is wanted and missing.
+/// Finds out whether the suite can run here and can fail; fetches pytest when it is wanted and missing.
 async fn prepare_suite(
     context: &Context,
     judge: &mut Judge<'_>,
@@ -89,42 +102,73 @@ async fn prepare_suite(
         return Ok(());
     }
     let suite = Suite::new(task.tests.clone());
-    match judge.run_suite(&suite, &[]).await {
+    let verdict = match judge.run_suite(&suite, &[]).await {
         Err(JudgeError::PytestMissing) => {
             let (home, python) = (context.home.clone(), context.python().unwrap_or_default());
             let install = move || hub::ensure_pytest(&home, &python);
             let host = tokio::task::spawn_blocking(install).await??;
             judge.libs.push(Mount { host, jail: PYTEST.into() });
-            judge.run_suite(&suite, &[]).await?;
+            judge.run_suite(&suite, &[]).await?
         }
-        other => {
-            other?;
-        }
+        other => other?,
+    };
+    if verdict.outcome == Outcome::NoTests && verdict.tests.is_empty() {
+        bail!("the tests check nothing: there is no test in them that could fail");
+    }
+    if verdict.passed() {
+        bail!("the tests pass without any solution: they cannot decide about one");
     }
     Ok(())
 }
 
-/// A run whose tools are ready.
-struct Started<'a> {
+/// A run, from its tools to its end.
+struct AtWork<'a> {
     context: &'a Context,
-    args: &'a Args,
     screen: &'a Screen,
     registry: &'a Registry,
     sandbox: &'a Sandbox,
+    target: Target<'a>,
+    /// Set once the registry has the session.
+    session_id: OnceLock<String>,
 }
 
-impl Started<'_> {
+impl AtWork<'_> {
+    async fn go(
+        &self,
+        task: Task,
+        resumed: Option<Session>,
+        is_dry: bool,
+    ) -> anyhow::Result<ExitCode> {
+        let config = &self.context.config;
+        let python = Path::new(&config.sandbox.python);
+        let interpreter = Interpreter::find((!python.as_os_str().is_empty()).then_some(python))?;
+        let mut judge = Judge::new(self.sandbox, &interpreter);
+        judge.limits = Limits::from(&config.sandbox);
+        prepare_suite(self.context, &mut judge, &task).await?;
+        let paths = pipeline::planned_paths(&judge, &task).await?;
+        if is_dry {
+            return outcome::print_plan(self.context, self.sandbox, &task, &paths);
+        }
+        outcome::refuse_to_overwrite(&self.target, paths.iter())?;
+        let provider = prepare::provider(self.context, self.screen).await?;
+        let (session, recorded) = match resumed {
+            Some(session) => self.take_up(session)?,
+            None => (self.begin(&provider, task)?, Vec::new()),
+        };
+        let result = self.solve(&provider, judge, &session, recorded).await;
+        if let Err(error) = &result {
+            self.failed(&session.id, error);
+        }
+        result
+    }
+
     async fn solve(
         &self,
         provider: &Provider,
         judge: Judge<'_>,
-        task: Task,
-        resumed: Option<Session>,
+        session: &Session,
+        recorded: Vec<Attempt>,
     ) -> anyhow::Result<ExitCode> {
-        let (session, recorded) = match resumed {
-            Some(session) => self.take_up(session)?,
-            None => (self.begin(provider, task)?, Vec::new()),
-        };
         let tools = Tools {
             provider,
             judge,
@@ -132,30 +176,18 @@ impl Started<'_> {
             settings: Settings { seed: session.seed, ..Settings::new(&self.context.config) },
             progress: &|progress| self.screen.show(progress),
         };
-        let mut interrupts = Interrupts::new()?;
-        let solved = tokio::select! {
-            solved = pipeline::solve(&tools, &session.id, &session.task, recorded) => solved,
-            interrupt = interrupts.next() => return self.interrupted(&session.id, interrupt.exit_code()),
-        };
-        match solved {
-            Ok(solution) => outcome::finish(
-                self.context,
-                self.args,
-                self.screen,
-                self.registry,
-                &session,
-                &solution,
-            ),
-            Err(error) => {
-                let error = anyhow::Error::from(error);
-                let exit_code = i32::from(exit::code(&error));
-                let event = Event::SessionFailed { exit_code, error: format!("{error:#}") };
-                let status = Status::Failed;
-                let ending = Ending { status, verified_by: VerifiedBy::None, exit_code };
-                self.registry.end_session(&session.id, &ending, &event)?;
-                self.screen.say(&format!("resume with: rune run --resume {}", session.id));
-                Err(error)
-            }
+        let solution = pipeline::solve(&tools, &session.id, &session.task, recorded).await?;
+        let (context, screen) = (self.context, self.screen);
+        outcome::finish(context, &self.target, screen, self.registry, session, &solution)
+    }
+
+    /// Ends a session that an error breaks off.
+    fn failed(&self, id: &str, error: &anyhow::Error) {
+        let exit_code = i32::from(exit::code(error));
+        let ending = Ending { status: Status::Failed, verified_by: VerifiedBy::None, exit_code };
+        // The registry may be what failed, or the session over already: the first error is the one to tell.
+        if self.registry.end_session(id, &ending, &screen::failure(error)).is_ok() {
+            self.screen.say(&format!("resume with: rune run --resume {id}"));
         }
     }
 
@@ -165,7 +197,7 @@ impl Started<'_> {
         let session = Session {
             id: registry::new_id()?,
             project: prepare::project(self.context),
-            workspace: Some(std::path::absolute(&self.args.out)?.display().to_string()),
+            workspace: Some(std::path::absolute(self.target.out)?.display().to_string()),
             provider: provider.name().to_owned(),
             base_model: base.base_model,
             base_digest: base.base_digest,
@@ -195,7 +227,7 @@ impl Started<'_> {
             seed: session.seed,
         };
         self.registry.begin_session(&session, &event)?;
-        self.screen.open(&session.id);
+        self.opened(&session.id);
         self.screen.event(&event);
         Ok(session)
     }
@@ -203,21 +235,32 @@ impl Started<'_> {
     fn take_up(&self, session: Session) -> anyhow::Result<(Session, Vec<Attempt>)> {
         let event = |n_attempts| Event::SessionResumed { schema: SCHEMA_VERSION, n_attempts };
         self.registry.reopen_session(&session.id, event)?;
+        self.opened(&session.id);
         let recorded = self.registry.attempts(&session.id)?;
-        self.screen.open(&session.id);
         self.screen.event(&event(u32::try_from(recorded.len()).unwrap_or(u32::MAX)));
         Ok((session, recorded))
     }
 
-    fn interrupted(&self, id: &str, code: u8) -> anyhow::Result<ExitCode> {
+    fn opened(&self, id: &str) {
+        self.session_id.get_or_init(|| id.to_owned());
+        self.screen.open(id);
+    }
+
+    fn interrupted(&self, code: u8) -> anyhow::Result<ExitCode> {
         let exit_code = i32::from(code);
-        self.registry.append_event(id, &Event::SessionInterrupted)?;
-        self.screen.event(&Event::SessionInterrupted);
-        let error = format!("interrupted; `rune run --resume {id}` goes on");
+        let id = self.session_id.get();
+        let error = match id {
+            Some(id) => format!("interrupted; `rune run --resume {id}` goes on"),
+            None => "interrupted before a session began".to_owned(),
+        };
         let event = Event::SessionFailed { exit_code, error: error.clone() };
-        let ending =
-            Ending { status: Status::Interrupted, verified_by: VerifiedBy::None, exit_code };
-        self.registry.end_session(id, &ending, &event)?;
+        if let Some(id) = id {
+            self.registry.append_event(id, &Event::SessionInterrupted)?;
+            self.screen.event(&Event::SessionInterrupted);
+            let status = Status::Interrupted;
+            let ending = Ending { status, verified_by: VerifiedBy::None, exit_code };
+            self.registry.end_session(id, &ending, &event)?;
+        }
         self.screen.event(&event);
         self.screen.say(&error);
         Ok(ExitCode::from(code))

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 
+TESTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests")
 CASES = {"TestCase", "IsolatedAsyncioTestCase"}
 SKIPS = {"skip", "skipIf", "skipUnless", "skipif", "xfail", "expectedFailure"}
 XUNIT = {"setup_module", "teardown_module", "setup_function", "teardown_function", "setup_class", "teardown_class"}
@@ -152,10 +153,10 @@ def main():
     trees, faults = {}, []
     for path in plan["sources"]:
         try:
-            with open(f"/in/tests/{path}", encoding="utf-8") as file:
+            with open(f"{TESTS}/{path}", encoding="utf-8") as file:
                 trees[path] = ast.parse(file.read(), path)
         except (SyntaxError, ValueError, RecursionError) as error:
-            faults.append({"path": path, "line": getattr(error, "lineno", 0) or 0, "message": str(error)})
+            faults.append({"path": path, "line": getattr(error, "lineno", 0) or 0, "message": getattr(error, "msg", "") or str(error)})
     classes = Classes(trees.values())
     conftests = [os.path.dirname(path) for path in trees if os.path.basename(path) == "conftest.py"]
     files = [describe(path, trees[path], classes, conftests) for path in plan["tests"] if path in trees]

@@ -25,6 +25,7 @@ def install(trusted, tests):
     """
     getframe, ident, realpath, join = sys._getframe, threading.get_ident, os.path.realpath, os.path.join
     getcwd = os.getcwd
+    solution = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))).rstrip("/") + "/box/"
     busy = set()
 
     def stdlib(name):
@@ -60,7 +61,7 @@ def install(trusted, tests):
         return event in SOURCE_EVENTS and judged(frame)
 
     def judged_path(name):
-        return name.startswith("/box/")
+        return name.startswith(solution)
 
     def secret(args, frame):
         if not isinstance(args[0], (str, bytes)) or not judged(nearest(frame)):

@@ -4,8 +4,11 @@ import json
 import os
 import sys
 
-TESTS = "/in/tests"
-SOLUTION = "/box"
+# "", or the folder that stands in for the jail.
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))).rstrip("/")
+TESTS = ROOT + "/in/tests"
+SOLUTION = ROOT + "/box"
+RUNNER = ROOT + "/in/rune"
 GUARDED_NAMES = {"pytest", "_pytest", "pluggy", "hypothesis", "numpy", "pandas"}
 
 
@@ -84,7 +87,7 @@ def paths(plan):
 
 def main():
     plan = read_plan()
-    sys.path.insert(0, "/in/rune")
+    sys.path.insert(0, RUNNER)
     import rune_channel
     import rune_guard
     import rune_native
@@ -93,7 +96,7 @@ def main():
     canary, stop = plan.pop("canary"), os._exit
     with_pytest = [file for file in plan["files"] if file["kind"] == "pytest"]
     native = [file for file in plan["files"] if file["kind"] != "pytest"]
-    enter = paths({**plan, "libs": plan["libs"] + ["/in/rune"]})
+    enter = paths({**plan, "libs": plan["libs"] + [RUNNER]})
     if with_pytest:
         try:
             import rune_with_pytest
@@ -101,13 +104,13 @@ def main():
             report("pytest_missing")
             stop(0)
     extra = preload(plan)
-    sys.path.remove("/in/rune")
+    sys.path.remove(RUNNER)
     forget()
     os.chdir(SOLUTION)
     watch = [rune_guard.snapshot(rune_guard.framework(extra))]
     begin, end, close = reporters(report, lambda: watch[0]())
     secret = {f"{TESTS}/{path}" for path in plan["sources"]}
-    rune_guard.install(tuple(plan["libs"]) + ("/in/",) + tuple(p for p in sys.path if "site-packages" in p), secret)
+    rune_guard.install(tuple(plan["libs"]) + (ROOT + "/in/",) + tuple(p for p in sys.path if "site-packages" in p), secret)
     if with_pytest:
 
         def configured():

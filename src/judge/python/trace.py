@@ -3,7 +3,8 @@
 import os
 import traceback
 
-ROOTS = ("/box/", "/in/tests/")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))).rstrip("/")
+ROOTS = (ROOT + "/box/", ROOT + "/in/tests/")
 
 
 def message(error):
@@ -21,7 +22,7 @@ def frames(error):
     lines, seen = [], 0
     try:
         for frame in traceback.extract_tb(error.__traceback__, limit=-200):
-            name = os.path.join("/box", frame.filename)
+            name = os.path.join(ROOTS[0], frame.filename)
             root = next((root for root in ROOTS if name.startswith(root)), None)
             if root is not None:
                 lines.append(f"{name[len(root):]}:{frame.lineno} in {frame.name}")

@@ -12,6 +12,28 @@ pub(in crate::pipeline) struct Block {
 /// The code blocks of an answer in order. An answer without any fence is one block when it looks like code.
 pub(in crate::pipeline) fn code_blocks(answer: &str) -> Vec<Block> {
     let text = normalise(answer);
+    let mut blocks = fenced(&text, dedent);
+    if blocks.is_empty() && looks_like_code(&text) {
+        blocks.extend(block(None, &dedent(&text.lines().collect::<Vec<_>>())));
+    }
+    blocks
+}
+
+/// The code of an answer that goes on with a cut-off one: it may start in the midst of a block, so that its
+/// indentation stays, and need not look like code. A fence that only closes ends it.
+pub(in crate::pipeline) fn continuation(answer: &str) -> String {
+    let text = normalise(answer);
+    let head: Vec<&str> = text.lines().take_while(|line| Fence::opening(line).is_none()).collect();
+    let first = head.iter().find(|line| !line.trim().is_empty()).copied().unwrap_or("");
+    let blocks = fenced(&text, |lines| lines.to_vec());
+    if blocks.is_empty() || first.starts_with([' ', '\t']) || looks_like_code(&head.join("\n")) {
+        return block(None, &head).map(|block| block.code).unwrap_or_default();
+    }
+    blocks.into_iter().map(|block| block.code).collect()
+}
+
+/// The fenced blocks of a text, their lines put into `shape`.
+fn fenced(text: &str, shape: for<'a> fn(&[&'a str]) -> Vec<&'a str>) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open: Option<(Fence, Option<String>, Vec<&str>)> = None;
     let mut last_prose = "";
@@ -19,7 +41,7 @@ pub(in crate::pipeline) fn code_blocks(answer: &str) -> Vec<Block> {
         match &mut open {
             Some((fence, path, lines)) => {
                 if fence.is_closed_by(line) {
-                    blocks.extend(block(path.take(), lines));
+                    blocks.extend(block(path.take(), &shape(lines)));
                     open = None;
                     last_prose = "";
                 } else {
@@ -37,10 +59,7 @@ pub(in crate::pipeline) fn code_blocks(answer: &str) -> Vec<Block> {
         }
     }
     if let Some((_, path, lines)) = open {
-        blocks.extend(block(path, &lines));
-    }
-    if blocks.is_empty() && looks_like_code(&text) {
-        blocks.extend(block(None, &text.lines().collect::<Vec<_>>()));
+        blocks.extend(block(path, &shape(&lines)));
     }
     blocks
 }
@@ -56,21 +75,19 @@ pub(in crate::pipeline) fn stitch(head: &str, tail: &str) -> String {
         .take_while(|n| *n <= head.len())
         .filter(|n| *n >= LEAST && head.ends_with(&tail[..*n]))
         .max();
-    match overlap {
-        Some(n) => format!("{head}{}", &tail[n..]),
-        // The head may stop within a line, which the continuation then writes whole.
-        None => {
-            let kept = head.rfind('\n').map_or("", |at| &head[..=at]);
-            let cut = &head[kept.len()..];
-            let first = tail.lines().next().unwrap_or("");
-            if !cut.trim().is_empty() && first.starts_with(cut) {
-                format!("{kept}{tail}")
-            } else if cut.is_empty() {
-                format!("{head}{tail}")
-            } else {
-                format!("{head}\n{tail}")
-            }
-        }
+    if let Some(n) = overlap {
+        return format!("{head}{}", &tail[n..]);
+    }
+    // The head may stop within a line, which the continuation then writes whole.
+    let kept = head.rfind('\n').map_or("", |at| &head[..=at]);
+    let cut = &head[kept.len()..];
+    let first = tail.lines().next().unwrap_or("");
+    if !cut.trim().is_empty() && first.starts_with(cut) {
+        format!("{kept}{tail}")
+    } else if cut.is_empty() {
+        format!("{head}{tail}")
+    } else {
+        format!("{head}\n{tail}")
     }
 }
 
@@ -128,7 +145,6 @@ impl Fence {
 
 /// A block of these lines; none when it is empty.
 fn block(path: Option<String>, lines: &[&str]) -> Option<Block> {
-    let lines = dedent(lines);
     let first = lines.iter().position(|line| !line.trim().is_empty())?;
     let named = lines[first].trim().strip_prefix('#').and_then(path_in);
     let path = path.or(named);
@@ -177,13 +193,15 @@ fn looks_like_code(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::code_blocks;
+    use super::continuation;
     use super::stitch;
 
     fn check(answer: &str) -> String {
         code_blocks(answer)
             .into_iter()
             .map(|block| format!("[{}] {}", block.path.unwrap_or_default(), block.code))
-            .collect()
+            .collect::<Vec<_>>()
+            .concat()
     }
 
     #[test]
@@ -244,6 +262,15 @@ mod tests {
         );
         assert_eq!(check("I cannot do that.\nSorry."), "");
         assert_eq!(check(""), "");
+    }
+
+    #[test]
+    fn a_continuation_keeps_its_indentation_and_needs_no_fence() {
+        let code = "        x = 1\n    return x\n";
+        assert_eq!(continuation(&format!("Sure:\n```python\n{code}```\nDone.")), code);
+        assert_eq!(continuation(&format!("{code}```\n\nThat is all.")), code);
+        assert_eq!(continuation(code), code);
+        assert_eq!(continuation(""), "");
     }
 
     #[test]

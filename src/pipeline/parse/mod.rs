@@ -5,6 +5,7 @@ mod list;
 
 pub(super) use code::Block;
 pub(super) use code::code_blocks;
+pub(super) use code::continuation;
 pub(super) use code::stitch;
 pub(super) use code::without_thoughts;
 pub(super) use list::Item;

@@ -1,0 +1,175 @@
+//! The sandbox: what holds programs here, the interpreter, and hostile programs that must be held.
+
+use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
+
+use super::Check;
+use super::Patient;
+use crate::hub;
+use crate::judge::Judge;
+use crate::judge::JudgeError;
+use crate::sandbox::Canary;
+use crate::sandbox::Facilities;
+use crate::sandbox::Interpreter;
+use crate::sandbox::MemoryCap;
+use crate::sandbox::Mount;
+use crate::sandbox::Sandbox;
+use crate::sandbox::SandboxError;
+use crate::sandbox::Tier;
+use crate::sandbox::probe;
+
+/// What to do about a sandbox that fails for no reason that is known.
+const UNKNOWN: &str = "no generated code runs until this is mended; `rune run --unsafe-no-sandbox` does \
+                       without, on a machine that may be lost";
+
+/// Looks at the sandbox from the outside, then from the inside.
+pub(super) fn examine(patient: &Patient<'_>) -> Vec<Check> {
+    let sandbox = match &patient.sandbox {
+        Ok(sandbox) => sandbox,
+        Err(error) => return vec![failure("sandbox", error)],
+    };
+    let mut checks = facilities(sandbox.facilities());
+    let configured = Path::new(&patient.config.sandbox.python);
+    let configured = (!configured.as_os_str().is_empty()).then_some(configured);
+    match Interpreter::find(configured) {
+        Ok(interpreter) => {
+            let shown =
+                format!("Python {}, {}", interpreter.version(), interpreter.executable().display());
+            checks.push(Check::ok("interpreter", shown));
+            checks.extend(inside(patient.home, sandbox, &interpreter));
+        }
+        Err(error) => {
+            let fix = "install python3, or set sandbox.python to one that everybody may read";
+            checks.push(Check::fail("interpreter", error.to_string(), fix));
+        }
+    }
+    checks
+}
+
+fn facilities(facilities: &Facilities) -> Vec<Check> {
+    let tier = match facilities.tier {
+        Tier::Namespaces => {
+            Check::ok("sandbox", "namespaces: user, mount, pid, network, ipc, uts, cgroup")
+        }
+        Tier::None => Check::fail("sandbox", "none", UNKNOWN),
+    };
+    let cap = facilities.memory_cap.to_string();
+    let memory = match facilities.memory_cap {
+        MemoryCap::CgroupV2 | MemoryCap::CgroupV1 => Check::ok("memory cap", cap),
+        MemoryCap::Watchdog | MemoryCap::Process => {
+            let fix = "a control group that this user may write to holds the whole process tree: \
+                       start `rune` by `systemd-run --user --scope -p Delegate=yes`";
+            Check::warn("memory cap", cap, fix)
+        }
+    };
+    let landlock = match facilities.landlock_version {
+        0 => Check::warn("landlock", "none", "Linux 5.13 or newer, with `landlock` in lsm="),
+        version @ 1..4 => {
+            let fix = "Linux 6.7 or newer also denies TCP; the network namespace does so already";
+            Check::warn("landlock", format!("ABI {version}"), fix)
+        }
+        version => Check::ok("landlock", format!("ABI {version}")),
+    };
+    let seccomp = if facilities.seccomp {
+        Check::ok("seccomp", "system calls are filtered")
+    } else {
+        Check::fail("seccomp", "none", "a kernel with CONFIG_SECCOMP_FILTER")
+    };
+    vec![tier, memory, landlock, seccomp]
+}
+
+/// Runs programs: hostile ones, and the judge's own.
+fn inside(home: &Path, sandbox: &Sandbox, interpreter: &Interpreter) -> Vec<Check> {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return vec![failure("hostile programs", &SandboxError::Helper(error))],
+    };
+    runtime.block_on(async {
+        let started = Instant::now();
+        let hostile = match probe(sandbox, interpreter).await {
+            Ok(canaries) => verdict(&canaries, started.elapsed()),
+            Err(error) => return vec![failure("hostile programs", &error)],
+        };
+        vec![hostile, pytest(home, Judge::new(sandbox, interpreter)).await]
+    })
+}
+
+fn verdict(canaries: &[Canary], time: Duration) -> Check {
+    let loose: Vec<String> = canaries
+        .iter()
+        .filter(|canary| !canary.contained)
+        .map(|canary| format!("{} ({})", canary.name, canary.detail))
+        .collect();
+    let n_held = canaries.len() - loose.len();
+    let detail = format!("{n_held} of {} held, in {:.1} s", canaries.len(), time.as_secs_f64());
+    if loose.is_empty() {
+        Check::ok("hostile programs", detail)
+    } else {
+        let fix = "run no generated code on this machine, and report this";
+        Check::fail("hostile programs", format!("{detail}; not: {}", loose.join("; ")), fix)
+    }
+}
+
+/// The pytest that suites would be run with: the interpreter's own, else the one in Rune's home.
+async fn pytest(home: &Path, mut judge: Judge<'_>) -> Check {
+    let folder = hub::pytest_path(home);
+    let mut whose = "the interpreter's own".to_owned();
+    let mut found = judge.pytest_version().await;
+    if let (Ok(None), Some(folder)) = (&found, folder) {
+        whose = folder.display().to_string();
+        judge.libs.push(Mount { host: folder, jail: "/opt/pytest".into() });
+        found = judge.pytest_version().await;
+    }
+    match found {
+        Ok(Some(version)) => Check::ok("pytest", format!("{version}, {whose}")),
+        Ok(None) => {
+            Check::warn("pytest", "not here yet", "it is installed when a suite first needs it")
+        }
+        Err(JudgeError::Sandbox(error)) => failure("pytest", &error),
+        Err(error) => Check::fail("pytest", error.to_string(), UNKNOWN),
+    }
+}
+
+fn failure(name: &str, error: &SandboxError) -> Check {
+    match error {
+        SandboxError::Unavailable { reason, hint } => Check::fail(name, reason, hint),
+        other => Check::fail(name, other.to_string(), UNKNOWN),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_breaks_out_is_named() {
+        let canary = |contained| Canary { name: "never ends", contained, detail: "d".to_owned() };
+        let check = |canaries: &[Canary]| verdict(canaries, Duration::from_millis(1500)).detail;
+        assert_eq!(check(&[canary(true)]), "1 of 1 held, in 1.5 s");
+        assert_eq!(
+            check(&[canary(true), canary(false)]),
+            "1 of 2 held, in 1.5 s; not: never ends (d)"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_comes_with_its_mending() {
+        let weak = Facilities {
+            tier: Tier::Namespaces,
+            memory_cap: MemoryCap::Watchdog,
+            landlock_version: 0,
+            seccomp: true,
+        };
+        let shown: Vec<String> = facilities(&weak)
+            .into_iter()
+            .map(|check| format!("{} {:?} {}", check.name, check.status, check.fix.is_some()))
+            .collect();
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        sandbox Ok false
+        memory cap Warn true
+        landlock Warn true
+        seccomp Ok false
+        ");
+    }
+}

@@ -1,0 +1,106 @@
+//! `--json`: what a program that reads `rune run` sees.
+
+use jsonschema::Validator;
+use rune::event::SCHEMA;
+use serde_json::Value;
+
+use super::Answer;
+use super::Bench;
+use super::Ended;
+use super::SOLUTION;
+use super::json_lines;
+use super::parts;
+use super::script;
+
+fn schema() -> Validator {
+    jsonschema::validator_for(&serde_json::from_str(SCHEMA).unwrap()).unwrap()
+}
+
+/// The lines of a run, once they are seen to be what the schema and the counters promise.
+fn stream(ended: &Ended) -> Vec<Value> {
+    let schema = schema();
+    let lines = json_lines(&ended.stdout);
+    for (seq, line) in lines.iter().enumerate() {
+        schema.validate(line).map_err(|error| format!("{error}: {line}")).unwrap();
+        assert_eq!(line["seq"], seq, "{line}");
+    }
+    let last = lines.last().unwrap();
+    assert!(
+        last["type"] == "session.completed" || last["type"] == "session.failed",
+        "{}",
+        ended.stdout
+    );
+    assert_eq!(last["exit_code"], ended.code.unwrap());
+    let is_end = |line: &&Value| line["exit_code"].is_number();
+    assert_eq!(lines.iter().filter(is_end).count(), 1, "{}", ended.stdout);
+    lines
+}
+
+#[test]
+fn every_line_of_a_run_fits_the_schema_from_its_start_to_its_end() {
+    let bench = parts::bench();
+    let ended = bench.call(&[&parts::RUN[..], &["--json"]].concat());
+    let lines = stream(&ended);
+    assert_eq!((&lines[0]["type"], &lines[0]["schema"]), (&"session.started".into(), &1.into()));
+    let id = bench.session_id();
+    assert!(lines.iter().all(|line| line["session_id"] == id.as_str()), "{}", ended.stdout);
+    let last = lines.last().unwrap();
+    assert_eq!(last["type"], "session.completed");
+    assert_eq!(last["files"], serde_json::json!(["out/shapes.py"]));
+    assert_eq!(last["verified_by"], "user_tests");
+    let attempts = lines.iter().filter(|line| line["type"] == "attempt.completed").count();
+    assert_eq!(attempts, bench.attempts().len());
+    // Nothing but the events goes to stdout, nothing at all to stderr.
+    assert_eq!(ended.stderr, "");
+}
+
+#[test]
+fn a_run_that_fails_early_is_one_line_that_says_so() {
+    let bench = Bench::with(&[]);
+    bench.write("bad.py", b"\xff\xfe");
+    let check = |arguments: &[&str]| {
+        let ended = bench.call(&[&["run", "x", "--json"], arguments].concat());
+        let lines = stream(&ended);
+        assert_eq!((lines.len(), &lines[0]["type"]), (1, &"session.failed".into()), "{ended:?}");
+        assert_eq!(lines[0]["session_id"], "");
+        format!("{} {}", lines[0]["exit_code"], lines[0]["error"].as_str().unwrap())
+    };
+    assert!(check(&["--model", "nope"]).starts_with("3 unknown model `nope`"));
+    assert_eq!(check(&["--tests", "bad.py"]), "3 `bad.py` is not UTF-8");
+    assert_eq!(check(&["--tests", "none.py"]), "3 no test file or folder at `none.py`");
+    bench.write("rune.toml", "[run]\natempts = 1\n");
+    assert!(check(&[]).starts_with("3 unknown key `run.atempts`"));
+    assert_eq!(bench.call(&["config", "show"]).code, Some(3));
+}
+
+#[test]
+fn a_session_that_breaks_off_ends_with_the_reason() {
+    let bench = Bench::with(&[Answer::new(&[], "1. add - adds")]);
+    let ended = bench.solve(&["--json"]);
+    let lines = stream(&ended);
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert_eq!(lines[0]["type"], "session.started");
+    let error = lines.last().unwrap()["error"].as_str().unwrap();
+    assert!(error.starts_with("the script has no answer left"), "{error}");
+    assert_eq!(bench.session()["status"], "failed");
+    // It can be gone on with, and the reader of that is told what it goes on from.
+    bench.script(&script(&[SOLUTION]));
+    let resumed = bench.call(&["run", "--resume", &bench.session_id(), "--json"]);
+    let lines = stream(&resumed);
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert_eq!(lines[0]["type"], "session.resumed");
+    assert_eq!((&lines[0]["schema"], &lines[0]["n_attempts"]), (&1.into(), &1.into()));
+}
+
+#[test]
+fn an_unsolved_session_is_completed_with_exit_code_1() {
+    let bench = Bench::with(&script(&[]));
+    let mut answers = super::prelude();
+    answers.push(Answer::new(&[], super::fenced("def add(a, b):\n    return 0\n")).repeat());
+    bench.script(&answers);
+    let ended = bench.solve(&["--json", "--candidates", "1"]);
+    let lines = stream(&ended);
+    let last = lines.last().unwrap();
+    assert_eq!((ended.code, &last["status"]), (Some(1), &"unsolved".into()), "{ended:?}");
+    assert_eq!(last["verified_by"], "none");
+}

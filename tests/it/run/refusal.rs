@@ -1,0 +1,175 @@
+//! What `rune run` refuses or can't do: the exit code, and one clear line.
+
+use std::process::Command;
+
+use super::Answer;
+use super::Bench;
+use super::Ended;
+use super::SOLUTION;
+use super::TASK;
+use super::end;
+use super::fenced;
+use super::prelude;
+use super::script;
+
+/// Exit code and error line; makes sure that there is one such line and no trace of the inside.
+fn told(ended: &Ended) -> String {
+    let errors: Vec<&str> =
+        ended.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{ended:?}");
+    for inside in ["panicked", "RUST_BACKTRACE", "Some(", "Err(", "src/", ".rs:", "{ "] {
+        assert!(!ended.stderr.contains(inside), "{inside}: {ended:?}");
+    }
+    assert_eq!(ended.stdout, "", "{ended:?}");
+    format!("{} {}", ended.code.unwrap(), errors[0])
+}
+
+#[test]
+fn what_is_missing_or_wrong_is_exit_code_3() {
+    let bench = Bench::with(&script(&[SOLUTION]));
+    let check = |arguments: &[&str]| told(&bench.call(&[&["run"], arguments].concat()));
+    let tests = |name: &str, text: &[u8]| {
+        bench.write(name, text);
+        check(&[TASK, "--script", "script.jsonl", "--tests", name])
+    };
+    assert!(check(&[TASK, "--model", "nope"]).starts_with("3 error: unknown model `nope`"));
+    insta::assert_snapshot!(check(&[TASK, "--model", "nope.gguf"]),
+        @"3 error: cannot read the model `nope.gguf`: No such file or directory (os error 2)");
+    insta::assert_snapshot!(check(&[TASK, "--tests", "none.py"]),
+        @"3 error: no test file or folder at `none.py`");
+    insta::assert_snapshot!(tests("bytes.py", b"\xff\xfe"), @"3 error: `bytes.py` is not UTF-8");
+    insta::assert_snapshot!(tests("empty.py", b""),
+        @"3 error: the tests check nothing: there is no test in them that could fail");
+    insta::assert_snapshot!(tests("vacuous.py", b"from adder import add\n\n\ndef test_add():\n    pass\n"),
+        @"3 error: the tests check nothing: there is no test in them that could fail");
+    insta::assert_snapshot!(tests("alone.py", b"import os\nassert os.sep == '/'\n"),
+        @"3 error: the tests pass without any solution: they cannot decide about one");
+    insta::assert_snapshot!(tests("broken.py", b"def test(:\n"),
+        @"3 error: test file `broken.py`, line 1: invalid syntax");
+    std::fs::create_dir(bench.path("folder")).unwrap();
+    insta::assert_snapshot!(check(&[TASK, "--tests", "folder"]),
+        @"3 error: no Python test file in `folder`");
+    insta::assert_snapshot!(check(&[" "]), @"3 error: the task is empty");
+    insta::assert_snapshot!(check(&["--task", "none.jsonl"]),
+        @"3 error: cannot open the task file `none.jsonl`: No such file or directory (os error 2)");
+    insta::assert_snapshot!(check(&[TASK, "--script", "none.jsonl"]),
+        @"3 error: cannot read the script `none.jsonl`: No such file or directory (os error 2)");
+    insta::assert_snapshot!(check(&[TASK, "--provider", "oracle"]),
+        @r#"3 error: `run.provider` must be one of `in-process`, `scripted`, found "oracle"; set in the command line"#);
+    assert_eq!(bench.call(&["sessions", "list", "--json"]).stdout, "", "no session was begun");
+}
+
+#[test]
+fn a_task_that_cannot_fit_the_window_is_exit_code_4() {
+    let bench = Bench::with(&script(&[SOLUTION]));
+    let mut command = bench.rune();
+    let task = "Write adder.py with add(a, b). ".repeat(60);
+    command.args(["run", &task, "--tests", "test_adder.py", "--script", "script.jsonl"]);
+    command.env("RUNE_ENGINE_CONTEXT", "256");
+    let told = told(&end(command));
+    assert!(told.starts_with("4 error: the prompt has "), "{told}");
+    assert_eq!(bench.session()["status"], "failed");
+}
+
+#[test]
+fn tests_that_do_not_fit_the_window_are_cut_in_the_prompt_and_the_user_is_told() {
+    let mut answers = script(&[SOLUTION]);
+    answers.push(Answer::new(&[], fenced(SOLUTION)).repeat());
+    let bench = Bench::with(&answers);
+    let many: String = (0..200)
+        .map(|n| {
+            format!("\n    def test_{n}(self):\n        self.assertEqual(add({n}, 1), {})\n", n + 1)
+        })
+        .collect();
+    bench.write("test_adder.py", format!("{}{many}", super::TESTS));
+    let mut command = bench.rune();
+    command.args(["run", TASK, "--tests", "test_adder.py", "--script", "script.jsonl"]);
+    command.env("RUNE_ENGINE_CONTEXT", "2048");
+    let ended = end(command);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("was cut to fit the context window: tests"), "{ended:?}");
+    assert!(ended.stderr.contains("203 of 203 tests passed"), "{ended:?}");
+}
+
+#[test]
+fn a_file_in_the_way_is_exit_code_7_unless_forced() {
+    let bench = Bench::with(&script(&[SOLUTION]));
+    std::fs::create_dir(bench.path("out")).unwrap();
+    bench.write("out/adder.py", "mine");
+    insta::assert_snapshot!(told(&bench.solve(&[])),
+        @"7 error: `out/adder.py` is there already: choose another folder with --out, or overwrite it with --force");
+    assert_eq!(bench.read("out/adder.py"), "mine");
+    assert!(bench.sessions().is_empty());
+    assert_eq!(bench.solve(&["--force"]).code, Some(0));
+    assert_eq!(bench.read("out/adder.py"), SOLUTION);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_ends_the_session_and_loses_nothing() {
+    let bench = Bench::with(&script(&[SOLUTION]));
+    bench.write("out", "a file, no folder");
+    let told = told(&bench.solve(&[]));
+    assert!(told.starts_with("3 error: cannot write `out/adder.py`"), "{told}");
+    assert_eq!(
+        (bench.session()["status"].as_str(), bench.kept("adder.py")),
+        (Some("failed"), SOLUTION.to_owned())
+    );
+    std::fs::remove_file(bench.path("out")).unwrap();
+    let resumed = bench.call(&["run", "--resume", &bench.session_id()]);
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert_eq!(bench.read("out/adder.py"), SOLUTION);
+}
+
+/// Whether this user may make user and mount namespaces and run `script` in them.
+fn can_unshare(script: &str) -> bool {
+    let mut command = Command::new("unshare");
+    let output =
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// `rune run` on the task, behind a shell command in namespaces of its own.
+fn behind(bench: &Bench, script: &str) -> Ended {
+    let mut command = bench.set_up("unshare");
+    let script = format!("{script} && exec \"$0\" \"$@\"");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+    command.args([env!("CARGO_BIN_EXE_rune"), "run", TASK, "--tests", "test_adder.py"]);
+    command.args(["--script", "script.jsonl", "--out", "out"]);
+    end(command)
+}
+
+#[test]
+fn a_full_disk_is_exit_code_3() {
+    let mount = |size: &str| format!("mkdir -p home && mount -t tmpfs -o size={size} tmpfs home");
+    let probe = tempfile::tempdir().unwrap();
+    if !can_unshare(&format!("cd {} && {}", probe.path().display(), mount("64k"))) {
+        println!("skipped: no tmpfs can be mounted here");
+        return;
+    }
+    let bench = Bench::with(&script(&[SOLUTION]));
+    let check = |size: &str| {
+        let ended = behind(&bench, &mount(size));
+        assert!(told(&ended).starts_with("3 error: "), "{ended:?}");
+        assert!(ended.stderr.contains("hint: is the disk of Rune's home full?"), "{ended:?}");
+    };
+    check("64k");
+    let mut answers = prelude();
+    answers.push(Answer::new(&[], fenced(&format!("{SOLUTION}# {}", "x".repeat(4 << 20)))));
+    bench.script(&answers);
+    check("2m");
+    assert!(!bench.path("out").exists());
+}
+
+#[test]
+fn without_a_jail_nothing_is_run_and_the_exit_code_is_5() {
+    let forbid = "echo 0 > /proc/sys/user/max_user_namespaces";
+    if !can_unshare(&format!("{forbid} && ! unshare --user true")) {
+        println!("skipped: user namespaces cannot be forbidden here");
+        return;
+    }
+    let bench = Bench::with(&script(&[SOLUTION]));
+    let refused = told(&behind(&bench, forbid));
+    assert!(refused.starts_with("5 error: "), "{refused}");
+    assert!(refused.contains("no jail on this machine"), "{refused}");
+    assert!(bench.sessions().is_empty());
+}
