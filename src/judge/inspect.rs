@@ -67,6 +67,8 @@ pub struct Inspection {
     pub imports: Vec<String>,
     /// Modules outside the standard library and what is used of them, in order.
     pub needs: Vec<Need>,
+    /// Names that are read but bound nowhere, in order: forgotten imports, for the most part.
+    pub unbound: Vec<String>,
     /// Names defined at the top level, in order.
     pub defines: Vec<String>,
     /// The top-level statements, in order.

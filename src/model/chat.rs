@@ -44,7 +44,7 @@ impl ChatTemplate {
             environment,
             bos: named("tokenizer.ggml.bos_token_id"),
             eos: named("tokenizer.ggml.eos_token_id"),
-            control: tokenizer.control_texts().map(str::to_owned).collect(),
+            control: tokenizer.control_texts(),
         })
     }
 

@@ -4,6 +4,8 @@
 //! pieces (continuous batching: Yu et al. 2022, Orca). Caches of finished sequences are kept: a prompt that
 //! begins like one of them, or like one at work, is read only from where they part.
 
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,12 +92,15 @@ pub enum Update {
     Failed(ModelError),
 }
 
+/// A generation, and where its news go.
+type Request = (Generation, UnboundedSender<Update>);
+
 /// A loaded model at work on its own thread. Dropping it ends the thread after the pass at hand.
 pub struct Engine {
     facts: ModelFacts,
     tokenizer: Arc<Tokenizer>,
     chat: ChatTemplate,
-    requests: Option<mpsc::Sender<(Generation, UnboundedSender<Update>)>>,
+    requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -105,13 +110,13 @@ impl Engine {
     /// # Errors
     /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't be used.
     pub fn start(path: &Path, options: &EngineOptions) -> Result<Self, ModelError> {
+        let gguf = Gguf::open(path)?;
+        let tokenizer = Arc::new(Tokenizer::load(&gguf)?);
+        let chat = ChatTemplate::load(&gguf, &tokenizer)?;
         let hashing = {
             let path = path.to_owned();
             std::thread::spawn(move || super::file_digest(&path))
         };
-        let gguf = Gguf::open(path)?;
-        let tokenizer = Arc::new(Tokenizer::load(&gguf)?);
-        let chat = ChatTemplate::load(&gguf, &tokenizer)?;
         let transformer =
             Transformer::load(&gguf, options.precision, options.isa, options.n_threads)?;
         if transformer.vocabulary() < tokenizer.n_tokens() {
@@ -123,12 +128,12 @@ impl Engine {
         let facts = ModelFacts {
             path: path.to_owned(),
             architecture: gguf.text("general.architecture")?.to_owned(),
-            base_digest: hashing.join().expect("hashing does not panic")?,
+            base_digest: hashing.join().unwrap_or(Err(ModelError::EngineGone))?,
             tokenizer_digest: tokenizer.digest().to_owned(),
             context: options.context.min(transformer.shape.context),
             weight_bytes: transformer.n_bytes(),
             n_threads: transformer.n_threads(),
-            isa: options.isa,
+            isa: transformer.isa(),
         };
         let (requests, inbox) = mpsc::channel();
         let mut scheduler = Scheduler {
@@ -167,15 +172,24 @@ impl Engine {
         self.tokenizer.encode(&self.chat.render(messages)?)
     }
 
-    /// Hands a generation to the engine. Dropping the receiver takes it back.
+    /// Hands a generation to the engine. Dropping the receiver takes it back. The last update is
+    /// [`Update::Done`] or [`Update::Failed`]; a receiver that ends without either has outlived the engine.
     ///
     /// # Errors
+    /// [`ModelError::Prompt`] when the prompt is empty or has tokens from another vocabulary,
     /// [`ModelError::ContextOverflow`] when the prompt leaves no room for an answer,
     /// [`ModelError::EngineGone`] when the thread has ended.
     pub fn submit(&self, generation: Generation) -> Result<UnboundedReceiver<Update>, ModelError> {
         let (n_tokens, limit) = (generation.prompt.len(), self.facts.context);
-        if n_tokens == 0 || n_tokens >= limit {
+        if n_tokens == 0 {
+            return Err(ModelError::Prompt("it has no tokens".to_owned()));
+        }
+        if n_tokens >= limit {
             return Err(ModelError::ContextOverflow { n_tokens, limit });
+        }
+        let n_known = self.tokenizer.n_tokens();
+        if let Some(token) = generation.prompt.iter().find(|token| **token as usize >= n_known) {
+            return Err(ModelError::Prompt(format!("there is no token {token}")));
         }
         let (updates, receiver) = unbounded_channel();
         let requests = self.requests.as_ref().ok_or(ModelError::EngineGone)?;
@@ -236,19 +250,41 @@ struct Scheduler {
 }
 
 impl Scheduler {
-    fn run(&mut self, inbox: &mpsc::Receiver<(Generation, UnboundedSender<Update>)>) {
-        loop {
-            let idle = self.waiting.is_empty() && self.slots.iter().all(|s| s.sequence.is_none());
-            let first = if idle { inbox.recv().ok() } else { None };
-            if idle && first.is_none() {
-                return;
-            }
-            for (generation, updates) in first.into_iter().chain(inbox.try_iter()) {
-                self.waiting.push(Sequence::new(generation, self.context, updates));
-            }
+    /// Works until the engine is dropped or a pass panics; whoever still waits then is told.
+    fn run(&mut self, inbox: &mpsc::Receiver<Request>) {
+        while self.receive(inbox) {
             self.drop_abandoned();
             self.admit();
-            self.pass();
+            let pass = catch_unwind(AssertUnwindSafe(|| self.pass()));
+            if pass.is_err() {
+                break;
+            }
+        }
+        for (generation, updates) in inbox.try_iter() {
+            self.waiting.push(Sequence::new(generation, self.context, updates));
+        }
+        let working = self.slots.iter().filter_map(|slot| slot.sequence.as_ref());
+        working.chain(&self.waiting).for_each(|sequence| sequence.fail(ModelError::EngineGone));
+    }
+
+    /// Takes up what was submitted, and waits for it when there is nothing else to do. Returns whether the engine is
+    /// still there.
+    fn receive(&mut self, inbox: &mpsc::Receiver<Request>) -> bool {
+        let mut idle = self.waiting.is_empty() && self.slots.iter().all(|s| s.sequence.is_none());
+        loop {
+            let received = if idle {
+                inbox.recv().map_err(|_| mpsc::TryRecvError::Disconnected)
+            } else {
+                inbox.try_recv()
+            };
+            match received {
+                Ok((generation, updates)) => {
+                    self.waiting.push(Sequence::new(generation, self.context, updates));
+                    idle = false;
+                }
+                Err(mpsc::TryRecvError::Empty) => return true,
+                Err(mpsc::TryRecvError::Disconnected) => return false,
+            }
         }
     }
 
@@ -283,12 +319,14 @@ impl Scheduler {
         let chosen = if common == 0 {
             self.slots[oldest].cache.truncate(0);
             oldest
-        } else if prefix(&self.slots[own]) == common {
+        } else if prefix(&self.slots[own]) == common
+            && (own == oldest || common * 2 >= self.slots[own].cache.len())
+        {
+            // What it would lose by being cut is less than what it keeps, or has not been used for longest.
             self.slots[own].cache.truncate(common);
             own
         } else {
-            let [from, to] =
-                self.slots.get_disjoint_mut([donor, oldest]).expect("a busy slot and an idle one");
+            let [from, to] = self.slots.get_disjoint_mut([donor, oldest]).expect("two slots");
             to.cache.copy_prefix(&from.cache, common);
             oldest
         };
@@ -324,5 +362,44 @@ impl Scheduler {
                 slot.sequence = None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::Engine;
+    use super::EngineOptions;
+    use super::Generation;
+    use super::ModelError;
+    use super::Update;
+    use crate::model::tests::smollm2_file;
+    use crate::trajectory::Sampling;
+
+    #[test]
+    fn a_panic_in_a_pass_is_an_error_for_all_who_wait() {
+        let options = EngineOptions { n_threads: 2, ..EngineOptions::default() };
+        let engine = Engine::start(&smollm2_file(), &options).unwrap();
+        let generation = |token| Generation {
+            prompt: vec![token],
+            sampling: Sampling::default(),
+            logprobs: false,
+        };
+        let requests = engine.requests.as_ref().unwrap();
+        // `submit` would refuse a token without an embedding.
+        let receivers = [5, u32::MAX, 5].map(|token| {
+            let (updates, receiver) = unbounded_channel();
+            requests.send((generation(token), updates)).unwrap();
+            receiver
+        });
+        for mut receiver in receivers {
+            let last = std::iter::from_fn(|| receiver.blocking_recv()).last();
+            assert!(matches!(last, Some(Update::Failed(ModelError::EngineGone))), "{last:?}");
+        }
+        while !engine.thread.as_ref().unwrap().is_finished() {
+            std::thread::yield_now();
+        }
+        assert!(matches!(engine.submit(generation(5)), Err(ModelError::EngineGone)));
     }
 }

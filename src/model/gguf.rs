@@ -30,7 +30,7 @@ pub(super) enum Value {
     /// UTF-8 text.
     Text(String),
     /// Values of one type.
-    Array(Vec<Value>),
+    Array(Vec<Self>),
 }
 
 /// Where a tensor lies in the file.
@@ -61,14 +61,23 @@ impl Gguf {
     /// Opens `path` and reads header, metadata and the tensor directory.
     pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
         let io = |source| ModelError::Io { path: path.to_owned(), source };
+        // Asked before opening: to open a pipe is to wait for its writer.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            let kind = std::io::ErrorKind::InvalidInput;
+            return Err(io(std::io::Error::new(kind, "it is no regular file")));
+        }
         let file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
         let mut reader = Reader { inner: BufReader::new(&file), size, at: 0 };
         let (metadata, infos) =
             reader.header().map_err(|fault| fault.at(path, "header or metadata"))?;
         let alignment = match metadata.get("general.alignment") {
+            None => 32,
             Some(Value::Int(n)) if *n > 0 && *n <= 1 << 20 => n.unsigned_abs(),
-            _ => 32,
+            Some(_) => {
+                let reason = "`general.alignment` is no alignment".to_owned();
+                return Err(ModelError::Malformed { path: path.to_owned(), reason });
+            }
         };
         let data = reader.at.next_multiple_of(alignment);
         let tensors = place(infos, data, size).map_err(|fault| fault.at(path, "tensors"))?;
@@ -161,10 +170,12 @@ struct RawInfo {
 /// Checks every tensor against the file's size and places it.
 fn place(infos: Vec<RawInfo>, data: u64, size: u64) -> Result<BTreeMap<String, TensorInfo>, Fault> {
     let mut placed = BTreeMap::new();
+    // Tensors that share bytes could make a small file ask for any amount of memory.
+    let mut left = size.saturating_sub(data);
     for info in infos {
         let RawInfo { name, dims, kind, offset } = info;
         let kind = GgmlType::from_code(kind)
-            .ok_or_else(|| Fault::Unsupported(format!("tensor `{name}` has ggml type {kind}")))?;
+            .ok_or_else(|| Fault::Unsupported(format!("tensor `{name}` in ggml's type {kind}")))?;
         let too_large = || Fault::Broken(format!("tensor `{name}` lies outside the file"));
         let columns = dims.first().copied().unwrap_or(1);
         let rows = dims.iter().skip(1).try_fold(1_u64, |n, dim| n.checked_mul(*dim));
@@ -174,13 +185,20 @@ fn place(infos: Vec<RawInfo>, data: u64, size: u64) -> Result<BTreeMap<String, T
         };
         let n_bytes = kind
             .row_bytes(columns)
-            .ok_or_else(|| Fault::Broken(format!("tensor `{name}`: {columns} columns")))?
+            .ok_or_else(|| {
+                Fault::Broken(format!(
+                    "tensor `{name}` has rows of {columns} values, no whole blocks"
+                ))
+            })?
             .checked_mul(rows)
             .ok_or_else(too_large)?;
         let start = data.checked_add(offset).ok_or_else(too_large)?;
         if start.checked_add(n_bytes as u64).is_none_or(|end| end > size) {
             return Err(too_large());
         }
+        left = left
+            .checked_sub(n_bytes as u64)
+            .ok_or_else(|| Fault::Broken(format!("tensor `{name}` overlaps another")))?;
         let info = TensorInfo { columns, rows, kind, offset: start, n_bytes };
         if placed.insert(name.clone(), info).is_some() {
             return Err(Fault::Broken(format!("tensor `{name}` stands twice in the directory")));
@@ -229,6 +247,9 @@ impl<R: Read + Seek> Reader<R> {
             return Err(Fault::Broken("the file does not begin with `GGUF`".to_owned()));
         }
         let version = self.u32()?;
+        if (1..=3).contains(&version.swap_bytes()) {
+            return Err(Fault::Unsupported("big-endian numbers".to_owned()));
+        }
         if !(2..=3).contains(&version) {
             return Err(Fault::Unsupported(format!("GGUF version {version}")));
         }
@@ -281,7 +302,7 @@ impl<R: Read + Seek> Reader<R> {
     /// A number of entries of at least `least` bytes each, which the rest of the file must be able to hold.
     fn n_entries(&mut self, least: u64) -> Result<u64, Fault> {
         let n = self.u64()?;
-        if n > MAX_ENTRIES || n.saturating_mul(least) > self.size - self.at {
+        if n > MAX_ENTRIES || n.saturating_mul(least) > self.left() {
             return Err(Fault::Broken(format!("a list of {n} entries does not fit the file")));
         }
         Ok(n)
@@ -289,12 +310,17 @@ impl<R: Read + Seek> Reader<R> {
 
     fn string(&mut self) -> Result<String, Fault> {
         let length = self.u64()?;
-        if length > self.size - self.at {
+        if length > self.left() {
             return Err(Fault::Broken(format!("a text of {length} bytes does not fit the file")));
         }
         let mut bytes = vec![0; usize::try_from(length).expect("no longer than the file")];
         self.fill(&mut bytes)?;
         String::from_utf8(bytes).map_err(|_| Fault::Broken("a text is not UTF-8".to_owned()))
+    }
+
+    /// Bytes up to the end, as the file was when it was opened.
+    fn left(&self) -> u64 {
+        self.size.saturating_sub(self.at)
     }
 
     fn u32(&mut self) -> Result<u32, Fault> {

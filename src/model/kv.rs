@@ -24,11 +24,6 @@ impl KvCache {
         }
     }
 
-    /// Bytes that a token takes in a model of `shape`.
-    pub(super) fn bytes_per_token(shape: &Shape) -> usize {
-        2 * shape.n_layers * shape.kv_width() * size_of::<f32>()
-    }
-
     /// Tokens held.
     pub(super) fn len(&self) -> usize {
         self.tokens.len()

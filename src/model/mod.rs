@@ -64,6 +64,9 @@ pub enum ModelError {
     /// The model's chat template refused the messages.
     #[error("the model's chat template refuses the messages: {0}")]
     ChatTemplate(String),
+    /// The prompt is empty, or it has a token that the model doesn't know.
+    #[error("the prompt cannot be used: {0}")]
+    Prompt(String),
     /// The prompt leaves no room in the context window.
     #[error("the prompt has {n_tokens} tokens, the context window {limit}")]
     ContextOverflow {
@@ -75,7 +78,7 @@ pub enum ModelError {
     /// The logits are no numbers: the weights are damaged.
     #[error("the model computes no finite numbers: its weights are damaged")]
     NotFinite,
-    /// The engine's thread has ended.
+    /// The engine's thread has ended, by a fault of its own or because the engine was dropped.
     #[error("the engine has stopped")]
     EngineGone,
 }
@@ -96,5 +99,9 @@ fn file_digest(path: &Path) -> Result<String, ModelError> {
 
 /// Bytes as lower-case hex.
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |value: u8| char::from_digit(value.into(), 16).expect("below 16");
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,7 @@ pub(super) enum GgmlType {
 pub(super) struct Block32 {
     /// Unsigned codes, below `2^bits` of their type.
     pub(super) codes: [u8; 32],
-    /// Scale of the first and of the last 16 values; equal but for Q6_K.
+    /// Scale of the first and of the last 16 values; equal but for `Q6_K`.
     pub(super) scale: [f32; 2],
     /// Added to each value of the half.
     pub(super) min: [f32; 2],
@@ -160,25 +160,34 @@ impl GgmlType {
 }
 
 /// The f16 number at byte `at`.
+#[inline]
 fn half_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
 /// 16 bytes as 32 codes: the low nibbles first, then the high ones.
 fn nibbles(bytes: &[u8]) -> [u8; 32] {
-    std::array::from_fn(|i| if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 })
+    let bytes: &[u8; 16] = bytes.first_chunk().expect("half a byte a code");
+    let mut codes = [0; 32];
+    let (low, high) = codes.split_at_mut(16);
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
+        (*low, *high) = (byte & 15, byte >> 4);
+    }
+    codes
 }
 
 /// Nibbles with a fifth bit each, from a 32-bit mask.
 fn five_bits(high: &[u8], low: &[u8]) -> [u8; 32] {
     let mut codes = nibbles(low);
-    for (i, code) in codes.iter_mut().enumerate() {
-        *code |= (high[i / 8] >> (i % 8) & 1) << 4;
+    for (codes, bits) in codes.as_chunks_mut::<8>().0.iter_mut().zip(high) {
+        for (i, code) in codes.iter_mut().enumerate() {
+            *code |= (bits >> i & 1) << 4;
+        }
     }
     codes
 }
 
-/// Sub-block `part` of Q4_K or Q5_K: 6-bit scales and minimums in 12 packed bytes, nibbles in `low`
+/// Sub-block `part` of `Q4_K` or `Q5_K`: 6-bit scales and minimums in 12 packed bytes, nibbles in `low`
 /// (64 values in 32 bytes: low nibbles, then high ones), and further bits of value `i` from `high`.
 fn k_block(block: &[u8], part: usize, low: &[u8], high: impl Fn(usize) -> u8) -> Block32 {
     let packed = &block[4..16];
@@ -197,7 +206,7 @@ fn k_block(block: &[u8], part: usize, low: &[u8], high: impl Fn(usize) -> u8) ->
     Block32::new(codes, scale, -half_at(block, 2) * f32::from(min))
 }
 
-/// Sub-block `part` of Q6_K: 4 low bits, 2 high bits, and a signed 8-bit scale for 16 values.
+/// Sub-block `part` of `Q6_K`: 4 low bits, 2 high bits, and a signed 8-bit scale for 16 values.
 fn q6_k(block: &[u8], part: usize) -> Block32 {
     let (half, quarter) = (part / 4, part % 4);
     let low = &block[half * 64 + quarter % 2 * 32..][..32];

@@ -24,9 +24,10 @@ impl Sampler {
         let plain = want_logprob.then(|| log_sum_exp(logits));
         let unmodified = want_logprob.then(|| logits.to_vec());
         self.penalise(logits);
-        let token = match self.sampling.temperature > 0.0 {
-            true => self.draw_at_temperature(logits),
-            false => argmax(logits),
+        let token = if self.sampling.temperature > 0.0 {
+            self.draw_at_temperature(logits)
+        } else {
+            argmax(logits)
         };
         self.seen.insert(token);
         let logprob = unmodified.zip(plain).map(|(logits, sum)| logits[token as usize] - sum);

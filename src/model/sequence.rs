@@ -90,8 +90,9 @@ impl Sequence {
         if self.next.is_none() {
             self.prefill = self.started.elapsed();
         }
+        let damaged = logits.iter().fold(false, |damaged, logit| damaged | logit.is_nan());
         let (token, logprob) = self.sampler.draw(logits, self.logprobs.is_some());
-        if !logits.get(token as usize).is_some_and(|logit| logit.is_finite()) {
+        if damaged || !logits.get(token as usize).is_some_and(|logit| logit.is_finite()) {
             self.fail(ModelError::NotFinite);
             return true;
         }
@@ -143,19 +144,19 @@ impl Sequence {
         if end <= self.sent {
             return;
         }
-        let new = &self.bytes[self.sent..end];
-        let whole = match std::str::from_utf8(new) {
-            Ok(_) => new.len(),
-            Err(error) if error.error_len().is_none() => error.valid_up_to(),
-            Err(_) => new.len(),
-        };
-        let text = String::from_utf8_lossy(&new[..whole]).into_owned();
-        self.sent += whole;
-        let _caller_gone = self.updates.send(Update::Text(text));
+        self.send_bytes(self.sent + whole_characters(&self.bytes[self.sent..end]));
+    }
+
+    fn send_bytes(&mut self, end: usize) {
+        let text = String::from_utf8_lossy(&self.bytes[self.sent..end]).into_owned();
+        self.sent = end;
+        if !text.is_empty() {
+            let _caller_gone = self.updates.send(Update::Text(text));
+        }
     }
 
     fn finish(&mut self, finish_reason: FinishReason) -> bool {
-        self.send_text(self.bytes.len());
+        self.send_bytes(self.bytes.len());
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let completion = Completion {
             text: String::from_utf8_lossy(&self.bytes).into_owned(),
@@ -168,6 +169,20 @@ impl Sequence {
         };
         let _caller_gone = self.updates.send(Update::Done(completion));
         true
+    }
+}
+
+/// The length of `bytes` without a character at the end that is still to be completed.
+fn whole_characters(bytes: &[u8]) -> usize {
+    let mut checked = 0;
+    loop {
+        match std::str::from_utf8(&bytes[checked..]) {
+            Ok(_) => return bytes.len(),
+            Err(error) => match error.error_len() {
+                None => return checked + error.valid_up_to(),
+                Some(broken) => checked += error.valid_up_to() + broken,
+            },
+        }
     }
 }
 

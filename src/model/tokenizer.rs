@@ -126,9 +126,11 @@ impl Tokenizer {
         self.bytes.len()
     }
 
-    /// The text of control tokens, such as `<|im_end|>`.
-    pub(super) fn control_texts(&self) -> impl Iterator<Item = &str> {
-        self.control.keys().map(String::as_str)
+    /// The texts of control tokens, such as `<|im_end|>`, the longest first.
+    pub(super) fn control_texts(&self) -> Vec<String> {
+        let mut texts: Vec<_> = self.control.keys().filter(|t| !t.is_empty()).cloned().collect();
+        texts.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        texts
     }
 
     /// sha256 of the vocabulary, the merges and the pre-tokenizer's name.
@@ -138,11 +140,12 @@ impl Tokenizer {
 }
 
 fn texts(values: &[Value]) -> Option<Vec<&str>> {
-    let text = |value| match value {
-        &Value::Text(ref text) => Some(text.as_str()),
-        _ => None,
-    };
-    values.iter().map(text).collect()
+    let mut texts = Vec::with_capacity(values.len());
+    for value in values {
+        let Value::Text(text) = value else { return None };
+        texts.push(text.as_str());
+    }
+    Some(texts)
 }
 
 fn bpe(tokens: &[&str], merges: &[&str], pre: &str) -> tokenizers::Result<tokenizers::Tokenizer> {
@@ -158,7 +161,7 @@ fn bpe(tokens: &[&str], merges: &[&str], pre: &str) -> tokenizers::Result<tokeni
     let model = BPE::builder().vocab_and_merges(vocabulary, pairs).build()?;
     let mut tokenizer = tokenizers::Tokenizer::new(model);
     let steps: Vec<PreTokenizerWrapper> = if pre == "qwen2" {
-        tokenizer.with_normalizer(Some(NFC));
+        tokenizer.with_normalizer(Some(NFC))?;
         let pattern = SplitPattern::Regex(QWEN2_SPLIT.to_owned());
         let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?;
         vec![split.into(), ByteLevel::new(false, false, false).into()]

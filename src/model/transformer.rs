@@ -7,6 +7,7 @@
 use super::ModelError;
 use super::gguf::Gguf;
 use super::gguf::TensorInfo;
+use super::gguf::Value;
 use super::kernels::Activations;
 use super::kernels::AttentionShape;
 use super::kernels::Dense;
@@ -48,10 +49,13 @@ impl Shape {
             )));
         }
         let key = |name: &str| format!("{arch}.{name}");
-        if gguf.get(&key("rope.scaling.type")).is_some() || gguf.has_tensor("rope_freqs.weight") {
+        let scaling = gguf.get(&key("rope.scaling.type"));
+        if scaling.is_some_and(|kind| *kind != Value::Text("none".to_owned()))
+            || gguf.has_tensor("rope_freqs.weight")
+        {
             return Err(unsupported("scaled RoPE".to_owned()));
         }
-        if gguf.get(&key("expert_count")).is_some() {
+        if gguf.get(&key("expert_count")).is_some_and(|n| *n != Value::Int(0)) {
             return Err(unsupported("a mixture of experts".to_owned()));
         }
         let hidden = gguf.count(&key("embedding_length"))?;
@@ -66,15 +70,29 @@ impl Shape {
             n_kv_heads,
             head_dim,
             context: gguf.count(&key("context_length"))?,
-            rope_base: gguf.float(&key("rope.freq_base")).unwrap_or(10_000.0),
+            rope_base: match gguf.get(&key("rope.freq_base")) {
+                Some(_) => gguf.float(&key("rope.freq_base"))?,
+                None => 10_000.0,
+            },
             eps: gguf.float(&key("attention.layer_norm_rms_epsilon"))?,
             interleaved: arch == "llama",
+        };
+        let is_head_dim = |name: &str| {
+            let width = gguf.get(&key(name));
+            width.is_none_or(|width| i64::try_from(head_dim).is_ok_and(|n| *width == Value::Int(n)))
         };
         let fits = hidden.is_multiple_of(n_heads)
             && n_heads.is_multiple_of(n_kv_heads)
             && head_dim.is_multiple_of(2)
+            && is_head_dim("rope.dimension_count")
+            && is_head_dim("attention.key_length")
+            && is_head_dim("attention.value_length")
             && shape.n_layers <= 1024;
-        if fits { Ok(shape) } else { Err(unsupported(format!("sizes that do not fit: {shape:?}"))) }
+        if fits {
+            Ok(shape)
+        } else {
+            Err(unsupported(format!("sizes that do not fit together: {shape:?}")))
+        }
     }
 
     /// Numbers of a token's keys (or values) in one layer.
@@ -155,25 +173,28 @@ impl Transformer {
         n_threads: usize,
     ) -> Result<Self, ModelError> {
         let shape = Shape::read(gguf)?;
+        // Instructions that the processor lacks must never be reached, whatever the caller says.
+        let isa = if isa.is_available() { isa } else { Isa::Portable };
         let mut pool = Pool::new(n_threads);
         let mut loader = Loader { gguf, precision, pool: &mut pool };
         let (hidden, kv_width) = (shape.hidden, shape.kv_width());
         let embedding_info = gguf.tensor("token_embd.weight")?.clone();
         let vocabulary = embedding_info.rows;
         let embedding = loader.matrix("token_embd.weight", (vocabulary, hidden), None)?;
-        let head = match gguf.has_tensor("output.weight") {
-            true => Some(loader.matrix("output.weight", (vocabulary, hidden), None)?),
-            false => None,
+        let head = if gguf.has_tensor("output.weight") {
+            Some(loader.matrix("output.weight", (vocabulary, hidden), None)?)
+        } else {
+            None
         };
         let final_norm = loader.vector("output_norm.weight", hidden)?;
         let mut layers = Vec::with_capacity(shape.n_layers);
         for index in 0..shape.n_layers {
             let name = |part: &str| format!("blk.{index}.{part}");
-            let heads = |n_heads| shape.interleaved.then_some((n_heads, shape.head_dim));
+            let heads = shape.interleaved.then_some(shape.head_dim);
             layers.push(Layer {
                 attention_norm: loader.vector(&name("attn_norm.weight"), hidden)?,
-                query: loader.linear(&name("attn_q"), (hidden, hidden), heads(shape.n_heads))?,
-                key: loader.linear(&name("attn_k"), (kv_width, hidden), heads(shape.n_kv_heads))?,
+                query: loader.linear(&name("attn_q"), (hidden, hidden), heads)?,
+                key: loader.linear(&name("attn_k"), (kv_width, hidden), heads)?,
                 value: loader.linear(&name("attn_v"), (kv_width, hidden), None)?,
                 output: loader.linear(&name("attn_output"), (hidden, hidden), None)?,
                 ffn_norm: loader.vector(&name("ffn_norm.weight"), hidden)?,
@@ -211,6 +232,11 @@ impl Transformer {
         self.embedding.n_bytes()
             + self.head.as_ref().map_or(0, Matrix::n_bytes)
             + linears.map(|linear| linear.matrix.n_bytes()).sum::<usize>()
+    }
+
+    /// The kernels in use.
+    pub(super) fn isa(&self) -> Isa {
+        self.isa
     }
 
     /// Threads that share the work.
@@ -433,16 +459,15 @@ impl Loader<'_> {
         &mut self,
         name: &str,
         shape: (usize, usize),
-        interleaved: Option<(usize, usize)>,
+        interleaved: Option<usize>,
     ) -> Result<Linear, ModelError> {
         let matrix = self.matrix(&format!("{name}.weight"), shape, interleaved)?;
         let bias_name = format!("{name}.bias");
-        let bias = match self.gguf.has_tensor(&bias_name) {
-            true => {
-                let plain = self.vector(&bias_name, shape.0)?;
-                Some((0..shape.0).map(|row| plain[source_row(interleaved, row)]).collect())
-            }
-            false => None,
+        let bias = if self.gguf.has_tensor(&bias_name) {
+            let plain = self.vector(&bias_name, shape.0)?;
+            Some((0..shape.0).map(|row| plain[source_row(interleaved, row)]).collect())
+        } else {
+            None
         };
         Ok(Linear { matrix, bias })
     }
@@ -451,7 +476,7 @@ impl Loader<'_> {
         &mut self,
         name: &str,
         (rows, columns): (usize, usize),
-        interleaved: Option<(usize, usize)>,
+        interleaved: Option<usize>,
     ) -> Result<Matrix, ModelError> {
         let info = self.checked(name, rows, columns)?;
         let bytes = self.gguf.read(&info)?;
@@ -472,9 +497,9 @@ impl Loader<'_> {
 }
 
 /// The row of the file that becomes row `row`. Llama files hold the two halves of each head interleaved: undoing
-/// that lets every model, and every PEFT adapter, use the half-split RoPE.
-fn source_row(interleaved: Option<(usize, usize)>, row: usize) -> usize {
-    let Some((_, head_dim)) = interleaved else { return row };
+/// that lets every model, and every PEFT adapter, use the half-split RoPE. `interleaved` is the width of a head.
+fn source_row(interleaved: Option<usize>, row: usize) -> usize {
+    let Some(head_dim) = interleaved else { return row };
     let (head, at) = (row / head_dim, row % head_dim);
     let half = head_dim / 2;
     head * head_dim + at % half * 2 + at / half

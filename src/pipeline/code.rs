@@ -11,67 +11,174 @@ use super::assemble::assemble;
 use super::draft::Draft;
 use super::draft::draft;
 use super::draft::fault;
+use super::imports;
+use super::plan::Plan;
 use super::plan::part;
 use super::prompt::Keep;
 use super::prompt::Prompt;
 use super::run::Place;
 use super::work::Candidate;
 use super::work::Work;
+use crate::judge::StatementKind;
 use crate::judge::Status;
 use crate::judge::Verdict;
+use crate::task::SourceFile;
 use crate::task::Subtask;
 use crate::trajectory::Phase;
 use crate::trajectory::VerifiedBy;
 
+/// The most versions of a part that are kept while no test has told them apart.
+const VERSIONS: usize = 6;
+/// The most ways to combine versions of other parts that one answer is tried with.
+const COMBINATIONS: usize = 12;
+
+/// Versions of a finished part, the best first. More than one where no test could tell yet.
+pub(super) type Versions = Vec<Part>;
+
+/// What a subtask came to.
+pub(super) struct Coded {
+    /// Its versions; none when no answer was code.
+    pub(super) versions: Versions,
+    /// Versions of the parts it waited for, where tests have now told them apart.
+    pub(super) settled: Vec<Part>,
+}
+
 /// A part that was tried, and how it did.
+#[derive(Debug, Clone, Default)]
 struct Tried {
     part: Option<Part>,
+    /// The versions of the other parts that it did best with.
+    others: Vec<Part>,
     is_accepted: bool,
     n_passed: usize,
 }
 
-/// Writes a part. `others` are the finished parts that it may use. `None` when no answer was code.
+impl Tried {
+    fn rank(&self) -> (bool, bool, usize) {
+        (self.is_accepted, self.part.is_some(), self.n_passed)
+    }
+
+    /// Whether tests speak for it, and none against it.
+    fn is_settled(&self) -> bool {
+        self.is_accepted && self.n_passed > 0
+    }
+}
+
+/// Writes a part. `others` are the versions of the finished parts that it may use.
 pub(super) async fn code(
     work: &Work<'_>,
     subtask: &Subtask,
-    plan: &str,
-    others: &[Part],
+    plan: &Plan,
+    others: &[Versions],
     is_whole: bool,
-) -> Result<Option<Part>, PipelineError> {
+) -> Result<Coded, PipelineError> {
     let run = work.run;
     run.begin(Phase::Code, Some(&subtask.name))?;
+    let mut all = Vec::new();
+    if let Some(file) = &plan.file {
+        let (tried, _) = checked(work, subtask, file, others).await?;
+        if tried.is_settled() {
+            return Ok(coded(vec![tried]));
+        }
+        all.push(tried);
+    }
     let part_line = if is_whole { String::new() } else { part(subtask) };
+    let shown: Vec<Part> = others.iter().filter_map(|versions| versions.first().cloned()).collect();
     let prompt = work
         .prompt("code")
         .with("path", &subtask.file)
         .with("part", part_line)
+        .with("others", elsewhere(work, subtask))
         .with("names", work.names(subtask))
-        .with_section("plan", plan, Keep::Head)
-        .with_section("interfaces", interfaces(others), Keep::Tail);
+        .with_section("plan", &plan.outline, Keep::Head)
+        .with_section("interfaces", interfaces(&shown, &subtask.file), Keep::Tail);
     let first = attempt(work, subtask, &prompt, others, 0).await?;
-    if first.is_accepted {
-        return Ok(first.part);
+    let is_untested = first.is_accepted && work.suite.is_none();
+    if first.is_settled() || is_untested {
+        return Ok(coded(vec![first]));
     }
-    let mut best = first;
-    let trials = (1..run.tools.settings.candidates.max(1))
-        .map(|trial| attempt(work, subtask, &prompt, others, trial));
+    // What no test can tell yet needs versions to choose from; what failed needs a version that does not.
+    let n = run.tools.settings.candidates.max(1);
+    let n = if is_whole { n } else { n.div_ceil(2) };
+    all.push(first);
+    let trials = (1..n).map(|trial| attempt(work, subtask, &prompt, others, trial));
     let mut tried = stream::iter(trials).buffered(run.tools.provider.capabilities().parallel);
     while let Some(next) = tried.next().await {
         let next = next?;
-        let is_better = best.part.is_none() || next.n_passed > best.n_passed;
-        if next.is_accepted || next.part.is_some() && is_better {
-            best = next;
+        if next.is_settled() {
+            return Ok(coded(vec![next]));
         }
-        if best.is_accepted {
-            break;
-        }
+        all.push(next);
     }
-    Ok(best.part)
+    Ok(coded(all))
 }
 
-/// The interfaces of finished parts.
-pub(super) fn interfaces(parts: &[Part]) -> String {
-    let one = |part: &Part| format!("# {}\n{}", part.path, part.inspection.interface);
+/// The best of what was tried: alone when it is settled, else with the other versions that differ.
+fn coded(mut all: Vec<Tried>) -> Coded {
+    all.sort_by_key(|tried| std::cmp::Reverse(tried.rank()));
+    let Some(best) = all.first() else {
+        return Coded { versions: Vec::new(), settled: Vec::new() };
+    };
+    if best.is_settled() {
+        let settled = best.others.clone();
+        return Coded { versions: best.part.clone().into_iter().collect(), settled };
+    }
+    let mut versions: Versions = Vec::new();
+    for part in all.into_iter().filter_map(|tried| tried.part) {
+        let digest = &part.inspection.digest;
+        if versions.len() < VERSIONS
+            && !versions.iter().any(|known| known.inspection.digest == *digest)
+        {
+            versions.push(part);
+        }
+    }
+    Coded { versions, settled: Vec::new() }
+}
+
+/// Every way to take one version of each part, the first versions first; at most `most`.
+pub(super) fn combinations(parts: &[Versions], most: usize) -> Vec<Vec<Part>> {
+    let mut all: Vec<Vec<Part>> = vec![Vec::new()];
+    for versions in parts.iter().filter(|versions| !versions.is_empty()) {
+        // The versions of later parts vary slowest, so that a cut leaves their first versions in.
+        let longer = versions.iter().flat_map(|version| {
+            all.iter().map(move |head| {
+                let mut longer = head.clone();
+                longer.push(version.clone());
+                longer
+            })
+        });
+        all = longer.take(most).collect();
+    }
+    all
+}
+
+/// Names of the same file that other parts answer for.
+fn elsewhere(work: &Work<'_>, subtask: &Subtask) -> Vec<String> {
+    let own = work.names(subtask);
+    let target = work.targets.iter().find(|target| target.path == subtask.file);
+    let names = target.map(|target| target.names.as_slice()).unwrap_or_default();
+    match own.is_empty() {
+        true => Vec::new(),
+        false => names.iter().filter(|name| !own.contains(name)).cloned().collect(),
+    }
+}
+
+/// What finished parts look like to the writer of another: those of the same file whole, as far as they are short,
+/// the others by their interfaces.
+pub(super) fn interfaces(parts: &[Part], path: &str) -> String {
+    /// The most lines of a part that is shown whole.
+    const LINES: usize = 60;
+    let one = |part: &Part| {
+        let statements = part.inspection.statements.iter();
+        let definitions =
+            statements.filter(|statement| statement.kind == StatementKind::Definition);
+        let text =
+            definitions.map(|statement| statement.text.as_str()).collect::<Vec<_>>().join("\n\n");
+        match part.path == path && text.lines().count() <= LINES {
+            true => text,
+            false => format!("# {}\n{}", part.path, part.inspection.interface),
+        }
+    };
     parts.iter().map(one).collect::<Vec<_>>().join("\n\n")
 }
 
@@ -80,37 +187,71 @@ async fn attempt(
     work: &Work<'_>,
     subtask: &Subtask,
     prompt: &Prompt,
-    others: &[Part],
+    others: &[Versions],
     trial: u32,
 ) -> Result<Tried, PipelineError> {
     let run = work.run;
     let place = Place { phase: Phase::Code, subtask: Some(subtask.name.clone()), candidate: trial };
     let draft = draft(work, place, prompt.clone(), trial).await?;
     let file = draft.as_file(&subtask.file);
-    let names = work.names(subtask);
-    let inspections = run.tools.judge.inspect(std::slice::from_ref(&file)).await?;
-    let wrong = match draft.blocks.is_empty() {
-        true => Some("it holds no code".to_owned()),
-        false => fault(&inspections, &names),
-    };
-    let Some(inspection) = inspections.into_iter().next().filter(|_| wrong.is_none()) else {
-        let wrong = wrong.unwrap_or_else(|| "it holds no Python".to_owned());
-        run.record(&draft.answer, "malformed", &wrong, json!({}), &[file])?;
-        return Ok(Tried { part: None, is_accepted: false, n_passed: 0 });
-    };
-    let part = Part { path: subtask.file.clone(), names, inspection };
-    let parts: Vec<Part> = others.iter().cloned().chain([part.clone()]).collect();
-    let files = assemble(&work.targets, &parts, true);
-    let verdict = work.judge(&files).await?;
-    // A budget may end the session before the parts are put together.
-    if !files.iter().any(|file| file.text.contains(NOT_WRITTEN)) {
-        let candidate = Candidate { files, verdict: verdict.clone() };
-        work.offer(&candidate, VerifiedBy::UserTests);
+    if draft.blocks.is_empty() {
+        run.record(&draft.answer, "malformed", "it holds no code", json!({}), &[])?;
+        return Ok(Tried::default());
     }
-    let is_accepted = verdict.as_ref().is_none_or(holds_so_far);
-    note(work, &draft, verdict.as_ref(), is_accepted, &file)?;
-    let n_passed = verdict.map_or(0, |verdict| verdict.n_passed);
-    Ok(Tried { part: Some(part), is_accepted, n_passed })
+    let (tried, checked) = checked(work, subtask, &file, others).await?;
+    let files = std::slice::from_ref(&file);
+    match checked {
+        Err(fault) => run.record(&draft.answer, "malformed", &fault, json!({}), files)?,
+        Ok(verdict) => note(work, &draft, verdict.as_ref(), tried.is_accepted, files)?,
+    }
+    Ok(tried)
+}
+
+/// Looks a part over and runs it with the finished ones against the tests. The fault is what keeps it from being
+/// run; the verdict is missing where there are no tests.
+async fn checked(
+    work: &Work<'_>,
+    subtask: &Subtask,
+    file: &SourceFile,
+    others: &[Versions],
+) -> Result<(Tried, Result<Option<Verdict>, String>), PipelineError> {
+    let names = work.names(subtask);
+    let inspections = work.run.tools.judge.inspect(std::slice::from_ref(file)).await?;
+    if let Some(fault) = fault(&inspections, &names) {
+        return Ok((Tried::default(), Err(fault)));
+    }
+    let Some(mut inspection) = inspections.into_iter().next() else {
+        return Ok((Tried::default(), Err("it holds no Python".to_owned())));
+    };
+    imports::add_to(&mut inspection);
+    work.remember(&inspection);
+    let part = Part { path: subtask.file.clone(), names, inspection };
+    let mut best: Option<(Tried, Option<Verdict>)> = None;
+    for others in combinations(others, COMBINATIONS) {
+        let parts: Vec<Part> = others.iter().cloned().chain([part.clone()]).collect();
+        let files = assemble(&work.targets, &parts, true);
+        let verdict = work.judge(&files).await?;
+        // A budget may end the session before the parts are put together.
+        if !files.iter().any(|file| file.text.contains(NOT_WRITTEN)) {
+            let candidate = Candidate { files, verdict: verdict.clone() };
+            work.offer(&candidate, VerifiedBy::UserTests);
+        }
+        let tried = Tried {
+            part: Some(part.clone()),
+            others,
+            is_accepted: verdict.as_ref().is_none_or(holds_so_far),
+            n_passed: verdict.as_ref().map_or(0, |verdict| verdict.n_passed),
+        };
+        let is_settled = tried.is_settled();
+        if best.as_ref().is_none_or(|(best, _)| tried.rank() > best.rank()) {
+            best = Some((tried, verdict));
+        }
+        if is_settled || work.suite.is_none() {
+            break;
+        }
+    }
+    let (tried, verdict) = best.unwrap_or_default();
+    Ok((tried, Ok(verdict)))
 }
 
 fn note(
@@ -118,7 +259,7 @@ fn note(
     draft: &Draft,
     verdict: Option<&Verdict>,
     is_accepted: bool,
-    file: &crate::task::SourceFile,
+    files: &[SourceFile],
 ) -> Result<(), PipelineError> {
     let (word, summary) = match verdict {
         None => ("accepted", "compiles; no tests were given".to_owned()),
@@ -126,7 +267,7 @@ fn note(
         Some(verdict) if is_accepted => ("accepted", verdict.summary()),
         Some(verdict) => ("failed", verdict.summary()),
     };
-    work.run.record(&draft.answer, word, &summary, json!(verdict), std::slice::from_ref(file))
+    work.run.record(&draft.answer, word, &summary, json!(verdict), files)
 }
 
 /// Whether every test passed or met a name that is not written yet.

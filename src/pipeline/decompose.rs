@@ -37,7 +37,10 @@ pub(super) async fn decompose(
         }
         let place = Place { phase: Phase::Decompose, subtask: None, candidate: trial };
         let messages = prompt.fit(run, Phase::Decompose)?;
-        let answer = run.ask(place, messages, run.sampling(Phase::Decompose, trial)).await?;
+        let mut sampling = run.sampling(Phase::Decompose, trial);
+        // Small models list on and on.
+        sampling.stop = vec![format!("\n{}.", MAX_PARTS + 1)];
+        let answer = run.ask(place, messages, sampling).await?;
         let listed = items(&answer.completion.text);
         if listed.is_empty() {
             let found = "it holds no list";
@@ -102,7 +105,10 @@ fn subtasks(items: &[Item], task: &Task, targets: &[Target]) -> (Vec<Subtask>, V
         trim(&mut parts);
     }
     let mut depends_on = resolve(items, &parts, &mut notes);
+    notes.sort();
+    notes.dedup();
     break_cycles(&mut depends_on, &parts, &mut notes);
+    write_in_turn(&mut depends_on, &parts);
     let subtask = |(part, depends_on): (Part, Vec<usize>)| Subtask {
         name: part.name,
         description: part.description,
@@ -135,16 +141,21 @@ fn parts(items: &[Item], targets: &[Target], notes: &mut Vec<String>) -> Vec<Par
             notes.push(format!("`{}` is no part of the code", item.name));
             continue;
         }
-        let taken = |name: &String| parts.iter().any(|part| part.names.contains(name));
         let named = |text: &str| -> Vec<(usize, String)> {
             let all = targets.iter().enumerate();
             all.flat_map(|(at, target)| target.names.iter().map(move |name| (at, name.clone())))
-                .filter(|(_, name)| mentions(text, name) && !taken(name))
+                .filter(|(_, name)| mentions(text, name))
                 .collect()
         };
         let mut found = named(&item.name);
         if found.is_empty() {
             found = named(&item.description);
+        }
+        let n_found = found.len();
+        found.retain(|(_, name)| !parts.iter().any(|part| part.names.contains(name)));
+        if n_found > 0 && found.is_empty() {
+            notes.push(format!("`{}` was listed twice", item.name));
+            continue;
         }
         if required && found.is_empty() {
             notes.push(format!("`{}` is none of the names asked for", item.name));
@@ -156,6 +167,20 @@ fn parts(items: &[Item], targets: &[Target], notes: &mut Vec<String>) -> Vec<Par
         };
         let names = found.into_iter().filter(|(at, _)| *at == target).map(|(_, name)| name);
         let names: Vec<String> = names.collect();
+        if names.len() > 1 && n_names(targets) <= MAX_PARTS {
+            notes.push(format!("`{}` is taken apart: {}", item.name, names.join(", ")));
+            for name in names {
+                let description = described(&name);
+                parts.push(Part {
+                    name: name.clone(),
+                    description,
+                    target,
+                    names: vec![name],
+                    sources: vec![index],
+                });
+            }
+            continue;
+        }
         let name = if names.is_empty() { item.name.clone() } else { names.join(", ") };
         let description = match item.description.as_str() {
             "" => item.name.clone(),
@@ -178,7 +203,7 @@ fn add_missing(parts: &mut Vec<Part>, targets: &[Target]) {
     for (at, target) in targets.iter().enumerate() {
         for name in &target.names {
             if !parts.iter().any(|part| part.target == at && part.names.contains(name)) {
-                let description = format!("`{name}`, as the task describes it");
+                let description = described(name);
                 let names = vec![name.clone()];
                 parts.push(Part {
                     name: name.clone(),
@@ -204,6 +229,10 @@ fn add_missing(parts: &mut Vec<Part>, targets: &[Target]) {
             });
         }
     }
+}
+
+fn described(name: &str) -> String {
+    format!("`{name}`, as the task describes it")
 }
 
 /// Keeps the first parts; names asked for go to the last part kept of their file, or to the first part.
@@ -302,6 +331,23 @@ fn item_numbered(items: &[Item], number: usize) -> Option<usize> {
 fn item_named(items: &[Item], name: &str) -> Option<usize> {
     let exact = items.iter().position(|item| item.name.eq_ignore_ascii_case(name));
     exact.or_else(|| items.iter().position(|item| mentions(&item.name, name)))
+}
+
+/// Lets parts of one file wait for those before them, so that the later see the code of the earlier; where that
+/// would go against what was said, they wait for nobody more.
+fn write_in_turn(depends_on: &mut [Vec<usize>], parts: &[Part]) {
+    for later in 0..parts.len() {
+        for earlier in 0..later {
+            if parts[earlier].target == parts[later].target && !depends_on[later].contains(&earlier)
+            {
+                depends_on[later].push(earlier);
+                if cycle(depends_on).is_some() {
+                    depends_on[later].pop();
+                }
+            }
+        }
+        depends_on[later].sort_unstable();
+    }
 }
 
 /// Takes out the edges of cycles, those first that point furthest down the list: what is listed first is written

@@ -32,8 +32,13 @@ pub(super) async fn draft(
     const TAIL: usize = 12;
     let run = work.run;
     let phase = place.phase;
+    let mut sampling = run.sampling(phase, trial);
+    if work.targets.len() == 1 {
+        // One block is all that is wanted; what follows is talk.
+        sampling.stop = vec!["\n```\n\n".to_owned()];
+    }
     let messages = prompt.clone().fit(run, phase)?;
-    let answer = run.ask(place.clone(), messages, run.sampling(phase, trial)).await?;
+    let answer = run.ask(place.clone(), messages, sampling.clone()).await?;
     let text = answer.completion.text.clone();
     if answer.completion.finish_reason != FinishReason::Length {
         return Ok(Draft { blocks: code_blocks(&text), answer });
@@ -43,7 +48,7 @@ pub(super) async fn draft(
     let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
     let go_on = run.templates.render("continue", json!({ "tail": tail }))?;
     let messages = prompt.and_then(go_on).fit(run, phase)?;
-    let answer = run.ask(place, messages, run.sampling(phase, trial)).await?;
+    let answer = run.ask(place, messages, sampling).await?;
     let rest = continuation(&answer.completion.text);
     Ok(Draft { blocks: code_blocks(&stitch(&text, &rest)), answer })
 }

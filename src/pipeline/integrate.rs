@@ -7,8 +7,10 @@ use serde_json::json;
 use super::PipelineError;
 use super::draft::draft;
 use super::draft::fault;
+use super::imports;
 use super::prompt::Keep;
 use super::prompt::Prompt;
+use super::recombine::recombine;
 use super::run::Place;
 use super::work::Candidate;
 use super::work::Work;
@@ -26,8 +28,22 @@ pub(super) async fn integrate(
 ) -> Result<Candidate, PipelineError> {
     work.run.begin(Phase::Integrate, None)?;
     let mut best = work.judge_whole(assembled).await?;
+    if let Some(verdict) = &best.verdict {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        work.run.tell(&Event::SuiteJudged {
+            n_passed: count(verdict.n_passed),
+            n_total: count(verdict.n_total),
+            outcome: verdict.outcome.to_string(),
+        })?;
+    }
     if best.passed() {
         return Ok(best);
+    }
+    if several {
+        best = recombine(work, best).await?;
+        if best.passed() {
+            return Ok(best);
+        }
     }
     if several || best.files.is_empty() {
         let n = work.run.tools.settings.candidates.max(1);
@@ -37,12 +53,13 @@ pub(super) async fn integrate(
         };
         let trials = (0..n).map(|trial| (trial, prompts(trial))).collect();
         best = best_of(work, Phase::Integrate, trials, best.clone()).await?;
+        best = recombine(work, best).await?;
     }
     for round in 0..work.run.tools.settings.repairs {
         if best.passed() || best.files.is_empty() {
             break;
         }
-        let repaired = repair(work, round, &best).await?;
+        let repaired = recombine(work, repair(work, round, &best).await?).await?;
         if repaired.score() <= best.score() && round > 0 {
             break;
         }
@@ -59,6 +76,7 @@ pub(super) fn from_scratch(work: &Work<'_>) -> Prompt {
             .prompt("code")
             .with("path", &target.path)
             .with("part", "")
+            .with("others", Vec::<String>::new())
             .with("names", names)
             .with_section("plan", "", Keep::Head);
     }
@@ -75,7 +93,9 @@ async fn repair(
     run.begin(Phase::Diagnose, None)?;
     let place = Place { phase: Phase::Diagnose, subtask: None, candidate: round };
     let messages = work.prompt_about("diagnose", broken).fit(run, Phase::Diagnose)?;
-    let answer = run.ask(place, messages, run.sampling(Phase::Diagnose, 0)).await?;
+    let mut sampling = run.sampling(Phase::Diagnose, 0);
+    sampling.stop = vec!["```".to_owned()];
+    let answer = run.ask(place, messages, sampling).await?;
     let diagnosis = answer.completion.text.trim().to_owned();
     let is_whole = answer.completion.finish_reason == FinishReason::Stop;
     let verdict = if is_whole { "accepted" } else { "truncated" };
@@ -125,11 +145,23 @@ pub(super) async fn whole(
     let place = Place { phase, subtask: None, candidate: trial };
     let draft = draft(work, place, prompt, trial).await?;
     let paths: Vec<&str> = work.targets.iter().map(|target| target.path.as_str()).collect();
-    let files = draft.as_files(&paths);
+    let mut files = draft.as_files(&paths);
     let names: Vec<String> = work.targets.iter().flat_map(|target| target.names.clone()).collect();
     let wrong = match draft.blocks.is_empty() {
         true => Some("it holds no code".to_owned()),
-        false => fault(&run.tools.judge.inspect(&files).await?, &names),
+        false => {
+            let mut inspections = run.tools.judge.inspect(&files).await?;
+            for (file, inspection) in files.iter_mut().zip(&mut inspections) {
+                let imports = imports::forgotten(inspection);
+                imports::add_to(inspection);
+                work.remember(inspection);
+                file.text.insert_str(
+                    0,
+                    &imports.iter().map(|line| format!("{line}\n")).collect::<String>(),
+                );
+            }
+            fault(&inspections, &names)
+        }
     };
     if let Some(wrong) = wrong {
         run.record(&draft.answer, "malformed", &wrong, json!({}), &files)?;

@@ -7,15 +7,26 @@ use super::draft::draft;
 use super::prompt::Keep;
 use super::run::Place;
 use super::work::Work;
+use crate::judge::Inspection;
+use crate::task::SourceFile;
 use crate::task::Subtask;
 use crate::trajectory::Phase;
+
+/// What a plan is: signatures, and the file that the model wrote them in.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Plan {
+    /// Signatures with docstrings; empty when no answer could be used.
+    pub(super) outline: String,
+    /// Small models write bodies as well: then this is code that can be tried before any other.
+    pub(super) file: Option<SourceFile>,
+}
 
 /// Asks for the signatures of a part. When no answer can be used the plan is empty: the description must do.
 pub(super) async fn plan(
     work: &Work<'_>,
     subtask: &Subtask,
     interfaces: &str,
-) -> Result<String, PipelineError> {
+) -> Result<Plan, PipelineError> {
     let run = work.run;
     run.begin(Phase::Plan, Some(&subtask.name))?;
     let names = work.names(subtask);
@@ -53,12 +64,25 @@ pub(super) async fn plan(
             fault = Some(wrong);
             continue;
         }
-        let interface = found.map(|inspection| inspection.interface.clone()).unwrap_or_default();
-        let n_lines = interface.lines().count();
-        run.record(&draft.answer, "accepted", &format!("{n_lines} lines"), json!({}), &[file])?;
-        return Ok(interface);
+        let outline = found.map(|inspection| outline(&inspection.interface)).unwrap_or_default();
+        let summary = format!("{} lines", outline.lines().count());
+        run.record(&draft.answer, "accepted", &summary, json!({}), std::slice::from_ref(&file))?;
+        let is_code = found.is_some_and(Inspection::is_complete);
+        return Ok(Plan { outline, file: is_code.then_some(file) });
     }
-    Ok(String::new())
+    Ok(Plan::default())
+}
+
+/// Signatures with their docstrings below them: a one-line `...` would be copied as it is.
+fn outline(interface: &str) -> String {
+    let line = |line: &str| match line.split_once(": ...  # ") {
+        Some((signature, doc)) => {
+            let indent = " ".repeat(line.len() - line.trim_start().len() + 4);
+            format!("{signature}:\n{indent}\"\"\"{doc}\"\"\"")
+        }
+        None => line.to_owned(),
+    };
+    interface.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A part as the prompts name it.

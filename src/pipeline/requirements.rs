@@ -44,6 +44,10 @@ pub(super) async fn targets(judge: &Judge<'_>, task: &Task) -> Result<Vec<Target
         add(&mut targets, path, &need.names);
     }
     let from_tests = !targets.is_empty();
+    for target in &mut targets {
+        // In the order of the task's words, which is the order of thought.
+        target.names.sort_by_key(|name| task.text.find(name.as_str()).unwrap_or(usize::MAX));
+    }
     for path in paths_in(&task.text) {
         // Other files than those that the tests import count only where they are plainly asked for.
         if !task.tests.iter().any(|test| test.path == path) {

@@ -11,7 +11,10 @@ use super::Solution;
 use super::Tools;
 use super::assemble::Part;
 use super::assemble::assemble;
+use super::code::Coded;
+use super::code::Versions;
 use super::code::code;
+use super::code::combinations;
 use super::code::interfaces;
 use super::decompose::decompose;
 use super::generated;
@@ -75,7 +78,7 @@ async fn go(work: &Work<'_>) -> Result<Vec<SourceFile>, PipelineError> {
         None => generated::tests(work).await?,
     };
     let parts = write_parts(work, &subtasks).await?;
-    let assembled = assemble(&work.targets, &parts, false);
+    let assembled = best_assembly(work, &parts).await?;
     match work.targets.first() {
         Some(target) if work.suite.is_none() && !tests.is_empty() => {
             generated::agree(work, &tests, assembled).await?;
@@ -88,9 +91,33 @@ async fn go(work: &Work<'_>) -> Result<Vec<SourceFile>, PipelineError> {
     }
 }
 
+/// The versions that do best together, as files.
+async fn best_assembly(
+    work: &Work<'_>,
+    parts: &[Versions],
+) -> Result<Vec<SourceFile>, PipelineError> {
+    /// The most combinations that are judged.
+    const MOST: usize = 64;
+    let mut best: Option<(f64, Vec<SourceFile>)> = None;
+    for parts in combinations(parts, MOST) {
+        let files = assemble(&work.targets, &parts, false);
+        let Some(verdict) = work.judge(&files).await? else { return Ok(files) };
+        if best.as_ref().is_none_or(|(score, _)| verdict.score() > *score) {
+            best = Some((verdict.score(), files));
+        }
+        if verdict.passed() {
+            break;
+        }
+    }
+    Ok(best.map(|(_, files)| files).unwrap_or_default())
+}
+
 /// Plans and codes every subtask as soon as those it waits for are finished, several at a time.
-async fn write_parts(work: &Work<'_>, subtasks: &[Subtask]) -> Result<Vec<Part>, PipelineError> {
-    let mut finished: BTreeMap<usize, Option<Part>> = BTreeMap::new();
+async fn write_parts(
+    work: &Work<'_>,
+    subtasks: &[Subtask],
+) -> Result<Vec<Versions>, PipelineError> {
+    let mut finished: BTreeMap<usize, Versions> = BTreeMap::new();
     let mut started = vec![false; subtasks.len()];
     let mut at_work = FuturesUnordered::new();
     while finished.len() < subtasks.len() {
@@ -98,33 +125,44 @@ async fn write_parts(work: &Work<'_>, subtasks: &[Subtask]) -> Result<Vec<Part>,
             let is_ready = subtask.depends_on.iter().all(|other| finished.contains_key(other));
             if is_ready && !started[index] {
                 started[index] = true;
-                let others: Vec<Part> = subtask
+                let others: Vec<Versions> = subtask
                     .depends_on
                     .iter()
-                    .filter_map(|other| finished.get(other).cloned().flatten())
+                    .filter_map(|other| finished.get(other).cloned())
                     .collect();
                 let is_whole = subtasks.len() == 1;
                 at_work.push(
-                    write_part(work, subtask, others, is_whole).map(move |part| (index, part)),
+                    write_part(work, subtask, others, is_whole).map(move |coded| (index, coded)),
                 );
             }
         }
-        let Some((index, part)) = at_work.next().await else { break };
-        finished.insert(index, part?);
+        let Some((index, coded)) = at_work.next().await else { break };
+        let Coded { versions, settled } = coded?;
+        finished.insert(index, versions);
+        for part in settled {
+            let digest = &part.inspection.digest;
+            let known = finished.values_mut().find(|versions| {
+                versions.iter().any(|version| version.inspection.digest == *digest)
+            });
+            if let Some(versions) = known {
+                *versions = vec![part];
+            }
+        }
     }
-    Ok(finished.into_values().flatten().collect())
+    Ok(finished.into_values().collect())
 }
 
 async fn write_part(
     work: &Work<'_>,
     subtask: &Subtask,
-    others: Vec<Part>,
+    others: Vec<Versions>,
     is_whole: bool,
-) -> Result<Option<Part>, PipelineError> {
-    let plan = plan(work, subtask, &interfaces(&others)).await?;
-    let part = code(work, subtask, &plan, &others, is_whole).await?;
-    if part.is_none() {
+) -> Result<Coded, PipelineError> {
+    let shown: Vec<Part> = others.iter().filter_map(|versions| versions.first().cloned()).collect();
+    let plan = plan(work, subtask, &interfaces(&shown, &subtask.file)).await?;
+    let coded = code(work, subtask, &plan, &others, is_whole).await?;
+    if coded.versions.is_empty() {
         warn_missing(work, &subtask.name)?;
     }
-    Ok(part)
+    Ok(coded)
 }

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::PipelineError;
+use super::assemble::Part;
 use super::prompt::Keep;
 use super::prompt::Prompt;
+use super::recombine::parts_of;
 use super::requirements::Target;
 use super::run::Run;
-use crate::event::Event;
+use crate::judge::Inspection;
 use crate::judge::Suite;
 use crate::judge::Verdict;
 use crate::task::SourceFile;
@@ -44,12 +46,22 @@ pub(super) struct Work<'a> {
     best: Mutex<Option<(Candidate, VerifiedBy)>>,
     /// Verdicts by the files' texts: the same code is judged once.
     verdicts: Mutex<HashMap<String, Verdict>>,
+    /// Versions of single names out of all usable answers, to be put together anew.
+    pool: Mutex<Vec<Part>>,
 }
 
 impl<'a> Work<'a> {
     pub(super) fn new(run: &'a Run<'a>, task: &'a Task, targets: Vec<Target>) -> Self {
         let suite = (!task.tests.is_empty()).then(|| Suite::new(task.tests.clone()));
-        Self { run, task, targets, suite, best: Mutex::default(), verdicts: Mutex::default() }
+        Self {
+            run,
+            task,
+            targets,
+            suite,
+            best: Mutex::default(),
+            verdicts: Mutex::default(),
+            pool: Mutex::default(),
+        }
     }
 
     /// Runs the user's tests; `None` when there are none.
@@ -69,20 +81,12 @@ impl<'a> Work<'a> {
         Ok(Some(verdict))
     }
 
-    /// Judges a whole solution, tells the result, and keeps it when it is the best so far.
+    /// Judges a whole solution, and keeps it when it is the best so far.
     pub(super) async fn judge_whole(
         &self,
         files: Vec<SourceFile>,
     ) -> Result<Candidate, PipelineError> {
         let verdict = self.judge(&files).await?;
-        if let Some(verdict) = &verdict {
-            let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-            self.run.tell(&Event::SuiteJudged {
-                n_passed: count(verdict.n_passed),
-                n_total: count(verdict.n_total),
-                outcome: verdict.outcome.to_string(),
-            })?;
-        }
         let candidate = Candidate { files, verdict };
         self.offer(&candidate, VerifiedBy::UserTests);
         Ok(candidate)
@@ -101,6 +105,29 @@ impl<'a> Work<'a> {
     /// The best candidate so far, and what verified it.
     pub(super) fn best(&self) -> Option<(Candidate, VerifiedBy)> {
         self.best.lock().expect("no holder panics").clone()
+    }
+
+    /// Remembers what of a usable answer answers for each name.
+    pub(super) fn remember(&self, inspection: &Inspection) {
+        let definitions = |part: &Part| -> Vec<String> {
+            part.inspection.statements.iter().map(|statement| statement.text.clone()).collect()
+        };
+        let mut pool = self.pool.lock().expect("no holder panics");
+        for part in parts_of(self, inspection) {
+            let is_known = pool.iter().any(|known| {
+                known.path == part.path
+                    && known.names == part.names
+                    && definitions(known) == definitions(&part)
+            });
+            if !is_known {
+                pool.push(part);
+            }
+        }
+    }
+
+    /// All versions of single names so far.
+    pub(super) fn pool(&self) -> Vec<Part> {
+        self.pool.lock().expect("no holder panics").clone()
     }
 
     /// The names that a subtask answers for.

@@ -18,6 +18,10 @@ pub use scripted::ScriptError;
 pub use scripted::Scripted;
 
 /// A backend.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a program has one or two of them, and moves them once"
+)]
 pub enum Provider {
     /// Rune's own engine, in this process.
     InProcess(InProcess),

@@ -5,6 +5,7 @@
 mod cli;
 mod hub;
 mod judge;
+mod model;
 mod registry;
 mod run;
 mod sandbox;

@@ -1,6 +1,7 @@
 """Reads Python files without running them: interface, imports, and what a reviewer would frown at."""
 
 import ast
+import builtins
 import hashlib
 import json
 import os
@@ -184,6 +185,32 @@ def needs(tree):
     return [{"module": module, "names": list(dict.fromkeys(names))} for module, names in outside.items()]
 
 
+def unbound(tree):
+    """Names that are read but bound nowhere in the file: forgotten imports, for the most part."""
+    bound, read = set(dir(builtins)) | {"__file__", "__name__", "__doc__"}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            if isinstance(node.ctx, ast.Load):
+                read.append(node.id)
+            else:
+                bound.add(node.id)
+        elif isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            bound.add(node.name)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+            if any(alias.name == "*" for alias in node.names):
+                return []
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            bound.add(node.name)
+        elif isinstance(node, (ast.Global, ast.Nonlocal)):
+            bound |= set(node.names)
+        elif isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name:
+            bound.add(node.name)
+    return [name for name in dict.fromkeys(read) if name not in bound]
+
+
 def is_main_guard(node):
     return isinstance(node, ast.If) and ast.unparse(node.test).replace("\"", "'") == "__name__ == '__main__'"
 
@@ -212,11 +239,11 @@ def statements(tree, text):
 
 
 def inspect_file(path, text):
-    result = {"path": path, "error": None, "interface": "", "imports": [], "needs": [], "defines": [], "statements": [],
+    result = {"path": path, "error": None, "interface": "", "imports": [], "needs": [], "unbound": [], "defines": [], "statements": [],
               "digest": None, "suspicious": [], "elisions": elisions(text), "stubs": []}
     try:
         tree = ast.parse(text, path)
-        result.update(interface=interface(tree), imports=imports(tree), needs=needs(tree), defines=defined(tree),
+        result.update(interface=interface(tree), imports=imports(tree), needs=needs(tree), unbound=unbound(tree), defines=defined(tree),
                       statements=statements(tree, text), suspicious=suspicious(tree), stubs=stubs(tree), digest=normalised(tree))
     except SyntaxError as error:
         lines = text.splitlines()

@@ -56,6 +56,11 @@ impl Isa {
         })
     }
 
+    /// Whether this processor has the instructions.
+    pub fn is_available(self) -> bool {
+        self == Self::Portable || self == Self::detect()
+    }
+
     /// The name shown to users.
     pub fn name(self) -> &'static str {
         match self {
@@ -108,7 +113,7 @@ impl Matrix {
 }
 
 /// Inputs of a matrix product: `n_rows` rows of `columns` numbers, quantised once for all matrices that read
-/// them. Each block of 32 has scale `max |x| / 127`.
+/// them. Each block of 32 has scale `max |x| / 127`; the scale of a block with a NaN is NaN.
 #[derive(Default)]
 pub(super) struct Activations {
     n_rows: usize,

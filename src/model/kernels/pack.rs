@@ -193,15 +193,26 @@ fn pack_row(
             Second::Min => scales[1].0[row] = f16::from_f32(block.min[0]),
             Second::Scale => scales[1].0[row] = f16::from_f32(block.scale[1]),
         }
-        for (i, &code) in block.codes.iter().enumerate() {
-            let (group, lane) = (i / 4, row * 4 + i % 4);
-            if format.bits == 8 {
-                lines[group].0[lane] = code;
-                continue;
+        // Four codes at a time: a group's inputs of one row.
+        let codes = block.codes.as_chunks::<4>().0;
+        let place = row * 4..row * 4 + 4;
+        if format.bits == 8 {
+            for (line, four) in lines.iter_mut().zip(codes) {
+                line.0[place.clone()].copy_from_slice(four);
             }
-            lines[group % 4].0[lane] |= (code & 15) << (group / 4 * 4);
-            for bit in 4..format.bits {
-                lines[bit].0[group * 8 + lane / 8] |= (code >> bit & 1) << (lane % 8);
+            continue;
+        }
+        let words: [u32; 8] = std::array::from_fn(|group| u32::from_le_bytes(codes[group]));
+        let (nibbles, bits) = lines.split_at_mut(4);
+        for (group, line) in nibbles.iter_mut().enumerate() {
+            let word = words[group] & 0x0F0F_0F0F | (words[group + 4] & 0x0F0F_0F0F) << 4;
+            line.0[place.clone()].copy_from_slice(&word.to_le_bytes());
+        }
+        for (bit, line) in bits.iter_mut().enumerate() {
+            for (group, word) in words.iter().enumerate() {
+                let apart = word >> (4 + bit) & 0x0101_0101;
+                let together = (apart | apart >> 7 | apart >> 14 | apart >> 21) & 15;
+                line.0[group * 8 + row / 2] |= together.to_le_bytes()[0] << (row % 2 * 4);
             }
         }
     }

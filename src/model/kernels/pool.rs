@@ -96,8 +96,9 @@ impl Pool {
         // SAFETY: the state is closed with nobody joined (the end of this function saw to it, and
         // `&mut self` keeps other publishers out), so no worker reads these fields now. The lifetime is
         // erased only until the end of this function, which waits for all who joined.
+        #[expect(clippy::transmute_ptr_to_ptr, reason = "no cast lengthens a lifetime")]
         unsafe {
-            *shared.body.get() = std::mem::transmute::<*const Body<'_>, *const Body<'static>>(body)
+            *shared.body.get() = std::mem::transmute::<*const Body<'_>, *const Body<'static>>(body);
         };
         shared.n_units.store(n_units, Relaxed);
         shared.next.store(0, Relaxed);
@@ -209,6 +210,17 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::Pool;
+
+    #[test]
+    fn a_panic_on_any_thread_comes_out_of_the_loop_and_the_pool_still_ends() {
+        for n_threads in [1, 3] {
+            let mut pool = Pool::new(n_threads);
+            let run = std::panic::AssertUnwindSafe(|| {
+                pool.run(100, &|unit| assert!(unit < 50, "unit {unit}"));
+            });
+            assert!(std::panic::catch_unwind(run).is_err());
+        }
+    }
 
     #[test]
     fn every_unit_is_done_once_in_each_of_many_loops() {

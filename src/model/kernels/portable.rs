@@ -19,8 +19,8 @@ pub(super) fn unpack(format: Format, lines: &[Line]) -> [[u8; 64]; 8] {
         for (code, byte) in codes.iter_mut().zip(&lines[group % 4].0) {
             *code = byte >> (group / 4 * 4) & 15;
         }
-        for bit in 4..format.bits {
-            let mask = &lines[bit].0[group * 8..][..8];
+        for (bit, line) in lines.iter().enumerate().take(format.bits).skip(4) {
+            let mask = &line.0[group * 8..][..8];
             for (lane, code) in codes.iter_mut().enumerate() {
                 *code |= (mask[lane / 8] >> (lane % 8) & 1) << bit;
             }

@@ -21,7 +21,7 @@ const QUANTISED: [GgmlType; 8] = [
     GgmlType::Q6K,
 ];
 
-/// Repeatable random bytes (Steele et al. 2014, SplitMix64).
+/// Repeatable random bytes (Steele et al. 2014, `SplitMix64`).
 fn random_bytes(seed: u64, n: usize) -> Vec<u8> {
     let mut state = seed;
     std::iter::repeat_with(|| {
@@ -63,7 +63,7 @@ fn inputs(n_rows: usize, columns: usize) -> Vec<f32> {
     bytes
         .iter()
         .enumerate()
-        .map(|(i, b)| (f32::from(*b) - 127.0) * (1 + i % 5) as f32 / 64.0)
+        .map(|(i, b)| (f32::from(*b) - 127.0) * [1.0, 2.0, 3.0, 4.0, 5.0][i % 5] / 64.0)
         .collect()
 }
 
@@ -105,8 +105,8 @@ fn packed_products_are_those_of_the_dequantised_weights() {
                 let size: f64 = terms.map(|(w, x)| (f64::from(*w) * f64::from(*x)).powi(2)).sum();
                 let off = (f64::from(portable[at]) - exact).abs();
                 assert!(off <= 0.1 * size.sqrt() + 1e-3, "{kind:?} at {at}: {off} of {exact}");
-                let apart = (portable[at] - best[at]).abs();
-                assert!(apart <= 1e-4 * size.sqrt() as f32 + 1e-4, "{kind:?} at {at}: {apart}");
+                let apart = f64::from((portable[at] - best[at]).abs());
+                assert!(apart <= 1e-4 * size.sqrt() + 1e-4, "{kind:?} at {at}: {apart}");
             }
         }
     }
@@ -148,6 +148,27 @@ fn a_row_of_a_packed_matrix_is_the_row_of_the_file() {
                     "{kind:?} {index} {ours} {theirs}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn activations_beyond_numbers_are_not_lost_and_tiny_ones_count_as_zero() {
+    let kind = GgmlType::Q4_1;
+    let (rows, columns) = (16, 64);
+    let bytes = weights(kind, rows, columns);
+    let packed = Packed::new(&mut Pool::new(1), kind, &bytes, (rows, columns), &|i| i).unwrap();
+    let matrix = Matrix::Packed(packed);
+    for isa in [Isa::Portable, Isa::detect()] {
+        for damage in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = inputs(1, columns);
+            x[37] = damage;
+            let out = product(isa, 1, &matrix, &x, 1);
+            assert!(out.iter().all(|y| !y.is_finite()), "{damage}: {out:?}");
+        }
+        for tiny in [0.0, 1e-45, 1e-38, -1e-37, 1e-31] {
+            let out = product(isa, 1, &matrix, &[tiny; 64], 1);
+            assert!(out.iter().all(|y| y.abs() < 1e-25), "{tiny}: {out:?}");
         }
     }
 }

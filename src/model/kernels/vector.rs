@@ -2,6 +2,10 @@
 //! on, where the compiler vectorises it.
 
 #![expect(unsafe_code, reason = "calls functions compiled for a detected instruction set")]
+#![expect(
+    clippy::inline_always,
+    reason = "a body has to become part of the function that switches the instruction set on"
+)]
 
 use std::cell::RefCell;
 
@@ -28,6 +32,8 @@ macro_rules! dispatched {
     };
 }
 
+/// What counts as zero when quantised: the inverse of a smaller number would be infinite.
+const NOTHING: f32 = 1e-30;
 /// Lanes that are summed apart, so that the compiler may use vectors.
 const LANES: usize = 16;
 
@@ -153,16 +159,19 @@ fn quantise_body<const FMA: bool>(
     for ((values, codes), (scale, sums)) in
         blocks.zip(scales.iter_mut().zip(sums.as_chunks_mut::<2>().0))
     {
-        let mut lanes = [0_f32; LANES];
+        // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must not get lost.
+        let magnitude = |value: f32| value.abs().to_bits();
+        let mut lanes = [0_u32; LANES];
         for i in 0..LANES {
-            lanes[i] = values[i].abs().max(values[i + LANES].abs());
+            lanes[i] = magnitude(values[i]).max(magnitude(values[i + LANES]));
         }
-        let mut largest = 0_f32;
+        let mut largest = 0;
         for lane in lanes {
             largest = largest.max(lane);
         }
+        let largest = f32::from_bits(largest);
         *scale = largest / 127.0;
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let inverse = if largest > NOTHING { 127.0 / largest } else { 0.0 };
         let mut rounded = [0_i32; BLOCK];
         for (rounded, value) in rounded.iter_mut().zip(values) {
             *rounded = (value * inverse).round_ties_even() as i32;

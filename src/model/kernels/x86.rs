@@ -2,7 +2,25 @@
 
 #![expect(unsafe_code, reason = "vector loads through pointers; each block has its SAFETY line")]
 
-use std::arch::x86_64::*;
+use std::arch::x86_64::__m512;
+use std::arch::x86_64::__m512i;
+use std::arch::x86_64::_mm256_load_si256;
+use std::arch::x86_64::_mm512_add_epi32;
+use std::arch::x86_64::_mm512_and_si512;
+use std::arch::x86_64::_mm512_cvtepi32_ps;
+use std::arch::x86_64::_mm512_cvtph_ps;
+use std::arch::x86_64::_mm512_dpbusd_epi32;
+use std::arch::x86_64::_mm512_fmadd_ps;
+use std::arch::x86_64::_mm512_load_si512;
+use std::arch::x86_64::_mm512_mask_add_epi8;
+use std::arch::x86_64::_mm512_mul_ps;
+use std::arch::x86_64::_mm512_set1_epi8;
+use std::arch::x86_64::_mm512_set1_epi32;
+use std::arch::x86_64::_mm512_set1_ps;
+use std::arch::x86_64::_mm512_setzero_ps;
+use std::arch::x86_64::_mm512_setzero_si512;
+use std::arch::x86_64::_mm512_srli_epi16;
+use std::arch::x86_64::_mm512_storeu_ps;
 
 use super::Activations;
 use super::BLOCK;
@@ -103,6 +121,9 @@ unsafe fn rows<const BITS: usize, const SECOND: u8>(
 /// Repeats a body for the constants below the bound, at most 8: the arrays indexed by them then live in
 /// registers, which a loop does not promise.
 macro_rules! unroll {
+    ($i:ident < 4 => $body:expr) => {
+        unroll!(@ $i 4, [0 1 2 3], $body)
+    };
     ($i:ident < $n:expr => $body:expr) => {
         unroll!(@ $i $n, [0 1 2 3 4 5 6 7], $body)
     };
@@ -143,8 +164,8 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8>(
     }
     macro_rules! four {
         ($at:expr, $group:expr) => {{
-            let inputs = input.codes.as_ptr().add($at * BLOCK).cast::<i32>();
-            _mm512_set1_epi32(inputs.add($group).read_unaligned())
+            let inputs = input.codes.as_ptr().add($at * BLOCK).cast::<[u8; 4]>();
+            _mm512_set1_epi32(i32::from_ne_bytes(*inputs.add($group)))
         }};
     }
     macro_rules! scale {

@@ -81,17 +81,16 @@ fn parts_are_coded_apart_with_their_plan_and_the_real_interfaces_and_assembled()
         assert!(of(name).contains(&format!("Returns what {name} promises.")), "{}", of(name));
         assert!(of(name).contains("def test_describe(self):"), "{}", of(name));
     }
-    assert!(
-        of("describe").contains("def area(w: float, h: float=1.0) -> float"),
-        "{}",
-        of("describe")
-    );
-    assert!(of("describe").contains("def perimeter(w: float, h: float=2.0) -> float"));
-    assert!(!of("area").contains("h: float=2.0"));
-    // The interface, not the code.
-    assert!(!of("describe").contains("fsum"));
-    let of_describe: Vec<String> = bench.prompts("plan");
-    assert!(of_describe.iter().any(|prompt| prompt.contains("h: float=1.0")));
+    // What was written, not what was planned; spaces are the inspector's business.
+    let holds = |prompt: &str, text: &str| prompt.replace(' ', "").contains(&text.replace(' ', ""));
+    let written =
+        ["def area(w: float, h: float = 1.0) -> float", "def perimeter(w: float, h: float = 2.0)"];
+    for signature in written {
+        assert!(holds(of("describe"), signature), "{}", of("describe"));
+    }
+    assert!(!holds(of("area"), written[1]), "{}", of("area"));
+    let plans = bench.prompts("plan");
+    assert!(plans.iter().any(|prompt| holds(prompt, written[0])), "{plans:?}");
 }
 
 #[test]

@@ -1,0 +1,434 @@
+//! Numbers, tokens and prompts against those of other implementations (`tests/fixtures/model/README.md`).
+//!
+//! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`); what concerns Qwen is checked where it is.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::Generation;
+use super::Isa;
+use super::ModelError;
+use super::Precision;
+use super::Tokenizer;
+use super::Update;
+use super::chat::ChatTemplate;
+use super::gguf::Gguf;
+use super::kv::KvCache;
+use super::quant::GgmlType;
+use super::sequence::Sequence;
+use super::transformer::Chunk;
+use super::transformer::Transformer;
+use crate::hub;
+use crate::hub::Catalogue;
+use crate::trajectory::Completion;
+use crate::trajectory::FinishReason;
+use crate::trajectory::Message;
+use crate::trajectory::Role;
+use crate::trajectory::Sampling;
+
+const SMOLLM2: &str = "smollm2-135m-instruct";
+const QWEN: &str = "qwen2.5-coder-0.5b-instruct";
+
+/// A model's file in Rune's home, where it has been pulled.
+fn model_file(name: &str) -> Option<PathBuf> {
+    let home = match std::env::var_os("RUNE_HOME") {
+        Some(home) => PathBuf::from(home),
+        None => std::env::home_dir()?.join(".rune"),
+    };
+    hub::path(&home, Catalogue::embedded().get(name).unwrap())
+}
+
+/// SmolLM2's file.
+pub(super) fn smollm2_file() -> PathBuf {
+    model_file(SMOLLM2).unwrap_or_else(|| {
+        panic!("this test needs a model: cargo run --release -- models pull {SMOLLM2}")
+    })
+}
+
+fn smollm2() -> Gguf {
+    Gguf::open(&smollm2_file()).unwrap()
+}
+
+fn qwen() -> Option<Gguf> {
+    let path = model_file(QWEN);
+    if path.is_none() {
+        eprintln!("skipped for Qwen: `rune models pull {QWEN}` has not been run");
+    }
+    path.map(|path| Gguf::open(&path).unwrap())
+}
+
+fn fixture<T: DeserializeOwned>(json: &str) -> T {
+    serde_json::from_str(json).unwrap()
+}
+
+#[derive(Deserialize)]
+struct Logits {
+    stride: usize,
+    prompts: Vec<Reference>,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    input_ids: Vec<u32>,
+    greedy: Vec<u32>,
+    argmax: Vec<u32>,
+    /// A row a position: the logits of every `stride`th token.
+    logits: Vec<Vec<f32>>,
+}
+
+fn reference() -> Logits {
+    fixture(include_str!("../../tests/fixtures/model/logits.json"))
+}
+
+fn load(precision: Precision, isa: Isa) -> Transformer {
+    Transformer::load(&smollm2(), precision, isa, 2).unwrap()
+}
+
+fn argmax(row: &[f32]) -> u32 {
+    let best = (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
+    u32::try_from(best).unwrap()
+}
+
+/// All logits of a prompt, row by row.
+fn logits_of(transformer: &mut Transformer, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let mut cache = KvCache::new(&transformer.shape);
+    let mut logits = Vec::new();
+    let chunk = Chunk { cache: &mut cache, tokens, all_logits: true };
+    transformer.forward(&mut [chunk], &mut logits);
+    logits.chunks(transformer.vocabulary()).map(<[f32]>::to_vec).collect()
+}
+
+fn greedy(transformer: &mut Transformer, prompt: &[u32], n: usize) -> Vec<u32> {
+    let mut cache = KvCache::new(&transformer.shape);
+    let mut logits = Vec::new();
+    let mut tokens = prompt.to_vec();
+    let mut answer = Vec::new();
+    for _ in 0..n {
+        let chunk = Chunk { cache: &mut cache, tokens: &tokens, all_logits: false };
+        transformer.forward(&mut [chunk], &mut logits);
+        tokens = vec![argmax(&logits)];
+        answer.extend(&tokens);
+    }
+    answer
+}
+
+/// The mean and the largest of the differences.
+fn apart<'a>(pairs: impl Iterator<Item = (&'a f32, &'a f32)>) -> (f32, f32) {
+    let (mut n, mut sum, mut largest) = (0, 0.0, 0.0_f32);
+    for (ours, theirs) in pairs {
+        let off = (ours - theirs).abs();
+        assert!(off.is_finite(), "{ours} {theirs}");
+        (n, sum, largest) = (n + 1, sum + f64::from(off), largest.max(off));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "small")]
+    ((sum / f64::from(n)) as f32, largest)
+}
+
+/// The differences from the reference over all positions of a prompt.
+fn apart_from(reference: &Reference, stride: usize, rows: &[Vec<f32>]) -> (f32, f32) {
+    assert_eq!(rows.len(), reference.logits.len());
+    let pairs = rows.iter().zip(&reference.logits);
+    apart(pairs.flat_map(|(ours, theirs)| ours.iter().step_by(stride).zip(theirs)))
+}
+
+#[test]
+fn exact_logits_and_greedy_tokens_are_those_of_transformers_on_any_instruction_set() {
+    let Logits { stride, prompts } = reference();
+    for isa in [Isa::detect(), Isa::Portable] {
+        let mut transformer = load(Precision::Exact, isa);
+        for reference in &prompts {
+            let rows = logits_of(&mut transformer, &reference.input_ids);
+            let (mean, largest) = apart_from(reference, stride, &rows);
+            eprintln!("exact, {}: mean {mean:.2e}, max {largest:.2e}", isa.name());
+            assert!(largest < 1e-3, "mean {mean}, max {largest}");
+            assert_eq!(rows.iter().map(|row| argmax(row)).collect::<Vec<_>>(), reference.argmax);
+            if isa == Isa::Portable {
+                continue; // Plain Rust takes its time; the positions above have said it all.
+            }
+            let tokens = greedy(&mut transformer, &reference.input_ids, reference.greedy.len());
+            assert_eq!(tokens, reference.greedy);
+        }
+    }
+}
+
+// Two instruction sets add in different orders; the least difference moves some activation to another code, and
+// over 30 layers that grows to the size of the error of the codes themselves. So each is held against the
+// reference; that the kernels agree is tested beside them.
+#[test]
+fn packed_logits_stay_close_to_those_of_transformers_on_any_instruction_set() {
+    let Logits { stride, prompts } = reference();
+    for isa in [Isa::detect(), Isa::Portable] {
+        let mut transformer = load(Precision::Packed, isa);
+        for reference in &prompts {
+            let rows = logits_of(&mut transformer, &reference.input_ids);
+            let (mean, largest) = apart_from(reference, stride, &rows);
+            let agreed = rows.iter().zip(&reference.argmax).filter(|(row, id)| argmax(row) == **id);
+            let (agreed, n) = (agreed.count(), rows.len());
+            eprintln!(
+                "packed, {}: mean {mean:.3}, max {largest:.3}, best token {agreed}/{n}",
+                isa.name()
+            );
+            assert!(mean < 0.4 && largest < 3.0, "mean {mean}, max {largest}");
+            assert!(agreed * 10 >= n * 8, "{agreed} of {n}");
+        }
+    }
+}
+
+#[test]
+fn a_prompt_read_in_pieces_beside_another_gives_the_same_logits() {
+    let mut transformer = load(Precision::Packed, Isa::detect());
+    let Logits { prompts, .. } = reference();
+    let whole = logits_of(&mut transformer, &prompts[0].input_ids);
+    let mut caches = [(); 2].map(|()| KvCache::new(&transformer.shape));
+    let mut logits = Vec::new();
+    let mut rows = Vec::new();
+    for (ours, theirs) in prompts[0].input_ids.chunks(7).zip(prompts[1].input_ids.chunks(5)) {
+        let [first, second] = &mut caches;
+        let mut chunks = [
+            Chunk { cache: first, tokens: theirs, all_logits: false },
+            Chunk { cache: second, tokens: ours, all_logits: true },
+        ];
+        transformer.forward(&mut chunks, &mut logits);
+        let vocabulary = transformer.vocabulary();
+        rows.extend(logits.chunks(vocabulary).skip(1).map(<[f32]>::to_vec));
+    }
+    assert!(rows == whole, "bit for bit");
+
+    // A cache that was cut or copied goes on as one that never held more.
+    let mut copy = KvCache::new(&transformer.shape);
+    copy.copy_prefix(&caches[1], 9);
+    caches[1].truncate(9);
+    for cache in [&mut copy, &mut caches[1]] {
+        assert_eq!(cache.common_prefix(&prompts[0].input_ids), 9);
+        let chunk = Chunk { cache, tokens: &prompts[0].input_ids[9..], all_logits: true };
+        transformer.forward(&mut [chunk], &mut logits);
+        assert!(logits.chunks(transformer.vocabulary()).eq(whole[9..].iter()), "bit for bit");
+    }
+}
+
+#[derive(Deserialize)]
+struct Blocks {
+    kind: u32,
+    name: String,
+    bytes: String,
+    /// Bit patterns of the `f32` numbers.
+    bits: Vec<u32>,
+}
+
+#[test]
+fn blocks_stand_for_the_numbers_that_ggml_reads() {
+    let cases: Vec<Blocks> = fixture(include_str!("../../tests/fixtures/model/blocks.json"));
+    assert_eq!(cases.len(), 10);
+    for Blocks { kind, name, bytes, bits } in cases {
+        let bytes: Vec<u8> = (0..bytes.len() / 2)
+            .map(|i| u8::from_str_radix(&bytes[2 * i..2 * i + 2], 16).unwrap())
+            .collect();
+        let kind = GgmlType::from_code(kind).unwrap();
+        assert_eq!(kind.row_bytes(bits.len()), Some(bytes.len()), "{name}");
+        let mut values = vec![f32::NAN; bits.len()];
+        kind.dequantise(&bytes, &mut values);
+        for (ours, bits) in values.iter().zip(bits) {
+            let theirs = f32::from_bits(bits);
+            // Codes with their offset are multiplied here, codes less their offset there: two roundings.
+            let fine = (ours - theirs).abs() <= 4.0 * f32::EPSILON * theirs.abs().max(0.5);
+            assert!(fine, "{name}: {ours} {theirs}");
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    text: String,
+    ids: Vec<u32>,
+}
+
+fn check_tokens(gguf: &Gguf, json: &str) {
+    let tokenizer = Tokenizer::load(gguf).unwrap();
+    let cases: Vec<Tokens> = fixture(json);
+    assert!(cases.len() > 70);
+    for Tokens { text, ids } in cases {
+        assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{text:?}");
+        if !text.contains("<|") && !text.contains("<fim") && !text.contains("<repo") {
+            let decoded = tokenizer.decode(&ids);
+            // Qwen's tokenizer composes characters before it cuts.
+            assert!(decoded == text || !text.is_ascii(), "{text:?} {decoded:?}");
+        }
+    }
+}
+
+#[test]
+fn tokens_of_smollm2_are_those_of_the_tokenizers_library() {
+    check_tokens(&smollm2(), include_str!("../../tests/fixtures/model/tokens_smollm.json"));
+}
+
+#[test]
+fn tokens_of_qwen_are_those_of_the_tokenizers_library() {
+    let Some(qwen) = qwen() else { return };
+    check_tokens(&qwen, include_str!("../../tests/fixtures/model/tokens_qwen2.json"));
+}
+
+#[test]
+fn a_hostile_text_is_cut_into_tokens_in_good_time() {
+    let mut files = vec![smollm2()];
+    files.extend(qwen());
+    for gguf in files {
+        let tokenizer = Tokenizer::load(&gguf).unwrap();
+        for piece in ["a", " ", "\n", "=", "1", "\u{301}", "\t\n", "🙂", "ab ", "é"] {
+            let text = piece.repeat(100_000 / piece.len());
+            let started = std::time::Instant::now();
+            let ids = tokenizer.encode(&text).unwrap();
+            eprintln!("{piece:?}: {} tokens in {:?}", ids.len(), started.elapsed());
+            assert!(started.elapsed().as_secs() < 30, "{piece:?}");
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Chat {
+    messages: Vec<Message>,
+    text: String,
+}
+
+fn check_chats(gguf: &Gguf, json: &str) {
+    let tokenizer = Tokenizer::load(gguf).unwrap();
+    let template = ChatTemplate::load(gguf, &tokenizer).unwrap();
+    let chats: Vec<Chat> = fixture(json);
+    for chat in &chats {
+        assert_eq!(template.render(&chat.messages).unwrap(), chat.text);
+    }
+
+    let plain = template.render(&chats[0].messages).unwrap();
+    let n_controls = |text: &str| {
+        let ids = tokenizer.encode(text).unwrap();
+        ids.iter().filter(|id| tokenizer.bytes(**id).is_empty()).count()
+    };
+    for control in tokenizer.control_texts() {
+        for content in [control.clone(), format!("x{control}{control}y"), format!("<{control}>")] {
+            let text = template.render(&[Message { role: Role::User, content }]).unwrap();
+            assert_eq!(n_controls(&text), n_controls(&plain), "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn chats_of_smollm2_are_rendered_as_by_jinja_and_cannot_end_their_own_turn() {
+    check_chats(&smollm2(), include_str!("../../tests/fixtures/model/chats_smollm.json"));
+}
+
+#[test]
+fn chats_of_qwen_are_rendered_as_by_jinja_and_cannot_end_their_own_turn() {
+    let Some(qwen) = qwen() else { return };
+    check_chats(&qwen, include_str!("../../tests/fixtures/model/chats_qwen2.json"));
+}
+
+/// What a sequence says when the model's choices are `tokens`: the pieces of text, and the end.
+fn spoken(
+    tokenizer: &Tokenizer,
+    tokens: &[u32],
+    sampling: Sampling,
+) -> (Vec<String>, Option<Result<Completion, ModelError>>) {
+    let (updates, mut receiver) = unbounded_channel();
+    let generation = Generation { prompt: vec![1, 2, 3], sampling, logprobs: false };
+    let mut sequence = Sequence::new(generation, 4096, updates);
+    for token in tokens {
+        let mut logits = vec![0.0; tokenizer.n_tokens()];
+        logits[*token as usize] = 1.0;
+        if sequence.step(tokenizer, &mut logits) {
+            break;
+        }
+    }
+    let mut pieces = Vec::new();
+    while let Ok(update) = receiver.try_recv() {
+        match update {
+            Update::Text(text) => pieces.push(text),
+            Update::Done(completion) => return (pieces, Some(Ok(completion))),
+            Update::Failed(error) => return (pieces, Some(Err(error))),
+        }
+    }
+    (pieces, None)
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_where_it_begins_and_is_never_shown() {
+    let tokenizer = Tokenizer::load(&smollm2()).unwrap();
+    let text = "naïve 你好🙂 and then: ```\nEND of it 🙂🙂 the rest";
+    let tokens = tokenizer.encode(text).unwrap();
+    let cases: [&[&str]; 10] = [
+        &["END"],
+        &["\nEND of"],
+        &["🙂 and"],
+        &["🙂🙂"],
+        &["好"],
+        &["naïve"],
+        &["rest"],
+        &["it", "END"],
+        &["absent", "", "the rest of"],
+        &["🙂🙂🙂"],
+    ];
+    for stop in cases {
+        let stop: Vec<String> = stop.iter().map(|stop| (*stop).to_owned()).collect();
+        let found = stop.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| text.find(stop));
+        let expected = found.min();
+        let mut tokens = tokens.clone();
+        tokens.push(2);
+        let sampling = Sampling { stop: stop.clone(), ..Sampling::default() };
+        let (pieces, end) = spoken(&tokenizer, &tokens, sampling);
+        let completion = end.unwrap().unwrap();
+        assert_eq!(completion.text, text[..expected.unwrap_or(text.len())], "{stop:?}");
+        assert_eq!(pieces.concat(), completion.text, "{stop:?}");
+        assert_eq!(completion.finish_reason, FinishReason::Stop);
+        assert!(pieces.iter().all(|piece| !piece.is_empty() && !piece.contains('\u{FFFD}')));
+    }
+}
+
+#[test]
+fn pieces_add_up_to_the_text_also_where_a_character_stays_broken() {
+    let tokenizer = Tokenizer::load(&smollm2()).unwrap();
+    let emoji = tokenizer.encode("🙂").unwrap();
+    assert!(emoji.len() > 1, "a character of several tokens");
+    let mut tokens = tokenizer.encode("a ").unwrap();
+    tokens.extend([emoji[0], emoji[0]]);
+    tokens.extend(&emoji);
+    tokens.push(emoji[0]);
+    let sampling = Sampling {
+        max_tokens: u32::try_from(tokens.len()).unwrap(),
+        stop: vec!["zzz".to_owned()],
+        ..Sampling::default()
+    };
+    let (pieces, end) = spoken(&tokenizer, &tokens, sampling);
+    let completion = end.unwrap().unwrap();
+    assert_eq!(completion.finish_reason, FinishReason::Length);
+    assert!(completion.text.contains('🙂') && completion.text.ends_with('\u{FFFD}'));
+    assert_eq!(pieces.concat(), completion.text);
+}
+
+#[test]
+fn a_text_in_circles_is_ended() {
+    let tokenizer = Tokenizer::load(&smollm2()).unwrap();
+    let circle = tokenizer.encode("Again and again, the same words come round. ").unwrap();
+    let (_, end) = spoken(&tokenizer, &circle.repeat(200), Sampling::default());
+    assert_eq!(end.unwrap().unwrap().finish_reason, FinishReason::Repetition);
+}
+
+#[test]
+fn logits_that_are_no_numbers_are_an_error() {
+    let tokenizer = Tokenizer::load(&smollm2()).unwrap();
+    for (temperature, damage) in
+        [0.0, 1.0].into_iter().flat_map(|t| [f32::NAN, f32::INFINITY].map(|damage| (t, damage)))
+    {
+        for all in [false, true] {
+            let (updates, mut receiver) = unbounded_channel();
+            let sampling = Sampling { temperature, ..Sampling::default() };
+            let generation = Generation { prompt: vec![1], sampling, logprobs: true };
+            let mut sequence = Sequence::new(generation, 4096, updates);
+            let mut logits = vec![if all { damage } else { 0.5 }; tokenizer.n_tokens()];
+            logits[77] = damage;
+            assert!(sequence.step(&tokenizer, &mut logits));
+            let update = receiver.try_recv();
+            assert!(matches!(update, Ok(Update::Failed(ModelError::NotFinite))), "{update:?}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Imports that a model forgot, where a name can only mean one thing.
+
+use crate::judge::Inspection;
+use crate::judge::Statement;
+use crate::judge::StatementKind;
+
+/// Modules of the standard library, and names in them that need no module to be understood.
+const KNOWN: &[(&str, &[&str])] = &[
+    ("abc", &["ABC", "abstractmethod"]),
+    ("bisect", &["bisect_left", "bisect_right", "insort"]),
+    ("collections", &["Counter", "OrderedDict", "defaultdict", "deque", "namedtuple"]),
+    ("copy", &["deepcopy"]),
+    ("csv", &[]),
+    ("dataclasses", &["dataclass"]),
+    ("datetime", &["timedelta"]),
+    ("decimal", &["Decimal"]),
+    ("enum", &["Enum"]),
+    ("fractions", &["Fraction"]),
+    ("functools", &["cached_property", "lru_cache", "partial", "reduce", "wraps"]),
+    ("hashlib", &[]),
+    ("heapq", &["heapify", "heappop", "heappush"]),
+    ("io", &["StringIO"]),
+    ("itertools", &["accumulate", "chain", "combinations", "groupby", "permutations", "product"]),
+    ("json", &[]),
+    ("math", &["ceil", "floor", "gcd", "sqrt"]),
+    ("os", &[]),
+    ("pathlib", &["Path"]),
+    ("random", &[]),
+    ("re", &[]),
+    ("string", &[]),
+    ("sys", &[]),
+    ("threading", &["Lock", "RLock", "Thread"]),
+    ("time", &[]),
+    (
+        "typing",
+        &[
+            "Any",
+            "Callable",
+            "Dict",
+            "Generator",
+            "Generic",
+            "Hashable",
+            "Iterable",
+            "Iterator",
+            "List",
+            "Mapping",
+            "MutableMapping",
+            "NamedTuple",
+            "Optional",
+            "Sequence",
+            "Set",
+            "Tuple",
+            "Type",
+            "TypeVar",
+            "Union",
+        ],
+    ),
+];
+
+/// The import lines that the file lacks, in the order of the modules.
+pub(super) fn forgotten(inspection: &Inspection) -> Vec<String> {
+    let is_read = |name: &&&str| inspection.unbound.iter().any(|unbound| unbound == **name);
+    let mut lines = Vec::new();
+    for (module, names) in KNOWN {
+        if is_read(&module) {
+            lines.push(format!("import {module}"));
+        }
+        let names: Vec<&str> = names.iter().filter(is_read).copied().collect();
+        if !names.is_empty() {
+            lines.push(format!("from {module} import {}", names.join(", ")));
+        }
+    }
+    lines
+}
+
+/// The imports as statements of a part.
+pub(super) fn add_to(inspection: &mut Inspection) {
+    let statement = |text| Statement { kind: StatementKind::Import, names: Vec::new(), text };
+    let added = forgotten(inspection).into_iter().map(statement);
+    inspection.statements.splice(0..0, added);
+}

@@ -1,0 +1,243 @@
+//! The engine at work: the same answers however it is run, and errors instead of nonsense.
+//!
+//! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`). Damaged files are made of a tiny model.
+
+mod faults;
+mod tiny;
+
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+use rune::hub;
+use rune::hub::Catalogue;
+use rune::model::Engine;
+use rune::model::EngineOptions;
+use rune::model::Generation;
+use rune::model::ModelError;
+use rune::model::Update;
+use rune::trajectory::Completion;
+use rune::trajectory::FinishReason;
+use rune::trajectory::Message;
+use rune::trajectory::Role;
+use rune::trajectory::Sampling;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+const SMOLLM2: &str = "smollm2-135m-instruct";
+const QWEN: &str = "qwen2.5-coder-0.5b-instruct";
+
+const PROMPTS: [&str; 4] = [
+    "What is the capital of France?",
+    "Write a Python function that adds two numbers.",
+    "Count from one to five.",
+    "What is the capital of Italy, and how many people live there?",
+];
+
+/// A model's file in Rune's home, where it has been pulled.
+fn model_file(name: &str) -> Option<PathBuf> {
+    let home = match std::env::var_os("RUNE_HOME") {
+        Some(home) => PathBuf::from(home),
+        None => std::env::home_dir().unwrap().join(".rune"),
+    };
+    hub::path(&home, Catalogue::embedded().get(name).unwrap())
+}
+
+fn smollm2_file() -> PathBuf {
+    model_file(SMOLLM2).unwrap_or_else(|| {
+        panic!("this test needs a model: cargo run --release -- models pull {SMOLLM2}")
+    })
+}
+
+fn smollm2(n_threads: usize, max_sequences: usize) -> Engine {
+    let options =
+        EngineOptions { n_threads, max_sequences, context: 2048, ..EngineOptions::default() };
+    Engine::start(&smollm2_file(), &options).unwrap()
+}
+
+fn ask(engine: &Engine, question: &str, sampling: Sampling) -> UnboundedReceiver<Update> {
+    let message = Message { role: Role::User, content: question.to_owned() };
+    let prompt = engine.prompt(&[message]).unwrap();
+    engine.submit(Generation { prompt, sampling, logprobs: true }).unwrap()
+}
+
+/// Waits for the end of an answer; the pieces have to add up to it.
+fn end(mut receiver: UnboundedReceiver<Update>) -> Result<Completion, ModelError> {
+    let mut text = String::new();
+    loop {
+        match receiver.blocking_recv() {
+            Some(Update::Text(piece)) => text.push_str(&piece),
+            Some(Update::Done(completion)) => {
+                assert_eq!(text, completion.text);
+                return Ok(completion);
+            }
+            Some(Update::Failed(error)) => return Err(error),
+            None => panic!("an answer without an end"),
+        }
+    }
+}
+
+fn short() -> Sampling {
+    Sampling { max_tokens: 24, ..Sampling::default() }
+}
+
+/// An answer in full: its text and the log probability of each token, to the last bit.
+fn said(completion: &Completion) -> (String, Vec<u32>) {
+    let logprobs = completion.logprobs.iter().flatten().map(|logprob| logprob.to_bits());
+    (completion.text.clone(), logprobs.collect())
+}
+
+#[test]
+fn an_answer_depends_neither_on_threads_nor_on_company_nor_on_what_is_remembered() {
+    let alone = smollm2(1, 1);
+    let expected: Vec<_> =
+        PROMPTS.iter().map(|p| said(&end(ask(&alone, p, short())).unwrap())).collect();
+    assert!(expected[3].0.contains("Rome"), "{expected:?}");
+    drop(alone);
+
+    let shared = smollm2(2, 4);
+    for round in ["new", "remembered"] {
+        let receivers = PROMPTS.map(|prompt| ask(&shared, prompt, short()));
+        for (receiver, expected) in receivers.into_iter().zip(&expected) {
+            assert_eq!(said(&end(receiver).unwrap()), *expected, "{round}");
+        }
+    }
+    let receivers = [2, 0].map(|i| ask(&shared, PROMPTS[i], short()));
+    for (receiver, i) in receivers.into_iter().zip([2, 0]) {
+        assert_eq!(said(&end(receiver).unwrap()), expected[i], "in another order");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_text_again_and_another_seed_another() {
+    let engine = smollm2(2, 3);
+    let draw = |seed| Sampling { temperature: 1.0, top_p: 0.95, top_k: 50, seed, ..short() };
+    let receivers = [7, 7, 8].map(|seed| ask(&engine, "Tell me a story.", draw(seed)));
+    let [first, second, third] = receivers.map(|receiver| said(&end(receiver).unwrap()));
+    assert_eq!(first, second);
+    assert_ne!(first, third);
+}
+
+#[test]
+fn settings_at_their_extremes_give_the_greedy_answer() {
+    let engine = smollm2(2, 4);
+    let greedy = end(ask(&engine, PROMPTS[0], short())).unwrap().text;
+    let hot = Sampling { temperature: 2.0, ..short() };
+    for sampling in [
+        Sampling { top_k: 1, ..hot.clone() },
+        Sampling { top_p: 1e-9, ..hot },
+        Sampling { temperature: 1e-6, ..short() },
+        Sampling { temperature: f32::MIN_POSITIVE, ..short() },
+    ] {
+        assert_eq!(
+            end(ask(&engine, PROMPTS[0], sampling.clone())).unwrap().text,
+            greedy,
+            "{sampling:?}"
+        );
+    }
+}
+
+#[test]
+fn an_answer_ends_at_its_limit_at_a_stop_text_or_when_the_window_is_full() {
+    let engine = smollm2(2, 2);
+    let long = Sampling { max_tokens: 60, ..Sampling::default() };
+    let whole = end(ask(&engine, PROMPTS[1], long.clone())).unwrap();
+    let cut = end(ask(&engine, PROMPTS[1], Sampling { max_tokens: 5, ..long.clone() })).unwrap();
+    assert_eq!((cut.tokens_out, cut.finish_reason), (5, FinishReason::Length));
+    assert_eq!(cut.logprobs.unwrap().len(), 5);
+    assert!(!cut.text.is_empty() && whole.text.starts_with(&cut.text));
+
+    let middle = whole.text.char_indices().nth(whole.text.chars().count() / 2).unwrap().0;
+    let stop: String = whole.text[middle..].chars().take(9).collect();
+    let expected = &whole.text[..whole.text.find(&stop).unwrap()];
+    let stopped = end(ask(&engine, PROMPTS[1], Sampling { stop: vec![stop], ..long })).unwrap();
+    assert_eq!((stopped.text.as_str(), stopped.finish_reason), (expected, FinishReason::Stop));
+
+    let options = EngineOptions { context: 50, n_threads: 2, ..EngineOptions::default() };
+    let narrow = Engine::start(&smollm2_file(), &options).unwrap();
+    let full = end(ask(&narrow, PROMPTS[1], Sampling::default())).unwrap();
+    assert_eq!(full.finish_reason, FinishReason::Length);
+    assert_eq!(full.tokens_in + full.tokens_out, 50);
+}
+
+#[test]
+fn a_prompt_that_cannot_be_read_is_refused() {
+    let engine = smollm2(1, 1);
+    let check = |prompt: Vec<u32>| {
+        let generation = Generation { prompt, sampling: short(), logprobs: false };
+        engine.submit(generation).map(|_| ()).unwrap_err().to_string()
+    };
+    insta::assert_snapshot!(check(vec![]), @"the prompt cannot be used: it has no tokens");
+    insta::assert_snapshot!(check(vec![1, 49_152]), @"the prompt cannot be used: there is no token 49152");
+    insta::assert_snapshot!(check(vec![5; 2048]), @"the prompt has 2048 tokens, the context window 2048");
+}
+
+#[test]
+fn a_text_that_runs_in_circles_is_ended() {
+    let engine = smollm2(2, 1);
+    let prompt = engine.tokenizer().encode(&"tick tock, ".repeat(20)).unwrap();
+    let sampling = Sampling { max_tokens: 1500, ..Sampling::default() };
+    let receiver = engine.submit(Generation { prompt, sampling, logprobs: false }).unwrap();
+    let completion = end(receiver).unwrap();
+    assert_eq!(completion.finish_reason, FinishReason::Repetition, "{completion:?}");
+}
+
+/// A generation that goes on for long.
+fn endless(engine: &Engine, seed: u64) -> UnboundedReceiver<Update> {
+    let sampling = Sampling { temperature: 2.0, max_tokens: 1 << 20, seed, ..Sampling::default() };
+    let prompt = vec![500; 30];
+    engine.submit(Generation { prompt, sampling, logprobs: false }).unwrap()
+}
+
+#[test]
+fn dropping_the_receiver_frees_the_engine() {
+    let engine = smollm2(2, 1);
+    for seed in 0..3 {
+        let mut receiver = endless(&engine, seed);
+        assert!(matches!(receiver.blocking_recv(), Some(Update::Text(_))));
+    }
+    let waiting = endless(&engine, 9);
+    drop(waiting);
+    let answer = end(ask(&engine, PROMPTS[3], short())).unwrap();
+    assert!(answer.text.contains("Rome"), "{answer:?}");
+}
+
+#[test]
+fn a_newcomer_does_not_wait_for_the_end_of_a_long_answer() {
+    let engine = smollm2(2, 2);
+    let mut long = endless(&engine, 1);
+    assert!(matches!(long.blocking_recv(), Some(Update::Text(_))));
+    end(ask(&engine, PROMPTS[0], short())).unwrap();
+    let ended = std::iter::from_fn(|| long.try_recv().ok())
+        .any(|update| matches!(update, Update::Done(_) | Update::Failed(_)));
+    assert!(!ended, "the long answer is still being given");
+}
+
+#[test]
+fn dropping_the_engine_ends_every_answer_at_once() {
+    let engine = smollm2(2, 1);
+    let mut working = endless(&engine, 1);
+    let waiting = endless(&engine, 2);
+    assert!(matches!(working.blocking_recv(), Some(Update::Text(_))));
+    let started = Instant::now();
+    drop(engine);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    while let Some(update) = working.blocking_recv() {
+        assert!(!matches!(update, Update::Done(_)));
+    }
+    assert!(matches!(end(waiting), Err(ModelError::EngineGone)));
+}
+
+#[test]
+fn qwen_writes_a_function() {
+    let Some(path) = model_file(QWEN) else {
+        eprintln!("skipped: `rune models pull {QWEN}` has not been run");
+        return;
+    };
+    let options = EngineOptions { n_threads: 2, ..EngineOptions::default() };
+    let engine = Engine::start(&path, &options).unwrap();
+    let question = "Write a Python function `add(a, b)` that returns the sum of two numbers.";
+    let sampling = Sampling { max_tokens: 60, ..Sampling::default() };
+    let answer = end(ask(&engine, question, sampling)).unwrap();
+    assert!(answer.text.contains("def add(a, b):"), "{answer:?}");
+    assert!(answer.text.contains("return a + b"), "{answer:?}");
+}
