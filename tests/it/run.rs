@@ -132,8 +132,8 @@ impl Bench {
     }
 
     fn script(&self, answers: &[Answer]) {
-        let lines: String = answers.iter().map(|answer| format!("{}\n", answer.0)).collect();
-        self.write("script.jsonl", lines);
+        let lines: Vec<String> = answers.iter().map(|answer| answer.0.to_string()).collect();
+        self.write("script.jsonl", lines.join("\n"));
     }
 
     /// Program, folder and variables of every `rune` here.
