@@ -94,14 +94,12 @@ fn imports_own(import: &str, path: &str) -> bool {
 fn missing(target: &Target, parts: &[&Part]) -> String {
     let is_defined =
         |name: &&String| parts.iter().any(|part| part.inspection.defines.contains(name));
-    target
-        .names
-        .iter()
-        .filter(|name| !is_defined(name))
-        .map(|name| {
-            format!(
-                "\n\ndef {name}(*args, **kwargs):\n    raise NotImplementedError({NOT_WRITTEN:?})\n"
-            )
-        })
-        .collect()
+    let stub = |name: &String| {
+        format!(
+            "\n\ndef {name}(*args, **kwargs):\n    raise NotImplementedError({NOT_WRITTEN:?})\n"
+        )
+    };
+    let stubs: Vec<String> =
+        target.names.iter().filter(|name| !is_defined(name)).map(stub).collect();
+    stubs.concat()
 }

@@ -157,10 +157,10 @@ fn elsewhere(work: &Work<'_>, subtask: &Subtask) -> Vec<String> {
     let own = work.names(subtask);
     let target = work.targets.iter().find(|target| target.path == subtask.file);
     let names = target.map(|target| target.names.as_slice()).unwrap_or_default();
-    match own.is_empty() {
-        true => Vec::new(),
-        false => names.iter().filter(|name| !own.contains(name)).cloned().collect(),
+    if own.is_empty() {
+        return Vec::new();
     }
+    names.iter().filter(|name| !own.contains(name)).cloned().collect()
 }
 
 /// What finished parts look like to the writer of another: those of the same file whole, as far as they are short,
@@ -174,9 +174,10 @@ pub(super) fn interfaces(parts: &[Part], path: &str) -> String {
             statements.filter(|statement| statement.kind == StatementKind::Definition);
         let text =
             definitions.map(|statement| statement.text.as_str()).collect::<Vec<_>>().join("\n\n");
-        match part.path == path && text.lines().count() <= LINES {
-            true => text,
-            false => format!("# {}\n{}", part.path, part.inspection.interface),
+        if part.path == path && text.lines().count() <= LINES {
+            text
+        } else {
+            format!("# {}\n{}", part.path, part.inspection.interface)
         }
     };
     parts.iter().map(one).collect::<Vec<_>>().join("\n\n")
@@ -195,13 +196,13 @@ async fn attempt(
     let draft = draft(work, place, prompt.clone(), trial).await?;
     let file = draft.as_file(&subtask.file);
     if draft.blocks.is_empty() {
-        run.record(&draft.answer, "malformed", "it holds no code", json!({}), &[])?;
+        run.record(&draft.answer, "malformed", "it holds no code", &json!({}), &[])?;
         return Ok(Tried::default());
     }
     let (tried, checked) = checked(work, subtask, &file, others).await?;
     let files = std::slice::from_ref(&file);
     match checked {
-        Err(fault) => run.record(&draft.answer, "malformed", &fault, json!({}), files)?,
+        Err(fault) => run.record(&draft.answer, "malformed", &fault, &json!({}), files)?,
         Ok(verdict) => note(work, &draft, verdict.as_ref(), tried.is_accepted, files)?,
     }
     Ok(tried)
@@ -223,7 +224,7 @@ async fn checked(
     let Some(mut inspection) = inspections.into_iter().next() else {
         return Ok((Tried::default(), Err("it holds no Python".to_owned())));
     };
-    imports::add_to(&mut inspection);
+    imports::add_to(&mut inspection, &work.targets);
     work.remember(&inspection);
     let part = Part { path: subtask.file.clone(), names, inspection };
     let mut best: Option<(Tried, Option<Verdict>)> = None;
@@ -267,7 +268,7 @@ fn note(
         Some(verdict) if is_accepted => ("accepted", verdict.summary()),
         Some(verdict) => ("failed", verdict.summary()),
     };
-    work.run.record(&draft.answer, word, &summary, json!(verdict), files)
+    work.run.record(&draft.answer, word, &summary, &json!(verdict), files)
 }
 
 /// Whether every test passed or met a name that is not written yet.

@@ -43,7 +43,7 @@ pub(super) async fn draft(
     if answer.completion.finish_reason != FinishReason::Length {
         return Ok(Draft { blocks: code_blocks(&text), answer });
     }
-    run.record(&answer, "truncated", "cut off at the most tokens of the phase", json!({}), &[])?;
+    run.record(&answer, "truncated", "cut off at the most tokens of the phase", &json!({}), &[])?;
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
     let go_on = run.templates.render("continue", json!({ "tail": tail }))?;

@@ -54,7 +54,7 @@ pub(super) async fn tests(work: &Work<'_>) -> Result<Vec<String>, PipelineError>
         let new: Vec<String> = found.into_iter().filter(|line| !asserts.contains(line)).collect();
         let lines: Vec<SourceFile> = vec![SourceFile::new("asserts.py", new.join("\n"))];
         let word = if new.is_empty() { "malformed" } else { "accepted" };
-        run.record(&draft.answer, word, &format!("{} asserts", new.len()), json!({}), &lines)?;
+        run.record(&draft.answer, word, &format!("{} asserts", new.len()), &json!({}), &lines)?;
         asserts.extend(new);
         if asserts.len() >= ASKED {
             break;
@@ -70,66 +70,74 @@ pub(super) async fn tests(work: &Work<'_>) -> Result<Vec<String>, PipelineError>
     Ok(kept)
 }
 
-/// Draws further solutions beside `first` and picks the one that most agree with. The session's best candidate
-/// becomes the pick, verified when there is an agreement.
+/// Draws further solutions beside `first`; the one that most agree with becomes the session's best candidate,
+/// verified when that is an agreement. Returns the tests that it was verified by.
 pub(super) async fn agree(
     work: &Work<'_>,
+    target: &Target,
     tests: &[String],
     first: Vec<SourceFile>,
-) -> Result<Candidate, PipelineError> {
+) -> Result<Vec<SourceFile>, PipelineError> {
     let run = work.run;
     run.begin(Phase::Integrate, None)?;
-    let mut solutions: Vec<Vec<SourceFile>> = Vec::new();
-    if !first.is_empty() {
-        solutions.push(first);
-    }
-    let trials = (1..=run.tools.settings.candidates.max(2))
-        .map(|trial| whole(work, Phase::Integrate, trial, from_scratch(work)));
-    let mut drawn = stream::iter(trials).buffered(run.tools.provider.capabilities().parallel);
-    while let Some(candidate) = drawn.next().await {
-        solutions.extend(candidate?.map(|candidate| candidate.files));
-    }
-    let Some(target) = work.targets.first() else {
-        return Ok(Candidate { files: Vec::new(), verdict: None });
-    };
-    let mut clusters: BTreeMap<Vec<usize>, Vec<(usize, Verdict)>> = BTreeMap::new();
-    let suite = suite(target, tests);
+    let solutions = solutions(work, first).await?;
+    let all = suite(target, tests);
+    let mut clusters: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
     for (index, files) in solutions.iter().enumerate() {
-        let verdict = run.tools.judge.run_suite(&suite, files).await?;
-        clusters.entry(passed(&verdict)).or_default().push((index, verdict));
+        let verdict = run.tools.judge.run_suite(&all, files).await?;
+        clusters.entry(passed(&verdict)).or_default().push(index);
     }
     // The cluster with the most solutions times tests; of equals the one of the earliest solution.
-    let value = |(tests, members): &(&Vec<usize>, &Vec<(usize, Verdict)>)| {
-        (tests.len() * members.len(), std::cmp::Reverse(members[0].0))
+    let value = |(tests, members): &(&Vec<usize>, &Vec<usize>)| {
+        (tests.len() * members.len(), std::cmp::Reverse(members[0]))
     };
     let Some((agreed, members)) = clusters.iter().max_by_key(value) else {
-        return Ok(Candidate { files: Vec::new(), verdict: None });
+        return Ok(Vec::new());
     };
-    let files = solutions[members[0].0].clone();
+    let files = solutions[members[0]].clone();
+    let asserts: Vec<String> = agreed.iter().map(|index| tests[*index].clone()).collect();
     let is_agreement = agreed.len() >= LEAST_TESTS && members.len() >= LEAST_SOLUTIONS;
-    let agreed: Vec<String> = agreed.iter().map(|index| tests[*index].clone()).collect();
-    let verdict = match is_agreement {
-        true => run.tools.judge.run_suite(&self::suite(target, &agreed), &files).await?,
-        false => members[0].1.clone(),
-    };
+    let suite = if is_agreement { suite(target, &asserts) } else { all };
+    let verdict = run.tools.judge.run_suite(&suite, &files).await?;
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     run.tell(&Event::SuiteJudged {
         n_passed: count(verdict.n_passed),
         n_total: count(verdict.n_total),
         outcome: format!("{} of {} solutions agree", members.len(), solutions.len()),
     })?;
-    let candidate = Candidate { files, verdict: is_agreement.then_some(verdict) };
-    work.offer(&candidate, VerifiedBy::GeneratedTests);
-    Ok(candidate)
+    let verdict = is_agreement.then_some(verdict);
+    work.settle_on(Candidate { files, verdict }, VerifiedBy::GeneratedTests);
+    Ok(if is_agreement { suite.files().to_vec() } else { Vec::new() })
+}
+
+/// `first`, if there is any, and as many whole solutions as are to be drawn.
+async fn solutions(
+    work: &Work<'_>,
+    first: Vec<SourceFile>,
+) -> Result<Vec<Vec<SourceFile>>, PipelineError> {
+    let mut solutions: Vec<Vec<SourceFile>> = Vec::new();
+    if !first.is_empty() {
+        solutions.push(first);
+    }
+    let settings = &work.run.tools.settings;
+    let trials = (1..=settings.candidates.max(2))
+        .map(|trial| whole(work, Phase::Integrate, trial, from_scratch(work)));
+    let parallel = work.run.tools.provider.capabilities().parallel;
+    let mut drawn = stream::iter(trials).buffered(parallel);
+    while let Some(candidate) = drawn.next().await {
+        solutions.extend(candidate?.map(|candidate| candidate.files));
+    }
+    Ok(solutions)
 }
 
 /// The generated tests as the user may keep them.
-pub(super) fn suite(target: &Target, asserts: &[String]) -> Suite {
+fn suite(target: &Target, asserts: &[String]) -> Suite {
     let module = SourceFile::new(target.path.as_str(), "").module().unwrap_or_default();
-    let mut text = format!("from {module} import {}\n", target.names.join(", "));
-    for (index, line) in asserts.iter().enumerate() {
-        text.push_str(&format!("\n\ndef test_{index:02}():\n    {line}\n"));
-    }
+    let head = format!("from {module} import {}\n", target.names.join(", "));
+    let test =
+        |(index, line): (usize, &String)| format!("\n\ndef test_{index:02}():\n    {line}\n");
+    let tests: Vec<String> = asserts.iter().enumerate().map(test).collect();
+    let text = head + &tests.concat();
     Suite::new(vec![SourceFile::new("test_generated.py", text)])
 }
 

@@ -1,8 +1,10 @@
 //! Imports that a model forgot, where a name can only mean one thing.
 
+use super::requirements::Target;
 use crate::judge::Inspection;
 use crate::judge::Statement;
 use crate::judge::StatementKind;
+use crate::task::SourceFile;
 
 /// Modules of the standard library, and names in them that need no module to be understood.
 const KNOWN: &[(&str, &[&str])] = &[
@@ -57,16 +59,24 @@ const KNOWN: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The import lines that the file lacks, in the order of the modules.
-pub(super) fn forgotten(inspection: &Inspection) -> Vec<String> {
-    let is_read = |name: &&&str| inspection.unbound.iter().any(|unbound| unbound == **name);
+/// The import lines that the file lacks: of the standard library, then of the other files asked for.
+pub(super) fn forgotten(inspection: &Inspection, targets: &[Target]) -> Vec<String> {
+    let is_read = |name: &str| inspection.unbound.iter().any(|unbound| unbound == name);
     let mut lines = Vec::new();
     for (module, names) in KNOWN {
-        if is_read(&module) {
+        if is_read(module) {
             lines.push(format!("import {module}"));
         }
-        let names: Vec<&str> = names.iter().filter(is_read).copied().collect();
+        let names: Vec<&str> = names.iter().copied().filter(|name| is_read(name)).collect();
         if !names.is_empty() {
+            lines.push(format!("from {module} import {}", names.join(", ")));
+        }
+    }
+    for target in targets.iter().filter(|target| target.path != inspection.path) {
+        let names = target.names.iter().map(String::as_str);
+        let names: Vec<&str> = names.filter(|name| is_read(name)).collect();
+        let module = SourceFile::new(target.path.as_str(), "").module();
+        if let (Some(module), false) = (module, names.is_empty()) {
             lines.push(format!("from {module} import {}", names.join(", ")));
         }
     }
@@ -74,8 +84,8 @@ pub(super) fn forgotten(inspection: &Inspection) -> Vec<String> {
 }
 
 /// The imports as statements of a part.
-pub(super) fn add_to(inspection: &mut Inspection) {
+pub(super) fn add_to(inspection: &mut Inspection, targets: &[Target]) {
     let statement = |text| Statement { kind: StatementKind::Import, names: Vec::new(), text };
-    let added = forgotten(inspection).into_iter().map(statement);
+    let added = forgotten(inspection, targets).into_iter().map(statement);
     inspection.statements.splice(0..0, added);
 }

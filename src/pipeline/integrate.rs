@@ -47,9 +47,12 @@ pub(super) async fn integrate(
     }
     if several || best.files.is_empty() {
         let n = work.run.tools.settings.candidates.max(1);
-        let prompts = |trial: u32| match trial % 2 == 0 && !best.files.is_empty() {
-            true => work.prompt_about("integrate", &best),
-            false => from_scratch(work),
+        let prompts = |trial: u32| {
+            if trial.is_multiple_of(2) && !best.files.is_empty() {
+                work.prompt_about("integrate", &best)
+            } else {
+                from_scratch(work)
+            }
         };
         let trials = (0..n).map(|trial| (trial, prompts(trial))).collect();
         best = best_of(work, Phase::Integrate, trials, best.clone()).await?;
@@ -99,13 +102,13 @@ async fn repair(
     let diagnosis = answer.completion.text.trim().to_owned();
     let is_whole = answer.completion.finish_reason == FinishReason::Stop;
     let verdict = if is_whole { "accepted" } else { "truncated" };
-    run.record(&answer, verdict, diagnosis.lines().next().unwrap_or(""), json!({}), &[])?;
+    run.record(&answer, verdict, diagnosis.lines().next().unwrap_or(""), &json!({}), &[])?;
 
     run.begin(Phase::Repair, None)?;
     let n = run.tools.settings.candidates.div_ceil(2).max(1);
     let prompt = |trial: u32| {
         // Every other correction is free of what may be a wrong diagnosis.
-        let diagnosis = if trial % 2 == 0 { diagnosis.as_str() } else { "" };
+        let diagnosis = if trial.is_multiple_of(2) { diagnosis.as_str() } else { "" };
         work.prompt_about("repair", broken).with_section("diagnosis", diagnosis, Keep::Head)
     };
     let trials = (0..n).map(|trial| (round * n + trial, prompt(trial))).collect();
@@ -147,24 +150,24 @@ pub(super) async fn whole(
     let paths: Vec<&str> = work.targets.iter().map(|target| target.path.as_str()).collect();
     let mut files = draft.as_files(&paths);
     let names: Vec<String> = work.targets.iter().flat_map(|target| target.names.clone()).collect();
-    let wrong = match draft.blocks.is_empty() {
-        true => Some("it holds no code".to_owned()),
-        false => {
-            let mut inspections = run.tools.judge.inspect(&files).await?;
-            for (file, inspection) in files.iter_mut().zip(&mut inspections) {
-                let imports = imports::forgotten(inspection);
-                imports::add_to(inspection);
-                work.remember(inspection);
-                file.text.insert_str(
-                    0,
-                    &imports.iter().map(|line| format!("{line}\n")).collect::<String>(),
-                );
+    let wrong = if draft.blocks.is_empty() {
+        Some("it holds no code".to_owned())
+    } else {
+        let mut inspections = run.tools.judge.inspect(&files).await?;
+        for (file, inspection) in files.iter_mut().zip(&mut inspections) {
+            let mut imports = imports::forgotten(inspection, &work.targets);
+            imports::add_to(inspection, &work.targets);
+            work.remember(inspection);
+            // Nothing may stand before a `from __future__`, which also spares what is most often forgotten.
+            if !file.text.contains("from __future__") {
+                imports.push(std::mem::take(&mut file.text));
+                file.text = imports.join("\n");
             }
-            fault(&inspections, &names)
         }
+        fault(&inspections, &names)
     };
     if let Some(wrong) = wrong {
-        run.record(&draft.answer, "malformed", &wrong, json!({}), &files)?;
+        run.record(&draft.answer, "malformed", &wrong, &json!({}), &files)?;
         return Ok(None);
     }
     let candidate = work.judge_whole(files).await?;
@@ -173,7 +176,7 @@ pub(super) async fn whole(
         Some(verdict) => ("failed", verdict.summary()),
         None => ("accepted", "compiles; no tests were given".to_owned()),
     };
-    run.record(&draft.answer, word, &summary, json!(candidate.verdict), &candidate.files)?;
+    run.record(&draft.answer, word, &summary, &json!(candidate.verdict), &candidate.files)?;
     Ok(Some(candidate))
 }
 

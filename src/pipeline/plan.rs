@@ -60,13 +60,13 @@ pub(super) async fn plan(
             _ => None,
         };
         if let Some(wrong) = wrong {
-            run.record(&draft.answer, "malformed", &wrong, json!({}), &[])?;
+            run.record(&draft.answer, "malformed", &wrong, &json!({}), &[])?;
             fault = Some(wrong);
             continue;
         }
         let outline = found.map(|inspection| outline(&inspection.interface)).unwrap_or_default();
         let summary = format!("{} lines", outline.lines().count());
-        run.record(&draft.answer, "accepted", &summary, json!({}), std::slice::from_ref(&file))?;
+        run.record(&draft.answer, "accepted", &summary, &json!({}), std::slice::from_ref(&file))?;
         let is_code = found.is_some_and(Inspection::is_complete);
         return Ok(Plan { outline, file: is_code.then_some(file) });
     }

@@ -184,7 +184,7 @@ impl<'a> Run<'a> {
         answer: &Answer,
         verdict: &str,
         summary: &str,
-        details: serde_json::Value,
+        details: &serde_json::Value,
         files: &[SourceFile],
     ) -> Result<(), PipelineError> {
         if answer.is_recorded {

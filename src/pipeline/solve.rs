@@ -81,8 +81,7 @@ async fn go(work: &Work<'_>) -> Result<Vec<SourceFile>, PipelineError> {
     let assembled = best_assembly(work, &parts).await?;
     match work.targets.first() {
         Some(target) if work.suite.is_none() && !tests.is_empty() => {
-            generated::agree(work, &tests, assembled).await?;
-            Ok(generated::suite(target, &tests).files().to_vec())
+            generated::agree(work, target, &tests, assembled).await
         }
         _ => {
             integrate(work, assembled, subtasks.len() > 1).await?;

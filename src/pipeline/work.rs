@@ -71,7 +71,7 @@ impl<'a> Work<'a> {
     ) -> Result<Option<Verdict>, PipelineError> {
         let Some(suite) = &self.suite else { return Ok(None) };
         let key: String =
-            files.iter().map(|file| format!("{}\0{}\0", file.path, file.text)).collect();
+            files.iter().flat_map(|file| [&file.path, "\0", &file.text, "\0"]).collect();
         let known = self.verdicts.lock().expect("no holder panics").get(&key).cloned();
         if let Some(verdict) = known {
             return Ok(Some(verdict));
@@ -100,6 +100,12 @@ impl<'a> Work<'a> {
             let by = if candidate.passed() { by } else { VerifiedBy::None };
             *best = Some((candidate.clone(), by));
         }
+    }
+
+    /// Makes a candidate the best whatever was before.
+    pub(super) fn settle_on(&self, candidate: Candidate, by: VerifiedBy) {
+        let by = if candidate.passed() { by } else { VerifiedBy::None };
+        *self.best.lock().expect("no holder panics") = Some((candidate, by));
     }
 
     /// The best candidate so far, and what verified it.

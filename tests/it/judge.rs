@@ -47,7 +47,7 @@ impl Bench {
             judge.libs.push(Mount { host: folder.clone(), jail: folder });
         }
         if judge.pytest_version().await.unwrap().is_none() {
-            println!(
+            eprintln!(
                 "skipped: this Python has no pytest; RUNE_TEST_PYTEST may name a folder with it"
             );
             return None;

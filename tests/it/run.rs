@@ -206,7 +206,7 @@ impl Bench {
 
 /// Waits for the end, with a limit far beyond what any run here takes.
 fn end(command: std::process::Command) -> Ended {
-    let limit = std::time::Duration::from_secs(120);
+    let limit = std::time::Duration::from_mins(2);
     let output = Command::from_std(command).timeout(limit).output().unwrap();
     Ended {
         code: output.status.code(),

@@ -326,7 +326,6 @@ async fn accepted(judge: &Judge<'_>, test: &str, groups: &[&str]) -> Vec<String>
     let tried = |name: &str| groups.iter().any(|group| name.starts_with(group));
     for (name, solution) in solutions().into_iter().filter(|(name, _)| tried(name)) {
         let verdict = judge.run_suite(&suite, &solution).await.unwrap();
-        println!("{name}: {}", verdict.summary());
         if verdict.passed() {
             accepted.push(name);
         }

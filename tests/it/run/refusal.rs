@@ -76,12 +76,12 @@ fn tests_that_do_not_fit_the_window_are_cut_in_the_prompt_and_the_user_is_told()
     let mut answers = script(&[SOLUTION]);
     answers.push(Answer::new(&[], fenced(SOLUTION)).repeat());
     let bench = Bench::with(&answers);
-    let many: String = (0..200)
+    let many: Vec<String> = (0..200)
         .map(|n| {
             format!("\n    def test_{n}(self):\n        self.assertEqual(add({n}, 1), {})\n", n + 1)
         })
         .collect();
-    bench.write("test_adder.py", format!("{}{many}", super::TESTS));
+    bench.write("test_adder.py", format!("{}{}", super::TESTS, many.concat()));
     let mut command = bench.rune();
     command.args(["run", TASK, "--tests", "test_adder.py", "--script", "script.jsonl"]);
     command.env("RUNE_ENGINE_CONTEXT", "2048");

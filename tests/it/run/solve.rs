@@ -74,7 +74,7 @@ fn a_suite_of_pytest_runs_with_the_pytest_that_is_here() {
 fn a_task_comes_from_a_file_with_tests_as_text_as_files_or_by_path() {
     let bench = Bench::with(&script(&[SOLUTION]));
     let files = serde_json::json!([{ "path": "test_x.py", "text": TESTS }]);
-    let tasks: String = [
+    let tasks: Vec<String> = [
         serde_json::json!({ "id": "text", "task": TASK, "tests": TESTS, "family": "f" }),
         serde_json::json!({ "id": "files", "task": TASK, "tests": files, "task_type": "function" }),
         serde_json::json!({ "id": "path", "task": TASK, "tests": "test_adder.py" }),
@@ -83,7 +83,7 @@ fn a_task_comes_from_a_file_with_tests_as_text_as_files_or_by_path() {
     .map(|line| format!("{line}\n"))
     .collect();
     std::fs::create_dir(bench.path("sub")).unwrap();
-    bench.write("sub/tasks.jsonl", tasks);
+    bench.write("sub/tasks.jsonl", tasks.concat());
     bench.write("sub/test_adder.py", TESTS);
     std::fs::remove_file(bench.path("test_adder.py")).unwrap();
     for id in ["text", "files", "path"] {
