@@ -8,7 +8,6 @@ use super::PipelineError;
 use super::assemble::NOT_WRITTEN;
 use super::assemble::Part;
 use super::assemble::assemble;
-use super::draft::Draft;
 use super::draft::draft;
 use super::draft::fault;
 use super::imports;
@@ -83,7 +82,6 @@ pub(super) async fn code(
         all.push(tried);
     }
     let part_line = if is_whole { String::new() } else { part(subtask) };
-    let shown: Vec<Part> = others.iter().filter_map(|versions| versions.first().cloned()).collect();
     let prompt = work
         .prompt("code")
         .with("path", &subtask.file)
@@ -91,7 +89,7 @@ pub(super) async fn code(
         .with("others", elsewhere(work, subtask))
         .with("names", work.names(subtask))
         .with_section("plan", &plan.outline, Keep::Head)
-        .with_section("interfaces", interfaces(&shown, &subtask.file), Keep::Tail);
+        .with_section("interfaces", interfaces(others, &subtask.file), Keep::Tail);
     let first = attempt(work, subtask, &prompt, others, 0).await?;
     let is_untested = first.is_accepted && work.suite.is_none();
     if first.is_settled() || is_untested {
@@ -163,9 +161,9 @@ fn elsewhere(work: &Work<'_>, subtask: &Subtask) -> Vec<String> {
     names.iter().filter(|name| !own.contains(name)).cloned().collect()
 }
 
-/// What finished parts look like to the writer of another: those of the same file whole, as far as they are short,
+/// What finished parts, by their first versions, look like to the writer of another: those of the same file whole, as far as they are short,
 /// the others by their interfaces.
-pub(super) fn interfaces(parts: &[Part], path: &str) -> String {
+pub(super) fn interfaces(parts: &[Versions], path: &str) -> String {
     /// The most lines of a part that is shown whole.
     const LINES: usize = 60;
     let one = |part: &Part| {
@@ -180,7 +178,8 @@ pub(super) fn interfaces(parts: &[Part], path: &str) -> String {
             format!("# {}\n{}", part.path, part.inspection.interface)
         }
     };
-    parts.iter().map(one).collect::<Vec<_>>().join("\n\n")
+    let firsts = parts.iter().filter_map(|versions| versions.first());
+    firsts.map(one).collect::<Vec<_>>().join("\n\n")
 }
 
 /// One answer, looked over, run against the tests that it can meet already, and recorded.
@@ -203,7 +202,7 @@ async fn attempt(
     let files = std::slice::from_ref(&file);
     match checked {
         Err(fault) => run.record(&draft.answer, "malformed", &fault, &json!({}), files)?,
-        Ok(verdict) => note(work, &draft, verdict.as_ref(), tried.is_accepted, files)?,
+        Ok(verdict) => draft.record(run, verdict.as_ref(), tried.is_accepted, files)?,
     }
     Ok(tried)
 }
@@ -253,22 +252,6 @@ async fn checked(
     }
     let (tried, verdict) = best.unwrap_or_default();
     Ok((tried, Ok(verdict)))
-}
-
-fn note(
-    work: &Work<'_>,
-    draft: &Draft,
-    verdict: Option<&Verdict>,
-    is_accepted: bool,
-    files: &[SourceFile],
-) -> Result<(), PipelineError> {
-    let (word, summary) = match verdict {
-        None => ("accepted", "compiles; no tests were given".to_owned()),
-        Some(verdict) if verdict.passed() => ("passed", verdict.summary()),
-        Some(verdict) if is_accepted => ("accepted", verdict.summary()),
-        Some(verdict) => ("failed", verdict.summary()),
-    };
-    work.run.record(&draft.answer, word, &summary, &json!(verdict), files)
 }
 
 /// Whether every test passed or met a name that is not written yet.

@@ -4,11 +4,10 @@ use super::PipelineError;
 use super::parse::Item;
 use super::parse::Need;
 use super::parse::items;
-use super::prompt::Keep;
-use super::prompt::Prompt;
 use super::requirements::Target;
 use super::run::Place;
 use super::run::Run;
+use super::work::Work;
 use crate::event::Event;
 use crate::event::PlannedSubtask;
 use crate::task::Subtask;
@@ -21,13 +20,10 @@ use serde_json::json;
 const MAX_PARTS: usize = 8;
 
 /// Asks for the parts. An answer that can't be read is asked for again; in the end the task is its only part.
-pub(super) async fn decompose(
-    run: &Run<'_>,
-    task: &Task,
-    targets: &[Target],
-) -> Result<Vec<Subtask>, PipelineError> {
+pub(super) async fn decompose(work: &Work<'_>) -> Result<Vec<Subtask>, PipelineError> {
+    let (run, task, targets) = (work.run, work.task, &work.targets);
     run.begin(Phase::Decompose, None)?;
-    let prompt = base_prompt("decompose", task, targets).with("max_parts", MAX_PARTS);
+    let prompt = work.prompt("decompose").with("max_parts", MAX_PARTS);
     let mut fault = None;
     for trial in 0..run.tools.settings.attempts {
         let mut prompt = prompt.clone();
@@ -57,16 +53,6 @@ pub(super) async fn decompose(
     let (subtasks, notes) = subtasks(&[], task, targets);
     tell(run, &subtasks, &notes)?;
     Ok(subtasks)
-}
-
-/// What every prompt begins with, so that their beginnings are the same tokens.
-pub(super) fn base_prompt(template: &'static str, task: &Task, targets: &[Target]) -> Prompt {
-    let tests: Vec<&str> = task.tests.iter().map(|test| test.text.trim_end()).collect();
-    Prompt::new(template)
-        .with("task", task.text.trim())
-        .with("files", targets)
-        .with("interfaces", "")
-        .with_section("tests", tests, Keep::Head)
 }
 
 fn tell(run: &Run<'_>, subtasks: &[Subtask], notes: &[String]) -> Result<(), PipelineError> {

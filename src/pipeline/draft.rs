@@ -10,8 +10,10 @@ use super::parse::stitch;
 use super::prompt::Prompt;
 use super::run::Answer;
 use super::run::Place;
+use super::run::Run;
 use super::work::Work;
 use crate::judge::Inspection;
+use crate::judge::Verdict;
 use crate::task::SourceFile;
 use crate::trajectory::FinishReason;
 
@@ -54,6 +56,23 @@ pub(super) async fn draft(
 }
 
 impl Draft {
+    /// Records what the judge said of the code; without a verdict there were no tests.
+    pub(super) fn record(
+        &self,
+        run: &Run<'_>,
+        verdict: Option<&Verdict>,
+        is_accepted: bool,
+        files: &[SourceFile],
+    ) -> Result<(), PipelineError> {
+        let (word, summary) = match verdict {
+            None => ("accepted", "compiles; no tests were given".to_owned()),
+            Some(verdict) if verdict.passed() => ("passed", verdict.summary()),
+            Some(verdict) if is_accepted => ("accepted", verdict.summary()),
+            Some(verdict) => ("failed", verdict.summary()),
+        };
+        run.record(&self.answer, word, &summary, &json!(verdict), files)
+    }
+
     /// All code of the answer as one file.
     pub(super) fn as_file(&self, path: &str) -> SourceFile {
         let codes: Vec<&str> = self.blocks.iter().map(|block| block.code.as_str()).collect();

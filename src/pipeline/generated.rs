@@ -99,12 +99,8 @@ pub(super) async fn agree(
     let is_agreement = agreed.len() >= LEAST_TESTS && members.len() >= LEAST_SOLUTIONS;
     let suite = if is_agreement { suite(target, &asserts) } else { all };
     let verdict = run.tools.judge.run_suite(&suite, &files).await?;
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    run.tell(&Event::SuiteJudged {
-        n_passed: count(verdict.n_passed),
-        n_total: count(verdict.n_total),
-        outcome: format!("{} of {} solutions agree", members.len(), solutions.len()),
-    })?;
+    let agreement = format!("{} of {} solutions agree", members.len(), solutions.len());
+    run.tell_verdict(&verdict, agreement)?;
     let verdict = is_agreement.then_some(verdict);
     work.settle_on(Candidate { files, verdict }, VerifiedBy::GeneratedTests);
     Ok(if is_agreement { suite.files().to_vec() } else { Vec::new() })

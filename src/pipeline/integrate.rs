@@ -19,31 +19,23 @@ use crate::task::SourceFile;
 use crate::trajectory::FinishReason;
 use crate::trajectory::Phase;
 
-/// Judges the assembled parts and, where they fail, mends them. `several` tells whether they are more than one: a
+/// Judges the assembled parts and, where they fail, mends them; `work` keeps the best. `several` tells whether they are more than one: a
 /// task of one part has had its samples already.
 pub(super) async fn integrate(
     work: &Work<'_>,
     assembled: Vec<SourceFile>,
     several: bool,
-) -> Result<Candidate, PipelineError> {
+) -> Result<(), PipelineError> {
     work.run.begin(Phase::Integrate, None)?;
     let mut best = work.judge_whole(assembled).await?;
     if let Some(verdict) = &best.verdict {
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        work.run.tell(&Event::SuiteJudged {
-            n_passed: count(verdict.n_passed),
-            n_total: count(verdict.n_total),
-            outcome: verdict.outcome.to_string(),
-        })?;
-    }
-    if best.passed() {
-        return Ok(best);
+        work.run.tell_verdict(verdict, verdict.outcome.to_string())?;
     }
     if several {
         best = recombine(work, best).await?;
-        if best.passed() {
-            return Ok(best);
-        }
+    }
+    if best.passed() {
+        return Ok(());
     }
     if several || best.files.is_empty() {
         let n = work.run.tools.settings.candidates.max(1);
@@ -68,7 +60,7 @@ pub(super) async fn integrate(
         }
         best = repaired;
     }
-    Ok(best)
+    Ok(())
 }
 
 /// The prompt for the whole solution without regard to what is there.
@@ -171,12 +163,7 @@ pub(super) async fn whole(
         return Ok(None);
     }
     let candidate = work.judge_whole(files).await?;
-    let (word, summary) = match &candidate.verdict {
-        Some(verdict) if verdict.passed() => ("passed", verdict.summary()),
-        Some(verdict) => ("failed", verdict.summary()),
-        None => ("accepted", "compiles; no tests were given".to_owned()),
-    };
-    run.record(&draft.answer, word, &summary, &json!(candidate.verdict), &candidate.files)?;
+    draft.record(run, candidate.verdict.as_ref(), candidate.passed(), &candidate.files)?;
     Ok(Some(candidate))
 }
 

@@ -19,6 +19,7 @@ use super::Settings;
 use crate::event::Event;
 use crate::event::timestamp;
 use crate::judge::Judge;
+use crate::judge::Verdict;
 use crate::provider::Provider;
 use crate::provider::Request;
 use crate::registry::Registry;
@@ -123,6 +124,17 @@ impl<'a> Run<'a> {
         self.tools.registry.append_event(self.session_id, event)?;
         (self.tools.progress)(Progress::Event(event));
         Ok(())
+    }
+
+    /// Tells what a suite said of the whole; `outcome` in a few words.
+    pub(super) fn tell_verdict(
+        &self,
+        verdict: &Verdict,
+        outcome: String,
+    ) -> Result<(), PipelineError> {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let (n_passed, n_total) = (count(verdict.n_passed), count(verdict.n_total));
+        self.tell(&Event::SuiteJudged { n_passed, n_total, outcome })
     }
 
     /// Records that a phase begins.

@@ -9,7 +9,6 @@ use futures_util::stream::FuturesUnordered;
 use super::PipelineError;
 use super::Solution;
 use super::Tools;
-use super::assemble::Part;
 use super::assemble::assemble;
 use super::code::Coded;
 use super::code::Versions;
@@ -72,7 +71,7 @@ pub async fn solve(
 
 /// Goes through the phases; what was reached is kept in `work`. Returns generated tests, if any.
 async fn go(work: &Work<'_>) -> Result<Vec<SourceFile>, PipelineError> {
-    let subtasks = decompose(work.run, work.task, &work.targets).await?;
+    let subtasks = decompose(work).await?;
     let tests = match work.suite {
         Some(_) => Vec::new(),
         None => generated::tests(work).await?,
@@ -157,8 +156,7 @@ async fn write_part(
     others: Vec<Versions>,
     is_whole: bool,
 ) -> Result<Coded, PipelineError> {
-    let shown: Vec<Part> = others.iter().filter_map(|versions| versions.first().cloned()).collect();
-    let plan = plan(work, subtask, &interfaces(&shown, &subtask.file)).await?;
+    let plan = plan(work, subtask, &interfaces(&others, &subtask.file)).await?;
     let coded = code(work, subtask, &plan, &others, is_whole).await?;
     if coded.versions.is_empty() {
         warn_missing(work, &subtask.name)?;

@@ -146,7 +146,12 @@ impl<'a> Work<'a> {
 
     /// What every prompt begins with, so that the beginnings are the same tokens.
     pub(super) fn prompt(&self, template: &'static str) -> Prompt {
-        super::decompose::base_prompt(template, self.task, &self.targets)
+        let tests: Vec<&str> = self.task.tests.iter().map(|test| test.text.trim_end()).collect();
+        Prompt::new(template)
+            .with("task", self.task.text.trim())
+            .with("files", &self.targets)
+            .with("interfaces", "")
+            .with_section("tests", tests, Keep::Head)
     }
 
     /// A prompt about the whole code as it is and what fails in it.
