@@ -6,13 +6,15 @@
 //! `unsafe` lives here alone within `model`: vector instructions, and threads that write disjoint parts of one
 //! output.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod dense;
 mod pack;
 mod pool;
 mod portable;
 mod vector;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 use std::sync::OnceLock;
 
@@ -32,8 +34,10 @@ const BLOCK: usize = 32;
 /// Which instructions the kernels use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
-    /// AVX-512 F, BW, VL, VNNI.
+    /// AVX-512 F, BW, VL, VNNI, beside what [`Self::Avx2`] needs.
     Avx512Vnni,
+    /// AVX2, FMA, F16C.
+    Avx2,
     /// Plain Rust.
     Portable,
 }
@@ -43,28 +47,43 @@ impl Isa {
     pub fn detect() -> Self {
         static ISA: OnceLock<Isa> = OnceLock::new();
         *ISA.get_or_init(|| {
-            #[cfg(target_arch = "x86_64")]
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512vnni")
-                && is_x86_feature_detected!("fma")
-            {
-                return Self::Avx512Vnni;
-            }
-            Self::Portable
+            let best_first = [Self::Avx512Vnni, Self::Avx2];
+            best_first.into_iter().find(|isa| isa.is_available()).unwrap_or(Self::Portable)
         })
     }
 
     /// Whether this processor has the instructions.
     pub fn is_available(self) -> bool {
-        self == Self::Portable || self == Self::detect()
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = || {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            };
+            let avx512 = || {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            };
+            match self {
+                Self::Avx512Vnni => avx2() && avx512(),
+                Self::Avx2 => avx2(),
+                Self::Portable => true,
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            self == Self::Portable
+        }
     }
 
     /// The name shown to users.
     pub fn name(self) -> &'static str {
         match self {
             Self::Avx512Vnni => "avx512-vnni",
+            Self::Avx2 => "avx2",
             Self::Portable => "portable",
         }
     }
@@ -120,10 +139,19 @@ pub(super) struct Activations {
     columns: usize,
     values: Vec<f32>,
     codes: Vec<i8>,
-    /// One a block.
-    scales: Vec<f32>,
-    /// Sums of codes, two a block: one for either half.
-    sums: Vec<i32>,
+    blocks: Vec<BlockNumbers>,
+}
+
+/// What belongs to a block of 32 activation codes.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C, align(16))]
+struct BlockNumbers {
+    /// What a code is multiplied by.
+    scale: f32,
+    /// `scale` times the sum of the codes of either half.
+    halves: [f32; 2],
+    /// `scale` times the sum of all codes.
+    sum: f32,
 }
 
 impl Activations {
@@ -142,18 +170,14 @@ impl Activations {
         }
         let n_blocks = self.columns / BLOCK;
         self.codes.resize(self.values.len(), 0);
-        self.scales.resize(self.n_rows * n_blocks, 0.0);
-        self.sums.resize(self.n_rows * n_blocks * 2, 0);
+        self.blocks.resize(self.n_rows * n_blocks, BlockNumbers::default());
         let codes = SharedMut::new(&mut self.codes);
-        let scales = SharedMut::new(&mut self.scales);
-        let sums = SharedMut::new(&mut self.sums);
+        let blocks = SharedMut::new(&mut self.blocks);
         let (values, columns) = (&self.values, self.columns);
         pool.run(self.n_rows, &|row| {
             let values = &values[row * columns..][..columns];
             let codes = codes.slice(row * columns, columns);
-            let scales = scales.slice(row * n_blocks, n_blocks);
-            let sums = sums.slice(row * n_blocks * 2, n_blocks * 2);
-            vector::quantise(isa, values, codes, scales, sums);
+            vector::quantise(isa, values, codes, blocks.slice(row * n_blocks, n_blocks));
         });
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Within a tile, group `g` of eight holds inputs `4g..4g+4` of all 16 rows in 64 bytes (row-major): what
 //! one `vpdpbusd` takes. Codes of up to 6 bits are stored as four lines of nibbles (groups `g` and `g + 4` share
-//! line `g`) and a line of 512 single bits for each bit above the fourth; 8-bit codes as eight lines.
+//! line `g`) and a line for each bit above the fourth, in which bit `g` of a byte belongs to group `g`; 8-bit codes
+//! as eight lines.
 
 use half::f16;
 
@@ -12,9 +13,11 @@ use super::Isa;
 use super::Pool;
 use super::SharedMut;
 use super::TILE;
-use super::portable;
 #[cfg(target_arch = "x86_64")]
-use super::x86;
+use super::avx2;
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
+use super::portable;
 use crate::model::quant::GgmlType;
 
 /// 64 aligned bytes.
@@ -29,12 +32,12 @@ pub(super) struct Scales(pub(super) [f16; TILE]);
 
 /// How codes stand for numbers: `x = scale * (code - zero)`, or `x = scale * code + min` where
 /// minimums are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Format {
     /// Bits a code: 4, 5, 6 or 8.
     pub(super) bits: usize,
     /// The code that stands for zero; 0 where minimums are stored.
-    pub(super) zero: i32,
+    pub(super) zero: f32,
     /// What a block's second vector of numbers is, if there is one.
     pub(super) second: Second,
 }
@@ -53,12 +56,12 @@ pub(super) enum Second {
 impl Format {
     fn of(kind: GgmlType) -> Option<Self> {
         let (bits, zero, second) = match kind {
-            GgmlType::Q4_0 => (4, 8, Second::Nothing),
-            GgmlType::Q4_1 | GgmlType::Q4K => (4, 0, Second::Min),
-            GgmlType::Q5_0 => (5, 16, Second::Nothing),
-            GgmlType::Q5_1 | GgmlType::Q5K => (5, 0, Second::Min),
-            GgmlType::Q6K => (6, 32, Second::Scale),
-            GgmlType::Q8_0 => (8, 128, Second::Nothing),
+            GgmlType::Q4_0 => (4, 8.0, Second::Nothing),
+            GgmlType::Q4_1 | GgmlType::Q4K => (4, 0.0, Second::Min),
+            GgmlType::Q5_0 => (5, 16.0, Second::Nothing),
+            GgmlType::Q5_1 | GgmlType::Q5K => (5, 0.0, Second::Min),
+            GgmlType::Q6K => (6, 32.0, Second::Scale),
+            GgmlType::Q8_0 => (8, 128.0, Second::Nothing),
             GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => return None,
         };
         Some(Self { bits, zero, second })
@@ -148,7 +151,9 @@ impl Packed {
         let (codes, scales) = self.tile(tile);
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => x86::multiply_tile(self.format, codes, scales, input, done),
+            Isa::Avx512Vnni => avx512::multiply_tile(self.format, codes, scales, input, done),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::multiply_tile(self.format, codes, scales, input, done),
             _ => portable::multiply_tile(self.format, codes, scales, input, done),
         }
     }
@@ -167,8 +172,7 @@ impl Packed {
                 *value = match format.second {
                     Second::Min => first * code + scales[1].0[row].to_f32(),
                     Second::Scale if i >= 16 => scales[1].0[row].to_f32() * (code - 32.0),
-                    #[expect(clippy::cast_precision_loss, reason = "at most 128")]
-                    _ => first * (code - format.zero as f32),
+                    _ => first * (code - format.zero),
                 };
             }
         }
@@ -210,9 +214,10 @@ fn pack_row(
         }
         for (bit, line) in bits.iter_mut().enumerate() {
             for (group, word) in words.iter().enumerate() {
-                let apart = word >> (4 + bit) & 0x0101_0101;
-                let together = (apart | apart >> 7 | apart >> 14 | apart >> 21) & 15;
-                line.0[group * 8 + row / 2] |= together.to_le_bytes()[0] << (row % 2 * 4);
+                let singles = (word >> (4 + bit) & 0x0101_0101) << group;
+                for (byte, single) in line.0[place.clone()].iter_mut().zip(singles.to_le_bytes()) {
+                    *byte |= single;
+                }
             }
         }
     }

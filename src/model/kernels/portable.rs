@@ -2,6 +2,7 @@
 
 use super::Activations;
 use super::BLOCK;
+use super::BlockNumbers;
 use super::TILE;
 use super::pack::Format;
 use super::pack::Line;
@@ -20,9 +21,8 @@ pub(super) fn unpack(format: Format, lines: &[Line]) -> [[u8; 64]; 8] {
             *code = byte >> (group / 4 * 4) & 15;
         }
         for (bit, line) in lines.iter().enumerate().take(format.bits).skip(4) {
-            let mask = &line.0[group * 8..][..8];
-            for (lane, code) in codes.iter_mut().enumerate() {
-                *code |= (mask[lane / 8] >> (lane % 8) & 1) << bit;
+            for (code, byte) in codes.iter_mut().zip(&line.0) {
+                *code |= (byte >> group & 1) << bit;
             }
         }
     }
@@ -30,7 +30,7 @@ pub(super) fn unpack(format: Format, lines: &[Line]) -> [[u8; 64]; 8] {
 }
 
 /// Multiplies a tile by every row of `input`; `done` gets each row's 16 results.
-#[expect(clippy::cast_precision_loss, reason = "sums stay below 2^24")]
+#[expect(clippy::cast_precision_loss, reason = "dot products stay below 2^24")]
 pub(super) fn multiply_tile(
     format: Format,
     codes: &[Line],
@@ -45,22 +45,24 @@ pub(super) fn multiply_tile(
         let scales = &scales[block * format.n_scales()..][..format.n_scales()];
         let numbers = scales.iter().map(|s| s.0.map(f32::from)).collect::<Vec<_>>();
         for (row, result) in results.iter_mut().enumerate() {
-            let at = row * n_blocks + block;
             let inputs = &input.codes[row * input.columns + block * BLOCK..][..BLOCK];
-            let sums = [input.sums[at * 2], input.sums[at * 2 + 1]];
-            let scale = input.scales[at];
-            let dots = [0, 1].map(|half| dot_half(format.zero, &codes, inputs, sums, half));
+            let BlockNumbers { scale, halves, sum } = input.blocks[row * n_blocks + block];
+            let dots = [0, 1].map(|half| dot_half(&codes, inputs, half));
             for (i, result) in result.iter_mut().enumerate() {
+                let first = numbers[0][i];
                 *result += match format.second {
                     Second::Scale => {
-                        numbers[0][i] * scale * dots[0][i] as f32
-                            + numbers[1][i] * scale * dots[1][i] as f32
+                        let second = numbers[1][i];
+                        first * scale * dots[0][i] as f32 - format.zero * first * halves[0]
+                            + second * scale * dots[1][i] as f32
+                            - format.zero * second * halves[1]
                     }
                     Second::Min => {
-                        numbers[0][i] * scale * (dots[0][i] + dots[1][i]) as f32
-                            + numbers[1][i] * scale * (sums[0] + sums[1]) as f32
+                        first * scale * (dots[0][i] + dots[1][i]) as f32 + numbers[1][i] * sum
                     }
-                    Second::Nothing => numbers[0][i] * scale * (dots[0][i] + dots[1][i]) as f32,
+                    Second::Nothing => {
+                        first * scale * (dots[0][i] + dots[1][i]) as f32 - format.zero * first * sum
+                    }
                 };
             }
         }
@@ -70,15 +72,9 @@ pub(super) fn multiply_tile(
     }
 }
 
-/// `sum (code - zero) * input` over one half of a block, for the 16 rows.
-fn dot_half(
-    zero: i32,
-    codes: &[[u8; 64]; 8],
-    inputs: &[i8],
-    sums: [i32; 2],
-    half: usize,
-) -> [i32; TILE] {
-    let mut dots = [-zero * sums[half]; TILE];
+/// `sum code * input` over one half of a block, for the 16 rows.
+fn dot_half(codes: &[[u8; 64]; 8], inputs: &[i8], half: usize) -> [i32; TILE] {
+    let mut dots = [0; TILE];
     for group in half * 4..half * 4 + 4 {
         let four = &inputs[group * 4..][..4];
         for (dot, codes) in dots.iter_mut().zip(codes[group].as_chunks::<4>().0) {

@@ -1,5 +1,5 @@
-//! Loops over `f32` rows. Each body is plain Rust, compiled once for any machine and once with AVX-512 switched
-//! on, where the compiler vectorises it.
+//! Loops over `f32` rows. Each body is plain Rust, compiled once for any machine and once each with AVX2 and
+//! AVX-512 switched on, where the compiler vectorises it.
 
 #![expect(unsafe_code, reason = "calls functions compiled for a detected instruction set")]
 #![expect(
@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 
 use super::BLOCK;
+use super::BlockNumbers;
 use super::Isa;
 
 /// Defines `$name(isa, ...)`, which calls `$body` compiled for `isa`.
@@ -22,10 +23,18 @@ macro_rules! dispatched {
             fn with_avx512($($arg: $type),*) $(-> $out)? {
                 $body::<true>($($arg),*)
             }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn with_avx2($($arg: $type),*) $(-> $out)? {
+                $body::<true>($($arg),*)
+            }
             match isa {
                 // SAFETY: `Isa::detect` saw these features.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512Vnni => unsafe { with_avx512($($arg),*) },
+                // SAFETY: likewise.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => unsafe { with_avx2($($arg),*) },
                 _ => $body::<false>($($arg),*),
             }
         }
@@ -44,12 +53,10 @@ dispatched! {
 
 dispatched! {
     /// Quantises a row in blocks of 32: `codes = round(values / scale)`, `scale = max |values| / 127`.
-    /// `sums` are the sums of the codes of each half block.
     pub(super) fn quantise(
         values: &[f32],
         codes: &mut [i8],
-        scales: &mut [f32],
-        sums: &mut [i32],
+        numbers: &mut [BlockNumbers],
     ) = quantise_body
 }
 
@@ -152,13 +159,10 @@ fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
 fn quantise_body<const FMA: bool>(
     values: &[f32],
     codes: &mut [i8],
-    scales: &mut [f32],
-    sums: &mut [i32],
+    numbers: &mut [BlockNumbers],
 ) {
     let blocks = values.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks_mut::<BLOCK>().0);
-    for ((values, codes), (scale, sums)) in
-        blocks.zip(scales.iter_mut().zip(sums.as_chunks_mut::<2>().0))
-    {
+    for ((values, codes), numbers) in blocks.zip(numbers) {
         // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must not get lost.
         let magnitude = |value: f32| value.abs().to_bits();
         let mut lanes = [0_u32; LANES];
@@ -170,7 +174,7 @@ fn quantise_body<const FMA: bool>(
             largest = largest.max(lane);
         }
         let largest = f32::from_bits(largest);
-        *scale = largest / 127.0;
+        let scale = largest / 127.0;
         let inverse = if largest > NOTHING { 127.0 / largest } else { 0.0 };
         let mut rounded = [0_i32; BLOCK];
         for (rounded, value) in rounded.iter_mut().zip(values) {
@@ -179,7 +183,11 @@ fn quantise_body<const FMA: bool>(
         for (code, rounded) in codes.iter_mut().zip(&rounded) {
             *code = *rounded as i8;
         }
-        *sums = [rounded[..16].iter().sum(), rounded[16..].iter().sum()];
+        let sums = [rounded[..16].iter().sum::<i32>(), rounded[16..].iter().sum()];
+        #[expect(clippy::cast_precision_loss, reason = "sums stay below 2^12")]
+        let times = |sum: i32| scale * sum as f32;
+        *numbers =
+            BlockNumbers { scale, halves: sums.map(times), sum: times(sums[0] + sums[1]) };
     }
 }
 

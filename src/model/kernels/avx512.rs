@@ -5,7 +5,6 @@
 use std::arch::x86_64::__m512;
 use std::arch::x86_64::__m512i;
 use std::arch::x86_64::_mm256_load_si256;
-use std::arch::x86_64::_mm512_add_epi32;
 use std::arch::x86_64::_mm512_and_si512;
 use std::arch::x86_64::_mm512_cvtepi32_ps;
 use std::arch::x86_64::_mm512_cvtph_ps;
@@ -21,6 +20,7 @@ use std::arch::x86_64::_mm512_setzero_ps;
 use std::arch::x86_64::_mm512_setzero_si512;
 use std::arch::x86_64::_mm512_srli_epi16;
 use std::arch::x86_64::_mm512_storeu_ps;
+use std::arch::x86_64::_mm512_test_epi8_mask;
 
 use super::Activations;
 use super::BLOCK;
@@ -48,8 +48,7 @@ pub(super) fn multiply_tile(
     assert!(codes.len() >= n_blocks * format.n_lines(), "codes for every block");
     assert!(scales.len() >= n_blocks * format.n_scales(), "scales for every block");
     assert!(input.codes.len() >= input.n_rows * input.columns, "activations are quantised");
-    assert!(input.scales.len() >= input.n_rows * n_blocks, "activations are quantised");
-    assert!(input.sums.len() >= input.n_rows * n_blocks * 2, "activations are quantised");
+    assert!(input.blocks.len() >= input.n_rows * n_blocks, "activations are quantised");
     let kernel = kernel(format);
     let mut row = 0;
     let mut results = [[0.0; TILE]; ROWS];
@@ -67,7 +66,7 @@ pub(super) fn multiply_tile(
 
 /// What a kernel works on.
 struct Tile<'a> {
-    zero: i32,
+    zero: f32,
     codes: &'a [Line],
     scales: &'a [Scales],
     input: &'a Activations,
@@ -151,15 +150,11 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8>(
     let n_blocks = input.columns / BLOCK;
     let n_lines = if BITS == 8 { 8 } else { BITS };
     let n_scales = if SECOND == NOTHING { 1 } else { 2 };
+    let zero = _mm512_set1_ps(-tile.zero);
     // Macros and not closures: the compiler would leave calls to those.
     macro_rules! at {
         ($i:expr, $block:expr) => {
             (tile.row + $i) * n_blocks + $block
-        };
-    }
-    macro_rules! start {
-        ($at:expr, $half:expr) => {
-            _mm512_set1_epi32(-tile.zero * *input.sums.as_ptr().add($at * 2 + $half))
         };
     }
     macro_rules! four {
@@ -167,11 +162,6 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8>(
             let inputs = input.codes.as_ptr().add($at * BLOCK).cast::<[u8; 4]>();
             _mm512_set1_epi32(i32::from_ne_bytes(*inputs.add($group)))
         }};
-    }
-    macro_rules! scale {
-        ($at:expr) => {
-            _mm512_set1_ps(*input.scales.as_ptr().add($at))
-        };
     }
     let mut sums = [_mm512_setzero_ps(); ROWS];
     for block in 0..n_blocks {
@@ -182,35 +172,31 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8>(
             let first = load_scales(scales);
             let second = if SECOND == NOTHING { first } else { load_scales(scales.add(1)) };
             let mut dots = [_mm512_setzero_si512(); ROWS];
-            unroll!(I < N => dots[I] = start!(at!(I, block), 0));
             unroll!(G < 4 => unroll!(I < N => {
                 dots[I] = _mm512_dpbusd_epi32(dots[I], codes[G], four!(at!(I, block), G));
             }));
             if SECOND == SCALE {
+                let min = _mm512_mul_ps(first, zero);
                 unroll!(I < N => {
-                    let weight = _mm512_mul_ps(first, scale!(at!(I, block)));
+                    let block = &*input.blocks.as_ptr().add(at!(I, block));
+                    let weight = _mm512_mul_ps(first, _mm512_set1_ps(block.scale));
                     sums[I] = _mm512_fmadd_ps(weight, _mm512_cvtepi32_ps(dots[I]), sums[I]);
-                    dots[I] = start!(at!(I, block), 1);
+                    sums[I] = _mm512_fmadd_ps(min, _mm512_set1_ps(block.halves[0]), sums[I]);
+                    dots[I] = _mm512_setzero_si512();
                 });
-            } else {
-                unroll!(I < N => dots[I] = _mm512_add_epi32(dots[I], start!(at!(I, block), 1)));
             }
             unroll!(G < 4 => unroll!(I < N => {
                 dots[I] = _mm512_dpbusd_epi32(dots[I], codes[G + 4], four!(at!(I, block), G + 4));
             }));
+            let weight = if SECOND == SCALE { second } else { first };
+            let min = if SECOND == MIN { second } else { _mm512_mul_ps(weight, zero) };
             unroll!(I < N => {
-                let weight = if SECOND == SCALE { second } else { first };
-                let weight = _mm512_mul_ps(weight, scale!(at!(I, block)));
+                let block = &*input.blocks.as_ptr().add(at!(I, block));
+                let sum = if SECOND == SCALE { block.halves[1] } else { block.sum };
+                let weight = _mm512_mul_ps(weight, _mm512_set1_ps(block.scale));
                 sums[I] = _mm512_fmadd_ps(weight, _mm512_cvtepi32_ps(dots[I]), sums[I]);
+                sums[I] = _mm512_fmadd_ps(min, _mm512_set1_ps(sum), sums[I]);
             });
-            if SECOND == MIN {
-                unroll!(I < N => {
-                    let halves = input.sums.as_ptr().add(at!(I, block) * 2);
-                    let total = _mm512_set1_epi32(*halves + *halves.add(1));
-                    let total = _mm512_mul_ps(_mm512_cvtepi32_ps(total), scale!(at!(I, block)));
-                    sums[I] = _mm512_fmadd_ps(second, total, sums[I]);
-                });
-            }
         }
     }
     for (result, sum) in results[..N].iter_mut().zip(sums) {
@@ -253,10 +239,11 @@ unsafe fn unpack<const BITS: usize>(lines: *const Line) -> [__m512i; 8] {
             codes[group + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(line), nibble);
         }
         for bit in 4..BITS {
-            let masks = lines.add(bit).cast::<u64>();
+            let line = _mm512_load_si512(lines.add(bit).cast());
             let value = _mm512_set1_epi8(1 << bit);
             for (group, code) in codes.iter_mut().enumerate() {
-                *code = _mm512_mask_add_epi8(*code, *masks.add(group), *code, value);
+                let has_bit = _mm512_test_epi8_mask(line, _mm512_set1_epi8(1_i8.wrapping_shl(group as u32)));
+                *code = _mm512_mask_add_epi8(*code, has_bit, *code, value);
             }
         }
     }
