@@ -1,19 +1,23 @@
 //! Runs language models of the Llama and Qwen2 families on the CPU, from GGUF files.
 //!
 //! [`Engine`] is the face: it loads a file, turns chats into tokens and generates on a thread of its own,
-//! several sequences at once. Below it: [`Tokenizer`], the chat template, the sampler, the transformer and
-//! its kernels. The kernels work on packed integer weights; [`Precision::Exact`] is the slow `f32` reference.
+//! several sequences at once, each with its own [`Adapter`] or none. Below it: [`Tokenizer`], the chat template,
+//! the sampler, the scheduler, the transformer and its kernels. The kernels work on packed integer weights; [`Precision::Exact`] is the slow `f32` reference.
 
 mod chat;
 mod engine;
 mod gguf;
 mod kernels;
 mod kv;
+mod lora;
+mod prefix;
 mod quant;
 mod sample;
+mod scheduler;
 mod sequence;
 mod tokenizer;
 mod transformer;
+mod weights;
 
 use std::io::Read;
 use std::path::Path;
@@ -27,9 +31,10 @@ pub use engine::EngineOptions;
 pub use engine::ModelFacts;
 pub use engine::Update;
 pub use kernels::Isa;
+pub use lora::Adapter;
 pub use sequence::Generation;
 pub use tokenizer::Tokenizer;
-pub use transformer::Precision;
+pub use weights::Precision;
 
 /// Why a model can't be loaded or can't answer.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +69,14 @@ pub enum ModelError {
     /// The model's chat template refused the messages.
     #[error("the model's chat template refuses the messages: {0}")]
     ChatTemplate(String),
+    /// The folder holds no adapter for this model.
+    #[error("the adapter `{}` cannot be used: {reason}", path.display())]
+    Adapter {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The prompt is empty, or it has a token that the model doesn't know.
     #[error("the prompt cannot be used: {0}")]
     Prompt(String),

@@ -1,6 +1,7 @@
 //! One generation in the making: draws tokens, assembles text, knows when to stop.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::ModelError;
 use super::engine::Update;
+use super::lora::Adapter;
 use super::sample::Sampler;
 use super::tokenizer::Tokenizer;
 use crate::trajectory::Completion;
@@ -26,8 +28,17 @@ pub struct Generation {
     pub prompt: Vec<u32>,
     /// How to draw.
     pub sampling: Sampling,
+    /// What is added to the base model; it has to be loaded by the same engine.
+    pub adapter: Option<Arc<Adapter>>,
     /// Whether [`Completion::logprobs`] is wanted.
     pub logprobs: bool,
+}
+
+impl Generation {
+    /// A plain generation by the base model.
+    pub fn new(prompt: Vec<u32>, sampling: Sampling) -> Self {
+        Self { prompt, sampling, adapter: None, logprobs: false }
+    }
 }
 
 /// A generation that the engine has taken up.
@@ -35,6 +46,7 @@ pub(super) struct Sequence {
     pub(super) prompt: Vec<u32>,
     /// The token that goes into the next pass; `None` while the prompt is being read.
     pub(super) next: Option<u32>,
+    pub(super) adapter: Option<Arc<Adapter>>,
     sampler: Sampler,
     sampling: Sampling,
     updates: UnboundedSender<Update>,
@@ -56,12 +68,13 @@ impl Sequence {
         context: usize,
         updates: UnboundedSender<Update>,
     ) -> Self {
-        let Generation { prompt, sampling, logprobs } = generation;
+        let Generation { prompt, sampling, adapter, logprobs } = generation;
         let room = context.saturating_sub(prompt.len());
         Self {
             sampler: Sampler::new(sampling.clone(), &prompt),
             prompt,
             next: None,
+            adapter,
             sampling,
             updates,
             n_generated: 0,
@@ -78,6 +91,11 @@ impl Sequence {
     /// Whether nobody waits for the answer any more.
     pub(super) fn is_abandoned(&self) -> bool {
         self.updates.is_closed()
+    }
+
+    /// The most tokens that it may come to, the prompt included.
+    pub(super) fn most_tokens(&self) -> usize {
+        self.prompt.len() + self.sampling.max_tokens.min(self.room) as usize
     }
 
     /// Starts the clock of the prompt.

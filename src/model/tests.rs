@@ -2,12 +2,14 @@
 //!
 //! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`); what concerns Qwen is checked where it is.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::unbounded_channel;
 
+use super::Adapter;
 use super::Generation;
 use super::Isa;
 use super::ModelError;
@@ -17,6 +19,7 @@ use super::Update;
 use super::chat::ChatTemplate;
 use super::gguf::Gguf;
 use super::kv::KvCache;
+use super::kv::KvStore;
 use super::quant::GgmlType;
 use super::sequence::Sequence;
 use super::transformer::Chunk;
@@ -30,6 +33,8 @@ use crate::trajectory::Role;
 use crate::trajectory::Sampling;
 
 const SMOLLM2: &str = "smollm2-135m-instruct";
+/// Room for keys and values.
+const KV_BYTES: usize = 64 << 20;
 const QWEN: &str = "qwen2.5-coder-0.5b-instruct";
 
 /// A model's file in Rune's home, where it has been pulled.
@@ -94,21 +99,39 @@ fn argmax(row: &[f32]) -> u32 {
 
 /// All logits of a prompt, row by row.
 fn logits_of(transformer: &mut Transformer, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let mut cache = KvCache::new(&transformer.shape);
+    logits_with(transformer, tokens, None)
+}
+
+/// All logits of a prompt under an adapter.
+fn logits_with(
+    transformer: &mut Transformer,
+    tokens: &[u32],
+    adapter: Option<&Adapter>,
+) -> Vec<Vec<f32>> {
+    let mut store = KvStore::new(&transformer.shape, KV_BYTES);
+    let mut cache = KvCache::default();
     let mut logits = Vec::new();
-    let chunk = Chunk { cache: &mut cache, tokens, all_logits: true };
-    transformer.forward(&mut [chunk], &mut logits);
+    store.grow(&mut cache, tokens.len());
+    let chunk = Chunk { cache: &mut cache, tokens, adapter, all_logits: true };
+    transformer.forward(&mut store, &mut [chunk], &mut logits);
     logits.chunks(transformer.vocabulary()).map(<[f32]>::to_vec).collect()
 }
 
-fn greedy(transformer: &mut Transformer, prompt: &[u32], n: usize) -> Vec<u32> {
-    let mut cache = KvCache::new(&transformer.shape);
+fn greedy(
+    transformer: &mut Transformer,
+    prompt: &[u32],
+    adapter: Option<&Adapter>,
+    n: usize,
+) -> Vec<u32> {
+    let mut store = KvStore::new(&transformer.shape, KV_BYTES);
+    let mut cache = KvCache::default();
     let mut logits = Vec::new();
     let mut tokens = prompt.to_vec();
     let mut answer = Vec::new();
     for _ in 0..n {
-        let chunk = Chunk { cache: &mut cache, tokens: &tokens, all_logits: false };
-        transformer.forward(&mut [chunk], &mut logits);
+        store.grow(&mut cache, tokens.len());
+        let chunk = Chunk { cache: &mut cache, tokens: &tokens, adapter, all_logits: false };
+        transformer.forward(&mut store, &mut [chunk], &mut logits);
         tokens = vec![argmax(&logits)];
         answer.extend(&tokens);
     }
@@ -148,8 +171,53 @@ fn exact_logits_and_greedy_tokens_are_those_of_transformers_on_any_instruction_s
             if isa == Isa::Portable {
                 continue; // Plain Rust takes its time; the positions above have said it all.
             }
-            let tokens = greedy(&mut transformer, &reference.input_ids, reference.greedy.len());
+            let tokens =
+                greedy(&mut transformer, &reference.input_ids, None, reference.greedy.len());
             assert_eq!(tokens, reference.greedy);
+        }
+    }
+}
+
+/// PEFT's own numbers, where the folder of reference numbers lies beside the checkout.
+fn peft_reference() -> Option<(PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/reference/peft-smollm2");
+    let logits = std::fs::read(folder.join("reference_logits.safetensors")).ok();
+    if logits.is_none() {
+        eprintln!("skipped: the reference numbers of PEFT are not here");
+    }
+    logits.map(|logits| (folder, logits))
+}
+
+#[test]
+fn logits_and_greedy_tokens_under_an_adapter_are_those_of_peft() {
+    let Some((folder, file)) = peft_reference() else { return };
+    let file = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let ids = |name: String| -> Vec<u32> {
+        let data = file.tensor(&name).unwrap().data().as_chunks::<8>().0;
+        data.iter().map(|id| u32::try_from(i64::from_le_bytes(*id)).unwrap()).collect()
+    };
+    for precision in [Precision::Exact, Precision::Packed] {
+        let mut transformer = load(precision, Isa::detect());
+        let (shape, vocabulary) = (transformer.shape.clone(), transformer.vocabulary());
+        let exact = precision == Precision::Exact;
+        let adapter = Adapter::load(&folder, &shape, vocabulary, exact).unwrap();
+        for prompt in 0..2 {
+            let input = ids(format!("input_ids_{prompt}"));
+            let rows = logits_with(&mut transformer, &input, Some(&adapter)).concat();
+            let theirs = file.tensor(&format!("logits_adapter_{prompt}")).unwrap();
+            let theirs = theirs.data().as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x));
+            let theirs: Vec<f32> = theirs.collect();
+            let (mean, largest) = apart(rows.iter().zip(&theirs));
+            eprintln!("{precision:?}, with an adapter: mean {mean:.2e}, max {largest:.2e}");
+            if exact {
+                assert!(largest < 2e-3, "mean {mean}, max {largest}");
+                let whole = ids(format!("greedy_adapter_{prompt}"));
+                let (prompt, answer) = whole.split_at(input.len());
+                let ours = greedy(&mut transformer, prompt, Some(&adapter), answer.len());
+                assert_eq!(ours, answer);
+            } else {
+                assert!(mean < 0.5 && largest < 5.0, "mean {mean}, max {largest}");
+            }
         }
     }
 }
@@ -182,30 +250,35 @@ fn a_prompt_read_in_pieces_beside_another_gives_the_same_logits() {
     let mut transformer = load(Precision::Packed, Isa::detect());
     let Logits { prompts, .. } = reference();
     let whole = logits_of(&mut transformer, &prompts[0].input_ids);
-    let mut caches = [(); 2].map(|()| KvCache::new(&transformer.shape));
+    let mut store = KvStore::new(&transformer.shape, KV_BYTES);
+    let mut caches = [(); 2].map(|()| KvCache::default());
     let mut logits = Vec::new();
     let mut rows = Vec::new();
     for (ours, theirs) in prompts[0].input_ids.chunks(7).zip(prompts[1].input_ids.chunks(5)) {
         let [first, second] = &mut caches;
+        store.grow(first, theirs.len());
+        store.grow(second, ours.len());
         let mut chunks = [
-            Chunk { cache: first, tokens: theirs, all_logits: false },
-            Chunk { cache: second, tokens: ours, all_logits: true },
+            Chunk { cache: first, tokens: theirs, adapter: None, all_logits: false },
+            Chunk { cache: second, tokens: ours, adapter: None, all_logits: true },
         ];
-        transformer.forward(&mut chunks, &mut logits);
+        transformer.forward(&mut store, &mut chunks, &mut logits);
         let vocabulary = transformer.vocabulary();
         rows.extend(logits.chunks(vocabulary).skip(1).map(<[f32]>::to_vec));
     }
     assert!(rows == whole, "bit for bit");
 
-    // A cache that was cut or copied goes on as one that never held more.
-    let mut copy = KvCache::new(&transformer.shape);
-    copy.copy_prefix(&caches[1], 9);
-    caches[1].truncate(9);
-    for cache in [&mut copy, &mut caches[1]] {
-        assert_eq!(cache.common_prefix(&prompts[0].input_ids), 9);
-        let chunk = Chunk { cache, tokens: &prompts[0].input_ids[9..], all_logits: true };
-        transformer.forward(&mut [chunk], &mut logits);
-        assert!(logits.chunks(transformer.vocabulary()).eq(whole[9..].iter()), "bit for bit");
+    // One that begins with what is remembered goes on as one that read everything itself.
+    store.remember(0, &caches[1]);
+    for at in [1, 9, whole.len() - 1] {
+        let mut cache = store.begin(0, &prompts[0].input_ids[..at]);
+        assert_eq!(cache.len(), at);
+        let tokens = &prompts[0].input_ids[at..];
+        store.grow(&mut cache, tokens.len());
+        let chunk = Chunk { cache: &mut cache, tokens, adapter: None, all_logits: true };
+        transformer.forward(&mut store, &mut [chunk], &mut logits);
+        assert!(logits.chunks(transformer.vocabulary()).eq(whole[at..].iter()), "bit for bit");
+        store.release(cache);
     }
 }
 
@@ -331,7 +404,7 @@ fn spoken(
     sampling: Sampling,
 ) -> (Vec<String>, Option<Result<Completion, ModelError>>) {
     let (updates, mut receiver) = unbounded_channel();
-    let generation = Generation { prompt: vec![1, 2, 3], sampling, logprobs: false };
+    let generation = Generation::new(vec![1, 2, 3], sampling);
     let mut sequence = Sequence::new(generation, 4096, updates);
     for token in tokens {
         let mut logits = vec![0.0; tokenizer.n_tokens()];
@@ -422,7 +495,7 @@ fn logits_that_are_no_numbers_are_an_error() {
         for all in [false, true] {
             let (updates, mut receiver) = unbounded_channel();
             let sampling = Sampling { temperature, ..Sampling::default() };
-            let generation = Generation { prompt: vec![1], sampling, logprobs: true };
+            let generation = Generation { logprobs: true, ..Generation::new(vec![1], sampling) };
             let mut sequence = Sequence::new(generation, 4096, updates);
             let mut logits = vec![if all { damage } else { 0.5 }; tokenizer.n_tokens()];
             logits[77] = damage;

@@ -1,147 +1,52 @@
-//! The decoder of the Llama and Qwen2 families, from GGUF.
+//! The decoder of the Llama and Qwen2 families.
 //!
 //! Many rows are computed in one pass: whole prompts, or one token of each of several sequences. What a row
 //! gives depends on its own sequence alone, bit for bit. Architecture: Touvron et al. 2023,
 //! arXiv:2302.13971; Qwen2.5 report, arXiv:2412.15115. Grouped-query attention: arXiv:2305.13245.
 
+use std::ops::Range;
+
 use super::ModelError;
 use super::gguf::Gguf;
-use super::gguf::TensorInfo;
-use super::gguf::Value;
 use super::kernels::Activations;
-use super::kernels::AttentionShape;
-use super::kernels::Dense;
+use super::kernels::AttentionBlock;
 use super::kernels::Isa;
-use super::kernels::Matrix;
-use super::kernels::Packed;
+use super::kernels::LowRank;
 use super::kernels::Pool;
 use super::kernels::Product;
+use super::kernels::Rotation;
 use super::kernels::SharedMut;
+use super::kernels::Side;
+use super::kernels::Write;
 use super::kernels::attend;
 use super::kernels::matmul;
 use super::kernels::rms_norm;
+use super::kernels::rotate;
 use super::kernels::silu_mul;
 use super::kv::KvCache;
+use super::kv::KvStore;
+use super::lora::Adapter;
+use super::weights::Layer;
+use super::weights::Linears;
+use super::weights::Precision;
+use super::weights::Shape;
+use super::weights::Weights;
 
-/// Sizes of a model, read from its file.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Shape {
-    pub(super) n_layers: usize,
-    pub(super) hidden: usize,
-    pub(super) ffn: usize,
-    pub(super) n_heads: usize,
-    pub(super) n_kv_heads: usize,
-    pub(super) head_dim: usize,
-    pub(super) context: usize,
-    pub(super) rope_base: f32,
-    pub(super) eps: f32,
-    /// Whether rows of q and k stand interleaved in the file (llama) and have to be put apart.
-    interleaved: bool,
-}
-
-impl Shape {
-    fn read(gguf: &Gguf) -> Result<Self, ModelError> {
-        let arch = gguf.text("general.architecture")?;
-        let unsupported = |what| ModelError::Unsupported { path: gguf.path().to_owned(), what };
-        if !matches!(arch, "llama" | "qwen2") {
-            return Err(unsupported(format!(
-                "the architecture `{arch}`; Rune runs llama and qwen2"
-            )));
-        }
-        let key = |name: &str| format!("{arch}.{name}");
-        let scaling = gguf.get(&key("rope.scaling.type"));
-        if scaling.is_some_and(|kind| *kind != Value::Text("none".to_owned()))
-            || gguf.has_tensor("rope_freqs.weight")
-        {
-            return Err(unsupported("scaled RoPE".to_owned()));
-        }
-        if gguf.get(&key("expert_count")).is_some_and(|n| *n != Value::Int(0)) {
-            return Err(unsupported("a mixture of experts".to_owned()));
-        }
-        let hidden = gguf.count(&key("embedding_length"))?;
-        let n_heads = gguf.count(&key("attention.head_count"))?;
-        let n_kv_heads = gguf.count(&key("attention.head_count_kv"))?;
-        let head_dim = hidden / n_heads;
-        let shape = Self {
-            n_layers: gguf.count(&key("block_count"))?,
-            hidden,
-            ffn: gguf.count(&key("feed_forward_length"))?,
-            n_heads,
-            n_kv_heads,
-            head_dim,
-            context: gguf.count(&key("context_length"))?,
-            rope_base: match gguf.get(&key("rope.freq_base")) {
-                Some(_) => gguf.float(&key("rope.freq_base"))?,
-                None => 10_000.0,
-            },
-            eps: gguf.float(&key("attention.layer_norm_rms_epsilon"))?,
-            interleaved: arch == "llama",
-        };
-        let is_head_dim = |name: &str| {
-            let width = gguf.get(&key(name));
-            width.is_none_or(|width| i64::try_from(head_dim).is_ok_and(|n| *width == Value::Int(n)))
-        };
-        let fits = hidden.is_multiple_of(n_heads)
-            && n_heads.is_multiple_of(n_kv_heads)
-            && head_dim.is_multiple_of(2)
-            && is_head_dim("rope.dimension_count")
-            && is_head_dim("attention.key_length")
-            && is_head_dim("attention.value_length")
-            && shape.n_layers <= 1024;
-        if fits {
-            Ok(shape)
-        } else {
-            Err(unsupported(format!("sizes that do not fit together: {shape:?}")))
-        }
-    }
-
-    /// Numbers of a token's keys (or values) in one layer.
-    pub(super) fn kv_width(&self) -> usize {
-        self.n_kv_heads * self.head_dim
-    }
-}
-
-/// How weights are held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// As packed integer codes, multiplied by quantised activations.
-    Packed,
-    /// As `f32`: four to eight times the memory, the reference for tests.
-    Exact,
-}
-
-struct Layer {
-    attention_norm: Vec<f32>,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    ffn_norm: Vec<f32>,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
-}
-
-struct Linear {
-    matrix: Matrix,
-    bias: Option<Vec<f32>>,
-}
+/// Rows of queries that share a trip through the keys, about.
+const ATTENTION_ROWS: usize = 24;
 
 /// The weights, and the buffers of a pass.
 pub(super) struct Transformer {
     pub(super) shape: Shape,
     isa: Isa,
     pool: Pool,
-    embedding: Matrix,
-    layers: Vec<Layer>,
-    final_norm: Vec<f32>,
-    /// `None` where the embedding is the head as well.
-    head: Option<Matrix>,
+    weights: Weights,
     /// Angular speeds of RoPE, `head_dim / 2` of them.
     frequencies: Vec<f32>,
     scratch: Scratch,
 }
 
+/// Rows of a pass, one a token.
 #[derive(Default)]
 struct Scratch {
     hidden: Vec<f32>,
@@ -149,17 +54,20 @@ struct Scratch {
     query: Vec<f32>,
     key: Vec<f32>,
     value: Vec<f32>,
-    delta: Vec<f32>,
+    attended: Vec<f32>,
     gate: Vec<f32>,
     up: Vec<f32>,
+    rotations: Vec<Rotation>,
 }
 
 /// New tokens of one sequence.
 pub(super) struct Chunk<'a> {
-    /// What the sequence has seen so far; the chunk is appended.
+    /// What the sequence has seen so far, with room for the tokens; they are appended.
     pub(super) cache: &'a mut KvCache,
     /// The tokens, each below the vocabulary's size; at least one.
     pub(super) tokens: &'a [u32],
+    /// What is added to the weights for this sequence.
+    pub(super) adapter: Option<&'a Adapter>,
     /// Whether logits are wanted for every token and not for the last one alone.
     pub(super) all_logits: bool,
 }
@@ -176,62 +84,22 @@ impl Transformer {
         // Instructions that the processor lacks must never be reached, whatever the caller says.
         let isa = if isa.is_available() { isa } else { Isa::Portable };
         let mut pool = Pool::new(n_threads);
-        let mut loader = Loader { gguf, precision, pool: &mut pool };
-        let (hidden, kv_width) = (shape.hidden, shape.kv_width());
-        let embedding_info = gguf.tensor("token_embd.weight")?.clone();
-        let vocabulary = embedding_info.rows;
-        let embedding = loader.matrix("token_embd.weight", (vocabulary, hidden), None)?;
-        let head = if gguf.has_tensor("output.weight") {
-            Some(loader.matrix("output.weight", (vocabulary, hidden), None)?)
-        } else {
-            None
-        };
-        let final_norm = loader.vector("output_norm.weight", hidden)?;
-        let mut layers = Vec::with_capacity(shape.n_layers);
-        for index in 0..shape.n_layers {
-            let name = |part: &str| format!("blk.{index}.{part}");
-            let heads = shape.interleaved.then_some(shape.head_dim);
-            layers.push(Layer {
-                attention_norm: loader.vector(&name("attn_norm.weight"), hidden)?,
-                query: loader.linear(&name("attn_q"), (hidden, hidden), heads)?,
-                key: loader.linear(&name("attn_k"), (kv_width, hidden), heads)?,
-                value: loader.linear(&name("attn_v"), (kv_width, hidden), None)?,
-                output: loader.linear(&name("attn_output"), (hidden, hidden), None)?,
-                ffn_norm: loader.vector(&name("ffn_norm.weight"), hidden)?,
-                gate: loader.linear(&name("ffn_gate"), (shape.ffn, hidden), None)?,
-                up: loader.linear(&name("ffn_up"), (shape.ffn, hidden), None)?,
-                down: loader.linear(&name("ffn_down"), (hidden, shape.ffn), None)?,
-            });
-        }
+        let weights = Weights::load(gguf, &shape, precision, &mut pool)?;
         let half = shape.head_dim / 2;
         #[expect(clippy::cast_precision_loss, reason = "a head is small")]
         let frequencies =
             (0..half).map(|i| shape.rope_base.powf(-(i as f32) / half as f32)).collect();
-        let scratch = Scratch::default();
-        Ok(Self { shape, isa, pool, embedding, layers, final_norm, head, frequencies, scratch })
+        Ok(Self { shape, isa, pool, weights, frequencies, scratch: Scratch::default() })
     }
 
     /// Tokens that have an embedding.
     pub(super) fn vocabulary(&self) -> usize {
-        self.embedding.rows()
+        self.weights.embedding.rows()
     }
 
     /// Bytes of all weights in memory.
     pub(super) fn n_bytes(&self) -> usize {
-        let linears = self.layers.iter().flat_map(|layer| {
-            [
-                &layer.query,
-                &layer.key,
-                &layer.value,
-                &layer.output,
-                &layer.gate,
-                &layer.up,
-                &layer.down,
-            ]
-        });
-        self.embedding.n_bytes()
-            + self.head.as_ref().map_or(0, Matrix::n_bytes)
-            + linears.map(|linear| linear.matrix.n_bytes()).sum::<usize>()
+        self.weights.n_bytes()
     }
 
     /// The kernels in use.
@@ -246,19 +114,24 @@ impl Transformer {
 
     /// Appends every chunk to its sequence. Returns logits, `(wanted tokens, vocabulary)` row by row in the order
     /// of the chunks.
-    pub(super) fn forward(&mut self, chunks: &mut [Chunk<'_>], logits: &mut Vec<f32>) {
+    pub(super) fn forward(
+        &mut self,
+        store: &mut KvStore,
+        chunks: &mut [Chunk<'_>],
+        logits: &mut Vec<f32>,
+    ) {
         let mut scratch = std::mem::take(&mut self.scratch);
         let hidden = self.shape.hidden;
-        let tokens: Vec<u32> = chunks.iter().flat_map(|chunk| chunk.tokens).copied().collect();
-        let n_rows = tokens.len();
+        let tokens = chunks.iter().flat_map(|chunk| chunk.tokens);
+        let n_rows = tokens.clone().count();
         scratch.hidden.resize(n_rows * hidden, 0.0);
-        for (token, row) in tokens.iter().zip(scratch.hidden.chunks_exact_mut(hidden)) {
-            self.embedding.row(*token as usize, row);
+        for (token, row) in tokens.zip(scratch.hidden.chunks_exact_mut(hidden)) {
+            self.weights.embedding.row(*token as usize, row);
         }
-        let rotations = self.rotations(chunks);
-        for index in 0..self.layers.len() {
-            self.attention(index, chunks, &rotations, &mut scratch);
-            self.feed_forward(index, n_rows, &mut scratch);
+        scratch.rotations = self.rotations(chunks);
+        for index in 0..self.shape.n_layers {
+            self.attention(index, store, chunks, &mut scratch);
+            self.feed_forward(index, chunks, &mut scratch);
         }
         for chunk in chunks.iter_mut() {
             chunk.cache.advance(chunk.tokens);
@@ -267,240 +140,196 @@ impl Transformer {
         self.scratch = scratch;
     }
 
-    /// Sine and cosine of every row's RoPE angles: `(n_rows, head_dim / 2)` pairs. Su et al. 2021,
-    /// arXiv:2104.09864.
-    fn rotations(&self, chunks: &[Chunk<'_>]) -> Vec<(f32, f32)> {
+    /// The RoPE angles of every row.
+    fn rotations(&self, chunks: &[Chunk<'_>]) -> Vec<Rotation> {
         let positions =
             chunks.iter().flat_map(|chunk| (0..chunk.tokens.len()).map(|i| chunk.cache.len() + i));
         #[expect(clippy::cast_precision_loss, reason = "positions stay below 2^24")]
-        positions
-            .flat_map(|at| self.frequencies.iter().map(move |f| (at as f32 * f).sin_cos()))
-            .collect()
+        let angles = |at: usize| self.frequencies.iter().map(move |speed| at as f32 * speed);
+        let rotation = |at| Rotation {
+            sin: angles(at).map(f32::sin).collect(),
+            cos: angles(at).map(f32::cos).collect(),
+        };
+        positions.map(rotation).collect()
     }
 
     fn attention(
         &mut self,
         index: usize,
-        chunks: &mut [Chunk<'_>],
-        rotations: &[(f32, f32)],
+        store: &mut KvStore,
+        chunks: &[Chunk<'_>],
         scratch: &mut Scratch,
     ) {
-        let Self { shape, isa, pool, layers, .. } = self;
-        let layer = &layers[index];
-        let (hidden, kv_width, head_dim) = (shape.hidden, shape.kv_width(), shape.head_dim);
-        let n_rows = scratch.hidden.len() / hidden;
-        normalise(pool, *isa, shape, &layer.attention_norm, scratch);
-        scratch.query.resize(n_rows * hidden, 0.0);
-        scratch.key.resize(n_rows * kv_width, 0.0);
-        scratch.value.resize(n_rows * kv_width, 0.0);
-        let products = &mut [
-            Product { matrix: &layer.query.matrix, out: &mut scratch.query },
-            Product { matrix: &layer.key.matrix, out: &mut scratch.key },
-            Product { matrix: &layer.value.matrix, out: &mut scratch.value },
-        ];
-        matmul(pool, *isa, &scratch.input, products);
-        add_bias(&layer.query, &mut scratch.query);
-        add_bias(&layer.key, &mut scratch.key);
-        add_bias(&layer.value, &mut scratch.value);
-        rotate(&mut scratch.query, hidden, head_dim, rotations);
-        rotate(&mut scratch.key, kv_width, head_dim, rotations);
-
-        let mut keys = scratch.key.as_slice();
-        let mut values = scratch.value.as_slice();
-        for chunk in chunks.iter_mut() {
-            let n = chunk.tokens.len() * kv_width;
-            chunk.cache.append(index, &keys[..n], &values[..n]);
-            (keys, values) = (&keys[n..], &values[n..]);
-        }
-
-        // A row's sequence and the number of keys that it sees, its own included.
-        let rows: Vec<(&KvCache, usize)> = chunks
-            .iter()
-            .flat_map(|chunk| {
-                let cache = &*chunk.cache;
-                (0..chunk.tokens.len()).map(move |i| (cache, cache.len() + i + 1))
-            })
-            .collect();
-        let attended = SharedMut::new(scratch.input.reset(n_rows, hidden));
-        let group = shape.n_heads / shape.n_kv_heads * head_dim;
-        let query = &scratch.query;
-        pool.run(n_rows * shape.n_kv_heads, &|unit| {
-            // Late rows of a prompt see most: they go first, so that no thread is left with them at the end.
-            let (row, head) = (n_rows - 1 - unit / shape.n_kv_heads, unit % shape.n_kv_heads);
-            let (cache, n_keys) = rows[row];
-            let (keys, values) = cache.layer(index);
-            let shape = AttentionShape { head_dim, stride: kv_width, n_keys };
-            let at = row * hidden + head * group;
-            let from = head * head_dim;
-            let out = attended.slice(at, group);
-            attend(*isa, &query[at..][..group], &keys[from..], &values[from..], shape, out);
+        let Self { shape, isa, pool, weights, .. } = self;
+        let (isa, layer) = (*isa, &weights.layers[index]);
+        normalise(pool, isa, shape, &layer.attention_norm, scratch);
+        let Scratch { input, query, key, value, .. } = scratch;
+        let outs = [(Linears::Query, query), (Linears::Key, key), (Linears::Value, value)];
+        let products = outs.map(|(which, out)| {
+            out.resize(input.n_rows() * which.size(shape).0, 0.0);
+            product(layer, which, sides(chunks, index, which), out, Write::Over)
         });
-        project_back(pool, *isa, &layer.output, scratch);
+        matmul(pool, isa, input, products);
+        turn(pool, isa, shape, scratch);
+        append(store, index, chunks, shape, scratch);
+
+        let blocks = attention_blocks(chunks, shape);
+        let (hidden, head_dim, n_kv_heads) = (shape.hidden, shape.head_dim, shape.n_kv_heads);
+        let n_heads = shape.n_heads / n_kv_heads;
+        let query = &scratch.query;
+        scratch.attended.resize(query.len(), 0.0);
+        let results = SharedMut::new(&mut scratch.attended);
+        pool.run(blocks.len() * n_kv_heads, &|unit| {
+            // Late positions of a prompt see most: they go first, so that no thread is left with them at the end.
+            let (cache, first_row, n_keys) = &blocks[blocks.len() - 1 - unit / n_kv_heads];
+            let head = unit % n_kv_heads;
+            let column = head * n_heads * head_dim;
+            let queries = &query[first_row * hidden + column..];
+            let n_keys = n_keys.clone();
+            let block = AttentionBlock { head_dim, n_heads, n_keys, queries, stride: hidden };
+            attend(isa, &block, store.head_pages(cache, index, head), |position, result| {
+                let at = (first_row + position) * hidden + column;
+                results.slice(at, result.len()).copy_from_slice(result);
+            });
+        });
+        let attended = &scratch.attended;
+        scratch.input.fill(pool, isa, (scratch.rotations.len(), hidden), &|row, out| {
+            out.copy_from_slice(&attended[row * hidden..][..hidden]);
+        });
+        let sides = sides(chunks, index, Linears::Output);
+        let back = product(layer, Linears::Output, sides, &mut scratch.hidden, Write::Add);
+        matmul(pool, isa, &scratch.input, [back]);
     }
 
-    fn feed_forward(&mut self, index: usize, n_rows: usize, scratch: &mut Scratch) {
-        let Self { shape, isa, pool, layers, .. } = self;
-        let layer = &layers[index];
-        normalise(pool, *isa, shape, &layer.ffn_norm, scratch);
-        scratch.gate.resize(n_rows * shape.ffn, 0.0);
-        scratch.up.resize(n_rows * shape.ffn, 0.0);
-        let products = &mut [
-            Product { matrix: &layer.gate.matrix, out: &mut scratch.gate },
-            Product { matrix: &layer.up.matrix, out: &mut scratch.up },
-        ];
-        matmul(pool, *isa, &scratch.input, products);
-        let (gate, up, ffn) = (&scratch.gate, &scratch.up, shape.ffn);
-        let product = SharedMut::new(scratch.input.reset(n_rows, ffn));
-        pool.run(n_rows, &|row| {
+    fn feed_forward(&mut self, index: usize, chunks: &[Chunk<'_>], scratch: &mut Scratch) {
+        let Self { shape, isa, pool, weights, .. } = self;
+        let (isa, layer, ffn) = (*isa, &weights.layers[index], shape.ffn);
+        normalise(pool, isa, shape, &layer.ffn_norm, scratch);
+        let Scratch { hidden, input, gate, up, .. } = scratch;
+        let n_rows = input.n_rows();
+        let products =
+            [(Linears::Gate, &mut *gate), (Linears::Up, &mut *up)].map(|(which, out)| {
+                out.resize(n_rows * ffn, 0.0);
+                product(layer, which, sides(chunks, index, which), out, Write::Over)
+            });
+        matmul(pool, isa, input, products);
+        input.fill(pool, isa, (n_rows, ffn), &|row, out| {
             let part = row * ffn..(row + 1) * ffn;
-            silu_mul(*isa, &gate[part.clone()], &up[part.clone()], product.slice(part.start, ffn));
+            silu_mul(isa, &gate[part.clone()], &up[part], out);
         });
-        project_back(pool, *isa, &layer.down, scratch);
+        let sides = sides(chunks, index, Linears::Down);
+        let back = product(layer, Linears::Down, sides, hidden, Write::Add);
+        matmul(pool, isa, input, [back]);
     }
 
     fn logits(&mut self, chunks: &[Chunk<'_>], scratch: &mut Scratch, logits: &mut Vec<f32>) {
-        let hidden = self.shape.hidden;
+        let Self { shape, isa, pool, weights, .. } = self;
+        let hidden = shape.hidden;
         let mut wanted = Vec::new();
-        let mut first = 0;
-        for chunk in chunks {
-            let end = first + chunk.tokens.len();
-            wanted.extend(if chunk.all_logits { first..end } else { end - 1..end });
-            first = end;
+        let mut sides = Vec::new();
+        for (chunk, rows) in chunks.iter().zip(chunk_rows(chunks)) {
+            let first = wanted.len();
+            wanted.extend(if chunk.all_logits { rows } else { rows.end - 1..rows.end });
+            if let Some(path) = chunk.adapter.and_then(Adapter::head) {
+                sides.push(Side { rows: first..wanted.len(), path });
+            }
         }
-        let rows = scratch.input.reset(wanted.len(), hidden);
-        for (row, out) in wanted.iter().zip(rows.chunks_exact_mut(hidden)) {
-            let x = &scratch.hidden[row * hidden..][..hidden];
-            rms_norm(self.isa, x, &self.final_norm, self.shape.eps, out);
-        }
-        scratch.input.quantise(&mut self.pool, self.isa);
-        let matrix = self.head.as_ref().unwrap_or(&self.embedding);
+        let Scratch { hidden: rows, input, .. } = scratch;
+        input.fill(pool, *isa, (wanted.len(), hidden), &|row, out| {
+            let x = &rows[wanted[row] * hidden..][..hidden];
+            rms_norm(*isa, x, &weights.final_norm, shape.eps, out);
+        });
+        let matrix = weights.head();
         logits.resize(wanted.len() * matrix.rows(), 0.0);
-        let product = Product { matrix, out: logits };
-        matmul(&mut self.pool, self.isa, &scratch.input, &mut [product]);
+        let product = Product { matrix, bias: None, sides, out: logits, write: Write::Over };
+        matmul(pool, *isa, input, [product]);
     }
+}
+
+/// The rows of each chunk in a pass.
+fn chunk_rows(chunks: &[Chunk<'_>]) -> impl Iterator<Item = Range<usize>> {
+    chunks.iter().scan(0, |first, chunk| {
+        let rows = *first..*first + chunk.tokens.len();
+        *first = rows.end;
+        Some(rows)
+    })
+}
+
+/// What the adapters of a pass add to a linear layer.
+fn sides<'a>(chunks: &[Chunk<'a>], layer: usize, which: Linears) -> Vec<Side<'a>> {
+    let paths = chunks.iter().map(|chunk| chunk.adapter?.side(layer, which));
+    let rows = chunk_rows(chunks).zip(paths);
+    rows.filter_map(|(rows, path): (_, Option<&LowRank>)| Some(Side { rows, path: path? }))
+        .collect()
+}
+
+/// A linear layer as a product.
+fn product<'a>(
+    layer: &'a Layer,
+    which: Linears,
+    sides: Vec<Side<'a>>,
+    out: &'a mut [f32],
+    write: Write,
+) -> Product<'a> {
+    let linear = layer.linear(which);
+    Product { matrix: &linear.matrix, bias: linear.bias.as_deref(), sides, out, write }
 }
 
 /// Normalises the hidden rows into the input of the next product.
 fn normalise(pool: &mut Pool, isa: Isa, shape: &Shape, weight: &[f32], scratch: &mut Scratch) {
-    let hidden = shape.hidden;
-    let n_rows = scratch.hidden.len() / hidden;
-    let x = &scratch.hidden;
-    let out = SharedMut::new(scratch.input.reset(n_rows, hidden));
-    pool.run(n_rows, &|row| {
-        let x = &x[row * hidden..][..hidden];
-        rms_norm(isa, x, weight, shape.eps, out.slice(row * hidden, hidden));
+    let (hidden, rows) = (shape.hidden, &scratch.hidden);
+    scratch.input.fill(pool, isa, (rows.len() / hidden, hidden), &|row, out| {
+        rms_norm(isa, &rows[row * hidden..][..hidden], weight, shape.eps, out);
     });
-    scratch.input.quantise(pool, isa);
 }
 
-/// Quantises the input, multiplies it and adds the result to the hidden rows.
-fn project_back(pool: &mut Pool, isa: Isa, linear: &Linear, scratch: &mut Scratch) {
-    scratch.input.quantise(pool, isa);
-    scratch.delta.resize(scratch.hidden.len(), 0.0);
-    let product = Product { matrix: &linear.matrix, out: &mut scratch.delta };
-    matmul(pool, isa, &scratch.input, &mut [product]);
-    add_bias(linear, &mut scratch.delta);
-    for (hidden, delta) in scratch.hidden.iter_mut().zip(&scratch.delta) {
-        *hidden += delta;
+/// Turns queries and keys to their positions; queries are divided by the root of their length as well.
+fn turn(pool: &mut Pool, isa: Isa, shape: &Shape, scratch: &mut Scratch) {
+    let (hidden, kv_width) = (shape.hidden, shape.kv_width());
+    #[expect(clippy::cast_precision_loss, reason = "a head is small")]
+    let factor = 1.0 / (shape.head_dim as f32).sqrt();
+    let query = SharedMut::new(&mut scratch.query);
+    let key = SharedMut::new(&mut scratch.key);
+    let rotations = &scratch.rotations;
+    pool.run(rotations.len(), &|row| {
+        rotate(isa, query.slice(row * hidden, hidden), &rotations[row], factor);
+        rotate(isa, key.slice(row * kv_width, kv_width), &rotations[row], 1.0);
+    });
+}
+
+/// Adds the keys and values of all rows to their sequences.
+fn append(
+    store: &mut KvStore,
+    layer: usize,
+    chunks: &[Chunk<'_>],
+    shape: &Shape,
+    scratch: &Scratch,
+) {
+    let kv_width = shape.kv_width();
+    let rows = scratch.key.chunks_exact(kv_width).zip(scratch.value.chunks_exact(kv_width));
+    let places = chunks.iter().flat_map(|chunk| {
+        let cache = &*chunk.cache;
+        (0..chunk.tokens.len()).map(move |i| (cache, cache.len() + i))
+    });
+    for ((key, value), (cache, position)) in rows.zip(places) {
+        store.write(cache, layer, position, key, value);
     }
 }
 
-fn add_bias(linear: &Linear, out: &mut [f32]) {
-    if let Some(bias) = &linear.bias {
-        for row in out.chunks_exact_mut(bias.len()) {
-            row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+/// Cuts the rows of a pass into blocks of neighbouring positions: the sequence, the first row, and how many keys
+/// the positions see.
+fn attention_blocks<'a>(
+    chunks: &'a [Chunk<'_>],
+    shape: &Shape,
+) -> Vec<(&'a KvCache, usize, Range<usize>)> {
+    let size = (ATTENTION_ROWS * shape.n_kv_heads / shape.n_heads).max(1);
+    let mut blocks = Vec::new();
+    for (chunk, rows) in chunks.iter().zip(chunk_rows(chunks)) {
+        for first in (0..rows.len()).step_by(size) {
+            let n = size.min(rows.len() - first);
+            let n_keys = chunk.cache.len() + first + 1;
+            blocks.push((&*chunk.cache, rows.start + first, n_keys..n_keys + n));
         }
     }
-}
-
-/// Turns each head's halves against each other (the half-split form of RoPE).
-fn rotate(rows: &mut [f32], width: usize, head_dim: usize, rotations: &[(f32, f32)]) {
-    let half = head_dim / 2;
-    for (row, rotations) in rows.chunks_exact_mut(width).zip(rotations.chunks_exact(half)) {
-        for head in row.chunks_exact_mut(head_dim) {
-            let (first, second) = head.split_at_mut(half);
-            for ((x, y), (sin, cos)) in first.iter_mut().zip(second).zip(rotations) {
-                (*x, *y) = (*x * cos - *y * sin, *y * cos + *x * sin);
-            }
-        }
-    }
-}
-
-/// Reads tensors and checks their shapes.
-struct Loader<'a> {
-    gguf: &'a Gguf,
-    precision: Precision,
-    pool: &'a mut Pool,
-}
-
-impl Loader<'_> {
-    fn checked(&self, name: &str, rows: usize, columns: usize) -> Result<TensorInfo, ModelError> {
-        let info = self.gguf.tensor(name)?;
-        if (info.rows, info.columns) == (rows, columns) {
-            return Ok(info.clone());
-        }
-        Err(ModelError::Malformed {
-            path: self.gguf.path().to_owned(),
-            reason: format!(
-                "tensor `{name}` is {} x {}, expected {rows} x {columns}",
-                info.rows, info.columns
-            ),
-        })
-    }
-
-    fn vector(&self, name: &str, n: usize) -> Result<Vec<f32>, ModelError> {
-        let info = self.checked(name, 1, n)?;
-        let mut values = vec![0.0; n];
-        info.kind.dequantise(&self.gguf.read(&info)?, &mut values);
-        Ok(values)
-    }
-
-    fn linear(
-        &mut self,
-        name: &str,
-        shape: (usize, usize),
-        interleaved: Option<usize>,
-    ) -> Result<Linear, ModelError> {
-        let matrix = self.matrix(&format!("{name}.weight"), shape, interleaved)?;
-        let bias_name = format!("{name}.bias");
-        let bias = if self.gguf.has_tensor(&bias_name) {
-            let plain = self.vector(&bias_name, shape.0)?;
-            Some((0..shape.0).map(|row| plain[source_row(interleaved, row)]).collect())
-        } else {
-            None
-        };
-        Ok(Linear { matrix, bias })
-    }
-
-    fn matrix(
-        &mut self,
-        name: &str,
-        (rows, columns): (usize, usize),
-        interleaved: Option<usize>,
-    ) -> Result<Matrix, ModelError> {
-        let info = self.checked(name, rows, columns)?;
-        let bytes = self.gguf.read(&info)?;
-        let order = move |row| source_row(interleaved, row);
-        if self.precision == Precision::Packed && info.kind.is_quantised() {
-            let packed = Packed::new(self.pool, info.kind, &bytes, (rows, columns), &order);
-            return Ok(Matrix::Packed(packed.expect("the type is quantised")));
-        }
-        let mut values = vec![0.0; rows * columns];
-        let row_bytes = info.kind.row_bytes(columns).expect("checked when the file was opened");
-        let out = SharedMut::new(&mut values);
-        self.pool.run(rows, &|row| {
-            let bytes = &bytes[order(row) * row_bytes..][..row_bytes];
-            info.kind.dequantise(bytes, out.slice(row * columns, columns));
-        });
-        Ok(Matrix::Dense(Dense::new(columns, values)))
-    }
-}
-
-/// The row of the file that becomes row `row`. Llama files hold the two halves of each head interleaved: undoing
-/// that lets every model, and every PEFT adapter, use the half-split RoPE. `interleaved` is the width of a head.
-fn source_row(interleaved: Option<usize>, row: usize) -> usize {
-    let Some(head_dim) = interleaved else { return row };
-    let (head, at) = (row / head_dim, row % head_dim);
-    let half = head_dim / 2;
-    head * head_dim + at % half * 2 + at / half
+    blocks
 }

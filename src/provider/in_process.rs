@@ -1,7 +1,13 @@
 //! Rune's own engine as a provider.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::RwLock;
 
+use crate::adapter::AdapterId;
+use crate::model::Adapter;
 use crate::model::Engine;
 use crate::model::EngineOptions;
 use crate::model::Generation;
@@ -20,6 +26,8 @@ use super::Request;
 /// A loaded model.
 pub struct InProcess {
     engine: Engine,
+    /// Adapters that requests may name.
+    adapters: RwLock<HashMap<AdapterId, Arc<Adapter>>>,
     /// Canonical hub id, or the file's name for a model outside the catalogue.
     hub_id: String,
     n_sequences: usize,
@@ -36,7 +44,29 @@ impl InProcess {
         options: &EngineOptions,
     ) -> Result<Self, ProviderError> {
         let engine = Engine::start(path, options)?;
-        Ok(Self { engine, hub_id, n_sequences: options.max_sequences })
+        let (adapters, n_sequences) = (RwLock::default(), options.max_sequences);
+        Ok(Self { engine, adapters, hub_id, n_sequences })
+    }
+
+    /// Reads the PEFT folder at `folder`; requests may then name it as `id`. The base stays as it is, and so do
+    /// answers in the making.
+    ///
+    /// # Errors
+    /// [`ProviderError::Model`] when the folder holds no adapter for this model.
+    pub fn load_adapter(&self, id: AdapterId, folder: &Path) -> Result<(), ProviderError> {
+        let adapter = self.engine.load_adapter(folder)?;
+        self.adapters.write().unwrap_or_else(PoisonError::into_inner).insert(id, adapter);
+        Ok(())
+    }
+
+    /// Forgets an adapter. Its memory is free once no answer is being given with it.
+    pub fn unload_adapter(&self, id: &AdapterId) {
+        self.adapters.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    fn adapter(&self, id: &AdapterId) -> Result<Arc<Adapter>, ProviderError> {
+        let adapters = self.adapters.read().unwrap_or_else(PoisonError::into_inner);
+        adapters.get(id).cloned().ok_or_else(|| ProviderError::AdapterNotLoaded(id.clone()))
     }
 
     /// What is known of the model.
@@ -46,7 +76,7 @@ impl InProcess {
 
     pub(super) fn capabilities(&self) -> Capabilities {
         Capabilities {
-            adapters: AdapterFormat::None,
+            adapters: AdapterFormat::Peft,
             grammar: false,
             logprobs: true,
             context_length: self.facts().context,
@@ -74,6 +104,7 @@ impl InProcess {
         let generation = Generation {
             prompt: self.engine.prompt(request.messages)?,
             sampling: request.sampling.clone(),
+            adapter: request.adapter.map(|id| self.adapter(id)).transpose()?,
             logprobs: request.logprobs,
         };
         let mut updates = self.engine.submit(generation)?;

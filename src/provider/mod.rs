@@ -106,6 +106,9 @@ pub enum ProviderError {
         /// The adapter that was asked for.
         adapter: AdapterId,
     },
+    /// The backend takes adapters, but was not given this one.
+    #[error("the adapter `{0}` has not been loaded")]
+    AdapterNotLoaded(AdapterId),
     /// The backend lacks something else that was asked for.
     #[error("the provider `{provider}` has no {what}")]
     Unsupported {

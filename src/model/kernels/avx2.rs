@@ -9,14 +9,17 @@
 use std::arch::x86_64::__m256;
 use std::arch::x86_64::__m256i;
 use std::arch::x86_64::_mm_load_si128;
+use std::arch::x86_64::_mm_loadu_si128;
 use std::arch::x86_64::_mm256_abs_epi8;
 use std::arch::x86_64::_mm256_add_epi16;
 use std::arch::x86_64::_mm256_add_epi32;
+use std::arch::x86_64::_mm256_add_ps;
 use std::arch::x86_64::_mm256_and_si256;
 use std::arch::x86_64::_mm256_cvtepi32_ps;
 use std::arch::x86_64::_mm256_cvtph_ps;
 use std::arch::x86_64::_mm256_fmadd_ps;
 use std::arch::x86_64::_mm256_load_si256;
+use std::arch::x86_64::_mm256_loadu_ps;
 use std::arch::x86_64::_mm256_madd_epi16;
 use std::arch::x86_64::_mm256_maddubs_epi16;
 use std::arch::x86_64::_mm256_mul_ps;
@@ -33,9 +36,14 @@ use std::arch::x86_64::_mm256_srli_epi16;
 use std::arch::x86_64::_mm256_storeu_ps;
 use std::arch::x86_64::_mm256_xor_si256;
 
+use half::f16;
+
 use super::Activations;
 use super::BLOCK;
 use super::TILE;
+use super::attention;
+use super::attention::Panel;
+use super::attention::WIDTH;
 use super::pack::Format;
 use super::pack::Line;
 use super::pack::Scales;
@@ -55,7 +63,7 @@ pub(super) fn multiply_tile(
     codes: &[Line],
     scales: &[Scales],
     input: &Activations,
-    mut done: impl FnMut(usize, &[f32; TILE]),
+    mut done: impl FnMut(usize, &mut [f32; TILE]),
 ) {
     let n_blocks = input.columns / BLOCK;
     assert!(codes.len() >= n_blocks * format.n_lines(), "codes for every block");
@@ -70,7 +78,7 @@ pub(super) fn multiply_tile(
         let tile = Tile { zero: format.zero, codes, scales, input, row };
         // SAFETY: `Isa::is_available` saw the features; lengths were checked above, and rows `row..row + n` exist.
         unsafe { kernel(n, &tile, &mut results) };
-        for (i, result) in results[..n].iter().enumerate() {
+        for (i, result) in results[..n].iter_mut().enumerate() {
             done(row + i, result);
         }
         row += n;
@@ -157,7 +165,8 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
                 let codes = unpack::<BITS>(tile.codes.as_ptr().add(block * n_lines), half);
                 let scales = tile.scales.as_ptr().add(block * n_scales);
                 let first = load_scales(scales, half);
-                let second = if SECOND == NOTHING { first } else { load_scales(scales.add(1), half) };
+                let second =
+                    if SECOND == NOTHING { first } else { load_scales(scales.add(1), half) };
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let at = (tile.row + i) * n_blocks + block;
                     let inputs = tile.input.codes.as_ptr().add(at * BLOCK);
@@ -172,7 +181,8 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
                         let [low, high] = numbers.halves;
                         sum = _mm256_fmadd_ps(dots[1], second, sum);
                         sum = _mm256_fmadd_ps(_mm256_mul_ps(first, zero), _mm256_set1_ps(low), sum);
-                        sum = _mm256_fmadd_ps(_mm256_mul_ps(second, zero), _mm256_set1_ps(high), sum);
+                        sum =
+                            _mm256_fmadd_ps(_mm256_mul_ps(second, zero), _mm256_set1_ps(high), sum);
                     } else if SECOND == MIN {
                         sum = _mm256_fmadd_ps(second, _mm256_set1_ps(numbers.sum), sum);
                     } else if BITS != 8 {
@@ -241,7 +251,9 @@ unsafe fn dots<const BITS: usize>(codes: &[__m256i; 8], inputs: *const i8) -> [_
 #[inline]
 unsafe fn load_scales(scales: *const Scales, half: usize) -> __m256 {
     // SAFETY: 16 aligned bytes of 32.
-    _mm256_cvtph_ps(unsafe { _mm_load_si128(scales.cast::<std::arch::x86_64::__m128i>().add(half)) })
+    _mm256_cvtph_ps(unsafe {
+        _mm_load_si128(scales.cast::<std::arch::x86_64::__m128i>().add(half))
+    })
 }
 
 /// The codes of one block for 8 rows, a group a register; unsigned, but for 8 bits.
@@ -253,9 +265,8 @@ unsafe fn load_scales(scales: *const Scales, half: usize) -> __m256 {
 unsafe fn unpack<const BITS: usize>(lines: *const Line, half: usize) -> [__m256i; 8] {
     let mut codes = [_mm256_setzero_si256(); 8];
     // SAFETY: `BITS` lines (8 for 8 bits) exist; a line is two aligned registers.
-    let load = |line: usize| unsafe {
-        _mm256_load_si256(lines.add(line).cast::<__m256i>().add(half))
-    };
+    let load =
+        |line: usize| unsafe { _mm256_load_si256(lines.add(line).cast::<__m256i>().add(half)) };
     if BITS == 8 {
         let sign = _mm256_set1_epi8(i8::MIN);
         for (group, code) in codes.iter_mut().enumerate() {
@@ -290,4 +301,152 @@ unsafe fn unpack<const BITS: usize>(lines: *const Line, half: usize) -> [__m256i
         }
     }
     codes
+}
+
+/// Adds the product of a few rows of `a` with the panel to `out`; `places` tells where each row starts in `a` and
+/// in `out`.
+///
+/// # Panics
+/// When a row reaches beyond `a` or `out`, or the panel is shorter than it says.
+pub(super) fn multiply_panel(
+    a: &[f32],
+    panel: &Panel<'_>,
+    places: &[(usize, usize)],
+    out: &mut [f32],
+) {
+    assert!(panel.values.len() >= panel.depth * panel.width, "the whole panel");
+    for (from, to) in places {
+        assert!(a.len() >= from + panel.depth && out.len() >= to + panel.width, "whole rows");
+    }
+    let wide = panel.width / WIDTH * WIDTH;
+    for column in (0..wide).step_by(WIDTH) {
+        // SAFETY: `Isa::is_available` saw the features; rows, panel and `WIDTH` columns exist, as checked above.
+        unsafe {
+            match places.len() {
+                1 => add_columns::<1>(a, panel, places, column, out),
+                2 => add_columns::<2>(a, panel, places, column, out),
+                3 => add_columns::<3>(a, panel, places, column, out),
+                4 => add_columns::<4>(a, panel, places, column, out),
+                5 => add_columns::<5>(a, panel, places, column, out),
+                _ => add_columns::<{ attention::ROWS }>(a, panel, places, column, out),
+            }
+        }
+    }
+    for (from, to) in places {
+        for column in wide..panel.width {
+            let out = &mut out[to + column];
+            for k in 0..panel.depth {
+                *out = a[from + k].mul_add(panel.values[k * panel.width + column], *out);
+            }
+        }
+    }
+}
+
+/// [`multiply_panel`] for `N` rows and `WIDTH` columns.
+///
+/// # Safety
+/// The processor has the features; `places` has `N` places of `panel.depth` numbers in `a` and `column + WIDTH`
+/// numbers in `out`; `panel` is whole and at least `column + WIDTH` wide.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn add_columns<const N: usize>(
+    a: &[f32],
+    panel: &Panel<'_>,
+    places: &[(usize, usize)],
+    column: usize,
+    out: &mut [f32],
+) {
+    let places: &[(usize, usize); N] = places.first_chunk().expect("as many places as rows");
+    // SAFETY: see above; all reads and writes lie within the rows and the panel.
+    unsafe {
+        let rows: [*const f32; N] = std::array::from_fn(|i| a.as_ptr().add(places[i].0));
+        let outs: [*mut f32; N] =
+            std::array::from_fn(|i| out.as_mut_ptr().add(places[i].1 + column));
+        let mut sums = [[_mm256_setzero_ps(); 2]; N];
+        for (sums, out) in sums.iter_mut().zip(outs) {
+            *sums = [_mm256_loadu_ps(out), _mm256_loadu_ps(out.add(LANES))];
+        }
+        let mut values = panel.values.as_ptr().add(column);
+        for k in 0..panel.depth {
+            let [low, high] = [_mm256_loadu_ps(values), _mm256_loadu_ps(values.add(LANES))];
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                let factor = _mm256_set1_ps(*row.add(k));
+                sums[0] = _mm256_fmadd_ps(factor, low, sums[0]);
+                sums[1] = _mm256_fmadd_ps(factor, high, sums[1]);
+            }
+            values = values.add(panel.width);
+        }
+        for (sums, out) in sums.into_iter().zip(outs) {
+            _mm256_storeu_ps(out, sums[0]);
+            _mm256_storeu_ps(out.add(LANES), sums[1]);
+        }
+    }
+}
+
+/// The scalar product of half-precision numbers with `f32`.
+///
+/// # Panics
+/// When the slices differ in length.
+pub(super) fn dot_half(a: &[f16], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len(), "rows of one length");
+    // SAFETY: `Isa::is_available` saw the features; the lengths are equal.
+    unsafe { dot_half_lanes(a, b) }
+}
+
+/// [`dot_half`]
+///
+/// # Safety
+/// The processor has the features; the slices are equally long.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn dot_half_lanes(a: &[f16], b: &[f32]) -> f32 {
+    let mut sums = [_mm256_setzero_ps(); 4];
+    let wide = a.len() / (4 * LANES) * (4 * LANES);
+    for first in (0..wide).step_by(4 * LANES) {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let at = first + i * LANES;
+            // SAFETY: `at + LANES` is at most `wide`.
+            unsafe {
+                let halves = _mm_loadu_si128(a.as_ptr().add(at).cast());
+                let numbers = _mm256_loadu_ps(b.as_ptr().add(at));
+                *sum = _mm256_fmadd_ps(_mm256_cvtph_ps(halves), numbers, *sum);
+            }
+        }
+    }
+    let both = [_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])];
+    let mut lanes = [0.0_f32; LANES];
+    // SAFETY: `lanes` is 8 floats.
+    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_add_ps(both[0], both[1])) };
+    let rest = a[wide..].iter().zip(&b[wide..]);
+    let rest = rest.fold(0.0_f32, |sum, (a, b)| a.to_f32().mul_add(*b, sum));
+    let [a0, a1, a2, a3, a4, a5, a6, a7] = lanes;
+    ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7)) + rest
+}
+
+/// `out += sum_i factors[i] * columns[i]` over 16 rows of a tile.
+///
+/// # Panics
+/// When there are fewer columns than factors.
+pub(super) fn add_half_columns(factors: &[f32], columns: &[Scales], out: &mut [f32; TILE]) {
+    assert!(columns.len() >= factors.len(), "a column for each factor");
+    // SAFETY: `Isa::is_available` saw the features; the columns exist.
+    unsafe { add_half_columns_lanes(factors, columns, out) }
+}
+
+/// [`add_half_columns`]
+///
+/// # Safety
+/// The processor has the features; there are as many columns as factors.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_half_columns_lanes(factors: &[f32], columns: &[Scales], out: &mut [f32; TILE]) {
+    // SAFETY: `out` is 16 floats, a column 16 aligned half-precision numbers.
+    unsafe {
+        let place = out.as_mut_ptr();
+        let mut sums = [_mm256_loadu_ps(place), _mm256_loadu_ps(place.add(LANES))];
+        for (factor, column) in factors.iter().zip(columns) {
+            let factor = _mm256_set1_ps(*factor);
+            sums[0] = _mm256_fmadd_ps(factor, load_scales(column, 0), sums[0]);
+            sums[1] = _mm256_fmadd_ps(factor, load_scales(column, 1), sums[1]);
+        }
+        _mm256_storeu_ps(place, sums[0]);
+        _mm256_storeu_ps(place.add(LANES), sums[1]);
+    }
 }

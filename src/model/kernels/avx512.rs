@@ -42,7 +42,7 @@ pub(super) fn multiply_tile(
     codes: &[Line],
     scales: &[Scales],
     input: &Activations,
-    mut done: impl FnMut(usize, &[f32; TILE]),
+    mut done: impl FnMut(usize, &mut [f32; TILE]),
 ) {
     let n_blocks = input.columns / BLOCK;
     assert!(codes.len() >= n_blocks * format.n_lines(), "codes for every block");
@@ -57,7 +57,7 @@ pub(super) fn multiply_tile(
         let tile = Tile { zero: format.zero, codes, scales, input, row };
         // SAFETY: `Isa::detect` saw the features; lengths were checked above, and rows `row..row + n` exist.
         unsafe { kernel(n, &tile, &mut results) };
-        for (i, result) in results[..n].iter().enumerate() {
+        for (i, result) in results[..n].iter_mut().enumerate() {
             done(row + i, result);
         }
         row += n;
@@ -242,7 +242,8 @@ unsafe fn unpack<const BITS: usize>(lines: *const Line) -> [__m512i; 8] {
             let line = _mm512_load_si512(lines.add(bit).cast());
             let value = _mm512_set1_epi8(1 << bit);
             for (group, code) in codes.iter_mut().enumerate() {
-                let has_bit = _mm512_test_epi8_mask(line, _mm512_set1_epi8(1_i8.wrapping_shl(group as u32)));
+                let has_bit =
+                    _mm512_test_epi8_mask(line, _mm512_set1_epi8(1_i8.wrapping_shl(group as u32)));
                 *code = _mm512_mask_add_epi8(*code, has_bit, *code, value);
             }
         }

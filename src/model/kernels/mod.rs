@@ -6,24 +6,32 @@
 //! `unsafe` lives here alone within `model`: vector instructions, and threads that write disjoint parts of one
 //! output.
 
+mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod dense;
+mod low_rank;
 mod pack;
 mod pool;
 mod portable;
 mod vector;
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
+pub(super) use attention::AttentionBlock;
+pub(super) use attention::HeadPage;
+pub(super) use attention::PAGE;
+pub(super) use attention::attend;
 pub(super) use dense::Dense;
+pub(super) use low_rank::LowRank;
 pub(super) use pack::Packed;
 pub(super) use pool::Pool;
-pub(super) use vector::AttentionShape;
-pub(super) use vector::attend;
+pub(super) use vector::Rotation;
 pub(super) use vector::rms_norm;
+pub(super) use vector::rotate;
 pub(super) use vector::silu_mul;
 
 /// Rows of a tile.
@@ -155,65 +163,122 @@ struct BlockNumbers {
 }
 
 impl Activations {
-    /// Room for `n_rows` rows of `columns` numbers, to be filled through the slice that comes back.
-    pub(super) fn reset(&mut self, n_rows: usize, columns: usize) -> &mut [f32] {
+    /// Becomes `n_rows` rows of `columns` numbers: `fill` writes row `i`. Rows are quantised unless their width is
+    /// no multiple of 32, in which case only [`Dense`] can read them.
+    pub(super) fn fill(
+        &mut self,
+        pool: &mut Pool,
+        isa: Isa,
+        (n_rows, columns): (usize, usize),
+        fill: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) {
         self.n_rows = n_rows;
         self.columns = columns;
         self.values.resize(n_rows * columns, 0.0);
-        &mut self.values
-    }
-
-    /// Quantises what was filled in. Columns must be a multiple of 32, else only [`Dense`] can read it.
-    pub(super) fn quantise(&mut self, pool: &mut Pool, isa: Isa) {
-        if !self.columns.is_multiple_of(BLOCK) {
-            return;
+        let n_blocks = columns / BLOCK;
+        let quantised = columns.is_multiple_of(BLOCK);
+        if quantised {
+            self.codes.resize(n_rows * columns, 0);
+            self.blocks.resize(n_rows * n_blocks, BlockNumbers::default());
         }
-        let n_blocks = self.columns / BLOCK;
-        self.codes.resize(self.values.len(), 0);
-        self.blocks.resize(self.n_rows * n_blocks, BlockNumbers::default());
+        let values = SharedMut::new(&mut self.values);
         let codes = SharedMut::new(&mut self.codes);
         let blocks = SharedMut::new(&mut self.blocks);
-        let (values, columns) = (&self.values, self.columns);
-        pool.run(self.n_rows, &|row| {
-            let values = &values[row * columns..][..columns];
-            let codes = codes.slice(row * columns, columns);
-            vector::quantise(isa, values, codes, blocks.slice(row * n_blocks, n_blocks));
+        pool.run(n_rows, &|row| {
+            let values = values.slice(row * columns, columns);
+            fill(row, values);
+            if quantised {
+                let codes = codes.slice(row * columns, columns);
+                vector::quantise(isa, values, codes, blocks.slice(row * n_blocks, n_blocks));
+            }
         });
+    }
+
+    /// Rows held.
+    pub(super) fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.columns..][..self.columns]
     }
 }
 
-/// One product of a [`matmul`]: `out` is `(n_rows of the activations, matrix.rows())`.
+/// One product of a [`matmul`].
 pub(super) struct Product<'a> {
     /// The weights.
     pub(super) matrix: &'a Matrix,
-    /// Where the result goes; overwritten.
+    /// Added to every row.
+    pub(super) bias: Option<&'a [f32]>,
+    /// Side paths, for disjoint ranges of rows.
+    pub(super) sides: Vec<Side<'a>>,
+    /// `(n_rows of the activations, matrix.rows())`.
     pub(super) out: &'a mut [f32],
+    /// What becomes of what `out` holds.
+    pub(super) write: Write,
+}
+
+/// What a product does with its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Write {
+    /// Overwrites it.
+    Over,
+    /// Adds to it.
+    Add,
+}
+
+/// A side path for the rows of one sequence.
+pub(super) struct Side<'a> {
+    /// Rows of the activations.
+    pub(super) rows: Range<usize>,
+    /// What is added for them.
+    pub(super) path: &'a LowRank,
 }
 
 /// Weights that one unit of work reads, about: large enough to hide the cost of handing it out.
 const UNIT_WEIGHTS: usize = 128 << 10;
 /// Fewer weights than this are not worth a second thread when one row is computed.
 const SERIAL_WEIGHTS: usize = 100 << 10;
+/// Fewer numbers than this are not worth a second thread where side paths begin.
+const SERIAL_INNER: usize = 16 << 10;
+
+/// A [`Product`] cut into units of work.
+struct Part<'a> {
+    matrix: &'a Matrix,
+    bias: Option<&'a [f32]>,
+    /// Side paths, and where the inner numbers of their rows start.
+    sides: Vec<(Side<'a>, usize)>,
+    write: Write,
+    out: SharedMut<'a, f32>,
+    first_unit: usize,
+    tiles_per_unit: usize,
+}
 
 /// Multiplies the activations by several matrices in one parallel loop.
-pub(super) fn matmul(pool: &mut Pool, isa: Isa, input: &Activations, products: &mut [Product<'_>]) {
-    struct Part<'a> {
-        matrix: &'a Matrix,
-        out: SharedMut<'a, f32>,
-        first_unit: usize,
-        tiles_per_unit: usize,
-    }
-    let mut parts = Vec::with_capacity(products.len());
-    let mut n_units = 0;
-    let mut n_weights = 0;
-    for product in products.iter_mut() {
+pub(super) fn matmul<'a>(
+    pool: &mut Pool,
+    isa: Isa,
+    input: &Activations,
+    products: impl IntoIterator<Item = Product<'a>>,
+) {
+    let mut parts = Vec::new();
+    let (mut n_units, mut n_weights, mut n_inner) = (0, 0, 0);
+    for product in products {
         let (rows, columns) = (product.matrix.rows(), product.matrix.columns());
         assert_eq!(columns, input.columns, "a matrix is read with activations of its own width");
         assert_eq!(product.out.len(), input.n_rows * rows, "the output has the product's shape");
         let n_tiles = rows.div_ceil(TILE);
         let tiles_per_unit = (UNIT_WEIGHTS / (TILE * columns)).clamp(1, n_tiles);
+        let sides = product.sides.into_iter().map(|side| {
+            let first = n_inner;
+            n_inner += side.rows.len() * side.path.rank();
+            (side, first)
+        });
         parts.push(Part {
             matrix: product.matrix,
+            bias: product.bias,
+            sides: sides.collect(),
+            write: product.write,
             out: SharedMut::new(product.out),
             first_unit: n_units,
             tiles_per_unit,
@@ -221,12 +286,14 @@ pub(super) fn matmul(pool: &mut Pool, isa: Isa, input: &Activations, products: &
         n_units += n_tiles.div_ceil(tiles_per_unit);
         n_weights += rows * columns;
     }
+    let mut inner = vec![0.0; n_inner];
+    enter_sides(pool, isa, input, &parts, &mut inner);
     let work = |unit: usize| {
         let part = parts.iter().rfind(|part| part.first_unit <= unit).expect("units start at 0");
         let n_tiles = part.matrix.rows().div_ceil(TILE);
         let first = (unit - part.first_unit) * part.tiles_per_unit;
         for tile in first..n_tiles.min(first + part.tiles_per_unit) {
-            multiply_tile(isa, part.matrix, tile, input, &part.out);
+            part.multiply_tile(isa, tile, input, &inner);
         }
     };
     if n_weights * input.n_rows < SERIAL_WEIGHTS {
@@ -236,31 +303,70 @@ pub(super) fn matmul(pool: &mut Pool, isa: Isa, input: &Activations, products: &
     }
 }
 
-fn multiply_tile(
+/// Computes the inner numbers of all side paths.
+fn enter_sides(
+    pool: &mut Pool,
     isa: Isa,
-    matrix: &Matrix,
-    tile: usize,
     input: &Activations,
-    out: &SharedMut<'_, f32>,
+    parts: &[Part<'_>],
+    inner: &mut [f32],
 ) {
-    match matrix {
-        Matrix::Packed(packed) => {
-            packed.multiply_tile(isa, tile, input, |row, values: &[f32; TILE]| {
+    let sides = parts.iter().flat_map(|part| &part.sides);
+    let units: Vec<_> = sides
+        .flat_map(|(side, first)| {
+            let rank = side.path.rank();
+            side.rows.clone().enumerate().map(move |(i, row)| (side.path, row, first + i * rank))
+        })
+        .collect();
+    let size = inner.len() * input.columns;
+    let inner = SharedMut::new(inner);
+    let work = |unit: usize| {
+        let (path, row, first): (&LowRank, usize, usize) = units[unit];
+        path.enter(isa, input.row(row), inner.slice(first, path.rank()));
+    };
+    if size < SERIAL_INNER {
+        (0..units.len()).for_each(work);
+    } else {
+        pool.run(units.len(), &work);
+    }
+}
+
+impl Part<'_> {
+    fn multiply_tile(&self, isa: Isa, tile: usize, input: &Activations, inner: &[f32]) {
+        match self.matrix {
+            Matrix::Packed(packed) => packed.multiply_tile(isa, tile, input, |row, values| {
+                self.finish(isa, tile, row, inner, values);
+            }),
+            Matrix::Dense(dense) => {
                 let first = tile * TILE;
-                let n = TILE.min(packed.rows() - first);
-                out.slice(row * packed.rows() + first, n).copy_from_slice(&values[..n]);
-            });
-        }
-        Matrix::Dense(dense) => {
-            let first = tile * TILE;
-            let n = TILE.min(dense.rows() - first);
-            for row in 0..input.n_rows {
-                let values = &input.values[row * input.columns..][..input.columns];
-                let out = out.slice(row * dense.rows() + first, n);
-                for (i, value) in out.iter_mut().enumerate() {
-                    *value = vector::dot(isa, dense.row(first + i), values);
+                let n = TILE.min(dense.rows() - first);
+                for row in 0..input.n_rows {
+                    let mut values = [0.0; TILE];
+                    for (i, value) in values[..n].iter_mut().enumerate() {
+                        *value = vector::dot(isa, dense.row(first + i), input.row(row));
+                    }
+                    self.finish(isa, tile, row, inner, &mut values);
                 }
             }
+        }
+    }
+
+    /// Adds what comes beside the product of a tile and a row, and writes it.
+    fn finish(&self, isa: Isa, tile: usize, row: usize, inner: &[f32], values: &mut [f32; TILE]) {
+        if let Some((side, at)) = self.sides.iter().find(|(side, _)| side.rows.contains(&row)) {
+            let rank = side.path.rank();
+            let at = at + (row - side.rows.start) * rank;
+            side.path.leave(isa, tile, &inner[at..][..rank], values);
+        }
+        let (rows, first) = (self.matrix.rows(), tile * TILE);
+        let n = TILE.min(rows - first);
+        if let Some(bias) = self.bias {
+            values.iter_mut().zip(&bias[first..]).for_each(|(value, bias)| *value += bias);
+        }
+        let out = self.out.slice(row * rows + first, n);
+        match self.write {
+            Write::Over => out.copy_from_slice(&values[..n]),
+            Write::Add => out.iter_mut().zip(values).for_each(|(out, value)| *out += *value),
         }
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Line(pub(super) [u8; 64]);
 /// 16 half-precision numbers, one a row of a tile.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
-pub(super) struct Scales(pub(super) [f16; TILE]);
+pub(in crate::model) struct Scales(pub(super) [f16; TILE]);
 
 /// How codes stand for numbers: `x = scale * (code - zero)`, or `x = scale * code + min` where
 /// minimums are stored.
@@ -146,7 +146,7 @@ impl Packed {
         isa: Isa,
         tile: usize,
         input: &Activations,
-        done: impl FnMut(usize, &[f32; TILE]),
+        done: impl FnMut(usize, &mut [f32; TILE]),
     ) {
         let (codes, scales) = self.tile(tile);
         match isa {

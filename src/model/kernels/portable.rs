@@ -36,7 +36,7 @@ pub(super) fn multiply_tile(
     codes: &[Line],
     scales: &[Scales],
     input: &Activations,
-    mut done: impl FnMut(usize, &[f32; TILE]),
+    mut done: impl FnMut(usize, &mut [f32; TILE]),
 ) {
     let n_blocks = input.columns / BLOCK;
     let mut results = vec![[0_f32; TILE]; input.n_rows];
@@ -67,7 +67,7 @@ pub(super) fn multiply_tile(
             }
         }
     }
-    for (row, result) in results.iter().enumerate() {
+    for (row, result) in results.iter_mut().enumerate() {
         done(row, result);
     }
 }

@@ -7,6 +7,7 @@ use super::Matrix;
 use super::Packed;
 use super::Pool;
 use super::Product;
+use super::Write;
 use super::matmul;
 use crate::model::quant::GgmlType;
 
@@ -75,10 +76,13 @@ fn inputs(n_rows: usize, columns: usize) -> Vec<f32> {
 fn product(isa: Isa, n_threads: usize, matrix: &Matrix, x: &[f32], n_rows: usize) -> Vec<f32> {
     let mut pool = Pool::new(n_threads);
     let mut input = Activations::default();
-    input.reset(n_rows, matrix.columns()).copy_from_slice(x);
-    input.quantise(&mut pool, isa);
+    let columns = matrix.columns();
+    input.fill(&mut pool, isa, (n_rows, columns), &|row, values| {
+        values.copy_from_slice(&x[row * columns..][..columns]);
+    });
     let mut out = vec![f32::NAN; n_rows * matrix.rows()];
-    matmul(&mut pool, isa, &input, &mut [Product { matrix, out: &mut out }]);
+    let (bias, sides, write) = (None, Vec::new(), Write::Over);
+    matmul(&mut pool, isa, &input, [Product { matrix, bias, sides, out: &mut out, write }]);
     out
 }
 
@@ -102,9 +106,8 @@ fn packed_products_are_those_of_the_dequantised_weights() {
                 Packed::new(&mut Pool::new(2), kind, &bytes, (rows, columns), &|i| i).unwrap();
             let matrix = Matrix::Packed(packed);
             let portable = product(Isa::Portable, 1, &matrix, &x, n_rows);
-            let others: Vec<_> = available()
-                .map(|isa| (isa, product(isa, 2, &matrix, &x, n_rows)))
-                .collect();
+            let others: Vec<_> =
+                available().map(|isa| (isa, product(isa, 2, &matrix, &x, n_rows))).collect();
             for at in 0..n_rows * rows {
                 let (m, row) = (at / rows, at % rows);
                 let terms = plain[row * columns..][..columns].iter().zip(&x[m * columns..]);

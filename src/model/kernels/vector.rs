@@ -7,8 +7,6 @@
     reason = "a body has to become part of the function that switches the instruction set on"
 )]
 
-use std::cell::RefCell;
-
 use super::BLOCK;
 use super::BlockNumbers;
 use super::Isa;
@@ -71,51 +69,23 @@ dispatched! {
     pub(in crate::model) fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) = silu_mul_body
 }
 
-/// Softmax attention of the query heads that share one key head, for one position.
-/// `query` and `out`: `(n_heads, head_dim)`; key and value `t` start at `t * stride` and have
-/// `head_dim` numbers; `n_keys >= 1` of them are visible.
-pub(in crate::model) fn attend(
-    isa: Isa,
-    query: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    shape: AttentionShape,
-    out: &mut [f32],
-) {
-    thread_local! {
-        static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-    }
-    SCORES.with_borrow_mut(|scores| {
-        scores.resize(shape.n_keys, 0.0);
-        let heads = query.chunks_exact(shape.head_dim).zip(out.chunks_exact_mut(shape.head_dim));
-        for (query, out) in heads {
-            attend_head(isa, query, keys, values, shape, scores, out);
-        }
-    });
+dispatched! {
+    /// Turns scores into `exp(score - max)` and returns their sum.
+    pub(super) fn softmax_weights(scores: &mut [f32]) -> f32 = softmax_weights_body
 }
 
 dispatched! {
-    /// [`attend`] for one head; `scores` has room for the keys. (A closure would not be compiled for the
-    /// instruction set of the function around it.)
-    fn attend_head(
-        query: &[f32],
-        keys: &[f32],
-        values: &[f32],
-        shape: AttentionShape,
-        scores: &mut [f32],
-        out: &mut [f32],
-    ) = attend_body
+    /// Turns the halves of each head of a row against each other by the angles of its position, and multiplies by
+    /// `factor` (the half-split form of RoPE: Su et al. 2021, arXiv:2104.09864).
+    pub(in crate::model) fn rotate(row: &mut [f32], rotation: &Rotation, factor: f32) = rotate_body
 }
 
-/// Sizes of one call of [`attend`].
-#[derive(Clone, Copy)]
-pub(in crate::model) struct AttentionShape {
-    /// Numbers a head.
-    pub(in crate::model) head_dim: usize,
-    /// Distance between neighbouring keys.
-    pub(in crate::model) stride: usize,
-    /// Visible keys.
-    pub(in crate::model) n_keys: usize,
+/// Sines and cosines of a position's angles, `head_dim / 2` each.
+pub(in crate::model) struct Rotation {
+    /// The sines.
+    pub(in crate::model) sin: Vec<f32>,
+    /// The cosines.
+    pub(in crate::model) cos: Vec<f32>,
 }
 
 /// `a * b + c`, in one rounding where the instruction set has it.
@@ -156,11 +126,7 @@ fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
 
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "codes lie in -127..=127")]
-fn quantise_body<const FMA: bool>(
-    values: &[f32],
-    codes: &mut [i8],
-    numbers: &mut [BlockNumbers],
-) {
+fn quantise_body<const FMA: bool>(values: &[f32], codes: &mut [i8], numbers: &mut [BlockNumbers]) {
     let blocks = values.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks_mut::<BLOCK>().0);
     for ((values, codes), numbers) in blocks.zip(numbers) {
         // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must not get lost.
@@ -186,8 +152,7 @@ fn quantise_body<const FMA: bool>(
         let sums = [rounded[..16].iter().sum::<i32>(), rounded[16..].iter().sum()];
         #[expect(clippy::cast_precision_loss, reason = "sums stay below 2^12")]
         let times = |sum: i32| scale * sum as f32;
-        *numbers =
-            BlockNumbers { scale, halves: sums.map(times), sum: times(sums[0] + sums[1]) };
+        *numbers = BlockNumbers { scale, halves: sums.map(times), sum: times(sums[0] + sums[1]) };
     }
 }
 
@@ -225,35 +190,19 @@ fn exp<const FMA: bool>(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn attend_body<const FMA: bool>(
-    query: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    shape: AttentionShape,
-    scores: &mut [f32],
-    out: &mut [f32],
-) {
-    let AttentionShape { head_dim, stride, .. } = shape;
-    #[expect(clippy::cast_precision_loss, reason = "a head is small")]
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    for (score, key) in scores.iter_mut().zip(keys.chunks(stride)) {
-        *score = dot_body::<FMA>(query, &key[..head_dim]) * scale;
-    }
-    let total = softmax_weights::<FMA>(scores);
-    out.fill(0.0);
-    for (weight, value) in scores.iter().zip(values.chunks(stride)) {
-        for (out, value) in out.iter_mut().zip(&value[..head_dim]) {
-            *out = fma::<FMA>(*weight, *value, *out);
+fn rotate_body<const FMA: bool>(row: &mut [f32], rotation: &Rotation, factor: f32) {
+    let half = rotation.sin.len();
+    for head in row.chunks_exact_mut(2 * half) {
+        let (first, second) = head.split_at_mut(half);
+        let angles = rotation.sin.iter().zip(&rotation.cos);
+        for ((x, y), (sin, cos)) in first.iter_mut().zip(second).zip(angles) {
+            (*x, *y) = ((*x * cos - *y * sin) * factor, (*y * cos + *x * sin) * factor);
         }
-    }
-    for out in out {
-        *out /= total;
     }
 }
 
-/// Turns scores into `exp(score - max)` and returns their sum.
 #[inline(always)]
-fn softmax_weights<const FMA: bool>(scores: &mut [f32]) -> f32 {
+fn softmax_weights_body<const FMA: bool>(scores: &mut [f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (wide, rest) = scores.as_chunks::<LANES>();
     for chunk in wide {

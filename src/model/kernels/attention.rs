@@ -1,0 +1,138 @@
+//! Softmax attention over keys and values in pages.
+//!
+//! Scores and outputs are both products of a few rows with a panel that all of them share: queries with a page's
+//! keys (stored input by input), weights with a page's values (stored token by token). Every element of a product
+//! is summed in the order of the inputs, so what a row gives depends on no other row of its block.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::Isa;
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
+use super::vector::softmax_weights;
+
+/// Tokens of a page.
+pub(in crate::model) const PAGE: usize = 32;
+/// Columns that are summed at a time.
+pub(super) const WIDTH: usize = 16;
+/// Rows that are summed at a time: 6 x 16 sums fill 12 of 16 registers.
+pub(super) const ROWS: usize = 6;
+
+/// Keys and values of one head for the tokens of one page.
+#[derive(Clone, Copy)]
+pub(in crate::model) struct HeadPage<'a> {
+    /// `(head_dim, PAGE)`.
+    pub(in crate::model) keys: &'a [f32],
+    /// `(PAGE, head_dim)`.
+    pub(in crate::model) values: &'a [f32],
+}
+
+/// Neighbouring positions of one sequence, and the query heads that share one key head.
+pub(in crate::model) struct AttentionBlock<'a> {
+    /// Numbers a head.
+    pub(in crate::model) head_dim: usize,
+    /// Query heads.
+    pub(in crate::model) n_heads: usize,
+    /// How many keys the positions see, each one more than the position before it.
+    pub(in crate::model) n_keys: Range<usize>,
+    /// The queries, already divided by `sqrt(head_dim)`: position `i`, head `h` at `i * stride + h * head_dim`.
+    pub(in crate::model) queries: &'a [f32],
+    /// Numbers between neighbouring positions.
+    pub(in crate::model) stride: usize,
+}
+
+/// Room for one block: scores, sums of weights and results.
+#[derive(Default)]
+struct Room {
+    scores: Vec<f32>,
+    totals: Vec<f32>,
+    results: Vec<f32>,
+}
+
+/// Attends from every position of `block` to the keys that it sees; `pages` gives the keys in order. `done` gets each
+/// position's `(n_heads, head_dim)` results.
+pub(in crate::model) fn attend<'a>(
+    isa: Isa,
+    block: &AttentionBlock<'_>,
+    pages: impl Iterator<Item = HeadPage<'a>> + Clone,
+    mut done: impl FnMut(usize, &[f32]),
+) {
+    thread_local! {
+        static ROOM: RefCell<Room> = RefCell::default();
+    }
+    let AttentionBlock { head_dim, n_heads, stride, .. } = *block;
+    let n_rows = block.n_keys.len() * n_heads;
+    let most_keys = block.n_keys.end - 1;
+    let width = most_keys.next_multiple_of(PAGE);
+    let query = |row: usize| row / n_heads * stride + row % n_heads * head_dim;
+    ROOM.with_borrow_mut(|Room { scores, totals, results }| {
+        scores.clear();
+        scores.resize(n_rows * width, 0.0);
+        for (first_key, page) in (0..most_keys).step_by(PAGE).zip(pages.clone()) {
+            let place = |row| (query(row), row * width + first_key);
+            let panel = Panel { values: page.keys, depth: head_dim, width: PAGE };
+            multiply(isa, block.queries, &panel, n_rows, &place, scores);
+        }
+        totals.clear();
+        for (row, scores) in scores.chunks_exact_mut(width).enumerate() {
+            let (seen, unseen) = scores.split_at_mut(block.n_keys.start + row / n_heads);
+            totals.push(softmax_weights(isa, seen));
+            unseen.fill(0.0);
+        }
+        results.clear();
+        results.resize(n_rows * head_dim, 0.0);
+        for (first_key, page) in (0..most_keys).step_by(PAGE).zip(pages) {
+            let place = |row| (row * width + first_key, row * head_dim);
+            let depth = PAGE.min(most_keys - first_key);
+            let panel = Panel { values: page.values, depth, width: head_dim };
+            multiply(isa, scores, &panel, n_rows, &place, results);
+        }
+        for (row, total) in results.chunks_exact_mut(head_dim).zip(totals) {
+            row.iter_mut().for_each(|out| *out /= *total);
+        }
+        for (position, results) in results.chunks_exact(n_heads * head_dim).enumerate() {
+            done(position, results);
+        }
+    });
+}
+
+/// What several rows are multiplied by: `(depth, width)`.
+pub(super) struct Panel<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) depth: usize,
+    pub(super) width: usize,
+}
+
+/// Adds the product of `n_rows` rows of `a` with the panel to `out`; `place` tells where a row starts in either.
+fn multiply(
+    isa: Isa,
+    a: &[f32],
+    panel: &Panel<'_>,
+    n_rows: usize,
+    place: &dyn Fn(usize) -> (usize, usize),
+    out: &mut [f32],
+) {
+    for first in (0..n_rows).step_by(ROWS) {
+        let n = ROWS.min(n_rows - first);
+        let places: [_; ROWS] = std::array::from_fn(|i| place(first + i.min(n - 1)));
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni | Isa::Avx2 => avx2::multiply_panel(a, panel, &places[..n], out),
+            Isa::Portable => {
+                for (from, to) in &places[..n] {
+                    multiply_row(&a[*from..], panel, &mut out[*to..][..panel.width]);
+                }
+            }
+        }
+    }
+}
+
+/// One row, in plain Rust.
+fn multiply_row(a: &[f32], panel: &Panel<'_>, out: &mut [f32]) {
+    for (a, values) in a.iter().zip(panel.values.chunks_exact(panel.width)).take(panel.depth) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out += a * value;
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The side path of an adapter: `y += B (A x)` beside a matrix product (Hu et al. 2021, arXiv:2106.09685).
+
+use half::f16;
+
+use super::Isa;
+use super::TILE;
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
+use super::pack::Scales;
+use super::vector;
+
+/// `lora_A` `(rank, columns)` and `lora_B` `(rows, rank)` of one linear layer, the scaling multiplied into B.
+pub(in crate::model) enum LowRank {
+    /// In half precision: what is served.
+    Half(Factors<f16, Scales>),
+    /// In `f32`: the reference for tests.
+    Exact(Factors<f32, [f32; TILE]>),
+}
+
+/// Both factors: A row by row, B in tiles of 16 rows, each as `rank` columns.
+pub(in crate::model) struct Factors<N, C> {
+    rank: usize,
+    a: Vec<N>,
+    b: Vec<C>,
+}
+
+impl LowRank {
+    /// Packs `a` `(rank, columns)` and `b` `(rows, rank)`; `exact` keeps them in `f32`.
+    ///
+    /// # Panics
+    /// When `rank` is 0 or the lengths are no multiples of it.
+    pub(in crate::model) fn new(
+        rank: usize,
+        a: &[f32],
+        b: &[f32],
+        scaling: f32,
+        exact: bool,
+    ) -> Self {
+        assert!(
+            rank > 0 && a.len().is_multiple_of(rank) && b.len().is_multiple_of(rank),
+            "whole rows"
+        );
+        let rows = b.len() / rank;
+        let columns = (0..rows.div_ceil(TILE)).flat_map(|tile| (0..rank).map(move |i| (tile, i)));
+        let columns = columns.map(|(tile, i)| {
+            std::array::from_fn(|row| {
+                b.get((tile * TILE + row) * rank + i).map_or(0.0, |b| b * scaling)
+            })
+        });
+        if exact {
+            Self::Exact(Factors { rank, a: a.to_vec(), b: columns.collect() })
+        } else {
+            let a = a.iter().copied().map(f16::from_f32).collect();
+            let b = columns.map(|column: [f32; TILE]| Scales(column.map(f16::from_f32))).collect();
+            Self::Half(Factors { rank, a, b })
+        }
+    }
+
+    /// The inner width.
+    pub(in crate::model) fn rank(&self) -> usize {
+        match self {
+            Self::Half(factors) => factors.rank,
+            Self::Exact(factors) => factors.rank,
+        }
+    }
+
+    /// Bytes in memory.
+    pub(in crate::model) fn n_bytes(&self) -> usize {
+        match self {
+            Self::Half(factors) => size_of_val(&*factors.a) + size_of_val(&*factors.b),
+            Self::Exact(factors) => size_of_val(&*factors.a) + size_of_val(&*factors.b),
+        }
+    }
+
+    /// `inner = A x`.
+    pub(super) fn enter(&self, isa: Isa, x: &[f32], inner: &mut [f32]) {
+        match self {
+            Self::Half(factors) => {
+                for (inner, a) in inner.iter_mut().zip(factors.a.chunks_exact(x.len())) {
+                    *inner = dot_half(isa, a, x);
+                }
+            }
+            Self::Exact(factors) => {
+                for (inner, a) in inner.iter_mut().zip(factors.a.chunks_exact(x.len())) {
+                    *inner = vector::dot(isa, a, x);
+                }
+            }
+        }
+    }
+
+    /// `out += B inner` for the rows of one tile.
+    pub(super) fn leave(&self, isa: Isa, tile: usize, inner: &[f32], out: &mut [f32; TILE]) {
+        let first = tile * inner.len();
+        match self {
+            Self::Half(factors) => {
+                let columns = &factors.b[first..][..inner.len()];
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512Vnni | Isa::Avx2 => avx2::add_half_columns(inner, columns, out),
+                    Isa::Portable => {
+                        let columns = columns.iter().map(|column| column.0.map(f16::to_f32));
+                        add_columns(inner, columns, out);
+                    }
+                }
+            }
+            Self::Exact(factors) => {
+                add_columns(inner, factors.b[first..][..inner.len()].iter().copied(), out);
+            }
+        }
+    }
+}
+
+fn dot_half(isa: Isa, a: &[f16], b: &[f32]) -> f32 {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni | Isa::Avx2 => avx2::dot_half(a, b),
+        Isa::Portable => a.iter().zip(b).map(|(a, b)| a.to_f32() * b).sum(),
+    }
+}
+
+fn add_columns(inner: &[f32], columns: impl Iterator<Item = [f32; TILE]>, out: &mut [f32; TILE]) {
+    for (factor, column) in inner.iter().zip(columns) {
+        for (out, value) in out.iter_mut().zip(column) {
+            *out += factor * value;
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Which pages hold which beginnings: a tree with a page a node.
+
+use std::collections::HashMap;
+
+use super::kernels::PAGE;
+
+/// Remembered beginnings, apart for each adapter: the same tokens have other keys under another adapter.
+#[derive(Default)]
+pub(super) struct PrefixTree {
+    nodes: HashMap<usize, Node>,
+    /// First nodes of each adapter.
+    roots: HashMap<u64, Vec<usize>>,
+    /// Also the number of the next node.
+    clock: usize,
+}
+
+struct Node {
+    /// The adapter of a first node, the node before any other.
+    parent: Result<usize, u64>,
+    /// At most [`PAGE`]; fewer only in a leaf.
+    tokens: Vec<u32>,
+    page: usize,
+    children: Vec<usize>,
+    /// When it was last used.
+    used: usize,
+}
+
+/// Pages that came into the tree, and pages that left it.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Changed {
+    pub(super) added: Vec<usize>,
+    pub(super) removed: Vec<usize>,
+}
+
+impl PrefixTree {
+    /// The nodes that hold the first of `tokens`, and how many tokens that are.
+    pub(super) fn find(&self, adapter: u64, tokens: &[u32]) -> (Vec<usize>, usize) {
+        let mut found = Vec::new();
+        let mut n = 0;
+        let mut children = self.roots.get(&adapter);
+        while let Some(best) = children.and_then(|ids| self.best(ids, &tokens[n..])) {
+            let (id, common) = best;
+            found.push(id);
+            n += common;
+            children = (common == PAGE).then(|| &self.nodes[&id].children);
+        }
+        (found, n)
+    }
+
+    /// The node that has most of `tokens`, if any has one, and how many.
+    fn best(&self, ids: &[usize], tokens: &[u32]) -> Option<(usize, usize)> {
+        let common = |id: &usize| {
+            self.nodes[id].tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count()
+        };
+        let all = ids.iter().map(|id| (*id, common(id)));
+        all.max_by_key(|(_, common)| *common).filter(|(_, common)| *common > 0)
+    }
+
+    /// Marks nodes as used just now, and gives their pages.
+    pub(super) fn touch(&mut self, ids: &[usize]) -> Vec<usize> {
+        self.clock += 1;
+        let mut pages = Vec::with_capacity(ids.len());
+        for id in ids {
+            let node = self.nodes.get_mut(id).expect("found a moment ago");
+            node.used = self.clock;
+            pages.push(node.page);
+        }
+        pages
+    }
+
+    /// Remembers that `pages` hold `tokens`, unless other pages already do.
+    pub(super) fn insert(&mut self, adapter: u64, tokens: &[u32], pages: &[usize]) -> Changed {
+        self.clock += 1;
+        let mut changed = Changed::default();
+        let mut parent = Err(adapter);
+        for (tokens, page) in tokens.chunks(PAGE).zip(pages) {
+            let siblings = match parent {
+                Err(adapter) => self.roots.entry(adapter).or_default(),
+                Ok(id) => &mut self.nodes.get_mut(&id).expect("the node before").children,
+            };
+            let siblings = siblings.clone();
+            let best = self.best(&siblings, tokens);
+            let id = match best {
+                Some((id, common)) if common == tokens.len() => id,
+                // A leaf whose tokens went on: the longer page takes its place.
+                Some((id, common)) if common == self.nodes[&id].tokens.len() => {
+                    let node = self.nodes.get_mut(&id).expect("found a moment ago");
+                    node.tokens = tokens.to_vec();
+                    changed.removed.push(std::mem::replace(&mut node.page, *page));
+                    changed.added.push(*page);
+                    id
+                }
+                _ => {
+                    changed.added.push(*page);
+                    self.add(parent, tokens, *page)
+                }
+            };
+            self.nodes.get_mut(&id).expect("found or added").used = self.clock;
+            parent = Ok(id);
+        }
+        changed
+    }
+
+    fn add(&mut self, parent: Result<usize, u64>, tokens: &[u32], page: usize) -> usize {
+        self.clock += 1;
+        let id = self.clock;
+        let (tokens, children) = (tokens.to_vec(), Vec::new());
+        self.nodes.insert(id, Node { parent, tokens, page, children, used: id });
+        self.siblings(parent).push(id);
+        id
+    }
+
+    fn siblings(&mut self, parent: Result<usize, u64>) -> &mut Vec<usize> {
+        match parent {
+            Ok(id) => &mut self.nodes.get_mut(&id).expect("a parent outlives its child").children,
+            Err(adapter) => self.roots.entry(adapter).or_default(),
+        }
+    }
+
+    /// Removes the leaf that was not used for longest and gives its page; one that `is_idle`, if there is one. (A page
+    /// in use may stand behind an idle one: with the same tokens as the pages of its own sequence.)
+    pub(super) fn remove_oldest(&mut self, is_idle: impl Fn(usize) -> bool) -> Option<usize> {
+        let leaves = self.nodes.iter().filter(|(_, node)| node.children.is_empty());
+        let id = *leaves.min_by_key(|(_, node)| (!is_idle(node.page), node.used))?.0;
+        let node = self.nodes.remove(&id)?;
+        self.siblings(node.parent).retain(|sibling| *sibling != id);
+        Some(node.page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Changed;
+    use super::PAGE;
+    use super::PrefixTree;
+
+    fn text(n: usize, last: u32) -> Vec<u32> {
+        let n = u32::try_from(n).unwrap();
+        (0..n - 1).chain([last]).collect()
+    }
+
+    #[test]
+    fn the_longest_beginning_is_found_within_a_page_and_for_its_adapter_alone() {
+        let mut tree = PrefixTree::default();
+        let first = tree.insert(0, &text(2 * PAGE + 5, 900), &[10, 11, 12]);
+        assert_eq!(first, Changed { added: vec![10, 11, 12], removed: vec![] });
+        let second = tree.insert(0, &text(2 * PAGE, 901), &[20, 21]);
+        assert_eq!(second, Changed { added: vec![21], removed: vec![] }, "the first page is known");
+
+        let found = |tokens: &[u32]| tree.find(0, tokens).1;
+        assert_eq!(found(&text(2 * PAGE + 5, 900)), 2 * PAGE + 5);
+        assert_eq!(found(&text(2 * PAGE + 5, 902)), 2 * PAGE + 4);
+        assert_eq!(found(&text(2 * PAGE, 901)), 2 * PAGE);
+        assert_eq!(found(&text(PAGE + 3, 7)), PAGE + 2);
+        assert_eq!(found(&[5, 6]), 0);
+        assert_eq!(tree.find(1, &text(9, 0)).1, 0);
+    }
+
+    #[test]
+    fn a_longer_page_takes_the_place_of_its_beginning_and_a_shorter_one_is_not_kept() {
+        let mut tree = PrefixTree::default();
+        tree.insert(0, &text(5, 4), &[1]);
+        let longer = tree.insert(0, &text(9, 8), &[2]);
+        assert_eq!(longer, Changed { added: vec![2], removed: vec![1] });
+        assert_eq!(tree.insert(0, &text(7, 6), &[3]), Changed::default());
+    }
+
+    #[test]
+    fn the_oldest_idle_leaf_goes_first_and_never_a_page_with_others_behind_it() {
+        let mut tree = PrefixTree::default();
+        tree.insert(0, &text(PAGE + 1, 900), &[1, 2]);
+        tree.insert(0, &text(PAGE + 1, 901), &[1, 3]);
+        let (nodes, _) = tree.find(0, &text(PAGE + 1, 900));
+        tree.touch(&nodes);
+        assert_eq!(tree.remove_oldest(|page| page != 3), Some(2), "page 3 is in use");
+        assert_eq!(tree.remove_oldest(|page| page != 3), Some(3), "it hides page 1");
+        assert_eq!(tree.remove_oldest(|_| true), Some(1));
+        assert_eq!(tree.remove_oldest(|_| true), None);
+    }
+}

@@ -1,0 +1,221 @@
+//! What goes into each pass of the model.
+//!
+//! Sequences are decoded together, a token each a pass, and prompts are read along in pieces (continuous batching:
+//! Yu et al. 2022, Orca; chunked prefill: Agrawal et al. 2023, arXiv:2308.16369). A prompt is read from where it
+//! parts from what is remembered; one that begins like a prompt being read waits for that one. Sequences are taken
+//! up in the order in which they came, when there is memory for the most that they can grow to.
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::ModelError;
+use super::engine::Update;
+use super::kernels::PAGE;
+use super::kv::KvCache;
+use super::kv::KvStore;
+use super::sequence::Generation;
+use super::sequence::Sequence;
+use super::tokenizer::Tokenizer;
+use super::transformer::Chunk;
+use super::transformer::Transformer;
+
+/// Rows of prompts that are read in one pass.
+const PREFILL_ROWS: usize = 256;
+/// What a prompt must have in common with one being read to wait for it.
+const WORTH_WAITING: usize = PAGE;
+
+/// A generation, and where its news go.
+pub(super) type Request = (Generation, UnboundedSender<Update>);
+
+/// Lives on the engine's thread.
+pub(super) struct Scheduler {
+    transformer: Transformer,
+    store: KvStore,
+    tokenizer: Arc<Tokenizer>,
+    context: usize,
+    max_sequences: usize,
+    working: Vec<Working>,
+    /// Not taken up yet, oldest first.
+    waiting: VecDeque<Sequence>,
+    logits: Vec<f32>,
+}
+
+/// A sequence that has been taken up.
+struct Working {
+    sequence: Sequence,
+    cache: KvCache,
+    /// The most pages that it can come to.
+    most_pages: usize,
+}
+
+impl Working {
+    fn adapter(&self) -> u64 {
+        adapter_number(&self.sequence)
+    }
+
+    fn reads_prompt(&self) -> bool {
+        self.sequence.next.is_none()
+    }
+
+    /// Tokens for the next pass: what is left of the prompt, up to `rows`, or the token drawn last.
+    fn pending(&self, rows: usize) -> Vec<u32> {
+        match self.sequence.next {
+            Some(token) => vec![token],
+            None => {
+                let rest = &self.sequence.prompt[self.cache.len()..];
+                rest[..rest.len().min(rows)].to_vec()
+            }
+        }
+    }
+}
+
+/// The number of a sequence's adapter, 0 for none.
+fn adapter_number(sequence: &Sequence) -> u64 {
+    sequence.adapter.as_ref().map_or(0, |adapter| adapter.number())
+}
+
+impl Scheduler {
+    pub(super) fn new(
+        transformer: Transformer,
+        store: KvStore,
+        tokenizer: Arc<Tokenizer>,
+        context: usize,
+        max_sequences: usize,
+    ) -> Self {
+        let (working, waiting, logits) = (Vec::new(), VecDeque::new(), Vec::new());
+        Self { transformer, store, tokenizer, context, max_sequences, working, waiting, logits }
+    }
+
+    /// Works until the engine is dropped or a pass panics; whoever still waits then is told.
+    pub(super) fn run(&mut self, inbox: &mpsc::Receiver<Request>) {
+        while self.receive(inbox) {
+            self.drop_abandoned();
+            self.admit();
+            let pass = catch_unwind(AssertUnwindSafe(|| self.pass()));
+            if pass.is_err() {
+                break;
+            }
+        }
+        for (generation, updates) in inbox.try_iter() {
+            self.waiting.push_back(Sequence::new(generation, self.context, updates));
+        }
+        let working = self.working.iter().map(|working| &working.sequence);
+        working.chain(&self.waiting).for_each(|sequence| sequence.fail(ModelError::EngineGone));
+    }
+
+    /// Takes in what was submitted, and waits for it when there is nothing else to do. Returns whether the engine is
+    /// still there.
+    fn receive(&mut self, inbox: &mpsc::Receiver<Request>) -> bool {
+        let mut idle = self.waiting.is_empty() && self.working.is_empty();
+        loop {
+            let received = if idle {
+                inbox.recv().map_err(|_| mpsc::TryRecvError::Disconnected)
+            } else {
+                inbox.try_recv()
+            };
+            match received {
+                Ok((generation, updates)) => {
+                    self.waiting.push_back(Sequence::new(generation, self.context, updates));
+                    idle = false;
+                }
+                Err(mpsc::TryRecvError::Empty) => return true,
+                Err(mpsc::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn drop_abandoned(&mut self) {
+        self.waiting.retain(|sequence| !sequence.is_abandoned());
+        for working in self.working.extract_if(.., |working| working.sequence.is_abandoned()) {
+            self.store.release(working.cache);
+        }
+    }
+
+    /// Takes up waiting sequences. One that waits for a prompt to be read may be overtaken; one that waits for memory
+    /// is not, or it might wait for ever.
+    fn admit(&mut self) {
+        let mut index = 0;
+        while index < self.waiting.len() && self.working.len() < self.max_sequences {
+            if self.gains_by_waiting(&self.waiting[index]) {
+                index += 1;
+                continue;
+            }
+            let sequence = &self.waiting[index];
+            let prompt = &sequence.prompt;
+            // The last token is always read again: its logits are wanted.
+            let cache = self.store.begin(adapter_number(sequence), &prompt[..prompt.len() - 1]);
+            // One more than its tokens need: a shared page is copied before the original is given back.
+            let most_pages = sequence.most_tokens().div_ceil(PAGE) + 1;
+            let growing = self.working.iter().map(|w| w.most_pages - w.cache.n_pages());
+            let promised: usize = growing.sum();
+            if promised + most_pages - cache.n_pages() > self.store.n_available() {
+                self.store.release(cache);
+                return;
+            }
+            if let Some(mut sequence) = self.waiting.remove(index) {
+                sequence.begin();
+                self.working.push(Working { sequence, cache, most_pages });
+            }
+        }
+    }
+
+    /// Whether a prompt that is being read will soon be remembered and has more in common with `sequence` than what
+    /// is remembered now.
+    fn gains_by_waiting(&self, sequence: &Sequence) -> bool {
+        let adapter = adapter_number(sequence);
+        let same = |working: &&Working| working.reads_prompt() && working.adapter() == adapter;
+        let common = self.working.iter().filter(same).map(|working| {
+            let pairs = working.sequence.prompt.iter().zip(&sequence.prompt);
+            pairs.take_while(|(a, b)| a == b).count()
+        });
+        let most = common.max().unwrap_or(0);
+        most >= WORTH_WAITING
+            && most >= self.store.n_remembered(adapter, &sequence.prompt) + WORTH_WAITING
+    }
+
+    /// One pass over all sequences at work.
+    fn pass(&mut self) {
+        if self.working.is_empty() {
+            return;
+        }
+        let n_reading = self.working.iter().filter(|working| working.reads_prompt()).count();
+        let rows = (PREFILL_ROWS / n_reading.max(1)).max(PAGE);
+        let tokens: Vec<_> = self.working.iter().map(|working| working.pending(rows)).collect();
+        let mut chunks = Vec::with_capacity(tokens.len());
+        for (working, tokens) in self.working.iter_mut().zip(&tokens) {
+            let Working { sequence, cache, .. } = working;
+            self.store.grow(cache, tokens.len());
+            let adapter = sequence.adapter.as_deref();
+            chunks.push(Chunk { cache, tokens, adapter, all_logits: false });
+        }
+        self.transformer.forward(&mut self.store, &mut chunks, &mut self.logits);
+        drop(chunks);
+        self.step();
+    }
+
+    /// Draws a token for each sequence whose prompt has been read, and ends those that are done.
+    fn step(&mut self) {
+        let Self { store, tokenizer, working, logits, transformer, .. } = self;
+        let mut rows = logits.chunks_exact_mut(transformer.vocabulary());
+        let is_done = |working: &mut Working| {
+            let Some(logits) = rows.next() else { return false };
+            if working.cache.len() < working.sequence.prompt.len() {
+                return false;
+            }
+            if working.reads_prompt() {
+                store.remember(working.adapter(), &working.cache);
+            }
+            working.sequence.step(tokenizer, logits)
+        };
+        let done: Vec<_> = working.extract_if(.., is_done).collect();
+        for Working { sequence, cache, .. } in done {
+            store.remember(adapter_number(&sequence), &cache);
+            store.release(cache);
+        }
+    }
+}

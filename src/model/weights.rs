@@ -1,0 +1,314 @@
+//! The weights of a model, read from its file.
+
+use super::ModelError;
+use super::gguf::Gguf;
+use super::gguf::TensorInfo;
+use super::gguf::Value;
+use super::kernels::Dense;
+use super::kernels::Matrix;
+use super::kernels::Packed;
+use super::kernels::Pool;
+use super::kernels::SharedMut;
+
+/// Sizes of a model, read from its file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Shape {
+    pub(super) n_layers: usize,
+    pub(super) hidden: usize,
+    pub(super) ffn: usize,
+    pub(super) n_heads: usize,
+    pub(super) n_kv_heads: usize,
+    pub(super) head_dim: usize,
+    pub(super) context: usize,
+    pub(super) rope_base: f32,
+    pub(super) eps: f32,
+    /// Whether rows of q and k stand interleaved in the file (llama) and have to be put apart.
+    interleaved: bool,
+}
+
+impl Shape {
+    pub(super) fn read(gguf: &Gguf) -> Result<Self, ModelError> {
+        let arch = gguf.text("general.architecture")?;
+        let unsupported = |what| ModelError::Unsupported { path: gguf.path().to_owned(), what };
+        if !matches!(arch, "llama" | "qwen2") {
+            return Err(unsupported(format!(
+                "the architecture `{arch}`; Rune runs llama and qwen2"
+            )));
+        }
+        let key = |name: &str| format!("{arch}.{name}");
+        let scaling = gguf.get(&key("rope.scaling.type"));
+        if scaling.is_some_and(|kind| *kind != Value::Text("none".to_owned()))
+            || gguf.has_tensor("rope_freqs.weight")
+        {
+            return Err(unsupported("scaled RoPE".to_owned()));
+        }
+        if gguf.get(&key("expert_count")).is_some_and(|n| *n != Value::Int(0)) {
+            return Err(unsupported("a mixture of experts".to_owned()));
+        }
+        let hidden = gguf.count(&key("embedding_length"))?;
+        let n_heads = gguf.count(&key("attention.head_count"))?;
+        let n_kv_heads = gguf.count(&key("attention.head_count_kv"))?;
+        let head_dim = hidden / n_heads;
+        let shape = Self {
+            n_layers: gguf.count(&key("block_count"))?,
+            hidden,
+            ffn: gguf.count(&key("feed_forward_length"))?,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            context: gguf.count(&key("context_length"))?,
+            rope_base: match gguf.get(&key("rope.freq_base")) {
+                Some(_) => gguf.float(&key("rope.freq_base"))?,
+                None => 10_000.0,
+            },
+            eps: gguf.float(&key("attention.layer_norm_rms_epsilon"))?,
+            interleaved: arch == "llama",
+        };
+        let is_head_dim = |name: &str| {
+            let width = gguf.get(&key(name));
+            width.is_none_or(|width| i64::try_from(head_dim).is_ok_and(|n| *width == Value::Int(n)))
+        };
+        let fits = hidden.is_multiple_of(n_heads)
+            && n_heads.is_multiple_of(n_kv_heads)
+            && head_dim.is_multiple_of(2)
+            && is_head_dim("rope.dimension_count")
+            && is_head_dim("attention.key_length")
+            && is_head_dim("attention.value_length")
+            && shape.n_layers <= 1024;
+        if fits {
+            Ok(shape)
+        } else {
+            Err(unsupported(format!("sizes that do not fit together: {shape:?}")))
+        }
+    }
+
+    /// Numbers of a token's keys (or values) in one layer.
+    pub(super) fn kv_width(&self) -> usize {
+        self.n_kv_heads * self.head_dim
+    }
+}
+
+/// How weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// As packed integer codes, multiplied by quantised activations.
+    Packed,
+    /// As `f32`: four to eight times the memory, the reference for tests.
+    Exact,
+}
+
+/// A linear layer within a block of the decoder, by PEFT's name of its module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Linears {
+    Query,
+    Key,
+    Value,
+    Output,
+    Gate,
+    Up,
+    Down,
+}
+
+impl Linears {
+    /// All, in the order in which [`Layer`] has them.
+    pub(super) const ALL: [Self; 7] =
+        [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
+
+    /// The module's name within its block on the hub.
+    pub(super) fn module(self) -> &'static str {
+        match self {
+            Self::Query => "self_attn.q_proj",
+            Self::Key => "self_attn.k_proj",
+            Self::Value => "self_attn.v_proj",
+            Self::Output => "self_attn.o_proj",
+            Self::Gate => "mlp.gate_proj",
+            Self::Up => "mlp.up_proj",
+            Self::Down => "mlp.down_proj",
+        }
+    }
+
+    /// The tensor's name within its block in a GGUF file.
+    fn tensor(self) -> &'static str {
+        match self {
+            Self::Query => "attn_q",
+            Self::Key => "attn_k",
+            Self::Value => "attn_v",
+            Self::Output => "attn_output",
+            Self::Gate => "ffn_gate",
+            Self::Up => "ffn_up",
+            Self::Down => "ffn_down",
+        }
+    }
+
+    /// Output and input features.
+    pub(super) fn size(self, shape: &Shape) -> (usize, usize) {
+        let Shape { hidden, ffn, .. } = *shape;
+        match self {
+            Self::Query | Self::Output => (hidden, hidden),
+            Self::Key | Self::Value => (shape.kv_width(), hidden),
+            Self::Gate | Self::Up => (ffn, hidden),
+            Self::Down => (hidden, ffn),
+        }
+    }
+}
+
+/// A block of the decoder.
+pub(super) struct Layer {
+    pub(super) attention_norm: Vec<f32>,
+    pub(super) ffn_norm: Vec<f32>,
+    linears: [Linear; 7],
+}
+
+impl Layer {
+    /// One of its linear layers.
+    pub(super) fn linear(&self, which: Linears) -> &Linear {
+        &self.linears[which as usize]
+    }
+}
+
+/// A linear layer.
+pub(super) struct Linear {
+    pub(super) matrix: Matrix,
+    pub(super) bias: Option<Vec<f32>>,
+}
+
+/// All weights.
+pub(super) struct Weights {
+    pub(super) embedding: Matrix,
+    pub(super) layers: Vec<Layer>,
+    pub(super) final_norm: Vec<f32>,
+    /// `None` where the embedding is the head as well.
+    head: Option<Matrix>,
+}
+
+impl Weights {
+    /// Reads them all.
+    pub(super) fn load(
+        gguf: &Gguf,
+        shape: &Shape,
+        precision: Precision,
+        pool: &mut Pool,
+    ) -> Result<Self, ModelError> {
+        let mut loader = Loader { gguf, precision, pool };
+        let hidden = shape.hidden;
+        let vocabulary = gguf.tensor("token_embd.weight")?.rows;
+        let embedding = loader.matrix("token_embd.weight", (vocabulary, hidden), None)?;
+        let head = if gguf.has_tensor("output.weight") {
+            Some(loader.matrix("output.weight", (vocabulary, hidden), None)?)
+        } else {
+            None
+        };
+        let final_norm = loader.vector("output_norm.weight", hidden)?;
+        let layers = (0..shape.n_layers).map(|index| loader.layer(index, shape));
+        let layers = layers.collect::<Result<_, _>>()?;
+        Ok(Self { embedding, layers, final_norm, head })
+    }
+
+    /// The matrix that gives logits.
+    pub(super) fn head(&self) -> &Matrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// Bytes in memory.
+    pub(super) fn n_bytes(&self) -> usize {
+        let linears = self.layers.iter().flat_map(|layer| &layer.linears);
+        self.embedding.n_bytes()
+            + self.head.as_ref().map_or(0, Matrix::n_bytes)
+            + linears.map(|linear| linear.matrix.n_bytes()).sum::<usize>()
+    }
+}
+
+/// Reads tensors and checks their shapes.
+struct Loader<'a> {
+    gguf: &'a Gguf,
+    precision: Precision,
+    pool: &'a mut Pool,
+}
+
+impl Loader<'_> {
+    fn layer(&mut self, index: usize, shape: &Shape) -> Result<Layer, ModelError> {
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let mut linears = Vec::with_capacity(Linears::ALL.len());
+        for which in Linears::ALL {
+            let rotated = matches!(which, Linears::Query | Linears::Key);
+            let interleaved = (shape.interleaved && rotated).then_some(shape.head_dim);
+            let size = which.size(shape);
+            linears.push(self.linear(&name(which.tensor()), size, interleaved)?);
+        }
+        Ok(Layer {
+            attention_norm: self.vector(&name("attn_norm.weight"), shape.hidden)?,
+            ffn_norm: self.vector(&name("ffn_norm.weight"), shape.hidden)?,
+            linears: linears.try_into().unwrap_or_else(|_| unreachable!("one for each of ALL")),
+        })
+    }
+
+    fn checked(&self, name: &str, rows: usize, columns: usize) -> Result<TensorInfo, ModelError> {
+        let info = self.gguf.tensor(name)?;
+        if (info.rows, info.columns) == (rows, columns) {
+            return Ok(info.clone());
+        }
+        Err(ModelError::Malformed {
+            path: self.gguf.path().to_owned(),
+            reason: format!(
+                "tensor `{name}` is {} x {}, expected {rows} x {columns}",
+                info.rows, info.columns
+            ),
+        })
+    }
+
+    fn vector(&self, name: &str, n: usize) -> Result<Vec<f32>, ModelError> {
+        let info = self.checked(name, 1, n)?;
+        let mut values = vec![0.0; n];
+        info.kind.dequantise(&self.gguf.read(&info)?, &mut values);
+        Ok(values)
+    }
+
+    fn linear(
+        &mut self,
+        name: &str,
+        shape: (usize, usize),
+        interleaved: Option<usize>,
+    ) -> Result<Linear, ModelError> {
+        let matrix = self.matrix(&format!("{name}.weight"), shape, interleaved)?;
+        let bias_name = format!("{name}.bias");
+        let bias = if self.gguf.has_tensor(&bias_name) {
+            let plain = self.vector(&bias_name, shape.0)?;
+            Some((0..shape.0).map(|row| plain[source_row(interleaved, row)]).collect())
+        } else {
+            None
+        };
+        Ok(Linear { matrix, bias })
+    }
+
+    fn matrix(
+        &mut self,
+        name: &str,
+        (rows, columns): (usize, usize),
+        interleaved: Option<usize>,
+    ) -> Result<Matrix, ModelError> {
+        let info = self.checked(name, rows, columns)?;
+        let bytes = self.gguf.read(&info)?;
+        let order = move |row| source_row(interleaved, row);
+        if self.precision == Precision::Packed && info.kind.is_quantised() {
+            let packed = Packed::new(self.pool, info.kind, &bytes, (rows, columns), &order);
+            return Ok(Matrix::Packed(packed.expect("the type is quantised")));
+        }
+        let mut values = vec![0.0; rows * columns];
+        let row_bytes = info.kind.row_bytes(columns).expect("checked when the file was opened");
+        let out = SharedMut::new(&mut values);
+        self.pool.run(rows, &|row| {
+            let bytes = &bytes[order(row) * row_bytes..][..row_bytes];
+            info.kind.dequantise(bytes, out.slice(row * columns, columns));
+        });
+        Ok(Matrix::Dense(Dense::new(columns, values)))
+    }
+}
+
+/// The row of the file that becomes row `row`. Llama files hold the two halves of each head interleaved: undoing
+/// that lets every model, and every PEFT adapter, use the half-split RoPE. `interleaved` is the width of a head.
+fn source_row(interleaved: Option<usize>, row: usize) -> usize {
+    let Some(head_dim) = interleaved else { return row };
+    let (head, at) = (row / head_dim, row % head_dim);
+    let half = head_dim / 2;
+    head * head_dim + at % half * 2 + at / half
+}
