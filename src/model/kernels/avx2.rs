@@ -49,8 +49,8 @@ use super::pack::Line;
 use super::pack::Scales;
 use super::pack::Second;
 
-/// Activation rows that are computed together: their sums and eight groups of codes fill 16 registers.
-const ROWS: usize = 4;
+/// Activation rows that are computed together: two sums of each and a pair of codes fill 16 registers.
+const ROWS: usize = 6;
 /// Rows of a tile in one register.
 const LANES: usize = 8;
 
@@ -135,7 +135,9 @@ unsafe fn rows<const BITS: usize, const SECOND: u8>(
             match n {
                 2 => sweep::<2, 1, BITS, SECOND>(tile, half, results),
                 3 => sweep::<3, 1, BITS, SECOND>(tile, half, results),
-                _ => sweep::<4, 1, BITS, SECOND>(tile, half, results),
+                4 => sweep::<4, 1, BITS, SECOND>(tile, half, results),
+                5 => sweep::<5, 1, BITS, SECOND>(tile, half, results),
+                _ => sweep::<6, 1, BITS, SECOND>(tile, half, results),
             }
         }
     }
@@ -162,34 +164,34 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
             let half = first_half + h;
             // SAFETY: the block's lines, scales and activations exist by this function's contract.
             unsafe {
-                let codes = unpack::<BITS>(tile.codes.as_ptr().add(block * n_lines), half);
+                let inputs = tile.input.codes.as_ptr().add((tile.row * n_blocks + block) * BLOCK);
+                let lines = tile.codes.as_ptr().add(block * n_lines);
+                let dots = dots::<N, BITS>(lines, half, inputs, tile.input.columns);
                 let scales = tile.scales.as_ptr().add(block * n_scales);
                 let first = load_scales(scales, half);
                 let second =
                     if SECOND == NOTHING { first } else { load_scales(scales.add(1), half) };
-                for (i, sums) in sums.iter_mut().enumerate() {
+                for i in 0..N {
                     let at = (tile.row + i) * n_blocks + block;
-                    let inputs = tile.input.codes.as_ptr().add(at * BLOCK);
                     let numbers = &*tile.input.blocks.as_ptr().add(at);
                     let scale = _mm256_set1_ps(numbers.scale);
-                    let dots = dots::<BITS>(&codes, inputs).map(|dot| {
-                        // The scale of activations first: it is the same for both halves of a block.
-                        _mm256_mul_ps(_mm256_cvtepi32_ps(dot), scale)
-                    });
-                    let mut sum = _mm256_fmadd_ps(dots[0], first, sums[h]);
+                    // The scale of activations first: it is the same for both halves of a block.
+                    let dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[0][i]), scale);
+                    let mut sum = _mm256_fmadd_ps(dot, first, sums[i][h]);
                     if SECOND == SCALE {
                         let [low, high] = numbers.halves;
-                        sum = _mm256_fmadd_ps(dots[1], second, sum);
+                        let dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[1][i]), scale);
+                        sum = _mm256_fmadd_ps(dot, second, sum);
                         sum = _mm256_fmadd_ps(_mm256_mul_ps(first, zero), _mm256_set1_ps(low), sum);
-                        sum =
-                            _mm256_fmadd_ps(_mm256_mul_ps(second, zero), _mm256_set1_ps(high), sum);
+                        let second = _mm256_mul_ps(second, zero);
+                        sum = _mm256_fmadd_ps(second, _mm256_set1_ps(high), sum);
                     } else if SECOND == MIN {
                         sum = _mm256_fmadd_ps(second, _mm256_set1_ps(numbers.sum), sum);
                     } else if BITS != 8 {
                         let min = _mm256_mul_ps(first, zero);
                         sum = _mm256_fmadd_ps(min, _mm256_set1_ps(numbers.sum), sum);
                     }
-                    sums[h] = sum;
+                    sums[i][h] = sum;
                 }
             }
         }
@@ -203,44 +205,97 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
     }
 }
 
-/// The dot products of a block for 8 rows of the tile: of all 32 inputs in the first place, but for 6 bits, where
-/// either half of the inputs has a place.
+/// The dot products of a block, for 8 rows of the tile and `N` rows of activations: of all 32 inputs in the first
+/// place, but for 6 bits, where either half of the inputs has a place. The rows of activations take turns, so that
+/// none waits for its own last sum.
 ///
 /// # Safety
-/// The processor has the features and `inputs` points to 32 activation codes.
+/// The processor has the features; `lines` points to as many lines as the format has, `inputs` to `N` rows of
+/// activation codes, `stride` apart, of 32 at least; `half` is 0 or 1.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn dots<const BITS: usize>(codes: &[__m256i; 8], inputs: *const i8) -> [__m256i; 2] {
+unsafe fn dots<const N: usize, const BITS: usize>(
+    lines: *const Line,
+    half: usize,
+    inputs: *const i8,
+    stride: usize,
+) -> [[__m256i; N]; 2] {
     let ones = _mm256_set1_epi16(1);
-    let widen = |pairs| _mm256_madd_epi16(pairs, ones);
-    // SAFETY: the 32 codes exist; unaligned words are read as arrays of bytes.
-    let four = |group: usize| unsafe {
-        _mm256_set1_epi32(i32::from_ne_bytes(*inputs.cast::<[u8; 4]>().add(group)))
+    // SAFETY: the lines exist; a line is two aligned registers.
+    let load =
+        |line: usize| unsafe { _mm256_load_si256(lines.add(line).cast::<__m256i>().add(half)) };
+    // SAFETY: the codes exist; unaligned words are read as arrays of bytes.
+    let four = |row: usize, group: usize| unsafe {
+        let inputs = inputs.add(row * stride).cast::<[u8; 4]>();
+        _mm256_set1_epi32(i32::from_ne_bytes(*inputs.add(group)))
     };
-    let mut dots = [_mm256_setzero_si256(); 2];
+    let mut dots = [[_mm256_setzero_si256(); N]; 2];
     if BITS == 8 {
+        let sign = _mm256_set1_epi8(i8::MIN);
         for group in 0..8 {
-            let code = codes[group];
-            let signed = _mm256_sign_epi8(four(group), code);
-            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(code), signed);
-            dots[0] = _mm256_add_epi32(dots[0], widen(pairs));
+            let code = _mm256_xor_si256(load(group), sign);
+            let size = _mm256_abs_epi8(code);
+            for i in 0..N {
+                let signed = _mm256_sign_epi8(four(i, group), code);
+                let pairs = _mm256_maddubs_epi16(size, signed);
+                dots[0][i] = _mm256_add_epi32(dots[0][i], _mm256_madd_epi16(pairs, ones));
+            }
         }
         return dots;
     }
-    let fit = match BITS {
-        4 => 8,
-        5 => 4,
-        _ => 2,
-    };
-    for first in (0..8).step_by(fit) {
-        let mut pairs = _mm256_maddubs_epi16(codes[first], four(first));
-        for group in first + 1..first + fit {
-            pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes[group], four(group)));
+    let bits = if BITS == 4 { [ones; 2] } else { [load(4), load(BITS - 1)] };
+    // Lines after which the 16-bit sums are full.
+    let full = if BITS == 4 { 4 } else { 2 };
+    for first in (0..4).step_by(full) {
+        let mut pairs = [[_mm256_setzero_si256(); N]; 2];
+        for line in first..first + full {
+            let codes = unpack::<BITS>(load(line), line, &bits);
+            for (place, code) in codes.into_iter().enumerate() {
+                for i in 0..N {
+                    let products = _mm256_maddubs_epi16(code, four(i, line + 4 * place));
+                    let sums = &mut pairs[if BITS == 6 { place } else { 0 }][i];
+                    *sums = _mm256_add_epi16(*sums, products);
+                }
+            }
         }
-        let place = usize::from(BITS == 6 && first >= 4);
-        dots[place] = _mm256_add_epi32(dots[place], widen(pairs));
+        for (dots, pairs) in dots.iter_mut().zip(pairs).take(if BITS == 6 { 2 } else { 1 }) {
+            for i in 0..N {
+                dots[i] = _mm256_add_epi32(dots[i], _mm256_madd_epi16(pairs[i], ones));
+            }
+        }
     }
     dots
+}
+
+/// The codes of groups `group` and `group + 4`, from the line of their nibbles and those of the fifth and the
+/// last bit (which are not looked at where there are none).
+#[target_feature(enable = "avx2")]
+#[inline]
+fn unpack<const BITS: usize>(nibbles: __m256i, group: usize, bits: &[__m256i; 2]) -> [__m256i; 2] {
+    let nibble = _mm256_set1_epi8(15);
+    let mut codes = [
+        _mm256_and_si256(nibbles, nibble),
+        _mm256_and_si256(_mm256_srli_epi16::<4>(nibbles), nibble),
+    ];
+    for bit in 4..BITS {
+        let line = bits[bit - 4];
+        let mask = _mm256_set1_epi8(1 << bit);
+        // Bit `group` of each byte moves to bit `bit`.
+        let moved = match (bit, group) {
+            (4, 0) => [_mm256_slli_epi16::<4>(line), line],
+            (4, 1) => [_mm256_slli_epi16::<3>(line), _mm256_srli_epi16::<1>(line)],
+            (4, 2) => [_mm256_slli_epi16::<2>(line), _mm256_srli_epi16::<2>(line)],
+            (4, _) => [_mm256_slli_epi16::<1>(line), _mm256_srli_epi16::<3>(line)],
+            (_, 0) => [_mm256_slli_epi16::<5>(line), _mm256_slli_epi16::<1>(line)],
+            (_, 1) => [_mm256_slli_epi16::<4>(line), line],
+            (_, 2) => [_mm256_slli_epi16::<3>(line), _mm256_srli_epi16::<1>(line)],
+            _ => [_mm256_slli_epi16::<2>(line), _mm256_srli_epi16::<2>(line)],
+        };
+        for (code, moved) in codes.iter_mut().zip(moved) {
+            *code = _mm256_or_si256(*code, _mm256_and_si256(moved, mask));
+        }
+    }
+    codes
 }
 
 /// Reads the half-precision numbers of 8 rows.
@@ -254,53 +309,6 @@ unsafe fn load_scales(scales: *const Scales, half: usize) -> __m256 {
     _mm256_cvtph_ps(unsafe {
         _mm_load_si128(scales.cast::<std::arch::x86_64::__m128i>().add(half))
     })
-}
-
-/// The codes of one block for 8 rows, a group a register; unsigned, but for 8 bits.
-///
-/// # Safety
-/// The processor has the features and `lines` points to as many lines as the format has; `half` is 0 or 1.
-#[target_feature(enable = "avx2")]
-#[inline]
-unsafe fn unpack<const BITS: usize>(lines: *const Line, half: usize) -> [__m256i; 8] {
-    let mut codes = [_mm256_setzero_si256(); 8];
-    // SAFETY: `BITS` lines (8 for 8 bits) exist; a line is two aligned registers.
-    let load =
-        |line: usize| unsafe { _mm256_load_si256(lines.add(line).cast::<__m256i>().add(half)) };
-    if BITS == 8 {
-        let sign = _mm256_set1_epi8(i8::MIN);
-        for (group, code) in codes.iter_mut().enumerate() {
-            *code = _mm256_xor_si256(load(group), sign);
-        }
-        return codes;
-    }
-    let nibble = _mm256_set1_epi8(15);
-    for group in 0..4 {
-        let line = load(group);
-        codes[group] = _mm256_and_si256(line, nibble);
-        codes[group + 4] = _mm256_and_si256(_mm256_srli_epi16::<4>(line), nibble);
-    }
-    for bit in 4..BITS {
-        let line = load(bit);
-        let mask = _mm256_set1_epi8(1 << bit);
-        // Bit `group` of each byte moves to bit `bit`.
-        let moved = [
-            _mm256_slli_epi16::<4>(line),
-            _mm256_slli_epi16::<3>(line),
-            _mm256_slli_epi16::<2>(line),
-            _mm256_slli_epi16::<1>(line),
-            line,
-            _mm256_srli_epi16::<1>(line),
-            _mm256_srli_epi16::<2>(line),
-            _mm256_srli_epi16::<3>(line),
-            _mm256_slli_epi16::<5>(line),
-        ];
-        for (group, code) in codes.iter_mut().enumerate() {
-            let moved = if bit == 4 { moved[group] } else { moved[(group + 8) % 9] };
-            *code = _mm256_or_si256(*code, _mm256_and_si256(moved, mask));
-        }
-    }
-    codes
 }
 
 /// Adds the product of a few rows of `a` with the panel to `out`; `places` tells where each row starts in `a` and
