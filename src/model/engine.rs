@@ -75,6 +75,8 @@ pub struct ModelFacts {
     pub context: usize,
     /// Bytes of the weights in memory.
     pub weight_bytes: usize,
+    /// Bytes of the keys and values of one token.
+    pub token_bytes: usize,
     /// Threads that compute.
     pub n_threads: usize,
     /// The kernels in use.
@@ -132,6 +134,10 @@ impl Engine {
             tokenizer_digest: tokenizer.digest().to_owned(),
             context: options.context.min(transformer.shape.context),
             weight_bytes: transformer.n_bytes(),
+            token_bytes: transformer.shape.n_layers
+                * transformer.shape.kv_width()
+                * 2
+                * size_of::<f32>(),
             n_threads: transformer.n_threads(),
             isa: transformer.isa(),
         };
@@ -381,11 +387,7 @@ mod tests {
     fn a_panic_in_a_pass_is_an_error_for_all_who_wait() {
         let options = EngineOptions { n_threads: 2, ..EngineOptions::default() };
         let engine = Engine::start(&smollm2_file(), &options).unwrap();
-        let generation = |token| Generation {
-            prompt: vec![token],
-            sampling: Sampling::default(),
-            logprobs: false,
-        };
+        let generation = |token| Generation::new(vec![token], Sampling::default());
         let requests = engine.requests.as_ref().unwrap();
         // `submit` would refuse a token without an embedding.
         let receivers = [5, u32::MAX, 5].map(|token| {

@@ -331,7 +331,7 @@ fn spoken(
     sampling: Sampling,
 ) -> (Vec<String>, Option<Result<Completion, ModelError>>) {
     let (updates, mut receiver) = unbounded_channel();
-    let generation = Generation { prompt: vec![1, 2, 3], sampling, logprobs: false };
+    let generation = Generation::new(vec![1, 2, 3], sampling);
     let mut sequence = Sequence::new(generation, 4096, updates);
     for token in tokens {
         let mut logits = vec![0.0; tokenizer.n_tokens()];
@@ -422,7 +422,7 @@ fn logits_that_are_no_numbers_are_an_error() {
         for all in [false, true] {
             let (updates, mut receiver) = unbounded_channel();
             let sampling = Sampling { temperature, ..Sampling::default() };
-            let generation = Generation { prompt: vec![1], sampling, logprobs: true };
+            let generation = Generation { logprobs: true, ..Generation::new(vec![1], sampling) };
             let mut sequence = Sequence::new(generation, 4096, updates);
             let mut logits = vec![if all { damage } else { 0.5 }; tokenizer.n_tokens()];
             logits[77] = damage;

@@ -57,7 +57,7 @@ fn smollm2(n_threads: usize, max_sequences: usize) -> Engine {
 fn ask(engine: &Engine, question: &str, sampling: Sampling) -> UnboundedReceiver<Update> {
     let message = Message { role: Role::User, content: question.to_owned() };
     let prompt = engine.prompt(&[message]).unwrap();
-    engine.submit(Generation { prompt, sampling, logprobs: true }).unwrap()
+    engine.submit(Generation { logprobs: true, ..Generation::new(prompt, sampling) }).unwrap()
 }
 
 /// Waits for the end of an answer; the pieces have to add up to it.
@@ -163,7 +163,7 @@ fn an_answer_ends_at_its_limit_at_a_stop_text_or_when_the_window_is_full() {
 fn a_prompt_that_cannot_be_read_is_refused() {
     let engine = smollm2(1, 1);
     let check = |prompt: Vec<u32>| {
-        let generation = Generation { prompt, sampling: short(), logprobs: false };
+        let generation = Generation::new(prompt, short());
         engine.submit(generation).map(|_| ()).unwrap_err().to_string()
     };
     insta::assert_snapshot!(check(vec![]), @"the prompt cannot be used: it has no tokens");
@@ -176,7 +176,7 @@ fn a_text_that_runs_in_circles_is_ended() {
     let engine = smollm2(2, 1);
     let prompt = engine.tokenizer().encode(&"tick tock, ".repeat(20)).unwrap();
     let sampling = Sampling { max_tokens: 1500, ..Sampling::default() };
-    let receiver = engine.submit(Generation { prompt, sampling, logprobs: false }).unwrap();
+    let receiver = engine.submit(Generation::new(prompt, sampling)).unwrap();
     let completion = end(receiver).unwrap();
     assert_eq!(completion.finish_reason, FinishReason::Repetition, "{completion:?}");
 }
@@ -185,7 +185,7 @@ fn a_text_that_runs_in_circles_is_ended() {
 fn endless(engine: &Engine, seed: u64) -> UnboundedReceiver<Update> {
     let sampling = Sampling { temperature: 2.0, max_tokens: 1 << 20, seed, ..Sampling::default() };
     let prompt = vec![500; 30];
-    engine.submit(Generation { prompt, sampling, logprobs: false }).unwrap()
+    engine.submit(Generation::new(prompt, sampling)).unwrap()
 }
 
 #[test]

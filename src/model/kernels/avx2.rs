@@ -157,7 +157,8 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
                 let codes = unpack::<BITS>(tile.codes.as_ptr().add(block * n_lines), half);
                 let scales = tile.scales.as_ptr().add(block * n_scales);
                 let first = load_scales(scales, half);
-                let second = if SECOND == NOTHING { first } else { load_scales(scales.add(1), half) };
+                let second =
+                    if SECOND == NOTHING { first } else { load_scales(scales.add(1), half) };
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let at = (tile.row + i) * n_blocks + block;
                     let inputs = tile.input.codes.as_ptr().add(at * BLOCK);
@@ -172,7 +173,8 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
                         let [low, high] = numbers.halves;
                         sum = _mm256_fmadd_ps(dots[1], second, sum);
                         sum = _mm256_fmadd_ps(_mm256_mul_ps(first, zero), _mm256_set1_ps(low), sum);
-                        sum = _mm256_fmadd_ps(_mm256_mul_ps(second, zero), _mm256_set1_ps(high), sum);
+                        sum =
+                            _mm256_fmadd_ps(_mm256_mul_ps(second, zero), _mm256_set1_ps(high), sum);
                     } else if SECOND == MIN {
                         sum = _mm256_fmadd_ps(second, _mm256_set1_ps(numbers.sum), sum);
                     } else if BITS != 8 {
@@ -241,7 +243,9 @@ unsafe fn dots<const BITS: usize>(codes: &[__m256i; 8], inputs: *const i8) -> [_
 #[inline]
 unsafe fn load_scales(scales: *const Scales, half: usize) -> __m256 {
     // SAFETY: 16 aligned bytes of 32.
-    _mm256_cvtph_ps(unsafe { _mm_load_si128(scales.cast::<std::arch::x86_64::__m128i>().add(half)) })
+    _mm256_cvtph_ps(unsafe {
+        _mm_load_si128(scales.cast::<std::arch::x86_64::__m128i>().add(half))
+    })
 }
 
 /// The codes of one block for 8 rows, a group a register; unsigned, but for 8 bits.
@@ -253,9 +257,8 @@ unsafe fn load_scales(scales: *const Scales, half: usize) -> __m256 {
 unsafe fn unpack<const BITS: usize>(lines: *const Line, half: usize) -> [__m256i; 8] {
     let mut codes = [_mm256_setzero_si256(); 8];
     // SAFETY: `BITS` lines (8 for 8 bits) exist; a line is two aligned registers.
-    let load = |line: usize| unsafe {
-        _mm256_load_si256(lines.add(line).cast::<__m256i>().add(half))
-    };
+    let load =
+        |line: usize| unsafe { _mm256_load_si256(lines.add(line).cast::<__m256i>().add(half)) };
     if BITS == 8 {
         let sign = _mm256_set1_epi8(i8::MIN);
         for (group, code) in codes.iter_mut().enumerate() {

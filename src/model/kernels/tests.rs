@@ -102,9 +102,8 @@ fn packed_products_are_those_of_the_dequantised_weights() {
                 Packed::new(&mut Pool::new(2), kind, &bytes, (rows, columns), &|i| i).unwrap();
             let matrix = Matrix::Packed(packed);
             let portable = product(Isa::Portable, 1, &matrix, &x, n_rows);
-            let others: Vec<_> = available()
-                .map(|isa| (isa, product(isa, 2, &matrix, &x, n_rows)))
-                .collect();
+            let others: Vec<_> =
+                available().map(|isa| (isa, product(isa, 2, &matrix, &x, n_rows))).collect();
             for at in 0..n_rows * rows {
                 let (m, row) = (at / rows, at % rows);
                 let terms = plain[row * columns..][..columns].iter().zip(&x[m * columns..]);

@@ -156,11 +156,7 @@ fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
 
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "codes lie in -127..=127")]
-fn quantise_body<const FMA: bool>(
-    values: &[f32],
-    codes: &mut [i8],
-    numbers: &mut [BlockNumbers],
-) {
+fn quantise_body<const FMA: bool>(values: &[f32], codes: &mut [i8], numbers: &mut [BlockNumbers]) {
     let blocks = values.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks_mut::<BLOCK>().0);
     for ((values, codes), numbers) in blocks.zip(numbers) {
         // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must not get lost.
@@ -186,8 +182,7 @@ fn quantise_body<const FMA: bool>(
         let sums = [rounded[..16].iter().sum::<i32>(), rounded[16..].iter().sum()];
         #[expect(clippy::cast_precision_loss, reason = "sums stay below 2^12")]
         let times = |sum: i32| scale * sum as f32;
-        *numbers =
-            BlockNumbers { scale, halves: sums.map(times), sum: times(sums[0] + sums[1]) };
+        *numbers = BlockNumbers { scale, halves: sums.map(times), sum: times(sums[0] + sums[1]) };
     }
 }
 

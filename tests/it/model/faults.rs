@@ -41,7 +41,7 @@ fn answer_of(path: &Path, options: &EngineOptions) -> Result<Completion, ModelEr
     let message = Message { role: Role::User, content: "ab?".to_owned() };
     let prompt = engine.prompt(&[message])?;
     let sampling = Sampling { max_tokens: 6, ..Sampling::default() };
-    super::end(engine.submit(Generation { prompt, sampling, logprobs: true })?)
+    super::end(engine.submit(Generation { logprobs: true, ..Generation::new(prompt, sampling) })?)
 }
 
 /// The message of the error that a file gives, without its path.
