@@ -23,5 +23,6 @@ pub mod provider;
 // Work.
 pub mod pipeline;
 // Faces.
+pub mod bench;
 pub mod cli;
 pub mod doctor;

@@ -6,6 +6,7 @@ use clap::CommandFactory;
 use clap::Parser;
 use clap::Subcommand;
 
+use crate::cli::bench;
 use crate::cli::completions;
 use crate::cli::config;
 use crate::cli::context::Context;
@@ -41,6 +42,8 @@ enum Command {
     #[command(subcommand)]
     Config(config::Args),
     Doctor(doctor::Args),
+    #[command(subcommand)]
+    Bench(bench::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -85,6 +88,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Events(args) => events::run(&context(vec![])?, args),
         Command::Config(args) => config::run(&context(vec![])?, args),
         Command::Doctor(args) => doctor::run(&context(vec![])?, args),
+        Command::Bench(args) => bench::run(&context(args.settings())?, args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     }

@@ -49,7 +49,12 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
     if let Some(PipelineError::Provider(_)) = error.downcast_ref() {
         return PROVIDER;
     }
-    if let Some(ProviderError::ContextOverflow { .. }) = cause(error) {
+    if let Some(
+        ProviderError::ContextOverflow { .. }
+        | ProviderError::Unreachable { .. }
+        | ProviderError::Refused { .. },
+    ) = cause(error)
+    {
         return PROVIDER;
     }
     match cause::<SandboxError>(error) {

@@ -1,8 +1,8 @@
 //! `rune run`.
 
-mod interrupt;
+pub(super) mod interrupt;
 pub(super) mod outcome;
-mod prepare;
+pub(super) mod prepare;
 mod resume;
 mod screen;
 mod session;

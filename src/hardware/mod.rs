@@ -2,8 +2,10 @@
 
 mod disk;
 mod machine;
+mod process;
 
 pub use disk::disk_free;
 pub use disk::fsync_latency;
 pub use machine::CpuFeatures;
 pub use machine::Machine;
+pub use process::peak_rss;

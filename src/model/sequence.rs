@@ -32,12 +32,14 @@ pub struct Generation {
     pub adapter: Option<Arc<Adapter>>,
     /// Whether [`Completion::logprobs`] is wanted.
     pub logprobs: bool,
+    /// Whether it goes on to `max_tokens` through ends of the turn and repetitions: for measuring.
+    pub ignore_end: bool,
 }
 
 impl Generation {
     /// A plain generation by the base model.
     pub fn new(prompt: Vec<u32>, sampling: Sampling) -> Self {
-        Self { prompt, sampling, adapter: None, logprobs: false }
+        Self { prompt, sampling, adapter: None, logprobs: false, ignore_end: false }
     }
 }
 
@@ -58,6 +60,7 @@ pub(super) struct Sequence {
     sent: usize,
     logprobs: Option<Vec<f32>>,
     loops: LoopDetector,
+    ignore_end: bool,
     started: Instant,
     prefill: Duration,
 }
@@ -68,7 +71,7 @@ impl Sequence {
         context: usize,
         updates: UnboundedSender<Update>,
     ) -> Self {
-        let Generation { prompt, sampling, adapter, logprobs } = generation;
+        let Generation { prompt, sampling, adapter, logprobs, ignore_end } = generation;
         let room = context.saturating_sub(prompt.len());
         Self {
             sampler: Sampler::new(sampling.clone(), &prompt),
@@ -83,6 +86,7 @@ impl Sequence {
             sent: 0,
             logprobs: logprobs.then(Vec::new),
             loops: LoopDetector::default(),
+            ignore_end,
             started: Instant::now(),
             prefill: Duration::ZERO,
         }
@@ -114,7 +118,7 @@ impl Sequence {
             self.fail(ModelError::NotFinite);
             return true;
         }
-        if tokenizer.is_end(token) {
+        if tokenizer.is_end(token) && !self.ignore_end {
             return self.finish(FinishReason::Stop);
         }
         self.next = Some(token);
@@ -125,7 +129,7 @@ impl Sequence {
             self.bytes.truncate(at);
             return self.finish(FinishReason::Stop);
         }
-        if self.loops.push(token) {
+        if !self.ignore_end && self.loops.push(token) {
             return self.finish(FinishReason::Repetition);
         }
         if self.n_generated >= self.sampling.max_tokens.min(self.room) {

@@ -101,11 +101,11 @@ impl InProcess {
         request: &Request<'_>,
         on_text: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Completion, ProviderError> {
+        let prompt = self.engine.prompt(request.messages)?;
         let generation = Generation {
-            prompt: self.engine.prompt(request.messages)?,
-            sampling: request.sampling.clone(),
             adapter: request.adapter.map(|id| self.adapter(id)).transpose()?,
             logprobs: request.logprobs,
+            ..Generation::new(prompt, request.sampling.clone())
         };
         let mut updates = self.engine.submit(generation)?;
         while let Some(update) = updates.recv().await {

@@ -5,6 +5,7 @@
 //! against the real context window before it is sent.
 
 mod in_process;
+mod llama_cpp;
 mod scripted;
 
 use crate::adapter::AdapterId;
@@ -14,6 +15,9 @@ use crate::trajectory::Message;
 use crate::trajectory::Sampling;
 
 pub use in_process::InProcess;
+pub use llama_cpp::LlamaCpp;
+pub use llama_cpp::RawRequest;
+pub use llama_cpp::Timings;
 pub use scripted::ScriptError;
 pub use scripted::Scripted;
 
@@ -124,6 +128,27 @@ pub enum ProviderError {
         n_tokens: usize,
         /// Tokens of the window.
         limit: usize,
+    },
+    /// The address is not of this machine.
+    #[error("`{0}` is no http:// address on loopback")]
+    NotLoopback(String),
+    /// The server can't be reached, or the connection broke.
+    #[error("no answer from {url}")]
+    Unreachable {
+        /// The server.
+        url: String,
+        /// What happened.
+        source: reqwest::Error,
+    },
+    /// The server refuses, or answers what it should not.
+    #[error("{url} answers {status}: {message}")]
+    Refused {
+        /// The server.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it says.
+        message: String,
     },
     /// The model failed.
     #[error(transparent)]

@@ -6,7 +6,7 @@ use tokio::signal::unix::signal;
 
 /// A signal that asks to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Interrupt {
+pub(in crate::cli) enum Interrupt {
     /// Ctrl-C.
     Int,
     /// An order to end.
@@ -15,7 +15,7 @@ pub(super) enum Interrupt {
 
 impl Interrupt {
     /// The exit code that tells of it.
-    pub(super) fn exit_code(self) -> u8 {
+    pub(in crate::cli) fn exit_code(self) -> u8 {
         match self {
             Self::Int => 130,
             Self::Term => 143,
@@ -24,18 +24,18 @@ impl Interrupt {
 }
 
 /// Both signals; from now on they do not end the process by themselves.
-pub(super) struct Interrupts {
+pub(in crate::cli) struct Interrupts {
     int: Signal,
     term: Signal,
 }
 
 impl Interrupts {
-    pub(super) fn new() -> std::io::Result<Self> {
+    pub(in crate::cli) fn new() -> std::io::Result<Self> {
         Ok(Self { int: signal(SignalKind::interrupt())?, term: signal(SignalKind::terminate())? })
     }
 
     /// Waits for one of them.
-    pub(super) async fn next(&mut self) -> Interrupt {
+    pub(in crate::cli) async fn next(&mut self) -> Interrupt {
         tokio::select! {
             _ = self.int.recv() => Interrupt::Int,
             _ = self.term.recv() => Interrupt::Term,

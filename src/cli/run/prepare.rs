@@ -25,10 +25,7 @@ pub(super) async fn provider(context: &Context, screen: &Screen) -> anyhow::Resu
         return Ok(Provider::Scripted(Scripted::load(script, config.engine.context)?));
     }
     let (path, hub_id) = model(context).await?;
-    let mut options = EngineOptions { context: config.engine.context, ..EngineOptions::default() };
-    if config.engine.threads > 0 {
-        options.n_threads = config.engine.threads;
-    }
+    let options = engine_options(context);
     screen.say(&format!("loading {}", path.display()));
     let load = move || InProcess::load(&path, hub_id, &options);
     let engine = tokio::task::spawn_blocking(load).await??;
@@ -44,8 +41,18 @@ pub(super) async fn provider(context: &Context, screen: &Screen) -> anyhow::Resu
     Ok(Provider::InProcess(engine))
 }
 
+/// The engine as the settings want it.
+pub(in crate::cli) fn engine_options(context: &Context) -> EngineOptions {
+    let engine = &context.config.engine;
+    let mut options = EngineOptions { context: engine.context, ..EngineOptions::default() };
+    if engine.threads > 0 {
+        options.n_threads = engine.threads;
+    }
+    options
+}
+
 /// The model's file and its name on the hub.
-async fn model(context: &Context) -> anyhow::Result<(PathBuf, String)> {
+pub(in crate::cli) async fn model(context: &Context) -> anyhow::Result<(PathBuf, String)> {
     let name = &context.config.run.model;
     let as_path = Path::new(name);
     if as_path.extension().is_some_and(|extension| extension == "gguf") || as_path.is_file() {

@@ -1,0 +1,70 @@
+//! [`BenchError`].
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::model::ModelError;
+use crate::provider::ProviderError;
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The engine failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The peer's server failed, or isn't there.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The context window is too small for the prompts.
+    #[error("the context window has {limit} tokens, the bench needs {needed}")]
+    Context {
+        /// Tokens of the window.
+        limit: usize,
+        /// Tokens needed.
+        needed: usize,
+    },
+    /// The peer's program can't be started.
+    #[error("cannot start the peer `{}`", path.display())]
+    PeerStart {
+        /// The program.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The peer ended before it was ready.
+    #[error("the peer `{}` ended before it was ready ({status}): {last}", path.display())]
+    PeerEnded {
+        /// The program.
+        path: PathBuf,
+        /// How it ended.
+        status: String,
+        /// The last lines that it wrote.
+        last: String,
+    },
+    /// The peer did not become ready in time.
+    #[error("the peer `{peer}` was not ready after {seconds} s: {last}")]
+    PeerSlow {
+        /// Program or address.
+        peer: String,
+        /// The time that it had.
+        seconds: u64,
+        /// The last lines that it wrote.
+        last: String,
+    },
+    /// A process or file of the system can't be examined.
+    #[error("cannot examine {what}")]
+    Examine {
+        /// What was looked at.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl BenchError {
+    /// Wraps what the system said of `what`.
+    pub(super) fn examine(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Examine { what, source }
+    }
+}

@@ -1,0 +1,93 @@
+//! [`Metric`]: what was measured, of Rune and of the peer.
+
+use serde::Serialize;
+
+/// What a figure counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Unit {
+    /// Tokens a second: more is better.
+    #[serde(rename = "tokens/s")]
+    TokensPerSecond,
+    /// Seconds: less is better.
+    #[serde(rename = "s")]
+    Seconds,
+    /// Bytes: less is better.
+    #[serde(rename = "bytes")]
+    Bytes,
+    /// One figure by another: more is better.
+    #[serde(rename = "x")]
+    Times,
+}
+
+/// Median, least and most of several measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Summary {
+    /// The one in the middle, or the mean of the two there.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The most.
+    pub max: f64,
+}
+
+impl Summary {
+    /// Sums up `values`; `None` where there are none.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (min, max) = (*sorted.first()?, *sorted.last()?);
+        let median = f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+        Some(Self { median, min, max })
+    }
+}
+
+/// One thing measured, in the order in which it was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Metric {
+    /// Its name in JSON.
+    pub name: String,
+    /// Its name for people.
+    pub label: String,
+    /// What it counts.
+    pub unit: Unit,
+    /// Rune's figures.
+    pub rune: Vec<f64>,
+    /// The peer's, each taken just after Rune's; empty where it has none.
+    pub peer: Vec<f64>,
+}
+
+impl Metric {
+    pub(super) fn new(name: impl Into<String>, label: impl Into<String>, unit: Unit) -> Self {
+        Self { name: name.into(), label: label.into(), unit, rune: Vec::new(), peer: Vec::new() }
+    }
+
+    /// The median of how many times better Rune is than the peer, pair by pair: above 1 Rune is ahead.
+    pub fn ratio(&self) -> Option<f64> {
+        let better = |(rune, peer): (&f64, &f64)| match self.unit {
+            Unit::TokensPerSecond | Unit::Times => rune / peer,
+            Unit::Seconds | Unit::Bytes => peer / rune,
+        };
+        let ratios: Vec<f64> = self.rune.iter().zip(&self.peer).map(better).collect();
+        Summary::of(&ratios).map(|summary| summary.median)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_taken_pair_by_pair_and_says_who_is_ahead() {
+        let metric = |unit, rune: &[f64], peer: &[f64]| Metric {
+            rune: rune.to_vec(),
+            peer: peer.to_vec(),
+            ..Metric::new("x", "x", unit)
+        };
+        let ratio = |unit| metric(unit, &[2.0, 8.0, 3.0], &[1.0, 2.0, 1.0]).ratio();
+        assert_eq!(ratio(Unit::TokensPerSecond), Some(3.0));
+        assert_eq!(ratio(Unit::Seconds), Some(1.0 / 3.0));
+        assert_eq!(metric(Unit::Times, &[1.0], &[]).ratio(), None);
+        let summary = Summary { median: 2.5, min: 1.0, max: 4.0 };
+        assert_eq!(Summary::of(&[4.0, 1.0, 3.0, 2.0]), Some(summary));
+    }
+}

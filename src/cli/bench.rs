@@ -1,0 +1,283 @@
+//! `rune bench`.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use indicatif::ProgressBar;
+use indicatif::ProgressStyle;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::bench;
+use crate::bench::InferOptions;
+use crate::bench::InferReport;
+use crate::bench::Metric;
+use crate::bench::PeerSource;
+use crate::bench::Progress;
+use crate::bench::Summary;
+use crate::bench::Unit;
+use crate::cli::context::Context;
+use crate::cli::output;
+use crate::cli::run::interrupt::Interrupts;
+use crate::cli::run::prepare;
+
+/// Version of the JSON lines.
+const SCHEMA_VERSION: u32 = 1;
+
+/// Measure speed and memory on this machine
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Args {
+    /// Measure the engine: reading prompts, decoding, first token, batches, loading, memory
+    Infer(InferArgs),
+    /// Become a peer that ends with its parent
+    #[command(hide = true)]
+    Peer {
+        /// The process to end with
+        parent: u32,
+        /// The program
+        program: PathBuf,
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  rune bench infer --model smollm2-135m-instruct
+  rune bench infer --peer /opt/llama.cpp/llama-server --runs 9
+  rune bench infer --peer http://127.0.0.1:8080 --json
+
+The peer computes on the same file, tokens and number of threads, in turn with Rune. Only figures of a quiet machine
+mean anything.")]
+pub(super) struct InferArgs {
+    /// The model: a name of `rune models list`, or the path of a GGUF file
+    #[arg(long, value_name = "NAME|PATH")]
+    model: Option<String>,
+    /// A llama-server to measure beside Rune: its program, or the loopback address of one that has the same file loaded
+    #[arg(long, value_name = "URL|PATH")]
+    peer: Option<String>,
+    /// Measurements of each kind
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    runs: u16,
+    /// Threads that compute [default: the setting engine.threads]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    threads: Option<i64>,
+    /// Tokens of context [default: the setting engine.context]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    context: Option<i64>,
+}
+
+impl Args {
+    /// The settings that the flags stand for.
+    pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
+        let Self::Infer(args) = self else { return Vec::new() };
+        let all = [
+            ("run.model", args.model.clone().map(Value::from)),
+            ("engine.threads", args.threads.map(Value::from)),
+            ("engine.context", args.context.map(Value::from)),
+        ];
+        let toml = |value| toml::Value::try_from(value).ok();
+        all.into_iter().filter_map(|(key, value)| Some((key, toml(value?)?))).collect()
+    }
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    match args {
+        Args::Infer(args) => infer(context, args),
+        Args::Peer { parent, program, arguments } => {
+            let library_path = env::var_os("LD_LIBRARY_PATH");
+            let error = bench::exec_bound(*parent, program, arguments, library_path.as_deref());
+            Err(error.into())
+        }
+    }
+}
+
+fn infer(context: &Context, args: &InferArgs) -> anyhow::Result<ExitCode> {
+    let peer = args.peer.as_deref().map(peer_source).transpose()?;
+    let display = Display::new(context);
+    // The peer ends with the thread that started it: this one.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let mut interrupts = Interrupts::new()?;
+        let measured = async {
+            let options = InferOptions {
+                path: prepare::model(context).await?.0,
+                engine: prepare::engine_options(context),
+                peer,
+                n_runs: args.runs.into(),
+            };
+            Ok::<_, anyhow::Error>(
+                bench::infer(&options, &|progress| display.show(progress)).await?,
+            )
+        };
+        tokio::select! {
+            report = measured => report.map(Ok),
+            interrupt = interrupts.next() => Ok(Err(interrupt.exit_code())),
+        }
+    });
+    display.close();
+    // A model that was being loaded may still be: nobody waits for it.
+    runtime.shutdown_background();
+    match result? {
+        Ok(report) => {
+            output::print(&if context.json { json_lines(&report) } else { table(&report) })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(code) => Ok(ExitCode::from(code)),
+    }
+}
+
+fn peer_source(peer: &str) -> anyhow::Result<PeerSource> {
+    if peer.contains("://") {
+        return Ok(PeerSource::Url(peer.to_owned()));
+    }
+    let launcher = [env::current_exe()?.into_os_string(), "bench".into(), "peer".into()];
+    Ok(PeerSource::Program { path: PathBuf::from(peer), launcher: launcher.to_vec() })
+}
+
+/// Shows how far it is: a bar on a terminal, else a line whenever something else begins.
+enum Display {
+    Quiet,
+    Bar(ProgressBar),
+    Lines(std::cell::Cell<&'static str>),
+}
+
+impl Display {
+    fn new(context: &Context) -> Self {
+        if context.quiet {
+            return Self::Quiet;
+        }
+        if !io::stderr().is_terminal() {
+            return Self::Lines(std::cell::Cell::new(""));
+        }
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        Self::Bar(ProgressBar::new(0).with_style(style))
+    }
+
+    fn show(&self, progress: Progress) {
+        match self {
+            Self::Quiet => {}
+            Self::Bar(bar) => {
+                bar.set_length(progress.total as u64);
+                bar.set_message(progress.next);
+                bar.set_position(progress.done as u64);
+            }
+            Self::Lines(last) => {
+                if last.replace(progress.next) != progress.next {
+                    let Progress { done, total, next } = progress;
+                    output::note(&format!("{next} ({done} of {total} steps done)"));
+                }
+            }
+        }
+    }
+
+    fn close(&self) {
+        if let Self::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A line about the conditions, then one for each metric.
+fn json_lines(report: &InferReport) -> String {
+    let facts = &report.facts;
+    let mut text = json!({
+        "type": "bench.started",
+        "schema": SCHEMA_VERSION,
+        "bench": "infer",
+        "model": facts.path,
+        "base_digest": facts.base_digest,
+        "file_bytes": report.file_bytes,
+        "weight_bytes": facts.weight_bytes,
+        "kv_bytes": report.kv_bytes,
+        "isa": facts.isa.name(),
+        "n_threads": facts.n_threads,
+        "context": facts.context,
+        "peer": report.peer,
+        "machine": report.machine,
+    })
+    .to_string();
+    for metric in &report.metrics {
+        let line = json!({
+            "type": "bench.metric",
+            "name": metric.name,
+            "unit": metric.unit,
+            "rune": Summary::of(&metric.rune),
+            "peer": Summary::of(&metric.peer),
+            "ratio": metric.ratio(),
+            "rune_values": metric.rune,
+            "peer_values": metric.peer,
+        });
+        let _infallible = write!(text, "\n{line}");
+    }
+    text + "\n"
+}
+
+fn table(report: &InferReport) -> String {
+    let (facts, machine) = (&report.facts, &report.machine);
+    let mut text = format!(
+        "model    {}, {}\nengine   {} on {} threads, context {}\nmachine  {}, {} cores, load {}\n",
+        output::escape_line(&facts.path.display().to_string()),
+        quantity(report.file_bytes as f64, Unit::Bytes),
+        facts.isa.name(),
+        facts.n_threads,
+        facts.context,
+        output::escape_line(&machine.cpu),
+        machine.n_cores,
+        machine.load,
+    );
+    if let Some(peer) = &report.peer {
+        let _infallible = writeln!(text, "peer     {}", output::escape_line(peer));
+    }
+    let has_peer = report.peer.is_some();
+    let head =
+        if has_peer { &["METRIC", "RUNE", "PEER", "RATIO"][..] } else { &["METRIC", "RUNE"] };
+    let mut rows = vec![head.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>()];
+    for metric in &report.metrics {
+        let mut row = vec![metric.label.clone(), spread(&metric.rune, metric.unit)];
+        if has_peer {
+            let ratio =
+                metric.ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+            row.extend([spread(&metric.peer, metric.unit), ratio]);
+        }
+        rows.push(row);
+    }
+    let _infallible = write!(text, "\n{}", output::table(&rows));
+    text.push_str("\nMedian [least..most].");
+    if has_peer {
+        text.push_str(" Ratio: how many times better Rune is, pair by pair; above 1 it is ahead.");
+    }
+    text + "\n"
+}
+
+/// `median [least..most] unit`.
+fn spread(values: &[f64], unit: Unit) -> String {
+    let Some(Summary { median, min, max }) = Summary::of(values) else { return "-".to_owned() };
+    let number = |value| quantity(value, unit);
+    if values.len() == 1 {
+        return number(median);
+    }
+    let bare = |value| number(value).split(' ').next().unwrap_or_default().to_owned();
+    let (whole, least, most) = (number(median), bare(min), bare(max));
+    match whole.split_once(' ') {
+        Some((middle, unit)) => format!("{middle} [{least}..{most}] {unit}"),
+        None => format!("{whole} [{least}..{most}]"),
+    }
+}
+
+/// A figure with its unit.
+fn quantity(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::TokensPerSecond => format!("{value:.1} tok/s"),
+        Unit::Seconds => format!("{value:.3} s"),
+        Unit::Bytes => format!("{:.0} MiB", value / f64::from(1 << 20)),
+        Unit::Times => format!("{value:.2}"),
+    }
+}

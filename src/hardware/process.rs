@@ -1,0 +1,16 @@
+//! What a process has used.
+
+use std::fs;
+use std::io;
+
+/// The most memory that a process has had resident, in bytes; `None` is this process.
+///
+/// # Errors
+/// When there is no such process.
+pub fn peak_rss(pid: Option<u32>) -> io::Result<u64> {
+    let who = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+    let status = fs::read_to_string(format!("/proc/{who}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kibibytes.ok_or(io::ErrorKind::InvalidData)? * 1024)
+}

@@ -1,0 +1,160 @@
+//! A llama.cpp server on this machine: whether it is ready, and completions of token ids.
+#![expect(clippy::disallowed_types, reason = "outgoing HTTP lives in provider/ and hub/")]
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::Client;
+use reqwest::RequestBuilder;
+use reqwest::StatusCode;
+use reqwest::Url;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::ProviderError;
+
+/// A server that can't be reached is given up after this.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// A connection that stays silent is given up after this: long, as an answer comes in one piece.
+const READ_TIMEOUT: Duration = Duration::from_secs(600);
+/// Characters of a refusal that are kept.
+const MESSAGE: usize = 300;
+
+/// A client of one server.
+#[derive(Debug, Clone)]
+pub struct LlamaCpp {
+    client: Client,
+    url: String,
+}
+
+/// A completion of token ids: greedy, and never ended before `n_predict`.
+#[derive(Debug, Clone, Copy)]
+pub struct RawRequest<'a> {
+    /// The prompt.
+    pub tokens: &'a [u32],
+    /// Tokens to generate.
+    pub n_predict: u32,
+    /// Whether what the server still has of the prompt is used.
+    pub cache_prompt: bool,
+}
+
+/// What the server measured of a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Timings {
+    /// Tokens of the prompt that were read.
+    pub prompt_n: u32,
+    /// Time to read them, in milliseconds.
+    pub prompt_ms: f64,
+    /// Tokens generated.
+    pub predicted_n: u32,
+    /// Time from the first of them to the last, in milliseconds.
+    pub predicted_ms: f64,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    timings: Timings,
+}
+
+impl LlamaCpp {
+    /// A client for the server at `url`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ProviderError::NotLoopback`] unless it is an `http://` address of this machine itself.
+    pub fn new(url: &str) -> Result<Self, ProviderError> {
+        if !Url::parse(url).is_ok_and(|url| is_loopback(&url)) {
+            return Err(ProviderError::NotLoopback(url.to_owned()));
+        }
+        let url = url.trim_end_matches('/').to_owned();
+        // Some other part may have installed it before.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|source| ProviderError::Unreachable { url: url.clone(), source })?;
+        Ok(Self { client, url })
+    }
+
+    /// The server's address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether the model is loaded.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`], and [`ProviderError::Refused`] for an answer that no such server gives.
+    pub async fn is_ready(&self) -> Result<bool, ProviderError> {
+        let (status, text) = self.send(self.client.get(format!("{}/health", self.url))).await?;
+        match status {
+            StatusCode::OK => Ok(true),
+            StatusCode::SERVICE_UNAVAILABLE => Ok(false),
+            _ => Err(self.refused(status, &text)),
+        }
+    }
+
+    /// Completes `request`, and returns the times that it took.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`], [`ProviderError::Refused`].
+    pub async fn complete(&self, request: &RawRequest<'_>) -> Result<Timings, ProviderError> {
+        let body = json!({
+            "prompt": request.tokens,
+            "n_predict": request.n_predict,
+            "temperature": 0,
+            "ignore_eos": true,
+            "cache_prompt": request.cache_prompt,
+        });
+        let post = self.client.post(format!("{}/completion", self.url));
+        let post = post.header("content-type", "application/json").body(body.to_string());
+        let (status, text) = self.send(post).await?;
+        match serde_json::from_str::<Answer>(&text) {
+            Ok(answer) if status == StatusCode::OK => Ok(answer.timings),
+            _ => Err(self.refused(status, &text)),
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, String), ProviderError> {
+        let unreachable = |source: reqwest::Error| ProviderError::Unreachable {
+            url: self.url.clone(),
+            source: source.without_url(),
+        };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        Ok((status, response.text().await.map_err(unreachable)?))
+    }
+
+    fn refused(&self, status: StatusCode, text: &str) -> ProviderError {
+        ProviderError::Refused {
+            url: self.url.clone(),
+            status: status.as_u16(),
+            message: text.chars().take(MESSAGE).collect(),
+        }
+    }
+}
+
+/// Whether the host is this machine, by its number or as `localhost`, and the scheme plain HTTP.
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host.parse::<IpAddr>().map_or(host == "localhost", |ip| ip.is_loopback());
+    url.scheme() == "http" && is_here
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LlamaCpp;
+
+    #[test]
+    fn only_this_machine_is_spoken_to() {
+        for url in ["http://127.0.0.1:8080", "http://localhost:1/", "http://[::1]:80"] {
+            assert!(LlamaCpp::new(url).is_ok(), "{url}");
+        }
+        for url in ["http://10.0.0.1:80", "http://127.0.0.1@example.org", "https://127.0.0.1", "x"]
+        {
+            assert!(LlamaCpp::new(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! `rune bench`: every figure is there, and a peer that fails is told in its own words. No timing is judged.
+//!
+//! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`).
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use assert_cmd::Command;
+use rune::hub;
+use rune::hub::Catalogue;
+use serde_json::Value;
+use serde_json::json;
+use wiremock::Mock;
+use wiremock::MockServer;
+use wiremock::ResponseTemplate;
+use wiremock::matchers::body_partial_json;
+use wiremock::matchers::method;
+use wiremock::matchers::path;
+
+fn smollm2_file() -> PathBuf {
+    let home = match std::env::var_os("RUNE_HOME") {
+        Some(home) => PathBuf::from(home),
+        None => std::env::home_dir().unwrap().join(".rune"),
+    };
+    let catalogue = Catalogue::embedded();
+    let file = hub::path(&home, catalogue.get("smollm2-135m-instruct").unwrap());
+    file.expect("this test needs a model: cargo run --release -- models pull smollm2-135m-instruct")
+}
+
+/// Exit code, stdout and stderr of one run with SmolLM2 and an empty home.
+fn infer(arguments: &[&str]) -> (i32, String, String) {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::cargo_bin("rune").unwrap();
+    command.current_dir(home.path()).env("HOME", home.path()).env_remove("RUNE_HOME");
+    command.args(["bench", "infer", "--runs", "1", "--threads", "2", "--context", "2048"]);
+    if !arguments.contains(&"--model") {
+        command.arg("--model").arg(smollm2_file());
+    }
+    let output = command.args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+const METRICS: [&str; 15] = [
+    "prompt_tokens_per_s",
+    "decode_tokens_per_s",
+    "first_token_cold_s",
+    "first_token_warm_s",
+    "first_token_cold_to_warm",
+    "peak_rss_bytes",
+    "file_and_kv_to_peak_rss",
+    "batch_1_tokens_per_s",
+    "batch_2_tokens_per_s",
+    "batch_4_tokens_per_s",
+    "batch_8_tokens_per_s",
+    "batch_2_to_1",
+    "batch_4_to_1",
+    "batch_8_to_1",
+    "load_s",
+];
+
+#[test]
+fn every_figure_is_in_the_table() {
+    let (code, stdout, stderr) = infer(&[]);
+    assert_eq!(code, 0, "{stderr}");
+    for word in ["METRIC", "prompt, 512 tokens", "8 at a time, by one", "peak memory", "load"] {
+        assert!(stdout.contains(word), "{word}: {stdout}");
+    }
+    assert!(!stdout.contains("PEER"), "{stdout}");
+    assert!(stderr.contains("reading a prompt"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_is_asked_for_the_same_and_its_own_times_count() {
+    let server = MockServer::start().await;
+    let healthy = ResponseTemplate::new(200).set_body_json(json!({ "status": "ok" }));
+    Mock::given(path("/health")).respond_with(healthy).mount(&server).await;
+    let timings =
+        json!({ "prompt_n": 512, "prompt_ms": 1024.0, "predicted_n": 64, "predicted_ms": 630.0 });
+    let asked = json!({ "temperature": 0, "ignore_eos": true });
+    Mock::given(method("POST"))
+        .and(path("/completion"))
+        .and(body_partial_json(asked))
+        .respond_with(ResponseTemplate::new(200).set_body_json(json!({ "timings": timings })))
+        .mount(&server)
+        .await;
+    let uri = server.uri();
+    let run = move || infer(&["--json", "--quiet", "--peer", &uri]);
+    let (code, stdout, stderr) = tokio::task::spawn_blocking(run).await.unwrap();
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let lines: Vec<Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["type"], &lines[0]["schema"]), (&json!("bench.started"), &json!(1)));
+    assert!(lines[0]["machine"]["n_cores"].as_u64().unwrap() > 0, "{stdout}");
+    let names: Vec<_> = lines[1..].iter().map(|line| line["name"].as_str().unwrap()).collect();
+    assert_eq!(names, METRICS);
+    for line in &lines[1..] {
+        assert!(line["rune"]["median"].as_f64().unwrap() > 0.0, "{line}");
+    }
+    let peer = |index: usize| lines[index]["peer"]["median"].as_f64().unwrap();
+    assert_eq!((peer(1), peer(2), peer(3)), (500.0, 100.0, 1.024));
+    assert!(lines[1]["ratio"].as_f64().unwrap() > 0.0, "{stdout}");
+    let n_asked = server
+        .received_requests()
+        .await
+        .unwrap()
+        .iter()
+        .filter(|r| r.url.path() == "/completion")
+        .count();
+    assert_eq!(n_asked, 2 + 4, "two to warm up, four measured");
+}
+
+#[test]
+fn what_is_wrong_with_a_peer_is_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("llama-server");
+    fs::write(&script, "#!/bin/sh\necho \"model $2\"\necho 'unknown option' >&2\nexit 9\n")
+        .unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let last_line = |arguments: &[&str]| {
+        let (code, stdout, stderr) = infer(arguments);
+        assert_eq!(stdout, "");
+        (code, stderr.lines().last().unwrap().to_owned())
+    };
+    let (code, line) = last_line(&["--peer", script.to_str().unwrap()]);
+    assert_eq!(code, 3, "{line}");
+    assert!(line.contains("ended before it was ready (exit status: 9)"), "{line}");
+    assert!(line.contains(".gguf | unknown option"), "{line}");
+    let (code, line) = last_line(&["--peer", "/nowhere/llama-server"]);
+    assert_eq!(
+        (code, line.contains("cannot start the peer `/nowhere/llama-server`")),
+        (3, true),
+        "{line}"
+    );
+    // Port 1 is nobody's.
+    let (code, line) = last_line(&["--peer", "http://127.0.0.1:1"]);
+    assert_eq!((code, line.contains("no answer from http://127.0.0.1:1")), (4, true), "{line}");
+    let (code, line) = last_line(&["--peer", "http://192.0.2.1:80"]);
+    assert_eq!((code, line.contains("no http:// address on loopback")), (3, true), "{line}");
+    let (code, line) = last_line(&["--model", "smolm2"]);
+    assert_eq!((code, line.contains("rune models list")), (3, true), "{line}");
+}
