@@ -4,6 +4,7 @@
 //! batches and loading. While one side is measured the other has nothing to do, and its threads sleep.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use super::peer::PeerSource;
 use super::prompts::Prompts;
 use crate::hardware::Machine;
 use crate::hardware::peak_rss;
+use crate::model::Adapter;
 use crate::model::Engine;
 use crate::model::EngineOptions;
 use crate::model::Generation;
@@ -35,6 +37,9 @@ const LAST_SENTENCE: usize = 24;
 const SHORT_PROMPT: usize = 16;
 /// Tokens generated.
 const ANSWER: u32 = 64;
+/// Different adapters in a batch, and their rank.
+const ADAPTERS: u64 = 4;
+const RANK: usize = 16;
 /// Sequences in a batch.
 const BATCHES: [usize; 4] = [1, 2, 4, 8];
 
@@ -109,13 +114,13 @@ pub async fn infer(
     let mut pairs = Pairs { engine, peer, prompts };
     let mut metrics = pairs.measure(options.n_runs, &steps).await?;
     metrics.extend(pairs.memory(file_bytes + kv_bytes)?);
-    // An adapter's overhead joins here: the same engine and prompts, decoded with an adapter and without in turn.
     let Pairs { engine, peer, prompts } = pairs;
     drop(peer);
     drop(engine);
     let (mut loads, engine) = reload(options, &steps).await?;
     loads.peer.extend(load_of_peer.as_ref().map(Duration::as_secs_f64));
     metrics.extend(batches(&engine, prompts, options.n_runs, &steps).await?);
+    metrics.extend(adapters(&engine, options.n_runs, &steps).await?);
     metrics.push(loads);
     Ok(InferReport { machine, facts, file_bytes, kv_bytes, peer: url, metrics })
 }
@@ -129,8 +134,8 @@ struct Steps<'a> {
 
 impl<'a> Steps<'a> {
     fn new(n_runs: usize, report: &'a dyn Fn(Progress)) -> Self {
-        // Loading and two rounds to warm up; then three kinds of pairs, a load, and the batches of each run.
-        let total = 3 + n_runs * (3 + 1 + BATCHES.len());
+        // Loading and two rounds to warm up; then three kinds of pairs, a load, the batches and the adapters of each run.
+        let total = 3 + n_runs * (3 + 1 + BATCHES.len() + 1);
         Self { done: std::cell::Cell::new(0), total, report }
     }
 
@@ -165,8 +170,19 @@ async fn reload(options: &InferOptions, steps: &Steps<'_>) -> Result<(Metric, En
 
 /// Generates `n` tokens, whatever they are.
 async fn complete(engine: &Engine, prompt: Vec<u32>, n: u32) -> Result<Completion, BenchError> {
+    complete_with(engine, None, prompt, n).await
+}
+
+/// Generates `n` tokens under an adapter.
+async fn complete_with(
+    engine: &Engine,
+    adapter: Option<&Arc<Adapter>>,
+    prompt: Vec<u32>,
+    n: u32,
+) -> Result<Completion, BenchError> {
     let sampling = Sampling { max_tokens: n, ..Sampling::default() };
-    let generation = Generation { ignore_end: true, ..Generation::new(prompt, sampling) };
+    let adapter = adapter.cloned();
+    let generation = Generation { adapter, ignore_end: true, ..Generation::new(prompt, sampling) };
     let mut updates = engine.submit(generation)?;
     while let Some(update) = updates.recv().await {
         match update {
@@ -236,14 +252,13 @@ impl Pairs {
 
     /// Speed from the first token to the last: one pass fewer than there are tokens, on both sides.
     async fn decode(&mut self, metric: &mut Metric) -> Result<(), BenchError> {
-        let rate = |n: u32, ms: f64| f64::from(n.saturating_sub(1)) / seconds(ms);
         let tokens = self.prompts.fresh(SHORT_PROMPT);
         let done = complete(&self.engine, tokens.clone(), ANSWER).await?;
-        metric.rune.push(rate(done.tokens_out, done.decode_ms.max(1) as f64));
+        metric.rune.push(decode_rate(done.tokens_out, done.decode_ms as f64));
         let Some(peer) = &self.peer else { return Ok(()) };
         let request = RawRequest { tokens: &tokens, n_predict: ANSWER, cache_prompt: false };
         let timings = peer.client.complete(&request).await?;
-        metric.peer.push(rate(timings.predicted_n, timings.predicted_ms));
+        metric.peer.push(decode_rate(timings.predicted_n, timings.predicted_ms));
         Ok(())
     }
 
@@ -316,6 +331,57 @@ async fn batch(engine: &Engine, prompts: &[Vec<u32>]) -> Result<f64, BenchError>
     let answers = futures_util::future::try_join_all(answers).await?;
     let n_tokens: u32 = answers.iter().map(|answer| answer.tokens_out).sum();
     Ok(f64::from(n_tokens) / began.elapsed().as_secs_f64())
+}
+
+/// Decodes with adapters of noise on all linear layers: one sequence with one and with none in turn, then as many as the
+/// largest batch has, with several different ones.
+async fn adapters(
+    engine: &Engine,
+    n_runs: usize,
+    steps: &Steps<'_>,
+) -> Result<[Metric; 4], BenchError> {
+    let adapters: Vec<_> = (0..ADAPTERS).map(|seed| engine.noise_adapter(RANK, seed)).collect();
+    let n = BATCHES.into_iter().max().unwrap_or(1);
+    let mut prompts = Prompts::new(engine.tokenizer())?;
+    let prompts: Vec<_> = (0..n).map(|_| prompts.fresh(SHORT_PROMPT)).collect();
+    let rate = Unit::TokensPerSecond;
+    let label = format!("decode, an adapter of rank {RANK}");
+    let mut with = Metric::new("adapter_decode_tokens_per_s", label, rate);
+    let mut share = Metric::new("adapter_to_none", "an adapter, by none", Unit::Times);
+    let label = format!("decode, {n} at a time, {ADAPTERS} adapters");
+    let mut many = Metric::new(format!("batch_{n}_adapters_tokens_per_s"), label, rate);
+    let label = format!("{n} at a time, {ADAPTERS} adapters, by one, none");
+    let mut gain = Metric::new(format!("batch_{n}_adapters_to_1"), label, Unit::Times);
+    // One round more than counts: after it all prompts are in the cache.
+    for run in 0..=n_runs {
+        if run > 0 {
+            steps.next("decoding with adapters");
+        }
+        let mut rates = Vec::new();
+        for adapter in [None, Some(&adapters[0])] {
+            let done = complete_with(engine, adapter, prompts[0].clone(), ANSWER).await?;
+            rates.push(decode_rate(done.tokens_out, done.decode_ms as f64));
+        }
+        let began = Instant::now();
+        let sequences = prompts.iter().zip(adapters.iter().cycle());
+        let answers = sequences
+            .map(|(prompt, adapter)| complete_with(engine, Some(adapter), prompt.clone(), ANSWER));
+        let answers = futures_util::future::try_join_all(answers).await?;
+        let n_tokens: u32 = answers.iter().map(|answer| answer.tokens_out).sum();
+        let together = f64::from(n_tokens) / began.elapsed().as_secs_f64();
+        if run > 0 {
+            with.rune.push(rates[1]);
+            share.rune.push(rates[1] / rates[0]);
+            many.rune.push(together);
+            gain.rune.push(together / rates[0]);
+        }
+    }
+    Ok([with, share, many, gain])
+}
+
+/// Tokens a second from the first token to the last: one pass fewer than there are tokens.
+fn decode_rate(n_tokens: u32, ms: f64) -> f64 {
+    f64::from(n_tokens.saturating_sub(1)) / seconds(ms)
 }
 
 fn by_pairs(above: &[f64], below: &[f64]) -> Vec<f64> {

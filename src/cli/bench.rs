@@ -16,7 +16,6 @@ use serde_json::json;
 use crate::bench;
 use crate::bench::InferOptions;
 use crate::bench::InferReport;
-use crate::bench::Metric;
 use crate::bench::PeerSource;
 use crate::bench::Progress;
 use crate::bench::Summary;

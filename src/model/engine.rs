@@ -183,6 +183,11 @@ impl Engine {
         Adapter::load(folder, &self.shape, self.vocabulary, exact).map(Arc::new)
     }
 
+    /// An adapter of random numbers on all linear layers of the decoder, to measure what adapters cost.
+    pub fn noise_adapter(&self, rank: usize, seed: u64) -> Arc<Adapter> {
+        Arc::new(Adapter::noise(&self.shape, rank, seed))
+    }
+
     /// Hands a generation to the engine. Dropping the receiver takes it back. The last update is
     /// [`Update::Done`] or [`Update::Failed`]; a receiver that ends without either has outlived the engine.
     ///

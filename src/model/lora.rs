@@ -19,6 +19,7 @@ use serde::Deserialize;
 
 use super::ModelError;
 use super::kernels::LowRank;
+use super::sample::SplitMix64;
 use super::weights::Linears;
 use super::weights::Shape;
 
@@ -148,12 +149,24 @@ impl Adapter {
         if head.is_none() && sides.iter().flatten().all(Option::is_none) {
             return Err(refuse("it has no tensors".to_owned()));
         }
-        static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let number = NUMBER.fetch_add(1, Relaxed);
-        Ok(Self { number, folder: folder.to_owned(), sides, head })
+        Ok(Self { number: next_number(), folder: folder.to_owned(), sides, head })
     }
 
-    /// The folder it was read from.
+    /// An adapter of noise on every linear layer of a model of `shape`: for measuring.
+    pub(super) fn noise(shape: &Shape, rank: usize, seed: u64) -> Self {
+        let mut random = SplitMix64(seed);
+        let mut numbers =
+            |n: usize| -> Vec<f32> { (0..n).map(|_| (random.uniform() - 0.5) / 64.0).collect() };
+        let mut side = |which: Linears| {
+            let (rows, columns) = which.size(shape);
+            let (a, b) = (numbers(rank * columns), numbers(rows * rank));
+            Some(LowRank::new(rank, &a, &b, 1.0, false))
+        };
+        let sides = (0..shape.n_layers).map(|_| Linears::ALL.map(&mut side)).collect();
+        Self { number: next_number(), folder: PathBuf::new(), sides, head: None }
+    }
+
+    /// The folder it was read from; empty for noise.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -177,6 +190,12 @@ impl Adapter {
     pub(super) fn head(&self) -> Option<&LowRank> {
         self.head.as_ref()
     }
+}
+
+/// A number that no adapter had before.
+fn next_number() -> u64 {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    NUMBER.fetch_add(1, Relaxed)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ModelError> {

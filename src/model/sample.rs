@@ -106,7 +106,7 @@ fn log_sum_exp(logits: &[f32]) -> f32 {
 
 /// A generator of random numbers that will give the same ones in ten years: Steele et al. 2014, "Fast splittable
 /// pseudorandom number generators", figure 16.
-struct SplitMix64(u64);
+pub(super) struct SplitMix64(pub(super) u64);
 
 impl SplitMix64 {
     fn next(&mut self) -> u64 {
@@ -118,7 +118,7 @@ impl SplitMix64 {
 
     /// Uniform in `0.0..1.0`.
     #[expect(clippy::cast_precision_loss, reason = "24 bits fit")]
-    fn uniform(&mut self) -> f32 {
+    pub(super) fn uniform(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1_u32 << 24) as f32
     }
 }

@@ -42,7 +42,7 @@ fn infer(arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-const METRICS: [&str; 15] = [
+const METRICS: [&str; 19] = [
     "prompt_tokens_per_s",
     "decode_tokens_per_s",
     "first_token_cold_s",
@@ -57,6 +57,10 @@ const METRICS: [&str; 15] = [
     "batch_2_to_1",
     "batch_4_to_1",
     "batch_8_to_1",
+    "adapter_decode_tokens_per_s",
+    "adapter_to_none",
+    "batch_8_adapters_tokens_per_s",
+    "batch_8_adapters_to_1",
     "load_s",
 ];
 
