@@ -122,12 +122,12 @@ impl Transformer {
     ) {
         let mut scratch = std::mem::take(&mut self.scratch);
         let hidden = self.shape.hidden;
-        let tokens = chunks.iter().flat_map(|chunk| chunk.tokens);
-        let n_rows = tokens.clone().count();
-        scratch.hidden.resize(n_rows * hidden, 0.0);
-        for (token, row) in tokens.zip(scratch.hidden.chunks_exact_mut(hidden)) {
-            self.weights.embedding.row(*token as usize, row);
-        }
+        let tokens: Vec<u32> = chunks.iter().flat_map(|chunk| chunk.tokens).copied().collect();
+        scratch.hidden.resize(tokens.len() * hidden, 0.0);
+        let (embedding, rows) = (&self.weights.embedding, SharedMut::new(&mut scratch.hidden));
+        self.pool.run(tokens.len(), &|row| {
+            embedding.row(tokens[row] as usize, rows.slice(row * hidden, hidden));
+        });
         scratch.rotations = self.rotations(chunks);
         for index in 0..self.shape.n_layers {
             self.attention(index, store, chunks, &mut scratch);

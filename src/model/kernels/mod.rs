@@ -235,8 +235,9 @@ pub(super) struct Side<'a> {
     pub(super) path: &'a LowRank,
 }
 
-/// Weights that one unit of work reads, about: large enough to hide the cost of handing it out.
-const UNIT_WEIGHTS: usize = 128 << 10;
+/// Products of two numbers in one unit of work, about: enough to hide the cost of handing it out, and little enough
+/// that no thread waits long for the other's last unit.
+const UNIT_PRODUCTS: usize = 32 << 10;
 /// Fewer weights than this are not worth a second thread when one row is computed.
 const SERIAL_WEIGHTS: usize = 100 << 10;
 /// Fewer numbers than this are not worth a second thread where side paths begin.
@@ -268,7 +269,8 @@ pub(super) fn matmul<'a>(
         assert_eq!(columns, input.columns, "a matrix is read with activations of its own width");
         assert_eq!(product.out.len(), input.n_rows * rows, "the output has the product's shape");
         let n_tiles = rows.div_ceil(TILE);
-        let tiles_per_unit = (UNIT_WEIGHTS / (TILE * columns)).clamp(1, n_tiles);
+        let tile_products = TILE * columns * input.n_rows;
+        let tiles_per_unit = (UNIT_PRODUCTS / tile_products.max(1)).clamp(1, n_tiles);
         let sides = product.sides.into_iter().map(|side| {
             let first = n_inner;
             n_inner += side.rows.len() * side.path.rank();
