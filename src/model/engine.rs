@@ -12,6 +12,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::ModelError;
 use super::chat::ChatTemplate;
 use super::gguf::Gguf;
+use super::grammar::Grammars;
 use super::kernels::Isa;
 use super::kv::KvStore;
 use super::kv::token_bytes;
@@ -98,6 +99,7 @@ pub struct Engine {
     precision: Precision,
     tokenizer: Arc<Tokenizer>,
     chat: ChatTemplate,
+    grammars: Grammars,
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -150,8 +152,8 @@ impl Engine {
             .spawn(move || scheduler.run(&inbox))
             .map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
         let (requests, thread) = (Some(requests), Some(thread));
-        let precision = options.precision;
-        Ok(Self { facts, shape, vocabulary, precision, tokenizer, chat, requests, thread })
+        let (precision, grammars) = (options.precision, Grammars::default());
+        Ok(Self { facts, shape, vocabulary, precision, tokenizer, chat, grammars, requests, thread })
     }
 
     /// What is known of the model.
@@ -194,6 +196,7 @@ impl Engine {
     /// # Errors
     /// [`ModelError::Prompt`] when the prompt is empty or has tokens from another vocabulary,
     /// [`ModelError::ContextOverflow`] when the prompt leaves no room for an answer,
+    /// [`ModelError::Grammar`] when no answer can be held to the grammar,
     /// [`ModelError::EngineGone`] when the thread has ended.
     pub fn submit(&self, generation: Generation) -> Result<UnboundedReceiver<Update>, ModelError> {
         let (n_tokens, limit) = (generation.prompt.len(), self.facts.context);
@@ -207,9 +210,12 @@ impl Engine {
         if let Some(token) = generation.prompt.iter().find(|token| **token as usize >= n_known) {
             return Err(ModelError::Prompt(format!("there is no token {token}")));
         }
+        let grammar = generation.grammar.as_ref();
+        let constraint = grammar.map(|grammar| self.grammars.compile(grammar, &self.tokenizer));
+        let constraint = constraint.transpose()?;
         let (updates, receiver) = unbounded_channel();
         let requests = self.requests.as_ref().ok_or(ModelError::EngineGone)?;
-        requests.send((generation, updates)).map_err(|_| ModelError::EngineGone)?;
+        requests.send((generation, constraint, updates)).map_err(|_| ModelError::EngineGone)?;
         Ok(receiver)
     }
 }
@@ -244,7 +250,7 @@ mod tests {
         // `submit` would refuse a token without an embedding.
         let receivers = [5, u32::MAX, 5].map(|token| {
             let (updates, receiver) = unbounded_channel();
-            requests.send((generation(token), updates)).unwrap();
+            requests.send((generation(token), None, updates)).unwrap();
             receiver
         });
         for mut receiver in receivers {

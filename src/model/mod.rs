@@ -7,6 +7,7 @@
 mod chat;
 mod engine;
 mod gguf;
+mod grammar;
 mod kernels;
 mod kv;
 mod lora;
@@ -30,6 +31,7 @@ pub use engine::Engine;
 pub use engine::EngineOptions;
 pub use engine::ModelFacts;
 pub use engine::Update;
+pub use grammar::Grammar;
 pub use kernels::Isa;
 pub use lora::Adapter;
 pub use sequence::Generation;
@@ -88,6 +90,9 @@ pub enum ModelError {
         /// Tokens of the window.
         limit: usize,
     },
+    /// The grammar is wrong, too large, or allows nothing more.
+    #[error("the answer cannot be held to the grammar: {0}")]
+    Grammar(String),
     /// The logits are no numbers: the weights are damaged.
     #[error("the model computes no finite numbers: its weights are damaged")]
     NotFinite,

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::grammar::Allowed;
 use crate::trajectory::Sampling;
 
 /// Draws tokens for one sequence. The same settings, seed and logits give the same tokens on any machine.
@@ -19,11 +20,19 @@ impl Sampler {
         Self { sampling, random, seen: prompt.iter().copied().collect(), candidates: Vec::new() }
     }
 
-    /// Draws a token and tells its log probability under the unmodified logits.
-    pub(super) fn draw(&mut self, logits: &mut [f32], want_logprob: bool) -> (u32, Option<f32>) {
+    /// Draws one of the `allowed` tokens, or of all, and tells its log probability under the unmodified logits.
+    pub(super) fn draw(
+        &mut self,
+        logits: &mut [f32],
+        allowed: Option<&Allowed>,
+        want_logprob: bool,
+    ) -> (u32, Option<f32>) {
         let plain = want_logprob.then(|| log_sum_exp(logits));
         let unmodified = want_logprob.then(|| logits.to_vec());
         self.penalise(logits);
+        if let Some(allowed) = allowed {
+            allowed.mask(logits);
+        }
         let token = if self.sampling.temperature > 0.0 {
             self.draw_at_temperature(logits)
         } else {
@@ -134,7 +143,7 @@ mod tests {
         for _ in 0..10_000 {
             // Probabilities 0.6, 0.3, 0.08, 0.02.
             let mut logits = [0.6_f32, 0.3, 0.08, 0.02].map(f32::ln);
-            counts[sampler.draw(&mut logits, false).0 as usize] += 1;
+            counts[sampler.draw(&mut logits, None, false).0 as usize] += 1;
         }
         counts
     }
@@ -164,7 +173,7 @@ mod tests {
         assert_eq!(counts(Sampling::default())[0], 10_000);
         let sampling = Sampling { repetition_penalty: 4.0, ..Sampling::default() };
         let mut sampler = Sampler::new(sampling, &[]);
-        let mut draw = || sampler.draw(&mut [2.0, 1.9, -1.0], true);
+        let mut draw = || sampler.draw(&mut [2.0, 1.9, -1.0], None, true);
         let (first, logprob) = draw();
         assert_eq!((first, draw().0), (0, 1));
         assert!((logprob.unwrap() - -0.67).abs() < 0.01, "{logprob:?}");
@@ -175,7 +184,7 @@ mod tests {
         let draw = |seed| {
             let sampling = Sampling { temperature: 1.0, seed, ..Sampling::default() };
             let mut sampler = Sampler::new(sampling, &[]);
-            (0..50).map(|_| sampler.draw(&mut [0.1; 50], false).0).collect::<Vec<_>>()
+            (0..50).map(|_| sampler.draw(&mut [0.1; 50], None, false).0).collect::<Vec<_>>()
         };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::ModelError;
 use super::engine::Update;
+use super::grammar::Constraint;
 use super::kernels::PAGE;
 use super::kv::KvCache;
 use super::kv::KvStore;
@@ -29,8 +30,8 @@ const PREFILL_ROWS: usize = 256;
 /// What a prompt must have in common with one being read to wait for it.
 const WORTH_WAITING: usize = PAGE;
 
-/// A generation, and where its news go.
-pub(super) type Request = (Generation, UnboundedSender<Update>);
+/// A generation, what it is held to, and where its news go.
+pub(super) type Request = (Generation, Option<Constraint>, UnboundedSender<Update>);
 
 /// Lives on the engine's thread.
 pub(super) struct Scheduler {
@@ -101,8 +102,8 @@ impl Scheduler {
                 break;
             }
         }
-        for (generation, updates) in inbox.try_iter() {
-            self.waiting.push_back(Sequence::new(generation, self.context, updates));
+        for request in inbox.try_iter() {
+            self.waiting.push_back(Sequence::new(request, self.context));
         }
         let working = self.working.iter().map(|working| &working.sequence);
         working.chain(&self.waiting).for_each(|sequence| sequence.fail(ModelError::EngineGone));
@@ -119,8 +120,8 @@ impl Scheduler {
                 inbox.try_recv()
             };
             match received {
-                Ok((generation, updates)) => {
-                    self.waiting.push_back(Sequence::new(generation, self.context, updates));
+                Ok(request) => {
+                    self.waiting.push_back(Sequence::new(request, self.context));
                     idle = false;
                 }
                 Err(mpsc::TryRecvError::Empty) => return true,

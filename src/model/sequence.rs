@@ -9,8 +9,11 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::ModelError;
 use super::engine::Update;
+use super::grammar::Constraint;
+use super::grammar::Grammar;
 use super::lora::Adapter;
 use super::sample::Sampler;
+use super::scheduler::Request;
 use super::tokenizer::Tokenizer;
 use crate::trajectory::Completion;
 use crate::trajectory::FinishReason;
@@ -32,6 +35,8 @@ pub struct Generation {
     pub adapter: Option<Arc<Adapter>>,
     /// Whether [`Completion::logprobs`] is wanted.
     pub logprobs: bool,
+    /// What the answer is held to.
+    pub grammar: Option<Grammar>,
     /// Whether it goes on to `max_tokens` through ends of the turn and repetitions: for measuring.
     pub ignore_end: bool,
 }
@@ -39,7 +44,8 @@ pub struct Generation {
 impl Generation {
     /// A plain generation by the base model.
     pub fn new(prompt: Vec<u32>, sampling: Sampling) -> Self {
-        Self { prompt, sampling, adapter: None, logprobs: false, ignore_end: false }
+        let (adapter, logprobs, grammar, ignore_end) = (None, false, None, false);
+        Self { prompt, sampling, adapter, logprobs, grammar, ignore_end }
     }
 }
 
@@ -51,6 +57,7 @@ pub(super) struct Sequence {
     pub(super) adapter: Option<Arc<Adapter>>,
     sampler: Sampler,
     sampling: Sampling,
+    constraint: Option<Constraint>,
     updates: UnboundedSender<Update>,
     n_generated: u32,
     /// Tokens that the context has room for beyond the prompt.
@@ -66,12 +73,8 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub(super) fn new(
-        generation: Generation,
-        context: usize,
-        updates: UnboundedSender<Update>,
-    ) -> Self {
-        let Generation { prompt, sampling, adapter, logprobs, ignore_end } = generation;
+    pub(super) fn new((generation, constraint, updates): Request, context: usize) -> Self {
+        let Generation { prompt, sampling, adapter, logprobs, grammar: _, ignore_end } = generation;
         let room = context.saturating_sub(prompt.len());
         Self {
             sampler: Sampler::new(sampling.clone(), &prompt),
@@ -79,6 +82,7 @@ impl Sequence {
             next: None,
             adapter,
             sampling,
+            constraint,
             updates,
             n_generated: 0,
             room: u32::try_from(room).unwrap_or(u32::MAX),
@@ -112,8 +116,16 @@ impl Sequence {
         if self.next.is_none() {
             self.prefill = self.started.elapsed();
         }
-        let damaged = logits.iter().fold(false, |damaged, logit| damaged | logit.is_nan());
-        let (token, logprob) = self.sampler.draw(logits, self.logprobs.is_some());
+        let is_damaged = |logit: &f32| logit.is_nan() | (*logit == f32::INFINITY);
+        let damaged = logits.iter().fold(false, |damaged, logit| damaged | is_damaged(logit));
+        let allowed = match self.constraint.as_mut().map(Constraint::allowed).transpose() {
+            Ok(allowed) => allowed,
+            Err(error) => {
+                self.fail(error);
+                return true;
+            }
+        };
+        let (token, logprob) = self.sampler.draw(logits, allowed.as_ref(), self.logprobs.is_some());
         if damaged || !logits.get(token as usize).is_some_and(|logit| logit.is_finite()) {
             self.fail(ModelError::NotFinite);
             return true;
@@ -128,6 +140,14 @@ impl Sequence {
         if let Some(at) = self.stop_at(tokenizer.bytes(token).len()) {
             self.bytes.truncate(at);
             return self.finish(FinishReason::Stop);
+        }
+        match self.constraint.as_mut().map(|constraint| constraint.advance(token)) {
+            Some(Err(error)) => {
+                self.fail(error);
+                return true;
+            }
+            Some(Ok(true)) => return self.finish(FinishReason::Stop),
+            Some(Ok(false)) | None => {}
         }
         if !self.ignore_end && self.loops.push(token) {
             return self.finish(FinishReason::Repetition);

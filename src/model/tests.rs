@@ -405,7 +405,7 @@ fn spoken(
 ) -> (Vec<String>, Option<Result<Completion, ModelError>>) {
     let (updates, mut receiver) = unbounded_channel();
     let generation = Generation::new(vec![1, 2, 3], sampling);
-    let mut sequence = Sequence::new(generation, 4096, updates);
+    let mut sequence = Sequence::new((generation, None, updates), 4096);
     for token in tokens {
         let mut logits = vec![0.0; tokenizer.n_tokens()];
         logits[*token as usize] = 1.0;
@@ -496,7 +496,7 @@ fn logits_that_are_no_numbers_are_an_error() {
             let (updates, mut receiver) = unbounded_channel();
             let sampling = Sampling { temperature, ..Sampling::default() };
             let generation = Generation { logprobs: true, ..Generation::new(vec![1], sampling) };
-            let mut sequence = Sequence::new(generation, 4096, updates);
+            let mut sequence = Sequence::new((generation, None, updates), 4096);
             let mut logits = vec![if all { damage } else { 0.5 }; tokenizer.n_tokens()];
             logits[77] = damage;
             assert!(sequence.step(&tokenizer, &mut logits));

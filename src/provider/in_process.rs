@@ -77,7 +77,7 @@ impl InProcess {
     pub(super) fn capabilities(&self) -> Capabilities {
         Capabilities {
             adapters: AdapterFormat::Peft,
-            grammar: false,
+            grammar: true,
             logprobs: true,
             context_length: self.facts().context,
             parallel: self.n_sequences,
@@ -105,6 +105,7 @@ impl InProcess {
         let generation = Generation {
             adapter: request.adapter.map(|id| self.adapter(id)).transpose()?,
             logprobs: request.logprobs,
+            grammar: request.grammar.cloned(),
             ..Generation::new(prompt, request.sampling.clone())
         };
         let mut updates = self.engine.submit(generation)?;

@@ -14,6 +14,7 @@ use crate::trajectory::Completion;
 use crate::trajectory::Message;
 use crate::trajectory::Sampling;
 
+pub use crate::model::Grammar;
 pub use in_process::InProcess;
 pub use llama_cpp::LlamaCpp;
 pub use llama_cpp::RawRequest;
@@ -53,15 +54,6 @@ impl<'a> Request<'a> {
     pub fn new(messages: &'a [Message], sampling: &'a Sampling) -> Self {
         Self { messages, adapter: None, sampling, grammar: None, logprobs: false }
     }
-}
-
-/// A form that an answer is held to while it is generated.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Grammar {
-    /// A JSON schema.
-    JsonSchema(serde_json::Value),
-    /// A regular expression.
-    Regex(String),
 }
 
 /// The adapters that a backend takes.

@@ -3,6 +3,7 @@
 //! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`). Damaged files are made of a tiny model.
 
 mod faults;
+mod grammar;
 mod tiny;
 
 use std::path::PathBuf;

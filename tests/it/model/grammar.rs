@@ -1,0 +1,184 @@
+//! Answers that are held to a grammar.
+
+use rune::model::Engine;
+use rune::model::Generation;
+use rune::model::Grammar;
+use rune::model::ModelError;
+use rune::model::Update;
+use rune::trajectory::Completion;
+use rune::trajectory::FinishReason;
+use rune::trajectory::Message;
+use rune::trajectory::Sampling;
+use serde_json::Value;
+use serde_json::json;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::end;
+use super::said;
+use super::short;
+use super::smollm2;
+
+fn generation(engine: &Engine, question: &str, sampling: Sampling) -> Generation {
+    let prompt = engine.prompt(&[Message::user(question)]).unwrap();
+    Generation { logprobs: true, ..Generation::new(prompt, sampling) }
+}
+
+fn ask(
+    engine: &Engine,
+    question: &str,
+    sampling: Sampling,
+    grammar: Grammar,
+) -> Result<UnboundedReceiver<Update>, ModelError> {
+    let generation = generation(engine, question, sampling);
+    engine.submit(Generation { grammar: Some(grammar), ..generation })
+}
+
+fn answer(engine: &Engine, question: &str, sampling: Sampling, grammar: Grammar) -> Completion {
+    end(ask(engine, question, sampling, grammar).unwrap()).unwrap()
+}
+
+fn regex(pattern: &str) -> Grammar {
+    Grammar::Regex(pattern.to_owned())
+}
+
+fn hot(seed: u64) -> Sampling {
+    Sampling { temperature: 1.0, seed, max_tokens: 400, ..Sampling::default() }
+}
+
+/// Texts are short, so that answers at random end.
+fn person() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "name": { "type": "string", "minLength": 1, "maxLength": 20 },
+            "age": { "type": "integer", "minimum": 0, "maximum": 150 },
+            "likes": {
+                "type": "array",
+                "items": { "enum": ["tea", "chess", "rain", "\"quotes\"", "été"] },
+                "minItems": 1,
+                "maxItems": 4
+            },
+            "friend": { "anyOf": [{ "type": "null" }, { "type": "boolean" }] }
+        },
+        "required": ["name", "age", "likes"],
+        "additionalProperties": false
+    })
+}
+
+#[test]
+fn answers_drawn_at_random_are_valid_by_the_schema() {
+    let engine = smollm2(2, 6);
+    let schema = person();
+    let question = "Describe a person as JSON.";
+    let receivers: Vec<_> = (0..6)
+        .map(|seed| ask(&engine, question, hot(seed), Grammar::JsonSchema(schema.clone())).unwrap())
+        .collect();
+    let mut texts = Vec::new();
+    for receiver in receivers {
+        let completion = end(receiver).unwrap();
+        let value: Value = serde_json::from_str(&completion.text).expect(&completion.text);
+        assert!(jsonschema::is_valid(&schema, &value), "{value}");
+        assert_eq!(completion.finish_reason, FinishReason::Stop);
+        let logprobs = completion.logprobs.unwrap();
+        assert!(logprobs.iter().all(|logprob| logprob.is_finite() && *logprob <= 0.0));
+        texts.push(completion.text);
+    }
+    texts.sort();
+    texts.dedup();
+    assert!(texts.len() > 1, "{texts:?}");
+}
+
+#[test]
+fn answers_drawn_at_random_match_the_expression() {
+    let engine = smollm2(2, 6);
+    let receivers: Vec<_> = (0..6)
+        .map(|seed| {
+            let grammar = regex(r"(19|20)\d\d-[01]\d: [a-zé ]{1,12}[.!]");
+            ask(&engine, "When was it?", hot(seed), grammar).unwrap()
+        })
+        .collect();
+    for receiver in receivers {
+        let text = end(receiver).unwrap().text;
+        let (date, said) = text.split_once(": ").expect(&text);
+        let (year, month) = date.split_once('-').expect(&text);
+        assert!(year.len() == 4 && month.len() == 2, "{text}");
+        assert!(said.ends_with(['.', '!']), "{text}");
+        let words = said.trim_end_matches(['.', '!']);
+        assert!((1..=12).contains(&words.chars().count()), "{text}");
+        assert!(words.chars().all(|c| c.is_ascii_lowercase() || " é".contains(c)), "{text}");
+    }
+}
+
+#[test]
+fn a_grammar_that_allows_what_is_said_anyway_changes_nothing() {
+    let engine = smollm2(2, 1);
+    for question in super::PROMPTS {
+        let plain = end(engine.submit(generation(&engine, question, short())).unwrap()).unwrap();
+        let held = answer(&engine, question, short(), regex("(?s).*"));
+        assert_eq!(said(&held), said(&plain));
+        assert_eq!(held.finish_reason, plain.finish_reason);
+    }
+}
+
+#[test]
+fn log_probabilities_are_those_of_the_unmasked_logits() {
+    let engine = smollm2(2, 1);
+    let question = super::PROMPTS[0];
+    let plain = answer(&engine, question, short(), regex("(?s).*"));
+    let first: String = plain.text.chars().take(3).collect();
+    let unlikely = answer(&engine, question, short(), regex("Zzyzx"));
+    assert_eq!((unlikely.text.as_str(), unlikely.finish_reason), ("Zzyzx", FinishReason::Stop));
+    let logprob = |completion: &Completion| completion.logprobs.as_ref().unwrap()[0];
+    assert!(logprob(&unlikely) < logprob(&plain) - 3.0, "{first} {unlikely:?}");
+}
+
+#[test]
+fn what_each_sequence_is_held_to_is_its_own_affair() {
+    let questions = ["Give me a number.", "Name a colour.", super::PROMPTS[0]];
+    let grammars = [Some(regex(r"-?\d{1,5}")), Some(regex("red|green|blue")), None];
+    let submit = |engine: &Engine, i: usize| {
+        let generation = generation(engine, questions[i], short());
+        engine.submit(Generation { grammar: grammars[i].clone(), ..generation }).unwrap()
+    };
+    let alone = smollm2(1, 1);
+    let expected = [0, 1, 2].map(|i| said(&end(submit(&alone, i)).unwrap()));
+    drop(alone);
+    assert!(expected[0].0.parse::<i64>().is_ok(), "{expected:?}");
+    assert!(["red", "green", "blue"].contains(&expected[1].0.as_str()), "{expected:?}");
+    let shared = smollm2(2, 3);
+    let receivers = [2, 0, 1].map(|i| submit(&shared, i));
+    for (receiver, i) in receivers.into_iter().zip([2, 0, 1]) {
+        assert_eq!(said(&end(receiver).unwrap()), expected[i]);
+    }
+}
+
+#[test]
+fn a_grammar_that_cannot_be_used_is_refused_before_anything_is_generated() {
+    let engine = smollm2(1, 1);
+    let refused = |grammar: Grammar| match ask(&engine, "Hello?", short(), grammar) {
+        Err(error @ ModelError::Grammar(_)) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let schema = refused(Grammar::JsonSchema(json!({ "type": "nonsense" })));
+    assert!(schema.contains("nonsense"), "{schema}");
+    let pattern = refused(regex("[a-"));
+    assert!(pattern.contains("unclosed character class"), "{pattern}");
+    assert_eq!(answer(&engine, "Hello?", short(), regex("yes")).text, "yes");
+}
+
+#[test]
+fn stop_texts_and_the_most_tokens_hold_under_a_grammar() {
+    let engine = smollm2(2, 1);
+    let cut = Sampling { max_tokens: 5, ..Sampling::default() };
+    let completion = answer(&engine, "Count.", cut, regex("[0-9 ]{200}"));
+    assert_eq!((completion.tokens_out, completion.finish_reason), (5, FinishReason::Length));
+    let stop = Sampling { stop: vec!["c".to_owned()], ..short() };
+    let completion = answer(&engine, "Spell.", stop, regex("abcd"));
+    assert_eq!((completion.text.as_str(), completion.finish_reason), ("ab", FinishReason::Stop));
+    let exact = Sampling { max_tokens: 1, ..Sampling::default() };
+    let completion = answer(&engine, "Yes or no?", exact, regex("yes|no"));
+    assert!(["yes", "no"].contains(&completion.text.as_str()), "{completion:?}");
+    assert_eq!(completion.finish_reason, FinishReason::Stop, "{completion:?}");
+    let empty = answer(&engine, "Nothing?", short(), regex(""));
+    assert_eq!((empty.text.as_str(), empty.finish_reason), ("", FinishReason::Stop));
+}
