@@ -30,7 +30,7 @@ use crate::provider::LlamaCpp;
 use crate::provider::ProviderError;
 
 /// How long a peer may take to load its model.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 /// Between two looks at a peer that is loading.
 const PERIOD: Duration = Duration::from_millis(20);
 /// Lines of a failed peer that are shown.

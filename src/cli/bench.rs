@@ -219,6 +219,7 @@ fn json_lines(report: &InferReport) -> String {
     text + "\n"
 }
 
+#[expect(clippy::cast_precision_loss, reason = "files are small")]
 fn table(report: &InferReport) -> String {
     let (facts, machine) = (&report.facts, &report.machine);
     let mut text = format!(

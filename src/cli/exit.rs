@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::bench::BenchError;
 use crate::cli::run::outcome::InTheWay;
 use crate::config::ConfigError;
 use crate::hub::HubError;
@@ -75,13 +76,18 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
 
 /// The error itself, or one that it hands through, of type `E`.
 fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
-    let inner: Option<&dyn std::error::Error> = match error.downcast_ref() {
+    let of_bench: Option<&dyn std::error::Error> = match error.downcast_ref() {
+        Some(BenchError::Provider(inner)) => Some(inner),
+        Some(_) | None => None,
+    };
+    let of_pipeline: Option<&dyn std::error::Error> = match error.downcast_ref() {
         Some(PipelineError::Provider(inner)) => Some(inner),
         Some(PipelineError::Judge(inner)) => Some(inner),
         Some(PipelineError::Registry(inner)) => Some(inner),
         Some(PipelineError::Template(inner)) => Some(inner),
         Some(PipelineError::Budget { .. }) | None => None,
     };
+    let inner = of_pipeline.or(of_bench);
     let handed_through = inner.and_then(<dyn std::error::Error>::downcast_ref);
     handed_through.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
 }

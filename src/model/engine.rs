@@ -153,7 +153,17 @@ impl Engine {
             .map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
         let (requests, thread) = (Some(requests), Some(thread));
         let (precision, grammars) = (options.precision, Grammars::default());
-        Ok(Self { facts, shape, vocabulary, precision, tokenizer, chat, grammars, requests, thread })
+        Ok(Self {
+            facts,
+            shape,
+            vocabulary,
+            precision,
+            tokenizer,
+            chat,
+            grammars,
+            requests,
+            thread,
+        })
     }
 
     /// What is known of the model.

@@ -95,7 +95,9 @@ impl KvStore {
     pub(super) fn begin(&mut self, adapter: u64, tokens: &[u32]) -> KvCache {
         let (nodes, n) = self.tree.find(adapter, tokens);
         let pages: Vec<usize> = self.tree.touch(&nodes);
-        pages.iter().for_each(|page| self.take(*page));
+        for page in &pages {
+            self.take(*page);
+        }
         KvCache { tokens: tokens[..n].to_vec(), pages }
     }
 

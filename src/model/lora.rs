@@ -83,7 +83,9 @@ impl PeftConfig {
         }
         let off = |value: &serde_json::Value, off: &str| {
             let empty = value.as_array().is_some_and(Vec::is_empty);
-            value.is_null() || empty || value.to_string() == off
+            value.is_null()
+                || empty
+                || serde_json::from_str(off).is_ok_and(|off: serde_json::Value| *value == off)
         };
         let on =
             |(name, value): &(&str, &str)| self.others.get(*name).is_some_and(|v| !off(v, value));

@@ -65,13 +65,11 @@ impl Working {
 
     /// Tokens for the next pass: what is left of the prompt, up to `rows`, or the token drawn last.
     fn pending(&self, rows: usize) -> Vec<u32> {
-        match self.sequence.next {
-            Some(token) => vec![token],
-            None => {
-                let rest = &self.sequence.prompt[self.cache.len()..];
-                rest[..rest.len().min(rows)].to_vec()
-            }
+        if let Some(token) = self.sequence.next {
+            return vec![token];
         }
+        let rest = &self.sequence.prompt[self.cache.len()..];
+        rest[..rest.len().min(rows)].to_vec()
     }
 }
 

@@ -116,8 +116,9 @@ impl Sequence {
         if self.next.is_none() {
             self.prefill = self.started.elapsed();
         }
-        let is_damaged = |logit: &f32| logit.is_nan() | (*logit == f32::INFINITY);
-        let damaged = logits.iter().fold(false, |damaged, logit| damaged | is_damaged(logit));
+        // Counted to the end: that is quicker than to look at one after the other.
+        let is_damaged = |logit: &&f32| logit.is_nan() || **logit == f32::INFINITY;
+        let damaged = logits.iter().filter(is_damaged).count() > 0;
         let allowed = match self.constraint.as_mut().map(Constraint::allowed).transpose() {
             Ok(allowed) => allowed,
             Err(error) => {

@@ -16,7 +16,7 @@ use super::ProviderError;
 /// A server that can't be reached is given up after this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// A connection that stays silent is given up after this: long, as an answer comes in one piece.
-const READ_TIMEOUT: Duration = Duration::from_secs(600);
+const READ_TIMEOUT: Duration = Duration::from_mins(10);
 /// Characters of a refusal that are kept.
 const MESSAGE: usize = 300;
 

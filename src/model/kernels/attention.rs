@@ -89,7 +89,9 @@ pub(in crate::model) fn attend<'a>(
             multiply(isa, scores, &panel, n_rows, &place, results);
         }
         for (row, total) in results.chunks_exact_mut(head_dim).zip(totals) {
-            row.iter_mut().for_each(|out| *out /= *total);
+            for out in row {
+                *out /= *total;
+            }
         }
         for (position, results) in results.chunks_exact(n_heads * head_dim).enumerate() {
             done(position, results);

@@ -3,7 +3,10 @@
 //! `vpmaddubsw` multiplies unsigned codes by signed activations and adds pairs into 16 bits, where as many pairs are
 //! gathered as fit: all eight groups of 4-bit codes (8 * 2 * 15 * 127 < 2^15), four of 5 bits, two of 6. Only
 //! then `vpmaddwd` widens them. Codes of 8 bits are taken as signed ones, whose sign goes to the activation.
-
+#![expect(
+    clippy::needless_range_loop,
+    reason = "indices name registers, of several arrays at once"
+)]
 #![expect(unsafe_code, reason = "vector loads through pointers; each block has its SAFETY line")]
 
 use std::arch::x86_64::__m256;

@@ -242,8 +242,8 @@ unsafe fn unpack<const BITS: usize>(lines: *const Line) -> [__m512i; 8] {
             let line = _mm512_load_si512(lines.add(bit).cast());
             let value = _mm512_set1_epi8(1 << bit);
             for (group, code) in codes.iter_mut().enumerate() {
-                let has_bit =
-                    _mm512_test_epi8_mask(line, _mm512_set1_epi8(1_i8.wrapping_shl(group as u32)));
+                let place = _mm512_set1_epi8(i8::from_ne_bytes([1 << group]));
+                let has_bit = _mm512_test_epi8_mask(line, place);
                 *code = _mm512_mask_add_epi8(*code, has_bit, *code, value);
             }
         }

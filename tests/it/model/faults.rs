@@ -171,7 +171,7 @@ fn what_is_wrong_is_said() {
     no size: metadata `llama.block_count` is missing or no positive number
     size of a wrong type: metadata `llama.block_count` is missing or no positive number
     no layers: metadata `llama.block_count` is missing or no positive number
-    too many layers: tensor `blk.2.attn_norm.weight` is missing
+    too many layers: tensor `blk.2.attn_q.weight` is missing
     a million layers: it has sizes that do not fit together: Shape { n_layers: 1000000, hidden: 24, ffn: 40, n_heads: 2, n_kv_heads: 1, head_dim: 12, context: 128, rope_base: 10000.0, eps: 1e-5, interleaved: true }
     heads that do not fit: it has sizes that do not fit together: Shape { n_layers: 2, hidden: 24, ffn: 40, n_heads: 5, n_kv_heads: 1, head_dim: 4, context: 128, rope_base: 10000.0, eps: 1e-5, interleaved: true }
     no epsilon: metadata `llama.attention.layer_norm_rms_epsilon` is missing or no number
