@@ -4,6 +4,7 @@ use super::ModelError;
 use super::gguf::Gguf;
 use super::gguf::TensorInfo;
 use super::gguf::Value;
+use super::kernels::Arena;
 use super::kernels::Dense;
 use super::kernels::Matrix;
 use super::kernels::Packed;
@@ -189,7 +190,7 @@ impl Weights {
         precision: Precision,
         pool: &mut Pool,
     ) -> Result<Self, ModelError> {
-        let mut loader = Loader { gguf, precision, pool };
+        let mut loader = Loader { gguf, precision, pool, arena: Arena::default() };
         let hidden = shape.hidden;
         let vocabulary = gguf.tensor("token_embd.weight")?.rows;
         let embedding = loader.matrix("token_embd.weight", (vocabulary, hidden), None)?;
@@ -223,6 +224,7 @@ struct Loader<'a> {
     gguf: &'a Gguf,
     precision: Precision,
     pool: &'a mut Pool,
+    arena: Arena,
 }
 
 impl Loader<'_> {
@@ -290,7 +292,8 @@ impl Loader<'_> {
         let bytes = self.gguf.read(&info)?;
         let order = move |row| source_row(interleaved, row);
         if self.precision == Precision::Packed && info.kind.is_quantised() {
-            let packed = Packed::new(self.pool, info.kind, &bytes, (rows, columns), &order);
+            let (pool, arena) = (&mut *self.pool, &mut self.arena);
+            let packed = Packed::new(pool, arena, info.kind, &bytes, (rows, columns), &order);
             return Ok(Matrix::Packed(packed.expect("the type is quantised")));
         }
         let mut values = vec![0.0; rows * columns];

@@ -37,6 +37,7 @@ use std::arch::x86_64::_mm256_sign_epi8;
 use std::arch::x86_64::_mm256_slli_epi16;
 use std::arch::x86_64::_mm256_srli_epi16;
 use std::arch::x86_64::_mm256_storeu_ps;
+use std::arch::x86_64::_mm256_sub_epi32;
 use std::arch::x86_64::_mm256_xor_si256;
 
 use half::f16;
@@ -99,6 +100,9 @@ struct Tile<'a> {
 }
 
 type Kernel = unsafe fn(usize, &Tile<'_>, &mut [[f32; TILE]; ROWS]);
+
+/// The code that stands for zero where both halves of a block have a scale.
+const ZERO: i32 = 32;
 
 const NOTHING: u8 = 0;
 const MIN: u8 = 1;
@@ -178,17 +182,18 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
                     let at = (tile.row + i) * n_blocks + block;
                     let numbers = &*tile.input.blocks.as_ptr().add(at);
                     let scale = _mm256_set1_ps(numbers.scale);
+                    if SECOND == SCALE {
+                        let [low, high] = numbers.halves.map(|half| _mm256_set1_epi32(half * ZERO));
+                        let low = _mm256_cvtepi32_ps(_mm256_sub_epi32(dots[0][i], low));
+                        let high = _mm256_cvtepi32_ps(_mm256_sub_epi32(dots[1][i], high));
+                        let both = _mm256_fmadd_ps(high, second, _mm256_mul_ps(low, first));
+                        sums[i][h] = _mm256_fmadd_ps(both, scale, sums[i][h]);
+                        continue;
+                    }
                     // The scale of activations first: it is the same for both halves of a block.
                     let dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[0][i]), scale);
                     let mut sum = _mm256_fmadd_ps(dot, first, sums[i][h]);
-                    if SECOND == SCALE {
-                        let [low, high] = numbers.halves;
-                        let dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[1][i]), scale);
-                        sum = _mm256_fmadd_ps(dot, second, sum);
-                        sum = _mm256_fmadd_ps(_mm256_mul_ps(first, zero), _mm256_set1_ps(low), sum);
-                        let second = _mm256_mul_ps(second, zero);
-                        sum = _mm256_fmadd_ps(second, _mm256_set1_ps(high), sum);
-                    } else if SECOND == MIN {
+                    if SECOND == MIN {
                         sum = _mm256_fmadd_ps(second, _mm256_set1_ps(numbers.sum), sum);
                     } else if BITS != 8 {
                         let min = _mm256_mul_ps(first, zero);

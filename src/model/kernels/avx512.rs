@@ -4,34 +4,57 @@
 
 use std::arch::x86_64::__m512;
 use std::arch::x86_64::__m512i;
+use std::arch::x86_64::_MM_HINT_NTA;
+use std::arch::x86_64::_mm_dpbusd_epi32;
+use std::arch::x86_64::_mm_extract_epi32;
+use std::arch::x86_64::_mm_hadd_epi32;
+use std::arch::x86_64::_mm_prefetch;
+use std::arch::x86_64::_mm_set1_epi8;
+use std::arch::x86_64::_mm_setzero_si128;
+use std::arch::x86_64::_mm_storeu_si128;
 use std::arch::x86_64::_mm256_load_si256;
+use std::arch::x86_64::_mm512_abs_ps;
+use std::arch::x86_64::_mm512_add_epi32;
 use std::arch::x86_64::_mm512_and_si512;
+use std::arch::x86_64::_mm512_castps_si512;
+use std::arch::x86_64::_mm512_cvtepi32_epi8;
 use std::arch::x86_64::_mm512_cvtepi32_ps;
 use std::arch::x86_64::_mm512_cvtph_ps;
+use std::arch::x86_64::_mm512_cvtps_epi32;
 use std::arch::x86_64::_mm512_dpbusd_epi32;
 use std::arch::x86_64::_mm512_fmadd_ps;
 use std::arch::x86_64::_mm512_load_si512;
+use std::arch::x86_64::_mm512_loadu_ps;
 use std::arch::x86_64::_mm512_mask_add_epi8;
+use std::arch::x86_64::_mm512_max_epu32;
 use std::arch::x86_64::_mm512_mul_ps;
+use std::arch::x86_64::_mm512_reduce_max_epu32;
 use std::arch::x86_64::_mm512_set1_epi8;
 use std::arch::x86_64::_mm512_set1_epi32;
 use std::arch::x86_64::_mm512_set1_ps;
 use std::arch::x86_64::_mm512_setzero_ps;
 use std::arch::x86_64::_mm512_setzero_si512;
+use std::arch::x86_64::_mm512_slli_epi32;
 use std::arch::x86_64::_mm512_srli_epi16;
+use std::arch::x86_64::_mm512_store_si512;
 use std::arch::x86_64::_mm512_storeu_ps;
 use std::arch::x86_64::_mm512_test_epi8_mask;
+use std::cell::RefCell;
 
 use super::Activations;
 use super::BLOCK;
+use super::BlockNumbers;
 use super::TILE;
 use super::pack::Format;
 use super::pack::Line;
 use super::pack::Scales;
 use super::pack::Second;
+use super::vector::NOTHING;
 
 /// Activation rows that are computed together: 8 sums, 8 groups of codes and their helpers fill 32 registers.
 const ROWS: usize = 8;
+/// Blocks between the one that is computed and the one that is asked for from memory.
+const AHEAD: usize = 8;
 
 /// Multiplies a tile by every row of `input`; `done` gets each row's 16 results.
 ///
@@ -49,46 +72,90 @@ pub(super) fn multiply_tile(
     assert!(scales.len() >= n_blocks * format.n_scales(), "scales for every block");
     assert!(input.codes.len() >= input.n_rows * input.columns, "activations are quantised");
     assert!(input.blocks.len() >= input.n_rows * n_blocks, "activations are quantised");
-    let kernel = kernel(format);
-    let mut row = 0;
+    let mut tile = Tile { codes, scales, input, row: 0, is_read_once: input.n_rows <= ROWS };
     let mut results = [[0.0; TILE]; ROWS];
-    while row < input.n_rows {
-        let n = ROWS.min(input.n_rows - row);
-        let tile = Tile { zero: format.zero, codes, scales, input, row };
-        // SAFETY: `Isa::detect` saw the features; lengths were checked above, and rows `row..row + n` exist.
-        unsafe { kernel(n, &tile, &mut results) };
-        for (i, result) in results[..n].iter_mut().enumerate() {
-            done(row + i, result);
+    let mut rows = |kernel: Kernel, tile: &mut Tile<'_>| {
+        while tile.row < input.n_rows {
+            let n = ROWS.min(input.n_rows - tile.row);
+            // SAFETY: `Isa::is_available` saw the features; lengths were checked above, or the codes are those of all
+            // blocks at 8 bits; rows `row..row + n` exist.
+            unsafe { kernel(n, tile, &mut results) };
+            for (i, result) in results[..n].iter_mut().enumerate() {
+                done(tile.row + i, result);
+            }
+            tile.row += n;
         }
-        row += n;
+    };
+    if tile.is_read_once || !matches!(format.bits, 5 | 6) {
+        return rows(kernel(format), &mut tile);
+    }
+    // Single bits are put in their places once for all rows.
+    WIDE.with_borrow_mut(|wide| {
+        widen(format, &codes[..n_blocks * format.n_lines()], wide);
+        rows(wide_kernel(format), &mut Tile { codes: wide, ..tile });
+    });
+}
+
+thread_local! {
+    /// The codes of one tile at 8 bits.
+    static WIDE: RefCell<Vec<Line>> = RefCell::default();
+}
+
+/// Writes the codes of all blocks at 8 bits.
+fn widen(format: Format, codes: &[Line], wide: &mut Vec<Line>) {
+    wide.resize(codes.len() / format.n_lines() * 8, Line([0; 64]));
+    let blocks = codes.chunks_exact(format.n_lines()).zip(wide.chunks_exact_mut(8));
+    for (lines, wide) in blocks {
+        // SAFETY: `Isa::is_available` saw the features; a block has as many lines as its format, 8 at 8 bits.
+        unsafe {
+            let codes = match format.bits {
+                5 => unpack::<5>(lines.as_ptr()),
+                _ => unpack::<6>(lines.as_ptr()),
+            };
+            for (line, codes) in wide.iter_mut().zip(codes) {
+                _mm512_store_si512(line.0.as_mut_ptr().cast(), codes);
+            }
+        }
     }
 }
 
 /// What a kernel works on.
+#[derive(Clone, Copy)]
 struct Tile<'a> {
-    zero: f32,
     codes: &'a [Line],
     scales: &'a [Scales],
     input: &'a Activations,
     /// The first activation row.
     row: usize,
+    /// Whether these rows are all: the tile then comes from memory and need not stay in the caches.
+    is_read_once: bool,
 }
 
 type Kernel = unsafe fn(usize, &Tile<'_>, &mut [[f32; TILE]; ROWS]);
 
-const NOTHING: u8 = 0;
+const NONE: u8 = 0;
 const MIN: u8 = 1;
 const SCALE: u8 = 2;
 
 fn kernel(format: Format) -> Kernel {
     match (format.bits, format.second) {
-        (4, Second::Nothing) => rows::<4, NOTHING>,
-        (4, Second::Min) => rows::<4, MIN>,
-        (5, Second::Nothing) => rows::<5, NOTHING>,
-        (5, Second::Min) => rows::<5, MIN>,
-        (6, Second::Scale) => rows::<6, SCALE>,
-        (8, Second::Nothing) => rows::<8, NOTHING>,
+        (4, Second::Nothing) => rows::<4, NONE, 3>,
+        (4, Second::Min) => rows::<4, MIN, 0>,
+        (5, Second::Nothing) => rows::<5, NONE, 4>,
+        (5, Second::Min) => rows::<5, MIN, 0>,
+        (6, Second::Scale) => rows::<6, SCALE, 5>,
+        (8, Second::Nothing) => rows::<8, NONE, 7>,
         other => unreachable!("no packed format is {other:?}"),
+    }
+}
+
+/// The kernel for codes that were widened.
+fn wide_kernel(format: Format) -> Kernel {
+    match (format.bits, format.second) {
+        (5, Second::Nothing) => rows::<8, NONE, 4>,
+        (5, Second::Min) => rows::<8, MIN, 0>,
+        (6, Second::Scale) => rows::<8, SCALE, 5>,
+        other => unreachable!("{other:?} is not widened"),
     }
 }
 
@@ -97,7 +164,7 @@ fn kernel(format: Format) -> Kernel {
 /// # Safety
 /// As [`block_rows`], for `n` rows; `n` in `1..=ROWS`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
-unsafe fn rows<const BITS: usize, const SECOND: u8>(
+unsafe fn rows<const BITS: usize, const SECOND: u8, const ZERO: u32>(
     n: usize,
     tile: &Tile<'_>,
     results: &mut [[f32; TILE]; ROWS],
@@ -105,14 +172,14 @@ unsafe fn rows<const BITS: usize, const SECOND: u8>(
     // SAFETY: passed on to the caller.
     unsafe {
         match n {
-            1 => block_rows::<1, BITS, SECOND>(tile, results),
-            2 => block_rows::<2, BITS, SECOND>(tile, results),
-            3 => block_rows::<3, BITS, SECOND>(tile, results),
-            4 => block_rows::<4, BITS, SECOND>(tile, results),
-            5 => block_rows::<5, BITS, SECOND>(tile, results),
-            6 => block_rows::<6, BITS, SECOND>(tile, results),
-            7 => block_rows::<7, BITS, SECOND>(tile, results),
-            _ => block_rows::<8, BITS, SECOND>(tile, results),
+            1 => block_rows::<1, BITS, SECOND, ZERO>(tile, results),
+            2 => block_rows::<2, BITS, SECOND, ZERO>(tile, results),
+            3 => block_rows::<3, BITS, SECOND, ZERO>(tile, results),
+            4 => block_rows::<4, BITS, SECOND, ZERO>(tile, results),
+            5 => block_rows::<5, BITS, SECOND, ZERO>(tile, results),
+            6 => block_rows::<6, BITS, SECOND, ZERO>(tile, results),
+            7 => block_rows::<7, BITS, SECOND, ZERO>(tile, results),
+            _ => block_rows::<8, BITS, SECOND, ZERO>(tile, results),
         }
     }
 }
@@ -142,15 +209,14 @@ macro_rules! unroll {
 /// The processor has the features; `tile.codes` and `tile.scales` hold all blocks of `input.columns`; rows
 /// `tile.row..tile.row + N` exist in `tile.input` and are quantised.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
-unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8>(
+unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const ZERO: u32>(
     tile: &Tile<'_>,
     results: &mut [[f32; TILE]; ROWS],
 ) {
     let input = tile.input;
     let n_blocks = input.columns / BLOCK;
     let n_lines = if BITS == 8 { 8 } else { BITS };
-    let n_scales = if SECOND == NOTHING { 1 } else { 2 };
-    let zero = _mm512_set1_ps(-tile.zero);
+    let n_scales = if SECOND == NONE { 1 } else { 2 };
     // Macros and not closures: the compiler would leave calls to those.
     macro_rules! at {
         ($i:expr, $block:expr) => {
@@ -163,39 +229,59 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8>(
             _mm512_set1_epi32(i32::from_ne_bytes(*inputs.add($group)))
         }};
     }
+    // What the dot product starts from: the codes count from the one that stands for zero, 2^ZERO.
+    macro_rules! start {
+        ($block:expr, $half:literal) => {
+            _mm512_slli_epi32::<ZERO>(_mm512_set1_epi32(-$block.halves[$half]))
+        };
+    }
     let mut sums = [_mm512_setzero_ps(); ROWS];
     for block in 0..n_blocks {
-        // SAFETY: the block's lines, scales and activations exist by this function's contract.
+        // SAFETY: the block's lines, scales and activations exist by this function's contract; what is ahead is not read.
         unsafe {
-            let codes = unpack::<BITS>(tile.codes.as_ptr().add(block * n_lines));
+            let lines = tile.codes.as_ptr().add(block * n_lines);
             let scales = tile.scales.as_ptr().add(block * n_scales);
+            if tile.is_read_once {
+                for line in 0..n_lines {
+                    let ahead = lines.wrapping_add(AHEAD * n_lines + line);
+                    _mm_prefetch::<_MM_HINT_NTA>(ahead.cast());
+                }
+                _mm_prefetch::<_MM_HINT_NTA>(scales.wrapping_add(AHEAD * n_scales).cast());
+            }
+            let codes = unpack::<BITS>(lines);
             let first = load_scales(scales);
-            let second = if SECOND == NOTHING { first } else { load_scales(scales.add(1)) };
+            let second = if SECOND == NONE { first } else { load_scales(scales.add(1)) };
+            let numbers = |row: usize| &*input.blocks.as_ptr().add(at!(row, block));
             let mut dots = [_mm512_setzero_si512(); ROWS];
+            if SECOND != MIN {
+                unroll!(I < N => dots[I] = start!(numbers(I), 0));
+            }
             unroll!(G < 4 => unroll!(I < N => {
                 dots[I] = _mm512_dpbusd_epi32(dots[I], codes[G], four!(at!(I, block), G));
             }));
+            let mut halves = [_mm512_setzero_ps(); ROWS];
             if SECOND == SCALE {
-                let min = _mm512_mul_ps(first, zero);
                 unroll!(I < N => {
-                    let block = &*input.blocks.as_ptr().add(at!(I, block));
-                    let weight = _mm512_mul_ps(first, _mm512_set1_ps(block.scale));
-                    sums[I] = _mm512_fmadd_ps(weight, _mm512_cvtepi32_ps(dots[I]), sums[I]);
-                    sums[I] = _mm512_fmadd_ps(min, _mm512_set1_ps(block.halves[0]), sums[I]);
-                    dots[I] = _mm512_setzero_si512();
+                    halves[I] = _mm512_mul_ps(first, _mm512_cvtepi32_ps(dots[I]));
+                    dots[I] = start!(numbers(I), 1);
                 });
+            }
+            if SECOND == NONE {
+                unroll!(I < N => dots[I] = _mm512_add_epi32(dots[I], start!(numbers(I), 1)));
             }
             unroll!(G < 4 => unroll!(I < N => {
                 dots[I] = _mm512_dpbusd_epi32(dots[I], codes[G + 4], four!(at!(I, block), G + 4));
             }));
-            let weight = if SECOND == SCALE { second } else { first };
-            let min = if SECOND == MIN { second } else { _mm512_mul_ps(weight, zero) };
             unroll!(I < N => {
-                let block = &*input.blocks.as_ptr().add(at!(I, block));
-                let sum = if SECOND == SCALE { block.halves[1] } else { block.sum };
-                let weight = _mm512_mul_ps(weight, _mm512_set1_ps(block.scale));
-                sums[I] = _mm512_fmadd_ps(weight, _mm512_cvtepi32_ps(dots[I]), sums[I]);
-                sums[I] = _mm512_fmadd_ps(min, _mm512_set1_ps(sum), sums[I]);
+                let (dot, scale) = (_mm512_cvtepi32_ps(dots[I]), _mm512_set1_ps(numbers(I).scale));
+                if SECOND == SCALE {
+                    sums[I] = _mm512_fmadd_ps(_mm512_fmadd_ps(second, dot, halves[I]), scale, sums[I]);
+                } else {
+                    sums[I] = _mm512_fmadd_ps(_mm512_mul_ps(first, scale), dot, sums[I]);
+                }
+                if SECOND == MIN {
+                    sums[I] = _mm512_fmadd_ps(second, _mm512_set1_ps(numbers(I).sum), sums[I]);
+                }
             });
         }
     }
@@ -249,4 +335,42 @@ unsafe fn unpack<const BITS: usize>(lines: *const Line) -> [__m512i; 8] {
         }
     }
     codes
+}
+
+/// Quantises a row: see [`super::vector::quantise`].
+///
+/// # Panics
+/// When the slices are of different lengths.
+pub(super) fn quantise(values: &[f32], codes: &mut [i8], numbers: &mut [BlockNumbers]) {
+    let (values, codes) = (values.as_chunks::<BLOCK>().0, codes.as_chunks_mut::<BLOCK>().0);
+    assert!(values.len() == codes.len() && values.len() == numbers.len(), "blocks of one row");
+    for ((values, codes), numbers) in values.iter().zip(codes).zip(numbers) {
+        // SAFETY: `Isa::is_available` saw the features.
+        *numbers = unsafe { quantise_block(values, codes) };
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[inline]
+fn quantise_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> BlockNumbers {
+    // SAFETY: a block is two vectors.
+    let halves = [0, 16].map(|first| unsafe { _mm512_loadu_ps(values.as_ptr().add(first)) });
+    // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must not get lost.
+    let [a, b] = halves.map(|half| _mm512_castps_si512(_mm512_abs_ps(half)));
+    let largest = f32::from_bits(_mm512_reduce_max_epu32(_mm512_max_epu32(a, b)));
+    let inverse = if largest > NOTHING { 127.0 / largest } else { 0.0 };
+    let [low, high] = halves.map(|half| {
+        let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(half, _mm512_set1_ps(inverse)));
+        _mm512_cvtepi32_epi8(rounded)
+    });
+    // SAFETY: a block is two times 16 codes.
+    unsafe {
+        _mm_storeu_si128(codes.as_mut_ptr().cast(), low);
+        _mm_storeu_si128(codes.as_mut_ptr().add(16).cast(), high);
+    }
+    let [low, high] =
+        [low, high].map(|half| _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_set1_epi8(1), half));
+    let sums = _mm_hadd_epi32(low, high);
+    let sums = _mm_hadd_epi32(sums, sums);
+    BlockNumbers::new(largest / 127.0, [_mm_extract_epi32::<0>(sums), _mm_extract_epi32::<1>(sums)])
 }

@@ -13,6 +13,7 @@ mod avx2;
 mod avx512;
 mod dense;
 mod low_rank;
+mod memory;
 mod pack;
 mod pool;
 mod portable;
@@ -27,6 +28,7 @@ pub(super) use attention::PAGE;
 pub(super) use attention::attend;
 pub(super) use dense::Dense;
 pub(super) use low_rank::LowRank;
+pub(super) use memory::Arena;
 pub(super) use pack::Packed;
 pub(super) use pool::Pool;
 pub(super) use vector::Rotation;
@@ -156,10 +158,18 @@ pub(super) struct Activations {
 struct BlockNumbers {
     /// What a code is multiplied by.
     scale: f32,
-    /// `scale` times the sum of the codes of either half.
-    halves: [f32; 2],
     /// `scale` times the sum of all codes.
     sum: f32,
+    /// Sums of the codes of either half.
+    halves: [i32; 2],
+}
+
+impl BlockNumbers {
+    #[inline]
+    #[expect(clippy::cast_precision_loss, reason = "sums stay below 2^12")]
+    fn new(scale: f32, halves: [i32; 2]) -> Self {
+        Self { scale, sum: scale * (halves[0] + halves[1]) as f32, halves }
+    }
 }
 
 impl Activations {
@@ -366,10 +376,20 @@ impl Part<'_> {
             values.iter_mut().zip(&bias[first..]).for_each(|(value, bias)| *value += bias);
         }
         let out = self.out.slice(row * rows + first, n);
-        match self.write {
-            Write::Over => out.copy_from_slice(&values[..n]),
-            Write::Add => out.iter_mut().zip(values).for_each(|(out, value)| *out += *value),
+        // A whole tile is the rule, and much quicker with a length that the compiler knows.
+        match (self.write, out.as_mut_array::<TILE>()) {
+            (Write::Over, Some(out)) => *out = *values,
+            (Write::Add, Some(out)) => add(out, values),
+            (Write::Over, None) => out.copy_from_slice(&values[..n]),
+            (Write::Add, None) => add(out, &values[..n]),
         }
+    }
+}
+
+#[inline]
+fn add(out: &mut [f32], values: &[f32]) {
+    for (out, value) in out.iter_mut().zip(values) {
+        *out += value;
     }
 }
 

@@ -17,6 +17,9 @@ use super::TILE;
 use super::avx2;
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
+use super::memory::Arena;
+use super::memory::Block;
+use super::memory::Plain;
 use super::portable;
 use crate::model::quant::GgmlType;
 
@@ -29,6 +32,13 @@ pub(super) struct Line(pub(super) [u8; 64]);
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
 pub(in crate::model) struct Scales(pub(super) [f16; TILE]);
+
+#[expect(unsafe_code, reason = "see the SAFETY line")]
+// SAFETY: bytes; zero is a value of theirs.
+unsafe impl Plain for Line {}
+#[expect(unsafe_code, reason = "see the SAFETY line")]
+// SAFETY: the bits of numbers; zero is one.
+unsafe impl Plain for Scales {}
 
 /// How codes stand for numbers: `x = scale * (code - zero)`, or `x = scale * code + min` where
 /// minimums are stored.
@@ -83,8 +93,8 @@ pub(in crate::model) struct Packed {
     rows: usize,
     columns: usize,
     format: Format,
-    codes: Vec<Line>,
-    scales: Vec<Scales>,
+    codes: Block<Line>,
+    scales: Block<Scales>,
 }
 
 impl Packed {
@@ -92,6 +102,7 @@ impl Packed {
     /// file that becomes row `i`.
     pub(in crate::model) fn new(
         pool: &mut Pool,
+        arena: &mut Arena,
         kind: GgmlType,
         bytes: &[u8],
         (rows, columns): (usize, usize),
@@ -100,8 +111,8 @@ impl Packed {
         let format = Format::of(kind)?;
         let n_blocks = columns / BLOCK;
         let n_tiles = rows.div_ceil(TILE);
-        let mut codes = vec![Line([0; 64]); n_tiles * n_blocks * format.n_lines()];
-        let mut scales = vec![Scales([f16::ZERO; TILE]); n_tiles * n_blocks * format.n_scales()];
+        let mut codes = arena.zeroed::<Line>(n_tiles * n_blocks * format.n_lines());
+        let mut scales = arena.zeroed::<Scales>(n_tiles * n_blocks * format.n_scales());
         let row_bytes = kind.row_bytes(columns)?;
         {
             let (per_tile, scales_per_tile) =

@@ -52,10 +52,9 @@ pub(super) fn multiply_tile(
                 let first = numbers[0][i];
                 *result += match format.second {
                     Second::Scale => {
-                        let second = numbers[1][i];
-                        first * scale * dots[0][i] as f32 - format.zero * first * halves[0]
-                            + second * scale * dots[1][i] as f32
-                            - format.zero * second * halves[1]
+                        let dot =
+                            |half: usize| dots[half][i] as f32 - format.zero * halves[half] as f32;
+                        first * scale * dot(0) + numbers[1][i] * scale * dot(1)
                     }
                     Second::Min => {
                         first * scale * (dots[0][i] + dots[1][i]) as f32 + numbers[1][i] * sum

@@ -1,6 +1,7 @@
 //! Every kernel against dequantise-then-multiply in `f64`.
 
 use super::Activations;
+use super::Arena;
 use super::Dense;
 use super::Isa;
 use super::Matrix;
@@ -102,8 +103,15 @@ fn packed_products_are_those_of_the_dequantised_weights() {
             let bytes = weights(kind, rows, columns);
             let plain = dequantised(kind, &bytes, rows, columns);
             let x = inputs(n_rows, columns);
-            let packed =
-                Packed::new(&mut Pool::new(2), kind, &bytes, (rows, columns), &|i| i).unwrap();
+            let packed = Packed::new(
+                &mut Pool::new(2),
+                &mut Arena::default(),
+                kind,
+                &bytes,
+                (rows, columns),
+                &|i| i,
+            )
+            .unwrap();
             let matrix = Matrix::Packed(packed);
             let portable = product(Isa::Portable, 1, &matrix, &x, n_rows);
             let others: Vec<_> =
@@ -130,7 +138,15 @@ fn results_depend_neither_on_threads_nor_on_the_number_of_rows() {
     for kind in QUANTISED {
         let bytes = weights(kind, rows, columns);
         let x = inputs(11, columns);
-        let packed = Packed::new(&mut Pool::new(1), kind, &bytes, (rows, columns), &|i| i).unwrap();
+        let packed = Packed::new(
+            &mut Pool::new(1),
+            &mut Arena::default(),
+            kind,
+            &bytes,
+            (rows, columns),
+            &|i| i,
+        )
+        .unwrap();
         let matrix = Matrix::Packed(packed);
         for isa in available() {
             let all = product(isa, 1, &matrix, &x, 11);
@@ -149,9 +165,15 @@ fn a_row_of_a_packed_matrix_is_the_row_of_the_file() {
         let (rows, columns) = (21, 512);
         let bytes = weights(kind, rows, columns);
         let plain = dequantised(kind, &bytes, rows, columns);
-        let packed =
-            Packed::new(&mut Pool::new(1), kind, &bytes, (rows, columns), &|i| rows - 1 - i)
-                .unwrap();
+        let packed = Packed::new(
+            &mut Pool::new(1),
+            &mut Arena::default(),
+            kind,
+            &bytes,
+            (rows, columns),
+            &|i| rows - 1 - i,
+        )
+        .unwrap();
         let mut row = vec![0.0; columns];
         for index in 0..rows {
             packed.row(index, &mut row);
@@ -171,7 +193,15 @@ fn activations_beyond_numbers_are_not_lost_and_tiny_ones_count_as_zero() {
     let kind = GgmlType::Q4_1;
     let (rows, columns) = (16, 64);
     let bytes = weights(kind, rows, columns);
-    let packed = Packed::new(&mut Pool::new(1), kind, &bytes, (rows, columns), &|i| i).unwrap();
+    let packed = Packed::new(
+        &mut Pool::new(1),
+        &mut Arena::default(),
+        kind,
+        &bytes,
+        (rows, columns),
+        &|i| i,
+    )
+    .unwrap();
     let matrix = Matrix::Packed(packed);
     for isa in available() {
         for damage in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

@@ -10,6 +10,8 @@
 use super::BLOCK;
 use super::BlockNumbers;
 use super::Isa;
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 
 /// Defines `$name(isa, ...)`, which calls `$body` compiled for `isa`.
 macro_rules! dispatched {
@@ -40,7 +42,7 @@ macro_rules! dispatched {
 }
 
 /// What counts as zero when quantised: the inverse of a smaller number would be infinite.
-const NOTHING: f32 = 1e-30;
+pub(super) const NOTHING: f32 = 1e-30;
 /// Lanes that are summed apart, so that the compiler may use vectors.
 const LANES: usize = 16;
 
@@ -49,9 +51,18 @@ dispatched! {
     pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 = dot_body
 }
 
+/// Quantises a row in blocks of 32: `codes = round(values / scale)`, `scale = max |values| / 127`.
+pub(super) fn quantise(isa: Isa, values: &[f32], codes: &mut [i8], numbers: &mut [BlockNumbers]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => avx512::quantise(values, codes, numbers),
+        _ => quantise_with(isa, values, codes, numbers),
+    }
+}
+
 dispatched! {
-    /// Quantises a row in blocks of 32: `codes = round(values / scale)`, `scale = max |values| / 127`.
-    pub(super) fn quantise(
+    /// [`quantise`] as the compiler vectorises it.
+    fn quantise_with(
         values: &[f32],
         codes: &mut [i8],
         numbers: &mut [BlockNumbers],
@@ -149,10 +160,8 @@ fn quantise_body<const FMA: bool>(values: &[f32], codes: &mut [i8], numbers: &mu
         for (code, rounded) in codes.iter_mut().zip(&rounded) {
             *code = *rounded as i8;
         }
-        let sums = [rounded[..16].iter().sum::<i32>(), rounded[16..].iter().sum()];
-        #[expect(clippy::cast_precision_loss, reason = "sums stay below 2^12")]
-        let times = |sum: i32| scale * sum as f32;
-        *numbers = BlockNumbers { scale, halves: sums.map(times), sum: times(sums[0] + sums[1]) };
+        let halves = [rounded[..16].iter().sum::<i32>(), rounded[16..].iter().sum()];
+        *numbers = BlockNumbers::new(scale, halves);
     }
 }
 
