@@ -10,14 +10,14 @@ use std::ops::Range;
 use super::Isa;
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::vector::softmax_weights;
 
 /// Tokens of a page.
 pub(in crate::model) const PAGE: usize = 32;
-/// Columns that are summed at a time.
-pub(super) const WIDTH: usize = 16;
-/// Rows that are summed at a time: 6 x 16 sums fill 12 of 16 registers.
-pub(super) const ROWS: usize = 6;
+/// Rows that are summed at a time, at most.
+pub(super) const ROWS: usize = 8;
 
 /// Keys and values of one head for the tokens of one page.
 #[derive(Clone, Copy)]
@@ -115,12 +115,19 @@ fn multiply(
     place: &dyn Fn(usize) -> (usize, usize),
     out: &mut [f32],
 ) {
-    for first in (0..n_rows).step_by(ROWS) {
-        let n = ROWS.min(n_rows - first);
+    let rows_together = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::PANEL_ROWS,
+        _ => ROWS,
+    };
+    for first in (0..n_rows).step_by(rows_together) {
+        let n = rows_together.min(n_rows - first);
         let places: [_; ROWS] = std::array::from_fn(|i| place(first + i.min(n - 1)));
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni | Isa::Avx2 => avx2::multiply_panel(a, panel, &places[..n], out),
+            Isa::Avx512Vnni => avx512::multiply_panel(a, panel, &places[..n], out),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::multiply_panel(a, panel, &places[..n], out),
             Isa::Portable => {
                 for (from, to) in &places[..n] {
                     multiply_row(&a[*from..], panel, &mut out[*to..][..panel.width]);

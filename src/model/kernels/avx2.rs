@@ -11,8 +11,10 @@
 
 use std::arch::x86_64::__m256;
 use std::arch::x86_64::__m256i;
+use std::arch::x86_64::_MM_HINT_NTA;
 use std::arch::x86_64::_mm_load_si128;
 use std::arch::x86_64::_mm_loadu_si128;
+use std::arch::x86_64::_mm_prefetch;
 use std::arch::x86_64::_mm256_abs_epi8;
 use std::arch::x86_64::_mm256_add_epi16;
 use std::arch::x86_64::_mm256_add_epi32;
@@ -44,21 +46,30 @@ use half::f16;
 
 use super::Activations;
 use super::BLOCK;
+use super::Codes;
+use super::Rows;
 use super::TILE;
-use super::attention;
+use super::Target;
+use super::Tile;
+use super::Write;
 use super::attention::Panel;
-use super::attention::WIDTH;
 use super::pack::Format;
 use super::pack::Line;
 use super::pack::Scales;
 use super::pack::Second;
 
 /// Activation rows that are computed together: two sums of each and a pair of codes fill 16 registers.
-const ROWS: usize = 6;
+pub(super) const ROWS: usize = 6;
+/// Rows of a panel product that are computed together: 6 x 16 sums fill 12 of 16 registers.
+pub(super) const PANEL_ROWS: usize = 6;
+/// Columns of a panel that are summed at a time.
+const WIDTH: usize = 16;
+/// Blocks between the one that is computed and the one that is asked for from memory.
+const AHEAD: usize = 4;
 /// Rows of a tile in one register.
 const LANES: usize = 8;
 
-/// Multiplies a tile by every row of `input`; `done` gets each row's 16 results.
+/// Multiplies a tile by every row of `input`; `target` gets each row's 16 results.
 ///
 /// # Panics
 /// When the slices are shorter than `input.columns` asks for.
@@ -67,39 +78,25 @@ pub(super) fn multiply_tile(
     codes: &[Line],
     scales: &[Scales],
     input: &Activations,
-    mut done: impl FnMut(usize, &mut [f32; TILE]),
+    target: &Target<'_>,
 ) {
     let n_blocks = input.columns / BLOCK;
+    assert!(target.n_rows == input.n_rows, "a row of results for every row");
     assert!(codes.len() >= n_blocks * format.n_lines(), "codes for every block");
     assert!(scales.len() >= n_blocks * format.n_scales(), "scales for every block");
-    assert!(input.codes.len() >= input.n_rows * input.columns, "activations are quantised");
-    assert!(input.blocks.len() >= input.n_rows * n_blocks, "activations are quantised");
     let kernel = kernel(format);
-    let mut row = 0;
-    let mut results = [[0.0; TILE]; ROWS];
-    while row < input.n_rows {
-        let n = ROWS.min(input.n_rows - row);
-        let tile = Tile { zero: format.zero, codes, scales, input, row };
-        // SAFETY: `Isa::is_available` saw the features; lengths were checked above, and rows `row..row + n` exist.
-        unsafe { kernel(n, &tile, &mut results) };
-        for (i, result) in results[..n].iter_mut().enumerate() {
-            done(row + i, result);
-        }
-        row += n;
+    let is_read_once = input.n_rows <= ROWS;
+    let tile = Tile { n_blocks, zero: format.zero, codes, scales, is_read_once };
+    for first in (0..input.n_rows).step_by(ROWS) {
+        let n = ROWS.min(input.n_rows - first);
+        let (codes, numbers) = input.together(first, ROWS);
+        // SAFETY: `Isa::is_available` saw the features; the tile's lengths were checked above; the rows have as many
+        // blocks, and the target has them.
+        unsafe { kernel(&tile, &Rows { first, n, codes, numbers }, target) };
     }
 }
 
-/// What a kernel works on.
-struct Tile<'a> {
-    zero: f32,
-    codes: &'a [Line],
-    scales: &'a [Scales],
-    input: &'a Activations,
-    /// The first activation row.
-    row: usize,
-}
-
-type Kernel = unsafe fn(usize, &Tile<'_>, &mut [[f32; TILE]; ROWS]);
+type Kernel = unsafe fn(&Tile<'_>, &Rows<'_>, &Target<'_>);
 
 /// The code that stands for zero where both halves of a block have a scale.
 const ZERO: i32 = 32;
@@ -120,31 +117,31 @@ fn kernel(format: Format) -> Kernel {
     }
 }
 
-/// Computes `n` rows. One row reads the tile once, front to back, as memory likes it; several rows read each half of
+/// Computes the rows. One row reads the tile once, front to back, as memory likes it; several rows read each half of
 /// it by itself, so that their sums stay in registers.
 ///
 /// # Safety
-/// The processor has the features; `tile.codes` and `tile.scales` hold all blocks of `input.columns`; rows
-/// `tile.row..tile.row + n` exist in `tile.input` and are quantised; `n` in `1..=ROWS`.
+/// The processor has the features; the codes and scales of the tile and the activations are those of `tile.n_blocks`
+/// blocks; there are `1..=ROWS` rows, and the target has them.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn rows<const BITS: usize, const SECOND: u8>(
-    n: usize,
     tile: &Tile<'_>,
-    results: &mut [[f32; TILE]; ROWS],
+    rows: &Rows<'_>,
+    target: &Target<'_>,
 ) {
     // SAFETY: passed on to the caller.
     unsafe {
-        if n == 1 {
-            sweep::<1, 2, BITS, SECOND>(tile, 0, results);
+        if rows.n == 1 {
+            sweep::<1, 2, BITS, SECOND>(tile, rows, 0, target);
             return;
         }
         for half in 0..2 {
-            match n {
-                2 => sweep::<2, 1, BITS, SECOND>(tile, half, results),
-                3 => sweep::<3, 1, BITS, SECOND>(tile, half, results),
-                4 => sweep::<4, 1, BITS, SECOND>(tile, half, results),
-                5 => sweep::<5, 1, BITS, SECOND>(tile, half, results),
-                _ => sweep::<6, 1, BITS, SECOND>(tile, half, results),
+            match rows.n {
+                2 => sweep::<2, 1, BITS, SECOND>(tile, rows, half, target),
+                3 => sweep::<3, 1, BITS, SECOND>(tile, rows, half, target),
+                4 => sweep::<4, 1, BITS, SECOND>(tile, rows, half, target),
+                5 => sweep::<5, 1, BITS, SECOND>(tile, rows, half, target),
+                _ => sweep::<6, 1, BITS, SECOND>(tile, rows, half, target),
             }
         }
     }
@@ -158,29 +155,36 @@ unsafe fn rows<const BITS: usize, const SECOND: u8>(
 #[inline]
 unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SECOND: u8>(
     tile: &Tile<'_>,
+    rows: &Rows<'_>,
     first_half: usize,
-    results: &mut [[f32; TILE]; ROWS],
+    target: &Target<'_>,
 ) {
-    let n_blocks = tile.input.columns / BLOCK;
     let n_lines = if BITS == 8 { 8 } else { BITS };
     let n_scales = if SECOND == NOTHING { 1 } else { 2 };
     let zero = _mm256_set1_ps(-tile.zero);
     let mut sums = [[_mm256_setzero_ps(); HALVES]; N];
-    for block in 0..n_blocks {
+    for block in 0..tile.n_blocks {
         for h in 0..HALVES {
             let half = first_half + h;
-            // SAFETY: the block's lines, scales and activations exist by this function's contract.
+            // SAFETY: the block's lines, scales and activations exist by this function's contract; what is ahead is not
+            // read.
             unsafe {
-                let inputs = tile.input.codes.as_ptr().add((tile.row * n_blocks + block) * BLOCK);
+                let inputs = rows.codes.as_ptr().add(block * ROWS);
                 let lines = tile.codes.as_ptr().add(block * n_lines);
-                let dots = dots::<N, BITS>(lines, half, inputs, tile.input.columns);
                 let scales = tile.scales.as_ptr().add(block * n_scales);
+                if tile.is_read_once && half == 0 {
+                    for line in 0..n_lines {
+                        let ahead = lines.wrapping_add(AHEAD * n_lines + line);
+                        _mm_prefetch::<_MM_HINT_NTA>(ahead.cast());
+                    }
+                    _mm_prefetch::<_MM_HINT_NTA>(scales.wrapping_add(AHEAD * n_scales).cast());
+                }
+                let dots = dots::<N, BITS>(lines, half, inputs);
                 let first = load_scales(scales, half);
                 let second =
                     if SECOND == NOTHING { first } else { load_scales(scales.add(1), half) };
                 for i in 0..N {
-                    let at = (tile.row + i) * n_blocks + block;
-                    let numbers = &*tile.input.blocks.as_ptr().add(at);
+                    let numbers = &*rows.numbers.as_ptr().add(block * ROWS + i);
                     let scale = _mm256_set1_ps(numbers.scale);
                     if SECOND == SCALE {
                         let [low, high] = numbers.halves.map(|half| _mm256_set1_epi32(half * ZERO));
@@ -204,11 +208,20 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
             }
         }
     }
-    for (result, sums) in results.iter_mut().zip(sums) {
-        for (h, sum) in sums.into_iter().enumerate() {
-            let place = &mut result[(first_half + h) * LANES..][..LANES];
-            // SAFETY: `place` is 8 floats.
-            unsafe { _mm256_storeu_ps(place.as_mut_ptr(), sum) };
+    for (i, sums) in sums.into_iter().enumerate() {
+        for (h, mut sum) in sums.into_iter().enumerate() {
+            let column = (first_half + h) * LANES;
+            // SAFETY: the target has 16 floats for each of the rows, and so has the bias.
+            unsafe {
+                if let Some(bias) = target.bias {
+                    sum = _mm256_add_ps(sum, _mm256_loadu_ps(bias.as_ptr().add(column)));
+                }
+                let out = target.first.add((rows.first + i) * target.stride + column);
+                if target.write == Write::Add {
+                    sum = _mm256_add_ps(_mm256_loadu_ps(out), sum);
+                }
+                _mm256_storeu_ps(out, sum);
+            }
         }
     }
 }
@@ -218,15 +231,14 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
 /// none waits for its own last sum.
 ///
 /// # Safety
-/// The processor has the features; `lines` points to as many lines as the format has, `inputs` to `N` rows of
-/// activation codes, `stride` apart, of 32 at least; `half` is 0 or 1.
+/// The processor has the features; `lines` points to as many lines as the format has, `inputs` to the codes of `N`
+/// rows; `half` is 0 or 1.
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn dots<const N: usize, const BITS: usize>(
     lines: *const Line,
     half: usize,
-    inputs: *const i8,
-    stride: usize,
+    inputs: *const Codes,
 ) -> [[__m256i; N]; 2] {
     let ones = _mm256_set1_epi16(1);
     // SAFETY: the lines exist; a line is two aligned registers.
@@ -234,7 +246,7 @@ unsafe fn dots<const N: usize, const BITS: usize>(
         |line: usize| unsafe { _mm256_load_si256(lines.add(line).cast::<__m256i>().add(half)) };
     // SAFETY: the codes exist; unaligned words are read as arrays of bytes.
     let four = |row: usize, group: usize| unsafe {
-        let inputs = inputs.add(row * stride).cast::<[u8; 4]>();
+        let inputs = inputs.add(row).cast::<[u8; 4]>();
         _mm256_set1_epi32(i32::from_ne_bytes(*inputs.add(group)))
     };
     let mut dots = [[_mm256_setzero_si256(); N]; 2];
@@ -344,7 +356,7 @@ pub(super) fn multiply_panel(
                 3 => add_columns::<3>(a, panel, places, column, out),
                 4 => add_columns::<4>(a, panel, places, column, out),
                 5 => add_columns::<5>(a, panel, places, column, out),
-                _ => add_columns::<{ attention::ROWS }>(a, panel, places, column, out),
+                _ => add_columns::<{ PANEL_ROWS }>(a, panel, places, column, out),
             }
         }
     }

@@ -15,6 +15,7 @@ use std::arch::x86_64::_mm_storeu_si128;
 use std::arch::x86_64::_mm256_load_si256;
 use std::arch::x86_64::_mm512_abs_ps;
 use std::arch::x86_64::_mm512_add_epi32;
+use std::arch::x86_64::_mm512_add_ps;
 use std::arch::x86_64::_mm512_and_si512;
 use std::arch::x86_64::_mm512_castps_si512;
 use std::arch::x86_64::_mm512_cvtepi32_epi8;
@@ -26,6 +27,8 @@ use std::arch::x86_64::_mm512_fmadd_ps;
 use std::arch::x86_64::_mm512_load_si512;
 use std::arch::x86_64::_mm512_loadu_ps;
 use std::arch::x86_64::_mm512_mask_add_epi8;
+use std::arch::x86_64::_mm512_mask_storeu_ps;
+use std::arch::x86_64::_mm512_maskz_loadu_ps;
 use std::arch::x86_64::_mm512_max_epu32;
 use std::arch::x86_64::_mm512_mul_ps;
 use std::arch::x86_64::_mm512_reduce_max_epu32;
@@ -44,7 +47,13 @@ use std::cell::RefCell;
 use super::Activations;
 use super::BLOCK;
 use super::BlockNumbers;
-use super::TILE;
+use super::Codes;
+use super::Every;
+use super::Rows;
+use super::Target;
+use super::Tile;
+use super::Write;
+use super::attention::Panel;
 use super::pack::Format;
 use super::pack::Line;
 use super::pack::Scales;
@@ -52,11 +61,13 @@ use super::pack::Second;
 use super::vector::NOTHING;
 
 /// Activation rows that are computed together: 8 sums, 8 groups of codes and their helpers fill 32 registers.
-const ROWS: usize = 8;
+pub(super) const ROWS: usize = 8;
+/// Numbers in a register.
+const LANES: usize = 16;
 /// Blocks between the one that is computed and the one that is asked for from memory.
-const AHEAD: usize = 8;
+const AHEAD: usize = 4;
 
-/// Multiplies a tile by every row of `input`; `done` gets each row's 16 results.
+/// Multiplies a tile by every row of `input`; `target` gets each row's 16 results.
 ///
 /// # Panics
 /// When the slices are shorter than `input.columns` asks for.
@@ -65,34 +76,30 @@ pub(super) fn multiply_tile(
     codes: &[Line],
     scales: &[Scales],
     input: &Activations,
-    mut done: impl FnMut(usize, &mut [f32; TILE]),
+    target: &Target<'_>,
 ) {
     let n_blocks = input.columns / BLOCK;
+    assert!(target.n_rows == input.n_rows, "a row of results for every row");
     assert!(codes.len() >= n_blocks * format.n_lines(), "codes for every block");
     assert!(scales.len() >= n_blocks * format.n_scales(), "scales for every block");
-    assert!(input.codes.len() >= input.n_rows * input.columns, "activations are quantised");
-    assert!(input.blocks.len() >= input.n_rows * n_blocks, "activations are quantised");
-    let mut tile = Tile { codes, scales, input, row: 0, is_read_once: input.n_rows <= ROWS };
-    let mut results = [[0.0; TILE]; ROWS];
-    let mut rows = |kernel: Kernel, tile: &mut Tile<'_>| {
-        while tile.row < input.n_rows {
-            let n = ROWS.min(input.n_rows - tile.row);
-            // SAFETY: `Isa::is_available` saw the features; lengths were checked above, or the codes are those of all
-            // blocks at 8 bits; rows `row..row + n` exist.
-            unsafe { kernel(n, tile, &mut results) };
-            for (i, result) in results[..n].iter_mut().enumerate() {
-                done(tile.row + i, result);
-            }
-            tile.row += n;
+    let tile =
+        Tile { n_blocks, zero: format.zero, codes, scales, is_read_once: input.n_rows <= ROWS };
+    let rows = |kernel: Kernel, tile: Tile<'_>| {
+        for first in (0..input.n_rows).step_by(ROWS) {
+            let n = ROWS.min(input.n_rows - first);
+            let (codes, numbers) = input.together(first, ROWS);
+            // SAFETY: `Isa::is_available` saw the features; the tile's lengths were checked above, or the codes are
+            // those of all blocks at 8 bits; the rows have as many blocks, and the target has them.
+            unsafe { kernel(&tile, &Rows { first, n, codes, numbers }, target) };
         }
     };
     if tile.is_read_once || !matches!(format.bits, 5 | 6) {
-        return rows(kernel(format), &mut tile);
+        return rows(kernel(format), tile);
     }
     // Single bits are put in their places once for all rows.
     WIDE.with_borrow_mut(|wide| {
         widen(format, &codes[..n_blocks * format.n_lines()], wide);
-        rows(wide_kernel(format), &mut Tile { codes: wide, ..tile });
+        rows(wide_kernel(format), Tile { codes: wide, ..tile });
     });
 }
 
@@ -119,19 +126,7 @@ fn widen(format: Format, codes: &[Line], wide: &mut Vec<Line>) {
     }
 }
 
-/// What a kernel works on.
-#[derive(Clone, Copy)]
-struct Tile<'a> {
-    codes: &'a [Line],
-    scales: &'a [Scales],
-    input: &'a Activations,
-    /// The first activation row.
-    row: usize,
-    /// Whether these rows are all: the tile then comes from memory and need not stay in the caches.
-    is_read_once: bool,
-}
-
-type Kernel = unsafe fn(usize, &Tile<'_>, &mut [[f32; TILE]; ROWS]);
+type Kernel = unsafe fn(&Tile<'_>, &Rows<'_>, &Target<'_>);
 
 const NONE: u8 = 0;
 const MIN: u8 = 1;
@@ -162,24 +157,24 @@ fn wide_kernel(format: Format) -> Kernel {
 /// Picks the kernel for the number of rows, so that the loop over rows is unrolled.
 ///
 /// # Safety
-/// As [`block_rows`], for `n` rows; `n` in `1..=ROWS`.
+/// As [`block_rows`], for `rows.n` rows, `1..=ROWS` of them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
 unsafe fn rows<const BITS: usize, const SECOND: u8, const ZERO: u32>(
-    n: usize,
     tile: &Tile<'_>,
-    results: &mut [[f32; TILE]; ROWS],
+    rows: &Rows<'_>,
+    target: &Target<'_>,
 ) {
     // SAFETY: passed on to the caller.
     unsafe {
-        match n {
-            1 => block_rows::<1, BITS, SECOND, ZERO>(tile, results),
-            2 => block_rows::<2, BITS, SECOND, ZERO>(tile, results),
-            3 => block_rows::<3, BITS, SECOND, ZERO>(tile, results),
-            4 => block_rows::<4, BITS, SECOND, ZERO>(tile, results),
-            5 => block_rows::<5, BITS, SECOND, ZERO>(tile, results),
-            6 => block_rows::<6, BITS, SECOND, ZERO>(tile, results),
-            7 => block_rows::<7, BITS, SECOND, ZERO>(tile, results),
-            _ => block_rows::<8, BITS, SECOND, ZERO>(tile, results),
+        match rows.n {
+            1 => block_rows::<1, BITS, SECOND, ZERO>(tile, rows, target),
+            2 => block_rows::<2, BITS, SECOND, ZERO>(tile, rows, target),
+            3 => block_rows::<3, BITS, SECOND, ZERO>(tile, rows, target),
+            4 => block_rows::<4, BITS, SECOND, ZERO>(tile, rows, target),
+            5 => block_rows::<5, BITS, SECOND, ZERO>(tile, rows, target),
+            6 => block_rows::<6, BITS, SECOND, ZERO>(tile, rows, target),
+            7 => block_rows::<7, BITS, SECOND, ZERO>(tile, rows, target),
+            _ => block_rows::<8, BITS, SECOND, ZERO>(tile, rows, target),
         }
     }
 }
@@ -203,29 +198,23 @@ macro_rules! unroll {
     };
 }
 
-/// Multiplies the tile by `N` rows of activations, block after block.
+/// Multiplies the tile by the first `N` of the rows, block after block.
 ///
 /// # Safety
-/// The processor has the features; `tile.codes` and `tile.scales` hold all blocks of `input.columns`; rows
-/// `tile.row..tile.row + N` exist in `tile.input` and are quantised.
+/// The processor has the features; the codes and scales of the tile and the activations are those of `tile.n_blocks`
+/// blocks; the target has the rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
 unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const ZERO: u32>(
     tile: &Tile<'_>,
-    results: &mut [[f32; TILE]; ROWS],
+    rows: &Rows<'_>,
+    target: &Target<'_>,
 ) {
-    let input = tile.input;
-    let n_blocks = input.columns / BLOCK;
     let n_lines = if BITS == 8 { 8 } else { BITS };
     let n_scales = if SECOND == NONE { 1 } else { 2 };
     // Macros and not closures: the compiler would leave calls to those.
-    macro_rules! at {
-        ($i:expr, $block:expr) => {
-            (tile.row + $i) * n_blocks + $block
-        };
-    }
     macro_rules! four {
-        ($at:expr, $group:expr) => {{
-            let inputs = input.codes.as_ptr().add($at * BLOCK).cast::<[u8; 4]>();
+        ($inputs:expr, $row:expr, $group:expr) => {{
+            let inputs = $inputs.add($row).cast::<[u8; 4]>();
             _mm512_set1_epi32(i32::from_ne_bytes(*inputs.add($group)))
         }};
     }
@@ -236,7 +225,7 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const 
         };
     }
     let mut sums = [_mm512_setzero_ps(); ROWS];
-    for block in 0..n_blocks {
+    for block in 0..tile.n_blocks {
         // SAFETY: the block's lines, scales and activations exist by this function's contract; what is ahead is not read.
         unsafe {
             let lines = tile.codes.as_ptr().add(block * n_lines);
@@ -251,13 +240,15 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const 
             let codes = unpack::<BITS>(lines);
             let first = load_scales(scales);
             let second = if SECOND == NONE { first } else { load_scales(scales.add(1)) };
-            let numbers = |row: usize| &*input.blocks.as_ptr().add(at!(row, block));
+            let inputs = rows.codes.as_ptr().add(block * ROWS);
+            let numbers = rows.numbers.as_ptr().add(block * ROWS);
+            let numbers = |row: usize| &*numbers.add(row);
             let mut dots = [_mm512_setzero_si512(); ROWS];
             if SECOND != MIN {
                 unroll!(I < N => dots[I] = start!(numbers(I), 0));
             }
             unroll!(G < 4 => unroll!(I < N => {
-                dots[I] = _mm512_dpbusd_epi32(dots[I], codes[G], four!(at!(I, block), G));
+                dots[I] = _mm512_dpbusd_epi32(dots[I], codes[G], four!(inputs, I, G));
             }));
             let mut halves = [_mm512_setzero_ps(); ROWS];
             if SECOND == SCALE {
@@ -270,7 +261,7 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const 
                 unroll!(I < N => dots[I] = _mm512_add_epi32(dots[I], start!(numbers(I), 1)));
             }
             unroll!(G < 4 => unroll!(I < N => {
-                dots[I] = _mm512_dpbusd_epi32(dots[I], codes[G + 4], four!(at!(I, block), G + 4));
+                dots[I] = _mm512_dpbusd_epi32(dots[I], codes[G + 4], four!(inputs, I, G + 4));
             }));
             unroll!(I < N => {
                 let (dot, scale) = (_mm512_cvtepi32_ps(dots[I]), _mm512_set1_ps(numbers(I).scale));
@@ -285,9 +276,20 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const 
             });
         }
     }
-    for (result, sum) in results[..N].iter_mut().zip(sums) {
-        // SAFETY: a result is 16 floats.
-        unsafe { _mm512_storeu_ps(result.as_mut_ptr(), sum) };
+    let bias = target.bias.map_or(_mm512_setzero_ps(), |bias| {
+        // SAFETY: 16 floats.
+        unsafe { _mm512_loadu_ps(bias.as_ptr()) }
+    });
+    for (i, sum) in sums[..N].iter().enumerate() {
+        let out = target.first.wrapping_add((rows.first + i) * target.stride);
+        let mut sum = _mm512_add_ps(*sum, bias);
+        // SAFETY: the target has 16 floats for each of the rows.
+        unsafe {
+            if target.write == Write::Add {
+                sum = _mm512_add_ps(_mm512_loadu_ps(out), sum);
+            }
+            _mm512_storeu_ps(out, sum);
+        }
     }
 }
 
@@ -337,22 +339,116 @@ unsafe fn unpack<const BITS: usize>(lines: *const Line) -> [__m512i; 8] {
     codes
 }
 
-/// Quantises a row: see [`super::vector::quantise`].
+/// Adds the product of up to 8 rows of `a` with the panel to `out`; `places` tells where each row starts in `a` and in
+/// `out`.
 ///
 /// # Panics
-/// When the slices are of different lengths.
-pub(super) fn quantise(values: &[f32], codes: &mut [i8], numbers: &mut [BlockNumbers]) {
-    let (values, codes) = (values.as_chunks::<BLOCK>().0, codes.as_chunks_mut::<BLOCK>().0);
-    assert!(values.len() == codes.len() && values.len() == numbers.len(), "blocks of one row");
-    for ((values, codes), numbers) in values.iter().zip(codes).zip(numbers) {
-        // SAFETY: `Isa::is_available` saw the features.
-        *numbers = unsafe { quantise_block(values, codes) };
+/// When a row reaches beyond `a` or `out`, or the panel is shorter than it says.
+pub(super) fn multiply_panel(
+    a: &[f32],
+    panel: &Panel<'_>,
+    places: &[(usize, usize)],
+    out: &mut [f32],
+) {
+    assert!(panel.values.len() >= panel.depth * panel.width, "the whole panel");
+    for (from, to) in places {
+        assert!(a.len() >= from + panel.depth && out.len() >= to + panel.width, "whole rows");
+    }
+    let (whole, rest) = (panel.width / LANES, panel.width % LANES);
+    let lanes = |n: usize| u16::MAX >> (LANES - n);
+    let pairs = (0..whole / 2).map(|pair| (pair * 2 * LANES, [u16::MAX; 2]));
+    let last = match (whole % 2, rest) {
+        (0, 0) => None,
+        (0, n) => Some([lanes(n), 0]),
+        (_, n) => Some([u16::MAX, if n == 0 { 0 } else { lanes(n) }]),
+    };
+    for (column, masks) in pairs.chain(last.map(|masks| (whole / 2 * 2 * LANES, masks))) {
+        // SAFETY: `Isa::is_available` saw the features; rows and panel are whole, as checked above, and the masks end
+        // with its width.
+        unsafe {
+            match places.len() {
+                1 => add_columns::<1>(a, panel, places, (column, masks), out),
+                2 => add_columns::<2>(a, panel, places, (column, masks), out),
+                3 => add_columns::<3>(a, panel, places, (column, masks), out),
+                4 => add_columns::<4>(a, panel, places, (column, masks), out),
+                5 => add_columns::<5>(a, panel, places, (column, masks), out),
+                6 => add_columns::<6>(a, panel, places, (column, masks), out),
+                7 => add_columns::<7>(a, panel, places, (column, masks), out),
+                _ => add_columns::<8>(a, panel, places, (column, masks), out),
+            }
+        }
+    }
+}
+
+/// [`multiply_panel`] for `N` rows and those of the 32 columns from `column` on that are in the masks.
+///
+/// # Safety
+/// The processor has the features; `places` has `N` places of `panel.depth` numbers in `a` and `panel.width` numbers in
+/// `out`; `panel` is whole, and no column in the masks lies beyond its width.
+#[target_feature(enable = "avx512f,fma")]
+unsafe fn add_columns<const N: usize>(
+    a: &[f32],
+    panel: &Panel<'_>,
+    places: &[(usize, usize)],
+    (column, masks): (usize, [u16; 2]),
+    out: &mut [f32],
+) {
+    let places: &[(usize, usize); N] = places.first_chunk().expect("as many places as rows");
+    // SAFETY: see above; all reads and writes lie within the rows and the panel.
+    unsafe {
+        let rows: [*const f32; N] = std::array::from_fn(|i| a.as_ptr().add(places[i].0));
+        let outs: [*mut f32; N] =
+            std::array::from_fn(|i| out.as_mut_ptr().wrapping_add(places[i].1 + column));
+        // A macro and not a closure: see `block_rows`.
+        macro_rules! load {
+            ($from:expr) => {{
+                let (from, next) = ($from, $from.wrapping_add(LANES));
+                [_mm512_maskz_loadu_ps(masks[0], from), _mm512_maskz_loadu_ps(masks[1], next)]
+            }};
+        }
+        let mut sums = [[_mm512_setzero_ps(); 2]; N];
+        for (sums, out) in sums.iter_mut().zip(outs) {
+            *sums = load!(out);
+        }
+        let mut values = panel.values.as_ptr().wrapping_add(column);
+        for k in 0..panel.depth {
+            let [low, high] = load!(values);
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                let factor = _mm512_set1_ps(*row.add(k));
+                sums[0] = _mm512_fmadd_ps(factor, low, sums[0]);
+                sums[1] = _mm512_fmadd_ps(factor, high, sums[1]);
+            }
+            values = values.wrapping_add(panel.width);
+        }
+        for (sums, out) in sums.into_iter().zip(outs) {
+            _mm512_mask_storeu_ps(out, masks[0], sums[0]);
+            _mm512_mask_storeu_ps(out.wrapping_add(LANES), masks[1], sums[1]);
+        }
+    }
+}
+
+/// Quantises a row: see [`super::vector::quantise`].
+pub(super) fn quantise(
+    values: &[f32],
+    codes: &Every<'_, Codes>,
+    numbers: &Every<'_, BlockNumbers>,
+) {
+    // SAFETY: `Isa::is_available` saw the features.
+    unsafe { quantise_row(values, codes, numbers) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn quantise_row(values: &[f32], codes: &Every<'_, Codes>, numbers: &Every<'_, BlockNumbers>) {
+    for (block, values) in values.as_chunks().0.iter().enumerate() {
+        let mut block_codes = [0; BLOCK];
+        numbers.set(block, quantise_block(values, &mut block_codes));
+        codes.set(block, block_codes);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn quantise_block(values: &[f32; BLOCK], codes: &mut [i8; BLOCK]) -> BlockNumbers {
+fn quantise_block(values: &[f32; BLOCK], codes: &mut Codes) -> BlockNumbers {
     // SAFETY: a block is two vectors.
     let halves = [0, 16].map(|first| unsafe { _mm512_loadu_ps(values.as_ptr().add(first)) });
     // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must not get lost.

@@ -1,5 +1,11 @@
 //! An `f32` matrix.
 
+use super::Activations;
+use super::Isa;
+use super::TILE;
+use super::Target;
+use super::vector;
+
 /// Weights `(rows, columns)` in `f32`, row by row.
 pub(in crate::model) struct Dense {
     columns: usize,
@@ -23,6 +29,24 @@ impl Dense {
 
     pub(super) fn n_bytes(&self) -> usize {
         self.values.len() * 4
+    }
+
+    /// Multiplies one tile, which may lack rows at its end, by all rows of `input`.
+    pub(super) fn multiply_tile(
+        &self,
+        isa: Isa,
+        tile: usize,
+        input: &Activations,
+        target: &Target<'_>,
+    ) {
+        let first = tile * TILE;
+        for row in 0..input.n_rows {
+            let mut values = [0.0; TILE];
+            for (i, value) in values[..TILE.min(self.rows() - first)].iter_mut().enumerate() {
+                *value = vector::dot(isa, self.row(first + i), input.row(row));
+            }
+            target.put(row, &values);
+        }
     }
 
     pub(super) fn row(&self, index: usize) -> &[f32] {

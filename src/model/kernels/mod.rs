@@ -19,6 +19,7 @@ mod pool;
 mod portable;
 mod vector;
 
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -89,6 +90,17 @@ impl Isa {
         }
     }
 
+    /// Rows of activations that the kernel computes together.
+    fn rows_together(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => avx512::ROWS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2::ROWS,
+            _ => 1,
+        }
+    }
+
     /// The name shown to users.
     pub fn name(self) -> &'static str {
         match self {
@@ -132,6 +144,14 @@ impl Matrix {
         }
     }
 
+    /// Multiplies one tile by all rows of `input`.
+    fn multiply_tile(&self, isa: Isa, tile: usize, input: &Activations, target: &Target<'_>) {
+        match self {
+            Self::Packed(packed) => packed.multiply_tile(isa, tile, input, target),
+            Self::Dense(dense) => dense.multiply_tile(isa, tile, input, target),
+        }
+    }
+
     /// Writes row `index` as numbers to `values`: an embedding look-up.
     pub(super) fn row(&self, index: usize, values: &mut [f32]) {
         match self {
@@ -148,9 +168,14 @@ pub(super) struct Activations {
     n_rows: usize,
     columns: usize,
     values: Vec<f32>,
-    codes: Vec<i8>,
+    /// Rows that a kernel computes together: block by block, these rows' codes are neighbours.
+    together: usize,
+    codes: Vec<Codes>,
     blocks: Vec<BlockNumbers>,
 }
+
+/// The codes of a block.
+type Codes = [i8; BLOCK];
 
 /// What belongs to a block of 32 activation codes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -185,12 +210,15 @@ impl Activations {
         self.n_rows = n_rows;
         self.columns = columns;
         self.values.resize(n_rows * columns, 0.0);
+        self.together = isa.rows_together();
         let n_blocks = columns / BLOCK;
         let quantised = columns.is_multiple_of(BLOCK);
         if quantised {
-            self.codes.resize(n_rows * columns, 0);
-            self.blocks.resize(n_rows * n_blocks, BlockNumbers::default());
+            let n = n_rows.next_multiple_of(self.together) * n_blocks;
+            self.codes.resize(n, [0; BLOCK]);
+            self.blocks.resize(n, BlockNumbers::default());
         }
+        let together = self.together;
         let values = SharedMut::new(&mut self.values);
         let codes = SharedMut::new(&mut self.codes);
         let blocks = SharedMut::new(&mut self.blocks);
@@ -198,10 +226,23 @@ impl Activations {
             let values = values.slice(row * columns, columns);
             fill(row, values);
             if quantised {
-                let codes = codes.slice(row * columns, columns);
-                vector::quantise(isa, values, codes, blocks.slice(row * n_blocks, n_blocks));
+                let first = (row - row % together) * n_blocks + row % together;
+                let codes = codes.every(together, first, n_blocks);
+                vector::quantise(isa, values, &codes, &blocks.every(together, first, n_blocks));
             }
         });
+    }
+
+    /// The codes and numbers of the blocks of the rows from `row` on: block by block, for each of `n_together` rows.
+    ///
+    /// # Panics
+    /// When `row` is not the first of rows that are together, or the rows are not together for this kernel.
+    #[inline]
+    fn together(&self, row: usize, n_together: usize) -> (&[Codes], &[BlockNumbers]) {
+        assert!(self.together == n_together && row.is_multiple_of(n_together), "rows together");
+        let n_blocks = self.columns / BLOCK;
+        let (first, n) = (row * n_blocks, n_together * n_blocks);
+        (&self.codes[first..][..n], &self.blocks[first..][..n])
     }
 
     /// Rows held.
@@ -212,6 +253,27 @@ impl Activations {
     fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.columns..][..self.columns]
     }
+}
+
+/// The tile that a vector kernel works on.
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    n_blocks: usize,
+    /// The code that stands for zero.
+    zero: f32,
+    codes: &'a [pack::Line],
+    scales: &'a [pack::Scales],
+    /// Whether it is read for these rows alone: it then comes from memory and need not stay in the caches.
+    is_read_once: bool,
+}
+
+/// The activations that a kernel works on: block by block, row by row, for as many rows as it computes together.
+struct Rows<'a> {
+    /// The first row's number, and how many of the rows are computed.
+    first: usize,
+    n: usize,
+    codes: &'a [Codes],
+    numbers: &'a [BlockNumbers],
 }
 
 /// One product of a [`matmul`].
@@ -248,6 +310,10 @@ pub(super) struct Side<'a> {
 /// Products of two numbers in one unit of work, about: enough to hide the cost of handing it out, and little enough
 /// that no thread waits long for the other's last unit.
 const UNIT_PRODUCTS: usize = 32 << 10;
+/// With no more rows than this it is memory that takes the time, and then a unit has some such many weights: enough for
+/// the reading ahead to pay, which ends with the unit.
+const FEW_ROWS: usize = 8;
+const UNIT_WEIGHTS: usize = 128 << 10;
 /// Fewer weights than this are not worth a second thread when one row is computed.
 const SERIAL_WEIGHTS: usize = 100 << 10;
 /// Fewer numbers than this are not worth a second thread where side paths begin.
@@ -265,6 +331,17 @@ struct Part<'a> {
     tiles_per_unit: usize,
 }
 
+/// Tiles of a matrix that are multiplied as one unit of work.
+fn tiles_per_unit(n_tiles: usize, columns: usize, n_rows: usize, n_threads: usize) -> usize {
+    let tile_weights = TILE * columns;
+    if n_rows > FEW_ROWS {
+        return (UNIT_PRODUCTS / (tile_weights * n_rows)).clamp(1, n_tiles);
+    }
+    // As many units for every thread, so that none waits long for the others.
+    let rounds = (n_tiles * tile_weights).div_ceil(UNIT_WEIGHTS * n_threads);
+    n_tiles.div_ceil(rounds * n_threads)
+}
+
 /// Multiplies the activations by several matrices in one parallel loop.
 pub(super) fn matmul<'a>(
     pool: &mut Pool,
@@ -279,8 +356,7 @@ pub(super) fn matmul<'a>(
         assert_eq!(columns, input.columns, "a matrix is read with activations of its own width");
         assert_eq!(product.out.len(), input.n_rows * rows, "the output has the product's shape");
         let n_tiles = rows.div_ceil(TILE);
-        let tile_products = TILE * columns * input.n_rows;
-        let tiles_per_unit = (UNIT_PRODUCTS / tile_products.max(1)).clamp(1, n_tiles);
+        let tiles_per_unit = tiles_per_unit(n_tiles, columns, input.n_rows, pool.n_threads());
         let sides = product.sides.into_iter().map(|side| {
             let first = n_inner;
             n_inner += side.rows.len() * side.path.rank();
@@ -345,51 +421,55 @@ fn enter_sides(
 
 impl Part<'_> {
     fn multiply_tile(&self, isa: Isa, tile: usize, input: &Activations, inner: &[f32]) {
-        match self.matrix {
-            Matrix::Packed(packed) => packed.multiply_tile(isa, tile, input, |row, values| {
-                self.finish(isa, tile, row, inner, values);
-            }),
-            Matrix::Dense(dense) => {
-                let first = tile * TILE;
-                let n = TILE.min(dense.rows() - first);
-                for row in 0..input.n_rows {
-                    let mut values = [0.0; TILE];
-                    for (i, value) in values[..n].iter_mut().enumerate() {
-                        *value = vector::dot(isa, dense.row(first + i), input.row(row));
-                    }
-                    self.finish(isa, tile, row, inner, &mut values);
-                }
-            }
-        }
-    }
-
-    /// Adds what comes beside the product of a tile and a row, and writes it.
-    fn finish(&self, isa: Isa, tile: usize, row: usize, inner: &[f32], values: &mut [f32; TILE]) {
-        if let Some((side, at)) = self.sides.iter().find(|(side, _)| side.rows.contains(&row)) {
-            let rank = side.path.rank();
-            let at = at + (row - side.rows.start) * rank;
-            side.path.leave(isa, tile, &inner[at..][..rank], values);
-        }
         let (rows, first) = (self.matrix.rows(), tile * TILE);
-        let n = TILE.min(rows - first);
-        if let Some(bias) = self.bias {
-            values.iter_mut().zip(&bias[first..]).for_each(|(value, bias)| *value += bias);
+        let bias = self.bias.map(|bias| &bias[first..]);
+        if self.sides.is_empty() && first + TILE <= rows {
+            let bias = bias.and_then(|bias| bias.first_chunk());
+            let out = self.out.target(first, rows, input.n_rows);
+            self.matrix.multiply_tile(isa, tile, input, &Target { bias, write: self.write, ..out });
+            return;
         }
-        let out = self.out.slice(row * rows + first, n);
-        // A whole tile is the rule, and much quicker with a length that the compiler knows.
-        match (self.write, out.as_mut_array::<TILE>()) {
-            (Write::Over, Some(out)) => *out = *values,
-            (Write::Add, Some(out)) => add(out, values),
-            (Write::Over, None) => out.copy_from_slice(&values[..n]),
-            (Write::Add, None) => add(out, &values[..n]),
+        let mut results = vec![0.0; input.n_rows * TILE];
+        let target = SharedMut::new(&mut results).target(0, TILE, input.n_rows);
+        self.matrix.multiply_tile(isa, tile, input, &target);
+        for (row, values) in results.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+            if let Some((side, at)) = self.sides.iter().find(|(side, _)| side.rows.contains(&row)) {
+                let rank = side.path.rank();
+                let at = at + (row - side.rows.start) * rank;
+                side.path.leave(isa, tile, &inner[at..][..rank], values);
+            }
+            let out = self.out.slice(row * rows + first, TILE.min(rows - first));
+            for (i, (out, value)) in out.iter_mut().zip(values).enumerate() {
+                let value = *value + bias.map_or(0.0, |bias| bias[i]);
+                *out = if self.write == Write::Add { *out + value } else { value };
+            }
         }
     }
 }
 
-#[inline]
-fn add(out: &mut [f32], values: &[f32]) {
-    for (out, value) in out.iter_mut().zip(values) {
-        *out += value;
+/// Where the results of a tile go: 16 numbers a row of the activations, which one thread writes.
+struct Target<'a> {
+    first: *mut f32,
+    /// Numbers between neighbouring rows.
+    stride: usize,
+    n_rows: usize,
+    /// Added to every row.
+    bias: Option<&'a [f32; TILE]>,
+    write: Write,
+    _borrow: PhantomData<&'a mut [f32]>,
+}
+
+impl Target<'_> {
+    /// Writes a row.
+    #[expect(unsafe_code, reason = "see the SAFETY line")]
+    fn put(&self, row: usize, values: &[f32; TILE]) {
+        assert!(row < self.n_rows, "a row of the output");
+        for (i, value) in values.iter().enumerate() {
+            // SAFETY: the row's 16 numbers exist, and no other thread has them (`SharedMut::target`).
+            let out = unsafe { &mut *self.first.add(row * self.stride + i) };
+            let value = value + self.bias.map_or(0.0, |bias| bias[i]);
+            *out = if self.write == Write::Add { *out + value } else { value };
+        }
     }
 }
 
@@ -397,7 +477,7 @@ fn add(out: &mut [f32], values: &[f32]) {
 pub(super) struct SharedMut<'a, T> {
     first: *mut T,
     length: usize,
-    _borrow: std::marker::PhantomData<&'a mut [T]>,
+    _borrow: PhantomData<&'a mut [T]>,
 }
 
 #[expect(unsafe_code, reason = "see the SAFETY line")]
@@ -407,7 +487,15 @@ unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
 impl<'a, T> SharedMut<'a, T> {
     /// Shares `slice` among threads.
     pub(super) fn new(slice: &'a mut [T]) -> Self {
-        Self { first: slice.as_mut_ptr(), length: slice.len(), _borrow: std::marker::PhantomData }
+        Self { first: slice.as_mut_ptr(), length: slice.len(), _borrow: PhantomData }
+    }
+
+    /// `n` values from `start` on, `step` apart; callers as with [`Self::slice`].
+    #[expect(unsafe_code, reason = "see the SAFETY line")]
+    fn every(&self, step: usize, start: usize, n: usize) -> Every<'a, T> {
+        assert!(n == 0 || start + (n - 1) * step < self.length, "inside the slice");
+        // SAFETY: in bounds by the assertion where there is a value.
+        Every { first: unsafe { self.first.add(start) }, step, n, _borrow: PhantomData }
     }
 
     /// The part of `length` values from `start`. Callers within `model` take parts that do not overlap
@@ -419,6 +507,37 @@ impl<'a, T> SharedMut<'a, T> {
         // SAFETY: in bounds by the assertion, and disjoint from other parts in use by contract: each
         // unit of a loop writes only the rows or tiles of its own number.
         unsafe { std::slice::from_raw_parts_mut(self.first.add(start), length) }
+    }
+}
+
+impl<'a> SharedMut<'a, f32> {
+    /// 16 numbers of each of `n_rows` rows, from `start` on and `stride` apart; callers as with [`Self::slice`].
+    #[expect(unsafe_code, reason = "see the SAFETY line")]
+    fn target(&self, start: usize, stride: usize, n_rows: usize) -> Target<'a> {
+        let end = start + n_rows.saturating_sub(1) * stride + TILE;
+        assert!(end <= self.length, "inside the slice");
+        // SAFETY: in bounds by the assertion.
+        let first = unsafe { self.first.add(start) };
+        Target { first, stride, n_rows, bias: None, write: Write::Over, _borrow: PhantomData }
+    }
+}
+
+/// Values of a [`SharedMut`] that are some way apart, for one thread.
+struct Every<'a, T> {
+    first: *mut T,
+    step: usize,
+    n: usize,
+    _borrow: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Every<'_, T> {
+    /// Sets value `i`.
+    #[inline]
+    #[expect(unsafe_code, reason = "see the SAFETY line")]
+    fn set(&self, i: usize, value: T) {
+        assert!(i < self.n, "as many values");
+        // SAFETY: in bounds (`SharedMut::every`), and no other thread has it.
+        unsafe { *self.first.add(i * self.step) = value };
     }
 }
 

@@ -13,6 +13,7 @@ use super::Isa;
 use super::Pool;
 use super::SharedMut;
 use super::TILE;
+use super::Target;
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
 #[cfg(target_arch = "x86_64")]
@@ -151,21 +152,21 @@ impl Packed {
         (&self.codes[tile * lines..][..lines], &self.scales[tile * scales..][..scales])
     }
 
-    /// Multiplies one tile by all rows of `input`; `done` gets each row's 16 results.
+    /// Multiplies one tile by all rows of `input`.
     pub(super) fn multiply_tile(
         &self,
         isa: Isa,
         tile: usize,
         input: &Activations,
-        done: impl FnMut(usize, &mut [f32; TILE]),
+        target: &Target<'_>,
     ) {
         let (codes, scales) = self.tile(tile);
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => avx512::multiply_tile(self.format, codes, scales, input, done),
+            Isa::Avx512Vnni => avx512::multiply_tile(self.format, codes, scales, input, target),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::multiply_tile(self.format, codes, scales, input, done),
-            _ => portable::multiply_tile(self.format, codes, scales, input, done),
+            Isa::Avx2 => avx2::multiply_tile(self.format, codes, scales, input, target),
+            _ => portable::multiply_tile(self.format, codes, scales, input, target),
         }
     }
 

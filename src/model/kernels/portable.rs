@@ -4,6 +4,7 @@ use super::Activations;
 use super::BLOCK;
 use super::BlockNumbers;
 use super::TILE;
+use super::Target;
 use super::pack::Format;
 use super::pack::Line;
 use super::pack::Scales;
@@ -29,14 +30,14 @@ pub(super) fn unpack(format: Format, lines: &[Line]) -> [[u8; 64]; 8] {
     codes
 }
 
-/// Multiplies a tile by every row of `input`; `done` gets each row's 16 results.
+/// Multiplies a tile by every row of `input`; `target` gets each row's 16 results.
 #[expect(clippy::cast_precision_loss, reason = "dot products stay below 2^24")]
 pub(super) fn multiply_tile(
     format: Format,
     codes: &[Line],
     scales: &[Scales],
     input: &Activations,
-    mut done: impl FnMut(usize, &mut [f32; TILE]),
+    target: &Target<'_>,
 ) {
     let n_blocks = input.columns / BLOCK;
     let mut results = vec![[0_f32; TILE]; input.n_rows];
@@ -45,8 +46,9 @@ pub(super) fn multiply_tile(
         let scales = &scales[block * format.n_scales()..][..format.n_scales()];
         let numbers = scales.iter().map(|s| s.0.map(f32::from)).collect::<Vec<_>>();
         for (row, result) in results.iter_mut().enumerate() {
-            let inputs = &input.codes[row * input.columns + block * BLOCK..][..BLOCK];
-            let BlockNumbers { scale, halves, sum } = input.blocks[row * n_blocks + block];
+            let (inputs, numbers_of_inputs) = input.together(row, 1);
+            let inputs = &inputs[block];
+            let BlockNumbers { scale, halves, sum } = numbers_of_inputs[block];
             let dots = [0, 1].map(|half| dot_half(&codes, inputs, half));
             for (i, result) in result.iter_mut().enumerate() {
                 let first = numbers[0][i];
@@ -66,8 +68,8 @@ pub(super) fn multiply_tile(
             }
         }
     }
-    for (row, result) in results.iter_mut().enumerate() {
-        done(row, result);
+    for (row, result) in results.iter().enumerate() {
+        target.put(row, result);
     }
 }
 

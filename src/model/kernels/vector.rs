@@ -9,6 +9,8 @@
 
 use super::BLOCK;
 use super::BlockNumbers;
+use super::Codes;
+use super::Every;
 use super::Isa;
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
@@ -52,7 +54,12 @@ dispatched! {
 }
 
 /// Quantises a row in blocks of 32: `codes = round(values / scale)`, `scale = max |values| / 127`.
-pub(super) fn quantise(isa: Isa, values: &[f32], codes: &mut [i8], numbers: &mut [BlockNumbers]) {
+pub(super) fn quantise(
+    isa: Isa,
+    values: &[f32],
+    codes: &Every<'_, Codes>,
+    numbers: &Every<'_, BlockNumbers>,
+) {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => avx512::quantise(values, codes, numbers),
@@ -64,8 +71,8 @@ dispatched! {
     /// [`quantise`] as the compiler vectorises it.
     fn quantise_with(
         values: &[f32],
-        codes: &mut [i8],
-        numbers: &mut [BlockNumbers],
+        codes: &Every<'_, Codes>,
+        numbers: &Every<'_, BlockNumbers>,
     ) = quantise_body
 }
 
@@ -137,9 +144,12 @@ fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
 
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "codes lie in -127..=127")]
-fn quantise_body<const FMA: bool>(values: &[f32], codes: &mut [i8], numbers: &mut [BlockNumbers]) {
-    let blocks = values.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks_mut::<BLOCK>().0);
-    for ((values, codes), numbers) in blocks.zip(numbers) {
+fn quantise_body<const FMA: bool>(
+    values: &[f32],
+    codes: &Every<'_, Codes>,
+    numbers: &Every<'_, BlockNumbers>,
+) {
+    for (block, values) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
         // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must not get lost.
         let magnitude = |value: f32| value.abs().to_bits();
         let mut lanes = [0_u32; LANES];
@@ -151,17 +161,14 @@ fn quantise_body<const FMA: bool>(values: &[f32], codes: &mut [i8], numbers: &mu
             largest = largest.max(lane);
         }
         let largest = f32::from_bits(largest);
-        let scale = largest / 127.0;
         let inverse = if largest > NOTHING { 127.0 / largest } else { 0.0 };
         let mut rounded = [0_i32; BLOCK];
         for (rounded, value) in rounded.iter_mut().zip(values) {
             *rounded = (value * inverse).round_ties_even() as i32;
         }
-        for (code, rounded) in codes.iter_mut().zip(&rounded) {
-            *code = *rounded as i8;
-        }
+        codes.set(block, rounded.map(|rounded| rounded as i8));
         let halves = [rounded[..16].iter().sum::<i32>(), rounded[16..].iter().sum()];
-        *numbers = BlockNumbers::new(scale, halves);
+        numbers.set(block, BlockNumbers::new(largest / 127.0, halves));
     }
 }
 
