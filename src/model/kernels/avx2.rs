@@ -468,12 +468,16 @@ unsafe fn add_half_columns_lanes(factors: &[f32], columns: &[Scales], out: &mut 
     // SAFETY: `out` is 16 floats, a column 16 aligned half-precision numbers.
     unsafe {
         let place = out.as_mut_ptr();
-        let mut sums = [_mm256_loadu_ps(place), _mm256_loadu_ps(place.add(LANES))];
-        for (factor, column) in factors.iter().zip(columns) {
-            let factor = _mm256_set1_ps(*factor);
+        let zero = _mm256_setzero_ps();
+        // In two sums, so that neither waits for its own last term.
+        let mut sums = [[_mm256_loadu_ps(place), _mm256_loadu_ps(place.add(LANES))], [zero; 2]];
+        for (i, (factor, column)) in factors.iter().zip(columns).enumerate() {
+            let (factor, sums) = (_mm256_set1_ps(*factor), &mut sums[i % 2]);
             sums[0] = _mm256_fmadd_ps(factor, load_scales(column, 0), sums[0]);
             sums[1] = _mm256_fmadd_ps(factor, load_scales(column, 1), sums[1]);
         }
+        let [first, second] = sums;
+        let sums = [_mm256_add_ps(first[0], second[0]), _mm256_add_ps(first[1], second[1])];
         _mm256_storeu_ps(place, sums[0]);
         _mm256_storeu_ps(place.add(LANES), sums[1]);
     }

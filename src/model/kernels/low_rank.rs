@@ -88,8 +88,18 @@ impl LowRank {
         }
     }
 
-    /// `out += B inner` for the rows of one tile.
-    pub(super) fn leave(&self, isa: Isa, tile: usize, inner: &[f32], out: &mut [f32; TILE]) {
+    /// `out += B inner` for the rows of one tile, of which `out` may lack the last ones.
+    pub(super) fn leave(&self, isa: Isa, tile: usize, inner: &[f32], out: &mut [f32]) {
+        if let Some(out) = out.as_mut_array() {
+            return self.leave_tile(isa, tile, inner, out);
+        }
+        let mut whole = [0.0; TILE];
+        whole[..out.len()].copy_from_slice(out);
+        self.leave_tile(isa, tile, inner, &mut whole);
+        out.copy_from_slice(&whole[..out.len()]);
+    }
+
+    fn leave_tile(&self, isa: Isa, tile: usize, inner: &[f32], out: &mut [f32; TILE]) {
         let first = tile * inner.len();
         match self {
             Self::Half(factors) => {

@@ -22,6 +22,9 @@ mod vector;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::Release;
 
 pub(super) use attention::AttentionBlock;
 pub(super) use attention::HeadPage;
@@ -313,11 +316,9 @@ const UNIT_PRODUCTS: usize = 32 << 10;
 /// With no more rows than this it is memory that takes the time, and then a unit has some such many weights: enough for
 /// the reading ahead to pay, which ends with the unit.
 const FEW_ROWS: usize = 8;
-const UNIT_WEIGHTS: usize = 128 << 10;
+const UNIT_WEIGHTS: usize = 4 << 20;
 /// Fewer weights than this are not worth a second thread when one row is computed.
 const SERIAL_WEIGHTS: usize = 100 << 10;
-/// Fewer numbers than this are not worth a second thread where side paths begin.
-const SERIAL_INNER: usize = 16 << 10;
 
 /// A [`Product`] cut into units of work.
 struct Part<'a> {
@@ -375,8 +376,12 @@ pub(super) fn matmul<'a>(
         n_weights += rows * columns;
     }
     let mut inner = vec![0.0; n_inner];
-    enter_sides(pool, isa, input, &parts, &mut inner);
+    let inner = Inner::new(&parts, &mut inner);
+    let n_entries = inner.entries.len();
     let work = |unit: usize| {
+        let Some(unit) = unit.checked_sub(n_entries) else {
+            return inner.enter(isa, input, unit);
+        };
         let part = parts.iter().rfind(|part| part.first_unit <= unit).expect("units start at 0");
         let n_tiles = part.matrix.rows().div_ceil(TILE);
         let first = (unit - part.first_unit) * part.tiles_per_unit;
@@ -385,63 +390,86 @@ pub(super) fn matmul<'a>(
         }
     };
     if n_weights * input.n_rows < SERIAL_WEIGHTS {
-        (0..n_units).for_each(work);
+        (0..n_entries + n_units).for_each(work);
     } else {
-        pool.run(n_units, &work);
+        pool.run(n_entries + n_units, &work);
     }
 }
 
-/// Computes the inner numbers of all side paths.
-fn enter_sides(
-    pool: &mut Pool,
-    isa: Isa,
-    input: &Activations,
-    parts: &[Part<'_>],
-    inner: &mut [f32],
-) {
-    let sides = parts.iter().flat_map(|part| &part.sides);
-    let units: Vec<_> = sides
-        .flat_map(|(side, first)| {
-            let rank = side.path.rank();
-            side.rows.clone().enumerate().map(move |(i, row)| (side.path, row, first + i * rank))
-        })
-        .collect();
-    let size = inner.len() * input.columns;
-    let inner = SharedMut::new(inner);
-    let work = |unit: usize| {
-        let (path, row, first): (&LowRank, usize, usize) = units[unit];
-        path.enter(isa, input.row(row), inner.slice(first, path.rank()));
-    };
-    if size < SERIAL_INNER {
-        (0..units.len()).for_each(work);
-    } else {
-        pool.run(units.len(), &work);
+/// `A x` of all side paths: computed by the first units of a loop, and waited for by those that go on with them.
+struct Inner<'a> {
+    numbers: SharedMut<'a, f32>,
+    /// A path, the row that enters it, and where its numbers start.
+    entries: Vec<(&'a LowRank, usize, usize)>,
+    n_done: AtomicUsize,
+}
+
+impl<'a> Inner<'a> {
+    fn new(parts: &[Part<'a>], numbers: &'a mut [f32]) -> Self {
+        let sides = parts.iter().flat_map(|part| &part.sides);
+        let entries = sides.flat_map(|(side, first)| {
+            let (path, rank, rows) = (side.path, side.path.rank(), side.rows.clone());
+            rows.enumerate().map(move |(i, row)| (path, row, first + i * rank))
+        });
+        let (numbers, entries) = (SharedMut::new(numbers), entries.collect());
+        Self { numbers, entries, n_done: AtomicUsize::new(0) }
+    }
+
+    fn enter(&self, isa: Isa, input: &Activations, entry: usize) {
+        let _done = CountOnDrop(&self.n_done);
+        let (path, row, first) = self.entries[entry];
+        path.enter(isa, input.row(row), self.numbers.slice(first, path.rank()));
+    }
+
+    /// The numbers from `first` on, once they are there: units begin in order, so they are at least being computed.
+    fn get(&self, first: usize, rank: usize) -> &[f32] {
+        let mut spins = 0_u32;
+        while self.n_done.load(Acquire) < self.entries.len() {
+            spins += 1;
+            if spins.is_multiple_of(1024) {
+                std::thread::yield_now();
+            }
+            std::hint::spin_loop();
+        }
+        self.numbers.read(first, rank)
+    }
+}
+
+/// Counts also what ends in a panic: others wait for it.
+struct CountOnDrop<'a>(&'a AtomicUsize);
+
+impl Drop for CountOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Release);
     }
 }
 
 impl Part<'_> {
-    fn multiply_tile(&self, isa: Isa, tile: usize, input: &Activations, inner: &[f32]) {
+    fn multiply_tile(&self, isa: Isa, tile: usize, input: &Activations, inner: &Inner<'_>) {
         let (rows, first) = (self.matrix.rows(), tile * TILE);
-        let bias = self.bias.map(|bias| &bias[first..]);
-        if self.sides.is_empty() && first + TILE <= rows {
+        let n = TILE.min(rows - first);
+        let bias = self.bias.map(|bias| &bias[first..][..n]);
+        if n == TILE {
             let bias = bias.and_then(|bias| bias.first_chunk());
             let out = self.out.target(first, rows, input.n_rows);
             self.matrix.multiply_tile(isa, tile, input, &Target { bias, write: self.write, ..out });
-            return;
-        }
-        let mut results = vec![0.0; input.n_rows * TILE];
-        let target = SharedMut::new(&mut results).target(0, TILE, input.n_rows);
-        self.matrix.multiply_tile(isa, tile, input, &target);
-        for (row, values) in results.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
-            if let Some((side, at)) = self.sides.iter().find(|(side, _)| side.rows.contains(&row)) {
-                let rank = side.path.rank();
-                let at = at + (row - side.rows.start) * rank;
-                side.path.leave(isa, tile, &inner[at..][..rank], values);
+        } else {
+            let mut results = vec![0.0; input.n_rows * TILE];
+            let target = SharedMut::new(&mut results).target(0, TILE, input.n_rows);
+            self.matrix.multiply_tile(isa, tile, input, &target);
+            for (row, values) in results.as_chunks::<TILE>().0.iter().enumerate() {
+                let out = self.out.slice(row * rows + first, n);
+                for (i, (out, value)) in out.iter_mut().zip(values).enumerate() {
+                    let value = value + bias.map_or(0.0, |bias| bias[i]);
+                    *out = if self.write == Write::Add { *out + value } else { value };
+                }
             }
-            let out = self.out.slice(row * rows + first, TILE.min(rows - first));
-            for (i, (out, value)) in out.iter_mut().zip(values).enumerate() {
-                let value = *value + bias.map_or(0.0, |bias| bias[i]);
-                *out = if self.write == Write::Add { *out + value } else { value };
+        }
+        for (side, at) in &self.sides {
+            let rank = side.path.rank();
+            for (i, row) in side.rows.clone().enumerate() {
+                let out = self.out.slice(row * rows + first, n);
+                side.path.leave(isa, tile, inner.get(at + i * rank, rank), out);
             }
         }
     }
@@ -488,6 +516,14 @@ impl<'a, T> SharedMut<'a, T> {
     /// Shares `slice` among threads.
     pub(super) fn new(slice: &'a mut [T]) -> Self {
         Self { first: slice.as_mut_ptr(), length: slice.len(), _borrow: PhantomData }
+    }
+
+    /// The part of `length` values from `start`, which nobody writes any more.
+    #[expect(unsafe_code, reason = "see the SAFETY line")]
+    fn read(&self, start: usize, length: usize) -> &[T] {
+        assert!(start <= self.length && length <= self.length - start, "inside the slice");
+        // SAFETY: in bounds by the assertion; by contract there are only readers.
+        unsafe { std::slice::from_raw_parts(self.first.add(start), length) }
     }
 
     /// `n` values from `start` on, `step` apart; callers as with [`Self::slice`].
