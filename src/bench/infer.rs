@@ -38,6 +38,8 @@ const LAST_SENTENCE: usize = 24;
 const SHORT_PROMPT: usize = 16;
 /// Tokens generated.
 const ANSWER: u32 = 64;
+/// Tokens that the store of keys and values has beyond the context: a page is set aside.
+const SPARE_TOKENS: usize = 64;
 /// Different adapters in a batch, and their rank.
 const ADAPTERS: u64 = 4;
 const RANK: usize = 16;
@@ -100,6 +102,11 @@ pub async fn infer(
     steps.next("loading");
     let engine = load(options, 1).await?;
     let facts = engine.facts().clone();
+    drop(engine);
+    // As much for keys and values as the context needs: what a server sets aside, and no more.
+    let kv_bytes = facts.token_bytes * (facts.context + SPARE_TOKENS);
+    let engine = EngineOptions { kv_bytes, ..options.engine.clone() };
+    let engine = load(&InferOptions { engine, ..options.clone() }, 1).await?;
     let needed = LONG_PROMPT + ANSWER as usize;
     if facts.context < needed {
         return Err(BenchError::Context { limit: facts.context, needed });

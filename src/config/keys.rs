@@ -58,6 +58,7 @@ pub(super) const KEYS: &[Key] = &[
     key("sampling.repetition_penalty", Check::Range(0.1, 10.0), Project::Free),
     key("engine.threads", Check::Range(0.0, 1024.0), Project::Never),
     key("engine.context", Check::Range(256.0, 1_048_576.0), Project::Lower),
+    key("engine.kv_mib", Check::Range(16.0, 1_048_576.0), Project::Lower),
     key("tokens.decompose", Check::Range(1.0, 1e6), Project::Lower),
     key("tokens.plan", Check::Range(1.0, 1e6), Project::Lower),
     key("tokens.code", Check::Range(1.0, 1e6), Project::Lower),

@@ -73,6 +73,8 @@ pub struct EngineConfig {
     pub threads: usize,
     /// Tokens of context to keep.
     pub context: usize,
+    /// Memory for keys and values, in MiB.
+    pub kv_mib: usize,
 }
 
 /// `[tokens]`: the most tokens to generate for one answer of each phase.

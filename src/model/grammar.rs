@@ -154,7 +154,11 @@ fn check_size(schema: &Value) -> Result<(), ModelError> {
 
 fn refused(reason: impl std::fmt::Display) -> ModelError {
     let reason = reason.to_string();
-    ModelError::Grammar(reason.replace("<non-verbose/>", "").trim().to_owned())
+    let reason = match reason.replace("<non-verbose/>", "").trim() {
+        "NoExtensionBias" => "no answer of tokens fits it".to_owned(),
+        reason => reason.to_owned(),
+    };
+    ModelError::Grammar(reason)
 }
 
 /// A grammar on its way through one answer.
@@ -338,7 +342,7 @@ mod tests {
         ---
         the answer cannot be held to the grammar: Reference segment '$defs' not found in '#/$defs/none'.
         ---
-        the answer cannot be held to the grammar: NoExtensionBias
+        the answer cannot be held to the grammar: no answer of tokens fits it
         ---
         the answer cannot be held to the grammar: regex parse error:
             (

@@ -192,7 +192,7 @@ async fn attempt(
 ) -> Result<Tried, PipelineError> {
     let run = work.run;
     let place = Place { phase: Phase::Code, subtask: Some(subtask.name.clone()), candidate: trial };
-    let draft = draft(work, place, prompt.clone(), trial).await?;
+    let draft = draft(work, place, prompt.clone(), trial, None).await?;
     let file = draft.as_file(&subtask.file);
     if draft.blocks.is_empty() {
         run.record(&draft.answer, "malformed", "it holds no code", &json!({}), &[])?;

@@ -10,6 +10,7 @@ use super::run::Run;
 use super::work::Work;
 use crate::event::Event;
 use crate::event::PlannedSubtask;
+use crate::model::Grammar;
 use crate::task::Subtask;
 use crate::task::Task;
 use crate::trajectory::Phase;
@@ -19,11 +20,15 @@ use serde_json::json;
 /// The most parts of a task.
 const MAX_PARTS: usize = 8;
 
+/// Characters of a listed line, about.
+const LINE: usize = 240;
+
 /// Asks for the parts. An answer that can't be read is asked for again; in the end the task is its only part.
 pub(super) async fn decompose(work: &Work<'_>) -> Result<Vec<Subtask>, PipelineError> {
     let (run, task, targets) = (work.run, work.task, &work.targets);
     run.begin(Phase::Decompose, None)?;
     let prompt = work.prompt("decompose").with("max_parts", MAX_PARTS);
+    let grammar = list_grammar();
     let mut fault = None;
     for trial in 0..run.tools.settings.attempts {
         let mut prompt = prompt.clone();
@@ -36,7 +41,7 @@ pub(super) async fn decompose(work: &Work<'_>) -> Result<Vec<Subtask>, PipelineE
         let mut sampling = run.sampling(Phase::Decompose, trial);
         // Small models list on and on.
         sampling.stop = vec![format!("\n{}.", MAX_PARTS + 1)];
-        let answer = run.ask(place, messages, sampling).await?;
+        let answer = run.ask(place, messages, sampling, Some(&grammar)).await?;
         let listed = items(&answer.completion.text);
         if listed.is_empty() {
             let found = "it holds no list";
@@ -53,6 +58,17 @@ pub(super) async fn decompose(work: &Work<'_>) -> Result<Vec<Subtask>, PipelineE
     let (subtasks, notes) = subtasks(&[], task, targets);
     tell(run, &subtasks, &notes)?;
     Ok(subtasks)
+}
+
+/// One numbered line for each part, in the form that the prompt asks for: where the provider can hold an answer to it,
+/// an answer can always be read.
+fn list_grammar() -> Grammar {
+    let line = |n: usize| format!("{n}\\. [^\\s][^\\n]{{0,{LINE}}}");
+    let list = (1..=MAX_PARTS).rev().fold(String::new(), |rest, n| match n {
+        1 => format!("{}{rest}", line(n)),
+        _ => format!("(\\n{}{rest})?", line(n)),
+    });
+    Grammar::Regex(list)
 }
 
 fn tell(run: &Run<'_>, subtasks: &[Subtask], notes: &[String]) -> Result<(), PipelineError> {

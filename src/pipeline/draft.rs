@@ -14,6 +14,7 @@ use super::run::Run;
 use super::work::Work;
 use crate::judge::Inspection;
 use crate::judge::Verdict;
+use crate::model::Grammar;
 use crate::task::SourceFile;
 use crate::trajectory::FinishReason;
 
@@ -23,12 +24,13 @@ pub(super) struct Draft {
     pub(super) blocks: Vec<Block>,
 }
 
-/// Asks for code. An answer that was cut off is continued once, and the joined text is what counts.
+/// Asks for code, held to `grammar` where the provider can do that. An answer that was cut off is continued once, and the joined text is what counts.
 pub(super) async fn draft(
     work: &Work<'_>,
     place: Place,
     prompt: Prompt,
     trial: u32,
+    grammar: Option<&Grammar>,
 ) -> Result<Draft, PipelineError> {
     /// Lines of the cut-off answer that are shown again.
     const TAIL: usize = 12;
@@ -40,7 +42,7 @@ pub(super) async fn draft(
         sampling.stop = vec!["\n```\n\n".to_owned()];
     }
     let messages = prompt.clone().fit(run, phase)?;
-    let answer = run.ask(place.clone(), messages, sampling.clone()).await?;
+    let answer = run.ask(place.clone(), messages, sampling.clone(), grammar).await?;
     let text = answer.completion.text.clone();
     if answer.completion.finish_reason != FinishReason::Length {
         return Ok(Draft { blocks: code_blocks(&text), answer });
@@ -50,7 +52,7 @@ pub(super) async fn draft(
     let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
     let go_on = run.templates.render("continue", json!({ "tail": tail }))?;
     let messages = prompt.and_then(go_on).fit(run, phase)?;
-    let answer = run.ask(place, messages, sampling).await?;
+    let answer = run.ask(place, messages, sampling, None).await?;
     let rest = continuation(&answer.completion.text);
     Ok(Draft { blocks: code_blocks(&stitch(&text, &rest)), answer })
 }

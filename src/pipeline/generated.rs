@@ -48,7 +48,7 @@ pub(super) async fn tests(work: &Work<'_>) -> Result<Vec<String>, PipelineError>
             .with("path", &target.path)
             .with("names", &target.names);
         let place = Place { phase: Phase::Plan, subtask: None, candidate: trial };
-        let draft = draft(work, place, prompt, trial).await?;
+        let draft = draft(work, place, prompt, trial, None).await?;
         let text = draft.as_file("asserts.py").text;
         let found = asserts_in(&text, &target.names);
         let new: Vec<String> = found.into_iter().filter(|line| !asserts.contains(line)).collect();

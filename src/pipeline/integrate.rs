@@ -90,7 +90,7 @@ async fn repair(
     let messages = work.prompt_about("diagnose", broken).fit(run, Phase::Diagnose)?;
     let mut sampling = run.sampling(Phase::Diagnose, 0);
     sampling.stop = vec!["```".to_owned()];
-    let answer = run.ask(place, messages, sampling).await?;
+    let answer = run.ask(place, messages, sampling, None).await?;
     let diagnosis = answer.completion.text.trim().to_owned();
     let is_whole = answer.completion.finish_reason == FinishReason::Stop;
     let verdict = if is_whole { "accepted" } else { "truncated" };
@@ -138,7 +138,7 @@ pub(super) async fn whole(
 ) -> Result<Option<Candidate>, PipelineError> {
     let run = work.run;
     let place = Place { phase, subtask: None, candidate: trial };
-    let draft = draft(work, place, prompt, trial).await?;
+    let draft = draft(work, place, prompt, trial, None).await?;
     let paths: Vec<&str> = work.targets.iter().map(|target| target.path.as_str()).collect();
     let mut files = draft.as_files(&paths);
     let names: Vec<String> = work.targets.iter().flat_map(|target| target.names.clone()).collect();

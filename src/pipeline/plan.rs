@@ -8,6 +8,7 @@ use super::prompt::Keep;
 use super::run::Place;
 use super::work::Work;
 use crate::judge::Inspection;
+use crate::model::Grammar;
 use crate::task::SourceFile;
 use crate::task::Subtask;
 use crate::trajectory::Phase;
@@ -36,6 +37,7 @@ pub(super) async fn plan(
         .with("part", part(subtask))
         .with("names", &names)
         .with_section("interfaces", interfaces, Keep::Tail);
+    let grammar = block_grammar();
     let mut fault: Option<String> = None;
     for trial in 0..run.tools.settings.attempts.min(2) {
         let mut prompt = prompt.clone();
@@ -45,7 +47,7 @@ pub(super) async fn plan(
         }
         let place =
             Place { phase: Phase::Plan, subtask: Some(subtask.name.clone()), candidate: trial };
-        let draft = draft(work, place, prompt, trial).await?;
+        let draft = draft(work, place, prompt, trial, Some(&grammar)).await?;
         let file = draft.as_file(&subtask.file);
         let inspections = run.tools.judge.inspect(std::slice::from_ref(&file)).await?;
         let found = inspections.first();
@@ -71,6 +73,11 @@ pub(super) async fn plan(
         return Ok(Plan { outline, file: is_code.then_some(file) });
     }
     Ok(Plan::default())
+}
+
+/// One Python block and nothing else. What is in it is for the judge to inspect: that goes beyond a regular grammar.
+fn block_grammar() -> Grammar {
+    Grammar::Regex("```python\\n([^`]|`[^`]|``[^`])+\\n```".to_owned())
 }
 
 /// Signatures with their docstrings below them: a one-line `...` would be copied as it is.

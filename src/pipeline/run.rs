@@ -20,6 +20,7 @@ use crate::event::Event;
 use crate::event::timestamp;
 use crate::judge::Judge;
 use crate::judge::Verdict;
+use crate::model::Grammar;
 use crate::provider::Provider;
 use crate::provider::Request;
 use crate::registry::Registry;
@@ -170,13 +171,15 @@ impl<'a> Run<'a> {
         place: Place,
         prompt: Vec<Message>,
         sampling: Sampling,
+        grammar: Option<&Grammar>,
     ) -> Result<Answer, PipelineError> {
         let key = question(&place, &prompt, &sampling);
         if let Some(completion) = self.recall(&key) {
             return Ok(Answer { place, completion, prompt, sampling, is_recorded: true });
         }
         self.check_budget()?;
-        let request = Request::new(&prompt, &sampling);
+        let grammar = grammar.filter(|_| self.tools.provider.capabilities().grammar);
+        let request = Request { grammar, ..Request::new(&prompt, &sampling) };
         let left = self.time_left();
         let mut on_text =
             |text: &str| (self.tools.progress)(Progress::Text { place: &place, text });

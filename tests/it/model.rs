@@ -2,8 +2,10 @@
 //!
 //! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`). Damaged files are made of a tiny model.
 
+mod adapters;
 mod faults;
 mod grammar;
+mod memory;
 mod tiny;
 
 use std::path::PathBuf;

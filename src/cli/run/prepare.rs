@@ -44,7 +44,8 @@ pub(super) async fn provider(context: &Context, screen: &Screen) -> anyhow::Resu
 /// The engine as the settings want it.
 pub(in crate::cli) fn engine_options(context: &Context) -> EngineOptions {
     let engine = &context.config.engine;
-    let mut options = EngineOptions { context: engine.context, ..EngineOptions::default() };
+    let (context, kv_bytes) = (engine.context, engine.kv_mib << 20);
+    let mut options = EngineOptions { context, kv_bytes, ..EngineOptions::default() };
     if engine.threads > 0 {
         options.n_threads = engine.threads;
     }

@@ -1,14 +1,23 @@
 //! Every kernel against dequantise-then-multiply in `f64`.
 
+use proptest::prelude::*;
+use proptest::sample::select;
+
 use super::Activations;
 use super::Arena;
+use super::AttentionBlock;
 use super::Dense;
+use super::HeadPage;
 use super::Isa;
+use super::LowRank;
 use super::Matrix;
+use super::PAGE;
 use super::Packed;
 use super::Pool;
 use super::Product;
+use super::Side;
 use super::Write;
+use super::attend;
 use super::matmul;
 use crate::model::quant::GgmlType;
 
@@ -42,10 +51,9 @@ fn random_bytes(seed: u64, n: usize) -> Vec<u8> {
     .collect()
 }
 
-/// Random blocks whose scales are ordinary numbers.
-fn weights(kind: GgmlType, rows: usize, columns: usize) -> Vec<u8> {
-    let mut bytes = random_bytes(rows as u64, kind.row_bytes(columns).unwrap() * rows);
-    let (block, places): (usize, &[usize]) = match kind {
+/// Bytes of a block, and where in it numbers of half precision stand.
+fn scale_places(kind: GgmlType) -> (usize, &'static [usize]) {
+    match kind {
         GgmlType::Q4_0 => (18, &[0]),
         GgmlType::Q4_1 => (20, &[0, 2]),
         GgmlType::Q5_0 => (22, &[0]),
@@ -55,7 +63,13 @@ fn weights(kind: GgmlType, rows: usize, columns: usize) -> Vec<u8> {
         GgmlType::Q5K => (176, &[0, 2]),
         GgmlType::Q6K => (210, &[208]),
         _ => unreachable!(),
-    };
+    }
+}
+
+/// Random blocks whose scales are ordinary numbers.
+fn weights(kind: GgmlType, rows: usize, columns: usize) -> Vec<u8> {
+    let mut bytes = random_bytes(rows as u64, kind.row_bytes(columns).unwrap() * rows);
+    let (block, places) = scale_places(kind);
     for block in bytes.chunks_mut(block) {
         for &place in places {
             let scale = half::f16::from_f32(f32::from(block[place]) / 16384.0 + 0.001);
@@ -230,6 +244,230 @@ fn dense_products_are_exact() {
                 weights[at % rows * columns..][..columns].iter().zip(&x[at / rows * columns..]);
             let exact: f64 = terms.map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
             assert!((f64::from(out[at]) - exact).abs() < 1e-3, "{at}");
+        }
+    }
+}
+
+/// Weights of the largest codes, all of one sign, meet activations of the largest codes, all of one sign: no sum of
+/// products may be cut off on the way.
+#[test]
+fn the_largest_codes_do_not_saturate() {
+    let (rows, columns) = (16, 256);
+    for kind in QUANTISED {
+        for byte in [0x00, 0x7F, 0x80, 0xFF] {
+            let mut bytes = weights(kind, rows, columns);
+            let scales = scale_places(kind);
+            for block in bytes.chunks_mut(scales.0) {
+                for (at, value) in block.iter_mut().enumerate() {
+                    if !scales.1.iter().any(|place| (*place..place + 2).contains(&at)) {
+                        *value = byte;
+                    }
+                }
+            }
+            let plain = dequantised(kind, &bytes, rows, columns);
+            let packed = Packed::new(
+                &mut Pool::new(1),
+                &mut Arena::default(),
+                kind,
+                &bytes,
+                (rows, columns),
+                &|i| i,
+            );
+            let matrix = Matrix::Packed(packed.unwrap());
+            for sign in [1.0, -1.0] {
+                let x = vec![sign * 3.0; 9 * columns];
+                for isa in available() {
+                    let out = product(isa, 1, &matrix, &x, 9);
+                    for (at, y) in out.iter().enumerate() {
+                        let row = &plain[at % rows * columns..][..columns];
+                        let exact: f64 =
+                            row.iter().map(|w| f64::from(*w) * 3.0 * f64::from(sign)).sum();
+                        let size: f64 = row.iter().map(|w| f64::from(w.abs()) * 3.0).sum();
+                        let off = (f64::from(*y) - exact).abs();
+                        assert!(
+                            off <= 2e-3 * size + 1e-3,
+                            "{isa:?} {kind:?} {byte:x}: {y} {exact}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn scales_may_be_tiny_huge_or_zero() {
+    let (rows, columns, n_rows) = (16, 256, 9);
+    for kind in QUANTISED {
+        for scale in [0.0, 6e-8, 1e-4, 50.0, -50.0] {
+            let mut bytes = weights(kind, rows, columns);
+            let (size, places) = scale_places(kind);
+            for block in bytes.chunks_mut(size) {
+                for &place in places {
+                    block[place..place + 2]
+                        .copy_from_slice(&half::f16::from_f32(scale).to_le_bytes());
+                }
+            }
+            let plain = dequantised(kind, &bytes, rows, columns);
+            let packed = Packed::new(
+                &mut Pool::new(1),
+                &mut Arena::default(),
+                kind,
+                &bytes,
+                (rows, columns),
+                &|i| i,
+            );
+            let matrix = Matrix::Packed(packed.unwrap());
+            for factor in [1e-20, 1.0, 1e20] {
+                let x: Vec<f32> = inputs(n_rows, columns).iter().map(|x| x * factor).collect();
+                for isa in available() {
+                    let out = product(isa, 1, &matrix, &x, n_rows);
+                    for (at, y) in out.iter().enumerate() {
+                        let terms = plain[at % rows * columns..][..columns]
+                            .iter()
+                            .zip(&x[at / rows * columns..])
+                            .map(|(w, x)| f64::from(*w) * f64::from(*x));
+                        let size: f64 = terms.clone().map(|term| term.powi(2)).sum();
+                        // Scales of sub-blocks are rounded to half precision, which has no numbers below 6e-8.
+                        let rounding = 2e-6 * f64::from(factor) * 640.0;
+                        let off = (f64::from(*y) - terms.sum::<f64>()).abs();
+                        assert!(
+                            off <= 0.1 * size.sqrt() + rounding,
+                            "{isa:?} {kind:?} {scale} {factor}: {off} of {}",
+                            size.sqrt()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever bytes a file holds: no kernel panics, and all say the same, also of what is no number.
+    #[test]
+    fn any_blocks_give_the_same_on_any_instruction_set(
+        kind in select(QUANTISED.to_vec()),
+        (rows, n_super, n_rows) in (1..40_usize, 1..3_usize, 1..20_usize),
+        seed: u64,
+    ) {
+        let columns = n_super * 256;
+        let bytes = random_bytes(seed, kind.row_bytes(columns).unwrap() * rows);
+        let x = inputs(n_rows, columns);
+        let packed =
+            Packed::new(&mut Pool::new(1), &mut Arena::default(), kind, &bytes, (rows, columns), &|i| i);
+        let matrix = Matrix::Packed(packed.unwrap());
+        let portable = product(Isa::Portable, 1, &matrix, &x, n_rows);
+        let mut row = vec![0.0; columns];
+        for isa in available() {
+            let out = product(isa, 2, &matrix, &x, n_rows);
+            for (at, (y, reference)) in out.iter().zip(&portable).enumerate() {
+                matrix.row(at % rows, &mut row);
+                let terms = row.iter().zip(&x[at / rows * columns..]);
+                let size: f32 = terms.map(|(w, x)| (w * x).abs()).sum();
+                prop_assert!(
+                    if size.is_finite() && reference.is_finite() { (y - reference).abs() <= 1e-4 * size + 1e-4 } else { true },
+                    "{:?} {:?} {}: {} {}", isa, kind, at, y, reference
+                );
+                prop_assert_eq!(y.is_nan(), reference.is_nan(), "{:?} {:?} {}", isa, kind, at);
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_is_softmax_of_the_scores_times_the_values() {
+    let (head_dim, n_heads, n_positions, first_keys) = (20, 3, 5, 37);
+    let n_keys = first_keys + n_positions - 1;
+    let numbers = inputs(2 * n_keys, head_dim);
+    let (keys, values) = numbers.split_at(n_keys * head_dim);
+    let stride = n_heads * head_dim + 4;
+    let queries: Vec<f32> = inputs(n_positions, stride).iter().map(|x| x / 8.0).collect();
+    let pages: Vec<(Vec<f32>, Vec<f32>)> = (0..n_keys.div_ceil(PAGE))
+        .map(|page| {
+            let (mut k, mut v) = (vec![0.0; head_dim * PAGE], vec![0.0; PAGE * head_dim]);
+            for token in page * PAGE..n_keys.min((page + 1) * PAGE) {
+                for i in 0..head_dim {
+                    k[i * PAGE + token % PAGE] = keys[token * head_dim + i];
+                    v[token % PAGE * head_dim + i] = values[token * head_dim + i];
+                }
+            }
+            (k, v)
+        })
+        .collect();
+    for isa in available() {
+        let block = AttentionBlock {
+            head_dim,
+            n_heads,
+            n_keys: first_keys..first_keys + n_positions,
+            queries: &queries,
+            stride,
+        };
+        let pages = pages.iter().map(|(keys, values)| HeadPage { keys, values });
+        let mut n_done = 0;
+        attend(isa, &block, pages, |position, results| {
+            n_done += 1;
+            for (at, result) in results.iter().enumerate() {
+                let (head, i) = (at / head_dim, at % head_dim);
+                let query = &queries[position * stride + head * head_dim..][..head_dim];
+                let score = |token: usize| -> f64 {
+                    let key = &keys[token * head_dim..][..head_dim];
+                    query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum()
+                };
+                let scores: Vec<f64> = (0..first_keys + position).map(score).collect();
+                let most = scores.iter().copied().fold(f64::MIN, f64::max);
+                let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                let expected: f64 = (0..weights.len())
+                    .map(|token| weights[token] / total * f64::from(values[token * head_dim + i]))
+                    .sum();
+                assert!((f64::from(*result) - expected).abs() < 1e-3, "{isa:?} {position} {at}");
+            }
+        });
+        assert_eq!(n_done, n_positions);
+    }
+}
+
+#[test]
+fn a_side_path_adds_b_a_x_to_the_rows_it_is_for() {
+    let (rows, columns, n_rows) = (37, 131, 5);
+    let plain = inputs(rows, columns);
+    let x = inputs(n_rows, columns);
+    let matrix = Matrix::Dense(Dense::new(columns, plain));
+    for (rank, exact, bound) in [(1, true, 1e-4), (3, true, 1e-4), (16, false, 2e-2)] {
+        let (a, b) = (inputs(rank, columns), inputs(rows, rank));
+        let path = LowRank::new(rank, &a, &b, 0.5, exact);
+        for isa in available() {
+            let mut pool = Pool::new(2);
+            let mut input = Activations::default();
+            input.fill(&mut pool, isa, (n_rows, columns), &|row, values| {
+                values.copy_from_slice(&x[row * columns..][..columns]);
+            });
+            let base = product(isa, 1, &matrix, &x, n_rows);
+            let mut out = vec![f32::NAN; n_rows * rows];
+            let sides = vec![Side { rows: 1..4, path: &path }];
+            let product =
+                Product { matrix: &matrix, bias: None, sides, out: &mut out, write: Write::Over };
+            matmul(&mut pool, isa, &input, [product]);
+            for (at, (with, without)) in out.iter().zip(&base).enumerate() {
+                let (m, row) = (at / rows, at % rows);
+                if !(1..4).contains(&m) {
+                    assert_eq!(with.to_bits(), without.to_bits(), "{isa:?} {m}");
+                    continue;
+                }
+                let inner = |i: usize| -> f64 {
+                    let terms = a[i * columns..][..columns].iter().zip(&x[m * columns..]);
+                    terms.map(|(a, x)| f64::from(*a) * f64::from(*x)).sum()
+                };
+                let added: f64 =
+                    (0..rank).map(|i| 0.5 * f64::from(b[row * rank + i]) * inner(i)).sum();
+                let size: f64 =
+                    (0..rank).map(|i| (f64::from(b[row * rank + i]) * inner(i)).abs()).sum();
+                let off = (f64::from(*with) - f64::from(*without) - added).abs();
+                assert!(off <= bound * size + 1e-2, "{isa:?} {rank} {at}: {off} of {size}");
+            }
         }
     }
 }

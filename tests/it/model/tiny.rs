@@ -97,6 +97,16 @@ impl Gguf {
         &mut self.metadata.iter_mut().find(|(k, _)| k.ends_with(key)).unwrap().1
     }
 
+    /// Adds to the numbers of an `F32` tensor.
+    pub(super) fn add(&mut self, name: &str, delta: &[f32]) {
+        let tensor = self.tensor(name);
+        let numbers = tensor.bytes.as_chunks_mut::<4>().0;
+        assert_eq!(numbers.len(), delta.len(), "{name}");
+        for (bytes, delta) in numbers.iter_mut().zip(delta) {
+            *bytes = (f32::from_le_bytes(*bytes) + delta).to_le_bytes();
+        }
+    }
+
     pub(super) fn tensor(&mut self, name: &str) -> &mut Tensor {
         self.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap()
     }
