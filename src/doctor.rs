@@ -17,6 +17,7 @@ use crate::hardware::Machine;
 use crate::hub;
 use crate::hub::Catalogue;
 use crate::hub::Model;
+use crate::model::Isa;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
@@ -109,18 +110,22 @@ fn processor(machine: &Machine) -> Check {
     let features = machine.features;
     let names = [
         ("avx2", features.avx2),
+        ("f16c", features.f16c),
         ("avx512f", features.avx512f),
         ("avx512bw", features.avx512bw),
         ("avx512vnni", features.avx512vnni),
     ];
     let names: Vec<_> = names.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
     let Machine { cpu, n_cores, n_threads, load, .. } = machine;
-    let detail =
-        format!("{cpu}, {n_cores} cores, {n_threads} threads, load {load}, {}", names.join(" "));
-    if features.avx2 || cfg!(not(target_arch = "x86_64")) {
-        Check::ok("processor", detail)
+    let (names, isa) = (names.join(" "), Isa::detect());
+    let detail = format!(
+        "{cpu}, {n_cores} cores, {n_threads} threads, load {load}, {names}; kernels: {}",
+        isa.name()
+    );
+    if isa == Isa::Portable {
+        Check::warn("processor", detail, "without AVX2, FMA and F16C the in-process engine is slow")
     } else {
-        Check::warn("processor", detail, "without AVX2 the in-process engine is slow")
+        Check::ok("processor", detail)
     }
 }
 

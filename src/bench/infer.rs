@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use serde_json::json;
+
 use super::BenchError;
 use super::metric::Metric;
 use super::metric::Unit;
@@ -21,6 +23,7 @@ use crate::model::Adapter;
 use crate::model::Engine;
 use crate::model::EngineOptions;
 use crate::model::Generation;
+use crate::model::Grammar;
 use crate::model::ModelError;
 use crate::model::ModelFacts;
 use crate::model::Update;
@@ -129,6 +132,7 @@ pub async fn infer(
     loads.peer.extend(load_of_peer.as_ref().map(Duration::as_secs_f64));
     metrics.extend(batches(&engine, prompts, options.n_runs, &steps).await?);
     metrics.extend(adapters(&engine, options.n_runs, &steps).await?);
+    metrics.extend(constrained(&engine, options.n_runs, &steps).await?);
     metrics.push(loads);
     Ok(InferReport { machine, facts, file_bytes, kv_bytes, peer: url, metrics })
 }
@@ -142,8 +146,9 @@ struct Steps<'a> {
 
 impl<'a> Steps<'a> {
     fn new(n_runs: usize, report: &'a dyn Fn(Progress)) -> Self {
-        // Loading and two rounds to warm up; then three kinds of pairs, a load, the batches and the adapters of each run.
-        let total = 3 + n_runs * (3 + 1 + BATCHES.len() + 1);
+        // Loading and two rounds to warm up; then three kinds of pairs, a load, the batches, the adapters and
+        // the grammar of each run.
+        let total = 3 + n_runs * (3 + 1 + BATCHES.len() + 1 + 1);
         Self { done: std::cell::Cell::new(0), total, report }
     }
 
@@ -176,21 +181,19 @@ async fn reload(options: &InferOptions, steps: &Steps<'_>) -> Result<(Metric, En
     }
 }
 
-/// Generates `n` tokens, whatever they are.
-async fn complete(engine: &Engine, prompt: Vec<u32>, n: u32) -> Result<Completion, BenchError> {
-    complete_with(engine, None, prompt, n).await
+/// To generate `n` tokens, whatever they are.
+fn generation(prompt: &[u32], n: u32) -> Generation {
+    let sampling = Sampling { max_tokens: n, ..Sampling::default() };
+    Generation { ignore_end: true, ..Generation::new(prompt.to_vec(), sampling) }
 }
 
-/// Generates `n` tokens under an adapter.
-async fn complete_with(
-    engine: &Engine,
-    adapter: Option<&Arc<Adapter>>,
-    prompt: Vec<u32>,
-    n: u32,
-) -> Result<Completion, BenchError> {
-    let sampling = Sampling { max_tokens: n, ..Sampling::default() };
-    let adapter = adapter.cloned();
-    let generation = Generation { adapter, ignore_end: true, ..Generation::new(prompt, sampling) };
+/// To generate an answer under an adapter, or none.
+fn adapted(prompt: &[u32], adapter: Option<&Arc<Adapter>>) -> Generation {
+    Generation { adapter: adapter.cloned(), ..generation(prompt, ANSWER) }
+}
+
+/// Waits for the whole of an answer.
+async fn complete(engine: &Engine, generation: Generation) -> Result<Completion, BenchError> {
     let mut updates = engine.submit(generation)?;
     while let Some(update) = updates.recv().await {
         match update {
@@ -249,7 +252,7 @@ impl Pairs {
     async fn prompt(&mut self, metric: &mut Metric) -> Result<(), BenchError> {
         let tokens = self.prompts.fresh(PROMPT);
         let began = Instant::now();
-        complete(&self.engine, tokens.clone(), 1).await?;
+        complete(&self.engine, generation(&tokens, 1)).await?;
         metric.rune.push(tokens.len() as f64 / began.elapsed().as_secs_f64());
         let Some(peer) = &self.peer else { return Ok(()) };
         let request = RawRequest { tokens: &tokens, n_predict: 1, cache_prompt: false };
@@ -261,7 +264,7 @@ impl Pairs {
     /// Speed from the first token to the last: one pass fewer than there are tokens, on both sides.
     async fn decode(&mut self, metric: &mut Metric) -> Result<(), BenchError> {
         let tokens = self.prompts.fresh(SHORT_PROMPT);
-        let done = complete(&self.engine, tokens.clone(), ANSWER).await?;
+        let done = complete(&self.engine, generation(&tokens, ANSWER)).await?;
         metric.rune.push(decode_rate(done.tokens_out, done.decode_ms as f64));
         let Some(peer) = &self.peer else { return Ok(()) };
         let request = RawRequest { tokens: &tokens, n_predict: ANSWER, cache_prompt: false };
@@ -278,7 +281,7 @@ impl Pairs {
         metric: &mut Metric,
     ) -> Result<(), BenchError> {
         let began = Instant::now();
-        complete(&self.engine, tokens.to_vec(), 1).await?;
+        complete(&self.engine, generation(tokens, 1)).await?;
         metric.rune.push(began.elapsed().as_secs_f64());
         let Some(peer) = &self.peer else { return Ok(()) };
         let request = RawRequest { tokens, n_predict: 1, cache_prompt };
@@ -335,7 +338,7 @@ async fn batches(
 /// Tokens a second of all `prompts` together.
 async fn batch(engine: &Engine, prompts: &[Vec<u32>]) -> Result<f64, BenchError> {
     let began = Instant::now();
-    let answers = prompts.iter().map(|prompt| complete(engine, prompt.clone(), ANSWER));
+    let answers = prompts.iter().map(|prompt| complete(engine, generation(prompt, ANSWER)));
     let answers = futures_util::future::try_join_all(answers).await?;
     let n_tokens: u32 = answers.iter().map(|answer| answer.tokens_out).sum();
     Ok(f64::from(n_tokens) / began.elapsed().as_secs_f64())
@@ -367,13 +370,13 @@ async fn adapters(
         }
         let mut rates = Vec::new();
         for adapter in [None, Some(&adapters[0])] {
-            let done = complete_with(engine, adapter, prompts[0].clone(), ANSWER).await?;
+            let done = complete(engine, adapted(&prompts[0], adapter)).await?;
             rates.push(decode_rate(done.tokens_out, done.decode_ms as f64));
         }
         let began = Instant::now();
         let sequences = prompts.iter().zip(adapters.iter().cycle());
-        let answers = sequences
-            .map(|(prompt, adapter)| complete_with(engine, Some(adapter), prompt.clone(), ANSWER));
+        let answers =
+            sequences.map(|(prompt, adapter)| complete(engine, adapted(prompt, Some(adapter))));
         let answers = futures_util::future::try_join_all(answers).await?;
         let n_tokens: u32 = answers.iter().map(|answer| answer.tokens_out).sum();
         let together = f64::from(n_tokens) / began.elapsed().as_secs_f64();
@@ -385,6 +388,37 @@ async fn adapters(
         }
     }
     Ok([with, share, many, gain])
+}
+
+/// Decodes without and with a grammar in turn: JSON that goes on for as long as it may.
+async fn constrained(
+    engine: &Engine,
+    n_runs: usize,
+    steps: &Steps<'_>,
+) -> Result<[Metric; 2], BenchError> {
+    let words = json!({ "type": "array", "items": { "type": "string" }, "minItems": 1000 });
+    let grammars = [None, Some(Grammar::JsonSchema(words))];
+    let prompt = Prompts::new(engine.tokenizer())?.fresh(SHORT_PROMPT);
+    let label = "decode, held to a JSON schema";
+    let mut with = Metric::new("grammar_decode_tokens_per_s", label, Unit::TokensPerSecond);
+    let mut share = Metric::new("grammar_to_none", "a JSON schema, by none", Unit::Times);
+    // One round more than counts: the grammar's tables are made in it.
+    for run in 0..=n_runs {
+        if run > 0 {
+            steps.next("decoding with a grammar");
+        }
+        let mut rates = Vec::new();
+        for grammar in grammars.clone() {
+            let asked = Generation { grammar, ..generation(&prompt, ANSWER) };
+            let done = complete(engine, asked).await?;
+            rates.push(decode_rate(done.tokens_out, done.decode_ms as f64));
+        }
+        if run > 0 {
+            with.rune.push(rates[1]);
+            share.rune.push(rates[1] / rates[0]);
+        }
+    }
+    Ok([with, share])
 }
 
 /// Tokens a second from the first token to the last: one pass fewer than there are tokens.

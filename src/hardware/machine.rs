@@ -34,6 +34,8 @@ pub struct Machine {
 pub struct CpuFeatures {
     /// AVX2 and FMA.
     pub avx2: bool,
+    /// Numbers of half precision.
+    pub f16c: bool,
     /// AVX-512 foundation.
     pub avx512f: bool,
     /// AVX-512 on bytes and words.
@@ -71,6 +73,7 @@ impl CpuFeatures {
     fn detect() -> Self {
         Self {
             avx2: is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            f16c: is_x86_feature_detected!("f16c"),
             avx512f: is_x86_feature_detected!("avx512f"),
             avx512bw: is_x86_feature_detected!("avx512bw"),
             avx512vnni: is_x86_feature_detected!("avx512vnni"),

@@ -42,7 +42,7 @@ fn infer(arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-const METRICS: [&str; 19] = [
+const METRICS: [&str; 21] = [
     "prompt_tokens_per_s",
     "decode_tokens_per_s",
     "first_token_cold_s",
@@ -61,6 +61,8 @@ const METRICS: [&str; 19] = [
     "adapter_to_none",
     "batch_8_adapters_tokens_per_s",
     "batch_8_adapters_to_1",
+    "grammar_decode_tokens_per_s",
+    "grammar_to_none",
     "load_s",
 ];
 
