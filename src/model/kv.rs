@@ -4,6 +4,7 @@
 //! answers are remembered in a tree of prefixes ([`super::prefix`]) until their memory is needed: what was not used
 //! for longest goes first. A page is written by one sequence alone; who shares one copies it before writing.
 
+use super::kernels::Buffer;
 use super::kernels::HeadPage;
 use super::kernels::PAGE;
 use super::prefix::PrefixTree;
@@ -23,7 +24,7 @@ pub(super) struct KvStore {
 
 struct Page {
     /// Layer by layer, head by head: keys `(head_dim, PAGE)`, then values `(PAGE, head_dim)`.
-    numbers: Box<[f32]>,
+    numbers: Buffer,
     /// Sequences at work that see it.
     users: usize,
     /// Whether the tree has it.
@@ -178,7 +179,7 @@ impl KvStore {
             page
         } else if self.pages.len() < self.most_pages {
             let n = self.n_layers * self.n_kv_heads * 2 * self.head_dim * PAGE;
-            let numbers = vec![0.0; n].into_boxed_slice();
+            let numbers = Buffer::zeroed(n);
             self.pages.push(Page { numbers, users: 0, remembered: false });
             self.pages.len() - 1
         } else {

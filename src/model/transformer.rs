@@ -10,6 +10,7 @@ use super::ModelError;
 use super::gguf::Gguf;
 use super::kernels::Activations;
 use super::kernels::AttentionBlock;
+use super::kernels::Buffer;
 use super::kernels::Isa;
 use super::kernels::LowRank;
 use super::kernels::Pool;
@@ -49,14 +50,14 @@ pub(super) struct Transformer {
 /// Rows of a pass, one a token.
 #[derive(Default)]
 struct Scratch {
-    hidden: Vec<f32>,
+    hidden: Buffer,
     input: Activations,
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
-    attended: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
+    query: Buffer,
+    key: Buffer,
+    value: Buffer,
+    attended: Buffer,
+    gate: Buffer,
+    up: Buffer,
     rotations: Vec<Rotation>,
 }
 
@@ -123,7 +124,7 @@ impl Transformer {
         let mut scratch = std::mem::take(&mut self.scratch);
         let hidden = self.shape.hidden;
         let tokens: Vec<u32> = chunks.iter().flat_map(|chunk| chunk.tokens).copied().collect();
-        scratch.hidden.resize(tokens.len() * hidden, 0.0);
+        scratch.hidden.resize(tokens.len() * hidden);
         let (embedding, rows) = (&self.weights.embedding, SharedMut::new(&mut scratch.hidden));
         self.pool.run(tokens.len(), &|row| {
             embedding.row(tokens[row] as usize, rows.slice(row * hidden, hidden));
@@ -166,7 +167,7 @@ impl Transformer {
         let Scratch { input, query, key, value, .. } = scratch;
         let outs = [(Linears::Query, query), (Linears::Key, key), (Linears::Value, value)];
         let products = outs.map(|(which, out)| {
-            out.resize(input.n_rows() * which.size(shape).0, 0.0);
+            out.resize(input.n_rows() * which.size(shape).0);
             product(layer, which, sides(chunks, index, which), out, Write::Over)
         });
         matmul(pool, isa, input, products);
@@ -177,7 +178,7 @@ impl Transformer {
         let (hidden, head_dim, n_kv_heads) = (shape.hidden, shape.head_dim, shape.n_kv_heads);
         let n_heads = shape.n_heads / n_kv_heads;
         let query = &scratch.query;
-        scratch.attended.resize(query.len(), 0.0);
+        scratch.attended.resize(query.len());
         let results = SharedMut::new(&mut scratch.attended);
         pool.run(blocks.len() * n_kv_heads, &|unit| {
             // Late positions of a prompt see most: they go first, so that no thread is left with them at the end.
@@ -209,7 +210,7 @@ impl Transformer {
         let n_rows = input.n_rows();
         let products =
             [(Linears::Gate, &mut *gate), (Linears::Up, &mut *up)].map(|(which, out)| {
-                out.resize(n_rows * ffn, 0.0);
+                out.resize(n_rows * ffn);
                 product(layer, which, sides(chunks, index, which), out, Write::Over)
             });
         matmul(pool, isa, input, products);

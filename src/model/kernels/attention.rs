@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::Buffer;
 use super::Isa;
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
@@ -45,9 +46,9 @@ pub(in crate::model) struct AttentionBlock<'a> {
 /// Room for one block: scores, sums of weights and results.
 #[derive(Default)]
 struct Room {
-    scores: Vec<f32>,
+    scores: Buffer,
     totals: Vec<f32>,
-    results: Vec<f32>,
+    results: Buffer,
 }
 
 /// Attends from every position of `block` to the keys that it sees; `pages` gives the keys in order. `done` gets each
@@ -67,8 +68,8 @@ pub(in crate::model) fn attend<'a>(
     let width = most_keys.next_multiple_of(PAGE);
     let query = |row: usize| row / n_heads * stride + row % n_heads * head_dim;
     ROOM.with_borrow_mut(|Room { scores, totals, results }| {
-        scores.clear();
-        scores.resize(n_rows * width, 0.0);
+        scores.resize(n_rows * width);
+        scores.fill(0.0);
         for (first_key, page) in (0..most_keys).step_by(PAGE).zip(pages.clone()) {
             let place = |row| (query(row), row * width + first_key);
             let panel = Panel { values: page.keys, depth: head_dim, width: PAGE };
@@ -80,8 +81,8 @@ pub(in crate::model) fn attend<'a>(
             totals.push(softmax_weights(isa, seen));
             unseen.fill(0.0);
         }
-        results.clear();
-        results.resize(n_rows * head_dim, 0.0);
+        results.resize(n_rows * head_dim);
+        results.fill(0.0);
         for (first_key, page) in (0..most_keys).step_by(PAGE).zip(pages) {
             let place = |row| (row * width + first_key, row * head_dim);
             let depth = PAGE.min(most_keys - first_key);

@@ -50,6 +50,7 @@ use super::BlockNumbers;
 use super::Codes;
 use super::Every;
 use super::Rows;
+use super::TILE;
 use super::Target;
 use super::Tile;
 use super::Write;
@@ -337,6 +338,30 @@ unsafe fn unpack<const BITS: usize>(lines: *const Line) -> [__m512i; 8] {
         }
     }
     codes
+}
+
+/// `out += sum_i factors[i] * columns[i]` over 16 rows of a tile.
+///
+/// # Panics
+/// When there are fewer columns than factors.
+pub(super) fn add_half_columns(factors: &[f32], columns: &[Scales], out: &mut [f32; TILE]) {
+    assert!(columns.len() >= factors.len(), "a column for each factor");
+    // SAFETY: `Isa::is_available` saw the features.
+    unsafe { add_half_columns_lanes(factors, columns, out) }
+}
+
+#[target_feature(enable = "avx512f,fma")]
+fn add_half_columns_lanes(factors: &[f32], columns: &[Scales], out: &mut [f32; TILE]) {
+    // SAFETY: `out` is 16 floats.
+    let mut sums = [unsafe { _mm512_loadu_ps(out.as_ptr()) }, _mm512_setzero_ps()];
+    for (i, (factor, column)) in factors.iter().zip(columns).enumerate() {
+        // In two sums, so that neither waits for its own last term.
+        let sum = &mut sums[i % 2];
+        // SAFETY: a column.
+        *sum = _mm512_fmadd_ps(_mm512_set1_ps(*factor), unsafe { load_scales(column) }, *sum);
+    }
+    // SAFETY: `out` is 16 floats.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(sums[0], sums[1])) };
 }
 
 /// Adds the product of up to 8 rows of `a` with the panel to `out`; `places` tells where each row starts in `a` and in

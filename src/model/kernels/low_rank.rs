@@ -1,11 +1,18 @@
 //! The side path of an adapter: `y += B (A x)` beside a matrix product (Hu et al. 2021, arXiv:2106.09685).
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::_MM_HINT_T0;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::_mm_prefetch;
+
 use half::f16;
 
 use super::Isa;
 use super::TILE;
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::pack::Scales;
 use super::vector;
 
@@ -88,6 +95,20 @@ impl LowRank {
         }
     }
 
+    /// Asks for what [`Self::leave`] will read of B, so that it comes while the tile itself is multiplied.
+    #[expect(unsafe_code, reason = "see the SAFETY line")]
+    pub(super) fn fetch(&self, isa: Isa, tile: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if let Self::Half(factors) = self
+            && isa != Isa::Portable
+        {
+            for column in factors.b[tile * factors.rank..][..factors.rank].iter().step_by(2) {
+                // SAFETY: a prefetch reads nothing; every x86-64 processor has it.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(column).cast()) };
+            }
+        }
+    }
+
     /// `out += B inner` for the rows of one tile, of which `out` may lack the last ones.
     pub(super) fn leave(&self, isa: Isa, tile: usize, inner: &[f32], out: &mut [f32]) {
         if let Some(out) = out.as_mut_array() {
@@ -106,7 +127,9 @@ impl LowRank {
                 let columns = &factors.b[first..][..inner.len()];
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512Vnni | Isa::Avx2 => avx2::add_half_columns(inner, columns, out),
+                    Isa::Avx512Vnni => avx512::add_half_columns(inner, columns, out),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => avx2::add_half_columns(inner, columns, out),
                     Isa::Portable => {
                         let columns = columns.iter().map(|column| column.0.map(f16::to_f32));
                         add_columns(inner, columns, out);

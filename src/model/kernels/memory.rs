@@ -88,6 +88,47 @@ impl<T: Plain> DerefMut for Block<T> {
     }
 }
 
+/// Numbers that begin at a line of the cache: vectors that lie across two lines cost twice.
+#[derive(Default)]
+pub(in crate::model) struct Buffer {
+    values: Vec<f32>,
+    first: usize,
+    length: usize,
+}
+
+impl Buffer {
+    /// `n` numbers, zeros at first.
+    pub(in crate::model) fn zeroed(n: usize) -> Self {
+        let mut buffer = Self::default();
+        buffer.resize(n);
+        buffer
+    }
+
+    /// Becomes `n` numbers, for the caller to overwrite.
+    pub(in crate::model) fn resize(&mut self, n: usize) {
+        const SPARE: usize = ALIGNMENT / size_of::<f32>();
+        if self.values.len() < n + SPARE {
+            self.values = vec![0.0; n + SPARE];
+            self.first = self.values.as_ptr().align_offset(ALIGNMENT).min(SPARE);
+        }
+        self.length = n;
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[self.first..][..self.length]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values[self.first..][..self.length]
+    }
+}
+
 /// Zero bytes from the system, from the first huge page on.
 struct Mapping {
     whole: NonNull<c_void>,

@@ -33,6 +33,7 @@ pub(super) use attention::attend;
 pub(super) use dense::Dense;
 pub(super) use low_rank::LowRank;
 pub(super) use memory::Arena;
+pub(super) use memory::Buffer;
 pub(super) use pack::Packed;
 pub(super) use pool::Pool;
 pub(super) use vector::Rotation;
@@ -170,7 +171,7 @@ impl Matrix {
 pub(super) struct Activations {
     n_rows: usize,
     columns: usize,
-    values: Vec<f32>,
+    values: Buffer,
     /// Rows that a kernel computes together: block by block, these rows' codes are neighbours.
     together: usize,
     codes: Vec<Codes>,
@@ -212,7 +213,7 @@ impl Activations {
     ) {
         self.n_rows = n_rows;
         self.columns = columns;
-        self.values.resize(n_rows * columns, 0.0);
+        self.values.resize(n_rows * columns);
         self.together = isa.rows_together();
         let n_blocks = columns / BLOCK;
         let quantised = columns.is_multiple_of(BLOCK);
@@ -449,6 +450,7 @@ impl Part<'_> {
         let (rows, first) = (self.matrix.rows(), tile * TILE);
         let n = TILE.min(rows - first);
         let bias = self.bias.map(|bias| &bias[first..][..n]);
+        self.sides.iter().for_each(|(side, _)| side.path.fetch(isa, tile));
         if n == TILE {
             let bias = bias.and_then(|bias| bias.first_chunk());
             let out = self.out.target(first, rows, input.n_rows);
