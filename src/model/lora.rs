@@ -18,6 +18,7 @@ use safetensors::tensor::TensorView;
 use serde::Deserialize;
 
 use super::ModelError;
+use super::kernels::Arena;
 use super::kernels::LowRank;
 use super::sample::SplitMix64;
 use super::weights::Linears;
@@ -141,8 +142,8 @@ impl Adapter {
         let bytes = read(&folder.join("adapter_model.safetensors"))?;
         let tensors = SafeTensors::deserialize(&bytes)
             .map_err(|error| refuse(format!("adapter_model.safetensors: {error}")))?;
-        let mut reader =
-            Reader { config: &config, tensors: tensors.tensors().into_iter().collect() };
+        let tensors = tensors.tensors().into_iter().collect();
+        let mut reader = Reader { config: &config, tensors, arena: Arena::default() };
         let sides = reader.all(shape, exact).map_err(refuse)?;
         let head = reader.side("lm_head", (vocabulary, shape.hidden), exact).map_err(refuse)?;
         if let Some(name) = reader.tensors.keys().next() {
@@ -159,10 +160,11 @@ impl Adapter {
         let mut random = SplitMix64(seed);
         let mut numbers =
             |n: usize| -> Vec<f32> { (0..n).map(|_| (random.uniform() - 0.5) / 64.0).collect() };
+        let mut arena = Arena::default();
         let mut side = |which: Linears| {
             let (rows, columns) = which.size(shape);
             let (a, b) = (numbers(rank * columns), numbers(rows * rank));
-            Some(LowRank::new(rank, &a, &b, 1.0, false))
+            Some(LowRank::new(&mut arena, rank, &a, &b, 1.0, false))
         };
         let sides = (0..shape.n_layers).map(|_| Linears::ALL.map(&mut side)).collect();
         Self { number: next_number(), folder: PathBuf::new(), sides, head: None }
@@ -214,6 +216,7 @@ struct Reader<'a> {
     config: &'a PeftConfig,
     /// Tensors that have not found a place yet.
     tensors: BTreeMap<String, TensorView<'a>>,
+    arena: Arena,
 }
 
 impl Reader<'_> {
@@ -256,7 +259,7 @@ impl Reader<'_> {
         let [a, b] = [("A", a), ("B", b)].map(|(half, tensor)| {
             numbers(&tensor).map_err(|reason| format!("`{}` {reason}", name(half)))
         });
-        Ok(Some(LowRank::new(rank, &a?, &b?, scaling, exact)))
+        Ok(Some(LowRank::new(&mut self.arena, rank, &a?, &b?, scaling, exact)))
     }
 }
 

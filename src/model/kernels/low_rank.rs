@@ -13,22 +13,24 @@ use super::TILE;
 use super::avx2;
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
+use super::memory::Arena;
+use super::memory::Block;
 use super::pack::Scales;
 use super::vector;
 
 /// `lora_A` `(rank, columns)` and `lora_B` `(rows, rank)` of one linear layer, the scaling multiplied into B.
 pub(in crate::model) enum LowRank {
     /// In half precision: what is served.
-    Half(Factors<f16, Scales>),
+    Half(Factors<Block<f16>, Block<Scales>>),
     /// In `f32`: the reference for tests.
-    Exact(Factors<f32, [f32; TILE]>),
+    Exact(Factors<Vec<f32>, Vec<[f32; TILE]>>),
 }
 
 /// Both factors: A row by row, B in tiles of 16 rows, each as `rank` columns.
-pub(in crate::model) struct Factors<N, C> {
+pub(in crate::model) struct Factors<A, B> {
     rank: usize,
-    a: Vec<N>,
-    b: Vec<C>,
+    a: A,
+    b: B,
 }
 
 impl LowRank {
@@ -37,6 +39,7 @@ impl LowRank {
     /// # Panics
     /// When `rank` is 0 or the lengths are no multiples of it.
     pub(in crate::model) fn new(
+        arena: &mut Arena,
         rank: usize,
         a: &[f32],
         b: &[f32],
@@ -57,9 +60,15 @@ impl LowRank {
         if exact {
             Self::Exact(Factors { rank, a: a.to_vec(), b: columns.collect() })
         } else {
-            let a = a.iter().copied().map(f16::from_f32).collect();
-            let b = columns.map(|column: [f32; TILE]| Scales(column.map(f16::from_f32))).collect();
-            Self::Half(Factors { rank, a, b })
+            let mut halves = arena.zeroed(a.len());
+            for (half, a) in halves.iter_mut().zip(a) {
+                *half = f16::from_f32(*a);
+            }
+            let mut b = arena.zeroed(rows.div_ceil(TILE) * rank);
+            for (place, column) in b.iter_mut().zip(columns) {
+                *place = Scales(column.map(f16::from_f32));
+            }
+            Self::Half(Factors { rank, a: halves, b })
         }
     }
 

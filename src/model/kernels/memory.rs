@@ -59,7 +59,7 @@ impl Arena {
 }
 
 /// Values in a mapping, exclusively its own.
-pub(super) struct Block<T> {
+pub(in crate::model) struct Block<T> {
     first: NonNull<T>,
     length: usize,
     _chunk: Arc<Mapping>,

@@ -41,6 +41,10 @@ unsafe impl Plain for Line {}
 // SAFETY: the bits of numbers; zero is one.
 unsafe impl Plain for Scales {}
 
+#[expect(unsafe_code, reason = "see the SAFETY line")]
+// SAFETY: the bits of a number; zero is one.
+unsafe impl Plain for f16 {}
+
 /// How codes stand for numbers: `x = scale * (code - zero)`, or `x = scale * code + min` where
 /// minimums are stored.
 #[derive(Debug, Clone, Copy, PartialEq)]

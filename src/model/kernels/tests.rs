@@ -438,7 +438,7 @@ fn a_side_path_adds_b_a_x_to_the_rows_it_is_for() {
     let matrix = Matrix::Dense(Dense::new(columns, plain));
     for (rank, exact, bound) in [(1, true, 1e-4), (3, true, 1e-4), (16, false, 2e-2)] {
         let (a, b) = (inputs(rank, columns), inputs(rows, rank));
-        let path = LowRank::new(rank, &a, &b, 0.5, exact);
+        let path = LowRank::new(&mut Arena::default(), rank, &a, &b, 0.5, exact);
         for isa in available() {
             let mut pool = Pool::new(2);
             let mut input = Activations::default();
