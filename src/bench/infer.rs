@@ -2,6 +2,7 @@
 //!
 //! First one sequence at a time, each measurement followed by the peer's; then memory; then, with the peer gone,
 //! batches and loading. While one side is measured the other has nothing to do, and its threads sleep.
+
 #![expect(clippy::cast_precision_loss, reason = "counts and sizes stay below 2^52")]
 
 use std::path::PathBuf;

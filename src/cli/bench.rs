@@ -31,7 +31,7 @@ const SCHEMA_VERSION: u32 = 1;
 /// Measure speed and memory on this machine
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Args {
-    /// Measure the engine: reading prompts, decoding, first token, batches, loading, memory
+    /// Measure the engine: reading prompts, decoding, first token, batches, adapters, grammars, loading, memory
     Infer(InferArgs),
     /// Become a peer that ends with its parent
     #[command(hide = true)]

@@ -76,10 +76,6 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
 
 /// The error itself, or one that it hands through, of type `E`.
 fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
-    let of_bench: Option<&dyn std::error::Error> = match error.downcast_ref() {
-        Some(BenchError::Provider(inner)) => Some(inner),
-        Some(_) | None => None,
-    };
     let of_pipeline: Option<&dyn std::error::Error> = match error.downcast_ref() {
         Some(PipelineError::Provider(inner)) => Some(inner),
         Some(PipelineError::Judge(inner)) => Some(inner),
@@ -87,7 +83,10 @@ fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
         Some(PipelineError::Template(inner)) => Some(inner),
         Some(PipelineError::Budget { .. }) | None => None,
     };
-    let inner = of_pipeline.or(of_bench);
+    let inner = match error.downcast_ref() {
+        Some(BenchError::Provider(inner)) => Some(inner as &dyn std::error::Error),
+        _ => of_pipeline,
+    };
     let handed_through = inner.and_then(<dyn std::error::Error>::downcast_ref);
     handed_through.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
 }

@@ -10,7 +10,7 @@ use super::run::Run;
 use super::work::Work;
 use crate::event::Event;
 use crate::event::PlannedSubtask;
-use crate::model::Grammar;
+use crate::provider::Grammar;
 use crate::task::Subtask;
 use crate::task::Task;
 use crate::trajectory::Phase;

@@ -14,7 +14,7 @@ use super::run::Run;
 use super::work::Work;
 use crate::judge::Inspection;
 use crate::judge::Verdict;
-use crate::model::Grammar;
+use crate::provider::Grammar;
 use crate::task::SourceFile;
 use crate::trajectory::FinishReason;
 
@@ -24,7 +24,8 @@ pub(super) struct Draft {
     pub(super) blocks: Vec<Block>,
 }
 
-/// Asks for code, held to `grammar` where the provider can do that. An answer that was cut off is continued once, and the joined text is what counts.
+/// Asks for code, held to `grammar` where the provider can do that. An answer that was cut off is continued once, and
+/// the joined text is what counts.
 pub(super) async fn draft(
     work: &Work<'_>,
     place: Place,

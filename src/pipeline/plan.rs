@@ -8,7 +8,7 @@ use super::prompt::Keep;
 use super::run::Place;
 use super::work::Work;
 use crate::judge::Inspection;
-use crate::model::Grammar;
+use crate::provider::Grammar;
 use crate::task::SourceFile;
 use crate::task::Subtask;
 use crate::trajectory::Phase;

@@ -20,7 +20,7 @@ use crate::event::Event;
 use crate::event::timestamp;
 use crate::judge::Judge;
 use crate::judge::Verdict;
-use crate::model::Grammar;
+use crate::provider::Grammar;
 use crate::provider::Provider;
 use crate::provider::Request;
 use crate::registry::Registry;

@@ -107,6 +107,19 @@ pub(super) struct Panel<'a> {
     pub(super) width: usize,
 }
 
+impl Panel<'_> {
+    /// Makes sure of the panel, and of the rows that start at `places` in `a` and in `out`.
+    ///
+    /// # Panics
+    /// When a row reaches beyond `a` or `out`, or the panel is shorter than it says.
+    pub(super) fn check(&self, a: &[f32], places: &[(usize, usize)], out: &[f32]) {
+        assert!(self.values.len() >= self.depth * self.width, "the whole panel");
+        for (from, to) in places {
+            assert!(a.len() >= from + self.depth && out.len() >= to + self.width, "whole rows");
+        }
+    }
+}
+
 /// Adds the product of `n_rows` rows of `a` with the panel to `out`; `place` tells where a row starts in either.
 fn multiply(
     isa: Isa,

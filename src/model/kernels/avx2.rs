@@ -3,6 +3,7 @@
 //! `vpmaddubsw` multiplies unsigned codes by signed activations and adds pairs into 16 bits, where as many pairs are
 //! gathered as fit: all eight groups of 4-bit codes (8 * 2 * 15 * 127 < 2^15), four of 5 bits, two of 6. Only
 //! then `vpmaddwd` widens them. Codes of 8 bits are taken as signed ones, whose sign goes to the activation.
+
 #![expect(
     clippy::needless_range_loop,
     reason = "indices name registers, of several arrays at once"
@@ -342,10 +343,7 @@ pub(super) fn multiply_panel(
     places: &[(usize, usize)],
     out: &mut [f32],
 ) {
-    assert!(panel.values.len() >= panel.depth * panel.width, "the whole panel");
-    for (from, to) in places {
-        assert!(a.len() >= from + panel.depth && out.len() >= to + panel.width, "whole rows");
-    }
+    panel.check(a, places, out);
     let wide = panel.width / WIDTH * WIDTH;
     for column in (0..wide).step_by(WIDTH) {
         // SAFETY: `Isa::is_available` saw the features; rows, panel and `WIDTH` columns exist, as checked above.

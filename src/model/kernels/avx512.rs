@@ -375,10 +375,7 @@ pub(super) fn multiply_panel(
     places: &[(usize, usize)],
     out: &mut [f32],
 ) {
-    assert!(panel.values.len() >= panel.depth * panel.width, "the whole panel");
-    for (from, to) in places {
-        assert!(a.len() >= from + panel.depth && out.len() >= to + panel.width, "whole rows");
-    }
+    panel.check(a, places, out);
     let (whole, rest) = (panel.width / LANES, panel.width % LANES);
     let lanes = |n: usize| u16::MAX >> (LANES - n);
     let pairs = (0..whole / 2).map(|pair| (pair * 2 * LANES, [u16::MAX; 2]));

@@ -79,6 +79,13 @@ fn weights(kind: GgmlType, rows: usize, columns: usize) -> Vec<u8> {
     bytes
 }
 
+/// The blocks as a matrix of the kernels.
+fn packed(kind: GgmlType, bytes: &[u8], size: (usize, usize)) -> Matrix {
+    let packed =
+        Packed::new(&mut Pool::new(2), &mut Arena::default(), kind, bytes, size, &|i| i).unwrap();
+    Matrix::Packed(packed)
+}
+
 fn inputs(n_rows: usize, columns: usize) -> Vec<f32> {
     let bytes = random_bytes(7, n_rows * columns);
     bytes
@@ -117,16 +124,7 @@ fn packed_products_are_those_of_the_dequantised_weights() {
             let bytes = weights(kind, rows, columns);
             let plain = dequantised(kind, &bytes, rows, columns);
             let x = inputs(n_rows, columns);
-            let packed = Packed::new(
-                &mut Pool::new(2),
-                &mut Arena::default(),
-                kind,
-                &bytes,
-                (rows, columns),
-                &|i| i,
-            )
-            .unwrap();
-            let matrix = Matrix::Packed(packed);
+            let matrix = packed(kind, &bytes, (rows, columns));
             let portable = product(Isa::Portable, 1, &matrix, &x, n_rows);
             let others: Vec<_> =
                 available().map(|isa| (isa, product(isa, 2, &matrix, &x, n_rows))).collect();
@@ -152,16 +150,7 @@ fn results_depend_neither_on_threads_nor_on_the_number_of_rows() {
     for kind in QUANTISED {
         let bytes = weights(kind, rows, columns);
         let x = inputs(11, columns);
-        let packed = Packed::new(
-            &mut Pool::new(1),
-            &mut Arena::default(),
-            kind,
-            &bytes,
-            (rows, columns),
-            &|i| i,
-        )
-        .unwrap();
-        let matrix = Matrix::Packed(packed);
+        let matrix = packed(kind, &bytes, (rows, columns));
         for isa in available() {
             let all = product(isa, 1, &matrix, &x, 11);
             assert_eq!(all, product(isa, 2, &matrix, &x, 11), "{isa:?} {kind:?}");
@@ -207,16 +196,7 @@ fn activations_beyond_numbers_are_not_lost_and_tiny_ones_count_as_zero() {
     let kind = GgmlType::Q4_1;
     let (rows, columns) = (16, 64);
     let bytes = weights(kind, rows, columns);
-    let packed = Packed::new(
-        &mut Pool::new(1),
-        &mut Arena::default(),
-        kind,
-        &bytes,
-        (rows, columns),
-        &|i| i,
-    )
-    .unwrap();
-    let matrix = Matrix::Packed(packed);
+    let matrix = packed(kind, &bytes, (rows, columns));
     for isa in available() {
         for damage in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = inputs(1, columns);
@@ -265,15 +245,7 @@ fn the_largest_codes_do_not_saturate() {
                 }
             }
             let plain = dequantised(kind, &bytes, rows, columns);
-            let packed = Packed::new(
-                &mut Pool::new(1),
-                &mut Arena::default(),
-                kind,
-                &bytes,
-                (rows, columns),
-                &|i| i,
-            );
-            let matrix = Matrix::Packed(packed.unwrap());
+            let matrix = packed(kind, &bytes, (rows, columns));
             for sign in [1.0, -1.0] {
                 let x = vec![sign * 3.0; 9 * columns];
                 for isa in available() {
@@ -309,15 +281,7 @@ fn scales_may_be_tiny_huge_or_zero() {
                 }
             }
             let plain = dequantised(kind, &bytes, rows, columns);
-            let packed = Packed::new(
-                &mut Pool::new(1),
-                &mut Arena::default(),
-                kind,
-                &bytes,
-                (rows, columns),
-                &|i| i,
-            );
-            let matrix = Matrix::Packed(packed.unwrap());
+            let matrix = packed(kind, &bytes, (rows, columns));
             for factor in [1e-20, 1.0, 1e20] {
                 let x: Vec<f32> = inputs(n_rows, columns).iter().map(|x| x * factor).collect();
                 for isa in available() {
@@ -356,9 +320,7 @@ proptest! {
         let columns = n_super * 256;
         let bytes = random_bytes(seed, kind.row_bytes(columns).unwrap() * rows);
         let x = inputs(n_rows, columns);
-        let packed =
-            Packed::new(&mut Pool::new(1), &mut Arena::default(), kind, &bytes, (rows, columns), &|i| i);
-        let matrix = Matrix::Packed(packed.unwrap());
+        let matrix = packed(kind, &bytes, (rows, columns));
         let portable = product(Isa::Portable, 1, &matrix, &x, n_rows);
         let mut row = vec![0.0; columns];
         for isa in available() {
