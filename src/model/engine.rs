@@ -14,8 +14,6 @@ use super::chat::ChatTemplate;
 use super::gguf::Gguf;
 use super::grammar::Grammars;
 use super::kernels::Isa;
-use super::kv::KvStore;
-use super::kv::token_bytes;
 use super::lora::Adapter;
 use super::scheduler::Request;
 use super::scheduler::Scheduler;
@@ -127,7 +125,7 @@ impl Engine {
         }
         let shape = transformer.shape.clone();
         let vocabulary = transformer.vocabulary();
-        let store = KvStore::new(&shape, options.kv_bytes);
+        let store = transformer.store(options.kv_bytes);
         let facts = ModelFacts {
             path: path.to_owned(),
             architecture: gguf.text("general.architecture")?.to_owned(),
@@ -135,7 +133,7 @@ impl Engine {
             tokenizer_digest: tokenizer.digest().to_owned(),
             context: options.context.min(shape.context).min(store.most_tokens()),
             weight_bytes: transformer.n_bytes(),
-            token_bytes: token_bytes(&shape),
+            token_bytes: store.token_bytes(),
             n_threads: transformer.n_threads(),
             isa: transformer.isa(),
         };

@@ -145,10 +145,27 @@ impl Gguf {
     /// The tensor's raw blocks.
     pub(super) fn read(&self, info: &TensorInfo) -> Result<Vec<u8>, ModelError> {
         let mut bytes = vec![0; info.n_bytes];
-        self.file
-            .read_exact_at(&mut bytes, info.offset)
-            .map_err(|source| ModelError::Io { path: self.path.clone(), source })?;
+        self.read_part(info, 0, &mut bytes).map_err(|source| self.unread(source))?;
         Ok(bytes)
+    }
+
+    /// Reads bytes of a tensor's blocks, from `at` on.
+    ///
+    /// # Panics
+    /// When they reach beyond the tensor.
+    pub(super) fn read_part(
+        &self,
+        info: &TensorInfo,
+        at: usize,
+        bytes: &mut [u8],
+    ) -> std::io::Result<()> {
+        assert!(at + bytes.len() <= info.n_bytes, "within the tensor");
+        self.file.read_exact_at(bytes, info.offset + at as u64)
+    }
+
+    /// The error of a tensor that could not be read.
+    pub(super) fn unread(&self, source: std::io::Error) -> ModelError {
+        ModelError::Io { path: self.path.clone(), source }
     }
 
     fn missing(&self, key: &str, wanted: &str) -> ModelError {

@@ -4,10 +4,17 @@
 //! answers are remembered in a tree of prefixes ([`super::prefix`]) until their memory is needed: what was not used
 //! for longest goes first. A page is written by one sequence alone; who shares one copies it before writing.
 
+use half::f16;
+
+use super::kernels::AttentionBlock;
 use super::kernels::Buffer;
 use super::kernels::HeadPage;
+use super::kernels::Isa;
+use super::kernels::Number;
 use super::kernels::PAGE;
+use super::kernels::attend;
 use super::prefix::PrefixTree;
+use super::weights::Precision;
 use super::weights::Shape;
 
 /// All pages, and the tree of those that are remembered.
@@ -16,15 +23,21 @@ pub(super) struct KvStore {
     n_kv_heads: usize,
     head_dim: usize,
     pages: Vec<Page>,
+    numbers: Numbers,
+    token_bytes: usize,
     free: Vec<usize>,
     most_pages: usize,
     n_in_use: usize,
     tree: PrefixTree,
 }
 
+/// What stands in the pages, layer by layer, head by head: keys `(head_dim, PAGE)`, then values `(PAGE, head_dim)`.
+enum Numbers {
+    Half(Vec<Buffer<f16>>),
+    Full(Vec<Buffer<f32>>),
+}
+
 struct Page {
-    /// Layer by layer, head by head: keys `(head_dim, PAGE)`, then values `(PAGE, head_dim)`.
-    numbers: Buffer,
     /// Sequences at work that see it.
     users: usize,
     /// Whether the tree has it.
@@ -56,25 +69,31 @@ impl KvCache {
     }
 }
 
-/// Bytes of the keys and values of one token.
-pub(super) fn token_bytes(shape: &Shape) -> usize {
-    shape.n_layers * shape.kv_width() * 2 * size_of::<f32>()
-}
-
 impl KvStore {
     /// A store for a model of `shape` that never holds more than `n_bytes`, but at least two pages.
-    pub(super) fn new(shape: &Shape, n_bytes: usize) -> Self {
-        let most_pages = (n_bytes / (token_bytes(shape) * PAGE)).max(2);
+    pub(super) fn new(shape: &Shape, precision: Precision, n_bytes: usize) -> Self {
+        let (numbers, width) = match precision {
+            Precision::Packed => (Numbers::Half(Vec::new()), size_of::<f16>()),
+            Precision::Exact => (Numbers::Full(Vec::new()), size_of::<f32>()),
+        };
+        let token_bytes = shape.n_layers * shape.kv_width() * 2 * width;
         Self {
             n_layers: shape.n_layers,
             n_kv_heads: shape.n_kv_heads,
             head_dim: shape.head_dim,
             pages: Vec::new(),
+            numbers,
+            token_bytes,
             free: Vec::new(),
-            most_pages,
+            most_pages: (n_bytes / (token_bytes * PAGE)).max(2),
             n_in_use: 0,
             tree: PrefixTree::default(),
         }
+    }
+
+    /// Bytes of the keys and values of one token.
+    pub(super) fn token_bytes(&self) -> usize {
+        self.token_bytes
     }
 
     /// The most tokens that one sequence can have: a page is set aside for copying.
@@ -112,9 +131,10 @@ impl KvStore {
             && (self.pages[*last].users > 1 || self.pages[*last].remembered)
         {
             let copy = self.allocate();
-            let [from, to] =
-                self.pages.get_disjoint_mut([*last, copy]).expect("a new page is another one");
-            to.numbers.copy_from_slice(&from.numbers);
+            match &mut self.numbers {
+                Numbers::Half(pages) => copy_page(pages, *last, copy),
+                Numbers::Full(pages) => copy_page(pages, *last, copy),
+            }
             self.give_back(std::mem::replace(last, copy));
         }
         while cache.pages.len() * PAGE < cache.tokens.len() + n {
@@ -144,33 +164,33 @@ impl KvStore {
         key: &[f32],
         value: &[f32],
     ) {
-        let (head_dim, slot) = (self.head_dim, position % PAGE);
-        let panel = head_dim * PAGE;
-        let at = layer * self.n_kv_heads * 2 * panel;
-        let numbers = &mut self.pages[cache.pages[position / PAGE]].numbers[at..];
-        let heads = key.chunks_exact(head_dim).zip(value.chunks_exact(head_dim));
-        for ((key, value), numbers) in heads.zip(numbers.chunks_exact_mut(2 * panel)) {
-            let (keys, values) = numbers.split_at_mut(panel);
-            for (place, number) in keys[slot..].iter_mut().step_by(PAGE).zip(key) {
-                *place = *number;
-            }
-            values[slot * head_dim..][..head_dim].copy_from_slice(value);
+        let (page, slot) = (cache.pages[position / PAGE], position % PAGE);
+        let at = layer * self.n_kv_heads * self.head_numbers();
+        match &mut self.numbers {
+            Numbers::Half(pages) => write(&mut pages[page][at..], self.head_dim, slot, key, value),
+            Numbers::Full(pages) => write(&mut pages[page][at..], self.head_dim, slot, key, value),
         }
     }
 
-    /// The pages of a sequence as one head of a layer sees them.
-    pub(super) fn head_pages(
+    /// [`attend`] to what `cache` holds for one head of a layer.
+    pub(super) fn attend(
         &self,
-        cache: &KvCache,
-        layer: usize,
-        head: usize,
-    ) -> impl Iterator<Item = HeadPage<'_>> + Clone {
-        let panel = self.head_dim * PAGE;
-        let at = (layer * self.n_kv_heads + head) * 2 * panel;
-        cache.pages.iter().map(move |page| {
-            let (keys, values) = self.pages[*page].numbers[at..][..2 * panel].split_at(panel);
-            HeadPage { keys, values }
-        })
+        isa: Isa,
+        block: &AttentionBlock<'_>,
+        (cache, layer, head): (&KvCache, usize, usize),
+        done: impl FnMut(usize, &[f32]),
+    ) {
+        let size = self.head_numbers();
+        let at = (layer * self.n_kv_heads + head) * size;
+        match &self.numbers {
+            Numbers::Half(pages) => attend(isa, block, head_pages(pages, cache, at, size), done),
+            Numbers::Full(pages) => attend(isa, block, head_pages(pages, cache, at, size), done),
+        }
+    }
+
+    /// Numbers of one head of a layer in a page.
+    fn head_numbers(&self) -> usize {
+        2 * self.head_dim * PAGE
     }
 
     /// A page for one user: a new one, a free one, or the one that nobody has used for longest.
@@ -178,9 +198,12 @@ impl KvStore {
         let page = if let Some(page) = self.free.pop() {
             page
         } else if self.pages.len() < self.most_pages {
-            let n = self.n_layers * self.n_kv_heads * 2 * self.head_dim * PAGE;
-            let numbers = Buffer::zeroed(n);
-            self.pages.push(Page { numbers, users: 0, remembered: false });
+            let n = self.n_layers * self.n_kv_heads * self.head_numbers();
+            match &mut self.numbers {
+                Numbers::Half(pages) => pages.push(Buffer::zeroed(n)),
+                Numbers::Full(pages) => pages.push(Buffer::zeroed(n)),
+            }
+            self.pages.push(Page { users: 0, remembered: false });
             self.pages.len() - 1
         } else {
             loop {
@@ -218,4 +241,41 @@ impl KvStore {
             self.free.push(page);
         }
     }
+}
+
+/// Copies a page over another one.
+fn copy_page<T: Number>(pages: &mut [Buffer<T>], from: usize, to: usize) {
+    let [from, to] = pages.get_disjoint_mut([from, to]).expect("a new page is another one");
+    to.copy_from_slice(from);
+}
+
+/// Writes the key and the value of one token to the heads of a layer.
+fn write<T: Number>(numbers: &mut [T], head_dim: usize, slot: usize, key: &[f32], value: &[f32]) {
+    const TOGETHER: usize = 32;
+    let panel = head_dim * PAGE;
+    let heads = key.chunks_exact(head_dim).zip(value.chunks_exact(head_dim));
+    for ((key, value), numbers) in heads.zip(numbers.chunks_exact_mut(2 * panel)) {
+        let (keys, values) = numbers.split_at_mut(panel);
+        T::round(value, &mut values[slot * head_dim..][..head_dim]);
+        for (key, keys) in key.chunks(TOGETHER).zip(keys.chunks_mut(TOGETHER * PAGE)) {
+            let mut nearest = [T::default(); TOGETHER];
+            T::round(key, &mut nearest[..key.len()]);
+            for (place, number) in keys[slot..].iter_mut().step_by(PAGE).zip(nearest) {
+                *place = number;
+            }
+        }
+    }
+}
+
+/// The pages of a sequence as one head of a layer sees them: `size` numbers from `at` on.
+fn head_pages<'a, T>(
+    pages: &'a [Buffer<T>],
+    cache: &'a KvCache,
+    at: usize,
+    size: usize,
+) -> impl Iterator<Item = HeadPage<'a, T>> + Clone {
+    cache.pages.iter().map(move |page| {
+        let (keys, values) = pages[*page][at..][..size].split_at(size / 2);
+        HeadPage { keys, values }
+    })
 }

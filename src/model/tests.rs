@@ -19,7 +19,6 @@ use super::Update;
 use super::chat::ChatTemplate;
 use super::gguf::Gguf;
 use super::kv::KvCache;
-use super::kv::KvStore;
 use super::quant::GgmlType;
 use super::sequence::Sequence;
 use super::transformer::Chunk;
@@ -108,7 +107,7 @@ fn logits_with(
     tokens: &[u32],
     adapter: Option<&Adapter>,
 ) -> Vec<Vec<f32>> {
-    let mut store = KvStore::new(&transformer.shape, KV_BYTES);
+    let mut store = transformer.store(KV_BYTES);
     let mut cache = KvCache::default();
     let mut logits = Vec::new();
     store.grow(&mut cache, tokens.len());
@@ -123,7 +122,7 @@ fn greedy(
     adapter: Option<&Adapter>,
     n: usize,
 ) -> Vec<u32> {
-    let mut store = KvStore::new(&transformer.shape, KV_BYTES);
+    let mut store = transformer.store(KV_BYTES);
     let mut cache = KvCache::default();
     let mut logits = Vec::new();
     let mut tokens = prompt.to_vec();
@@ -250,7 +249,7 @@ fn a_prompt_read_in_pieces_beside_another_gives_the_same_logits() {
     let mut transformer = load(Precision::Packed, Isa::detect());
     let Logits { prompts, .. } = reference();
     let whole = logits_of(&mut transformer, &prompts[0].input_ids);
-    let mut store = KvStore::new(&transformer.shape, KV_BYTES);
+    let mut store = transformer.store(KV_BYTES);
     let mut caches = [(); 2].map(|()| KvCache::default());
     let mut logits = Vec::new();
     let mut rows = Vec::new();

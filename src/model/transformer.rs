@@ -19,7 +19,6 @@ use super::kernels::Rotation;
 use super::kernels::SharedMut;
 use super::kernels::Side;
 use super::kernels::Write;
-use super::kernels::attend;
 use super::kernels::matmul;
 use super::kernels::rms_norm;
 use super::kernels::rotate;
@@ -39,6 +38,7 @@ const ATTENTION_ROWS: usize = 24;
 /// The weights, and the buffers of a pass.
 pub(super) struct Transformer {
     pub(super) shape: Shape,
+    precision: Precision,
     isa: Isa,
     pool: Pool,
     weights: Weights,
@@ -90,7 +90,13 @@ impl Transformer {
         #[expect(clippy::cast_precision_loss, reason = "a head is small")]
         let frequencies =
             (0..half).map(|i| shape.rope_base.powf(-(i as f32) / half as f32)).collect();
-        Ok(Self { shape, isa, pool, weights, frequencies, scratch: Scratch::default() })
+        let scratch = Scratch::default();
+        Ok(Self { shape, precision, isa, pool, weights, frequencies, scratch })
+    }
+
+    /// An empty store of `n_bytes` for the keys and values of this model.
+    pub(super) fn store(&self, n_bytes: usize) -> KvStore {
+        KvStore::new(&self.shape, self.precision, n_bytes)
     }
 
     /// Tokens that have an embedding.
@@ -188,7 +194,7 @@ impl Transformer {
             let queries = &query[first_row * hidden + column..];
             let n_keys = n_keys.clone();
             let block = AttentionBlock { head_dim, n_heads, n_keys, queries, stride: hidden };
-            attend(isa, &block, store.head_pages(cache, index, head), |position, result| {
+            store.attend(isa, &block, (cache, index, head), |position, result| {
                 let at = (first_row + position) * hidden + column;
                 results.slice(at, result.len()).copy_from_slice(result);
             });

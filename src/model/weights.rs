@@ -10,6 +10,7 @@ use super::kernels::Matrix;
 use super::kernels::Packed;
 use super::kernels::Pool;
 use super::kernels::SharedMut;
+use super::kernels::Source;
 
 /// Sizes of a model, read from its file.
 #[derive(Debug, Clone, PartialEq)]
@@ -289,13 +290,14 @@ impl Loader<'_> {
         interleaved: Option<usize>,
     ) -> Result<Matrix, ModelError> {
         let info = self.checked(name, rows, columns)?;
-        let bytes = self.gguf.read(&info)?;
         let order = move |row| source_row(interleaved, row);
         if self.precision == Precision::Packed && info.kind.is_quantised() {
-            let (pool, arena) = (&mut *self.pool, &mut self.arena);
-            let packed = Packed::new(pool, arena, info.kind, &bytes, (rows, columns), &order);
-            return Ok(Matrix::Packed(packed.expect("the type is quantised")));
+            let read = |at: usize, bytes: &mut [u8]| self.gguf.read_part(&info, at, bytes);
+            let source = Source { kind: info.kind, read: &read, order: &order };
+            let packed = Packed::new(self.pool, &mut self.arena, &source, (rows, columns));
+            return packed.map(Matrix::Packed).map_err(|source| self.gguf.unread(source));
         }
+        let bytes = self.gguf.read(&info)?;
         let mut values = vec![0.0; rows * columns];
         let row_bytes = info.kind.row_bytes(columns).expect("checked when the file was opened");
         let out = SharedMut::new(&mut values);

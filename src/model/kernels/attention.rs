@@ -7,6 +7,9 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 use super::Buffer;
 use super::Isa;
 #[cfg(target_arch = "x86_64")]
@@ -20,13 +23,49 @@ pub(in crate::model) const PAGE: usize = 32;
 /// Rows that are summed at a time, at most.
 pub(super) const ROWS: usize = 8;
 
+/// What keys and values are held as.
+pub(in crate::model) trait Number: Copy + Default {
+    /// Whether it is `f16` and not `f32`.
+    const IS_HALF: bool;
+
+    /// Writes the nearest ones; both slices are of one length.
+    fn round(numbers: &[f32], nearest: &mut [Self]);
+
+    /// The same number.
+    fn widened(self) -> f32;
+}
+
+impl Number for f16 {
+    const IS_HALF: bool = true;
+
+    fn round(numbers: &[f32], nearest: &mut [Self]) {
+        nearest.convert_from_f32_slice(numbers);
+    }
+
+    fn widened(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Number for f32 {
+    const IS_HALF: bool = false;
+
+    fn round(numbers: &[f32], nearest: &mut [Self]) {
+        nearest.copy_from_slice(numbers);
+    }
+
+    fn widened(self) -> f32 {
+        self
+    }
+}
+
 /// Keys and values of one head for the tokens of one page.
 #[derive(Clone, Copy)]
-pub(in crate::model) struct HeadPage<'a> {
+pub(in crate::model) struct HeadPage<'a, T> {
     /// `(head_dim, PAGE)`.
-    pub(in crate::model) keys: &'a [f32],
+    pub(in crate::model) keys: &'a [T],
     /// `(PAGE, head_dim)`.
-    pub(in crate::model) values: &'a [f32],
+    pub(in crate::model) values: &'a [T],
 }
 
 /// Neighbouring positions of one sequence, and the query heads that share one key head.
@@ -53,10 +92,10 @@ struct Room {
 
 /// Attends from every position of `block` to the keys that it sees; `pages` gives the keys in order. `done` gets each
 /// position's `(n_heads, head_dim)` results.
-pub(in crate::model) fn attend<'a>(
+pub(in crate::model) fn attend<'a, T: Number + 'a>(
     isa: Isa,
     block: &AttentionBlock<'_>,
-    pages: impl Iterator<Item = HeadPage<'a>> + Clone,
+    pages: impl Iterator<Item = HeadPage<'a, T>> + Clone,
     mut done: impl FnMut(usize, &[f32]),
 ) {
     thread_local! {
@@ -101,13 +140,13 @@ pub(in crate::model) fn attend<'a>(
 }
 
 /// What several rows are multiplied by: `(depth, width)`.
-pub(super) struct Panel<'a> {
-    pub(super) values: &'a [f32],
+pub(super) struct Panel<'a, T> {
+    pub(super) values: &'a [T],
     pub(super) depth: usize,
     pub(super) width: usize,
 }
 
-impl Panel<'_> {
+impl<T> Panel<'_, T> {
     /// Makes sure of the panel, and of the rows that start at `places` in `a` and in `out`.
     ///
     /// # Panics
@@ -121,10 +160,10 @@ impl Panel<'_> {
 }
 
 /// Adds the product of `n_rows` rows of `a` with the panel to `out`; `place` tells where a row starts in either.
-fn multiply(
+fn multiply<T: Number>(
     isa: Isa,
     a: &[f32],
-    panel: &Panel<'_>,
+    panel: &Panel<'_, T>,
     n_rows: usize,
     place: &dyn Fn(usize) -> (usize, usize),
     out: &mut [f32],
@@ -152,10 +191,10 @@ fn multiply(
 }
 
 /// One row, in plain Rust.
-fn multiply_row(a: &[f32], panel: &Panel<'_>, out: &mut [f32]) {
+fn multiply_row<T: Number>(a: &[f32], panel: &Panel<'_, T>, out: &mut [f32]) {
     for (a, values) in a.iter().zip(panel.values.chunks_exact(panel.width)).take(panel.depth) {
         for (out, value) in out.iter_mut().zip(values) {
-            *out += a * value;
+            *out += a * value.widened();
         }
     }
 }

@@ -12,10 +12,8 @@
 
 use std::arch::x86_64::__m256;
 use std::arch::x86_64::__m256i;
-use std::arch::x86_64::_MM_HINT_NTA;
 use std::arch::x86_64::_mm_load_si128;
 use std::arch::x86_64::_mm_loadu_si128;
-use std::arch::x86_64::_mm_prefetch;
 use std::arch::x86_64::_mm256_abs_epi8;
 use std::arch::x86_64::_mm256_add_epi16;
 use std::arch::x86_64::_mm256_add_epi32;
@@ -53,11 +51,13 @@ use super::TILE;
 use super::Target;
 use super::Tile;
 use super::Write;
+use super::attention::Number;
 use super::attention::Panel;
 use super::pack::Format;
 use super::pack::Line;
 use super::pack::Scales;
 use super::pack::Second;
+use super::prefetch::Prefetch;
 
 /// Activation rows that are computed together: two sums of each and a pair of codes fill 16 registers.
 pub(super) const ROWS: usize = 6;
@@ -65,8 +65,6 @@ pub(super) const ROWS: usize = 6;
 pub(super) const PANEL_ROWS: usize = 6;
 /// Columns of a panel that are summed at a time.
 const WIDTH: usize = 16;
-/// Blocks between the one that is computed and the one that is asked for from memory.
-const AHEAD: usize = 4;
 /// Rows of a tile in one register.
 const LANES: usize = 8;
 
@@ -86,8 +84,8 @@ pub(super) fn multiply_tile(
     assert!(codes.len() >= n_blocks * format.n_lines(), "codes for every block");
     assert!(scales.len() >= n_blocks * format.n_scales(), "scales for every block");
     let kernel = kernel(format);
-    let is_read_once = input.n_rows <= ROWS;
-    let tile = Tile { n_blocks, zero: format.zero, codes, scales, is_read_once };
+    let prefetch = if input.n_rows <= ROWS { Prefetch::for_memory() } else { Prefetch::Nothing };
+    let tile = Tile { n_blocks, zero: format.zero, codes, scales, prefetch };
     for first in (0..input.n_rows).step_by(ROWS) {
         let n = ROWS.min(input.n_rows - first);
         let (codes, numbers) = input.together(first, ROWS);
@@ -173,12 +171,8 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
                 let inputs = rows.codes.as_ptr().add(block * ROWS);
                 let lines = tile.codes.as_ptr().add(block * n_lines);
                 let scales = tile.scales.as_ptr().add(block * n_scales);
-                if tile.is_read_once && half == 0 {
-                    for line in 0..n_lines {
-                        let ahead = lines.wrapping_add(AHEAD * n_lines + line);
-                        _mm_prefetch::<_MM_HINT_NTA>(ahead.cast());
-                    }
-                    _mm_prefetch::<_MM_HINT_NTA>(scales.wrapping_add(AHEAD * n_scales).cast());
+                if half == 0 {
+                    tile.prefetch.block((lines, n_lines), (scales, n_scales));
                 }
                 let dots = dots::<N, BITS>(lines, half, inputs);
                 let first = load_scales(scales, half);
@@ -337,9 +331,9 @@ unsafe fn load_scales(scales: *const Scales, half: usize) -> __m256 {
 ///
 /// # Panics
 /// When a row reaches beyond `a` or `out`, or the panel is shorter than it says.
-pub(super) fn multiply_panel(
+pub(super) fn multiply_panel<T: Number>(
     a: &[f32],
-    panel: &Panel<'_>,
+    panel: &Panel<'_, T>,
     places: &[(usize, usize)],
     out: &mut [f32],
 ) {
@@ -349,12 +343,12 @@ pub(super) fn multiply_panel(
         // SAFETY: `Isa::is_available` saw the features; rows, panel and `WIDTH` columns exist, as checked above.
         unsafe {
             match places.len() {
-                1 => add_columns::<1>(a, panel, places, column, out),
-                2 => add_columns::<2>(a, panel, places, column, out),
-                3 => add_columns::<3>(a, panel, places, column, out),
-                4 => add_columns::<4>(a, panel, places, column, out),
-                5 => add_columns::<5>(a, panel, places, column, out),
-                _ => add_columns::<{ PANEL_ROWS }>(a, panel, places, column, out),
+                1 => add_columns::<1, T>(a, panel, places, column, out),
+                2 => add_columns::<2, T>(a, panel, places, column, out),
+                3 => add_columns::<3, T>(a, panel, places, column, out),
+                4 => add_columns::<4, T>(a, panel, places, column, out),
+                5 => add_columns::<5, T>(a, panel, places, column, out),
+                _ => add_columns::<{ PANEL_ROWS }, T>(a, panel, places, column, out),
             }
         }
     }
@@ -362,7 +356,7 @@ pub(super) fn multiply_panel(
         for column in wide..panel.width {
             let out = &mut out[to + column];
             for k in 0..panel.depth {
-                *out = a[from + k].mul_add(panel.values[k * panel.width + column], *out);
+                *out = a[from + k].mul_add(panel.values[k * panel.width + column].widened(), *out);
             }
         }
     }
@@ -373,10 +367,10 @@ pub(super) fn multiply_panel(
 /// # Safety
 /// The processor has the features; `places` has `N` places of `panel.depth` numbers in `a` and `column + WIDTH`
 /// numbers in `out`; `panel` is whole and at least `column + WIDTH` wide.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn add_columns<const N: usize>(
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_columns<const N: usize, T: Number>(
     a: &[f32],
-    panel: &Panel<'_>,
+    panel: &Panel<'_, T>,
     places: &[(usize, usize)],
     column: usize,
     out: &mut [f32],
@@ -393,7 +387,7 @@ unsafe fn add_columns<const N: usize>(
         }
         let mut values = panel.values.as_ptr().add(column);
         for k in 0..panel.depth {
-            let [low, high] = [_mm256_loadu_ps(values), _mm256_loadu_ps(values.add(LANES))];
+            let [low, high] = [load_numbers(values), load_numbers(values.add(LANES))];
             for (sums, row) in sums.iter_mut().zip(rows) {
                 let factor = _mm256_set1_ps(*row.add(k));
                 sums[0] = _mm256_fmadd_ps(factor, low, sums[0]);
@@ -404,6 +398,23 @@ unsafe fn add_columns<const N: usize>(
         for (sums, out) in sums.into_iter().zip(outs) {
             _mm256_storeu_ps(out, sums[0]);
             _mm256_storeu_ps(out.add(LANES), sums[1]);
+        }
+    }
+}
+
+/// Reads 8 numbers.
+///
+/// # Safety
+/// The processor has the features and 8 numbers can be read.
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+unsafe fn load_numbers<T: Number>(from: *const T) -> __m256 {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        if T::IS_HALF {
+            _mm256_cvtph_ps(_mm_loadu_si128(from.cast()))
+        } else {
+            _mm256_loadu_ps(from.cast())
         }
     }
 }

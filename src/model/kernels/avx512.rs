@@ -4,15 +4,14 @@
 
 use std::arch::x86_64::__m512;
 use std::arch::x86_64::__m512i;
-use std::arch::x86_64::_MM_HINT_NTA;
 use std::arch::x86_64::_mm_dpbusd_epi32;
 use std::arch::x86_64::_mm_extract_epi32;
 use std::arch::x86_64::_mm_hadd_epi32;
-use std::arch::x86_64::_mm_prefetch;
 use std::arch::x86_64::_mm_set1_epi8;
 use std::arch::x86_64::_mm_setzero_si128;
 use std::arch::x86_64::_mm_storeu_si128;
 use std::arch::x86_64::_mm256_load_si256;
+use std::arch::x86_64::_mm256_maskz_loadu_epi16;
 use std::arch::x86_64::_mm512_abs_ps;
 use std::arch::x86_64::_mm512_add_epi32;
 use std::arch::x86_64::_mm512_add_ps;
@@ -54,19 +53,19 @@ use super::TILE;
 use super::Target;
 use super::Tile;
 use super::Write;
+use super::attention::Number;
 use super::attention::Panel;
 use super::pack::Format;
 use super::pack::Line;
 use super::pack::Scales;
 use super::pack::Second;
+use super::prefetch::Prefetch;
 use super::vector::NOTHING;
 
 /// Activation rows that are computed together: 8 sums, 8 groups of codes and their helpers fill 32 registers.
 pub(super) const ROWS: usize = 8;
 /// Numbers in a register.
 const LANES: usize = 16;
-/// Blocks between the one that is computed and the one that is asked for from memory.
-const AHEAD: usize = 4;
 
 /// Multiplies a tile by every row of `input`; `target` gets each row's 16 results.
 ///
@@ -83,8 +82,9 @@ pub(super) fn multiply_tile(
     assert!(target.n_rows == input.n_rows, "a row of results for every row");
     assert!(codes.len() >= n_blocks * format.n_lines(), "codes for every block");
     assert!(scales.len() >= n_blocks * format.n_scales(), "scales for every block");
-    let tile =
-        Tile { n_blocks, zero: format.zero, codes, scales, is_read_once: input.n_rows <= ROWS };
+    let is_read_once = input.n_rows <= ROWS;
+    let prefetch = if is_read_once { Prefetch::for_memory() } else { Prefetch::Nothing };
+    let tile = Tile { n_blocks, zero: format.zero, codes, scales, prefetch };
     let rows = |kernel: Kernel, tile: Tile<'_>| {
         for first in (0..input.n_rows).step_by(ROWS) {
             let n = ROWS.min(input.n_rows - first);
@@ -94,7 +94,7 @@ pub(super) fn multiply_tile(
             unsafe { kernel(&tile, &Rows { first, n, codes, numbers }, target) };
         }
     };
-    if tile.is_read_once || !matches!(format.bits, 5 | 6) {
+    if is_read_once || !matches!(format.bits, 5 | 6) {
         return rows(kernel(format), tile);
     }
     // Single bits are put in their places once for all rows.
@@ -231,13 +231,7 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const 
         unsafe {
             let lines = tile.codes.as_ptr().add(block * n_lines);
             let scales = tile.scales.as_ptr().add(block * n_scales);
-            if tile.is_read_once {
-                for line in 0..n_lines {
-                    let ahead = lines.wrapping_add(AHEAD * n_lines + line);
-                    _mm_prefetch::<_MM_HINT_NTA>(ahead.cast());
-                }
-                _mm_prefetch::<_MM_HINT_NTA>(scales.wrapping_add(AHEAD * n_scales).cast());
-            }
+            tile.prefetch.block((lines, n_lines), (scales, n_scales));
             let codes = unpack::<BITS>(lines);
             let first = load_scales(scales);
             let second = if SECOND == NONE { first } else { load_scales(scales.add(1)) };
@@ -369,9 +363,9 @@ fn add_half_columns_lanes(factors: &[f32], columns: &[Scales], out: &mut [f32; T
 ///
 /// # Panics
 /// When a row reaches beyond `a` or `out`, or the panel is shorter than it says.
-pub(super) fn multiply_panel(
+pub(super) fn multiply_panel<T: Number>(
     a: &[f32],
-    panel: &Panel<'_>,
+    panel: &Panel<'_, T>,
     places: &[(usize, usize)],
     out: &mut [f32],
 ) {
@@ -389,14 +383,14 @@ pub(super) fn multiply_panel(
         // with its width.
         unsafe {
             match places.len() {
-                1 => add_columns::<1>(a, panel, places, (column, masks), out),
-                2 => add_columns::<2>(a, panel, places, (column, masks), out),
-                3 => add_columns::<3>(a, panel, places, (column, masks), out),
-                4 => add_columns::<4>(a, panel, places, (column, masks), out),
-                5 => add_columns::<5>(a, panel, places, (column, masks), out),
-                6 => add_columns::<6>(a, panel, places, (column, masks), out),
-                7 => add_columns::<7>(a, panel, places, (column, masks), out),
-                _ => add_columns::<8>(a, panel, places, (column, masks), out),
+                1 => add_columns::<1, T>(a, panel, places, (column, masks), out),
+                2 => add_columns::<2, T>(a, panel, places, (column, masks), out),
+                3 => add_columns::<3, T>(a, panel, places, (column, masks), out),
+                4 => add_columns::<4, T>(a, panel, places, (column, masks), out),
+                5 => add_columns::<5, T>(a, panel, places, (column, masks), out),
+                6 => add_columns::<6, T>(a, panel, places, (column, masks), out),
+                7 => add_columns::<7, T>(a, panel, places, (column, masks), out),
+                _ => add_columns::<8, T>(a, panel, places, (column, masks), out),
             }
         }
     }
@@ -407,10 +401,10 @@ pub(super) fn multiply_panel(
 /// # Safety
 /// The processor has the features; `places` has `N` places of `panel.depth` numbers in `a` and `panel.width` numbers in
 /// `out`; `panel` is whole, and no column in the masks lies beyond its width.
-#[target_feature(enable = "avx512f,fma")]
-unsafe fn add_columns<const N: usize>(
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,fma")]
+unsafe fn add_columns<const N: usize, T: Number>(
     a: &[f32],
-    panel: &Panel<'_>,
+    panel: &Panel<'_, T>,
     places: &[(usize, usize)],
     (column, masks): (usize, [u16; 2]),
     out: &mut [f32],
@@ -421,20 +415,15 @@ unsafe fn add_columns<const N: usize>(
         let rows: [*const f32; N] = std::array::from_fn(|i| a.as_ptr().add(places[i].0));
         let outs: [*mut f32; N] =
             std::array::from_fn(|i| out.as_mut_ptr().wrapping_add(places[i].1 + column));
-        // A macro and not a closure: see `block_rows`.
-        macro_rules! load {
-            ($from:expr) => {{
-                let (from, next) = ($from, $from.wrapping_add(LANES));
-                [_mm512_maskz_loadu_ps(masks[0], from), _mm512_maskz_loadu_ps(masks[1], next)]
-            }};
-        }
         let mut sums = [[_mm512_setzero_ps(); 2]; N];
         for (sums, out) in sums.iter_mut().zip(outs) {
-            *sums = load!(out);
+            let next = out.wrapping_add(LANES);
+            *sums = [_mm512_maskz_loadu_ps(masks[0], out), _mm512_maskz_loadu_ps(masks[1], next)];
         }
         let mut values = panel.values.as_ptr().wrapping_add(column);
         for k in 0..panel.depth {
-            let [low, high] = load!(values);
+            let low = load_numbers(masks[0], values);
+            let high = load_numbers(masks[1], values.wrapping_add(LANES));
             for (sums, row) in sums.iter_mut().zip(rows) {
                 let factor = _mm512_set1_ps(*row.add(k));
                 sums[0] = _mm512_fmadd_ps(factor, low, sums[0]);
@@ -445,6 +434,23 @@ unsafe fn add_columns<const N: usize>(
         for (sums, out) in sums.into_iter().zip(outs) {
             _mm512_mask_storeu_ps(out, masks[0], sums[0]);
             _mm512_mask_storeu_ps(out.wrapping_add(LANES), masks[1], sums[1]);
+        }
+    }
+}
+
+/// Reads those of 16 numbers that are in the mask.
+///
+/// # Safety
+/// The processor has the features and the numbers in the mask can be read.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+unsafe fn load_numbers<T: Number>(mask: u16, from: *const T) -> __m512 {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        if T::IS_HALF {
+            _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, from.cast()))
+        } else {
+            _mm512_maskz_loadu_ps(mask, from.cast())
         }
     }
 }

@@ -90,13 +90,13 @@ impl<T: Plain> DerefMut for Block<T> {
 
 /// Numbers that begin at a line of the cache: vectors that lie across two lines cost twice.
 #[derive(Default)]
-pub(in crate::model) struct Buffer {
-    values: Vec<f32>,
+pub(in crate::model) struct Buffer<T = f32> {
+    values: Vec<T>,
     first: usize,
     length: usize,
 }
 
-impl Buffer {
+impl<T: Copy + Default> Buffer<T> {
     /// `n` numbers, zeros at first.
     pub(in crate::model) fn zeroed(n: usize) -> Self {
         let mut buffer = Self::default();
@@ -106,25 +106,25 @@ impl Buffer {
 
     /// Becomes `n` numbers, for the caller to overwrite.
     pub(in crate::model) fn resize(&mut self, n: usize) {
-        const SPARE: usize = ALIGNMENT / size_of::<f32>();
-        if self.values.len() < n + SPARE {
-            self.values = vec![0.0; n + SPARE];
-            self.first = self.values.as_ptr().align_offset(ALIGNMENT).min(SPARE);
+        let spare = ALIGNMENT / size_of::<T>();
+        if self.values.len() < n + spare {
+            self.values = vec![T::default(); n + spare];
+            self.first = self.values.as_ptr().align_offset(ALIGNMENT).min(spare);
         }
         self.length = n;
     }
 }
 
-impl Deref for Buffer {
-    type Target = [f32];
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[T] {
         &self.values[self.first..][..self.length]
     }
 }
 
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<T> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         &mut self.values[self.first..][..self.length]
     }
 }

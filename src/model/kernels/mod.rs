@@ -17,6 +17,8 @@ mod memory;
 mod pack;
 mod pool;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod prefetch;
 mod vector;
 
 use std::marker::PhantomData;
@@ -28,6 +30,7 @@ use std::sync::atomic::Ordering::Release;
 
 pub(super) use attention::AttentionBlock;
 pub(super) use attention::HeadPage;
+pub(super) use attention::Number;
 pub(super) use attention::PAGE;
 pub(super) use attention::attend;
 pub(super) use dense::Dense;
@@ -35,6 +38,7 @@ pub(super) use low_rank::LowRank;
 pub(super) use memory::Arena;
 pub(super) use memory::Buffer;
 pub(super) use pack::Packed;
+pub(super) use pack::Source;
 pub(super) use pool::Pool;
 pub(super) use vector::Rotation;
 pub(super) use vector::rms_norm;
@@ -260,6 +264,7 @@ impl Activations {
 }
 
 /// The tile that a vector kernel works on.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 struct Tile<'a> {
     n_blocks: usize,
@@ -267,8 +272,8 @@ struct Tile<'a> {
     zero: f32,
     codes: &'a [pack::Line],
     scales: &'a [pack::Scales],
-    /// Whether it is read for these rows alone: it then comes from memory and need not stay in the caches.
-    is_read_once: bool,
+    /// How the blocks ahead are asked for; not at all when earlier rows have brought them into the caches.
+    prefetch: prefetch::Prefetch,
 }
 
 /// The activations that a kernel works on: block by block, row by row, for as many rows as it computes together.

@@ -5,6 +5,10 @@
 //! line `g`) and a line for each bit above the fourth, in which bit `g` of a byte belongs to group `g`; 8-bit codes
 //! as eight lines.
 
+use std::cell::RefCell;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
 use half::f16;
 
 use super::Activations;
@@ -93,6 +97,21 @@ impl Format {
     }
 }
 
+thread_local! {
+    /// The rows of one tile as the file has them.
+    static BYTES: RefCell<Vec<u8>> = RefCell::default();
+}
+
+/// Where the rows of a matrix come from.
+pub(in crate::model) struct Source<'a> {
+    /// Their type.
+    pub(in crate::model) kind: GgmlType,
+    /// Reads bytes of the tensor from an offset on.
+    pub(in crate::model) read: &'a (dyn Fn(usize, &mut [u8]) -> std::io::Result<()> + Sync),
+    /// The row of the tensor that becomes row `i`.
+    pub(in crate::model) order: &'a (dyn Fn(usize) -> usize + Sync),
+}
+
 /// A quantised matrix in tiles. Rows beyond the last are zero.
 pub(in crate::model) struct Packed {
     rows: usize,
@@ -103,38 +122,56 @@ pub(in crate::model) struct Packed {
 }
 
 impl Packed {
-    /// Repacks `rows` rows of ggml blocks; `None` when `kind` is no quantised type. `order` gives the row of the
-    /// file that becomes row `i`.
+    /// Repacks the rows of a file, each tile by the thread that reads it, while it is in that thread's cache.
+    ///
+    /// # Errors
+    /// The first one of `source`.
+    ///
+    /// # Panics
+    /// When `kind` is no quantised type, or `columns` is no multiple of its block.
     pub(in crate::model) fn new(
         pool: &mut Pool,
         arena: &mut Arena,
-        kind: GgmlType,
-        bytes: &[u8],
+        source: &Source<'_>,
         (rows, columns): (usize, usize),
-        order: &(dyn Fn(usize) -> usize + Sync),
-    ) -> Option<Self> {
-        let format = Format::of(kind)?;
+    ) -> std::io::Result<Self> {
+        let Source { kind, read, order } = *source;
+        let format = Format::of(kind).expect("a quantised type");
         let n_blocks = columns / BLOCK;
         let n_tiles = rows.div_ceil(TILE);
         let mut codes = arena.zeroed::<Line>(n_tiles * n_blocks * format.n_lines());
         let mut scales = arena.zeroed::<Scales>(n_tiles * n_blocks * format.n_scales());
-        let row_bytes = kind.row_bytes(columns)?;
+        let row_bytes = kind.row_bytes(columns).expect("whole blocks");
+        let fault = Mutex::new(None);
         {
             let (per_tile, scales_per_tile) =
                 (n_blocks * format.n_lines(), n_blocks * format.n_scales());
             let codes = SharedMut::new(&mut codes);
             let scales = SharedMut::new(&mut scales);
-            pool.run(n_tiles, &|tile| {
+            let pack = |tile: usize, bytes: &mut Vec<u8>| {
                 let codes = codes.slice(tile * per_tile, per_tile);
                 let scales = scales.slice(tile * scales_per_tile, scales_per_tile);
-                for row in 0..TILE.min(rows - tile * TILE) {
-                    let source = order(tile * TILE + row);
-                    let bytes = &bytes[source * row_bytes..][..row_bytes];
+                let sources = (tile * TILE..rows.min((tile + 1) * TILE)).map(order);
+                let first = sources.clone().min().unwrap_or(0);
+                let end = sources.clone().max().map_or(0, |last| last + 1);
+                bytes.resize((end - first) * row_bytes, 0);
+                read(first * row_bytes, bytes)?;
+                for (row, source) in sources.enumerate() {
+                    let bytes = &bytes[(source - first) * row_bytes..][..row_bytes];
                     pack_row(format, kind, bytes, row, codes, scales);
+                }
+                Ok(())
+            };
+            pool.run(n_tiles, &|tile| {
+                if let Err(error) = BYTES.with_borrow_mut(|bytes| pack(tile, bytes)) {
+                    fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }
             });
         }
-        Some(Self { rows, columns, format, codes, scales })
+        if let Some(error) = fault.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        Ok(Self { rows, columns, format, codes, scales })
     }
 
     pub(super) fn rows(&self) -> usize {

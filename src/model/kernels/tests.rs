@@ -1,5 +1,6 @@
 //! Every kernel against dequantise-then-multiply in `f64`.
 
+use half::f16;
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -11,11 +12,13 @@ use super::HeadPage;
 use super::Isa;
 use super::LowRank;
 use super::Matrix;
+use super::Number;
 use super::PAGE;
 use super::Packed;
 use super::Pool;
 use super::Product;
 use super::Side;
+use super::Source;
 use super::Write;
 use super::attend;
 use super::matmul;
@@ -79,11 +82,24 @@ fn weights(kind: GgmlType, rows: usize, columns: usize) -> Vec<u8> {
     bytes
 }
 
+/// The blocks as a matrix, row `order(i)` as row `i`.
+fn packed_in_order(
+    kind: GgmlType,
+    bytes: &[u8],
+    size: (usize, usize),
+    order: &(dyn Fn(usize) -> usize + Sync),
+) -> Packed {
+    let read = |at: usize, out: &mut [u8]| {
+        out.copy_from_slice(&bytes[at..][..out.len()]);
+        Ok(())
+    };
+    let source = Source { kind, read: &read, order };
+    Packed::new(&mut Pool::new(2), &mut Arena::default(), &source, size).unwrap()
+}
+
 /// The blocks as a matrix of the kernels.
 fn packed(kind: GgmlType, bytes: &[u8], size: (usize, usize)) -> Matrix {
-    let packed =
-        Packed::new(&mut Pool::new(2), &mut Arena::default(), kind, bytes, size, &|i| i).unwrap();
-    Matrix::Packed(packed)
+    Matrix::Packed(packed_in_order(kind, bytes, size, &|i| i))
 }
 
 fn inputs(n_rows: usize, columns: usize) -> Vec<f32> {
@@ -168,15 +184,7 @@ fn a_row_of_a_packed_matrix_is_the_row_of_the_file() {
         let (rows, columns) = (21, 512);
         let bytes = weights(kind, rows, columns);
         let plain = dequantised(kind, &bytes, rows, columns);
-        let packed = Packed::new(
-            &mut Pool::new(1),
-            &mut Arena::default(),
-            kind,
-            &bytes,
-            (rows, columns),
-            &|i| rows - 1 - i,
-        )
-        .unwrap();
+        let packed = packed_in_order(kind, &bytes, (rows, columns), &|i| rows - 1 - i);
         let mut row = vec![0.0; columns];
         for index in 0..rows {
             packed.row(index, &mut row);
@@ -341,19 +349,28 @@ proptest! {
 
 #[test]
 fn attention_is_softmax_of_the_scores_times_the_values() {
+    attention::<f32>();
+    attention::<f16>();
+}
+
+fn attention<T: Number>() {
     let (head_dim, n_heads, n_positions, first_keys) = (20, 3, 5, 37);
     let n_keys = first_keys + n_positions - 1;
     let numbers = inputs(2 * n_keys, head_dim);
+    let mut held = vec![T::default(); numbers.len()];
+    T::round(&numbers, &mut held);
+    let numbers: Vec<f32> = held.iter().map(|number| number.widened()).collect();
     let (keys, values) = numbers.split_at(n_keys * head_dim);
+    let (held_keys, held_values) = held.split_at(n_keys * head_dim);
     let stride = n_heads * head_dim + 4;
     let queries: Vec<f32> = inputs(n_positions, stride).iter().map(|x| x / 8.0).collect();
-    let pages: Vec<(Vec<f32>, Vec<f32>)> = (0..n_keys.div_ceil(PAGE))
+    let pages: Vec<(Vec<T>, Vec<T>)> = (0..n_keys.div_ceil(PAGE))
         .map(|page| {
-            let (mut k, mut v) = (vec![0.0; head_dim * PAGE], vec![0.0; PAGE * head_dim]);
+            let [mut k, mut v] = [(); 2].map(|()| vec![T::default(); head_dim * PAGE]);
             for token in page * PAGE..n_keys.min((page + 1) * PAGE) {
                 for i in 0..head_dim {
-                    k[i * PAGE + token % PAGE] = keys[token * head_dim + i];
-                    v[token % PAGE * head_dim + i] = values[token * head_dim + i];
+                    k[i * PAGE + token % PAGE] = held_keys[token * head_dim + i];
+                    v[token % PAGE * head_dim + i] = held_values[token * head_dim + i];
                 }
             }
             (k, v)

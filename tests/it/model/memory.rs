@@ -10,8 +10,8 @@ use super::end;
 use super::said;
 use super::smollm2_file;
 
-/// Bytes of the keys and values of one token of SmolLM2: 30 layers, 3 heads of 64, in `f32`.
-const TOKEN_BYTES: usize = 30 * 3 * 64 * 2 * 4;
+/// Bytes of the keys and values of one token of SmolLM2: 30 layers, 3 heads of 64, in `f16`.
+const TOKEN_BYTES: usize = 30 * 3 * 64 * 2 * 2;
 
 fn start(kv_tokens: usize, max_sequences: usize) -> Engine {
     let options = EngineOptions {
