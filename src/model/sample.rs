@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 
 use super::grammar::Allowed;
+use super::kernels::Isa;
+use super::kernels::largest_if_sound;
 use crate::trajectory::Sampling;
 
 /// Draws tokens for one sequence. The same settings, seed and logits give the same tokens on any machine.
@@ -60,7 +62,7 @@ impl Sampler {
     /// Temperature, then top-k, then top-p, as transformers' logits processors do.
     fn draw_at_temperature(&mut self, logits: &[f32]) -> u32 {
         let temperature = self.sampling.temperature;
-        let largest = logits.iter().fold(f32::NEG_INFINITY, |largest, x| largest.max(*x));
+        let largest = largest_if_sound(Isa::detect(), logits);
         let weight = |logit: f32| ((logit - largest) / temperature).exp();
         // Only tokens within e^-16 of the best can matter, unless so little is cut off that the rest counts.
         let cut = largest - 16.0 * temperature;
@@ -99,17 +101,17 @@ impl Sampler {
 
 /// The first of the largest.
 fn argmax(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (token, &logit) in (0_u32..).zip(logits) {
-        if logit > best.1 {
-            best = (token, logit);
-        }
-    }
-    best.0
+    const TOGETHER: usize = 1024;
+    let largest = largest_if_sound(Isa::detect(), logits);
+    // Counted, without a way out of the loop: the compiler then looks at several at a time.
+    let has_it = |part: &[f32]| part.iter().filter(|logit| **logit >= largest).count() > 0;
+    let part = logits.chunks(TOGETHER).position(has_it).unwrap_or(0) * TOGETHER;
+    let place = logits[part..].iter().position(|logit| *logit >= largest).unwrap_or(0);
+    u32::try_from(part + place).expect("a vocabulary is small")
 }
 
 fn log_sum_exp(logits: &[f32]) -> f32 {
-    let largest = logits.iter().fold(f32::NEG_INFINITY, |largest, x| largest.max(*x));
+    let largest = largest_if_sound(Isa::detect(), logits);
     largest + logits.iter().map(|logit| (logit - largest).exp()).sum::<f32>().ln()
 }
 

@@ -158,7 +158,11 @@ impl Scheduler {
             }
             if let Some(mut sequence) = self.waiting.remove(index) {
                 sequence.begin();
-                self.working.push(Working { sequence, cache, most_pages });
+                // Beside those with the same adapter, which is then read once for all of them.
+                let adapter = adapter_number(&sequence);
+                let last = self.working.iter().rposition(|working| working.adapter() == adapter);
+                let place = last.map_or(self.working.len(), |last| last + 1);
+                self.working.insert(place, Working { sequence, cache, most_pages });
             }
         }
     }

@@ -11,6 +11,8 @@ use super::ModelError;
 use super::engine::Update;
 use super::grammar::Constraint;
 use super::grammar::Grammar;
+use super::kernels::Isa;
+use super::kernels::largest_if_sound;
 use super::lora::Adapter;
 use super::sample::Sampler;
 use super::scheduler::Request;
@@ -116,9 +118,10 @@ impl Sequence {
         if self.next.is_none() {
             self.prefill = self.started.elapsed();
         }
-        // Counted to the end: that is quicker than to look at one after the other.
-        let is_damaged = |logit: &&f32| logit.is_nan() || **logit == f32::INFINITY;
-        let damaged = logits.iter().filter(is_damaged).count() > 0;
+        if largest_if_sound(Isa::detect(), logits).is_nan() {
+            self.fail(ModelError::NotFinite);
+            return true;
+        }
         let allowed = match self.constraint.as_mut().map(Constraint::allowed).transpose() {
             Ok(allowed) => allowed,
             Err(error) => {
@@ -127,7 +130,7 @@ impl Sequence {
             }
         };
         let (token, logprob) = self.sampler.draw(logits, allowed.as_ref(), self.logprobs.is_some());
-        if damaged || !logits.get(token as usize).is_some_and(|logit| logit.is_finite()) {
+        if !logits.get(token as usize).is_some_and(|logit| logit.is_finite()) {
             self.fail(ModelError::NotFinite);
             return true;
         }

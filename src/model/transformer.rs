@@ -12,7 +12,6 @@ use super::kernels::Activations;
 use super::kernels::AttentionBlock;
 use super::kernels::Buffer;
 use super::kernels::Isa;
-use super::kernels::LowRank;
 use super::kernels::Pool;
 use super::kernels::Product;
 use super::kernels::Rotation;
@@ -265,9 +264,17 @@ fn chunk_rows(chunks: &[Chunk<'_>]) -> impl Iterator<Item = Range<usize>> {
 /// What the adapters of a pass add to a linear layer.
 fn sides<'a>(chunks: &[Chunk<'a>], layer: usize, which: Linears) -> Vec<Side<'a>> {
     let paths = chunks.iter().map(|chunk| chunk.adapter?.side(layer, which));
-    let rows = chunk_rows(chunks).zip(paths);
-    rows.filter_map(|(rows, path): (_, Option<&LowRank>)| Some(Side { rows, path: path? }))
-        .collect()
+    let mut sides: Vec<Side<'a>> = Vec::new();
+    for (rows, path) in chunk_rows(chunks).zip(paths) {
+        let Some(path) = path else { continue };
+        match sides.last_mut() {
+            Some(last) if std::ptr::eq(last.path, path) && last.rows.end == rows.start => {
+                last.rows.end = rows.end;
+            }
+            _ => sides.push(Side { rows, path }),
+        }
+    }
+    sides
 }
 
 /// A linear layer as a product.

@@ -41,13 +41,9 @@ use std::arch::x86_64::_mm256_storeu_ps;
 use std::arch::x86_64::_mm256_sub_epi32;
 use std::arch::x86_64::_mm256_xor_si256;
 
-use half::f16;
-
-use super::Activations;
-use super::BLOCK;
 use super::Codes;
+use super::Quantised;
 use super::Rows;
-use super::TILE;
 use super::Target;
 use super::Tile;
 use super::Write;
@@ -71,27 +67,26 @@ const LANES: usize = 8;
 /// Multiplies a tile by every row of `input`; `target` gets each row's 16 results.
 ///
 /// # Panics
-/// When the slices are shorter than `input.columns` asks for.
+/// When the slices are shorter than `input.n_blocks` asks for.
 pub(super) fn multiply_tile(
     format: Format,
     codes: &[Line],
     scales: &[Scales],
-    input: &Activations,
+    input: &Quantised<'_>,
     target: &Target<'_>,
 ) {
-    let n_blocks = input.columns / BLOCK;
+    let n_blocks = input.n_blocks;
     assert!(target.n_rows == input.n_rows, "a row of results for every row");
     assert!(codes.len() >= n_blocks * format.n_lines(), "codes for every block");
     assert!(scales.len() >= n_blocks * format.n_scales(), "scales for every block");
     let kernel = kernel(format);
     let prefetch = if input.n_rows <= ROWS { Prefetch::for_memory() } else { Prefetch::Nothing };
     let tile = Tile { n_blocks, zero: format.zero, codes, scales, prefetch };
-    for first in (0..input.n_rows).step_by(ROWS) {
-        let n = ROWS.min(input.n_rows - first);
-        let (codes, numbers) = input.together(first, ROWS);
+    for group in 0..input.n_groups(ROWS) {
+        let rows = input.group(group);
         // SAFETY: `Isa::is_available` saw the features; the tile's lengths were checked above; the rows have as many
         // blocks, and the target has them.
-        unsafe { kernel(&tile, &Rows { first, n, codes, numbers }, target) };
+        unsafe { kernel(&tile, &rows, target) };
     }
 }
 
@@ -416,78 +411,5 @@ unsafe fn load_numbers<T: Number>(from: *const T) -> __m256 {
         } else {
             _mm256_loadu_ps(from.cast())
         }
-    }
-}
-
-/// The scalar product of half-precision numbers with `f32`.
-///
-/// # Panics
-/// When the slices differ in length.
-pub(super) fn dot_half(a: &[f16], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len(), "rows of one length");
-    // SAFETY: `Isa::is_available` saw the features; the lengths are equal.
-    unsafe { dot_half_lanes(a, b) }
-}
-
-/// [`dot_half`]
-///
-/// # Safety
-/// The processor has the features; the slices are equally long.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn dot_half_lanes(a: &[f16], b: &[f32]) -> f32 {
-    let mut sums = [_mm256_setzero_ps(); 4];
-    let wide = a.len() / (4 * LANES) * (4 * LANES);
-    for first in (0..wide).step_by(4 * LANES) {
-        for (i, sum) in sums.iter_mut().enumerate() {
-            let at = first + i * LANES;
-            // SAFETY: `at + LANES` is at most `wide`.
-            unsafe {
-                let halves = _mm_loadu_si128(a.as_ptr().add(at).cast());
-                let numbers = _mm256_loadu_ps(b.as_ptr().add(at));
-                *sum = _mm256_fmadd_ps(_mm256_cvtph_ps(halves), numbers, *sum);
-            }
-        }
-    }
-    let both = [_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])];
-    let mut lanes = [0.0_f32; LANES];
-    // SAFETY: `lanes` is 8 floats.
-    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_add_ps(both[0], both[1])) };
-    let rest = a[wide..].iter().zip(&b[wide..]);
-    let rest = rest.fold(0.0_f32, |sum, (a, b)| a.to_f32().mul_add(*b, sum));
-    let [a0, a1, a2, a3, a4, a5, a6, a7] = lanes;
-    ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7)) + rest
-}
-
-/// `out += sum_i factors[i] * columns[i]` over 16 rows of a tile.
-///
-/// # Panics
-/// When there are fewer columns than factors.
-pub(super) fn add_half_columns(factors: &[f32], columns: &[Scales], out: &mut [f32; TILE]) {
-    assert!(columns.len() >= factors.len(), "a column for each factor");
-    // SAFETY: `Isa::is_available` saw the features; the columns exist.
-    unsafe { add_half_columns_lanes(factors, columns, out) }
-}
-
-/// [`add_half_columns`]
-///
-/// # Safety
-/// The processor has the features; there are as many columns as factors.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn add_half_columns_lanes(factors: &[f32], columns: &[Scales], out: &mut [f32; TILE]) {
-    // SAFETY: `out` is 16 floats, a column 16 aligned half-precision numbers.
-    unsafe {
-        let place = out.as_mut_ptr();
-        let zero = _mm256_setzero_ps();
-        // In two sums, so that neither waits for its own last term.
-        let mut sums = [[_mm256_loadu_ps(place), _mm256_loadu_ps(place.add(LANES))], [zero; 2]];
-        for (i, (factor, column)) in factors.iter().zip(columns).enumerate() {
-            let (factor, sums) = (_mm256_set1_ps(*factor), &mut sums[i % 2]);
-            sums[0] = _mm256_fmadd_ps(factor, load_scales(column, 0), sums[0]);
-            sums[1] = _mm256_fmadd_ps(factor, load_scales(column, 1), sums[1]);
-        }
-        let [first, second] = sums;
-        let sums = [_mm256_add_ps(first[0], second[0]), _mm256_add_ps(first[1], second[1])];
-        _mm256_storeu_ps(place, sums[0]);
-        _mm256_storeu_ps(place.add(LANES), sums[1]);
     }
 }

@@ -43,13 +43,12 @@ use std::arch::x86_64::_mm512_storeu_ps;
 use std::arch::x86_64::_mm512_test_epi8_mask;
 use std::cell::RefCell;
 
-use super::Activations;
 use super::BLOCK;
 use super::BlockNumbers;
 use super::Codes;
 use super::Every;
+use super::Quantised;
 use super::Rows;
-use super::TILE;
 use super::Target;
 use super::Tile;
 use super::Write;
@@ -70,37 +69,36 @@ const LANES: usize = 16;
 /// Multiplies a tile by every row of `input`; `target` gets each row's 16 results.
 ///
 /// # Panics
-/// When the slices are shorter than `input.columns` asks for.
+/// When the slices are shorter than `input.n_blocks` asks for.
 pub(super) fn multiply_tile(
     format: Format,
     codes: &[Line],
     scales: &[Scales],
-    input: &Activations,
+    input: &Quantised<'_>,
     target: &Target<'_>,
 ) {
-    let n_blocks = input.columns / BLOCK;
+    let n_blocks = input.n_blocks;
     assert!(target.n_rows == input.n_rows, "a row of results for every row");
     assert!(codes.len() >= n_blocks * format.n_lines(), "codes for every block");
     assert!(scales.len() >= n_blocks * format.n_scales(), "scales for every block");
     let is_read_once = input.n_rows <= ROWS;
     let prefetch = if is_read_once { Prefetch::for_memory() } else { Prefetch::Nothing };
     let tile = Tile { n_blocks, zero: format.zero, codes, scales, prefetch };
-    let rows = |kernel: Kernel, tile: Tile<'_>| {
-        for first in (0..input.n_rows).step_by(ROWS) {
-            let n = ROWS.min(input.n_rows - first);
-            let (codes, numbers) = input.together(first, ROWS);
+    let rows = |kernel: Kernel, tile: &Tile<'_>| {
+        for group in 0..input.n_groups(ROWS) {
+            let rows = input.group(group);
             // SAFETY: `Isa::is_available` saw the features; the tile's lengths were checked above, or the codes are
             // those of all blocks at 8 bits; the rows have as many blocks, and the target has them.
-            unsafe { kernel(&tile, &Rows { first, n, codes, numbers }, target) };
+            unsafe { kernel(tile, &rows, target) };
         }
     };
     if is_read_once || !matches!(format.bits, 5 | 6) {
-        return rows(kernel(format), tile);
+        return rows(kernel(format), &tile);
     }
     // Single bits are put in their places once for all rows.
     WIDE.with_borrow_mut(|wide| {
         widen(format, &codes[..n_blocks * format.n_lines()], wide);
-        rows(wide_kernel(format), Tile { codes: wide, ..tile });
+        rows(wide_kernel(format), &Tile { codes: wide, ..tile });
     });
 }
 
@@ -332,30 +330,6 @@ unsafe fn unpack<const BITS: usize>(lines: *const Line) -> [__m512i; 8] {
         }
     }
     codes
-}
-
-/// `out += sum_i factors[i] * columns[i]` over 16 rows of a tile.
-///
-/// # Panics
-/// When there are fewer columns than factors.
-pub(super) fn add_half_columns(factors: &[f32], columns: &[Scales], out: &mut [f32; TILE]) {
-    assert!(columns.len() >= factors.len(), "a column for each factor");
-    // SAFETY: `Isa::is_available` saw the features.
-    unsafe { add_half_columns_lanes(factors, columns, out) }
-}
-
-#[target_feature(enable = "avx512f,fma")]
-fn add_half_columns_lanes(factors: &[f32], columns: &[Scales], out: &mut [f32; TILE]) {
-    // SAFETY: `out` is 16 floats.
-    let mut sums = [unsafe { _mm512_loadu_ps(out.as_ptr()) }, _mm512_setzero_ps()];
-    for (i, (factor, column)) in factors.iter().zip(columns).enumerate() {
-        // In two sums, so that neither waits for its own last term.
-        let sum = &mut sums[i % 2];
-        // SAFETY: a column.
-        *sum = _mm512_fmadd_ps(_mm512_set1_ps(*factor), unsafe { load_scales(column) }, *sum);
-    }
-    // SAFETY: `out` is 16 floats.
-    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(sums[0], sums[1])) };
 }
 
 /// Adds the product of up to 8 rows of `a` with the panel to `out`; `places` tells where each row starts in `a` and in

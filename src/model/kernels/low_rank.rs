@@ -1,36 +1,47 @@
-//! The side path of an adapter: `y += B (A x)` beside a matrix product (Hu et al. 2021, arXiv:2106.09685).
+//! The side paths of adapters: `y += B (A x)` beside a matrix product (Hu et al. 2021, arXiv:2106.09685).
+//!
+//! A and B are packed as 8-bit codes, so that a side path is two more products by the kernels of the base, of
+//! activations that are quantised already and of inner numbers that are quantised in between.
 
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::_MM_HINT_T0;
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::_mm_prefetch;
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::Release;
 
 use half::f16;
 
+use super::Activations;
+use super::BLOCK;
+use super::BlockNumbers;
+use super::Codes;
 use super::Isa;
+use super::Quantised;
+use super::SharedMut;
 use super::TILE;
-#[cfg(target_arch = "x86_64")]
-use super::avx2;
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
+use super::Target;
 use super::memory::Arena;
-use super::memory::Block;
-use super::pack::Scales;
+use super::pack::Packed;
+use super::pack::Source;
+use super::pool::Pool;
 use super::vector;
+use crate::model::quant::GgmlType;
+
+/// Rows that enter side paths as one unit of work, at most.
+const ROWS_AT_ONCE: usize = 64;
 
 /// `lora_A` `(rank, columns)` and `lora_B` `(rows, rank)` of one linear layer, the scaling multiplied into B.
-pub(in crate::model) enum LowRank {
-    /// In half precision: what is served.
-    Half(Factors<Block<f16>, Block<Scales>>),
-    /// In `f32`: the reference for tests.
-    Exact(Factors<Vec<f32>, Vec<[f32; TILE]>>),
+pub(in crate::model) struct LowRank {
+    rank: usize,
+    factors: Factors,
 }
 
-/// Both factors: A row by row, B in tiles of 16 rows, each as `rank` columns.
-pub(in crate::model) struct Factors<A, B> {
-    rank: usize,
-    a: A,
-    b: B,
+enum Factors {
+    /// As codes of 8 bits; the inputs of B filled up to whole blocks.
+    Packed { a: Packed, b: Packed },
+    /// In `f32`, A row by row, B in tiles of `rank` columns: the reference for tests, and for inputs that are not
+    /// quantised.
+    Exact { a: Vec<f32>, b: Vec<[f32; TILE]> },
 }
 
 impl LowRank {
@@ -50,120 +61,227 @@ impl LowRank {
             rank > 0 && a.len().is_multiple_of(rank) && b.len().is_multiple_of(rank),
             "whole rows"
         );
-        let rows = b.len() / rank;
-        let columns = (0..rows.div_ceil(TILE)).flat_map(|tile| (0..rank).map(move |i| (tile, i)));
-        let columns = columns.map(|(tile, i)| {
-            std::array::from_fn(|row| {
-                b.get((tile * TILE + row) * rank + i).map_or(0.0, |b| b * scaling)
-            })
-        });
-        if exact {
-            Self::Exact(Factors { rank, a: a.to_vec(), b: columns.collect() })
+        let (columns, rows) = (a.len() / rank, b.len() / rank);
+        let factors = if exact || !columns.is_multiple_of(BLOCK) {
+            let places =
+                (0..rows.div_ceil(TILE)).flat_map(|tile| (0..rank).map(move |i| (tile, i)));
+            let column = |(tile, i)| {
+                let number = |row: usize| b.get((tile * TILE + row) * rank + i);
+                std::array::from_fn(|row| number(row).map_or(0.0, |b| b * scaling))
+            };
+            Factors::Exact { a: a.to_vec(), b: places.map(column).collect() }
         } else {
-            let mut halves = arena.zeroed(a.len());
-            for (half, a) in halves.iter_mut().zip(a) {
-                *half = f16::from_f32(*a);
+            let width = rank.next_multiple_of(BLOCK);
+            let mut wide = vec![0.0; rows * width];
+            for (wide, b) in wide.chunks_exact_mut(width).zip(b.chunks_exact(rank)) {
+                for (wide, b) in wide.iter_mut().zip(b) {
+                    *wide = b * scaling;
+                }
             }
-            let mut b = arena.zeroed(rows.div_ceil(TILE) * rank);
-            for (place, column) in b.iter_mut().zip(columns) {
-                *place = Scales(column.map(f16::from_f32));
-            }
-            Self::Half(Factors { rank, a: halves, b })
-        }
-    }
-
-    /// The inner width.
-    pub(in crate::model) fn rank(&self) -> usize {
-        match self {
-            Self::Half(factors) => factors.rank,
-            Self::Exact(factors) => factors.rank,
-        }
+            let (a, b) = (packed(arena, a, (rank, columns)), packed(arena, &wide, (rows, width)));
+            Factors::Packed { a, b }
+        };
+        Self { rank, factors }
     }
 
     /// Bytes in memory.
     pub(in crate::model) fn n_bytes(&self) -> usize {
-        match self {
-            Self::Half(factors) => size_of_val(&*factors.a) + size_of_val(&*factors.b),
-            Self::Exact(factors) => size_of_val(&*factors.a) + size_of_val(&*factors.b),
+        match &self.factors {
+            Factors::Packed { a, b } => a.n_bytes() + b.n_bytes(),
+            Factors::Exact { a, b } => size_of_val(&**a) + size_of_val(&**b),
         }
     }
 
-    /// `inner = A x`.
-    pub(super) fn enter(&self, isa: Isa, x: &[f32], inner: &mut [f32]) {
-        match self {
-            Self::Half(factors) => {
-                for (inner, a) in inner.iter_mut().zip(factors.a.chunks_exact(x.len())) {
-                    *inner = dot_half(isa, a, x);
-                }
-            }
-            Self::Exact(factors) => {
-                for (inner, a) in inner.iter_mut().zip(factors.a.chunks_exact(x.len())) {
-                    *inner = vector::dot(isa, a, x);
-                }
-            }
+    /// Blocks of a row of inner numbers.
+    fn n_blocks(&self) -> usize {
+        self.rank.div_ceil(BLOCK)
+    }
+}
+
+/// Numbers `(rows, columns)` as codes of 8 bits: a block's scale is `max |x| / 127`.
+fn packed(arena: &mut Arena, numbers: &[f32], size: (usize, usize)) -> Packed {
+    let mut bytes = Vec::new();
+    for block in numbers.as_chunks::<BLOCK>().0 {
+        let largest = block.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
+        let scale = f16::from_f32(largest / 127.0);
+        let inverse = if scale == f16::ZERO { 0.0 } else { scale.to_f32().recip() };
+        bytes.extend(scale.to_le_bytes());
+        #[expect(clippy::cast_possible_truncation, reason = "the cast keeps within -128..=127")]
+        bytes.extend(block.iter().map(|number| ((number * inverse).round() as i8).cast_unsigned()));
+    }
+    let read = |at: usize, out: &mut [u8]| {
+        out.copy_from_slice(&bytes[at..][..out.len()]);
+        Ok(())
+    };
+    let source = Source { kind: GgmlType::Q8_0, read: &read, order: &|row| row };
+    Packed::new(&mut Pool::new(1), arena, &source, size).expect("bytes in memory can be read")
+}
+
+/// A side path for some neighbouring rows.
+#[derive(Clone)]
+pub(in crate::model) struct Side<'a> {
+    /// Rows of the activations.
+    pub(in crate::model) rows: Range<usize>,
+    /// What is added for them.
+    pub(in crate::model) path: &'a LowRank,
+}
+
+/// `A x` of all side paths of a loop: computed by its first units, and waited for by those that go on with them.
+pub(super) struct Inner<'a> {
+    /// The side paths, and in which of the rows of inner numbers theirs begin: there is room for rows as wide as the
+    /// widest.
+    sides: Vec<(Side<'a>, usize)>,
+    /// A side path and the rows that enter it as one unit of work.
+    entries: Vec<(usize, Range<usize>)>,
+    n_done: AtomicUsize,
+    n_blocks: usize,
+    together: usize,
+    numbers: SharedMut<'a, f32>,
+    codes: SharedMut<'a, Codes>,
+    blocks: SharedMut<'a, BlockNumbers>,
+}
+
+/// Room for inner numbers.
+#[derive(Default)]
+struct Room {
+    numbers: Vec<f32>,
+    codes: Vec<Codes>,
+    blocks: Vec<BlockNumbers>,
+}
+
+impl Inner<'_> {
+    /// Calls `work` with room for the inner numbers of `sides`.
+    pub(super) fn with(isa: Isa, sides: Vec<Side<'_>>, work: impl FnOnce(&Inner<'_>)) {
+        thread_local! {
+            static ROOM: RefCell<Room> = RefCell::default();
         }
+        let together = isa.rows_together();
+        let n_blocks = sides.iter().map(|side| side.path.n_blocks()).max().unwrap_or(0);
+        let mut n_rows = 0;
+        let mut entries = Vec::new();
+        let sides = sides.into_iter().enumerate().map(|(index, side)| {
+            let n = side.rows.len();
+            let starts = (0..n).step_by(ROWS_AT_ONCE);
+            entries.extend(starts.map(|start| (index, start..n.min(start + ROWS_AT_ONCE))));
+            let first = n_rows;
+            n_rows += n.next_multiple_of(together);
+            (side, first)
+        });
+        let sides = sides.collect();
+        ROOM.with_borrow_mut(|Room { numbers, codes, blocks }| {
+            numbers.resize(n_rows * n_blocks * BLOCK, 0.0);
+            codes.resize(n_rows * n_blocks, [0; BLOCK]);
+            blocks.resize(n_rows * n_blocks, BlockNumbers::default());
+            work(&Inner {
+                sides,
+                entries,
+                n_done: AtomicUsize::new(0),
+                n_blocks,
+                together,
+                numbers: SharedMut::new(numbers),
+                codes: SharedMut::new(codes),
+                blocks: SharedMut::new(blocks),
+            });
+        });
     }
 
-    /// Asks for what [`Self::leave`] will read of B, so that it comes while the tile itself is multiplied.
-    #[expect(unsafe_code, reason = "see the SAFETY line")]
-    pub(super) fn fetch(&self, isa: Isa, tile: usize) {
-        #[cfg(target_arch = "x86_64")]
-        if let Self::Half(factors) = self
-            && isa != Isa::Portable
-        {
-            for column in factors.b[tile * factors.rank..][..factors.rank].iter().step_by(2) {
-                // SAFETY: a prefetch reads nothing; every x86-64 processor has it.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(column).cast()) };
-            }
-        }
+    /// Units of work before the inner numbers are there.
+    pub(super) fn n_entries(&self) -> usize {
+        self.entries.len()
     }
 
-    /// `out += B inner` for the rows of one tile, of which `out` may lack the last ones.
-    pub(super) fn leave(&self, isa: Isa, tile: usize, inner: &[f32], out: &mut [f32]) {
-        if let Some(out) = out.as_mut_array() {
-            return self.leave_tile(isa, tile, inner, out);
-        }
-        let mut whole = [0.0; TILE];
-        whole[..out.len()].copy_from_slice(out);
-        self.leave_tile(isa, tile, inner, &mut whole);
-        out.copy_from_slice(&whole[..out.len()]);
-    }
-
-    fn leave_tile(&self, isa: Isa, tile: usize, inner: &[f32], out: &mut [f32; TILE]) {
-        let first = tile * inner.len();
-        match self {
-            Self::Half(factors) => {
-                let columns = &factors.b[first..][..inner.len()];
-                match isa {
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512Vnni => avx512::add_half_columns(inner, columns, out),
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Avx2 => avx2::add_half_columns(inner, columns, out),
-                    Isa::Portable => {
-                        let columns = columns.iter().map(|column| column.0.map(f16::to_f32));
-                        add_columns(inner, columns, out);
+    /// Computes the inner numbers of one unit.
+    pub(super) fn enter(&self, isa: Isa, input: &Activations, entry: usize) {
+        let _done = CountOnDrop(&self.n_done);
+        let (side, rows) = &self.entries[entry];
+        let (Side { rows: side_rows, path }, side_first) = &self.sides[*side];
+        let (first, n) = (side_first + rows.start, rows.len());
+        let inputs = side_rows.start + rows.start..side_rows.start + rows.end;
+        let width = self.n_blocks * BLOCK;
+        let numbers = self.numbers.slice(first * width, n * width);
+        match &path.factors {
+            Factors::Exact { a, .. } => {
+                for (numbers, row) in numbers.chunks_exact_mut(width).zip(inputs) {
+                    let x = input.row(row);
+                    for (number, a) in numbers.iter_mut().zip(a.chunks_exact(x.len())) {
+                        *number = vector::dot(isa, a, x);
                     }
                 }
             }
-            Self::Exact(factors) => {
-                add_columns(inner, factors.b[first..][..inner.len()].iter().copied(), out);
+            Factors::Packed { a, .. } => {
+                numbers.fill(0.0);
+                let results = SharedMut::new(numbers);
+                for tile in 0..path.rank.div_ceil(TILE) {
+                    let target = results.target(tile * TILE, width, n);
+                    a.multiply_tile(isa, tile, &input.quantised(inputs.clone()), &target);
+                }
+                let n_blocks = path.n_blocks();
+                for (row, numbers) in rows.clone().zip(numbers.chunks_exact(width)) {
+                    let group = row - row % self.together;
+                    let place = side_first * self.n_blocks + group * n_blocks + row - group;
+                    let codes = self.codes.every(self.together, place, n_blocks);
+                    let blocks = self.blocks.every(self.together, place, n_blocks);
+                    vector::quantise(isa, &numbers[..n_blocks * BLOCK], &codes, &blocks);
+                }
             }
         }
     }
-}
 
-fn dot_half(isa: Isa, a: &[f16], b: &[f32]) -> f32 {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni | Isa::Avx2 => avx2::dot_half(a, b),
-        Isa::Portable => a.iter().zip(b).map(|(a, b)| a.to_f32() * b).sum(),
+    /// `target += B inner` for the rows of a side path.
+    pub(super) fn leave(&self, isa: Isa, tile: usize, side: usize, target: &Target<'_>) {
+        self.wait();
+        let (Side { rows, path }, first) = &self.sides[side];
+        let target = target.rows(rows.clone());
+        match &path.factors {
+            Factors::Exact { b, .. } => {
+                let columns = &b[tile * path.rank..][..path.rank];
+                let width = self.n_blocks * BLOCK;
+                for row in 0..rows.len() {
+                    let inner = self.numbers.read((first + row) * width, path.rank);
+                    let mut sums = [0.0; TILE];
+                    for (factor, column) in inner.iter().zip(columns) {
+                        for (sum, value) in sums.iter_mut().zip(column) {
+                            *sum += factor * value;
+                        }
+                    }
+                    target.put(row, &sums);
+                }
+            }
+            Factors::Packed { b, .. } => {
+                let (n_rows, n_blocks) = (rows.len(), path.n_blocks());
+                let start = first * self.n_blocks;
+                let n = n_rows.next_multiple_of(self.together) * n_blocks;
+                let inner = Quantised {
+                    row: 0,
+                    n_rows,
+                    n_blocks,
+                    together: self.together,
+                    codes: self.codes.read(start, n),
+                    numbers: self.blocks.read(start, n),
+                };
+                b.multiply_tile(isa, tile, &inner, &target);
+            }
+        }
+    }
+
+    /// Waits for all inner numbers: units begin in order, so they are at least being computed.
+    fn wait(&self) {
+        let mut spins = 0_u32;
+        while self.n_done.load(Acquire) < self.entries.len() {
+            spins += 1;
+            if spins.is_multiple_of(1024) {
+                std::thread::yield_now();
+            }
+            std::hint::spin_loop();
+        }
     }
 }
 
-fn add_columns(inner: &[f32], columns: impl Iterator<Item = [f32; TILE]>, out: &mut [f32; TILE]) {
-    for (factor, column) in inner.iter().zip(columns) {
-        for (out, value) in out.iter_mut().zip(column) {
-            *out += factor * value;
-        }
+/// Counts also what ends in a panic: others wait for it.
+struct CountOnDrop<'a>(&'a AtomicUsize);
+
+impl Drop for CountOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Release);
     }
 }

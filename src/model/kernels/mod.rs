@@ -24,9 +24,6 @@ mod vector;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Acquire;
-use std::sync::atomic::Ordering::Release;
 
 pub(super) use attention::AttentionBlock;
 pub(super) use attention::HeadPage;
@@ -35,15 +32,19 @@ pub(super) use attention::PAGE;
 pub(super) use attention::attend;
 pub(super) use dense::Dense;
 pub(super) use low_rank::LowRank;
+pub(super) use low_rank::Side;
 pub(super) use memory::Arena;
 pub(super) use memory::Buffer;
 pub(super) use pack::Packed;
 pub(super) use pack::Source;
 pub(super) use pool::Pool;
 pub(super) use vector::Rotation;
+pub(super) use vector::largest_if_sound;
 pub(super) use vector::rms_norm;
 pub(super) use vector::rotate;
 pub(super) use vector::silu_mul;
+
+use low_rank::Inner;
 
 /// Rows of a tile.
 const TILE: usize = 16;
@@ -155,7 +156,9 @@ impl Matrix {
     /// Multiplies one tile by all rows of `input`.
     fn multiply_tile(&self, isa: Isa, tile: usize, input: &Activations, target: &Target<'_>) {
         match self {
-            Self::Packed(packed) => packed.multiply_tile(isa, tile, input, target),
+            Self::Packed(packed) => {
+                packed.multiply_tile(isa, tile, &input.quantised(0..input.n_rows), target);
+            }
             Self::Dense(dense) => dense.multiply_tile(isa, tile, input, target),
         }
     }
@@ -241,16 +244,16 @@ impl Activations {
         });
     }
 
-    /// The codes and numbers of the blocks of the rows from `row` on: block by block, for each of `n_together` rows.
+    /// Some of the rows, as kernels read them.
     ///
     /// # Panics
-    /// When `row` is not the first of rows that are together, or the rows are not together for this kernel.
-    #[inline]
-    fn together(&self, row: usize, n_together: usize) -> (&[Codes], &[BlockNumbers]) {
-        assert!(self.together == n_together && row.is_multiple_of(n_together), "rows together");
-        let n_blocks = self.columns / BLOCK;
-        let (first, n) = (row * n_blocks, n_together * n_blocks);
-        (&self.codes[first..][..n], &self.blocks[first..][..n])
+    /// When there are no such rows, or they are not quantised.
+    fn quantised(&self, rows: Range<usize>) -> Quantised<'_> {
+        let (together, n_blocks) = (self.together, self.columns / BLOCK);
+        let row = rows.start % together;
+        let part = (rows.start - row) * n_blocks..rows.end.next_multiple_of(together) * n_blocks;
+        let (codes, numbers) = (&self.codes[part.clone()], &self.blocks[part]);
+        Quantised { row, n_rows: rows.len(), n_blocks, together, codes, numbers }
     }
 
     /// Rows held.
@@ -260,6 +263,40 @@ impl Activations {
 
     fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.columns..][..self.columns]
+    }
+}
+
+/// Rows of activations as kernels read them: those that are computed together stand block by block beside each other.
+struct Quantised<'a> {
+    /// Where the first one stands among those that it is together with.
+    row: usize,
+    n_rows: usize,
+    n_blocks: usize,
+    together: usize,
+    codes: &'a [Codes],
+    numbers: &'a [BlockNumbers],
+}
+
+impl Quantised<'_> {
+    /// How many groups of rows a kernel computes that takes `together` rows at a time.
+    ///
+    /// # Panics
+    /// When these are laid out for another one.
+    #[inline]
+    fn n_groups(&self, together: usize) -> usize {
+        assert_eq!(self.together, together, "rows laid out for this kernel");
+        (self.row + self.n_rows).div_ceil(together)
+    }
+
+    /// A group.
+    #[inline]
+    fn group(&self, index: usize) -> Rows<'_> {
+        let group = index * self.together;
+        let first = self.row.max(group);
+        let end = (self.row + self.n_rows).min(group + self.together);
+        let part = group * self.n_blocks + first - group..(group + self.together) * self.n_blocks;
+        let (codes, numbers) = (&self.codes[part.clone()], &self.numbers[part]);
+        Rows { first: first - self.row, n: end - first, codes, numbers }
     }
 }
 
@@ -276,9 +313,9 @@ struct Tile<'a> {
     prefetch: prefetch::Prefetch,
 }
 
-/// The activations that a kernel works on: block by block, row by row, for as many rows as it computes together.
+/// What a kernel computes at a time: from the first one's place on, as [`Quantised`] has them.
 struct Rows<'a> {
-    /// The first row's number, and how many of the rows are computed.
+    /// The first row's number, and how many there are.
     first: usize,
     n: usize,
     codes: &'a [Codes],
@@ -308,14 +345,6 @@ pub(super) enum Write {
     Add,
 }
 
-/// A side path for the rows of one sequence.
-pub(super) struct Side<'a> {
-    /// Rows of the activations.
-    pub(super) rows: Range<usize>,
-    /// What is added for them.
-    pub(super) path: &'a LowRank,
-}
-
 /// Products of two numbers in one unit of work, about: enough to hide the cost of handing it out, and little enough
 /// that no thread waits long for the other's last unit.
 const UNIT_PRODUCTS: usize = 32 << 10;
@@ -330,8 +359,8 @@ const SERIAL_WEIGHTS: usize = 100 << 10;
 struct Part<'a> {
     matrix: &'a Matrix,
     bias: Option<&'a [f32]>,
-    /// Side paths, and where the inner numbers of their rows start.
-    sides: Vec<(Side<'a>, usize)>,
+    /// Which of the loop's side paths are this product's.
+    sides: Range<usize>,
     write: Write,
     out: SharedMut<'a, f32>,
     first_unit: usize,
@@ -356,23 +385,20 @@ pub(super) fn matmul<'a>(
     input: &Activations,
     products: impl IntoIterator<Item = Product<'a>>,
 ) {
-    let mut parts = Vec::new();
-    let (mut n_units, mut n_weights, mut n_inner) = (0, 0, 0);
+    let (mut parts, mut sides) = (Vec::new(), Vec::new());
+    let (mut n_units, mut n_weights) = (0, 0);
     for product in products {
         let (rows, columns) = (product.matrix.rows(), product.matrix.columns());
         assert_eq!(columns, input.columns, "a matrix is read with activations of its own width");
         assert_eq!(product.out.len(), input.n_rows * rows, "the output has the product's shape");
         let n_tiles = rows.div_ceil(TILE);
         let tiles_per_unit = tiles_per_unit(n_tiles, columns, input.n_rows, pool.n_threads());
-        let sides = product.sides.into_iter().map(|side| {
-            let first = n_inner;
-            n_inner += side.rows.len() * side.path.rank();
-            (side, first)
-        });
+        let first_side = sides.len();
+        sides.extend(product.sides);
         parts.push(Part {
             matrix: product.matrix,
             bias: product.bias,
-            sides: sides.collect(),
+            sides: first_side..sides.len(),
             write: product.write,
             out: SharedMut::new(product.out),
             first_unit: n_units,
@@ -381,73 +407,26 @@ pub(super) fn matmul<'a>(
         n_units += n_tiles.div_ceil(tiles_per_unit);
         n_weights += rows * columns;
     }
-    let mut inner = vec![0.0; n_inner];
-    let inner = Inner::new(&parts, &mut inner);
-    let n_entries = inner.entries.len();
-    let work = |unit: usize| {
-        let Some(unit) = unit.checked_sub(n_entries) else {
-            return inner.enter(isa, input, unit);
-        };
-        let part = parts.iter().rfind(|part| part.first_unit <= unit).expect("units start at 0");
-        let n_tiles = part.matrix.rows().div_ceil(TILE);
-        let first = (unit - part.first_unit) * part.tiles_per_unit;
-        for tile in first..n_tiles.min(first + part.tiles_per_unit) {
-            part.multiply_tile(isa, tile, input, &inner);
-        }
-    };
-    if n_weights * input.n_rows < SERIAL_WEIGHTS {
-        (0..n_entries + n_units).for_each(work);
-    } else {
-        pool.run(n_entries + n_units, &work);
-    }
-}
-
-/// `A x` of all side paths: computed by the first units of a loop, and waited for by those that go on with them.
-struct Inner<'a> {
-    numbers: SharedMut<'a, f32>,
-    /// A path, the row that enters it, and where its numbers start.
-    entries: Vec<(&'a LowRank, usize, usize)>,
-    n_done: AtomicUsize,
-}
-
-impl<'a> Inner<'a> {
-    fn new(parts: &[Part<'a>], numbers: &'a mut [f32]) -> Self {
-        let sides = parts.iter().flat_map(|part| &part.sides);
-        let entries = sides.flat_map(|(side, first)| {
-            let (path, rank, rows) = (side.path, side.path.rank(), side.rows.clone());
-            rows.enumerate().map(move |(i, row)| (path, row, first + i * rank))
-        });
-        let (numbers, entries) = (SharedMut::new(numbers), entries.collect());
-        Self { numbers, entries, n_done: AtomicUsize::new(0) }
-    }
-
-    fn enter(&self, isa: Isa, input: &Activations, entry: usize) {
-        let _done = CountOnDrop(&self.n_done);
-        let (path, row, first) = self.entries[entry];
-        path.enter(isa, input.row(row), self.numbers.slice(first, path.rank()));
-    }
-
-    /// The numbers from `first` on, once they are there: units begin in order, so they are at least being computed.
-    fn get(&self, first: usize, rank: usize) -> &[f32] {
-        let mut spins = 0_u32;
-        while self.n_done.load(Acquire) < self.entries.len() {
-            spins += 1;
-            if spins.is_multiple_of(1024) {
-                std::thread::yield_now();
+    Inner::with(isa, sides, |inner| {
+        let n_entries = inner.n_entries();
+        let work = |unit: usize| {
+            let Some(unit) = unit.checked_sub(n_entries) else {
+                return inner.enter(isa, input, unit);
+            };
+            let part =
+                parts.iter().rfind(|part| part.first_unit <= unit).expect("units start at 0");
+            let n_tiles = part.matrix.rows().div_ceil(TILE);
+            let first = (unit - part.first_unit) * part.tiles_per_unit;
+            for tile in first..n_tiles.min(first + part.tiles_per_unit) {
+                part.multiply_tile(isa, tile, input, inner);
             }
-            std::hint::spin_loop();
+        };
+        if n_weights * input.n_rows < SERIAL_WEIGHTS {
+            (0..n_entries + n_units).for_each(work);
+        } else {
+            pool.run(n_entries + n_units, &work);
         }
-        self.numbers.read(first, rank)
-    }
-}
-
-/// Counts also what ends in a panic: others wait for it.
-struct CountOnDrop<'a>(&'a AtomicUsize);
-
-impl Drop for CountOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Release);
-    }
+    });
 }
 
 impl Part<'_> {
@@ -455,29 +434,41 @@ impl Part<'_> {
         let (rows, first) = (self.matrix.rows(), tile * TILE);
         let n = TILE.min(rows - first);
         let bias = self.bias.map(|bias| &bias[first..][..n]);
-        self.sides.iter().for_each(|(side, _)| side.path.fetch(isa, tile));
         if n == TILE {
             let bias = bias.and_then(|bias| bias.first_chunk());
             let out = self.out.target(first, rows, input.n_rows);
-            self.matrix.multiply_tile(isa, tile, input, &Target { bias, write: self.write, ..out });
-        } else {
-            let mut results = vec![0.0; input.n_rows * TILE];
-            let target = SharedMut::new(&mut results).target(0, TILE, input.n_rows);
-            self.matrix.multiply_tile(isa, tile, input, &target);
-            for (row, values) in results.as_chunks::<TILE>().0.iter().enumerate() {
-                let out = self.out.slice(row * rows + first, n);
-                for (i, (out, value)) in out.iter_mut().zip(values).enumerate() {
-                    let value = value + bias.map_or(0.0, |bias| bias[i]);
-                    *out = if self.write == Write::Add { *out + value } else { value };
-                }
+            return self.multiply(
+                isa,
+                tile,
+                input,
+                inner,
+                &Target { bias, write: self.write, ..out },
+            );
+        }
+        let mut results = vec![0.0; input.n_rows * TILE];
+        let target = SharedMut::new(&mut results).target(0, TILE, input.n_rows);
+        self.multiply(isa, tile, input, inner, &target);
+        for (row, values) in results.as_chunks::<TILE>().0.iter().enumerate() {
+            let out = self.out.slice(row * rows + first, n);
+            for (i, (out, value)) in out.iter_mut().zip(values).enumerate() {
+                let value = value + bias.map_or(0.0, |bias| bias[i]);
+                *out = if self.write == Write::Add { *out + value } else { value };
             }
         }
-        for (side, at) in &self.sides {
-            let rank = side.path.rank();
-            for (i, row) in side.rows.clone().enumerate() {
-                let out = self.out.slice(row * rows + first, n);
-                side.path.leave(isa, tile, inner.get(at + i * rank, rank), out);
-            }
+    }
+
+    /// A tile with its side paths.
+    fn multiply(
+        &self,
+        isa: Isa,
+        tile: usize,
+        input: &Activations,
+        inner: &Inner<'_>,
+        target: &Target<'_>,
+    ) {
+        self.matrix.multiply_tile(isa, tile, input, target);
+        for side in self.sides.clone() {
+            inner.leave(isa, tile, side, target);
         }
     }
 }
@@ -495,6 +486,15 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// Some of the rows, to add to what they then are.
+    #[expect(unsafe_code, reason = "see the SAFETY line")]
+    fn rows(&self, rows: Range<usize>) -> Target<'_> {
+        assert!(rows.start < rows.end && rows.end <= self.n_rows, "rows of the output");
+        // SAFETY: the row exists.
+        let first = unsafe { self.first.add(rows.start * self.stride) };
+        Target { first, n_rows: rows.len(), bias: None, write: Write::Add, ..*self }
+    }
+
     /// Writes a row.
     #[expect(unsafe_code, reason = "see the SAFETY line")]
     fn put(&self, row: usize, values: &[f32; TILE]) {

@@ -11,10 +11,10 @@ use std::sync::PoisonError;
 
 use half::f16;
 
-use super::Activations;
 use super::BLOCK;
 use super::Isa;
 use super::Pool;
+use super::Quantised;
 use super::SharedMut;
 use super::TILE;
 use super::Target;
@@ -198,7 +198,7 @@ impl Packed {
         &self,
         isa: Isa,
         tile: usize,
-        input: &Activations,
+        input: &Quantised<'_>,
         target: &Target<'_>,
     ) {
         let (codes, scales) = self.tile(tile);

@@ -1,8 +1,7 @@
 //! The kernels in plain Rust: the reference for the others, and what any machine can run.
 
-use super::Activations;
-use super::BLOCK;
 use super::BlockNumbers;
+use super::Quantised;
 use super::TILE;
 use super::Target;
 use super::pack::Format;
@@ -36,19 +35,18 @@ pub(super) fn multiply_tile(
     format: Format,
     codes: &[Line],
     scales: &[Scales],
-    input: &Activations,
+    input: &Quantised<'_>,
     target: &Target<'_>,
 ) {
-    let n_blocks = input.columns / BLOCK;
     let mut results = vec![[0_f32; TILE]; input.n_rows];
-    for block in 0..n_blocks {
+    for block in 0..input.n_blocks {
         let codes = unpack(format, &codes[block * format.n_lines()..]);
         let scales = &scales[block * format.n_scales()..][..format.n_scales()];
         let numbers = scales.iter().map(|s| s.0.map(f32::from)).collect::<Vec<_>>();
-        for (row, result) in results.iter_mut().enumerate() {
-            let (inputs, numbers_of_inputs) = input.together(row, 1);
-            let inputs = &inputs[block];
-            let BlockNumbers { scale, halves, sum } = numbers_of_inputs[block];
+        for (row, result) in (0..input.n_groups(1)).zip(&mut results) {
+            let row = input.group(row);
+            let inputs = &row.codes[block];
+            let BlockNumbers { scale, halves, sum } = row.numbers[block];
             let dots = [0, 1].map(|half| dot_half(&codes, inputs, half));
             for (i, result) in result.iter_mut().enumerate() {
                 let first = numbers[0][i];

@@ -93,6 +93,11 @@ dispatched! {
 }
 
 dispatched! {
+    /// The largest of the numbers, or NaN when one is NaN or positive infinity.
+    pub(in crate::model) fn largest_if_sound(numbers: &[f32]) -> f32 = largest_if_sound_body
+}
+
+dispatched! {
     /// Turns the halves of each head of a row against each other by the angles of its position, and multiplies by
     /// `factor` (the half-split form of RoPE: Su et al. 2021, arXiv:2104.09864).
     pub(in crate::model) fn rotate(row: &mut [f32], rotation: &Rotation, factor: f32) = rotate_body
@@ -215,6 +220,26 @@ fn rotate_body<const FMA: bool>(row: &mut [f32], rotation: &Rotation, factor: f3
             (*x, *y) = ((*x * cos - *y * sin) * factor, (*y * cos + *x * sin) * factor);
         }
     }
+}
+
+#[inline(always)]
+fn largest_if_sound_body<const FMA: bool>(numbers: &[f32]) -> f32 {
+    let (wide, rest) = numbers.as_chunks::<LANES>();
+    let mut largest = [f32::NEG_INFINITY; LANES];
+    let mut damaged = [0_u32; LANES];
+    for chunk in wide {
+        for i in 0..LANES {
+            largest[i] = if chunk[i] > largest[i] { chunk[i] } else { largest[i] };
+            damaged[i] |= u32::from(chunk[i].is_nan());
+        }
+    }
+    for (i, number) in rest.iter().enumerate() {
+        largest[i] = largest[i].max(*number);
+        damaged[i] |= u32::from(number.is_nan());
+    }
+    let largest = largest.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let is_damaged = damaged.iter().any(|damaged| *damaged != 0) || largest == f32::INFINITY;
+    if is_damaged { f32::NAN } else { largest }
 }
 
 #[inline(always)]
