@@ -37,6 +37,9 @@ pub enum JudgeError {
         /// What the parser says.
         message: String,
     },
+    /// A check of a function does not run, whatever the function.
+    #[error("the check does not run: {0}")]
+    BrokenCheck(String),
     /// A program of the judge itself failed.
     #[error("the judge's program `{program}` failed ({exit:?}): {stderr}")]
     Harness {

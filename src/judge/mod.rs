@@ -6,18 +6,25 @@
 //! with a count; the [`Verdict`] is made here from what arrived. Exit status and standard output never
 //! mean a pass.
 //!
-//! Not covered: tests run in the process of the code they judge, so an object that is equal to everything
-//! passes an equality check. Function-level tasks want the oracle outside.
+//! [`FunctionJudge`] judges a function by its outputs, with the oracle outside of its process.
+//!
+//! Not covered: the tests of a suite run in the process of the code they judge, so an object that is equal to
+//! everything passes an equality check there.
 
 mod channel;
 mod collect;
 mod decide;
+mod function;
 mod harness;
 mod inspect;
 mod run;
 mod suite;
+mod value;
 mod verdict;
 
+pub use function::Check;
+pub use function::FunctionJudge;
+pub use function::FunctionTask;
 pub use harness::Judge;
 pub use harness::JudgeError;
 pub use inspect::Inspection;

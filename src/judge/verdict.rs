@@ -24,6 +24,10 @@ pub enum Outcome {
     MemoryLimit,
     /// It wrote without end.
     OutputLimit,
+    /// It returned what is no plain data: only values of exactly the built-in types can be compared.
+    Opaque,
+    /// Asked the same again it said something else.
+    Flaky,
     /// The suite checks nothing: no tests, none that could fail, or all skipped.
     NoTests,
     /// The reports can't be trusted, for this reason: forged, incomplete, a canary that passed.
@@ -40,6 +44,8 @@ impl fmt::Display for Outcome {
             Self::WallLimit => "out of time",
             Self::MemoryLimit => "out of memory",
             Self::OutputLimit => "wrote too much",
+            Self::Opaque => "returned no plain data",
+            Self::Flaky => "not the same twice",
             Self::NoTests => "nothing was tested",
             Self::HarnessVoid(reason) => return write!(f, "void: {reason}"),
         })

@@ -32,6 +32,9 @@ pub enum SandboxError {
     /// The helper could not be started or reached.
     #[error("the helper process of the sandbox")]
     Helper(#[from] io::Error),
+    /// The process that forks others ended, or could not begin.
+    #[error("the zygote ended: {0}")]
+    Zygote(String),
     /// The job asks for what the jail can't give.
     #[error("invalid job: {0}")]
     InvalidJob(String),

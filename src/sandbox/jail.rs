@@ -50,12 +50,21 @@ pub(super) struct Jail {
     pub(super) alive: UnixStream,
 }
 
-/// Starts the process that builds the jail and runs the program of `plan` in it.
-pub(super) fn start(plan: &Plan<'_>, group: Option<&Group>) -> Result<Jail, Fault> {
+/// Starts the process that builds the jail and runs the program of `plan` in it, with `passed` for its channel if there
+/// is one.
+pub(super) fn start(
+    plan: &Plan<'_>,
+    passed: Option<OwnedFd>,
+    group: Option<&Group>,
+) -> Result<Jail, Fault> {
     let stdin = input(&plan.job.stdin).step("make the standard input")?;
     let (stdout, inner_stdout) = pipe()?;
     let (stderr, inner_stderr) = pipe()?;
-    let (channel, inner_channel) = if plan.job.channel { Some(pipe()?) } else { None }.unzip();
+    let (channel, inner_channel) = match passed {
+        Some(passed) => (None, Some(raise(&passed).step("take the descriptor")?)),
+        None if plan.job.channel => pipe().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
+        None => (None, None),
+    };
     let (report, inner_report) = pipe()?;
     let (alive, supervisor) = UnixStream::pair().step("make a socket")?;
     let ends = Ends {

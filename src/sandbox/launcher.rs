@@ -22,6 +22,7 @@ use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::time::TimeVal;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::error::SandboxError;
@@ -86,16 +87,29 @@ impl Sandbox {
     /// [`SandboxError::Setup`] when a step of it fails, also when the program can't be started;
     /// [`SandboxError::HelperGone`] when the helper or the supervisor of the run was killed.
     pub async fn run(&self, job: &Job) -> Result<Outcome, SandboxError> {
+        self.begin(job, None).await?.outcome().await
+    }
+
+    /// Hands over `job`; with `passed` as a program of ours that may build jails itself, and has this for its channel.
+    pub(super) async fn begin(
+        &self,
+        job: &Job,
+        passed: Option<OwnedFd>,
+    ) -> Result<Running, SandboxError> {
         job.check().map_err(SandboxError::InvalidJob)?;
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut socket = UnixStream::from_std(ours)?;
-        let frame = wire::encode(job.clone())?;
+        let order = wire::Order { job: job.clone(), is_zygote: passed.is_some() };
+        let frame = wire::encode(order)?;
         self.hand_over(theirs).await?;
-        let exchanged =
-            tokio::time::timeout(job.limits.wall + PATIENCE, exchange(&mut socket, &frame));
-        let answer = exchanged.await.map_err(|_| SandboxError::HelperGone)?;
-        Ok(answer.map_err(|_| SandboxError::HelperGone)??)
+        socket.write_all(&frame).await.map_err(|_| SandboxError::HelperGone)?;
+        if let Some(passed) = passed {
+            let send = || Ok(wire::send_fd(socket.as_fd(), passed.as_fd())?);
+            let sent = socket.async_io(Interest::WRITABLE, send).await;
+            sent.map_err(|_| SandboxError::HelperGone)?;
+        }
+        Ok(Running { socket, patience: job.limits.wall.saturating_add(PATIENCE) })
     }
 
     async fn hand_over(&self, socket: StdUnixStream) -> Result<(), SandboxError> {
@@ -113,9 +127,24 @@ impl Sandbox {
     }
 }
 
-/// Sends a job and receives the answer. An error means that there is nobody at the other end.
-async fn exchange(socket: &mut UnixStream, frame: &[u8]) -> io::Result<wire::Answer> {
-    socket.write_all(frame).await?;
+/// A run under way. Dropping it kills the jail.
+#[derive(Debug)]
+pub(super) struct Running {
+    socket: UnixStream,
+    patience: Duration,
+}
+
+impl Running {
+    /// Waits for the end.
+    pub(super) async fn outcome(mut self) -> Result<Outcome, SandboxError> {
+        let answer = tokio::time::timeout(self.patience, answer(&mut self.socket)).await;
+        let answer = answer.map_err(|_| SandboxError::HelperGone)?;
+        Ok(answer.map_err(|_| SandboxError::HelperGone)??)
+    }
+}
+
+/// Receives the answer. An error means that there is nobody at the other end.
+async fn answer(socket: &mut UnixStream) -> io::Result<wire::Answer> {
     let mut prefix = [0; 8];
     socket.read_exact(&mut prefix).await?;
     let mut answer = vec![0; wire::frame_length(prefix)?];

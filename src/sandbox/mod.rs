@@ -29,6 +29,7 @@ mod syscalls;
 mod unconfined;
 mod usage;
 mod wire;
+mod zygote;
 
 pub use error::SandboxError;
 pub use facilities::Facilities;
@@ -46,3 +47,6 @@ pub use job::Tier;
 pub use launcher::Sandbox;
 pub use probe::Canary;
 pub use probe::probe;
+pub use zygote::Ended;
+pub use zygote::Forked;
+pub use zygote::Zygote;

@@ -14,12 +14,14 @@ use nix::errno::Errno;
 use nix::sys::resource::Resource;
 use nix::sys::resource::setrlimit;
 use seccompiler::BpfProgram;
+use serde::Serialize;
 
 use super::fault::Fault;
 use super::fault::Step;
 use super::filesystem::DEVICES;
 use super::filesystem::WRITABLE;
 use super::job::Limits;
+use super::sys;
 
 /// The newest version whose rights we ask for; an older kernel enforces those that it knows.
 const LANDLOCK: ABI = ABI::V6;
@@ -71,6 +73,45 @@ fn landlock() -> Result<(), RulesetError> {
         .add_rules(path_beneath_rules(DEVICES, device))?
         .restrict_self()?;
     Ok(())
+}
+
+/// The numbers of Landlock's rights as this kernel knows them, for who has to ask for them by hand.
+#[derive(Debug, Serialize)]
+pub(super) struct LandlockNumbers {
+    /// Handled rights on files, on the network, and scopes; 0 for files means that there is no Landlock.
+    fs: u64,
+    net: u64,
+    scope: u64,
+    /// Bytes of these three that the kernel knows.
+    size: usize,
+    /// What is allowed everywhere, in writable folders, on devices.
+    read: u64,
+    write: u64,
+    device: u64,
+}
+
+/// [`LandlockNumbers`] of this kernel.
+pub(super) fn landlock_numbers() -> LandlockNumbers {
+    let (abi, size) = match sys::landlock_version() {
+        0 => (ABI::Unsupported, 0),
+        1 => (ABI::V1, 8),
+        2 => (ABI::V2, 8),
+        3 => (ABI::V3, 8),
+        4 => (ABI::V4, 16),
+        5 => (ABI::V5, 16),
+        _ => (LANDLOCK, 24),
+    };
+    let all = AccessFs::from_all(abi);
+    let write = all & !(AccessFs::MakeChar | AccessFs::MakeBlock);
+    LandlockNumbers {
+        fs: all.bits(),
+        net: AccessNet::from_all(abi).bits(),
+        scope: Scope::from_all(abi).bits(),
+        size,
+        read: AccessFs::from_read(abi).bits(),
+        write: write.bits(),
+        device: ((AccessFs::ReadFile | AccessFs::WriteFile) & all).bits(),
+    }
 }
 
 /// Installs the compiled filters.

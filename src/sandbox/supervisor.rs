@@ -8,6 +8,7 @@ use std::io::Read;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -40,6 +41,7 @@ use super::sys;
 use super::unconfined;
 use super::usage;
 use super::wire;
+use super::wire::Order;
 
 /// What the program writes to its channel.
 const CHANNEL_BYTES: usize = 4 << 20;
@@ -48,31 +50,39 @@ const PERIOD: Duration = Duration::from_millis(50);
 /// How long the kernel may take to clear away a killed jail.
 const BURIAL: Duration = Duration::from_secs(10);
 
-/// Serves the one job that comes over `socket`.
+/// Serves the one order that comes over `socket`.
 pub(super) fn serve(mut socket: UnixStream, context: &Context) {
-    let Ok(job) = wire::receive::<Job>(&socket) else { return }; // the caller is gone
-    let answer = run(job, &socket, context);
+    let Ok(order) = wire::receive::<Order>(&socket) else { return }; // the caller is gone
+    let passed = if order.is_zygote { wire::receive_fd(socket.as_fd()) } else { Ok(None) };
+    let answer = passed.step("receive a descriptor");
+    let answer = answer.and_then(|passed| run(order.job, passed, &socket, context));
     if let Ok(frame) = wire::encode(answer) {
         let _caller_is_gone = socket.write_all(&frame);
     }
 }
 
-fn run(mut job: Job, socket: &UnixStream, context: &Context) -> wire::Answer {
+fn run(
+    mut job: Job,
+    passed: Option<OwnedFd>,
+    socket: &UnixStream,
+    context: &Context,
+) -> wire::Answer {
     let started = Instant::now();
     let Tier::Namespaces = context.tier else {
         let workplace = unconfined::prepare(&mut job)?;
         let home = workplace.path().join("box");
         let plan = Plan { job: &job, home: &home, confinement: None };
-        let outcome = supervise(&plan, None, socket, started);
+        let outcome = supervise(&plan, None, None, socket, started);
         unconfined::sweep();
         return outcome.map(|outcome| Outcome { tier: Tier::None, ..outcome });
     };
     let mounts = job.mounts.iter().map(real).collect::<Result<_, _>>()?;
-    let confinement = Some(Confinement { mounts, filters: &context.filters });
+    let is_trusted = passed.is_some();
+    let confinement = Some(Confinement { mounts, filters: &context.filters, is_trusted });
     let plan = Plan { job: &job, home: Path::new("/box"), confinement };
     let create = |groups: &cgroup::Parent| groups.create(nix::unistd::getpid(), &job.limits);
     let group = context.groups.as_ref().map(create).transpose()?;
-    let outcome = supervise(&plan, group.as_ref(), socket, started);
+    let outcome = supervise(&plan, passed, group.as_ref(), socket, started);
     group.into_iter().for_each(Group::remove);
     outcome
 }
@@ -85,12 +95,13 @@ fn real(mount: &Mount) -> Result<Mount, Fault> {
 
 fn supervise(
     plan: &Plan<'_>,
+    passed: Option<OwnedFd>,
     group: Option<&Group>,
     socket: &UnixStream,
     started: Instant,
 ) -> wire::Answer {
     let limits = &plan.job.limits;
-    let Jail { init, stdout, stderr, channel, report, alive } = jail::start(plan, group)?;
+    let Jail { init, stdout, stderr, channel, report, alive } = jail::start(plan, passed, group)?;
     let mut watch = Watch {
         stdout: Capture::halves(stdout, limits.output_bytes),
         stderr: Capture::halves(stderr, limits.output_bytes),

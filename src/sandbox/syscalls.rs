@@ -110,7 +110,8 @@ const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 /// Terminal controls that type into, or draw on, the terminal they are called on.
 const TYPING: &[u64] = &[libc::TIOCSTI, libc::TIOCLINUX];
 
-/// Compiles the filters, in the order in which they are to be installed.
+/// Compiles the filters, in the order in which they are to be installed. What is not counted by a control group is
+/// denied unless `memory_is_counted`.
 pub(super) fn compile(memory_is_counted: bool) -> Result<Vec<BpfProgram>, Fault> {
     let built = filters(memory_is_counted);
     built.map_err(|error| Fault::new(format!("compile the seccomp filter: {error}"), Errno::EINVAL))

@@ -31,6 +31,14 @@ use super::sys;
 /// More than any honest frame: 4 MiB of channel, output, inputs.
 const LARGEST_FRAME: u64 = 1 << 30;
 
+/// What a supervisor is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub(super) job: Job,
+    /// Whether the program is trusted to build jails of its own; a descriptor for it follows.
+    pub(super) is_zygote: bool,
+}
+
 /// The answer of a supervisor.
 pub(super) type Answer = Result<Outcome, Fault>;
 
@@ -40,10 +48,11 @@ pub(super) trait Bulk: Serialize + DeserializeOwned {
     fn bulk(&mut self) -> Vec<&mut Vec<u8>>;
 }
 
-impl Bulk for Job {
+impl Bulk for Order {
     fn bulk(&mut self) -> Vec<&mut Vec<u8>> {
-        let files = self.inputs.iter_mut().chain(&mut self.work).map(|(_, content)| content);
-        std::iter::once(&mut self.stdin).chain(files).collect()
+        let Job { stdin, inputs, work, .. } = &mut self.job;
+        let files = inputs.iter_mut().chain(work).map(|(_, content)| content);
+        std::iter::once(stdin).chain(files).collect()
     }
 }
 
@@ -128,10 +137,19 @@ pub(super) fn receive_greeting(socket: BorrowedFd<'_>) -> io::Result<Greeting> {
 
 /// Hands `passed` to the other end of `socket`, without waiting.
 pub(super) fn send_fd(socket: BorrowedFd<'_>, passed: BorrowedFd<'_>) -> nix::Result<()> {
+    send_with_fd(socket, b"j", passed)
+}
+
+/// Hands `passed` over with `text`, without waiting.
+pub(super) fn send_with_fd(
+    socket: BorrowedFd<'_>,
+    text: &[u8],
+    passed: BorrowedFd<'_>,
+) -> nix::Result<()> {
     let fds = [passed.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&fds)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(b"j")], &rights, flags, None).map(drop)
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(text)], &rights, flags, None).map(drop)
 }
 
 /// Receives a descriptor; `None` when the other end is closed.
@@ -156,8 +174,8 @@ mod tests {
     use super::*;
     use crate::sandbox::Limits;
 
-    fn job() -> Job {
-        Job {
+    fn order() -> Order {
+        let job = Job {
             program: "/bin/cat".into(),
             args: vec!["-".into()],
             stdin: vec![0, 255, 10],
@@ -167,21 +185,22 @@ mod tests {
             env: Vec::new(),
             channel: true,
             limits: Limits::default(),
-        }
+        };
+        Order { job, is_zygote: true }
     }
 
     #[test]
-    fn a_job_survives_the_wire() {
-        let frame = encode(job()).unwrap();
-        let back: Job = receive(frame.as_slice()).unwrap();
-        assert_eq!(format!("{back:?}"), format!("{:?}", job()));
+    fn an_order_survives_the_wire() {
+        let frame = encode(order()).unwrap();
+        let back: Order = receive(frame.as_slice()).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{:?}", order()));
     }
 
     #[test]
     fn a_frame_cut_short_is_an_error() {
-        let frame = encode(job()).unwrap();
+        let frame = encode(order()).unwrap();
         for length in 0..frame.len() {
-            receive::<Job>(&frame[..length]).unwrap_err();
+            receive::<Order>(&frame[..length]).unwrap_err();
         }
     }
 }

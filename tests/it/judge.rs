@@ -1,6 +1,7 @@
 //! The judge takes honest solutions and no cheat.
 
 mod cheats;
+mod functions;
 mod honest;
 mod inspection;
 

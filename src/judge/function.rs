@@ -1,0 +1,477 @@
+//! Judges a function by what it returns, with the expected values out of its reach.
+//!
+//! A check that is a list of questions (`assert f(args) == value` and the like) becomes data: the process with the
+//! judged code gets inputs and sends outputs, and they are compared here. Any other check runs in a second process,
+//! which has a proxy for the function: calls go through here to the first process, and results come back as plain data.
+//! So there is nothing in the judged process to forge, and exit codes, output and frames mean nothing.
+
+use std::io;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+
+use super::channel;
+use super::harness::JudgeError;
+use super::harness::random;
+use super::value::Value;
+use super::verdict::Outcome;
+use super::verdict::Status;
+use super::verdict::TestResult;
+use super::verdict::Verdict;
+use crate::sandbox::Ended;
+use crate::sandbox::Exit;
+use crate::sandbox::Forked;
+use crate::sandbox::Interpreter;
+use crate::sandbox::Limits;
+use crate::sandbox::Sandbox;
+use crate::sandbox::SandboxError;
+use crate::sandbox::Zygote;
+
+/// Bytes of a frame, at most.
+const LARGEST_FRAME: u32 = 16 << 20;
+/// One question of so many is asked a second time at the end: a function of its arguments says the same again.
+const ONE_AGAIN_OF: usize = 20;
+
+/// What a function is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionTask {
+    /// Its name.
+    pub entry_point: String,
+    /// Code that the check needs, without the function itself: imports, helpers.
+    pub prelude: String,
+    /// Asserts that call the function by its name, or a function `check(candidate)` with such asserts.
+    pub test: String,
+}
+
+/// A check, ready to be used any number of times.
+#[derive(Debug, Clone)]
+pub struct Check {
+    task: FunctionTask,
+    /// `None` where the check has to be run.
+    questions: Option<Vec<Question>>,
+}
+
+impl Check {
+    /// Whether it is a list of questions, so that no second process is needed.
+    pub fn is_data(&self) -> bool {
+        self.questions.is_some()
+    }
+}
+
+/// A call and what must come of it.
+#[derive(Debug, Clone)]
+struct Question {
+    /// `(args, kwargs)`.
+    call: Value,
+    wanted: Wanted,
+}
+
+#[derive(Debug, Clone)]
+enum Wanted {
+    Equal(Value),
+    /// `None`, `True` or `False` itself.
+    Is(Value),
+    True,
+    False,
+    /// Nearer to a number than a bound.
+    Near(f64, f64),
+}
+
+impl Wanted {
+    fn holds(&self, found: &Value) -> bool {
+        match self {
+            Self::Equal(value) => found.equals(value),
+            Self::Is(value) => found == value,
+            Self::True => found.is_true(),
+            Self::False => !found.is_true(),
+            Self::Near(value, bound) => {
+                found.number().is_some_and(|number| (number - value).abs() < *bound)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Equal(value) | Self::Is(value) => value.fmt(f),
+            Self::True => f.write_str("something true"),
+            Self::False => f.write_str("something false"),
+            Self::Near(value, bound) => write!(f, "{value:?} to within {bound:?}"),
+        }
+    }
+}
+
+/// What the process with the judged code came to.
+enum Answer {
+    Value {
+        value: Value,
+        changed: Value,
+    },
+    Raised {
+        name: String,
+        message: String,
+        place: String,
+    },
+    /// A value that is not plain data, of this type.
+    Opaque(String),
+    /// Nothing: the process has ended, or sent what no program of ours sends.
+    Gone,
+}
+
+/// Judges functions in forked processes of Python.
+#[derive(Debug)]
+pub struct FunctionJudge<'a> {
+    zygote: Zygote<'a>,
+    limits: Limits,
+}
+
+impl<'a> FunctionJudge<'a> {
+    /// Starts the process from which others are forked. `limits` hold for each of those.
+    ///
+    /// # Errors
+    /// [`JudgeError::Sandbox`].
+    pub async fn start(
+        sandbox: &'a Sandbox,
+        interpreter: &Interpreter,
+        limits: Limits,
+    ) -> Result<Self, JudgeError> {
+        let programs = [
+            ("candidate", include_str!("python/candidate.py")),
+            ("oracle", include_str!("python/oracle.py")),
+        ];
+        let imports =
+            ["math", "re", "collections", "itertools", "functools", "typing", "string", "heapq"];
+        let zygote = Zygote::start(sandbox, interpreter, &imports, &programs).await?;
+        Ok(Self { zygote, limits })
+    }
+
+    /// Reads what `task` asks; judged code has no part in it.
+    ///
+    /// # Errors
+    /// [`JudgeError::Sandbox`]; [`JudgeError::BrokenCheck`] when the check or its prelude does not run.
+    pub async fn read(&self, task: FunctionTask) -> Result<Check, JudgeError> {
+        let mut oracle = Process::fork(self, "oracle").await?;
+        oracle.send(b'q', &order(&task, "")).await;
+        let (kind, value) = oracle.receive().await.unwrap_or((0, Value::None));
+        let ended = oracle.end().await?;
+        let questions = match (kind, value) {
+            (b'q', Value::List(all)) => Some(all.into_iter().map(question).collect::<Option<_>>()),
+            (b'n', _) => None,
+            (b'x', Value::Text(message)) => {
+                let message = String::from_utf8_lossy(&message).into_owned();
+                return Err(JudgeError::BrokenCheck(message));
+            }
+            _ => return Err(JudgeError::BrokenCheck(format!("{:?}", ended.exit))),
+        };
+        match questions {
+            Some(None) => Err(JudgeError::BrokenCheck("its questions are no questions".to_owned())),
+            Some(questions) => Ok(Check { task, questions }),
+            None => Ok(Check { task, questions: None }),
+        }
+    }
+
+    /// Judges `solution`, the text of a module. `seed` decides the order of the questions and which are repeated.
+    ///
+    /// # Errors
+    /// [`JudgeError::Sandbox`]: never for what the solution did.
+    pub async fn run(
+        &self,
+        check: &Check,
+        solution: &str,
+        seed: u64,
+    ) -> Result<Verdict, JudgeError> {
+        let started = Instant::now();
+        let mut process = Process::fork(self, "candidate").await?;
+        let source = [Value::text(solution), Value::text(&check.task.entry_point)];
+        process.send(b's', &Value::Tuple(source.into())).await;
+        let loaded = match process.receive().await {
+            Some((b'r', _)) => None,
+            answer => Some(read_answer(answer)),
+        };
+        let mut report = Report::default();
+        let mut oracle_cpu = Duration::ZERO;
+        match (loaded, &check.questions) {
+            (Some(failed), _) => report.add("import".to_owned(), failed, None),
+            (None, Some(questions)) => ask(&mut process, questions, seed, &mut report).await,
+            (None, None) => oracle_cpu = self.converse(check, &mut process, &mut report).await?,
+        }
+        let ended = process.end().await?;
+        Ok(report.verdict(check, ended, ended.cpu + oracle_cpu, started.elapsed()))
+    }
+
+    /// Runs a check that is no list of questions, and carries its calls to `process`. Gives its processor time.
+    async fn converse(
+        &self,
+        check: &Check,
+        process: &mut Process,
+        report: &mut Report,
+    ) -> Result<Duration, JudgeError> {
+        let nonce = channel::hex(&random::<16>()?);
+        let mut oracle = Process::fork(self, "oracle").await?;
+        oracle.send(b'r', &order(&check.task, &nonce)).await;
+        let mut raised = None;
+        loop {
+            let (status, message) = match oracle.receive().await {
+                Some((b'c', call)) => match process.ask(b'm', &call).await {
+                    Answer::Value { value, changed } => {
+                        raised = None;
+                        oracle.send(b'v', &Value::Tuple(vec![value, changed])).await;
+                        continue;
+                    }
+                    Answer::Raised { name, message, place } => {
+                        let parts = [Value::text(&name), Value::text(&message)];
+                        oracle.send(b'e', &Value::Tuple(parts.into())).await;
+                        raised = Some(Answer::Raised { name, message, place });
+                        continue;
+                    }
+                    other => {
+                        report.add("check".to_owned(), other, None);
+                        break;
+                    }
+                },
+                Some((b'd', Value::Text(said))) if said == nonce.as_bytes() => {
+                    (Status::Passed, String::new())
+                }
+                Some((b'f', Value::Text(message))) => {
+                    (Status::Failed, String::from_utf8_lossy(&message).into_owned())
+                }
+                Some((b'x', Value::Text(message))) => match raised.take() {
+                    Some(raised) => {
+                        report.add("check".to_owned(), raised, None);
+                        break;
+                    }
+                    None => (Status::Failed, String::from_utf8_lossy(&message).into_owned()),
+                },
+                _ => {
+                    report.void = Some("the check ended without a word".to_owned());
+                    break;
+                }
+            };
+            report.tests.push(test("check".to_owned(), status, message));
+            break;
+        }
+        Ok(oracle.end().await?.cpu)
+    }
+}
+
+/// Asks all questions in an order of chance, and some of them again.
+async fn ask(process: &mut Process, questions: &[Question], seed: u64, report: &mut Report) {
+    let mut order: Vec<usize> = (0..questions.len()).collect();
+    shuffle(&mut order, seed);
+    let mut first = Vec::new();
+    for index in &order {
+        let question = &questions[*index];
+        let answer = process.ask(b'c', &question.call).await;
+        let is_gone = matches!(answer, Answer::Gone);
+        if let Answer::Value { value, .. } = &answer {
+            first.push((*index, value.clone()));
+        }
+        report.add(format!("{}", index + 1), answer, Some(&question.wanted));
+        if is_gone {
+            return;
+        }
+    }
+    let n_again = questions.len() / ONE_AGAIN_OF + usize::from(questions.len() > 1);
+    for (index, value) in first.into_iter().take(n_again) {
+        let again = process.ask(b'c', &questions[index].call).await;
+        match again {
+            Answer::Value { value: second, .. }
+                if format!("{second:?}") == format!("{value:?}") => {}
+            _ => report.flaky = Some(index + 1),
+        }
+    }
+}
+
+/// Fisher and Yates, with the random numbers of a seed.
+fn shuffle(order: &mut [usize], seed: u64) {
+    let mut state = seed;
+    for last in (1..order.len()).rev() {
+        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+        let at = usize::try_from(state >> 33).unwrap_or(0) % (last + 1);
+        order.swap(last, at);
+    }
+}
+
+/// What the oracle is asked to do.
+fn order(task: &FunctionTask, nonce: &str) -> Value {
+    let parts = [task.prelude.as_str(), &task.test, &task.entry_point, nonce];
+    Value::Tuple(parts.map(Value::text).into())
+}
+
+/// Reads `(kind, args, kwargs, expected, bound)`.
+fn question(value: Value) -> Option<Question> {
+    let Value::Tuple(parts) = value else { return None };
+    let [kind, args, kwargs, expected, bound] = <[Value; 5]>::try_from(parts).ok()?;
+    let Value::Text(kind) = kind else { return None };
+    let wanted = match kind.as_slice() {
+        b"equal" => Wanted::Equal(expected),
+        b"is" => Wanted::Is(expected),
+        b"true" => Wanted::True,
+        b"false" => Wanted::False,
+        b"near" => Wanted::Near(expected.number()?, bound.number()?),
+        _ => return None,
+    };
+    Some(Question { call: Value::Tuple(vec![args, kwargs]), wanted })
+}
+
+fn test(id: String, status: Status, message: String) -> TestResult {
+    TestResult { id, status, message, trace: String::new() }
+}
+
+/// What has come of a run so far.
+#[derive(Default)]
+struct Report {
+    tests: Vec<TestResult>,
+    /// What the processes have to say beyond single tests.
+    opaque: Option<String>,
+    out_of_memory: bool,
+    gone: bool,
+    flaky: Option<usize>,
+    void: Option<String>,
+}
+
+impl Report {
+    fn add(&mut self, id: String, answer: Answer, wanted: Option<&Wanted>) {
+        let result = match answer {
+            Answer::Value { value, .. } => match wanted {
+                Some(wanted) if !wanted.holds(&value) => {
+                    test(id, Status::Failed, format!("gave {}, wanted {wanted}", brief(&value)))
+                }
+                _ => test(id, Status::Passed, String::new()),
+            },
+            Answer::Raised { name, message, place } => {
+                self.out_of_memory |= name == "MemoryError";
+                TestResult { trace: place, ..test(id, Status::Error, format!("{name}: {message}")) }
+            }
+            Answer::Opaque(kind) => {
+                let message = format!("gave a {kind}, which is no plain data");
+                self.opaque.get_or_insert(kind);
+                test(id, Status::Failed, message)
+            }
+            Answer::Gone => {
+                self.gone = true;
+                test(id, Status::Missing, String::new())
+            }
+        };
+        self.tests.push(result);
+    }
+
+    fn verdict(mut self, check: &Check, ended: Ended, cpu: Duration, wall: Duration) -> Verdict {
+        let n_total = check.questions.as_ref().map_or(1, Vec::len);
+        let n_passed = self.tests.iter().filter(|test| test.status == Status::Passed).count();
+        let n_passed = n_passed.min(n_total);
+        let raised = self.tests.iter().any(|test| test.status == Status::Error);
+        let outcome = if let Some(reason) = self.void.take() {
+            Outcome::HarnessVoid(reason)
+        } else if self.gone {
+            match ended.exit {
+                Exit::CpuLimit => Outcome::CpuLimit,
+                Exit::WallLimit => Outcome::WallLimit,
+                Exit::MemoryLimit => Outcome::MemoryLimit,
+                Exit::OutputLimit => Outcome::OutputLimit,
+                Exit::Code(_) | Exit::Signal(_) => Outcome::Exception,
+            }
+        } else if n_total == 0 {
+            Outcome::NoTests
+        } else if n_passed == n_total {
+            self.flaky.map_or(Outcome::Pass, |_| Outcome::Flaky)
+        } else if self.out_of_memory {
+            Outcome::MemoryLimit
+        } else if self.opaque.is_some() {
+            Outcome::Opaque
+        } else if raised {
+            Outcome::Exception
+        } else {
+            Outcome::Wrong
+        };
+        let (stdout, stderr, tests) = (String::new(), String::new(), self.tests);
+        Verdict { outcome, tests, n_passed, n_total, cpu, wall, stdout, stderr }
+    }
+}
+
+/// A value as text, of a length that can be read.
+fn brief(value: &Value) -> String {
+    let text = value.to_string();
+    let end = text.char_indices().nth(300).map_or(text.len(), |(end, _)| end);
+    if end < text.len() { format!("{}...", &text[..end]) } else { text }
+}
+
+/// A forked process and the conversation with it.
+struct Process {
+    forked: Forked,
+}
+
+impl Process {
+    async fn fork(judge: &FunctionJudge<'_>, program: &str) -> Result<Self, SandboxError> {
+        let mut process = Self { forked: judge.zygote.fork(program, &judge.limits).await? };
+        match process.receive().await {
+            Some((b'j', _)) => Ok(process),
+            _ => {
+                process.end().await?;
+                Err(SandboxError::Zygote("a jail within its own could not be built".to_owned()))
+            }
+        }
+    }
+
+    /// Sends a frame. Whoever has ended does not read it; that is seen when it should answer.
+    async fn send(&mut self, kind: u8, value: &Value) {
+        let mut frame = vec![0, 0, 0, 0, kind];
+        value.encode(&mut frame);
+        let n = u32::try_from(frame.len() - 5).unwrap_or(u32::MAX);
+        frame[..4].copy_from_slice(&n.to_le_bytes());
+        let _it_has_ended = self.forked.stream.write_all(&frame).await;
+    }
+
+    /// Receives a frame; `None` at the end, and for what is none.
+    async fn receive(&mut self) -> Option<(u8, Value)> {
+        let read = async {
+            let stream = &mut self.forked.stream;
+            let n = stream.read_u32_le().await?;
+            let kind = stream.read_u8().await?;
+            if n > LARGEST_FRAME {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            let mut body = vec![0; n as usize];
+            stream.read_exact(&mut body).await?;
+            Ok::<_, io::Error>((kind, body))
+        };
+        let (kind, body) = read.await.ok()?;
+        let value = if body.is_empty() { Value::None } else { Value::decode(&body).ok()? };
+        Some((kind, value))
+    }
+
+    async fn ask(&mut self, kind: u8, call: &Value) -> Answer {
+        self.send(kind, call).await;
+        read_answer(self.receive().await)
+    }
+
+    /// Ends the conversation, by which the process ends, and tells how it did.
+    async fn end(mut self) -> Result<Ended, SandboxError> {
+        let _it_has_ended = self.forked.stream.shutdown().await;
+        self.forked.ended().await
+    }
+}
+
+fn read_answer(frame: Option<(u8, Value)>) -> Answer {
+    let text = |value: &Value| match value {
+        Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        other => other.to_string(),
+    };
+    match frame {
+        Some((b'v', Value::Tuple(parts))) => match <[Value; 2]>::try_from(parts) {
+            Ok([value, changed]) => Answer::Value { value, changed },
+            Err(_) => Answer::Gone,
+        },
+        Some((b'e', Value::Tuple(parts))) => match parts.as_slice() {
+            [name, message, place] => {
+                Answer::Raised { name: text(name), message: text(message), place: text(place) }
+            }
+            _ => Answer::Gone,
+        },
+        Some((b'o', kind)) => Answer::Opaque(text(&kind)),
+        _ => Answer::Gone,
+    }
+}

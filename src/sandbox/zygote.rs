@@ -1,0 +1,289 @@
+//! Forks Python that is loaded already, each process in a jail of its own.
+//!
+//! Starting an interpreter and importing a test framework cost ten times as much as judging a function. The zygote is
+//! a process of ours in a jail: it has imported what is asked for, and for every request forks a child that builds a
+//! jail within that jail (pid, mount, network, ipc and user namespaces, limits, Landlock, seccomp) before it meets
+//! judged code. Memory that no limit of a process counts is denied there.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::error::SandboxError;
+use super::filesystem::DEVICES;
+use super::filesystem::WRITABLE;
+use super::interpreter::Interpreter;
+use super::job::Exit;
+use super::job::Job;
+use super::job::Limits;
+use super::launcher::Sandbox;
+use super::restrict;
+use super::syscalls;
+use super::wire;
+
+/// Memory of the zygote and all its children together.
+const MEMORY: u64 = 4 << 30;
+/// How long one zygote serves, at most.
+const LIFE: Duration = Duration::from_hours(24);
+
+/// A process that forks others. Dropping it kills them all.
+#[derive(Debug)]
+pub struct Zygote<'a> {
+    /// Without it there is no zygote.
+    _sandbox: &'a Sandbox,
+    control: Arc<UnixDatagram>,
+    waiting: Arc<Mutex<Waiting>>,
+    /// Ends with the zygote.
+    listener: JoinHandle<()>,
+}
+
+/// Who waits for the end of which process. `None` once the zygote is gone.
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    senders: Option<HashMap<u64, oneshot::Sender<Ended>>>,
+}
+
+/// A process that was forked.
+#[derive(Debug)]
+pub struct Forked {
+    /// The conversation with it.
+    pub stream: UnixStream,
+    number: u64,
+    control: Arc<UnixDatagram>,
+    ended: oneshot::Receiver<Ended>,
+    is_over: bool,
+}
+
+/// How a forked process ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ended {
+    /// In which way.
+    pub exit: Exit,
+    /// Processor time of it and the children that it waited for.
+    pub cpu: Duration,
+    /// The most memory that it had.
+    pub peak_rss_bytes: u64,
+}
+
+/// What the zygote says of an end.
+#[derive(Debug, Deserialize)]
+struct News {
+    id: u64,
+    #[serde(default)]
+    status: i32,
+    why: Option<Why>,
+    #[serde(default)]
+    cpu: f64,
+    #[serde(default)]
+    rss: u64,
+}
+
+/// Why the zygote ended a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Why {
+    Cpu,
+    Wall,
+    Dropped,
+}
+
+impl News {
+    fn ended(&self) -> Ended {
+        let signal = self.status & 0x7f;
+        let exit = match self.why {
+            Some(Why::Cpu) => Exit::CpuLimit,
+            Some(Why::Wall) => Exit::WallLimit,
+            _ if signal == libc::SIGXCPU => Exit::CpuLimit,
+            // Nobody else sends it: the kernel was out of memory.
+            None if signal == libc::SIGKILL => Exit::MemoryLimit,
+            _ if signal != 0 => Exit::Signal(signal),
+            _ => Exit::Code(self.status >> 8 & 0xff),
+        };
+        let cpu = Duration::try_from_secs_f64(self.cpu).unwrap_or_default();
+        Ended { exit, cpu, peak_rss_bytes: self.rss }
+    }
+}
+
+impl<'a> Zygote<'a> {
+    /// Starts a zygote that knows `programs`: a name and the text of a module with a function `main(socket)` each, of
+    /// ours. `imports` are loaded before.
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::run`]; [`SandboxError::Zygote`] when it ends before it is ready.
+    pub async fn start(
+        sandbox: &'a Sandbox,
+        interpreter: &Interpreter,
+        imports: &[&str],
+        programs: &[(&str, &str)],
+    ) -> Result<Self, SandboxError> {
+        let job = job(interpreter, imports, programs)?;
+        let (control, theirs) = UnixDatagram::pair()?;
+        let theirs = theirs.into_std()?;
+        theirs.set_nonblocking(false)?;
+        let running = sandbox.begin(&job, Some(OwnedFd::from(theirs))).await?;
+        let mut end = Box::pin(running.outcome());
+        let mut ready = [0; 64];
+        tokio::select! {
+            outcome = &mut end => {
+                let outcome = outcome?;
+                let said = String::from_utf8_lossy(&outcome.stderr.bytes).trim().to_owned();
+                return Err(SandboxError::Zygote(said));
+            }
+            received = control.recv(&mut ready) => { received?; }
+        }
+        let control = Arc::new(control);
+        let waiting = Waiting { next: 1, senders: Some(HashMap::new()) };
+        let waiting = Arc::new(Mutex::new(waiting));
+        let listener = {
+            let (control, waiting) = (Arc::clone(&control), Arc::clone(&waiting));
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ended = end => {}
+                    _failed = listen(&control, &waiting) => {}
+                }
+                lock(&waiting).senders = None;
+            })
+        };
+        Ok(Self { _sandbox: sandbox, control, waiting, listener })
+    }
+
+    /// Forks a process that runs `program`.
+    ///
+    /// # Errors
+    /// [`SandboxError::HelperGone`] when the zygote has ended.
+    pub async fn fork(&self, program: &str, limits: &Limits) -> Result<Forked, SandboxError> {
+        let (stream, theirs) = UnixStream::pair()?;
+        let theirs = theirs.into_std()?;
+        theirs.set_nonblocking(false)?;
+        let (sender, ended) = oneshot::channel();
+        let number = {
+            let mut waiting = lock(&self.waiting);
+            let number = waiting.next;
+            waiting.next += 1;
+            let senders = waiting.senders.as_mut().ok_or(SandboxError::HelperGone)?;
+            senders.insert(number, sender);
+            number
+        };
+        let limits = json!({
+            "cpu": limits.cpu.as_secs_f64(),
+            "wall": limits.wall.as_secs_f64(),
+            "memory_bytes": limits.memory_bytes,
+            "disk_bytes": limits.disk_bytes.max(4096),
+            "file_bytes": limits.file_bytes,
+            "processes": limits.processes,
+        });
+        let request = json!({ "id": number, "program": program, "limits": limits }).to_string();
+        let send =
+            || Ok(wire::send_with_fd(self.control.as_fd(), request.as_bytes(), theirs.as_fd())?);
+        let sent = self.control.async_io(Interest::WRITABLE, send).await;
+        sent.map_err(|_| SandboxError::HelperGone)?;
+        let control = Arc::clone(&self.control);
+        Ok(Forked { stream, number, control, ended, is_over: false })
+    }
+}
+
+impl Drop for Zygote<'_> {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+impl Forked {
+    /// Waits for the end of the process.
+    ///
+    /// # Errors
+    /// [`SandboxError::HelperGone`] when the zygote has ended.
+    pub async fn ended(&mut self) -> Result<Ended, SandboxError> {
+        let ended = (&mut self.ended).await.map_err(|_| SandboxError::HelperGone);
+        self.is_over = true;
+        ended
+    }
+}
+
+impl Drop for Forked {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let request = json!({ "kill": self.number }).to_string();
+            let _zygote_is_gone_or_its_limits_hold = self.control.try_send(request.as_bytes());
+        }
+    }
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> std::sync::MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn listen(control: &UnixDatagram, waiting: &Mutex<Waiting>) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        let n = control.recv(&mut buffer).await?;
+        let news: News = serde_json::from_slice(&buffer[..n])?;
+        let sender = lock(waiting).senders.as_mut().and_then(|all| all.remove(&news.id));
+        let _nobody_waits = sender.map(|sender| sender.send(news.ended()));
+    }
+}
+
+/// The zygote as a job.
+fn job(
+    interpreter: &Interpreter,
+    imports: &[&str],
+    programs: &[(&str, &str)],
+) -> Result<Job, SandboxError> {
+    let filters: Vec<String> = syscalls::compile(false)?.iter().map(|filter| hex(filter)).collect();
+    let plan = json!({
+        "imports": imports,
+        "programs": programs.iter().copied().collect::<HashMap<_, _>>(),
+        "filters": filters,
+        "landlock": restrict::landlock_numbers(),
+        "devices": DEVICES,
+        "writable": WRITABLE,
+        "numbers": {
+            "capset": libc::SYS_capset,
+            "create_ruleset": libc::SYS_landlock_create_ruleset,
+            "add_rule": libc::SYS_landlock_add_rule,
+            "restrict_self": libc::SYS_landlock_restrict_self,
+            "close_range": libc::SYS_close_range,
+        },
+    });
+    Ok(Job {
+        program: interpreter.executable().to_owned(),
+        args: ["-I", "-S", "-B", "/in/zygote.py"].map(str::to_owned).into(),
+        stdin: plan.to_string().into_bytes(),
+        inputs: vec![("zygote.py".to_owned(), include_bytes!("zygote.py").to_vec())],
+        work: Vec::new(),
+        mounts: interpreter.mounts(),
+        env: Vec::new(),
+        channel: false,
+        limits: Limits {
+            cpu: LIFE,
+            wall: LIFE,
+            memory_bytes: MEMORY,
+            processes: 512,
+            ..Limits::default()
+        },
+    })
+}
+
+/// The instructions of a filter, 8 bytes each, in hexadecimal digits.
+fn hex(filter: &seccompiler::BpfProgram) -> String {
+    let bytes = filter.iter().flat_map(|instruction| {
+        let [code0, code1] = instruction.code.to_ne_bytes();
+        let [k0, k1, k2, k3] = instruction.k.to_ne_bytes();
+        [code0, code1, instruction.jt, instruction.jf, k0, k1, k2, k3]
+    });
+    bytes.map(|byte| format!("{byte:02x}")).collect()
+}
