@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
+use tokio::io::BufReader;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::net::UnixStream;
@@ -61,7 +62,7 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Forked {
     /// The conversation with it.
-    pub stream: UnixStream,
+    pub stream: BufReader<UnixStream>,
     number: u64,
     control: Arc<UnixDatagram>,
     ended: oneshot::Receiver<Ended>,
@@ -192,7 +193,7 @@ impl<'a> Zygote<'a> {
         let sent = self.control.async_io(Interest::WRITABLE, send).await;
         sent.map_err(|_| SandboxError::HelperGone)?;
         let control = Arc::clone(&self.control);
-        Ok(Forked { stream, number, control, ended, is_over: false })
+        Ok(Forked { stream: BufReader::new(stream), number, control, ended, is_over: false })
     }
 }
 

@@ -13,12 +13,14 @@ HEAD = 5
 
 
 def receive(stream):
-    head = stream.recv(HEAD, 0x100)
-    if len(head) < HEAD:
+    """Reads a frame: nothing is sent to us before we have answered."""
+    data = stream.recv(1 << 16)
+    if not data:
         return None, None
-    n = int.from_bytes(head[:4], "little")
-    body = stream.recv(n, 0x100) if n else b""
-    return head[4:], marshal.loads(body) if n else None
+    n = int.from_bytes(data[:4], "little")
+    while len(data) < HEAD + n:
+        data += stream.recv(HEAD + n - len(data))
+    return data[4:HEAD], marshal.loads(data[HEAD:]) if n else None
 
 
 def send(stream, kind, value):

@@ -6,21 +6,22 @@ whose results come back as plain data.
 
 import ast
 import builtins
-import copy
 import marshal
-import sys
 import types
 
 HEAD = 5
-PROXY = "candidate"
+ASK, INPUTS = "@ask", "@inputs"
 
 
 def receive(stream):
-    head = stream.recv(HEAD, 0x100)
-    if len(head) < HEAD:
+    """Reads a frame: nothing is sent to us before we have answered."""
+    data = stream.recv(1 << 16)
+    if not data:
         raise EOFError
-    n = int.from_bytes(head[:4], "little")
-    return head[4:], marshal.loads(stream.recv(n, 0x100)) if n else None
+    n = int.from_bytes(data[:4], "little")
+    while len(data) < HEAD + n:
+        data += stream.recv(HEAD + n - len(data))
+    return data[4:HEAD], marshal.loads(data[HEAD:]) if n else None
 
 
 def send(stream, kind, value):
@@ -32,96 +33,81 @@ class NotData(Exception):
     """The check is more than a list of inputs and outputs."""
 
 
-class Compiler:
-    """Turns the statements of a check into questions, as far as that goes."""
+class Questions(ast.NodeTransformer):
+    """Puts questions to be written down in the place of asserts about the function."""
 
-    def __init__(self, names, space):
-        self.names, self.space, self.questions = names, space, []
+    def __init__(self, names):
+        self.names = names
 
     def asks(self, node):
         return any(isinstance(part, ast.Name) and part.id in self.names for part in ast.walk(node))
 
-    def value(self, node):
-        if self.asks(node):
-            raise NotData
-        code = compile(ast.Expression(ast.fix_missing_locations(node)), "/in/check", "eval")
-        value = eval(code, self.space)
-        marshal.dumps(value, 2)
-        return copy.deepcopy(value)
+    def visit_Assert(self, node):
+        if not self.asks(node):
+            return node
+        questions = [ast.Expr(question) for question in self.of(node.test)]
+        return [ast.copy_location(question, node) for question in questions]
 
-    def call(self, node):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in self.names):
-            raise NotData
-        args = self.value(ast.List(node.args, ast.Load()))
-        if any(keyword.arg is None for keyword in node.keywords):
-            raise NotData
-        return args, {keyword.arg: self.value(keyword.value) for keyword in node.keywords}
-
-    def ask(self, kind, call, expected=None, bound=0.0):
-        args, kwargs = self.call(call)
-        self.questions.append((kind, args, kwargs, expected, bound))
-
-    def statement(self, node):
-        if isinstance(node, ast.Assert):
-            self.check(node.test)
-        elif self.asks(node) or isinstance(node, (ast.Return, ast.Global)):
-            raise NotData
-        else:
-            exec(compile(ast.Module([ast.fix_missing_locations(node)], []), "/in/check", "exec"), self.space)
-
-    def check(self, test):
+    def of(self, test):
         if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
-            for part in test.values:
-                self.check(part)
-        elif isinstance(test, ast.Compare) and len(test.ops) == 1:
-            self.compare(test.left, test.ops[0], test.comparators[0])
-        elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-            self.ask("false", test.operand)
-        elif isinstance(test, ast.Call):
-            self.ask("true", test)
-        elif self.asks(test) or not self.value(test):
-            raise NotData
+            return [question for part in test.values for question in self.of(part)]
+        if isinstance(test, ast.Compare) and len(test.ops) == 1:
+            return [self.comparison(test.left, test.ops[0], test.comparators[0])]
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            return [self.question("false", test.operand)]
+        return [self.question("true", test)]
 
-    def compare(self, left, op, right):
+    def comparison(self, left, op, right):
         if isinstance(op, ast.Eq):
             call, other = (left, right) if self.asks(left) else (right, left)
-            if self.asks(call):
-                return self.ask("equal", call, self.value(other))
-        elif isinstance(op, ast.Is) and isinstance(right, ast.Constant) and right.value in (None, True, False):
-            return self.ask("is", left, right.value)
-        elif isinstance(op, ast.Lt) and isinstance(left, ast.Call) and len(left.args) == 1:
-            if ast.unparse(left.func) in ("abs", "math.fabs") and isinstance(left.args[0], ast.BinOp):
-                return self.near(left.args[0], float(self.value(right)))
+            return self.question("equal", call, other)
+        if isinstance(op, ast.Is) and isinstance(right, ast.Constant) and right.value in (None, True, False):
+            return self.question("is", left, right)
+        if isinstance(op, ast.Lt) and isinstance(left, ast.Call) and ast.unparse(left.func) in ("abs", "math.fabs"):
+            difference = left.args[0]
+            if isinstance(difference, ast.BinOp) and isinstance(difference.op, ast.Sub):
+                call, other = difference.left, difference.right
+                if self.asks(other):
+                    call, other = other, call
+                return self.question("near", call, other, right)
         raise NotData
 
-    def near(self, difference, bound):
-        if not isinstance(difference.op, ast.Sub):
+    def question(self, kind, call, expected=ast.Constant(None), bound=ast.Constant(0.0)):
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in self.names):
             raise NotData
-        sides = difference.left, difference.right
-        call, other = sides if self.asks(sides[0]) else sides[::-1]
-        self.ask("near", call, float(self.value(other)), bound)
-
-
-def statements(tree, entry):
-    """The statements to carry out, and by which names they call the function."""
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == "check" and len(node.args.args) == 1:
-            outer = [part for part in tree.body if part is not node]
-            outer = [part for part in outer if not (isinstance(part, ast.Expr) and "check(" in ast.unparse(part))]
-            return outer, node.body, {node.args.args[0].arg, entry}
-    return [], tree.body, {entry}
+        inputs = ast.Call(ast.Name(INPUTS, ast.Load()), call.args, call.keywords)
+        return ast.Call(ast.Name(ASK, ast.Load()), [ast.Constant(kind), inputs, expected, bound], [])
 
 
 def questions(prelude, test, entry):
+    tree = ast.parse(test)
+    checks = [part for part in tree.body if isinstance(part, ast.FunctionDef) and part.name == "check"]
+    if checks:
+        tree.body = [part for part in tree.body if not (isinstance(part, ast.Expr) and "check(" in ast.unparse(part))]
+    rewriter = Questions({entry} | {argument.arg for check in checks for argument in check.args.args})
+    tree = ast.fix_missing_locations(rewriter.visit(tree))
+    if rewriter.asks(tree):
+        raise NotData
+    asked = []
+
+    def ask(kind, inputs, expected, bound):
+        if kind == "near":
+            expected, bound = float(expected), float(bound)
+        # A copy: what comes later in the check does not change it.
+        asked.append(marshal.loads(marshal.dumps((kind, *inputs, expected, bound), 2)))
+
     space = {"__name__": "check"}
     exec(compile(prelude, "/in/check", "exec"), space)
-    outer, body, names = statements(ast.parse(test), entry)
-    compiler = Compiler(names, space)
-    for node in outer + body:
-        if not isinstance(node, ast.Assert) and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            continue
-        compiler.statement(node)
-    return compiler.questions
+    space[ASK], space[INPUTS] = ask, lambda *args, **kwargs: (list(args), kwargs)
+    try:
+        exec(compile(tree, "/in/check", "exec"), space)
+        if checks:
+            space["check"](None)
+    except ValueError as error:
+        if "unmarshallable" in str(error):
+            raise NotData from None
+        raise
+    return asked
 
 
 def error_of(name, message):

@@ -358,7 +358,7 @@ async fn no_cheat_passes_a_pytest_suite() {
     assert_eq!(accepted(&judge, PYTEST, &["import", "function", "file"]).await, [""; 0]);
 }
 
-// FIXME: needs the oracle outside the judged process.
+// The tests of a suite run in the process of the code they judge; `FunctionJudge` is for where this matters.
 #[tokio::test]
 async fn an_object_equal_to_everything_still_passes() {
     let bench = Bench::open();
@@ -367,4 +367,101 @@ async fn an_object_equal_to_everything_still_passes() {
     let suite = Suite::new(files(&[("test_primes.py", ASSERTS)]));
     let verdict = bench.judge().run_suite(&suite, &files(&[("primes.py", equal)])).await.unwrap();
     assert!(verdict.passed());
+}
+
+/// Cheats that a judge of outputs might fall for: the bodies of wrong functions.
+const OUTPUTS: &[(&str, &str)] = &[
+    (
+        "equal object",
+        "return type('E', (), {'__eq__': lambda s, o: True, '__bool__': lambda s: n > 0})()",
+    ),
+    ("equal int", "return type('E', (int,), {'__eq__': lambda s, o: True})(0)"),
+    ("equal float", "return type('E', (float,), {'__eq__': lambda s, o: True})(0)"),
+    ("equal text", "return type('E', (str,), {'__eq__': lambda s, o: True, '__hash__': None})('')"),
+    ("equal list", "return type('E', (list,), {'__eq__': lambda s, o: True})()"),
+    ("lying class", "return type('E', (), {'__class__': bool, '__eq__': lambda s, o: True})()"),
+    (
+        "alternating truth",
+        "return type('E', (), {'__bool__': lambda s, t=[0]: t.append(0) or len(t) % 2})()",
+    ),
+    ("NotImplemented", "return NotImplemented"),
+    ("coroutine", "return (lambda: (yield))()"),
+    ("patched marshal", "import marshal; marshal.dumps = lambda *a: b'T'\n    return n"),
+    ("patched sender", "import candidate; candidate.send = lambda *a: None\n    return n"),
+    ("patched socket", "import socket; socket.socket.sendall = lambda *a: None\n    return n"),
+    (
+        "forged frames",
+        "import os\n    os.write(3, b'\\x0c\\0\\0\\0v(\\x02\\0\\0\\0TN' * 9)\n    return False",
+    ),
+    ("hostile frames", "import os\n    os.write(3, b'\\xff\\xff\\xff\\xffv')\n    return True"),
+    (
+        "a frame that is done",
+        "import os\n    os.write(3, b'\\x05\\0\\0\\0du\\0\\0\\0\\0')\n    os._exit(0)",
+    ),
+    (
+        "endless frame",
+        "import os\n    os.write(3, b'\\0\\0\\0\\1v')\n    while True: os.write(3, bytes(65536))",
+    ),
+    ("closed conversation", "import os; os.close(3)"),
+    (
+        "look for the expected in gc",
+        "import gc\n    return [o for o in gc.get_objects() if o is True or o == (True,)]",
+    ),
+    (
+        "look for the check",
+        "import os\n    return any('check' in f for f in os.listdir('/in')) and open('/in/check').read()",
+    ),
+    (
+        "caller's variables",
+        "import sys\n    return sys._getframe(1).f_locals.get('expected', sys._getframe(1).f_locals)",
+    ),
+    ("deep value", "v = []\n    for _ in range(1500): v = [v]\n    return v"),
+    ("itself", "v = []; v.append(v)\n    return v"),
+    ("large value", "return [0] * (1 << 25)"),
+    ("one answer for all", "return 1"),
+    ("a child answers", "import os\n    if os.fork(): os._exit(0)\n    return True"),
+    ("memory of the process", "import ctypes\n    return ctypes.string_at(id(True) - 4096, 8192)"),
+    (
+        "thread that answers",
+        "import threading, os\n    threading.Thread(target=lambda: os.write(3, b'\\0\\0\\0\\0r')).start()\n    return True",
+    ),
+];
+
+/// Names of the cheats that pass `test`, of how many.
+async fn accepted_by_outputs(test: &str) -> (Vec<String>, usize) {
+    let sandbox = super::functions::sandbox();
+    let judge = super::functions::judge(&sandbox).await;
+    let (entry_point, prelude) = ("is_prime".to_owned(), String::new());
+    let task = rune::judge::FunctionTask { entry_point, prelude, test: test.to_owned() };
+    let check = judge.read(task).await.unwrap();
+    let honest = "def is_prime(n):\n    return n > 1 and all(n % d for d in range(2, n))\n";
+    let verdict = judge.run(&check, honest, 0).await.unwrap();
+    assert!(verdict.passed(), "{}", show(&verdict));
+    let inside = |(name, code): &(&str, &str)| {
+        ((*name).to_owned(), format!("def is_prime(n):\n    {code}\n"))
+    };
+    let at_import = AT_IMPORT.iter().map(|(name, code)| ((*name).to_owned(), wrong(code)));
+    let cheats = at_import.chain(IN_FUNCTION.iter().map(inside)).chain(OUTPUTS.iter().map(inside));
+    let (mut accepted, mut n) = (Vec::new(), 0);
+    for (name, solution) in cheats {
+        n += 1;
+        if judge.run(&check, &solution, n as u64).await.unwrap().passed() {
+            accepted.push(name);
+        }
+    }
+    (accepted, n)
+}
+
+#[tokio::test]
+async fn no_cheat_passes_questions() {
+    let test = "assert is_prime(2) == True\nassert is_prime(4) == False\nassert is_prime(97)\nassert not is_prime(9)";
+    let (accepted, n) = accepted_by_outputs(test).await;
+    assert_eq!(accepted, [""; 0]);
+    assert!(n >= 100, "{n}");
+}
+
+#[tokio::test]
+async fn no_cheat_passes_a_check_that_runs() {
+    let test = "def check(candidate):\n    for n in (2, 97):\n        assert candidate(n) == True\n    for n in (4, 9):\n        assert candidate(n) == False\n";
+    assert_eq!(accepted_by_outputs(test).await.0, [""; 0]);
 }
