@@ -14,6 +14,7 @@ use std::thread::sleep;
 use std::time::Duration;
 use std::time::Instant;
 
+use rune::sandbox::Ended;
 use rune::sandbox::Exit;
 use rune::sandbox::Interpreter;
 use rune::sandbox::Job;
@@ -22,6 +23,9 @@ use rune::sandbox::Outcome;
 use rune::sandbox::Sandbox;
 use rune::sandbox::SandboxError;
 use rune::sandbox::Tier;
+use rune::sandbox::Zygote;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -116,6 +120,14 @@ impl Host {
         }
     }
 
+    /// Nothing of what the programs have tried has reached it.
+    fn is_untouched(&self) {
+        self.tcp.accept().unwrap_err(); // nobody has connected
+        assert_eq!(fs::read_to_string(self.folder.path().join("secret")).unwrap(), "secret");
+        let shared = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+        assert!(!shared.contains(&0x5255_4e45.to_string()), "{shared}");
+    }
+
     fn program(&self, hostile: &Hostile) -> String {
         let path = |name: &str| self.folder.path().join(name).to_str().unwrap().to_owned();
         let text =
@@ -171,8 +183,134 @@ async fn hostile_programs_are_contained() {
     }
     let escapes: Vec<String> = runs.join_all().await.into_iter().flatten().collect();
     assert!(escapes.is_empty(), "{}", escapes.join("\n"));
-    host.tcp.accept().unwrap_err(); // nobody has connected
-    assert_eq!(fs::read_to_string(host.folder.path().join("secret")).unwrap(), "secret");
+    host.is_untouched();
+}
+
+/// Programs that mean something else in a zygote's child, and why.
+const NOT_FORKED: &[(&str, &str)] = &[
+    ("04", "memory is capped for each process, and for all children together"),
+    ("16", "its output goes nowhere"),
+    ("17", "likewise"),
+    ("24", "it is process 1 itself, and may read what is its own"),
+    ("36", "likewise"),
+    ("46", "its conversation is descriptor 3"),
+];
+
+/// What the zygote runs: a hostile program, of which it sends what is printed.
+const FORKED: &str = r#"
+import io, sys
+def main(stream):
+    sys.stdout = io.StringIO()
+    try:
+        exec(compile(stream.recv(1 << 20), '/in/input', 'exec'), {'__name__': 'hostile'})
+    finally:
+        stream.sendall(sys.stdout.getvalue().encode())
+"#;
+
+async fn fork(zygote: &Zygote<'_>, program: &str, limits: &Limits) -> (String, Ended) {
+    let mut forked = zygote.fork("hostile", limits).await.unwrap();
+    forked.stream.write_all(program.as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    let _it_was_killed = forked.stream.read_to_end(&mut said).await;
+    let ready = said.split_off(said.len().min(5));
+    assert_eq!(said, b"\0\0\0\0j");
+    (text(&ready), forked.ended().await.unwrap())
+}
+
+#[tokio::test]
+async fn hostile_programs_are_contained_when_they_are_forked() {
+    let (sandbox, host) = (sandbox(), Host::open());
+    let interpreter = Interpreter::find(None).unwrap();
+    let zygote = Zygote::start(&sandbox, &interpreter, &[], &[("hostile", FORKED)]).await.unwrap();
+    let mut escapes = Vec::new();
+    for hostile in HOSTILE {
+        let number = &hostile.name[..2];
+        if NOT_FORKED.iter().any(|(except, _)| *except == number) {
+            continue;
+        }
+        let limits = hostile::limits(hostile.ends);
+        // What the first process of a namespace does to itself by a signal that can be ignored does nothing.
+        let ends = match (number, hostile.ends) {
+            ("13", _) => Ends::Says(""),
+            ("50", _) => Ends::With(Exit::Signal(11)),
+            ("33", _) => Ends::Says("['1']"),
+            (_, ends) => ends,
+        };
+        let program = host.program(hostile).replace("flush=True); os._exit(0)", "flush=True)");
+        let (said, ended) = fork(&zygote, &program, &limits).await;
+        let held = match ends {
+            Ends::Says(word) => said.lines().last().unwrap_or_default() == word,
+            Ends::With(exit) => ended.exit == exit,
+            Ends::InVain => ended.exit != Exit::Code(0),
+        };
+        if !held {
+            escapes.push(format!("{}: {ended:?}\n{said}", hostile.name));
+        }
+    }
+    assert!(escapes.is_empty(), "{}", escapes.join("\n"));
+    host.is_untouched();
+}
+
+#[tokio::test]
+async fn siblings_of_a_zygote_do_not_see_each_other() {
+    let sandbox = sandbox();
+    let interpreter = Interpreter::find(None).unwrap();
+    let zygote = Zygote::start(&sandbox, &interpreter, &[], &[("hostile", FORKED)]).await.unwrap();
+    let limits = Limits { wall: Duration::from_secs(20), ..Limits::default() };
+    let leave = "import os, socket, time\nopen('/tmp/mine', 'w'); open('/box/mine', 'w'); open('/dev/shm/mine', 'w')\n\
+                 s = socket.socket(socket.AF_UNIX); s.bind('\\0mine'); s.listen()\ntime.sleep(2)\nprint('slept')";
+    let look = "import os, socket, time\ntime.sleep(0.7)\n\
+                found = [p for p in ('/tmp/mine', '/box/mine', '/dev/shm/mine') if os.path.exists(p)]\n\
+                try: socket.socket(socket.AF_UNIX).connect('\\0mine'); found.append('socket')\nexcept OSError: pass\n\
+                print([p for p in os.listdir('/proc') if p.isdigit()], found)";
+    let (first, second) = tokio::join!(fork(&zygote, leave, &limits), fork(&zygote, look, &limits));
+    assert_eq!((first.0.as_str(), second.0.as_str()), ("slept\n", "['1'] []\n"));
+}
+
+/// Processes below this one.
+fn descendants() -> usize {
+    let children = |pid: i32| {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let texts = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        let all: Vec<i32> = texts
+            .flat_map(|text| {
+                text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+            })
+            .collect();
+        all
+    };
+    let mut found = vec![std::process::id().cast_signed()];
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        found.extend(children(*pid));
+        next += 1;
+    }
+    found.len() - 1
+}
+
+#[tokio::test]
+async fn a_dropped_fork_is_killed_and_a_dead_zygote_is_an_error() {
+    let name = "sandbox::a_dropped_fork_is_killed_and_a_dead_zygote_is_an_error";
+    if !is_alone(name) {
+        return assert!(myself(name).status().unwrap().success());
+    }
+    let sandbox = sandbox();
+    let without = descendants();
+    let interpreter = Interpreter::find(None).unwrap();
+    let zygote = Zygote::start(&sandbox, &interpreter, &[], &[("hostile", FORKED)]).await.unwrap();
+    let alone = descendants();
+    let mut forked = zygote.fork("hostile", &Limits::default()).await.unwrap();
+    forked.stream.write_all(b"while True: pass").await.unwrap();
+    eventually("it runs", || descendants() > alone);
+    drop(forked);
+    eventually("it is gone", || descendants() == alone);
+    let (said, _) = fork(&zygote, "print(1)", &Limits::default()).await;
+    assert_eq!(said, "1\n");
+    let broken = Zygote::start(&sandbox, &interpreter, &["no_such_module"], &[]).await.unwrap_err();
+    assert!(broken.to_string().contains("no_such_module"), "{broken}");
+    drop(zygote);
+    tokio::time::sleep(Duration::from_millis(1)).await; // its task is dropped by then
+    eventually("the zygote is gone", || descendants() == without);
 }
 
 #[test]
