@@ -3,8 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::judge::JudgeError;
 use crate::model::ModelError;
 use crate::provider::ProviderError;
+use crate::sandbox::SandboxError;
 
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +17,15 @@ pub enum BenchError {
     /// The peer's server failed, or isn't there.
     #[error(transparent)]
     Provider(#[from] ProviderError),
+    /// The jail failed.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The judge failed.
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
+    /// A canonical solution did not pass.
+    #[error("a canonical solution did not pass: {0}")]
+    NotPassed(String),
     /// The context window is too small for the prompts.
     #[error("the context window has {limit} tokens, the bench needs {needed}")]
     Context {

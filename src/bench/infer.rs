@@ -17,6 +17,8 @@ use super::metric::Metric;
 use super::metric::Unit;
 use super::peer::Peer;
 use super::peer::PeerSource;
+use super::progress::Progress;
+use super::progress::Steps;
 use super::prompts::Prompts;
 use crate::hardware::Machine;
 use crate::hardware::peak_rss;
@@ -63,17 +65,6 @@ pub struct InferOptions {
     pub n_runs: usize,
 }
 
-/// How far a bench is.
-#[derive(Debug, Clone, Copy)]
-pub struct Progress {
-    /// Steps that are done.
-    pub done: usize,
-    /// All steps.
-    pub total: usize,
-    /// What is measured next.
-    pub next: &'static str,
-}
-
 /// What came of it.
 #[derive(Debug, Clone)]
 pub struct InferReport {
@@ -102,7 +93,10 @@ pub async fn infer(
     let machine = Machine::read().map_err(BenchError::examine("this machine"))?;
     let file = std::fs::metadata(&options.path);
     let file_bytes = file.map_err(BenchError::examine(options.path.display().to_string()))?.len();
-    let steps = Steps::new(options.n_runs, report);
+    // Loading and two rounds to warm up; then three kinds of pairs, a load, the batches, the adapters and the grammar
+    // of each run.
+    let n_steps = 3 + options.n_runs * (3 + 1 + BATCHES.len() + 1 + 1);
+    let steps = Steps::new(n_steps, report);
     steps.next("loading");
     let engine = load(options, 1).await?;
     let facts = engine.facts().clone();
@@ -136,27 +130,6 @@ pub async fn infer(
     metrics.extend(constrained(&engine, options.n_runs, &steps).await?);
     metrics.push(loads);
     Ok(InferReport { machine, facts, file_bytes, kv_bytes, peer: url, metrics })
-}
-
-/// Counts what is done.
-struct Steps<'a> {
-    done: std::cell::Cell<usize>,
-    total: usize,
-    report: &'a dyn Fn(Progress),
-}
-
-impl<'a> Steps<'a> {
-    fn new(n_runs: usize, report: &'a dyn Fn(Progress)) -> Self {
-        // Loading and two rounds to warm up; then three kinds of pairs, a load, the batches, the adapters and
-        // the grammar of each run.
-        let total = 3 + n_runs * (3 + 1 + BATCHES.len() + 1 + 1);
-        Self { done: std::cell::Cell::new(0), total, report }
-    }
-
-    fn next(&self, next: &'static str) {
-        let done = self.done.replace(self.done.get() + 1);
-        (self.report)(Progress { done, total: self.total, next });
-    }
 }
 
 /// Loads the model anew; its file is in the page cache by then.

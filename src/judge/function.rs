@@ -31,7 +31,8 @@ use crate::sandbox::Zygote;
 
 /// Bytes of a frame, at most.
 const LARGEST_FRAME: u32 = 16 << 20;
-/// One question of so many is asked a second time at the end: a function of its arguments says the same again.
+/// Each question is asked a second time at the end by a chance of one in so many: a function of its arguments says the
+/// same again.
 const ONE_AGAIN_OF: usize = 20;
 
 /// What a function is to do.
@@ -274,8 +275,8 @@ async fn ask(process: &mut Process, questions: &[Question], seed: u64, report: &
             return;
         }
     }
-    let n_again = questions.len() / ONE_AGAIN_OF + usize::from(questions.len() > 1);
-    for (index, value) in first.into_iter().take(n_again) {
+    let mut chance = Chance(!seed);
+    for (index, value) in first.into_iter().filter(|_| chance.below(ONE_AGAIN_OF) == 0) {
         let again = process.ask(b'c', &questions[index].call).await;
         match again {
             Answer::Value { value: second, .. }
@@ -285,13 +286,23 @@ async fn ask(process: &mut Process, questions: &[Question], seed: u64, report: &
     }
 }
 
-/// Fisher and Yates, with the random numbers of a seed.
+/// Random numbers that a seed gives again (Knuth's MMIX generator, the upper bits).
+struct Chance(u64);
+
+impl Chance {
+    /// One of `0..n`.
+    fn below(&mut self, n: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap_or(0) % n
+    }
+}
+
+/// Puts them into an order of chance (Fisher and Yates).
 fn shuffle(order: &mut [usize], seed: u64) {
-    let mut state = seed;
+    let mut chance = Chance(seed);
     for last in (1..order.len()).rev() {
-        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
-        let at = usize::try_from(state >> 33).unwrap_or(0) % (last + 1);
-        order.swap(last, at);
+        order.swap(last, chance.below(last + 1));
     }
 }
 
@@ -407,13 +418,11 @@ struct Process {
 impl Process {
     async fn fork(judge: &FunctionJudge<'_>, program: &str) -> Result<Self, SandboxError> {
         let mut process = Self { forked: judge.zygote.fork(program, &judge.limits).await? };
-        match process.receive().await {
-            Some((b'j', _)) => Ok(process),
-            _ => {
-                process.end().await?;
-                Err(SandboxError::Zygote("a jail within its own could not be built".to_owned()))
-            }
+        if let Some((b'j', _)) = process.receive().await {
+            return Ok(process);
         }
+        process.end().await?;
+        Err(SandboxError::Zygote("a jail within its own could not be built".to_owned()))
     }
 
     /// Sends a frame. Whoever has ended does not read it; that is seen when it should answer.

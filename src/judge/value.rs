@@ -25,11 +25,11 @@ pub(super) enum Value {
     /// UTF-8, but for lone surrogates.
     Text(Vec<u8>),
     Bytes(Vec<u8>),
-    Tuple(Vec<Value>),
-    List(Vec<Value>),
-    Dict(Vec<(Value, Value)>),
-    Set(Vec<Value>),
-    FrozenSet(Vec<Value>),
+    Tuple(Vec<Self>),
+    List(Vec<Self>),
+    Dict(Vec<(Self, Self)>),
+    Set(Vec<Self>),
+    FrozenSet(Vec<Self>),
 }
 
 impl Value {
@@ -232,7 +232,9 @@ fn encode_bytes(kind: u8, bytes: &[u8], out: &mut Vec<u8>) {
 fn encode_all(kind: u8, values: &[Value], out: &mut Vec<u8>) {
     out.push(kind);
     encode_length(values.len(), out);
-    values.iter().for_each(|value| value.encode(out));
+    for value in values {
+        value.encode(out);
+    }
 }
 
 struct Reader<'a> {

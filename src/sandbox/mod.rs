@@ -27,7 +27,7 @@ mod supervisor;
 mod sys;
 mod syscalls;
 mod unconfined;
-mod usage;
+pub(crate) mod usage;
 mod wire;
 mod zygote;
 

@@ -17,7 +17,7 @@ pub(super) fn is_known() -> bool {
 }
 
 /// Every process of the tree below and with `root`.
-pub(super) fn tree(root: Pid) -> Vec<i32> {
+pub(crate) fn tree(root: Pid) -> Vec<i32> {
     let mut found = vec![root.as_raw()];
     let mut next = 0;
     while let Some(&pid) = found.get(next) {
@@ -39,7 +39,7 @@ fn children(pid: i32) -> Vec<i32> {
 }
 
 /// Processor time of `processes` and of the children they have waited for.
-pub(super) fn cpu(processes: &[i32]) -> Duration {
+pub(crate) fn cpu(processes: &[i32]) -> Duration {
     let stats =
         processes.iter().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
     TICK * stats.filter_map(|stat| ticks(&stat)).sum::<u32>()
@@ -59,7 +59,7 @@ fn ticks(stat: &str) -> Option<u32> {
 }
 
 /// Memory of `processes`: shared pages count in parts where the kernel tells, else in full.
-pub(super) fn memory_bytes(processes: &[i32]) -> u64 {
+pub(crate) fn memory_bytes(processes: &[i32]) -> u64 {
     processes.iter().filter_map(|pid| kilobytes(*pid)).sum::<u64>() << 10
 }
 

@@ -43,8 +43,9 @@ def new_user():
     uid, gid = os.getuid(), os.getgid()
     checked(libc.unshare(NEWUSER), "make a user namespace")
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+        fd = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        os.write(fd, text.encode())
+        os.close(fd)
 
 
 class Jail:

@@ -6,6 +6,7 @@
 //! judged code. Memory that no limit of a process counts is denied there.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
@@ -14,6 +15,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use seccompiler::BpfProgram;
+use seccompiler::sock_filter;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::BufReader;
@@ -244,7 +247,7 @@ fn job(
     imports: &[&str],
     programs: &[(&str, &str)],
 ) -> Result<Job, SandboxError> {
-    let filters: Vec<String> = syscalls::compile(false)?.iter().map(|filter| hex(filter)).collect();
+    let filters: Vec<String> = syscalls::compile(false)?.iter().map(hex).collect();
     let plan = json!({
         "imports": imports,
         "programs": programs.iter().copied().collect::<HashMap<_, _>>(),
@@ -280,11 +283,12 @@ fn job(
 }
 
 /// The instructions of a filter, 8 bytes each, in hexadecimal digits.
-fn hex(filter: &seccompiler::BpfProgram) -> String {
-    let bytes = filter.iter().flat_map(|instruction| {
-        let [code0, code1] = instruction.code.to_ne_bytes();
-        let [k0, k1, k2, k3] = instruction.k.to_ne_bytes();
-        [code0, code1, instruction.jt, instruction.jf, k0, k1, k2, k3]
-    });
-    bytes.map(|byte| format!("{byte:02x}")).collect()
+fn hex(filter: &BpfProgram) -> String {
+    let mut text = String::with_capacity(filter.len() * 16);
+    for sock_filter { code, jt, jf, k } in filter {
+        let (code, k) =
+            (u16::from_be_bytes(code.to_ne_bytes()), u32::from_be_bytes(k.to_ne_bytes()));
+        let _infallible = write!(text, "{code:04x}{jt:02x}{jf:02x}{k:08x}");
+    }
+    text
 }

@@ -197,7 +197,7 @@ const NOT_FORKED: &[(&str, &str)] = &[
 ];
 
 /// What the zygote runs: a hostile program, of which it sends what is printed.
-const FORKED: &str = r#"
+const FORKED: &str = r"
 import io, sys
 def main(stream):
     sys.stdout = io.StringIO()
@@ -205,7 +205,7 @@ def main(stream):
         exec(compile(stream.recv(1 << 20), '/in/input', 'exec'), {'__name__': 'hostile'})
     finally:
         stream.sendall(sys.stdout.getvalue().encode())
-"#;
+";
 
 async fn fork(zygote: &Zygote<'_>, program: &str, limits: &Limits) -> (String, Ended) {
     let mut forked = zygote.fork("hostile", limits).await.unwrap();

