@@ -281,6 +281,7 @@ async fn ask(process: &mut Process, questions: &[Question], seed: u64, report: &
         match again {
             Answer::Value { value: second, .. }
                 if format!("{second:?}") == format!("{value:?}") => {}
+            Answer::Gone => return report.gone = true,
             _ => report.flaky = Some(index + 1),
         }
     }
@@ -431,13 +432,15 @@ impl Process {
         value.encode(&mut frame);
         let n = u32::try_from(frame.len() - 5).unwrap_or(u32::MAX);
         frame[..4].copy_from_slice(&n.to_le_bytes());
-        let _it_has_ended = self.forked.stream.write_all(&frame).await;
+        if let Ok(stream) = self.forked.stream() {
+            let _it_has_ended = stream.write_all(&frame).await;
+        }
     }
 
     /// Receives a frame; `None` at the end, and for what is none.
     async fn receive(&mut self) -> Option<(u8, Value)> {
         let read = async {
-            let stream = &mut self.forked.stream;
+            let stream = self.forked.stream()?;
             let n = stream.read_u32_le().await?;
             let kind = stream.read_u8().await?;
             if n > LARGEST_FRAME {
@@ -459,7 +462,6 @@ impl Process {
 
     /// Ends the conversation, by which the process ends, and tells how it did.
     async fn end(mut self) -> Result<Ended, SandboxError> {
-        let _it_has_ended = self.forked.stream.shutdown().await;
         self.forked.ended().await
     }
 }

@@ -64,8 +64,8 @@ struct Waiting {
 /// A process that was forked.
 #[derive(Debug)]
 pub struct Forked {
-    /// The conversation with it.
-    pub stream: BufReader<UnixStream>,
+    /// The conversation with it; `None` when that is over.
+    stream: Option<BufReader<UnixStream>>,
     number: u64,
     control: Arc<UnixDatagram>,
     ended: oneshot::Receiver<Ended>,
@@ -196,7 +196,7 @@ impl<'a> Zygote<'a> {
         let sent = self.control.async_io(Interest::WRITABLE, send).await;
         sent.map_err(|_| SandboxError::HelperGone)?;
         let control = Arc::clone(&self.control);
-        Ok(Forked { stream: BufReader::new(stream), number, control, ended, is_over: false })
+        Ok(Forked { stream: Some(BufReader::new(stream)), number, control, ended, is_over: false })
     }
 }
 
@@ -207,11 +207,20 @@ impl Drop for Zygote<'_> {
 }
 
 impl Forked {
-    /// Waits for the end of the process.
+    /// The conversation with it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotConnected`] after [`Self::ended`].
+    pub fn stream(&mut self) -> io::Result<&mut BufReader<UnixStream>> {
+        self.stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Ends the conversation and waits for the end of the process.
     ///
     /// # Errors
     /// [`SandboxError::HelperGone`] when the zygote has ended.
     pub async fn ended(&mut self) -> Result<Ended, SandboxError> {
+        self.stream = None;
         let ended = (&mut self.ended).await.map_err(|_| SandboxError::HelperGone);
         self.is_over = true;
         ended

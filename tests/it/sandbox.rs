@@ -209,9 +209,9 @@ def main(stream):
 
 async fn fork(zygote: &Zygote<'_>, program: &str, limits: &Limits) -> (String, Ended) {
     let mut forked = zygote.fork("hostile", limits).await.unwrap();
-    forked.stream.write_all(program.as_bytes()).await.unwrap();
+    forked.stream().unwrap().write_all(program.as_bytes()).await.unwrap();
     let mut said = Vec::new();
-    let _it_was_killed = forked.stream.read_to_end(&mut said).await;
+    let _it_was_killed = forked.stream().unwrap().read_to_end(&mut said).await;
     let ready = said.split_off(said.len().min(5));
     assert_eq!(said, b"\0\0\0\0j");
     (text(&ready), forked.ended().await.unwrap())
@@ -300,7 +300,7 @@ async fn a_dropped_fork_is_killed_and_a_dead_zygote_is_an_error() {
     let zygote = Zygote::start(&sandbox, &interpreter, &[], &[("hostile", FORKED)]).await.unwrap();
     let alone = descendants();
     let mut forked = zygote.fork("hostile", &Limits::default()).await.unwrap();
-    forked.stream.write_all(b"while True: pass").await.unwrap();
+    forked.stream().unwrap().write_all(b"while True: pass").await.unwrap();
     eventually("it runs", || descendants() > alone);
     drop(forked);
     eventually("it is gone", || descendants() == alone);

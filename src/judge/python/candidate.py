@@ -4,6 +4,7 @@ It knows no expected value and decides nothing: whatever the code does here, it 
 a length and a kind, then a value in the form of `marshal`, whose writer takes values of exactly the built-in types.
 """
 
+import collections
 import marshal
 import sys
 import traceback
@@ -50,6 +51,28 @@ def load(source):
     return module
 
 
+def plain(value):
+    """The same value of the built-in types, where it is of a standard type that stands for one of them."""
+    kind = type(value)
+    if kind in PLAIN:
+        kind = PLAIN[kind]
+    if kind in (list, tuple, set, frozenset):
+        return kind(map(plain, value))
+    if kind is dict:
+        return {plain(key): plain(item) for key, item in value.items()}
+    return value
+
+
+PLAIN = {collections.Counter: dict, collections.OrderedDict: dict, collections.defaultdict: dict, collections.deque: list}
+
+
+def answer(stream, value, changed):
+    try:
+        send(stream, b"v", (value, changed))
+    except ValueError:
+        send(stream, b"v", (plain(value), plain(changed)))
+
+
 def call(stream, function, args, kwargs, with_changes):
     before = marshal.dumps((args, kwargs), 2) if with_changes else None
     try:
@@ -60,8 +83,8 @@ def call(stream, function, args, kwargs, with_changes):
         changed = None
         if with_changes and marshal.dumps((args, kwargs), 2) != before:
             changed = args
-        send(stream, b"v", (value, changed))
-    except ValueError:
+        answer(stream, value, changed)
+    except (ValueError, RecursionError):
         send(stream, b"o", text(type(value).__name__, 100))
 
 

@@ -45,11 +45,28 @@ struct HumanEval {
     canonical: String,
 }
 
-fn human_eval() -> Vec<HumanEval> {
-    let file = std::fs::File::open("tests/fixtures/judge/HumanEval.jsonl.gz").unwrap();
+/// Lines of a file, and what they hold.
+fn rows(path: &Path) -> Vec<(String, Value)> {
     let mut text = String::new();
+    let file = std::fs::File::open(path).unwrap();
     flate2::read::GzDecoder::new(file).read_to_string(&mut text).unwrap();
-    let field = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();
+    // Python's own JSON has numbers that are none elsewhere.
+    let plain = |line: &str| {
+        let named = [("-Infinity", "\"@-inf\""), ("Infinity", "\"@inf\""), ("NaN", "\"@nan\"")];
+        named.iter().fold(line.to_owned(), |line, (from, to)| line.replace(from, to))
+    };
+    let row = |line: &str| -> Value {
+        let parsed = serde_json::from_str(line);
+        parsed.unwrap_or_else(|_| serde_json::from_str(&plain(line)).unwrap())
+    };
+    text.lines().map(|line| (line.to_owned(), row(line))).collect()
+}
+
+fn field(row: &Value, name: &str) -> String {
+    row[name].as_str().unwrap().to_owned()
+}
+
+fn human_eval() -> Vec<HumanEval> {
     let task = |row: &Value| {
         let prompt = field(row, "prompt");
         let entry_point = field(row, "entry_point");
@@ -59,7 +76,104 @@ fn human_eval() -> Vec<HumanEval> {
         let (id, canonical) = (field(row, "task_id"), field(row, "canonical_solution"));
         HumanEval { id, task, prompt, canonical }
     };
-    text.lines().map(|line| task(&serde_json::from_str(line).unwrap())).collect()
+    let rows = rows(Path::new("tests/fixtures/judge/HumanEval.jsonl.gz"));
+    rows.iter().map(|(_, row)| task(row)).collect()
+}
+
+/// What a check of MBPP+ needs: the reference in a space of its own, and inputs with the types of the base asserts, since
+/// the file has lists for tuples and sets, and texts for complex numbers.
+const MBPP_PLUS: &str = r"
+import ast, copy, json, math, sys
+def the_reference(code, space):
+    exec(code, space)
+    return space['ENTRY']
+def calls(text):
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'ENTRY':
+            try: yield [ast.literal_eval(part) for part in node.args]
+            except ValueError: yield [eval(ast.unparse(part)) for part in node.args]
+def cast(like, value):
+    if isinstance(value, list) and isinstance(like, (list, tuple, set, frozenset)):
+        likes = list(like)
+        if isinstance(like, (set, frozenset)) or len(likes) != len(value):
+            likes = likes[:1] * len(value)
+        return type(like)(cast(*pair) for pair in zip(likes, value)) if likes else type(like)(value)
+    if isinstance(value, dict) and isinstance(like, dict) and like:
+        key, item = next(iter(like.items()))
+        return {cast(key, k): cast(item, v) for k, v in value.items()}
+    numbers = (int, float, complex)
+    return complex(value) if isinstance(like, numbers) and isinstance(value, str) else value
+def inputs(assertion, row):
+    like = next(calls(assertion))
+    return [[cast(*pair) for pair in zip(like, args)] for args in json.loads(row)['plus_input']]
+";
+
+/// Tasks whose canonical solution does not pass, and why.
+const MBPP_PLUS_FAULTS: &[(u32, &str)] = &[
+    (164, "the canonical solution contradicts a base assert"),
+    (295, "likewise"),
+    (255, "the answers to all inputs take more than 4 GiB"),
+    (630, "the answers to all inputs take more than a frame of 16 MiB"),
+    (580, "the nesting of tuples can't be told from the base asserts"),
+    (737, "gives a match object, which is no plain data"),
+    (787, "likewise"),
+    (794, "likewise"),
+];
+
+fn mbpp_plus(line: &str, row: &Value) -> FunctionTask {
+    let (entry_point, assertion) = (field(row, "entry_point"), field(row, "assertion"));
+    let quoted = |value: &str| serde_json::to_string(value).unwrap();
+    let canonical = quoted(&field(row, "canonical_solution"));
+    let prelude = MBPP_PLUS.replace("ENTRY", &entry_point)
+        + &format!("reference = the_reference({canonical}, {{}})\n");
+    let (base, line) = (quoted(&assertion), quoted(line));
+    let test = format!(
+        "{assertion}\nfor args in inputs({base}, {line}):\n    assert {entry_point}(*args) == reference(*copy.deepcopy(args))\n"
+    );
+    FunctionTask { entry_point, prelude, test }
+}
+
+#[tokio::test]
+async fn canonical_solutions_of_mbpp_plus_pass() {
+    let Some(path) = std::env::var_os("RUNE_TEST_MBPP_PLUS") else {
+        return eprintln!("skipped: RUNE_TEST_MBPP_PLUS does not name MbppPlus-v0.1.0.jsonl.gz");
+    };
+    let sandbox = sandbox();
+    let limits = Limits {
+        cpu: Duration::from_secs(20),
+        wall: Duration::from_secs(200),
+        memory_bytes: 4 << 30,
+        ..Limits::default()
+    };
+    let interpreter = Interpreter::find(None).unwrap();
+    let judge = FunctionJudge::start(&sandbox, &interpreter, limits).await.unwrap();
+    let rows = rows(Path::new(&path));
+    let (mut n_data, mut wrong) = (0, Vec::new());
+    for (line, row) in &rows {
+        let id = field(row, "task_id");
+        let check = match judge.read(mbpp_plus(line, row)).await {
+            Ok(check) => check,
+            Err(error) => {
+                wrong.push(format!("{id}: {error}"));
+                continue;
+            }
+        };
+        n_data += usize::from(check.is_data());
+        let verdict = judge.run(&check, &field(row, "canonical_solution"), 3).await.unwrap();
+        if !verdict.passed() {
+            let first = verdict.first_failure().map_or("", |test| &test.message);
+            wrong.push(format!("{id}: {}: {first}", verdict.summary()));
+        }
+        let stub = format!("def {}(*args):\n    pass\n", field(row, "entry_point"));
+        if judge.run(&check, &stub, 3).await.unwrap().passed() {
+            wrong.push(format!("{id}: a stub passes"));
+        }
+    }
+    println!("{} tasks, {n_data} of them data\n{}", rows.len(), wrong.join("\n"));
+    wrong.retain(|text| {
+        !MBPP_PLUS_FAULTS.iter().any(|(id, _)| text.starts_with(&format!("Mbpp/{id}:")))
+    });
+    assert_eq!(wrong, [""; 0]);
 }
 
 #[tokio::test]
