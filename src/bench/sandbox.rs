@@ -140,6 +140,7 @@ impl Bench<'_> {
             mounts: self.interpreter.mounts(),
             env: Vec::new(),
             channel: false,
+            collect: false,
             limits: Limits::default(),
         }
     }

@@ -146,6 +146,7 @@ impl<'a> Judge<'a> {
                 .collect(),
             env: Vec::new(),
             channel: true,
+            collect: false,
             limits: self.limits,
         };
         self.sandbox.run(&job).await

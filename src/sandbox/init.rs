@@ -37,6 +37,7 @@ use super::job::Job;
 use super::job::Mount;
 use super::restrict;
 use super::sys;
+use super::wire;
 
 /// Everything that pid 1 needs to know.
 #[derive(Debug)]
@@ -108,6 +109,10 @@ fn live(plan: &Plan<'_>, ends: Ends) -> Result<Report, Fault> {
         filesystem::build(plan.job, &confinement.mounts)?;
         identity::assume()?;
         filesystem::write_files(Path::new("/box"), &plan.job.work).step("write /box")?;
+    }
+    if plan.job.collect {
+        let folder = File::open(plan.home).step("open the work directory")?;
+        wire::send_fd(ends.supervisor.as_fd(), folder.as_fd()).step("pass the work directory")?;
     }
     die_with_supervisor(&ends)?;
     let program = match sys::fork().step("fork the program")? {

@@ -29,6 +29,8 @@ pub struct Job {
     pub env: Vec<(String, String)>,
     /// Gives the program a pipe on file descriptor 3; what it writes there is [`Outcome::channel`].
     pub channel: bool,
+    /// Takes the files that lie in `/box` in the end out of the jail: [`Outcome::files`].
+    pub collect: bool,
     /// What the program may use.
     pub limits: Limits,
 }
@@ -181,6 +183,11 @@ pub struct Outcome {
     pub stderr: Captured,
     /// What was written to file descriptor 3, at most 4 MiB.
     pub channel: Vec<u8>,
+    /// Relative path and content of the regular files in `/box`, when [`Job::collect`] asks for them: at most 1,000 files
+    /// and 64 MiB.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// What was left there, and why: links, files with two names, sockets, names with control characters.
+    pub refused: Vec<String>,
     /// Processor time of the tree.
     pub cpu: Duration,
     /// Time on the clock.

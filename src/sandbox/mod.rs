@@ -10,6 +10,7 @@
 
 mod capture;
 mod cgroup;
+mod collect;
 mod error;
 mod facilities;
 mod fault;

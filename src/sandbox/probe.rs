@@ -119,6 +119,7 @@ fn job(interpreter: &Interpreter, program: &str) -> Job {
         mounts: interpreter.mounts(),
         env: Vec::new(),
         channel: false,
+        collect: false,
         limits,
     }
 }

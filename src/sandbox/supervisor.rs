@@ -23,6 +23,7 @@ use nix::poll::poll;
 use super::capture::Capture;
 use super::cgroup;
 use super::cgroup::Group;
+use super::collect::collect;
 use super::fault::Fault;
 use super::fault::Step;
 use super::helper::Context;
@@ -118,6 +119,7 @@ fn supervise(
     sys::kill(init.pidfd.as_fd());
     bury(init.pidfd.as_fd())?;
     let (_, cpu) = sys::wait(init.pid).step("wait for the jail")?;
+    let collected = wire::receive_fd(alive.as_fd()).ok().flatten().map(collect).unwrap_or_default();
     drop(alive); // while it is building, pid 1 takes the end of this for our death
     let (stopped, cpu) = (stopped?, cpu.max(watch.cpu));
     let flooded = watch.drain();
@@ -130,6 +132,8 @@ fn supervise(
         stdout: watch.stdout.finish(),
         stderr: watch.stderr.finish(),
         channel: watch.channel.map(|channel| channel.finish().bytes).unwrap_or_default(),
+        files: collected.files,
+        refused: collected.refused,
         cpu,
         wall: started.elapsed(),
         tier: Tier::Namespaces,

@@ -60,7 +60,9 @@ impl Bulk for Answer {
     fn bulk(&mut self) -> Vec<&mut Vec<u8>> {
         match self {
             Ok(outcome) => {
-                vec![&mut outcome.stdout.bytes, &mut outcome.stderr.bytes, &mut outcome.channel]
+                let files = outcome.files.iter_mut().map(|(_, content)| content);
+                let streams = [&mut outcome.stdout.bytes, &mut outcome.stderr.bytes];
+                streams.into_iter().chain([&mut outcome.channel]).chain(files).collect()
             }
             Err(_) => Vec::new(),
         }
@@ -184,6 +186,7 @@ mod tests {
             mounts: Vec::new(),
             env: Vec::new(),
             channel: true,
+            collect: true,
             limits: Limits::default(),
         };
         Order { job, is_zygote: true }

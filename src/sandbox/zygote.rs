@@ -281,6 +281,7 @@ fn job(
         mounts: interpreter.mounts(),
         env: Vec::new(),
         channel: false,
+        collect: false,
         limits: Limits {
             cpu: LIFE,
             wall: LIFE,

@@ -58,6 +58,7 @@ fn shell(script: &str) -> Job {
         mounts: Vec::new(),
         env: Vec::new(),
         channel: false,
+        collect: false,
         limits: Limits { wall: Duration::from_mins(1), ..Limits::default() },
     }
 }
@@ -356,6 +357,53 @@ async fn a_program_gets_its_files_and_gives_its_streams() {
     assert_eq!(outcome.stderr.bytes, b"\x1b[1m\0\xff");
     assert_eq!(text(&outcome.channel), "value\n");
     assert_eq!(outcome.tier, Tier::Namespaces);
+}
+
+#[tokio::test]
+async fn files_are_taken_out_and_nothing_else_is() {
+    let program = r"
+import os, socket
+os.makedirs('/box/deep/er')
+for name in ['a.py', 'deep/er/b.txt', '-rf', '\u00e9 \u4e2d']:
+    open(f'/box/{name}', 'w').write(name)
+os.symlink('/etc/passwd', '/box/link')
+os.symlink('/proc/self/fd/0', '/box/magic')
+os.link('/box/a.py', '/box/twin')
+open('/box/new\nline', 'w'); open(b'/box/\xff', 'w')
+os.mkfifo('/box/fifo'); socket.socket(socket.AF_UNIX).bind('/box/socket')
+open('/box/secret', 'w').write('x'); os.chmod('/box/secret', 0)
+os.truncate(os.open('/box/sparse', os.O_CREAT | os.O_RDWR), 1 << 20)
+path = '/box/d'
+for _ in range(40):
+    os.mkdir(path); os.chdir(path); path = 'd'
+open('bottom', 'w')
+os.chdir('/box')
+if os.fork() == 0:
+    while True: open('/box/growing', 'a').write('x' * 1000)  # until it is killed
+";
+    let interpreter = Interpreter::find(None).unwrap();
+    let job = Job { collect: true, ..python(&interpreter, program.to_owned(), Limits::default()) };
+    let outcome = sandbox().run(&job).await.unwrap();
+    assert_eq!(outcome.exit, Exit::Code(0), "{}", text(&outcome.stderr.bytes));
+    let mut files: Vec<_> =
+        outcome.files.iter().map(|(name, content)| (name.as_str(), content.len())).collect();
+    files.retain(|(name, _)| *name != "growing" && *name != "secret"); // root may read the last one
+    let expected = [("-rf", 3), ("deep/er/b.txt", 13), ("sparse", 1 << 20), ("\u{e9} \u{4e2d}", 6)];
+    assert_eq!(files, expected);
+    let mut refused: Vec<&str> = outcome.refused.iter().map(String::as_str).collect();
+    refused.retain(|reason| !reason.starts_with("`secret`") && !reason.contains("d/d/d"));
+    let expected = [
+        "`a.py` has another name",
+        "`fifo` is no regular file",
+        "`link` is no regular file",
+        "`magic` is no regular file",
+        "`new\\nline` has no plain name",
+        "`socket` is no regular file",
+        "`twin` has another name",
+        "`\u{fffd}` has no plain name",
+    ];
+    assert_eq!(refused, expected);
+    assert!(outcome.refused.iter().any(|reason| reason.ends_with("lies too deep")));
 }
 
 #[tokio::test]

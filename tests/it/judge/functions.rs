@@ -101,8 +101,10 @@ def cast(like, value):
     if isinstance(value, dict) and isinstance(like, dict) and like:
         key, item = next(iter(like.items()))
         return {cast(key, k): cast(item, v) for k, v in value.items()}
-    numbers = (int, float, complex)
-    return complex(value) if isinstance(like, numbers) and isinstance(value, str) else value
+    if isinstance(value, str) and isinstance(like, (int, float, complex)):
+        try: return complex(value) if value.rstrip(')').endswith('j') else value
+        except ValueError: pass
+    return value
 def inputs(assertion, row):
     like = next(calls(assertion))
     return [[cast(*pair) for pair in zip(like, args)] for args in json.loads(row)['plus_input']]

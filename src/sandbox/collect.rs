@@ -1,0 +1,139 @@
+//! Takes the files of a work directory out of a jail whose processes are all dead.
+//!
+//! The folder was opened by pid 1 before the program ran. Names and kinds are the program's to choose, so nothing is
+//! followed and nothing is opened that is no regular file of its own.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::fcntl::OFlag;
+use nix::fcntl::OpenHow;
+use nix::fcntl::ResolveFlag;
+use nix::fcntl::openat2;
+use nix::sys::stat::FileStat;
+use nix::sys::stat::SFlag;
+use nix::sys::stat::fstatat;
+
+/// Files, folders within folders, and bytes of all files, at most.
+const FILES: usize = 1000;
+const DEPTH: usize = 32;
+const BYTES: u64 = 64 << 20;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    /// Relative path and content.
+    pub(super) files: Vec<(String, Vec<u8>)>,
+    /// Relative path, control characters escaped, and why it was left.
+    pub(super) refused: Vec<String>,
+    bytes: u64,
+}
+
+/// Collects what lies below `folder`, in the order of the names.
+pub(super) fn collect(folder: OwnedFd) -> Collected {
+    let mut collected = Collected::default();
+    collected.folder(folder, "", DEPTH);
+    collected
+}
+
+impl Collected {
+    fn folder(&mut self, folder: OwnedFd, prefix: &str, depth: usize) {
+        let Ok(mut names) = names(&folder) else { return self.refuse(prefix, "can't be listed") };
+        names.sort();
+        for name in names {
+            let path = match name.to_str() {
+                Ok(text) if !text.chars().any(char::is_control) => format!("{prefix}{text}"),
+                _ => {
+                    self.refuse(
+                        &format!("{prefix}{}", name.to_string_lossy()),
+                        "has no plain name",
+                    );
+                    continue;
+                }
+            };
+            if self.files.len() + self.refused.len() >= FILES {
+                return self.refuse(&path, "is one too many, and what comes after it");
+            }
+            if let Err(reason) = self.entry(&folder, &name, &path, depth) {
+                self.refuse(&path, reason);
+            }
+        }
+    }
+
+    fn entry(
+        &mut self,
+        folder: &OwnedFd,
+        name: &CString,
+        path: &str,
+        depth: usize,
+    ) -> Result<(), &'static str> {
+        let status = fstatat(folder, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        let status = status.map_err(|_| "can't be examined")?;
+        match SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFDIR if depth == 0 => Err("lies too deep"),
+            SFlag::S_IFDIR => {
+                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+                let below = open(folder, name, flags).map_err(|_| "can't be opened")?;
+                self.folder(below, &format!("{path}/"), depth - 1);
+                Ok(())
+            }
+            SFlag::S_IFREG => self.file(folder, name, path, &status),
+            _ => Err("is no regular file"),
+        }
+    }
+
+    fn file(
+        &mut self,
+        folder: &OwnedFd,
+        name: &CString,
+        path: &str,
+        status: &FileStat,
+    ) -> Result<(), &'static str> {
+        if status.st_nlink != 1 {
+            return Err("has another name");
+        }
+        self.bytes = self.bytes.saturating_add(status.st_size.unsigned_abs());
+        if self.bytes > BYTES {
+            return Err("is too large");
+        }
+        let file = open(folder, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK);
+        let file = File::from(file.map_err(|_| "can't be opened")?);
+        let mut content = Vec::new();
+        let read = file.take(status.st_size.unsigned_abs()).read_to_end(&mut content);
+        read.map_err(|_| "can't be read")?;
+        self.files.push((path.to_owned(), content));
+        Ok(())
+    }
+
+    fn refuse(&mut self, path: &str, reason: &str) {
+        self.refused.push(format!("`{}` {reason}", path.escape_debug()));
+    }
+}
+
+fn names(folder: &OwnedFd) -> nix::Result<Vec<CString>> {
+    let copy = folder.try_clone().map_err(|_| Errno::EMFILE)?;
+    let mut names = Vec::new();
+    for entry in Dir::from_fd(copy)?.iter() {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.as_bytes(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Opens what is right below `folder`, never a link.
+fn open(folder: impl AsFd, name: &CString, flags: OFlag) -> nix::Result<OwnedFd> {
+    let resolve = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_SYMLINKS
+        | ResolveFlag::RESOLVE_NO_MAGICLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV;
+    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW).resolve(resolve);
+    openat2(folder, name.as_c_str(), how)
+}
