@@ -36,15 +36,15 @@ pub(super) struct Collected {
 }
 
 /// Collects what lies below `folder`, in the order of the names.
-pub(super) fn collect(folder: OwnedFd) -> Collected {
+pub(super) fn collect(folder: &OwnedFd) -> Collected {
     let mut collected = Collected::default();
     collected.folder(folder, "", DEPTH);
     collected
 }
 
 impl Collected {
-    fn folder(&mut self, folder: OwnedFd, prefix: &str, depth: usize) {
-        let Ok(mut names) = names(&folder) else { return self.refuse(prefix, "can't be listed") };
+    fn folder(&mut self, folder: &OwnedFd, prefix: &str, depth: usize) {
+        let Ok(mut names) = names(folder) else { return self.refuse(prefix, "can't be listed") };
         names.sort();
         for name in names {
             let path = match name.to_str() {
@@ -60,7 +60,7 @@ impl Collected {
             if self.files.len() + self.refused.len() >= FILES {
                 return self.refuse(&path, "is one too many, and what comes after it");
             }
-            if let Err(reason) = self.entry(&folder, &name, &path, depth) {
+            if let Err(reason) = self.entry(folder, &name, &path, depth) {
                 self.refuse(&path, reason);
             }
         }
@@ -80,7 +80,7 @@ impl Collected {
             SFlag::S_IFDIR => {
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
                 let below = open(folder, name, flags).map_err(|_| "can't be opened")?;
-                self.folder(below, &format!("{path}/"), depth - 1);
+                self.folder(&below, &format!("{path}/"), depth - 1);
                 Ok(())
             }
             SFlag::S_IFREG => self.file(folder, name, path, &status),

@@ -119,7 +119,8 @@ fn supervise(
     sys::kill(init.pidfd.as_fd());
     bury(init.pidfd.as_fd())?;
     let (_, cpu) = sys::wait(init.pid).step("wait for the jail")?;
-    let collected = wire::receive_fd(alive.as_fd()).ok().flatten().map(collect).unwrap_or_default();
+    let collected =
+        wire::receive_fd(alive.as_fd()).ok().flatten().as_ref().map(collect).unwrap_or_default();
     drop(alive); // while it is building, pid 1 takes the end of this for our death
     let (stopped, cpu) = (stopped?, cpu.max(watch.cpu));
     let flooded = watch.drain();
