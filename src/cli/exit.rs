@@ -85,6 +85,7 @@ fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
     };
     let inner = match error.downcast_ref() {
         Some(BenchError::Provider(inner)) => Some(inner as &dyn std::error::Error),
+        Some(BenchError::Sandbox(inner)) => Some(inner as &dyn std::error::Error),
         _ => of_pipeline,
     };
     let handed_through = inner.and_then(<dyn std::error::Error>::downcast_ref);

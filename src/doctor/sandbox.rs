@@ -7,11 +7,14 @@ use std::time::Instant;
 use super::Check;
 use super::Patient;
 use crate::hub;
+use crate::judge::FunctionJudge;
+use crate::judge::FunctionTask;
 use crate::judge::Judge;
 use crate::judge::JudgeError;
 use crate::sandbox::Canary;
 use crate::sandbox::Facilities;
 use crate::sandbox::Interpreter;
+use crate::sandbox::Limits;
 use crate::sandbox::MemoryCap;
 use crate::sandbox::Mount;
 use crate::sandbox::Sandbox;
@@ -91,7 +94,8 @@ fn inside(home: &Path, sandbox: &Sandbox, interpreter: &Interpreter) -> Vec<Chec
             Ok(canaries) => verdict(&canaries, started.elapsed()),
             Err(error) => return vec![failure("hostile programs", &error)],
         };
-        vec![hostile, pytest(home, Judge::new(sandbox, interpreter)).await]
+        let pytest = pytest(home, Judge::new(sandbox, interpreter)).await;
+        vec![hostile, functions(sandbox, interpreter).await, pytest]
     })
 }
 
@@ -109,6 +113,39 @@ fn verdict(canaries: &[Canary], time: Duration) -> Check {
         let fix = "run no generated code on this machine, and report this";
         Check::fail("hostile programs", format!("{detail}; not: {}", loose.join("; ")), fix)
     }
+}
+
+/// Forks Python into jails, and judges functions there: one that is right, and one that wants to look so.
+async fn functions(sandbox: &Sandbox, interpreter: &Interpreter) -> Check {
+    let name = "forked jails";
+    match judged_functions(sandbox, interpreter).await {
+        Ok((true, false)) => Check::ok(name, "functions are judged, and a cheat is seen"),
+        Ok((honest, cheat)) => {
+            let detail = format!("a right function passes: {honest}, a cheat: {cheat}");
+            Check::fail(name, detail, "judge no functions on this machine, and report this")
+        }
+        Err(JudgeError::Sandbox(error)) => failure(name, &error),
+        Err(error) => Check::fail(name, error.to_string(), UNKNOWN),
+    }
+}
+
+async fn judged_functions(
+    sandbox: &Sandbox,
+    interpreter: &Interpreter,
+) -> Result<(bool, bool), JudgeError> {
+    let judge = FunctionJudge::start(sandbox, interpreter, Limits::default()).await?;
+    let check = judge
+        .read(FunctionTask {
+            entry_point: "double".to_owned(),
+            prelude: String::new(),
+            test: "for n in range(9):\n    assert double(n) == 2 * n\n".to_owned(),
+        })
+        .await?;
+    let honest = judge.run(&check, "def double(n):\n    return n + n\n", 0).await?;
+    let equal = "class Equal:\n    def __eq__(self, other):\n        return True\n";
+    let cheat = format!("{equal}def double(n):\n    return Equal()\n");
+    let cheat = judge.run(&check, &cheat, 0).await?;
+    Ok((honest.passed(), cheat.passed()))
 }
 
 /// The pytest that suites would be run with: the interpreter's own, else the one in Rune's home.

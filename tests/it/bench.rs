@@ -147,3 +147,43 @@ fn what_is_wrong_with_a_peer_is_one_line() {
     let (code, line) = last_line(&["--model", "smolm2"]);
     assert_eq!((code, line.contains("rune models list")), (3, true), "{line}");
 }
+
+/// Exit code, stdout and stderr of `rune bench sandbox`.
+fn sandbox(arguments: &[&str]) -> (i32, String, String) {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::cargo_bin("rune").unwrap();
+    command.env("HOME", home.path()).env_remove("RUNE_HOME");
+    command.args(["bench", "sandbox", "--runs", "1", "--quiet"]);
+    let output = command.args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn jails_and_the_judge_are_measured() {
+    let suite = "tests/fixtures/judge/HumanEval.jsonl.gz";
+    let (code, stdout, stderr) = sandbox(&["--json", "--suite", suite]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let lines: Vec<Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["bench"], "sandbox");
+    let names: Vec<_> = lines[1..].iter().map(|line| line["name"].as_str().unwrap()).collect();
+    let expected = [
+        "true_start_ms",
+        "true_cpu_ms",
+        "python_start_ms",
+        "python_cpu_ms",
+        "fork_start_ms",
+        "fork_cpu_ms",
+        "forks_per_s",
+        "true_start_resident_ms",
+        "judge_data_cpu_ms",
+        "judge_run_cpu_ms",
+        "judge_cpu_ms",
+        "judge_ms",
+        "judge_pss_bytes",
+    ];
+    assert_eq!(names, expected);
+    let (code, _, stderr) = sandbox(&["--suite", "/nowhere.jsonl"]);
+    assert_eq!((code, stderr.contains("/nowhere.jsonl")), (3, true), "{stderr}");
+}

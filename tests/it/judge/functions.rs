@@ -101,13 +101,15 @@ def cast(like, value):
     if isinstance(value, dict) and isinstance(like, dict) and like:
         key, item = next(iter(like.items()))
         return {cast(key, k): cast(item, v) for k, v in value.items()}
-    if isinstance(value, str) and isinstance(like, (int, float, complex)):
-        try: return complex(value) if value.rstrip(')').endswith('j') else value
-        except ValueError: pass
     return value
+def argument(like, value):
+    if isinstance(value, str) and isinstance(like, (int, float, complex)):
+        try: return complex(value)
+        except ValueError: pass
+    return cast(like, value)
 def inputs(assertion, row):
     like = next(calls(assertion))
-    return [[cast(*pair) for pair in zip(like, args)] for args in json.loads(row)['plus_input']]
+    return [[argument(*pair) for pair in zip(like, args)] for args in json.loads(row)['plus_input']]
 ";
 
 /// Tasks whose canonical solution does not pass, and why.
@@ -137,8 +139,8 @@ fn mbpp_plus(line: &str, row: &Value) -> FunctionTask {
 
 #[tokio::test]
 async fn canonical_solutions_of_mbpp_plus_pass() {
-    let Some(path) = std::env::var_os("RUNE_TEST_MBPP_PLUS") else {
-        return eprintln!("skipped: RUNE_TEST_MBPP_PLUS does not name MbppPlus-v0.1.0.jsonl.gz");
+    let Some(path) = std::env::var_os("MBPP_PLUS_FILE") else {
+        return eprintln!("skipped: MBPP_PLUS_FILE does not name MbppPlus-v0.1.0.jsonl.gz");
     };
     let sandbox = sandbox();
     let limits = Limits {
