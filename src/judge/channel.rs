@@ -69,6 +69,8 @@ fn record(key: &Key, number: usize, line: &[u8]) -> Result<Record, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const KEY: Key = [7; 32];
@@ -115,5 +117,21 @@ mod tests {
         key[..4].copy_from_slice(b"Jefe");
         let found = mac(&key, b"what do ya want for nothing?");
         assert_eq!(found, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_arrives_is_never_taken_for_the_runners(
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+            at in any::<prop::sample::Index>(),
+            bit in 0..8_u32,
+        ) {
+            prop_assert_eq!(read(&KEY, &bytes).map_or(0, |records| records.len()), 0);
+            prop_assert_eq!(read(&KEY, &bytes).is_err(), bytes.contains(&b'\n'));
+            // One flipped bit of what the runner wrote.
+            let mut record = line(0, r#"{"kind":"end","n":"0"}"#).into_bytes();
+            *at.get_mut(&mut record) ^= 1 << bit;
+            prop_assert_eq!(read(&KEY, &record).map_or(0, |records| records.len()), 0);
+        }
     }
 }

@@ -176,6 +176,8 @@ fn jails_and_the_judge_are_measured() {
         "fork_start_ms",
         "fork_cpu_ms",
         "forks_per_s",
+        "deadline_jail_ms",
+        "deadline_fork_ms",
         "true_start_resident_ms",
         "judge_data_cpu_ms",
         "judge_run_cpu_ms",

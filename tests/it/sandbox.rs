@@ -269,7 +269,7 @@ async fn siblings_of_a_zygote_do_not_see_each_other() {
 }
 
 /// Processes below this one.
-fn descendants() -> usize {
+fn descendants() -> Vec<i32> {
     let children = |pid: i32| {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
         let texts = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
@@ -286,7 +286,7 @@ fn descendants() -> usize {
         found.extend(children(*pid));
         next += 1;
     }
-    found.len() - 1
+    found.split_off(1)
 }
 
 #[tokio::test]
@@ -296,22 +296,22 @@ async fn a_dropped_fork_is_killed_and_a_dead_zygote_is_an_error() {
         return assert!(myself(name).status().unwrap().success());
     }
     let sandbox = sandbox();
-    let without = descendants();
+    let without = descendants().len();
     let interpreter = Interpreter::find(None).unwrap();
     let zygote = Zygote::start(&sandbox, &interpreter, &[], &[("hostile", FORKED)]).await.unwrap();
-    let alone = descendants();
+    let alone = descendants().len();
     let mut forked = zygote.fork("hostile", &Limits::default()).await.unwrap();
     forked.stream().unwrap().write_all(b"while True: pass").await.unwrap();
-    eventually("it runs", || descendants() > alone);
+    eventually("it runs", || descendants().len() > alone);
     drop(forked);
-    eventually("it is gone", || descendants() == alone);
+    eventually("it is gone", || descendants().len() == alone);
     let (said, _) = fork(&zygote, "print(1)", &Limits::default()).await;
     assert_eq!(said, "1\n");
     let broken = Zygote::start(&sandbox, &interpreter, &["no_such_module"], &[]).await.unwrap_err();
     assert!(broken.to_string().contains("no_such_module"), "{broken}");
     drop(zygote);
     tokio::time::sleep(Duration::from_millis(1)).await; // its task is dropped by then
-    eventually("the zygote is gone", || descendants() == without);
+    eventually("the zygote is gone", || descendants().len() == without);
 }
 
 #[test]
@@ -541,6 +541,38 @@ async fn two_hundred_runs_leave_nothing_behind() {
     }
     eventually("the helper is alone again", || processes(&needle) == [helper]);
     assert_eq!(belongings(helper), before);
+}
+
+#[tokio::test]
+async fn two_hundred_forks_leave_nothing_behind() {
+    let name = "sandbox::two_hundred_forks_leave_nothing_behind";
+    if !is_alone(name) {
+        return assert!(myself(name).status().unwrap().success());
+    }
+    let sandbox = sandbox();
+    let interpreter = Interpreter::find(None).unwrap();
+    let zygote = Zygote::start(&sandbox, &interpreter, &[], &[("hostile", FORKED)]).await.unwrap();
+    let pid = descendants().into_iter().max().unwrap(); // the last one started
+    let limits = Limits { wall: Duration::from_secs(20), ..Limits::default() };
+    let program =
+        "import os, time\nopen('/tmp/x', 'w')\nif os.fork() == 0: time.sleep(60)\nprint(1)";
+    let belongings = || {
+        let count = |path: String| fs::read_dir(path).map_or(0, Iterator::count);
+        let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap().lines().count();
+        (
+            count("/proc/self/fd".to_owned()),
+            count(format!("/proc/{pid}/fd")),
+            descendants().len(),
+            mounts,
+        )
+    };
+    fork(&zygote, program, &limits).await;
+    let before = belongings();
+    for _ in 0..200 {
+        let (said, ended) = fork(&zygote, program, &limits).await;
+        assert_eq!((said.as_str(), ended.exit), ("1\n", Exit::Code(0)));
+    }
+    assert_eq!(belongings(), before);
 }
 
 #[tokio::test]
