@@ -192,7 +192,7 @@ class Zygote:
             checked(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "bind the process to its parent")
             self.jail.enter(request["limits"])
             stream = socket.socket(fileno=3)
-            stream.sendall(b"\0\0\0\0j")  # the jail stands: from here on it is the program that fails
+            stream.sendall(b"j")  # the jail stands: from here on it is the program that fails
             # Nothing of other processes stays within reach.
             main, self.children, self.poll = self.programs[request["program"]], None, None
             status = main(stream) or 0

@@ -19,6 +19,7 @@ use seccompiler::BpfProgram;
 use seccompiler::sock_filter;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::io::AsyncReadExt;
 use tokio::io::BufReader;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -165,10 +166,10 @@ impl<'a> Zygote<'a> {
         Ok(Self { _sandbox: sandbox, control, waiting, listener })
     }
 
-    /// Forks a process that runs `program`.
+    /// Forks a process, waits until its jail stands, and lets it run `program`.
     ///
     /// # Errors
-    /// [`SandboxError::HelperGone`] when the zygote has ended.
+    /// [`SandboxError::HelperGone`] when the zygote has ended, [`SandboxError::Zygote`] when the jail could not be built.
     pub async fn fork(&self, program: &str, limits: &Limits) -> Result<Forked, SandboxError> {
         let (stream, theirs) = UnixStream::pair()?;
         let theirs = theirs.into_std()?;
@@ -196,7 +197,14 @@ impl<'a> Zygote<'a> {
         let sent = self.control.async_io(Interest::WRITABLE, send).await;
         sent.map_err(|_| SandboxError::HelperGone)?;
         let control = Arc::clone(&self.control);
-        Ok(Forked { stream: Some(BufReader::new(stream)), number, control, ended, is_over: false })
+        let mut stream = BufReader::new(stream);
+        let stands = stream.read_u8().await.is_ok();
+        let mut forked = Forked { stream: Some(stream), number, control, ended, is_over: false };
+        if !stands {
+            let exit = forked.ended().await?.exit;
+            return Err(SandboxError::Zygote(format!("no jail within its own ({exit:?})")));
+        }
+        Ok(forked)
     }
 }
 

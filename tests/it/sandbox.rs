@@ -213,9 +213,7 @@ async fn fork(zygote: &Zygote<'_>, program: &str, limits: &Limits) -> (String, E
     forked.stream().unwrap().write_all(program.as_bytes()).await.unwrap();
     let mut said = Vec::new();
     let _it_was_killed = forked.stream().unwrap().read_to_end(&mut said).await;
-    let ready = said.split_off(said.len().min(5));
-    assert_eq!(said, b"\0\0\0\0j");
-    (text(&ready), forked.ended().await.unwrap())
+    (text(&said), forked.ended().await.unwrap())
 }
 
 #[tokio::test]
