@@ -122,6 +122,21 @@ enum Answer {
     Gone,
 }
 
+impl Answer {
+    /// What the oracle is told; `None` where the check can't go on.
+    fn frame(&self) -> Option<(u8, Value)> {
+        match self {
+            Self::Value { value, changed } => {
+                Some((b'v', Value::Tuple(vec![value.clone(), changed.clone()])))
+            }
+            Self::Raised { name, message, .. } => {
+                Some((b'e', Value::Tuple([name, message].map(|text| Value::text(text)).into())))
+            }
+            Self::Opaque(_) | Self::Gone => None,
+        }
+    }
+}
+
 /// Judges functions in forked processes of Python.
 #[derive(Debug)]
 pub struct FunctionJudge<'a> {
@@ -213,46 +228,20 @@ impl<'a> FunctionJudge<'a> {
         let nonce = channel::hex(&random::<16>()?);
         let mut oracle = Process::fork(self, "oracle").await?;
         oracle.send(b'r', &order(&check.task, &nonce)).await;
-        let mut raised = None;
+        let mut last = None;
         loop {
-            let (status, message) = match oracle.receive().await {
-                Some((b'c', call)) => match process.ask(b'm', &call).await {
-                    Answer::Value { value, changed } => {
-                        raised = None;
-                        oracle.send(b'v', &Value::Tuple(vec![value, changed])).await;
-                        continue;
-                    }
-                    Answer::Raised { name, message, place } => {
-                        let parts = [Value::text(&name), Value::text(&message)];
-                        oracle.send(b'e', &Value::Tuple(parts.into())).await;
-                        raised = Some(Answer::Raised { name, message, place });
-                        continue;
-                    }
-                    other => {
-                        report.add("check".to_owned(), other, None);
-                        break;
-                    }
-                },
-                Some((b'd', Value::Text(said))) if said == nonce.as_bytes() => {
-                    (Status::Passed, String::new())
-                }
-                Some((b'f', Value::Text(message))) => {
-                    (Status::Failed, String::from_utf8_lossy(&message).into_owned())
-                }
-                Some((b'x', Value::Text(message))) => match raised.take() {
-                    Some(raised) => {
-                        report.add("check".to_owned(), raised, None);
-                        break;
-                    }
-                    None => (Status::Failed, String::from_utf8_lossy(&message).into_owned()),
-                },
-                _ => {
-                    report.void = Some("the check ended without a word".to_owned());
-                    break;
-                }
+            let (kind, value) = oracle.receive().await.unwrap_or((0, Value::None));
+            if kind != b'c' {
+                report.conclude(kind, &value, &nonce, last);
+                break;
+            }
+            let answer = process.ask(b'm', &value).await;
+            let Some((kind, value)) = answer.frame() else {
+                report.add("check".to_owned(), answer, None);
+                break;
             };
-            report.tests.push(test("check".to_owned(), status, message));
-            break;
+            oracle.send(kind, &value).await;
+            last = Some(answer);
         }
         Ok(oracle.end().await?.cpu)
     }
@@ -369,6 +358,22 @@ impl Report {
             }
         };
         self.tests.push(result);
+    }
+
+    /// Takes the oracle's last word; `last` is what its last call came to.
+    fn conclude(&mut self, kind: u8, value: &Value, nonce: &str, last: Option<Answer>) {
+        let id = "check".to_owned();
+        match (kind, value, last) {
+            (b'd', Value::Text(said), _) if said == nonce.as_bytes() => {
+                self.tests.push(test(id, Status::Passed, String::new()));
+            }
+            (b'x', _, Some(raised @ Answer::Raised { .. })) => self.add(id, raised, None),
+            (b'f' | b'x', Value::Text(message), _) => {
+                let message = String::from_utf8_lossy(message).into_owned();
+                self.tests.push(test(id, Status::Failed, message));
+            }
+            _ => self.void = Some("the check ended without a word".to_owned()),
+        }
     }
 
     fn verdict(mut self, check: &Check, ended: Ended, cpu: Duration, wall: Duration) -> Verdict {
