@@ -155,6 +155,7 @@ impl<'a> FunctionJudge<'a> {
         limits: Limits,
     ) -> Result<Self, JudgeError> {
         let programs = [
+            ("rune_frames", include_str!("python/frames.py")),
             ("candidate", include_str!("python/candidate.py")),
             ("oracle", include_str!("python/oracle.py")),
         ];

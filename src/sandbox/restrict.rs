@@ -4,6 +4,7 @@ use landlock::ABI;
 use landlock::Access;
 use landlock::AccessFs;
 use landlock::AccessNet;
+use landlock::BitFlags;
 use landlock::Ruleset;
 use landlock::RulesetAttr;
 use landlock::RulesetCreatedAttr;
@@ -59,10 +60,14 @@ pub(super) fn restrict_access() -> Result<(), Fault> {
     restricted.map_err(|error| Fault::new(format!("restrict by Landlock: {error}"), Errno::EPERM))
 }
 
+/// What is allowed everywhere, in writable folders, on devices.
+fn rights(abi: ABI) -> [BitFlags<AccessFs>; 3] {
+    let write = AccessFs::from_all(abi) & !(AccessFs::MakeChar | AccessFs::MakeBlock);
+    [AccessFs::from_read(abi), write, write & (AccessFs::ReadFile | AccessFs::WriteFile)]
+}
+
 fn landlock() -> Result<(), RulesetError> {
-    let read = AccessFs::from_read(LANDLOCK);
-    let write = AccessFs::from_all(LANDLOCK) & !(AccessFs::MakeChar | AccessFs::MakeBlock);
-    let device = AccessFs::ReadFile | AccessFs::WriteFile;
+    let [read, write, device] = rights(LANDLOCK);
     Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK))?
         .handle_access(AccessNet::from_all(LANDLOCK))?
@@ -101,16 +106,15 @@ pub(super) fn landlock_numbers() -> LandlockNumbers {
         5 => (ABI::V5, 16),
         _ => (LANDLOCK, 24),
     };
-    let all = AccessFs::from_all(abi);
-    let write = all & !(AccessFs::MakeChar | AccessFs::MakeBlock);
+    let [read, write, device] = rights(abi).map(BitFlags::bits);
     LandlockNumbers {
-        fs: all.bits(),
+        fs: AccessFs::from_all(abi).bits(),
         net: AccessNet::from_all(abi).bits(),
         scope: Scope::from_all(abi).bits(),
         size,
-        read: AccessFs::from_read(abi).bits(),
-        write: write.bits(),
-        device: ((AccessFs::ReadFile | AccessFs::WriteFile) & all).bits(),
+        read,
+        write,
+        device,
     }
 }
 

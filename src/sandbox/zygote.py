@@ -148,7 +148,7 @@ class Zygote:
     def __init__(self, control, plan):
         self.control = control
         self.jail = Jail(plan)
-        self.programs = {name: load(name, text) for name, text in plan["programs"].items()}
+        self.programs = {name: load(name, text) for name, text in plan["programs"]}
         self.namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.children = {}
         self.poll = select.poll()
@@ -208,9 +208,9 @@ class Zygote:
 
 
 def load(name, text):
-    module = types.ModuleType(name)
+    module = sys.modules[name] = types.ModuleType(name)
     exec(compile(text, f"/in/rune/{name}.py", "exec"), vars(module))
-    return module.main
+    return getattr(module, "main", None)
 
 
 def main():

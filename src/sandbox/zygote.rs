@@ -124,8 +124,8 @@ impl News {
 }
 
 impl<'a> Zygote<'a> {
-    /// Starts a zygote that knows `programs`: a name and the text of a module with a function `main(socket)` each, of
-    /// ours. `imports` are loaded before.
+    /// Starts a zygote that knows `programs`: a name and the text of a module each, of ours, which may import those
+    /// before it; what is to be forked has a function `main(socket)`. `imports` are loaded before.
     ///
     /// # Errors
     /// Those of [`Sandbox::run`]; [`SandboxError::Zygote`] when it ends before it is ready.
@@ -196,6 +196,7 @@ impl<'a> Zygote<'a> {
             || Ok(wire::send_with_fd(self.control.as_fd(), request.as_bytes(), theirs.as_fd())?);
         let sent = self.control.async_io(Interest::WRITABLE, send).await;
         sent.map_err(|_| SandboxError::HelperGone)?;
+        drop(theirs); // or a child that ends early would never be seen to
         let control = Arc::clone(&self.control);
         let mut stream = BufReader::new(stream);
         let stands = stream.read_u8().await.is_ok();
@@ -267,7 +268,7 @@ fn job(
     let filters: Vec<String> = syscalls::compile(false)?.iter().map(hex).collect();
     let plan = json!({
         "imports": imports,
-        "programs": programs.iter().copied().collect::<HashMap<_, _>>(),
+        "programs": programs,
         "filters": filters,
         "landlock": restrict::landlock_numbers(),
         "devices": DEVICES,

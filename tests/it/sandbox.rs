@@ -305,6 +305,9 @@ async fn a_dropped_fork_is_killed_and_a_dead_zygote_is_an_error() {
     eventually("it is gone", || descendants().len() == alone);
     let (said, _) = fork(&zygote, "print(1)", &Limits::default()).await;
     assert_eq!(said, "1\n");
+    let impossible = Limits { cpu: Duration::MAX, ..Limits::default() };
+    let unbuilt = zygote.fork("hostile", &impossible).await.unwrap_err();
+    assert!(matches!(unbuilt, SandboxError::Zygote(_)), "{unbuilt}");
     let broken = Zygote::start(&sandbox, &interpreter, &["no_such_module"], &[]).await.unwrap_err();
     assert!(broken.to_string().contains("no_such_module"), "{broken}");
     drop(zygote);

@@ -1,7 +1,7 @@
 """Loads judged code and calls its function on the inputs that come over the socket.
 
-It knows no expected value and decides nothing: whatever the code does here, it can only send other outputs. Frames are
-a length and a kind, then a value in the form of `marshal`, whose writer takes values of exactly the built-in types.
+It knows no expected value and decides nothing: whatever the code does here, it can only send other outputs. The
+writer of `marshal` takes values of exactly the built-in types.
 """
 
 import collections
@@ -10,23 +10,7 @@ import sys
 import traceback
 import types
 
-HEAD = 5
-
-
-def receive(stream):
-    """Reads a frame: nothing is sent to us before we have answered."""
-    data = stream.recv(1 << 16)
-    if not data:
-        return None, None
-    n = int.from_bytes(data[:4], "little")
-    while len(data) < HEAD + n:
-        data += stream.recv(HEAD + n - len(data))
-    return data[4:HEAD], marshal.loads(data[HEAD:]) if n else None
-
-
-def send(stream, kind, value):
-    body = marshal.dumps(value, 2)
-    stream.sendall(len(body).to_bytes(4, "little") + kind + body)
+from rune_frames import receive, send
 
 
 def text(value, most):

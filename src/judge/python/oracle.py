@@ -9,24 +9,9 @@ import builtins
 import marshal
 import types
 
-HEAD = 5
+from rune_frames import receive, send
+
 ASK, INPUTS = "@ask", "@inputs"
-
-
-def receive(stream):
-    """Reads a frame: nothing is sent to us before we have answered."""
-    data = stream.recv(1 << 16)
-    if not data:
-        raise EOFError
-    n = int.from_bytes(data[:4], "little")
-    while len(data) < HEAD + n:
-        data += stream.recv(HEAD + n - len(data))
-    return data[4:HEAD], marshal.loads(data[HEAD:]) if n else None
-
-
-def send(stream, kind, value):
-    body = marshal.dumps(value, 2)
-    stream.sendall(len(body).to_bytes(4, "little") + kind + body)
 
 
 class NotData(Exception):
@@ -134,6 +119,8 @@ def proxy(stream):
     def candidate(*args, **kwargs):
         send(stream, b"c", (list(args), kwargs))
         kind, value = receive(stream)
+        if kind is None:
+            raise EOFError
         if kind == b"e":
             raise error_of(value[0], value[1])
         value, changed = value
@@ -168,7 +155,4 @@ def main(stream):
     except EOFError:
         pass
     except BaseException as error:
-        line = error.__traceback__
-        while line.tb_next is not None:
-            line = line.tb_next
         send(stream, b"x", f"{type(error).__name__}: {error}"[:1000])
