@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Check;
 use super::Patient;
+use super::Status;
 use crate::hub;
 use crate::judge::FunctionJudge;
 use crate::judge::FunctionTask;
@@ -13,6 +14,7 @@ use crate::judge::Judge;
 use crate::judge::JudgeError;
 use crate::sandbox::Canary;
 use crate::sandbox::Facilities;
+use crate::sandbox::Gap;
 use crate::sandbox::Interpreter;
 use crate::sandbox::Limits;
 use crate::sandbox::MemoryCap;
@@ -35,7 +37,7 @@ pub(super) fn examine(patient: &Patient<'_>) -> Vec<Check> {
     let mut checks = facilities(sandbox.facilities());
     let configured = Path::new(&patient.config.sandbox.python);
     let configured = (!configured.as_os_str().is_empty()).then_some(configured);
-    match Interpreter::find(configured) {
+    match sandbox.interpreter(configured) {
         Ok(interpreter) => {
             let shown =
                 format!("Python {}, {}", interpreter.version(), interpreter.executable().display());
@@ -54,6 +56,12 @@ fn facilities(facilities: &Facilities) -> Vec<Check> {
     let tier = match facilities.tier {
         Tier::Namespaces => {
             Check::ok("sandbox", "namespaces: user, mount, pid, network, ipc, uts, cgroup")
+        }
+        Tier::Landlock => {
+            let why = facilities.refused.as_deref().unwrap_or("not wanted");
+            let detail = format!("Landlock, seccomp and limits, but no namespaces ({why})");
+            let fix = "allow user namespaces, which close what is named below";
+            Check::warn("sandbox", detail, facilities.hint.as_deref().unwrap_or(fix))
         }
         Tier::None => Check::fail("sandbox", "none", UNKNOWN),
     };
@@ -79,7 +87,12 @@ fn facilities(facilities: &Facilities) -> Vec<Check> {
     } else {
         Check::fail("seccomp", "none", "a kernel with CONFIG_SECCOMP_FILTER")
     };
-    vec![tier, memory, landlock, seccomp]
+    let gap = |gap: &Gap| {
+        let name = format!("gap: {}", gap.name);
+        Check { name, status: Status::Warn, detail: gap.detail.to_owned(), fix: None }
+    };
+    let gaps = facilities.gaps();
+    [tier, memory, landlock, seccomp].into_iter().chain(gaps.iter().map(gap)).collect()
 }
 
 /// Runs programs: hostile ones, and the judge's own.
@@ -194,6 +207,9 @@ mod tests {
     fn what_is_missing_comes_with_its_mending() {
         let weak = Facilities {
             tier: Tier::Namespaces,
+            refused: None,
+            hint: None,
+            programs_have_own_user: false,
             memory_cap: MemoryCap::Watchdog,
             landlock_version: 0,
             seccomp: true,

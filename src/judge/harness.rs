@@ -167,7 +167,7 @@ impl<'a> Judge<'a> {
     pub(super) fn lib_paths(&self) -> Vec<String> {
         let path = |mount: &Mount| match self.sandbox.facilities().tier {
             Tier::Namespaces => mount.jail.to_string_lossy().into_owned(),
-            Tier::None => mount.host.to_string_lossy().into_owned(),
+            Tier::Landlock | Tier::None => mount.host.to_string_lossy().into_owned(),
         };
         self.libs.iter().map(path).collect()
     }

@@ -44,24 +44,32 @@ pub enum SandboxError {
 }
 
 impl From<Fault> for SandboxError {
-    fn from(Fault { step, errno }: Fault) -> Self {
-        match hint(&step, Errno::from_raw(errno)) {
-            Some(hint) => {
-                let reason = format!("can't {step}: {}", Errno::from_raw(errno).desc());
-                Self::Unavailable { reason, hint }
-            }
-            None => Self::Setup { step, errno },
+    fn from(fault: Fault) -> Self {
+        match fault.hint() {
+            Some(hint) => Self::Unavailable { reason: fault.to_string(), hint: hint.to_owned() },
+            None => Self::Setup { step: fault.step, errno: fault.errno },
         }
     }
 }
 
+impl Fault {
+    /// What to do where the reason lies in how the machine is set up; `None` where it does not.
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        hint(&self.step, Errno::from_raw(self.errno))
+    }
+}
+
 /// What to do when `step` fails for reasons that lie in how the machine is set up.
-fn hint(step: &str, errno: Errno) -> Option<String> {
+fn hint(step: &str, errno: Errno) -> Option<&'static str> {
     let setting =
         |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
     let namespace_step = step == "make the namespaces" || step.ends_with("id_map");
     let refused = matches!(errno, Errno::EPERM | Errno::EACCES);
-    let hint = if errno == Errno::ENOSYS {
+    let hint = if errno == Errno::ENOTSUP && step.starts_with("hold") {
+        "that needs Linux 6.2 or newer with Landlock and CONFIG_PROC_CHILDREN"
+    } else if step.ends_with("to the user that programs have here") {
+        "let all users read it and enter the folders that it is in, or keep it elsewhere"
+    } else if errno == Errno::ENOSYS {
         "the jail needs Linux 5.14 or newer"
     } else if namespace_step && errno == Errno::ENOSPC {
         "raise the sysctl user.max_user_namespaces"
@@ -80,7 +88,7 @@ fn hint(step: &str, errno: Errno) -> Option<String> {
         "user namespaces are blocked, as in a container with the default seccomp profile \
          (docker: --security-opt seccomp=unconfined)"
     };
-    Some(hint.to_owned())
+    Some(hint)
 }
 
 #[cfg(test)]

@@ -12,12 +12,92 @@ use super::job::Tier;
 pub struct Facilities {
     /// How programs are held.
     pub tier: Tier,
+    /// Why not by namespaces, where they were wanted and the machine refused.
+    pub refused: Option<String>,
+    /// What the user can do about that.
+    pub hint: Option<String>,
+    /// Whether programs run as a user of their own, who may only read what all may.
+    pub programs_have_own_user: bool,
     /// What holds the memory of the whole process tree; each single process is always held by `RLIMIT_AS`.
     pub memory_cap: MemoryCap,
     /// The kernel's Landlock version (ABI); 0 where there is none. From 4 on it denies TCP, from 6 on signals.
     pub landlock_version: u32,
     /// Whether system calls are filtered.
     pub seccomp: bool,
+}
+
+/// Something that programs can do, or can't do, where there are no namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// A short name.
+    pub name: &'static str,
+    /// What it means.
+    pub detail: &'static str,
+}
+
+/// What a program can reach although it should not.
+const OPEN: &[Gap] = &[
+    Gap {
+        name: "names",
+        detail: "whether a path or a process exists, and the size, times and owner of a file, can be asked for",
+    },
+    Gap {
+        name: "machine",
+        detail: "the name of the host and its kernel, and how busy it is, can be read",
+    },
+    Gap {
+        name: "disk",
+        detail: "space and files are counted every 50 ms, so a fast writer exceeds its limit before it is stopped",
+    },
+    Gap {
+        name: "sweeper",
+        detail: "who kills rune's helper and the process above it, both at once and by number, leaves what the \
+                 program has forked",
+    },
+];
+/// Where programs run as the user who runs `rune`.
+const OF_PLAIN_USERS: &[Gap] = &[Gap {
+    name: "processes",
+    detail: "the limit counts all processes of this user, also those started meanwhile by others",
+}];
+/// Where programs of root run as a user of their own.
+const OF_OWN_USERS: &[Gap] = &[Gap {
+    name: "permissions",
+    detail: "Python and libraries must lie where every user may read them",
+}];
+/// What a program can't do although it could in namespaces.
+const CLOSED: &[Gap] = &[
+    Gap {
+        name: "sockets",
+        detail: "there are none, but for pairs: a program can't even talk to itself over loopback",
+    },
+    Gap {
+        name: "folders",
+        detail: "only /in, /box, TMPDIR and the own part of /proc are there; /tmp, /dev/shm and /etc/passwd are not",
+    },
+    Gap {
+        name: "modes",
+        detail: "changes of file modes and times do nothing; those of owners and attributes are refused",
+    },
+    Gap {
+        name: "forks",
+        detail: "judged functions can't start processes or write files; their threads are counted together",
+    },
+];
+/// Only below version 6 of Landlock.
+const WITHOUT_SCOPES: &[Gap] =
+    &[Gap { name: "signals", detail: "a program can send none, not even to itself" }];
+
+impl Facilities {
+    /// What differs from a jail of namespaces: first what stays open, then what programs have to do without.
+    pub fn gaps(&self) -> Vec<Gap> {
+        if self.tier != Tier::Landlock {
+            return Vec::new();
+        }
+        let of_users = if self.programs_have_own_user { OF_OWN_USERS } else { OF_PLAIN_USERS };
+        let signals = if self.landlock_version < 6 { WITHOUT_SCOPES } else { &[] };
+        [OPEN, of_users, CLOSED, signals].concat()
+    }
 }
 
 /// What holds the memory of a whole process tree.

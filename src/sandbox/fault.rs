@@ -1,5 +1,6 @@
 //! A step of the jail's set-up that failed.
 
+use std::fmt;
 use std::io;
 
 use nix::errno::Errno;
@@ -16,6 +17,12 @@ pub(super) struct Fault {
 impl Fault {
     pub(super) fn new(step: impl Into<String>, errno: Errno) -> Self {
         Self { step: step.into(), errno: errno as i32 }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "can't {}: {}", self.step, Errno::from_raw(self.errno).desc())
     }
 }
 

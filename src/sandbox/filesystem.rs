@@ -25,16 +25,16 @@ use super::sys;
 /// Where the host's files are while the jail is built.
 const OLD: &str = "/old";
 /// System folders: bound where the host has folders, links where it has links.
-const SYSTEM: &[&str] = &["/usr", "/lib", "/lib64", "/bin", "/sbin"];
+pub(super) const SYSTEM: &[&str] = &["/usr", "/lib", "/lib64", "/bin", "/sbin"];
 /// Files and folders of the host's `/etc` that hold no secret and that programs cannot do without.
-const SETTINGS: &[&str] = &["/etc/ld.so.cache", "/etc/alternatives"];
+pub(super) const SETTINGS: &[&str] = &["/etc/ld.so.cache", "/etc/alternatives"];
 /// The only devices.
 pub(super) const DEVICES: &[&str] =
     &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 /// The only writable folders.
 pub(super) const WRITABLE: &[&str] = &["/box", "/tmp", "/dev/shm"];
 /// Files in each writable folder.
-const INODES: u32 = 2048;
+pub(super) const INODES: u32 = 2048;
 
 const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 

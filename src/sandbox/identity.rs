@@ -20,6 +20,8 @@ use super::sys;
 pub(super) const USER: u32 = 1000;
 /// User and group id outside of what root runs.
 const NOBODY: u32 = 65534;
+/// Where ids start that no system gives to anybody, one for every process id.
+const STRANGERS: u32 = 0x5000_0000;
 
 /// Gives the user namespace of `pid` its ids; called from outside.
 pub(super) fn map(pid: Pid) -> Result<(), Fault> {
@@ -27,7 +29,7 @@ pub(super) fn map(pid: Pid) -> Result<(), Fault> {
         fs::write(format!("/proc/{pid}/{file}"), text).step(format!("write {file}"))
     };
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    if uid.is_root() && is_mapped("uid_map") && is_mapped("gid_map") {
+    if uid.is_root() && is_mapped("uid_map", NOBODY) && is_mapped("gid_map", NOBODY) {
         let map = format!("0 0 1\n{USER} {NOBODY} 1\n");
         write("uid_map", &map)?;
         write("gid_map", &map)
@@ -38,10 +40,10 @@ pub(super) fn map(pid: Pid) -> Result<(), Fault> {
     }
 }
 
-/// Whether nobody has an id here: in a user namespace of one single id, root is a plain user in disguise.
-fn is_mapped(file: &str) -> bool {
+/// Whether there is this id here: in a user namespace of one single id, root is a plain user in disguise.
+fn is_mapped(file: &str, id: u32) -> bool {
     let text = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
-    text.lines().any(|line| holds(line, NOBODY))
+    text.lines().any(|line| holds(line, id))
 }
 
 /// Whether a line of an id map, `first outside count`, has `id` among its first ones.
@@ -62,8 +64,33 @@ pub(super) fn assume() -> Result<(), Fault> {
     }
     setresgid(gid, gid, gid).step("change the group")?;
     setresuid(uid, uid, uid).step("change the user")?;
+    give_up_privileges()
+}
+
+/// Gives up every capability, and that a program can ever bring one back.
+pub(super) fn give_up_privileges() -> Result<(), Fault> {
     sys::drop_capabilities().step("drop the capabilities")?;
     nix::sys::prctl::set_no_new_privs().step("refuse new privileges")
+}
+
+/// The user of one run where there are no namespaces: root's programs run as a user that nobody else is, whose
+/// processes can be counted and whom no file is open to that is not open to all; nobody else can choose.
+pub(super) fn stranger(run: Pid) -> Option<u32> {
+    if !nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    let own = STRANGERS + run.as_raw().cast_unsigned();
+    [own, NOBODY].into_iter().find(|id| is_mapped("uid_map", *id) && is_mapped("gid_map", *id))
+}
+
+/// Becomes that user for ever.
+pub(super) fn become_stranger(user: u32) -> Result<(), Fault> {
+    let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
+    sys::drop_bounding_set().step("drop the bounding set")?;
+    setgroups(&[]).step("drop the groups")?;
+    setresgid(gid, gid, gid).step("change the group")?;
+    setresuid(uid, uid, uid).step("change the user")?;
+    give_up_privileges()
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ use super::identity;
 use super::job::Job;
 use super::job::Mount;
 use super::restrict;
+use super::restrict::Access;
 use super::sys;
 use super::wire;
 
@@ -45,19 +46,37 @@ pub(super) struct Plan<'a> {
     pub(super) job: &'a Job,
     /// The folder in which the program starts, its home.
     pub(super) home: &'a Path,
-    /// How the program is held; `None` by the user's explicit order.
-    pub(super) confinement: Option<Confinement<'a>>,
+    /// Where the program is.
+    pub(super) place: Place,
+    /// What `RLIMIT_NPROC` is set to, if at all.
+    pub(super) processes: Option<u64>,
+    /// What the program may do; `None` by the user's explicit order, and for a program of ours that holds others and
+    /// needs what this takes away.
+    pub(super) rules: Option<Rules<'a>>,
 }
 
-/// How the program is held.
+/// Where the program is.
 #[derive(Debug)]
-pub(super) struct Confinement<'a> {
-    /// The mounts of the job, their host paths without symbolic links.
-    pub(super) mounts: Vec<Mount>,
-    /// The seccomp filters.
+pub(super) enum Place {
+    /// In namespaces of its own, which show these folders of the host, their paths without symbolic links.
+    Namespaces(Vec<Mount>),
+    /// Among all others, as this user if it is not the one who we are.
+    Host(Option<u32>),
+}
+
+impl Place {
+    pub(super) fn has_namespaces(&self) -> bool {
+        matches!(self, Self::Namespaces(_))
+    }
+}
+
+/// What the program may do.
+#[derive(Debug)]
+pub(super) struct Rules<'a> {
+    /// Which files it may use.
+    pub(super) access: Access,
+    /// Which system calls it may not make.
     pub(super) filters: &'a [BpfProgram],
-    /// Whether the program will build jails itself, for which it needs what filters and Landlock take away.
-    pub(super) is_trusted: bool,
 }
 
 /// The ends of pipes that belong inside. All are above the numbers that the program sees.
@@ -103,12 +122,15 @@ fn live(plan: &Plan<'_>, ends: Ends) -> Result<Report, Fault> {
     wait_for_supervisor(&ends)?;
     // Not before: the supervisor of a plain user may write the id maps of a dumpable process only.
     prctl::set_dumpable(false).step("hide pid 1")?;
-    if let Some(confinement) = &plan.confinement {
-        unshare(CloneFlags::CLONE_NEWCGROUP).step("make the control group namespace")?;
-        nix::unistd::sethostname("jail").step("name the host")?;
-        filesystem::build(plan.job, &confinement.mounts)?;
-        identity::assume()?;
-        filesystem::write_files(Path::new("/box"), &plan.job.work).step("write /box")?;
+    match &plan.place {
+        Place::Namespaces(mounts) => {
+            unshare(CloneFlags::CLONE_NEWCGROUP).step("make the control group namespace")?;
+            nix::unistd::sethostname("jail").step("name the host")?;
+            filesystem::build(plan.job, mounts)?;
+            identity::assume()?;
+            filesystem::write_files(Path::new("/box"), &plan.job.work).step("write /box")?;
+        }
+        Place::Host(_) => prctl::set_child_subreaper(true).step("adopt the program's orphans")?,
     }
     if plan.job.collect {
         let folder = File::open(plan.home).step("open the work directory")?;
@@ -172,15 +194,15 @@ fn exec(plan: &Plan<'_>, ends: &Ends) -> Result<Infallible, Fault> {
     redirect(ends).step("redirect the streams")?;
     nix::unistd::chdir(plan.home).step("enter the work directory")?;
     sys::lower_priority();
-    if plan.confinement.is_none() {
+    if let Place::Host(user) = plan.place {
+        user.map_or(Ok(()), identity::become_stranger)?;
         prctl::set_pdeathsig(Signal::SIGKILL).step("bind the program to its parent")?;
     }
-    restrict::limit_resources(&plan.job.limits, plan.confinement.is_some())?;
-    if let Some(confinement) = &plan.confinement
-        && !confinement.is_trusted
-    {
-        restrict::restrict_access()?;
-        restrict::filter_calls(confinement.filters)?;
+    restrict::limit_resources(&plan.job.limits, plan.processes)?;
+    if let Some(rules) = &plan.rules {
+        identity::give_up_privileges()?;
+        restrict::restrict_access(&rules.access)?;
+        restrict::filter_calls(rules.filters)?;
     }
     nix::unistd::execve(&path, &args, &env).step(format!("start {}", plan.job.program.display()))
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,6 +14,15 @@ use super::job::Mount;
 
 /// Where Debian, Fedora and the others keep theirs: readable by everyone.
 const SYSTEM: &str = "/usr/bin/python3";
+
+/// Whether every user may read what is at `path`, and enter every folder on the way.
+pub(super) fn is_open_to_all(path: &Path) -> bool {
+    let allows = |path: &Path, bits| {
+        fs::metadata(path).is_ok_and(|found| found.permissions().mode() & bits == bits)
+    };
+    let own = if path.is_dir() { 0o5 } else { 0o4 };
+    allows(path, own) && path.ancestors().skip(1).all(|folder| allows(folder, 0o1))
+}
 
 /// Makes Python tell what it is. Bound to one line, for what a shim may print before it.
 const QUESTION: &str = "import json, os, sys; print(json.dumps({\
@@ -36,8 +46,30 @@ impl Interpreter {
     /// [`SandboxError::NoInterpreter`] when none of them runs; a configured one is not replaced by another
     /// unless this user may not read it.
     pub fn find(configured: Option<&Path>) -> Result<Self, SandboxError> {
+        Self::find_where(configured, |_| Ok(()))
+    }
+
+    /// As [`Self::find`], but only one that every user may run.
+    pub(super) fn find_for_all(configured: Option<&Path>) -> Result<Self, SandboxError> {
+        Self::find_where(configured, |found| {
+            let paths = [&found.executable, &found.prefix];
+            match paths.into_iter().find(|path| !is_open_to_all(path)) {
+                None => Ok(()),
+                Some(path) => Err(SandboxError::NoInterpreter(format!(
+                    "without namespaces programs of root run as another user, who may not read `{}`",
+                    path.display()
+                ))),
+            }
+        })
+    }
+
+    fn find_where(
+        configured: Option<&Path>,
+        allow: impl Fn(&Self) -> Result<(), SandboxError>,
+    ) -> Result<Self, SandboxError> {
         let first = configured.map_or(OsStr::new("python3"), Path::as_os_str);
-        Self::ask(first).or_else(|reason| match configured {
+        let found = Self::ask(first).and_then(|found| allow(&found).map(|()| found));
+        found.or_else(|reason| match configured {
             Some(path) if fs::metadata(path).is_ok() => Err(reason),
             _ => Self::ask(OsStr::new(SYSTEM)),
         })

@@ -76,7 +76,7 @@ pub(super) fn start(
         supervisor: raise(&supervisor).step("make a socket")?,
     };
     drop(supervisor);
-    let namespaces = if plan.confinement.is_some() { NAMESPACES } else { 0 };
+    let namespaces = if plan.place.has_namespaces() { NAMESPACES } else { 0 };
     let Some(init) = sys::clone(namespaces).step("make the namespaces")? else {
         // A copy of our end would keep pid 1 from seeing that we are dead.
         drop((alive, stdout, stderr, channel, report));
@@ -96,7 +96,7 @@ fn admit(jail: &Jail, plan: &Plan<'_>, group: Option<&Group>) -> Result<(), Faul
     let pid = jail.init.pid;
     fs::write(format!("/proc/{pid}/oom_score_adj"), "1000")
         .step("offer the jail to the OOM killer")?;
-    if plan.confinement.is_some() {
+    if plan.place.has_namespaces() {
         identity::map(pid)?;
     }
     if let Some(group) = group {

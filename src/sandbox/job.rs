@@ -36,6 +36,22 @@ pub struct Job {
 }
 
 impl Job {
+    /// `program` by itself: no arguments, no files, nothing to read, the limits of a plain Python program.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            stdin: Vec::new(),
+            inputs: Vec::new(),
+            work: Vec::new(),
+            mounts: Vec::new(),
+            env: Vec::new(),
+            channel: false,
+            collect: false,
+            limits: Limits::default(),
+        }
+    }
+
     /// Says what is wrong with the job: above all, with paths that lead out of their folder.
     pub(super) fn check(&self) -> Result<(), String> {
         let files = self.inputs.iter().chain(&self.work).map(|(path, _)| path);
@@ -149,7 +165,7 @@ pub enum Exit {
     CpuLimit,
     /// The memory cap was reached.
     MemoryLimit,
-    /// It wrote without end.
+    /// It wrote without end: to its streams or, where no file system of its own ends that, to its folders.
     OutputLimit,
 }
 
@@ -168,6 +184,9 @@ pub struct Captured {
 pub enum Tier {
     /// Namespaces, and everything of `specs/sandbox.md` section 2.1.
     Namespaces,
+    /// No namespaces, which this machine forbids: Landlock, more system calls denied, limits, and processes that sweep
+    /// up; [`super::Facilities::gaps`] tells what is missing.
+    Landlock,
     /// No jail at all: only by the user's explicit order, never trained on.
     None,
 }

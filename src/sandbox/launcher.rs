@@ -28,6 +28,7 @@ use tokio::net::UnixStream;
 use super::error::SandboxError;
 use super::facilities::Facilities;
 use super::helper;
+use super::interpreter::Interpreter;
 use super::job::Job;
 use super::job::Outcome;
 use super::job::Tier;
@@ -46,25 +47,33 @@ pub struct Sandbox {
 impl Sandbox {
     /// Starts the helper: `executable`, the `rune` binary, as a process of its own.
     ///
+    /// Where the machine forbids namespaces, programs are held by the means of [`Tier::Landlock`]: see [`Self::facilities`].
+    ///
     /// Blocks for some milliseconds. To be called early, though the cost does not grow with the memory of this process.
     /// # Errors
     /// [`SandboxError::Helper`] when it does not start or does not answer; [`SandboxError::Setup`] when it can't prepare.
     pub fn start(executable: &Path) -> Result<Self, SandboxError> {
-        Self::start_tier(executable, Tier::Namespaces)
+        Self::start_tier(executable, None)
+    }
+
+    /// Starts a helper that holds programs without namespaces, whether or not there could be some.
+    /// # Errors
+    /// As [`Self::start`]; [`SandboxError::Unavailable`] where Landlock is too old.
+    pub fn without_namespaces(executable: &Path) -> Result<Self, SandboxError> {
+        Self::start_tier(executable, Some(Tier::Landlock))
     }
 
     /// Starts a helper that runs programs with no jail at all: they can read and write whatever the user can.
     ///
     /// Limits on time, output and single processes hold. `/in` and `/box` become a fresh folder: arguments
-    /// and variables that are paths there are rewritten. Processes that the program leaves behind are killed
-    /// after a run, but not when `rune` itself is killed in the midst of it. For `--unsafe-no-sandbox`, and nothing else.
+    /// and variables that are paths there are rewritten. Processes that the program leaves behind are killed. For `--unsafe-no-sandbox`, and nothing else.
     /// # Errors
     /// As [`Self::start`].
     pub fn unconfined(executable: &Path) -> Result<Self, SandboxError> {
-        Self::start_tier(executable, Tier::None)
+        Self::start_tier(executable, Some(Tier::None))
     }
 
-    fn start_tier(executable: &Path, tier: Tier) -> Result<Self, SandboxError> {
+    fn start_tier(executable: &Path, tier: Option<Tier>) -> Result<Self, SandboxError> {
         let (control, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(io::Error::from)?;
@@ -78,6 +87,17 @@ impl Sandbox {
     /// What the jail can enforce on this machine.
     pub fn facilities(&self) -> &Facilities {
         &self.facilities
+    }
+
+    /// Finds the interpreter for programs here: as [`Interpreter::find`], and one that they may run.
+    /// # Errors
+    /// As [`Interpreter::find`].
+    pub fn interpreter(&self, configured: Option<&Path>) -> Result<Interpreter, SandboxError> {
+        if self.facilities.programs_have_own_user {
+            Interpreter::find_for_all(configured)
+        } else {
+            Interpreter::find(configured)
+        }
     }
 
     /// Runs `job` once in a fresh jail. Any number of runs may be under way; dropping the future kills its jail.
@@ -154,7 +174,7 @@ async fn answer(socket: &mut UnixStream) -> io::Result<wire::Answer> {
 
 /// Spawns the helper from a thread that ends when the helper does: its parent-death signal would come
 /// with the end of the spawning thread. Nothing here makes the standard library fork instead.
-fn spawn(executable: &Path, tier: Tier, control: OwnedFd) -> Result<(), SandboxError> {
+fn spawn(executable: &Path, tier: Option<Tier>, control: OwnedFd) -> Result<(), SandboxError> {
     let mut command = Command::new(executable);
     command.arg(helper::SUBCOMMAND).arg(std::process::id().to_string());
     command.arg(serde_json::to_string(&tier).map_err(io::Error::from)?);

@@ -27,13 +27,15 @@ mod restrict;
 mod supervisor;
 mod sys;
 mod syscalls;
-mod unconfined;
+
 pub(crate) mod usage;
 mod wire;
+mod workplace;
 mod zygote;
 
 pub use error::SandboxError;
 pub use facilities::Facilities;
+pub use facilities::Gap;
 pub use facilities::MemoryCap;
 pub use helper::SUBCOMMAND as HELPER_SUBCOMMAND;
 pub use helper::helper_main;

@@ -1,7 +1,9 @@
 //! What the program may do: resource limits, Landlock, seccomp. The last steps before it starts.
 
+use std::path::PathBuf;
+
 use landlock::ABI;
-use landlock::Access;
+use landlock::Access as _;
 use landlock::AccessFs;
 use landlock::AccessNet;
 use landlock::BitFlags;
@@ -20,17 +22,21 @@ use serde::Serialize;
 use super::fault::Fault;
 use super::fault::Step;
 use super::filesystem::DEVICES;
+use super::filesystem::SETTINGS;
+use super::filesystem::SYSTEM;
 use super::filesystem::WRITABLE;
 use super::job::Limits;
+use super::job::Mount;
 use super::sys;
+use super::workplace::Workplace;
 
 /// The newest version whose rights we ask for; an older kernel enforces those that it knows.
 const LANDLOCK: ABI = ABI::V6;
 
 /// Sets the resource limits of every single process; they can only be lowered from now on.
 ///
-/// Without a user namespace the number of processes is that of everything the user runs: no limit then.
-pub(super) fn limit_resources(limits: &Limits, confined: bool) -> Result<(), Fault> {
+/// `processes` bounds those of the user: in a user namespace they are the program's, else everything the user runs.
+pub(super) fn limit_resources(limits: &Limits, processes: Option<u64>) -> Result<(), Fault> {
     // One second more than the tree may use: a backstop should the supervisor be late.
     let cpu = limits.cpu.as_secs() + 2;
     let table = [
@@ -47,16 +53,38 @@ pub(super) fn limit_resources(limits: &Limits, confined: bool) -> Result<(), Fau
     for (resource, limit) in table {
         setrlimit(resource, limit, limit).step(format!("set {resource:?}"))?;
     }
-    if !confined {
-        return Ok(());
+    let limit = |most| setrlimit(Resource::RLIMIT_NPROC, most, most).step("set RLIMIT_NPROC");
+    processes.map_or(Ok(()), limit)
+}
+
+/// Which files a program may use.
+#[derive(Debug)]
+pub(super) struct Access {
+    /// Folders and files that it may read and execute.
+    pub(super) readable: Vec<PathBuf>,
+    /// Folders that it may write, too.
+    pub(super) writable: Vec<PathBuf>,
+}
+
+impl Access {
+    /// What a jail with a file system of its own allows: there is nothing in it that may not be read.
+    pub(super) fn to_jail() -> Self {
+        Self { readable: vec!["/".into()], writable: WRITABLE.iter().map(PathBuf::from).collect() }
     }
-    let processes = u64::from(limits.processes) + 1; // and pid 1
-    setrlimit(Resource::RLIMIT_NPROC, processes, processes).step("set RLIMIT_NPROC")
+
+    /// What is allowed without one: what [`filesystem::build`](super::filesystem::build) would show.
+    pub(super) fn to_host(workplace: &Workplace, mounts: &[Mount]) -> Self {
+        let system = SYSTEM.iter().chain(SETTINGS).map(PathBuf::from);
+        let mounts = mounts.iter().map(|mount| mount.host.clone());
+        let own = [PathBuf::from("/proc/self"), workplace.path().to_owned()];
+        let writable = ["box", "tmp"].map(|name| workplace.folder(name)).into();
+        Self { readable: system.chain(mounts).chain(own).collect(), writable }
+    }
 }
 
 /// Gives up all rights on files but those the jail is for, TCP, and what lies outside of the jail's scope.
-pub(super) fn restrict_access() -> Result<(), Fault> {
-    let restricted = landlock();
+pub(super) fn restrict_access(access: &Access) -> Result<(), Fault> {
+    let restricted = landlock(access);
     restricted.map_err(|error| Fault::new(format!("restrict by Landlock: {error}"), Errno::EPERM))
 }
 
@@ -66,15 +94,15 @@ fn rights(abi: ABI) -> [BitFlags<AccessFs>; 3] {
     [AccessFs::from_read(abi), write, write & (AccessFs::ReadFile | AccessFs::WriteFile)]
 }
 
-fn landlock() -> Result<(), RulesetError> {
+fn landlock(access: &Access) -> Result<(), RulesetError> {
     let [read, write, device] = rights(LANDLOCK);
     Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK))?
         .handle_access(AccessNet::from_all(LANDLOCK))?
         .scope(Scope::from_all(LANDLOCK))?
         .create()?
-        .add_rules(path_beneath_rules(["/"], read))?
-        .add_rules(path_beneath_rules(WRITABLE, write))?
+        .add_rules(path_beneath_rules(&access.readable, read))?
+        .add_rules(path_beneath_rules(&access.writable, write))?
         .add_rules(path_beneath_rules(DEVICES, device))?
         .restrict_self()?;
     Ok(())

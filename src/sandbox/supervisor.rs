@@ -3,6 +3,7 @@
 //! It watches the streams, the clock, processor time and memory of the jail, and the socket to `rune`:
 //! when that closes nobody waits for the answer any more and the jail is killed.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
 use std::io::Write;
@@ -10,7 +11,6 @@ use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -27,9 +27,12 @@ use super::collect::collect;
 use super::fault::Fault;
 use super::fault::Step;
 use super::helper::Context;
-use super::init::Confinement;
+use super::identity;
+use super::init::Place;
 use super::init::Plan;
 use super::init::Report;
+use super::init::Rules;
+use super::interpreter::is_open_to_all;
 use super::jail;
 use super::jail::Jail;
 use super::job::Exit;
@@ -38,11 +41,13 @@ use super::job::Limits;
 use super::job::Mount;
 use super::job::Outcome;
 use super::job::Tier;
+use super::restrict::Access;
 use super::sys;
-use super::unconfined;
 use super::usage;
 use super::wire;
 use super::wire::Order;
+use super::workplace::Workplace;
+use super::workplace::sweep;
 
 /// What the program writes to its channel.
 const CHANNEL_BYTES: usize = 4 << 20;
@@ -69,23 +74,51 @@ fn run(
     context: &Context,
 ) -> wire::Answer {
     let started = Instant::now();
-    let Tier::Namespaces = context.tier else {
-        let workplace = unconfined::prepare(&mut job)?;
-        let home = workplace.path().join("box");
-        let plan = Plan { job: &job, home: &home, confinement: None };
-        let outcome = supervise(&plan, None, None, socket, started);
-        unconfined::sweep();
-        return outcome.map(|outcome| Outcome { tier: Tier::None, ..outcome });
+    let mounts = job.mounts.iter().map(real).collect::<Result<Vec<_>, _>>()?;
+    let own = nix::unistd::getpid();
+    let user = match context.tier {
+        Tier::Landlock => identity::stranger(own),
+        Tier::Namespaces | Tier::None => None,
     };
-    let mounts = job.mounts.iter().map(real).collect::<Result<_, _>>()?;
-    let is_trusted = passed.is_some();
-    let confinement = Some(Confinement { mounts, filters: &context.filters, is_trusted });
-    let plan = Plan { job: &job, home: Path::new("/box"), confinement };
-    let create = |groups: &cgroup::Parent| groups.create(nix::unistd::getpid(), &job.limits);
+    if user.is_some() {
+        let mut shown = mounts.iter().map(|mount| mount.host.as_path()).chain([&*job.program]);
+        if let Some(path) = shown.find(|path| !is_open_to_all(path)) {
+            let step = format!("show {} to the user that programs have here", path.display());
+            return Err(Fault::new(step, Errno::EACCES));
+        }
+    }
+    let workplace = match context.tier {
+        Tier::Namespaces => None,
+        Tier::Landlock | Tier::None => Some(Workplace::prepare(&mut job, user)?),
+    };
+    let home = workplace.as_ref().map_or("/box".into(), |workplace| workplace.folder("box"));
+    let access = match &workplace {
+        Some(workplace) => Access::to_host(workplace, &mounts),
+        None => Access::to_jail(),
+    };
+    let is_held = context.tier != Tier::None && passed.is_none();
+    let rules = is_held.then_some(Rules { access, filters: &context.filters });
+    let most = u64::from(job.limits.processes);
+    let (place, processes) = match context.tier {
+        Tier::Namespaces => (Place::Namespaces(mounts), Some(most + 1)), // and pid 1
+        Tier::Landlock if user.is_some() => (Place::Host(user), Some(most)),
+        Tier::Landlock => (Place::Host(None), Some(most + usage::tasks_of_this_user())),
+        Tier::None => (Place::Host(None), None),
+    };
+    let plan = Plan { job: &job, home: &home, place, processes, rules };
+    let create = |groups: &cgroup::Parent| groups.create(own, &job.limits);
     let group = context.groups.as_ref().map(create).transpose()?;
-    let outcome = supervise(&plan, passed, group.as_ref(), socket, started);
+    let outcome = supervise(&plan, passed, (group.as_ref(), workplace.as_ref()), socket, started);
+    drop(workplace); // before the group, which has to be empty
     group.into_iter().for_each(Group::remove);
-    outcome
+    outcome.map(|outcome| Outcome { tier: context.tier, ..outcome })
+}
+
+/// Runs a program that does nothing: tells whether a jail can be built here.
+pub(super) fn try_out(context: &Context) -> Result<(), Fault> {
+    let (_caller, socket) = UnixStream::pair().step("make a socket")?;
+    let job = Job::new("/bin/true");
+    run(job, None, &socket, context).map(drop)
 }
 
 /// Follows the symbolic links of the host's path: in the jail they would lead elsewhere.
@@ -97,7 +130,7 @@ fn real(mount: &Mount) -> Result<Mount, Fault> {
 fn supervise(
     plan: &Plan<'_>,
     passed: Option<OwnedFd>,
-    group: Option<&Group>,
+    (group, workplace): (Option<&Group>, Option<&Workplace>),
     socket: &UnixStream,
     started: Instant,
 ) -> wire::Answer {
@@ -110,6 +143,7 @@ fn supervise(
         init: &init,
         socket,
         group,
+        workplace,
         limits,
         started,
         next_sample: started + PERIOD.min(limits.cpu),
@@ -119,11 +153,14 @@ fn supervise(
     sys::kill(init.pidfd.as_fd());
     bury(init.pidfd.as_fd())?;
     let (_, cpu) = sys::wait(init.pid).step("wait for the jail")?;
+    if workplace.is_some() {
+        sweep(&HashSet::new()); // or what is left of the program could still write
+    }
     let collected =
         wire::receive_fd(alive.as_fd()).ok().flatten().as_ref().map(collect).unwrap_or_default();
     drop(alive); // while it is building, pid 1 takes the end of this for our death
     let (stopped, cpu) = (stopped?, cpu.max(watch.cpu));
-    let flooded = watch.drain();
+    let flooded = watch.drain().or_else(|| watch.overfull());
     let exit = match first_report(report.into()) {
         Some(Report::Failed(fault)) => return Err(fault),
         report => exit(stopped.or(flooded), report, group, cpu, limits)?,
@@ -137,7 +174,7 @@ fn supervise(
         refused: collected.refused,
         cpu,
         wall: started.elapsed(),
-        tier: Tier::Namespaces,
+        tier: Tier::None, // `run` knows better
     })
 }
 
@@ -190,6 +227,7 @@ struct Watch<'a> {
     init: &'a sys::Child,
     socket: &'a UnixStream,
     group: Option<&'a Group>,
+    workplace: Option<&'a Workplace>,
     limits: &'a Limits,
     started: Instant,
     next_sample: Instant,
@@ -258,6 +296,17 @@ impl Watch<'_> {
         if too_much_memory {
             return Some(Exit::MemoryLimit);
         }
-        (self.cpu > self.limits.cpu).then_some(Exit::CpuLimit)
+        // Where `RLIMIT_NPROC` does not hold, as for root in a user namespace of a single id.
+        let most = 4 * usize::try_from(self.limits.processes).unwrap_or(usize::MAX);
+        if self.workplace.is_some() && processes.len() > most {
+            return Some(Exit::Signal(libc::SIGKILL));
+        }
+        let spent = (self.cpu > self.limits.cpu).then_some(Exit::CpuLimit);
+        spent.or_else(|| self.overfull())
+    }
+
+    fn overfull(&self) -> Option<Exit> {
+        let workplace = self.workplace.filter(|workplace| workplace.is_overfull(self.limits));
+        workplace.map(|_| Exit::OutputLimit)
     }
 }

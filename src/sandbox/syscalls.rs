@@ -93,6 +93,85 @@ const UNCOUNTED: &[i64] = &[
     libc::SYS_mq_open,
 ];
 
+/// Calls that a process without namespaces of its own may not make: they reach what Landlock does not watch over.
+const BARE: &[i64] = &[
+    // Sockets: Landlock knows of TCP alone, and of no socket that has a path.
+    libc::SYS_socket,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    // Shared objects of other processes of this user.
+    libc::SYS_shmctl,
+    libc::SYS_msgctl,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_semctl,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_mq_unlink,
+    // Files of this user outside of the writable folders: whose they are, what is noted on them, who uses them.
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_fanotify_mark,
+];
+
+/// Likewise, calls of this architecture alone.
+#[cfg(target_arch = "x86_64")]
+const BARE_HERE: &[i64] = &[libc::SYS_chown, libc::SYS_lchown];
+#[cfg(not(target_arch = "x86_64"))]
+const BARE_HERE: &[i64] = &[];
+
+/// Calls by which a process without namespaces could change files that it may only read. They do nothing and say that
+/// all is well, for they are the last step of every copy of a file.
+const VAIN: &[i64] = &[libc::SYS_fchmod, libc::SYS_fchmodat, SYS_FCHMODAT2, libc::SYS_utimensat];
+#[cfg(target_arch = "x86_64")]
+const VAIN_HERE: &[i64] =
+    &[libc::SYS_chmod, libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat];
+#[cfg(not(target_arch = "x86_64"))]
+const VAIN_HERE: &[i64] = &[];
+/// The same number on every architecture.
+const SYS_FCHMODAT2: i64 = 452;
+
+/// Calls that send signals, and those that start processes.
+const SIGNALS: &[i64] = &[
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_tgkill,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+];
+#[cfg(target_arch = "x86_64")]
+const FORKS: &[i64] = &[libc::SYS_fork, libc::SYS_vfork];
+#[cfg(not(target_arch = "x86_64"))]
+const FORKS: &[i64] = &[];
+
+/// Calls that take the process they change as this argument, where 0 is the caller.
+const OF_PROCESSES: &[(i64, u8)] = &[
+    (libc::SYS_prlimit64, 0),
+    (libc::SYS_sched_setaffinity, 0),
+    (libc::SYS_sched_setattr, 0),
+    (libc::SYS_sched_setparam, 0),
+    (libc::SYS_sched_setscheduler, 0),
+    (libc::SYS_setpriority, 0), // the kind: 0 is a process
+    (libc::SYS_setpriority, 1),
+    (libc::SYS_ioprio_set, 1),
+    (libc::SYS_move_pages, 0),
+    (libc::SYS_migrate_pages, 0),
+];
+
+/// Kinds of socket pairs whose ends can be connected to others: datagrams, raw, packets in order.
+const CONNECTABLE: &[u64] = &[2, 3, 5];
+
+/// Sets flags of a file that is open for reading.
+const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
+
 /// Flags of `clone` that make a namespace; `CLONE_NEWTIME` is one of `unshare` and `clone3` alone.
 const NAMESPACES: &[i32] = &[
     libc::CLONE_NEWUSER,
@@ -110,34 +189,104 @@ const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 /// Terminal controls that type into, or draw on, the terminal they are called on.
 const TYPING: &[u64] = &[libc::TIOCSTI, libc::TIOCLINUX];
 
-/// Compiles the filters, in the order in which they are to be installed. What is not counted by a control group is
-/// denied unless `memory_is_counted`.
-pub(super) fn compile(memory_is_counted: bool) -> Result<Vec<BpfProgram>, Fault> {
-    let built = filters(memory_is_counted);
-    built.map_err(|error| Fault::new(format!("compile the seccomp filter: {error}"), Errno::EINVAL))
+/// What the filters make up for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Filters {
+    /// Whether a control group counts all memory; else what it alone would count is denied.
+    pub(super) memory_is_counted: bool,
+    /// Set where the program has no namespaces of its own.
+    pub(super) bare: Option<Bare>,
 }
 
-fn filters(memory_is_counted: bool) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
-    let uncounted = if memory_is_counted { &[] } else { UNCOUNTED };
-    let whole = DENIED.iter().chain(DENIED_HERE).chain(uncounted).map(|call| (*call, Vec::new()));
-    let mut denied: BTreeMap<i64, Vec<SeccompRule>> = whole.collect();
-    denied.insert(libc::SYS_clone, namespaces()?);
-    denied.insert(libc::SYS_socket, families()?);
-    denied.insert(libc::SYS_ioctl, typing()?);
-    // The flags of clone3 lie in memory, where no filter can see them: glibc then falls back to clone.
-    let absent = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    let mut programs = vec![compiled(absent, Errno::ENOSYS)?, compiled(denied, Errno::EPERM)?];
-    if cfg!(target_arch = "x86_64") {
-        programs.push(no_x32());
+/// A program without namespaces of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bare {
+    /// Whether Landlock keeps its signals to itself; else it may send none.
+    pub(super) signals_are_scoped: bool,
+    /// Whether it may start processes.
+    pub(super) may_fork: bool,
+}
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+impl Filters {
+    /// Compiles the filters, in the order in which they are to be installed.
+    pub(super) fn compile(self) -> Result<Vec<BpfProgram>, Fault> {
+        let failed =
+            |error| Fault::new(format!("compile the seccomp filter: {error}"), Errno::EINVAL);
+        self.programs().map_err(failed)
     }
-    Ok(programs)
+
+    fn programs(self) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+        // The flags of clone3 lie in memory, where no filter can see them: glibc then falls back to clone.
+        let absent = whole(&[libc::SYS_clone3]).collect();
+        let mut programs = vec![
+            compiled(absent, Errno::ENOSYS as i32)?,
+            compiled(self.denied()?, Errno::EPERM as i32)?,
+        ];
+        if self.bare.is_some() {
+            programs.push(compiled(whole(VAIN).chain(whole(VAIN_HERE)).collect(), 0)?);
+        }
+        if cfg!(target_arch = "x86_64") {
+            programs.push(no_x32());
+        }
+        Ok(programs)
+    }
+
+    fn denied(self) -> Result<Rules, seccompiler::BackendError> {
+        let mut denied: Rules = whole(DENIED).chain(whole(DENIED_HERE)).collect();
+        denied.insert(libc::SYS_clone, namespaces()?);
+        denied.insert(libc::SYS_socket, families()?);
+        denied.insert(libc::SYS_ioctl, requests(TYPING)?);
+        if !self.memory_is_counted || self.bare.is_some() {
+            denied.extend(whole(UNCOUNTED));
+        }
+        if let Some(bare) = self.bare {
+            bare.deny(&mut denied)?;
+        }
+        Ok(denied)
+    }
 }
 
-fn compiled(
-    rules: BTreeMap<i64, Vec<SeccompRule>>,
-    errno: Errno,
-) -> Result<BpfProgram, seccompiler::BackendError> {
-    let action = SeccompAction::Errno((errno as i32).cast_unsigned());
+impl Bare {
+    /// What this version of Landlock leaves to the filters.
+    pub(super) fn with(landlock_version: u32, may_fork: bool) -> Self {
+        Self { signals_are_scoped: landlock_version >= 6, may_fork }
+    }
+
+    fn deny(self, denied: &mut Rules) -> Result<(), seccompiler::BackendError> {
+        denied.extend(whole(BARE).chain(whole(BARE_HERE)));
+        denied.insert(libc::SYS_ioctl, requests(&[TYPING, &[FS_IOC_SETFLAGS]].concat())?);
+        for (call, argument) in OF_PROCESSES {
+            let other = rule(*argument, Width::Dword, Op::Ne, 0)?;
+            denied.entry(*call).or_default().push(other);
+        }
+        let connectable = CONNECTABLE.iter();
+        let pairs = connectable.map(|kind| rule(1, Width::Dword, Op::MaskedEq(0xf), *kind));
+        denied.insert(libc::SYS_socketpair, pairs.collect::<Result<_, _>>()?);
+        // Or it would survive the process that started it.
+        let letting_go = u64::from(libc::PR_SET_PDEATHSIG.cast_unsigned());
+        denied.insert(libc::SYS_prctl, vec![rule(0, Width::Dword, Op::Eq, letting_go)?]);
+        if !self.signals_are_scoped {
+            denied.extend(whole(SIGNALS));
+        }
+        if !self.may_fork {
+            denied.extend(whole(FORKS));
+            let thread = u64::from(libc::CLONE_THREAD.cast_unsigned());
+            let process = rule(0, Width::Qword, Op::MaskedEq(thread), 0)?;
+            denied.entry(libc::SYS_clone).or_default().push(process);
+        }
+        Ok(())
+    }
+}
+
+/// Rules that hold whatever the arguments are.
+fn whole(calls: &[i64]) -> impl Iterator<Item = (i64, Vec<SeccompRule>)> {
+    calls.iter().map(|call| (*call, Vec::new()))
+}
+
+fn compiled(rules: Rules, errno: i32) -> Result<BpfProgram, seccompiler::BackendError> {
+    let action = SeccompAction::Errno(errno.cast_unsigned());
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()
 }
@@ -153,8 +302,8 @@ fn families() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     Ok(vec![SeccompRule::new(others.collect::<Result<_, _>>()?)?])
 }
 
-fn typing() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-    TYPING.iter().map(|request| rule(1, Width::Dword, Op::Eq, *request)).collect()
+fn requests(denied: &[u64]) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    denied.iter().map(|request| rule(1, Width::Dword, Op::Eq, *request)).collect()
 }
 
 fn rule(
@@ -185,10 +334,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_filters_compile_with_and_without_a_control_group() {
-        for counted in [true, false] {
+    fn the_filters_compile_for_every_machine() {
+        for memory_is_counted in [true, false] {
+            let compile = |bare| Filters { memory_is_counted, bare }.compile().unwrap().len();
             let n_filters = 2 + usize::from(cfg!(target_arch = "x86_64"));
-            assert_eq!(compile(counted).unwrap().len(), n_filters);
+            assert_eq!(compile(None), n_filters);
+            for (signals_are_scoped, may_fork) in [(true, true), (true, false), (false, true)] {
+                let bare = Bare { signals_are_scoped, may_fork };
+                assert_eq!(compile(Some(bare)), n_filters + 1);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! account once it has ended. The limit on wall time holds such a tree.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -27,7 +28,8 @@ pub(crate) fn tree(root: Pid) -> Vec<i32> {
     found
 }
 
-fn children(pid: i32) -> Vec<i32> {
+/// The processes that `pid` or one of its threads has started or adopted.
+pub(super) fn children(pid: i32) -> Vec<i32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let texts =
         threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
@@ -56,6 +58,15 @@ fn ticks(stat: &str) -> Option<u32> {
             .filter_map(|field| field.parse::<u32>().ok())
             .sum(),
     )
+}
+
+/// Processes and threads of the user that this process runs as.
+pub(super) fn tasks_of_this_user() -> u64 {
+    let own = nix::unistd::geteuid().as_raw();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let theirs = entries.filter(|entry| entry.metadata().is_ok_and(|found| found.uid() == own));
+    let tasks = theirs.filter_map(|entry| fs::read_dir(entry.path().join("task")).ok());
+    tasks.map(|tasks| tasks.count() as u64).sum()
 }
 
 /// Memory of `processes`: shared pages count in parts where the kernel tells, else in full.

@@ -60,15 +60,13 @@ class Jail:
             self.filters.append((instructions, ctypes.create_string_buffer(program, len(program))))
         self.landlock = plan["landlock"]
         self.devices = plan["devices"]
+        self.readable = plan["readable"] or ["/"]
+        self.has_namespaces = plan["has_namespaces"]
         self.writable = plan["writable"]
 
     def enter(self, limits):
-        checked(libc.unshare(NEWNS | NEWIPC | NEWNET), "make namespaces")
-        for folder in self.writable:
-            mount(b"tmpfs", folder, NOSUID | NODEV, f"size={limits['disk_bytes']},nr_inodes=2048,mode=0700")
-        mount(b"proc", "/proc", NOSUID | NODEV | NOEXEC, "hidepid=2,subset=pid")
-        new_user()
-        os.chdir("/box")
+        if self.has_namespaces:
+            self.make_namespaces(limits)
         self.limit(limits)
         header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
         checked(call(self.numbers["capset"], header, none), "drop the capabilities")
@@ -78,6 +76,14 @@ class Jail:
         for _, program in self.filters:
             checked(libc.prctl(PR_SET_SECCOMP, FILTER, program, 0, 0), "filter system calls")
 
+    def make_namespaces(self, limits):
+        checked(libc.unshare(NEWNS | NEWIPC | NEWNET), "make namespaces")
+        for folder in self.writable:
+            mount(b"tmpfs", folder, NOSUID | NODEV, f"size={limits['disk_bytes']},nr_inodes=2048,mode=0700")
+        mount(b"proc", "/proc", NOSUID | NODEV | NOEXEC, "hidepid=2,subset=pid")
+        new_user()
+        os.chdir("/box")
+
     def limit(self, limits):
         cpu = int(limits["cpu"]) + 2
         table = (
@@ -86,8 +92,9 @@ class Jail:
             (resource.RLIMIT_FSIZE, limits["file_bytes"]),
             (resource.RLIMIT_NOFILE, 64),
             (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_NPROC, limits["processes"]),
         )
+        if self.has_namespaces:  # else it may start threads alone, which are as many as the zygote may
+            table += ((resource.RLIMIT_NPROC, limits["processes"]),)
         for what, most in table:
             resource.setrlimit(what, (most, most))
 
@@ -95,7 +102,8 @@ class Jail:
         rights = struct.pack("QQQ", self.landlock["fs"], self.landlock["net"], self.landlock["scope"])
         size = self.landlock["size"]
         ruleset = checked(call(self.numbers["create_ruleset"], rights[:size], ctypes.c_size_t(size), 0), "Landlock")
-        places = [("/", self.landlock["read"])]
+        read, of_files = self.landlock["read"], self.landlock["read"] & self.landlock["device"]
+        places = [(path, read if os.path.isdir(path) else of_files) for path in self.readable if os.path.exists(path)]
         places += [(folder, self.landlock["write"]) for folder in self.writable]
         places += [(device, self.landlock["device"]) for device in self.devices]
         for path, allowed in places:
@@ -173,9 +181,10 @@ class Zygote:
                 if child.number == request["kill"]:
                     child.kill("dropped")
             return
-        # The next child is the first process of a namespace; ours is the same as ever.
-        checked(libc.setns(self.namespace, NEWPID), "go back to the own namespace")
-        checked(libc.unshare(NEWPID), "make a process namespace")
+        if self.jail.has_namespaces:
+            # The next child is the first process of a namespace; ours is the same as ever.
+            checked(libc.setns(self.namespace, NEWPID), "go back to the own namespace")
+            checked(libc.unshare(NEWPID), "make a process namespace")
         pid = os.fork()
         if pid == 0:
             self.become(request, fds[0])
@@ -213,11 +222,8 @@ def load(name, text):
     return getattr(module, "main", None)
 
 
-def main():
-    plan = json.load(sys.stdin)
-    control = socket.socket(fileno=3)
-    for name in plan["imports"]:
-        __import__(name)
+def become_first():
+    """Goes on as the first process of a namespace."""
     new_user()
     checked(libc.unshare(NEWNS | NEWPID), "make namespaces")
     pid = os.fork()
@@ -225,6 +231,15 @@ def main():
         os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 255)
     checked(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "bind the process to its parent")
     mount(b"proc", "/proc", NOSUID | NODEV | NOEXEC, "hidepid=2,subset=pid")
+
+
+def main():
+    plan = json.load(sys.stdin)
+    control = socket.socket(fileno=3)
+    for name in plan["imports"]:
+        __import__(name)
+    if plan["has_namespaces"]:
+        become_first()
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)

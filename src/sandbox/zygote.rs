@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -28,15 +29,20 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::error::SandboxError;
+use super::facilities::Facilities;
 use super::filesystem::DEVICES;
+use super::filesystem::SETTINGS;
+use super::filesystem::SYSTEM;
 use super::filesystem::WRITABLE;
 use super::interpreter::Interpreter;
 use super::job::Exit;
 use super::job::Job;
 use super::job::Limits;
+use super::job::Tier;
 use super::launcher::Sandbox;
 use super::restrict;
-use super::syscalls;
+use super::syscalls::Bare;
+use super::syscalls::Filters;
 use super::wire;
 
 /// Memory of the zygote and all its children together.
@@ -135,7 +141,7 @@ impl<'a> Zygote<'a> {
         imports: &[&str],
         programs: &[(&str, &str)],
     ) -> Result<Self, SandboxError> {
-        let job = job(interpreter, imports, programs)?;
+        let job = job(sandbox.facilities(), interpreter, imports, programs)?;
         let (control, theirs) = UnixDatagram::pair()?;
         let theirs = theirs.into_std()?;
         theirs.set_nonblocking(false)?;
@@ -261,18 +267,33 @@ async fn listen(control: &UnixDatagram, waiting: &Mutex<Waiting>) -> io::Result<
 
 /// The zygote as a job.
 fn job(
+    facilities: &Facilities,
     interpreter: &Interpreter,
     imports: &[&str],
     programs: &[(&str, &str)],
 ) -> Result<Job, SandboxError> {
-    let filters: Vec<String> = syscalls::compile(false)?.iter().map(hex).collect();
+    let bare = match facilities.tier {
+        Tier::Namespaces => None,
+        Tier::Landlock | Tier::None => Some(Bare::with(facilities.landlock_version, false)),
+    };
+    let filters = Filters { memory_is_counted: false, bare }.compile()?;
+    let filters: Vec<String> = filters.iter().map(hex).collect();
+    let mounts = interpreter.mounts();
+    // `None` stands for the whole of the jail that the zygote is in.
+    let readable = bare.map(|_| {
+        let mounts = mounts.iter().map(|mount| mount.host.as_path());
+        let system = SYSTEM.iter().chain(SETTINGS).chain(&["/proc/self"]).map(Path::new);
+        system.chain(mounts).collect::<Vec<_>>()
+    });
     let plan = json!({
         "imports": imports,
         "programs": programs,
         "filters": filters,
         "landlock": restrict::landlock_numbers(),
         "devices": DEVICES,
-        "writable": WRITABLE,
+        "readable": readable,
+        "writable": if bare.is_none() { WRITABLE } else { &[] },
+        "has_namespaces": bare.is_none(),
         "numbers": {
             "capset": libc::SYS_capset,
             "create_ruleset": libc::SYS_landlock_create_ruleset,
@@ -282,15 +303,10 @@ fn job(
         },
     });
     Ok(Job {
-        program: interpreter.executable().to_owned(),
         args: ["-I", "-S", "-B", "/in/zygote.py"].map(str::to_owned).into(),
         stdin: plan.to_string().into_bytes(),
         inputs: vec![("zygote.py".to_owned(), include_bytes!("zygote.py").to_vec())],
-        work: Vec::new(),
-        mounts: interpreter.mounts(),
-        env: Vec::new(),
-        channel: false,
-        collect: false,
+        mounts,
         limits: Limits {
             cpu: LIFE,
             wall: LIFE,
@@ -298,6 +314,7 @@ fn job(
             processes: 512,
             ..Limits::default()
         },
+        ..Job::new(interpreter.executable())
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod hostile;
 
+use std::borrow::Cow;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -48,18 +49,15 @@ fn sandbox() -> Sandbox {
     Sandbox::start(&binary()).unwrap()
 }
 
+fn without_namespaces() -> Sandbox {
+    Sandbox::without_namespaces(&binary()).unwrap()
+}
+
 fn shell(script: &str) -> Job {
     Job {
-        program: "/bin/sh".into(),
         args: vec!["-c".into(), script.into()],
-        stdin: Vec::new(),
-        inputs: Vec::new(),
-        work: Vec::new(),
-        mounts: Vec::new(),
-        env: Vec::new(),
-        channel: false,
-        collect: false,
         limits: Limits { wall: Duration::from_mins(1), ..Limits::default() },
+        ..Job::new("/bin/sh")
     }
 }
 
@@ -109,6 +107,7 @@ impl Host {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         fs::write(&path, "secret").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         tcp.set_nonblocking(true).unwrap();
         let socket = folder.path().join("socket");
@@ -124,7 +123,11 @@ impl Host {
     /// Nothing of what the programs have tried has reached it.
     fn is_untouched(&self) {
         self.tcp.accept().unwrap_err(); // nobody has connected
-        assert_eq!(fs::read_to_string(self.folder.path().join("secret")).unwrap(), "secret");
+        let secret = self.folder.path().join("secret");
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
+        let metadata = fs::metadata(secret).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        assert!(metadata.modified().unwrap().elapsed().unwrap() < Duration::from_hours(1));
         let shared = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
         assert!(!shared.contains(&0x5255_4e45.to_string()), "{shared}");
     }
@@ -168,16 +171,33 @@ fn escape(hostile: &Hostile, outcome: &Outcome) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_programs_are_contained() {
-    let (sandbox, host) = (Arc::new(sandbox()), Host::open());
-    let interpreter = Interpreter::find(None).unwrap();
+    contain(sandbox(), HOSTILE.iter().map(Cow::Borrowed)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_programs_are_contained_without_namespaces() {
+    let sandbox = without_namespaces();
+    let gaps = gaps(&sandbox);
+    let hostile = HOSTILE.iter().map(|hostile| Cow::Owned(hostile.without_namespaces(&gaps)));
+    contain(sandbox, hostile).await;
+}
+
+fn gaps(sandbox: &Sandbox) -> Vec<&'static str> {
+    sandbox.facilities().gaps().iter().map(|gap| gap.name).collect()
+}
+
+/// Runs every hostile program, each of which must end as it is said to.
+async fn contain(sandbox: Sandbox, all: impl Iterator<Item = Cow<'static, Hostile>>) {
+    let (sandbox, host) = (Arc::new(sandbox), Host::open());
+    let interpreter = sandbox.interpreter(None).unwrap();
     let (seats, mut runs) = (Arc::new(Semaphore::new(4)), JoinSet::new());
-    for hostile in HOSTILE {
-        let job = python(&interpreter, host.program(hostile), hostile::limits(hostile.ends));
+    for hostile in all {
+        let job = python(&interpreter, host.program(&hostile), hostile::limits(hostile.ends));
         let (sandbox, seats) = (Arc::clone(&sandbox), Arc::clone(&seats));
         runs.spawn(async move {
             let _seat = seats.acquire().await.unwrap();
             match sandbox.run(&job).await {
-                Ok(outcome) => escape(hostile, &outcome),
+                Ok(outcome) => escape(&hostile, &outcome),
                 Err(error) => Some(format!("{}: {error}", hostile.name)),
             }
         });
@@ -214,6 +234,35 @@ async fn fork(zygote: &Zygote<'_>, program: &str, limits: &Limits) -> (String, E
     let mut said = Vec::new();
     let _it_was_killed = forked.stream().unwrap().read_to_end(&mut said).await;
     (text(&said), forked.ended().await.unwrap())
+}
+
+/// As above, but what raises an exception has been refused: a process may not even be forked.
+#[tokio::test]
+async fn hostile_programs_are_contained_when_they_are_forked_without_namespaces() {
+    let (sandbox, host) = (without_namespaces(), Host::open());
+    let interpreter = sandbox.interpreter(None).unwrap();
+    let zygote = Zygote::start(&sandbox, &interpreter, &[], &[("hostile", FORKED)]).await.unwrap();
+    let (gaps, mut escapes) = (gaps(&sandbox), Vec::new());
+    for hostile in HOSTILE.iter().map(|hostile| hostile.without_namespaces(&gaps)) {
+        if NOT_FORKED.iter().any(|(except, _)| hostile.name.starts_with(except)) {
+            continue;
+        }
+        let limits = hostile::limits(hostile.ends);
+        let program = host.program(&hostile).replace("flush=True); os._exit(0)", "flush=True)");
+        let (said, ended) = fork(&zygote, &program, &limits).await;
+        let last = said.lines().last().unwrap_or_default();
+        let is_refused = last.split(' ').all(|word| ["EACCES", "EPERM"].contains(&word));
+        let held = match hostile.ends {
+            Ends::Says(word) => last == word,
+            Ends::With(exit) => ended.exit == exit,
+            Ends::InVain => false,
+        };
+        if !held && !is_refused && ended.exit == Exit::Code(0) {
+            escapes.push(format!("{}: {ended:?}\n{said}", hostile.name));
+        }
+    }
+    assert!(escapes.is_empty(), "{}", escapes.join("\n"));
+    host.is_untouched();
 }
 
 #[tokio::test]
@@ -450,22 +499,158 @@ async fn runs_go_on_side_by_side_and_do_not_see_each_other() {
 async fn owner_of_a_jail() {
     if is_alone("sandbox::owner_of_a_jail") {
         let marker = std::env::var("RUNE_TEST_MARKER").unwrap();
-        let job = shell(&format!("sleep 3600 & while :; do :; done # {marker}"));
-        sandbox().run(&job).await.unwrap();
+        let bare = std::env::var_os("RUNE_TEST_BARE").is_some();
+        let sandbox = if bare { without_namespaces() } else { sandbox() };
+        sandbox.run(&clinging(&marker)).await.unwrap();
     }
 }
 
-#[test]
-fn everything_dies_with_the_owner_of_the_sandbox() {
-    let marker = format!("rune-test-{}", std::process::id());
+/// Lets go of its parent by all means, in a session of its own and through orphans, and never ends.
+fn clinging(marker: &str) -> Job {
+    let letting_go = "import ctypes, os, time; ctypes.CDLL(None).prctl(1, 0)";
+    let python = format!("exec /usr/bin/python3 -c '{letting_go}; time.sleep(3600)' {marker}");
+    let job = format!("(setsid sh -c \"{python}\" &) & (setsid sleep 3600 &); {python}");
+    Job { args: vec!["-c".into(), job], ..shell("") }
+}
+
+fn everything_dies_with_the_owner(bare: bool) {
+    let marker = format!("rune-test-{}-{bare}", std::process::id());
     let mut owner = myself("sandbox::owner_of_a_jail");
-    let mut owner = owner.env("RUNE_TEST_MARKER", &marker).spawn().unwrap();
+    owner.env("RUNE_TEST_MARKER", &marker);
+    if bare {
+        owner.env("RUNE_TEST_BARE", "1");
+    }
+    let mut owner = owner.spawn().unwrap();
     let helper = format!("jail-helper\0{}\0", owner.id());
-    eventually("the jail runs", || !processes(&marker).is_empty());
+    eventually("the jail runs", || processes(&marker).len() == 2);
+    sleep(Duration::from_millis(300)); // by then they have let go
     owner.kill().unwrap();
     owner.wait().unwrap();
     eventually("the program is gone", || processes(&marker).is_empty());
     eventually("helper, supervisor and pid 1 are gone", || processes(&helper).is_empty());
+}
+
+#[test]
+fn everything_dies_with_the_owner_of_the_sandbox() {
+    everything_dies_with_the_owner(false);
+}
+
+#[test]
+fn everything_dies_with_the_owner_without_namespaces() {
+    everything_dies_with_the_owner(true);
+}
+
+/// Folders of runs of the helpers that this process has started.
+fn workplaces(helpers: &[i32]) -> Vec<String> {
+    let entries = fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let ours = |name: &String| {
+        helpers.iter().any(|helper| name.starts_with(&format!("rune-jail-{helper}-")))
+    };
+    names.filter(ours).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_supervisor_leaves_nothing_without_namespaces() {
+    let name = "sandbox::a_killed_supervisor_leaves_nothing_without_namespaces";
+    if !is_alone(name) {
+        return assert!(myself(name).status().unwrap().success());
+    }
+    let sandbox = Arc::new(without_namespaces());
+    let needle = format!("jail-helper\0{}\0", std::process::id());
+    let helpers = processes(&needle);
+    assert_eq!(helpers.len(), 2, "the sweeper and the helper");
+    let marker = format!("rune-killed-{}", std::process::id());
+    let running = tokio::spawn({
+        let (sandbox, job) = (Arc::clone(&sandbox), clinging(&marker));
+        async move { sandbox.run(&job).await }
+    });
+    eventually("it runs", || processes(&marker).len() == 2);
+    sleep(Duration::from_millis(300)); // by then they have let go
+    assert_eq!(workplaces(&helpers).len(), 1);
+    let supervisor = processes(&needle).into_iter().find(|pid| !helpers.contains(pid)).unwrap();
+    let supervisor = nix::unistd::Pid::from_raw(supervisor);
+    nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert!(matches!(running.await.unwrap(), Err(SandboxError::HelperGone)));
+    eventually("the program is gone", || processes(&marker).is_empty());
+    eventually("the folder is gone", || workplaces(&helpers).is_empty());
+    let outcome = sandbox.run(&shell("exit 3")).await.unwrap();
+    assert_eq!((outcome.exit, outcome.tier), (Exit::Code(3), Tier::Landlock));
+}
+
+#[tokio::test]
+async fn runs_without_namespaces_leave_nothing_and_do_not_see_each_other() {
+    let name = "sandbox::runs_without_namespaces_leave_nothing_and_do_not_see_each_other";
+    if !is_alone(name) {
+        return assert!(myself(name).status().unwrap().success());
+    }
+    let sandbox = without_namespaces();
+    let needle = format!("jail-helper\0{}\0", std::process::id());
+    let helpers = processes(&needle);
+    let counted = || {
+        let fds = helpers
+            .iter()
+            .map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count));
+        (fds.collect::<Vec<_>>(), processes(&needle).len(), workplaces(&helpers).len())
+    };
+    sandbox.run(&shell("")).await.unwrap();
+    eventually("the helper is alone again", || processes(&needle).len() == 2);
+    let before = counted();
+    let interpreter = sandbox.interpreter(None).unwrap();
+    let deep = "import os\nfor n in range(2000): os.mkdir('d' * 200); os.chdir('d' * 200)\nos.mkdir('x', 0)";
+    let limits = Limits { wall: Duration::from_mins(1), ..Limits::default() };
+    let outcome = sandbox.run(&python(&interpreter, deep.to_owned(), limits)).await.unwrap();
+    assert_eq!(outcome.exit, Exit::OutputLimit);
+    let sibling = shell("echo secret > mine; sleep 2; cat mine");
+    let intruder = async {
+        while workplaces(&helpers).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let path = std::env::temp_dir().join(&workplaces(&helpers)[0]).display().to_string();
+        let script = format!(
+            "cat {path}/box/mine; ls {path}; echo x > {path}/box/mine; rm -rf {path}; kill -9 -1"
+        );
+        text(&sandbox.run(&shell(&script)).await.unwrap().stdout.bytes)
+    };
+    let (sibling, intruder) = tokio::join!(sandbox.run(&sibling), intruder);
+    assert_eq!(
+        (text(&sibling.unwrap().stdout.bytes).as_str(), intruder.as_str()),
+        ("secret\n", "")
+    );
+    for number in 0..200 {
+        let script =
+            format!("echo {number} > mine; (setsid sleep 60 &); cat *; exit {}", number % 100);
+        let outcome = sandbox.run(&shell(&script)).await.unwrap();
+        assert_eq!(outcome.exit, Exit::Code(number % 100));
+        assert_eq!(text(&outcome.stdout.bytes), format!("{number}\n"));
+    }
+    eventually("the helper is alone again", || processes(&needle).len() == 2);
+    assert_eq!(counted(), before);
+    drop(sandbox);
+    eventually("helper and sweeper are gone", || processes(&needle).is_empty());
+}
+
+/// A machine that forbids namespaces is found out, and what holds programs there is said.
+#[test]
+fn a_machine_without_namespaces_is_found_out() {
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" --json doctor";
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-c", script]).arg(binary());
+    let output = command.env("RUNE_HOME", home.path()).env_remove(BINARY).output().unwrap();
+    let said = text(&output.stdout);
+    assert!(!said.is_empty(), "{}", text(&output.stderr));
+    let about = |name: &str| {
+        said.lines().find(|line| line.contains(&format!("\"{name}\""))).unwrap_or_default()
+    };
+    assert!(about("sandbox").contains("no namespaces (can't make the namespaces"), "{said}");
+    assert!(about("sandbox").contains("user.max_user_namespaces"), "{said}");
+    for gap in ["names", "disk", "sockets", "processes"] {
+        assert!(about(&format!("gap: {gap}")).contains("warn"), "{said}");
+    }
+    assert!(about("hostile programs").contains("9 of 9 held"), "{said}");
+    assert!(about("forked jails").contains("a cheat is seen"), "{said}");
 }
 
 #[tokio::test]

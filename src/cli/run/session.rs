@@ -35,7 +35,6 @@ use crate::provider::Provider;
 use crate::registry;
 use crate::registry::Ending;
 use crate::registry::Registry;
-use crate::sandbox::Interpreter;
 use crate::sandbox::Limits;
 use crate::sandbox::Mount;
 use crate::sandbox::Sandbox;
@@ -141,7 +140,8 @@ impl AtWork<'_> {
     ) -> anyhow::Result<ExitCode> {
         let config = &self.context.config;
         let python = Path::new(&config.sandbox.python);
-        let interpreter = Interpreter::find((!python.as_os_str().is_empty()).then_some(python))?;
+        let interpreter =
+            self.sandbox.interpreter((!python.as_os_str().is_empty()).then_some(python))?;
         let mut judge = Judge::new(self.sandbox, &interpreter);
         judge.limits = Limits::from(&config.sandbox);
         prepare_suite(self.context, &mut judge, &task).await?;

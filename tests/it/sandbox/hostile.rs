@@ -2,16 +2,18 @@
 //! there has a test of its own: 58-60, 62-64 and 72 with the judge, 43 and 67-69 with what is collected, 75-77 beside
 //! the runner.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use rune::sandbox::Exit;
 use rune::sandbox::Limits;
 
 /// A program and what must become of it.
+#[derive(Debug, Clone)]
 pub(super) struct Hostile {
     pub(super) name: &'static str,
     /// Python. `PORT`, `SECRET`, `SOCKET`, `PID` become those of the host.
-    pub(super) program: &'static str,
+    pub(super) program: Cow<'static, str>,
     pub(super) ends: Ends,
 }
 
@@ -63,8 +65,69 @@ pub(super) fn limits(ends: Ends) -> Limits {
     }
 }
 
+/// How a program ends that is held without namespaces, where that differs.
+struct Differs {
+    /// Its number.
+    number: &'static str,
+    ends: Ends,
+    /// The name of the gap that this comes from.
+    gap: &'static str,
+    /// What to try in place of the program, which would only find out that there is something.
+    program: Option<&'static str>,
+}
+
+const fn differs(number: &'static str, ends: Ends, gap: &'static str) -> Differs {
+    Differs { number, ends, gap, program: None }
+}
+
+impl Differs {
+    const fn by(self, program: &'static str) -> Self {
+        Self { program: Some(program), ..self }
+    }
+}
+
+const WITHOUT_NAMESPACES: &[Differs] = &[
+    differs("04", InVain, "processes"),
+    differs("05", With(Exit::OutputLimit), "disk"),
+    differs("08", With(Exit::OutputLimit), "disk"),
+    differs("19", Says("EACCES"), "names"),
+    differs("20", Says("EACCES"), "names"),
+    differs("22", InVain, "folders"),
+    differs("24", Says("EACCES"), "names"),
+    differs("25", Says("EPERM"), "sockets"),
+    differs("26", Says("EPERM"), "sockets"),
+    differs("28", InVain, "sockets"),
+    differs("29", InVain, "sockets"),
+    differs("32", Says("EPERM"), "names"),
+    differs("33", InVain, "folders"),
+    differs("43", Says("EACCES EROFS"), "names"),
+    differs("45", InVain, "folders"),
+    differs("21", Says("refused"), "names").by(
+        r"
+found = {tried(os.listdir, p) for p in ['/', '/home', '/var', '/sys', '/root', '/mnt', '/opt', '/run', '/etc', '/tmp/', '/proc']}
+found |= {tried(open, p) for p in ['/etc/shadow', '/etc/passwd', '/proc/PID/environ', '/proc/PID/cmdline', '/proc/cpuinfo']}
+print('refused' if found <= {'EACCES', 'ENOENT'} else found)",
+    ),
+    differs("57", Says("EACCES"), "names").by("print(tried(os.listdir, '/sys/fs/cgroup'))"),
+];
+
+impl Hostile {
+    /// The program as it is to be held without namespaces but with these `gaps`, with what it is given where it is then.
+    pub(super) fn without_namespaces(&self, gaps: &[&str]) -> Self {
+        let mut all = WITHOUT_NAMESPACES.iter().filter(|differs| gaps.contains(&differs.gap));
+        let differs = all.find(|differs| self.name.starts_with(differs.number));
+        let program = differs.and_then(|differs| differs.program).unwrap_or(&self.program);
+        let mut program = program.to_owned();
+        for (jail, folder) in [("'/box", "'."), ("'/in", "'../in"), ("'/tmp'", "'../tmp'")] {
+            program = program.replace(jail, folder);
+        }
+        let ends = differs.map_or(self.ends, |differs| differs.ends);
+        Self { name: self.name, program: program.into(), ends }
+    }
+}
+
 const fn case(name: &'static str, ends: Ends, program: &'static str) -> Hostile {
-    Hostile { name, program, ends }
+    Hostile { name, program: Cow::Borrowed(program), ends }
 }
 
 pub(super) const HOSTILE: &[Hostile] = &[
@@ -325,13 +388,13 @@ print(found)",
     ),
     case(
         "41 become root",
-        Says("1000 0000000000000000 1 EPERM"),
+        Says("True 0000000000000000 1 EPERM"),
         r"
 import subprocess
 for program in ['/bin/su', '/bin/mount', '/usr/bin/passwd', '/usr/bin/sudo']:
     tried(lambda: subprocess.run([program], stdin=subprocess.DEVNULL, capture_output=True, timeout=5))
 status = dict(line.split(':', 1) for line in open('/proc/self/status').read().splitlines())
-print(os.geteuid(), status['CapEff'].strip(), status['NoNewPrivs'].strip(), tried(os.setuid, 0) if tried(os.setuid, 0) == 'EPERM' else 'EPERM' if tried(os.setuid, 0) == 'EINVAL' else 'root')",
+print(os.geteuid() != 0, status['CapEff'].strip(), status['NoNewPrivs'].strip(), tried(os.setuid, 0) if tried(os.setuid, 0) == 'EPERM' else 'EPERM' if tried(os.setuid, 0) == 'EINVAL' else 'root')",
     ),
     case(
         "42 write to the system",
@@ -375,7 +438,7 @@ print([fd for fd in range(256) if tried(os.fstat, fd) == 'done'])",
         Says("EPERM ENOENT"),
         r"
 import fcntl, termios
-print(tried(fcntl.ioctl, 0, termios.TIOCSTI, b'x'), 'ENOENT' if tried(open, '/dev/tty') in ('ENOENT', 'ENXIO') else 'tty')",
+print(tried(fcntl.ioctl, 0, termios.TIOCSTI, b'x'), 'ENOENT' if tried(open, '/dev/tty') in ('ENOENT', 'ENXIO', 'EACCES') else 'tty')",
     ),
     case(
         "48 recursion without end",
@@ -479,5 +542,67 @@ libc = ctypes.CDLL(None, use_errno=True)
 number = 272 if os.uname().machine == 'x86_64' else 97
 libc.syscall(number, 0x80)  # unshare(CLONE_NEWTIME)
 print(tried(time.clock_settime, time.CLOCK_REALTIME, 0), errno.errorcode[ctypes.get_errno()])",
+    ),
+    // Not in the list of the specification: what Landlock does not watch over.
+    case(
+        "79 change what can't be written", // the host looks whether it was
+        Says("tried"),
+        r"
+for path in ['SECRET', '/usr/bin/env', sys.executable]:
+    tried(os.chmod, path, 0o777); tried(os.utime, path, (0, 0)); tried(os.chown, path, 1000, 1000)
+    tried(lambda: os.fchmod(os.open(path, os.O_RDONLY), 0o777))
+    tried(os.setxattr, path, 'user.x', b'1')
+print('tried')",
+    ),
+    case(
+        "80 limits and priorities of others",
+        Says("refused"),
+        r"
+import resource
+found = {tried(resource.prlimit, PID, resource.RLIMIT_NOFILE, (3, 3)), tried(os.sched_setaffinity, PID, {0})}
+found |= {tried(os.setpriority, os.PRIO_PROCESS, PID, 19), tried(os.sched_setparam, PID, os.sched_param(0))}
+print('refused' if found <= {'EPERM', 'EACCES', 'ESRCH', 'ProcessLookupError', 'PermissionError'} else found)",
+    ),
+    case(
+        "81 sockets by the back door",
+        Says("refused"),
+        r"
+def pair():
+    a, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    a.connect('SOCKET')
+def stream():
+    a, _ = socket.socketpair()
+    a.connect('SOCKET')
+def udp():
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', PORT))
+found = {tried(pair), tried(stream), tried(udp)}
+print('refused' if found <= {'EPERM', 'EACCES', 'ENOENT', 'EISCONN', 'EINVAL', 'ENETUNREACH'} else found)",
+    ),
+    case(
+        "82 watch the host's files",
+        Says("refused"),
+        r"
+import ctypes
+libc, found = ctypes.CDLL(None, use_errno=True), set()
+for path in [b'SECRET', b'/home', b'/var']:
+    fd = libc.inotify_init()
+    if libc.inotify_add_watch(fd, path, 0xfff) >= 0: found.add('watched')
+print(found or 'refused')",
+    ),
+    case(
+        "83 signals by other ways",
+        Says("refused"),
+        r"
+import ctypes
+libc, found = ctypes.CDLL(None, use_errno=True), set()
+def by_pidfd(): signal.pidfd_send_signal(os.pidfd_open(PID), 9)
+def by_owner():
+    import fcntl
+    r, w = os.pipe(); fcntl.fcntl(r, fcntl.F_SETOWN, PID); fcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC); os.write(w, b'x')
+tried(by_owner); found.add(tried(by_pidfd))
+# tgkill, tkill, rt_sigqueueinfo
+for number in [234, 200, 129] if os.uname().machine == 'x86_64' else [131, 130, 138]:
+    libc.syscall(number, PID, PID if number in (234, 131) else 9, 9); found.add(errno.errorcode[ctypes.get_errno()])
+print('refused' if found <= {'EPERM', 'ESRCH', 'EACCES', 'EFAULT', 'EINVAL'} else found)",
     ),
 ];
