@@ -72,10 +72,10 @@ pub fn helper_main(args: impl Iterator<Item = OsString>) -> u8 {
     let Some((parent, tier)) = parse(args) else { return 2 };
     let Ok(control) = take_control() else { return 2 };
     let prepared = bind_to(parent).and_then(|()| Context::prepare(tier));
-    if prepared.as_ref().is_ok_and(|context| context.tier != Tier::Namespaces) {
-        if let Some(status) = sweeper() {
-            return status;
-        }
+    if prepared.as_ref().is_ok_and(|context| context.tier != Tier::Namespaces)
+        && let Some(status) = sweeper()
+    {
+        return status;
     }
     let greeting: Greeting = prepared.as_ref().map(Context::facilities).map_err(Clone::clone);
     if wire::greet(control.as_fd(), &greeting).is_err() {

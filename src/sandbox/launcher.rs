@@ -29,6 +29,7 @@ use super::error::SandboxError;
 use super::facilities::Facilities;
 use super::helper;
 use super::interpreter::Interpreter;
+use super::interpreter::is_open_to_all;
 use super::job::Job;
 use super::job::Outcome;
 use super::job::Tier;
@@ -98,6 +99,13 @@ impl Sandbox {
         } else {
             Interpreter::find(configured)
         }
+    }
+
+    /// Whether programs may read what is at `path` once it is shown to them: without namespaces those of root are
+    /// another user's.
+    pub fn can_show(&self, path: &Path) -> bool {
+        let is_open = !self.facilities.programs_have_own_user || is_open_to_all(path);
+        is_open && std::fs::metadata(path).is_ok()
     }
 
     /// Runs `job` once in a fresh jail. Any number of runs may be under way; dropping the future kills its jail.

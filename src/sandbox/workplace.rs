@@ -165,7 +165,7 @@ fn relocate(text: &mut String, workplace: &Path) {
         let rest = text.strip_prefix('/').and_then(|rest| rest.strip_prefix(*name));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    if FOLDERS.iter().any(|name| inside(name)) {
+    if FOLDERS.iter().any(inside) {
         *text = format!("{}{text}", workplace.display());
     }
 }

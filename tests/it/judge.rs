@@ -5,8 +5,8 @@ mod functions;
 mod honest;
 mod inspection;
 
-use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use rune::judge::Judge;
@@ -24,10 +24,36 @@ struct Bench {
     interpreter: Interpreter,
 }
 
+/// Says that the tests of the judge shall do without namespaces.
+const BARE: &str = "RUNE_TEST_BARE";
+
+/// The sandbox of this machine, or one without namespaces.
+fn sandbox() -> Sandbox {
+    let binary = crate::sandbox::binary();
+    if std::env::var_os(BARE).is_some() {
+        Sandbox::without_namespaces(&binary).unwrap()
+    } else {
+        Sandbox::start(&binary).unwrap()
+    }
+}
+
+#[test]
+fn the_judge_is_the_same_without_namespaces() {
+    if std::env::var_os(BARE).is_some() {
+        return;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["judge::", "--test-threads=2"]).env(BARE, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("no_cheat_passes_questions ... ok"), "{said}");
+}
+
 impl Bench {
     fn open() -> Self {
-        let sandbox = Sandbox::start(Path::new(env!("CARGO_BIN_EXE_rune"))).unwrap();
-        Self { sandbox, interpreter: Interpreter::find(None).unwrap() }
+        let sandbox = sandbox();
+        let interpreter = sandbox.interpreter(None).unwrap();
+        Self { sandbox, interpreter }
     }
 
     fn judge(&self) -> Judge<'_> {
@@ -47,13 +73,14 @@ impl Bench {
             let folder = PathBuf::from(folder);
             judge.libs.push(Mount { host: folder.clone(), jail: folder });
         }
-        if judge.pytest_version().await.unwrap().is_none() {
-            eprintln!(
-                "skipped: this Python has no pytest; RUNE_TEST_PYTEST may name a folder with it"
-            );
-            return None;
+        let is_shown = judge.libs.iter().all(|lib| self.sandbox.can_show(&lib.host));
+        if is_shown && judge.pytest_version().await.unwrap().is_some() {
+            return Some(judge);
         }
-        Some(judge)
+        eprintln!(
+            "skipped: no pytest to be shown here; RUNE_TEST_PYTEST may name a folder with it"
+        );
+        None
     }
 }
 

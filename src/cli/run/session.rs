@@ -69,6 +69,12 @@ pub(super) fn run(context: &Context, args: &Args, screen: &Screen) -> anyhow::Re
     } else {
         Sandbox::start(&executable)?
     };
+    if let Some(reason) = &sandbox.facilities().refused {
+        screen.say(&format!(
+            "no namespaces here ({reason}): generated code is held by Landlock and system call filters; \
+             `rune doctor` names what differs"
+        ));
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let at_work = AtWork {

@@ -11,8 +11,10 @@ def message(error):
     """The last lines of a traceback: for a syntax error with the line and the caret."""
     try:
         if isinstance(error, AssertionError):
-            return str(error) or "AssertionError"
-        return "".join(traceback.format_exception_only(type(error), error)).strip()
+            text = str(error) or "AssertionError"
+        else:
+            text = "".join(traceback.format_exception_only(type(error), error)).strip()
+        return text.replace(ROOT + "/", "/")  # where there is no file system of the jail's own
     except BaseException:
         return type(error).__name__
 

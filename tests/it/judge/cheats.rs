@@ -429,7 +429,7 @@ const OUTPUTS: &[(&str, &str)] = &[
 
 /// Names of the cheats that pass `test`, of how many.
 async fn accepted_by_outputs(test: &str) -> (Vec<String>, usize) {
-    let sandbox = super::functions::sandbox();
+    let sandbox = super::sandbox();
     let judge = super::functions::judge(&sandbox).await;
     let (entry_point, prelude) = ("is_prime".to_owned(), String::new());
     let task = rune::judge::FunctionTask { entry_point, prelude, test: test.to_owned() };

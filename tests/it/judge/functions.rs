@@ -1,7 +1,6 @@
 //! Functions are judged by their outputs, with the oracle out of their reach.
 
 use std::io::Read;
-use std::path::Path;
 use std::time::Duration;
 
 use rune::judge::Check;
@@ -9,14 +8,11 @@ use rune::judge::FunctionJudge;
 use rune::judge::FunctionTask;
 use rune::judge::Outcome;
 use rune::judge::Verdict;
-use rune::sandbox::Interpreter;
 use rune::sandbox::Limits;
 use rune::sandbox::Sandbox;
 use serde_json::Value;
 
-pub(super) fn sandbox() -> Sandbox {
-    Sandbox::start(Path::new(env!("CARGO_BIN_EXE_rune"))).unwrap()
-}
+use super::sandbox;
 
 pub(super) async fn judge(sandbox: &Sandbox) -> FunctionJudge<'_> {
     let limits = Limits {
@@ -25,7 +21,7 @@ pub(super) async fn judge(sandbox: &Sandbox) -> FunctionJudge<'_> {
         processes: 8,
         ..Limits::default()
     };
-    FunctionJudge::start(sandbox, &Interpreter::find(None).unwrap(), limits).await.unwrap()
+    FunctionJudge::start(sandbox, &sandbox.interpreter(None).unwrap(), limits).await.unwrap()
 }
 
 fn task(test: &str) -> FunctionTask {
@@ -149,7 +145,7 @@ async fn canonical_solutions_of_mbpp_plus_pass() {
         memory_bytes: 4 << 30,
         ..Limits::default()
     };
-    let interpreter = Interpreter::find(None).unwrap();
+    let interpreter = sandbox.interpreter(None).unwrap();
     let judge = FunctionJudge::start(&sandbox, &interpreter, limits).await.unwrap();
     let rows = rows(Path::new(&path));
     let (mut n_data, mut wrong) = (0, Vec::new());
