@@ -24,8 +24,8 @@ struct Bench {
     interpreter: Interpreter,
 }
 
-/// Says that the tests of the judge shall do without namespaces.
-const BARE: &str = "RUNE_TEST_BARE";
+/// Says that a test shall do without namespaces.
+pub(super) const BARE: &str = "RUNE_TEST_BARE";
 
 /// The sandbox of this machine, or one without namespaces.
 fn sandbox() -> Sandbox {

@@ -374,14 +374,17 @@ fn a_plain_user_is_held_as_well() {
     let (tests, rune) = (folder.path().join("tests"), folder.path().join("rune"));
     fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
     fs::copy(binary(), &rune).unwrap();
-    let mut command = Command::new(tests);
-    command.args(["sandbox::", "judge::", "--test-threads=2"]).env(BINARY, rune).current_dir("/");
-    let output = command.uid(PLAIN_USER).gid(PLAIN_USER).output().unwrap();
-    let said = text(&output.stdout);
-    assert!(output.status.success(), "{said}{}", text(&output.stderr));
-    for name in ["hostile_programs_are_contained", "the_judge_is_the_same_without_namespaces"] {
-        assert!(said.contains(&format!("{name} ... ok")), "{said}");
-    }
+    let hold = |filters: &[&str], bare: Option<&str>, must_say: &str| {
+        let mut command = Command::new(&tests);
+        command.args(filters).args(["--test-threads=2"]).env(BINARY, &rune).current_dir("/");
+        command.envs(bare.map(|variable| (variable, "1"))).uid(PLAIN_USER).gid(PLAIN_USER);
+        let output = command.output().unwrap();
+        let said = text(&output.stdout);
+        assert!(output.status.success(), "{said}{}", text(&output.stderr));
+        assert!(said.contains(&format!("{must_say} ... ok")), "{said}");
+    };
+    hold(&["sandbox::", "judge::cheats"], None, "hostile_programs_are_contained");
+    hold(&["judge::cheats"], Some(crate::judge::BARE), "no_cheat_passes_questions");
 }
 
 #[tokio::test]
@@ -501,7 +504,7 @@ async fn runs_go_on_side_by_side_and_do_not_see_each_other() {
 async fn owner_of_a_jail() {
     if is_alone("sandbox::owner_of_a_jail") {
         let marker = std::env::var("RUNE_TEST_MARKER").unwrap();
-        let bare = std::env::var_os("RUNE_TEST_BARE").is_some();
+        let bare = std::env::var_os(crate::judge::BARE).is_some();
         let sandbox = if bare { without_namespaces() } else { sandbox() };
         sandbox.run(&clinging(&marker)).await.unwrap();
     }
@@ -520,7 +523,7 @@ fn everything_dies_with_the_owner(bare: bool) {
     let mut owner = myself("sandbox::owner_of_a_jail");
     owner.env("RUNE_TEST_MARKER", &marker);
     if bare {
-        owner.env("RUNE_TEST_BARE", "1");
+        owner.env(crate::judge::BARE, "1");
     }
     let mut owner = owner.spawn().unwrap();
     let helper = format!("jail-helper\0{}\0", owner.id());

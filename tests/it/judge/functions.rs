@@ -1,6 +1,7 @@
 //! Functions are judged by their outputs, with the oracle out of their reach.
 
 use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
 use rune::judge::Check;
