@@ -5,6 +5,7 @@
 //! which has a proxy for the function: calls go through here to the first process, and results come back as plain data.
 //! So there is nothing in the judged process to forge, and exit codes, output and frames mean nothing.
 
+use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 use std::time::Instant;
@@ -201,26 +202,64 @@ impl<'a> FunctionJudge<'a> {
         seed: u64,
     ) -> Result<Verdict, JudgeError> {
         let started = Instant::now();
-        let mut process = Process::fork(self, "candidate").await?;
-        let source = [Value::text(solution), Value::text(&check.task.entry_point)];
-        process.send(b's', &Value::Tuple(source.into())).await;
-        let loaded = match process.receive().await {
-            Some((b'r', _)) => None,
-            answer => Some(read_answer(answer)),
-        };
         let mut report = Report::default();
-        let mut oracle_cpu = Duration::ZERO;
-        match (loaded, &check.questions) {
-            (Some(failed), _) => report.add("import".to_owned(), failed, None),
-            (None, Some(questions)) => ask(&mut process, questions, seed, &mut report).await,
-            (None, None) => oracle_cpu = self.converse(check, &mut process, &mut report).await?,
-        }
-        let ended = process.end().await?;
-        Ok(report.verdict(check, ended, ended.cpu + oracle_cpu, started.elapsed()))
+        let (ended, cpu) = match &check.questions {
+            Some(questions) => {
+                let ended = self.ask(check, questions, solution, seed, &mut report).await?;
+                (ended, ended.cpu)
+            }
+            None => self.converse(check, solution, &mut report).await?,
+        };
+        Ok(report.verdict(check, ended, cpu, started.elapsed()))
     }
 
-    /// Runs a check that is no list of questions, and carries its calls to `process`. Gives its processor time.
+    /// Asks all questions in an order of chance, and some of them again.
+    async fn ask(
+        &self,
+        check: &Check,
+        questions: &[Question],
+        solution: &str,
+        seed: u64,
+        report: &mut Report,
+    ) -> Result<Ended, SandboxError> {
+        let mut order: Vec<usize> = (0..questions.len()).collect();
+        shuffle(&mut order, seed);
+        let mut chance = Chance(!seed);
+        let again: Vec<usize> =
+            order.iter().copied().filter(|_| chance.below(ONE_AGAIN_OF) == 0).collect();
+        let calls = order.iter().chain(&again).map(|index| questions[*index].call.clone());
+        let source = source(check, solution, Value::List(calls.collect()));
+        let sent = frame(b's', &source);
+        let (ended, written) = self.zygote.run("candidate", &self.limits, &sent).await?;
+        let mut answers = Answers(&written);
+        match answers.next() {
+            Some((b'r', _)) => report.compare(questions, &order, &again, answers),
+            failed => report.add("import".to_owned(), read_answer(failed), None),
+        }
+        Ok(ended)
+    }
+
+    /// Runs a check that is no list of questions, and carries its calls to the judged code. Gives how that ended and the
+    /// processor time of both.
     async fn converse(
+        &self,
+        check: &Check,
+        solution: &str,
+        report: &mut Report,
+    ) -> Result<(Ended, Duration), JudgeError> {
+        let mut process = Process::fork(self, "candidate").await?;
+        process.send(b's', &source(check, solution, Value::None)).await;
+        let mut oracle_cpu = Duration::ZERO;
+        match process.receive().await {
+            Some((b'r', _)) => oracle_cpu = self.carry(check, &mut process, report).await?,
+            failed => report.add("import".to_owned(), read_answer(failed), None),
+        }
+        let ended = process.end().await?;
+        Ok((ended, ended.cpu + oracle_cpu))
+    }
+
+    /// Carries the calls of a check to `process`, and what comes of them back. Gives the processor time of the check.
+    async fn carry(
         &self,
         check: &Check,
         process: &mut Process,
@@ -236,7 +275,7 @@ impl<'a> FunctionJudge<'a> {
                 report.conclude(kind, &value, &nonce, last);
                 break;
             }
-            let answer = process.ask(b'm', &value).await;
+            let answer = process.ask(&value).await;
             let Some((kind, value)) = answer.frame() else {
                 report.add("check".to_owned(), answer, None);
                 break;
@@ -248,33 +287,9 @@ impl<'a> FunctionJudge<'a> {
     }
 }
 
-/// Asks all questions in an order of chance, and some of them again.
-async fn ask(process: &mut Process, questions: &[Question], seed: u64, report: &mut Report) {
-    let mut order: Vec<usize> = (0..questions.len()).collect();
-    shuffle(&mut order, seed);
-    let mut first = Vec::new();
-    for index in &order {
-        let question = &questions[*index];
-        let answer = process.ask(b'c', &question.call).await;
-        let is_gone = matches!(answer, Answer::Gone);
-        if let Answer::Value { value, .. } = &answer {
-            first.push((*index, value.clone()));
-        }
-        report.add(format!("{}", index + 1), answer, Some(&question.wanted));
-        if is_gone {
-            return;
-        }
-    }
-    let mut chance = Chance(!seed);
-    for (index, value) in first.into_iter().filter(|_| chance.below(ONE_AGAIN_OF) == 0) {
-        let again = process.ask(b'c', &questions[index].call).await;
-        match again {
-            Answer::Value { value: second, .. }
-                if format!("{second:?}") == format!("{value:?}") => {}
-            Answer::Gone => return report.gone = true,
-            _ => report.flaky = Some(index + 1),
-        }
-    }
+/// What the process with the judged code is asked: `(source, entry point, calls)`; no calls for a conversation.
+fn source(check: &Check, solution: &str, calls: Value) -> Value {
+    Value::Tuple(vec![Value::text(solution), Value::text(&check.task.entry_point), calls])
 }
 
 /// Random numbers that a seed gives again (Knuth's MMIX generator, the upper bits).
@@ -361,6 +376,35 @@ impl Report {
         self.tests.push(result);
     }
 
+    /// Takes the answers to the questions in `order`, then those to some that were asked `again`.
+    fn compare(
+        &mut self,
+        questions: &[Question],
+        order: &[usize],
+        again: &[usize],
+        mut answers: Answers<'_>,
+    ) {
+        let mut first = HashMap::new();
+        for index in order {
+            let answer = read_answer(answers.next());
+            if let Answer::Value { value, .. } = &answer {
+                first.insert(index, format!("{value:?}"));
+            }
+            self.add(format!("{}", index + 1), answer, Some(&questions[*index].wanted));
+            if self.gone {
+                return;
+            }
+        }
+        for index in again {
+            match (read_answer(answers.next()), first.get(index)) {
+                (Answer::Gone, _) => return self.gone = true,
+                (_, None) => {} // it failed the first time
+                (Answer::Value { value, .. }, Some(first)) if format!("{value:?}") == *first => {}
+                _ => self.flaky = Some(index + 1),
+            }
+        }
+    }
+
     /// Takes the oracle's last word; `last` is what its last call came to.
     fn conclude(&mut self, kind: u8, value: &Value, nonce: &str, last: Option<Answer>) {
         let id = "check".to_owned();
@@ -429,12 +473,8 @@ impl Process {
 
     /// Sends a frame. Whoever has ended does not read it; that is seen when it should answer.
     async fn send(&mut self, kind: u8, value: &Value) {
-        let mut frame = vec![0, 0, 0, 0, kind];
-        value.encode(&mut frame);
-        let n = u32::try_from(frame.len() - 5).unwrap_or(u32::MAX);
-        frame[..4].copy_from_slice(&n.to_le_bytes());
         if let Ok(stream) = self.forked.stream() {
-            let _it_has_ended = stream.write_all(&frame).await;
+            let _it_has_ended = stream.write_all(&frame(kind, value)).await;
         }
     }
 
@@ -456,14 +496,39 @@ impl Process {
         Some((kind, value))
     }
 
-    async fn ask(&mut self, kind: u8, call: &Value) -> Answer {
-        self.send(kind, call).await;
+    async fn ask(&mut self, call: &Value) -> Answer {
+        self.send(b'c', call).await;
         read_answer(self.receive().await)
     }
 
     /// Ends the conversation, by which the process ends, and tells how it did.
     async fn end(mut self) -> Result<Ended, SandboxError> {
         self.forked.ended().await
+    }
+}
+
+/// A frame: the length of the value, a kind, the value.
+fn frame(kind: u8, value: &Value) -> Vec<u8> {
+    let mut frame = vec![0, 0, 0, 0, kind];
+    value.encode(&mut frame);
+    let n = u32::try_from(frame.len() - 5).unwrap_or(u32::MAX);
+    frame[..4].copy_from_slice(&n.to_le_bytes());
+    frame
+}
+
+/// Frames that were written down; they end where there is no whole one.
+struct Answers<'a>(&'a [u8]);
+
+impl Iterator for Answers<'_> {
+    type Item = (u8, Value);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (n, rest) = self.0.split_first_chunk::<4>()?;
+        let (kind, rest) = rest.split_first()?;
+        let (body, rest) = rest.split_at_checked(u32::from_le_bytes(*n) as usize)?;
+        self.0 = rest;
+        let value = if body.is_empty() { Value::None } else { Value::decode(body).ok()? };
+        Some((*kind, value))
     }
 }
 

@@ -39,7 +39,26 @@ const DENIED: &[i64] = &[
     libc::SYS_request_key,
     libc::SYS_fanotify_init,
     libc::SYS_lookup_dcookie,
-    // Mounts and namespaces.
+    // The machine.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_syslog,
+    libc::SYS_settimeofday,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_vhangup,
+    libc::SYS_personality,
+];
+
+/// Likewise, but what builds a jail needs some of them: mounts and namespaces.
+const BUILDING: &[i64] = &[
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
@@ -57,22 +76,6 @@ const DENIED: &[i64] = &[
     libc::SYS_name_to_handle_at,
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
-    // The machine.
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_reboot,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_acct,
-    libc::SYS_syslog,
-    libc::SYS_settimeofday,
-    libc::SYS_adjtimex,
-    libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_vhangup,
-    libc::SYS_personality,
 ];
 
 /// Calls of this architecture alone that fail with EPERM.
@@ -207,44 +210,55 @@ pub(super) struct Bare {
     pub(super) may_fork: bool,
 }
 
+/// Compiled filters.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// Those that every process can bear.
+    pub(super) for_all: Vec<BpfProgram>,
+    /// Those that take away what jails are built with.
+    pub(super) for_held: Vec<BpfProgram>,
+}
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 impl Filters {
     /// Compiles the filters, in the order in which they are to be installed.
     pub(super) fn compile(self) -> Result<Vec<BpfProgram>, Fault> {
+        let Parts { for_all, for_held } = self.compile_parts()?;
+        Ok(for_all.into_iter().chain(for_held).collect())
+    }
+
+    /// Compiles them in two parts, of which a process that builds jails can bear the first.
+    pub(super) fn compile_parts(self) -> Result<Parts, Fault> {
         let failed =
             |error| Fault::new(format!("compile the seccomp filter: {error}"), Errno::EINVAL);
-        self.programs().map_err(failed)
+        self.parts().map_err(failed)
     }
 
-    fn programs(self) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+    fn parts(self) -> Result<Parts, seccompiler::BackendError> {
         // The flags of clone3 lie in memory, where no filter can see them: glibc then falls back to clone.
         let absent = whole(&[libc::SYS_clone3]).collect();
-        let mut programs = vec![
-            compiled(absent, Errno::ENOSYS as i32)?,
-            compiled(self.denied()?, Errno::EPERM as i32)?,
-        ];
-        if self.bare.is_some() {
-            programs.push(compiled(whole(VAIN).chain(whole(VAIN_HERE)).collect(), 0)?);
-        }
-        if cfg!(target_arch = "x86_64") {
-            programs.push(no_x32());
-        }
-        Ok(programs)
-    }
-
-    fn denied(self) -> Result<Rules, seccompiler::BackendError> {
         let mut denied: Rules = whole(DENIED).chain(whole(DENIED_HERE)).collect();
-        denied.insert(libc::SYS_clone, namespaces()?);
         denied.insert(libc::SYS_socket, families()?);
         denied.insert(libc::SYS_ioctl, requests(TYPING)?);
         if !self.memory_is_counted || self.bare.is_some() {
             denied.extend(whole(UNCOUNTED));
         }
+        let mut for_all =
+            vec![compiled(absent, Errno::ENOSYS as i32)?, compiled(denied, Errno::EPERM as i32)?];
+        if cfg!(target_arch = "x86_64") {
+            for_all.push(no_x32());
+        }
+        let mut denied: Rules = whole(BUILDING).collect();
+        denied.insert(libc::SYS_clone, namespaces()?);
         if let Some(bare) = self.bare {
             bare.deny(&mut denied)?;
         }
-        Ok(denied)
+        let mut for_held = vec![compiled(denied, Errno::EPERM as i32)?];
+        if self.bare.is_some() {
+            for_held.push(compiled(whole(VAIN).chain(whole(VAIN_HERE)).collect(), 0)?);
+        }
+        Ok(Parts { for_all, for_held })
     }
 }
 
@@ -337,7 +351,7 @@ mod tests {
     fn the_filters_compile_for_every_machine() {
         for memory_is_counted in [true, false] {
             let compile = |bare| Filters { memory_is_counted, bare }.compile().unwrap().len();
-            let n_filters = 2 + usize::from(cfg!(target_arch = "x86_64"));
+            let n_filters = 3 + usize::from(cfg!(target_arch = "x86_64"));
             assert_eq!(compile(None), n_filters);
             for (signals_are_scoped, may_fork) in [(true, true), (true, false), (false, true)] {
                 let bare = Bare { signals_are_scoped, may_fork };

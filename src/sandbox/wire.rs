@@ -139,16 +139,16 @@ pub(super) fn receive_greeting(socket: BorrowedFd<'_>) -> io::Result<Greeting> {
 
 /// Hands `passed` to the other end of `socket`, without waiting.
 pub(super) fn send_fd(socket: BorrowedFd<'_>, passed: BorrowedFd<'_>) -> nix::Result<()> {
-    send_with_fd(socket, b"j", passed)
+    send_with_fds(socket, b"j", &[passed])
 }
 
-/// Hands `passed` over with `text`, without waiting.
-pub(super) fn send_with_fd(
+/// Hands all of `passed` over with `text`, without waiting.
+pub(super) fn send_with_fds(
     socket: BorrowedFd<'_>,
     text: &[u8],
-    passed: BorrowedFd<'_>,
+    passed: &[BorrowedFd<'_>],
 ) -> nix::Result<()> {
-    let fds = [passed.as_raw_fd()];
+    let fds: Vec<_> = passed.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&fds)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(text)], &rights, flags, None).map(drop)

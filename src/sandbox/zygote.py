@@ -48,16 +48,22 @@ def new_user():
         os.close(fd)
 
 
+class Filter:
+    def __init__(self, code):
+        self.instructions = ctypes.create_string_buffer(bytes.fromhex(code), len(code) // 2)
+        program = struct.pack("HxxxxxxQ", len(code) // 16, ctypes.addressof(self.instructions))
+        self.program = ctypes.create_string_buffer(program, len(program))
+
+    def install(self):
+        checked(libc.prctl(PR_SET_SECCOMP, FILTER, self.program, 0, 0), "filter system calls")
+
+
 class Jail:
     """What a forked process does before it meets judged code."""
 
     def __init__(self, plan):
         self.numbers = plan["numbers"]
-        self.filters = []
-        for code in plan["filters"]:
-            instructions = ctypes.create_string_buffer(bytes.fromhex(code), len(code) // 2)
-            program = struct.pack("HxxxxxxQ", len(code) // 16, ctypes.addressof(instructions))
-            self.filters.append((instructions, ctypes.create_string_buffer(program, len(program))))
+        self.filters = [Filter(code) for code in plan["filters"]]
         self.landlock = plan["landlock"]
         self.devices = plan["devices"]
         self.readable = plan["readable"] or ["/"]
@@ -70,11 +76,10 @@ class Jail:
         self.limit(limits)
         header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
         checked(call(self.numbers["capset"], header, none), "drop the capabilities")
-        checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "refuse new privileges")
         if self.landlock["fs"]:
             self.restrict()
-        for _, program in self.filters:
-            checked(libc.prctl(PR_SET_SECCOMP, FILTER, program, 0, 0), "filter system calls")
+        for each in self.filters:
+            each.install()
 
     def make_namespaces(self, limits):
         checked(libc.unshare(NEWNS | NEWIPC | NEWNET), "make namespaces")
@@ -174,7 +179,7 @@ class Zygote:
                 child.watch()
 
     def request(self):
-        data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 1)
+        data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 2)
         request = json.loads(data)
         if "kill" in request:
             for child in self.children.values():
@@ -187,17 +192,20 @@ class Zygote:
             checked(libc.unshare(NEWPID), "make a process namespace")
         pid = os.fork()
         if pid == 0:
-            self.become(request, fds[0])
-        os.close(fds[0])
+            self.become(request, fds)
+        for fd in fds:
+            os.close(fd)
         child = Child(request["id"], pid, request["limits"])
         self.children[child.pidfd] = child
         self.poll.register(child.pidfd, select.POLLIN)
 
-    def become(self, request, fd):
+    def become(self, request, fds):
         status = 127
         try:
-            os.dup2(fd, 3)
-            checked(call(self.jail.numbers["close_range"], 4, ctypes.c_uint(0xFFFFFFFF), 0), "close what is not its own")
+            for number, fd in enumerate(fds, 3):
+                os.dup2(fd, number)
+            others = ctypes.c_uint(3 + len(fds)), ctypes.c_uint(0xFFFFFFFF)
+            checked(call(self.jail.numbers["close_range"], *others, 0), "close what is not its own")
             checked(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "bind the process to its parent")
             self.jail.enter(request["limits"])
             stream = socket.socket(fileno=3)
@@ -244,6 +252,9 @@ def main():
     os.dup2(null, 0)
     os.dup2(null, 1)
     zygote = Zygote(control, plan)
+    checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "refuse new privileges")
+    for code in plan["own_filters"]:  # for the children, which then have fewer to install
+        Filter(code).install()
     gc.collect()
     gc.freeze()
     control.send(b'{"id":0}')

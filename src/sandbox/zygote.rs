@@ -7,7 +7,10 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io;
+use std::io::Read;
+use std::io::Seek;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -16,11 +19,14 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use nix::sys::memfd::MFdFlags;
+use nix::sys::memfd::memfd_create;
 use seccompiler::BpfProgram;
 use seccompiler::sock_filter;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
 use tokio::io::BufReader;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -177,6 +183,46 @@ impl<'a> Zygote<'a> {
     /// # Errors
     /// [`SandboxError::HelperGone`] when the zygote has ended, [`SandboxError::Zygote`] when the jail could not be built.
     pub async fn fork(&self, program: &str, limits: &Limits) -> Result<Forked, SandboxError> {
+        let mut forked = self.begin(program, limits, None).await?;
+        let stands = forked.stream()?.read_u8().await.is_ok();
+        if stands { Ok(forked) } else { Err(no_jail(forked.ended().await?)) }
+    }
+
+    /// Forks a process that runs `program`, gives it all of `order` to read from its conversation, and waits for its end:
+    /// gives what it has written to descriptor 4, a file, by then. No other process is woken up in between.
+    ///
+    /// # Errors
+    /// As [`Self::fork`], and those of making the file.
+    pub async fn run(
+        &self,
+        program: &str,
+        limits: &Limits,
+        order: &[u8],
+    ) -> Result<(Ended, Vec<u8>), SandboxError> {
+        let paper = memfd_create(c"paper", MFdFlags::MFD_CLOEXEC).map_err(io::Error::from)?;
+        let mut paper = File::from(paper);
+        let mut forked = self.begin(program, limits, Some(&paper)).await?;
+        let stream = forked.stream()?;
+        let _it_has_ended = stream.write_all(order).await;
+        let _likewise = stream.shutdown().await;
+        let ended = (&mut forked.ended).await.map_err(|_| SandboxError::HelperGone)?;
+        forked.is_over = true;
+        if forked.stream()?.read_u8().await.is_err() {
+            return Err(no_jail(ended));
+        }
+        let mut written = Vec::new();
+        paper.rewind()?;
+        paper.take(limits.file_bytes).read_to_end(&mut written)?;
+        Ok((ended, written))
+    }
+
+    /// Has a process forked, which will be given `paper`, and does not wait for it.
+    async fn begin(
+        &self,
+        program: &str,
+        limits: &Limits,
+        paper: Option<&File>,
+    ) -> Result<Forked, SandboxError> {
         let (stream, theirs) = UnixStream::pair()?;
         let theirs = theirs.into_std()?;
         theirs.set_nonblocking(false)?;
@@ -198,21 +244,20 @@ impl<'a> Zygote<'a> {
             "processes": limits.processes,
         });
         let request = json!({ "id": number, "program": program, "limits": limits }).to_string();
-        let send =
-            || Ok(wire::send_with_fd(self.control.as_fd(), request.as_bytes(), theirs.as_fd())?);
+        let passed: Vec<_> =
+            [Some(theirs.as_fd()), paper.map(AsFd::as_fd)].into_iter().flatten().collect();
+        let send = || Ok(wire::send_with_fds(self.control.as_fd(), request.as_bytes(), &passed)?);
         let sent = self.control.async_io(Interest::WRITABLE, send).await;
         sent.map_err(|_| SandboxError::HelperGone)?;
         drop(theirs); // or a child that ends early would never be seen to
         let control = Arc::clone(&self.control);
-        let mut stream = BufReader::new(stream);
-        let stands = stream.read_u8().await.is_ok();
-        let mut forked = Forked { stream: Some(stream), number, control, ended, is_over: false };
-        if !stands {
-            let exit = forked.ended().await?.exit;
-            return Err(SandboxError::Zygote(format!("no jail within its own ({exit:?})")));
-        }
-        Ok(forked)
+        let stream = Some(BufReader::new(stream));
+        Ok(Forked { stream, number, control, ended, is_over: false })
     }
+}
+
+fn no_jail(ended: Ended) -> SandboxError {
+    SandboxError::Zygote(format!("no jail within its own ({:?})", ended.exit))
 }
 
 impl Drop for Zygote<'_> {
@@ -276,8 +321,8 @@ fn job(
         Tier::Namespaces => None,
         Tier::Landlock | Tier::None => Some(Bare::with(facilities.landlock_version, false)),
     };
-    let filters = Filters { memory_is_counted: false, bare }.compile()?;
-    let filters: Vec<String> = filters.iter().map(hex).collect();
+    let filters = Filters { memory_is_counted: false, bare }.compile_parts()?;
+    let hex = |filters: &[BpfProgram]| filters.iter().map(hex).collect::<Vec<_>>();
     let mounts = interpreter.mounts();
     // `None` stands for the whole of the jail that the zygote is in.
     let readable = bare.map(|_| {
@@ -288,7 +333,8 @@ fn job(
     let plan = json!({
         "imports": imports,
         "programs": programs,
-        "filters": filters,
+        "own_filters": hex(&filters.for_all),
+        "filters": hex(&filters.for_held),
         "landlock": restrict::landlock_numbers(),
         "devices": DEVICES,
         "readable": readable,

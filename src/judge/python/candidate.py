@@ -1,4 +1,4 @@
-"""Loads judged code and calls its function on the inputs that come over the socket.
+"""Loads judged code and calls its function on inputs: a list of them, or one after the other over the socket.
 
 It knows no expected value and decides nothing: whatever the code does here, it can only send other outputs. The
 writer of `marshal` takes values of exactly the built-in types.
@@ -10,7 +10,7 @@ import sys
 import traceback
 import types
 
-from rune_frames import receive, send
+from rune_frames import Paper, receive, send
 
 
 def text(value, most):
@@ -73,15 +73,23 @@ def call(stream, function, args, kwargs, with_changes):
 
 
 def main(stream):
-    _, (source, entry) = receive(stream)
+    _, (source, entry, calls) = receive(stream)
+    answers = stream if calls is None else Paper(4)
     try:
         function = getattr(load(source), entry)
     except BaseException as error:
-        send(stream, b"e", raised(error))
+        send(answers, b"e", raised(error))
         return
-    send(stream, b"r", None)
+    send(answers, b"r", None)
+    if calls is None:
+        return converse(stream, function)
+    for args, kwargs in calls:
+        call(answers, function, args, kwargs, False)
+
+
+def converse(stream, function):
     while True:
-        kind, value = receive(stream)
+        kind, (args, kwargs) = receive(stream)
         if kind is None:
             return
-        call(stream, function, *value, kind == b"m")
+        call(stream, function, args, kwargs, True)
