@@ -2,6 +2,7 @@
 
 #![expect(clippy::cast_precision_loss, reason = "counts and times stay below 2^52")]
 
+use std::fs;
 use std::fs::File;
 use std::io;
 use std::io::Read;
@@ -28,11 +29,14 @@ use crate::sandbox::Interpreter;
 use crate::sandbox::Job;
 use crate::sandbox::Limits;
 use crate::sandbox::Sandbox;
+use crate::sandbox::Snapshot;
 use crate::sandbox::Zygote;
 use crate::sandbox::usage;
 
 /// Programs started for one measurement.
 const BATCH: usize = 50;
+/// Files of the repository that jails start over.
+const TREE_FILES: usize = 500;
 /// Memory that the program which starts others holds in one of the measurements.
 const RESIDENT: usize = 4 << 30;
 /// What a forked process does: nothing, or nothing but wait.
@@ -90,12 +94,13 @@ pub async fn sandbox(
     let machine = Machine::read().map_err(BenchError::examine("this machine"))?;
     let sandbox = Sandbox::start(&options.executable)?;
     let bench = Bench { sandbox: &sandbox, interpreter: &options.interpreter };
-    // Each of the two programs, forks, deadlines, memory; and the suite.
-    let steps = Steps::new(options.n_runs * (5 + usize::from(options.suite.is_some())), report);
+    // Each of the two programs, forks, deadlines, memory, a tree; and the suite.
+    let steps = Steps::new(options.n_runs * (6 + usize::from(options.suite.is_some())), report);
     let mut metrics = bench.starts(options.n_runs, &steps).await?;
     metrics.extend(bench.forks(options.n_runs, &steps).await?);
     metrics.extend(bench.deadlines(options.n_runs, &steps).await?);
     metrics.push(bench.with_memory(options.n_runs, &steps).await?);
+    metrics.push(bench.over_a_tree(options.n_runs, &steps).await?);
     if let Some(suite) = &options.suite {
         metrics.extend(bench.judge(suite, options, &steps).await?);
     }
@@ -137,16 +142,9 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn job(&self, program: &Path, args: &[&str]) -> Job {
         Job {
-            program: program.to_owned(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
-            stdin: Vec::new(),
-            inputs: Vec::new(),
-            work: Vec::new(),
             mounts: self.interpreter.mounts(),
-            env: Vec::new(),
-            channel: false,
-            collect: false,
-            limits: Limits::default(),
+            ..Job::new(program)
         }
     }
 
@@ -242,6 +240,27 @@ impl Bench<'_> {
             metric.peer.push(cost(async || plain(Path::new("/bin/true"), &[])).await?.wall * 1e3);
         }
         std::hint::black_box(held);
+        Ok(metric)
+    }
+
+    /// `true` where `/box` begins as a repository, and a copy of that repository in its place.
+    async fn over_a_tree(&self, n_runs: usize, steps: &Steps<'_>) -> Result<Metric, BenchError> {
+        let label = format!("true, in the jail, over {TREE_FILES} files; a copy of them");
+        let mut metric = Metric::new("true_start_tree_ms", label, Unit::Milliseconds);
+        let folder = tempfile::tempdir().map_err(BenchError::examine("a folder"))?;
+        for number in 0..TREE_FILES {
+            let path = folder.path().join(format!("{number}.py"));
+            fs::write(path, "pass\n".repeat(400)).map_err(BenchError::examine("a folder"))?;
+        }
+        let snapshot = Snapshot::take(folder.path())?;
+        let tree = Some(snapshot.path().to_owned());
+        let job = Job { tree, ..self.job(Path::new("/bin/true"), &[]) };
+        for _ in 0..n_runs {
+            steps.next("starting over a repository");
+            metric.rune.push(self.jailed(&job).await?.wall * 1e3);
+            let copy = cost(async || Snapshot::take(snapshot.path()).map(drop)).await?;
+            metric.peer.push(copy.wall * 1e3);
+        }
         Ok(metric)
     }
 

@@ -66,6 +66,7 @@ pub(super) const KEYS: &[Key] = &[
     key("tokens.diagnose", Check::Range(1.0, 1e6), Project::Lower),
     key("tokens.repair", Check::Range(1.0, 1e6), Project::Lower),
     key("sandbox.python", Check::Text, Project::Never),
+    key("sandbox.profile", Check::OneOf(&["python", "numeric", "shell"]), Project::Never),
     key("sandbox.cpu_seconds", Check::Range(1.0, 86400.0), Project::Lower),
     key("sandbox.wall_seconds", Check::Range(1.0, 86400.0), Project::Lower),
     key("sandbox.memory_mb", Check::Range(32.0, 1_048_576.0), Project::Lower),

@@ -17,6 +17,7 @@ pub use layer::Layer;
 pub use layer::Origin;
 pub use nearest::nearest;
 pub use parts::EngineConfig;
+pub use parts::Profile;
 pub use parts::ProviderKind;
 pub use parts::RunConfig;
 pub use parts::SamplingConfig;

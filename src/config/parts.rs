@@ -95,12 +95,26 @@ pub struct TokensConfig {
     pub repair: u32,
 }
 
+/// What kind of program is run: what it needs beside the limits that have keys of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// Plain Python.
+    Python,
+    /// numpy, torch and their like, which reserve far more memory than they use.
+    Numeric,
+    /// The commands of a repository, such as its build and its tests.
+    Shell,
+}
+
 /// `[sandbox]`: the limits of one run of generated code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SandboxConfig {
     /// The Python interpreter; empty for the first `python3` of PATH.
     pub python: String,
+    /// What kind of program is run.
+    pub profile: Profile,
     /// Processor time in seconds.
     pub cpu_seconds: u64,
     /// Wall time in seconds.

@@ -36,6 +36,10 @@ const LARGEST_FRAME: u32 = 16 << 20;
 /// same again.
 const ONE_AGAIN_OF: usize = 20;
 
+/// How much slower than the reference a solution may be, and what it may always take.
+const SLOWER: u32 = 4;
+const LEAST_CPU: Duration = Duration::from_secs(1);
+
 /// What a function is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionTask {
@@ -53,6 +57,8 @@ pub struct Check {
     task: FunctionTask,
     /// `None` where the check has to be run.
     questions: Option<Vec<Question>>,
+    /// Processor time that a solution may take, where that is known of the task.
+    cpu: Option<Duration>,
 }
 
 impl Check {
@@ -171,7 +177,7 @@ impl<'a> FunctionJudge<'a> {
     /// # Errors
     /// [`JudgeError::Sandbox`]; [`JudgeError::BrokenCheck`] when the check or its prelude does not run.
     pub async fn read(&self, task: FunctionTask) -> Result<Check, JudgeError> {
-        let mut oracle = Process::fork(self, "oracle").await?;
+        let mut oracle = Process::fork(self, "oracle", &self.limits).await?;
         oracle.send(b'q', &order(&task, "")).await;
         let (kind, value) = oracle.receive().await.unwrap_or((0, Value::None));
         let ended = oracle.end().await?;
@@ -186,8 +192,38 @@ impl<'a> FunctionJudge<'a> {
         };
         match questions {
             Some(None) => Err(JudgeError::BrokenCheck("its questions are no questions".to_owned())),
-            Some(questions) => Ok(Check { task, questions }),
-            None => Ok(Check { task, questions: None }),
+            Some(questions) => Ok(Check { task, questions, cpu: None }),
+            None => Ok(Check { task, questions: None, cpu: None }),
+        }
+    }
+
+    /// Proves that `check` is worth something: `reference` passes it and `stub` does not. What is judged by what comes back
+    /// may take four times the processor time of the reference, and a second at least.
+    ///
+    /// # Errors
+    /// [`JudgeError::BrokenCheck`] when it is not; [`JudgeError::Sandbox`].
+    pub async fn prove(
+        &self,
+        check: Check,
+        reference: &str,
+        stub: &str,
+    ) -> Result<Check, JudgeError> {
+        let verdict = self.run(&check, reference, 0).await?;
+        if !verdict.passed() {
+            let reason = format!("its reference: {}", verdict.summary());
+            return Err(JudgeError::BrokenCheck(reason));
+        }
+        if self.run(&check, stub, 0).await?.passed() {
+            return Err(JudgeError::BrokenCheck("it passes on a stub".to_owned()));
+        }
+        Ok(Check { cpu: Some((verdict.cpu * SLOWER).max(LEAST_CPU)), ..check })
+    }
+
+    /// What holds for a process with judged code. Processor time decides; the clock only stops what uses none.
+    fn limits(&self, check: &Check) -> Limits {
+        match check.cpu {
+            Some(cpu) => Limits { cpu, wall: 10 * cpu, ..self.limits },
+            None => self.limits,
         }
     }
 
@@ -230,7 +266,8 @@ impl<'a> FunctionJudge<'a> {
         let calls = order.iter().chain(&again).map(|index| questions[*index].call.clone());
         let source = source(check, solution, Value::List(calls.collect()));
         let sent = frame(b's', &source);
-        let (ended, written) = self.zygote.run("candidate", &self.limits, &sent).await?;
+        let limits = self.limits(check);
+        let (ended, written) = self.zygote.run("candidate", &limits, &sent).await?;
         let mut answers = Answers(&written);
         match answers.next() {
             Some((b'r', _)) => report.compare(questions, &order, &again, answers),
@@ -247,7 +284,7 @@ impl<'a> FunctionJudge<'a> {
         solution: &str,
         report: &mut Report,
     ) -> Result<(Ended, Duration), JudgeError> {
-        let mut process = Process::fork(self, "candidate").await?;
+        let mut process = Process::fork(self, "candidate", &self.limits(check)).await?;
         process.send(b's', &source(check, solution, Value::None)).await;
         let mut oracle_cpu = Duration::ZERO;
         match process.receive().await {
@@ -266,7 +303,7 @@ impl<'a> FunctionJudge<'a> {
         report: &mut Report,
     ) -> Result<Duration, JudgeError> {
         let nonce = channel::hex(&random::<16>()?);
-        let mut oracle = Process::fork(self, "oracle").await?;
+        let mut oracle = Process::fork(self, "oracle", &self.limits).await?;
         oracle.send(b'r', &order(&check.task, &nonce)).await;
         let mut last = None;
         loop {
@@ -467,8 +504,12 @@ struct Process {
 }
 
 impl Process {
-    async fn fork(judge: &FunctionJudge<'_>, program: &str) -> Result<Self, SandboxError> {
-        Ok(Self { forked: judge.zygote.fork(program, &judge.limits).await? })
+    async fn fork(
+        judge: &FunctionJudge<'_>,
+        program: &str,
+        limits: &Limits,
+    ) -> Result<Self, SandboxError> {
+        Ok(Self { forked: judge.zygote.fork(program, limits).await? })
     }
 
     /// Sends a frame. Whoever has ended does not read it; that is seen when it should answer.

@@ -130,7 +130,6 @@ impl<'a> Judge<'a> {
             .iter()
             .map(|file| (format!("tests/{}", file.path), file.text.clone().into_bytes()));
         let job = Job {
-            program: self.interpreter.executable().to_owned(),
             args: ["-I", "-B", &format!("/in/rune/{}", program.name())].map(str::to_owned).into(),
             stdin: plan.to_string().into_bytes(),
             inputs: own.chain(tests).collect(),
@@ -144,10 +143,9 @@ impl<'a> Judge<'a> {
                 .into_iter()
                 .chain(self.libs.iter().cloned())
                 .collect(),
-            env: Vec::new(),
             channel: true,
-            collect: false,
             limits: self.limits,
+            ..Job::new(self.interpreter.executable())
         };
         self.sandbox.run(&job).await
     }

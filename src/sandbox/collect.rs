@@ -3,11 +3,17 @@
 //! The folder was opened by pid 1 before the program ran. Names and kinds are the program's to choose, so nothing is
 //! followed and nothing is opened that is no regular file of its own.
 
+use std::ffi::CStr;
 use std::ffi::CString;
+use std::ffi::OsStr;
+use std::fs;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::path::PathBuf;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -16,30 +22,54 @@ use nix::fcntl::OFlag;
 use nix::fcntl::OpenHow;
 use nix::fcntl::ResolveFlag;
 use nix::fcntl::openat2;
+use nix::fcntl::readlinkat;
 use nix::sys::stat::FileStat;
 use nix::sys::stat::SFlag;
 use nix::sys::stat::fstatat;
+
+use super::snapshot::belongs_to_git;
+use super::snapshot::walk;
+use super::sys;
 
 /// Files, folders within folders, and bytes of all files, at most.
 const FILES: usize = 1000;
 const DEPTH: usize = 32;
 const BYTES: u64 = 64 << 20;
 
+/// The mark of an overlay on a folder that hides the one below it.
+const OPAQUE: &CStr = c"user.overlay.opaque";
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Collected {
     /// Relative path and content.
     pub(super) files: Vec<(String, Vec<u8>)>,
+    /// Relative paths of what is gone of what was there first; one with a `/` at its end for all below it.
+    pub(super) removed: Vec<String>,
     /// Relative path, control characters escaped, and why it was left.
     pub(super) refused: Vec<String>,
     bytes: u64,
+    /// What was there first.
+    base: Option<PathBuf>,
 }
 
-/// Collects what lies below `folder`, in the order of the names.
-pub(super) fn collect(folder: &OwnedFd) -> Collected {
-    let mut collected = Collected::default();
+/// Collects what lies below `folder`, in the order of the names; with `base` only what differs from it. In an overlay
+/// `folder` holds only what was written, with marks for what was removed.
+pub(super) fn collect(folder: &OwnedFd, base: Option<&Path>, is_overlay: bool) -> Collected {
+    let mut collected = Collected { base: base.map(Path::to_owned), ..Collected::default() };
     collected.folder(folder, "", DEPTH);
+    if let Some(base) = base.filter(|_| !is_overlay) {
+        let mut gone = walk(base).unwrap_or_default();
+        gone.retain(|path| is_absent(folder, path));
+        collected.removed = gone.iter().map(|path| path.display().to_string()).collect();
+        collected.removed.sort();
+    }
     collected
+}
+
+fn is_absent(folder: &OwnedFd, path: &Path) -> bool {
+    let status = fstatat(folder, path, AtFlags::AT_SYMLINK_NOFOLLOW);
+    matches!(status, Err(Errno::ENOENT | Errno::ENOTDIR))
 }
 
 impl Collected {
@@ -73,6 +103,9 @@ impl Collected {
         path: &str,
         depth: usize,
     ) -> Result<(), &'static str> {
+        if belongs_to_git(OsStr::from_bytes(name.as_bytes())) {
+            return Err("belongs to git");
+        }
         let status = fstatat(folder, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
         let status = status.map_err(|_| "can't be examined")?;
         match SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) {
@@ -80,10 +113,26 @@ impl Collected {
             SFlag::S_IFDIR => {
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
                 let below = open(folder, name, flags).map_err(|_| "can't be opened")?;
+                if sys::has_attribute(below.as_fd(), OPAQUE) {
+                    self.removed.push(format!("{path}/"));
+                }
                 self.folder(&below, &format!("{path}/"), depth - 1);
                 Ok(())
             }
             SFlag::S_IFREG => self.file(folder, name, path, &status),
+            // What an overlay leaves in the place of what was removed.
+            SFlag::S_IFCHR if status.st_rdev == 0 => {
+                self.removed.push(path.to_owned());
+                Ok(())
+            }
+            SFlag::S_IFLNK
+                if self.is_as_before(path, |before| {
+                    let target = readlinkat(folder, name.as_c_str());
+                    fs::read_link(before).is_ok_and(|link| target.is_ok_and(|now| link == *now))
+                }) =>
+            {
+                Ok(())
+            }
             _ => Err("is no regular file"),
         }
     }
@@ -98,17 +147,28 @@ impl Collected {
         if status.st_nlink != 1 {
             return Err("has another name");
         }
-        self.bytes = self.bytes.saturating_add(status.st_size.unsigned_abs());
-        if self.bytes > BYTES {
+        let n_bytes = status.st_size.unsigned_abs();
+        if n_bytes > BYTES {
             return Err("is too large");
         }
         let file = open(folder, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK);
         let file = File::from(file.map_err(|_| "can't be opened")?);
         let mut content = Vec::new();
-        let read = file.take(status.st_size.unsigned_abs()).read_to_end(&mut content);
-        read.map_err(|_| "can't be read")?;
+        file.take(n_bytes).read_to_end(&mut content).map_err(|_| "can't be read")?;
+        if self.is_as_before(path, |before| fs::read(before).is_ok_and(|old| old == content)) {
+            return Ok(());
+        }
+        self.bytes += n_bytes;
+        if self.bytes > BYTES {
+            return Err("is too large");
+        }
         self.files.push((path.to_owned(), content));
         Ok(())
+    }
+
+    /// Whether there was something at `path` that is the `same`.
+    fn is_as_before(&self, path: &str, same: impl FnOnce(&Path) -> bool) -> bool {
+        self.base.as_ref().is_some_and(|base| same(&base.join(path)))
     }
 
     fn refuse(&mut self, path: &str, reason: &str) {

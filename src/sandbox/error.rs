@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 
@@ -35,6 +36,9 @@ pub enum SandboxError {
     /// The process that forks others ended, or could not begin.
     #[error("the zygote ended: {0}")]
     Zygote(String),
+    /// The files of a repository could not be copied.
+    #[error("can't copy the files of {}", .0.display())]
+    Snapshot(PathBuf, #[source] io::Error),
     /// The job asks for what the jail can't give.
     #[error("invalid job: {0}")]
     InvalidJob(String),

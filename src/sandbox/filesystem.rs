@@ -5,7 +5,9 @@
 //! in the jail or plainly on the host.
 
 use std::fs;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::path::PathBuf;
@@ -43,8 +45,9 @@ const GROUP: &str = "root:x:0:\nuser:x:1000:\n";
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files\n";
 
-/// Builds the file system for `job` and makes it the root. `mounts` are those of the job, with real host paths.
-pub(super) fn build(job: &Job, mounts: &[Mount]) -> Result<(), Fault> {
+/// Builds the file system for `job` and makes it the root. `mounts` are those of the job, with real host paths. Gives the
+/// folder in which all that the program writes to `/box` will be.
+pub(super) fn build(job: &Job, mounts: &[Mount]) -> Result<File, Fault> {
     enter_new_root(job)?;
     for path in SYSTEM.iter().chain(SETTINGS) {
         show_system(path)?;
@@ -56,12 +59,34 @@ pub(super) fn build(job: &Job, mounts: &[Mount]) -> Result<(), Fault> {
     for folder in WRITABLE {
         mount_writable(folder, job.limits.disk_bytes).step(format!("mount {folder}"))?;
     }
+    let written = match &job.tree {
+        Some(tree) => lay_over(&on_host(tree)).step(format!("mount {}", tree.display()))?,
+        None => File::open("/box").step("open /box")?,
+    };
     for Mount { host, jail } in mounts {
         show_read_only(&on_host(host), jail).step(format!("show {}", host.display()))?;
     }
     write_files(Path::new("/in"), &job.inputs).step("write /in")?;
     mount_proc().step("mount /proc")?;
-    seal()
+    seal()?;
+    Ok(written)
+}
+
+/// Makes `/box` begin as `tree`, which is only read: what is written goes to the file system that was `/box` so far, out
+/// of the program's reach. Gives the folder there.
+fn lay_over(tree: &Path) -> io::Result<File> {
+    let [tree_shown, upper, work] = ["/box/tree", "/box/upper", "/box/work"].map(Path::new);
+    show(tree, tree_shown)?;
+    for folder in [upper, work] {
+        fs::create_dir(folder)?;
+        std::os::unix::fs::chown(folder, Some(USER), Some(USER))?;
+    }
+    fs::set_permissions(upper, fs::Permissions::from_mode(0o700))?;
+    let written = File::open(upper)?;
+    let options = "lowerdir=/box/tree,upperdir=/box/upper,workdir=/box/work,userxattr";
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("jail"), "/box", Some("overlay"), flags, Some(options))?;
+    Ok(written)
 }
 
 fn enter_new_root(job: &Job) -> Result<(), Fault> {

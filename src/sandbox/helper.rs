@@ -131,10 +131,10 @@ impl Context {
             return Ok(wanted);
         }
         match supervisor::try_out(&wanted) {
-            Err(fault) if fault.hint().is_some() => {
-                let fallback = Self::of(Tier::Landlock)?;
-                Ok(Self { refused: Some(fault), ..fallback })
-            }
+            Err(fault) if fault.hint().is_some() => match Self::of(Tier::Landlock) {
+                Ok(fallback) => Ok(Self { refused: Some(fault), ..fallback }),
+                Err(_) => Err(fault), // the better of the two is the one to mend
+            },
             _ => Ok(wanted), // what else is wrong will be said of the first program
         }
     }

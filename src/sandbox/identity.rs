@@ -23,14 +23,20 @@ const NOBODY: u32 = 65534;
 /// Where ids start that no system gives to anybody, one for every process id.
 const STRANGERS: u32 = 0x5000_0000;
 
+/// The user outside of the jail that programs of root run as; `None` where it is the one who we are.
+pub(super) fn user_of_jails() -> Option<u32> {
+    let is_root = nix::unistd::geteuid().is_root();
+    (is_root && is_mapped("uid_map", NOBODY) && is_mapped("gid_map", NOBODY)).then_some(NOBODY)
+}
+
 /// Gives the user namespace of `pid` its ids; called from outside.
 pub(super) fn map(pid: Pid) -> Result<(), Fault> {
     let write = |file: &str, text: &str| {
         fs::write(format!("/proc/{pid}/{file}"), text).step(format!("write {file}"))
     };
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    if uid.is_root() && is_mapped("uid_map", NOBODY) && is_mapped("gid_map", NOBODY) {
-        let map = format!("0 0 1\n{USER} {NOBODY} 1\n");
+    if let Some(nobody) = user_of_jails() {
+        let map = format!("0 0 1\n{USER} {nobody} 1\n");
         write("uid_map", &map)?;
         write("gid_map", &map)
     } else {

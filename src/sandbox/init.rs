@@ -122,20 +122,24 @@ fn live(plan: &Plan<'_>, ends: Ends) -> Result<Report, Fault> {
     wait_for_supervisor(&ends)?;
     // Not before: the supervisor of a plain user may write the id maps of a dumpable process only.
     prctl::set_dumpable(false).step("hide pid 1")?;
-    match &plan.place {
+    let written = match &plan.place {
         Place::Namespaces(mounts) => {
             unshare(CloneFlags::CLONE_NEWCGROUP).step("make the control group namespace")?;
             nix::unistd::sethostname("jail").step("name the host")?;
-            filesystem::build(plan.job, mounts)?;
+            let written = filesystem::build(plan.job, mounts)?;
             identity::assume()?;
             filesystem::write_files(Path::new("/box"), &plan.job.work).step("write /box")?;
+            written
         }
-        Place::Host(_) => prctl::set_child_subreaper(true).step("adopt the program's orphans")?,
-    }
+        Place::Host(_) => {
+            prctl::set_child_subreaper(true).step("adopt the program's orphans")?;
+            File::open(plan.home).step("open the work directory")?
+        }
+    };
     if plan.job.collect {
-        let folder = File::open(plan.home).step("open the work directory")?;
-        wire::send_fd(ends.supervisor.as_fd(), folder.as_fd()).step("pass the work directory")?;
+        wire::send_fd(ends.supervisor.as_fd(), written.as_fd()).step("pass the work directory")?;
     }
+    drop(written);
     die_with_supervisor(&ends)?;
     let program = match sys::fork().step("fork the program")? {
         ForkResult::Child => start(plan, &ends),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::config::Profile;
 use crate::config::SandboxConfig;
 
 /// A program to run once in a fresh jail.
@@ -23,6 +24,9 @@ pub struct Job {
     pub inputs: Vec<(String, Vec<u8>)>,
     /// Files under `/box`, the work directory, which is writable: relative path and content.
     pub work: Vec<(String, Vec<u8>)>,
+    /// Host folder that `/box` begins as, beside the files of `work`; whatever the program does, it does not change:
+    /// see [`super::Snapshot`].
+    pub tree: Option<PathBuf>,
     /// Host folders shown read-only in the jail, beside the system's own.
     pub mounts: Vec<Mount>,
     /// Variables added to the built environment.
@@ -44,6 +48,7 @@ impl Job {
             stdin: Vec::new(),
             inputs: Vec::new(),
             work: Vec::new(),
+            tree: None,
             mounts: Vec::new(),
             env: Vec::new(),
             channel: false,
@@ -58,6 +63,9 @@ impl Job {
         let not_below = |path: &&String| !is_below(path);
         if let Some(path) = files.clone().find(not_below) {
             return Err(format!("`{}` is not a path below a folder", path.escape_debug()));
+        }
+        if self.tree.as_ref().is_some_and(|tree| !tree.is_absolute()) {
+            return Err("the tree has no absolute path".to_owned());
         }
         if let Some(mount) = self.mounts.iter().find(|mount| !mount.is_sound()) {
             return Err(format!("can't show a folder at `{}`", mount.jail.display()));
@@ -113,6 +121,8 @@ pub struct Limits {
     pub wall: Duration,
     /// Memory of the whole process tree.
     pub memory_bytes: u64,
+    /// Addresses of every single process: what it may reserve, used or not.
+    pub address_bytes: u64,
     /// What is kept of each of stdout and stderr (first and last half); 64 times as much ends the run.
     pub output_bytes: usize,
     /// Size of each of `/box`, `/tmp` and `/dev/shm`.
@@ -123,16 +133,55 @@ pub struct Limits {
     pub processes: u32,
 }
 
+impl Limits {
+    /// The limits of a kind of program.
+    pub fn of(profile: Profile) -> Self {
+        let plain = Self {
+            cpu: Duration::from_secs(10),
+            wall: Duration::from_secs(100),
+            memory_bytes: 512 << 20,
+            address_bytes: 512 << 20,
+            output_bytes: 64 << 10,
+            disk_bytes: 32 << 20,
+            file_bytes: 16 << 20,
+            processes: 32,
+        };
+        match profile {
+            Profile::Python => plain,
+            Profile::Numeric => {
+                Self { memory_bytes: 4 << 30, address_bytes: 8 << 30, processes: 64, ..plain }
+            }
+            Profile::Shell => Self {
+                cpu: Duration::from_mins(5),
+                wall: Duration::from_mins(50),
+                memory_bytes: 2 << 30,
+                address_bytes: 8 << 30,
+                disk_bytes: 1 << 30,
+                file_bytes: 512 << 20,
+                processes: 256,
+                ..plain
+            },
+        }
+    }
+}
+
 impl From<&SandboxConfig> for Limits {
     fn from(config: &SandboxConfig) -> Self {
+        let of_profile = Self::of(config.profile);
+        let memory_bytes = config.memory_mb << 20;
+        let address_bytes = match config.profile {
+            Profile::Python => memory_bytes,
+            Profile::Numeric | Profile::Shell => of_profile.address_bytes.max(memory_bytes),
+        };
         Self {
             cpu: Duration::from_secs(config.cpu_seconds),
             wall: Duration::from_secs(config.wall_seconds),
-            memory_bytes: config.memory_mb << 20,
+            memory_bytes,
+            address_bytes,
             output_bytes: usize::try_from(config.output_kb << 10).unwrap_or(usize::MAX),
             disk_bytes: config.disk_mb << 20,
             processes: u32::try_from(config.processes).unwrap_or(u32::MAX),
-            ..Self::default()
+            ..of_profile
         }
     }
 }
@@ -140,15 +189,7 @@ impl From<&SandboxConfig> for Limits {
 impl Default for Limits {
     /// Limits for a plain Python program: `specs/sandbox.md` section 2.1.
     fn default() -> Self {
-        Self {
-            cpu: Duration::from_secs(10),
-            wall: Duration::from_secs(100),
-            memory_bytes: 512 << 20,
-            output_bytes: 64 << 10,
-            disk_bytes: 32 << 20,
-            file_bytes: 16 << 20,
-            processes: 32,
-        }
+        Self::of(Profile::Python)
     }
 }
 
@@ -203,9 +244,13 @@ pub struct Outcome {
     /// What was written to file descriptor 3, at most 4 MiB.
     pub channel: Vec<u8>,
     /// Relative path and content of the regular files in `/box`, when [`Job::collect`] asks for them: at most 1,000 files
-    /// and 64 MiB.
+    /// and 64 MiB. With [`Job::tree`] only what differs from it.
     pub files: Vec<(String, Vec<u8>)>,
-    /// What was left there, and why: links, files with two names, sockets, names with control characters.
+    /// What of [`Job::tree`] is gone: relative paths; one that ends in `/` stands for all that was below it and is not
+    /// among `files`.
+    pub removed: Vec<String>,
+    /// What was left there, and why: links, files with two names, sockets, names with control characters, what belongs to
+    /// git.
     pub refused: Vec<String>,
     /// Processor time of the tree.
     pub cpu: Duration,

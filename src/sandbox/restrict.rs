@@ -40,7 +40,7 @@ pub(super) fn limit_resources(limits: &Limits, processes: Option<u64>) -> Result
     // One second more than the tree may use: a backstop should the supervisor be late.
     let cpu = limits.cpu.as_secs() + 2;
     let table = [
-        (Resource::RLIMIT_AS, limits.memory_bytes),
+        (Resource::RLIMIT_AS, limits.address_bytes),
         (Resource::RLIMIT_CPU, cpu),
         (Resource::RLIMIT_FSIZE, limits.file_bytes),
         (Resource::RLIMIT_NOFILE, 128),

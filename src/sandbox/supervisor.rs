@@ -156,8 +156,10 @@ fn supervise(
     if workplace.is_some() {
         sweep(&HashSet::new()); // or what is left of the program could still write
     }
-    let collected =
-        wire::receive_fd(alive.as_fd()).ok().flatten().as_ref().map(collect).unwrap_or_default();
+    let written = wire::receive_fd(alive.as_fd()).ok().flatten();
+    let base = plan.job.tree.as_deref();
+    let is_overlay = base.is_some() && workplace.is_none();
+    let collected = written.map(|folder| collect(&folder, base, is_overlay)).unwrap_or_default();
     drop(alive); // while it is building, pid 1 takes the end of this for our death
     let (stopped, cpu) = (stopped?, cpu.max(watch.cpu));
     let flooded = watch.drain().or_else(|| watch.overfull());
@@ -171,6 +173,7 @@ fn supervise(
         stderr: watch.stderr.finish(),
         channel: watch.channel.map(|channel| channel.finish().bytes).unwrap_or_default(),
         files: collected.files,
+        removed: collected.removed,
         refused: collected.refused,
         cpu,
         wall: started.elapsed(),

@@ -1,5 +1,6 @@
 //! The system calls that no crate wraps safely: every `unsafe` block of the sandbox stands here.
 
+use std::ffi::CStr;
 use std::ffi::CString;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
@@ -152,6 +153,14 @@ pub(super) fn drop_capabilities() -> nix::Result<()> {
     // SAFETY: both arrays have the layout of version 3 and outlive the call.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) })
         .map(drop)
+}
+
+/// Whether the file behind `fd` has an extended attribute of this name.
+#[expect(unsafe_code, reason = "fgetxattr has no safe wrapper")]
+pub(super) fn has_attribute(fd: BorrowedFd<'_>, name: &CStr) -> bool {
+    // SAFETY: the name ends with a NUL, and with a size of 0 nothing is written.
+    let size = unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), null_mut(), 0) };
+    size >= 0
 }
 
 /// Lowers the scheduling priority of this process.

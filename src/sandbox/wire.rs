@@ -174,20 +174,15 @@ pub(super) fn receive_fd(socket: BorrowedFd<'_>) -> nix::Result<Option<OwnedFd>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::Limits;
 
     fn order() -> Order {
         let job = Job {
-            program: "/bin/cat".into(),
             args: vec!["-".into()],
             stdin: vec![0, 255, 10],
             inputs: vec![("a.py".into(), b"pass".to_vec())],
             work: vec![("b".into(), Vec::new()), ("c".into(), vec![7; 9])],
-            mounts: Vec::new(),
-            env: Vec::new(),
             channel: true,
-            collect: true,
-            limits: Limits::default(),
+            ..Job::new("/bin/cat")
         };
         Order { job, is_zygote: true }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::lchown;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -22,6 +22,7 @@ use super::filesystem::INODES;
 use super::filesystem::write_files;
 use super::job::Job;
 use super::job::Limits;
+use super::snapshot::copy_all;
 use super::usage;
 
 /// Folders of the jail that lie in a workplace, the read-only one first.
@@ -43,6 +44,9 @@ impl Workplace {
         let made = tempfile::Builder::new().prefix(&prefix(getppid(), getpid())).tempdir();
         let workplace = Self { path: made.step("make a folder")?.keep() };
         write_files(&workplace.folder("in"), &job.inputs).step("write the inputs")?;
+        if let Some(tree) = &job.tree {
+            copy_all(tree, &workplace.folder("box")).step("copy the tree")?;
+        }
         write_files(&workplace.folder("box"), &job.work).step("write the work files")?;
         write_files(&workplace.folder("tmp"), &[]).step("make a folder")?;
         if let Some(user) = user {
@@ -70,8 +74,8 @@ impl Workplace {
         let folders = ["box", "tmp"].map(|name| self.folder(name));
         let mut paths = folders.to_vec();
         while let Some(path) = paths.pop() {
-            chown(&path, Some(user), Some(user))?;
-            if path.is_dir() {
+            lchown(&path, Some(user), Some(user))?;
+            if fs::symlink_metadata(&path)?.is_dir() {
                 let entries = fs::read_dir(&path)?.map(|entry| Ok(entry?.path()));
                 paths.extend(entries.collect::<io::Result<Vec<_>>>()?);
             }

@@ -92,7 +92,7 @@ class Jail:
     def limit(self, limits):
         cpu = int(limits["cpu"]) + 2
         table = (
-            (resource.RLIMIT_AS, limits["memory_bytes"]),
+            (resource.RLIMIT_AS, limits["address_bytes"]),
             (resource.RLIMIT_CPU, cpu),
             (resource.RLIMIT_FSIZE, limits["file_bytes"]),
             (resource.RLIMIT_NOFILE, 64),

@@ -238,7 +238,7 @@ impl<'a> Zygote<'a> {
         let limits = json!({
             "cpu": limits.cpu.as_secs_f64(),
             "wall": limits.wall.as_secs_f64(),
-            "memory_bytes": limits.memory_bytes,
+            "address_bytes": limits.address_bytes,
             "disk_bytes": limits.disk_bytes.max(4096),
             "file_bytes": limits.file_bytes,
             "processes": limits.processes,
@@ -357,6 +357,7 @@ fn job(
             cpu: LIFE,
             wall: LIFE,
             memory_bytes: MEMORY,
+            address_bytes: MEMORY,
             processes: 512,
             ..Limits::default()
         },

@@ -179,6 +179,7 @@ fn jails_and_the_judge_are_measured() {
         "deadline_jail_ms",
         "deadline_fork_ms",
         "true_start_resident_ms",
+        "true_start_tree_ms",
         "judge_data_cpu_ms",
         "judge_run_cpu_ms",
         "judge_cpu_ms",

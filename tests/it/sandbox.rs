@@ -15,6 +15,7 @@ use std::thread::sleep;
 use std::time::Duration;
 use std::time::Instant;
 
+use rune::config::Profile;
 use rune::sandbox::Ended;
 use rune::sandbox::Exit;
 use rune::sandbox::Interpreter;
@@ -23,6 +24,7 @@ use rune::sandbox::Limits;
 use rune::sandbox::Outcome;
 use rune::sandbox::Sandbox;
 use rune::sandbox::SandboxError;
+use rune::sandbox::Snapshot;
 use rune::sandbox::Tier;
 use rune::sandbox::Zygote;
 use tokio::io::AsyncReadExt;
@@ -459,6 +461,120 @@ if os.fork() == 0:
     ];
     assert_eq!(refused, expected);
     assert!(outcome.refused.iter().any(|reason| reason.ends_with("lies too deep")));
+}
+
+/// numpy and its like reserve far more than they use.
+#[tokio::test]
+async fn a_numeric_program_may_reserve_what_it_does_not_use() {
+    let program = "import mmap, sys\nm = mmap.mmap(-1, 2 << 30)\nprint('reserved', flush=True)\n\
+                   for at in range(0, len(m), 4096): m[at] = 1\nprint('used')";
+    let (sandbox, interpreter) = (sandbox(), Interpreter::find(None).unwrap());
+    let mut found = Vec::new();
+    for profile in [Profile::Python, Profile::Numeric, Profile::Shell] {
+        let limits = Limits { memory_bytes: 256 << 20, ..Limits::of(profile) };
+        let outcome = sandbox.run(&python(&interpreter, program.to_owned(), limits)).await.unwrap();
+        found.push((text(&outcome.stdout.bytes), outcome.exit));
+    }
+    let held = ("reserved\n".to_owned(), Exit::MemoryLimit);
+    assert_eq!(found, [(String::new(), Exit::Code(1)), held.clone(), held]);
+}
+
+/// A repository with some files, a link, and a git of its own that runs what it is told to.
+fn repository() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for (path, text) in [
+        ("src/a.py", "a = 1\n"),
+        ("src/b.py", "b = 1\n"),
+        ("src/old/one.py", "1\n"),
+        ("src/old/two.py", "2\n"),
+        ("names/-rf, x:y", "odd\n"),
+        ("README", "read\n"),
+        (".gitignore", "built\n"),
+        ("built/out", "built\n"),
+    ] {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    std::os::unix::fs::symlink("src/a.py", folder.path().join("link")).unwrap();
+    let git = |args: &[&str]| {
+        let status = Command::new("git").arg("-C").arg(folder.path()).args(args).status().unwrap();
+        assert!(status.success());
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    folder
+}
+
+async fn candidates_share_a_repository(sandbox: Sandbox) {
+    let repository = repository();
+    let snapshot = Arc::new(Snapshot::take(repository.path()).unwrap());
+    let before = tree(snapshot.path());
+    assert_eq!(before.len(), 8, "{before:?}"); // neither what git ignores nor git's own
+    let sandbox = Arc::new(sandbox);
+    let mut runs = JoinSet::new();
+    for number in 2..10 {
+        let script = format!(
+            "test -e .git && echo git; cat src/a.py 'names/-rf, x:y' link; echo 'a = {number}' > src/a.py; rm src/b.py; \
+             rm -r src/old; mkdir src/old; echo new > src/old/three.py; mv README READ; chmod 600 names/*; \
+             mkdir .git .git/hooks; echo '[core] fsmonitor = touch /tmp/x' > .git/config; \
+             echo '* filter=evil' > .gitattributes; echo x > src/.GIT"
+        );
+        let job = Job { tree: Some(snapshot.path().to_owned()), collect: true, ..shell(&script) };
+        let sandbox = Arc::clone(&sandbox);
+        runs.spawn(async move { (number, sandbox.run(&job).await.unwrap()) });
+    }
+    for (number, outcome) in runs.join_all().await {
+        assert_eq!(outcome.exit, Exit::Code(0), "{}", text(&outcome.stderr.bytes));
+        assert_eq!(text(&outcome.stdout.bytes), "a = 1\nodd\na = 1\n");
+        let changed: Vec<(&str, String)> =
+            outcome.files.iter().map(|(path, content)| (path.as_str(), text(content))).collect();
+        let mine = format!("a = {number}\n");
+        let expected = [
+            (".gitattributes", "* filter=evil\n"),
+            ("READ", "read\n"),
+            ("src/a.py", &mine),
+            ("src/old/three.py", "new\n"),
+        ];
+        assert_eq!(changed, expected.map(|(path, text)| (path, text.to_owned())));
+        let whole = ["README", "src/b.py", "src/old/"];
+        let each = ["README", "src/b.py", "src/old/one.py", "src/old/two.py"];
+        assert!(outcome.removed == whole || outcome.removed == each, "{:?}", outcome.removed);
+        assert_eq!(outcome.refused, ["`.git` belongs to git", "`src/.GIT` belongs to git"]);
+    }
+    assert_eq!(tree(snapshot.path()), before);
+    let path = snapshot.path().to_owned();
+    drop(snapshot);
+    assert!(!path.exists());
+}
+
+/// Every file below `folder` and its content.
+fn tree(folder: &std::path::Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(path);
+            } else {
+                let content = fs::read(&path).unwrap();
+                found.push((path, content));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_candidates_share_a_repository() {
+    candidates_share_a_repository(sandbox()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_candidates_share_a_repository_without_namespaces() {
+    candidates_share_a_repository(without_namespaces()).await;
 }
 
 #[tokio::test]

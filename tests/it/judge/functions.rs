@@ -143,7 +143,7 @@ async fn canonical_solutions_of_mbpp_plus_pass() {
     let limits = Limits {
         cpu: Duration::from_secs(20),
         wall: Duration::from_secs(200),
-        memory_bytes: 4 << 30,
+        address_bytes: 4 << 30,
         ..Limits::default()
     };
     let interpreter = sandbox.interpreter(None).unwrap();
@@ -186,13 +186,20 @@ async fn canonical_solutions_of_human_eval_pass_and_stubs_fail() {
     for HumanEval { id, task, prompt, canonical } in &tasks {
         let check: Check = judge.read(task.clone()).await.unwrap();
         n_data += usize::from(check.is_data());
-        let verdict = judge.run(&check, &format!("{prompt}{canonical}"), 7).await.unwrap();
-        if !verdict.passed() {
-            wrong.push(format!("{id}: {}", verdict.summary()));
+        let reference = format!("{prompt}{canonical}");
+        let stub = format!("{prompt}    pass\n");
+        let verdict = judge.run(&check, &stub, 7).await.unwrap();
+        if !matches!(verdict.outcome, Outcome::Wrong | Outcome::Exception) {
+            wrong.push(format!("{id}, stub: {}", verdict.summary()));
         }
-        let stub = judge.run(&check, &format!("{prompt}    pass\n"), 7).await.unwrap();
-        if !matches!(stub.outcome, Outcome::Wrong | Outcome::Exception) {
-            wrong.push(format!("{id}, stub: {}", stub.summary()));
+        match judge.prove(check, &reference, &stub).await {
+            Ok(check) => {
+                let verdict = judge.run(&check, &reference, 7).await.unwrap();
+                if !verdict.passed() {
+                    wrong.push(format!("{id}: {}", verdict.summary()));
+                }
+            }
+            Err(error) => wrong.push(format!("{id}: {error}")),
         }
     }
     assert_eq!(wrong, [""; 0]);
@@ -230,6 +237,11 @@ async fn every_way_of_failing_has_its_word() {
         let same = |text: &str| text.split(" (").next().unwrap().to_owned();
         assert_eq!(same(&shown), same(expected), "{solution}: {shown}");
     }
+    let check = judge.read(task(test)).await.unwrap();
+    let unproven = judge.prove(check.clone(), "def f(x): return 2", "f = None").await.unwrap_err();
+    assert!(unproven.to_string().contains("its reference: 2 of 6 tests passed"), "{unproven}");
+    let unproven = judge.prove(check, table[0].0, table[0].0).await.unwrap_err();
+    assert!(unproven.to_string().contains("passes on a stub"), "{unproven}");
     let counts = "n = [0]\ndef f(x):\n  n[0] += 1\n  return x if n[0] <= 99 else -x - 1";
     let many = "for i in range(99):\n  assert f(i) == i";
     let flaky = verdict(&judge, many, counts).await;

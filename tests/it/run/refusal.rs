@@ -160,16 +160,39 @@ fn a_full_disk_is_exit_code_3() {
     assert!(!bench.path("out").exists());
 }
 
+/// Makes the kernel forget Landlock (call 444), then becomes the program that is named.
+const WITHOUT_LANDLOCK: &str = "
+import ctypes, os, struct, sys
+code = struct.pack('HBBIHBBIHBBIHBBI', 32, 0, 0, 0, 21, 0, 1, 444, 6, 0, 0, 0x50000 + 38, 6, 0, 0, 0x7fff0000)
+buffer = ctypes.create_string_buffer(code, len(code))
+program = struct.pack('HxxxxxxQ', 4, ctypes.addressof(buffer))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+";
+
 #[test]
-fn without_a_jail_nothing_is_run_and_the_exit_code_is_5() {
+fn without_namespaces_programs_are_held_by_other_means_and_without_those_nothing_is_run() {
     let forbid = "echo 0 > /proc/sys/user/max_user_namespaces";
     if !can_unshare(&format!("{forbid} && ! unshare --user true")) {
         println!("skipped: user namespaces cannot be forbidden here");
         return;
     }
     let bench = Bench::with(&script(&[SOLUTION]));
-    let refused = told(&behind(&bench, forbid));
+    let held = behind(&bench, forbid);
+    assert_eq!(held.code, Some(0), "{held:?}");
+    assert!(held.stderr.contains("no namespaces here (can't make the namespaces"), "{held:?}");
+    assert_eq!(bench.sessions().len(), 1);
+
+    let bench = Bench::with(&script(&[SOLUTION]));
+    bench.write("without_landlock.py", WITHOUT_LANDLOCK.as_bytes());
+    let forbid = format!("{forbid} && set -- without_landlock.py \"$0\" \"$@\"");
+    let mut command = bench.set_up("unshare");
+    let script = format!("{forbid} && exec python3 \"$@\"");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+    command.args([env!("CARGO_BIN_EXE_rune"), "run", TASK, "--tests", "test_adder.py"]);
+    let refused = told(&end(command));
     assert!(refused.starts_with("5 error: "), "{refused}");
-    assert!(refused.contains("no jail on this machine"), "{refused}");
+    assert!(refused.contains("no jail on this machine: can't make the namespaces"), "{refused}");
     assert!(bench.sessions().is_empty());
 }

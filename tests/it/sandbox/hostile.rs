@@ -61,6 +61,7 @@ pub(super) fn limits(ends: Ends) -> Limits {
         cpu: Duration::from_millis(1500),
         wall: Duration::from_secs(wall),
         memory_bytes: 256 << 20,
+        address_bytes: 256 << 20,
         ..Limits::default()
     }
 }

@@ -1,0 +1,116 @@
+//! A copy of a repository's files that any number of jails begin with: [`Job::tree`](super::Job::tree).
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::lchown;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::error::SandboxError;
+use super::identity;
+
+/// The files of a repository as they are now, without what belongs to git. Dropping it removes the copy.
+#[derive(Debug)]
+pub struct Snapshot {
+    folder: TempDir,
+}
+
+impl Snapshot {
+    /// Copies the files below `repository`: those that git knows or would add, or all where there is no git.
+    ///
+    /// Regular files and symbolic links are taken, links as they are.
+    /// # Errors
+    /// [`SandboxError::Snapshot`] when a file can't be read or there is no room for the copy.
+    pub fn take(repository: &Path) -> Result<Self, SandboxError> {
+        let failed = |error| SandboxError::Snapshot(repository.to_owned(), error);
+        let folder = tempfile::Builder::new().prefix("rune-tree-").tempdir().map_err(failed)?;
+        let paths = match known_to_git(repository) {
+            Some(paths) => paths,
+            None => walk(repository).map_err(failed)?,
+        };
+        let kept = paths.iter().filter(|path| !path.iter().any(belongs_to_git));
+        kept.into_iter()
+            .try_for_each(|path| copy(repository, folder.path(), path))
+            .and_then(|()| open_to_programs(folder.path()))
+            .map_err(failed)?;
+        Ok(Self { folder })
+    }
+
+    /// Where the copy is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Whether git takes a file of this name for its own.
+pub(super) fn belongs_to_git(name: &std::ffi::OsStr) -> bool {
+    name.eq_ignore_ascii_case(".git")
+}
+
+/// Paths below `repository` that git lists; `None` where it lists none.
+fn known_to_git(repository: &Path) -> Option<Vec<PathBuf>> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut command = Command::new("git");
+    command.arg("-C").arg(repository).args(["-c", "core.fsmonitor=false", "ls-files", "-z"]);
+    let output = command.args(["--cached", "--others", "--exclude-standard"]).output().ok()?;
+    let names = output.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let paths: Vec<PathBuf> =
+        names.map(|name| PathBuf::from(std::ffi::OsStr::from_bytes(name))).collect();
+    (output.status.success() && !paths.is_empty()).then_some(paths)
+}
+
+/// Relative paths of all files and links below `folder`.
+pub(super) fn walk(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let (mut found, mut folders) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(below) = folders.pop() {
+        for entry in fs::read_dir(folder.join(&below))? {
+            let entry = entry?;
+            let path = below.join(entry.file_name());
+            if entry.file_type()?.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    Ok(found)
+}
+
+/// Copies one file or link. What has gone since it was listed is left out.
+fn copy(from: &Path, to: &Path, path: &Path) -> io::Result<()> {
+    let (source, target) = (from.join(path), to.join(path));
+    let Ok(metadata) = fs::symlink_metadata(&source) else { return Ok(()) };
+    fs::create_dir_all(target.parent().unwrap_or(to))?;
+    if metadata.is_symlink() {
+        symlink(fs::read_link(&source)?, target)
+    } else if metadata.is_file() {
+        fs::copy(&source, target).map(drop)
+    } else {
+        Ok(()) // a submodule, a socket
+    }
+}
+
+/// Copies all files and links below `from`.
+pub(super) fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+    walk(from)?.iter().try_for_each(|path| copy(from, to, path))
+}
+
+/// Gives the copy of root to the user that programs of root run as.
+fn open_to_programs(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    let Some(user) = identity::user_of_jails() else { return Ok(()) };
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        lchown(&folder, Some(user), Some(user))?;
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if fs::symlink_metadata(&path)?.is_dir() {
+                folders.push(path);
+            } else {
+                lchown(&path, Some(user), Some(user))?;
+            }
+        }
+    }
+    Ok(())
+}
