@@ -19,6 +19,8 @@ pub(super) enum Record {
     Test { id: String, case: String, status: Status, message: String, trace: String },
     /// The test framework was changed by the judged code.
     Tamper { message: String },
+    /// The tests want something of the solution that can't be had from another process.
+    Inseparable,
     /// The suite needs pytest, and there is none.
     PytestMissing,
     /// All was reported; `n` tests, canaries included.

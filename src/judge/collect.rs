@@ -54,6 +54,9 @@ struct Fault {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Collected {
     pub(super) files: Vec<TestFile>,
+    /// Whether the tests only call functions of the solution, with plain values in and out: then the solution can run in
+    /// another process.
+    pub(super) separable: bool,
     faults: Vec<Fault>,
 }
 

@@ -6,14 +6,13 @@
 //! So there is nothing in the judged process to forge, and exit codes, output and frames mean nothing.
 
 use std::collections::HashMap;
-use std::io;
 use std::time::Duration;
 use std::time::Instant;
 
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
-
 use super::channel;
+use super::conversation;
+use super::conversation::Answers;
+use super::conversation::frame;
 use super::harness::JudgeError;
 use super::harness::random;
 use super::value::Value;
@@ -30,8 +29,6 @@ use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
 use crate::sandbox::Zygote;
 
-/// Bytes of a frame, at most.
-const LARGEST_FRAME: u32 = 16 << 20;
 /// Each question is asked a second time at the end by a chance of one in so many: a function of its arguments says the
 /// same again.
 const ONE_AGAIN_OF: usize = 20;
@@ -512,29 +509,14 @@ impl Process {
         Ok(Self { forked: judge.zygote.fork(program, limits).await? })
     }
 
-    /// Sends a frame. Whoever has ended does not read it; that is seen when it should answer.
     async fn send(&mut self, kind: u8, value: &Value) {
         if let Ok(stream) = self.forked.stream() {
-            let _it_has_ended = stream.write_all(&frame(kind, value)).await;
+            conversation::send(stream, kind, value).await;
         }
     }
 
-    /// Receives a frame; `None` at the end, and for what is none.
     async fn receive(&mut self) -> Option<(u8, Value)> {
-        let read = async {
-            let stream = self.forked.stream()?;
-            let n = stream.read_u32_le().await?;
-            let kind = stream.read_u8().await?;
-            if n > LARGEST_FRAME {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-            let mut body = vec![0; n as usize];
-            stream.read_exact(&mut body).await?;
-            Ok::<_, io::Error>((kind, body))
-        };
-        let (kind, body) = read.await.ok()?;
-        let value = if body.is_empty() { Value::None } else { Value::decode(&body).ok()? };
-        Some((kind, value))
+        conversation::receive(self.forked.stream().ok()?).await
     }
 
     async fn ask(&mut self, call: &Value) -> Answer {
@@ -545,31 +527,6 @@ impl Process {
     /// Ends the conversation, by which the process ends, and tells how it did.
     async fn end(mut self) -> Result<Ended, SandboxError> {
         self.forked.ended().await
-    }
-}
-
-/// A frame: the length of the value, a kind, the value.
-fn frame(kind: u8, value: &Value) -> Vec<u8> {
-    let mut frame = vec![0, 0, 0, 0, kind];
-    value.encode(&mut frame);
-    let n = u32::try_from(frame.len() - 5).unwrap_or(u32::MAX);
-    frame[..4].copy_from_slice(&n.to_le_bytes());
-    frame
-}
-
-/// Frames that were written down; they end where there is no whole one.
-struct Answers<'a>(&'a [u8]);
-
-impl Iterator for Answers<'_> {
-    type Item = (u8, Value);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (n, rest) = self.0.split_first_chunk::<4>()?;
-        let (kind, rest) = rest.split_first()?;
-        let (body, rest) = rest.split_at_checked(u32::from_le_bytes(*n) as usize)?;
-        self.0 = rest;
-        let value = if body.is_empty() { Value::None } else { Value::decode(body).ok()? };
-        Some((*kind, value))
     }
 }
 

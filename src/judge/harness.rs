@@ -72,6 +72,7 @@ pub struct Judge<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Program {
     Run,
+    Serve,
     Collect,
     Inspect,
     Stub,
@@ -82,6 +83,7 @@ impl Program {
     fn name(self) -> &'static str {
         match self {
             Self::Run => "run.py",
+            Self::Serve => "serve.py",
             Self::Collect => "collect.py",
             Self::Inspect => "inspection.py",
             Self::Stub => "stub.py",
@@ -93,6 +95,11 @@ impl Program {
     fn files(self) -> Vec<(&'static str, &'static str)> {
         match self {
             Self::Run => RUNNER.to_vec(),
+            Self::Serve => vec![
+                ("serve.py", include_str!("python/serve.py")),
+                ("rune_candidate.py", include_str!("python/candidate.py")),
+                ("rune_frames.py", include_str!("python/frames.py")),
+            ],
             Self::Collect => vec![("collect.py", include_str!("python/collect.py"))],
             Self::Inspect => vec![("inspection.py", include_str!("python/inspection.py"))],
             Self::Stub => vec![("stub.py", include_str!("python/stub.py"))],
@@ -103,6 +110,7 @@ impl Program {
 
 const RUNNER: &[(&str, &str)] = &[
     ("run.py", include_str!("python/run.py")),
+    ("rune_apart.py", include_str!("python/apart.py")),
     ("rune_asserts.py", include_str!("python/asserts.py")),
     ("rune_channel.py", include_str!("python/channel.py")),
     ("rune_guard.py", include_str!("python/guard.py")),
@@ -124,12 +132,22 @@ impl<'a> Judge<'a> {
         (tests, work): (&[SourceFile], &[SourceFile]),
         plan: &Value,
     ) -> Result<Outcome, SandboxError> {
+        self.sandbox.run(&self.job(program, (tests, work), plan)).await
+    }
+
+    /// What [`Self::start`] runs.
+    pub(super) fn job(
+        &self,
+        program: Program,
+        (tests, work): (&[SourceFile], &[SourceFile]),
+        plan: &Value,
+    ) -> Job {
         let own =
             program.files().into_iter().map(|(name, text)| (format!("rune/{name}"), text.into()));
         let tests = tests
             .iter()
             .map(|file| (format!("tests/{}", file.path), file.text.clone().into_bytes()));
-        let job = Job {
+        Job {
             args: ["-I", "-B", &format!("/in/rune/{}", program.name())].map(str::to_owned).into(),
             stdin: plan.to_string().into_bytes(),
             inputs: own.chain(tests).collect(),
@@ -146,8 +164,7 @@ impl<'a> Judge<'a> {
             channel: true,
             limits: self.limits,
             ..Job::new(self.interpreter.executable())
-        };
-        self.sandbox.run(&job).await
+        }
     }
 
     /// Runs a program that meets no judged code, and reads its answer.

@@ -13,6 +13,7 @@
 
 mod channel;
 mod collect;
+mod conversation;
 mod decide;
 mod function;
 mod harness;

@@ -2,20 +2,24 @@
 
 use serde_json::Value;
 use serde_json::json;
+use tokio::net::UnixStream;
 
 use super::channel;
 use super::channel::Key;
 use super::channel::Record;
 use super::collect::Collected;
 use super::collect::Kind;
+use super::conversation::Conversation;
 use super::decide::Evidence;
 use super::harness::Judge;
 use super::harness::JudgeError;
 use super::harness::Program;
 use super::harness::random;
 use super::suite::Suite;
+use super::suite::is_python;
 use super::verdict::Outcome;
 use super::verdict::Verdict;
+use crate::sandbox::Job;
 use crate::task::SourceFile;
 
 impl Judge<'_> {
@@ -40,7 +44,41 @@ impl Judge<'_> {
         if let Ok([Record::PytestMissing]) = records.as_deref() {
             return Err(JudgeError::PytestMissing);
         }
-        Ok(Evidence { collected, records, canary: &canary, run: &run }.decide())
+        let verdict = Evidence { collected, records, canary: &canary, run: &run }.decide();
+        if verdict.passed() && collected.separable {
+            let apart = self.run_apart(suite, collected, solution).await?;
+            return Ok(apart.filter(|apart| !apart.passed()).unwrap_or(verdict));
+        }
+        Ok(verdict)
+    }
+
+    /// Runs `suite` once more, with the solution in a process of its own of which the tests get plain data only; `None`
+    /// where they turn out to want more.
+    async fn run_apart(
+        &self,
+        suite: &Suite,
+        collected: &Collected,
+        solution: &[SourceFile],
+    ) -> Result<Option<Verdict>, JudgeError> {
+        let key: Key = random()?;
+        let canary = channel::hex(&random::<12>()?);
+        let mut plan = self.plan(suite, collected, &key, &canary);
+        plan["apart"] = json!(true);
+        let stand_ins: Vec<SourceFile> = solution.iter().map(stand_in).collect();
+        let job = self.job(Program::Run, (suite.files(), &stand_ins), &plan);
+        let (run, tests) = self.sandbox.converse(&job).await?;
+        let server = Job { channel: false, ..self.job(Program::Serve, (&[], solution), &plan) };
+        let (_killed_at_the_end, solution) = self.sandbox.converse(&server).await?;
+        let (run, ()) = tokio::join!(run.outcome(), relay(tests, solution));
+        let run = run?;
+        let records = channel::read(&key, &run.channel);
+        let is_inseparable = |records: &Vec<Record>| {
+            records.iter().any(|record| matches!(record, Record::Inseparable))
+        };
+        if records.as_ref().is_ok_and(is_inseparable) {
+            return Ok(None);
+        }
+        Ok(Some(Evidence { collected, records, canary: &canary, run: &run }.decide()))
     }
 
     /// Whether `suite` is worthless because it passes on a stub of `solution`, which does nothing.
@@ -75,6 +113,25 @@ impl Judge<'_> {
             "files": files,
             "sources": suite.python_paths(),
             "libs": self.lib_paths(),
+            "apart": false,
         })
+    }
+}
+
+/// What the tests import in the place of a file of the solution.
+fn stand_in(file: &SourceFile) -> SourceFile {
+    let is_python = is_python(&file.path);
+    let text = "import rune_apart\n\nrune_apart.stand_in(__name__, globals())\n";
+    SourceFile::new(file.path.clone(), if is_python { text } else { &file.text })
+}
+
+/// Carries questions of the tests to the process with the solution and its answers back, until one of them ends. What
+/// comes from there is decoded and encoded anew: only plain data reaches the tests.
+async fn relay(tests: UnixStream, solution: UnixStream) {
+    let (mut tests, mut solution) = (Conversation::new(tests), Conversation::new(solution));
+    while let Some((kind, question)) = tests.receive().await {
+        solution.send(kind, &question).await;
+        let Some((kind, answer)) = solution.receive().await else { return };
+        tests.send(kind, &answer).await;
     }
 }

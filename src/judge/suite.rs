@@ -125,7 +125,7 @@ fn io_error(path: &Path, source: io::Error) -> SuiteError {
     SuiteError::Io { path: path.to_owned(), source }
 }
 
-fn is_python(path: impl AsRef<Path>) -> bool {
+pub(super) fn is_python(path: impl AsRef<Path>) -> bool {
     path.as_ref().extension().is_some_and(|extension| extension == "py")
 }
 

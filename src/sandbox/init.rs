@@ -86,6 +86,8 @@ pub(super) struct Ends {
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) channel: Option<OwnedFd>,
+    /// What the caller has passed for the program.
+    pub(super) passed: Option<OwnedFd>,
     pub(super) report: OwnedFd,
     /// Says when to go on; its end means that the supervisor is dead.
     pub(super) supervisor: OwnedFd,
@@ -225,12 +227,12 @@ fn redirect(ends: &Ends) -> nix::Result<()> {
     for (target, end) in (0..).zip([&ends.stdin, &ends.stdout, &ends.stderr]) {
         sys::duplicate_to(end.as_fd(), target)?;
     }
-    let mut first_closed = 3;
-    if let Some(channel) = &ends.channel {
-        sys::duplicate_to(channel.as_fd(), 3)?;
-        first_closed = 4;
+    let mut free = 3;
+    for end in [&ends.channel, &ends.passed].into_iter().flatten() {
+        sys::duplicate_to(end.as_fd(), free)?;
+        free += 1;
     }
-    sys::close_range(first_closed, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    sys::close_range(free.cast_unsigned(), u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
 type Command = (CString, Vec<CString>, Vec<CString>);

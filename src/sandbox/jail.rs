@@ -50,8 +50,7 @@ pub(super) struct Jail {
     pub(super) alive: UnixStream,
 }
 
-/// Starts the process that builds the jail and runs the program of `plan` in it, with `passed` for its channel if there
-/// is one.
+/// Starts the process that builds the jail and runs the program of `plan` in it, which is given what is `passed`.
 pub(super) fn start(
     plan: &Plan<'_>,
     passed: Option<OwnedFd>,
@@ -60,11 +59,12 @@ pub(super) fn start(
     let stdin = input(&plan.job.stdin).step("make the standard input")?;
     let (stdout, inner_stdout) = pipe()?;
     let (stderr, inner_stderr) = pipe()?;
-    let (channel, inner_channel) = match passed {
-        Some(passed) => (None, Some(raise(&passed).step("take the descriptor")?)),
-        None if plan.job.channel => pipe().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
-        None => (None, None),
+    let (channel, inner_channel) = if plan.job.channel {
+        pipe().map(|(ours, theirs)| (Some(ours), Some(theirs)))?
+    } else {
+        (None, None)
     };
+    let passed = passed.map(raise).transpose().step("take the descriptor")?;
     let (report, inner_report) = pipe()?;
     let (alive, supervisor) = UnixStream::pair().step("make a socket")?;
     let ends = Ends {
@@ -72,6 +72,7 @@ pub(super) fn start(
         stdout: inner_stdout,
         stderr: inner_stderr,
         channel: inner_channel,
+        passed,
         report: inner_report,
         supervisor: raise(&supervisor).step("make a socket")?,
     };

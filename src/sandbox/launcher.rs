@@ -115,20 +115,33 @@ impl Sandbox {
     /// [`SandboxError::Setup`] when a step of it fails, also when the program can't be started;
     /// [`SandboxError::HelperGone`] when the helper or the supervisor of the run was killed.
     pub async fn run(&self, job: &Job) -> Result<Outcome, SandboxError> {
-        self.begin(job, None).await?.outcome().await
+        self.begin(job, None, false).await?.outcome().await
     }
 
-    /// Hands over `job`; with `passed` as a program of ours that may build jails itself, and has this for its channel.
+    /// Starts `job`, which has the other end of the stream that is given for its first free descriptor: 3, or 4 where it
+    /// has a channel.
+    /// # Errors
+    /// As [`Self::run`].
+    pub(crate) async fn converse(&self, job: &Job) -> Result<(Running, UnixStream), SandboxError> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let running = self.begin(job, Some(OwnedFd::from(theirs)), false).await?;
+        Ok((running, UnixStream::from_std(ours)?))
+    }
+
+    /// Hands over `job`, and `passed` for its first free descriptor. A zygote is a program of ours that may build jails
+    /// itself.
     pub(super) async fn begin(
         &self,
         job: &Job,
         passed: Option<OwnedFd>,
+        is_zygote: bool,
     ) -> Result<Running, SandboxError> {
         job.check().map_err(SandboxError::InvalidJob)?;
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut socket = UnixStream::from_std(ours)?;
-        let order = wire::Order { job: job.clone(), is_zygote: passed.is_some() };
+        let order = wire::Order { job: job.clone(), passes: passed.is_some(), is_zygote };
         let frame = wire::encode(order)?;
         self.hand_over(theirs).await?;
         socket.write_all(&frame).await.map_err(|_| SandboxError::HelperGone)?;
@@ -157,14 +170,14 @@ impl Sandbox {
 
 /// A run under way. Dropping it kills the jail.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     socket: UnixStream,
     patience: Duration,
 }
 
 impl Running {
     /// Waits for the end.
-    pub(super) async fn outcome(mut self) -> Result<Outcome, SandboxError> {
+    pub(crate) async fn outcome(mut self) -> Result<Outcome, SandboxError> {
         let answer = tokio::time::timeout(self.patience, answer(&mut self.socket)).await;
         let answer = answer.map_err(|_| SandboxError::HelperGone)?;
         Ok(answer.map_err(|_| SandboxError::HelperGone)??)

@@ -59,9 +59,10 @@ const BURIAL: Duration = Duration::from_secs(10);
 /// Serves the one order that comes over `socket`.
 pub(super) fn serve(mut socket: UnixStream, context: &Context) {
     let Ok(order) = wire::receive::<Order>(&socket) else { return }; // the caller is gone
-    let passed = if order.is_zygote { wire::receive_fd(socket.as_fd()) } else { Ok(None) };
+    let passed = if order.passes { wire::receive_fd(socket.as_fd()) } else { Ok(None) };
     let answer = passed.step("receive a descriptor");
-    let answer = answer.and_then(|passed| run(order.job, passed, &socket, context));
+    let answer =
+        answer.and_then(|passed| run(order.job, passed, order.is_zygote, &socket, context));
     if let Ok(frame) = wire::encode(answer) {
         let _caller_is_gone = socket.write_all(&frame);
     }
@@ -70,6 +71,7 @@ pub(super) fn serve(mut socket: UnixStream, context: &Context) {
 fn run(
     mut job: Job,
     passed: Option<OwnedFd>,
+    is_zygote: bool,
     socket: &UnixStream,
     context: &Context,
 ) -> wire::Answer {
@@ -96,7 +98,7 @@ fn run(
         Some(workplace) => Access::to_host(workplace, &mounts),
         None => Access::to_jail(),
     };
-    let is_held = context.tier != Tier::None && passed.is_none();
+    let is_held = context.tier != Tier::None && !is_zygote;
     let rules = is_held.then_some(Rules { access, filters: &context.filters });
     let most = u64::from(job.limits.processes);
     let (place, processes) = match context.tier {
@@ -118,7 +120,7 @@ fn run(
 pub(super) fn try_out(context: &Context) -> Result<(), Fault> {
     let (_caller, socket) = UnixStream::pair().step("make a socket")?;
     let job = Job::new("/bin/true");
-    run(job, None, &socket, context).map(drop)
+    run(job, None, false, &socket, context).map(drop)
 }
 
 /// Follows the symbolic links of the host's path: in the jail they would lead elsewhere.

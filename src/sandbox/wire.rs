@@ -35,7 +35,9 @@ const LARGEST_FRAME: u64 = 1 << 30;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) job: Job,
-    /// Whether the program is trusted to build jails of its own; a descriptor for it follows.
+    /// Whether a descriptor for the program follows.
+    pub(super) passes: bool,
+    /// Whether the program is trusted to build jails of its own.
     pub(super) is_zygote: bool,
 }
 
@@ -184,7 +186,7 @@ mod tests {
             channel: true,
             ..Job::new("/bin/cat")
         };
-        Order { job, is_zygote: true }
+        Order { job, passes: true, is_zygote: true }
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl<'a> Zygote<'a> {
         let (control, theirs) = UnixDatagram::pair()?;
         let theirs = theirs.into_std()?;
         theirs.set_nonblocking(false)?;
-        let running = sandbox.begin(&job, Some(OwnedFd::from(theirs))).await?;
+        let running = sandbox.begin(&job, Some(OwnedFd::from(theirs)), true).await?;
         let mut end = Box::pin(running.outcome());
         let mut ready = [0; 64];
         tokio::select! {

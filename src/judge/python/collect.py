@@ -10,6 +10,15 @@ CASES = {"TestCase", "IsolatedAsyncioTestCase"}
 SKIPS = {"skip", "skipIf", "skipUnless", "skipif", "xfail", "expectedFailure"}
 XUNIT = {"setup_module", "teardown_module", "setup_function", "teardown_function", "setup_class", "teardown_class"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+STDLIB = getattr(sys, "stdlib_module_names", ())
+# What tests may use when the solution runs in another process: no files, streams, patches, or types with values of their own.
+HARMLESS = {"bisect", "cmath", "collections", "copy", "functools", "heapq", "itertools", "json", "math", "operator", "random", "re", "statistics", "string", "textwrap", "typing", "unittest"}
+STRONG = {"open", "input", "exec", "eval", "compile", "globals", "locals", "vars", "setattr", "delattr", "patch", "mock", "capsys", "capfd", "caplog", "capsysbinary", "monkeypatch", "tmp_path", "tmpdir", "tmp_path_factory", "mocker", "recwarn", "assertLogs", "assertWarns", "warns", "reload", "id", "hasattr", "getattr", "callable", "dir", "bytearray", "memoryview", "slice", "assertIs", "assertIsNot"}
+KINDS = {"isinstance", "issubclass", "assertIsInstance", "assertNotIsInstance"}
+PLAIN = {"bool", "int", "float", "complex", "str", "bytes", "list", "tuple", "dict", "set", "frozenset"}
+VALUES = {name for kind in (str, int, float, complex, list, dict, set, frozenset, tuple, bytes) for name in dir(kind) if name[0] != "_"}
+VALUES |= {"args", "exception", "value", "match"}
+TOOLS = {"TestCase", "Counter", "OrderedDict", "Random", "Pattern", "Match"}
 
 
 def last_name(node):
@@ -148,6 +157,83 @@ def describe(path, tree, classes, conftests):
     return {"path": path, "kind": kind, "tests": tests, "imports": used}
 
 
+class Needs(ast.NodeVisitor):
+    """Finds out whether tests can do with calls of the solution's functions, plain values in and out."""
+
+    def __init__(self):
+        self.own, self.separable = {"self", "cls"}, True
+
+    def no(self):
+        self.separable = False
+
+    def module(self, name):
+        root = name.split(".")[0]
+        if root in STDLIB and root not in HARMLESS:
+            self.no()
+        return root in STDLIB or root == "pytest"
+
+    def visit_Import(self, node):
+        for alias in node.names:
+            self.module(alias.name)
+            self.own.add((alias.asname or alias.name).split(".")[0])
+
+    def visit_ImportFrom(self, node):
+        is_tool = self.module(node.module or "")
+        for alias in node.names:
+            if is_tool:
+                self.own.add(alias.asname or alias.name)
+            elif alias.name == "*" or node.level or not plain_name(alias.name):
+                self.no()
+
+    def visit_Name(self, node):
+        if node.id in STRONG:
+            self.no()
+
+    def visit_arg(self, node):
+        self.visit_Name(ast.Name(node.arg))
+
+    def visit_Compare(self, node):
+        compared = zip(node.ops, node.comparators)
+        if any(isinstance(op, (ast.Is, ast.IsNot)) and not isinstance(value, ast.Constant) for op, value in compared):
+            self.no()  # what comes from another process is never the same object
+        self.generic_visit(node)
+
+    def visit_Call(self, node):
+        if last_name(node) in KINDS and not plain_kinds(node.args[1:2]):
+            self.no()
+        self.generic_visit(node)
+
+    def visit_Attribute(self, node):
+        owner = node.value
+        is_own = isinstance(owner, ast.Name) and owner.id in self.own
+        if isinstance(node.ctx, ast.Load):
+            if not (is_own or node.attr in VALUES) or node.attr in STRONG:
+                self.no()
+            if is_own and owner.id not in ("self", "cls") and not plain_name(node.attr) and node.attr not in TOOLS:
+                self.no()
+        elif not (is_own and owner.id in ("self", "cls")):
+            self.no()
+        self.generic_visit(node)
+
+
+def plain_kinds(nodes):
+    """Whether these are names of built-in types of plain data."""
+    parts = [part for node in nodes for part in (node.elts if isinstance(node, ast.Tuple) else [node])]
+    return all(isinstance(part, ast.Name) and part.id in PLAIN for part in parts)
+
+
+def plain_name(name):
+    """Whether a name is one of a function or a constant by convention, not one of a class."""
+    return name.islower() or name.isupper()
+
+
+def is_separable(trees):
+    needs = Needs()
+    for tree in trees:
+        needs.visit(tree)
+    return needs.separable and len(trees) == 1
+
+
 def main():
     plan = json.load(sys.stdin)
     trees, faults = {}, []
@@ -161,7 +247,7 @@ def main():
     conftests = [os.path.dirname(path) for path in trees if os.path.basename(path) == "conftest.py"]
     files = [describe(path, trees[path], classes, conftests) for path in plan["tests"] if path in trees]
     with os.fdopen(3, "w") as channel:
-        json.dump({"files": files, "faults": faults}, channel)
+        json.dump({"files": files, "faults": faults, "separable": is_separable(trees.values())}, channel)
 
 
 main()

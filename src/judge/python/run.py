@@ -104,8 +104,18 @@ def main():
             report("pytest_missing")
             stop(0)
     extra = preload(plan)
+    if plan["apart"]:
+        import rune_apart
+
+        def inseparable():
+            report("inseparable")
+            stop(0)
+
+        rune_apart.install(inseparable)
     sys.path.remove(RUNNER)
     forget()
+    if plan["apart"]:
+        sys.modules["rune_apart"] = rune_apart
     os.chdir(SOLUTION)
     watch = [rune_guard.snapshot(rune_guard.framework(extra))]
     begin, end, close = reporters(report, lambda: watch[0]())

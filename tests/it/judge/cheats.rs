@@ -309,8 +309,14 @@ fn solutions() -> Vec<(String, Vec<SourceFile>)> {
         ("evil-1.dist-info/entry_points.txt", "[pytest11]\nevil = evil\n"),
         ("x.pth", "import os; os._exit(0)\n"),
     ]);
+    // Two primes are all that these suites ask for.
+    let outputs = OUTPUTS.iter().filter(|(name, _)| *name != "one answer for all");
+    let outputs = outputs.map(|(name, code)| {
+        (format!("output: {name}"), one(&format!("def is_prime(n):\n    {code}\n")))
+    });
     at_import
         .chain(inside)
+        .chain(outputs)
         .chain(delivered)
         .chain([("file: pytest.ini".to_owned(), pytest_ini)])
         .collect()
@@ -336,37 +342,38 @@ async fn accepted(judge: &Judge<'_>, test: &str, groups: &[&str]) -> Vec<String>
 #[tokio::test]
 async fn no_cheat_passes_a_unittest_suite() {
     assert_eq!(
-        accepted(&Bench::open().judge(), UNITTEST, &["import", "function", "file"]).await,
+        accepted(&Bench::open().judge(), UNITTEST, &["import", "function", "file", "output"]).await,
         [""; 0]
     );
 }
 
 #[tokio::test]
 async fn no_cheat_passes_test_functions() {
-    assert_eq!(accepted(&Bench::open().judge(), FUNCTIONS, &["import"]).await, [""; 0]);
+    assert_eq!(
+        accepted(&Bench::open().judge(), FUNCTIONS, &["import", "output: equal", "output: lying"])
+            .await,
+        [""; 0]
+    );
 }
 
 #[tokio::test]
 async fn no_cheat_passes_a_script_of_asserts() {
-    assert_eq!(accepted(&Bench::open().judge(), ASSERTS, &["function"]).await, [""; 0]);
+    assert_eq!(
+        accepted(&Bench::open().judge(), ASSERTS, &["function", "output: equal", "output: where"])
+            .await,
+        [""; 0]
+    );
 }
 
 #[tokio::test]
 async fn no_cheat_passes_a_pytest_suite() {
     let bench = Bench::open();
     let Some(judge) = bench.judge_with_pytest().await else { return };
-    assert_eq!(accepted(&judge, PYTEST, &["import", "function", "file"]).await, [""; 0]);
-}
-
-// The tests of a suite run in the process of the code they judge; `FunctionJudge` is for where this matters.
-#[tokio::test]
-async fn an_object_equal_to_everything_still_passes() {
-    let bench = Bench::open();
-    let equal =
-        "class Equal:\n    def __eq__(self, other): return True\ndef is_prime(n): return Equal()\n";
-    let suite = Suite::new(files(&[("test_primes.py", ASSERTS)]));
-    let verdict = bench.judge().run_suite(&suite, &files(&[("primes.py", equal)])).await.unwrap();
-    assert!(verdict.passed());
+    assert_eq!(
+        accepted(&judge, PYTEST, &["import", "function", "file", "output: equal", "output: where"])
+            .await,
+        [""; 0]
+    );
 }
 
 /// Cheats that a judge of outputs might fall for: the bodies of wrong functions.
@@ -383,6 +390,18 @@ const OUTPUTS: &[(&str, &str)] = &[
     (
         "alternating truth",
         "return type('E', (), {'__bool__': lambda s, t=[0]: t.append(0) or len(t) % 2})()",
+    ),
+    (
+        "where the tests are, equal",
+        "import sys\n    return type('E', (), {'__eq__': lambda s, o: True})() if 'unittest' in sys.modules or '_pytest' in sys.modules else n",
+    ),
+    (
+        "where the tests are, and loud elsewhere",
+        "import sys\n    print('x', flush=True)\n    return type('E', (), {'__eq__': lambda s, o: True})()",
+    ),
+    (
+        "equal and endless",
+        "return type('E', (), {'__eq__': lambda s, o: True, '__iter__': lambda s: iter(int, 1)})()",
     ),
     ("NotImplemented", "return NotImplemented"),
     ("coroutine", "return (lambda: (yield))()"),

@@ -279,3 +279,83 @@ async fn a_folder_is_loaded_with_its_helpers() {
     write("test_primes.py", &[0xff]);
     assert!(matches!(Suite::load(folder.path()), Err(SuiteError::NotUtf8(_))));
 }
+
+/// Suites that are run a second time with the solution in another process, and some that turn out to want more.
+#[tokio::test]
+async fn what_tests_want_of_a_solution_they_get_from_another_process_too() {
+    let table = [
+        (
+            "generators",
+            "def f():\n    n = 0\n    while True:\n        yield n\n        n += 1\n",
+            "from primes import f\nimport itertools\nassert list(itertools.islice(f(), 3)) == [0, 1, 2]\nassert next(iter(f())) == 0\n",
+        ),
+        (
+            "changed arguments",
+            "def f(a, d, *, s):\n    a.append(1); d['x'] = 2; s.add(3)\n",
+            "from primes import f\na, d, s = [], {}, set()\nassert f(a, d, s=s) is None and a == [1] and d == {'x': 2}\n",
+        ),
+        (
+            "exceptions",
+            "class Odd(ValueError): pass\ndef f(n):\n    if n % 2: raise Odd('odd')\n    return n // 0\n",
+            "import unittest\nimport primes\nclass T(unittest.TestCase):\n    def test_f(self):\n        with self.assertRaises(ValueError) as caught:\n            primes.f(1)\n        self.assertIn('odd', str(caught.exception))\n        self.assertRaises(ZeroDivisionError, primes.f, 2)\n",
+        ),
+        (
+            "objects that come back",
+            "class Node:\n    def __init__(self, n): self.n = n\ndef make(n): return Node(n)\ndef read(node, plus=0): return node.n + plus\n",
+            "from primes import make, read\nassert read(make(3)) == 3\nassert read(node=make(3), plus=1) == 4\n",
+        ),
+        (
+            "functions as arguments",
+            "def apply(f, n): return f(n)\n",
+            "from primes import apply\nassert apply(lambda n: n + 1, 1) == 2\nassert apply(len, 'ab') == 2\n",
+        ),
+        (
+            "state and constants",
+            "LIMIT = 3\nseen = []\ndef f(n):\n    seen.append(n)\n    return len(seen)\n",
+            "from primes import f, LIMIT\nassert (f(1), f(1), LIMIT) == (1, 2, 3)\n",
+        ),
+        (
+            "named tuples and counters",
+            "import collections\nP = collections.namedtuple('P', 'x y')\ndef p(): return P(1, 2)\ndef c(t): return collections.Counter(t)\n",
+            "from primes import p, c\nassert p() == (1, 2)\nassert c('aab') == {'a': 2, 'b': 1}\n",
+        ),
+        (
+            "classes",
+            "class Stack:\n    def __init__(self): self.all = []\n    def push(self, x): self.all.append(x)\n    def __len__(self): return len(self.all)\n",
+            "from primes import Stack\ns = Stack()\ns.push(1)\nassert len(s) == 1 and s.all == [1]\n",
+        ),
+        (
+            "output",
+            "def f(): print('hello')\n",
+            "import contextlib, io\nfrom primes import f\nout = io.StringIO()\nwith contextlib.redirect_stdout(out):\n    f()\nassert out.getvalue() == 'hello\\n'\n",
+        ),
+        (
+            "patches",
+            "import random\ndef roll(): return random.randint(1, 6)\n",
+            "from unittest.mock import patch\nimport primes\nwith patch('random.randint', return_value=4):\n    assert primes.roll() == 4\n",
+        ),
+        (
+            "keywords and nothing",
+            "def f(*, a=1, **rest): return (a, rest)\n",
+            "import primes as p\nassert p.f() == (1, {})\nassert p.f(a=2, b=[None]) == (2, {'b': [None]})\n",
+        ),
+    ];
+    let bench = Bench::open();
+    for (what, solution, test) in table {
+        let suite = Suite::new(files(&[("test_primes.py", test)]));
+        let verdict =
+            bench.judge().run_suite(&suite, &files(&[("primes.py", solution)])).await.unwrap();
+        assert!(verdict.passed(), "{what}: {}", show(&verdict));
+    }
+    let test = "from tools.primes import f\nfrom tools import g\nassert f(1) == 2 and g(1) == 3\n";
+    let package = [
+        ("tools/__init__.py", "from .primes import f\ndef g(n): return f(n) + 1\n"),
+        ("tools/primes.py", "def f(n): return n + 1\n"),
+    ];
+    let verdict = bench
+        .judge()
+        .run_suite(&Suite::new(files(&[("test_tools.py", test)])), &files(&package))
+        .await
+        .unwrap();
+    assert!(verdict.passed(), "{}", show(&verdict));
+}
