@@ -1,7 +1,10 @@
-//! The words for adapters: [`AdapterId`].
+//! The words for adapters: [`AdapterId`], and what is known of an adapter, [`Adapter`].
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::Value;
+
+use crate::task::TaskType;
 
 /// Names an adapter for ever: `[a-z0-9][a-z0-9._-]{0,127}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,6 +55,116 @@ impl std::fmt::Display for AdapterId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Where an adapter comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// Trained on records.
+    Qlora,
+    /// Written by the hypernetwork.
+    Hypernetwork,
+    /// Merged from its parents.
+    Merge,
+    /// Brought in by the user.
+    Import,
+}
+
+impl Source {
+    /// The word used in the registry and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Qlora => "qlora",
+            Self::Hypernetwork => "hypernetwork",
+            Self::Merge => "merge",
+            Self::Import => "import",
+        }
+    }
+}
+
+/// For which tasks an adapter may be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Those of its project and its kind of task.
+    Task,
+    /// Those of its project.
+    Project,
+    /// All.
+    Global,
+}
+
+impl Scope {
+    /// The word used in the registry and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Task => "task",
+            Self::Project => "project",
+            Self::Global => "global",
+        }
+    }
+}
+
+/// An adapter that this one was made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Its id.
+    pub id: AdapterId,
+    /// Its part in the child.
+    pub weight: f64,
+}
+
+/// What is known of an adapter; all but `name`, `scope` and the archive fields never changes. This is also the content
+/// of its `rune.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Adapter {
+    /// Names it for ever.
+    pub id: AdapterId,
+    /// What the user calls it.
+    pub name: Option<String>,
+    /// Key of the project that it was made for.
+    pub project: String,
+    /// The kind of tasks that it was made for.
+    pub task_type: TaskType,
+    /// For which tasks it may be chosen.
+    pub scope: Scope,
+    /// Canonical hub id and tokenizer digest, `id@digest`: decides whether it fits.
+    pub base_model: String,
+    /// sha256 of the weights it was made on: decides which evaluations count.
+    pub base_digest: String,
+    /// sha256 of all that determined its making: made again, it is found.
+    pub recipe_digest: String,
+    /// Rank of its matrices, `1..=256`.
+    pub rank: u32,
+    /// LoRA's alpha.
+    pub alpha: f64,
+    /// Names of the linear layers that it adds to.
+    pub target_modules: Vec<String>,
+    /// sha256 of `adapter_model.safetensors`.
+    pub sha256: String,
+    /// Bytes of that file.
+    pub size_bytes: u64,
+    /// Where it comes from.
+    pub source: Source,
+    /// The session that it was distilled from, where it was one.
+    pub session_id: Option<String>,
+    /// Digest of the records that it was trained on.
+    pub dataset_digest: Option<String>,
+    /// Digests of the task families that it, or an ancestor, was trained on: evaluating it on these is refused.
+    pub train_families: Vec<String>,
+    /// How many merges or mutations lie behind it.
+    pub generation: u32,
+    /// What it was made from, in order.
+    pub parents: Vec<Parent>,
+    /// How it was made: settings, seeds, versions.
+    pub recipe: Value,
+    /// RFC 3339 UTC.
+    pub created_at: String,
+    /// RFC 3339 UTC; set once it is no longer to be chosen.
+    pub archived_at: Option<String>,
+    /// Why it was archived.
+    pub archive_reason: Option<String>,
 }
 
 #[cfg(test)]

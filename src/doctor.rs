@@ -18,6 +18,7 @@ use crate::hub;
 use crate::hub::Catalogue;
 use crate::hub::Model;
 use crate::model::Isa;
+use crate::registry::AdapterStore;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
@@ -68,7 +69,7 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Check> {
     checks.extend(programs(patient.python.as_deref()));
     checks.extend(sandbox::examine(patient));
     checks.extend(models(patient.home, &patient.config.run.model));
-    checks.push(registry(patient.home));
+    checks.extend(registry(patient.home));
     checks
 }
 
@@ -238,16 +239,41 @@ fn one_model(home: &Path, model: &Model, is_here: bool) -> Check {
     }
 }
 
-fn registry(home: &Path) -> Check {
+/// The database, and the adapters that it knows.
+fn registry(home: &Path) -> Vec<Check> {
     let path = home.join("rune.db");
     if !path.exists() {
-        return Check::ok("registry", "none yet");
+        return vec![Check::ok("registry", "none yet")];
     }
     let fix = "restore rune.db from a backup, or move it away";
-    match Registry::open(&path).and_then(|registry| registry.quick_check()) {
-        Ok(found) if found.is_empty() => Check::ok("registry", format!("{}", path.display())),
-        Ok(found) => Check::fail("registry", found.join("; "), fix),
-        Err(error) => Check::fail("registry", error.to_string(), fix),
+    let fail = |detail: String| vec![Check::fail("registry", detail, fix)];
+    let registry = match Registry::open(&path) {
+        Ok(registry) => registry,
+        Err(error) => return fail(error.to_string()),
+    };
+    match registry.quick_check() {
+        Ok(found) if found.is_empty() => {
+            vec![Check::ok("registry", format!("{}", path.display())), adapters(&registry, home)]
+        }
+        Ok(found) => fail(found.join("; ")),
+        Err(error) => fail(error.to_string()),
+    }
+}
+
+fn adapters(registry: &Registry, home: &Path) -> Check {
+    let fix = "restore the folders named from a backup; `rune adapters verify` lists all";
+    let mut n_adapters = 0;
+    let verified =
+        AdapterStore::open(registry, home).and_then(|store| store.verify(&mut |_| n_adapters += 1));
+    match verified {
+        Ok(damages) => match damages.first() {
+            None => Check::ok("adapters", format!("{n_adapters}, as they were stored")),
+            Some(damage) => {
+                let detail = format!("{}: {}", damage.path.display(), damage.reason);
+                Check::fail("adapters", detail, fix)
+            }
+        },
+        Err(error) => Check::fail("adapters", error.to_string(), fix),
     }
 }
 

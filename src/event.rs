@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::adapter::Source;
 use crate::task::TaskType;
 use crate::trajectory::Phase;
 use crate::trajectory::Status;
@@ -135,6 +136,23 @@ pub enum Event {
     /// The session was stopped by a signal and can be resumed. `session.failed` follows as last line.
     #[serde(rename = "session.interrupted")]
     SessionInterrupted,
+    /// An adapter was taken in. Not of a session's stream, as those that follow.
+    #[serde(rename = "adapter.created")]
+    AdapterCreated {
+        /// Where it comes from.
+        source: Source,
+        /// What it fits.
+        base_model: String,
+    },
+    /// An adapter is no longer to be chosen.
+    #[serde(rename = "adapter.archived")]
+    AdapterArchived {
+        /// Why.
+        reason: String,
+    },
+    /// An archived adapter was taken back.
+    #[serde(rename = "adapter.restored")]
+    AdapterRestored,
 }
 
 /// A subtask as `subtasks.planned` tells it.
@@ -162,7 +180,15 @@ impl Event {
             Self::SessionCompleted { .. } => "session.completed",
             Self::SessionFailed { .. } => "session.failed",
             Self::SessionInterrupted => "session.interrupted",
+            Self::AdapterCreated { .. } => "adapter.created",
+            Self::AdapterArchived { .. } => "adapter.archived",
+            Self::AdapterRestored => "adapter.restored",
         }
+    }
+
+    /// Who tells it, as `CloudEvents` have it.
+    pub fn source(&self) -> &'static str {
+        if self.kind().starts_with("adapter.") { "/rune/adapters" } else { "/rune/sessions" }
     }
 }
 

@@ -4,12 +4,13 @@
 //! module imports only from rows above its own (`tests/it/tidy.rs`). `ARCHITECTURE.md` is the map.
 
 // Words.
-pub mod adapter;
 pub mod config;
+pub mod failpoint;
 pub mod task;
-pub mod trajectory;
 // Words made of those.
+pub mod adapter;
 pub mod event;
+pub mod trajectory;
 // Tools.
 pub mod hardware;
 pub mod hub;

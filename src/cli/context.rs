@@ -9,12 +9,14 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use anyhow::ensure;
 use clap::ColorChoice;
 
 use crate::cli::output;
 use crate::config::Config;
 use crate::config::Layer;
 use crate::config::Origin;
+use crate::failpoint;
 use crate::registry::Registry;
 
 /// The flags that every subcommand takes.
@@ -75,6 +77,9 @@ impl Context {
         settings: Vec<(&'static str, toml::Value)>,
     ) -> anyhow::Result<Self> {
         start_log(globals);
+        if let Ok(name) = env::var("RUNE_FAILPOINT") {
+            ensure!(failpoint::arm(&name), "there is no failpoint `{name}`");
+        }
         let home = match &globals.home {
             Some(home) => std::path::absolute(home).context("cannot tell Rune's home")?,
             None => env::home_dir().context("cannot tell the user's home")?.join(".rune"),

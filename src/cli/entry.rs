@@ -6,6 +6,7 @@ use clap::CommandFactory;
 use clap::Parser;
 use clap::Subcommand;
 
+use crate::cli::adapters;
 use crate::cli::bench;
 use crate::cli::completions;
 use crate::cli::config;
@@ -36,6 +37,8 @@ enum Command {
     Run(run::Args),
     #[command(subcommand)]
     Models(models::Args),
+    #[command(subcommand)]
+    Adapters(adapters::Args),
     #[command(subcommand)]
     Sessions(sessions::Args),
     Events(events::Args),
@@ -84,6 +87,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
             }
         },
         Command::Models(args) => models::run(&context(vec![])?, args),
+        Command::Adapters(args) => adapters::run(&context(args.settings())?, args),
         Command::Sessions(args) => sessions::run(&context(vec![])?, args),
         Command::Events(args) => events::run(&context(vec![])?, args),
         Command::Config(args) => config::run(&context(vec![])?, args),

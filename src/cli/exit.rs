@@ -64,9 +64,12 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
         None => {}
     }
     match cause(error) {
-        Some(RegistryError::NotFound(_)) => USAGE,
+        Some(RegistryError::NotFound(_) | RegistryError::NoAdapter(_)) => USAGE,
         Some(
             RegistryError::AlreadyExists(_)
+            | RegistryError::AdapterExists(_)
+            | RegistryError::AlreadyArchived(_)
+            | RegistryError::NotArchived(_)
             | RegistryError::Busy { .. }
             | RegistryError::WrongStatus { .. },
         ) => CONFLICT,
@@ -107,6 +110,9 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
     }
     match cause(error) {
         Some(RegistryError::NotFound(_)) => return Some("`rune sessions list` shows all sessions"),
+        Some(RegistryError::NoAdapter(_)) => {
+            return Some("`rune adapters list` shows all adapters");
+        }
         Some(registry) if registry.is_of_disk() => {
             return Some("is the disk of Rune's home full? `rune doctor` tells how much is free");
         }

@@ -3,6 +3,7 @@
 //! One file a subcommand: its arguments, one call, one print. Results go to stdout, everything else to
 //! stderr. Text that a model or a program wrote passes [`escape`] on its way to the terminal.
 
+mod adapters;
 mod bench;
 mod completions;
 mod config;

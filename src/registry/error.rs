@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::adapter::AdapterId;
 use crate::trajectory::Status;
 
 /// The registry refuses or fails.
@@ -66,6 +67,35 @@ pub enum RegistryError {
         /// The number it should have.
         next: u32,
     },
+    /// There is no such adapter.
+    #[error("no adapter `{0}`")]
+    NoAdapter(String),
+    /// The adapter is there already, under this id.
+    #[error("adapter `{0}` already exists")]
+    AdapterExists(AdapterId),
+    /// The adapter was archived before.
+    #[error("adapter `{0}` is archived")]
+    AlreadyArchived(AdapterId),
+    /// The adapter was not archived.
+    #[error("adapter `{0}` is not archived")]
+    NotArchived(AdapterId),
+    /// The files are no adapter that Rune takes in.
+    #[error("`{}` is no adapter for Rune: {reason}", path.display())]
+    BadAdapter {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An adapter's file or folder can't be read or written.
+    #[error("`{}`", path.display())]
+    Files {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A stored value can't be read.
     #[error("registry holds a value in `{column}` that cannot be read: {text}")]
     Unreadable {
@@ -85,6 +115,10 @@ pub enum RegistryError {
 impl RegistryError {
     /// Whether the disk is what failed: full, read-only or broken.
     pub fn is_of_disk(&self) -> bool {
+        if let Self::Files { source, .. } = self {
+            use std::io::ErrorKind;
+            return matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem);
+        }
         let (Self::Database(source) | Self::Open { source, .. }) = self else { return false };
         matches!(
             source.sqlite_error_code(),

@@ -22,12 +22,12 @@ pub struct StoredEvent {
     pub seq: u64,
     /// The event's own id.
     pub id: String,
-    /// Who tells it: `/rune/sessions`.
+    /// Who tells it: `/rune/sessions` or `/rune/adapters`.
     pub source: String,
     /// `rune.` and the event's kind.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The session's id.
+    /// The id of the session or the adapter.
     pub subject: String,
     /// When it was stored, RFC 3339 UTC.
     pub time: String,
@@ -77,18 +77,19 @@ impl Registry {
 /// Stores an event within a caller's transaction and returns its number.
 pub(super) fn append(
     tx: &Transaction<'_>,
-    session_id: &str,
+    subject: &str,
     event: &Event,
 ) -> Result<u64, RegistryError> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO event (seq, id, source, type, subject, time, data_json)
-         SELECT coalesce(max(seq), 0) + 1, :id, '/rune/sessions', :type, :subject, :time, :data
+         SELECT coalesce(max(seq), 0) + 1, :id, :source, :type, :subject, :time, :data
          FROM event RETURNING seq",
     )?;
     let values = named_params! {
         ":id": new_id()?,
+        ":source": event.source(),
         ":type": format!("rune.{}", event.kind()),
-        ":subject": session_id,
+        ":subject": subject,
         ":time": timestamp(SystemTime::now()),
         ":data": to_json(event),
     };

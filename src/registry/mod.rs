@@ -1,4 +1,5 @@
-//! The registry: sessions, attempts and events in one SQLite file, `rune.db` in Rune's home.
+//! The registry: sessions, attempts, events and adapters in one SQLite file, `rune.db` in Rune's home, and the adapters'
+//! folders beside it.
 //!
 //! Every method is one transaction, with `synchronous=FULL`: what it returned from survives `kill -9`
 //! and a power cut, and a change is stored together with the event that tells of it. Calls take
@@ -6,6 +7,7 @@
 //! change (attempts, events, a solved session) is guarded by triggers in the schema itself.
 //! ALL SQL lives here.
 
+mod adapter;
 mod attempt;
 mod codec;
 mod database;
@@ -13,12 +15,20 @@ mod error;
 mod event;
 mod id;
 mod owner;
+mod peft;
 mod schema;
 mod session;
+mod store;
 
+pub use adapter::AdapterFilter;
+pub use adapter::Ancestor;
 pub use database::Registry;
 pub use error::RegistryError;
 pub use event::StoredEvent;
 pub use id::new_id;
+pub use peft::PeftFiles;
+pub use peft::sha256;
 pub use session::Ending;
 pub use session::SessionFilter;
+pub use store::AdapterStore;
+pub use store::Damage;

@@ -138,6 +138,9 @@ fn supervise(
 ) -> wire::Answer {
     let limits = &plan.job.limits;
     let Jail { init, stdout, stderr, channel, report, alive } = jail::start(plan, passed, group)?;
+    // Root in a user namespace of a single id may start as many processes as it likes: these have to be counted.
+    let has_no_limit = matches!(plan.place, Place::Host(None)) && nix::unistd::geteuid().is_root();
+    let period = if has_no_limit { PERIOD / 10 } else { PERIOD };
     let mut watch = Watch {
         stdout: Capture::halves(stdout, limits.output_bytes),
         stderr: Capture::halves(stderr, limits.output_bytes),
@@ -148,7 +151,8 @@ fn supervise(
         workplace,
         limits,
         started,
-        next_sample: started + PERIOD.min(limits.cpu),
+        period,
+        next_sample: started + period.min(limits.cpu),
         cpu: Duration::ZERO,
     };
     let stopped = watch.until_over();
@@ -235,6 +239,7 @@ struct Watch<'a> {
     workplace: Option<&'a Workplace>,
     limits: &'a Limits,
     started: Instant,
+    period: Duration,
     next_sample: Instant,
     /// Processor time at the last sample.
     cpu: Duration,
@@ -253,7 +258,7 @@ impl Watch<'_> {
                 if let Some(exit) = self.sample() {
                     return Ok(Some(exit));
                 }
-                self.next_sample = Instant::now() + PERIOD;
+                self.next_sample = Instant::now() + self.period;
             }
             let (caller_gone, over) = self.wait(deadline.min(self.next_sample) - now)?;
             if caller_gone {
@@ -301,7 +306,6 @@ impl Watch<'_> {
         if too_much_memory {
             return Some(Exit::MemoryLimit);
         }
-        // Where `RLIMIT_NPROC` does not hold, as for root in a user namespace of a single id.
         let most = 4 * usize::try_from(self.limits.processes).unwrap_or(usize::MAX);
         if self.workplace.is_some() && processes.len() > most {
             return Some(Exit::Signal(libc::SIGKILL));

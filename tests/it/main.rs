@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected shall panic")]
 #![expect(clippy::print_stderr, reason = "a test that skips itself says why")]
 
+mod adapters;
 mod bench;
 mod cli;
 mod hub;

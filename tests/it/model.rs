@@ -2,11 +2,11 @@
 //!
 //! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`). Damaged files are made of a tiny model.
 
-mod adapters;
+pub(crate) mod adapters;
 mod faults;
 mod grammar;
 mod memory;
-mod tiny;
+pub(crate) mod tiny;
 
 use std::path::PathBuf;
 use std::time::Duration;

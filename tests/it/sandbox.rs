@@ -366,16 +366,23 @@ async fn a_dropped_fork_is_killed_and_a_dead_zygote_is_an_error() {
     eventually("the zygote is gone", || descendants().len() == without);
 }
 
+/// A folder that all may use, and the `rune` binary in it.
+fn readable_copy() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let rune = folder.path().join("rune");
+    fs::copy(binary(), &rune).unwrap();
+    (folder, rune)
+}
+
 #[test]
 fn a_plain_user_is_held_as_well() {
     if !nix::unistd::geteuid().is_root() {
         return; // then all the other tests say so
     }
-    let folder = tempfile::tempdir().unwrap();
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let (tests, rune) = (folder.path().join("tests"), folder.path().join("rune"));
+    let (folder, rune) = readable_copy();
+    let tests = folder.path().join("tests");
     fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
-    fs::copy(binary(), &rune).unwrap();
     let hold = |filters: &[&str], bare: Option<&str>, must_say: &str| {
         let mut command = Command::new(&tests);
         command.args(filters).args(["--test-threads=2"]).env(BINARY, &rune).current_dir("/");
@@ -756,10 +763,15 @@ async fn runs_without_namespaces_leave_nothing_and_do_not_see_each_other() {
 #[test]
 fn a_machine_without_namespaces_is_found_out() {
     let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" --json doctor";
-    let home = tempfile::tempdir().unwrap();
+    // As a plain user: in a namespace of one id root has no limit on processes, and a fork bomb takes its time.
+    let (folder, rune) = readable_copy();
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "sh", "-c", script]).arg(binary());
-    let output = command.env("RUNE_HOME", home.path()).env_remove(BINARY).output().unwrap();
+    command.args(["--user", "--map-root-user", "sh", "-c", script]).arg(&rune);
+    if nix::unistd::geteuid().is_root() {
+        command.uid(PLAIN_USER).gid(PLAIN_USER);
+    }
+    command.env("RUNE_HOME", folder.path().join("home")).env_remove(BINARY);
+    let output = command.current_dir("/").output().unwrap();
     let said = text(&output.stdout);
     assert!(!said.is_empty(), "{}", text(&output.stderr));
     let about = |name: &str| {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 /// Top-level modules from the ground up; a module may import those of earlier rows only.
 const LAYERS: &[&[&str]] = &[
-    &["task", "adapter", "config"],
+    &["task", "config", "failpoint"],
+    &["adapter"],
     &["trajectory"],
     &["event"],
     &["template", "sandbox", "registry", "model", "hub", "hardware"],

@@ -77,7 +77,7 @@ pub(in crate::cli) async fn model(context: &Context) -> anyhow::Result<(PathBuf,
 }
 
 /// The key of the project: the setting, else the digest of the git root commit, else `none`.
-pub(super) fn project(context: &Context) -> String {
+pub(in crate::cli) fn project(context: &Context) -> String {
     if !context.config.run.project.is_empty() {
         return context.config.run.project.clone();
     }

@@ -205,6 +205,9 @@ fn words(event: &Event) -> Option<String> {
         Event::SessionStarted { .. }
         | Event::PhaseStarted { .. }
         | Event::SessionFailed { .. }
-        | Event::SessionInterrupted => return None,
+        | Event::SessionInterrupted
+        | Event::AdapterCreated { .. }
+        | Event::AdapterArchived { .. }
+        | Event::AdapterRestored => return None,
     })
 }

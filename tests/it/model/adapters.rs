@@ -26,13 +26,13 @@ use super::tiny;
 use super::tiny::F32;
 
 /// Sizes of the tiny model: hidden, feed-forward, and a head.
-const HIDDEN: usize = 24;
-const FFN: usize = 40;
+pub(crate) const HIDDEN: usize = 24;
+pub(crate) const FFN: usize = 40;
 const HEAD_DIM: usize = HIDDEN / 2;
-const RANK: usize = 3;
+pub(crate) const RANK: usize = 3;
 
 /// A module of the model: its name in PEFT, its tensor in GGUF, and its `(rows, columns)`.
-const MODULES: [(&str, &str, (usize, usize)); 7] = [
+pub(crate) const MODULES: [(&str, &str, (usize, usize)); 7] = [
     ("self_attn.q_proj", "attn_q", (HIDDEN, HIDDEN)),
     ("self_attn.k_proj", "attn_k", (HIDDEN / 2, HIDDEN)),
     ("self_attn.v_proj", "attn_v", (HIDDEN / 2, HIDDEN)),
@@ -46,7 +46,7 @@ const MODULES: [(&str, &str, (usize, usize)); 7] = [
 type RankAndScaling<'a> = &'a dyn Fn(&str) -> (usize, f32);
 
 /// Tensors of an adapter in the making: name, `(rows, columns)`, numbers.
-type Tensors = Vec<(String, [usize; 2], Vec<f32>)>;
+pub(crate) type Tensors = Vec<(String, [usize; 2], Vec<f32>)>;
 
 fn numbers(seed: usize, n: usize) -> Vec<f32> {
     let residue = |i: usize| u16::try_from((i * 7919 + seed * 104_729) % 2003).unwrap();
@@ -59,14 +59,19 @@ fn name(module: &str, half: &str) -> String {
 }
 
 /// Both halves of a module's side path.
-fn halves(module: &str, (rows, columns): (usize, usize), rank: usize, seed: usize) -> Tensors {
+pub(crate) fn halves(
+    module: &str,
+    (rows, columns): (usize, usize),
+    rank: usize,
+    seed: usize,
+) -> Tensors {
     vec![
         (name(module, "A"), [rank, columns], numbers(seed, rank * columns)),
         (name(module, "B"), [rows, rank], numbers(seed + 1, rows * rank)),
     ]
 }
 
-fn save(folder: &Path, config: &Value, tensors: &Tensors) {
+pub(crate) fn save(folder: &Path, config: &Value, tensors: &Tensors) {
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
         .map(|(.., numbers)| numbers.iter().flat_map(|x| x.to_le_bytes()).collect())
@@ -80,7 +85,7 @@ fn save(folder: &Path, config: &Value, tensors: &Tensors) {
     fs::write(folder.join("adapter_config.json"), config.to_string()).unwrap();
 }
 
-fn config(others: &Value) -> Value {
+pub(crate) fn config(others: &Value) -> Value {
     let mut config = json!({
         "peft_type": "LORA", "r": RANK, "lora_alpha": 6, "bias": "none", "use_dora": false,
     });

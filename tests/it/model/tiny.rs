@@ -22,18 +22,18 @@ pub(super) struct Tensor {
 
 /// All that a file consists of.
 #[derive(Debug, Clone)]
-pub(super) struct Gguf {
+pub(crate) struct Gguf {
     pub(super) metadata: Vec<(String, Value)>,
     pub(super) tensors: Vec<Tensor>,
 }
 
 /// ggml's numbers of the types used here.
-pub(super) const F32: u32 = 0;
+pub(crate) const F32: u32 = 0;
 pub(super) const Q8_0: u32 = 8;
 
 /// A model of two layers, 2 heads on 1 key head and 260 tokens: all bytes, two merged letters, the control tokens.
 /// `hidden` is a multiple of 4.
-pub(super) fn model(arch: &str, kind: u32, hidden: usize, ffn: usize) -> Gguf {
+pub(crate) fn model(arch: &str, kind: u32, hidden: usize, ffn: usize) -> Gguf {
     let mut tokens: Vec<String> = (0_u8..=255).map(|byte| letter(byte).to_string()).collect();
     tokens.extend(["ab", "<|im_start|>", "<|im_end|>", "<|endoftext|>"].map(str::to_owned));
     let kinds = (0..tokens.len()).map(|i| if i > 256 { 3 } else { 1 }).collect();
@@ -112,7 +112,7 @@ impl Gguf {
     }
 
     /// Header, metadata and directory, up to where the tensors begin, and the whole file.
-    pub(super) fn encode(&self) -> (usize, Vec<u8>) {
+    pub(crate) fn encode(&self) -> (usize, Vec<u8>) {
         let mut file = b"GGUF".to_vec();
         file.extend(3_u32.to_le_bytes());
         file.extend((self.tensors.len() as u64).to_le_bytes());

@@ -1,6 +1,6 @@
 //! The hostile programs, by the numbers of the list in the specification of the sandbox. What is not a single program
-//! there has a test of its own: 58-60, 62-64 and 72 with the judge, 43 and 67-69 with what is collected, 75-77 beside
-//! the runner.
+//! there has a test of its own: 58-60, 62-64 and 72 with the judge, 43 and 67-69 with what is collected, 73 with the
+//! work trees, 74 with the values that the judge reads, 75-77 beside the runner, 78 with the prompts.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -1,0 +1,310 @@
+//! `rune adapters`.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use serde_json::json;
+
+use crate::adapter::Adapter;
+use crate::adapter::AdapterId;
+use crate::adapter::Scope;
+use crate::adapter::Source;
+use crate::cli::context::Context;
+use crate::cli::exit;
+use crate::cli::output;
+use crate::cli::output::escape_line;
+use crate::cli::run::prepare;
+use crate::event::timestamp;
+use crate::model::Engine;
+use crate::registry::AdapterFilter;
+use crate::registry::AdapterStore;
+use crate::registry::PeftFiles;
+use crate::registry::Registry;
+use crate::registry::new_id;
+use crate::registry::sha256;
+use crate::task::TaskType;
+
+/// Look at adapters, and bring them in and out
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Args {
+    /// List adapters, the newest first
+    List {
+        /// Only those of this project
+        #[arg(long)]
+        project: Option<String>,
+        /// Archived ones as well
+        #[arg(long)]
+        all: bool,
+    },
+    /// Print all that is known of an adapter
+    Show {
+        /// The adapter's id
+        id: String,
+    },
+    /// Take in a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`)
+    ///
+    /// The folder is copied. It has to fit the model, which is loaded to find that out; pickled weights are refused.
+    Import {
+        /// The folder
+        folder: PathBuf,
+        /// The model that it was made for, from `rune models list`, or a GGUF file
+        #[arg(long)]
+        model: Option<String>,
+        /// What to call it
+        #[arg(long)]
+        name: Option<String>,
+        /// Its id; a new one where none is given
+        #[arg(long)]
+        id: Option<String>,
+        /// For which tasks it may be chosen
+        #[arg(long, default_value = "project")]
+        scope: ScopeName,
+        /// The project that it belongs to
+        #[arg(long)]
+        project: Option<String>,
+    },
+    /// Write an adapter as a plain PEFT folder
+    Export {
+        /// The adapter's id
+        id: String,
+        /// The folder, which must not be there
+        folder: PathBuf,
+    },
+    /// Read every adapter's files and compare them with what was stored
+    Verify,
+    /// Print what an adapter was made from
+    Lineage {
+        /// The adapter's id
+        id: String,
+    },
+    /// Set an adapter aside: it stays, and is no longer chosen
+    Archive {
+        /// The adapter's id
+        id: String,
+        /// Why
+        #[arg(long, default_value = "by hand")]
+        reason: String,
+    },
+    /// Take an archived adapter back
+    Restore {
+        /// The adapter's id
+        id: String,
+    },
+}
+
+/// A scope as the command line takes it.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum ScopeName {
+    Task,
+    Project,
+    Global,
+}
+
+impl From<ScopeName> for Scope {
+    fn from(name: ScopeName) -> Self {
+        match name {
+            ScopeName::Task => Self::Task,
+            ScopeName::Project => Self::Project,
+            ScopeName::Global => Self::Global,
+        }
+    }
+}
+
+impl Args {
+    /// Settings that stand in the place of those of the configuration.
+    pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
+        let Self::Import { model, project, .. } = self else { return Vec::new() };
+        let set = |name, value: &Option<String>| Some((name, toml::Value::from(value.clone()?)));
+        [set("run.model", model), set("run.project", project)].into_iter().flatten().collect()
+    }
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    let registry = context.registry()?;
+    let store = AdapterStore::open(&registry, &context.home)?;
+    let text = match args {
+        Args::List { project, all } => {
+            let filter =
+                AdapterFilter { project: project.clone(), base_model: None, archived: *all };
+            list(context, &registry.adapters(&filter)?)?
+        }
+        Args::Show { id } => show(context, &store, &registry.adapter(&parse(id)?)?)?,
+        Args::Import { .. } => format!("{}\n", import(context, &store, args)?),
+        Args::Export { id, folder } => {
+            store.export(&parse(id)?, folder)?;
+            format!("{}\n", folder.display())
+        }
+        Args::Verify => return verify(context, &store),
+        Args::Lineage { id } => lineage(context, &registry, &parse(id)?)?,
+        Args::Archive { id, reason } => {
+            registry.archive_adapter(&parse(id)?, reason)?;
+            format!("{id} archived\n")
+        }
+        Args::Restore { id } => {
+            registry.restore_adapter(&parse(id)?)?;
+            format!("{id} restored\n")
+        }
+    };
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse(id: &str) -> anyhow::Result<AdapterId> {
+    Ok(AdapterId::parse(id)?)
+}
+
+fn list(context: &Context, adapters: &[Adapter]) -> anyhow::Result<String> {
+    if context.json {
+        return json_lines(adapters.iter());
+    }
+    if adapters.is_empty() {
+        return Ok("no adapters: `rune adapters import FOLDER` takes one in\n".to_owned());
+    }
+    let rows = adapters.iter().map(|adapter| {
+        [
+            adapter.id.to_string(),
+            escape_line(adapter.name.as_deref().unwrap_or("-")).into_owned(),
+            adapter.source.as_str().to_owned(),
+            format!("r{}", adapter.rank),
+            adapter.scope.as_str().to_owned(),
+            escape_line(&adapter.project).into_owned(),
+            adapter.base_model.split('@').next().unwrap_or_default().to_owned(),
+            if adapter.archived_at.is_some() { "archived" } else { "" }.to_owned(),
+        ]
+    });
+    let head = ["ID", "NAME", "SOURCE", "RANK", "SCOPE", "PROJECT", "MODEL", ""];
+    let rows: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    Ok(table(&rows))
+}
+
+/// Rows with columns of one width each.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+fn show(context: &Context, store: &AdapterStore<'_>, adapter: &Adapter) -> anyhow::Result<String> {
+    if context.json {
+        return json_lines(std::iter::once(adapter));
+    }
+    let parents = adapter.parents.iter().map(|parent| format!("{} x {}", parent.weight, parent.id));
+    let archived = adapter.archived_at.as_ref().zip(adapter.archive_reason.as_ref());
+    let fields = [
+        ("id", adapter.id.to_string()),
+        ("name", adapter.name.clone().unwrap_or_default()),
+        ("source", adapter.source.as_str().to_owned()),
+        ("model", adapter.base_model.clone()),
+        ("weights of", adapter.base_digest.clone()),
+        ("rank, alpha", format!("{}, {}", adapter.rank, adapter.alpha)),
+        ("layers", adapter.target_modules.join(", ")),
+        ("scope", format!("{} of project {}", adapter.scope.as_str(), adapter.project)),
+        ("size", format!("{} KiB", adapter.size_bytes >> 10)),
+        ("sha256", adapter.sha256.clone()),
+        ("made from", parents.collect::<Vec<_>>().join(" + ")),
+        ("recipe", adapter.recipe.to_string()),
+        ("created", adapter.created_at.clone()),
+        ("archived", archived.map(|(at, why)| format!("{at}: {why}")).unwrap_or_default()),
+        ("folder", store.path(&adapter.id).display().to_string()),
+    ];
+    let shown = fields.into_iter().filter(|(_, value)| !value.is_empty());
+    let line = |(name, value): (&str, String)| format!("{name:<12} {}\n", escape_line(&value));
+    Ok(shown.map(line).collect::<Vec<_>>().concat())
+}
+
+/// Takes in the folder that `args` name.
+fn import(context: &Context, store: &AdapterStore<'_>, args: &Args) -> anyhow::Result<AdapterId> {
+    let Args::Import { folder, name, id, scope, .. } = args else { unreachable!("by `run`") };
+    let files = PeftFiles::read(folder)?;
+    let id = match id {
+        Some(id) => parse(id)?,
+        None => parse(&new_id()?)?,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (model, hub_id) = runtime.block_on(prepare::model(context))?;
+    let engine = Engine::start(&model, &prepare::engine_options(context))?;
+    engine.load_adapter(folder)?;
+    let facts = engine.facts();
+    let config = sha256(&files.config);
+    let recipe = json!({ "imported": folder.file_name().map(|name| name.to_string_lossy()), "config": config });
+    let adapter = Adapter {
+        id: id.clone(),
+        name: name.clone(),
+        project: prepare::project(context),
+        task_type: TaskType::default(),
+        scope: Scope::from(*scope),
+        base_model: format!("{hub_id}@{}", facts.tokenizer_digest),
+        base_digest: facts.base_digest.clone(),
+        recipe_digest: sha256(
+            format!("import {} {config} {}", facts.base_digest, files.sha256()).as_bytes(),
+        ),
+        rank: files.rank,
+        alpha: files.alpha,
+        target_modules: files.target_modules.clone(),
+        sha256: files.sha256(),
+        size_bytes: files.tensors.len() as u64,
+        source: Source::Import,
+        session_id: None,
+        dataset_digest: None,
+        train_families: Vec::new(),
+        generation: 0,
+        parents: Vec::new(),
+        recipe,
+        created_at: timestamp(SystemTime::now()),
+        archived_at: None,
+        archive_reason: None,
+    };
+    store.publish(&adapter, &files)?;
+    Ok(id)
+}
+
+fn verify(context: &Context, store: &AdapterStore<'_>) -> anyhow::Result<ExitCode> {
+    let mut n_adapters = 0;
+    let damages = store.verify(&mut |_| n_adapters += 1)?;
+    let text = if context.json {
+        json_lines(
+            damages.iter().map(|damage| json!({ "path": damage.path, "reason": damage.reason })),
+        )?
+    } else if damages.is_empty() {
+        format!("{n_adapters} adapters are what was stored\n")
+    } else {
+        let line = |path: &Path, reason: &str| {
+            format!("{}: {}\n", escape_line(&path.display().to_string()), escape_line(reason))
+        };
+        damages.iter().map(|damage| line(&damage.path, &damage.reason)).collect()
+    };
+    output::print(&text)?;
+    Ok(if damages.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::ENVIRONMENT) })
+}
+
+fn lineage(context: &Context, registry: &Registry, id: &AdapterId) -> anyhow::Result<String> {
+    let line = registry.lineage(id)?;
+    if context.json {
+        return json_lines(
+            line.iter().map(|one| json!({ "depth": one.depth, "adapter": one.adapter })),
+        );
+    }
+    let text = |one: &crate::registry::Ancestor| {
+        let indent = "  ".repeat(one.depth as usize);
+        format!(
+            "{indent}{} {} r{}\n",
+            one.adapter.id,
+            one.adapter.source.as_str(),
+            one.adapter.rank
+        )
+    };
+    Ok(line.iter().map(text).collect())
+}
+
+fn json_lines<T: serde::Serialize>(items: impl Iterator<Item = T>) -> anyhow::Result<String> {
+    let lines = items.map(|item| Ok(serde_json::to_string(&item)? + "\n"));
+    lines.collect::<Result<String, serde_json::Error>>().context("cannot write JSON")
+}

@@ -1,0 +1,305 @@
+//! `rune adapters`: what is taken in stays as it is, whatever this is killed at, and what is no adapter is refused.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+
+use rune::adapter::Adapter;
+use rune::adapter::AdapterId;
+use rune::adapter::Parent;
+use rune::adapter::Scope;
+use rune::adapter::Source;
+use rune::failpoint::Failpoint;
+use rune::registry::AdapterFilter;
+use rune::registry::AdapterStore;
+use rune::registry::PeftFiles;
+use rune::registry::Registry;
+use rune::registry::RegistryError;
+use rune::registry::sha256;
+use rune::task::TaskType;
+use serde_json::Value;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::model::adapters::MODULES;
+use crate::model::adapters::RANK;
+use crate::model::adapters::config;
+use crate::model::adapters::halves;
+use crate::model::adapters::save;
+use crate::model::tiny;
+
+/// A home, a tiny model and an adapter for it.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let model = tiny::model("llama", tiny::F32, 24, 40).encode().1;
+        fs::write(folder.path().join("m.gguf"), model).unwrap();
+        let bench = Self { folder };
+        bench.peft("peft", 1);
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn home(&self) -> PathBuf {
+        self.path("home")
+    }
+
+    /// Makes a PEFT folder for the tiny model.
+    fn peft(&self, name: &str, seed: usize) -> PathBuf {
+        let folder = self.path(name);
+        fs::create_dir(&folder).unwrap();
+        let (module, _, size) = MODULES[0];
+        let tensors = halves(&format!("model.layers.0.{module}"), size, RANK, seed);
+        save(&folder, &config(&json!({ "target_modules": ["q_proj"] })), &tensors);
+        folder
+    }
+
+    fn call(&self, args: &[&str], failpoint: Option<Failpoint>) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rune"));
+        command.arg("--home").arg(self.home()).arg("adapters").args(args);
+        command.envs(failpoint.map(|point| ("RUNE_FAILPOINT", point.name())));
+        command.current_dir(self.folder.path()).output().unwrap()
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.call(args, None);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Exit code and error line.
+    fn refused(&self, args: &[&str]) -> String {
+        let output = self.call(args, None);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let line = said.lines().find(|line| line.starts_with("error: ")).unwrap_or(&said);
+        format!("{} {line}", output.status.code().unwrap())
+    }
+
+    fn import(&self, folder: &str, id: &str) -> String {
+        self.ok(&["import", folder, "--model", "m.gguf", "--id", id, "--project", "p"])
+    }
+}
+
+#[test]
+fn an_adapter_comes_in_and_out_unchanged() {
+    let bench = Bench::new();
+    let id = bench.ok(&["import", "peft", "--model", "m.gguf", "--name", "mine"]);
+    let id = id.trim();
+    assert!(bench.ok(&["list"]).contains("mine"));
+    let folder = bench.home().join("adapters").join(id);
+    assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o555);
+    let shown: Value = serde_json::from_str(&bench.ok(&["show", id, "--json"])).unwrap();
+    assert_eq!(
+        (&shown["rank"], &shown["alpha"], &shown["target_modules"], &shown["source"]),
+        (&json!(RANK), &json!(6.0), &json!(["q_proj"]), &json!("import"))
+    );
+    assert_eq!(shown["base_digest"], sha256(&fs::read(bench.path("m.gguf")).unwrap()));
+    bench.ok(&["export", id, "out"]);
+    for name in ["adapter_model.safetensors", "adapter_config.json"] {
+        let read = |folder: &str| fs::read(bench.path(folder).join(name)).unwrap();
+        assert_eq!(read("out"), read("peft"));
+    }
+    let again = bench.refused(&["import", "peft", "--model", "m.gguf"]);
+    assert_eq!(again, format!("7 error: adapter `{id}` already exists"));
+    assert!(bench.refused(&["export", id, "out"]).starts_with("3 error: "));
+    assert_eq!(bench.ok(&["verify"]), "1 adapters are what was stored\n");
+
+    assert_eq!(bench.ok(&["archive", id, "--reason", "old"]), format!("{id} archived\n"));
+    assert!(bench.ok(&["list"]).starts_with("no adapters"));
+    assert!(bench.ok(&["list", "--all"]).contains("archived"));
+    assert_eq!(bench.refused(&["archive", id]), format!("7 error: adapter `{id}` is archived"));
+    bench.ok(&["restore", id]);
+    assert_eq!(bench.refused(&["restore", id]), format!("7 error: adapter `{id}` is not archived"));
+    assert_eq!(bench.refused(&["show", "none"]), "2 error: no adapter `none`");
+}
+
+#[test]
+fn damage_is_found() {
+    let bench = Bench::new();
+    bench.import("peft", "a");
+    let file = bench.home().join("adapters/a/adapter_model.safetensors");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let output = bench.call(&["verify"], None);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(
+        said.ends_with("adapters/a: adapter_model.safetensors is not what was stored\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_kill_at_any_step_leaves_nothing_half() {
+    for point in Failpoint::ALL {
+        let bench = Bench::new();
+        let args = ["import", "peft", "--model", "m.gguf", "--id", "a", "--project", "p"];
+        let killed = bench.call(&args, Some(point));
+        assert_eq!(killed.status.code(), None, "{point:?}: {killed:?}");
+        let listed = bench.ok(&["list"]);
+        let is_there = !listed.starts_with("no adapters");
+        assert_eq!(is_there, point != Failpoint::AdapterStaged, "{point:?}: {listed}");
+        assert_eq!(fs::read_dir(bench.home().join("adapters/.staging")).unwrap().count(), 0);
+        assert_eq!(
+            bench.ok(&["verify"]),
+            format!("{} adapters are what was stored\n", u8::from(is_there))
+        );
+        // The same again finds it, or makes it.
+        let again = bench.call(&args, None);
+        assert_eq!(again.status.code(), Some(if is_there { 7 } else { 0 }), "{point:?}: {again:?}");
+        let registry = Registry::open(&bench.home().join("rune.db")).unwrap();
+        let events = registry.events(0, Some("a"), 10).unwrap();
+        let told: Vec<_> =
+            events.iter().map(|event| (event.kind.as_str(), event.source.as_str())).collect();
+        assert_eq!(told, [("rune.adapter.created", "/rune/adapters")]);
+    }
+}
+
+#[test]
+fn what_is_no_adapter_is_refused_with_the_reason() {
+    let bench = Bench::new();
+    let import = |folder: &str| bench.refused(&["import", folder, "--model", "m.gguf"]);
+    assert!(import("none").starts_with("3 error: "));
+    let pickled = bench.path("pickled");
+    fs::create_dir(&pickled).unwrap();
+    fs::write(pickled.join("adapter_model.bin"), "x").unwrap();
+    assert!(import("pickled").contains("its weights are pickled"), "{}", import("pickled"));
+    let large_head = [u64::MAX.to_le_bytes().to_vec(), vec![b' '; 100]].concat();
+    let good = fs::read(bench.path("peft/adapter_model.safetensors")).unwrap();
+    let cases: [(&str, Vec<u8>, Value); 5] = [
+        ("its head claims", large_head, config(&json!({}))),
+        (
+            "its head claims",
+            good[..4].iter().copied().chain([255; 8]).collect(),
+            config(&json!({})),
+        ),
+        ("its rank is 300", good.clone(), config(&json!({ "r": 300 }))),
+        ("of the kind `LOHA`", good.clone(), config(&json!({ "peft_type": "LOHA" }))),
+        ("`use_dora` switched on", good.clone(), config(&json!({ "use_dora": true }))),
+    ];
+    for (number, (reason, tensors, config)) in cases.into_iter().enumerate() {
+        let folder = bench.path(&format!("bad{number}"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("adapter_model.safetensors"), tensors).unwrap();
+        fs::write(folder.join("adapter_config.json"), config.to_string()).unwrap();
+        let said = import(&format!("bad{number}"));
+        assert!(said.starts_with("3 error: ") && said.contains(reason), "{reason}: {said}");
+    }
+    // For another model.
+    let folder = bench.path("other");
+    fs::create_dir(&folder).unwrap();
+    let tensors = halves("model.layers.0.self_attn.q_proj", (48, 48), RANK, 1);
+    save(&folder, &config(&json!({})), &tensors);
+    assert!(import("other").contains("has the size"), "{}", import("other"));
+    assert!(bench.ok(&["list", "--all"]).starts_with("no adapters"));
+}
+
+fn adapter(id: &str, files: &PeftFiles, parents: &[&str]) -> Adapter {
+    let parent = |id: &&str| Parent { id: AdapterId::parse(id).unwrap(), weight: 0.5 };
+    Adapter {
+        id: AdapterId::parse(id).unwrap(),
+        name: None,
+        project: "p".to_owned(),
+        task_type: TaskType::Module,
+        scope: Scope::Project,
+        base_model: "m@t".to_owned(),
+        base_digest: "d".repeat(64),
+        recipe_digest: sha256(id.as_bytes()),
+        rank: files.rank,
+        alpha: files.alpha,
+        target_modules: files.target_modules.clone(),
+        sha256: files.sha256(),
+        size_bytes: files.tensors.len() as u64,
+        source: if parents.is_empty() { Source::Qlora } else { Source::Merge },
+        session_id: None,
+        dataset_digest: None,
+        train_families: vec!["f".to_owned()],
+        generation: 0,
+        parents: parents.iter().map(parent).collect(),
+        recipe: json!({ "seed": 1 }),
+        created_at: "2026-01-01T00:00:00.000Z".to_owned(),
+        archived_at: None,
+        archive_reason: None,
+    }
+}
+
+fn publish(
+    store: &AdapterStore<'_>,
+    folder: &Path,
+    id: &str,
+    parents: &[&str],
+) -> Result<(), RegistryError> {
+    let files = PeftFiles::read(folder).unwrap();
+    store.publish(&adapter(id, &files, parents), &files)
+}
+
+#[test]
+fn parents_come_first_and_lines_are_followed() {
+    let bench = Bench::new();
+    fs::create_dir(bench.home()).unwrap();
+    let registry = Registry::open(&bench.home().join("rune.db")).unwrap();
+    let store = AdapterStore::open(&registry, &bench.home()).unwrap();
+    for (seed, (id, parents)) in
+        [("a", &[][..]), ("b", &[]), ("c", &["a", "b"]), ("d", &["c", "a"])].into_iter().enumerate()
+    {
+        publish(&store, &bench.peft(id, 10 + seed), id, parents).unwrap();
+    }
+    let line = registry.lineage(&AdapterId::parse("d").unwrap()).unwrap();
+    let line: Vec<_> = line.iter().map(|one| (one.adapter.id.as_str(), one.depth)).collect();
+    assert_eq!(line, [("d", 0), ("a", 1), ("c", 1), ("b", 2)]);
+    let orphan = publish(&store, &bench.peft("e", 20), "e", &["nobody"]).unwrap_err();
+    assert!(matches!(orphan, RegistryError::NoAdapter(_)), "{orphan}");
+    let found = registry.adapters(&AdapterFilter::default()).unwrap();
+    assert_eq!(found.len(), 4);
+    let d = registry.adapter(&AdapterId::parse("d").unwrap()).unwrap();
+    assert_eq!(d, adapter("d", &PeftFiles::read(&bench.path("d")).unwrap(), &["c", "a"]));
+    let taken = publish(&store, &bench.path("e"), "d", &[]).unwrap_err();
+    assert_eq!(taken.to_string(), "adapter `d` already exists");
+    assert!(store.verify(&mut |_| ()).unwrap().is_empty());
+}
+
+/// What no method of the registry does, the schema itself refuses.
+#[expect(clippy::disallowed_types, reason = "no method of the registry does this")]
+#[test]
+fn what_was_stored_never_changes() {
+    let bench = Bench::new();
+    bench.import("peft", "a");
+    let db = rusqlite::Connection::open(bench.home().join("rune.db")).unwrap();
+    for sql in [
+        "UPDATE adapter SET sha256 = '0'",
+        "UPDATE adapter SET base_digest = 'x'",
+        "DELETE FROM adapter",
+        "INSERT INTO adapter_parent VALUES ('a', 'a', 0, 1.0)",
+    ] {
+        assert!(db.execute(sql, []).is_err(), "{sql}");
+    }
+    db.execute("UPDATE adapter SET name = 'new', scope = 'global'", []).unwrap();
+}
+
+/// A folder that is not what it says is put aside, and told.
+#[test]
+fn a_folder_without_a_row_is_taken_in_only_when_it_is_what_it_says() {
+    let bench = Bench::new();
+    bench.import("peft", "a");
+    let adapters = bench.home().join("adapters");
+    let copy = adapters.join("b");
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(adapters.join("a")).unwrap().flatten() {
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    assert_eq!(bench.ok(&["verify"]), "1 adapters are what was stored\n");
+    assert!(!copy.exists() && adapters.join(".aside/b").exists());
+}
