@@ -746,7 +746,7 @@ async fn runs_without_namespaces_leave_nothing_and_do_not_see_each_other() {
         (text(&sibling.unwrap().stdout.bytes).as_str(), intruder.as_str()),
         ("secret\n", "")
     );
-    for number in 0..200 {
+    for number in 0..n_runs() {
         let script =
             format!("echo {number} > mine; (setsid sleep 60 &); cat *; exit {}", number % 100);
         let outcome = sandbox.run(&shell(&script)).await.unwrap();
@@ -819,6 +819,11 @@ async fn a_killed_helper_is_an_error_and_leaves_nothing() {
     eventually("the program is gone", || processes(&marker).is_empty());
 }
 
+/// How often what must leave nothing is done: 200 times, or as often as the variable says.
+fn n_runs() -> i32 {
+    std::env::var("RUNE_TEST_RUNS").map_or(200, |text| text.parse().unwrap())
+}
+
 /// Descriptors of this process and its helper, processes, mounts, control groups.
 fn belongings(helper: i32) -> [usize; 5] {
     let count = |path: String| fs::read_dir(path).map_or(0, Iterator::count);
@@ -842,8 +847,8 @@ fn belongings(helper: i32) -> [usize; 5] {
 }
 
 #[tokio::test]
-async fn two_hundred_runs_leave_nothing_behind() {
-    let name = "sandbox::two_hundred_runs_leave_nothing_behind";
+async fn many_runs_leave_nothing_behind() {
+    let name = "sandbox::many_runs_leave_nothing_behind";
     if !is_alone(name) {
         return assert!(myself(name).status().unwrap().success());
     }
@@ -853,7 +858,7 @@ async fn two_hundred_runs_leave_nothing_behind() {
     sandbox.run(&shell("")).await.unwrap();
     eventually("the helper is alone again", || processes(&needle) == [helper]);
     let before = belongings(helper);
-    for number in 0..200 {
+    for number in 0..n_runs() {
         let outcome =
             sandbox.run(&shell(&format!("sleep 60 & exit {}", number % 100))).await.unwrap();
         assert_eq!(outcome.exit, Exit::Code(number % 100));
@@ -863,8 +868,8 @@ async fn two_hundred_runs_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn two_hundred_forks_leave_nothing_behind() {
-    let name = "sandbox::two_hundred_forks_leave_nothing_behind";
+async fn many_forks_leave_nothing_behind() {
+    let name = "sandbox::many_forks_leave_nothing_behind";
     if !is_alone(name) {
         return assert!(myself(name).status().unwrap().success());
     }
@@ -887,7 +892,7 @@ async fn two_hundred_forks_leave_nothing_behind() {
     };
     fork(&zygote, program, &limits).await;
     let before = belongings();
-    for _ in 0..200 {
+    for _ in 0..n_runs() {
         let (said, ended) = fork(&zygote, program, &limits).await;
         assert_eq!((said.as_str(), ended.exit), ("1\n", Exit::Code(0)));
     }
