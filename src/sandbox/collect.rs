@@ -6,14 +6,13 @@
 use std::ffi::CStr;
 use std::ffi::CString;
 use std::ffi::OsStr;
-use std::fs;
 use std::fs::File;
+use std::fs::Metadata;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::path::PathBuf;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -49,14 +48,15 @@ pub(super) struct Collected {
     /// Relative path, control characters escaped, and why it was left.
     pub(super) refused: Vec<String>,
     bytes: u64,
-    /// What was there first.
-    base: Option<PathBuf>,
+    /// The folder of what was there first.
+    base: Option<OwnedFd>,
 }
 
 /// Collects what lies below `folder`, in the order of the names; with `base` only what differs from it. In an overlay
 /// `folder` holds only what was written, with marks for what was removed.
 pub(super) fn collect(folder: &OwnedFd, base: Option<&Path>, is_overlay: bool) -> Collected {
-    let mut collected = Collected { base: base.map(Path::to_owned), ..Collected::default() };
+    let opened = base.and_then(|base| File::open(base).ok()).map(OwnedFd::from);
+    let mut collected = Collected { base: opened, ..Collected::default() };
     collected.folder(folder, "", DEPTH);
     if let Some(base) = base.filter(|_| !is_overlay) {
         let mut gone = walk(base).unwrap_or_default();
@@ -125,14 +125,7 @@ impl Collected {
                 self.removed.push(path.to_owned());
                 Ok(())
             }
-            SFlag::S_IFLNK
-                if self.is_as_before(path, |before| {
-                    let target = readlinkat(folder, name.as_c_str());
-                    fs::read_link(before).is_ok_and(|link| target.is_ok_and(|now| link == *now))
-                }) =>
-            {
-                Ok(())
-            }
+            SFlag::S_IFLNK if self.is_link_as_before(folder, name, path) => Ok(()),
             _ => Err("is no regular file"),
         }
     }
@@ -155,7 +148,7 @@ impl Collected {
         let file = File::from(file.map_err(|_| "can't be opened")?);
         let mut content = Vec::new();
         file.take(n_bytes).read_to_end(&mut content).map_err(|_| "can't be read")?;
-        if self.is_as_before(path, |before| fs::read(before).is_ok_and(|old| old == content)) {
+        if self.is_file_as_before(path, &content) {
             return Ok(());
         }
         self.bytes += n_bytes;
@@ -166,9 +159,26 @@ impl Collected {
         Ok(())
     }
 
-    /// Whether there was something at `path` that is the `same`.
-    fn is_as_before(&self, path: &str, same: impl FnOnce(&Path) -> bool) -> bool {
-        self.base.as_ref().is_some_and(|base| same(&base.join(path)))
+    /// What was at `path` first. The path is the program's to choose: no link on the way is followed.
+    fn before(&self, path: &str, flags: OFlag) -> Option<OwnedFd> {
+        open(self.base.as_ref()?, &CString::new(path).ok()?, flags).ok()
+    }
+
+    fn is_file_as_before(&self, path: &str, content: &[u8]) -> bool {
+        let before = self.before(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map(File::from);
+        let Some(before) = before else { return false };
+        let is_of_same_length =
+            |found: Metadata| found.is_file() && found.len() == content.len() as u64;
+        let mut old = Vec::new();
+        before.metadata().is_ok_and(is_of_same_length)
+            && before.take(BYTES).read_to_end(&mut old).is_ok()
+            && old == content
+    }
+
+    fn is_link_as_before(&self, folder: &OwnedFd, name: &CString, path: &str) -> bool {
+        let before = self.before(path, OFlag::O_PATH).map(|link| readlinkat(link, c""));
+        let now = readlinkat(folder, name.as_c_str());
+        matches!((before, now), (Some(Ok(before)), Ok(now)) if before == now)
     }
 
     fn refuse(&mut self, path: &str, reason: &str) {

@@ -77,18 +77,7 @@ fn run(
 ) -> wire::Answer {
     let started = Instant::now();
     let mounts = job.mounts.iter().map(real).collect::<Result<Vec<_>, _>>()?;
-    let own = nix::unistd::getpid();
-    let user = match context.tier {
-        Tier::Landlock => identity::stranger(own),
-        Tier::Namespaces | Tier::None => None,
-    };
-    if user.is_some() {
-        let mut shown = mounts.iter().map(|mount| mount.host.as_path()).chain([&*job.program]);
-        if let Some(path) = shown.find(|path| !is_open_to_all(path)) {
-            let step = format!("show {} to the user that programs have here", path.display());
-            return Err(Fault::new(step, Errno::EACCES));
-        }
-    }
+    let user = own_user(&job, &mounts, context.tier)?;
     let workplace = match context.tier {
         Tier::Namespaces => None,
         Tier::Landlock | Tier::None => Some(Workplace::prepare(&mut job, user)?),
@@ -100,20 +89,46 @@ fn run(
     };
     let is_held = context.tier != Tier::None && !is_zygote;
     let rules = is_held.then_some(Rules { access, filters: &context.filters });
-    let most = u64::from(job.limits.processes);
-    let (place, processes) = match context.tier {
-        Tier::Namespaces => (Place::Namespaces(mounts), Some(most + 1)), // and pid 1
-        Tier::Landlock if user.is_some() => (Place::Host(user), Some(most)),
-        Tier::Landlock => (Place::Host(None), Some(most + usage::tasks_of_this_user())),
-        Tier::None => (Place::Host(None), None),
+    let processes = processes(&job.limits, context.tier, user);
+    let place = match context.tier {
+        Tier::Namespaces => Place::Namespaces(mounts),
+        Tier::Landlock | Tier::None => Place::Host(user),
     };
     let plan = Plan { job: &job, home: &home, place, processes, rules };
-    let create = |groups: &cgroup::Parent| groups.create(own, &job.limits);
+    let create = |groups: &cgroup::Parent| groups.create(nix::unistd::getpid(), &job.limits);
     let group = context.groups.as_ref().map(create).transpose()?;
     let outcome = supervise(&plan, passed, (group.as_ref(), workplace.as_ref()), socket, started);
     drop(workplace); // before the group, which has to be empty
     group.into_iter().for_each(Group::remove);
     outcome.map(|outcome| Outcome { tier: context.tier, ..outcome })
+}
+
+/// The user that the program becomes where there are no namespaces, if it is another one; what is shown to it has to be
+/// readable by all then.
+fn own_user(job: &Job, mounts: &[Mount], tier: Tier) -> Result<Option<u32>, Fault> {
+    if tier != Tier::Landlock {
+        return Ok(None);
+    }
+    let user = identity::stranger(nix::unistd::getpid());
+    let mut shown = mounts.iter().map(|mount| mount.host.as_path()).chain([&*job.program]);
+    match shown.find(|path| user.is_some() && !is_open_to_all(path)) {
+        None => Ok(user),
+        Some(path) => {
+            let step = format!("show {} to the user that programs have here", path.display());
+            Err(Fault::new(step, Errno::EACCES))
+        }
+    }
+}
+
+/// What `RLIMIT_NPROC` has to be for the program to have as many processes as it may.
+fn processes(limits: &Limits, tier: Tier, user: Option<u32>) -> Option<u64> {
+    let most = u64::from(limits.processes);
+    match tier {
+        Tier::Namespaces => Some(most + 1), // and pid 1
+        Tier::Landlock if user.is_some() => Some(most),
+        Tier::Landlock => Some(most + usage::tasks_of_this_user()),
+        Tier::None => None,
+    }
 }
 
 /// Runs a program that does nothing: tells whether a jail can be built here.

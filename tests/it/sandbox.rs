@@ -498,13 +498,16 @@ fn repository() -> tempfile::TempDir {
         ("names/-rf, x:y", "odd\n"),
         ("README", "read\n"),
         (".gitignore", "built\n"),
-        ("built/out", "built\n"),
     ] {
         let path = folder.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
     std::os::unix::fs::symlink("src/a.py", folder.path().join("link")).unwrap();
+    // What a program puts in the place of this link is never compared with what the link leads to.
+    std::os::unix::fs::symlink(folder.path().join("built"), folder.path().join("outside")).unwrap();
+    fs::create_dir(folder.path().join("built")).unwrap();
+    fs::write(folder.path().join("built/file"), "secret\n").unwrap();
     let git = |args: &[&str]| {
         let status = Command::new("git").arg("-C").arg(folder.path()).args(args).status().unwrap();
         assert!(status.success());
@@ -518,7 +521,7 @@ async fn candidates_share_a_repository(sandbox: Sandbox) {
     let repository = repository();
     let snapshot = Arc::new(Snapshot::take(repository.path()).unwrap());
     let before = tree(snapshot.path());
-    assert_eq!(before.len(), 8, "{before:?}"); // neither what git ignores nor git's own
+    assert_eq!(before.len(), 9, "{before:?}"); // neither what git ignores nor git's own
     let sandbox = Arc::new(sandbox);
     let mut runs = JoinSet::new();
     for number in 2..10 {
@@ -526,7 +529,8 @@ async fn candidates_share_a_repository(sandbox: Sandbox) {
             "test -e .git && echo git; cat src/a.py 'names/-rf, x:y' link; echo 'a = {number}' > src/a.py; rm src/b.py; \
              rm -r src/old; mkdir src/old; echo new > src/old/three.py; mv README READ; chmod 600 names/*; \
              mkdir .git .git/hooks; echo '[core] fsmonitor = touch /tmp/x' > .git/config; \
-             echo '* filter=evil' > .gitattributes; echo x > src/.GIT"
+             echo '* filter=evil' > .gitattributes; echo x > src/.GIT; \
+             rm outside; mkdir outside; echo secret > outside/file"
         );
         let job = Job { tree: Some(snapshot.path().to_owned()), collect: true, ..shell(&script) };
         let sandbox = Arc::clone(&sandbox);
@@ -541,11 +545,12 @@ async fn candidates_share_a_repository(sandbox: Sandbox) {
         let expected = [
             (".gitattributes", "* filter=evil\n"),
             ("READ", "read\n"),
+            ("outside/file", "secret\n"),
             ("src/a.py", &mine),
             ("src/old/three.py", "new\n"),
         ];
         assert_eq!(changed, expected.map(|(path, text)| (path, text.to_owned())));
-        let whole = ["README", "src/b.py", "src/old/"];
+        let whole = ["README", "outside/", "src/b.py", "src/old/"];
         let each = ["README", "src/b.py", "src/old/one.py", "src/old/two.py"];
         assert!(outcome.removed == whole || outcome.removed == each, "{:?}", outcome.removed);
         assert_eq!(outcome.refused, ["`.git` belongs to git", "`src/.GIT` belongs to git"]);
@@ -565,7 +570,9 @@ fn tree(folder: &std::path::Path) -> Vec<(PathBuf, Vec<u8>)> {
             if entry.file_type().unwrap().is_dir() {
                 folders.push(path);
             } else {
-                let content = fs::read(&path).unwrap();
+                let link =
+                    fs::read_link(&path).map(|link| link.into_os_string().into_encoded_bytes());
+                let content = link.unwrap_or_else(|_| fs::read(&path).unwrap());
                 found.push((path, content));
             }
         }
