@@ -48,25 +48,7 @@ pub(super) enum Args {
     /// Take in a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`)
     ///
     /// The folder is copied. It has to fit the model, which is loaded to find that out; pickled weights are refused.
-    Import {
-        /// The folder
-        folder: PathBuf,
-        /// The model that it was made for, from `rune models list`, or a GGUF file
-        #[arg(long)]
-        model: Option<String>,
-        /// What to call it
-        #[arg(long)]
-        name: Option<String>,
-        /// Its id; a new one where none is given
-        #[arg(long)]
-        id: Option<String>,
-        /// For which tasks it may be chosen
-        #[arg(long, default_value = "project")]
-        scope: ScopeName,
-        /// The project that it belongs to
-        #[arg(long)]
-        project: Option<String>,
-    },
+    Import(ImportArgs),
     /// Write an adapter as a plain PEFT folder
     Export {
         /// The adapter's id
@@ -96,6 +78,28 @@ pub(super) enum Args {
     },
 }
 
+/// What is taken in, and as what.
+#[derive(Debug, clap::Args)]
+pub(super) struct ImportArgs {
+    /// The folder
+    folder: PathBuf,
+    /// The model that it was made for, from `rune models list`, or a GGUF file
+    #[arg(long)]
+    model: Option<String>,
+    /// What to call it
+    #[arg(long)]
+    name: Option<String>,
+    /// Its id; a new one where none is given
+    #[arg(long)]
+    id: Option<String>,
+    /// For which tasks it may be chosen
+    #[arg(long, default_value = "project")]
+    scope: ScopeName,
+    /// The project that it belongs to
+    #[arg(long)]
+    project: Option<String>,
+}
+
 /// A scope as the command line takes it.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum ScopeName {
@@ -117,7 +121,7 @@ impl From<ScopeName> for Scope {
 impl Args {
     /// Settings that stand in the place of those of the configuration.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
-        let Self::Import { model, project, .. } = self else { return Vec::new() };
+        let Self::Import(ImportArgs { model, project, .. }) = self else { return Vec::new() };
         let set = |name, value: &Option<String>| Some((name, toml::Value::from(value.clone()?)));
         [set("run.model", model), set("run.project", project)].into_iter().flatten().collect()
     }
@@ -133,7 +137,7 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
             list(context, &registry.adapters(&filter)?)?
         }
         Args::Show { id } => show(context, &store, &registry.adapter(&parse(id)?)?)?,
-        Args::Import { .. } => format!("{}\n", import(context, &store, args)?),
+        Args::Import(args) => format!("{}\n", import(context, &store, args)?),
         Args::Export { id, folder } => {
             store.export(&parse(id)?, folder)?;
             format!("{}\n", folder.display())
@@ -165,7 +169,7 @@ fn list(context: &Context, adapters: &[Adapter]) -> anyhow::Result<String> {
         return Ok("no adapters: `rune adapters import FOLDER` takes one in\n".to_owned());
     }
     let rows = adapters.iter().map(|adapter| {
-        [
+        vec![
             adapter.id.to_string(),
             escape_line(adapter.name.as_deref().unwrap_or("-")).into_owned(),
             adapter.source.as_str().to_owned(),
@@ -177,19 +181,8 @@ fn list(context: &Context, adapters: &[Adapter]) -> anyhow::Result<String> {
         ]
     });
     let head = ["ID", "NAME", "SOURCE", "RANK", "SCOPE", "PROJECT", "MODEL", ""];
-    let rows: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
-    Ok(table(&rows))
-}
-
-/// Rows with columns of one width each.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
-    let line = |row: &[String; N]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
+    let head = head.map(str::to_owned).to_vec();
+    Ok(output::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))
 }
 
 fn show(context: &Context, store: &AdapterStore<'_>, adapter: &Adapter) -> anyhow::Result<String> {
@@ -221,8 +214,12 @@ fn show(context: &Context, store: &AdapterStore<'_>, adapter: &Adapter) -> anyho
 }
 
 /// Takes in the folder that `args` name.
-fn import(context: &Context, store: &AdapterStore<'_>, args: &Args) -> anyhow::Result<AdapterId> {
-    let Args::Import { folder, name, id, scope, .. } = args else { unreachable!("by `run`") };
+fn import(
+    context: &Context,
+    store: &AdapterStore<'_>,
+    args: &ImportArgs,
+) -> anyhow::Result<AdapterId> {
+    let ImportArgs { folder, name, id, scope, .. } = args;
     let files = PeftFiles::read(folder)?;
     let id = match id {
         Some(id) => parse(id)?,

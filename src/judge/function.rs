@@ -189,8 +189,7 @@ impl<'a> FunctionJudge<'a> {
         };
         match questions {
             Some(None) => Err(JudgeError::BrokenCheck("its questions are no questions".to_owned())),
-            Some(questions) => Ok(Check { task, questions, cpu: None }),
-            None => Ok(Check { task, questions: None, cpu: None }),
+            questions => Ok(Check { task, questions: questions.flatten(), cpu: None }),
         }
     }
 

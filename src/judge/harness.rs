@@ -113,6 +113,7 @@ const RUNNER: &[(&str, &str)] = &[
     ("rune_apart.py", include_str!("python/apart.py")),
     ("rune_asserts.py", include_str!("python/asserts.py")),
     ("rune_channel.py", include_str!("python/channel.py")),
+    ("rune_frames.py", include_str!("python/frames.py")),
     ("rune_guard.py", include_str!("python/guard.py")),
     ("rune_native.py", include_str!("python/native.py")),
     ("rune_trace.py", include_str!("python/trace.py")),

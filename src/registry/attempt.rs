@@ -3,8 +3,6 @@
 use rusqlite::Row;
 use rusqlite::Transaction;
 use rusqlite::named_params;
-use sha2::Digest;
-use sha2::Sha256;
 
 use crate::adapter::AdapterId;
 use crate::event::Event;
@@ -14,6 +12,7 @@ use crate::registry::codec::to_json;
 use crate::registry::database::Registry;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
+use crate::registry::peft::sha256;
 use crate::registry::session;
 use crate::trajectory::Attempt;
 use crate::trajectory::Completion;
@@ -94,7 +93,7 @@ fn insert(tx: &Transaction<'_>, session_id: &str, attempt: &Attempt) -> Result<(
         ":phase": attempt.phase.as_str(),
         ":subtask": attempt.subtask,
         ":candidate": attempt.candidate,
-        ":prompt_digest": format!("{:x}", Sha256::digest(&prompt)),
+        ":prompt_digest": sha256(prompt.as_bytes()),
         ":prompt": prompt,
         ":completion": completion.text,
         ":finish_reason": completion.finish_reason.as_str(),

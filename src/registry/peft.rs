@@ -1,7 +1,6 @@
 //! An adapter's two files as PEFT writes them, checked before they are taken in.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::fs::File;
 use std::io::Read;
@@ -106,11 +105,7 @@ impl PeftFiles {
 
 /// sha256 in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
-        let _infallible = write!(text, "{byte:02x}");
-    }
-    text
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 enum Unread {

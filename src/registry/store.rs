@@ -156,7 +156,8 @@ impl<'a> AdapterStore<'a> {
                 continue;
             }
             let path = self.path(&id);
-            let adopted = match self.provenance(&id) {
+            let found = PeftFiles::read(&path).map_err(|error| error.to_string());
+            let adopted = match found.and_then(|found| self.provenance(&id, &found.sha256())) {
                 Ok(adapter) => match self.registry.insert_adapter(&adapter) {
                     Err(RegistryError::AdapterExists(_) | RegistryError::NoAdapter(_)) => false,
                     stored => stored.map(|()| true)?,
@@ -174,18 +175,29 @@ impl<'a> AdapterStore<'a> {
         Ok(())
     }
 
-    /// What the folder of `id` says of itself, when its weights are those.
-    fn provenance(&self, id: &AdapterId) -> Result<Adapter, String> {
-        let path = self.path(id);
-        let text =
-            fs::read(path.join(PROVENANCE)).map_err(|error| format!("{PROVENANCE}: {error}"))?;
+    /// What the folder of `id` says of itself, when it is the weights of `sha256`.
+    fn provenance(&self, id: &AdapterId, sha256: &str) -> Result<Adapter, String> {
+        let text = fs::read(self.path(id).join(PROVENANCE));
+        let text = text.map_err(|error| format!("{PROVENANCE}: {error}"))?;
         let adapter: Adapter =
             serde_json::from_slice(&text).map_err(|error| format!("{PROVENANCE}: {error}"))?;
-        let contents = PeftFiles::read(&path).map_err(|error| error.to_string())?;
-        if adapter.id != *id || adapter.sha256 != contents.sha256() {
+        if adapter.id != *id || adapter.sha256 != sha256 {
             return Err(format!("it is not what its {PROVENANCE} says"));
         }
         Ok(adapter)
+    }
+
+    /// Says what is wrong with the folder of a stored adapter.
+    fn check(&self, adapter: &Adapter) -> Result<(), String> {
+        let path = self.path(&adapter.id);
+        let read =
+            |name: &str| fs::read(path.join(name)).map_err(|error| format!("{name}: {error}"));
+        let tensors = read(TENSORS)?;
+        if sha256(&tensors) != adapter.sha256 {
+            return Err(format!("{TENSORS} is not what was stored"));
+        }
+        PeftFiles::check(read(CONFIG)?, tensors)?;
+        self.provenance(&adapter.id, &adapter.sha256).map(drop)
     }
 
     /// Ids of all folders, sorted.
@@ -212,14 +224,8 @@ impl<'a> AdapterStore<'a> {
         let mut damages = Vec::new();
         for adapter in &all {
             on_each(&adapter.id);
+            let reason = self.check(adapter).err();
             let path = self.path(&adapter.id);
-            let reason = match fs::read(path.join(TENSORS)) {
-                Err(error) => Some(format!("{TENSORS}: {error}")),
-                Ok(bytes) if sha256(&bytes) != adapter.sha256 => {
-                    Some(format!("{TENSORS} is not what was stored"))
-                }
-                Ok(_) => self.provenance(&adapter.id).err(),
-            };
             damages.extend(reason.map(|reason| Damage { path, reason }));
         }
         let known: Vec<&AdapterId> = all.iter().map(|adapter| &adapter.id).collect();

@@ -63,7 +63,12 @@ fn holds(line: &str, id: u32) -> bool {
 
 /// Becomes the user of the program for ever, without a capability; called inside.
 pub(super) fn assume() -> Result<(), Fault> {
-    let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(USER));
+    become_user(USER)
+}
+
+/// Becomes `user`, and the group of the same number, for ever, without a capability.
+pub(super) fn become_user(user: u32) -> Result<(), Fault> {
+    let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
     sys::drop_bounding_set().step("drop the bounding set")?;
     if nix::unistd::geteuid().is_root() {
         setgroups(&[]).step("drop the groups")?;
@@ -87,16 +92,6 @@ pub(super) fn stranger(run: Pid) -> Option<u32> {
     }
     let own = STRANGERS + run.as_raw().cast_unsigned();
     [own, NOBODY].into_iter().find(|id| is_mapped("uid_map", *id) && is_mapped("gid_map", *id))
-}
-
-/// Becomes that user for ever.
-pub(super) fn become_stranger(user: u32) -> Result<(), Fault> {
-    let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
-    sys::drop_bounding_set().step("drop the bounding set")?;
-    setgroups(&[]).step("drop the groups")?;
-    setresgid(gid, gid, gid).step("change the group")?;
-    setresuid(uid, uid, uid).step("change the user")?;
-    give_up_privileges()
 }
 
 #[cfg(test)]

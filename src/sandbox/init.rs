@@ -201,12 +201,15 @@ fn exec(plan: &Plan<'_>, ends: &Ends) -> Result<Infallible, Fault> {
     nix::unistd::chdir(plan.home).step("enter the work directory")?;
     sys::lower_priority();
     if let Place::Host(user) = plan.place {
-        user.map_or(Ok(()), identity::become_stranger)?;
+        match user {
+            Some(user) => identity::become_user(user)?,
+            None if plan.rules.is_some() => identity::give_up_privileges()?,
+            None => {}
+        }
         prctl::set_pdeathsig(Signal::SIGKILL).step("bind the program to its parent")?;
     }
     restrict::limit_resources(&plan.job.limits, plan.processes)?;
     if let Some(rules) = &plan.rules {
-        identity::give_up_privileges()?;
         restrict::restrict_access(&rules.access)?;
         restrict::filter_calls(rules.filters)?;
     }

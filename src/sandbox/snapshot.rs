@@ -99,17 +99,17 @@ pub(super) fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
 /// Gives the copy of root to the user that programs of root run as.
 fn open_to_programs(folder: &Path) -> io::Result<()> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
-    let Some(user) = identity::user_of_jails() else { return Ok(()) };
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        lchown(&folder, Some(user), Some(user))?;
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if fs::symlink_metadata(&path)?.is_dir() {
-                folders.push(path);
-            } else {
-                lchown(&path, Some(user), Some(user))?;
-            }
+    identity::user_of_jails().map_or(Ok(()), |user| give(folder, user))
+}
+
+/// Makes `user` the owner of `folder` and all that is below it.
+pub(super) fn give(folder: &Path, user: u32) -> io::Result<()> {
+    let mut paths = vec![folder.to_owned()];
+    while let Some(path) = paths.pop() {
+        lchown(&path, Some(user), Some(user))?;
+        if fs::symlink_metadata(&path)?.is_dir() {
+            let entries = fs::read_dir(&path)?.map(|entry| Ok(entry?.path()));
+            paths.extend(entries.collect::<io::Result<Vec<_>>>()?);
         }
     }
     Ok(())

@@ -5,7 +5,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::fs::lchown;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -23,6 +22,7 @@ use super::filesystem::write_files;
 use super::job::Job;
 use super::job::Limits;
 use super::snapshot::copy_all;
+use super::snapshot::give;
 use super::usage;
 
 /// Folders of the jail that lie in a workplace, the read-only one first.
@@ -71,18 +71,10 @@ impl Workplace {
 
     fn give_to(&self, user: u32) -> io::Result<()> {
         fs::set_permissions(&self.path, fs::Permissions::from_mode(0o711))?;
-        let folders = ["box", "tmp"].map(|name| self.folder(name));
-        let mut paths = folders.to_vec();
-        while let Some(path) = paths.pop() {
-            lchown(&path, Some(user), Some(user))?;
-            if fs::symlink_metadata(&path)?.is_dir() {
-                let entries = fs::read_dir(&path)?.map(|entry| Ok(entry?.path()));
-                paths.extend(entries.collect::<io::Result<Vec<_>>>()?);
-            }
-        }
-        folders
-            .iter()
-            .try_for_each(|path| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
+        ["box", "tmp"].map(|name| self.folder(name)).iter().try_for_each(|folder| {
+            give(folder, user)?;
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+        })
     }
 
     /// Whether the program has written more than it may, or where that can't be measured.

@@ -5,10 +5,9 @@ thing that stands for it. It can be used and handed back, but no plain value eve
 """
 
 import builtins
-import os
-import marshal
+import socket
 
-FD, HEAD = 4, 5
+from rune_frames import put_back, receive, send
 
 
 class Thing:
@@ -71,27 +70,14 @@ class Raised:
         raise error
 
 
-def exactly(n):
-    data = b""
-    while len(data) < n:
-        part = os.read(FD, n - len(data))
-        if not part:
-            raise SystemExit("the process with the solution has ended")
-        data += part
-    return data
-
-
 def ask(kind, value):
     try:
-        body = marshal.dumps(value, 2)
+        send(stream, kind, value)
     except ValueError:
         give_up()
-    data = len(body).to_bytes(4, "little") + kind + body
-    while data:
-        data = data[os.write(FD, data):]
-    head = exactly(HEAD)
-    value = marshal.loads(exactly(int.from_bytes(head[:4], "little")))
-    kind = head[4:]
+    kind, value = receive(stream)
+    if kind is None:
+        raise SystemExit("the process with the solution has ended")
     if kind == b"e":
         Raised(*value).throw()
     return Thing(*value) if kind == b"t" else value
@@ -120,16 +106,6 @@ def function(module, name):
     return stand_in
 
 
-def put_back(args, changed):
-    """Makes the lists, dictionaries and sets of `args` what the call has made of its copies."""
-    for old, new in zip(args, changed):
-        if isinstance(old, list):
-            old[:] = new
-        elif isinstance(old, (dict, set)):
-            old.clear()
-            old.update(new)
-
-
 def stand_in(name, space):
     """Fills a module of the solution with what stands in for its names."""
     for attribute, kind, value in ask(b"i", name):
@@ -137,5 +113,5 @@ def stand_in(name, space):
 
 
 def install(inseparable):
-    global give_up
-    give_up = inseparable
+    global give_up, stream
+    give_up, stream = inseparable, socket.socket(fileno=4)

@@ -9,7 +9,7 @@ import builtins
 import marshal
 import types
 
-from rune_frames import receive, send
+from rune_frames import put_back, receive, send
 
 ASK, INPUTS = "@ask", "@inputs"
 
@@ -103,16 +103,6 @@ def error_of(name, message):
         return kind(message)
     except TypeError:
         return RuntimeError(f"{name}: {message}")
-
-
-def put_back(args, changed):
-    """Makes the lists, dictionaries and sets of `args` what the call has made of its copies."""
-    for old, new in zip(args, changed):
-        if isinstance(old, list):
-            old[:] = new
-        elif isinstance(old, (dict, set)):
-            old.clear()
-            old.update(new)
 
 
 def proxy(stream):
