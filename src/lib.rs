@@ -23,6 +23,7 @@ pub mod judge;
 pub mod provider;
 // Work.
 pub mod pipeline;
+pub mod training;
 // Faces.
 pub mod bench;
 pub mod cli;

@@ -18,6 +18,7 @@ mod scheduler;
 mod sequence;
 mod tokenizer;
 mod transformer;
+mod tune;
 mod weights;
 
 use std::io::Read;
@@ -36,6 +37,13 @@ pub use kernels::Isa;
 pub use lora::Adapter;
 pub use sequence::Generation;
 pub use tokenizer::Tokenizer;
+pub use tune::Batch;
+pub use tune::Part;
+pub use tune::Target;
+pub use tune::Targets;
+pub use tune::TensorPlace;
+pub use tune::Tuner;
+pub use tune::TunerOptions;
 pub use weights::Precision;
 
 /// Why a model can't be loaded or can't answer.
@@ -120,6 +128,9 @@ fn hex(bytes: &[u8]) -> String {
     let digit = |value: u8| char::from_digit(value.into(), 16).expect("below 16");
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
+
+#[cfg(test)]
+pub(crate) use tests::smollm2_file;
 
 #[cfg(test)]
 mod tests;

@@ -85,10 +85,7 @@ impl Transformer {
         let isa = if isa.is_available() { isa } else { Isa::Portable };
         let mut pool = Pool::new(n_threads);
         let weights = Weights::load(gguf, &shape, precision, &mut pool)?;
-        let half = shape.head_dim / 2;
-        #[expect(clippy::cast_precision_loss, reason = "a head is small")]
-        let frequencies =
-            (0..half).map(|i| shape.rope_base.powf(-(i as f32) / half as f32)).collect();
+        let frequencies = shape.frequencies();
         let scratch = Scratch::default();
         Ok(Self { shape, precision, isa, pool, weights, frequencies, scratch })
     }

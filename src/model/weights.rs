@@ -84,6 +84,14 @@ impl Shape {
         }
     }
 
+    /// Angular speeds of RoPE, `head_dim / 2` of them.
+    pub(super) fn frequencies(&self) -> Vec<f32> {
+        let half = self.head_dim / 2;
+        #[expect(clippy::cast_precision_loss, reason = "a head is small")]
+        let speed = |i: usize| self.rope_base.powf(-(i as f32) / half as f32);
+        (0..half).map(speed).collect()
+    }
+
     /// Numbers of a token's keys (or values) in one layer.
     pub(super) fn kv_width(&self) -> usize {
         self.n_kv_heads * self.head_dim
@@ -127,6 +135,11 @@ impl Linears {
             Self::Up => "mlp.up_proj",
             Self::Down => "mlp.down_proj",
         }
+    }
+
+    /// The module's own name, such as `q_proj`.
+    pub(super) fn name(self) -> &'static str {
+        self.module().rsplit('.').next().expect("a module has a name")
     }
 
     /// The tensor's name within its block in a GGUF file.

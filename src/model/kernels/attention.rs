@@ -111,8 +111,8 @@ pub(in crate::model) fn attend<'a, T: Number + 'a>(
         scores.fill(0.0);
         for (first_key, page) in (0..most_keys).step_by(PAGE).zip(pages.clone()) {
             let place = |row| (query(row), row * width + first_key);
-            let panel = Panel { values: page.keys, depth: head_dim, width: PAGE };
-            multiply(isa, block.queries, &panel, n_rows, &place, scores);
+            let panel = Panel { values: page.keys, depth: head_dim, width: PAGE, stride: PAGE };
+            multiply(isa, Left::rows(block.queries), &panel, n_rows, &place, scores);
         }
         totals.clear();
         for (row, scores) in scores.chunks_exact_mut(width).enumerate() {
@@ -125,8 +125,8 @@ pub(in crate::model) fn attend<'a, T: Number + 'a>(
         for (first_key, page) in (0..most_keys).step_by(PAGE).zip(pages) {
             let place = |row| (row * width + first_key, row * head_dim);
             let depth = PAGE.min(most_keys - first_key);
-            let panel = Panel { values: page.values, depth, width: head_dim };
-            multiply(isa, scores, &panel, n_rows, &place, results);
+            let panel = Panel { values: page.values, depth, width: head_dim, stride: head_dim };
+            multiply(isa, Left::rows(scores), &panel, n_rows, &place, results);
         }
         for (row, total) in results.chunks_exact_mut(head_dim).zip(totals) {
             for out in row {
@@ -139,30 +139,47 @@ pub(in crate::model) fn attend<'a, T: Number + 'a>(
     });
 }
 
-/// What several rows are multiplied by: `(depth, width)`.
+/// What stands left of a product: rows of which the numbers are `step` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Left<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) step: usize,
+}
+
+impl<'a> Left<'a> {
+    /// Rows of neighbouring numbers.
+    pub(super) fn rows(values: &'a [f32]) -> Self {
+        Self { values, step: 1 }
+    }
+}
+
+/// What several rows are multiplied by: `(depth, width)`, its rows `stride` apart.
 pub(super) struct Panel<'a, T> {
     pub(super) values: &'a [T],
     pub(super) depth: usize,
     pub(super) width: usize,
+    pub(super) stride: usize,
 }
 
 impl<T> Panel<'_, T> {
-    /// Makes sure of the panel, and of the rows that start at `places` in `a` and in `out`.
+    /// Makes sure of the panel, and of the rows that start at `places` in `left` and in `out`.
     ///
     /// # Panics
-    /// When a row reaches beyond `a` or `out`, or the panel is shorter than it says.
-    pub(super) fn check(&self, a: &[f32], places: &[(usize, usize)], out: &[f32]) {
-        assert!(self.values.len() >= self.depth * self.width, "the whole panel");
+    /// When a row reaches beyond `left` or `out`, or the panel is shorter than it says.
+    pub(super) fn check(&self, left: Left<'_>, places: &[(usize, usize)], out: &[f32]) {
+        let last = self.depth.saturating_sub(1);
+        assert!(self.values.len() >= last * self.stride + self.width, "the whole panel");
         for (from, to) in places {
-            assert!(a.len() >= from + self.depth && out.len() >= to + self.width, "whole rows");
+            assert!(left.values.len() > from + last * left.step, "whole rows");
+            assert!(out.len() >= to + self.width, "whole rows");
         }
     }
 }
 
-/// Adds the product of `n_rows` rows of `a` with the panel to `out`; `place` tells where a row starts in either.
-fn multiply<T: Number>(
+/// Adds the product of `n_rows` rows of `left` with the panel to `out`; `place` tells where a row starts in either.
+pub(super) fn multiply<T: Number>(
     isa: Isa,
-    a: &[f32],
+    left: Left<'_>,
     panel: &Panel<'_, T>,
     n_rows: usize,
     place: &dyn Fn(usize) -> (usize, usize),
@@ -178,23 +195,25 @@ fn multiply<T: Number>(
         let places: [_; ROWS] = std::array::from_fn(|i| place(first + i.min(n - 1)));
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => avx512::multiply_panel(a, panel, &places[..n], out),
+            Isa::Avx512Vnni => avx512::multiply_panel(left, panel, &places[..n], out),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::multiply_panel(a, panel, &places[..n], out),
+            Isa::Avx2 => avx2::multiply_panel(left, panel, &places[..n], out),
             Isa::Portable => {
+                panel.check(left, &places[..n], out);
                 for (from, to) in &places[..n] {
-                    multiply_row(&a[*from..], panel, &mut out[*to..][..panel.width]);
+                    multiply_row(left, *from, panel, &mut out[*to..][..panel.width]);
                 }
             }
         }
     }
 }
 
-/// One row, in plain Rust.
-fn multiply_row<T: Number>(a: &[f32], panel: &Panel<'_, T>, out: &mut [f32]) {
-    for (a, values) in a.iter().zip(panel.values.chunks_exact(panel.width)).take(panel.depth) {
-        for (out, value) in out.iter_mut().zip(values) {
-            *out += a * value.widened();
-        }
+/// The row that starts at `from`, in plain Rust.
+fn multiply_row<T: Number>(left: Left<'_>, from: usize, panel: &Panel<'_, T>, out: &mut [f32]) {
+    for (column, out) in out.iter_mut().enumerate() {
+        let term = |k: usize| {
+            left.values[from + k * left.step] * panel.values[k * panel.stride + column].widened()
+        };
+        *out += (0..panel.depth).map(term).sum::<f32>();
     }
 }

@@ -47,6 +47,7 @@ use super::Rows;
 use super::Target;
 use super::Tile;
 use super::Write;
+use super::attention::Left;
 use super::attention::Number;
 use super::attention::Panel;
 use super::pack::Format;
@@ -321,29 +322,29 @@ unsafe fn load_scales(scales: *const Scales, half: usize) -> __m256 {
     })
 }
 
-/// Adds the product of a few rows of `a` with the panel to `out`; `places` tells where each row starts in `a` and
+/// Adds the product of a few rows of `left` with the panel to `out`; `places` tells where each row starts in `left` and
 /// in `out`.
 ///
 /// # Panics
-/// When a row reaches beyond `a` or `out`, or the panel is shorter than it says.
+/// When a row reaches beyond `left` or `out`, or the panel is shorter than it says.
 pub(super) fn multiply_panel<T: Number>(
-    a: &[f32],
+    left: Left<'_>,
     panel: &Panel<'_, T>,
     places: &[(usize, usize)],
     out: &mut [f32],
 ) {
-    panel.check(a, places, out);
+    panel.check(left, places, out);
     let wide = panel.width / WIDTH * WIDTH;
     for column in (0..wide).step_by(WIDTH) {
         // SAFETY: `Isa::is_available` saw the features; rows, panel and `WIDTH` columns exist, as checked above.
         unsafe {
             match places.len() {
-                1 => add_columns::<1, T>(a, panel, places, column, out),
-                2 => add_columns::<2, T>(a, panel, places, column, out),
-                3 => add_columns::<3, T>(a, panel, places, column, out),
-                4 => add_columns::<4, T>(a, panel, places, column, out),
-                5 => add_columns::<5, T>(a, panel, places, column, out),
-                _ => add_columns::<{ PANEL_ROWS }, T>(a, panel, places, column, out),
+                1 => add_columns::<1, T>(left, panel, places, column, out),
+                2 => add_columns::<2, T>(left, panel, places, column, out),
+                3 => add_columns::<3, T>(left, panel, places, column, out),
+                4 => add_columns::<4, T>(left, panel, places, column, out),
+                5 => add_columns::<5, T>(left, panel, places, column, out),
+                _ => add_columns::<{ PANEL_ROWS }, T>(left, panel, places, column, out),
             }
         }
     }
@@ -351,7 +352,8 @@ pub(super) fn multiply_panel<T: Number>(
         for column in wide..panel.width {
             let out = &mut out[to + column];
             for k in 0..panel.depth {
-                *out = a[from + k].mul_add(panel.values[k * panel.width + column].widened(), *out);
+                let value = panel.values[k * panel.stride + column].widened();
+                *out = left.values[from + k * left.step].mul_add(value, *out);
             }
         }
     }
@@ -360,11 +362,11 @@ pub(super) fn multiply_panel<T: Number>(
 /// [`multiply_panel`] for `N` rows and `WIDTH` columns.
 ///
 /// # Safety
-/// The processor has the features; `places` has `N` places of `panel.depth` numbers in `a` and `column + WIDTH`
+/// The processor has the features; `places` has `N` places of `panel.depth` numbers in `left` and `column + WIDTH`
 /// numbers in `out`; `panel` is whole and at least `column + WIDTH` wide.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn add_columns<const N: usize, T: Number>(
-    a: &[f32],
+    left: Left<'_>,
     panel: &Panel<'_, T>,
     places: &[(usize, usize)],
     column: usize,
@@ -373,26 +375,24 @@ unsafe fn add_columns<const N: usize, T: Number>(
     let places: &[(usize, usize); N] = places.first_chunk().expect("as many places as rows");
     // SAFETY: see above; all reads and writes lie within the rows and the panel.
     unsafe {
-        let rows: [*const f32; N] = std::array::from_fn(|i| a.as_ptr().add(places[i].0));
+        let rows: [*const f32; N] = std::array::from_fn(|i| left.values.as_ptr().add(places[i].0));
         let outs: [*mut f32; N] =
             std::array::from_fn(|i| out.as_mut_ptr().add(places[i].1 + column));
         let mut sums = [[_mm256_setzero_ps(); 2]; N];
-        for (sums, out) in sums.iter_mut().zip(outs) {
-            *sums = [_mm256_loadu_ps(out), _mm256_loadu_ps(out.add(LANES))];
-        }
         let mut values = panel.values.as_ptr().add(column);
         for k in 0..panel.depth {
             let [low, high] = [load_numbers(values), load_numbers(values.add(LANES))];
             for (sums, row) in sums.iter_mut().zip(rows) {
-                let factor = _mm256_set1_ps(*row.add(k));
+                let factor = _mm256_set1_ps(*row.add(k * left.step));
                 sums[0] = _mm256_fmadd_ps(factor, low, sums[0]);
                 sums[1] = _mm256_fmadd_ps(factor, high, sums[1]);
             }
-            values = values.add(panel.width);
+            values = values.add(panel.stride);
         }
         for (sums, out) in sums.into_iter().zip(outs) {
-            _mm256_storeu_ps(out, sums[0]);
-            _mm256_storeu_ps(out.add(LANES), sums[1]);
+            for (sum, out) in sums.into_iter().zip([out, out.add(LANES)]) {
+                _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), sum));
+            }
         }
     }
 }

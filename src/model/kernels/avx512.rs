@@ -52,6 +52,7 @@ use super::Rows;
 use super::Target;
 use super::Tile;
 use super::Write;
+use super::attention::Left;
 use super::attention::Number;
 use super::attention::Panel;
 use super::pack::Format;
@@ -332,18 +333,34 @@ unsafe fn unpack<const BITS: usize>(lines: *const Line) -> [__m512i; 8] {
     codes
 }
 
-/// Adds the product of up to 8 rows of `a` with the panel to `out`; `places` tells where each row starts in `a` and in
-/// `out`.
+/// [`add_columns`] for as many rows as there are places, so that the loop over rows is unrolled.
+macro_rules! by_rows {
+    ($vectors:literal, $t:ty, $left:expr, $panel:expr, $places:expr, $columns:expr, $out:expr) => {
+        match $places.len() {
+            1 => add_columns::<1, $vectors, $t>($left, $panel, $places, $columns, $out),
+            2 => add_columns::<2, $vectors, $t>($left, $panel, $places, $columns, $out),
+            3 => add_columns::<3, $vectors, $t>($left, $panel, $places, $columns, $out),
+            4 => add_columns::<4, $vectors, $t>($left, $panel, $places, $columns, $out),
+            5 => add_columns::<5, $vectors, $t>($left, $panel, $places, $columns, $out),
+            6 => add_columns::<6, $vectors, $t>($left, $panel, $places, $columns, $out),
+            7 => add_columns::<7, $vectors, $t>($left, $panel, $places, $columns, $out),
+            _ => add_columns::<8, $vectors, $t>($left, $panel, $places, $columns, $out),
+        }
+    };
+}
+
+/// Adds the product of up to 8 rows of `left` with the panel to `out`; `places` tells where each row starts in `left`
+/// and in `out`.
 ///
 /// # Panics
-/// When a row reaches beyond `a` or `out`, or the panel is shorter than it says.
+/// When a row reaches beyond `left` or `out`, or the panel is shorter than it says.
 pub(super) fn multiply_panel<T: Number>(
-    a: &[f32],
+    left: Left<'_>,
     panel: &Panel<'_, T>,
     places: &[(usize, usize)],
     out: &mut [f32],
 ) {
-    panel.check(a, places, out);
+    panel.check(left, places, out);
     let (whole, rest) = (panel.width / LANES, panel.width % LANES);
     let lanes = |n: usize| u16::MAX >> (LANES - n);
     let pairs = (0..whole / 2).map(|pair| (pair * 2 * LANES, [u16::MAX; 2]));
@@ -356,28 +373,24 @@ pub(super) fn multiply_panel<T: Number>(
         // SAFETY: `Isa::is_available` saw the features; rows and panel are whole, as checked above, and the masks end
         // with its width.
         unsafe {
-            match places.len() {
-                1 => add_columns::<1, T>(a, panel, places, (column, masks), out),
-                2 => add_columns::<2, T>(a, panel, places, (column, masks), out),
-                3 => add_columns::<3, T>(a, panel, places, (column, masks), out),
-                4 => add_columns::<4, T>(a, panel, places, (column, masks), out),
-                5 => add_columns::<5, T>(a, panel, places, (column, masks), out),
-                6 => add_columns::<6, T>(a, panel, places, (column, masks), out),
-                7 => add_columns::<7, T>(a, panel, places, (column, masks), out),
-                _ => add_columns::<8, T>(a, panel, places, (column, masks), out),
+            let columns = (column, masks);
+            if masks[1] == 0 {
+                by_rows!(1, T, left, panel, places, columns, out);
+            } else {
+                by_rows!(2, T, left, panel, places, columns, out);
             }
         }
     }
 }
 
-/// [`multiply_panel`] for `N` rows and those of the 32 columns from `column` on that are in the masks.
+/// [`multiply_panel`] for `N` rows and those of the `VECTORS` times 16 columns from `column` on that are in the masks.
 ///
 /// # Safety
-/// The processor has the features; `places` has `N` places of `panel.depth` numbers in `a` and `panel.width` numbers in
-/// `out`; `panel` is whole, and no column in the masks lies beyond its width.
+/// The processor has the features; `places` has `N` places of `panel.depth` numbers in `left` and `panel.width` numbers
+/// in `out`; `panel` is whole, and no column in the masks lies beyond its width.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,fma")]
-unsafe fn add_columns<const N: usize, T: Number>(
-    a: &[f32],
+unsafe fn add_columns<const N: usize, const VECTORS: usize, T: Number>(
+    left: Left<'_>,
     panel: &Panel<'_, T>,
     places: &[(usize, usize)],
     (column, masks): (usize, [u16; 2]),
@@ -386,28 +399,31 @@ unsafe fn add_columns<const N: usize, T: Number>(
     let places: &[(usize, usize); N] = places.first_chunk().expect("as many places as rows");
     // SAFETY: see above; all reads and writes lie within the rows and the panel.
     unsafe {
-        let rows: [*const f32; N] = std::array::from_fn(|i| a.as_ptr().add(places[i].0));
+        let rows: [*const f32; N] = std::array::from_fn(|i| left.values.as_ptr().add(places[i].0));
         let outs: [*mut f32; N] =
             std::array::from_fn(|i| out.as_mut_ptr().wrapping_add(places[i].1 + column));
-        let mut sums = [[_mm512_setzero_ps(); 2]; N];
-        for (sums, out) in sums.iter_mut().zip(outs) {
-            let next = out.wrapping_add(LANES);
-            *sums = [_mm512_maskz_loadu_ps(masks[0], out), _mm512_maskz_loadu_ps(masks[1], next)];
-        }
+        let mut sums = [[_mm512_setzero_ps(); VECTORS]; N];
         let mut values = panel.values.as_ptr().wrapping_add(column);
         for k in 0..panel.depth {
-            let low = load_numbers(masks[0], values);
-            let high = load_numbers(masks[1], values.wrapping_add(LANES));
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                let factor = _mm512_set1_ps(*row.add(k));
-                sums[0] = _mm512_fmadd_ps(factor, low, sums[0]);
-                sums[1] = _mm512_fmadd_ps(factor, high, sums[1]);
+            let mut vectors = [_mm512_setzero_ps(); VECTORS];
+            for (v, vector) in vectors.iter_mut().enumerate() {
+                *vector = load_numbers(masks[v], values.wrapping_add(v * LANES));
             }
-            values = values.wrapping_add(panel.width);
+            let at = k * left.step;
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                let factor = _mm512_set1_ps(*row.add(at));
+                for (sum, vector) in sums.iter_mut().zip(vectors) {
+                    *sum = _mm512_fmadd_ps(factor, vector, *sum);
+                }
+            }
+            values = values.wrapping_add(panel.stride);
         }
         for (sums, out) in sums.into_iter().zip(outs) {
-            _mm512_mask_storeu_ps(out, masks[0], sums[0]);
-            _mm512_mask_storeu_ps(out.wrapping_add(LANES), masks[1], sums[1]);
+            for (v, sum) in sums.into_iter().enumerate() {
+                let out = out.wrapping_add(v * LANES);
+                let sum = _mm512_add_ps(_mm512_maskz_loadu_ps(masks[v], out), sum);
+                _mm512_mask_storeu_ps(out, masks[v], sum);
+            }
         }
     }
 }

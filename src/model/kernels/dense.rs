@@ -49,6 +49,11 @@ impl Dense {
         }
     }
 
+    /// All weights, row by row.
+    pub(in crate::model) fn values(&self) -> &[f32] {
+        &self.values
+    }
+
     pub(super) fn row(&self, index: usize) -> &[f32] {
         &self.values[index * self.columns..][..self.columns]
     }

@@ -9,8 +9,6 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Acquire;
 use std::sync::atomic::Ordering::Release;
 
-use half::f16;
-
 use super::Activations;
 use super::BLOCK;
 use super::BlockNumbers;
@@ -24,6 +22,7 @@ use super::memory::Arena;
 use super::pack::Packed;
 use super::pack::Source;
 use super::pool::Pool;
+use super::transpose::q8_block;
 use super::vector;
 use crate::model::quant::GgmlType;
 
@@ -100,15 +99,7 @@ impl LowRank {
 
 /// Numbers `(rows, columns)` as codes of 8 bits: a block's scale is `max |x| / 127`.
 fn packed(arena: &mut Arena, numbers: &[f32], size: (usize, usize)) -> Packed {
-    let mut bytes = Vec::new();
-    for block in numbers.as_chunks::<BLOCK>().0 {
-        let largest = block.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
-        let scale = f16::from_f32(largest / 127.0);
-        let inverse = if scale == f16::ZERO { 0.0 } else { scale.to_f32().recip() };
-        bytes.extend(scale.to_le_bytes());
-        #[expect(clippy::cast_possible_truncation, reason = "the cast keeps within -128..=127")]
-        bytes.extend(block.iter().map(|number| ((number * inverse).round() as i8).cast_unsigned()));
-    }
+    let bytes: Vec<u8> = numbers.as_chunks().0.iter().flat_map(q8_block).collect();
     let read = |at: usize, out: &mut [u8]| {
         out.copy_from_slice(&bytes[at..][..out.len()]);
         Ok(())

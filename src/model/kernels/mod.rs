@@ -11,6 +11,7 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod causal;
 mod dense;
 mod low_rank;
 mod memory;
@@ -19,6 +20,8 @@ mod pool;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod prefetch;
+mod product;
+mod transpose;
 mod vector;
 
 use std::marker::PhantomData;
@@ -26,10 +29,14 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 pub(super) use attention::AttentionBlock;
+pub(super) use causal::CausalHead;
+pub(super) use causal::HeadGradients;
 pub(super) use attention::HeadPage;
 pub(super) use attention::Number;
 pub(super) use attention::PAGE;
 pub(super) use attention::attend;
+pub(super) use causal::attend_backward;
+pub(super) use causal::attend_forward;
 pub(super) use dense::Dense;
 pub(super) use low_rank::LowRank;
 pub(super) use low_rank::Side;
@@ -38,11 +45,18 @@ pub(super) use memory::Buffer;
 pub(super) use pack::Packed;
 pub(super) use pack::Source;
 pub(super) use pool::Pool;
+pub(super) use product::View;
+pub(super) use product::product;
 pub(super) use vector::Rotation;
 pub(super) use vector::largest_if_sound;
+pub(super) use vector::add;
+pub(super) use vector::cross_entropy;
+pub(super) use vector::dot;
 pub(super) use vector::rms_norm;
+pub(super) use vector::rms_norm_backward;
 pub(super) use vector::rotate;
 pub(super) use vector::silu_mul;
+pub(super) use vector::silu_mul_backward;
 
 use low_rank::Inner;
 
@@ -259,6 +273,11 @@ impl Activations {
     /// Rows held.
     pub(super) fn n_rows(&self) -> usize {
         self.n_rows
+    }
+
+    /// All numbers, row by row.
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values
     }
 
     fn row(&self, row: usize) -> &[f32] {

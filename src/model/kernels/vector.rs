@@ -50,7 +50,7 @@ const LANES: usize = 16;
 
 dispatched! {
     /// The scalar product of two rows of one length.
-    pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 = dot_body
+    pub(in crate::model) fn dot(a: &[f32], b: &[f32]) -> f32 = dot_body
 }
 
 /// Quantises a row in blocks of 32: `codes = round(values / scale)`, `scale = max |values| / 127`.
@@ -85,6 +85,43 @@ dispatched! {
 dispatched! {
     /// `out = silu(gate) * up` with `silu(x) = x / (1 + exp(-x))` (Shazeer 2020, arXiv:2002.05202).
     pub(in crate::model) fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) = silu_mul_body
+}
+
+dispatched! {
+    /// Adds to `dx` what [`rms_norm`] hands back for `dy`: with `s = 1 / sqrt(mean(x^2) + eps)` it is
+    /// `s * (w dy - x * s^2 * mean(x w dy))`.
+    pub(in crate::model) fn rms_norm_backward(
+        x: &[f32],
+        weight: &[f32],
+        eps: f32,
+        dy: &[f32],
+        dx: &mut [f32],
+    ) = rms_norm_backward_body
+}
+
+dispatched! {
+    /// The gradients of [`silu_mul`] for `d`; `gate` and `up` become theirs. With `s = 1 / (1 + exp(-gate))`:
+    /// `d * up * s * (1 + gate * (1 - s))` and `d * gate * s`.
+    pub(in crate::model) fn silu_mul_backward(gate: &mut [f32], up: &mut [f32], d: &[f32])
+        = silu_mul_backward_body
+}
+
+dispatched! {
+    /// `to += from`.
+    pub(in crate::model) fn add(from: &[f32], to: &mut [f32]) = add_body
+}
+
+dispatched! {
+    /// Turns a row of weights that sum to `total` into `weights / total`, and `d` of them into that of the scores:
+    /// `p * (d - sum(p d))`.
+    pub(super) fn softmax_backward(weights: &mut [f32], total: f32, d: &mut [f32])
+        = softmax_backward_body
+}
+
+dispatched! {
+    /// Turns logits into their gradient, `factor * (softmax - one at target)`, and returns the cross-entropy in nats.
+    pub(in crate::model) fn cross_entropy(logits: &mut [f32], target: usize, factor: f32) -> f32
+        = cross_entropy_body
 }
 
 dispatched! {
@@ -192,6 +229,76 @@ fn silu_mul_body<const FMA: bool>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
         *out = gate / (1.0 + exp::<FMA>(-gate)) * up;
     }
+}
+
+#[inline(always)]
+fn rms_norm_backward_body<const FMA: bool>(
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    dy: &[f32],
+    dx: &mut [f32],
+) {
+    #[expect(clippy::cast_precision_loss, reason = "a row is short")]
+    let n = x.len() as f32;
+    let scale = 1.0 / (dot_body::<FMA>(x, x) / n + eps).sqrt();
+    let mut lanes = [0_f32; LANES];
+    let wide = x.as_chunks::<LANES>().0.len() * LANES;
+    for first in (0..wide).step_by(LANES) {
+        let part = first..first + LANES;
+        let (x, weight, dy) = (&x[part.clone()], &weight[part.clone()], &dy[part]);
+        for i in 0..LANES {
+            lanes[i] = fma::<FMA>(x[i] * weight[i], dy[i], lanes[i]);
+        }
+    }
+    let mut along = lanes.iter().sum::<f32>();
+    for i in wide..x.len() {
+        along += x[i] * weight[i] * dy[i];
+    }
+    let back = along * scale * scale / n;
+    for (((dx, x), weight), dy) in dx.iter_mut().zip(x).zip(weight).zip(dy) {
+        *dx += scale * (weight * dy - x * back);
+    }
+}
+
+#[inline(always)]
+fn silu_mul_backward_body<const FMA: bool>(gate: &mut [f32], up: &mut [f32], d: &[f32]) {
+    for ((gate, up), d) in gate.iter_mut().zip(up).zip(d) {
+        let s = 1.0 / (1.0 + exp::<FMA>(-*gate));
+        let d_gate = d * *up * s * (1.0 + *gate * (1.0 - s));
+        *up = d * *gate * s;
+        *gate = d_gate;
+    }
+}
+
+#[inline(always)]
+fn add_body<const FMA: bool>(from: &[f32], to: &mut [f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += from;
+    }
+}
+
+#[inline(always)]
+fn softmax_backward_body<const FMA: bool>(weights: &mut [f32], total: f32, d: &mut [f32]) {
+    let inverse = 1.0 / total;
+    let mean = dot_body::<FMA>(weights, d) * inverse;
+    for (weight, d) in weights.iter_mut().zip(d) {
+        *weight *= inverse;
+        *d = *weight * (*d - mean);
+    }
+}
+
+#[inline(always)]
+fn cross_entropy_body<const FMA: bool>(logits: &mut [f32], target: usize, factor: f32) -> f32 {
+    let largest = largest_if_sound_body::<FMA>(logits);
+    let chosen = logits[target] - largest;
+    let total = softmax_weights_body::<FMA>(logits);
+    let scale = factor / total;
+    for logit in logits.iter_mut() {
+        *logit *= scale;
+    }
+    logits[target] -= factor;
+    total.ln() - chosen
 }
 
 /// `e^x` to 1e-5, for `|x| <= 87`: `2^n` by the exponent's bits, `2^f` for `|f| <= 1/2` by Taylor's polynomial.

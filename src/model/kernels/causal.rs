@@ -1,0 +1,167 @@
+//! Causal softmax attention of one head over one whole sequence, and its gradient, for training.
+//!
+//! Scores are computed again for the gradient, a block of queries at a time, so that no `(tokens, tokens)` matrix is
+//! kept (the idea of Dao et al. 2022, arXiv:2205.14135, without its tiling of the keys).
+
+use std::cell::RefCell;
+
+use super::Buffer;
+use super::Isa;
+use super::attention::Left;
+use super::attention::Panel;
+use super::attention::multiply;
+use super::vector::softmax_backward;
+use super::vector::softmax_weights;
+
+/// Queries that share a trip through the keys.
+const QUERIES: usize = 64;
+
+/// What one head of one sequence reads: each slice begins with the head's numbers of the sequence's first token.
+#[derive(Clone, Copy)]
+pub(in crate::model) struct CausalHead<'a> {
+    /// Tokens.
+    pub(in crate::model) n: usize,
+    /// Numbers a head.
+    pub(in crate::model) head_dim: usize,
+    /// Queries, already divided by `sqrt(head_dim)`, and numbers between neighbouring tokens.
+    pub(in crate::model) queries: (&'a [f32], usize),
+    /// Keys and values, and numbers between neighbouring tokens of either.
+    pub(in crate::model) keys: &'a [f32],
+    /// The values.
+    pub(in crate::model) values: &'a [f32],
+    /// Numbers between neighbouring tokens' keys, and values.
+    pub(in crate::model) kv_stride: usize,
+}
+
+/// Room for a block of queries.
+#[derive(Default)]
+struct Room {
+    turned: Buffer,
+    turned_values: Buffer,
+    scores: Buffer,
+    gradient: Buffer,
+    totals: Vec<f32>,
+}
+
+thread_local! {
+    static ROOM: RefCell<Room> = RefCell::default();
+}
+
+impl CausalHead<'_> {
+    fn columns<'a>(&self, values: &'a [f32], stride: usize, depth: usize) -> Panel<'a, f32> {
+        Panel { values, depth, width: self.head_dim, stride }
+    }
+
+    /// The first `n_keys` columns of a matrix `(head_dim, n)`.
+    fn turned<'a>(&self, values: &'a [f32], n_keys: usize) -> Panel<'a, f32> {
+        Panel { values, depth: self.head_dim, width: n_keys, stride: self.n }
+    }
+
+    /// Weights of the queries `first..first + n_queries`, rows of `n_keys`, zero for keys that a query doesn't see,
+    /// and the sums by which they have to be divided.
+    fn weights(
+        &self,
+        isa: Isa,
+        (first, n_queries): (usize, usize),
+        turned: &[f32],
+        scores: &mut Buffer,
+        totals: &mut Vec<f32>,
+    ) {
+        let n_keys = first + n_queries;
+        let (queries, stride) = self.queries;
+        scores.resize(n_queries * n_keys);
+        scores.fill(0.0);
+        let place = |row| ((first + row) * stride, row * n_keys);
+        multiply(isa, Left::rows(queries), &self.turned(turned, n_keys), n_queries, &place, scores);
+        totals.clear();
+        for (row, scores) in scores.chunks_exact_mut(n_keys).enumerate() {
+            let (seen, unseen) = scores.split_at_mut(first + row + 1);
+            totals.push(softmax_weights(isa, seen));
+            unseen.fill(0.0);
+        }
+    }
+}
+
+/// Writes `(n, head_dim)` with `stride` between rows as `(head_dim, n)`.
+fn turn(values: &[f32], stride: usize, head_dim: usize, n: usize, turned: &mut Buffer) {
+    turned.resize(head_dim * n);
+    for (token, values) in values.chunks(stride).take(n).enumerate() {
+        for (i, value) in values[..head_dim].iter().enumerate() {
+            turned[i * n + token] = *value;
+        }
+    }
+}
+
+/// Attends from every token to itself and those before it; `out` gets the results, `(n, head_dim)` as one row after
+/// the other.
+pub(in crate::model) fn attend_forward(isa: Isa, head: &CausalHead<'_>, out: &mut [f32]) {
+    let CausalHead { n, head_dim, keys, values, kv_stride, .. } = *head;
+    ROOM.with_borrow_mut(|Room { turned, scores, totals, .. }| {
+        turn(keys, kv_stride, head_dim, n, turned);
+        out.fill(0.0);
+        for first in (0..n).step_by(QUERIES) {
+            let n_queries = QUERIES.min(n - first);
+            let n_keys = first + n_queries;
+            head.weights(isa, (first, n_queries), turned, scores, totals);
+            for (scores, total) in scores.chunks_exact_mut(n_keys).zip(totals.iter()) {
+                let inverse = 1.0 / total;
+                scores.iter_mut().for_each(|score| *score *= inverse);
+            }
+            let panel = head.columns(values, kv_stride, n_keys);
+            let place = |row| (row * n_keys, (first + row) * head_dim);
+            multiply(isa, Left::rows(scores), &panel, n_queries, &place, out);
+        }
+    });
+}
+
+/// Gradients of one head, `(n, head_dim)` each, one row after the other.
+pub(in crate::model) struct HeadGradients<'a> {
+    /// Of the queries as they came, divided by `sqrt(head_dim)`.
+    pub(in crate::model) queries: &'a mut [f32],
+    /// Of the keys.
+    pub(in crate::model) keys: &'a mut [f32],
+    /// Of the values.
+    pub(in crate::model) values: &'a mut [f32],
+}
+
+/// The gradients of [`attend_forward`] for `d_out`, whose rows are `queries.1` apart.
+pub(in crate::model) fn attend_backward(
+    isa: Isa,
+    head: &CausalHead<'_>,
+    d_out: &[f32],
+    gradients: &mut HeadGradients<'_>,
+) {
+    let CausalHead { n, head_dim, queries: (queries, stride), keys, values, kv_stride } = *head;
+    let HeadGradients { queries: d_queries, keys: d_keys, values: d_values } = gradients;
+    [&mut **d_queries, d_keys, d_values].into_iter().for_each(|d| d.fill(0.0));
+    ROOM.with_borrow_mut(|Room { turned, turned_values, scores, gradient, totals }| {
+        turn(keys, kv_stride, head_dim, n, turned);
+        turn(values, kv_stride, head_dim, n, turned_values);
+        for first in (0..n).step_by(QUERIES) {
+            let n_queries = QUERIES.min(n - first);
+            let n_keys = first + n_queries;
+            head.weights(isa, (first, n_queries), turned, scores, totals);
+            gradient.resize(n_queries * n_keys);
+            gradient.fill(0.0);
+            let place = |row| ((first + row) * stride, row * n_keys);
+            let panel = head.turned(turned_values, n_keys);
+            multiply(isa, Left::rows(d_out), &panel, n_queries, &place, gradient);
+            let rows = scores.chunks_exact_mut(n_keys).zip(gradient.chunks_exact_mut(n_keys));
+            for ((weights, d), total) in rows.zip(totals.iter()) {
+                softmax_backward(isa, weights, *total, d);
+            }
+            let place = |row| (row * n_keys, (first + row) * head_dim);
+            let panel = head.columns(keys, kv_stride, n_keys);
+            multiply(isa, Left::rows(gradient), &panel, n_queries, &place, d_queries);
+            // Keys and values: the block's queries are what is summed over.
+            let place = |row| (row, row * head_dim);
+            for (left, from, to) in
+                [(&*gradient, queries, &mut **d_keys), (&*scores, d_out, &mut **d_values)]
+            {
+                let left = Left { values: left, step: n_keys };
+                let panel = head.columns(&from[first * stride..], stride, n_queries);
+                multiply(isa, left, &panel, n_keys, &place, to);
+            }
+        }
+    });
+}

@@ -1,0 +1,118 @@
+//! Products of `f32` matrices, for training.
+
+use super::Isa;
+use super::SharedMut;
+use super::Write;
+use super::attention::Left;
+use super::attention::Panel;
+use super::attention::multiply;
+use super::pool::Pool;
+
+/// Rows of a result that one thread computes at a time.
+const ROWS_AT_ONCE: usize = 32;
+
+/// Terms that are summed apart from those before them: long sums stay exact, and a part of `b` in the cache.
+const DEPTH_AT_ONCE: usize = 256;
+
+/// A matrix in a slice: element `(i, j)` stands at `i * row_step + j * column_step`.
+#[derive(Clone, Copy)]
+pub(in crate::model) struct View<'a> {
+    values: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_step: usize,
+    column_step: usize,
+}
+
+impl<'a> View<'a> {
+    /// Rows of `columns` numbers, one after the other.
+    ///
+    /// # Panics
+    /// When the last row is not whole.
+    pub(in crate::model) fn new(values: &'a [f32], columns: usize) -> Self {
+        assert!(columns > 0 && values.len().is_multiple_of(columns), "whole rows");
+        let rows = values.len() / columns;
+        Self { values, rows, columns, row_step: columns, column_step: 1 }
+    }
+
+    /// Rows as columns.
+    pub(in crate::model) fn transposed(self) -> Self {
+        Self {
+            values: self.values,
+            rows: self.columns,
+            columns: self.rows,
+            row_step: self.column_step,
+            column_step: self.row_step,
+        }
+    }
+}
+
+/// Computes `a b`, `(a.rows, b.columns)`, into `out` or onto it. Every number is summed by one thread in an order
+/// that is always the same, so the result does not depend on the number of threads.
+///
+/// # Panics
+/// When the sizes don't fit, or the numbers of a row of `b` are no neighbours.
+pub(in crate::model) fn product(
+    pool: &mut Pool,
+    isa: Isa,
+    (a, b): (View<'_>, View<'_>),
+    out: &mut [f32],
+    write: Write,
+) {
+    assert_eq!(a.columns, b.rows, "inner sizes are equal");
+    assert_eq!(b.column_step, 1, "rows of `b` are read as they stand");
+    assert_eq!(out.len(), a.rows * b.columns, "the output has the product's shape");
+    let width = b.columns;
+    let out = SharedMut::new(out);
+    pool.run(a.rows.div_ceil(ROWS_AT_ONCE), &|unit| {
+        let first = unit * ROWS_AT_ONCE;
+        let n = ROWS_AT_ONCE.min(a.rows - first);
+        let out = out.slice(first * width, n * width);
+        if write == Write::Over {
+            out.fill(0.0);
+        }
+        for depth in (0..b.rows).step_by(DEPTH_AT_ONCE) {
+            let values = &a.values[first * a.row_step + depth * a.column_step..];
+            let left = Left { values, step: a.column_step };
+            let values = &b.values[depth * b.row_step..];
+            let depth = DEPTH_AT_ONCE.min(b.rows - depth);
+            let panel = Panel { values, depth, width, stride: b.row_step };
+            multiply(isa, left, &panel, n, &|row| (row * a.row_step, row * width), out);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::View;
+    use super::product;
+    use crate::model::kernels::Isa;
+    use crate::model::kernels::Pool;
+    use crate::model::kernels::Write;
+
+    #[test]
+    fn products_are_the_sums_of_the_definition_on_every_instruction_set() {
+        let numbers = |n: usize, seed: usize| -> Vec<f32> {
+            (0..n).map(|i| ((i * 37 + seed) % 23) as f32 / 8.0 - 1.0).collect()
+        };
+        let mut pool = Pool::new(2);
+        for (m, k, n) in [(1, 1, 1), (9, 5, 16), (70, 33, 17), (33, 64, 48), (3, 7, 100)] {
+            let (a, b) = (numbers(m * k, 3), numbers(k * n, 11));
+            let a_turned: Vec<f32> = (0..m * k).map(|i| a[i % m * k + i / m]).collect();
+            for isa in [Isa::Avx512Vnni, Isa::Avx2, Isa::Portable] {
+                if !isa.is_available() {
+                    continue;
+                }
+                for a in [View::new(&a, k), View::new(&a_turned, m).transposed()] {
+                    let mut out = vec![2.0; m * n];
+                    product(&mut pool, isa, (a, View::new(&b, n)), &mut out, Write::Add);
+                    for (at, out) in out.iter().enumerate() {
+                        let term = |i: usize| a.values[at / n * a.row_step + i * a.column_step] * b[i * n + at % n];
+                        let expected: f32 = 2.0 + (0..k).map(term).sum::<f32>();
+                        assert!((out - expected).abs() < 1e-4, "{m} {k} {n} {isa:?}: {out} {expected}");
+                    }
+                }
+            }
+        }
+    }
+}

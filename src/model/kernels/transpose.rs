@@ -1,0 +1,77 @@
+//! A weight matrix with rows and columns exchanged: what carries gradients back through a linear layer.
+
+use half::f16;
+
+use super::BLOCK;
+use super::Dense;
+use super::Matrix;
+use super::Packed;
+use super::SharedMut;
+use super::Source;
+use super::memory::Arena;
+use super::pool::Pool;
+use crate::model::quant::GgmlType;
+
+/// Bytes of a block of 8-bit codes in a file.
+const Q8_BYTES: usize = 34;
+
+impl Matrix {
+    /// The transposed matrix. Packed weights become codes of 8 bits with a scale per 32 of what are rows here: as near
+    /// to the same numbers as activations are. Weights whose rows are no multiple of 32 become `f32`.
+    pub(in crate::model) fn transposed(&self, pool: &mut Pool, arena: &mut Arena) -> Self {
+        let (rows, columns) = (self.rows(), self.columns());
+        if matches!(self, Self::Packed(_)) && rows.is_multiple_of(BLOCK) {
+            return Self::Packed(self.packed_transposed(pool, arena));
+        }
+        let mut values = vec![0.0; rows * columns];
+        let mut line = vec![0.0; columns];
+        for row in 0..rows {
+            self.row(row, &mut line);
+            for (column, value) in line.iter().enumerate() {
+                values[column * rows + row] = *value;
+            }
+        }
+        Self::Dense(Dense::new(rows, values))
+    }
+
+    fn packed_transposed(&self, pool: &mut Pool, arena: &mut Arena) -> Packed {
+        let (rows, columns) = (self.rows(), self.columns());
+        let n_blocks = rows / BLOCK;
+        let row_bytes = n_blocks * Q8_BYTES;
+        let mut bytes = vec![0; columns * row_bytes];
+        let out = SharedMut::new(&mut bytes);
+        pool.run(n_blocks, &|block| {
+            let mut values = vec![0.0; BLOCK * columns];
+            for (i, line) in values.chunks_exact_mut(columns).enumerate() {
+                self.row(block * BLOCK + i, line);
+            }
+            for column in 0..columns {
+                let numbers = std::array::from_fn(|i| values[i * columns + column]);
+                let at = column * row_bytes + block * Q8_BYTES;
+                out.slice(at, Q8_BYTES).copy_from_slice(&q8_block(&numbers));
+            }
+        });
+        let read = |at: usize, part: &mut [u8]| {
+            part.copy_from_slice(&bytes[at..][..part.len()]);
+            Ok(())
+        };
+        let source = Source { kind: GgmlType::Q8_0, read: &read, order: &|row| row };
+        let packed = Packed::new(pool, arena, &source, (columns, rows));
+        packed.expect("bytes in memory can be read")
+    }
+}
+
+/// 32 numbers as ggml's `Q8_0`: a half-precision scale `max |x| / 127` and as many codes.
+pub(super) fn q8_block(numbers: &[f32; BLOCK]) -> [u8; Q8_BYTES] {
+    let largest = numbers.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
+    let scale = f16::from_f32(largest / 127.0);
+    let inverse = if scale == f16::ZERO { 0.0 } else { scale.to_f32().recip() };
+    let mut bytes = [0; Q8_BYTES];
+    bytes[..2].copy_from_slice(&scale.to_le_bytes());
+    for (byte, number) in bytes[2..].iter_mut().zip(numbers) {
+        #[expect(clippy::cast_possible_truncation, reason = "the cast keeps within -128..=127")]
+        let code = (number * inverse).round() as i8;
+        *byte = code.cast_unsigned();
+    }
+    bytes
+}

@@ -1,0 +1,182 @@
+//! Attention within each sequence of a batch.
+
+use std::ops::Range;
+
+use super::super::kernels::Buffer;
+use super::super::kernels::CausalHead;
+use super::super::kernels::HeadGradients;
+use super::super::kernels::Pool;
+use super::super::kernels::Rotation;
+use super::super::kernels::SharedMut;
+use super::super::kernels::attend_backward;
+use super::super::kernels::attend_forward;
+use super::super::kernels::rotate;
+use super::super::weights::Shape;
+use super::linear::Machine;
+
+/// Queries, keys and values of a layer, turned to their positions; queries are divided by `sqrt(head_dim)`.
+#[derive(Default)]
+pub(super) struct Qkv {
+    pub(super) query: Buffer,
+    pub(super) key: Buffer,
+    pub(super) value: Buffer,
+}
+
+/// The sequences of a batch: their rows, and each row's angles.
+pub(super) struct Layout {
+    pub(super) sequences: Vec<Range<usize>>,
+    pub(super) rotations: Vec<Rotation>,
+    /// The same angles turned back.
+    pub(super) back: Vec<Rotation>,
+}
+
+/// Room for the gradients of every head apart.
+#[derive(Default)]
+pub(super) struct Room {
+    heads: Buffer,
+    keys: Buffer,
+    values: Buffer,
+    queries: Buffer,
+}
+
+/// What queries are divided by, inverted.
+fn query_factor(shape: &Shape) -> f32 {
+    #[expect(clippy::cast_precision_loss, reason = "a head is small")]
+    let width = shape.head_dim as f32;
+    1.0 / width.sqrt()
+}
+
+/// Turns the rows of queries and keys by `rotations`.
+pub(super) fn turn(machine: &mut Machine, shape: &Shape, qkv: &mut Qkv, rotations: &[Rotation]) {
+    let (hidden, kv_width, factor) = (shape.hidden, shape.kv_width(), query_factor(shape));
+    let (query, key) = (SharedMut::new(&mut qkv.query), SharedMut::new(&mut qkv.key));
+    let isa = machine.isa;
+    machine.pool.run(rotations.len(), &|row| {
+        rotate(isa, query.slice(row * hidden, hidden), &rotations[row], factor);
+        rotate(isa, key.slice(row * kv_width, kv_width), &rotations[row], 1.0);
+    });
+}
+
+/// A head of a sequence.
+fn head<'a>(shape: &Shape, qkv: &'a Qkv, rows: &Range<usize>, index: usize) -> CausalHead<'a> {
+    let (hidden, kv_width, head_dim) = (shape.hidden, shape.kv_width(), shape.head_dim);
+    let kv = rows.start * kv_width + index / (shape.n_heads / shape.n_kv_heads) * head_dim;
+    CausalHead {
+        n: rows.len(),
+        head_dim,
+        queries: (&qkv.query[rows.start * hidden + index * head_dim..], hidden),
+        keys: &qkv.key[kv..],
+        values: &qkv.value[kv..],
+        kv_stride: kv_width,
+    }
+}
+
+/// Calls `work` for every head of every sequence, the longest sequences first.
+fn for_heads(
+    pool: &mut Pool,
+    shape: &Shape,
+    layout: &Layout,
+    work: &(dyn Fn(&Range<usize>, usize) + Sync),
+) {
+    let mut sequences: Vec<&Range<usize>> = layout.sequences.iter().collect();
+    sequences.sort_by_key(|rows| std::cmp::Reverse(rows.len()));
+    let n_heads = shape.n_heads;
+    pool.run(sequences.len() * n_heads, &|unit| work(sequences[unit / n_heads], unit % n_heads));
+}
+
+/// Where the rows of one head of one sequence stand when heads stand apart: head by head within a sequence.
+fn apart(shape: &Shape, rows: &Range<usize>, index: usize) -> Range<usize> {
+    let first = rows.start * shape.hidden + index * rows.len() * shape.head_dim;
+    first..first + rows.len() * shape.head_dim
+}
+
+/// Writes the results of all heads, `(rows, hidden)`.
+pub(super) fn forward(
+    machine: &mut Machine,
+    shape: &Shape,
+    layout: &Layout,
+    (qkv, room): (&Qkv, &mut Room),
+    out: &mut Buffer,
+) {
+    room.heads.resize(qkv.query.len());
+    let isa = machine.isa;
+    let heads = SharedMut::new(&mut room.heads);
+    for_heads(&mut machine.pool, shape, layout, &|rows, index| {
+        let part = apart(shape, rows, index);
+        attend_forward(isa, &head(shape, qkv, rows, index), heads.slice(part.start, part.len()));
+    });
+    out.resize(qkv.query.len());
+    gather(&mut machine.pool, shape, layout, &room.heads, out);
+}
+
+/// Turns the gradient of [`forward`]'s results, `d_out`, into those of queries, keys and values as they were before
+/// [`turn`].
+pub(super) fn backward(
+    machine: &mut Machine,
+    shape: &Shape,
+    layout: &Layout,
+    (qkv, d_out): (&Qkv, &[f32]),
+    (room, d_qkv): (&mut Room, &mut Qkv),
+) {
+    let n = qkv.query.len();
+    let isa = machine.isa;
+    let Room { keys, values, queries, .. } = room;
+    let [d_queries, d_keys, d_values] = [&mut *queries, &mut *keys, &mut *values].map(|buffer| {
+        buffer.resize(n);
+        SharedMut::new(buffer)
+    });
+    for_heads(&mut machine.pool, shape, layout, &|rows, index| {
+        let part = apart(shape, rows, index);
+        let mut gradients = HeadGradients {
+            queries: d_queries.slice(part.start, part.len()),
+            keys: d_keys.slice(part.start, part.len()),
+            values: d_values.slice(part.start, part.len()),
+        };
+        let d_out = &d_out[rows.start * shape.hidden + index * shape.head_dim..];
+        attend_backward(isa, &head(shape, qkv, rows, index), d_out, &mut gradients);
+    });
+    d_qkv.query.resize(n);
+    gather(&mut machine.pool, shape, layout, queries, &mut d_qkv.query);
+    for (apart, d) in [(keys, &mut d_qkv.key), (values, &mut d_qkv.value)] {
+        d.resize(n / shape.n_heads * shape.n_kv_heads);
+        gather_shared(&mut machine.pool, shape, layout, apart, d);
+    }
+    turn(machine, shape, d_qkv, &layout.back);
+}
+
+/// Puts heads that stand apart side by side, row by row.
+fn gather(pool: &mut Pool, shape: &Shape, layout: &Layout, heads: &[f32], out: &mut [f32]) {
+    let (hidden, head_dim) = (shape.hidden, shape.head_dim);
+    let out = SharedMut::new(out);
+    pool.run(layout.sequences.len(), &|unit| {
+        let rows = &layout.sequences[unit];
+        let out = out.slice(rows.start * hidden, rows.len() * hidden);
+        for index in 0..shape.n_heads {
+            let head = &heads[apart(shape, rows, index)];
+            for (out, values) in out.chunks_exact_mut(hidden).zip(head.chunks_exact(head_dim)) {
+                out[index * head_dim..][..head_dim].copy_from_slice(values);
+            }
+        }
+    });
+}
+
+/// [`gather`] for keys and values: the sum over the query heads that share them.
+fn gather_shared(pool: &mut Pool, shape: &Shape, layout: &Layout, heads: &[f32], out: &mut [f32]) {
+    let (width, head_dim) = (shape.kv_width(), shape.head_dim);
+    let together = shape.n_heads / shape.n_kv_heads;
+    let out = SharedMut::new(out);
+    pool.run(layout.sequences.len(), &|unit| {
+        let rows = &layout.sequences[unit];
+        let out = out.slice(rows.start * width, rows.len() * width);
+        out.fill(0.0);
+        for index in 0..shape.n_heads {
+            let head = &heads[apart(shape, rows, index)];
+            let at = index / together * head_dim;
+            for (out, values) in out.chunks_exact_mut(width).zip(head.chunks_exact(head_dim)) {
+                for (out, value) in out[at..][..head_dim].iter_mut().zip(values) {
+                    *out += value;
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,293 @@
+//! One block of the decoder: attention and feed-forward, there and back.
+
+use super::super::kernels::Activations;
+use super::super::kernels::Buffer;
+use super::super::kernels::Matrix;
+use super::super::kernels::SharedMut;
+use super::super::kernels::Write;
+use super::super::kernels::rms_norm;
+use super::super::kernels::rms_norm_backward;
+use super::super::kernels::silu_mul;
+use super::super::kernels::silu_mul_backward;
+use super::super::weights::Layer;
+use super::super::weights::Linears;
+use super::super::weights::Shape;
+use super::attention;
+use super::attention::Layout;
+use super::attention::Qkv;
+use super::dropout::Dropout;
+use super::factors::Factors;
+use super::linear;
+use super::linear::Machine;
+use super::linear::Path;
+
+/// What is the same for all blocks of a pass.
+pub(super) struct Pass<'a> {
+    pub(super) shape: &'a Shape,
+    pub(super) layout: &'a Layout,
+    pub(super) scaling: f32,
+    pub(super) dropout: Dropout,
+}
+
+/// A block of the frozen base.
+pub(super) struct Block<'a> {
+    pub(super) index: usize,
+    pub(super) layer: &'a Layer,
+    /// Its linear layers transposed, where they are packed.
+    pub(super) transposed: &'a [Option<Matrix>; 7],
+}
+
+/// What the way back needs of the way there.
+#[derive(Default)]
+pub(super) struct Saved {
+    /// The hidden rows as they came in, and between attention and feed-forward.
+    pub(super) input: Buffer,
+    middle: Buffer,
+    qkv: Qkv,
+    attended: Buffer,
+    gate: Buffer,
+    up: Buffer,
+    inner: [Buffer; 7],
+}
+
+/// Room for one block's work.
+#[derive(Default)]
+pub(super) struct Room {
+    input: Activations,
+    /// A normalised or multiplied input, made again for the gradients.
+    x: Buffer,
+    d_x: Buffer,
+    d_wide: Buffer,
+    d_qkv: Qkv,
+    attention: attention::Room,
+    linear: linear::Room,
+}
+
+impl Block<'_> {
+    fn path(&self, pass: &Pass<'_>, factors: &Factors, which: Linears) -> Path<'_> {
+        // Layers that read the same input leave out the same numbers.
+        let group = match which {
+            Linears::Query | Linears::Key | Linears::Value => 0,
+            Linears::Output => 1,
+            Linears::Gate | Linears::Up => 2,
+            Linears::Down => 3,
+        };
+        let number = self.index as u64 * 4 + group;
+        let seed = pass.dropout.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        Path {
+            linear: self.layer.linear(which),
+            transposed: self.transposed[which as usize].as_ref(),
+            place: factors.place(self.index, which),
+            scaling: pass.scaling,
+            dropout: Dropout { seed, ..pass.dropout },
+        }
+    }
+
+    /// Computes the block's output in place of its input, `hidden`.
+    pub(super) fn forward(
+        &self,
+        machine: &mut Machine,
+        pass: &Pass<'_>,
+        factors: &Factors,
+        hidden: &mut Buffer,
+        (saved, room): (&mut Saved, &mut Room),
+    ) {
+        let (shape, ffn) = (pass.shape, pass.shape.ffn);
+        let n_rows = hidden.len() / shape.hidden;
+        copy(hidden, &mut saved.input);
+        normalise(machine, shape, &self.layer.attention_norm, hidden, &mut room.input);
+        let Qkv { query, key, value } = &mut saved.qkv;
+        for (which, out) in [(Linears::Query, query), (Linears::Key, key), (Linears::Value, value)] {
+            out.resize(n_rows * which.size(shape).0);
+            let path = self.path(pass, factors, which);
+            let inner = (&mut saved.inner[which as usize], &mut room.linear);
+            path.forward(machine, factors, &room.input, inner, (out, Write::Over));
+        }
+        attention::turn(machine, shape, &mut saved.qkv, &pass.layout.rotations);
+        let qkv = (&saved.qkv, &mut room.attention);
+        attention::forward(machine, shape, pass.layout, qkv, &mut saved.attended);
+        let attended = &saved.attended;
+        fill(machine, &mut room.input, (n_rows, shape.hidden), &|row, out| {
+            out.copy_from_slice(&attended[row * out.len()..][..out.len()]);
+        });
+        self.add_to(machine, pass, factors, Linears::Output, hidden, (saved, room));
+
+        copy(hidden, &mut saved.middle);
+        normalise(machine, shape, &self.layer.ffn_norm, hidden, &mut room.input);
+        for (which, out) in [(Linears::Gate, &mut saved.gate), (Linears::Up, &mut saved.up)] {
+            out.resize(n_rows * ffn);
+            let path = self.path(pass, factors, which);
+            let inner = (&mut saved.inner[which as usize], &mut room.linear);
+            path.forward(machine, factors, &room.input, inner, (out, Write::Over));
+        }
+        let (gate, up, isa) = (&saved.gate, &saved.up, machine.isa);
+        fill(machine, &mut room.input, (n_rows, ffn), &|row, out| {
+            let part = row * ffn..(row + 1) * ffn;
+            silu_mul(isa, &gate[part.clone()], &up[part], out);
+        });
+        self.add_to(machine, pass, factors, Linears::Down, hidden, (saved, room));
+    }
+
+    /// Adds a layer's output to the hidden rows.
+    fn add_to(
+        &self,
+        machine: &mut Machine,
+        pass: &Pass<'_>,
+        factors: &Factors,
+        which: Linears,
+        hidden: &mut Buffer,
+        (saved, room): (&mut Saved, &mut Room),
+    ) {
+        let path = self.path(pass, factors, which);
+        let inner = (&mut saved.inner[which as usize], &mut room.linear);
+        path.forward(machine, factors, &room.input, inner, (hidden, Write::Add));
+    }
+
+    /// Turns the gradient of the block's output, `d`, into that of its input, and adds the gradients of the factors.
+    /// Uses up what was saved. The first block's input needs no gradient.
+    pub(super) fn backward(
+        &self,
+        machine: &mut Machine,
+        pass: &Pass<'_>,
+        factors: &mut Factors,
+        d: &mut Buffer,
+        (saved, room): (&mut Saved, &mut Room),
+    ) {
+        self.feed_forward_backward(machine, pass, factors, d, (saved, room));
+        let shape = pass.shape;
+        let Room { x, d_x, d_wide, d_qkv, attention, linear, .. } = room;
+        let inner = |which: Linears| &*saved.inner[which as usize];
+        d_wide.resize(d.len());
+        let back = (&*saved.attended, inner(Linears::Output), &**d);
+        let path = self.path(pass, factors, Linears::Output);
+        path.backward(machine, factors, back, linear, Some((d_wide, Write::Over)));
+        let heads = (&saved.qkv, &**d_wide);
+        attention::backward(machine, shape, pass.layout, heads, (attention, d_qkv));
+
+        rows(machine, (&saved.input, x), shape.hidden, &|row, out| {
+            rms_norm(row.isa, row.from, &self.layer.attention_norm, shape.eps, out);
+        });
+        d_x.resize(d.len());
+        let mut write = Write::Over;
+        let Qkv { query, key, value } = d_qkv;
+        for (which, d_out) in [(Linears::Query, query), (Linears::Key, key), (Linears::Value, value)]
+        {
+            let wanted = (self.index > 0).then_some((&mut **d_x, write));
+            let path = self.path(pass, factors, which);
+            path.backward(machine, factors, (x, inner(which), d_out), linear, wanted);
+            write = Write::Add;
+        }
+        if self.index > 0 {
+            let norm = (&*self.layer.attention_norm, shape.eps);
+            norm_backward(machine, norm, (&saved.input, d_x), d);
+        }
+    }
+
+    fn feed_forward_backward(
+        &self,
+        machine: &mut Machine,
+        pass: &Pass<'_>,
+        factors: &mut Factors,
+        d: &mut Buffer,
+        (saved, room): (&mut Saved, &mut Room),
+    ) {
+        let (shape, ffn, isa) = (pass.shape, pass.shape.ffn, machine.isa);
+        let Saved { middle, gate, up, inner, .. } = saved;
+        let Room { x, d_x, d_wide, linear, .. } = room;
+        let n_rows = d.len() / shape.hidden;
+        x.resize(n_rows * ffn);
+        let out = SharedMut::new(x);
+        machine.pool.run(n_rows, &|row| {
+            let part = row * ffn..(row + 1) * ffn;
+            let out = out.slice(part.start, ffn);
+            silu_mul(isa, &gate[part.clone()], &up[part], out);
+        });
+        d_wide.resize(n_rows * ffn);
+        let path = self.path(pass, factors, Linears::Down);
+        let back = (&**x, &*inner[Linears::Down as usize], &**d);
+        path.backward(machine, factors, back, linear, Some((d_wide, Write::Over)));
+        let (d_gate, d_up) = (SharedMut::new(gate), SharedMut::new(up));
+        machine.pool.run(n_rows, &|row| {
+            let (gate, up) = (d_gate.slice(row * ffn, ffn), d_up.slice(row * ffn, ffn));
+            silu_mul_backward(isa, gate, up, &d_wide[row * ffn..][..ffn]);
+        });
+        rows(machine, (middle, x), shape.hidden, &|row, out| {
+            rms_norm(row.isa, row.from, &self.layer.ffn_norm, shape.eps, out);
+        });
+        d_x.resize(d.len());
+        for (which, d_out, write) in
+            [(Linears::Gate, &*gate, Write::Over), (Linears::Up, &*up, Write::Add)]
+        {
+            let path = self.path(pass, factors, which);
+            let back = (&**x, &*inner[which as usize], &**d_out);
+            path.backward(machine, factors, back, linear, Some((&mut **d_x, write)));
+        }
+        norm_backward(machine, (&self.layer.ffn_norm, shape.eps), (middle, d_x), d);
+    }
+}
+
+fn copy(from: &[f32], to: &mut Buffer) {
+    to.resize(from.len());
+    to.copy_from_slice(from);
+}
+
+fn fill(
+    machine: &mut Machine,
+    input: &mut Activations,
+    size: (usize, usize),
+    fill: &(dyn Fn(usize, &mut [f32]) + Sync),
+) {
+    input.fill(&mut machine.pool, machine.isa, size, fill);
+}
+
+/// Normalises hidden rows into the input of the next layer.
+pub(super) fn normalise(
+    machine: &mut Machine,
+    shape: &Shape,
+    weight: &[f32],
+    hidden: &[f32],
+    input: &mut Activations,
+) {
+    let (width, isa) = (shape.hidden, machine.isa);
+    fill(machine, input, (hidden.len() / width, width), &|row, out| {
+        rms_norm(isa, &hidden[row * width..][..width], weight, shape.eps, out);
+    });
+}
+
+/// A row that is worked on.
+struct Row<'a> {
+    isa: super::super::kernels::Isa,
+    from: &'a [f32],
+}
+
+/// Makes every row of `to` from the same of `from`.
+fn rows(
+    machine: &mut Machine,
+    (from, to): (&[f32], &mut Buffer),
+    width: usize,
+    work: &(dyn Fn(&Row<'_>, &mut [f32]) + Sync),
+) {
+    to.resize(from.len());
+    let (isa, out) = (machine.isa, SharedMut::new(to));
+    machine.pool.run(from.len() / width, &|row| {
+        let from = &from[row * width..][..width];
+        work(&Row { isa, from }, out.slice(row * width, width));
+    });
+}
+
+/// Adds to `d` what a norm of `hidden` hands back for `d_x`.
+pub(super) fn norm_backward(
+    machine: &mut Machine,
+    (weight, eps): (&[f32], f32),
+    (hidden, d_x): (&[f32], &[f32]),
+    d: &mut [f32],
+) {
+    let (isa, width) = (machine.isa, weight.len());
+    let n_rows = d.len() / width;
+    let d = SharedMut::new(d);
+    machine.pool.run(n_rows, &|row| {
+        let part = row * width..(row + 1) * width;
+        let out = d.slice(part.start, width);
+        rms_norm_backward(isa, &hidden[part.clone()], weight, eps, &d_x[part], out);
+    });
+}

@@ -1,0 +1,83 @@
+//! Dropout of a side path's inputs, the same again for the gradient (Srivastava et al. 2014).
+
+use super::super::kernels::Buffer;
+use super::super::kernels::Pool;
+use super::super::kernels::SharedMut;
+use super::super::sample::SplitMix64;
+
+/// Numbers that one thread treats at a time.
+const AT_ONCE: usize = 1 << 13;
+
+/// Which inputs of a side path are left out in one pass: a function of its seed and the input's place alone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dropout {
+    /// The share that is left out, `0.0..1.0`.
+    pub(super) rate: f32,
+    pub(super) seed: u64,
+}
+
+impl Dropout {
+    /// Multiplies `numbers` by 0, or by `1 / (1 - rate)`.
+    pub(super) fn apply(self, pool: &mut Pool, numbers: &mut [f32]) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate below 1 in steps of 1 / 65536"
+        )]
+        let bound = (self.rate * 65536.0) as u16;
+        let kept = 1.0 / (1.0 - self.rate);
+        let n = numbers.len();
+        let shared = SharedMut::new(numbers);
+        pool.run(n.div_ceil(AT_ONCE), &|unit| {
+            let first = unit * AT_ONCE;
+            let part = shared.slice(first, AT_ONCE.min(n - first));
+            let mut random = SplitMix64(self.seed ^ (unit as u64).wrapping_mul(0xD1B5_4A32_D192_ED03));
+            for four in part.chunks_mut(4) {
+                let mut bits = random.next();
+                for number in four {
+                    #[expect(clippy::cast_possible_truncation, reason = "the low 16 bits")]
+                    let is_kept = bits as u16 >= bound;
+                    bits >>= 16;
+                    *number = if is_kept { *number * kept } else { 0.0 };
+                }
+            }
+        });
+    }
+
+    /// `numbers` with the same ones left out, in `room` where any are.
+    pub(super) fn applied<'a>(
+        self,
+        pool: &mut Pool,
+        numbers: &'a [f32],
+        room: &'a mut Buffer,
+    ) -> &'a [f32] {
+        if self.rate == 0.0 {
+            return numbers;
+        }
+        room.resize(numbers.len());
+        room.copy_from_slice(numbers);
+        self.apply(pool, room);
+        room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Dropout;
+    use crate::model::kernels::Pool;
+
+    #[test]
+    fn a_share_is_left_out_and_the_rest_makes_up_for_it() {
+        let mut pool = Pool::new(2);
+        let draw = |pool: &mut Pool, seed| {
+            let mut numbers = vec![1.0; 100_000];
+            Dropout { rate: 0.25, seed }.apply(pool, &mut numbers);
+            numbers
+        };
+        let numbers = draw(&mut pool, 7);
+        let n_kept = numbers.iter().filter(|number| **number != 0.0).count();
+        assert!((74_000..76_000).contains(&n_kept), "{n_kept}");
+        assert!(numbers.iter().all(|number| *number == 0.0 || *number == 1.0 / 0.75));
+        assert!(numbers == draw(&mut pool, 7) && numbers != draw(&mut pool, 8));
+    }
+}

@@ -1,0 +1,173 @@
+//! The trainable numbers: A and B of every side path, in one slice.
+
+use std::ops::Range;
+
+use super::super::kernels::Isa;
+use super::super::kernels::Pool;
+use super::super::kernels::SharedMut;
+use super::super::sample::SplitMix64;
+use super::super::weights::Linears;
+use super::super::weights::Shape;
+
+/// Which linear layers get a side path, by the last part of PEFT's module name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Targets([bool; 7]);
+
+impl Targets {
+    /// All linear layers of a block.
+    pub fn all() -> Self {
+        Self([true; 7])
+    }
+
+    /// The named ones, such as `q_proj`.
+    ///
+    /// # Errors
+    /// The first name that is no linear layer's.
+    pub fn named(names: &[String]) -> Result<Self, String> {
+        let mut targets = [false; 7];
+        for name in names {
+            let which = Linears::ALL.into_iter().find(|which| which.name() == name);
+            targets[which.ok_or_else(|| name.clone())? as usize] = true;
+        }
+        Ok(Self(targets))
+    }
+
+    /// Their names.
+    pub fn names(&self) -> Vec<&'static str> {
+        Linears::ALL.into_iter().filter(|which| self.has(*which)).map(Linears::name).collect()
+    }
+
+    pub(super) fn has(&self, which: Linears) -> bool {
+        self.0[which as usize]
+    }
+}
+
+/// Where a tensor of the adapter stands among the trainable numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorPlace {
+    /// PEFT's key.
+    pub name: String,
+    /// Rows and columns in PEFT's file.
+    pub shape: [usize; 2],
+    /// Its numbers.
+    pub range: Range<usize>,
+    /// Whether they stand column by column.
+    pub is_transposed: bool,
+}
+
+/// The side path of one linear layer: `A` as `(inputs, rank)` and `B` as `(outputs, rank)`.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) a: Range<usize>,
+    pub(super) b: Range<usize>,
+}
+
+/// The adapter, its gradients, and copies with rows and columns exchanged.
+pub(super) struct Factors {
+    pub(super) rank: usize,
+    places: Vec<[Option<Place>; 7]>,
+    pub(super) values: Vec<f32>,
+    pub(super) gradients: Vec<f32>,
+    /// `A` as `(rank, inputs)` and `B` as `(rank, outputs)`.
+    turned: Vec<f32>,
+    is_turned: bool,
+}
+
+impl Factors {
+    /// As PEFT begins: A uniform in `±1 / sqrt(inputs)` (`kaiming_uniform_` with `a = sqrt(5)`), B zero.
+    pub(super) fn new(shape: &Shape, targets: &Targets, rank: usize, seed: u64) -> Self {
+        let mut n = 0;
+        let mut place = |which: Linears| {
+            let (rows, columns) = which.size(shape);
+            targets.has(which).then(|| {
+                let (a, b) = (n..n + columns * rank, n + columns * rank..n + (columns + rows) * rank);
+                n = b.end;
+                Place { a, b }
+            })
+        };
+        let places: Vec<_> = (0..shape.n_layers).map(|_| Linears::ALL.map(&mut place)).collect();
+        let mut values = vec![0.0; n];
+        let mut random = SplitMix64(seed);
+        for place in places.iter().flatten().flatten() {
+            #[expect(clippy::cast_precision_loss, reason = "a layer's width is small")]
+            let bound = 1.0 / ((place.a.len() / rank) as f32).sqrt();
+            for value in &mut values[place.a.clone()] {
+                *value = (random.uniform() * 2.0 - 1.0) * bound;
+            }
+        }
+        let (gradients, turned) = (vec![0.0; n], vec![0.0; n]);
+        Self { rank, places, values, gradients, turned, is_turned: false }
+    }
+
+    pub(super) fn place(&self, layer: usize, which: Linears) -> Option<Place> {
+        self.places[layer][which as usize].clone()
+    }
+
+    /// The numbers of a part with rows and columns exchanged.
+    pub(super) fn turned(&self, part: Range<usize>) -> &[f32] {
+        &self.turned[part]
+    }
+
+    /// The numbers, to be changed: their copies are made anew before the next pass.
+    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+        self.is_turned = false;
+        &mut self.values
+    }
+
+    /// Brings the exchanged copies up to date.
+    pub(super) fn turn(&mut self, pool: &mut Pool) {
+        if std::mem::replace(&mut self.is_turned, true) {
+            return;
+        }
+        let places: Vec<&Place> = self.places.iter().flatten().flatten().collect();
+        let (rank, values, turned) = (self.rank, &self.values, SharedMut::new(&mut self.turned));
+        pool.run(places.len() * 2, &|unit| {
+            let place = places[unit / 2];
+            let part = if unit % 2 == 0 { place.a.clone() } else { place.b.clone() };
+            let n_rows = part.len() / rank;
+            let turned = turned.slice(part.start, part.len());
+            for (row, numbers) in values[part].chunks_exact(rank).enumerate() {
+                for (i, number) in numbers.iter().enumerate() {
+                    turned[i * n_rows + row] = *number;
+                }
+            }
+        });
+    }
+
+    /// The tensors in the order of PEFT's keys.
+    pub(super) fn tensors(&self) -> Vec<TensorPlace> {
+        let mut tensors = Vec::new();
+        for (layer, places) in self.places.iter().enumerate() {
+            for (which, place) in Linears::ALL.into_iter().zip(places) {
+                let Some(Place { a, b }) = place else { continue };
+                let name = |half| {
+                    let module = which.module();
+                    format!("base_model.model.model.layers.{layer}.{module}.lora_{half}.weight")
+                };
+                let (a_shape, b_shape) =
+                    ([self.rank, a.len() / self.rank], [b.len() / self.rank, self.rank]);
+                let place = |half, shape, range: &Range<usize>, is_transposed| TensorPlace {
+                    name: name(half),
+                    shape,
+                    range: range.clone(),
+                    is_transposed,
+                };
+                tensors.push(place("A", a_shape, a, true));
+                tensors.push(place("B", b_shape, b, false));
+            }
+        }
+        tensors
+    }
+}
+
+/// Adds up the squares of many numbers, block by block, so that the sum depends on nothing but them.
+pub(super) fn sum_of_squares(pool: &mut Pool, isa: Isa, numbers: &[f32]) -> f64 {
+    const AT_ONCE: usize = 1 << 14;
+    let mut sums = vec![0.0_f32; numbers.len().div_ceil(AT_ONCE)];
+    let out = SharedMut::new(&mut sums);
+    pool.run(numbers.len().div_ceil(AT_ONCE), &|unit| {
+        let part = &numbers[unit * AT_ONCE..numbers.len().min((unit + 1) * AT_ONCE)];
+        out.slice(unit, 1)[0] = super::super::kernels::dot(isa, part, part);
+    });
+    sums.iter().map(|sum| f64::from(*sum)).sum()
+}

@@ -1,0 +1,134 @@
+//! The loss: cross-entropy at the rows that have a target, and nowhere else.
+
+use super::super::kernels::Activations;
+use super::super::kernels::Buffer;
+use super::super::kernels::Matrix;
+use super::super::kernels::Product;
+use super::super::kernels::SharedMut;
+use super::super::kernels::View;
+use super::super::kernels::Write;
+use super::super::kernels::cross_entropy;
+use super::super::kernels::matmul;
+use super::super::kernels::product;
+use super::block;
+use super::linear::Machine;
+use super::tuner::Target;
+
+/// Rows whose logits are held at a time: the most memory goes here.
+const ROWS_AT_ONCE: usize = 64;
+
+/// The end of the network.
+pub(super) struct Head<'a> {
+    pub(super) matrix: &'a Matrix,
+    /// The transposed matrix, where it is packed.
+    pub(super) transposed: Option<&'a Matrix>,
+    pub(super) norm: &'a [f32],
+    pub(super) eps: f32,
+}
+
+/// Room for the rows of one trip.
+#[derive(Default)]
+pub(super) struct Room {
+    input: Activations,
+    logits: Buffer,
+    gradients: Activations,
+    rows: Buffer,
+    d_x: Buffer,
+    d_rows: Buffer,
+}
+
+impl Head<'_> {
+    /// The weighted sum of the targets' losses in nats. With `d`, the gradients of the hidden rows, `scale` times that
+    /// of the sum, are added to it.
+    pub(super) fn loss(
+        &self,
+        machine: &mut Machine,
+        hidden: &[f32],
+        targets: &[Target],
+        room: &mut Room,
+        mut d: Option<(&mut [f32], f32)>,
+    ) -> f64 {
+        let width = self.norm.len();
+        let mut total = 0.0;
+        for targets in targets.chunks(ROWS_AT_ONCE) {
+            room.rows.resize(targets.len() * width);
+            for (row, target) in room.rows.chunks_exact_mut(width).zip(targets) {
+                row.copy_from_slice(&hidden[target.row * width..][..width]);
+            }
+            let scale = d.as_ref().map_or(0.0, |(_, scale)| *scale);
+            total += self.logits(machine, targets, scale, room);
+            if let Some((d, _)) = &mut d {
+                self.carry_back(machine, targets, room, d);
+            }
+        }
+        total
+    }
+
+    /// Fills `room.logits` with the gradients of the logits, and returns the sum of the losses.
+    fn logits(
+        &self,
+        machine: &mut Machine,
+        targets: &[Target],
+        scale: f32,
+        room: &mut Room,
+    ) -> f64 {
+        let (width, vocabulary, isa) = (self.norm.len(), self.matrix.rows(), machine.isa);
+        let (rows, norm, eps) = (&room.rows, self.norm, self.eps);
+        room.input.fill(&mut machine.pool, isa, (targets.len(), width), &|row, out| {
+            super::super::kernels::rms_norm(isa, &rows[row * width..][..width], norm, eps, out);
+        });
+        room.logits.resize(targets.len() * vocabulary);
+        let out = &mut *room.logits;
+        let product = Product {
+            matrix: self.matrix,
+            bias: None,
+            sides: Vec::new(),
+            out,
+            write: Write::Over,
+        };
+        matmul(&mut machine.pool, isa, &room.input, [product]);
+        let mut losses = vec![0.0; targets.len()];
+        let (sums, logits) = (SharedMut::new(&mut losses), SharedMut::new(&mut room.logits));
+        machine.pool.run(targets.len(), &|i| {
+            let Target { token, weight, .. } = targets[i];
+            let logits = logits.slice(i * vocabulary, vocabulary);
+            sums.slice(i, 1)[0] = cross_entropy(isa, logits, token as usize, scale * weight);
+        });
+        losses.iter().zip(targets).map(|(loss, target)| f64::from(loss * target.weight)).sum()
+    }
+
+    fn carry_back(
+        &self,
+        machine: &mut Machine,
+        targets: &[Target],
+        room: &mut Room,
+        d: &mut [f32],
+    ) {
+        let (width, vocabulary) = (self.norm.len(), self.matrix.rows());
+        let Room { logits, gradients, rows, d_x, d_rows, .. } = room;
+        d_x.resize(rows.len());
+        match (self.matrix, self.transposed) {
+            (_, Some(matrix)) => {
+                let size = (targets.len(), vocabulary);
+                gradients.fill(&mut machine.pool, machine.isa, size, &|row, out| {
+                    out.copy_from_slice(&logits[row * vocabulary..][..vocabulary]);
+                });
+                let (bias, sides, write) = (None, Vec::new(), Write::Over);
+                let product = Product { matrix, bias, sides, out: d_x, write };
+                matmul(&mut machine.pool, machine.isa, gradients, [product]);
+            }
+            (Matrix::Dense(dense), None) => {
+                let pair = (View::new(logits, vocabulary), View::new(dense.values(), width));
+                product(&mut machine.pool, machine.isa, pair, d_x, Write::Over);
+            }
+            (Matrix::Packed(_), None) => unreachable!("packed weights have their transposed ones"),
+        }
+        d_rows.resize(rows.len());
+        d_rows.fill(0.0);
+        block::norm_backward(machine, (self.norm, self.eps), (rows, d_x), d_rows);
+        for (d_row, target) in d_rows.chunks_exact(width).zip(targets) {
+            let d = &mut d[target.row * width..][..width];
+            d.iter_mut().zip(d_row).for_each(|(d, d_row)| *d += d_row);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The training step against PyTorch's and PEFT's own numbers, where their folder lies beside the checkout.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use safetensors::SafeTensors;
+
+use super::adamw::AdamW;
+use super::adamw::AdamWOptions;
+use crate::model::Batch;
+use crate::model::Isa;
+use crate::model::Precision;
+use crate::model::Targets;
+use crate::model::Tuner;
+use crate::model::TunerOptions;
+use crate::model::smollm2_file;
+
+fn options(precision: Precision, checkpointing: bool) -> TunerOptions {
+    TunerOptions {
+        n_threads: 2,
+        precision,
+        isa: Isa::detect(),
+        rank: 8,
+        scaling: 2.0,
+        dropout: 0.0,
+        neftune_alpha: 0.0,
+        targets: Targets::all(),
+        checkpointing,
+        seed: 1,
+    }
+}
+
+fn folder() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/reference/peft-smollm2");
+    let is_here = folder.join("train_reference.safetensors").exists();
+    if !is_here {
+        eprintln!("skipped: the reference numbers of PEFT are not here");
+    }
+    is_here.then_some(folder)
+}
+
+fn numbers(file: &SafeTensors<'_>, name: &str) -> Option<Vec<f32>> {
+    let data = file.tensor(name).ok()?;
+    Some(data.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}
+
+/// A tensor as it stands among the trainable numbers.
+fn as_placed(numbers: &[f32], [rows, columns]: [usize; 2], is_transposed: bool) -> Vec<f32> {
+    if !is_transposed {
+        return numbers.to_vec();
+    }
+    (0..rows * columns).map(|i| numbers[i % rows * columns + i / rows]).collect()
+}
+
+fn reference_batch(file: &SafeTensors<'_>) -> Batch {
+    let tensor = file.tensor("batch").unwrap();
+    let length = tensor.shape()[1];
+    let ids = tensor.data().as_chunks::<8>().0.iter().map(|id| i64::from_le_bytes(*id));
+    let ids: Vec<u32> = ids.map(|id| u32::try_from(id).unwrap()).collect();
+    let mut batch = Batch::default();
+    for tokens in ids.chunks(length) {
+        batch.push(tokens, &vec![1.0; length]);
+    }
+    batch
+}
+
+/// The first gradients and 20 losses of AdamW, and the reference's.
+fn check(precision: Precision) -> Option<(f64, Vec<f64>, Vec<f64>)> {
+    let folder = folder()?;
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let (start, train) = (read("train_init_adapter.safetensors"), read("train_reference.safetensors"));
+    let [start, train] = [&start, &train].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+    let mut tuner = Tuner::load(&smollm2_file(), options(precision, false)).unwrap();
+    let tensors = tuner.tensors();
+    let (values, _) = tuner.parameters_mut();
+    for place in &tensors {
+        match numbers(&start, &place.name) {
+            Some(numbers) => {
+                let placed = as_placed(&numbers, place.shape, place.is_transposed);
+                values[place.range.clone()].copy_from_slice(&placed);
+            }
+            None => assert!(place.name.contains("lora_B")),
+        }
+    }
+    let batch = reference_batch(&train);
+    #[expect(clippy::cast_possible_truncation, reason = "a sum of ones")]
+    let scale = 1.0 / batch.weight() as f32;
+    let mut optimizer = AdamW::new(tuner.parameters().len());
+    let adamw = AdamWOptions { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 };
+    let (mut losses, mut apart) = (Vec::new(), 0.0_f64);
+    for step in 0..20 {
+        losses.push(tuner.accumulate(&batch, scale, 0) * f64::from(scale));
+        if step == 0 {
+            let gradients = tuner.parameters_mut().1.to_vec();
+            for place in &tensors {
+                let name = format!("grad_step0.{}", place.name);
+                let Some(theirs) = numbers(&train, &name) else { continue };
+                let theirs = as_placed(&theirs, place.shape, place.is_transposed);
+                let pairs = || gradients[place.range.clone()].iter().zip(&theirs);
+                let distance: f64 = pairs().map(|(a, b)| f64::from(a - b).powi(2)).sum();
+                let size: f64 = pairs().map(|(_, b)| f64::from(*b).powi(2)).sum();
+                if size > 0.0 {
+                    apart = apart.max((distance / size).sqrt());
+                } else {
+                    assert!(distance == 0.0, "{name} has to be zero");
+                }
+            }
+        }
+        optimizer.step(&mut tuner, &adamw, 1e-3, 1.0);
+    }
+    let theirs = train.tensor("losses").unwrap();
+    let theirs = theirs.data().as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+    Some((apart, losses, theirs.collect()))
+}
+
+fn most_apart(ours: &[f64], theirs: &[f64]) -> f64 {
+    ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn gradients_and_losses_in_f32_are_those_of_peft() {
+    let Some((apart, losses, theirs)) = check(Precision::Exact) else { return };
+    eprintln!("gradients {apart:.2e}, losses {:.2e} apart", most_apart(&losses, &theirs));
+    assert!(apart < 1e-4, "gradients are {apart} apart");
+    assert!(most_apart(&losses, &theirs) < 1e-4, "{losses:?}");
+}
+
+#[test]
+fn gradients_and_losses_of_the_packed_base_stay_close_to_those_of_peft() {
+    let Some((apart, losses, theirs)) = check(Precision::Packed) else { return };
+    eprintln!("gradients {apart:.2e}, losses {:.2e} apart", most_apart(&losses, &theirs));
+    assert!(apart < 0.15, "gradients are {apart} apart");
+    assert!(most_apart(&losses, &theirs) < 0.05, "{losses:?}");
+}
