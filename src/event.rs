@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::adapter::AdapterId;
 use crate::adapter::Source;
 use crate::task::TaskType;
 use crate::trajectory::Phase;
@@ -153,6 +154,40 @@ pub enum Event {
     /// An archived adapter was taken back.
     #[serde(rename = "adapter.restored")]
     AdapterRestored,
+    /// A training run began.
+    #[serde(rename = "training.started")]
+    TrainingStarted {
+        /// What it is trained on.
+        dataset_digest: String,
+        /// What it is trained for.
+        base_model: String,
+    },
+    /// A training run goes on.
+    #[serde(rename = "training.resumed")]
+    TrainingResumed {
+        /// Steps that are known to be done.
+        step: u32,
+    },
+    /// A training run ended with an adapter.
+    #[serde(rename = "training.completed")]
+    TrainingCompleted {
+        /// The adapter.
+        adapter_id: AdapterId,
+    },
+    /// A training run ended without one.
+    #[serde(rename = "training.failed")]
+    TrainingFailed {
+        /// The kind, a colon, the detail.
+        error: String,
+    },
+    /// An adapter, or the base alone, was evaluated.
+    #[serde(rename = "evaluation.created")]
+    EvaluationCreated {
+        /// The suite.
+        suite: String,
+        /// Share of the answers that passed.
+        pass_at_1: f64,
+    },
 }
 
 /// A subtask as `subtasks.planned` tells it.
@@ -183,12 +218,21 @@ impl Event {
             Self::AdapterCreated { .. } => "adapter.created",
             Self::AdapterArchived { .. } => "adapter.archived",
             Self::AdapterRestored => "adapter.restored",
+            Self::TrainingStarted { .. } => "training.started",
+            Self::TrainingResumed { .. } => "training.resumed",
+            Self::TrainingCompleted { .. } => "training.completed",
+            Self::TrainingFailed { .. } => "training.failed",
+            Self::EvaluationCreated { .. } => "evaluation.created",
         }
     }
 
     /// Who tells it, as `CloudEvents` have it.
     pub fn source(&self) -> &'static str {
-        if self.kind().starts_with("adapter.") { "/rune/adapters" } else { "/rune/sessions" }
+        match self.kind().split('.').next() {
+            Some("adapter" | "evaluation") => "/rune/adapters",
+            Some("training") => "/rune/training",
+            _ => "/rune/sessions",
+        }
     }
 }
 

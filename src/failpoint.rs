@@ -15,11 +15,14 @@ pub enum Failpoint {
     AdapterPlaced,
     /// An adapter's row is there.
     AdapterStored,
+    /// A worker has written its adapter, which is not in the registry yet.
+    TrainingTrained,
 }
 
 impl Failpoint {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::AdapterStaged, Self::AdapterPlaced, Self::AdapterStored];
+    pub const ALL: [Self; 4] =
+        [Self::AdapterStaged, Self::AdapterPlaced, Self::AdapterStored, Self::TrainingTrained];
 
     /// The name that arms it, as `RUNE_FAILPOINT` gives it.
     pub fn name(self) -> &'static str {
@@ -27,6 +30,7 @@ impl Failpoint {
             Self::AdapterStaged => "adapter.staged",
             Self::AdapterPlaced => "adapter.placed",
             Self::AdapterStored => "adapter.stored",
+            Self::TrainingTrained => "training.trained",
         }
     }
 }

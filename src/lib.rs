@@ -24,6 +24,8 @@ pub mod provider;
 // Work.
 pub mod pipeline;
 pub mod training;
+// Work on what that made.
+pub mod evaluation;
 // Faces.
 pub mod bench;
 pub mod cli;

@@ -13,6 +13,7 @@ use crate::cli::config;
 use crate::cli::context::Context;
 use crate::cli::context::Globals;
 use crate::cli::doctor;
+use crate::cli::eval;
 use crate::cli::events;
 use crate::cli::exit;
 use crate::cli::man;
@@ -20,6 +21,8 @@ use crate::cli::models;
 use crate::cli::output;
 use crate::cli::run;
 use crate::cli::sessions;
+use crate::cli::train;
+use crate::training;
 
 /// A local-first coding agent with parametric memory
 #[derive(Debug, Parser)]
@@ -35,6 +38,11 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Train(Box<train::Args>),
+    Eval(eval::Args),
+    /// Become a training worker
+    #[command(hide = true)]
+    TrainWorker,
     #[command(subcommand)]
     Models(models::Args),
     #[command(subcommand)]
@@ -86,6 +94,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
                 Err(error)
             }
         },
+        Command::Train(args) => train::run(&context(args.settings())?, args),
+        Command::Eval(args) => eval::run(&context(args.settings())?, args),
+        Command::TrainWorker => Ok(ExitCode::from(training::worker_main())),
         Command::Models(args) => models::run(&context(vec![])?, args),
         Command::Adapters(args) => adapters::run(&context(args.settings())?, args),
         Command::Sessions(args) => sessions::run(&context(vec![])?, args),

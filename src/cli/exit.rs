@@ -10,6 +10,7 @@ use crate::pipeline::PipelineError;
 use crate::provider::ProviderError;
 use crate::registry::RegistryError;
 use crate::sandbox::SandboxError;
+use crate::training::TrainingError;
 
 /// Solved and verified.
 pub(super) const SOLVED: u8 = 0;
@@ -63,14 +64,23 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
         Some(_) => return SANDBOX,
         None => {}
     }
+    if let Some(
+        TrainingError::BadRecord { .. } | TrainingError::NoData(_) | TrainingError::BadOption(_),
+    ) = cause(error)
+    {
+        return USAGE;
+    }
     match cause(error) {
-        Some(RegistryError::NotFound(_) | RegistryError::NoAdapter(_)) => USAGE,
+        Some(
+            RegistryError::NotFound(_) | RegistryError::NoAdapter(_) | RegistryError::NoTraining(_),
+        ) => USAGE,
         Some(
             RegistryError::AlreadyExists(_)
             | RegistryError::AdapterExists(_)
             | RegistryError::AlreadyArchived(_)
             | RegistryError::NotArchived(_)
             | RegistryError::Busy { .. }
+            | RegistryError::TrainingCompleted(_)
             | RegistryError::WrongStatus { .. },
         ) => CONFLICT,
         _ => ENVIRONMENT,
@@ -110,6 +120,7 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
     }
     match cause(error) {
         Some(RegistryError::NotFound(_)) => return Some("`rune sessions list` shows all sessions"),
+        Some(RegistryError::NoTraining(_)) => return Some("`rune train runs` shows all runs"),
         Some(RegistryError::NoAdapter(_)) => {
             return Some("`rune adapters list` shows all adapters");
         }

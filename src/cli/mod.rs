@@ -10,6 +10,7 @@ mod config;
 mod context;
 mod doctor;
 mod entry;
+mod eval;
 mod events;
 mod exit;
 mod man;
@@ -17,6 +18,7 @@ mod models;
 mod output;
 mod run;
 mod sessions;
+mod train;
 
 pub use entry::main;
 pub use output::escape;

@@ -1,5 +1,8 @@
 //! A chat as one prompt, by the template that the model was trained with.
 
+use std::ops::Range;
+use std::path::Path;
+
 use minijinja::Environment;
 use minijinja::ErrorKind;
 use minijinja::context;
@@ -11,6 +14,7 @@ use super::gguf::Gguf;
 use super::gguf::Value;
 use super::tokenizer::Tokenizer;
 use crate::trajectory::Message;
+use crate::trajectory::Role;
 
 /// The template of a GGUF file, ready to render.
 pub(super) struct ChatTemplate {
@@ -51,15 +55,59 @@ impl ChatTemplate {
     /// Renders `messages` and the head of the model's turn. What looks like a control token within a message is
     /// broken up by a blank, so that no text can end its own turn.
     pub(super) fn render(&self, messages: &[Message]) -> Result<String, ModelError> {
-        let messages: Vec<Message> = messages
+        self.fill(&self.all_plain(messages), true)
+    }
+
+    /// Renders a whole chat, and tells where each answer of the model stands, in bytes.
+    fn render_whole(
+        &self,
+        messages: &[Message],
+    ) -> Result<(String, Vec<Range<usize>>), ModelError> {
+        let messages = self.all_plain(messages);
+        let whole = self.fill(&messages, false)?;
+        // Answers are rendered as marks that no message has, and the marks then replaced: so the places are known.
+        let mark = |index: usize| format!("\u{f8ff}{index}\u{f8fe}");
+        let marked: Vec<Message> = messages
             .iter()
-            .map(|message| Message { role: message.role, content: self.plain(&message.content) })
+            .enumerate()
+            .map(|(index, message)| match message.role {
+                Role::Assistant => Message { content: mark(index), ..message.clone() },
+                _ => message.clone(),
+            })
             .collect();
+        let marked = self.fill(&marked, false)?;
+        let (mut text, mut places, mut rest) = (String::new(), Vec::new(), marked.as_str());
+        for (index, message) in messages.iter().enumerate() {
+            if message.role != Role::Assistant {
+                continue;
+            }
+            let Some((before, after)) = rest.split_once(&mark(index)) else { break };
+            text.push_str(before);
+            places.push(text.len()..text.len() + message.content.len());
+            text.push_str(&message.content);
+            rest = after;
+        }
+        text.push_str(rest);
+        if text == whole {
+            return Ok((text, places));
+        }
+        Err(ModelError::ChatTemplate("it changes the model's answers".to_owned()))
+    }
+
+    fn all_plain(&self, messages: &[Message]) -> Vec<Message> {
+        let plain = |message: &Message| Message {
+            role: message.role,
+            content: self.plain(&message.content),
+        };
+        messages.iter().map(plain).collect()
+    }
+
+    fn fill(&self, messages: &[Message], is_prompt: bool) -> Result<String, ModelError> {
         let template = self.environment.get_template("chat").expect("added when loaded");
         template
             .render(context! {
                 messages => Serde(messages),
-                add_generation_prompt => true,
+                add_generation_prompt => is_prompt,
                 bos_token => &self.bos,
                 eos_token => &self.eos,
             })
@@ -75,6 +123,67 @@ impl ChatTemplate {
             }
         }
         text
+    }
+}
+
+/// Turns whole chats into tokens for training, as the model is shown them when it answers.
+pub struct ChatEncoder {
+    tokenizer: Tokenizer,
+    chat: ChatTemplate,
+}
+
+impl std::fmt::Debug for ChatEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChatEncoder").field("tokenizer", &self.tokenizer.digest()).finish()
+    }
+}
+
+/// Tokens of a chat, and what part of it the model is to learn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncodedChat {
+    /// All tokens.
+    pub input_ids: Vec<u32>,
+    /// For each token the answer that it belongs to, counted from 0, and the byte of the answer at which it begins; the
+    /// token that ends a turn begins where the answer ends. `None` outside answers.
+    pub answers: Vec<Option<(usize, usize)>>,
+}
+
+impl ChatEncoder {
+    /// Reads tokenizer and template of the GGUF file at `path`, and none of its weights.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't be used.
+    pub fn load(path: &Path) -> Result<Self, ModelError> {
+        let gguf = Gguf::open(path)?;
+        let tokenizer = Tokenizer::load(&gguf)?;
+        let chat = ChatTemplate::load(&gguf, &tokenizer)?;
+        Ok(Self { tokenizer, chat })
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Encodes a chat. A token that reaches beyond an answer does not belong to it.
+    ///
+    /// # Errors
+    /// [`ModelError::ChatTemplate`] when the template refuses the messages, or changes answers, so that their places
+    /// can't be known; [`ModelError::Tokenizer`].
+    pub fn encode(&self, messages: &[Message]) -> Result<EncodedChat, ModelError> {
+        let (text, places) = self.chat.render_whole(messages)?;
+        let tokens = self.tokenizer.encode_with_places(&text)?;
+        let mut answers = Vec::with_capacity(tokens.len());
+        for (token, bytes) in &tokens {
+            let inside = |place: &Range<usize>| {
+                let ends_turn = bytes.start == place.end && self.tokenizer.is_end(*token);
+                (place.start <= bytes.start && bytes.end <= place.end && !bytes.is_empty())
+                    || ends_turn
+            };
+            let answer = places.iter().position(inside);
+            answers.push(answer.map(|answer| (answer, bytes.start - places[answer].start)));
+        }
+        Ok(EncodedChat { input_ids: tokens.into_iter().map(|(token, _)| token).collect(), answers })
     }
 }
 

@@ -28,6 +28,8 @@ use std::path::PathBuf;
 use sha2::Digest;
 use sha2::Sha256;
 
+pub use chat::ChatEncoder;
+pub use chat::EncodedChat;
 pub use engine::Engine;
 pub use engine::EngineOptions;
 pub use engine::ModelFacts;
@@ -44,6 +46,7 @@ pub use tune::Targets;
 pub use tune::TensorPlace;
 pub use tune::Tuner;
 pub use tune::TunerOptions;
+pub use tune::TunerSizes;
 pub use weights::Precision;
 
 /// Why a model can't be loaded or can't answer.
@@ -107,6 +110,24 @@ pub enum ModelError {
     /// The engine's thread has ended, by a fault of its own or because the engine was dropped.
     #[error("the engine has stopped")]
     EngineGone,
+}
+
+/// What tells a model from all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// sha256 of the file.
+    pub base_digest: String,
+    /// sha256 of vocabulary, merges and pre-tokenizer.
+    pub tokenizer_digest: String,
+}
+
+/// Reads what tells the model at `path` from all others.
+///
+/// # Errors
+/// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't be used.
+pub fn identify(path: &Path) -> Result<Identity, ModelError> {
+    let tokenizer_digest = Tokenizer::load(&gguf::Gguf::open(path)?)?.digest().to_owned();
+    Ok(Identity { base_digest: file_digest(path)?, tokenizer_digest })
 }
 
 /// sha256 of a file, as lower-case hex.

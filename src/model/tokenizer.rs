@@ -4,6 +4,7 @@
 //! other is refused: splitting text in another way than in training makes a model silently worse.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use sha2::Digest;
 use sha2::Sha256;
@@ -103,6 +104,17 @@ impl Tokenizer {
             .encode_fast(text, false)
             .map_err(|source| ModelError::Tokenizer(source.to_string()))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// As [`Self::encode`], with the bytes of `text` that each token was made from.
+    pub(super) fn encode_with_places(
+        &self,
+        text: &str,
+    ) -> Result<Vec<(u32, Range<usize>)>, ModelError> {
+        let encoding = self.inner.encode(text, false);
+        let encoding = encoding.map_err(|source| ModelError::Tokenizer(source.to_string()))?;
+        let places = encoding.get_offsets().iter().map(|(start, end)| *start..*end);
+        Ok(encoding.get_ids().iter().copied().zip(places).collect())
     }
 
     /// The bytes that a token stands for: part of a character maybe, none for a control token.

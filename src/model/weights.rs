@@ -99,7 +99,8 @@ impl Shape {
 }
 
 /// How weights are held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// As packed integer codes, multiplied by quantised activations.
     Packed,

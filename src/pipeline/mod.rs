@@ -34,6 +34,8 @@ use crate::trajectory::Phase;
 use crate::trajectory::VerifiedBy;
 
 pub use error::PipelineError;
+pub use parse::Block;
+pub use parse::code_blocks;
 pub use requirements::planned_paths;
 pub use run::Place;
 pub use run::Tools;

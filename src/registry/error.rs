@@ -41,10 +41,10 @@ pub enum RegistryError {
     /// A session's id is taken for ever.
     #[error("session `{0}` already exists")]
     AlreadyExists(String),
-    /// Another process is at work on the session.
-    #[error("session `{id}` is run by process {pid}")]
+    /// Another process is at work on the session or training run.
+    #[error("`{id}` is run by process {pid}")]
     Busy {
-        /// The session.
+        /// Its id.
         id: String,
         /// The process.
         pid: u32,
@@ -67,6 +67,12 @@ pub enum RegistryError {
         /// The number it should have.
         next: u32,
     },
+    /// There is no such training run.
+    #[error("no training run `{0}`")]
+    NoTraining(String),
+    /// The training run has its adapter.
+    #[error("training run `{0}` is completed")]
+    TrainingCompleted(String),
     /// There is no such adapter.
     #[error("no adapter `{0}`")]
     NoAdapter(String),

@@ -22,12 +22,12 @@ pub struct StoredEvent {
     pub seq: u64,
     /// The event's own id.
     pub id: String,
-    /// Who tells it: `/rune/sessions` or `/rune/adapters`.
+    /// Who tells it: `/rune/sessions`, `/rune/adapters` or `/rune/training`.
     pub source: String,
     /// `rune.` and the event's kind.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The id of the session or the adapter.
+    /// The id of the session, the adapter or the training run.
     pub subject: String,
     /// When it was stored, RFC 3339 UTC.
     pub time: String,

@@ -1,4 +1,4 @@
-//! The registry: sessions, attempts, events and adapters in one SQLite file, `rune.db` in Rune's home, and the adapters'
+//! The registry: sessions, attempts, events, adapters, training runs and evaluations in one SQLite file, `rune.db` in Rune's home, and the adapters'
 //! folders beside it.
 //!
 //! Every method is one transaction, with `synchronous=FULL`: what it returned from survives `kill -9`
@@ -12,6 +12,7 @@ mod attempt;
 mod codec;
 mod database;
 mod error;
+mod evaluation;
 mod event;
 mod id;
 mod owner;
@@ -19,11 +20,14 @@ mod peft;
 mod schema;
 mod session;
 mod store;
+mod training;
 
 pub use adapter::AdapterFilter;
 pub use adapter::Ancestor;
 pub use database::Registry;
 pub use error::RegistryError;
+pub use evaluation::Candidate;
+pub use evaluation::Evaluation;
 pub use event::StoredEvent;
 pub use id::new_id;
 pub use peft::PeftFiles;
@@ -32,3 +36,7 @@ pub use session::Ending;
 pub use session::SessionFilter;
 pub use store::AdapterStore;
 pub use store::Damage;
+pub use training::DatasetRow;
+pub use training::MetricRow;
+pub use training::RunStatus;
+pub use training::TrainingRun;

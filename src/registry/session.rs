@@ -198,7 +198,8 @@ pub(super) fn adapter_id(
         .map_err(|error| RegistryError::Unreadable { column, text: error.to_string() })
 }
 
-fn me() -> Result<String, RegistryError> {
+/// This process as an owner.
+pub(super) fn me() -> Result<String, RegistryError> {
     let unnamed = || io::Error::new(io::ErrorKind::NotFound, "/proc/self/stat tells no start time");
     owner::current().ok_or_else(|| RegistryError::Kernel(unnamed()))
 }

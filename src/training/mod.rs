@@ -1,6 +1,45 @@
-//! Trajectories and files of chats become adapters.
+//! Trajectories and files of chats become adapters, by QLoRA in a process of its own.
+//!
+//! [`Record`]s are cleaned, cut into tokens and split by family ([`Dataset`]); a worker ([`worker_main`], started
+//! by [`Worker`]) trains an adapter on the packed base, holds it against families that it never sees, and writes it as
+//! PEFT does. Whatever either process is killed at, the run can be gone on with. QLoRA: arXiv:2305.14314.
 
 mod adamw;
+mod checkpoint;
+mod dataset;
+mod dedupe;
+mod error;
+mod estimate;
+mod launch;
+mod options;
+mod peft;
+mod record;
+mod scrub;
+mod sessions;
+mod steps;
+mod tensors;
+mod trainer;
+mod worker;
+
+pub use dataset::Dataset;
+pub use dataset::Example;
+pub use dataset::Examples;
+pub use dataset::family_digest;
+pub use error::FailureKind;
+pub use error::TrainingError;
+pub use estimate::memory;
+pub use estimate::seconds;
+pub use launch::Worker;
+pub use options::Preset;
+pub use options::Schedule;
+pub use options::TrainingOptions;
+pub use record::Record;
+pub use record::RecordSource;
+pub use record::Weighted;
+pub use sessions::records;
+pub use worker::Job;
+pub use worker::Report;
+pub use worker::worker_main;
 
 #[cfg(test)]
 mod tests;

@@ -68,7 +68,8 @@ fn reference_batch(file: &SafeTensors<'_>) -> Batch {
 fn check(precision: Precision) -> Option<(f64, Vec<f64>, Vec<f64>)> {
     let folder = folder()?;
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
-    let (start, train) = (read("train_init_adapter.safetensors"), read("train_reference.safetensors"));
+    let (start, train) =
+        (read("train_init_adapter.safetensors"), read("train_reference.safetensors"));
     let [start, train] = [&start, &train].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
     let mut tuner = Tuner::load(&smollm2_file(), options(precision, false)).unwrap();
     let tensors = tuner.tensors();

@@ -208,6 +208,11 @@ fn words(event: &Event) -> Option<String> {
         | Event::SessionInterrupted
         | Event::AdapterCreated { .. }
         | Event::AdapterArchived { .. }
-        | Event::AdapterRestored => return None,
+        | Event::AdapterRestored
+        | Event::TrainingStarted { .. }
+        | Event::TrainingResumed { .. }
+        | Event::TrainingCompleted { .. }
+        | Event::TrainingFailed { .. }
+        | Event::EvaluationCreated { .. } => return None,
     })
 }

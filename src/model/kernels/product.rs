@@ -107,9 +107,14 @@ mod tests {
                     let mut out = vec![2.0; m * n];
                     product(&mut pool, isa, (a, View::new(&b, n)), &mut out, Write::Add);
                     for (at, out) in out.iter().enumerate() {
-                        let term = |i: usize| a.values[at / n * a.row_step + i * a.column_step] * b[i * n + at % n];
+                        let term = |i: usize| {
+                            a.values[at / n * a.row_step + i * a.column_step] * b[i * n + at % n]
+                        };
                         let expected: f32 = 2.0 + (0..k).map(term).sum::<f32>();
-                        assert!((out - expected).abs() < 1e-4, "{m} {k} {n} {isa:?}: {out} {expected}");
+                        assert!(
+                            (out - expected).abs() < 1e-4,
+                            "{m} {k} {n} {isa:?}: {out} {expected}"
+                        );
                     }
                 }
             }

@@ -97,7 +97,8 @@ impl Block<'_> {
         copy(hidden, &mut saved.input);
         normalise(machine, shape, &self.layer.attention_norm, hidden, &mut room.input);
         let Qkv { query, key, value } = &mut saved.qkv;
-        for (which, out) in [(Linears::Query, query), (Linears::Key, key), (Linears::Value, value)] {
+        for (which, out) in [(Linears::Query, query), (Linears::Key, key), (Linears::Value, value)]
+        {
             out.resize(n_rows * which.size(shape).0);
             let path = self.path(pass, factors, which);
             let inner = (&mut saved.inner[which as usize], &mut room.linear);
@@ -170,7 +171,8 @@ impl Block<'_> {
         d_x.resize(d.len());
         let mut write = Write::Over;
         let Qkv { query, key, value } = d_qkv;
-        for (which, d_out) in [(Linears::Query, query), (Linears::Key, key), (Linears::Value, value)]
+        for (which, d_out) in
+            [(Linears::Query, query), (Linears::Key, key), (Linears::Value, value)]
         {
             let wanted = (self.index > 0).then_some((&mut **d_x, write));
             let path = self.path(pass, factors, which);

@@ -31,7 +31,8 @@ impl Dropout {
         pool.run(n.div_ceil(AT_ONCE), &|unit| {
             let first = unit * AT_ONCE;
             let part = shared.slice(first, AT_ONCE.min(n - first));
-            let mut random = SplitMix64(self.seed ^ (unit as u64).wrapping_mul(0xD1B5_4A32_D192_ED03));
+            let mut random =
+                SplitMix64(self.seed ^ (unit as u64).wrapping_mul(0xD1B5_4A32_D192_ED03));
             for four in part.chunks_mut(4) {
                 let mut bits = random.next();
                 for number in four {

@@ -80,7 +80,8 @@ impl Factors {
         let mut place = |which: Linears| {
             let (rows, columns) = which.size(shape);
             targets.has(which).then(|| {
-                let (a, b) = (n..n + columns * rank, n + columns * rank..n + (columns + rows) * rank);
+                let (a, b) =
+                    (n..n + columns * rank, n + columns * rank..n + (columns + rows) * rank);
                 n = b.end;
                 Place { a, b }
             })

@@ -79,13 +79,8 @@ impl Head<'_> {
         });
         room.logits.resize(targets.len() * vocabulary);
         let out = &mut *room.logits;
-        let product = Product {
-            matrix: self.matrix,
-            bias: None,
-            sides: Vec::new(),
-            out,
-            write: Write::Over,
-        };
+        let product =
+            Product { matrix: self.matrix, bias: None, sides: Vec::new(), out, write: Write::Over };
         matmul(&mut machine.pool, isa, &room.input, [product]);
         let mut losses = vec![0.0; targets.len()];
         let (sums, logits) = (SharedMut::new(&mut losses), SharedMut::new(&mut room.logits));

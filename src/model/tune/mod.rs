@@ -10,10 +10,12 @@ mod dropout;
 mod factors;
 mod head;
 mod linear;
+mod sizes;
 mod tuner;
 
 pub use factors::Targets;
 pub use factors::TensorPlace;
+pub use sizes::TunerSizes;
 pub use tuner::Batch;
 pub use tuner::Part;
 pub use tuner::Target;

@@ -2,15 +2,15 @@
 
 /// A piece of code out of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::pipeline) struct Block {
+pub struct Block {
     /// The file that the answer names for it, in the line before or in its first comment.
-    pub(in crate::pipeline) path: Option<String>,
+    pub path: Option<String>,
     /// The code, lines ended by `\n`.
-    pub(in crate::pipeline) code: String,
+    pub code: String,
 }
 
 /// The code blocks of an answer in order. An answer without any fence is one block when it looks like code.
-pub(in crate::pipeline) fn code_blocks(answer: &str) -> Vec<Block> {
+pub fn code_blocks(answer: &str) -> Vec<Block> {
     let text = normalise(answer);
     let mut blocks = fenced(&text, dedent);
     if blocks.is_empty() && looks_like_code(&text) {

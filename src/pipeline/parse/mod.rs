@@ -3,8 +3,8 @@
 mod code;
 mod list;
 
-pub(super) use code::Block;
-pub(super) use code::code_blocks;
+pub use code::Block;
+pub use code::code_blocks;
 pub(super) use code::continuation;
 pub(super) use code::stitch;
 pub(super) use code::without_thoughts;

@@ -1,0 +1,416 @@
+//! `rune eval`.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::bail;
+use indicatif::ProgressBar;
+use indicatif::ProgressStyle;
+use serde_json::json;
+
+use crate::adapter::AdapterId;
+use crate::cli::context::Context;
+use crate::cli::output;
+use crate::cli::run::interrupt::Interrupts;
+use crate::cli::run::prepare;
+use crate::evaluation;
+use crate::evaluation::EvaluationError;
+use crate::evaluation::EvaluationTools;
+use crate::evaluation::Library;
+use crate::evaluation::LibraryRecords;
+use crate::evaluation::Modules;
+use crate::evaluation::Outcome;
+use crate::evaluation::Paired;
+use crate::evaluation::Score;
+use crate::evaluation::Suite;
+use crate::event::timestamp;
+use crate::judge::FunctionJudge;
+use crate::provider::InProcess;
+use crate::provider::Provider;
+use crate::registry::AdapterStore;
+use crate::registry::Evaluation;
+use crate::registry::Registry;
+use crate::registry::new_id;
+use crate::sandbox::Limits;
+use crate::sandbox::Sandbox;
+use crate::training::family_digest;
+use crate::trajectory::Sampling;
+
+/// The judge's version, as evaluations carry it: it changes when a verdict could.
+const JUDGE_VERSION: &str = "function-1";
+/// The most tokens of an answer.
+const MAX_TOKENS: u32 = 160;
+
+/// Measure the base and adapters on tasks that they never saw
+///
+/// Every answer runs in the sandbox. Base and adapters get the same tasks, greedily, and are compared task by task; what
+/// came of it is kept in the registry, where `rune run` looks for the adapter to use.
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
+  rune eval library --seed 1 --out zorb
+  rune train --dataset zorb/train.jsonl --name zorb
+  rune eval --suite zorb/suite.jsonl --lib zorb/lib --adapter 01k9zz"
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The tasks, one JSON object a line
+    #[arg(long, value_name = "FILE.jsonl", required = true)]
+    suite: Option<PathBuf>,
+    /// A folder of Python packages that answers may import
+    #[arg(long, value_name = "DIR")]
+    lib: Option<PathBuf>,
+    /// An adapter to measure beside the base; may be given several times
+    #[arg(long, value_name = "ID")]
+    adapter: Vec<String>,
+    /// The part of the suite, as the registry names it
+    #[arg(long, default_value = "test")]
+    split: String,
+    /// Print every answer that failed
+    #[arg(long)]
+    failures: bool,
+    /// The model: a name of `rune models list`, or the path of a GGUF file
+    #[arg(long, value_name = "NAME|PATH")]
+    model: Option<String>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Invent a Python library: the package, records that teach it, and tasks that need it
+    Library(LibraryArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct LibraryArgs {
+    /// Decides all of it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Functions, 6 to 40
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(6..=40))]
+    functions: u16,
+    /// Where to write lib/, train.jsonl and suite.jsonl; must not be there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl Args {
+    /// The settings that the flags stand for.
+    pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
+        let model = self.model.clone().map(|model| ("run.model", toml::Value::String(model)));
+        model.into_iter().collect()
+    }
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(Command::Library(args)) = &args.command {
+        return invent(args);
+    }
+    let Some(path) = &args.suite else { bail!("--suite says what to measure on") };
+    let suite = Suite::read(path)?;
+    let modules = match &args.lib {
+        Some(folder) => Modules::read(folder)
+            .map_err(|source| EvaluationError::Files { path: folder.clone(), source })?,
+        None => Modules::default(),
+    };
+    let registry = context.registry()?;
+    let mut adapters = Vec::new();
+    for id in &args.adapter {
+        let adapter = registry.adapter(&AdapterId::parse(id)?)?;
+        refuse_seen(&suite, &adapter.train_families)?;
+        adapters.push(adapter.id);
+    }
+    // Before any other thread, and before the model fills the memory: see `sandbox`.
+    let sandbox = Sandbox::start(&std::env::current_exe()?)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let measured = runtime.block_on(async {
+        let mut interrupts = Interrupts::new()?;
+        tokio::select! {
+            result = measure(context, &registry, &sandbox, (&suite, &modules), &adapters, &args.split) =>
+                result.map(Ok),
+            interrupt = interrupts.next() => Ok(Err(interrupt.exit_code())),
+        }
+    });
+    runtime.shutdown_background();
+    match measured? {
+        Ok(measured) => {
+            let text =
+                if context.json { lines(&measured) } else { table(&measured, args.failures) };
+            output::print(&text)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(code) => Ok(ExitCode::from(code)),
+    }
+}
+
+/// Writes an invented library with all that belongs to it.
+fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
+    let library = Library::invent(args.seed, args.functions.into());
+    let records = library.training(LibraryRecords::default());
+    let tasks = library.tasks();
+    let leaks = evaluation::leaks(&records, &tasks);
+    if let Some(leak) = leaks.first() {
+        bail!("this seed gives tasks that are not held out: {leak}");
+    }
+    fs::create_dir(&args.out)?;
+    let package = args.out.join("lib").join(library.name());
+    fs::create_dir_all(&package)?;
+    fs::write(package.join("__init__.py"), library.module_source())?;
+    fs::write(args.out.join("README.md"), library.readme())?;
+    let mut text = String::new();
+    for record in &records {
+        text += &(serde_json::to_string(record)? + "\n");
+    }
+    fs::write(args.out.join("train.jsonl"), text)?;
+    let suite = Suite::new(library.name(), tasks);
+    fs::write(args.out.join("suite.jsonl"), suite.to_lines())?;
+    output::print(&format!(
+        "{}: {} functions, {} records, {} tasks\n",
+        library.name(),
+        library.functions().len(),
+        records.len(),
+        suite.tasks.len()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An adapter that has seen a family of the suite would show its memory of it.
+fn refuse_seen(suite: &Suite, train_families: &[String]) -> Result<(), EvaluationError> {
+    let seen = suite.tasks.iter().find(|task| {
+        let digest = family_digest(&task.family);
+        train_families.binary_search(&digest).is_ok()
+    });
+    match seen {
+        Some(task) => Err(EvaluationError::SeenBefore { family: task.family.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Outcomes of the base, and of every adapter.
+pub(super) struct Measured {
+    pub(super) base: Vec<Outcome>,
+    pub(super) adapters: Vec<(AdapterId, Vec<Outcome>)>,
+}
+
+async fn measure(
+    context: &Context,
+    registry: &Registry,
+    sandbox: &Sandbox,
+    (suite, modules): (&Suite, &Modules),
+    adapters: &[AdapterId],
+    split: &str,
+) -> anyhow::Result<Measured> {
+    let python = Path::new(&context.config.sandbox.python);
+    let interpreter = sandbox.interpreter((!python.as_os_str().is_empty()).then_some(python))?;
+    let limits = Limits::from(&context.config.sandbox);
+    let judge = FunctionJudge::start(sandbox, &interpreter, limits).await?;
+    let (path, hub_id) = prepare::model(context).await?;
+    let options = prepare::engine_options(context);
+    let load = move || InProcess::load(&path, hub_id, &options);
+    let engine = tokio::task::spawn_blocking(load).await??;
+    let store = AdapterStore::open(registry, &context.home)?;
+    for id in adapters {
+        engine.load_adapter(id.clone(), &store.path(id))?;
+    }
+    let provider = Provider::InProcess(engine);
+    let sampling = Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() };
+    let tools =
+        EvaluationTools { provider: &provider, judge: &judge, modules, sampling: &sampling };
+    let display = Display::new(context, suite.tasks.len() * (1 + adapters.len()));
+    let on_each = |_: &Outcome| display.step();
+    let base = evaluation::run(&tools, suite, None, &on_each).await?;
+    keep(registry, &tools, suite, (None, split), &base)?;
+    let mut measured = Measured { base, adapters: Vec::new() };
+    for id in adapters {
+        let outcomes = evaluation::run(&tools, suite, Some(id), &on_each).await?;
+        keep(registry, &tools, suite, (Some(id), split), &outcomes)?;
+        measured.adapters.push((id.clone(), outcomes));
+    }
+    display.close();
+    Ok(measured)
+}
+
+/// Stores what came of it: one row for the tasks that the library is needed for, and one for the controls.
+fn keep(
+    registry: &Registry,
+    tools: &EvaluationTools<'_>,
+    suite: &Suite,
+    (adapter, split): (Option<&AdapterId>, &str),
+    outcomes: &[Outcome],
+) -> anyhow::Result<()> {
+    let (controls, tasks): (Vec<&Outcome>, Vec<&Outcome>) =
+        outcomes.iter().partition(|outcome| outcome.template.is_control());
+    for (split, outcomes) in [(split.to_owned(), tasks), (format!("{split}-control"), controls)] {
+        if outcomes.is_empty() {
+            continue;
+        }
+        let score = score(&outcomes);
+        registry.insert_evaluation(&Evaluation {
+            id: new_id()?,
+            adapter_id: adapter.cloned(),
+            base_digest: tools.provider.base().base_digest,
+            suite: suite.name.clone(),
+            suite_digest: suite.digest.clone(),
+            split,
+            via: "completions".to_owned(),
+            n_tasks: score.n,
+            n_samples: 1,
+            passed: score.passed,
+            pass_at_1: score.share(),
+            ci_low: score.interval.0,
+            ci_high: score.interval.1,
+            sampling: json!(tools.sampling),
+            judge_version: JUDGE_VERSION.to_owned(),
+            provider: tools.provider.name().to_owned(),
+            at: timestamp(SystemTime::now()),
+        })?;
+    }
+    Ok(())
+}
+
+fn score(outcomes: &[&Outcome]) -> Score {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let passed = outcomes.iter().filter(|outcome| outcome.passed).count();
+    Score::new(count(passed), count(outcomes.len()))
+}
+
+/// How far it is: a bar on a terminal, else a line now and then.
+struct Display {
+    bar: Option<ProgressBar>,
+    is_quiet: bool,
+    done: std::sync::Mutex<Cell<usize>>,
+    total: usize,
+}
+
+impl Display {
+    fn new(context: &Context, total: usize) -> Self {
+        let is_quiet = context.quiet || context.json;
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} tasks, eta {eta}");
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = (!is_quiet && io::stderr().is_terminal())
+            .then(|| ProgressBar::new(total as u64).with_style(style));
+        Self { bar, is_quiet, done: std::sync::Mutex::default(), total }
+    }
+
+    fn step(&self) {
+        let done = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        done.set(done.get() + 1);
+        match &self.bar {
+            Some(bar) => bar.inc(1),
+            None if !self.is_quiet && done.get().is_multiple_of(50) => {
+                output::note(&format!("{} of {} tasks", done.get(), self.total));
+            }
+            None => {}
+        }
+    }
+
+    fn close(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Scores by template, and of all tasks but the controls.
+fn groups(outcomes: &[Outcome]) -> BTreeMap<String, Vec<&Outcome>> {
+    let mut groups: BTreeMap<String, Vec<&Outcome>> = BTreeMap::new();
+    for outcome in outcomes {
+        groups.entry(format!("{:?}", outcome.template)).or_default().push(outcome);
+    }
+    groups
+}
+
+fn table(measured: &Measured, failures: bool) -> String {
+    let base = groups(&measured.base);
+    let head = ["TEMPLATE", "N", "WHO", "PASS@1 (95 %)", "GAINED", "LOST", "DIFFERENCE", "P"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for (template, before) in &base {
+        let score_before = score(before);
+        let n = score_before.n.to_string();
+        rows.push(vec![template.clone(), n.clone(), "base".to_owned(), score_before.to_string()]);
+        for (id, outcomes) in &measured.adapters {
+            let after = groups(outcomes).remove(template).unwrap_or_default();
+            let paired = compare(before, &after);
+            let (low, high) = paired.interval;
+            rows.push(vec![
+                template.clone(),
+                n.clone(),
+                id.to_string(),
+                score(&after).to_string(),
+                paired.gained.to_string(),
+                paired.lost.to_string(),
+                format!(
+                    "{:+.1} ({:+.1} to {:+.1})",
+                    paired.difference * 100.0,
+                    low * 100.0,
+                    high * 100.0
+                ),
+                p_value(paired.p_value),
+            ]);
+        }
+    }
+    let mut text = output::table(&rows);
+    if failures {
+        let all = measured.adapters.iter().flat_map(|(_, outcomes)| outcomes);
+        let shown = if measured.adapters.is_empty() {
+            measured.base.iter().collect()
+        } else {
+            all.collect::<Vec<_>>()
+        };
+        for outcome in shown.iter().filter(|outcome| !outcome.passed) {
+            text += &format!(
+                "\n{}: {}\n{}\n",
+                outcome.id,
+                outcome.summary,
+                output::escape(&outcome.answer)
+            );
+        }
+    }
+    text
+}
+
+fn p_value(p: f64) -> String {
+    if p < 0.001 { format!("{p:.0e}") } else { format!("{p:.3}") }
+}
+
+pub(super) fn compare(before: &[&Outcome], after: &[&Outcome]) -> Paired {
+    let passed = |outcomes: &[&Outcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
+    Paired::new(&passed(before), &passed(after))
+}
+
+fn lines(measured: &Measured) -> String {
+    let mut text = String::new();
+    let everyone = std::iter::once((None, &measured.base))
+        .chain(measured.adapters.iter().map(|(id, outcomes)| (Some(id), outcomes)));
+    for (adapter, outcomes) in everyone {
+        for outcome in outcomes {
+            let mut line = json!(outcome);
+            line["type"] = json!("eval.task");
+            line["adapter"] = json!(adapter);
+            text += &format!("{line}\n");
+        }
+        for (template, outcomes) in groups(outcomes) {
+            let score = score(&outcomes);
+            let before = groups(&measured.base).remove(&template).unwrap_or_default();
+            let line = json!({
+                "type": "eval.score",
+                "adapter": adapter,
+                "template": template,
+                "score": score,
+                "pass_at_1": score.share(),
+                "against_base": adapter.map(|_| compare(&before, &outcomes)),
+            });
+            text += &format!("{line}\n");
+        }
+    }
+    text
+}

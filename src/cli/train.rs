@@ -1,0 +1,322 @@
+//! `rune train`.
+
+mod display;
+mod plot;
+mod records;
+mod work;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use crate::adapter::Scope;
+use crate::cli::adapters::ScopeName;
+use crate::cli::context::Context;
+use crate::cli::output;
+use crate::model::Precision;
+use crate::registry::TrainingRun;
+use crate::training::Preset;
+use crate::training::Schedule;
+use crate::training::TrainingOptions;
+
+/// Train an adapter on sessions or on a file of chats
+///
+/// The records are cleaned of secrets, split by family into what is trained on and what is held out, and trained on by a
+/// process of its own, on the same packed weights that answer. Ctrl-C writes a checkpoint; `--resume` goes on. The id of
+/// the new adapter goes to stdout.
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
+  rune train --session 01k9x3 --session 01k9x7
+  rune train --sessions project=shop,limit=50 --name shop
+  rune train --dataset chats.jsonl --preset quick --dry-run
+  rune train --resume 01k9zz
+  rune train runs
+  rune train show 01k9zz --svg loss.svg
+
+A line of a dataset is {\"messages\": [{\"role\": \"user\", \"content\": ...}, {\"role\": \"assistant\", \"content\": ...}]},
+with \"family\" where several lines belong to one task."
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    options: OptionArgs,
+    /// Show the data, the memory and the time, and train nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Go on with a run that was stopped
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["session", "sessions", "dataset", "dry_run"])]
+    resume: Option<String>,
+    /// The model: a name of `rune models list`, or the path of a GGUF file
+    #[arg(long, value_name = "NAME|PATH")]
+    model: Option<String>,
+    /// The project that the adapter is for
+    #[arg(long, value_name = "KEY")]
+    project: Option<String>,
+    /// What to call the adapter
+    #[arg(long)]
+    name: Option<String>,
+    /// For which tasks it may be chosen
+    #[arg(long, default_value = "project")]
+    scope: ScopeName,
+    /// Threads that compute [default: the setting engine.threads]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    threads: Option<i64>,
+    /// Seconds between two checkpoints
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    checkpoint_seconds: u64,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List training runs, the newest first
+    Runs {
+        /// The most to list
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Print a run and plot its loss
+    Show {
+        /// The run's id
+        id: String,
+        /// Write the plot to this file as well
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+}
+
+/// What to train on.
+#[derive(Debug, clap::Args)]
+#[group(id = "data")]
+struct DataArgs {
+    /// A solved session; may be given several times
+    #[arg(long, value_name = "ID")]
+    session: Vec<String>,
+    /// Solved sessions that fit all of: project=KEY, type=WORD, since=YYYY-MM-DD, limit=N; or `all`
+    #[arg(long, value_name = "FILTER")]
+    sessions: Option<String>,
+    /// A file of chats, one JSON object a line; may be given several times
+    #[arg(long, value_name = "FILE.jsonl")]
+    dataset: Vec<PathBuf>,
+    /// Take sessions that ran without a sandbox as well
+    #[arg(long)]
+    include_unsandboxed: bool,
+}
+
+/// How to train; what is not given is the preset's.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Training")]
+struct OptionArgs {
+    /// A set of options
+    #[arg(long, default_value = "standard")]
+    preset: PresetName,
+    /// Rank of the adapter
+    #[arg(long)]
+    rank: Option<u32>,
+    /// LoRA's alpha [default: twice the rank]
+    #[arg(long)]
+    alpha: Option<f32>,
+    /// Divide alpha by the root of the rank
+    #[arg(long)]
+    rslora: bool,
+    /// Share of the side paths' inputs that is left out
+    #[arg(long)]
+    dropout: Option<f32>,
+    /// Noise on embeddings
+    #[arg(long, value_name = "ALPHA")]
+    neftune: Option<f32>,
+    /// Linear layers, separated by commas [default: all seven]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    targets: Option<Vec<String>>,
+    /// The highest learning rate
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f32>,
+    /// How the rate goes after its warm-up
+    #[arg(long)]
+    schedule: Option<ScheduleName>,
+    /// Share of the steps in which the rate rises
+    #[arg(long, value_name = "SHARE")]
+    warmup: Option<f32>,
+    /// Sequences of a step
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Tokens of a step at which it ends in any case
+    #[arg(long, value_name = "N")]
+    batch_tokens: Option<usize>,
+    /// Tokens computed at a time
+    #[arg(long, value_name = "N")]
+    micro_tokens: Option<usize>,
+    /// Leave out records with more tokens
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+    /// Passes over the data
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// Steps at most
+    #[arg(long, value_name = "N")]
+    max_steps: Option<u32>,
+    /// Validations without a gain after which training ends; 0 for never
+    #[arg(long, value_name = "N")]
+    patience: Option<u32>,
+    /// Share of the families that is held out
+    #[arg(long, value_name = "SHARE")]
+    validation: Option<f32>,
+    /// Compute activations again for the gradients: a quarter slower, in a third of the memory
+    #[arg(long)]
+    checkpointing: bool,
+    /// How the base is held: packed, as it answers, or f32
+    #[arg(long)]
+    precision: Option<PrecisionName>,
+    /// Seed of all that is drawn
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PresetName {
+    Quick,
+    Standard,
+    Thorough,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ScheduleName {
+    Cosine,
+    Linear,
+    Constant,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PrecisionName {
+    Packed,
+    F32,
+}
+
+impl OptionArgs {
+    fn options(&self) -> TrainingOptions {
+        let mut options = TrainingOptions::preset(match self.preset {
+            PresetName::Quick => Preset::Quick,
+            PresetName::Standard => Preset::Standard,
+            PresetName::Thorough => Preset::Thorough,
+        });
+        set(&mut options.rank, self.rank);
+        #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
+        let alpha = (2 * options.rank) as f32;
+        options.alpha = self.alpha.unwrap_or(alpha);
+        options.use_rslora = self.rslora;
+        set(&mut options.dropout, self.dropout);
+        set(&mut options.neftune_alpha, self.neftune);
+        set(&mut options.target_modules, self.targets.clone());
+        set(&mut options.learning_rate, self.learning_rate);
+        set(&mut options.schedule, self.schedule.map(Schedule::from));
+        set(&mut options.warmup_ratio, self.warmup);
+        set(&mut options.batch_sequences, self.batch);
+        set(&mut options.batch_tokens, self.batch_tokens);
+        set(&mut options.micro_tokens, self.micro_tokens);
+        set(&mut options.max_length, self.max_length);
+        set(&mut options.epochs, self.epochs);
+        set(&mut options.max_steps, self.max_steps);
+        set(&mut options.patience, self.patience);
+        set(&mut options.validation_share, self.validation);
+        options.checkpointing = self.checkpointing;
+        set(&mut options.precision, self.precision.map(Precision::from));
+        set(&mut options.seed, self.seed);
+        options
+    }
+}
+
+fn set<T>(option: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *option = given;
+    }
+}
+
+impl From<ScheduleName> for Schedule {
+    fn from(name: ScheduleName) -> Self {
+        match name {
+            ScheduleName::Cosine => Self::Cosine,
+            ScheduleName::Linear => Self::Linear,
+            ScheduleName::Constant => Self::Constant,
+        }
+    }
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::Packed => Self::Packed,
+            PrecisionName::F32 => Self::Exact,
+        }
+    }
+}
+
+impl Args {
+    /// The settings that the flags stand for.
+    pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
+        let text = |value: &Option<String>| value.clone().map(toml::Value::String);
+        let all = [
+            ("run.model", text(&self.model)),
+            ("run.project", text(&self.project)),
+            ("engine.threads", self.threads.map(toml::Value::Integer)),
+        ];
+        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::from(self.scope)
+    }
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Some(Command::Runs { limit }) => {
+            let runs = context.registry()?.training_runs(*limit)?;
+            output::print(&list(context, &runs))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Show { id, svg }) => {
+            let registry = context.registry()?;
+            let (run, metrics) = (registry.training_run(id)?, registry.metrics(id)?);
+            if let Some(path) = svg {
+                std::fs::write(path, plot::svg(&run, &metrics))?;
+            }
+            let text = if context.json {
+                json!({ "run": run, "metrics": metrics }).to_string() + "\n"
+            } else {
+                plot::show(&run, &metrics)
+            };
+            output::print(&text)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None => work::run(context, args),
+    }
+}
+
+fn list(context: &Context, runs: &[TrainingRun]) -> String {
+    if context.json {
+        return runs.iter().map(|run| json!(run).to_string() + "\n").collect();
+    }
+    if runs.is_empty() {
+        return "no training runs: `rune train` makes one\n".to_owned();
+    }
+    let head = ["ID", "STATUS", "STEPS", "VAL LOSS", "STARTED", "MODEL", "ADAPTER"];
+    let head = head.map(str::to_owned).to_vec();
+    let rows = runs.iter().map(|run| {
+        vec![
+            run.id.clone(),
+            run.status.as_str().to_owned(),
+            format!("{}/{}", run.step, run.total_steps),
+            run.best_val_loss.map_or("-".to_owned(), |loss| format!("{loss:.4}")),
+            run.started_at.chars().take(19).collect(),
+            run.base_model.split('@').next().unwrap_or_default().to_owned(),
+            run.adapter_id.as_ref().map_or("-".to_owned(), ToString::to_string),
+        ]
+    });
+    output::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}

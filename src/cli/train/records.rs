@@ -1,0 +1,130 @@
+//! The records that a command line asks for.
+
+use anyhow::Context as _;
+use anyhow::bail;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::cli::output;
+use crate::registry::Registry;
+use crate::registry::SessionFilter;
+use crate::training;
+use crate::training::Record;
+use crate::trajectory::Session;
+use crate::trajectory::Status;
+
+use super::DataArgs;
+
+/// Records and where they come from.
+pub(super) struct Collected {
+    pub(super) records: Vec<Record>,
+    /// `sessions` or `file`.
+    pub(super) kind: &'static str,
+    pub(super) source: Value,
+}
+
+pub(super) fn collect(registry: &Registry, args: &DataArgs) -> anyhow::Result<Collected> {
+    let mut sessions = Vec::new();
+    for id in &args.session {
+        sessions.push(registry.session(id)?);
+    }
+    if let Some(filter) = &args.sessions {
+        let chosen = Filter::parse(filter)?.choose(registry)?;
+        sessions.extend(chosen);
+    }
+    sessions.sort_by(|a, b| a.id.cmp(&b.id));
+    sessions.dedup_by(|a, b| a.id == b.id);
+    let (mut records, mut used) = (Vec::new(), Vec::new());
+    for session in &sessions {
+        if session.sandbox_tier == "none" && !args.include_unsandboxed {
+            output::note(&format!(
+                "session {} ran without a sandbox and is left out: --include-unsandboxed takes it",
+                session.id
+            ));
+            continue;
+        }
+        let found = training::records(session, &registry.attempts(&session.id)?);
+        if found.is_empty() {
+            output::note(&format!(
+                "session {} is not solved: nothing is learned from it",
+                session.id
+            ));
+            continue;
+        }
+        used.push(session.id.clone());
+        records.extend(found);
+    }
+    for path in &args.dataset {
+        records.extend(Record::read_all(path)?);
+    }
+    let source = json!({ "sessions": used, "files": args.dataset });
+    if sessions.is_empty() && args.dataset.is_empty() {
+        bail!("say what to train on: --session ID, --sessions FILTER or --dataset FILE.jsonl");
+    }
+    let kind = if args.dataset.is_empty() { "sessions" } else { "file" };
+    Ok(Collected { records, kind, source })
+}
+
+/// Which sessions are wanted.
+#[derive(Debug, Default, PartialEq)]
+struct Filter {
+    project: Option<String>,
+    task_type: Option<String>,
+    since: Option<String>,
+    limit: Option<u32>,
+}
+
+impl Filter {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let mut filter = Self::default();
+        if text == "all" {
+            return Ok(filter);
+        }
+        for part in text.split(',') {
+            let (key, value) = part
+                .split_once('=')
+                .with_context(|| format!("`{part}` is no condition: it has the form KEY=VALUE"))?;
+            let value = value.to_owned();
+            match key.trim() {
+                "project" => filter.project = Some(value),
+                "type" => filter.task_type = Some(value),
+                "since" => filter.since = Some(value),
+                "limit" => {
+                    let limit = value.parse();
+                    filter.limit = Some(limit.with_context(|| format!("`{value}` is no number"))?);
+                }
+                other => {
+                    bail!("there is no condition `{other}`: use project, type, since or limit")
+                }
+            }
+        }
+        Ok(filter)
+    }
+
+    fn choose(&self, registry: &Registry) -> anyhow::Result<Vec<Session>> {
+        let wanted = SessionFilter { status: Some(Status::Solved), project: self.project.clone() };
+        let mut sessions = registry.sessions(&wanted, u32::MAX)?;
+        sessions.retain(|session| {
+            let has_type =
+                self.task_type.as_ref().is_none_or(|word| session.task.task_type.as_str() == word);
+            has_type && self.since.as_ref().is_none_or(|since| session.started_at >= *since)
+        });
+        sessions.truncate(self.limit.map_or(usize::MAX, |limit| limit as usize));
+        Ok(sessions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Filter;
+
+    #[test]
+    fn a_filter_is_conditions_separated_by_commas() {
+        let filter = Filter::parse("project=shop,since=2026-11-01,limit=5").unwrap();
+        assert_eq!((filter.project.as_deref(), filter.limit), (Some("shop"), Some(5)));
+        assert_eq!(Filter::parse("all").unwrap(), Filter::default());
+        for bad in ["", "shop", "colour=red", "limit=many"] {
+            assert!(Filter::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! A run, from its data to its adapter.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use anyhow::bail;
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::adapter::Adapter;
+use crate::adapter::AdapterId;
+use crate::adapter::Scope;
+use crate::adapter::Source;
+use crate::cli::context::Context;
+use crate::cli::exit;
+use crate::cli::output;
+use crate::cli::run::interrupt::Interrupts;
+use crate::cli::run::prepare;
+use crate::event::timestamp;
+use crate::failpoint;
+use crate::failpoint::Failpoint;
+use crate::model;
+use crate::registry::AdapterStore;
+use crate::registry::DatasetRow;
+use crate::registry::PeftFiles;
+use crate::registry::Registry;
+use crate::registry::RunStatus;
+use crate::registry::TrainingRun;
+use crate::registry::new_id;
+use crate::registry::sha256;
+use crate::task::TaskType;
+use crate::training;
+use crate::training::Dataset;
+use crate::training::FailureKind;
+use crate::training::Job;
+use crate::training::Report;
+use crate::training::TrainingOptions;
+use crate::training::Worker;
+
+use super::Args;
+use super::display::Display;
+use super::records;
+use super::records::Collected;
+
+/// The hidden subcommand that becomes a worker.
+pub(in crate::cli) const WORKER: &str = "train-worker";
+
+/// What a run was asked, as the registry keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Config {
+    options: TrainingOptions,
+    model: PathBuf,
+    name: Option<String>,
+    scope: Scope,
+    session_id: Option<String>,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    // The worker ends with the thread that started it: this one.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let registry = context.registry()?;
+    if let Some(id) = &args.resume {
+        let run = registry.reopen_training(id)?;
+        let config: Config = serde_json::from_value(run.config.clone())
+            .context("this run was asked by another version of rune")?;
+        return drive(context, args, &registry, &run, &config, &runtime);
+    }
+    let options = args.options.options();
+    options.check()?;
+    let Collected { records, kind, source } = records::collect(&registry, &args.data)?;
+    let (model, hub_id) = runtime.block_on(prepare::model(context))?;
+    let home = std::env::home_dir().unwrap_or_default().display().to_string();
+    let dataset = Dataset::build(records, &model, &home, &options)?;
+    if args.dry_run {
+        output::print(&dry(context, &dataset, &model, &options)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let identity = model::identify(&model)?;
+    let model = fs::canonicalize(&model)?;
+    let session_id = match args.data.session.as_slice() {
+        [only] if args.data.sessions.is_none() => Some(only.clone()),
+        _ => None,
+    };
+    let config =
+        Config { options, model, name: args.name.clone(), scope: args.scope(), session_id };
+    let run = TrainingRun {
+        id: new_id()?,
+        project: prepare::project(context),
+        config: serde_json::to_value(&config)?,
+        dataset_digest: dataset.digest.clone(),
+        base_model: format!("{hub_id}@{}", identity.tokenizer_digest),
+        base_digest: identity.base_digest,
+        status: RunStatus::Running,
+        step: 0,
+        total_steps: 0,
+        best_val_loss: None,
+        adapter_id: None,
+        error: None,
+        started_at: timestamp(SystemTime::now()),
+        ended_at: None,
+    };
+    let before = registry.trained_before(&run.dataset_digest, &run.base_digest, &run.config)?;
+    if let Some(adapter) = before {
+        return Err(crate::registry::RegistryError::AdapterExists(adapter).into());
+    }
+    let folder = folder(context, &run.id);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join(Job::EXAMPLES), serde_json::to_vec(&dataset.examples)?)?;
+    let row = DatasetRow {
+        digest: dataset.digest.clone(),
+        project: run.project.clone(),
+        kind: kind.to_owned(),
+        n_records: dataset.records.len() as u64,
+        families: dataset.train_families.clone(),
+        source,
+    };
+    registry.begin_training(&row, &run)?;
+    if !context.quiet && !context.json {
+        output::note(&summary(&dataset));
+    }
+    drive(context, args, &registry, &run, &config, &runtime)
+}
+
+/// The folder of a run, as long as it has no adapter.
+fn folder(context: &Context, id: &str) -> PathBuf {
+    context.home.join("training").join(id)
+}
+
+fn summary(dataset: &Dataset) -> String {
+    let (tokens, labelled) = dataset.n_tokens();
+    format!(
+        "{} records of {} families to train on ({tokens} tokens, {labelled} to be learned), {} of others held out; \
+         left out: {} doubles, {} too long; {} secrets taken out",
+        dataset.examples.train.len(),
+        dataset.train_families.len(),
+        dataset.examples.validation.len(),
+        dataset.n_duplicates,
+        dataset.n_too_long,
+        dataset.n_secrets,
+    )
+}
+
+/// What would be trained, and what that takes.
+fn dry(
+    context: &Context,
+    dataset: &Dataset,
+    model: &Path,
+    options: &TrainingOptions,
+) -> anyhow::Result<String> {
+    let (tokens, labelled) = dataset.n_tokens();
+    let n_threads = prepare::engine_options(context).n_threads;
+    let memory = training::memory(model, options, &dataset.examples)?;
+    let epochs = options.epochs as usize;
+    let seconds = training::seconds(model, options, (tokens * epochs, n_threads))?;
+    if context.json {
+        let line = json!({
+            "type": "train.planned",
+            "dataset_digest": dataset.digest,
+            "train": dataset.examples.train.len(),
+            "validation": dataset.examples.validation.len(),
+            "families": dataset.n_families,
+            "tokens": tokens,
+            "labelled_tokens": labelled,
+            "duplicates": dataset.n_duplicates,
+            "too_long": dataset.n_too_long,
+            "secrets": dataset.n_secrets,
+            "memory_bytes": memory,
+            "seconds": seconds.round(),
+            "options": options,
+        });
+        return Ok(format!("{line}\n"));
+    }
+    let mut text = summary(dataset) + "\n";
+    text += &format!(
+        "memory: some {} MiB\ntime: some {:.0} minutes for {epochs} passes over the data on {n_threads} threads, by a rule of thumb\n",
+        memory >> 20,
+        (seconds / 60.0).max(1.0),
+    );
+    if let Some(record) = dataset.records.first() {
+        text += "\nthe first record:\n";
+        for message in &record.messages {
+            let role = serde_json::to_value(message.role)?;
+            let role = role.as_str().unwrap_or_default();
+            text += &format!("--- {role}\n{}\n", output::escape(message.content.trim_end()));
+        }
+    }
+    Ok(text)
+}
+
+/// Has a worker do what is left of a run, and takes in what comes of it.
+fn drive(
+    context: &Context,
+    args: &Args,
+    registry: &Registry,
+    run: &TrainingRun,
+    config: &Config,
+    runtime: &tokio::runtime::Runtime,
+) -> anyhow::Result<ExitCode> {
+    let folder = folder(context, &run.id);
+    let display = Display::new(context, &run.id);
+    if !is_trained(&folder) {
+        let job = Job {
+            parent: std::process::id(),
+            model: config.model.clone(),
+            base_model: run.base_model.split('@').next().unwrap_or_default().to_owned(),
+            folder: folder.clone(),
+            options: config.options.clone(),
+            n_threads: prepare::engine_options(context).n_threads,
+            checkpoint_seconds: args.checkpoint_seconds,
+        };
+        let ended = runtime.block_on(follow(registry, &run.id, &job, &display));
+        let failed = match ended {
+            Ok(None) => None,
+            Ok(Some(failed)) => Some(failed),
+            Err(error) => Some((FailureKind::Crash, format!("{error:#}"), exit::ENVIRONMENT)),
+        };
+        if let Some((kind, detail, code)) = failed {
+            return fail(context, registry, &run.id, &display, (kind, &detail, code));
+        }
+    }
+    failpoint::pass(Failpoint::TrainingTrained);
+    let adapter = publish(context, registry, run, config, &folder)?;
+    registry.complete_training(&run.id, &adapter)?;
+    // What it was made of is in the registry; what is left of it here is of no use any more.
+    fs::remove_dir_all(&folder).with_context(|| format!("cannot clear `{}`", folder.display()))?;
+    display.end(&json!({ "type": "train.completed", "adapter": adapter, "exit_code": 0 }));
+    if !context.json {
+        output::print(&format!("{adapter}\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a worker has written the adapter: its weights come last.
+fn is_trained(folder: &Path) -> bool {
+    folder.join(Job::ADAPTER).join("adapter_model.safetensors").exists()
+}
+
+/// Runs a worker to its end. `None` when the adapter is there, else how it failed, and the exit code.
+async fn follow(
+    registry: &Registry,
+    id: &str,
+    job: &Job,
+    display: &Display,
+) -> anyhow::Result<Option<(FailureKind, String, u8)>> {
+    let mut interrupts = Interrupts::new()?;
+    let mut worker = Worker::start(&std::env::current_exe()?, &[WORKER.into()], job)?;
+    let mut interrupted = None;
+    loop {
+        let report = tokio::select! {
+            report = worker.next() => report?,
+            interrupt = interrupts.next() => {
+                worker.stop();
+                interrupted = Some(interrupt.exit_code());
+                continue;
+            }
+        };
+        let Some(report) = report else { bail!("the worker ended twice") };
+        display.show(&report);
+        match &report {
+            Report::Step { step, total, loss, lr, grad_norm, tokens_per_s, rss } => {
+                #[expect(clippy::cast_precision_loss, reason = "a size for people")]
+                let metrics = [
+                    ("loss", *loss),
+                    ("lr", f64::from(*lr)),
+                    ("grad_norm", *grad_norm),
+                    ("tokens_per_s", *tokens_per_s),
+                    ("rss", *rss as f64),
+                ];
+                registry.record_metrics(id, (*step, *total), &metrics)?;
+            }
+            Report::Eval { step, loss } => {
+                registry.record_metrics(id, (*step, 0), &[("val_loss", *loss)])?;
+            }
+            Report::Done { .. } => return Ok(None),
+            Report::Failed { kind, detail } => {
+                let code = match (kind, interrupted) {
+                    (FailureKind::Interrupted, Some(code)) => code,
+                    (FailureKind::Nan, _) => exit::UNSOLVED,
+                    (FailureKind::Data, _) => exit::USAGE,
+                    _ => exit::ENVIRONMENT,
+                };
+                return Ok(Some((*kind, detail.clone(), code)));
+            }
+            Report::Started { .. } | Report::Checkpoint { .. } | Report::Heartbeat => {}
+        }
+    }
+}
+
+fn fail(
+    context: &Context,
+    registry: &Registry,
+    id: &str,
+    display: &Display,
+    (kind, detail, code): (FailureKind, &str, u8),
+) -> anyhow::Result<ExitCode> {
+    let status = match kind {
+        FailureKind::Interrupted => RunStatus::Interrupted,
+        _ => RunStatus::Failed,
+    };
+    registry.fail_training(id, status, &format!("{}: {detail}", kind.as_str()))?;
+    display.end(&json!({
+        "type": "train.failed", "kind": kind, "error": detail, "exit_code": code,
+    }));
+    if !context.json {
+        output::note(&format!("training failed ({}): {detail}", kind.as_str()));
+        output::note(&format!("`rune train --resume {id}` goes on from the last checkpoint"));
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// Takes the adapter of a run into the registry, unless it is there.
+fn publish(
+    context: &Context,
+    registry: &Registry,
+    run: &TrainingRun,
+    config: &Config,
+    folder: &Path,
+) -> anyhow::Result<AdapterId> {
+    let files = PeftFiles::read(&folder.join(Job::ADAPTER))?;
+    let dataset =
+        registry.dataset(&run.dataset_digest)?.context("the run's dataset is not there")?;
+    let store = AdapterStore::open(registry, &context.home)?;
+    let recipe: Value = json!({
+        "options": config.options,
+        "run": run.id,
+        "rune": env!("CARGO_PKG_VERSION"),
+    });
+    let id = AdapterId::parse(&run.id)?;
+    let what = format!("qlora {} {} {}", run.base_digest, run.dataset_digest, run.config);
+    let adapter = Adapter {
+        id: id.clone(),
+        name: config.name.clone(),
+        project: run.project.clone(),
+        task_type: TaskType::default(),
+        scope: config.scope,
+        base_model: run.base_model.clone(),
+        base_digest: run.base_digest.clone(),
+        recipe_digest: sha256(what.as_bytes()),
+        rank: files.rank,
+        alpha: files.alpha,
+        target_modules: files.target_modules.clone(),
+        sha256: files.sha256(),
+        size_bytes: files.tensors.len() as u64,
+        source: Source::Qlora,
+        session_id: config.session_id.clone(),
+        dataset_digest: Some(run.dataset_digest.clone()),
+        train_families: dataset.families,
+        generation: 0,
+        parents: Vec::new(),
+        recipe,
+        created_at: timestamp(SystemTime::now()),
+        archived_at: None,
+        archive_reason: None,
+    };
+    match store.publish(&adapter, &files) {
+        // Killed after it was stored and before the run was ended.
+        Err(crate::registry::RegistryError::AdapterExists(taken)) if taken == id => {}
+        stored => stored?,
+    }
+    Ok(id)
+}

@@ -1,0 +1,50 @@
+//! The invented library itself.
+
+use super::chance::Chance;
+use super::names;
+use super::operations::OPERATIONS;
+use super::operations::Operation;
+
+/// A Python library that exists nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Library {
+    seed: u64,
+    name: String,
+    functions: Vec<Function>,
+}
+
+/// An invented verb and what it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Function {
+    /// The invented verb.
+    pub name: String,
+    /// What it does; no other function of its library does the same.
+    pub operation: &'static Operation,
+}
+
+impl Library {
+    /// Invents a library; equal arguments give equal libraries. `n_functions` is brought into
+    /// `6..=40`. Libraries whose seeds differ modulo 64 share no name.
+    pub fn invent(seed: u64, n_functions: usize) -> Self {
+        let (name, verbs) = names::invent(seed, n_functions.clamp(6, 40));
+        let operations = Chance::new(seed, "operations").sample(OPERATIONS, verbs.len());
+        let functions = verbs.into_iter().zip(operations);
+        let functions = functions.map(|(name, operation)| Function { name, operation }).collect();
+        Self { seed, name, functions }
+    }
+
+    /// The seed that gives this library again.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The name that Python imports.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All functions, in the order of the module.
+    pub fn functions(&self) -> &[Function] {
+        &self.functions
+    }
+}

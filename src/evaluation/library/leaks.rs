@@ -1,0 +1,68 @@
+//! What training and tests share and must not.
+
+use std::collections::BTreeSet;
+
+#[cfg(test)]
+use super::invented::Library;
+use super::tasks::Task;
+use super::templates::TEST;
+use super::templates::TRAINING;
+use super::templates::Wording;
+use crate::training::Record;
+use crate::trajectory::Message;
+
+/// Finds what records and tasks share: a family, the code of a user's message, a variable or a
+/// function's name of the one kind in a text of the other. Gives a line for each, sorted; none when
+/// the tasks are held out.
+pub fn leaks(train: &[Record], tasks: &[Task]) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    let families: BTreeSet<&str> = train.iter().map(|record| record.family.as_str()).collect();
+    let codes: BTreeSet<&str> = train.iter().filter_map(|record| asked(&record.messages)).collect();
+    let (train_words, test_words) = (reserved(&TRAINING), reserved(&TEST));
+    for record in train {
+        let strayed = strayed(&record.messages, &test_words);
+        found.extend(strayed.map(|word| format!("training has the test word `{word}`")));
+    }
+    for task in tasks {
+        if families.contains(task.family.as_str()) {
+            found.insert(format!("training has the family `{}`", task.family));
+        }
+        if asked(&task.messages).is_some_and(|code| codes.contains(code)) {
+            found.insert(format!("training asks for the code of `{}`", task.id));
+        }
+        let strayed = strayed(&task.messages, &train_words);
+        found.extend(strayed.map(|word| format!("`{}` has the training word `{word}`", task.id)));
+    }
+    found.into_iter().collect()
+}
+
+/// Finds the invented names that two libraries share, sorted.
+#[cfg(test)]
+pub(super) fn shared_names(one: &Library, other: &Library) -> Vec<String> {
+    let names = |library: &Library| -> BTreeSet<String> {
+        let verbs = library.functions().iter().map(|function| function.name.clone());
+        verbs.chain([library.name().to_owned()]).collect()
+    };
+    names(one).intersection(&names(other)).cloned().collect()
+}
+
+/// The code that the first message holds, or all of it when it holds none.
+fn asked(messages: &[Message]) -> Option<&str> {
+    let content = &messages.first()?.content;
+    Some(content.split_once("```python\n").map_or(content.as_str(), |(_, code)| code))
+}
+
+/// The names that belong to one kind of text only.
+fn reserved(wording: &Wording) -> BTreeSet<String> {
+    let variables = wording.variables.iter().map(|variable| (*variable).to_owned());
+    variables.chain(wording.function_names()).collect()
+}
+
+fn strayed<'a>(
+    messages: &'a [Message],
+    reserved: &'a BTreeSet<String>,
+) -> impl Iterator<Item = &'a str> {
+    let is_no_letter = |letter: char| !letter.is_alphanumeric() && letter != '_';
+    let words = messages.iter().flat_map(move |message| message.content.split(is_no_letter));
+    words.filter(|word| reserved.contains(*word))
+}

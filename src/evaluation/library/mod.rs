@@ -1,0 +1,29 @@
+//! Generates an invented Python library, what teaches it, and held-out tasks that need it.
+//!
+//! A [`Library`] has an invented name and functions with invented verbs, each one of some fifty
+//! pure [`Operation`]s on a list of integers. No base model can know it, so what a model can do
+//! with it after training comes from the training. [`Library::training`] gives chat records, and
+//! [`Library::tasks`] gives tasks whose wordings, variables and function names no record has,
+//! together with controls that need no library. [`leaks`] looks for what the two share after all.
+//!
+//! Everything follows from a seed. Nothing here reads or writes files, runs code or prints; a
+//! [`Check`] is plain data for a judge that runs Python.
+
+mod chance;
+mod invented;
+mod leaks;
+mod names;
+mod operations;
+mod source;
+mod tasks;
+mod templates;
+#[cfg(test)]
+mod tests;
+mod training;
+
+pub use invented::Library;
+pub use leaks::leaks;
+pub use tasks::Form;
+pub use tasks::Task;
+pub use tasks::Template;
+pub use training::TrainingOptions;

@@ -1,0 +1,183 @@
+//! Facts about libraries, some of them proved by Python.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::process::Command;
+use std::process::Stdio;
+
+use super::invented::Function;
+use super::leaks::shared_names;
+use super::operations::OPERATIONS;
+use super::templates::TEST;
+use super::templates::TRAINING;
+use super::*;
+use crate::trajectory::Message;
+
+/// Runs Python on `script` with `input`, and gives what it prints.
+fn python(script: &str, argument: &str, input: &str) -> String {
+    let mut command = Command::new("python3");
+    command.args(["-B", "-c", script, argument]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{script} failed");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn names(library: &Library) -> Vec<&str> {
+    let verbs = library.functions().iter().map(|function| function.name.as_str());
+    verbs.chain([library.name()]).collect()
+}
+
+#[test]
+fn a_seed_gives_all_again() {
+    let make = || {
+        let library = Library::invent(7, 12);
+        let training = library.training(TrainingOptions::default());
+        let texts = (library.module_source(), library.readme());
+        (training, library.tasks(), texts, library)
+    };
+    assert_eq!(make(), make());
+    assert_ne!(Library::invent(8, 12).functions(), make().3.functions());
+}
+
+#[test]
+fn the_counts_are_those_that_were_asked_for() {
+    let library = Library::invent(1, 8);
+    let training = library.training(TrainingOptions::default());
+    let count = |template| library.tasks().iter().filter(|task| task.template == template).count();
+    assert_eq!(training.len(), 8 * 4 * (16 + 4));
+    assert_eq!([Template::T1, Template::T2, Template::N1].map(count), [64, 64, 88]);
+    let ids: BTreeSet<String> = library.tasks().into_iter().map(|task| task.id).collect();
+    assert_eq!(ids.len(), library.tasks().len());
+    assert_eq!(Library::invent(1, 0).functions().len(), 6);
+    assert_eq!(Library::invent(1, 99).functions().len(), 40);
+}
+
+#[test]
+fn names_are_new_to_python_and_to_each_other() {
+    let script = "import sys, builtins, keyword\n\
+        print(*sys.stdlib_module_names, *dir(builtins), *keyword.kwlist, *keyword.softkwlist)";
+    let known = python(script, "", "");
+    let known: BTreeSet<&str> = known.split_whitespace().collect();
+    let libraries: Vec<Library> = (0..50).map(|seed| Library::invent(seed, 40)).collect();
+    for (index, library) in libraries.iter().enumerate() {
+        let names = names(library);
+        assert!(names.iter().all(|name| !known.contains(name)), "{names:?}");
+        let beginnings: BTreeSet<&str> = names.iter().map(|name| &name[..3]).collect();
+        assert_eq!(beginnings.len(), 41, "{names:?}");
+        for other in &libraries[..index] {
+            assert!(shared_names(library, other).is_empty());
+        }
+    }
+    assert!(known.iter().filter(|name| (5..=7).contains(&name.len())).all(|name| {
+        !name.bytes().all(|letter| letter.is_ascii_lowercase()) || !super::names::is_fit(name)
+    }));
+    assert_eq!(shared_names(&libraries[0], &libraries[0]).len(), 41);
+}
+
+#[test]
+fn phrases_are_unique_and_free_of_variables() {
+    let phrases: Vec<&str> = OPERATIONS.iter().flat_map(|operation| operation.phrases).collect();
+    for (index, phrase) in phrases.iter().enumerate() {
+        for (place, other) in phrases.iter().enumerate() {
+            let is_end = format!(" {phrase}").ends_with(&format!(" {other}"));
+            assert!(index == place || !is_end, "`{phrase}` ends like `{other}`");
+        }
+        assert!(!phrase.starts_with("the "));
+    }
+    let texts = phrases.iter().chain(TRAINING.instructions).chain(TEST.instructions);
+    let variables: BTreeSet<&str> =
+        TRAINING.variables.iter().chain(TEST.variables).copied().collect();
+    assert_eq!(variables.len(), TRAINING.variables.len() + TEST.variables.len());
+    for text in texts {
+        assert!(text.split(|c: char| !c.is_alphabetic()).all(|word| !variables.contains(word)));
+    }
+    assert!(TEST.instructions.iter().all(|text| !TRAINING.instructions.contains(text)));
+}
+
+#[test]
+fn tasks_are_held_out() {
+    for seed in 0..20 {
+        let library = Library::invent(seed, 6 + usize::try_from(seed).unwrap());
+        let training = library.training(TrainingOptions::default());
+        assert_eq!(leaks(&training, &library.tasks()), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_leak_is_found() {
+    let library = Library::invent(3, 6);
+    let mut training = library.training(TrainingOptions { n_assignments: 1, n_definitions: 0 });
+    let mut task = library.tasks().remove(0);
+    task.family.clone_from(&training[0].family);
+    training[1].messages[0].content = format!("Other words.\n{}", task.messages[0].content);
+    let mut other = task.clone();
+    other.id = "other".to_owned();
+    other.messages[0].content.push_str("\nnums");
+    let wanted = [
+        "`other` has the training word `nums`".to_owned(),
+        format!("training asks for the code of `{}`", task.id),
+        format!("training has the family `{}`", task.family),
+        "training has the test word `rows`".to_owned(),
+    ];
+    assert_eq!(leaks(&training, &[task, other]), wanted);
+}
+
+/// The text of all messages, then what else is to see.
+fn read(messages: &[Message], rest: &str) -> String {
+    let texts = messages.iter().map(|message| format!("{}\n", message.content));
+    format!("{}{rest}\n\n", texts.collect::<String>())
+}
+
+#[test]
+fn records_and_tasks_read_like_this() {
+    let library = Library::invent(5, 6);
+    let training = library.training(TrainingOptions { n_assignments: 1, n_definitions: 1 });
+    let record = read(&training[0].messages, &training[0].family);
+    let tasks = library.tasks();
+    let [task, .., control] = tasks.as_slice() else { panic!("few tasks") };
+    let [task, control] = [task, control].map(|task| {
+        let check = serde_json::to_string(&task.check).unwrap();
+        read(&task.messages, &format!("{}\n{}\n{check}\n{}", task.id, task.family, task.answer))
+    });
+    let source = library.module_source();
+    let source = source.split("\n\n\n").take(2).collect::<Vec<_>>().join("\n\n\n");
+    let readme = library.readme().lines().take(12).collect::<Vec<_>>().join("\n");
+    let all = format!("{record}{task}{control}{source}\n\n{readme}\n");
+    assert_eq!(all, include_str!("example.txt"));
+}
+
+#[test]
+fn python_keeps_what_the_library_promises() {
+    for seed in 0..6 {
+        let library = Library::invent(seed, 40);
+        let home = std::env::temp_dir().join(format!("fablib-{}-{seed}", std::process::id()));
+        let package = home.join(library.name());
+        fs::create_dir_all(&package).unwrap();
+        fs::write(package.join("__init__.py"), library.module_source()).unwrap();
+        let functions = library.functions().iter().map(|Function { name, operation }| {
+            let (reference, empty) = (operation.reference, operation.empty);
+            serde_json::json!({ "name": name, "reference": reference, "empty": empty })
+        });
+        let promises = serde_json::json!({
+            "library": library.name(),
+            "functions": functions.collect::<Vec<_>>(),
+            "tasks": library.tasks(),
+        });
+        let broken =
+            python(include_str!("proof.py"), home.to_str().unwrap(), &promises.to_string());
+        fs::remove_dir_all(&home).unwrap();
+        assert_eq!(broken, "", "seed {seed}");
+    }
+}
+
+#[test]
+fn operations_do_what_their_ids_say() {
+    let script = "import sys, json\nfor name, value in json.load(sys.stdin):\n    \
+        print(name, eval('lambda v: ' + value.replace('{v}', 'v'))([4, -3, 4, 0, 7]))";
+    let operations = OPERATIONS.iter().map(|operation| (operation.id, operation.reference));
+    let input = serde_json::to_string(&operations.collect::<Vec<_>>()).unwrap();
+    assert_eq!(python(script, "", &input), include_str!("operations.txt"));
+}

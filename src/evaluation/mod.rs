@@ -1,0 +1,24 @@
+//! Adapters are held against tasks that they never saw.
+//!
+//! A [`Suite`] is a list of tasks whose answers are judged outside the judged process; [`run`] asks all of them of the
+//! base or of an adapter, and [`Score`] is what came of it, with its interval. Two scores on the same tasks are compared
+//! task by task ([`Paired`]). [`Library`] invents a Python library, what teaches it and tasks that need it.
+
+mod library;
+mod modules;
+mod run;
+mod statistics;
+mod suite;
+
+pub use library::Library;
+pub use library::Template;
+pub use library::TrainingOptions as LibraryRecords;
+pub use library::leaks;
+pub use modules::Modules;
+pub use run::EvaluationError;
+pub use run::EvaluationTools;
+pub use run::Outcome;
+pub use run::run;
+pub use statistics::Paired;
+pub use statistics::Score;
+pub use suite::Suite;

@@ -1,0 +1,74 @@
+//! Python modules that judged code may import, without a file in its jail.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+/// The most bytes of all modules together.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Modules by their dotted names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Modules {
+    /// Name, whether it is a package, and source.
+    sources: Vec<(String, bool, String)>,
+}
+
+impl Modules {
+    /// One package of one file.
+    pub fn single(name: &str, source: &str) -> Self {
+        Self { sources: vec![(name.to_owned(), true, source.to_owned())] }
+    }
+
+    /// All Python files below `folder`, which stands where Python would look for packages.
+    ///
+    /// # Errors
+    /// When a file can't be read, is no text, or all are larger than 4 MiB.
+    pub fn read(folder: &Path) -> io::Result<Self> {
+        let mut found = Self::default();
+        found.walk(folder, "")?;
+        let n_bytes: usize = found.sources.iter().map(|(_, _, source)| source.len()).sum();
+        if n_bytes > MAX_BYTES {
+            return Err(io::Error::other(format!("the modules have {n_bytes} bytes")));
+        }
+        found.sources.sort();
+        Ok(found)
+    }
+
+    fn walk(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
+            let name = format!("{prefix}{stem}");
+            if path.is_dir() {
+                self.walk(&path, &format!("{name}."))?;
+            } else if path.extension().is_some_and(|extension| extension == "py") {
+                let is_package = stem == "__init__";
+                let name = if is_package { prefix.trim_end_matches('.').to_owned() } else { name };
+                if !name.is_empty() {
+                    self.sources.push((name, is_package, fs::read_to_string(&path)?));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Python that makes them importable in the process that runs it.
+    pub(super) fn bootstrap(&self) -> String {
+        if self.sources.is_empty() {
+            return String::new();
+        }
+        let all: Map<String, Value> = self
+            .sources
+            .iter()
+            .map(|(name, is_package, source)| {
+                (name.clone(), json!([i32::from(*is_package), source]))
+            })
+            .collect();
+        format!("{}\n_rune_install({})", include_str!("modules.py"), Value::Object(all))
+    }
+}

@@ -1,0 +1,53 @@
+//! How large a model and an adapter beside it are, from the head of the model's file alone.
+
+use std::path::Path;
+
+use super::super::ModelError;
+use super::super::gguf::Gguf;
+use super::super::weights::Linears;
+use super::super::weights::Shape;
+use super::factors::Targets;
+
+/// Counts of numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunerSizes {
+    /// Weights of all matrices, the embedding's included.
+    pub n_weights: u64,
+    /// Numbers that are trained.
+    pub n_trainable: u64,
+    /// Blocks.
+    pub n_layers: u64,
+    /// Width of the hidden rows.
+    pub hidden: u64,
+    /// Tokens of the vocabulary.
+    pub vocabulary: u64,
+    /// Bytes that a block keeps of a token for its gradients.
+    pub saved_per_token: u64,
+}
+
+impl TunerSizes {
+    /// Reads the head of the file at `path`.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't be used.
+    pub fn read(path: &Path, targets: &Targets, rank: usize) -> Result<Self, ModelError> {
+        let gguf = Gguf::open(path)?;
+        let shape = Shape::read(&gguf)?;
+        let vocabulary = gguf.tensor("token_embd.weight")?.rows;
+        let sizes = Linears::ALL.map(|which| which.size(&shape));
+        let block: usize = sizes.iter().map(|(rows, columns)| rows * columns).sum();
+        let has = Linears::ALL.into_iter().filter(|which| targets.has(*which));
+        let side: usize = has.map(|which| which.size(&shape)).map(|(r, c)| (r + c) * rank).sum();
+        let heads = 1 + usize::from(gguf.has_tensor("output.weight"));
+        let saved = 5 * shape.hidden + 2 * shape.kv_width() + 2 * shape.ffn + 7 * rank;
+        let count = |n: usize| n as u64;
+        Ok(Self {
+            n_weights: count(shape.n_layers * block + heads * vocabulary * shape.hidden),
+            n_trainable: count(shape.n_layers * side),
+            n_layers: count(shape.n_layers),
+            hidden: count(shape.hidden),
+            vocabulary: count(vocabulary),
+            saved_per_token: count(4 * saved),
+        })
+    }
+}

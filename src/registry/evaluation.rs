@@ -1,0 +1,193 @@
+//! Evaluations: history, never overwritten; and which adapter they speak for.
+
+use rusqlite::Row;
+use rusqlite::named_params;
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::adapter::AdapterId;
+use crate::event::Event;
+use crate::registry::codec::from_json;
+use crate::registry::database::Registry;
+use crate::registry::error::RegistryError;
+use crate::registry::event;
+use crate::registry::session::adapter_id;
+
+/// What an adapter, or the base alone, scored on a suite.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Sortable by time of birth.
+    pub id: String,
+    /// The adapter; `None` for the base alone.
+    pub adapter_id: Option<AdapterId>,
+    /// sha256 of the exact weights.
+    pub base_digest: String,
+    /// The suite's name.
+    pub suite: String,
+    /// sha256 of its tasks.
+    pub suite_digest: String,
+    /// Which part of the suite.
+    pub split: String,
+    /// `completions` or `pipeline`.
+    pub via: String,
+    /// Tasks.
+    pub n_tasks: u32,
+    /// Answers to each.
+    pub n_samples: u32,
+    /// Answers that passed.
+    pub passed: u32,
+    /// Mean share of a task's answers that passed.
+    pub pass_at_1: f64,
+    /// 95 % interval of `pass_at_1`, from.
+    pub ci_low: f64,
+    /// 95 % interval of `pass_at_1`, to.
+    pub ci_high: f64,
+    /// How answers were drawn.
+    pub sampling: Value,
+    /// Version of the judge.
+    pub judge_version: String,
+    /// Who generated.
+    pub provider: String,
+    /// RFC 3339 UTC.
+    pub at: String,
+}
+
+/// An adapter that was measured to be better than none on these weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// It.
+    pub adapter_id: AdapterId,
+    /// What it scored, and what the base scored on the same suite.
+    pub evaluation: Evaluation,
+    /// The base's score there.
+    pub base: Evaluation,
+}
+
+impl Registry {
+    /// Stores an evaluation.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`], also for an adapter that is not there.
+    pub fn insert_evaluation(&self, evaluation: &Evaluation) -> Result<(), RegistryError> {
+        self.write(|tx| {
+            let mut statement = tx.prepare_cached(
+                "INSERT INTO evaluation (id, adapter_id, base_digest, suite, suite_digest, split, via, n_tasks, n_samples,
+                     passed, pass_at_1, ci_low, ci_high, sampling_json, judge_version, provider, at)
+                 VALUES (:id, :adapter_id, :base_digest, :suite, :suite_digest, :split, :via, :n_tasks, :n_samples,
+                     :passed, :pass_at_1, :ci_low, :ci_high, :sampling, :judge_version, :provider, :at)",
+            )?;
+            statement.execute(named_params! {
+                ":id": evaluation.id,
+                ":adapter_id": evaluation.adapter_id.as_ref().map(AdapterId::as_str),
+                ":base_digest": evaluation.base_digest,
+                ":suite": evaluation.suite,
+                ":suite_digest": evaluation.suite_digest,
+                ":split": evaluation.split,
+                ":via": evaluation.via,
+                ":n_tasks": evaluation.n_tasks,
+                ":n_samples": evaluation.n_samples,
+                ":passed": evaluation.passed,
+                ":pass_at_1": evaluation.pass_at_1,
+                ":ci_low": evaluation.ci_low,
+                ":ci_high": evaluation.ci_high,
+                ":sampling": evaluation.sampling.to_string(),
+                ":judge_version": evaluation.judge_version,
+                ":provider": evaluation.provider,
+                ":at": evaluation.at,
+            })?;
+            let subject = evaluation.adapter_id.as_ref().map_or("base", AdapterId::as_str);
+            let created = Event::EvaluationCreated {
+                suite: evaluation.suite.clone(),
+                pass_at_1: evaluation.pass_at_1,
+            };
+            event::append(tx, subject, &created).map(drop)
+        })
+    }
+
+    /// The newest evaluations of an adapter, or of the base alone on these weights, one for each suite, split and way.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn fitness(
+        &self,
+        adapter: Option<&AdapterId>,
+        base_digest: &str,
+    ) -> Result<Vec<Evaluation>, RegistryError> {
+        self.read(|tx| {
+            let sql = "SELECT * FROM fitness WHERE adapter_id IS ?1 AND base_digest = ?2 ORDER BY id DESC";
+            let mut statement = tx.prepare_cached(sql)?;
+            let mut rows = statement.query((adapter.map(AdapterId::as_str), base_digest))?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                found.push(from_row(row)?);
+            }
+            Ok(found)
+        })
+    }
+
+    /// Adapters that fit `base_model`, are not archived, belong to `project` (or to all, when it is `None`), and whose
+    /// newest evaluation on the weights of `base_digest` lies above that of the base on the same suite, split and way:
+    /// the one with the highest lower bound of its interval first.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn candidates(
+        &self,
+        (base_model, base_digest): (&str, &str),
+        project: Option<&str>,
+    ) -> Result<Vec<Candidate>, RegistryError> {
+        // The condition on the scope is written out for either case, so that the index on (base_model, project) is used.
+        let scope = match project {
+            Some(_) => "adapter.project = ?3 AND adapter.scope <> 'global'",
+            None => "?3 IS NULL AND adapter.scope = 'global'",
+        };
+        let sql = format!(
+            "SELECT mine.id AS mine_id, base.id AS base_id FROM adapter
+             JOIN fitness AS mine ON mine.adapter_id = adapter.id AND mine.base_digest = ?2
+             JOIN fitness AS base ON base.adapter_id IS NULL AND base.base_digest = ?2
+                 AND base.suite_digest = mine.suite_digest AND base.split = mine.split AND base.via = mine.via
+             WHERE adapter.base_model = ?1 AND {scope} AND adapter.archived_at IS NULL
+                 AND mine.pass_at_1 > base.pass_at_1
+             ORDER BY mine.ci_low DESC, adapter.id DESC LIMIT 16"
+        );
+        self.read(|tx| {
+            let mut statement = tx.prepare_cached(&sql)?;
+            let mut rows = statement.query((base_model, base_digest, project))?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let one = |id: String| {
+                    let sql = "SELECT * FROM evaluation WHERE id = ?1";
+                    tx.query_row(sql, [id], |row| Ok(from_row(row)))?
+                };
+                let evaluation = one(row.get("mine_id")?)?;
+                let base = one(row.get("base_id")?)?;
+                let Some(adapter_id) = evaluation.adapter_id.clone() else { continue };
+                found.push(Candidate { adapter_id, evaluation, base });
+            }
+            Ok(found)
+        })
+    }
+}
+
+fn from_row(row: &Row<'_>) -> Result<Evaluation, RegistryError> {
+    Ok(Evaluation {
+        id: row.get("id")?,
+        adapter_id: adapter_id("evaluation.adapter_id", row.get("adapter_id")?)?,
+        base_digest: row.get("base_digest")?,
+        suite: row.get("suite")?,
+        suite_digest: row.get("suite_digest")?,
+        split: row.get("split")?,
+        via: row.get("via")?,
+        n_tasks: row.get("n_tasks")?,
+        n_samples: row.get("n_samples")?,
+        passed: row.get("passed")?,
+        pass_at_1: row.get("pass_at_1")?,
+        ci_low: row.get("ci_low")?,
+        ci_high: row.get("ci_high")?,
+        sampling: from_json("evaluation.sampling_json", &row.get::<_, String>("sampling_json")?)?,
+        judge_version: row.get("judge_version")?,
+        provider: row.get("provider")?,
+        at: row.get("at")?,
+    })
+}

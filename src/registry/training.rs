@@ -1,0 +1,375 @@
+//! Datasets, training runs and what they measured.
+
+use std::time::SystemTime;
+
+use rusqlite::OptionalExtension;
+use rusqlite::Row;
+use rusqlite::Transaction;
+use rusqlite::named_params;
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::adapter::AdapterId;
+use crate::event::Event;
+use crate::event::timestamp;
+use crate::registry::codec::from_json;
+use crate::registry::codec::from_word;
+use crate::registry::codec::to_json;
+use crate::registry::database::Registry;
+use crate::registry::error::RegistryError;
+use crate::registry::event;
+use crate::registry::owner;
+use crate::registry::session::adapter_id;
+use crate::registry::session::me;
+
+/// What a dataset was made of; stored once, however often it is trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatasetRow {
+    /// sha256 of all that it holds.
+    pub digest: String,
+    /// Key of the project.
+    pub project: String,
+    /// `sessions` or `file`.
+    pub kind: String,
+    /// Records.
+    pub n_records: u64,
+    /// Digests of the families that are trained on, sorted.
+    pub families: Vec<String>,
+    /// The sessions or the file.
+    pub source: Value,
+}
+
+/// How a training run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunStatus {
+    /// At work, or killed without a word: resumable.
+    Running,
+    /// Stopped: resumable.
+    Interrupted,
+    /// Its adapter is in the registry.
+    Completed,
+    /// Broken off by an error: resumable from its checkpoint.
+    Failed,
+}
+
+impl RunStatus {
+    /// The word used in the registry and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Interrupted => "interrupted",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainingRun {
+    /// Sortable by time of birth.
+    pub id: String,
+    /// Key of the project.
+    pub project: String,
+    /// The options, and what else is needed to go on with it.
+    pub config: Value,
+    /// The dataset.
+    pub dataset_digest: String,
+    /// Canonical hub id and tokenizer digest.
+    pub base_model: String,
+    /// sha256 of the exact weights.
+    pub base_digest: String,
+    /// How it stands.
+    pub status: RunStatus,
+    /// Steps done.
+    pub step: u32,
+    /// Steps in all.
+    pub total_steps: u32,
+    /// The least validation loss so far, in nats a token.
+    pub best_val_loss: Option<f64>,
+    /// What came of it.
+    pub adapter_id: Option<AdapterId>,
+    /// What broke it off: the kind, a colon, the detail.
+    pub error: Option<String>,
+    /// RFC 3339 UTC.
+    pub started_at: String,
+    /// RFC 3339 UTC; `None` while running.
+    pub ended_at: Option<String>,
+}
+
+/// A figure of a run after a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricRow {
+    /// The step, from 1; validations before the first have 0.
+    pub step: u32,
+    /// `loss`, `val_loss`, `lr`, `grad_norm`, `tokens_per_s`, `rss`.
+    pub name: String,
+    /// Its value.
+    pub value: f64,
+}
+
+impl Registry {
+    /// Stores a dataset, unless it is there, and a new run on it that this process drives.
+    ///
+    /// # Errors
+    /// [`RegistryError::AlreadyExists`] when the run's id is taken.
+    pub fn begin_training(
+        &self,
+        dataset: &DatasetRow,
+        run: &TrainingRun,
+    ) -> Result<(), RegistryError> {
+        self.write(|tx| {
+            insert_dataset(tx, dataset, &run.started_at)?;
+            let added = tx.execute(
+                "INSERT INTO training_run (id, kind, project, config_json, dataset_digest, base_model, base_digest,
+                     status, started_at, owner)
+                 VALUES (?1, 'qlora', ?2, ?3, ?4, ?5, ?6, 'running', ?7, ?8) ON CONFLICT (id) DO NOTHING",
+                (
+                    &run.id,
+                    &run.project,
+                    run.config.to_string(),
+                    &run.dataset_digest,
+                    &run.base_model,
+                    &run.base_digest,
+                    &run.started_at,
+                    me()?,
+                ),
+            )?;
+            if added == 0 {
+                return Err(RegistryError::AlreadyExists(run.id.clone()));
+            }
+            let (dataset_digest, base_model) = (run.dataset_digest.clone(), run.base_model.clone());
+            event::append(tx, &run.id, &Event::TrainingStarted { dataset_digest, base_model })?;
+            Ok(())
+        })
+    }
+
+    /// Takes a run up again: from now on this process drives it.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoTraining`]; [`RegistryError::Busy`] when another living process drives it;
+    /// [`RegistryError::TrainingCompleted`].
+    pub fn reopen_training(&self, id: &str) -> Result<TrainingRun, RegistryError> {
+        self.write(|tx| {
+            let run = one(tx, id)?;
+            if run.status == RunStatus::Completed {
+                return Err(RegistryError::TrainingCompleted(id.to_owned()));
+            }
+            let owner: Option<String> =
+                tx.query_row("SELECT owner FROM training_run WHERE id = ?1", [id], |r| r.get(0))?;
+            let me = me()?;
+            if let Some(owner) = owner.filter(|owner| *owner != me && owner::is_alive(owner)) {
+                let pid = owner::pid(&owner).unwrap_or_default();
+                return Err(RegistryError::Busy { id: id.to_owned(), pid });
+            }
+            tx.execute(
+                "UPDATE training_run SET status = 'running', owner = ?2, ended_at = NULL, error = NULL WHERE id = ?1",
+                (id, me),
+            )?;
+            event::append(tx, id, &Event::TrainingResumed { step: run.step })?;
+            one(tx, id)
+        })
+    }
+
+    /// Stores figures of a run, in the place of older ones of the same step, and how far it is.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn record_metrics(
+        &self,
+        id: &str,
+        (step, total): (u32, u32),
+        metrics: &[(&str, f64)],
+    ) -> Result<(), RegistryError> {
+        let at = timestamp(SystemTime::now());
+        self.write(|tx| {
+            let mut statement = tx.prepare_cached(
+                "INSERT INTO metric (run_id, step, name, value, at) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (run_id, name, step) DO UPDATE SET value = excluded.value, at = excluded.at",
+            )?;
+            for (name, value) in metrics {
+                statement.execute((id, step, name, value, &at))?;
+            }
+            let best = metrics.iter().find(|(name, _)| *name == "val_loss").map(|(_, loss)| loss);
+            let sql = "UPDATE training_run SET step = max(?2, step), total_steps = max(?3, total_steps),
+                     best_val_loss = min(coalesce(best_val_loss, ?4), coalesce(?4, best_val_loss)) WHERE id = ?1";
+            tx.execute(sql, (id, step, total, best))?;
+            Ok(())
+        })
+    }
+
+    /// Ends a run whose adapter is in the registry.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn complete_training(&self, id: &str, adapter: &AdapterId) -> Result<(), RegistryError> {
+        self.write(|tx| {
+            end(tx, id, RunStatus::Completed, (Some(adapter.as_str()), None))?;
+            let adapter_id = adapter.clone();
+            event::append(tx, id, &Event::TrainingCompleted { adapter_id }).map(drop)
+        })
+    }
+
+    /// Ends a run without an adapter; it can be taken up again.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn fail_training(
+        &self,
+        id: &str,
+        status: RunStatus,
+        error: &str,
+    ) -> Result<(), RegistryError> {
+        self.write(|tx| {
+            end(tx, id, status, (None, Some(error)))?;
+            event::append(tx, id, &Event::TrainingFailed { error: error.to_owned() }).map(drop)
+        })
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoTraining`].
+    pub fn training_run(&self, id: &str) -> Result<TrainingRun, RegistryError> {
+        self.read(|tx| one(tx, id))
+    }
+
+    /// The newest runs, the newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn training_runs(&self, limit: u32) -> Result<Vec<TrainingRun>, RegistryError> {
+        self.read(|tx| {
+            let sql = "SELECT * FROM training_run ORDER BY id DESC LIMIT ?1";
+            let mut statement = tx.prepare_cached(sql)?;
+            let mut rows = statement.query([limit])?;
+            let mut runs = Vec::new();
+            while let Some(row) = rows.next()? {
+                runs.push(from_row(row)?);
+            }
+            Ok(runs)
+        })
+    }
+
+    /// All figures of a run, by name and step.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn metrics(&self, id: &str) -> Result<Vec<MetricRow>, RegistryError> {
+        self.read(|tx| {
+            let sql = "SELECT step, name, value FROM metric WHERE run_id = ?1 ORDER BY name, step";
+            let mut statement = tx.prepare_cached(sql)?;
+            let rows = statement.query_map([id], |row| {
+                Ok(MetricRow { step: row.get(0)?, name: row.get(1)?, value: row.get(2)? })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The dataset of this digest.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn dataset(&self, digest: &str) -> Result<Option<DatasetRow>, RegistryError> {
+        self.read(|tx| {
+            let sql = "SELECT * FROM dataset WHERE digest = ?1";
+            let mut statement = tx.prepare_cached(sql)?;
+            let mut rows = statement.query([digest])?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            let json = |column: &str| row.get::<_, String>(column);
+            Ok(Some(DatasetRow {
+                digest: row.get("digest")?,
+                project: row.get("project")?,
+                kind: row.get("kind")?,
+                n_records: row.get::<_, i64>("n_records")?.cast_unsigned(),
+                families: from_json("dataset.families", &json("families")?)?,
+                source: from_json("dataset.source_json", &json("source_json")?)?,
+            }))
+        })
+    }
+
+    /// The newest completed run on the same data and weights with the same options, whose adapter is there.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn trained_before(
+        &self,
+        dataset_digest: &str,
+        base_digest: &str,
+        config: &Value,
+    ) -> Result<Option<AdapterId>, RegistryError> {
+        self.read(|tx| {
+            let sql =
+                "SELECT adapter_id FROM training_run WHERE dataset_digest = ?1 AND base_digest = ?2
+                 AND config_json = ?3 AND status = 'completed' ORDER BY id DESC LIMIT 1";
+            let mut statement = tx.prepare_cached(sql)?;
+            let values = (dataset_digest, base_digest, config.to_string());
+            let found = statement.query_row(values, |row| row.get(0)).optional()?;
+            adapter_id("training_run.adapter_id", found.flatten())
+        })
+    }
+}
+
+fn insert_dataset(
+    tx: &Transaction<'_>,
+    dataset: &DatasetRow,
+    at: &str,
+) -> Result<(), RegistryError> {
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO dataset (digest, project, kind, n_records, families, source_json, at)
+         VALUES (:digest, :project, :kind, :n_records, :families, :source, :at) ON CONFLICT (digest) DO NOTHING",
+    )?;
+    statement.execute(named_params! {
+        ":digest": dataset.digest,
+        ":project": dataset.project,
+        ":kind": dataset.kind,
+        ":n_records": dataset.n_records.cast_signed(),
+        ":families": to_json(&dataset.families),
+        ":source": dataset.source.to_string(),
+        ":at": at,
+    })?;
+    Ok(())
+}
+
+fn end(
+    tx: &Transaction<'_>,
+    id: &str,
+    status: RunStatus,
+    (adapter_id, error): (Option<&str>, Option<&str>),
+) -> Result<(), RegistryError> {
+    let at = timestamp(SystemTime::now());
+    let sql = "UPDATE training_run SET status = ?2, adapter_id = ?3, error = ?4, ended_at = ?5, owner = NULL
+         WHERE id = ?1";
+    tx.execute(sql, (id, status.as_str(), adapter_id, error, at))?;
+    Ok(())
+}
+
+fn one(tx: &Transaction<'_>, id: &str) -> Result<TrainingRun, RegistryError> {
+    let mut statement = tx.prepare_cached("SELECT * FROM training_run WHERE id = ?1")?;
+    let mut rows = statement.query([id])?;
+    match rows.next()? {
+        Some(row) => from_row(row),
+        None => Err(RegistryError::NoTraining(id.to_owned())),
+    }
+}
+
+fn from_row(row: &Row<'_>) -> Result<TrainingRun, RegistryError> {
+    Ok(TrainingRun {
+        id: row.get("id")?,
+        project: row.get("project")?,
+        config: from_json("training_run.config_json", &row.get::<_, String>("config_json")?)?,
+        dataset_digest: row.get("dataset_digest")?,
+        base_model: row.get("base_model")?,
+        base_digest: row.get("base_digest")?,
+        status: from_word("training_run.status", row.get("status")?)?,
+        step: row.get("step")?,
+        total_steps: row.get("total_steps")?,
+        best_val_loss: row.get("best_val_loss")?,
+        adapter_id: adapter_id("training_run.adapter_id", row.get("adapter_id")?)?,
+        error: row.get("error")?,
+        started_at: row.get("started_at")?,
+        ended_at: row.get("ended_at")?,
+    })
+}

@@ -1,0 +1,166 @@
+//! Records as tokens, split into what is trained on and what is held out.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::model::ChatEncoder;
+use crate::registry::sha256;
+
+use super::TrainingError;
+use super::dedupe;
+use super::options::TrainingOptions;
+use super::record::Record;
+use super::scrub;
+
+/// A sequence of tokens and what each counts as something to be foretold; 0 outside answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Example {
+    /// The tokens.
+    pub input_ids: Vec<u32>,
+    /// A weight for each.
+    pub weights: Vec<f32>,
+}
+
+impl Example {
+    /// Tokens that are learned.
+    pub fn n_labelled(&self) -> usize {
+        self.weights.iter().skip(1).filter(|weight| **weight > 0.0).count()
+    }
+}
+
+/// The examples of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Examples {
+    /// What is trained on.
+    pub train: Vec<Example>,
+    /// Families that are not trained on: what a validation measures.
+    pub validation: Vec<Example>,
+}
+
+/// A dataset, and what became of the records it was made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    /// sha256 of all that it holds.
+    pub digest: String,
+    /// The tokens.
+    pub examples: Examples,
+    /// The records that it was made from, in their order.
+    pub records: Vec<Record>,
+    /// Digests of the families that are trained on, sorted.
+    pub train_families: Vec<String>,
+    /// Families in all.
+    pub n_families: usize,
+    /// Records that said the same again.
+    pub n_duplicates: usize,
+    /// Secrets that were taken out.
+    pub n_secrets: usize,
+    /// Records that had too many tokens.
+    pub n_too_long: usize,
+}
+
+/// The digest by which a family is known, wherever it is named.
+pub fn family_digest(family: &str) -> String {
+    sha256(family.as_bytes())
+}
+
+impl Dataset {
+    /// Cleans `records`, turns them into tokens for the model at `model`, and splits them by family. `home` is the path
+    /// of the user's home, which is taken out.
+    ///
+    /// # Errors
+    /// [`TrainingError::NoData`] when nothing is left; [`TrainingError::Model`] when the model's file can't be used.
+    pub fn build(
+        mut records: Vec<Record>,
+        model: &Path,
+        home: &str,
+        options: &TrainingOptions,
+    ) -> Result<Self, TrainingError> {
+        if records.is_empty() {
+            return Err(TrainingError::NoData("there are no records".to_owned()));
+        }
+        let n_secrets = records.iter_mut().map(|record| scrub::scrub(record, home)).sum();
+        let n_records = records.len();
+        let records = dedupe::distinct(records);
+        let n_duplicates = n_records - records.len();
+        let encoder = ChatEncoder::load(model)?;
+        let held_out = held_out(&records, options.validation_share);
+        let mut examples = Examples::default();
+        let (mut kept, mut n_too_long) = (Vec::new(), 0);
+        for record in records {
+            let example = encode(&encoder, &record)?;
+            if example.input_ids.len() > options.max_length || example.n_labelled() == 0 {
+                n_too_long += 1;
+                continue;
+            }
+            let is_held_out = held_out.contains(&record.family);
+            let part = if is_held_out { &mut examples.validation } else { &mut examples.train };
+            part.push(example);
+            kept.push(record);
+        }
+        if examples.train.is_empty() {
+            let reason =
+                format!("all {n_too_long} records have more than {} tokens", options.max_length);
+            return Err(TrainingError::NoData(reason));
+        }
+        let families: BTreeSet<&str> = kept.iter().map(|record| record.family.as_str()).collect();
+        let trained = families.iter().filter(|family| !held_out.contains(**family));
+        let mut train_families: Vec<String> = trained.map(|family| family_digest(family)).collect();
+        train_families.sort();
+        let n_families = families.len();
+        let digest = sha256(&serde_json::to_vec(&examples).unwrap_or_default());
+        let records = kept;
+        Ok(Self {
+            digest,
+            examples,
+            records,
+            train_families,
+            n_families,
+            n_duplicates,
+            n_secrets,
+            n_too_long,
+        })
+    }
+
+    /// Tokens, and tokens that are learned, of what is trained on.
+    pub fn n_tokens(&self) -> (usize, usize) {
+        let train = &self.examples.train;
+        (
+            train.iter().map(|example| example.input_ids.len()).sum(),
+            train.iter().map(Example::n_labelled).sum(),
+        )
+    }
+}
+
+/// The families whose digests come first: the wanted share, at least one of several, and never all.
+fn held_out(records: &[Record], share: f32) -> BTreeSet<String> {
+    let families: BTreeSet<(String, &str)> = records
+        .iter()
+        .map(|record| (family_digest(&record.family), record.family.as_str()))
+        .collect();
+    if share <= 0.0 || families.len() < 2 {
+        return BTreeSet::new();
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a count"
+    )]
+    let n = ((families.len() as f32 * share).round() as usize).clamp(1, families.len() - 1);
+    families.into_iter().take(n).map(|(_, family)| family.to_owned()).collect()
+}
+
+fn encode(encoder: &ChatEncoder, record: &Record) -> Result<Example, TrainingError> {
+    let chat = encoder.encode(&record.messages)?;
+    let weight = |answer: &Option<(usize, usize)>| {
+        let Some((answer, byte)) = answer else { return 0.0 };
+        let parts = record.weights.get(*answer).into_iter().flatten();
+        let part = parts.clone().find(|part| (part.start..part.end).contains(byte));
+        part.map_or(1.0, |part| part.weight)
+    };
+    let weights = chat.answers.iter().map(weight).collect();
+    Ok(Example { input_ids: chat.input_ids, weights })
+}

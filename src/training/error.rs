@@ -1,0 +1,130 @@
+//! Why training can't begin or breaks off.
+
+use std::path::PathBuf;
+
+use crate::model::ModelError;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainingError {
+    /// A line of a dataset is no record.
+    #[error("`{}`, line {line}: {reason}", path.display())]
+    BadRecord {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is nothing to train on.
+    #[error("there is nothing to train on: {0}")]
+    NoData(String),
+    /// An option is out of its range.
+    #[error("{0}")]
+    BadOption(String),
+    /// A file can't be read or written.
+    #[error("`{}`", path.display())]
+    Files {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A checkpoint can't be gone on from.
+    #[error("the checkpoint `{}` cannot be used: {reason}", path.display())]
+    BadCheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The loss or a gradient is no number.
+    #[error("step {step} gave a loss or a gradient that is no number: lower the learning rate")]
+    NotFinite {
+        /// The step, from 1.
+        step: u32,
+    },
+    /// The work needs more memory than there is.
+    #[error(
+        "training takes some {needed_mib} MiB and {available_mib} MiB are free: use --checkpointing, a lower --max-length or a smaller model"
+    )]
+    Memory {
+        /// The estimate.
+        needed_mib: u64,
+        /// What the system can give.
+        available_mib: u64,
+    },
+    /// The worker was told to stop; a checkpoint is there.
+    #[error("interrupted after step {step}")]
+    Interrupted {
+        /// Steps done.
+        step: u32,
+    },
+    /// The model can't be loaded.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl TrainingError {
+    /// The word for it in the registry and in the worker's messages.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Memory { .. } => FailureKind::Oom,
+            Self::NotFinite { .. } => FailureKind::Nan,
+            Self::Interrupted { .. } => FailureKind::Interrupted,
+            Self::Files { source, .. } if is_of_disk(source) => FailureKind::Disk,
+            Self::Files { .. } => FailureKind::Files,
+            Self::NoData(_) | Self::BadRecord { .. } => FailureKind::Data,
+            Self::BadOption(_) | Self::BadCheckpoint { .. } | Self::Model(_) => FailureKind::Setup,
+        }
+    }
+}
+
+/// Whether the disk is what failed: full or read-only.
+fn is_of_disk(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem | ErrorKind::QuotaExceeded
+    )
+}
+
+/// How training failed, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailureKind {
+    /// Out of memory.
+    Oom,
+    /// The loss is no number.
+    Nan,
+    /// Nothing to train on, or no records.
+    Data,
+    /// The disk is full or read-only.
+    Disk,
+    /// A file can't be read or written.
+    Files,
+    /// Told to stop.
+    Interrupted,
+    /// Options, model or checkpoint can't be used.
+    Setup,
+    /// The worker ended without a word.
+    Crash,
+}
+
+impl FailureKind {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Oom => "oom",
+            Self::Nan => "nan",
+            Self::Data => "data",
+            Self::Disk => "disk",
+            Self::Files => "files",
+            Self::Interrupted => "interrupted",
+            Self::Setup => "setup",
+            Self::Crash => "crash",
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A chat to learn from, one line of JSON.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::registry::sha256;
+use crate::trajectory::Message;
+use crate::trajectory::Role;
+
+use super::TrainingError;
+
+/// A chat whose answers are to be learned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The turns; at least one of them is the model's.
+    pub messages: Vec<Message>,
+    /// Records of one family belong to one task: they are never split into training and validation. The digest of the
+    /// first question where none is given.
+    #[serde(default)]
+    pub family: String,
+    /// Where it comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<RecordSource>,
+    /// For each answer the parts that count other than 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<Vec<Weighted>>,
+}
+
+/// The attempts of a session that a record was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordSource {
+    /// The session.
+    pub session: String,
+    /// The attempts.
+    pub attempts: Vec<u32>,
+}
+
+/// A part of an answer and what its tokens count.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Weighted {
+    /// First byte of the answer.
+    pub start: usize,
+    /// The byte after the last.
+    pub end: usize,
+    /// The weight, `0.0..=1.0`.
+    pub weight: f32,
+}
+
+impl Record {
+    /// A question and its answer.
+    pub fn new(family: impl Into<String>, messages: Vec<Message>) -> Self {
+        Self { messages, family: family.into(), source: None, weights: Vec::new() }
+    }
+
+    /// Reads a file of records, one a line; empty lines are passed over.
+    ///
+    /// # Errors
+    /// [`TrainingError::Files`]; [`TrainingError::BadRecord`] for the first line that is no record.
+    pub fn read_all(path: &Path) -> Result<Vec<Self>, TrainingError> {
+        let files = |source| TrainingError::Files { path: path.to_owned(), source };
+        let text = fs::read_to_string(path).map_err(files)?;
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        lines
+            .map(|(index, line)| {
+                let bad = |reason| TrainingError::BadRecord {
+                    path: path.to_owned(),
+                    line: index + 1,
+                    reason,
+                };
+                let record: Self =
+                    serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
+                record.checked().map_err(bad)
+            })
+            .collect()
+    }
+
+    fn checked(mut self) -> Result<Self, String> {
+        let answers = || self.messages.iter().filter(|message| message.role == Role::Assistant);
+        if answers().next().is_none() {
+            return Err("no message is the assistant's: there is nothing to learn".to_owned());
+        }
+        if answers().any(|message| message.content.trim().is_empty()) {
+            return Err("an answer is empty".to_owned());
+        }
+        for (answer, parts) in answers().zip(&self.weights) {
+            let fits = |part: &Weighted| {
+                part.start <= part.end
+                    && part.end <= answer.content.len()
+                    && (0.0..=1.0).contains(&part.weight)
+            };
+            if !parts.iter().all(fits) {
+                return Err(
+                    "a weighted part lies outside its answer, or weighs not 0 to 1".to_owned()
+                );
+            }
+        }
+        if self.weights.len() > answers().count() {
+            return Err("there are weights for more answers than there are".to_owned());
+        }
+        if self.family.is_empty() {
+            self.family = sha256(self.question().as_bytes())[..16].to_owned();
+        }
+        Ok(self)
+    }
+
+    /// The first thing that the user says.
+    pub(super) fn question(&self) -> &str {
+        let question = self.messages.iter().find(|message| message.role == Role::User);
+        question.or(self.messages.first()).map_or("", |message| message.content.as_str())
+    }
+
+    /// All answers, one after the other.
+    pub(super) fn answers(&self) -> impl Iterator<Item = &str> {
+        let answers = self.messages.iter().filter(|message| message.role == Role::Assistant);
+        answers.map(|message| message.content.as_str())
+    }
+}

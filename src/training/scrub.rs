@@ -1,0 +1,138 @@
+//! Takes secrets out of texts before anything is learned from them.
+
+use std::sync::LazyLock;
+
+use regex::Captures;
+use regex::Regex;
+
+use super::record::Record;
+
+/// What stands in a secret's place.
+const REDACTED: &str = "[redacted]";
+/// Letters of one word that may be a key, and bits a letter from which it is taken for one: words and digests of
+/// hexadecimal digits have at most 4.
+const KEY_LENGTH: usize = 32;
+const KEY_BITS: f64 = 4.2;
+
+/// Forms of keys that are known by their beginning or their surroundings.
+static PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+    [
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----",
+        r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+        r"\bgh[pousr]_[A-Za-z0-9]{20,}\b",
+        r"\bgithub_pat_[A-Za-z0-9_]{20,}\b",
+        r"\bglpat-[A-Za-z0-9_-]{20,}",
+        r"\bsk-[A-Za-z0-9_-]{20,}",
+        r"\bhf_[A-Za-z0-9]{20,}\b",
+        r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
+        r"\bAIza[0-9A-Za-z_-]{35}\b",
+        r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
+    ]
+    .iter()
+    .map(|pattern| Regex::new(pattern).expect("the patterns are well formed"))
+    .collect()
+});
+
+/// A value that is named as a secret.
+static NAMED: LazyLock<Regex> = LazyLock::new(|| {
+    let pattern = r#"(?i)\b((?:[a-z_]*(?:password|passwd|secret|api_?key|access_?key|auth_?token))\s*[:=]\s*)(["'])([^"'\s]{6,})(["'])"#;
+    Regex::new(pattern).expect("the pattern is well formed")
+});
+
+static WORD: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"[A-Za-z0-9+/_=-]{32,}").expect("the pattern is well formed"));
+
+/// Takes keys, named secrets, words that look like keys, and the path of the user's home out of a record. Returns how
+/// many were found.
+pub(super) fn scrub(record: &mut Record, home: &str) -> usize {
+    let mut n = 0;
+    for (message, text) in record.messages.iter_mut().map(|m| (m.role, &mut m.content)) {
+        let (clean, found) = scrubbed(text, home);
+        n += found;
+        if found > 0 {
+            *text = clean;
+            if message == crate::trajectory::Role::Assistant {
+                // Places within the answer have moved.
+                record.weights.clear();
+            }
+        }
+    }
+    n
+}
+
+fn scrubbed(text: &str, home: &str) -> (String, usize) {
+    let mut n = 0;
+    let mut text = text.to_owned();
+    for pattern in PATTERNS.iter() {
+        text = pattern
+            .replace_all(&text, |_: &Captures<'_>| {
+                n += 1;
+                REDACTED
+            })
+            .into_owned();
+    }
+    text = NAMED
+        .replace_all(&text, |found: &Captures<'_>| {
+            n += 1;
+            format!("{}{}{REDACTED}{}", &found[1], &found[2], &found[4])
+        })
+        .into_owned();
+    text = WORD
+        .replace_all(&text, |found: &Captures<'_>| {
+            let word = &found[0];
+            if word.len() < KEY_LENGTH || bits_a_letter(word) < KEY_BITS || is_name(word) {
+                return word.to_owned();
+            }
+            n += 1;
+            REDACTED.to_owned()
+        })
+        .into_owned();
+    if home.len() > 1 && text.contains(home) {
+        n += text.matches(home).count();
+        text = text.replace(home, "~");
+    }
+    (text, n)
+}
+
+/// Whether it is words joined by `_`, `-` or `/`, and no key: a key mixes digits and both cases.
+fn is_name(word: &str) -> bool {
+    let has = |test: fn(&char) -> bool| word.chars().any(|c| test(&c));
+    !(has(char::is_ascii_digit) && has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase))
+}
+
+/// Shannon's entropy of the letters.
+#[expect(clippy::cast_precision_loss, reason = "words are short")]
+fn bits_a_letter(word: &str) -> f64 {
+    let mut counts = [0_u32; 128];
+    word.bytes().for_each(|byte| counts[usize::from(byte & 127)] += 1);
+    let part = |count: &u32| f64::from(*count) / word.len() as f64;
+    counts.iter().filter(|count| **count > 0).map(part).map(|p| -p * p.log2()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scrubbed;
+
+    #[test]
+    fn secrets_go_and_code_stays() {
+        let key = ["sk", "-abcdefghijklmnop", "qrstuvwx"].concat();
+        let secret = [
+            format!("client = Client('{key}')"),
+            "DB_PASSWORD = 'hunter2hunter2'".to_owned(),
+            "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----".to_owned(),
+            "token: q7Zk3Wm9Xv2Lp8Rt5Yb1Nc6Hd4Jf0Gs9Qa3e".to_owned(),
+            "open('/home/ada/notes.txt')".to_owned(),
+        ];
+        for text in &secret {
+            assert_eq!(scrubbed(text, "/home/ada").1, 1, "{text}");
+        }
+        for text in [
+            "digest = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'",
+            "def a_very_long_function_name_that_tells_a_story_of_its_own(): pass",
+            "if password == given: return True",
+        ] {
+            assert_eq!(scrubbed(text, "/home/ada"), (text.to_owned(), 0));
+        }
+        assert_eq!(scrubbed(&secret[1], "/").0, "DB_PASSWORD = '[redacted]'");
+    }
+}

@@ -1,0 +1,101 @@
+//! Which examples each step takes: decided by the seed alone, so that a run can be gone on with anywhere.
+
+use crate::model::Batch;
+
+use super::dataset::Example;
+use super::options::TrainingOptions;
+
+/// The examples of one step, by number, in the parts that are computed at a time.
+pub(super) type Step = Vec<Vec<usize>>;
+
+/// The steps of pass `epoch` over `examples`.
+pub(super) fn of_epoch(examples: &[Example], options: &TrainingOptions, epoch: u32) -> Vec<Step> {
+    let order = shuffled(examples.len(), options.seed ^ (u64::from(epoch) + 1) << 32);
+    let mut steps: Vec<Step> = Vec::new();
+    let (mut n_sequences, mut n_tokens) = (usize::MAX, 0);
+    for index in order {
+        let length = examples[index].input_ids.len();
+        if n_sequences >= options.batch_sequences || n_tokens >= options.batch_tokens {
+            steps.push(Vec::new());
+            (n_sequences, n_tokens) = (0, 0);
+        }
+        n_sequences += 1;
+        n_tokens += length;
+        let Some(step) = steps.last_mut() else { continue };
+        let size = |part: &Vec<usize>| -> usize {
+            part.iter().map(|index| examples[*index].input_ids.len()).sum()
+        };
+        match step.last_mut() {
+            Some(part) if size(part) + length <= options.micro_tokens => part.push(index),
+            _ => step.push(vec![index]),
+        }
+    }
+    steps
+}
+
+/// Examples in parts of at most `micro_tokens` tokens.
+pub(super) fn in_order(examples: &[Example], micro_tokens: usize) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    for example in examples {
+        let length = example.input_ids.len();
+        if batches.last().is_none_or(|batch| batch.tokens.len() + length > micro_tokens) {
+            batches.push(Batch::default());
+        }
+        if let Some(batch) = batches.last_mut() {
+            batch.push(&example.input_ids, &example.weights);
+        }
+    }
+    batches
+}
+
+/// The examples of a part as one batch.
+pub(super) fn batch(examples: &[Example], part: &[usize]) -> Batch {
+    let mut batch = Batch::default();
+    for index in part {
+        batch.push(&examples[*index].input_ids, &examples[*index].weights);
+    }
+    batch
+}
+
+/// `0..n` in an order drawn by Fisher and Yates.
+fn shuffled(n: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    let mut state = seed;
+    for i in (1..n).rev() {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        #[expect(clippy::cast_possible_truncation, reason = "a remainder below i + 1")]
+        order.swap(i, ((z ^ z >> 31) % (i as u64 + 1)) as usize);
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::Preset;
+
+    #[test]
+    fn every_example_is_taken_once_a_pass_within_the_limits() {
+        let examples: Vec<Example> = (0..100)
+            .map(|i| Example { input_ids: vec![1; 10 + i % 50], weights: vec![1.0; 10 + i % 50] })
+            .collect();
+        let mut options = TrainingOptions::preset(Preset::Standard);
+        (options.batch_sequences, options.batch_tokens, options.micro_tokens) = (8, 200, 90);
+        let steps = of_epoch(&examples, &options, 0);
+        assert_eq!(steps, of_epoch(&examples, &options, 0));
+        assert_ne!(steps, of_epoch(&examples, &options, 1));
+        let mut all: Vec<usize> = steps.iter().flatten().flatten().copied().collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..100).collect::<Vec<_>>());
+        for step in &steps {
+            assert!(step.iter().map(Vec::len).sum::<usize>() <= 8);
+            for part in step {
+                assert!(part.len() == 1 || batch(&examples, part).tokens.len() <= 90);
+            }
+        }
+        let batches = in_order(&examples, 90);
+        assert_eq!(batches.iter().map(|batch| batch.lengths.len()).sum::<usize>(), 100);
+    }
+}

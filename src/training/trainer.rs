@@ -1,0 +1,215 @@
+//! The loop: steps, validations, checkpoints.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::model::Batch;
+use crate::model::Tuner;
+use crate::registry::sha256;
+
+use super::TrainingError;
+use super::adamw::AdamW;
+use super::adamw::AdamWOptions;
+use super::checkpoint::Checkpoint;
+use super::checkpoint::Position;
+use super::dataset::Example;
+use super::dataset::Examples;
+use super::options::TrainingOptions;
+use super::steps;
+use super::steps::Step;
+
+/// What the loop tells as it goes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Progress {
+    /// A step is done.
+    Step { step: u32, total: u32, loss: f64, lr: f32, grad_norm: f64, tokens_per_s: f64 },
+    /// A validation is done.
+    Evaluation { step: u32, loss: f64 },
+    /// A checkpoint is on disk.
+    Checkpoint,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Trained {
+    /// The trainable numbers to keep: those of the least validation loss, or the last where nothing is held out.
+    pub(super) values: Vec<f32>,
+    /// Steps done.
+    pub(super) steps: u32,
+    /// The least validation loss and its step.
+    pub(super) best: Option<(f64, u32)>,
+}
+
+/// Whether the loop goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Go {
+    On,
+    /// Write a checkpoint and stop.
+    Stop,
+}
+
+/// A run at work.
+pub(super) struct Trainer<'a> {
+    pub(super) tuner: &'a mut Tuner,
+    pub(super) options: &'a TrainingOptions,
+    pub(super) examples: &'a Examples,
+    /// Where the checkpoint is written, and how much time passes between two.
+    pub(super) checkpoint: (PathBuf, Duration),
+}
+
+/// Where a run stands.
+struct State {
+    optimizer: AdamW,
+    position: Position,
+    best: Option<Vec<f32>>,
+}
+
+impl Trainer<'_> {
+    /// Trains from the checkpoint on, where there is one, to the end. `on` is told of every step and says whether to go
+    /// on.
+    pub(super) fn run(
+        mut self,
+        on: &mut dyn FnMut(Progress) -> Go,
+    ) -> Result<Trained, TrainingError> {
+        let examples = self.examples;
+        let epochs: Vec<Vec<Step>> = (0..self.options.epochs)
+            .map(|epoch| steps::of_epoch(&examples.train, self.options, epoch))
+            .collect();
+        let every = (epochs[0].len() as u32).div_ceil(self.options.evaluations_per_epoch).max(1);
+        let plan: Vec<&Step> = epochs.iter().flatten().collect();
+        let mut total = u32::try_from(plan.len()).unwrap_or(u32::MAX);
+        if self.options.max_steps > 0 {
+            total = total.min(self.options.max_steps);
+        }
+        let mut state = self.begin()?;
+        let mut saved = Instant::now();
+        let validation = steps::in_order(&examples.validation, self.options.micro_tokens);
+        if state.position.step == 0 && self.evaluate(&validation, &mut state, on) == Go::Stop {
+            return self.stop(&state, on);
+        }
+        while state.position.step < total {
+            let index = state.position.step;
+            let progress = self.step(plan[index as usize], &mut state, total)?;
+            let mut go = on(progress);
+            let is_due = state.position.step.is_multiple_of(every) || state.position.step == total;
+            if is_due && go == Go::On {
+                go = self.evaluate(&validation, &mut state, on);
+            }
+            if go == Go::Stop {
+                return self.stop(&state, on);
+            }
+            if self.options.patience > 0 && state.position.n_worse >= self.options.patience {
+                break;
+            }
+            if saved.elapsed() >= self.checkpoint.1 {
+                self.save(&state)?;
+                on(Progress::Checkpoint);
+                saved = Instant::now();
+            }
+        }
+        let State { position: Position { step, best, .. }, best: values, .. } = state;
+        let values = values.unwrap_or_else(|| self.tuner.parameters().to_vec());
+        Ok(Trained { values, steps: step, best })
+    }
+
+    /// The state of the checkpoint, or a fresh one.
+    fn begin(&mut self) -> Result<State, TrainingError> {
+        let fingerprint = fingerprint(self.options, self.examples);
+        let n = self.tuner.parameters().len();
+        let mut optimizer = AdamW::new(n);
+        let Some(found) = Checkpoint::load(&self.checkpoint.0, &fingerprint, n)? else {
+            let position = Position { fingerprint, ..Position::default() };
+            return Ok(State { optimizer, position, best: None });
+        };
+        self.tuner.parameters_mut().0.copy_from_slice(&found.values);
+        optimizer.means = found.means;
+        optimizer.n_steps = found.position.step;
+        Ok(State { optimizer, position: found.position, best: found.best })
+    }
+
+    fn step(
+        &mut self,
+        step: &Step,
+        state: &mut State,
+        total: u32,
+    ) -> Result<Progress, TrainingError> {
+        let started = Instant::now();
+        let index = state.position.step;
+        let train: &[Example] = &self.examples.train;
+        let batches: Vec<Batch> = step.iter().map(|part| steps::batch(train, part)).collect();
+        let weight: f64 = batches.iter().map(Batch::weight).sum();
+        let n_tokens: usize = batches.iter().map(|batch| batch.tokens.len()).sum();
+        let mut loss = 0.0;
+        for (part, batch) in batches.iter().enumerate() {
+            let seed = self.options.seed ^ (u64::from(index) << 20 | part as u64).wrapping_add(1);
+            #[expect(clippy::cast_possible_truncation, reason = "a weight as the sums have it")]
+            let scale = (1.0 / weight) as f32;
+            loss += self.tuner.accumulate(batch, scale, seed) / weight;
+        }
+        let grad_norm = self.tuner.gradient_norm();
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            return Err(TrainingError::NotFinite { step: index + 1 });
+        }
+        let lr = self.options.rate(index, total);
+        #[expect(clippy::cast_possible_truncation, reason = "a factor of at most 1")]
+        let clip = (f64::from(self.options.max_grad_norm) / grad_norm.max(1e-12)).min(1.0) as f32;
+        let weight_decay = self.options.weight_decay;
+        let adamw = AdamWOptions { betas: [0.9, 0.999], eps: 1e-8, weight_decay };
+        state.optimizer.step(self.tuner, &adamw, lr, clip);
+        state.position.step += 1;
+        #[expect(clippy::cast_precision_loss, reason = "a count of tokens")]
+        let tokens_per_s = n_tokens as f64 / started.elapsed().as_secs_f64();
+        Ok(Progress::Step { step: index + 1, total, loss, lr, grad_norm, tokens_per_s })
+    }
+
+    /// Measures the loss on what is held out, and remembers the best.
+    fn evaluate(
+        &mut self,
+        validation: &[Batch],
+        state: &mut State,
+        on: &mut dyn FnMut(Progress) -> Go,
+    ) -> Go {
+        if validation.is_empty() {
+            return Go::On;
+        }
+        let weight: f64 = validation.iter().map(Batch::weight).sum();
+        let loss = validation.iter().map(|batch| self.tuner.loss(batch)).sum::<f64>() / weight;
+        let position = &mut state.position;
+        if position.best.is_none_or(|(best, _)| loss < best) {
+            position.best = Some((loss, position.step));
+            position.n_worse = 0;
+            state.best = Some(self.tuner.parameters().to_vec());
+        } else {
+            position.n_worse += 1;
+        }
+        on(Progress::Evaluation { step: position.step, loss })
+    }
+
+    fn stop(
+        &mut self,
+        state: &State,
+        on: &mut dyn FnMut(Progress) -> Go,
+    ) -> Result<Trained, TrainingError> {
+        self.save(state)?;
+        on(Progress::Checkpoint);
+        Err(TrainingError::Interrupted { step: state.position.step })
+    }
+
+    fn save(&mut self, state: &State) -> Result<(), TrainingError> {
+        let checkpoint = Checkpoint {
+            position: state.position.clone(),
+            values: self.tuner.parameters().to_vec(),
+            means: state.optimizer.means.clone(),
+            best: state.best.clone(),
+        };
+        checkpoint.save(Path::new(&self.checkpoint.0))
+    }
+}
+
+/// What a checkpoint belongs to.
+fn fingerprint(options: &TrainingOptions, examples: &Examples) -> String {
+    let both = serde_json::to_vec(&(options, examples)).unwrap_or_default();
+    sha256(&both)
+}

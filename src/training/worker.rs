@@ -1,0 +1,302 @@
+//! The process that trains: a job on its standard input, messages on its standard output, one JSON object a line.
+
+use std::io;
+use std::io::BufRead;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use std::time::Instant;
+
+use nix::sys::prctl;
+use nix::sys::signal::SigSet;
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::model::Isa;
+use crate::model::Tuner;
+use crate::model::TunerOptions;
+
+use super::FailureKind;
+use super::TrainingError;
+use super::dataset::Examples;
+use super::estimate;
+use super::options::TrainingOptions;
+use super::peft;
+use super::tensors;
+use super::trainer::Go;
+use super::trainer::Progress;
+use super::trainer::Trainer;
+
+/// Time between two signs of life.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Exit code of a worker that was told to stop: 128 + SIGTERM.
+const STOPPED: u8 = 143;
+/// Exit code of any other failure.
+const FAILED: u8 = 1;
+
+/// What a worker is to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// The process that waits for it.
+    pub parent: u32,
+    /// The model's file.
+    pub model: PathBuf,
+    /// Its name, for PEFT.
+    pub base_model: String,
+    /// The run's folder: [`Job::EXAMPLES`] is there; checkpoint and adapter are written there.
+    pub folder: PathBuf,
+    /// How to train.
+    pub options: TrainingOptions,
+    /// Threads that compute.
+    pub n_threads: usize,
+    /// Seconds between two checkpoints.
+    pub checkpoint_seconds: u64,
+}
+
+impl Job {
+    /// The examples, in the run's folder.
+    pub const EXAMPLES: &str = "examples.json";
+    /// The checkpoint, in the run's folder.
+    pub const CHECKPOINT: &str = "checkpoint.safetensors";
+    /// The adapter, in the run's folder.
+    pub const ADAPTER: &str = "adapter";
+}
+
+/// What a worker tells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Report {
+    /// The model is loaded.
+    Started {
+        /// Numbers that are trained.
+        trainable: usize,
+        /// Tokens of a pass over the data.
+        tokens: usize,
+        /// Bytes that training should take.
+        memory_estimate: u64,
+        /// Steps that were done before, by the worker whose checkpoint this one goes on from.
+        step: u32,
+    },
+    /// A step is done.
+    Step {
+        /// Its number, from 1.
+        step: u32,
+        /// The last one's.
+        total: u32,
+        /// Mean loss of a token in nats, weighted.
+        loss: f64,
+        /// Learning rate.
+        lr: f32,
+        /// Length of the gradient before it was clipped.
+        grad_norm: f64,
+        /// Tokens a second.
+        tokens_per_s: f64,
+        /// Resident memory in bytes.
+        rss: u64,
+    },
+    /// A validation is done.
+    Eval {
+        /// Steps before it.
+        step: u32,
+        /// Mean loss of a held-out token in nats, weighted.
+        loss: f64,
+    },
+    /// A checkpoint is on disk.
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A sign of life.
+    Heartbeat,
+    /// The adapter is on disk.
+    Done {
+        /// Its folder.
+        adapter_dir: PathBuf,
+        /// The step that it is of.
+        best_step: u32,
+        /// The least validation loss.
+        best_loss: Option<f64>,
+        /// Steps done.
+        steps: u32,
+    },
+    /// There is no adapter.
+    Failed {
+        /// In a word.
+        kind: FailureKind,
+        /// In words.
+        detail: String,
+    },
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// What is told, and when something was told last.
+struct Voice(Mutex<Instant>);
+
+impl Voice {
+    /// Writes a message. When nobody listens any more the worker stops.
+    fn say(&self, report: &Report) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = serde_json::to_string(report).expect("plain words and numbers");
+        let mut out = io::stdout().lock();
+        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+            STOP.store(true, Relaxed);
+        }
+        *last = Instant::now();
+    }
+
+    fn is_silent(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= HEARTBEAT
+    }
+}
+
+/// The whole life of a worker; returns its exit code. No other thread may be there yet.
+pub fn worker_main() -> u8 {
+    heed_signals();
+    let voice = Voice(Mutex::new(Instant::now()));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                std::thread::sleep(Duration::from_millis(200));
+                if voice.is_silent() {
+                    voice.say(&Report::Heartbeat);
+                }
+            }
+        });
+        let result = read_job().and_then(|job| work(&job, &voice));
+        is_over.store(true, Relaxed);
+        match result {
+            Ok(done) => {
+                voice.say(&done);
+                0
+            }
+            Err(error) => {
+                let detail = with_causes(&error);
+                voice.say(&Report::Failed { kind: error.kind(), detail });
+                if error.kind() == FailureKind::Interrupted { STOPPED } else { FAILED }
+            }
+        }
+    })
+}
+
+/// Leaves the signals that ask to stop to a thread that waits for them.
+fn heed_signals() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    if signals.thread_block().is_ok() {
+        std::thread::spawn(move || {
+            while signals.wait().is_ok() {
+                STOP.store(true, Relaxed);
+            }
+        });
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn read_job() -> Result<Job, TrainingError> {
+    let mut line = String::new();
+    let stdin = PathBuf::from("standard input");
+    let read = io::stdin().lock().read_line(&mut line);
+    read.map_err(|source| TrainingError::Files { path: stdin, source })?;
+    let job: Job = serde_json::from_str(&line)
+        .map_err(|error| TrainingError::BadOption(format!("this is no job: {error}")))?;
+    bind_to(job.parent)?;
+    Ok(job)
+}
+
+/// From now on this process is told to stop when its parent ends.
+fn bind_to(parent: u32) -> Result<(), TrainingError> {
+    let bound = prctl::set_pdeathsig(Signal::SIGTERM);
+    bound.map_err(|errno| TrainingError::BadOption(format!("prctl: {errno}")))?;
+    if std::os::unix::process::parent_id() != parent {
+        STOP.store(true, Relaxed);
+    }
+    Ok(())
+}
+
+fn work(job: &Job, voice: &Voice) -> Result<Report, TrainingError> {
+    job.options.check()?;
+    let examples = read_examples(&job.folder.join(Job::EXAMPLES))?;
+    let tokens: usize = examples.train.iter().map(|example| example.input_ids.len()).sum();
+    let memory_estimate = estimate::memory(&job.model, &job.options, &examples)?;
+    estimate::check_memory(memory_estimate)?;
+    let options = &job.options;
+    let mut tuner = Tuner::load(
+        &job.model,
+        TunerOptions {
+            n_threads: job.n_threads,
+            precision: options.precision,
+            isa: Isa::detect(),
+            rank: options.rank as usize,
+            scaling: options.scaling(),
+            dropout: options.dropout,
+            neftune_alpha: options.neftune_alpha,
+            targets: options.targets()?,
+            checkpointing: options.checkpointing,
+            seed: options.seed,
+        },
+    )?;
+    let trainable = tuner.parameters().len();
+    let vocabulary = tuner.vocabulary();
+    let ids = examples.train.iter().chain(&examples.validation).flat_map(|e| &e.input_ids);
+    if let Some(id) = ids.clone().find(|id| **id as usize >= vocabulary) {
+        return Err(TrainingError::NoData(format!("the model has no token {id}")));
+    }
+    let checkpoint = job.folder.join(Job::CHECKPOINT);
+    voice.say(&Report::Started { trainable, tokens, memory_estimate, step: 0 });
+    let every = Duration::from_secs(job.checkpoint_seconds);
+    let trainer = Trainer {
+        tuner: &mut tuner,
+        options,
+        examples: &examples,
+        checkpoint: (checkpoint.clone(), every),
+    };
+    let trained = trainer.run(&mut |progress| {
+        voice.say(&report(progress, &checkpoint));
+        if STOP.load(Relaxed) { Go::Stop } else { Go::On }
+    })?;
+    let places = tuner.tensors();
+    let folder = peft::folder(&trained.values, &places, options, &job.base_model);
+    let adapter_dir = job.folder.join(Job::ADAPTER);
+    let made = std::fs::create_dir_all(&adapter_dir);
+    made.map_err(|source| TrainingError::Files { path: adapter_dir.clone(), source })?;
+    tensors::write_whole(&adapter_dir.join("adapter_config.json"), &folder.config)?;
+    tensors::write_whole(&adapter_dir.join("adapter_model.safetensors"), &folder.tensors)?;
+    let (best_loss, best_step) = trained.best.unzip();
+    let best_step = best_step.unwrap_or(trained.steps);
+    Ok(Report::Done { adapter_dir, best_step, best_loss, steps: trained.steps })
+}
+
+fn read_examples(path: &Path) -> Result<Examples, TrainingError> {
+    let files = |source| TrainingError::Files { path: path.to_owned(), source };
+    let text = std::fs::read(path).map_err(files)?;
+    let examples: Examples = serde_json::from_slice(&text)
+        .map_err(|error| TrainingError::NoData(format!("{}: {error}", path.display())))?;
+    if examples.train.iter().all(|example| example.n_labelled() == 0) {
+        return Err(TrainingError::NoData("no token is to be learned".to_owned()));
+    }
+    Ok(examples)
+}
+
+fn report(progress: Progress, checkpoint: &Path) -> Report {
+    match progress {
+        Progress::Step { step, total, loss, lr, grad_norm, tokens_per_s } => {
+            let rss = estimate::resident_bytes();
+            Report::Step { step, total, loss, lr, grad_norm, tokens_per_s, rss }
+        }
+        Progress::Evaluation { step, loss } => Report::Eval { step, loss },
+        Progress::Checkpoint => Report::Checkpoint { path: checkpoint.to_owned() },
+    }
+}
