@@ -21,6 +21,8 @@ pub mod template;
 // Engines.
 pub mod judge;
 pub mod provider;
+// Choice.
+pub mod selection;
 // Work.
 pub mod pipeline;
 pub mod training;

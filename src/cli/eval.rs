@@ -178,19 +178,16 @@ fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
         library.name(),
         library.functions().len(),
         records.len(),
-        suite.tasks.len()
+        suite.n_tasks()
     ))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// An adapter that has seen a family of the suite would show its memory of it.
 fn refuse_seen(suite: &Suite, train_families: &[String]) -> Result<(), EvaluationError> {
-    let seen = suite.tasks.iter().find(|task| {
-        let digest = family_digest(&task.family);
-        train_families.binary_search(&digest).is_ok()
-    });
-    match seen {
-        Some(task) => Err(EvaluationError::SeenBefore { family: task.family.clone() }),
+    let is_seen = |family: &&str| train_families.binary_search(&family_digest(family)).is_ok();
+    match suite.families().find(is_seen) {
+        Some(family) => Err(EvaluationError::SeenBefore { family: family.to_owned() }),
         None => Ok(()),
     }
 }
@@ -225,7 +222,7 @@ async fn measure(
     let sampling = Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() };
     let tools =
         EvaluationTools { provider: &provider, judge: &judge, modules, sampling: &sampling };
-    let display = Display::new(context, suite.tasks.len() * (1 + adapters.len()));
+    let display = Display::new(context, suite.n_tasks() * (1 + adapters.len()));
     let on_each = |_: &Outcome| display.step();
     let base = evaluation::run(&tools, suite, None, &on_each).await?;
     keep(registry, &tools, suite, (None, split), &base)?;

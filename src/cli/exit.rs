@@ -80,6 +80,7 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
             | RegistryError::AlreadyArchived(_)
             | RegistryError::NotArchived(_)
             | RegistryError::Busy { .. }
+            | RegistryError::DoesNotFit { .. }
             | RegistryError::TrainingCompleted(_)
             | RegistryError::WrongStatus { .. },
         ) => CONFLICT,

@@ -52,6 +52,12 @@ pub(super) struct Args {
     /// Canned answers for the scripted provider
     #[arg(long, value_name = "FILE")]
     script: Option<String>,
+    /// The adapter: an id of `rune adapters list`, `auto` for the best that was measured, or `none`
+    #[arg(long, value_name = "ID|auto|none")]
+    adapter: Option<String>,
+    /// A folder of Python packages that the solution may import
+    #[arg(long, value_name = "DIR")]
+    lib: Option<String>,
     /// Seed of all sampling
     #[arg(long, value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,
@@ -85,6 +91,8 @@ impl Args {
             ("run.model", text(&self.model)),
             ("run.provider", text(&self.provider.clone().or(scripted))),
             ("run.scripted", text(&self.script)),
+            ("run.adapter", text(&self.adapter)),
+            ("run.lib", text(&self.lib)),
             ("run.seed", number(self.seed)),
             ("run.max_tokens", number(self.max_tokens)),
             ("run.max_seconds", number(self.max_seconds)),

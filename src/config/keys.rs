@@ -45,6 +45,8 @@ pub(super) const KEYS: &[Key] = &[
     key("run.provider", Check::OneOf(&["in-process", "scripted"]), Project::Free),
     key("run.scripted", Check::Text, Project::Never),
     key("run.project", Check::Text, Project::Free),
+    key("run.adapter", Check::Filled, Project::Free),
+    key("run.lib", Check::Text, Project::Never),
     key("run.seed", Check::Range(0.0, 9e18), Project::Free),
     key("run.max_tokens", Check::Range(1.0, 1e9), Project::Lower),
     key("run.max_seconds", Check::Range(1.0, 1e7), Project::Lower),

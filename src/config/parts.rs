@@ -35,6 +35,10 @@ pub struct RunConfig {
     pub scripted: String,
     /// Key of the project; empty when it is to be found out.
     pub project: String,
+    /// The adapter: `auto`, `none` or an id.
+    pub adapter: String,
+    /// Folder of packages that solutions may import; empty for none.
+    pub lib: String,
     /// Seed of all sampling.
     pub seed: u64,
     /// Budget of generated tokens.

@@ -24,8 +24,7 @@ pub struct Suite {
     pub name: String,
     /// sha256 of all tasks.
     pub digest: String,
-    /// The tasks.
-    pub tasks: Vec<Task>,
+    pub(super) tasks: Vec<Task>,
 }
 
 impl Suite {
@@ -56,6 +55,16 @@ impl Suite {
         }
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self::new(name, tasks))
+    }
+
+    /// Tasks.
+    pub fn n_tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// The families of the tasks.
+    pub fn families(&self) -> impl Iterator<Item = &str> {
+        self.tasks.iter().map(|task| task.family.as_str())
     }
 
     /// The file's text.

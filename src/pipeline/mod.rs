@@ -26,6 +26,7 @@ mod work;
 
 use std::time::Duration;
 
+use crate::adapter::AdapterId;
 use crate::config::Config;
 use crate::event::Event;
 use crate::judge::Verdict;
@@ -44,6 +45,8 @@ pub use solve::solve;
 /// Budgets and manners of a session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
+    /// The adapter to answer with, which the provider has loaded; `None` is the base.
+    pub adapter_id: Option<AdapterId>,
     /// Seed of all sampling.
     pub seed: u64,
     /// Temperature of the first answer to a question.
@@ -75,6 +78,7 @@ impl Settings {
     pub fn new(config: &Config) -> Self {
         let Config { run, sampling, tokens, .. } = config;
         Self {
+            adapter_id: None,
             seed: run.seed,
             temperature: sampling.temperature,
             retry_temperature: sampling.retry_temperature,

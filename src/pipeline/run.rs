@@ -179,7 +179,8 @@ impl<'a> Run<'a> {
         }
         self.check_budget()?;
         let grammar = grammar.filter(|_| self.tools.provider.capabilities().grammar);
-        let request = Request { grammar, ..Request::new(&prompt, &sampling) };
+        let adapter = self.tools.settings.adapter_id.as_ref();
+        let request = Request { grammar, adapter, ..Request::new(&prompt, &sampling) };
         let left = self.time_left();
         let mut on_text =
             |text: &str| (self.tools.progress)(Progress::Text { place: &place, text });
@@ -215,7 +216,7 @@ impl<'a> Run<'a> {
             prompt: answer.prompt.clone(),
             completion: completion.clone(),
             sampling: answer.sampling.clone(),
-            adapter_id: None,
+            adapter_id: self.tools.settings.adapter_id.clone(),
             verdict: verdict.to_owned(),
             verdict_json: json!({ "summary": summary, "details": details }),
             files: files.to_vec(),

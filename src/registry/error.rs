@@ -76,6 +76,14 @@ pub enum RegistryError {
     /// There is no such adapter.
     #[error("no adapter `{0}`")]
     NoAdapter(String),
+    /// The adapter was made for another base model.
+    #[error("adapter `{id}` was not made for `{base_model}`")]
+    DoesNotFit {
+        /// The adapter.
+        id: AdapterId,
+        /// What it would be used with.
+        base_model: String,
+    },
     /// The adapter is there already, under this id.
     #[error("adapter `{0}` already exists")]
     AdapterExists(AdapterId),

@@ -13,6 +13,7 @@ use crate::registry::database::Registry;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
 use crate::registry::session::adapter_id;
+use crate::task::TaskType;
 
 /// What an adapter, or the base alone, scored on a suite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -126,9 +127,9 @@ impl Registry {
         })
     }
 
-    /// Adapters that fit `base_model`, are not archived, belong to `project` (or to all, when it is `None`), and whose
-    /// newest evaluation on the weights of `base_digest` lies above that of the base on the same suite, split and way:
-    /// the one with the highest lower bound of its interval first.
+    /// Adapters that fit `base_model`, are not archived, belong to `project` (or to all, when it is `None`) and to tasks
+    /// of `task_type`, and whose newest evaluation on the weights of `base_digest` lies above that of the base on the
+    /// same suite, split and way: the one with the highest lower bound of its interval first. Controls say nothing here.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -136,11 +137,15 @@ impl Registry {
         &self,
         (base_model, base_digest): (&str, &str),
         project: Option<&str>,
+        task_type: TaskType,
     ) -> Result<Vec<Candidate>, RegistryError> {
         // The condition on the scope is written out for either case, so that the index on (base_model, project) is used.
         let scope = match project {
-            Some(_) => "adapter.project = ?3 AND adapter.scope <> 'global'",
-            None => "?3 IS NULL AND adapter.scope = 'global'",
+            Some(_) => {
+                "adapter.project = ?3
+                 AND (adapter.scope = 'project' OR (adapter.scope = 'task' AND adapter.task_type = ?4))"
+            }
+            None => "?3 IS NULL AND ?4 IS NOT NULL AND adapter.scope = 'global'",
         };
         let sql = format!(
             "SELECT mine.id AS mine_id, base.id AS base_id FROM adapter
@@ -148,12 +153,13 @@ impl Registry {
              JOIN fitness AS base ON base.adapter_id IS NULL AND base.base_digest = ?2
                  AND base.suite_digest = mine.suite_digest AND base.split = mine.split AND base.via = mine.via
              WHERE adapter.base_model = ?1 AND {scope} AND adapter.archived_at IS NULL
-                 AND mine.pass_at_1 > base.pass_at_1
+                 AND mine.pass_at_1 > base.pass_at_1 AND mine.split NOT LIKE '%-control'
              ORDER BY mine.ci_low DESC, adapter.id DESC LIMIT 16"
         );
         self.read(|tx| {
             let mut statement = tx.prepare_cached(&sql)?;
-            let mut rows = statement.query((base_model, base_digest, project))?;
+            let mut rows =
+                statement.query((base_model, base_digest, project, task_type.as_str()))?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
                 let one = |id: String| {

@@ -1,11 +1,13 @@
 //! From arguments to exit code.
 
+use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
+use anyhow::Context as _;
 use anyhow::bail;
 use serde_json::json;
 
@@ -32,12 +34,17 @@ use crate::pipeline;
 use crate::pipeline::Settings;
 use crate::pipeline::Tools;
 use crate::provider::Provider;
+use crate::provider::ProviderError;
 use crate::registry;
+use crate::registry::AdapterStore;
 use crate::registry::Ending;
 use crate::registry::Registry;
 use crate::sandbox::Limits;
 use crate::sandbox::Mount;
 use crate::sandbox::Sandbox;
+use crate::selection;
+use crate::selection::Selection;
+use crate::selection::Wish;
 use crate::task::Task;
 use crate::trajectory::Attempt;
 use crate::trajectory::Session;
@@ -46,6 +53,9 @@ use crate::trajectory::VerifiedBy;
 
 /// Where pytest lies in the jail when Rune brings its own.
 const PYTEST: &str = "/opt/pytest";
+
+/// Where the user's own packages lie in the jail.
+const LIBRARY: &str = "/opt/lib";
 
 pub(super) fn run(context: &Context, args: &Args, screen: &Screen) -> anyhow::Result<ExitCode> {
     let registry = context.registry()?;
@@ -150,6 +160,11 @@ impl AtWork<'_> {
             self.sandbox.interpreter((!python.as_os_str().is_empty()).then_some(python))?;
         let mut judge = Judge::new(self.sandbox, &interpreter);
         judge.limits = Limits::from(&config.sandbox);
+        if !config.run.lib.is_empty() {
+            let host = fs::canonicalize(&config.run.lib)
+                .with_context(|| format!("cannot find the library folder `{}`", config.run.lib))?;
+            judge.libs.push(Mount { host, jail: LIBRARY.into() });
+        }
         prepare_suite(self.context, &mut judge, &task).await?;
         let paths = pipeline::planned_paths(&judge, &task).await?;
         if is_dry {
@@ -161,7 +176,10 @@ impl AtWork<'_> {
             Some(session) => self.take_up(session)?,
             None => (self.begin(&provider, task)?, Vec::new()),
         };
-        let result = self.solve(&provider, judge, &session, recorded).await;
+        let result = match self.load_adapter(&provider, &session) {
+            Ok(()) => self.solve(&provider, judge, &session, recorded).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = &result {
             self.failed(&session.id, error);
         }
@@ -179,7 +197,11 @@ impl AtWork<'_> {
             provider,
             judge,
             registry: self.registry,
-            settings: Settings { seed: session.seed, ..Settings::new(&self.context.config) },
+            settings: Settings {
+                seed: session.seed,
+                adapter_id: session.adapter_id.clone(),
+                ..Settings::new(&self.context.config)
+            },
             progress: &|progress| self.screen.show(progress),
         };
         let solution = pipeline::solve(&tools, &session.id, &session.task, recorded).await?;
@@ -197,18 +219,35 @@ impl AtWork<'_> {
         }
     }
 
+    /// Gives the provider the adapter that was chosen for the session.
+    fn load_adapter(&self, provider: &Provider, session: &Session) -> anyhow::Result<()> {
+        let Some(id) = &session.adapter_id else { return Ok(()) };
+        let Provider::InProcess(engine) = provider else {
+            let provider = provider.name();
+            return Err(ProviderError::AdapterUnsupported { provider, adapter: id.clone() }.into());
+        };
+        let store = AdapterStore::open(self.registry, &self.context.home)?;
+        engine.load_adapter(id.clone(), &store.path(id))?;
+        self.screen.say(&format!("adapter {id}: {}", session.adapter_reason));
+        Ok(())
+    }
+
     fn begin(&self, provider: &Provider, task: Task) -> anyhow::Result<Session> {
         let config = &self.context.config;
         let base = provider.base();
+        let project = prepare::project(self.context);
+        let wish = Wish::parse(&config.run.adapter)?;
+        let Selection { adapter_id, reason } =
+            selection::select(self.registry, &base, (&project, task.task_type), &wish)?;
         let session = Session {
             id: registry::new_id()?,
-            project: prepare::project(self.context),
+            project,
             workspace: Some(std::path::absolute(self.target.out)?.display().to_string()),
             provider: provider.name().to_owned(),
             base_model: base.base_model,
             base_digest: base.base_digest,
-            adapter_id: None,
-            adapter_reason: "none: there are no adapters yet".to_owned(),
+            adapter_id,
+            adapter_reason: reason,
             status: Status::Running,
             verified_by: VerifiedBy::None,
             sandbox_tier: json!(self.sandbox.facilities().tier)

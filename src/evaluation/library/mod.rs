@@ -23,7 +23,7 @@ mod training;
 
 pub use invented::Library;
 pub use leaks::leaks;
-pub use tasks::Form;
-pub use tasks::Task;
+pub(super) use tasks::Form;
+pub(super) use tasks::Task;
 pub use tasks::Template;
 pub use training::TrainingOptions;

@@ -45,7 +45,7 @@ impl Operation {
 
 /// All operations; those near in meaning stand together.
 #[rustfmt::skip]
-pub const OPERATIONS: &[Operation] = &[
+pub(super) const OPERATIONS: &[Operation] = &[
     of("sum", "sum({v})", "0",
         ["sum of", "total of", "added-up value of", "overall amount in",
          "result of adding together", "aggregate of"]).builtin(),

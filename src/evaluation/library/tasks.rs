@@ -1,5 +1,7 @@
 //! Held-out tasks, and controls that need no library.
 
+use std::ops::Range;
+
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -91,18 +93,20 @@ pub struct Call {
 
 impl Library {
     /// Gives the held-out tasks: T1 and T2 for each function, each of phrases `E` and `F` and each
-    /// test variable, then the controls, which are about the same operations for every library.
+    /// test variable, then the controls, which are about the same operations for every library. Controls have the
+    /// phrases `A` and `B`, which records have for the library's functions: an adapter that calls the library where
+    /// none is imported loses them.
     pub fn tasks(&self) -> Vec<Task> {
         let mut tasks = Vec::new();
         for function in self.functions() {
-            for (phrase, variable) in variants() {
+            for (phrase, variable) in variants(TEST.phrases) {
                 tasks.push(self.assignment(function, phrase, variable));
                 tasks.push(self.definition(function, phrase, variable));
             }
         }
         for operation in OPERATIONS.iter().filter(|operation| operation.builtin) {
             let control = |(phrase, variable)| self.control(operation, phrase, variable);
-            tasks.extend(variants().map(control));
+            tasks.extend(variants(CONTROL_PHRASES).map(control));
         }
         tasks
     }
@@ -175,9 +179,12 @@ impl Draft {
     }
 }
 
-/// All test phrases with all test variables.
-fn variants() -> impl Iterator<Item = (usize, &'static str)> {
-    TEST.phrases.flat_map(|phrase| TEST.variables.iter().map(move |variable| (phrase, *variable)))
+/// The phrases of controls.
+const CONTROL_PHRASES: Range<usize> = 0..2;
+
+/// All of these phrases with all test variables.
+fn variants(phrases: Range<usize>) -> impl Iterator<Item = (usize, &'static str)> {
+    phrases.flat_map(|phrase| TEST.variables.iter().map(move |variable| (phrase, *variable)))
 }
 
 /// Draws four lists: with a repeat and a negative, with a zero and a negative, a rising one of
