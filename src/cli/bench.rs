@@ -1,5 +1,7 @@
 //! `rune bench`.
 
+mod memory;
+
 use std::env;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -45,6 +47,7 @@ pub(super) enum Args {
     Sandbox(SandboxArgs),
     /// Measure training: tokens a second and peak memory of steps
     Train(TrainArgs),
+    Memory(memory::MemoryArgs),
     /// Become a process that trains for the bench
     #[command(hide = true)]
     Trainee,
@@ -143,6 +146,7 @@ impl Args {
         let (model, threads, context) = match self {
             Self::Infer(args) => (&args.model, args.threads, args.context),
             Self::Train(args) => (&args.model, args.threads, None),
+            Self::Memory(args) => (&args.model, None, None),
             _ => return Vec::new(),
         };
         let all = [
@@ -160,6 +164,7 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
         Args::Infer(args) => infer(context, args),
         Args::Sandbox(args) => sandbox(context, args),
         Args::Train(args) => train(context, args),
+        Args::Memory(args) => memory::run(context, args),
         Args::Trainee => {
             bench::trainee_main()?;
             Ok(ExitCode::SUCCESS)

@@ -198,7 +198,7 @@ pub(super) struct Measured {
     pub(super) adapters: Vec<(AdapterId, Vec<Outcome>)>,
 }
 
-async fn measure(
+pub(super) async fn measure(
     context: &Context,
     registry: &Registry,
     sandbox: &Sandbox,
@@ -327,84 +327,93 @@ fn groups(outcomes: &[Outcome]) -> BTreeMap<String, Vec<&Outcome>> {
 }
 
 fn table(measured: &Measured, failures: bool) -> String {
-    let base = groups(&measured.base);
+    let names: Vec<String> = measured.adapters.iter().map(|(id, _)| id.to_string()).collect();
+    let all: Vec<(&str, &[Outcome])> = names
+        .iter()
+        .zip(&measured.adapters)
+        .map(|(name, (_, outcomes))| (name.as_str(), outcomes.as_slice()))
+        .collect();
+    let mut text = scores(&measured.base, &all);
+    if failures {
+        let shown = match measured.adapters.last() {
+            Some((_, outcomes)) => outcomes,
+            None => &measured.base,
+        };
+        for outcome in shown.iter().filter(|outcome| !outcome.passed) {
+            let answer = output::escape(&outcome.answer);
+            text += &format!("\n{}: {}\n{answer}\n", outcome.id, outcome.summary);
+        }
+    }
+    text
+}
+
+/// A table of the base's scores and, on the same tasks, those of others by name, template by template.
+pub(super) fn scores(base: &[Outcome], others: &[(&str, &[Outcome])]) -> String {
     let head = ["TEMPLATE", "N", "WHO", "PASS@1 (95 %)", "GAINED", "LOST", "DIFFERENCE", "P"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for (template, before) in &base {
-        let score_before = score(before);
-        let n = score_before.n.to_string();
-        rows.push(vec![template.clone(), n.clone(), "base".to_owned(), score_before.to_string()]);
-        for (id, outcomes) in &measured.adapters {
-            let after = groups(outcomes).remove(template).unwrap_or_default();
-            let paired = compare(before, &after);
+    for (template, before) in groups(base) {
+        let of_base = score(&before);
+        let n = of_base.n.to_string();
+        rows.push(vec![template.clone(), n.clone(), "base".to_owned(), of_base.to_string()]);
+        for (name, outcomes) in others {
+            let after = groups(outcomes).remove(&template).unwrap_or_default();
+            let paired = compare(&before, &after);
+            let points = |share: f64| format!("{:+.1}", share * 100.0);
             let (low, high) = paired.interval;
             rows.push(vec![
                 template.clone(),
                 n.clone(),
-                id.to_string(),
+                (*name).to_owned(),
                 score(&after).to_string(),
                 paired.gained.to_string(),
                 paired.lost.to_string(),
-                format!(
-                    "{:+.1} ({:+.1} to {:+.1})",
-                    paired.difference * 100.0,
-                    low * 100.0,
-                    high * 100.0
-                ),
+                format!("{} ({} to {})", points(paired.difference), points(low), points(high)),
                 p_value(paired.p_value),
             ]);
         }
     }
-    let mut text = output::table(&rows);
-    if failures {
-        let all = measured.adapters.iter().flat_map(|(_, outcomes)| outcomes);
-        let shown = if measured.adapters.is_empty() {
-            measured.base.iter().collect()
-        } else {
-            all.collect::<Vec<_>>()
-        };
-        for outcome in shown.iter().filter(|outcome| !outcome.passed) {
-            text += &format!(
-                "\n{}: {}\n{}\n",
-                outcome.id,
-                outcome.summary,
-                output::escape(&outcome.answer)
-            );
-        }
-    }
-    text
+    output::table(&rows)
 }
 
 fn p_value(p: f64) -> String {
     if p < 0.001 { format!("{p:.0e}") } else { format!("{p:.3}") }
 }
 
-pub(super) fn compare(before: &[&Outcome], after: &[&Outcome]) -> Paired {
+fn compare(before: &[&Outcome], after: &[&Outcome]) -> Paired {
     let passed = |outcomes: &[&Outcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
     Paired::new(&passed(before), &passed(after))
 }
 
 fn lines(measured: &Measured) -> String {
+    let names: Vec<String> = measured.adapters.iter().map(|(id, _)| id.to_string()).collect();
+    let adapters = measured.adapters.iter().map(|(_, outcomes)| outcomes.as_slice());
+    let mut all = vec![("base", measured.base.as_slice())];
+    all.extend(names.iter().map(String::as_str).zip(adapters));
     let mut text = String::new();
-    let everyone = std::iter::once((None, &measured.base))
-        .chain(measured.adapters.iter().map(|(id, outcomes)| (Some(id), outcomes)));
-    for (adapter, outcomes) in everyone {
-        for outcome in outcomes {
+    for (who, outcomes) in &all {
+        for outcome in *outcomes {
             let mut line = json!(outcome);
             line["type"] = json!("eval.task");
-            line["adapter"] = json!(adapter);
+            line["who"] = json!(who);
             text += &format!("{line}\n");
         }
+    }
+    text + &score_lines(&all)
+}
+
+/// A line for everyone's score on each template; the first is what the others are compared with.
+pub(super) fn score_lines(all: &[(&str, &[Outcome])]) -> String {
+    let mut text = String::new();
+    for (index, (who, outcomes)) in all.iter().enumerate() {
         for (template, outcomes) in groups(outcomes) {
-            let score = score(&outcomes);
-            let before = groups(&measured.base).remove(&template).unwrap_or_default();
+            let before = groups(all[0].1).remove(&template).unwrap_or_default();
             let line = json!({
                 "type": "eval.score",
-                "adapter": adapter,
+                "who": who,
                 "template": template,
-                "score": score,
-                "pass_at_1": score.share(),
-                "against_base": adapter.map(|_| compare(&before, &outcomes)),
+                "score": score(&outcomes),
+                "pass_at_1": score(&outcomes).share(),
+                "against_base": (index > 0).then(|| compare(&before, &outcomes)),
             });
             text += &format!("{line}\n");
         }

@@ -3,7 +3,7 @@
 mod display;
 mod plot;
 mod records;
-mod work;
+pub(in crate::cli) mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -13,3 +13,4 @@ mod registry;
 mod run;
 mod sandbox;
 mod tidy;
+mod train;

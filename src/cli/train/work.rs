@@ -30,6 +30,7 @@ use crate::registry::AdapterStore;
 use crate::registry::DatasetRow;
 use crate::registry::PeftFiles;
 use crate::registry::Registry;
+use crate::registry::RegistryError;
 use crate::registry::RunStatus;
 use crate::registry::TrainingRun;
 use crate::registry::new_id;
@@ -39,6 +40,7 @@ use crate::training;
 use crate::training::Dataset;
 use crate::training::FailureKind;
 use crate::training::Job;
+use crate::training::Record;
 use crate::training::Report;
 use crate::training::TrainingOptions;
 use crate::training::Worker;
@@ -61,34 +63,85 @@ struct Config {
     session_id: Option<String>,
 }
 
+/// What an adapter is to be made of, and how.
+pub(in crate::cli) struct Order {
+    pub(in crate::cli) records: Vec<Record>,
+    /// `sessions` or `file`.
+    pub(in crate::cli) kind: &'static str,
+    /// The sessions or files, for the registry.
+    pub(in crate::cli) source: Value,
+    pub(in crate::cli) options: TrainingOptions,
+    pub(in crate::cli) name: Option<String>,
+    pub(in crate::cli) scope: Scope,
+    pub(in crate::cli) session_id: Option<String>,
+    pub(in crate::cli) checkpoint_seconds: u64,
+}
+
 pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     // The worker ends with the thread that started it: this one.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let registry = context.registry()?;
-    if let Some(id) = &args.resume {
+    let trained = if let Some(id) = &args.resume {
         let run = registry.reopen_training(id)?;
         let config: Config = serde_json::from_value(run.config.clone())
             .context("this run was asked by another version of rune")?;
-        return drive(context, args, &registry, &run, &config, &runtime);
-    }
-    let options = args.options.options();
-    options.check()?;
-    let Collected { records, kind, source } = records::collect(&registry, &args.data)?;
-    let (model, hub_id) = runtime.block_on(prepare::model(context))?;
-    let home = std::env::home_dir().unwrap_or_default().display().to_string();
-    let dataset = Dataset::build(records, &model, &home, &options)?;
-    if args.dry_run {
-        output::print(&dry(context, &dataset, &model, &options)?)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let identity = model::identify(&model)?;
-    let model = fs::canonicalize(&model)?;
-    let session_id = match args.data.session.as_slice() {
-        [only] if args.data.sessions.is_none() => Some(only.clone()),
-        _ => None,
+        drive(context, &registry, &run, &config, (&runtime, args.checkpoint_seconds))?
+    } else {
+        let options = args.options.options();
+        options.check()?;
+        let Collected { records, kind, source } = records::collect(&registry, &args.data)?;
+        let session_id = match args.data.session.as_slice() {
+            [only] if args.data.sessions.is_none() => Some(only.clone()),
+            _ => None,
+        };
+        let (name, scope) = (args.name.clone(), args.scope());
+        let checkpoint_seconds = args.checkpoint_seconds;
+        let order =
+            Order { records, kind, source, options, name, scope, session_id, checkpoint_seconds };
+        if args.dry_run {
+            let (model, _) = runtime.block_on(prepare::model(context))?;
+            let dataset = dataset(&order, &model)?;
+            output::print(&dry(context, &dataset, &model, &order.options)?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        train(context, &registry, &runtime, &order)?
     };
-    let config =
-        Config { options, model, name: args.name.clone(), scope: args.scope(), session_id };
+    match trained {
+        Ok(adapter) if context.json => {
+            let line = json!({ "type": "train.completed", "adapter": adapter, "exit_code": 0 });
+            output::print(&format!("{line}\n"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(adapter) => {
+            output::print(&format!("{adapter}\n"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(code) => Ok(code),
+    }
+}
+
+fn dataset(order: &Order, model: &Path) -> anyhow::Result<Dataset> {
+    let home = std::env::home_dir().unwrap_or_default().display().to_string();
+    Ok(Dataset::build(order.records.clone(), model, &home, &order.options)?)
+}
+
+/// Trains an adapter and takes it into the registry. `Err` is the exit code of a run that failed, which was told.
+pub(in crate::cli) fn train(
+    context: &Context,
+    registry: &Registry,
+    runtime: &tokio::runtime::Runtime,
+    order: &Order,
+) -> anyhow::Result<Result<AdapterId, ExitCode>> {
+    let (model, hub_id) = runtime.block_on(prepare::model(context))?;
+    let dataset = dataset(order, &model)?;
+    let identity = model::identify(&model)?;
+    let config = Config {
+        options: order.options.clone(),
+        model: fs::canonicalize(&model)?,
+        name: order.name.clone(),
+        scope: order.scope,
+        session_id: order.session_id.clone(),
+    };
     let run = TrainingRun {
         id: new_id()?,
         project: prepare::project(context),
@@ -107,7 +160,7 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     };
     let before = registry.trained_before(&run.dataset_digest, &run.base_digest, &run.config)?;
     if let Some(adapter) = before {
-        return Err(crate::registry::RegistryError::AdapterExists(adapter).into());
+        return Err(RegistryError::AdapterExists(adapter).into());
     }
     let folder = folder(context, &run.id);
     fs::create_dir_all(&folder)?;
@@ -115,16 +168,16 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     let row = DatasetRow {
         digest: dataset.digest.clone(),
         project: run.project.clone(),
-        kind: kind.to_owned(),
+        kind: order.kind.to_owned(),
         n_records: dataset.records.len() as u64,
         families: dataset.train_families.clone(),
-        source,
+        source: order.source.clone(),
     };
     registry.begin_training(&row, &run)?;
     if !context.quiet && !context.json {
         output::note(&summary(&dataset));
     }
-    drive(context, args, &registry, &run, &config, &runtime)
+    drive(context, registry, &run, &config, (runtime, order.checkpoint_seconds))
 }
 
 /// The folder of a run, as long as it has no adapter.
@@ -196,12 +249,11 @@ fn dry(
 /// Has a worker do what is left of a run, and takes in what comes of it.
 fn drive(
     context: &Context,
-    args: &Args,
     registry: &Registry,
     run: &TrainingRun,
     config: &Config,
-    runtime: &tokio::runtime::Runtime,
-) -> anyhow::Result<ExitCode> {
+    (runtime, checkpoint_seconds): (&tokio::runtime::Runtime, u64),
+) -> anyhow::Result<Result<AdapterId, ExitCode>> {
     let folder = folder(context, &run.id);
     let display = Display::new(context, &run.id);
     if !is_trained(&folder) {
@@ -212,7 +264,7 @@ fn drive(
             folder: folder.clone(),
             options: config.options.clone(),
             n_threads: prepare::engine_options(context).n_threads,
-            checkpoint_seconds: args.checkpoint_seconds,
+            checkpoint_seconds,
         };
         let ended = runtime.block_on(follow(registry, &run.id, &job, &display));
         let failed = match ended {
@@ -221,7 +273,7 @@ fn drive(
             Err(error) => Some((FailureKind::Crash, format!("{error:#}"), exit::ENVIRONMENT)),
         };
         if let Some((kind, detail, code)) = failed {
-            return fail(context, registry, &run.id, &display, (kind, &detail, code));
+            return fail(context, registry, &run.id, &display, (kind, &detail, code)).map(Err);
         }
     }
     failpoint::pass(Failpoint::TrainingTrained);
@@ -229,11 +281,8 @@ fn drive(
     registry.complete_training(&run.id, &adapter)?;
     // What it was made of is in the registry; what is left of it here is of no use any more.
     fs::remove_dir_all(&folder).with_context(|| format!("cannot clear `{}`", folder.display()))?;
-    display.end(&json!({ "type": "train.completed", "adapter": adapter, "exit_code": 0 }));
-    if !context.json {
-        output::print(&format!("{adapter}\n"))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    display.close();
+    Ok(Ok(adapter))
 }
 
 /// Whether a worker has written the adapter: its weights come last.
@@ -360,7 +409,7 @@ fn publish(
     };
     match store.publish(&adapter, &files) {
         // Killed after it was stored and before the run was ended.
-        Err(crate::registry::RegistryError::AdapterExists(taken)) if taken == id => {}
+        Err(RegistryError::AdapterExists(taken)) if taken == id => {}
         stored => stored?,
     }
     Ok(id)

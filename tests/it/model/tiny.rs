@@ -29,7 +29,7 @@ pub(crate) struct Gguf {
 
 /// ggml's numbers of the types used here.
 pub(crate) const F32: u32 = 0;
-pub(super) const Q8_0: u32 = 8;
+pub(crate) const Q8_0: u32 = 8;
 
 /// A model of two layers, 2 heads on 1 key head and 260 tokens: all bytes, two merged letters, the control tokens.
 /// `hidden` is a multiple of 4.

@@ -1,0 +1,395 @@
+//! `rune train`: gradients, the same file from the same seed, and runs that are gone on with wherever they were killed.
+
+use std::fs;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use rune::failpoint::Failpoint;
+use rune::model::Batch;
+use rune::model::Isa;
+use rune::model::Precision;
+use rune::model::Targets;
+use rune::model::Tuner;
+use rune::model::TunerOptions;
+use rune::registry::sha256;
+use serde_json::Value;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::model::tiny;
+
+fn tuner(folder: &Path, model: &tiny::Gguf, change: impl FnOnce(&mut TunerOptions)) -> Tuner {
+    let path = folder.join("model.gguf");
+    fs::write(&path, model.encode().1).unwrap();
+    let mut options = TunerOptions {
+        n_threads: 2,
+        precision: Precision::Exact,
+        isa: Isa::detect(),
+        rank: 4,
+        scaling: 2.0,
+        dropout: 0.0,
+        neftune_alpha: 0.0,
+        targets: Targets::all(),
+        checkpointing: false,
+        seed: 3,
+    };
+    change(&mut options);
+    let mut tuner = Tuner::load(&path, options).unwrap();
+    // B begins as zero, and then half of the gradients are.
+    for (i, value) in (0_u32..).zip(tuner.parameters_mut().0) {
+        *value += (f64::from(i * 37 % 101) / 50.0 - 1.0) as f32 * 0.05;
+    }
+    tuner
+}
+
+/// Two sequences, some of whose tokens are learned, one of them by half.
+fn batch() -> Batch {
+    let mut batch = Batch::default();
+    let tokens = |n: u32, seed: u32| (0..n).map(|i| (i * 31 + seed) % 256).collect::<Vec<_>>();
+    let mut weights = vec![1.0; 9];
+    weights[3] = 0.5;
+    weights[5] = 0.0;
+    batch.push(&tokens(9, 5), &weights);
+    batch.push(&tokens(70, 17), &vec![1.0; 70]);
+    batch
+}
+
+#[test]
+fn gradients_are_those_of_finite_differences() {
+    let folder = tempfile::tempdir().unwrap();
+    for arch in ["llama", "qwen2"] {
+        let model = tiny::model(arch, tiny::F32, 24, 40);
+        let mut tuner = tuner(folder.path(), &model, |_| {});
+        let batch = batch();
+        tuner.accumulate(&batch, 1.0, 0);
+        let gradients = tuner.parameters_mut().1.to_vec();
+        let largest = gradients.iter().fold(0.0_f32, |most, g| most.max(g.abs()));
+        for index in (0..gradients.len()).step_by(gradients.len() / 97) {
+            let step = 0.02;
+            let mut at = |delta: f32| {
+                tuner.parameters_mut().0[index] += delta;
+                let loss = tuner.loss(&batch);
+                tuner.parameters_mut().0[index] -= delta;
+                loss
+            };
+            let slope = (at(step) - at(-step)) / f64::from(2.0 * step);
+            let apart = (slope - f64::from(gradients[index])).abs();
+            let bound = 0.01 * slope.abs() + 2e-3 * f64::from(largest);
+            assert!(apart < bound, "{arch} {index}: {slope} {}", gradients[index]);
+        }
+    }
+}
+
+#[test]
+fn gradients_depend_on_neither_threads_nor_checkpointing() {
+    let folder = tempfile::tempdir().unwrap();
+    for (kind, precision) in [(tiny::Q8_0, Precision::Packed), (tiny::F32, Precision::Exact)] {
+        let model = tiny::model("qwen2", kind, 64, 96);
+        let gradients = |n_threads, checkpointing| {
+            let mut tuner = tuner(folder.path(), &model, |options| {
+                (options.precision, options.n_threads) = (precision, n_threads);
+                (options.checkpointing, options.dropout) = (checkpointing, 0.1);
+                options.neftune_alpha = 5.0;
+            });
+            let loss = tuner.accumulate(&batch(), 0.1, 7);
+            (loss, tuner.parameters_mut().1.to_vec())
+        };
+        let plain = gradients(1, false);
+        for (n_threads, checkpointing) in [(3, false), (1, true), (2, true)] {
+            assert!(gradients(n_threads, checkpointing) == plain, "{n_threads} {checkpointing}");
+        }
+    }
+}
+
+#[test]
+fn sequences_of_a_batch_do_not_see_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny::model("llama", tiny::Q8_0, 64, 96);
+    let mut tuner = tuner(folder.path(), &model, |options| options.precision = Precision::Packed);
+    let both = batch();
+    let alone = |at: usize| {
+        let first: usize = both.lengths[..at].iter().sum();
+        let rows = first..first + both.lengths[at];
+        let targets = both.targets.iter().filter(|target| rows.contains(&target.row));
+        let targets =
+            targets.map(|target| rune::model::Target { row: target.row - first, ..*target });
+        Batch {
+            tokens: both.tokens[rows.clone()].to_vec(),
+            lengths: vec![rows.len()],
+            targets: targets.collect(),
+        }
+    };
+    let parts = tuner.loss(&alone(0)) + tuner.loss(&alone(1));
+    assert!((parts - tuner.loss(&both)).abs() < 1e-3 * parts, "{parts}");
+}
+
+/// A home, a tiny model and a dataset.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let model = tiny::model("llama", tiny::Q8_0, 64, 96).encode().1;
+        fs::write(folder.path().join("m.gguf"), model).unwrap();
+        let record = |i: usize| {
+            let letter = char::from(b'a' + u8::try_from(i % 6).unwrap());
+            json!({
+                "messages": [
+                    { "role": "user", "content": format!("{letter}{}", i % 10) },
+                    { "role": "assistant", "content": format!("{letter}{letter}!") },
+                ],
+                "family": format!("f{}", i % 8),
+            })
+        };
+        let lines: Vec<String> = (0..48).map(|i| record(i).to_string()).collect();
+        fs::write(folder.path().join("d.jsonl"), lines.join("\n")).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, home: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rune"));
+        command.arg("--home").arg(self.path(home)).args(args).current_dir(self.folder.path());
+        command
+    }
+
+    fn call(&self, home: &str, args: &[&str]) -> Output {
+        self.command(home, args).output().unwrap()
+    }
+
+    fn ok(&self, home: &str, args: &[&str]) -> String {
+        let output = self.call(home, args);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn refused(&self, args: &[&str]) -> String {
+        let output = self.call("home", args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let line = said.lines().find(|line| line.starts_with("error: ")).unwrap_or(&said);
+        format!("{} {line}", output.status.code().unwrap())
+    }
+
+    /// The one run of a home.
+    fn run(&self, home: &str) -> Value {
+        let runs = self.ok(home, &["train", "runs", "--json"]);
+        assert_eq!(runs.lines().count(), 1, "{runs}");
+        serde_json::from_str(runs.lines().next().unwrap()).unwrap()
+    }
+
+    /// Digest of the one adapter's weights.
+    fn weights(&self, home: &str) -> String {
+        let id = self.run(home)["adapter_id"].as_str().unwrap().to_owned();
+        let folder = self.path(home).join("adapters").join(id);
+        sha256(&fs::read(folder.join("adapter_model.safetensors")).unwrap())
+    }
+
+    /// Starts a long run that writes a checkpoint after every step, and waits until it is some steps far.
+    fn begin(&self, home: &str) -> (Child, u32) {
+        let mut command = self.command(home, &LONG);
+        let mut child = command.arg("--json").stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut steps = lines.map_while(Result::ok).filter_map(|line| {
+            let line: Value = serde_json::from_str(&line).unwrap();
+            (line["type"] == "train.step").then(|| line["step"].as_u64().unwrap())
+        });
+        assert!(steps.any(|step| step == 12), "the run ended too soon");
+        let worker = children(child.id()).pop().unwrap();
+        // The pipe must stay open, or the run would see that nobody reads it any more.
+        std::thread::spawn(move || steps.count());
+        (child, worker)
+    }
+}
+
+const QUICK: [&str; 12] = [
+    "train",
+    "--dataset",
+    "d.jsonl",
+    "--model",
+    "m.gguf",
+    "--project",
+    "p",
+    "--rank",
+    "4",
+    "--quiet",
+    "--epochs",
+    "2",
+];
+const LONG: [&str; 21] = [
+    "train",
+    "--dataset",
+    "d.jsonl",
+    "--model",
+    "m.gguf",
+    "--project",
+    "p",
+    "--rank",
+    "4",
+    "--epochs",
+    "80",
+    "--batch",
+    "4",
+    "--patience",
+    "0",
+    "--checkpoint-seconds",
+    "0",
+    "--dropout",
+    "0.1",
+    "--seed",
+    "5",
+];
+
+/// Processes whose parent is `pid`.
+fn children(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|child| parent(*child) == Some(pid)).collect()
+}
+
+/// A living process's parent.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut rest = stat.rsplit_once(") ")?.1.split(' ');
+    let state = rest.next()?;
+    let parent = rest.next()?.parse().ok();
+    parent.filter(|_| state != "Z")
+}
+
+fn signal(pid: u32, which: Signal) {
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), which).unwrap();
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_file_and_it_is_learned() {
+    let bench = Bench::new();
+    for home in ["one", "two"] {
+        bench.ok(home, &QUICK);
+    }
+    assert_eq!(bench.weights("one"), bench.weights("two"));
+    let run = bench.run("one");
+    assert_eq!(run["status"], "completed");
+    let shown = bench
+        .ok("one", &["train", "show", run["id"].as_str().unwrap(), "--svg", "loss.svg", "--json"]);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let loss = |name: &str| -> Vec<f64> {
+        let metrics = shown["metrics"].as_array().unwrap().iter();
+        metrics.filter(|m| m["name"] == name).map(|m| m["value"].as_f64().unwrap()).collect()
+    };
+    let (train, validation) = (loss("loss"), loss("val_loss"));
+    assert!(train.last().unwrap() < train.first().unwrap(), "{train:?}");
+    assert!(validation.last().unwrap() < validation.first().unwrap(), "{validation:?}");
+    assert!(fs::read_to_string(bench.path("loss.svg")).unwrap().contains("<polyline"));
+    // Nothing is left of the run but what the registry has, and the same is not trained twice.
+    assert_eq!(fs::read_dir(bench.path("one/training")).unwrap().count(), 0);
+    assert_eq!(bench.ok("one", &["adapters", "verify"]), "1 adapters are what was stored\n");
+    let again = bench.call("one", &QUICK);
+    assert_eq!(again.status.code(), Some(7), "{again:?}");
+}
+
+#[test]
+fn a_run_goes_on_wherever_either_process_was_killed() {
+    let bench = Bench::new();
+    bench.ok("whole", &LONG);
+    let resume = |home: &str| {
+        let id = bench.run(home)["id"].as_str().unwrap().to_owned();
+        bench.ok(home, &["train", "--resume", &id, "--checkpoint-seconds", "0"]);
+        assert_eq!(bench.weights(home), bench.weights("whole"), "{home}");
+        assert_eq!(bench.run(home)["status"], "completed");
+    };
+
+    let (mut parent_killed, worker) = bench.begin("parent");
+    signal(parent_killed.id(), Signal::SIGKILL);
+    parent_killed.wait().unwrap();
+    wait_until("the worker outlives its parent", || parent(worker).is_none());
+    assert_eq!(bench.run("parent")["status"], "running");
+    resume("parent");
+
+    let (worker_killed, worker) = bench.begin("worker");
+    signal(worker, Signal::SIGKILL);
+    let code = worker_killed.wait_with_output().unwrap().status.code();
+    let run = bench.run("worker");
+    assert_eq!((code, &run["status"]), (Some(3), &json!("failed")));
+    assert!(run["error"].as_str().unwrap().starts_with("oom: "), "{run}");
+    resume("worker");
+
+    let (interrupted, worker) = bench.begin("interrupted");
+    signal(interrupted.id(), Signal::SIGINT);
+    assert_eq!(interrupted.wait_with_output().unwrap().status.code(), Some(130));
+    assert!(parent(worker).is_none());
+    assert_eq!(bench.run("interrupted")["status"], "interrupted");
+    resume("interrupted");
+}
+
+#[test]
+fn a_run_killed_around_its_end_is_completed_by_the_next_call() {
+    let bench = Bench::new();
+    for point in Failpoint::ALL {
+        let home = point.name();
+        let mut command = bench.command(home, &QUICK);
+        let killed = command.env("RUNE_FAILPOINT", home).output().unwrap();
+        assert_eq!(killed.status.code(), None, "{home}: {killed:?}");
+        let id = bench.run(home)["id"].as_str().unwrap().to_owned();
+        bench.ok(home, &["train", "--resume", &id]);
+        assert_eq!(bench.run(home)["status"], "completed", "{home}");
+        assert_eq!(bench.ok(home, &["adapters", "verify"]), "1 adapters are what was stored\n");
+    }
+}
+
+#[test]
+fn what_cannot_be_trained_on_is_refused_with_the_reason() {
+    let bench = Bench::new();
+    let write = |text: &str| fs::write(bench.path("bad.jsonl"), text).unwrap();
+    let train = |more: &[&str]| {
+        let args = ["train", "--dataset", "bad.jsonl", "--model", "m.gguf"];
+        bench.refused(&[&args, more].concat())
+    };
+    write("");
+    insta::assert_snapshot!(train(&[]), @"2 error: there is nothing to train on: there are no records");
+    write("{\"messages\": []}\n");
+    insta::assert_snapshot!(train(&[]), @"2 error: `bad.jsonl`, line 1: no message is the assistant's: there is nothing to learn");
+    write("\n{\"message\": 1}\n");
+    insta::assert_snapshot!(train(&[]), @"2 error: `bad.jsonl`, line 2: unknown field `message`, expected one of `messages`, `family`, `source`, `weights` at line 1 column 10");
+    write(&fs::read_to_string(bench.path("d.jsonl")).unwrap());
+    insta::assert_snapshot!(train(&["--max-length", "8"]), @"2 error: there is nothing to train on: all 30 records have more than 8 tokens");
+    insta::assert_snapshot!(train(&["--rank", "0"]), @"2 error: the rank has to be 1 to 256");
+    insta::assert_snapshot!(train(&["--targets", "q_proj,head"]), @"2 error: there is no linear layer `head`; there are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj");
+    insta::assert_snapshot!(bench.refused(&["train"]), @"2 error: say what to train on: --session ID, --sessions FILTER or --dataset FILE.jsonl");
+    insta::assert_snapshot!(bench.refused(&["train", "--resume", "none"]), @"2 error: no training run `none`");
+    let diverged = bench.refused(&[&QUICK[..], &["--learning-rate", "1e38"]].concat());
+    assert!(diverged.starts_with("1 training failed (nan): step "), "{diverged}");
+}
+
+#[test]
+fn a_dry_run_tells_what_would_be_trained() {
+    let bench = Bench::new();
+    let args = ["train", "--dataset", "d.jsonl", "--model", "m.gguf", "--dry-run", "--json"];
+    let plan: Value = serde_json::from_str(&bench.ok("home", &args)).unwrap();
+    assert_eq!(plan["families"], 8);
+    assert_eq!(plan["train"].as_u64().unwrap() + plan["validation"].as_u64().unwrap(), 30);
+    assert!(plan["memory_bytes"].as_u64().unwrap() > 1 << 20);
+    assert!(bench.ok("home", &["train", "runs"]).starts_with("no training runs"));
+}
