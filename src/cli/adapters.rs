@@ -1,11 +1,14 @@
 //! `rune adapters`.
 
+use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use anyhow::bail;
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -19,9 +22,11 @@ use crate::cli::output;
 use crate::cli::output::escape_line;
 use crate::cli::run::prepare;
 use crate::event::timestamp;
+use crate::model;
 use crate::model::Engine;
 use crate::registry::AdapterFilter;
 use crate::registry::AdapterStore;
+use crate::registry::Evaluation;
 use crate::registry::PeftFiles;
 use crate::registry::Registry;
 use crate::registry::new_id;
@@ -49,17 +54,28 @@ pub(super) enum Args {
     ///
     /// The folder is copied. It has to fit the model, which is loaded to find that out; pickled weights are refused.
     Import(ImportArgs),
-    /// Write an adapter as a plain PEFT folder
+    /// Write an adapter as a plain PEFT folder, or as a GGUF file
     Export {
         /// The adapter's id
         id: String,
-        /// The folder, which must not be there
+        /// The folder, which must not be there; with `--gguf` the file
         folder: PathBuf,
+        /// Write a GGUF file for llama.cpp and Ollama
+        #[arg(long)]
+        gguf: bool,
+        /// The model that it is for, whose file decides the order of rows
+        #[arg(long, requires = "gguf")]
+        model: Option<String>,
     },
     /// Read every adapter's files and compare them with what was stored
     Verify,
     /// Print what an adapter was made from
     Lineage {
+        /// The adapter's id
+        id: String,
+    },
+    /// Print what speaks for an adapter: what it was measured at, beside the base on the same tasks
+    Why {
         /// The adapter's id
         id: String,
     },
@@ -121,7 +137,11 @@ impl From<ScopeName> for Scope {
 impl Args {
     /// Settings that stand in the place of those of the configuration.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
-        let Self::Import(ImportArgs { model, project, .. }) = self else { return Vec::new() };
+        let (model, project) = match self {
+            Self::Import(ImportArgs { model, project, .. }) => (model, project),
+            Self::Export { model, .. } => (model, &None),
+            _ => return Vec::new(),
+        };
         let set = |name, value: &Option<String>| Some((name, toml::Value::from(value.clone()?)));
         [set("run.model", model), set("run.project", project)].into_iter().flatten().collect()
     }
@@ -138,12 +158,17 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
         }
         Args::Show { id } => show(context, &store, &registry.adapter(&parse(id)?)?)?,
         Args::Import(args) => format!("{}\n", import(context, &store, args)?),
-        Args::Export { id, folder } => {
+        Args::Export { id, folder, gguf: false, .. } => {
             store.export(&parse(id)?, folder)?;
             format!("{}\n", folder.display())
         }
+        Args::Export { id, folder: file, gguf: true, .. } => {
+            export_gguf(context, &store, &registry.adapter(&parse(id)?)?, file)?;
+            format!("{}\n", file.display())
+        }
         Args::Verify => return verify(context, &store),
         Args::Lineage { id } => lineage(context, &registry, &parse(id)?)?,
+        Args::Why { id } => why(context, &registry, &registry.adapter(&parse(id)?)?)?,
         Args::Archive { id, reason } => {
             registry.archive_adapter(&parse(id)?, reason)?;
             format!("{id} archived\n")
@@ -261,6 +286,73 @@ fn import(
     };
     store.publish(&adapter, &files)?;
     Ok(id)
+}
+
+/// Writes the file that llama.cpp reads. The base's own file decides in which order rows stand.
+fn export_gguf(
+    context: &Context,
+    store: &AdapterStore<'_>,
+    adapter: &Adapter,
+    file: &Path,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (model, _) = runtime.block_on(prepare::model(context))?;
+    let digest = model::identify(&model)?.tokenizer_digest;
+    if adapter.base_model.split('@').nth(1) != Some(digest.as_str()) {
+        bail!("the adapter is for {}: give that with --model", adapter.base_model);
+    }
+    let bytes = model::lora_to_gguf(&store.path(&adapter.id), &model)?;
+    let mut out =
+        fs::File::create_new(file).with_context(|| format!("cannot write `{}`", file.display()))?;
+    out.write_all(&bytes).with_context(|| format!("cannot write `{}`", file.display()))
+}
+
+/// What speaks for an adapter and against it.
+fn why(context: &Context, registry: &Registry, adapter: &Adapter) -> anyhow::Result<String> {
+    let measured = registry.fitness(Some(&adapter.id), &adapter.base_digest)?;
+    let base = registry.fitness(None, &adapter.base_digest)?;
+    let beside = |one: &Evaluation| {
+        let same = |other: &&Evaluation| {
+            (&other.suite_digest, &other.split, &other.via)
+                == (&one.suite_digest, &one.split, &one.via)
+        };
+        base.iter().find(same).cloned()
+    };
+    if context.json {
+        return json_lines(
+            measured.iter().map(|one| json!({ "evaluation": one, "base": beside(one) })),
+        );
+    }
+    let mut text = match &adapter.archived_at {
+        Some(at) => format!("archived {at}: it is not chosen\n"),
+        None if measured.is_empty() => {
+            "never evaluated on the weights it was made on: `rune run --adapter auto` does not choose it; \
+             `rune eval` measures it\n"
+                .to_owned()
+        }
+        None => format!("chosen for {} of project {}\n", adapter.scope.as_str(), adapter.project),
+    };
+    let head = ["SUITE", "SPLIT", "N", "ADAPTER (95 %)", "BASE (95 %)", "AT"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let share = |one: &Evaluation| {
+        let percent = |share: f64| format!("{:.1}", share * 100.0);
+        let (low, high) = (percent(one.ci_low), percent(one.ci_high));
+        format!("{} % ({low} to {high})", percent(one.pass_at_1))
+    };
+    for one in &measured {
+        rows.push(vec![
+            escape_line(&one.suite).into_owned(),
+            escape_line(&one.split).into_owned(),
+            one.n_tasks.to_string(),
+            share(one),
+            beside(one).as_ref().map_or("-".to_owned(), share),
+            one.at.chars().take(19).collect(),
+        ]);
+    }
+    if !measured.is_empty() {
+        text += &output::table(&rows);
+    }
+    Ok(text)
 }
 
 fn verify(context: &Context, store: &AdapterStore<'_>) -> anyhow::Result<ExitCode> {

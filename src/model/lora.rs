@@ -46,7 +46,7 @@ impl std::fmt::Debug for Adapter {
 /// What is read of `adapter_config.json`. Fields that change what is computed and that Rune does not know how to
 /// compute have to be absent or off.
 #[derive(Deserialize)]
-struct PeftConfig {
+pub(super) struct PeftConfig {
     peft_type: String,
     r: usize,
     lora_alpha: f32,
@@ -77,6 +77,26 @@ const UNSUPPORTED: [(&str, &str); 12] = [
 ];
 
 impl PeftConfig {
+    /// Reads the settings of the PEFT folder at `folder`.
+    pub(super) fn read(folder: &Path) -> Result<Self, ModelError> {
+        let refuse = |reason: String| ModelError::Adapter { path: folder.to_owned(), reason };
+        let config = read(&folder.join("adapter_config.json"))?;
+        let config: Self = serde_json::from_slice(&config)
+            .map_err(|error| refuse(format!("adapter_config.json: {error}")))?;
+        match config.unsupported() {
+            Some(what) => Err(refuse(format!("it has {what}"))),
+            None => Ok(config),
+        }
+    }
+
+    /// Rank and scaling of all modules.
+    pub(super) fn uniform(&self) -> Result<(usize, f32), String> {
+        if self.rank_pattern.is_empty() && self.alpha_pattern.is_empty() {
+            return self.of("");
+        }
+        Err("its modules differ in rank or alpha".to_owned())
+    }
+
     /// The first option that is on and not supported.
     fn unsupported(&self) -> Option<String> {
         if self.peft_type != "LORA" {
@@ -133,12 +153,7 @@ impl Adapter {
         exact: bool,
     ) -> Result<Self, ModelError> {
         let refuse = |reason: String| ModelError::Adapter { path: folder.to_owned(), reason };
-        let config = read(&folder.join("adapter_config.json"))?;
-        let config: PeftConfig = serde_json::from_slice(&config)
-            .map_err(|error| refuse(format!("adapter_config.json: {error}")))?;
-        if let Some(what) = config.unsupported() {
-            return Err(refuse(format!("it has {what}")));
-        }
+        let config = PeftConfig::read(folder)?;
         let bytes = read(&folder.join("adapter_model.safetensors"))?;
         let tensors = SafeTensors::deserialize(&bytes)
             .map_err(|error| refuse(format!("adapter_model.safetensors: {error}")))?;
@@ -202,7 +217,8 @@ fn next_number() -> u64 {
     NUMBER.fetch_add(1, Relaxed)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+/// A file of an adapter, unless it is far too large for one.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     let io = |source| ModelError::Io { path: path.to_owned(), source };
     let n_bytes = std::fs::metadata(path).map_err(io)?.len();
     if n_bytes > MAX_FILE_BYTES {
@@ -264,7 +280,7 @@ impl Reader<'_> {
 }
 
 /// A tensor's numbers, all finite.
-fn numbers(tensor: &TensorView<'_>) -> Result<Vec<f32>, String> {
+pub(super) fn numbers(tensor: &TensorView<'_>) -> Result<Vec<f32>, String> {
     let data = tensor.data();
     let numbers: Vec<f32> = match tensor.dtype() {
         Dtype::F32 => data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),

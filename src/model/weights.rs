@@ -144,7 +144,7 @@ impl Linears {
     }
 
     /// The tensor's name within its block in a GGUF file.
-    fn tensor(self) -> &'static str {
+    pub(super) fn tensor(self) -> &'static str {
         match self {
             Self::Query => "attn_q",
             Self::Key => "attn_k",
@@ -154,6 +154,12 @@ impl Linears {
             Self::Up => "ffn_up",
             Self::Down => "ffn_down",
         }
+    }
+
+    /// Where row `row` of the matrix, or of an adapter's B, stands in a GGUF file.
+    pub(super) fn row_in_file(self, shape: &Shape, row: usize) -> usize {
+        let is_turned = matches!(self, Self::Query | Self::Key);
+        source_row((shape.interleaved && is_turned).then_some(shape.head_dim), row)
     }
 
     /// Output and input features.

@@ -377,7 +377,7 @@ fn what_cannot_be_trained_on_is_refused_with_the_reason() {
     insta::assert_snapshot!(train(&["--max-length", "8"]), @"2 error: there is nothing to train on: all 30 records have more than 8 tokens");
     insta::assert_snapshot!(train(&["--rank", "0"]), @"2 error: the rank has to be 1 to 256");
     insta::assert_snapshot!(train(&["--targets", "q_proj,head"]), @"2 error: there is no linear layer `head`; there are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj");
-    insta::assert_snapshot!(bench.refused(&["train"]), @"2 error: say what to train on: --session ID, --sessions FILTER or --dataset FILE.jsonl");
+    insta::assert_snapshot!(bench.refused(&["train"]), @"2 error: there is nothing to train on: say what: --session ID, --sessions FILTER or --dataset FILE.jsonl");
     insta::assert_snapshot!(bench.refused(&["train", "--resume", "none"]), @"2 error: no training run `none`");
     let diverged = bench.refused(&[&QUICK[..], &["--learning-rate", "1e38"]].concat());
     assert!(diverged.starts_with("1 training failed (nan): step "), "{diverged}");

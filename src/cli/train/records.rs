@@ -1,7 +1,5 @@
 //! The records that a command line asks for.
 
-use anyhow::Context as _;
-use anyhow::bail;
 use serde_json::Value;
 use serde_json::json;
 
@@ -10,6 +8,7 @@ use crate::registry::Registry;
 use crate::registry::SessionFilter;
 use crate::training;
 use crate::training::Record;
+use crate::training::TrainingError;
 use crate::trajectory::Session;
 use crate::trajectory::Status;
 
@@ -59,7 +58,8 @@ pub(super) fn collect(registry: &Registry, args: &DataArgs) -> anyhow::Result<Co
     }
     let source = json!({ "sessions": used, "files": args.dataset });
     if sessions.is_empty() && args.dataset.is_empty() {
-        bail!("say what to train on: --session ID, --sessions FILTER or --dataset FILE.jsonl");
+        let wanted = "say what: --session ID, --sessions FILTER or --dataset FILE.jsonl";
+        return Err(TrainingError::NoData(wanted.to_owned()).into());
     }
     let kind = if args.dataset.is_empty() { "sessions" } else { "file" };
     Ok(Collected { records, kind, source })
@@ -75,15 +75,15 @@ struct Filter {
 }
 
 impl Filter {
-    fn parse(text: &str) -> anyhow::Result<Self> {
+    fn parse(text: &str) -> Result<Self, TrainingError> {
         let mut filter = Self::default();
         if text == "all" {
             return Ok(filter);
         }
         for part in text.split(',') {
-            let (key, value) = part
-                .split_once('=')
-                .with_context(|| format!("`{part}` is no condition: it has the form KEY=VALUE"))?;
+            let bad = |reason: String| TrainingError::BadOption(reason);
+            let no_condition = || bad(format!("`{part}` is no condition of the form KEY=VALUE"));
+            let (key, value) = part.split_once('=').ok_or_else(no_condition)?;
             let value = value.to_owned();
             match key.trim() {
                 "project" => filter.project = Some(value),
@@ -91,10 +91,11 @@ impl Filter {
                 "since" => filter.since = Some(value),
                 "limit" => {
                     let limit = value.parse();
-                    filter.limit = Some(limit.with_context(|| format!("`{value}` is no number"))?);
+                    filter.limit = Some(limit.map_err(|_| bad(format!("`{value}` is no number")))?);
                 }
                 other => {
-                    bail!("there is no condition `{other}`: use project, type, since or limit")
+                    let known = "use project, type, since or limit";
+                    return Err(bad(format!("there is no condition `{other}`: {known}")));
                 }
             }
         }
