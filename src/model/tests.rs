@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::Adapter;
+use super::ChatEncoder;
 use super::Generation;
 use super::Isa;
 use super::ModelError;
@@ -502,5 +503,48 @@ fn logits_that_are_no_numbers_are_an_error() {
             let update = receiver.try_recv();
             assert!(matches!(update, Ok(Update::Failed(ModelError::NotFinite))), "{update:?}");
         }
+    }
+}
+
+#[test]
+fn what_is_learned_of_a_chat_is_its_answers_and_their_ends_token_by_token() {
+    let chat = [
+        Message::system("Be brief."),
+        Message::user("Say <|im_end|> twice, or 'ab'."),
+        Message::assistant("ab\n\n  c<|im_end|>d é"),
+        Message::user("Again."),
+        Message::assistant("\nab"),
+    ];
+    for path in [Some(smollm2_file()), model_file(QWEN)].into_iter().flatten() {
+        let encoder = ChatEncoder::load(&path).unwrap();
+        let encoded = encoder.encode(&chat).unwrap();
+        let tokens = |answer: usize| -> Vec<u32> {
+            let of = encoded.input_ids.iter().zip(&encoded.answers);
+            of.filter(|(_, place)| place.is_some_and(|(at, _)| at == answer))
+                .map(|(id, _)| *id)
+                .collect()
+        };
+        let tokenizer = encoder.tokenizer();
+        for (answer, text) in ["ab\n\n  c< |im_end|>d é", "ab"].into_iter().enumerate() {
+            let tokens = tokens(answer);
+            // The line end before the second answer is one token with the first of its own.
+            assert_eq!(tokenizer.decode(&tokens).trim_start(), text, "{}", path.display());
+            assert!(tokenizer.is_end(*tokens.last().unwrap()));
+        }
+        // The same tokens as when the model is asked: the prompt up to the first answer is a beginning of them.
+        let prompt = {
+            let gguf = Gguf::open(&path).unwrap();
+            let tokenizer = Tokenizer::load(&gguf).unwrap();
+            let template = ChatTemplate::load(&gguf, &tokenizer).unwrap();
+            tokenizer.encode(&template.render(&chat[..2]).unwrap()).unwrap()
+        };
+        assert_eq!(encoded.input_ids[..prompt.len()], prompt);
+        let bytes: Vec<usize> =
+            encoded.answers.iter().flatten().filter(|a| a.0 == 0).map(|a| a.1).collect();
+        assert!(
+            bytes.is_sorted()
+                && bytes[0] == 0
+                && *bytes.last().unwrap() == chat[2].content.len() + 1
+        );
     }
 }

@@ -7,13 +7,22 @@ use safetensors::SafeTensors;
 
 use super::adamw::AdamW;
 use super::adamw::AdamWOptions;
+use super::options::Preset;
+use super::options::TrainingOptions;
+use super::peft;
 use crate::model::Batch;
+use crate::model::Engine;
+use crate::model::EngineOptions;
+use crate::model::Generation;
 use crate::model::Isa;
 use crate::model::Precision;
 use crate::model::Targets;
 use crate::model::Tuner;
 use crate::model::TunerOptions;
+use crate::model::Update;
 use crate::model::smollm2_file;
+use crate::trajectory::Message;
+use crate::trajectory::Sampling;
 
 fn options(precision: Precision, checkpointing: bool) -> TunerOptions {
     TunerOptions {
@@ -132,4 +141,54 @@ fn gradients_and_losses_of_the_packed_base_stay_close_to_those_of_peft() {
     eprintln!("gradients {apart:.2e}, losses {:.2e} apart", most_apart(&losses, &theirs));
     assert!(apart < 0.15, "gradients are {apart} apart");
     assert!(most_apart(&losses, &theirs) < 0.05, "{losses:?}");
+}
+
+/// The log probability of a greedy answer of the engine, and that of the trainable numbers for the same tokens.
+fn engine_and_tuner(folder: &Path, tuner: &mut Tuner) -> (f64, f64) {
+    let options =
+        EngineOptions { precision: Precision::Exact, n_threads: 2, ..EngineOptions::default() };
+    let engine = Engine::start(&smollm2_file(), &options).unwrap();
+    let prompt = engine.prompt(&[Message::user("Name a colour.")]).unwrap();
+    let sampling = Sampling { max_tokens: 8, ..Sampling::default() };
+    let generation = Generation {
+        adapter: Some(engine.load_adapter(folder).unwrap()),
+        logprobs: true,
+        ..Generation::new(prompt.clone(), sampling)
+    };
+    let mut updates = engine.submit(generation).unwrap();
+    let completion =
+        std::iter::from_fn(|| updates.blocking_recv()).find_map(|update| match update {
+            Update::Done(completion) => Some(completion),
+            _ => None,
+        });
+    let completion = completion.unwrap();
+    let answer = engine.tokenizer().encode(&completion.text).unwrap();
+    let logprobs = completion.logprobs.unwrap();
+    let sum: f64 = logprobs[..answer.len()].iter().map(|logprob| f64::from(*logprob)).sum();
+    let tokens = [&prompt[..], &answer].concat();
+    let weights: Vec<f32> =
+        (0..tokens.len()).map(|i| if i < prompt.len() { 0.0 } else { 1.0 }).collect();
+    let mut batch = Batch::default();
+    batch.push(&tokens, &weights);
+    (sum, -tuner.loss(&batch))
+}
+
+#[test]
+fn the_engine_says_with_the_saved_adapter_what_the_trained_numbers_say() {
+    let mut training = TrainingOptions::preset(Preset::Quick);
+    training.rank = 8;
+    training.alpha = 16.0;
+    let mut tuner = Tuner::load(&smollm2_file(), options(Precision::Exact, false)).unwrap();
+    for (i, value) in (0_u32..).zip(tuner.parameters_mut().0) {
+        *value += f32::from(u8::try_from(i * 37 % 101).unwrap()) / 2e4 - 0.0025;
+    }
+    let saved = peft::folder(tuner.parameters(), &tuner.tensors(), &training, "x");
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in
+        [("adapter_config.json", &saved.config), ("adapter_model.safetensors", &saved.tensors)]
+    {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let (engine, live) = engine_and_tuner(folder.path(), &mut tuner);
+    assert!((engine - live).abs() < 2e-3 * live.abs(), "{engine} {live}");
 }

@@ -3,6 +3,7 @@
 mod answers;
 mod interrupt;
 mod json;
+mod memory;
 mod model;
 mod outcome;
 mod parts;

@@ -1,0 +1,74 @@
+//! What a session leaves to learn from, and the user's own packages.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::Bench;
+use super::SOLUTION;
+use super::script;
+use crate::model::tiny;
+
+const WRONG: &str = "def add(a, b):\n    return a - b\n";
+
+/// What `rune train` would do with the newest session.
+fn plan(bench: &Bench, further: &[&str]) -> Value {
+    bench.write("m.gguf", tiny::model("llama", tiny::Q8_0, 64, 96).encode().1);
+    let id = bench.session_id();
+    let own =
+        ["train", "--session", &id, "--model", "m.gguf", "--max-length", "20000", "--dry-run"];
+    let ended = bench.call(&[&own, &["--json"], further].concat());
+    serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"))
+}
+
+#[test]
+fn a_solved_session_gives_its_decomposition_plan_and_code() {
+    let bench = Bench::with(&script(&[SOLUTION]));
+    assert_eq!(bench.solve(&[]).code, Some(0));
+    let plan = plan(&bench, &[]);
+    assert_eq!((&plan["train"], &plan["families"]), (&3.into(), &1.into()), "{plan}");
+    assert!(plan["labelled_tokens"].as_u64() < plan["tokens"].as_u64());
+}
+
+#[test]
+fn what_failed_is_not_learned_and_what_mended_it_is() {
+    let bench = Bench::with(&script(&[WRONG, SOLUTION]));
+    assert_eq!(bench.solve(&[]).code, Some(0));
+    // Decomposition, plan, and the code that passed; the one that failed is no answer to learn.
+    assert_eq!(plan(&bench, &[])["train"], 3, "{}", bench.verdicts());
+
+    let bench = Bench::with(&script(&[WRONG, WRONG]));
+    assert_eq!(bench.solve(&["--candidates", "1", "--attempts", "1"]).code, Some(1));
+    let id = bench.session_id();
+    let ended = bench.call(&["train", "--session", &id, "--model", "m.gguf", "--dry-run"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("is not solved"), "{ended:?}");
+}
+
+#[test]
+fn a_solution_may_import_the_users_own_packages() {
+    let solution = "import zorb\n\n\ndef add(a, b):\n    return zorb.plus(a, b)\n";
+    let bench = Bench::with(&script(&[solution]));
+    fs::create_dir_all(bench.path("lib/zorb")).unwrap();
+    bench.write("lib/zorb/__init__.py", "from zorb.sums import plus\n");
+    bench.write("lib/zorb/sums.py", "def plus(a, b):\n    return a + b\n");
+    let ended = bench.solve(&["--lib", "lib"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(bench.session()["config_json"]["run"]["lib"], "lib");
+    let missing = bench.solve(&["--lib", "nowhere", "--force"]);
+    assert_eq!(missing.code, Some(3), "{missing:?}");
+    assert!(missing.stderr.contains("cannot find the library folder `nowhere`"), "{missing:?}");
+}
+
+#[test]
+fn an_adapter_that_is_not_there_is_refused_and_none_is_told() {
+    let bench = Bench::with(&script(&[SOLUTION]));
+    let ended = bench.solve(&["--adapter", "missing"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("no adapter `missing`"), "{ended:?}");
+    assert_eq!(bench.solve(&["--adapter", "none"]).code, Some(0));
+    assert_eq!(bench.session()["adapter_reason"], "none: none was wanted");
+    assert_eq!(bench.solve(&["--force"]).code, Some(0));
+    let reason = bench.session()["adapter_reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("none: none was measured to be better"), "{reason}");
+}
