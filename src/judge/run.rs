@@ -45,11 +45,22 @@ impl Judge<'_> {
             return Err(JudgeError::PytestMissing);
         }
         let verdict = Evidence { collected, records, canary: &canary, run: &run }.decide();
-        if verdict.passed() && collected.separable {
+        if verdict.passed() && collected.separable && !self.shares_a_library(collected) {
             let apart = self.run_apart(suite, collected, solution).await?;
             return Ok(apart.filter(|apart| !apart.passed()).unwrap_or(verdict));
         }
         Ok(verdict)
+    }
+
+    /// Whether the tests import one of the libraries that the solution may import as well: in two processes each would
+    /// have its own.
+    fn shares_a_library(&self, collected: &Collected) -> bool {
+        let imports = || collected.files.iter().flat_map(|file| &file.imports);
+        self.libs.iter().any(|lib| {
+            imports().any(|name| {
+                lib.host.join(name).is_dir() || lib.host.join(format!("{name}.py")).exists()
+            })
+        })
     }
 
     /// Runs `suite` once more, with the solution in a process of its own of which the tests get plain data only; `None`
@@ -67,7 +78,8 @@ impl Judge<'_> {
         let stand_ins: Vec<SourceFile> = solution.iter().map(stand_in).collect();
         let job = self.job(Program::Run, (suite.files(), &stand_ins), &plan);
         let (run, tests) = self.sandbox.converse(&job).await?;
-        let server = Job { channel: false, ..self.job(Program::Serve, (&[], solution), &plan) };
+        let libs = json!({ "libs": self.lib_paths() });
+        let server = Job { channel: false, ..self.job(Program::Serve, (&[], solution), &libs) };
         let (_killed_at_the_end, solution) = self.sandbox.converse(&server).await?;
         let (run, ()) = tokio::join!(run.outcome(), relay(tests, solution));
         let run = run?;

@@ -1,6 +1,7 @@
 """Runs the solution in /box for tests that run in another process: imports, calls and iteration, over descriptor 3."""
 
 import importlib
+import json
 import marshal
 import os
 import socket
@@ -97,7 +98,8 @@ def next_of(iterator):
 def main():
     stream = socket.socket(fileno=3)
     os.chdir(ROOT + "/box")
-    sys.path[0] = ROOT + "/box"
+    sys.path[:1] = [ROOT + "/box"]
+    sys.path += json.load(sys.stdin)["libs"]
     while True:
         kind, value = receive(stream)
         if kind is None:

@@ -4,8 +4,10 @@ use std::fs;
 
 use serde_json::Value;
 
+use super::Answer;
 use super::Bench;
 use super::SOLUTION;
+use super::fenced;
 use super::script;
 use crate::model::tiny;
 
@@ -17,7 +19,7 @@ fn plan(bench: &Bench, further: &[&str]) -> Value {
     let id = bench.session_id();
     let own =
         ["train", "--session", &id, "--model", "m.gguf", "--max-length", "20000", "--dry-run"];
-    let ended = bench.call(&[&own, &["--json"], further].concat());
+    let ended = bench.call(&[&own[..], &["--json"], further].concat());
     serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"))
 }
 
@@ -37,7 +39,9 @@ fn what_failed_is_not_learned_and_what_mended_it_is() {
     // Decomposition, plan, and the code that passed; the one that failed is no answer to learn.
     assert_eq!(plan(&bench, &[])["train"], 3, "{}", bench.verdicts());
 
-    let bench = Bench::with(&script(&[WRONG, WRONG]));
+    let mut answers = script(&[]);
+    answers.push(Answer::new(&[], fenced(WRONG)).repeat());
+    let bench = Bench::with(&answers);
     assert_eq!(bench.solve(&["--candidates", "1", "--attempts", "1"]).code, Some(1));
     let id = bench.session_id();
     let ended = bench.call(&["train", "--session", &id, "--model", "m.gguf", "--dry-run"]);
