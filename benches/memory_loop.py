@@ -14,8 +14,8 @@ import pathlib
 import subprocess
 import sys
 
-CANDIDATES = "4"
-SECONDS = "60"
+CANDIDATES = "3"
+TOKENS = "1000"
 
 
 def call(arguments, **options):
@@ -23,18 +23,25 @@ def call(arguments, **options):
     return subprocess.run(arguments, stdout=subprocess.PIPE, text=True, **options)
 
 
-def task(function, phrase, variable, library, readme):
+def reference(readme):
+    """The README's functions, one a line."""
+    parts = [part.split("\n\n") for part in readme.split("\n## ")[1:]]
+    return "\n".join(f"- {head.strip('`')}: {line.replace('`', '')}" for head, line, *_ in parts)
+
+
+def task(function, phrase, variable, library, functions):
     return (
-        f"Write solution.py with a function {function}({variable}) that returns the {phrase} {variable}, "
-        f"using the library {library}.\n\n{readme}"
+        f"The Python package {library} is installed. Its functions:\n{functions}\n\n"
+        f"Write solution.py with a function {function}({variable}) that returns the {phrase} {variable}. It imports "
+        f"{library} and calls the one function of {library} that does this; it computes nothing itself."
     )
 
 
 def tests(function, library, check):
     """A suite that wants the reference's values, and the library to have been called."""
+    reference = eval("lambda v: " + check["reference"].replace("{v}", "v"))
     cases = "\n".join(
-        f"        self.assertEqual({function}({items}), (lambda v: {check['reference'].replace('{v}', 'v')})({items}))"
-        for items in check["inputs"]
+        f"        self.assertEqual({function}({items}), {reference(list(items))})" for items in check["inputs"]
     )
     return (
         f"import unittest\n\nimport {library}\nfrom solution import {function}\n\n\n"
@@ -50,7 +57,7 @@ def solve(rune, base, work, text, suite, lib, adapter, seed):
     (work / "test_solution.py").write_text(suite)
     done = call(
         [*base, "run", text, "--tests", str(work / "test_solution.py"), "--out", str(work / "out"), "--lib", str(lib),
-         "--adapter", adapter, "--candidates", CANDIDATES, "--max-seconds", SECONDS, "--seed", str(seed), "--json"],
+         "--adapter", adapter, "--candidates", CANDIDATES, "--max-tokens", TOKENS, "--seed", str(seed), "--json"],
         stderr=subprocess.DEVNULL,
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -73,7 +80,7 @@ def main():
     call([*base, "eval", "library", "--seed", str(args.seed), "--out", str(data)], check=True)
     lib = data / "lib"
     library = next(path.name for path in lib.iterdir())
-    readme = (data / "README.md").read_text()
+    readme = reference((data / "README.md").read_text())
     suite = [json.loads(line) for line in (data / "suite.jsonl").read_text().splitlines()]
     held_out = [task for task in suite if task["template"] == "T2"]
     checks = {task["family"].split("/")[1]: task["check"] for task in held_out}

@@ -22,6 +22,10 @@ use crate::registry::AdapterStore;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
+use crate::training;
+use crate::training::Examples;
+use crate::training::Preset;
+use crate::training::TrainingOptions;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -70,6 +74,7 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Check> {
     checks.extend(sandbox::examine(patient));
     checks.extend(models(patient.home, &patient.config.run.model));
     checks.extend(registry(patient.home));
+    checks.extend(training(patient));
     checks
 }
 
@@ -275,6 +280,44 @@ fn adapters(registry: &Registry, home: &Path) -> Check {
         },
         Err(error) => Check::fail("adapters", error.to_string(), fix),
     }
+}
+
+/// Whether the model in use could be trained here, and runs that wait to be gone on with.
+fn training(patient: &Patient<'_>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let catalogue = Catalogue::embedded();
+    let model = catalogue.get(&patient.config.run.model).ok();
+    if let Some(path) = model.and_then(|model| hub::path(patient.home, model)) {
+        let options = TrainingOptions::preset(Preset::Standard);
+        let needed = training::memory(&path, &options, &Examples::default());
+        let available = Machine::read().map(|machine| machine.available_bytes);
+        if let (Ok(needed), Ok(available)) = (needed, available) {
+            let detail = format!(
+                "this model takes some {}, {} are free",
+                mebibytes(needed),
+                mebibytes(available)
+            );
+            checks.push(if needed <= available {
+                Check::ok("training", detail)
+            } else {
+                Check::warn("training", detail, "use --checkpointing or a smaller model")
+            });
+        }
+    }
+    let database = patient.home.join("rune.db");
+    let runs = database.exists().then(|| Registry::open(&database)).and_then(Result::ok);
+    let runs = runs.and_then(|registry| registry.training_runs(100).ok()).unwrap_or_default();
+    let waiting: Vec<&str> = runs
+        .iter()
+        .filter(|run| patient.home.join("training").join(&run.id).exists())
+        .map(|run| run.id.as_str())
+        .collect();
+    if let Some(id) = waiting.first() {
+        let detail = format!("{} at work or waiting: {}", waiting.len(), waiting.join(", "));
+        let fix = format!("`rune train --resume {id}` goes on with a run that is not at work");
+        checks.push(Check::warn("training runs", detail, fix));
+    }
+    checks
 }
 
 fn mebibytes(bytes: u64) -> String {

@@ -234,6 +234,9 @@ fn batch(
 ///
 /// # Errors
 /// When the job can't be read, the model not be loaded, or nobody reads the answers.
+///
+/// # Panics
+/// Never: a step is plain numbers.
 pub fn trainee_main() -> Result<(), BenchError> {
     let examine = || BenchError::examine("the lines of the bench");
     let mut lines = io::stdin().lines();

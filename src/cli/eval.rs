@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::io::IsTerminal;
@@ -341,7 +342,8 @@ fn table(measured: &Measured, failures: bool) -> String {
         };
         for outcome in shown.iter().filter(|outcome| !outcome.passed) {
             let answer = output::escape(&outcome.answer);
-            text += &format!("\n{}: {}\n{answer}\n", outcome.id, outcome.summary);
+            let Outcome { id, summary, .. } = outcome;
+            let _infallible = writeln!(text, "\n{id}: {summary}\n{answer}");
         }
     }
     text
@@ -395,7 +397,7 @@ fn lines(measured: &Measured) -> String {
             let mut line = json!(outcome);
             line["type"] = json!("eval.task");
             line["who"] = json!(who);
-            text += &format!("{line}\n");
+            let _infallible = writeln!(text, "{line}");
         }
     }
     text + &score_lines(&all)
@@ -415,7 +417,7 @@ pub(super) fn score_lines(all: &[(&str, &[Outcome])]) -> String {
                 "pass_at_1": score(&outcomes).share(),
                 "against_base": (index > 0).then(|| compare(&before, &outcomes)),
             });
-            text += &format!("{line}\n");
+            let _infallible = writeln!(text, "{line}");
         }
     }
     text

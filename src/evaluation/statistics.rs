@@ -79,15 +79,18 @@ impl Paired {
 
 /// The interval of the difference of the shares, from both passed, first alone, second alone, none.
 fn newcombe([both, first, second, none]: [u32; 4]) -> (f64, f64) {
-    let n = both + first + second + none;
-    let [a, b, c, d] = [both, first, second, none].map(f64::from);
-    let (p1, p2) = ((a + b) / f64::from(n.max(1)), (a + c) / f64::from(n.max(1)));
-    let ((l1, u1), (l2, u2)) = (wilson(both + first, n), wilson(both + second, n));
-    let product = (a + b) * (c + d) * (a + c) * (b + d);
-    let phi = if product > 0.0 { (a * d - b * c) / product.sqrt() } else { 0.0 };
+    let total = both + first + second + none;
+    let (passed_1, passed_2) = (both + first, both + second);
+    let share = |passed: u32| f64::from(passed) / f64::from(total.max(1));
+    let ((low_1, high_1), (low_2, high_2)) = (wilson(passed_1, total), wilson(passed_2, total));
+    let margins = [passed_1, total - passed_1, passed_2, total - passed_2].map(f64::from);
+    let product: f64 = margins.iter().product();
+    let cross = f64::from(both) * f64::from(none) - f64::from(first) * f64::from(second);
+    let phi = if product > 0.0 { cross / product.sqrt() } else { 0.0 };
     let width = |x: f64, y: f64| (x * x - 2.0 * phi * x * y + y * y).max(0.0).sqrt();
-    let difference = p2 - p1;
-    (difference - width(p2 - l2, u1 - p1), difference + width(u2 - p2, p1 - l1))
+    let (p_1, p_2) = (share(passed_1), share(passed_2));
+    let difference = p_2 - p_1;
+    (difference - width(p_2 - low_2, high_1 - p_1), difference + width(high_2 - p_2, p_1 - low_1))
 }
 
 /// `min(1, 2 P(X <= min(b, c)))` for `X` of `b + c` throws of a coin.

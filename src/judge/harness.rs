@@ -179,6 +179,15 @@ impl<'a> Judge<'a> {
         serde_json::from_slice(&outcome.channel).map_err(|_| failure(program, &outcome))
     }
 
+    /// Whether one of the libraries has the module `name`, which may be dotted.
+    pub fn provides(&self, name: &str) -> bool {
+        let top = name.split('.').next().unwrap_or(name);
+        let has = |lib: &Mount| {
+            lib.host.join(top).is_dir() || lib.host.join(format!("{top}.py")).exists()
+        };
+        self.libs.iter().any(has)
+    }
+
     /// Paths of the libraries as programs see them.
     pub(super) fn lib_paths(&self) -> Vec<String> {
         let path = |mount: &Mount| match self.sandbox.facilities().tier {

@@ -55,12 +55,7 @@ impl Judge<'_> {
     /// Whether the tests import one of the libraries that the solution may import as well: in two processes each would
     /// have its own.
     fn shares_a_library(&self, collected: &Collected) -> bool {
-        let imports = || collected.files.iter().flat_map(|file| &file.imports);
-        self.libs.iter().any(|lib| {
-            imports().any(|name| {
-                lib.host.join(name).is_dir() || lib.host.join(format!("{name}.py")).exists()
-            })
-        })
+        collected.files.iter().flat_map(|file| &file.imports).any(|name| self.provides(name))
     }
 
     /// Runs `suite` once more, with the solution in a process of its own of which the tests get plain data only; `None`

@@ -134,7 +134,9 @@ pub struct ChatEncoder {
 
 impl std::fmt::Debug for ChatEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ChatEncoder").field("tokenizer", &self.tokenizer.digest()).finish()
+        f.debug_struct("ChatEncoder")
+            .field("tokenizer", &self.tokenizer.digest())
+            .finish_non_exhaustive()
     }
 }
 

@@ -222,6 +222,23 @@ fn logits_and_greedy_tokens_under_an_adapter_are_those_of_peft() {
     }
 }
 
+#[test]
+fn an_adapter_that_was_trained_here_gives_the_same_logits_in_peft() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/training");
+    let Logits { stride, prompts } =
+        fixture(include_str!("../../tests/fixtures/training/logits.json"));
+    for (precision, bound) in [(Precision::Exact, 2e-3), (Precision::Packed, 3.0)] {
+        let mut transformer = load(precision, Isa::detect());
+        let (shape, vocabulary) = (transformer.shape.clone(), transformer.vocabulary());
+        let exact = precision == Precision::Exact;
+        let adapter = Adapter::load(&folder.join("peft"), &shape, vocabulary, exact).unwrap();
+        let rows = logits_with(&mut transformer, &prompts[0].input_ids, Some(&adapter));
+        let (mean, largest) = apart_from(&prompts[0], stride, &rows);
+        eprintln!("{precision:?}: mean {mean:.2e}, max {largest:.2e}");
+        assert!(largest < bound, "{precision:?}: mean {mean}, max {largest}");
+    }
+}
+
 // Two instruction sets add in different orders; the least difference moves some activation to another code, and
 // over 30 layers that grows to the size of the error of the codes themselves. So each is held against the
 // reference; that the kernels agree is tested beside them.

@@ -34,7 +34,7 @@ pub(super) async fn targets(judge: &Judge<'_>, task: &Task) -> Result<Vec<Target
     let mut targets: Vec<Target> = Vec::new();
     let inspections = judge.inspect(&task.tests).await?;
     for need in inspections.iter().flat_map(|inspection| &inspection.needs) {
-        if is_external(&need.module, &task.tests) {
+        if is_external(&need.module, &task.tests) || judge.provides(&need.module) {
             continue;
         }
         let path = match mentioned_path(&task.text, &need.module) {

@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
         self.check_budget()?;
         let grammar = grammar.filter(|_| self.tools.provider.capabilities().grammar);
         let adapter = self.tools.settings.adapter_id.as_ref();
-        let request = Request { grammar, adapter, ..Request::new(&prompt, &sampling) };
+        let request = Request { adapter, grammar, ..Request::new(&prompt, &sampling) };
         let left = self.time_left();
         let mut on_text =
             |text: &str| (self.tools.progress)(Progress::Text { place: &place, text });

@@ -38,6 +38,9 @@ impl Worker {
     ///
     /// # Errors
     /// [`TrainingError::Files`] when the process can't be started.
+    ///
+    /// # Panics
+    /// Never: its pipes are asked for.
     pub fn start(
         executable: &Path,
         arguments: &[OsString],

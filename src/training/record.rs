@@ -104,7 +104,7 @@ impl Record {
             return Err("there are weights for more answers than there are".to_owned());
         }
         if self.family.is_empty() {
-            self.family = sha256(self.question().as_bytes())[..16].to_owned();
+            sha256(self.question().as_bytes())[..16].clone_into(&mut self.family);
         }
         Ok(self)
     }

@@ -73,7 +73,7 @@ fn reference_batch(file: &SafeTensors<'_>) -> Batch {
     batch
 }
 
-/// The first gradients and 20 losses of AdamW, and the reference's.
+/// The first gradients and 20 losses of `AdamW`, and the reference's.
 fn check(precision: Precision) -> Option<(f64, Vec<f64>, Vec<f64>)> {
     let folder = folder()?;
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();

@@ -21,7 +21,7 @@ use super::steps;
 use super::steps::Step;
 
 /// What the loop tells as it goes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Progress {
     /// A step is done.
     Step { step: u32, total: u32, loss: f64, lr: f32, grad_norm: f64, tokens_per_s: f64 },
@@ -77,7 +77,8 @@ impl Trainer<'_> {
         let epochs: Vec<Vec<Step>> = (0..self.options.epochs)
             .map(|epoch| steps::of_epoch(&examples.train, self.options, epoch))
             .collect();
-        let every = (epochs[0].len() as u32).div_ceil(self.options.evaluations_per_epoch).max(1);
+        let a_pass = u32::try_from(epochs[0].len()).unwrap_or(u32::MAX);
+        let every = a_pass.div_ceil(self.options.evaluations_per_epoch).max(1);
         let plan: Vec<&Step> = epochs.iter().flatten().collect();
         let mut total = u32::try_from(plan.len()).unwrap_or(u32::MAX);
         if self.options.max_steps > 0 {

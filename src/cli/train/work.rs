@@ -1,5 +1,6 @@
 //! A run, from its data to its adapter.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -230,7 +231,8 @@ fn dry(
         return Ok(format!("{line}\n"));
     }
     let mut text = summary(dataset) + "\n";
-    text += &format!(
+    let _infallible = write!(
+        text,
         "memory: some {} MiB\ntime: some {:.0} minutes for {epochs} passes over the data on {n_threads} threads, by a rule of thumb\n",
         memory >> 20,
         (seconds / 60.0).max(1.0),
@@ -240,7 +242,8 @@ fn dry(
         for message in &record.messages {
             let role = serde_json::to_value(message.role)?;
             let role = role.as_str().unwrap_or_default();
-            text += &format!("--- {role}\n{}\n", output::escape(message.content.trim_end()));
+            let content = output::escape(message.content.trim_end());
+            let _infallible = writeln!(text, "--- {role}\n{content}");
         }
     }
     Ok(text)

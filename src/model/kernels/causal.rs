@@ -105,7 +105,9 @@ pub(in crate::model) fn attend_forward(isa: Isa, head: &CausalHead<'_>, out: &mu
             head.weights(isa, (first, n_queries), turned, scores, totals);
             for (scores, total) in scores.chunks_exact_mut(n_keys).zip(totals.iter()) {
                 let inverse = 1.0 / total;
-                scores.iter_mut().for_each(|score| *score *= inverse);
+                for score in scores {
+                    *score *= inverse;
+                }
             }
             let panel = head.columns(values, kv_stride, n_keys);
             let place = |row| (row * n_keys, (first + row) * head_dim);
@@ -133,7 +135,9 @@ pub(in crate::model) fn attend_backward(
 ) {
     let CausalHead { n, head_dim, queries: (queries, stride), keys, values, kv_stride } = *head;
     let HeadGradients { queries: d_queries, keys: d_keys, values: d_values } = gradients;
-    [&mut **d_queries, d_keys, d_values].into_iter().for_each(|d| d.fill(0.0));
+    for d in [&mut **d_queries, d_keys, d_values] {
+        d.fill(0.0);
+    }
     ROOM.with_borrow_mut(|Room { turned, turned_values, scores, gradient, totals }| {
         turn(keys, kv_stride, head_dim, n, turned);
         turn(values, kv_stride, head_dim, n, turned_values);

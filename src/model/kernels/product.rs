@@ -93,7 +93,9 @@ mod tests {
     #[test]
     fn products_are_the_sums_of_the_definition_on_every_instruction_set() {
         let numbers = |n: usize, seed: usize| -> Vec<f32> {
-            (0..n).map(|i| ((i * 37 + seed) % 23) as f32 / 8.0 - 1.0).collect()
+            (0..n)
+                .map(|i| f32::from(u8::try_from((i * 37 + seed) % 23).unwrap()) / 8.0 - 1.0)
+                .collect()
         };
         let mut pool = Pool::new(2);
         for (m, k, n) in [(1, 1, 1), (9, 5, 16), (70, 33, 17), (33, 64, 48), (3, 7, 100)] {

@@ -193,7 +193,10 @@ impl Tuner {
         factors::sum_of_squares(pool, *isa, &self.factors.gradients).sqrt()
     }
 
-    /// Calls `work` with parts of as many slices as there are, `n` numbers each, on all threads.
+    /// Calls `work` on all threads with parts of the trainable numbers, their gradients, and an optimizer's `state`.
+    ///
+    /// # Panics
+    /// When there is not as much state as there are trainable numbers.
     pub fn in_parts(&mut self, state: [&mut [f32]; 2], work: &(dyn Fn(Part<'_>) + Sync)) {
         const AT_ONCE: usize = 1 << 14;
         self.factors.values_mut();

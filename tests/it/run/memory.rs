@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::Answer;
 use super::Bench;
 use super::SOLUTION;
+use super::TESTS;
 use super::fenced;
 use super::script;
 use crate::model::tiny;
@@ -56,8 +57,10 @@ fn a_solution_may_import_the_users_own_packages() {
     fs::create_dir_all(bench.path("lib/zorb")).unwrap();
     bench.write("lib/zorb/__init__.py", "from zorb.sums import plus\n");
     bench.write("lib/zorb/sums.py", "def plus(a, b):\n    return a + b\n");
+    // That tests import a package of the user's is no order to write it.
+    bench.write("test_adder.py", format!("import zorb\n{TESTS}"));
     let ended = bench.solve(&["--lib", "lib"]);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "out/adder.py\n"), "{ended:?}");
     assert_eq!(bench.session()["config_json"]["run"]["lib"], "lib");
     let missing = bench.solve(&["--lib", "nowhere", "--force"]);
     assert_eq!(missing.code, Some(3), "{missing:?}");
