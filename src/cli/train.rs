@@ -17,6 +17,7 @@ use crate::cli::context::Context;
 use crate::cli::output;
 use crate::model::Precision;
 use crate::registry::TrainingRun;
+use crate::training::Device;
 use crate::training::Preset;
 use crate::training::Schedule;
 use crate::training::TrainingOptions;
@@ -173,6 +174,9 @@ struct OptionArgs {
     /// How the base is held: packed, as it answers, or f32
     #[arg(long)]
     precision: Option<PrecisionName>,
+    /// Who computes: Rune's kernels, or libtorch, for which rune has to be built
+    #[arg(long)]
+    device: Option<DeviceName>,
     /// Seed of all that is drawn
     #[arg(long)]
     seed: Option<u64>,
@@ -196,6 +200,23 @@ enum ScheduleName {
 enum PrecisionName {
     Packed,
     F32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DeviceName {
+    Processor,
+    TorchCpu,
+    Cuda,
+}
+
+impl From<DeviceName> for Device {
+    fn from(name: DeviceName) -> Self {
+        match name {
+            DeviceName::Processor => Self::Processor,
+            DeviceName::TorchCpu => Self::TorchCpu,
+            DeviceName::Cuda => Self::Cuda,
+        }
+    }
 }
 
 impl OptionArgs {
@@ -226,6 +247,7 @@ impl OptionArgs {
         set(&mut options.validation_share, self.validation);
         options.checkpointing = self.checkpointing;
         set(&mut options.precision, self.precision.map(Precision::from));
+        set(&mut options.device, self.device.map(Device::from));
         set(&mut options.seed, self.seed);
         options
     }

@@ -42,6 +42,10 @@ pub use lora_gguf::lora_to_gguf;
 pub use sequence::Generation;
 pub use tokenizer::Tokenizer;
 pub use tune::Batch;
+#[cfg(feature = "torch")]
+pub use tune::DenseLayer;
+#[cfg(feature = "torch")]
+pub use tune::DenseModel;
 pub use tune::Part;
 pub use tune::Target;
 pub use tune::Targets;

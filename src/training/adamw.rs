@@ -3,6 +3,8 @@
 use crate::model::Part;
 use crate::model::Tuner;
 
+use super::learner::Learner;
+
 /// Settings of [`AdamW`], by PyTorch's names.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWOptions {
@@ -38,6 +40,17 @@ impl AdamW {
 
     /// Moves the trainable numbers against their gradients, each multiplied by `clip` first, and sets those to zero.
     pub fn step(&mut self, tuner: &mut Tuner, options: &AdamWOptions, lr: f32, clip: f32) {
+        self.step_of(tuner, options, lr, clip);
+    }
+
+    /// [`Self::step`], whoever computes.
+    pub(super) fn step_of(
+        &mut self,
+        learner: &mut dyn Learner,
+        options: &AdamWOptions,
+        lr: f32,
+        clip: f32,
+    ) {
         self.n_steps += 1;
         let AdamWOptions { betas: [beta_1, beta_2], eps, weight_decay } = *options;
         let power = |beta: f32| f64::from(beta).powf(f64::from(self.n_steps));
@@ -46,7 +59,7 @@ impl AdamW {
             [1.0 - power(beta_1), (1.0 - power(beta_2)).sqrt()].map(|x| x as f32);
         let size = lr / correction_1;
         let [first, second] = &mut self.means;
-        tuner.in_parts([first, second], &|part| {
+        learner.in_parts([first, second], &|part| {
             let Part { values, gradients, state: [first, second] } = part;
             let state = first.iter_mut().zip(second);
             for ((value, gradient), (mean, square)) in values.iter_mut().zip(gradients).zip(state) {

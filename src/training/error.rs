@@ -56,6 +56,9 @@ pub enum TrainingError {
         /// What the system can give.
         available_mib: u64,
     },
+    /// libtorch fails, or isn't there.
+    #[error("libtorch: {0}")]
+    Device(String),
     /// The worker was told to stop; a checkpoint is there.
     #[error("interrupted after step {step}")]
     Interrupted {
@@ -77,7 +80,10 @@ impl TrainingError {
             Self::Files { source, .. } if is_of_disk(source) => FailureKind::Disk,
             Self::Files { .. } => FailureKind::Files,
             Self::NoData(_) | Self::BadRecord { .. } => FailureKind::Data,
-            Self::BadOption(_) | Self::BadCheckpoint { .. } | Self::Model(_) => FailureKind::Setup,
+            Self::Device(reason) if reason.contains("out of memory") => FailureKind::Oom,
+            Self::Device(_) | Self::BadOption(_) | Self::BadCheckpoint { .. } | Self::Model(_) => {
+                FailureKind::Setup
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ mod dedupe;
 mod error;
 mod estimate;
 mod launch;
+mod learner;
 mod options;
 mod peft;
 mod record;
@@ -18,6 +19,8 @@ mod scrub;
 mod sessions;
 mod steps;
 mod tensors;
+#[cfg(feature = "torch")]
+mod torch;
 mod trainer;
 mod worker;
 
@@ -32,6 +35,7 @@ pub use error::TrainingError;
 pub use estimate::memory;
 pub use estimate::seconds;
 pub use launch::Worker;
+pub use options::Device;
 pub use options::Preset;
 pub use options::Schedule;
 pub use options::TrainingOptions;

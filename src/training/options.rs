@@ -20,6 +20,18 @@ pub enum Schedule {
     Constant,
 }
 
+/// Who computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Device {
+    /// Rune's own kernels on the processor.
+    Processor,
+    /// libtorch on the processor: to try the next one without a GPU.
+    TorchCpu,
+    /// libtorch on the first CUDA device.
+    Cuda,
+}
+
 /// Ready-made sets of options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -79,7 +91,9 @@ pub struct TrainingOptions {
     pub validation_share: f32,
     /// Whether activations are computed again for the gradients.
     pub checkpointing: bool,
-    /// How the base is held.
+    /// Who computes.
+    pub device: Device,
+    /// How the base is held: for libtorch bf16 or f32.
     pub precision: Precision,
     /// Seed of all that is drawn.
     pub seed: u64,
@@ -117,6 +131,7 @@ impl TrainingOptions {
             evaluations_per_epoch: 2,
             validation_share: 0.1,
             checkpointing: false,
+            device: Device::Processor,
             precision: Precision::Packed,
             seed: 0,
         }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::model::Batch;
-use crate::model::Tuner;
 use crate::registry::sha256;
 
 use super::TrainingError;
@@ -16,6 +15,7 @@ use super::checkpoint::Checkpoint;
 use super::checkpoint::Position;
 use super::dataset::Example;
 use super::dataset::Examples;
+use super::learner::Learner;
 use super::options::TrainingOptions;
 use super::steps;
 use super::steps::Step;
@@ -52,7 +52,7 @@ pub(super) enum Go {
 
 /// A run at work.
 pub(super) struct Trainer<'a> {
-    pub(super) tuner: &'a mut Tuner,
+    pub(super) learner: &'a mut dyn Learner,
     pub(super) options: &'a TrainingOptions,
     pub(super) examples: &'a Examples,
     /// Where the checkpoint is written, and how much time passes between two.
@@ -87,7 +87,7 @@ impl Trainer<'_> {
         let mut state = self.begin()?;
         let mut saved = Instant::now();
         let validation = steps::in_order(&examples.validation, self.options.micro_tokens);
-        if state.position.step == 0 && self.evaluate(&validation, &mut state, on) == Go::Stop {
+        if state.position.step == 0 && self.evaluate(&validation, &mut state, on)? == Go::Stop {
             return self.stop(&state, on);
         }
         while state.position.step < total {
@@ -96,7 +96,7 @@ impl Trainer<'_> {
             let mut go = on(progress);
             let is_due = state.position.step.is_multiple_of(every) || state.position.step == total;
             if is_due && go == Go::On {
-                go = self.evaluate(&validation, &mut state, on);
+                go = self.evaluate(&validation, &mut state, on)?;
             }
             if go == Go::Stop {
                 return self.stop(&state, on);
@@ -111,20 +111,20 @@ impl Trainer<'_> {
             }
         }
         let State { position: Position { step, best, .. }, best: values, .. } = state;
-        let values = values.unwrap_or_else(|| self.tuner.parameters().to_vec());
+        let values = values.unwrap_or_else(|| self.learner.parameters().to_vec());
         Ok(Trained { values, steps: step, best })
     }
 
     /// The state of the checkpoint, or a fresh one.
     fn begin(&mut self) -> Result<State, TrainingError> {
         let fingerprint = fingerprint(self.options, self.examples);
-        let n = self.tuner.parameters().len();
+        let n = self.learner.parameters().len();
         let mut optimizer = AdamW::new(n);
         let Some(found) = Checkpoint::load(&self.checkpoint.0, &fingerprint, n)? else {
             let position = Position { fingerprint, ..Position::default() };
             return Ok(State { optimizer, position, best: None });
         };
-        self.tuner.parameters_mut().0.copy_from_slice(&found.values);
+        self.learner.parameters_mut().0.copy_from_slice(&found.values);
         optimizer.means = found.means;
         optimizer.n_steps = found.position.step;
         Ok(State { optimizer, position: found.position, best: found.best })
@@ -147,9 +147,9 @@ impl Trainer<'_> {
             let seed = self.options.seed ^ (u64::from(index) << 20 | part as u64).wrapping_add(1);
             #[expect(clippy::cast_possible_truncation, reason = "a weight as the sums have it")]
             let scale = (1.0 / weight) as f32;
-            loss += self.tuner.accumulate(batch, scale, seed) / weight;
+            loss += self.learner.accumulate(batch, scale, seed)? / weight;
         }
-        let grad_norm = self.tuner.gradient_norm();
+        let grad_norm = self.learner.gradient_norm();
         if !loss.is_finite() || !grad_norm.is_finite() {
             return Err(TrainingError::NotFinite { step: index + 1 });
         }
@@ -158,7 +158,7 @@ impl Trainer<'_> {
         let clip = (f64::from(self.options.max_grad_norm) / grad_norm.max(1e-12)).min(1.0) as f32;
         let weight_decay = self.options.weight_decay;
         let adamw = AdamWOptions { weight_decay, ..AdamWOptions::default() };
-        state.optimizer.step(self.tuner, &adamw, lr, clip);
+        state.optimizer.step_of(self.learner, &adamw, lr, clip);
         state.position.step += 1;
         #[expect(clippy::cast_precision_loss, reason = "a count of tokens")]
         let tokens_per_s = n_tokens as f64 / started.elapsed().as_secs_f64();
@@ -171,21 +171,24 @@ impl Trainer<'_> {
         validation: &[Batch],
         state: &mut State,
         on: &mut dyn FnMut(Progress) -> Go,
-    ) -> Go {
+    ) -> Result<Go, TrainingError> {
         if validation.is_empty() {
-            return Go::On;
+            return Ok(Go::On);
         }
         let weight: f64 = validation.iter().map(Batch::weight).sum();
-        let loss = validation.iter().map(|batch| self.tuner.loss(batch)).sum::<f64>() / weight;
+        let mut loss = 0.0;
+        for batch in validation {
+            loss += self.learner.loss(batch)? / weight;
+        }
         let position = &mut state.position;
         if position.best.is_none_or(|(best, _)| loss < best) {
             position.best = Some((loss, position.step));
             position.n_worse = 0;
-            state.best = Some(self.tuner.parameters().to_vec());
+            state.best = Some(self.learner.parameters().to_vec());
         } else {
             position.n_worse += 1;
         }
-        on(Progress::Evaluation { step: position.step, loss })
+        Ok(on(Progress::Evaluation { step: position.step, loss }))
     }
 
     fn stop(
@@ -201,7 +204,7 @@ impl Trainer<'_> {
     fn save(&mut self, state: &State) -> Result<(), TrainingError> {
         let checkpoint = Checkpoint {
             position: state.position.clone(),
-            values: self.tuner.parameters().to_vec(),
+            values: self.learner.parameters().to_vec(),
             means: state.optimizer.means.clone(),
             best: state.best.clone(),
         };

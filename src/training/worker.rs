@@ -26,6 +26,8 @@ use super::FailureKind;
 use super::TrainingError;
 use super::dataset::Examples;
 use super::estimate;
+use super::learner::Learner;
+use super::options::Device;
 use super::options::TrainingOptions;
 use super::peft;
 use super::tensors;
@@ -231,10 +233,12 @@ fn work(job: &Job, voice: &Voice) -> Result<Report, TrainingError> {
     let examples = read_examples(&job.folder.join(Job::EXAMPLES))?;
     let tokens: usize = examples.train.iter().map(|example| example.input_ids.len()).sum();
     let memory_estimate = estimate::memory(&job.model, &job.options, &examples)?;
-    estimate::check_memory(memory_estimate)?;
+    if job.options.device == Device::Processor {
+        estimate::check_memory(memory_estimate)?;
+    }
     let options = &job.options;
-    let mut tuner = Tuner::load(
-        &job.model,
+    let mut learner = learner(
+        job,
         TunerOptions {
             n_threads: job.n_threads,
             precision: options.precision,
@@ -248,8 +252,8 @@ fn work(job: &Job, voice: &Voice) -> Result<Report, TrainingError> {
             seed: options.seed,
         },
     )?;
-    let trainable = tuner.parameters().len();
-    let vocabulary = tuner.vocabulary();
+    let trainable = learner.parameters().len();
+    let vocabulary = learner.vocabulary();
     let ids = examples.train.iter().chain(&examples.validation).flat_map(|e| &e.input_ids);
     if let Some(id) = ids.clone().find(|id| **id as usize >= vocabulary) {
         return Err(TrainingError::NoData(format!("the model has no token {id}")));
@@ -258,7 +262,7 @@ fn work(job: &Job, voice: &Voice) -> Result<Report, TrainingError> {
     voice.say(&Report::Started { trainable, tokens, memory_estimate, step: 0 });
     let every = Duration::from_secs(job.checkpoint_seconds);
     let trainer = Trainer {
-        tuner: &mut tuner,
+        learner: &mut *learner,
         options,
         examples: &examples,
         checkpoint: (checkpoint.clone(), every),
@@ -267,7 +271,7 @@ fn work(job: &Job, voice: &Voice) -> Result<Report, TrainingError> {
         voice.say(&report(progress, &checkpoint));
         if STOP.load(Relaxed) { Go::Stop } else { Go::On }
     })?;
-    let places = tuner.tensors();
+    let places = learner.tensors();
     let folder = peft::folder(&trained.values, &places, options, &job.base_model);
     let adapter_dir = job.folder.join(Job::ADAPTER);
     let made = std::fs::create_dir_all(&adapter_dir);
@@ -277,6 +281,24 @@ fn work(job: &Job, voice: &Voice) -> Result<Report, TrainingError> {
     let (best_loss, best_step) = trained.best.unzip();
     let best_step = best_step.unwrap_or(trained.steps);
     Ok(Report::Done { adapter_dir, best_step, best_loss, steps: trained.steps })
+}
+
+/// The base with a fresh adapter, on the device that is asked for.
+fn learner(job: &Job, options: TunerOptions) -> Result<Box<dyn Learner>, TrainingError> {
+    match job.options.device {
+        Device::Processor => Ok(Box::new(Tuner::load(&job.model, options)?)),
+        #[cfg(feature = "torch")]
+        device => {
+            let is_cuda = device == Device::Cuda;
+            Ok(Box::new(super::torch::TorchTuner::load(&job.model, options, is_cuda)?))
+        }
+        #[cfg(not(feature = "torch"))]
+        Device::TorchCpu | Device::Cuda => {
+            let reason =
+                "this rune was built without libtorch: the README says how (feature torch)";
+            Err(TrainingError::Device(reason.to_owned()))
+        }
+    }
 }
 
 fn read_examples(path: &Path) -> Result<Examples, TrainingError> {

@@ -48,7 +48,7 @@ fn tuner(folder: &Path, model: &tiny::Gguf, change: impl FnOnce(&mut TunerOption
     let mut tuner = Tuner::load(&path, options).unwrap();
     // B begins as zero, and then half of the gradients are.
     for (i, value) in (0_u32..).zip(tuner.parameters_mut().0) {
-        *value += (f64::from(i * 37 % 101) / 50.0 - 1.0) as f32 * 0.05;
+        *value += (f32::from(u8::try_from(i * 37 % 101).unwrap()) / 50.0 - 1.0) * 0.05;
     }
     tuner
 }

@@ -6,6 +6,8 @@
 
 mod attention;
 mod block;
+#[cfg(feature = "torch")]
+mod dense;
 mod dropout;
 mod factors;
 mod head;
@@ -13,6 +15,10 @@ mod linear;
 mod sizes;
 mod tuner;
 
+#[cfg(feature = "torch")]
+pub use dense::DenseLayer;
+#[cfg(feature = "torch")]
+pub use dense::DenseModel;
 pub use factors::Targets;
 pub use factors::TensorPlace;
 pub use sizes::TunerSizes;
