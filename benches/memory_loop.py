@@ -76,6 +76,9 @@ def main():
     args = parser.parse_args()
     rune = args.rune
     base = [rune, "--home", str(args.home)]
+    args.home.mkdir(parents=True, exist_ok=True)
+    if not (args.home / "models").exists():
+        (args.home / "models").symlink_to(pathlib.Path.home() / ".rune/models")
     data = args.home / "library"
     call([*base, "eval", "library", "--seed", str(args.seed), "--out", str(data)], check=True)
     lib = data / "lib"

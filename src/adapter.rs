@@ -153,7 +153,7 @@ pub struct Adapter {
     pub dataset_digest: Option<String>,
     /// Digests of the task families that it, or an ancestor, was trained on: evaluating it on these is refused.
     pub train_families: Vec<String>,
-    /// How many merges or mutations lie behind it.
+    /// How many merges, mutations or earlier rounds of training lie behind it.
     pub generation: u32,
     /// What it was made from, in order.
     pub parents: Vec<Parent>,

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use anyhow::Context as _;
 use anyhow::bail;
 use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
@@ -153,6 +154,18 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Writes `files` into the folder `out`, which must not be there.
+fn write_new(out: &Path, files: &[(String, String)]) -> io::Result<()> {
+    fs::create_dir_all(out.parent().unwrap_or(Path::new("")))?;
+    fs::create_dir(out)?;
+    for (name, text) in files {
+        let path = out.join(name);
+        fs::create_dir_all(path.parent().unwrap_or(out))?;
+        fs::write(path, text)?;
+    }
+    Ok(())
+}
+
 /// Writes an invented library with all that belongs to it.
 fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
     let library = Library::invent(args.seed, args.functions.into());
@@ -162,18 +175,19 @@ fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
     if let Some(leak) = leaks.first() {
         bail!("this seed gives tasks that are not held out: {leak}");
     }
-    fs::create_dir(&args.out)?;
-    let package = args.out.join("lib").join(library.name());
-    fs::create_dir_all(&package)?;
-    fs::write(package.join("__init__.py"), library.module_source())?;
-    fs::write(args.out.join("README.md"), library.readme())?;
-    let mut text = String::new();
+    let mut lines = String::new();
     for record in &records {
-        text += &(serde_json::to_string(record)? + "\n");
+        lines += &(serde_json::to_string(record)? + "\n");
     }
-    fs::write(args.out.join("train.jsonl"), text)?;
     let suite = Suite::new(library.name(), tasks);
-    fs::write(args.out.join("suite.jsonl"), suite.to_lines())?;
+    let files = [
+        (format!("lib/{}/__init__.py", library.name()), library.module_source()),
+        ("README.md".to_owned(), library.readme()),
+        ("train.jsonl".to_owned(), lines),
+        ("suite.jsonl".to_owned(), suite.to_lines()),
+    ];
+    write_new(&args.out, &files)
+        .with_context(|| format!("cannot write the new folder `{}`", args.out.display()))?;
     output::print(&format!(
         "{}: {} functions, {} records, {} tasks\n",
         library.name(),

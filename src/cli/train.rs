@@ -34,6 +34,7 @@ use crate::training::TrainingOptions;
   rune train --session 01k9x3 --session 01k9x7
   rune train --sessions project=shop,limit=50 --name shop
   rune train --dataset chats.jsonl --preset quick --dry-run
+  rune train --sessions project=shop --from 01k9y2
   rune train --resume 01k9zz
   rune train runs
   rune train show 01k9zz --svg loss.svg
@@ -54,6 +55,10 @@ pub(super) struct Args {
     /// Go on with a run that was stopped
     #[arg(long, value_name = "RUN", conflicts_with_all = ["session", "sessions", "dataset", "dry_run"])]
     resume: Option<String>,
+    /// Go on from this adapter, with its rank, alpha and layers: what it can is kept best when what it was trained on is
+    /// given again
+    #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["rank", "alpha", "rslora", "targets", "resume"])]
+    from: Option<String>,
     /// The model: a name of `rune models list`, or the path of a GGUF file
     #[arg(long, value_name = "NAME|PATH")]
     model: Option<String>,

@@ -273,14 +273,14 @@ impl Reader<'_> {
             }
         }
         let [a, b] = [("A", a), ("B", b)].map(|(half, tensor)| {
-            numbers(&tensor).map_err(|reason| format!("`{}` {reason}", name(half)))
+            tensor_numbers(&tensor).map_err(|reason| format!("`{}` {reason}", name(half)))
         });
         Ok(Some(LowRank::new(&mut self.arena, rank, &a?, &b?, scaling, exact)))
     }
 }
 
 /// A tensor's numbers, all finite.
-pub(super) fn numbers(tensor: &TensorView<'_>) -> Result<Vec<f32>, String> {
+pub(crate) fn tensor_numbers(tensor: &TensorView<'_>) -> Result<Vec<f32>, String> {
     let data = tensor.data();
     let numbers: Vec<f32> = match tensor.dtype() {
         Dtype::F32 => data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),

@@ -10,8 +10,8 @@ use safetensors::SafeTensors;
 use super::ModelError;
 use super::gguf::Gguf;
 use super::lora::PeftConfig;
-use super::lora::numbers;
 use super::lora::read;
+use super::lora::tensor_numbers;
 use super::weights::Linears;
 use super::weights::Shape;
 
@@ -72,7 +72,7 @@ fn pair(
         if tensor.shape() != size {
             return Err(format!("`{}` is not {size:?}", name(half)));
         }
-        numbers(&tensor).map(Some)
+        tensor_numbers(&tensor).map(Some)
     };
     let (Some(a), Some(b)) = (half("A", [rank, columns])?, half("B", [rows, rank])?) else {
         return Ok(None);

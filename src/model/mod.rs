@@ -38,6 +38,7 @@ pub use engine::Update;
 pub use grammar::Grammar;
 pub use kernels::Isa;
 pub use lora::Adapter;
+pub(crate) use lora::tensor_numbers;
 pub use lora_gguf::lora_to_gguf;
 pub use sequence::Generation;
 pub use tokenizer::Tokenizer;

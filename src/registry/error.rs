@@ -42,8 +42,10 @@ pub enum RegistryError {
     #[error("session `{0}` already exists")]
     AlreadyExists(String),
     /// Another process is at work on the session or training run.
-    #[error("`{id}` is run by process {pid}")]
+    #[error("{what} `{id}` is run by process {pid}")]
     Busy {
+        /// "session" or "training run".
+        what: &'static str,
         /// Its id.
         id: String,
         /// The process.

@@ -205,7 +205,11 @@ pub(super) fn me() -> Result<String, RegistryError> {
 }
 
 fn busy(id: &str, owner: &str) -> RegistryError {
-    RegistryError::Busy { id: id.to_owned(), pid: owner::pid(owner).unwrap_or_default() }
+    RegistryError::Busy {
+        what: "session",
+        id: id.to_owned(),
+        pid: owner::pid(owner).unwrap_or_default(),
+    }
 }
 
 fn standing(tx: &Transaction<'_>, id: &str) -> Result<(Status, Option<String>), RegistryError> {

@@ -162,7 +162,7 @@ impl Registry {
             let me = me()?;
             if let Some(owner) = owner.filter(|owner| *owner != me && owner::is_alive(owner)) {
                 let pid = owner::pid(&owner).unwrap_or_default();
-                return Err(RegistryError::Busy { id: id.to_owned(), pid });
+                return Err(RegistryError::Busy { what: "training run", id: id.to_owned(), pid });
             }
             tx.execute(
                 "UPDATE training_run SET status = 'running', owner = ?2, ended_at = NULL, error = NULL WHERE id = ?1",

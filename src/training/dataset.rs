@@ -68,7 +68,8 @@ pub fn family_digest(family: &str) -> String {
 
 impl Dataset {
     /// Cleans `records`, turns them into tokens for the model at `model`, and splits them by family. `home` is the path
-    /// of the user's home, which is taken out.
+    /// of the user's home, which is taken out; `known` are digests of families that were trained on before, of which none
+    /// is held out.
     ///
     /// # Errors
     /// [`TrainingError::NoData`] when nothing is left; [`TrainingError::Model`] when the model's file can't be used.
@@ -76,6 +77,7 @@ impl Dataset {
         mut records: Vec<Record>,
         model: &Path,
         home: &str,
+        known: &[String],
         options: &TrainingOptions,
     ) -> Result<Self, TrainingError> {
         if records.is_empty() {
@@ -86,7 +88,7 @@ impl Dataset {
         let records = dedupe::distinct(records);
         let n_duplicates = n_records - records.len();
         let encoder = ChatEncoder::load(model)?;
-        let held_out = held_out(&records, options.validation_share);
+        let held_out = held_out(&records, known, options.validation_share);
         let mut examples = Examples::default();
         let (mut kept, mut n_too_long) = (Vec::new(), 0);
         for record in records {
@@ -134,8 +136,8 @@ impl Dataset {
     }
 }
 
-/// The families whose digests come first: the wanted share, at least one of several, and never all.
-fn held_out(records: &[Record], share: f32) -> BTreeSet<String> {
+/// The families whose digests come first and are not `known`: the wanted share, at least one of several, and never all.
+fn held_out(records: &[Record], known: &[String], share: f32) -> BTreeSet<String> {
     let families: BTreeSet<(String, &str)> = records
         .iter()
         .map(|record| (family_digest(&record.family), record.family.as_str()))
@@ -150,7 +152,8 @@ fn held_out(records: &[Record], share: f32) -> BTreeSet<String> {
         reason = "a share of a count"
     )]
     let n = ((families.len() as f32 * share).round() as usize).clamp(1, families.len() - 1);
-    families.into_iter().take(n).map(|(_, family)| family.to_owned()).collect()
+    let new = families.into_iter().filter(|(digest, _)| !known.contains(digest));
+    new.take(n).map(|(_, family)| family.to_owned()).collect()
 }
 
 fn encode(encoder: &ChatEncoder, record: &Record) -> Result<Example, TrainingError> {

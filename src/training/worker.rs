@@ -53,6 +53,8 @@ pub struct Job {
     pub base_model: String,
     /// The run's folder: [`Job::EXAMPLES`] is there; checkpoint and adapter are written there.
     pub folder: PathBuf,
+    /// The PEFT folder whose numbers the adapter begins with; fresh ones where there is none.
+    pub from: Option<PathBuf>,
     /// How to train.
     pub options: TrainingOptions,
     /// Threads that compute.
@@ -252,6 +254,10 @@ fn work(job: &Job, voice: &Voice) -> Result<Report, TrainingError> {
             seed: options.seed,
         },
     )?;
+    if let Some(from) = &job.from {
+        let values = peft::values(from, &learner.tensors())?;
+        learner.parameters_mut().0.copy_from_slice(&values);
+    }
     let trainable = learner.parameters().len();
     let vocabulary = learner.vocabulary();
     let ids = examples.train.iter().chain(&examples.validation).flat_map(|e| &e.input_ids);

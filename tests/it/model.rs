@@ -45,7 +45,7 @@ fn model_file(name: &str) -> Option<PathBuf> {
     hub::path(&home, Catalogue::embedded().get(name).unwrap())
 }
 
-fn smollm2_file() -> PathBuf {
+pub(crate) fn smollm2_file() -> PathBuf {
     model_file(SMOLLM2).unwrap_or_else(|| {
         panic!("this test needs a model: cargo run --release -- models pull {SMOLLM2}")
     })

@@ -27,12 +27,11 @@ use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::model::smollm2_file;
 use crate::model::tiny;
 
-fn tuner(folder: &Path, model: &tiny::Gguf, change: impl FnOnce(&mut TunerOptions)) -> Tuner {
-    let path = folder.join("model.gguf");
-    fs::write(&path, model.encode().1).unwrap();
-    let mut options = TunerOptions {
+fn options() -> TunerOptions {
+    TunerOptions {
         n_threads: 2,
         precision: Precision::Exact,
         isa: Isa::detect(),
@@ -43,7 +42,13 @@ fn tuner(folder: &Path, model: &tiny::Gguf, change: impl FnOnce(&mut TunerOption
         targets: Targets::all(),
         checkpointing: false,
         seed: 3,
-    };
+    }
+}
+
+fn tuner(folder: &Path, model: &tiny::Gguf, change: impl FnOnce(&mut TunerOptions)) -> Tuner {
+    let path = folder.join("model.gguf");
+    fs::write(&path, model.encode().1).unwrap();
+    let mut options = options();
     change(&mut options);
     let mut tuner = Tuner::load(&path, options).unwrap();
     // B begins as zero, and then half of the gradients are.
@@ -132,6 +137,52 @@ fn sequences_of_a_batch_do_not_see_each_other() {
     };
     let parts = tuner.loss(&alone(0)) + tuner.loss(&alone(1));
     assert!((parts - tuner.loss(&both)).abs() < 1e-3 * parts, "{parts}");
+}
+
+#[test]
+fn a_side_path_gives_what_merged_weights_give() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = tiny::model("qwen2", tiny::F32, 24, 40);
+    let mut beside = tuner(folder.path(), &model, |_| {});
+    let loss = beside.loss(&batch());
+    let places = beside.tensors();
+    let values = beside.parameters();
+    for pair in places.chunks_exact(2) {
+        let [a, b] = [&values[pair[0].range.clone()], &values[pair[1].range.clone()]];
+        let rank = pair[0].shape[0];
+        model.change(&name_in_gguf(&pair[0].name), |numbers| {
+            for (row, b) in numbers.chunks_exact_mut(pair[0].shape[1]).zip(b.chunks_exact(rank)) {
+                for (number, a) in row.iter_mut().zip(a.chunks_exact(rank)) {
+                    *number += 2.0 * a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+                }
+            }
+        });
+    }
+    fs::write(folder.path().join("model.gguf"), model.encode().1).unwrap();
+    let options = TunerOptions { targets: Targets::named(&[]).unwrap(), ..options() };
+    let merged = Tuner::load(&folder.path().join("model.gguf"), options).unwrap().loss(&batch());
+    let bare = tuner(folder.path(), &tiny::model("qwen2", tiny::F32, 24, 40), |options| {
+        options.targets = Targets::named(&[]).unwrap();
+    });
+    let bare = { bare }.loss(&batch());
+    let (apart, moved) = ((loss - merged).abs(), (loss - bare).abs());
+    assert!(apart < 0.01 * moved && moved > 0.05, "{loss} {merged} {bare}");
+}
+
+/// The tensor of a GGUF file that PEFT's key `name` belongs to.
+fn name_in_gguf(name: &str) -> String {
+    let layer = name.split("layers.").nth(1).unwrap().split('.').next().unwrap();
+    let names = [
+        ("q_proj", "attn_q"),
+        ("k_proj", "attn_k"),
+        ("v_proj", "attn_v"),
+        ("o_proj", "attn_output"),
+        ("gate_proj", "ffn_gate"),
+        ("up_proj", "ffn_up"),
+        ("down_proj", "ffn_down"),
+    ];
+    let (_, part) = names.into_iter().find(|(peft, _)| name.contains(peft)).unwrap();
+    format!("blk.{layer}.{part}.weight")
 }
 
 /// A home, a tiny model and a dataset.
@@ -308,6 +359,66 @@ fn the_same_seed_gives_the_same_file_and_it_is_learned() {
     assert_eq!(bench.ok("one", &["adapters", "verify"]), "1 adapters are what was stored\n");
     let again = bench.call("one", &QUICK);
     assert_eq!(again.status.code(), Some(7), "{again:?}");
+}
+
+#[test]
+fn twenty_records_can_be_learned_by_heart() {
+    let bench = Bench::new();
+    let record = |i: u32| {
+        let answer: String =
+            (0..6).map(|at| char::from(b'a' + u8::try_from(i * (at + 3) % 26).unwrap())).collect();
+        let messages = [
+            json!({ "role": "system", "content": "." }),
+            json!({ "role": "user", "content": format!("{i}") }),
+            json!({ "role": "assistant", "content": answer }),
+        ];
+        json!({ "messages": messages, "family": format!("f{i}") }).to_string()
+    };
+    let lines: Vec<String> = (0..20).map(record).collect();
+    fs::write(bench.path("heart.jsonl"), lines.join("\n")).unwrap();
+    let model = smollm2_file();
+    let args = format!(
+        "train --dataset heart.jsonl --model {} --quiet --validation 0 --dropout 0 --epochs 16 --batch 4 --learning-rate 1e-3",
+        model.display()
+    );
+    bench.ok("home", &args.split_whitespace().collect::<Vec<_>>());
+    let id = bench.run("home")["id"].as_str().unwrap().to_owned();
+    let shown: Value =
+        serde_json::from_str(&bench.ok("home", &["train", "show", &id, "--json"])).unwrap();
+    let losses = shown["metrics"].as_array().unwrap().iter().filter(|m| m["name"] == "loss");
+    let last = losses.last().unwrap();
+    assert!(last["value"].as_f64().unwrap() < 0.2, "{last}");
+}
+
+#[test]
+fn a_second_round_goes_on_from_the_numbers_of_the_first() {
+    let bench = Bench::new();
+    bench.ok("home", &QUICK);
+    let first = bench.run("home");
+    let id = first["adapter_id"].as_str().unwrap();
+    let on = ["train", "--dataset", "d.jsonl", "--model", "m.gguf", "--project", "p", "--from", id];
+    let second =
+        bench.ok("home", &[&on[..], &["--quiet", "--seed", "9", "--max-steps", "2"]].concat());
+    // What the first round didn't see is held out again, and begins where the first has ended.
+    let shown = bench.ok("home", &["train", "show", second.trim(), "--json"]);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let begins = shown["metrics"].as_array().unwrap().iter();
+    let begins = begins.clone().find(|m| m["name"] == "val_loss" && m["step"] == 0).unwrap();
+    assert_eq!(begins["value"], first["best_val_loss"]);
+    let of = |id: &str| -> Value {
+        serde_json::from_str(&bench.ok("home", &["adapters", "show", id, "--json"])).unwrap()
+    };
+    let (parent, child) = (of(id), of(second.trim()));
+    assert_eq!(child["parents"], json!([{ "id": id, "weight": 1.0 }]));
+    assert_eq!((&child["rank"], &child["generation"]), (&json!(4), &json!(1)));
+    assert_eq!(child["train_families"], parent["train_families"]);
+    // The very weights it was made on, and its own form.
+    fs::write(bench.path("m.gguf"), tiny::model("llama", tiny::Q8_0, 64, 128).encode().1).unwrap();
+    let other = bench.call("home", &on);
+    let said = String::from_utf8(other.stderr).unwrap();
+    assert!(said.contains("was not made for"), "{said}");
+    let both = bench.call("home", &[&on[..], &["--rank", "8"]].concat());
+    assert_eq!(both.status.code(), Some(2), "{both:?}");
 }
 
 #[test]

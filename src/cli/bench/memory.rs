@@ -73,6 +73,7 @@ pub(super) fn run(context: &Context, args: &MemoryArgs) -> anyhow::Result<ExitCo
             name: Some(name.to_owned()),
             scope: Scope::Project,
             session_id: None,
+            from: None,
             checkpoint_seconds: 60,
         };
         // A runtime each: the worker ends with the thread that started it, and that is this one.

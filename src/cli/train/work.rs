@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::adapter::Adapter;
 use crate::adapter::AdapterId;
+use crate::adapter::Parent;
 use crate::adapter::Scope;
 use crate::adapter::Source;
 use crate::cli::context::Context;
@@ -62,6 +63,9 @@ struct Config {
     name: Option<String>,
     scope: Scope,
     session_id: Option<String>,
+    /// The adapter that is gone on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<AdapterId>,
 }
 
 /// What an adapter is to be made of, and how.
@@ -75,6 +79,8 @@ pub(in crate::cli) struct Order {
     pub(in crate::cli) name: Option<String>,
     pub(in crate::cli) scope: Scope,
     pub(in crate::cli) session_id: Option<String>,
+    /// The adapter that is gone on from.
+    pub(in crate::cli) from: Option<Adapter>,
     pub(in crate::cli) checkpoint_seconds: u64,
 }
 
@@ -88,17 +94,32 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
             .context("this run was asked by another version of rune")?;
         drive(context, &registry, &run, &config, (&runtime, args.checkpoint_seconds))?
     } else {
-        let options = args.options.options();
+        let mut options = args.options.options();
+        let from = match &args.from {
+            Some(id) => Some(registry.adapter(&AdapterId::parse(id)?)?),
+            None => None,
+        };
+        if let Some(from) = &from {
+            options.take_form(&AdapterStore::open(&registry, &context.home)?.path(&from.id))?;
+        }
         options.check()?;
         let Collected { records, kind, source } = records::collect(&registry, &args.data)?;
         let session_id = match args.data.session.as_slice() {
             [only] if args.data.sessions.is_none() => Some(only.clone()),
             _ => None,
         };
-        let (name, scope) = (args.name.clone(), args.scope());
-        let checkpoint_seconds = args.checkpoint_seconds;
-        let order =
-            Order { records, kind, source, options, name, scope, session_id, checkpoint_seconds };
+        let name = args.name.clone().or_else(|| from.as_ref()?.name.clone());
+        let order = Order {
+            records,
+            kind,
+            source,
+            options,
+            name,
+            scope: args.scope(),
+            session_id,
+            from,
+            checkpoint_seconds: args.checkpoint_seconds,
+        };
         if args.dry_run {
             let (model, _) = runtime.block_on(prepare::model(context))?;
             let dataset = dataset(&order, &model)?;
@@ -123,7 +144,8 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
 
 fn dataset(order: &Order, model: &Path) -> anyhow::Result<Dataset> {
     let home = std::env::home_dir().unwrap_or_default().display().to_string();
-    Ok(Dataset::build(order.records.clone(), model, &home, &order.options)?)
+    let known = order.from.as_ref().map_or(&[][..], |from| &from.train_families);
+    Ok(Dataset::build(order.records.clone(), model, &home, known, &order.options)?)
 }
 
 /// Trains an adapter and takes it into the registry. `Err` is the exit code of a run that failed, which was told.
@@ -136,12 +158,16 @@ pub(in crate::cli) fn train(
     let (model, hub_id) = runtime.block_on(prepare::model(context))?;
     let dataset = dataset(order, &model)?;
     let identity = model::identify(&model)?;
+    if let Some(from) = &order.from {
+        check_fits(from, &identity, &hub_id)?;
+    }
     let config = Config {
         options: order.options.clone(),
         model: fs::canonicalize(&model)?,
         name: order.name.clone(),
         scope: order.scope,
         session_id: order.session_id.clone(),
+        from: order.from.as_ref().map(|from| from.id.clone()),
     };
     let run = TrainingRun {
         id: new_id()?,
@@ -179,6 +205,21 @@ pub(in crate::cli) fn train(
         output::note(&summary(&dataset));
     }
     drive(context, registry, &run, &config, (runtime, order.checkpoint_seconds))
+}
+
+/// Going on from an adapter wants the very weights that it was trained on.
+fn check_fits(
+    from: &Adapter,
+    identity: &model::Identity,
+    hub_id: &str,
+) -> Result<(), RegistryError> {
+    if from.base_digest == identity.base_digest {
+        return Ok(());
+    }
+    Err(RegistryError::DoesNotFit {
+        id: from.id.clone(),
+        base_model: format!("{hub_id} with the digest {}", identity.base_digest),
+    })
 }
 
 /// The folder of a run, as long as it has no adapter.
@@ -258,6 +299,7 @@ fn drive(
     (runtime, checkpoint_seconds): (&tokio::runtime::Runtime, u64),
 ) -> anyhow::Result<Result<AdapterId, ExitCode>> {
     let folder = folder(context, &run.id);
+    let store = AdapterStore::open(registry, &context.home)?;
     let display = Display::new(context, &run.id);
     if !is_trained(&folder) {
         let job = Job {
@@ -265,6 +307,7 @@ fn drive(
             model: config.model.clone(),
             base_model: run.base_model.split('@').next().unwrap_or_default().to_owned(),
             folder: folder.clone(),
+            from: config.from.as_ref().map(|id| store.path(id)),
             options: config.options.clone(),
             n_threads: prepare::engine_options(context).n_threads,
             checkpoint_seconds,
@@ -280,7 +323,7 @@ fn drive(
         }
     }
     failpoint::pass(Failpoint::TrainingTrained);
-    let adapter = publish(context, registry, run, config, &folder)?;
+    let adapter = publish(registry, &store, (run, config), &folder)?;
     registry.complete_training(&run.id, &adapter)?;
     // What it was made of is in the registry; what is left of it here is of no use any more.
     fs::remove_dir_all(&folder).with_context(|| format!("cannot clear `{}`", folder.display()))?;
@@ -368,16 +411,19 @@ fn fail(
 
 /// Takes the adapter of a run into the registry, unless it is there.
 fn publish(
-    context: &Context,
     registry: &Registry,
-    run: &TrainingRun,
-    config: &Config,
+    store: &AdapterStore<'_>,
+    (run, config): (&TrainingRun, &Config),
     folder: &Path,
 ) -> anyhow::Result<AdapterId> {
     let files = PeftFiles::read(&folder.join(Job::ADAPTER))?;
     let dataset =
         registry.dataset(&run.dataset_digest)?.context("the run's dataset is not there")?;
-    let store = AdapterStore::open(registry, &context.home)?;
+    let from = config.from.as_ref().map(|id| registry.adapter(id)).transpose()?;
+    let mut train_families = dataset.families;
+    train_families.extend(from.iter().flat_map(|from| from.train_families.iter().cloned()));
+    train_families.sort();
+    train_families.dedup();
     let recipe: Value = json!({
         "options": config.options,
         "run": run.id,
@@ -402,9 +448,9 @@ fn publish(
         source: Source::Qlora,
         session_id: config.session_id.clone(),
         dataset_digest: Some(run.dataset_digest.clone()),
-        train_families: dataset.families,
-        generation: 0,
-        parents: Vec::new(),
+        train_families,
+        generation: from.as_ref().map_or(0, |from| from.generation + 1),
+        parents: from.into_iter().map(|from| Parent { id: from.id, weight: 1.0 }).collect(),
         recipe,
         created_at: timestamp(SystemTime::now()),
         archived_at: None,

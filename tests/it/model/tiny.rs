@@ -27,6 +27,18 @@ pub(crate) struct Gguf {
     pub(super) tensors: Vec<Tensor>,
 }
 
+impl Gguf {
+    /// The numbers of an `F32` tensor, to be changed.
+    pub(crate) fn change(&mut self, name: &str, change: impl FnOnce(&mut [f32])) {
+        let tensor = self.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap();
+        assert_eq!(tensor.kind, F32);
+        let numbers = tensor.bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let mut numbers: Vec<f32> = numbers.collect();
+        change(&mut numbers);
+        tensor.bytes = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    }
+}
+
 /// ggml's numbers of the types used here.
 pub(crate) const F32: u32 = 0;
 pub(crate) const Q8_0: u32 = 8;
