@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use anyhow::bail;
 use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
+use serde_json::Value;
 use serde_json::json;
 
 use crate::adapter::AdapterId;
@@ -341,14 +342,16 @@ fn groups(outcomes: &[Outcome]) -> BTreeMap<String, Vec<&Outcome>> {
     groups
 }
 
+/// The outcomes of the base and of the adapters, by name.
+fn everyone<'a>(measured: &'a Measured, names: &'a [String]) -> Vec<(&'a str, &'a [Outcome])> {
+    let adapters = measured.adapters.iter().map(|(_, outcomes)| outcomes.as_slice());
+    let adapters = names.iter().map(String::as_str).zip(adapters);
+    std::iter::once(("base", measured.base.as_slice())).chain(adapters).collect()
+}
+
 fn table(measured: &Measured, failures: bool) -> String {
     let names: Vec<String> = measured.adapters.iter().map(|(id, _)| id.to_string()).collect();
-    let all: Vec<(&str, &[Outcome])> = names
-        .iter()
-        .zip(&measured.adapters)
-        .map(|(name, (_, outcomes))| (name.as_str(), outcomes.as_slice()))
-        .collect();
-    let mut text = scores(&measured.base, &all);
+    let mut text = scores(&everyone(measured, &names));
     if failures {
         let shown = match measured.adapters.last() {
             Some((_, outcomes)) => outcomes,
@@ -363,14 +366,19 @@ fn table(measured: &Measured, failures: bool) -> String {
     text
 }
 
-/// A table of the base's scores and, on the same tasks, those of others by name, template by template.
-pub(super) fn scores(base: &[Outcome], others: &[(&str, &[Outcome])]) -> String {
+/// A table of everyone's score on each template; the first is what the others are compared with.
+pub(super) fn scores(all: &[(&str, &[Outcome])]) -> String {
     let head = ["TEMPLATE", "N", "WHO", "PASS@1 (95 %)", "GAINED", "LOST", "DIFFERENCE", "P"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for (template, before) in groups(base) {
-        let of_base = score(&before);
-        let n = of_base.n.to_string();
-        rows.push(vec![template.clone(), n.clone(), "base".to_owned(), of_base.to_string()]);
+    let Some(((first, before), others)) = all.split_first() else { return String::new() };
+    for (template, before) in groups(before) {
+        let n = before.len().to_string();
+        rows.push(vec![
+            template.clone(),
+            n.clone(),
+            (*first).to_owned(),
+            score(&before).to_string(),
+        ]);
         for (name, outcomes) in others {
             let after = groups(outcomes).remove(&template).unwrap_or_default();
             let paired = compare(&before, &after);
@@ -402,9 +410,7 @@ fn compare(before: &[&Outcome], after: &[&Outcome]) -> Paired {
 
 fn lines(measured: &Measured) -> String {
     let names: Vec<String> = measured.adapters.iter().map(|(id, _)| id.to_string()).collect();
-    let adapters = measured.adapters.iter().map(|(_, outcomes)| outcomes.as_slice());
-    let mut all = vec![("base", measured.base.as_slice())];
-    all.extend(names.iter().map(String::as_str).zip(adapters));
+    let all = everyone(measured, &names);
     let mut text = String::new();
     for (who, outcomes) in &all {
         for outcome in *outcomes {
@@ -414,25 +420,30 @@ fn lines(measured: &Measured) -> String {
             let _infallible = writeln!(text, "{line}");
         }
     }
-    text + &score_lines(&all)
+    for line in score_lines(&all) {
+        let _infallible = writeln!(text, "{line}");
+    }
+    text
 }
 
-/// A line for everyone's score on each template; the first is what the others are compared with.
-pub(super) fn score_lines(all: &[(&str, &[Outcome])]) -> String {
-    let mut text = String::new();
+/// The same as objects.
+pub(super) fn score_lines(all: &[(&str, &[Outcome])]) -> Vec<Value> {
+    let Some(((first, before), _)) = all.split_first() else { return Vec::new() };
+    let mut lines = Vec::new();
     for (index, (who, outcomes)) in all.iter().enumerate() {
         for (template, outcomes) in groups(outcomes) {
-            let before = groups(all[0].1).remove(&template).unwrap_or_default();
-            let line = json!({
+            let before = groups(before).remove(&template).unwrap_or_default();
+            lines.push(json!({
                 "type": "eval.score",
                 "who": who,
                 "template": template,
                 "score": score(&outcomes),
                 "pass_at_1": score(&outcomes).share(),
-                "against_base": (index > 0).then(|| compare(&before, &outcomes)),
-            });
-            let _infallible = writeln!(text, "{line}");
+                "against": (index > 0).then(|| json!({
+                    "who": first, "paired": compare(&before, &outcomes),
+                })),
+            }));
         }
     }
-    text
+    lines
 }

@@ -89,6 +89,8 @@ pub struct Outcome {
     pub id: String,
     /// Its template.
     pub template: Template,
+    /// Its family.
+    pub family: String,
     /// Whether the answer passed.
     pub passed: bool,
     /// The answer.
@@ -152,6 +154,7 @@ async fn outcome(
     Ok(Outcome {
         id: task.id.clone(),
         template: task.template,
+        family: task.family.clone(),
         passed: verdict.passed(),
         answer: completion.text,
         summary: verdict.summary(),

@@ -128,8 +128,9 @@ impl Registry {
     }
 
     /// Adapters that fit `base_model`, are not archived, belong to `project` (or to all, when it is `None`) and to tasks
-    /// of `task_type`, and whose newest evaluation on the weights of `base_digest` lies above that of the base on the
-    /// same suite, split and way: the one with the highest lower bound of its interval first. Controls say nothing here.
+    /// of `task_type`, and whose newest evaluation on the weights of `base_digest` lies above what the base scores on the
+    /// same suite, split and way, the whole of its interval: the one with the highest lower bound first. Controls say
+    /// nothing here.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -139,23 +140,7 @@ impl Registry {
         project: Option<&str>,
         task_type: TaskType,
     ) -> Result<Vec<Candidate>, RegistryError> {
-        // The condition on the scope is written out for either case, so that the index on (base_model, project) is used.
-        let scope = match project {
-            Some(_) => {
-                "adapter.project = ?3
-                 AND (adapter.scope = 'project' OR (adapter.scope = 'task' AND adapter.task_type = ?4))"
-            }
-            None => "?3 IS NULL AND ?4 IS NOT NULL AND adapter.scope = 'global'",
-        };
-        let sql = format!(
-            "SELECT mine.id AS mine_id, base.id AS base_id FROM adapter
-             JOIN fitness AS mine ON mine.adapter_id = adapter.id AND mine.base_digest = ?2
-             JOIN fitness AS base ON base.adapter_id IS NULL AND base.base_digest = ?2
-                 AND base.suite_digest = mine.suite_digest AND base.split = mine.split AND base.via = mine.via
-             WHERE adapter.base_model = ?1 AND {scope} AND adapter.archived_at IS NULL
-                 AND mine.pass_at_1 > base.pass_at_1 AND mine.split NOT LIKE '%-control'
-             ORDER BY mine.ci_low DESC, adapter.id DESC LIMIT 16"
-        );
+        let sql = candidates_sql(project.is_some());
         self.read(|tx| {
             let mut statement = tx.prepare_cached(&sql)?;
             let mut rows =
@@ -174,6 +159,26 @@ impl Registry {
             Ok(found)
         })
     }
+}
+
+/// The condition on the scope is written out for either case, so that an index finds the few adapters that count, and
+/// `CROSS JOIN` keeps SQLite from beginning with all evaluations.
+fn candidates_sql(of_project: bool) -> String {
+    let scope = if of_project {
+        "adapter.project = ?3
+             AND (adapter.scope = 'project' OR (adapter.scope = 'task' AND adapter.task_type = ?4))"
+    } else {
+        "?3 IS NULL AND ?4 IS NOT NULL AND adapter.scope = 'global'"
+    };
+    format!(
+        "SELECT mine.id AS mine_id, base.id AS base_id FROM adapter
+         CROSS JOIN fitness AS mine ON mine.adapter_id = adapter.id AND mine.base_digest = ?2
+         CROSS JOIN fitness AS base ON base.adapter_id IS NULL AND base.base_digest = ?2
+             AND base.suite_digest = mine.suite_digest AND base.split = mine.split AND base.via = mine.via
+         WHERE adapter.base_model = ?1 AND {scope} AND adapter.archived_at IS NULL
+             AND mine.ci_low > base.pass_at_1 AND mine.split NOT LIKE '%-control'
+         ORDER BY mine.ci_low DESC, adapter.id DESC LIMIT 16"
+    )
 }
 
 fn from_row(row: &Row<'_>) -> Result<Evaluation, RegistryError> {
@@ -196,4 +201,29 @@ fn from_row(row: &Row<'_>) -> Result<Evaluation, RegistryError> {
         provider: row.get("provider")?,
         at: row.get("at")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::candidates_sql;
+    use crate::registry::Registry;
+
+    #[test]
+    fn an_adapter_is_looked_for_by_indexes_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("rune.db");
+        Registry::open(&path).unwrap();
+        let db = rusqlite::Connection::open(&path).unwrap();
+        for (of_project, index) in [
+            (true, "adapter USING INDEX adapter_by_base (base_model=? AND project=?)"),
+            (false, "adapter USING INDEX adapter_for_all (base_model=?)"),
+        ] {
+            let sql = format!("EXPLAIN QUERY PLAN {}", candidates_sql(of_project));
+            let mut statement = db.prepare(&sql).unwrap();
+            let steps = statement.query_map(["m", "d", "p", "t"], |row| row.get(3)).unwrap();
+            let steps: Vec<String> = steps.map(Result::unwrap).collect();
+            assert!(steps.iter().any(|step| step.ends_with(index)), "{steps:#?}");
+            assert!(!steps.iter().any(|step| step.starts_with("SCAN")), "{steps:#?}");
+        }
+    }
 }

@@ -96,3 +96,5 @@ WHERE NOT EXISTS (
       AND later.suite_digest = newest.suite_digest AND later.split = newest.split AND later.via = newest.via
       AND later.id > newest.id
 );
+
+CREATE INDEX adapter_for_all ON adapter (base_model) WHERE scope = 'global' AND archived_at IS NULL;
