@@ -1,10 +1,11 @@
 """Closes the loop once, with real sessions: run -> train -> eval -> run with the adapter that was measured.
 
-    python3 benches/memory_loop.py --rune target/release/rune --home /tmp/loop [--train 24] [--test 24]
+    python3 benches/memory_loop.py --rune target/release/rune --home /tmp/loop [--train 66] [--test 32]
 
-An invented library is written; `rune run` solves tasks that use it, with the library's README in the task; what was
-solved is trained on; the adapter is measured on other tasks; and held-out tasks, in other words than any before, are
-run twice: with `--adapter none` and with `--adapter auto`. Prints both scores, task by task, and McNemar's p.
+An invented library is written; `rune run` solves tasks that use it, with the library's reference in the task, until
+there are enough sessions; what was solved is trained on; the adapter is measured through the pipeline on tasks in
+other words; and held-out tasks, in still other words, are run twice: with `--adapter none` and with `--adapter auto`.
+Prints both scores and McNemar's p. Called again, it goes on where it was stopped.
 """
 
 import argparse
@@ -14,12 +15,11 @@ import pathlib
 import subprocess
 import sys
 
-CANDIDATES = "3"
-TOKENS = "1000"
+BUDGET = ["--candidates", "3", "--max-tokens", "1000"]
 
 
 def call(arguments, **options):
-    print("+", *arguments[1:], file=sys.stderr, flush=True)
+    print("+", *(part for part in arguments[1:] if "\n" not in part), file=sys.stderr, flush=True)
     return subprocess.run(arguments, stdout=subprocess.PIPE, text=True, **options)
 
 
@@ -29,7 +29,7 @@ def reference(readme):
     return "\n".join(f"- {head.strip('`')}: {line.replace('`', '')}" for head, line, *_ in parts)
 
 
-def task(function, phrase, variable, library, functions):
+def question(function, phrase, variable, library, functions):
     return (
         f"The Python package {library} is installed. Its functions:\n{functions}\n\n"
         f"Write solution.py with a function {function}({variable}) that returns the {phrase} {variable}. It imports "
@@ -39,9 +39,9 @@ def task(function, phrase, variable, library, functions):
 
 def tests(function, library, check):
     """A suite that wants the reference's values, and the library to have been called."""
-    reference = eval("lambda v: " + check["reference"].replace("{v}", "v"))
+    value = eval("lambda v: " + check["reference"].replace("{v}", "v"))
     cases = "\n".join(
-        f"        self.assertEqual({function}({items}), {reference(list(items))})" for items in check["inputs"]
+        f"        self.assertEqual({function}({items}), {value(list(items))})" for items in check["inputs"]
     )
     return (
         f"import unittest\n\nimport {library}\nfrom solution import {function}\n\n\n"
@@ -52,17 +52,107 @@ def tests(function, library, check):
     )
 
 
-def solve(rune, base, work, text, suite, lib, adapter, seed):
-    work.mkdir(parents=True)
-    (work / "test_solution.py").write_text(suite)
-    done = call(
-        [*base, "run", text, "--tests", str(work / "test_solution.py"), "--out", str(work / "out"), "--lib", str(lib),
-         "--adapter", adapter, "--candidates", CANDIDATES, "--max-tokens", TOKENS, "--seed", str(seed), "--json"],
-        stderr=subprocess.DEVNULL,
-    )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    session = next((line["session_id"] for line in lines if line.get("session_id")), "")
-    return done.returncode == 0, session
+def parts(code):
+    """Name, wording and argument of a function with a docstring."""
+    function, rest = code.split("def ")[1].split("(", 1)
+    variable = rest.split(")")[0]
+    return function, rest.split('"""Returns the ')[1].split(f" {variable}, using")[0], variable
+
+
+class Loop:
+    def __init__(self, args):
+        self.args = args
+        self.base = [args.rune, "--home", str(args.home)]
+        args.home.mkdir(parents=True, exist_ok=True)
+        if not (args.home / "models").exists():
+            (args.home / "models").symlink_to(pathlib.Path.home() / ".rune/models")
+        self.data = args.home / "library"
+        if not self.data.exists():
+            call([*self.base, "eval", "library", "--seed", str(args.seed), "--out", str(self.data)], check=True)
+        self.lib = self.data / "lib"
+        self.library = next(path.name for path in self.lib.iterdir())
+        self.functions = reference((self.data / "README.md").read_text())
+        self.tasks = [json.loads(line) for line in (self.data / "suite.jsonl").read_text().splitlines()]
+        self.tasks = [task for task in self.tasks if task["id"].split("/")[1] == "T2"]
+
+    def records(self):
+        """Questions for sessions: the wordings of the training records, each with the check of its operation."""
+        checks = {task["family"].split("/")[1]: task["check"] for task in self.tasks}
+        for line in (self.data / "train.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            code = record["messages"][1]["content"]
+            if "def " in code:
+                yield parts(code), checks[record["family"].split("/")[1]]
+
+    def work(self, about, check):
+        return {
+            "text": question(*about, self.library, self.functions),
+            "tests": tests(about[0], self.library, check),
+        }
+
+    def solve(self, name, work, adapter, seed):
+        """Whether `rune run` solves it, and its session; of an earlier call what came of it then."""
+        folder = self.args.home / name
+        done = folder / "done.json"
+        if done.exists():
+            return json.loads(done.read_text())
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "test_solution.py").write_text(work["tests"])
+        run = call(
+            [*self.base, "run", work["text"], "--tests", str(folder / "test_solution.py"), "--out",
+             str(folder / "out"), "--force", "--lib", str(self.lib), "--adapter", adapter, *BUDGET,
+             "--seed", str(seed), "--model", self.args.model, "--json"],
+            stderr=subprocess.DEVNULL,
+        )
+        lines = [json.loads(line) for line in run.stdout.splitlines()]
+        session = next(line["session_id"] for line in lines if line.get("session_id"))
+        done.write_text(json.dumps([run.returncode == 0, session]))
+        return [run.returncode == 0, session]
+
+    def sessions(self):
+        found = []
+        for index, (about, check) in zip(range(self.args.train), self.records()):
+            found.append(self.solve(f"train/{index}", self.work(about, check), "none", index))
+        solved = [session for passed, session in found if passed]
+        print(f"sessions solved without an adapter: {len(solved)} of {len(found)}", flush=True)
+        return solved
+
+    def train(self, sessions):
+        words = [word for session in sessions for word in ("--session", session)]
+        known = self.args.home / "adapter"
+        if not known.exists():
+            done = call([*self.base, "train", *words, "--model", self.args.model, "--name", self.library, "--preset",
+                         "quick", "--epochs", "3", "--learning-rate", "3e-4", "--batch", "4"], check=True)
+            known.write_text(done.stdout.strip())
+        return known.read_text()
+
+    def measure(self, adapter):
+        """Through the pipeline, on the tasks in the first of the held-out wordings."""
+        suite = self.args.home / f"{self.library}.jsonl"
+        tasks = [task for task in self.tasks if task["family"].endswith("/E")]
+        for task in tasks:
+            task["work"] = self.work(parts(task["messages"][0]["content"]), task["check"])
+        suite.write_text("".join(json.dumps(task) + "\n" for task in tasks))
+        print(call([*self.base, "eval", "--suite", str(suite), "--lib", str(self.lib), "--adapter", adapter,
+                    "--model", self.args.model, "--via", "pipeline", *BUDGET], check=True).stdout, flush=True)
+
+    def compare(self):
+        """The tasks in the second of the held-out wordings, without and with what was learned."""
+        tasks = [task for task in self.tasks if task["family"].endswith("/F")]
+        tasks = tasks[:: max(1, len(tasks) // self.args.test)][: self.args.test]
+        results = {}
+        for choice in ("none", "auto"):
+            results[choice] = [
+                self.solve(f"{choice}/{index}", self.work(parts(task["messages"][0]["content"]), task["check"]),
+                           choice, 1000 + index)[0]
+                for index, task in enumerate(tasks)
+            ]
+            print(f"held-out tasks by rune run --adapter {choice}: {sum(results[choice])} of {len(tasks)}", flush=True)
+        gained = sum(b and not a for a, b in zip(results["none"], results["auto"]))
+        lost = sum(a and not b for a, b in zip(results["none"], results["auto"]))
+        n = gained + lost
+        p = min(1.0, 2 * sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / 2**n)
+        print(f"gained {gained}, lost {lost}, McNemar p = {p:.3g}")
 
 
 def main():
@@ -71,69 +161,11 @@ def main():
     parser.add_argument("--home", required=True, type=pathlib.Path)
     parser.add_argument("--model", default="qwen2.5-coder-0.5b-instruct")
     parser.add_argument("--seed", default=11, type=int)
-    parser.add_argument("--train", default=24, type=int)
-    parser.add_argument("--test", default=24, type=int)
-    args = parser.parse_args()
-    rune = args.rune
-    base = [rune, "--home", str(args.home)]
-    args.home.mkdir(parents=True, exist_ok=True)
-    if not (args.home / "models").exists():
-        (args.home / "models").symlink_to(pathlib.Path.home() / ".rune/models")
-    data = args.home / "library"
-    call([*base, "eval", "library", "--seed", str(args.seed), "--out", str(data)], check=True)
-    lib = data / "lib"
-    library = next(path.name for path in lib.iterdir())
-    readme = reference((data / "README.md").read_text())
-    suite = [json.loads(line) for line in (data / "suite.jsonl").read_text().splitlines()]
-    held_out = [task for task in suite if task["template"] == "T2"]
-    checks = {task["family"].split("/")[1]: task["check"] for task in held_out}
-    records = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
-    known = []
-    for record in records:
-        code = record["messages"][1]["content"]
-        if "def " not in code:
-            continue
-        function = code.split("def ")[1].split("(")[0]
-        variable = code.split("def ")[1].split("(")[1].split(")")[0]
-        phrase = code.split('"""Returns the ')[1].split(f" {variable}, using")[0]
-        known.append((function, phrase, variable, checks[record["family"].split("/")[1]]))
-    common = ["--model", args.model]
-    solved = []
-    for index, (function, phrase, variable, check) in enumerate(known[: args.train]):
-        text = task(function, phrase, variable, library, readme)
-        passed, session = solve(
-            rune, [*base], args.home / "train" / str(index), text, tests(function, library, check), lib, "none", index
-        )
-        print(f"session {session}: {'solved' if passed else 'not solved'}", file=sys.stderr, flush=True)
-        solved += [session] if passed else []
-    print(f"sessions solved without an adapter: {len(solved)} of {args.train}")
-    sessions = [word for session in solved for word in ("--session", session)]
-    trained = call([*base, "train", *sessions, *common, "--name", library, "--preset", "quick", "--epochs", "4",
-                    "--learning-rate", "3e-4", "--batch", "4"], check=True)
-    adapter = trained.stdout.strip()
-    measured = call([*base, "eval", "--suite", str(data / "suite.jsonl"), "--lib", str(lib), "--adapter", adapter,
-                     *common], check=True)
-    print(measured.stdout)
-    results = {}
-    step = max(1, len(held_out) // args.test)
-    for choice in ("none", "auto"):
-        results[choice] = []
-        for index, one in enumerate(held_out[::step][: args.test]):
-            code = one["messages"][0]["content"]
-            function = one["check"]["form"]["name"]
-            variable = code.split(f"def {function}(")[1].split(")")[0]
-            phrase = code.split('"""Returns the ')[1].split(f" {variable}, using")[0]
-            text = task(function, phrase, variable, library, readme)
-            passed, _ = solve(rune, base, args.home / choice / str(index), text,
-                              tests(function, library, one["check"]), lib, choice, 1000 + index)
-            results[choice].append(passed)
-    gained = sum(b and not a for a, b in zip(results["none"], results["auto"]))
-    lost = sum(a and not b for a, b in zip(results["none"], results["auto"]))
-    n = gained + lost
-    p = min(1.0, 2 * sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / 2**n)
-    for choice, passed in results.items():
-        print(f"held-out tasks by rune run --adapter {choice}: {sum(passed)} of {len(passed)}")
-    print(f"gained {gained}, lost {lost}, McNemar p = {p:.3g}")
+    parser.add_argument("--train", default=66, type=int)
+    parser.add_argument("--test", default=32, type=int)
+    loop = Loop(parser.parse_args())
+    loop.measure(loop.train(loop.sessions()))
+    loop.compare()
 
 
 if __name__ == "__main__":

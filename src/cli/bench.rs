@@ -151,6 +151,8 @@ impl Args {
         };
         let all = [
             ("run.model", model.clone().map(Value::from)),
+            // Its adapters are nobody's: no task of a project is to be done with them.
+            ("run.project", matches!(self, Self::Memory(_)).then(|| Value::from("bench memory"))),
             ("engine.threads", threads.map(Value::from)),
             ("engine.context", context.map(Value::from)),
         ];

@@ -31,10 +31,14 @@ use crate::evaluation::LibraryRecords;
 use crate::evaluation::Modules;
 use crate::evaluation::Outcome;
 use crate::evaluation::Paired;
+use crate::evaluation::PipelineTools;
 use crate::evaluation::Score;
 use crate::evaluation::Suite;
+use crate::evaluation::Via;
 use crate::event::timestamp;
 use crate::judge::FunctionJudge;
+use crate::judge::Judge;
+use crate::pipeline::Settings;
 use crate::provider::InProcess;
 use crate::provider::Provider;
 use crate::registry::AdapterStore;
@@ -75,6 +79,9 @@ pub(super) struct Args {
     /// An adapter to measure beside the base; may be given several times
     #[arg(long, value_name = "ID")]
     adapter: Vec<String>,
+    /// How answers are had: one answer of the model, or all that `rune run` does
+    #[arg(long, default_value = "completions")]
+    via: ViaName,
     /// The part of the suite, as the registry names it
     #[arg(long, default_value = "test")]
     split: String,
@@ -84,6 +91,22 @@ pub(super) struct Args {
     /// The model: a name of `rune models list`, or the path of a GGUF file
     #[arg(long, value_name = "NAME|PATH")]
     model: Option<String>,
+    /// Samples of code when the first one fails, with --via pipeline
+    #[arg(long, value_name = "N")]
+    candidates: Option<i64>,
+    /// The most tokens to generate for a task, with --via pipeline
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<i64>,
+    /// Seed of all sampling
+    #[arg(long)]
+    seed: Option<i64>,
+}
+
+/// How answers are had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ViaName {
+    Completions,
+    Pipeline,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -108,8 +131,13 @@ struct LibraryArgs {
 impl Args {
     /// The settings that the flags stand for.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
-        let model = self.model.clone().map(|model| ("run.model", toml::Value::String(model)));
-        model.into_iter().collect()
+        let all = [
+            ("run.model", self.model.clone().map(toml::Value::String)),
+            ("run.candidates", self.candidates.map(toml::Value::Integer)),
+            ("run.max_tokens", self.max_tokens.map(toml::Value::Integer)),
+            ("run.seed", self.seed.map(toml::Value::Integer)),
+        ];
+        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
 }
 
@@ -135,10 +163,11 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     let sandbox = Sandbox::start(&std::env::current_exe()?)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let how = How { via: args.via, split: &args.split, lib: args.lib.as_deref() };
     let measured = runtime.block_on(async {
         let mut interrupts = Interrupts::new()?;
         tokio::select! {
-            result = measure(context, &registry, &sandbox, (&suite, &modules), &adapters, &args.split) =>
+            result = measure(context, &registry, &sandbox, (&suite, &modules), &adapters, how) =>
                 result.map(Ok),
             interrupt = interrupts.next() => Ok(Err(interrupt.exit_code())),
         }
@@ -214,13 +243,23 @@ pub(super) struct Measured {
     pub(super) adapters: Vec<(AdapterId, Vec<Outcome>)>,
 }
 
+/// How is measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How<'a> {
+    pub(super) via: ViaName,
+    /// The part of the suite, as the registry names it.
+    pub(super) split: &'a str,
+    /// The folder that the pipeline's tests may import from.
+    pub(super) lib: Option<&'a Path>,
+}
+
 pub(super) async fn measure(
     context: &Context,
     registry: &Registry,
     sandbox: &Sandbox,
     (suite, modules): (&Suite, &Modules),
     adapters: &[AdapterId],
-    split: &str,
+    how: How<'_>,
 ) -> anyhow::Result<Measured> {
     let python = Path::new(&context.config.sandbox.python);
     let interpreter = sandbox.interpreter((!python.as_os_str().is_empty()).then_some(python))?;
@@ -236,16 +275,26 @@ pub(super) async fn measure(
     }
     let provider = Provider::InProcess(engine);
     let sampling = Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() };
-    let tools =
-        EvaluationTools { provider: &provider, judge: &judge, modules, sampling: &sampling };
+    let scratch = tempfile::tempdir()?;
+    let mut visible = Judge::new(sandbox, &interpreter);
+    visible.limits = limits;
+    visible.libs.extend(how.lib.map(prepare::library).transpose()?);
+    let settings = Settings::new(&context.config);
+    let pipeline = PipelineTools::new(visible, settings, &scratch.path().join("rune.db"))?;
+    let via = match how.via {
+        ViaName::Completions => Via::Completions(&sampling),
+        ViaName::Pipeline => Via::Pipeline(&pipeline),
+    };
+    let seed = context.config.run.seed;
+    let tools = EvaluationTools { provider: &provider, judge: &judge, modules, via, seed };
     let display = Display::new(context, suite.n_tasks() * (1 + adapters.len()));
     let on_each = |_: &Outcome| display.step();
     let base = evaluation::run(&tools, suite, None, &on_each).await?;
-    keep(registry, &tools, suite, (None, split), &base)?;
+    keep(registry, &tools, suite, (None, how.split), &base)?;
     let mut measured = Measured { base, adapters: Vec::new() };
     for id in adapters {
         let outcomes = evaluation::run(&tools, suite, Some(id), &on_each).await?;
-        keep(registry, &tools, suite, (Some(id), split), &outcomes)?;
+        keep(registry, &tools, suite, (Some(id), how.split), &outcomes)?;
         measured.adapters.push((id.clone(), outcomes));
     }
     display.close();
@@ -261,7 +310,7 @@ fn keep(
     outcomes: &[Outcome],
 ) -> anyhow::Result<()> {
     let (controls, tasks): (Vec<&Outcome>, Vec<&Outcome>) =
-        outcomes.iter().partition(|outcome| outcome.template.is_control());
+        outcomes.iter().partition(|outcome| outcome.is_control);
     for (split, outcomes) in [(split.to_owned(), tasks), (format!("{split}-control"), controls)] {
         if outcomes.is_empty() {
             continue;
@@ -274,14 +323,14 @@ fn keep(
             suite: suite.name.clone(),
             suite_digest: suite.digest.clone(),
             split,
-            via: "completions".to_owned(),
+            via: tools.via.as_str().to_owned(),
             n_tasks: score.n,
             n_samples: 1,
             passed: score.passed,
             pass_at_1: score.share(),
             ci_low: score.interval.0,
             ci_high: score.interval.1,
-            sampling: json!(tools.sampling),
+            sampling: tools.via.sampling(),
             judge_version: JUDGE_VERSION.to_owned(),
             provider: tools.provider.name().to_owned(),
             at: timestamp(SystemTime::now()),
@@ -333,11 +382,11 @@ impl Display {
     }
 }
 
-/// Scores by template, and of all tasks but the controls.
+/// Outcomes by the group of their tasks.
 fn groups(outcomes: &[Outcome]) -> BTreeMap<String, Vec<&Outcome>> {
     let mut groups: BTreeMap<String, Vec<&Outcome>> = BTreeMap::new();
     for outcome in outcomes {
-        groups.entry(format!("{:?}", outcome.template)).or_default().push(outcome);
+        groups.entry(outcome.group.clone()).or_default().push(outcome);
     }
     groups
 }
@@ -366,26 +415,21 @@ fn table(measured: &Measured, failures: bool) -> String {
     text
 }
 
-/// A table of everyone's score on each template; the first is what the others are compared with.
+/// A table of everyone's score on each group of tasks; the first is what the others are compared with.
 pub(super) fn scores(all: &[(&str, &[Outcome])]) -> String {
-    let head = ["TEMPLATE", "N", "WHO", "PASS@1 (95 %)", "GAINED", "LOST", "DIFFERENCE", "P"];
+    let head = ["TASKS", "N", "WHO", "PASS@1 (95 %)", "GAINED", "LOST", "DIFFERENCE", "P"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let Some(((first, before), others)) = all.split_first() else { return String::new() };
-    for (template, before) in groups(before) {
+    for (group, before) in groups(before) {
         let n = before.len().to_string();
-        rows.push(vec![
-            template.clone(),
-            n.clone(),
-            (*first).to_owned(),
-            score(&before).to_string(),
-        ]);
+        rows.push(vec![group.clone(), n.clone(), (*first).to_owned(), score(&before).to_string()]);
         for (name, outcomes) in others {
-            let after = groups(outcomes).remove(&template).unwrap_or_default();
+            let after = groups(outcomes).remove(&group).unwrap_or_default();
             let paired = compare(&before, &after);
             let points = |share: f64| format!("{:+.1}", share * 100.0);
             let (low, high) = paired.interval;
             rows.push(vec![
-                template.clone(),
+                group.clone(),
                 n.clone(),
                 (*name).to_owned(),
                 score(&after).to_string(),
@@ -431,12 +475,12 @@ pub(super) fn score_lines(all: &[(&str, &[Outcome])]) -> Vec<Value> {
     let Some(((first, before), _)) = all.split_first() else { return Vec::new() };
     let mut lines = Vec::new();
     for (index, (who, outcomes)) in all.iter().enumerate() {
-        for (template, outcomes) in groups(outcomes) {
-            let before = groups(before).remove(&template).unwrap_or_default();
+        for (group, outcomes) in groups(outcomes) {
+            let before = groups(before).remove(&group).unwrap_or_default();
             lines.push(json!({
                 "type": "eval.score",
                 "who": who,
-                "template": template,
+                "group": group,
                 "score": score(&outcomes),
                 "pass_at_1": score(&outcomes).share(),
                 "against": (index > 0).then(|| json!({

@@ -53,7 +53,7 @@ pub(super) struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Go on with a run that was stopped
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["session", "sessions", "dataset", "dry_run"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "OptionArgs", "dry_run", "name", "scope", "model", "project"])]
     resume: Option<String>,
     /// Go on from this adapter, with its rank, alpha and layers: what it can is kept best when what it was trained on is
     /// given again
@@ -233,7 +233,7 @@ impl OptionArgs {
         });
         set(&mut options.rank, self.rank);
         #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
-        let alpha = (2 * options.rank) as f32;
+        let alpha = 2.0 * options.rank as f32;
         options.alpha = self.alpha.unwrap_or(alpha);
         options.use_rslora = self.rslora;
         set(&mut options.dropout, self.dropout);

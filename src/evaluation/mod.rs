@@ -9,9 +9,10 @@ mod modules;
 mod run;
 mod statistics;
 mod suite;
+mod task;
+mod via;
 
 pub use library::Library;
-pub use library::Template;
 pub use library::TrainingOptions as LibraryRecords;
 pub use library::leaks;
 pub use modules::Modules;
@@ -22,3 +23,6 @@ pub use run::run;
 pub use statistics::Paired;
 pub use statistics::Score;
 pub use suite::Suite;
+pub use task::Task;
+pub use via::PipelineTools;
+pub use via::Via;

@@ -11,15 +11,15 @@ use crate::adapter::AdapterId;
 use crate::judge::Check;
 use crate::judge::FunctionJudge;
 use crate::judge::JudgeError;
+use crate::pipeline::PipelineError;
 use crate::provider::Provider;
 use crate::provider::ProviderError;
-use crate::provider::Request;
-use crate::trajectory::Sampling;
+use crate::registry::RegistryError;
 
-use super::library::Task;
-use super::library::Template;
 use super::modules::Modules;
 use super::suite::Suite;
+use super::task::Task;
+use super::via::Via;
 
 /// Why an evaluation can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,15 @@ pub enum EvaluationError {
     /// The model failed.
     #[error(transparent)]
     Provider(#[from] ProviderError),
+    /// The pipeline failed.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// The pipeline's sessions can't be recorded.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// None of the tasks can be given to the pipeline.
+    #[error("suite `{0}` has no tasks for the pipeline: they are asked with --via completions")]
+    NoWork(String),
 }
 
 /// What an evaluation needs.
@@ -78,8 +87,10 @@ pub struct EvaluationTools<'a> {
     pub judge: &'a FunctionJudge<'a>,
     /// What answers may import.
     pub modules: &'a Modules,
-    /// How answers are drawn.
-    pub sampling: &'a Sampling,
+    /// How answers are had.
+    pub via: Via<'a>,
+    /// Seed of the judge's order of questions.
+    pub seed: u64,
 }
 
 /// What came of one task.
@@ -87,8 +98,10 @@ pub struct EvaluationTools<'a> {
 pub struct Outcome {
     /// The task.
     pub id: String,
-    /// Its template.
-    pub template: Template,
+    /// The row of a table that it counts in.
+    pub group: String,
+    /// Whether it is a control.
+    pub is_control: bool,
     /// Its family.
     pub family: String,
     /// Whether the answer passed.
@@ -99,7 +112,7 @@ pub struct Outcome {
     pub summary: String,
 }
 
-/// Asks all tasks of `suite` of the base, or of `adapter`, and judges the answers; `on_each` is told of each as it ends.
+/// Asks all tasks of `suite` that can be asked in this way of the base, or of `adapter`, and judges the answers; `on_each` is told of each as it ends.
 /// The outcomes are in the order of the tasks.
 ///
 /// # Errors
@@ -110,8 +123,11 @@ pub async fn run(
     adapter: Option<&AdapterId>,
     on_each: &(dyn Fn(&Outcome) + Sync),
 ) -> Result<Vec<Outcome>, EvaluationError> {
-    let checks = checks(tools, suite).await?;
-    let checks = &checks;
+    let tasks: Vec<&Task> = suite.tasks.iter().filter(|task| tools.via.takes(task)).collect();
+    if tasks.is_empty() {
+        return Err(EvaluationError::NoWork(suite.name.clone()));
+    }
+    let checks = &checks(tools, &tasks).await?;
     let one = async |task| {
         let outcome = outcome(tools, checks, task, adapter).await?;
         on_each(&outcome);
@@ -119,7 +135,7 @@ pub async fn run(
     };
     let parallel = tools.provider.capabilities().parallel.max(1);
     let outcomes: Vec<Result<Outcome, EvaluationError>> =
-        stream::iter(&suite.tasks).map(one).buffered(parallel).collect().await;
+        stream::iter(tasks).map(one).buffered(parallel).collect().await;
     outcomes.into_iter().collect()
 }
 
@@ -127,14 +143,14 @@ pub async fn run(
 /// passed, and that nothing passes it which does nothing.
 async fn checks(
     tools: &EvaluationTools<'_>,
-    suite: &Suite,
+    tasks: &[&Task],
 ) -> Result<HashMap<String, Check>, EvaluationError> {
     let mut checks = HashMap::new();
-    for task in &suite.tasks {
+    for task in tasks {
         let bad = |source| EvaluationError::BadCheck { id: task.id.clone(), source };
         let check = tools.judge.read(task.question()).await.map_err(bad)?;
-        let reference = task.as_function(&task.answer, tools.modules);
-        let stub = task.as_function("pass", tools.modules);
+        let reference = task.program(&task.answer, tools.modules);
+        let stub = task.stub(tools.modules);
         let check = tools.judge.prove(check, &reference, &stub).await.map_err(bad)?;
         checks.insert(task.id.clone(), check);
     }
@@ -147,16 +163,16 @@ async fn outcome(
     task: &Task,
     adapter: Option<&AdapterId>,
 ) -> Result<Outcome, EvaluationError> {
-    let request = Request { adapter, ..Request::new(&task.messages, tools.sampling) };
-    let completion = tools.provider.generate(&request, &mut |_| {}).await?;
-    let code = task.as_function(&completion.text, tools.modules);
-    let verdict = tools.judge.run(&checks[&task.id], &code, tools.sampling.seed).await?;
+    let answer = tools.via.answer(tools.provider, task, adapter).await?;
+    let code = task.program(&answer, tools.modules);
+    let verdict = tools.judge.run(&checks[&task.id], &code, tools.seed).await?;
     Ok(Outcome {
         id: task.id.clone(),
-        template: task.template,
+        group: task.group.clone(),
+        is_control: task.is_control,
         family: task.family.clone(),
         passed: verdict.passed(),
-        answer: completion.text,
+        answer,
         summary: verdict.summary(),
     })
 }

@@ -86,6 +86,8 @@ fn newcombe([both, first, second, none]: [u32; 4]) -> (f64, f64) {
     let margins = [passed_1, total - passed_1, passed_2, total - passed_2].map(f64::from);
     let product: f64 = margins.iter().product();
     let cross = f64::from(both) * f64::from(none) - f64::from(first) * f64::from(second);
+    // Newcombe's correction for continuity, of positive correlations alone.
+    let cross = if cross > 0.0 { (cross - f64::from(total) / 2.0).max(0.0) } else { cross };
     let phi = if product > 0.0 { cross / product.sqrt() } else { 0.0 };
     let width = |x: f64, y: f64| (x * x - 2.0 * phi * x * y + y * y).max(0.0).sqrt();
     let (p_1, p_2) = (share(passed_1), share(passed_2));
@@ -96,11 +98,12 @@ fn newcombe([both, first, second, none]: [u32; 4]) -> (f64, f64) {
 /// `min(1, 2 P(X <= min(b, c)))` for `X` of `b + c` throws of a coin.
 fn mcnemar(b: u32, c: u32) -> f64 {
     let n = b + c;
-    let mut term = 0.5_f64.powi(i32::try_from(n).unwrap_or(i32::MAX));
+    // In logarithms: the terms of many throws are too small for a number.
+    let mut term = f64::from(n) * 0.5_f64.ln();
     let mut sum = 0.0;
     for k in 0..=b.min(c) {
-        sum += term;
-        term *= f64::from(n - k) / f64::from(k + 1);
+        sum += term.exp();
+        term += (f64::from(n - k) / f64::from(k + 1)).ln();
     }
     (2.0 * sum).min(1.0)
 }
@@ -109,6 +112,7 @@ fn mcnemar(b: u32, c: u32) -> f64 {
 mod tests {
     use super::Paired;
     use super::Score;
+    use super::mcnemar;
     use super::newcombe;
 
     #[test]
@@ -136,6 +140,16 @@ mod tests {
         assert_eq!((paired.gained, paired.lost), (6, 0));
         assert!((paired.difference - 0.6).abs() < 1e-12);
         assert!((paired.p_value - 0.031_25).abs() < 1e-12);
+        assert!((mcnemar(600, 600) - 1.0).abs() < 1e-9 && mcnemar(700, 500) < 1e-7);
+        // Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on paired
+        // data", table II, method 10.
+        for (cells, (low, high)) in
+            [([36, 12, 2, 0], (0.0569, 0.3404)), ([53, 0, 0, 1], (-0.0548, 0.0548))]
+        {
+            let (second, first) = newcombe(cells);
+            let found = (-first, -second);
+            assert!((found.0 - low).abs() < 6e-4 && (found.1 - high).abs() < 6e-4, "{found:?}");
+        }
         // Without any difference the interval holds 0.
         let (low, high) = newcombe([5, 2, 2, 5]);
         assert!(low < 0.0 && high > 0.0);

@@ -211,17 +211,18 @@ mod tests {
     #[test]
     fn an_adapter_is_looked_for_by_indexes_alone() {
         let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("rune.db");
-        Registry::open(&path).unwrap();
-        let db = rusqlite::Connection::open(&path).unwrap();
+        let registry = Registry::open(&home.path().join("rune.db")).unwrap();
         for (of_project, index) in [
             (true, "adapter USING INDEX adapter_by_base (base_model=? AND project=?)"),
             (false, "adapter USING INDEX adapter_for_all (base_model=?)"),
         ] {
             let sql = format!("EXPLAIN QUERY PLAN {}", candidates_sql(of_project));
-            let mut statement = db.prepare(&sql).unwrap();
-            let steps = statement.query_map(["m", "d", "p", "t"], |row| row.get(3)).unwrap();
-            let steps: Vec<String> = steps.map(Result::unwrap).collect();
+            let steps = registry.read(|tx| {
+                let mut statement = tx.prepare(&sql)?;
+                let steps = statement.query_map(["m", "d", "p", "t"], |row| row.get(3))?;
+                Ok(steps.collect::<Result<Vec<String>, _>>()?)
+            });
+            let steps = steps.unwrap();
             assert!(steps.iter().any(|step| step.ends_with(index)), "{steps:#?}");
             assert!(!steps.iter().any(|step| step.starts_with("SCAN")), "{steps:#?}");
         }

@@ -290,7 +290,7 @@ impl Registry {
         })
     }
 
-    /// The newest completed run on the same data and weights with the same options, whose adapter is there.
+    /// The adapter of the newest completed run on the same data and weights with the same options, from the same adapter.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -303,7 +303,8 @@ impl Registry {
         self.read(|tx| {
             let sql =
                 "SELECT adapter_id FROM training_run WHERE dataset_digest = ?1 AND base_digest = ?2
-                 AND config_json = ?3 AND status = 'completed' ORDER BY id DESC LIMIT 1";
+                 AND config_json -> '$.options' = ?3 -> '$.options' AND config_json -> '$.from' IS ?3 -> '$.from'
+                 AND status = 'completed' ORDER BY id DESC LIMIT 1";
             let mut statement = tx.prepare_cached(sql)?;
             let values = (dataset_digest, base_digest, config.to_string());
             let found = statement.query_row(values, |row| row.get(0)).optional()?;

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::TrainingError;
 use super::tensors;
+use super::tensors::Tensor;
 
 /// The note that holds [`Position`].
 const POSITION: &str = "position";
@@ -20,6 +21,9 @@ pub(super) struct Position {
     pub(super) step: u32,
     /// The least validation loss, and the step after which it was measured.
     pub(super) best: Option<(f64, u32)>,
+    /// The step after which was validated last.
+    #[serde(default)]
+    pub(super) evaluated_at: Option<u32>,
     /// Validations since then.
     pub(super) n_worse: u32,
     /// Digest of options and data: a run goes on with its own alone.
@@ -37,21 +41,32 @@ pub(super) struct Checkpoint {
     pub(super) best: Option<Vec<f32>>,
 }
 
-impl Checkpoint {
-    /// Writes it in the place of the one before.
-    pub(super) fn save(&self, path: &Path) -> Result<(), TrainingError> {
-        let tensor = |name: &str, numbers: &Vec<f32>| {
-            (name.to_owned(), vec![numbers.len()], numbers.clone())
-        };
-        let [mean, square] = &self.means;
-        let mut all =
-            vec![tensor("values", &self.values), tensor("mean", mean), tensor("square", square)];
-        all.extend(self.best.as_ref().map(|best| tensor("best", best)));
-        let position = serde_json::to_string(&self.position).expect("plain words and numbers");
-        let notes = HashMap::from([(POSITION.to_owned(), position)]);
-        tensors::write_whole(path, &tensors::serialise(&all, notes))
-    }
+/// The numbers of a run at work.
+pub(super) struct Numbers<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) means: [&'a [f32]; 2],
+    pub(super) best: Option<&'a [f32]>,
+}
 
+/// Writes a checkpoint in the place of the one before.
+pub(super) fn save(
+    path: &Path,
+    position: &Position,
+    numbers: &Numbers<'_>,
+) -> Result<(), TrainingError> {
+    let [mean, square] = numbers.means;
+    let mut all = vec![
+        Tensor::row("values", numbers.values),
+        Tensor::row("mean", mean),
+        Tensor::row("square", square),
+    ];
+    all.extend(numbers.best.map(|best| Tensor::row("best", best)));
+    let position = serde_json::to_string(position).expect("plain words and numbers");
+    let notes = HashMap::from([(POSITION.to_owned(), position)]);
+    tensors::write_tensors(path, &all, notes)
+}
+
+impl Checkpoint {
     /// Reads the one at `path`; `None` where there is none. It has to be of the run of `fingerprint`, with `n`
     /// trainable numbers.
     pub(super) fn load(

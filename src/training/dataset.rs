@@ -84,6 +84,10 @@ impl Dataset {
             return Err(TrainingError::NoData("there are no records".to_owned()));
         }
         let n_secrets = records.iter_mut().map(|record| scrub::scrub(record, home)).sum();
+        for message in records.iter_mut().flat_map(|record| &mut record.messages) {
+            // Some templates cut off blanks at the end: what was learned with them would never be asked for.
+            message.content.truncate(message.content.trim_end().len());
+        }
         let n_records = records.len();
         let records = dedupe::distinct(records);
         let n_duplicates = n_records - records.len();
@@ -112,7 +116,7 @@ impl Dataset {
         let mut train_families: Vec<String> = trained.map(|family| family_digest(family)).collect();
         train_families.sort();
         let n_families = families.len();
-        let digest = sha256(&serde_json::to_vec(&examples).unwrap_or_default());
+        let digest = sha256(&serde_json::to_vec(&(&examples, &train_families)).unwrap_or_default());
         let records = kept;
         Ok(Self {
             digest,
@@ -142,7 +146,9 @@ fn held_out(records: &[Record], known: &[String], share: f32) -> BTreeSet<String
         .iter()
         .map(|record| (family_digest(&record.family), record.family.as_str()))
         .collect();
-    if share <= 0.0 || families.len() < 2 {
+    let new: Vec<_> =
+        families.iter().filter(|(digest, _)| known.binary_search(digest).is_err()).collect();
+    if share <= 0.0 || families.len() < 2 || new.is_empty() {
         return BTreeSet::new();
     }
     #[expect(
@@ -151,9 +157,8 @@ fn held_out(records: &[Record], known: &[String], share: f32) -> BTreeSet<String
         clippy::cast_sign_loss,
         reason = "a share of a count"
     )]
-    let n = ((families.len() as f32 * share).round() as usize).clamp(1, families.len() - 1);
-    let new = families.into_iter().filter(|(digest, _)| !known.contains(digest));
-    new.take(n).map(|(_, family)| family.to_owned()).collect()
+    let n = ((new.len() as f32 * share).round() as usize).clamp(1, (new.len() - 1).max(1));
+    new.into_iter().take(n).map(|(_, family)| (*family).to_owned()).collect()
 }
 
 fn encode(encoder: &ChatEncoder, record: &Record) -> Result<Example, TrainingError> {

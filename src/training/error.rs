@@ -46,6 +46,14 @@ pub enum TrainingError {
         /// The step, from 1.
         step: u32,
     },
+    /// No validation was better than the one before the first step.
+    #[error(
+        "nothing was gained on the held-out families, whose loss began at {loss:.4} and never fell: use more data, a lower learning rate or --validation 0"
+    )]
+    NoGain {
+        /// The loss before the first step, in nats a token.
+        loss: f64,
+    },
     /// The work needs more memory than there is.
     #[error(
         "training takes some {needed_mib} MiB and {available_mib} MiB are free: use --checkpointing, a lower --max-length or a smaller model"
@@ -76,6 +84,7 @@ impl TrainingError {
         match self {
             Self::Memory { .. } => FailureKind::Oom,
             Self::NotFinite { .. } => FailureKind::Nan,
+            Self::NoGain { .. } => FailureKind::NoGain,
             Self::Interrupted { .. } => FailureKind::Interrupted,
             Self::Files { source, .. } if is_of_disk(source) => FailureKind::Disk,
             Self::Files { .. } => FailureKind::Files,
@@ -105,6 +114,9 @@ pub enum FailureKind {
     Oom,
     /// The loss is no number.
     Nan,
+    /// Nothing was learned that holds for what is held out.
+    #[serde(rename = "no_gain")]
+    NoGain,
     /// Nothing to train on, or no records.
     Data,
     /// The disk is full or read-only.
@@ -125,6 +137,7 @@ impl FailureKind {
         match self {
             Self::Oom => "oom",
             Self::Nan => "nan",
+            Self::NoGain => "no_gain",
             Self::Data => "data",
             Self::Disk => "disk",
             Self::Files => "files",

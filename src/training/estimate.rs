@@ -32,8 +32,8 @@ pub fn memory(
         Precision::Packed => sizes.n_weights * 14 / 8,
         Precision::Exact => sizes.n_weights * 4,
     };
-    // Numbers, gradients, exchanged copies, two means, the best so far.
-    let trainable = sizes.n_trainable * 4 * 6;
+    // Numbers, gradients, exchanged copies, two means, the best so far, and one of them as bytes for the checkpoint.
+    let trainable = sizes.n_trainable * 4 * 7;
     let layers = if options.checkpointing { 1 } else { sizes.n_layers };
     let inputs = sizes.n_layers * sizes.hidden * 4 * u64::from(options.checkpointing);
     let activations =
@@ -77,7 +77,24 @@ fn available_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib << 10)
+    Some((kib << 10).min(left_in_group().unwrap_or(u64::MAX)))
+}
+
+/// What the control group of this process may still take; `None` where it has no limit. In a container its files stand
+/// at the root. Pages of files that are not in use are given back when memory is short.
+fn left_in_group() -> Option<u64> {
+    let left = |folder: &str, limit: &str, used: &str, cache: &str| {
+        let read = |name: &str| fs::read_to_string(format!("{folder}/{name}")).ok();
+        let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+        let stat = read("memory.stat").unwrap_or_default();
+        let cached = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse().ok());
+        let used = number(used)?.saturating_sub(cached.unwrap_or(0));
+        Some(number(limit)?.saturating_sub(used))
+    };
+    left("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file ").or_else(|| {
+        let (limit, used) = ("memory.limit_in_bytes", "memory.usage_in_bytes");
+        left("/sys/fs/cgroup/memory", limit, used, "total_inactive_file ")
+    })
 }
 
 /// This process's resident memory.

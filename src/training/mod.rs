@@ -43,6 +43,7 @@ pub use record::Record;
 pub use record::RecordSource;
 pub use record::Weighted;
 pub use sessions::records;
+pub(crate) use tensors::write_whole;
 pub use worker::Job;
 pub use worker::Report;
 pub use worker::worker_main;

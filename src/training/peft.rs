@@ -15,30 +15,16 @@ use crate::model::tensor_numbers;
 use super::TrainingError;
 use super::options::TrainingOptions;
 use super::tensors;
+use super::tensors::Tensor;
 
-/// `adapter_config.json` and `adapter_model.safetensors`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PeftFolder {
-    pub(super) config: Vec<u8>,
-    pub(super) tensors: Vec<u8>,
-}
-
-/// Both files for the trainable numbers `values`, whose tensors stand at `places`.
-pub(super) fn folder(
-    values: &[f32],
-    places: &[TensorPlace],
+/// Writes `adapter_config.json` and then `adapter_model.safetensors` to `folder`, for the trainable numbers `values`,
+/// whose tensors stand at `places`.
+pub(super) fn save(
+    folder: &Path,
+    (values, places): (&[f32], &[TensorPlace]),
     options: &TrainingOptions,
     base_model: &str,
-) -> PeftFolder {
-    let tensor = |place: &TensorPlace| {
-        let numbers = &values[place.range.clone()];
-        let [rows, _] = place.shape;
-        let numbers =
-            if place.is_transposed { transposed(numbers, rows) } else { numbers.to_vec() };
-        (place.name.clone(), place.shape.to_vec(), numbers)
-    };
-    let all: Vec<_> = places.iter().map(tensor).collect();
-    let notes = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+) -> Result<(), TrainingError> {
     let config = json!({
         "base_model_name_or_path": base_model,
         "bias": "none",
@@ -56,7 +42,22 @@ pub(super) fn folder(
         "use_rslora": options.use_rslora,
     });
     let config = serde_json::to_vec_pretty(&config).expect("plain words and numbers");
-    PeftFolder { config, tensors: tensors::serialise(&all, notes) }
+    let all: Vec<Tensor<'_>> = places.iter().map(|place| tensor(values, place)).collect();
+    let notes = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let made = std::fs::create_dir_all(folder);
+    made.map_err(|source| TrainingError::Files { path: folder.to_owned(), source })?;
+    tensors::write_whole(&folder.join("adapter_config.json"), &config)?;
+    tensors::write_tensors(&folder.join("adapter_model.safetensors"), &all, notes)
+}
+
+fn tensor<'a>(values: &'a [f32], place: &'a TensorPlace) -> Tensor<'a> {
+    let numbers = &values[place.range.clone()];
+    let numbers = if place.is_transposed {
+        transposed(numbers, place.shape[0]).into()
+    } else {
+        numbers.into()
+    };
+    Tensor { name: &place.name, shape: place.shape.to_vec(), numbers }
 }
 
 /// What decides the sums of an adapter that is gone on from.

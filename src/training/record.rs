@@ -19,7 +19,7 @@ pub struct Record {
     /// The turns; at least one of them is the model's.
     pub messages: Vec<Message>,
     /// Records of one family belong to one task: they are never split into training and validation. The digest of the
-    /// first question where none is given.
+    /// first question, but for blanks and cases, where none is given.
     #[serde(default)]
     pub family: String,
     /// Where it comes from.
@@ -104,7 +104,7 @@ impl Record {
             return Err("there are weights for more answers than there are".to_owned());
         }
         if self.family.is_empty() {
-            sha256(self.question().as_bytes())[..16].clone_into(&mut self.family);
+            self.family = family_of(self.question());
         }
         Ok(self)
     }
@@ -120,4 +120,10 @@ impl Record {
         let answers = self.messages.iter().filter(|message| message.role == Role::Assistant);
         answers.map(|message| message.content.as_str())
     }
+}
+
+/// The family of what is asked in these words: other blanks or cases are the same question.
+pub(super) fn family_of(question: &str) -> String {
+    let words: Vec<&str> = question.split_whitespace().collect();
+    sha256(words.join(" ").to_lowercase().as_bytes())[..16].to_owned()
 }

@@ -26,6 +26,7 @@ static PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         r"\bhf_[A-Za-z0-9]{20,}\b",
         r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
         r"\bAIza[0-9A-Za-z_-]{35}\b",
+        r"://[^/\s:@]+:[^@\s/]+@",
         r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
     ]
     .iter()
@@ -33,10 +34,20 @@ static PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     .collect()
 });
 
-/// A value that is named as a secret.
-static NAMED: LazyLock<Regex> = LazyLock::new(|| {
-    let pattern = r#"(?i)\b((?:[a-z_]*(?:password|passwd|secret|api_?key|access_?key|auth_?token))\s*[:=]\s*)(["'])([^"'\s]{6,})(["'])"#;
-    Regex::new(pattern).expect("the pattern is well formed")
+/// Names of secrets; what ends in a bare `token` is one only when its value looks like a key.
+const NAMES: &str =
+    r"(?i)\b[a-z0-9_]*(?:password|passwd|secret(?:_?key)?|private_?key|api_?key|access_?key|token)";
+
+/// A value in quotes that is named as a secret.
+static QUOTED: LazyLock<Regex> = LazyLock::new(|| {
+    let pattern = format!(r#"({NAMES}["']?\s*[:=]\s*)(["'])([^"'\n]{{6,}})(["'])"#);
+    Regex::new(&pattern).expect("the pattern is well formed")
+});
+
+/// A value without quotes at the end of a line, as in a file of settings.
+static BARE: LazyLock<Regex> = LazyLock::new(|| {
+    let pattern = format!(r"(?m)({NAMES}[ \t]*[:=][ \t]*)([^\s'()\[\],.#]{{6,}})[ \t]*$");
+    Regex::new(&pattern).expect("the pattern is well formed")
 });
 
 static WORD: LazyLock<Regex> =
@@ -71,10 +82,22 @@ fn scrubbed(text: &str, home: &str) -> (String, usize) {
             })
             .into_owned();
     }
-    text = NAMED
+    text = QUOTED
         .replace_all(&text, |found: &Captures<'_>| {
+            if is_bare_token(&found[1]) && !looks_drawn(&found[3]) {
+                return found[0].to_owned();
+            }
             n += 1;
             format!("{}{}{REDACTED}{}", &found[1], &found[2], &found[4])
+        })
+        .into_owned();
+    text = BARE
+        .replace_all(&text, |found: &Captures<'_>| {
+            if found[2].contains('"') || !looks_drawn(&found[2]) {
+                return found[0].to_owned();
+            }
+            n += 1;
+            format!("{}{REDACTED}", &found[1])
         })
         .into_owned();
     text = WORD
@@ -94,10 +117,28 @@ fn scrubbed(text: &str, home: &str) -> (String, usize) {
     (text, n)
 }
 
-/// Whether it is words joined by `_`, `-` or `/`, and no key: a key mixes digits and both cases.
+/// Whether what is named is a token of a text as well as of an account.
+fn is_bare_token(name: &str) -> bool {
+    let name = name.trim_end_matches([' ', '\t', ':', '=', '"', '\'']).to_lowercase();
+    name.ends_with("token")
+        && !["access", "auth", "refresh", "api"].iter().any(|w| name.contains(w))
+}
+
+/// Whether a value has letters and digits, as what is drawn has, and names seldom.
+fn looks_drawn(value: &str) -> bool {
+    value.chars().any(|c| c.is_ascii_digit()) && value.chars().any(|c| c.is_ascii_alphabetic())
+}
+
+/// Whether it is words joined by `_`, `-` or `/`, and no key: a key mixes digits and both cases, or has many digits in
+/// one piece.
+#[expect(clippy::cast_precision_loss, reason = "words are short")]
 fn is_name(word: &str) -> bool {
     let has = |test: fn(&char) -> bool| word.chars().any(|c| test(&c));
-    !(has(char::is_ascii_digit) && has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase))
+    let n_digits = word.chars().filter(char::is_ascii_digit).count();
+    let longest = word.split(['_', '-', '/']).map(str::len).max().unwrap_or(0);
+    let is_dense = longest >= 20 && n_digits as f64 >= 0.1 * word.len() as f64;
+    let is_mixed = n_digits > 0 && has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase);
+    !(is_mixed || is_dense)
 }
 
 /// Shannon's entropy of the letters.
@@ -122,6 +163,13 @@ mod tests {
             "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----".to_owned(),
             "token: q7Zk3Wm9Xv2Lp8Rt5Yb1Nc6Hd4Jf0Gs9Qa3e".to_owned(),
             "open('/home/ada/notes.txt')".to_owned(),
+            "{\"password\": \"hunter2hunter2\"}".to_owned(),
+            "SECRET_KEY = 'django-insecure-#a$b c'".to_owned(),
+            "token = \"a1b2c3d4e5\"".to_owned(),
+            "DB_PASSWORD=hunter2hunter2".to_owned(),
+            "  api_key: abc123def456\n  other: 1".to_owned(),
+            "postgres://app:hunter2@db/x".to_owned(),
+            "k = q7zk3wm9xv2lp8rt5yb1nc6hd4jf0gs9qa3e".to_owned(),
         ];
         for text in &secret {
             assert_eq!(scrubbed(text, "/home/ada").1, 1, "{text}");
@@ -130,6 +178,10 @@ mod tests {
             "digest = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'",
             "def a_very_long_function_name_that_tells_a_story_of_its_own(): pass",
             "if password == given: return True",
+            "token = \"NUMBER\"",
+            "    token = next_token",
+            "password = read_password()",
+            "results_2024/test_of_many_things_in_one_file_v2",
         ] {
             assert_eq!(scrubbed(text, "/home/ada"), (text.to_owned(), 0));
         }

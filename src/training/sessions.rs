@@ -1,15 +1,16 @@
 //! Records from the trajectories of solved sessions: what was accepted, and how mistakes were mended.
 
-use crate::registry::sha256;
 use crate::trajectory::Attempt;
 use crate::trajectory::Message;
 use crate::trajectory::Phase;
 use crate::trajectory::Session;
 use crate::trajectory::Status;
+use crate::trajectory::VerifiedBy;
 
 use super::record::Record;
 use super::record::RecordSource;
 use super::record::Weighted;
+use super::record::family_of;
 
 /// What lines count that a repair left as they were.
 const UNCHANGED: f32 = 0.3;
@@ -19,14 +20,14 @@ pub(super) fn family(session: &Session) -> String {
     if let Some(family) = &session.task.family {
         return family.clone();
     }
-    let words: Vec<&str> = session.task.text.split_whitespace().collect();
-    sha256(words.join(" ").to_lowercase().as_bytes())[..16].to_owned()
+    family_of(&session.task.text)
 }
 
 /// The records of a session: for every part the answer that was accepted, for every repair that helped the change, and
-/// the decompositions and plans that led there. None when the session is not solved.
+/// the decompositions and plans that led there. None when the session is not solved by the user's tests: what only
+/// generated tests speak for may be wrong.
 pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<Record> {
-    if session.status != Status::Solved {
+    if session.status != Status::Solved || session.verified_by != VerifiedBy::UserTests {
         return Vec::new();
     }
     let family = family(session);
@@ -48,7 +49,7 @@ pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<Record> {
     };
     let record = |attempt: &Attempt| {
         let mut messages = attempt.prompt.clone();
-        messages.push(Message::assistant(attempt.completion.text.clone()));
+        messages.push(Message::assistant(closed(&attempt.completion.text)));
         let failed = (attempt.phase == Phase::Repair).then(|| failed_before(attempt, attempts));
         let weights = failed
             .flatten()
@@ -58,6 +59,13 @@ pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<Record> {
         Record { messages, family: family.clone(), source, weights: weights.unwrap_or_default() }
     };
     attempts.iter().filter(is_learned).map(record).collect()
+}
+
+/// An answer as it would stand if generation had not been ended at the end of its code: with its last block closed.
+fn closed(answer: &str) -> String {
+    let n_fences = answer.lines().filter(|line| line.starts_with("```")).count();
+    let answer = answer.trim_end();
+    if n_fences % 2 == 0 { answer.to_owned() } else { format!("{answer}\n```") }
 }
 
 /// The last attempt at the same part that failed before this one mended it.

@@ -1,5 +1,6 @@
 //! Named `f32` tensors as a safetensors file.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -8,24 +9,40 @@ use std::path::Path;
 
 use safetensors::Dtype;
 use safetensors::SafeTensors;
-use safetensors::tensor::TensorView;
+use safetensors::View;
 
 use super::TrainingError;
 
-/// The bytes of a file with these tensors (name, shape, numbers) and notes.
-pub(super) fn serialise(
-    tensors: &[(String, Vec<usize>, Vec<f32>)],
-    notes: HashMap<String, String>,
-) -> Vec<u8> {
-    let bytes: Vec<Vec<u8>> = tensors
-        .iter()
-        .map(|(_, _, numbers)| numbers.iter().flat_map(|number| number.to_le_bytes()).collect())
-        .collect();
-    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-        (name.as_str(), view.expect("as many numbers as the shape has"))
-    });
-    safetensors::serialize(views, Some(notes)).expect("tensors of known sizes can be written")
+/// A tensor to be written.
+pub(super) struct Tensor<'a> {
+    pub(super) name: &'a str,
+    pub(super) shape: Vec<usize>,
+    pub(super) numbers: Cow<'a, [f32]>,
+}
+
+impl<'a> Tensor<'a> {
+    /// A row of numbers.
+    pub(super) fn row(name: &'a str, numbers: &'a [f32]) -> Self {
+        Self { name, shape: vec![numbers.len()], numbers: numbers.into() }
+    }
+}
+
+impl View for &Tensor<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(&*self.numbers)
+    }
 }
 
 /// The numbers of a tensor.
@@ -34,13 +51,36 @@ pub(super) fn numbers(file: &SafeTensors<'_>, name: &str) -> Option<Vec<f32>> {
     Some(tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
+/// Writes a file of tensors with notes, one tensor in memory at a time; see [`write_whole`].
+pub(super) fn write_tensors(
+    path: &Path,
+    tensors: &[Tensor<'_>],
+    notes: HashMap<String, String>,
+) -> Result<(), TrainingError> {
+    write_with(path, |file| {
+        let named = tensors.iter().map(|tensor| (tensor.name, tensor));
+        safetensors::serialize_to_file(named, Some(notes), file.path()).map_err(|error| match error
+        {
+            safetensors::SafeTensorError::IoError(error) => error,
+            other => io::Error::other(other),
+        })
+    })
+}
+
 /// Writes a file that is there whole or not at all, and survives a power cut.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainingError> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainingError> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+fn write_with(
+    path: &Path,
+    write: impl FnOnce(&mut tempfile::NamedTempFile) -> io::Result<()>,
+) -> Result<(), TrainingError> {
     let write = || -> io::Result<()> {
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
+        write(&mut file)?;
+        File::open(file.path())?.sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
         File::open(folder)?.sync_all()
     };

@@ -182,13 +182,10 @@ fn the_engine_says_with_the_saved_adapter_what_the_trained_numbers_say() {
     for (i, value) in (0_u32..).zip(tuner.parameters_mut().0) {
         *value += f32::from(u8::try_from(i * 37 % 101).unwrap()) / 2e4 - 0.0025;
     }
-    let saved = peft::folder(tuner.parameters(), &tuner.tensors(), &training, "x");
     let folder = tempfile::tempdir().unwrap();
-    for (name, bytes) in
-        [("adapter_config.json", &saved.config), ("adapter_model.safetensors", &saved.tensors)]
-    {
-        std::fs::write(folder.path().join(name), bytes).unwrap();
-    }
+    let places = tuner.tensors();
+    peft::save(folder.path(), (tuner.parameters(), &places), &training, "x").unwrap();
+    assert_eq!(peft::values(folder.path(), &places).unwrap(), tuner.parameters());
     let (engine, live) = engine_and_tuner(folder.path(), &mut tuner);
     assert!((engine - live).abs() < 2e-3 * live.abs(), "{engine} {live}");
 }

@@ -1,6 +1,5 @@
 //! The loop: steps, validations, checkpoints.
 
-use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
@@ -11,7 +10,9 @@ use crate::registry::sha256;
 use super::TrainingError;
 use super::adamw::AdamW;
 use super::adamw::AdamWOptions;
+use super::checkpoint;
 use super::checkpoint::Checkpoint;
+use super::checkpoint::Numbers;
 use super::checkpoint::Position;
 use super::dataset::Example;
 use super::dataset::Examples;
@@ -87,22 +88,23 @@ impl Trainer<'_> {
         let mut state = self.begin()?;
         let mut saved = Instant::now();
         let validation = steps::in_order(&examples.validation, self.options.micro_tokens);
-        if state.position.step == 0 && self.evaluate(&validation, &mut state, on)? == Go::Stop {
-            return self.stop(&state, on);
-        }
-        while state.position.step < total {
-            let index = state.position.step;
-            let progress = self.step(plan[index as usize], &mut state, total)?;
-            let mut go = on(progress);
-            let is_due = state.position.step.is_multiple_of(every) || state.position.step == total;
-            if is_due && go == Go::On {
-                go = self.evaluate(&validation, &mut state, on)?;
+        loop {
+            let done = state.position.step;
+            let is_due = done.is_multiple_of(every) || done == total;
+            if is_due && state.position.evaluated_at != Some(done) {
+                let go = self.evaluate(&validation, &mut state, on)?;
+                if go == Go::Stop {
+                    return self.stop(&state, on);
+                }
             }
-            if go == Go::Stop {
-                return self.stop(&state, on);
-            }
-            if self.options.patience > 0 && state.position.n_worse >= self.options.patience {
+            let has_enough =
+                self.options.patience > 0 && state.position.n_worse >= self.options.patience;
+            if done >= total || has_enough {
                 break;
+            }
+            let progress = self.step(plan[done as usize], &mut state, total)?;
+            if on(progress) == Go::Stop {
+                return self.stop(&state, on);
             }
             if saved.elapsed() >= self.checkpoint.1 {
                 self.save(&state)?;
@@ -181,6 +183,7 @@ impl Trainer<'_> {
             loss += self.learner.loss(batch)? / weight;
         }
         let position = &mut state.position;
+        position.evaluated_at = Some(position.step);
         if position.best.is_none_or(|(best, _)| loss < best) {
             position.best = Some((loss, position.step));
             position.n_worse = 0;
@@ -202,13 +205,13 @@ impl Trainer<'_> {
     }
 
     fn save(&mut self, state: &State) -> Result<(), TrainingError> {
-        let checkpoint = Checkpoint {
-            position: state.position.clone(),
-            values: self.learner.parameters().to_vec(),
-            means: state.optimizer.means.clone(),
-            best: state.best.clone(),
+        let [mean, square] = &state.optimizer.means;
+        let numbers = Numbers {
+            values: self.learner.parameters(),
+            means: [mean, square],
+            best: state.best.as_deref(),
         };
-        checkpoint.save(Path::new(&self.checkpoint.0))
+        checkpoint::save(&self.checkpoint.0, &state.position, &numbers)
     }
 }
 

@@ -30,7 +30,6 @@ use super::learner::Learner;
 use super::options::Device;
 use super::options::TrainingOptions;
 use super::peft;
-use super::tensors;
 use super::trainer::Go;
 use super::trainer::Progress;
 use super::trainer::Trainer;
@@ -277,13 +276,11 @@ fn work(job: &Job, voice: &Voice) -> Result<Report, TrainingError> {
         voice.say(&report(progress, &checkpoint));
         if STOP.load(Relaxed) { Go::Stop } else { Go::On }
     })?;
-    let places = learner.tensors();
-    let folder = peft::folder(&trained.values, &places, options, &job.base_model);
+    if let Some((loss, 0)) = trained.best {
+        return Err(TrainingError::NoGain { loss });
+    }
     let adapter_dir = job.folder.join(Job::ADAPTER);
-    let made = std::fs::create_dir_all(&adapter_dir);
-    made.map_err(|source| TrainingError::Files { path: adapter_dir.clone(), source })?;
-    tensors::write_whole(&adapter_dir.join("adapter_config.json"), &folder.config)?;
-    tensors::write_whole(&adapter_dir.join("adapter_model.safetensors"), &folder.tensors)?;
+    peft::save(&adapter_dir, (&trained.values, &learner.tensors()), options, &job.base_model)?;
     let (best_loss, best_step) = trained.best.unzip();
     let best_step = best_step.unwrap_or(trained.steps);
     Ok(Report::Done { adapter_dir, best_step, best_loss, steps: trained.steps })

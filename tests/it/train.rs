@@ -357,8 +357,11 @@ fn the_same_seed_gives_the_same_file_and_it_is_learned() {
     // Nothing is left of the run but what the registry has, and the same is not trained twice.
     assert_eq!(fs::read_dir(bench.path("one/training")).unwrap().count(), 0);
     assert_eq!(bench.ok("one", &["adapters", "verify"]), "1 adapters are what was stored\n");
-    let again = bench.call("one", &QUICK);
-    assert_eq!(again.status.code(), Some(7), "{again:?}");
+    for other in [&[][..], &["--name", "other"]] {
+        let again = bench.call("one", &[&QUICK[..], other].concat());
+        assert_eq!(again.status.code(), Some(7), "{again:?}");
+    }
+    assert_eq!(bench.weights("one"), bench.weights("two"));
 }
 
 #[test]
@@ -492,6 +495,23 @@ fn what_cannot_be_trained_on_is_refused_with_the_reason() {
     insta::assert_snapshot!(bench.refused(&["train", "--resume", "none"]), @"2 error: no training run `none`");
     let diverged = bench.refused(&[&QUICK[..], &["--learning-rate", "1e38"]].concat());
     assert!(diverged.starts_with("1 training failed (nan): step "), "{diverged}");
+    let says = |family: &str, letter: &str| {
+        let messages = [
+            json!({ "role": "user", "content": "?" }),
+            json!({ "role": "assistant", "content": letter.repeat(40) }),
+        ];
+        json!({ "messages": messages, "family": family }).to_string()
+    };
+    // The family whose digest comes first is held out.
+    let mut families = ["one", "two"];
+    families.sort_by_key(|family| rune::training::family_digest(family));
+    write(&format!("{}\n{}\n", says(families[0], "z"), says(families[1], "a")));
+    let worse = train(&["--learning-rate", "1e-2", "--quiet"]);
+    assert!(worse.starts_with("1 training failed (no_gain): nothing was gained"), "{worse}");
+    insta::assert_snapshot!(train(&["--rank", "4000000000"]), @"2 error: the rank has to be 1 to 256");
+    insta::assert_snapshot!(train(&["--scope", "task"]), @"2 error: --scope task wants sessions whose tasks are all of one kind");
+    let ignored = bench.call("home", &["train", "--resume", "x", "--learning-rate", "1"]);
+    assert_eq!(ignored.status.code(), Some(2), "{ignored:?}");
 }
 
 #[test]

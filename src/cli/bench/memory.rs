@@ -10,7 +10,9 @@ use crate::adapter::AdapterId;
 use crate::adapter::Scope;
 use crate::cli::context::Context;
 use crate::cli::eval;
+use crate::cli::eval::How;
 use crate::cli::eval::Measured;
+use crate::cli::eval::ViaName;
 use crate::cli::output;
 use crate::cli::run::interrupt::Interrupts;
 use crate::cli::train::work;
@@ -21,6 +23,7 @@ use crate::evaluation::Modules;
 use crate::evaluation::Outcome;
 use crate::evaluation::Suite;
 use crate::registry::Registry;
+use crate::registry::RegistryError;
 use crate::sandbox::Sandbox;
 use crate::training::Preset;
 use crate::training::Record;
@@ -184,12 +187,21 @@ impl Bench<'_> {
             name: Some(name.to_owned()),
             scope: Scope::Project,
             session_id: None,
+            task_type: None,
             from,
             checkpoint_seconds: 60,
         };
         // A runtime each: the worker ends with the thread that started it, and that is this one.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        work::train(self.context, self.registry, &runtime, &order)
+        match work::train(self.context, self.registry, &runtime, &order) {
+            Err(error) => match error.downcast() {
+                // Of an earlier call that was broken off.
+                Ok(RegistryError::AdapterExists(id)) => Ok(Ok(id)),
+                Ok(error) => Err(error.into()),
+                Err(error) => Err(error),
+            },
+            trained => trained,
+        }
     }
 
     /// Measures the base and `adapters` on the tasks of `library`.
@@ -201,8 +213,9 @@ impl Bench<'_> {
         let measured = runtime.block_on(async {
             let mut interrupts = Interrupts::new()?;
             let what = (&suite, &modules);
+            let how = How { via: ViaName::Completions, split: "test", lib: None };
             let measured =
-                eval::measure(self.context, self.registry, self.sandbox, what, adapters, "test");
+                eval::measure(self.context, self.registry, self.sandbox, what, adapters, how);
             tokio::select! {
                 measured = measured => measured.map(Ok),
                 interrupt = interrupts.next() => Ok(Err(ExitCode::from(interrupt.exit_code()))),

@@ -1,13 +1,11 @@
 //! From arguments to exit code.
 
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-use anyhow::Context as _;
 use anyhow::bail;
 use serde_json::json;
 
@@ -53,9 +51,6 @@ use crate::trajectory::VerifiedBy;
 
 /// Where pytest lies in the jail when Rune brings its own.
 const PYTEST: &str = "/opt/pytest";
-
-/// Where the user's own packages lie in the jail.
-const LIBRARY: &str = "/opt/lib";
 
 pub(super) fn run(context: &Context, args: &Args, screen: &Screen) -> anyhow::Result<ExitCode> {
     let registry = context.registry()?;
@@ -161,9 +156,7 @@ impl AtWork<'_> {
         let mut judge = Judge::new(self.sandbox, &interpreter);
         judge.limits = Limits::from(&config.sandbox);
         if !config.run.lib.is_empty() {
-            let host = fs::canonicalize(&config.run.lib)
-                .with_context(|| format!("cannot find the library folder `{}`", config.run.lib))?;
-            judge.libs.push(Mount { host, jail: LIBRARY.into() });
+            judge.libs.push(prepare::library(Path::new(&config.run.lib))?);
         }
         prepare_suite(self.context, &mut judge, &task).await?;
         let paths = pipeline::planned_paths(&judge, &task).await?;

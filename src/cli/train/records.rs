@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::cli::output;
 use crate::registry::Registry;
 use crate::registry::SessionFilter;
+use crate::task::TaskType;
 use crate::training;
 use crate::training::Record;
 use crate::training::TrainingError;
@@ -20,6 +21,8 @@ pub(super) struct Collected {
     /// `sessions` or `file`.
     pub(super) kind: &'static str,
     pub(super) source: Value,
+    /// The kind of all tasks, where they are of one.
+    pub(super) task_type: Option<TaskType>,
 }
 
 pub(super) fn collect(registry: &Registry, args: &DataArgs) -> anyhow::Result<Collected> {
@@ -45,7 +48,7 @@ pub(super) fn collect(registry: &Registry, args: &DataArgs) -> anyhow::Result<Co
         let found = training::records(session, &registry.attempts(&session.id)?);
         if found.is_empty() {
             output::note(&format!(
-                "session {} is not solved: nothing is learned from it",
+                "session {} is not solved by the user's tests: nothing is learned from it",
                 session.id
             ));
             continue;
@@ -62,7 +65,13 @@ pub(super) fn collect(registry: &Registry, args: &DataArgs) -> anyhow::Result<Co
         return Err(TrainingError::NoData(wanted.to_owned()).into());
     }
     let kind = if args.dataset.is_empty() { "sessions" } else { "file" };
-    Ok(Collected { records, kind, source })
+    let mut types: Vec<TaskType> = sessions.iter().map(|session| session.task.task_type).collect();
+    types.dedup();
+    let task_type = match types.as_slice() {
+        [only] if args.dataset.is_empty() => Some(*only),
+        _ => None,
+    };
+    Ok(Collected { records, kind, source, task_type })
 }
 
 /// Which sessions are wanted.

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
@@ -44,6 +45,7 @@ use crate::training::FailureKind;
 use crate::training::Job;
 use crate::training::Record;
 use crate::training::Report;
+use crate::training::TrainingError;
 use crate::training::TrainingOptions;
 use crate::training::Worker;
 
@@ -63,6 +65,8 @@ struct Config {
     name: Option<String>,
     scope: Scope,
     session_id: Option<String>,
+    #[serde(default)]
+    task_type: TaskType,
     /// The adapter that is gone on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<AdapterId>,
@@ -79,6 +83,8 @@ pub(in crate::cli) struct Order {
     pub(in crate::cli) name: Option<String>,
     pub(in crate::cli) scope: Scope,
     pub(in crate::cli) session_id: Option<String>,
+    /// The kind of all its tasks, where they are of one.
+    pub(in crate::cli) task_type: Option<TaskType>,
     /// The adapter that is gone on from.
     pub(in crate::cli) from: Option<Adapter>,
     pub(in crate::cli) checkpoint_seconds: u64,
@@ -92,6 +98,11 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
         let run = registry.reopen_training(id)?;
         let config: Config = serde_json::from_value(run.config.clone())
             .context("this run was asked by another version of rune")?;
+        let found = model::identify(&config.model)?.base_digest;
+        if found != run.base_digest {
+            registry.fail_training(&run.id, RunStatus::Interrupted, "the model has changed")?;
+            bail!("`{}` is not the model any more that the run began with", config.model.display());
+        }
         drive(context, &registry, &run, &config, (&runtime, args.checkpoint_seconds))?
     } else {
         let mut options = args.options.options();
@@ -103,7 +114,12 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
             options.take_form(&AdapterStore::open(&registry, &context.home)?.path(&from.id))?;
         }
         options.check()?;
-        let Collected { records, kind, source } = records::collect(&registry, &args.data)?;
+        let Collected { records, kind, source, task_type } =
+            records::collect(&registry, &args.data)?;
+        if args.scope() == Scope::Task && task_type.is_none() {
+            let reason = "--scope task wants sessions whose tasks are all of one kind";
+            return Err(TrainingError::BadOption(reason.to_owned()).into());
+        }
         let session_id = match args.data.session.as_slice() {
             [only] if args.data.sessions.is_none() => Some(only.clone()),
             _ => None,
@@ -117,6 +133,7 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
             name,
             scope: args.scope(),
             session_id,
+            task_type,
             from,
             checkpoint_seconds: args.checkpoint_seconds,
         };
@@ -167,6 +184,7 @@ pub(in crate::cli) fn train(
         name: order.name.clone(),
         scope: order.scope,
         session_id: order.session_id.clone(),
+        task_type: order.task_type.unwrap_or_default(),
         from: order.from.as_ref().map(|from| from.id.clone()),
     };
     let run = TrainingRun {
@@ -190,8 +208,9 @@ pub(in crate::cli) fn train(
         return Err(RegistryError::AdapterExists(adapter).into());
     }
     let folder = folder(context, &run.id);
-    fs::create_dir_all(&folder)?;
-    fs::write(folder.join(Job::EXAMPLES), serde_json::to_vec(&dataset.examples)?)?;
+    fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
+    training::write_whole(&folder.join(Job::EXAMPLES), &serde_json::to_vec(&dataset.examples)?)?;
     let row = DatasetRow {
         digest: dataset.digest.clone(),
         project: run.project.clone(),
@@ -220,6 +239,30 @@ fn check_fits(
         id: from.id.clone(),
         base_model: format!("{hub_id} with the digest {}", identity.base_digest),
     })
+}
+
+/// Removes the folders of runs that are over, and those that no run came of; what can't be removed now is tried again
+/// next time.
+fn sweep(context: &Context, registry: &Registry) {
+    let Ok(entries) = fs::read_dir(context.home.join("training")) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_over = match registry.training_run(&id) {
+            Ok(run) => run.status == RunStatus::Completed,
+            Err(RegistryError::NoTraining(_)) => is_old(&path),
+            Err(_) => false,
+        };
+        if is_over && let Err(error) = fs::remove_dir_all(&path) {
+            output::note(&format!("cannot remove `{}`: {error}", path.display()));
+        }
+    }
+}
+
+/// Whether nobody can be about to begin the run of this folder.
+fn is_old(path: &Path) -> bool {
+    const AN_HOUR: Duration = Duration::from_hours(1);
+    let made = fs::metadata(path).and_then(|metadata| metadata.modified());
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > AN_HOUR))
 }
 
 /// The folder of a run, as long as it has no adapter.
@@ -323,11 +366,17 @@ fn drive(
         }
     }
     failpoint::pass(Failpoint::TrainingTrained);
-    let adapter = publish(registry, &store, (run, config), &folder)?;
+    let adapter = match publish(registry, &store, (run, config), &folder) {
+        Ok(adapter) => adapter,
+        Err(error) => {
+            registry.fail_training(&run.id, RunStatus::Failed, &format!("{error:#}"))?;
+            return Err(error);
+        }
+    };
     registry.complete_training(&run.id, &adapter)?;
-    // What it was made of is in the registry; what is left of it here is of no use any more.
-    fs::remove_dir_all(&folder).with_context(|| format!("cannot clear `{}`", folder.display()))?;
     display.close();
+    // What it was made of is in the registry; what is left of it here is of no use any more.
+    sweep(context, registry);
     Ok(Ok(adapter))
 }
 
@@ -376,7 +425,7 @@ async fn follow(
             Report::Failed { kind, detail } => {
                 let code = match (kind, interrupted) {
                     (FailureKind::Interrupted, Some(code)) => code,
-                    (FailureKind::Nan, _) => exit::UNSOLVED,
+                    (FailureKind::Nan | FailureKind::NoGain, _) => exit::UNSOLVED,
                     (FailureKind::Data, _) => exit::USAGE,
                     _ => exit::ENVIRONMENT,
                 };
@@ -404,7 +453,14 @@ fn fail(
     }));
     if !context.json {
         output::note(&format!("training failed ({}): {detail}", kind.as_str()));
-        output::note(&format!("`rune train --resume {id}` goes on from the last checkpoint"));
+        // The same data and options would come to the same again.
+        let again = matches!(
+            kind,
+            FailureKind::Nan | FailureKind::NoGain | FailureKind::Data | FailureKind::Setup
+        );
+        if !again {
+            output::note(&format!("`rune train --resume {id}` goes on from the last checkpoint"));
+        }
     }
     Ok(ExitCode::from(code))
 }
@@ -435,7 +491,7 @@ fn publish(
         id: id.clone(),
         name: config.name.clone(),
         project: run.project.clone(),
-        task_type: TaskType::default(),
+        task_type: config.task_type,
         scope: config.scope,
         base_model: run.base_model.clone(),
         base_digest: run.base_digest.clone(),
@@ -457,9 +513,8 @@ fn publish(
         archive_reason: None,
     };
     match store.publish(&adapter, &files) {
-        // Killed after it was stored and before the run was ended.
-        Err(RegistryError::AdapterExists(taken)) if taken == id => {}
-        stored => stored?,
+        // Killed after it was stored and before the run was ended; or the same weights came of another run.
+        Err(RegistryError::AdapterExists(there)) => Ok(there),
+        stored => Ok(stored.map(|()| id)?),
     }
-    Ok(id)
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 #[cfg(test)]
 use super::invented::Library;
-use super::tasks::Task;
 use super::templates::TEST;
 use super::templates::TRAINING;
 use super::templates::Wording;
+use crate::evaluation::task::Task;
 use crate::training::Record;
 use crate::trajectory::Message;
 

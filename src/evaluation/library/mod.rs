@@ -7,7 +7,7 @@
 //! together with controls that need no library. [`leaks`] looks for what the two share after all.
 //!
 //! Everything follows from a seed. Nothing here reads or writes files, runs code or prints; a
-//! [`Check`] is plain data for a judge that runs Python.
+//! [`LibraryCheck`] is plain data for a judge that runs Python.
 
 mod chance;
 mod invented;
@@ -23,7 +23,5 @@ mod training;
 
 pub use invented::Library;
 pub use leaks::leaks;
-pub(super) use tasks::Form;
-pub(super) use tasks::Task;
-pub use tasks::Template;
+pub(super) use tasks::LibraryCheck;
 pub use training::TrainingOptions;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::json;
 
 use super::chance::Chance;
 use super::invented::Function;
@@ -14,11 +15,14 @@ use super::templates;
 use super::templates::Code;
 use super::templates::TEST;
 use super::training::question;
-use crate::trajectory::Message;
+use crate::evaluation::modules::Modules;
+use crate::evaluation::task::Check;
+use crate::evaluation::task::Task;
+use crate::judge::FunctionTask;
 
 /// What a task's code looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Template {
+pub(super) enum Template {
     /// A comment asks for a value that the library gives.
     T1,
     /// A docstring asks for a function's body that calls the library.
@@ -29,33 +33,16 @@ pub enum Template {
 
 impl Template {
     /// Whether it needs no library: a good adapter leaves it as it is.
-    pub fn is_control(self) -> bool {
+    fn is_control(self) -> bool {
         self == Self::N1
     }
-}
-
-/// A task that no training record has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Task {
-    /// `library/template/operation/phrase/variable`.
-    pub id: String,
-    /// What the code looks like.
-    pub template: Template,
-    /// `library/operation/phrase`, and for a control `python/operation/phrase`.
-    pub family: String,
-    /// The user's message, alone.
-    pub messages: Vec<Message>,
-    /// How an answer is judged.
-    pub check: Check,
-    /// The completed code, which passes `check`. The model must not see it.
-    pub answer: String,
 }
 
 /// What a judge that runs Python needs to judge an answer. For each input it evaluates the
 /// reference and the answer, each on a copy of its own; the answer is right when all values are
 /// equal and have the same type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
+pub struct LibraryCheck {
     /// Where the answer's value is found.
     pub form: Form,
     /// What the answer must have called, by the module's list `_calls`; `None` for a control.
@@ -64,6 +51,60 @@ pub struct Check {
     pub inputs: Vec<Vec<i64>>,
     /// The right value, as a Python expression of `{v}`; see [`Operation::reference`].
     pub reference: String,
+}
+
+/// The function that judged code becomes.
+const ENTRY_POINT: &str = "rune_task";
+
+impl LibraryCheck {
+    /// What a judge asks of the function that [`Self::program`] makes: for every input the value of the reference,
+    /// the name of its type, and whether the library was called.
+    pub(in crate::evaluation) fn question(&self) -> FunctionTask {
+        let reference = self.reference.replace("{v}", "v");
+        let inputs = json!(self.inputs);
+        let test = format!(
+            "def check(candidate):\n    \
+                 reference = lambda v: {reference}\n    \
+                 for items in {inputs}:\n        \
+                     wanted = reference(list(items))\n        \
+                     assert candidate(list(items)) == [wanted, type(wanted).__name__, True]\n"
+        );
+        FunctionTask { entry_point: ENTRY_POINT.to_owned(), prelude: String::new(), test }
+    }
+
+    /// `code` as a function of one list that gives the value, the name of its type, and whether the
+    /// function that the task is about was called.
+    pub(in crate::evaluation) fn program(&self, code: &str, modules: &Modules) -> String {
+        let code = json!(code);
+        let value = match &self.form {
+            Form::Result { .. } => "names[\"result\"]".to_owned(),
+            Form::Function { name } => format!("names[{}](items)", json!(name)),
+        };
+        let given = match &self.form {
+            Form::Result { variable } => format!("names[{}] = items", json!(variable)),
+            Form::Function { .. } => "pass".to_owned(),
+        };
+        let (calls, was_called) = match &self.required {
+            Some(call) => (
+                format!(
+                    "import {0} as library; calls = library._calls; calls.clear()",
+                    call.library
+                ),
+                format!("{} in calls", json!(call.function)),
+            ),
+            None => ("pass".to_owned(), "True".to_owned()),
+        };
+        format!(
+            "{}\n\ndef {ENTRY_POINT}(items):\n    \
+                 {calls}\n    \
+                 names = {{\"__name__\": \"solution\"}}\n    \
+                 {given}\n    \
+                 exec({code}, names)\n    \
+                 value = {value}\n    \
+                 return [value, type(value).__name__, {was_called}]\n",
+            modules.bootstrap(),
+        )
+    }
 }
 
 /// Where the value of an answer is found.
@@ -174,8 +215,17 @@ impl Draft {
         let instruction = *chance.pick(TEST.instructions);
         let question = question(instruction, &code.stub);
         let reference = operation.reference.to_owned();
-        let check = Check { form, required, inputs: inputs(&mut chance), reference };
-        Task { id, template, family, messages: vec![question], check, answer: code.completed }
+        let check = LibraryCheck { form, required, inputs: inputs(&mut chance), reference };
+        Task {
+            id,
+            group: format!("{template:?}"),
+            is_control: template.is_control(),
+            family,
+            messages: vec![question],
+            work: None,
+            check: Check::Library(check),
+            answer: code.completed,
+        }
     }
 }
 

@@ -1,0 +1,182 @@
+//! How an answer is had: by one answer of the model, or by all that `rune run` does.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::adapter::AdapterId;
+use crate::event::Event;
+use crate::event::SCHEMA_VERSION;
+use crate::event::timestamp;
+use crate::judge::Judge;
+use crate::pipeline;
+use crate::pipeline::Settings;
+use crate::pipeline::Tools;
+use crate::provider::Provider;
+use crate::provider::Request;
+use crate::registry;
+use crate::registry::Registry;
+use crate::registry::RegistryError;
+use crate::task;
+use crate::task::SourceFile;
+use crate::task::TaskId;
+use crate::task::TaskType;
+use crate::trajectory::Sampling;
+use crate::trajectory::Session;
+use crate::trajectory::Status;
+use crate::trajectory::VerifiedBy;
+
+use super::run::EvaluationError;
+use super::task::Task;
+
+/// How answers are had.
+pub enum Via<'a> {
+    /// One answer of the model.
+    Completions(&'a Sampling),
+    /// The pipeline, with the tests that a task lets it see.
+    Pipeline(&'a PipelineTools<'a>),
+}
+
+/// What the pipeline works with.
+pub struct PipelineTools<'a> {
+    /// Judges by the tests that the pipeline sees.
+    pub judge: Judge<'a>,
+    /// Budgets and manners.
+    pub settings: Settings,
+    /// Where its sessions are recorded: not where sessions are that may be trained on.
+    pub registry: Registry,
+}
+
+impl<'a> PipelineTools<'a> {
+    /// Tools that record in the new file `scratch`.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn new(
+        judge: Judge<'a>,
+        settings: Settings,
+        scratch: &Path,
+    ) -> Result<Self, RegistryError> {
+        Ok(Self { judge, settings, registry: Registry::open(scratch)? })
+    }
+}
+
+impl Via<'_> {
+    /// The word in the registry.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Completions(_) => "completions",
+            Self::Pipeline(_) => "pipeline",
+        }
+    }
+
+    /// How answers are drawn, for the registry.
+    pub fn sampling(&self) -> Value {
+        match self {
+            Self::Completions(sampling) => json!(sampling),
+            Self::Pipeline(tools) => {
+                let Settings {
+                    temperature, seed, max_tokens, candidates, attempts, repairs, ..
+                } = &tools.settings;
+                json!({
+                    "temperature": temperature, "seed": seed, "max_tokens": max_tokens,
+                    "candidates": candidates, "attempts": attempts, "repairs": repairs,
+                })
+            }
+        }
+    }
+
+    /// Whether it can be asked this task.
+    pub(super) fn takes(&self, task: &Task) -> bool {
+        matches!(self, Self::Completions(_)) || task.work.is_some()
+    }
+
+    /// The answer of the base, or of `adapter`, to a task.
+    pub(super) async fn answer(
+        &self,
+        provider: &Provider,
+        task: &Task,
+        adapter: Option<&AdapterId>,
+    ) -> Result<String, EvaluationError> {
+        match self {
+            Self::Completions(sampling) => {
+                let request = Request { adapter, ..Request::new(&task.messages, sampling) };
+                Ok(provider.generate(&request, &mut |_| {}).await?.text)
+            }
+            Self::Pipeline(tools) => tools.answer(provider, task, adapter).await,
+        }
+    }
+}
+
+impl PipelineTools<'_> {
+    /// The files that a session comes to, as one block of code.
+    async fn answer(
+        &self,
+        provider: &Provider,
+        task: &Task,
+        adapter: Option<&AdapterId>,
+    ) -> Result<String, EvaluationError> {
+        let Some(work) = &task.work else { return Ok(String::new()) };
+        let task = task::Task {
+            id: TaskId(task.id.clone()),
+            text: work.text.clone(),
+            task_type: TaskType::Function,
+            family: Some(task.family.clone()),
+            tests: vec![SourceFile::new("test_solution.py", &work.tests)],
+        };
+        let settings = Settings { adapter_id: adapter.cloned(), ..self.settings.clone() };
+        let session = self.begin(provider, &task, &settings)?;
+        let tools = Tools {
+            provider,
+            judge: self.judge.clone(),
+            registry: &self.registry,
+            settings,
+            progress: &|_| {},
+        };
+        let solution = pipeline::solve(&tools, &session, &task, Vec::new()).await?;
+        let files = solution.files.iter().map(|file| file.text.as_str()).collect::<Vec<_>>();
+        Ok(format!("```python\n{}\n```\n", files.join("\n").trim_end()))
+    }
+
+    fn begin(
+        &self,
+        provider: &Provider,
+        task: &task::Task,
+        settings: &Settings,
+    ) -> Result<String, RegistryError> {
+        let base = provider.base();
+        let session = Session {
+            id: registry::new_id()?,
+            project: String::new(),
+            workspace: None,
+            provider: provider.name().to_owned(),
+            base_model: base.base_model,
+            base_digest: base.base_digest,
+            adapter_id: None,
+            adapter_reason: String::new(),
+            status: Status::Running,
+            verified_by: VerifiedBy::None,
+            sandbox_tier: String::new(),
+            seed: settings.seed,
+            config_json: Value::Null,
+            tokens_in: 0,
+            tokens_out: 0,
+            started_at: timestamp(SystemTime::now()),
+            ended_at: None,
+            exit_code: None,
+            task: task.clone(),
+        };
+        let event = Event::SessionStarted {
+            schema: SCHEMA_VERSION,
+            task: String::new(),
+            task_type: task.task_type,
+            provider: session.provider.clone(),
+            model: String::new(),
+            seed: settings.seed,
+        };
+        self.registry.begin_session(&session, &event)?;
+        Ok(session.id)
+    }
+}
