@@ -55,8 +55,7 @@ pub(super) struct Args {
     /// Go on with a run that was stopped
     #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "OptionArgs", "dry_run", "name", "scope", "model", "project"])]
     resume: Option<String>,
-    /// Go on from this adapter, with its rank, alpha and layers: what it can is kept best when what it was trained on is
-    /// given again
+    /// Go on from this adapter, with its rank, alpha and layers, on the new records and on those that it was trained on
     #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["rank", "alpha", "rslora", "targets", "resume"])]
     from: Option<String>,
     /// The model: a name of `rune models list`, or the path of a GGUF file
@@ -113,6 +112,9 @@ struct DataArgs {
     /// Take sessions that ran without a sandbox as well
     #[arg(long)]
     include_unsandboxed: bool,
+    /// With --from: train on the new records alone, and forget most of what was learned before
+    #[arg(long)]
+    no_replay: bool,
 }
 
 /// How to train; what is not given is the preset's.

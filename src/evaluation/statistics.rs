@@ -143,13 +143,8 @@ mod tests {
         assert!((mcnemar(600, 600) - 1.0).abs() < 1e-9 && mcnemar(700, 500) < 1e-7);
         // Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on paired
         // data", table II, method 10.
-        for (cells, (low, high)) in
-            [([36, 12, 2, 0], (0.0569, 0.3404)), ([53, 0, 0, 1], (-0.0548, 0.0548))]
-        {
-            let (second, first) = newcombe(cells);
-            let found = (-first, -second);
-            assert!((found.0 - low).abs() < 6e-4 && (found.1 - high).abs() < 6e-4, "{found:?}");
-        }
+        let (low, high) = newcombe([36, 2, 12, 0]);
+        assert!((low - 0.0569).abs() < 5e-5 && (high - 0.3404).abs() < 5e-5, "{low} {high}");
         // Without any difference the interval holds 0.
         let (low, high) = newcombe([5, 2, 2, 5]);
         assert!(low < 0.0 && high > 0.0);

@@ -415,6 +415,18 @@ fn a_second_round_goes_on_from_the_numbers_of_the_first() {
     assert_eq!(child["parents"], json!([{ "id": id, "weight": 1.0 }]));
     assert_eq!((&child["rank"], &child["generation"]), (&json!(4), &json!(1)));
     assert_eq!(child["train_families"], parent["train_families"]);
+    // What it was trained on is trained on again, beside what is new.
+    let new = json!({ "messages": [
+        { "role": "user", "content": "new" },
+        { "role": "assistant", "content": "news" },
+    ], "family": "new" });
+    fs::write(bench.path("new.jsonl"), new.to_string()).unwrap();
+    let families = |more: &[&str]| {
+        let args = ["train", "--dataset", "new.jsonl", "--model", "m.gguf", "--from", id];
+        let plan = bench.ok("home", &[&args[..], &["--dry-run", "--json"], more].concat());
+        serde_json::from_str::<Value>(&plan).unwrap()["families"].as_u64().unwrap()
+    };
+    assert_eq!((families(&[]), families(&["--no-replay"])), (9, 1));
     // The very weights it was made on, and its own form.
     fs::write(bench.path("m.gguf"), tiny::model("llama", tiny::Q8_0, 64, 128).encode().1).unwrap();
     let other = bench.call("home", &on);

@@ -1,8 +1,13 @@
 //! The records that a command line asks for.
 
+use std::fs;
+use std::path::PathBuf;
+
+use serde::Deserialize;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::adapter::Adapter;
 use crate::cli::output;
 use crate::registry::Registry;
 use crate::registry::SessionFilter;
@@ -25,8 +30,20 @@ pub(super) struct Collected {
     pub(super) task_type: Option<TaskType>,
 }
 
-pub(super) fn collect(registry: &Registry, args: &DataArgs) -> anyhow::Result<Collected> {
+/// The records of what `args` name, and, where an adapter is gone on from, of what that was trained on.
+pub(super) fn collect(
+    registry: &Registry,
+    args: &DataArgs,
+    from: Option<&Adapter>,
+) -> anyhow::Result<Collected> {
+    let before = match from {
+        Some(from) if !args.no_replay => replayed(registry, from)?,
+        _ => Replayed::default(),
+    };
     let mut sessions = Vec::new();
+    for id in &before.sessions {
+        sessions.push(registry.session(id)?);
+    }
     for id in &args.session {
         sessions.push(registry.session(id)?);
     }
@@ -56,22 +73,61 @@ pub(super) fn collect(registry: &Registry, args: &DataArgs) -> anyhow::Result<Co
         used.push(session.id.clone());
         records.extend(found);
     }
+    let mut files = before.files;
     for path in &args.dataset {
+        files.push(fs::canonicalize(path).unwrap_or_else(|_| path.clone()));
+    }
+    files.sort();
+    files.dedup();
+    for path in &files {
         records.extend(Record::read_all(path)?);
     }
-    let source = json!({ "sessions": used, "files": args.dataset });
-    if sessions.is_empty() && args.dataset.is_empty() {
+    let source = json!({ "sessions": used, "files": files });
+    if args.session.is_empty() && args.sessions.is_none() && args.dataset.is_empty() {
         let wanted = "say what: --session ID, --sessions FILTER or --dataset FILE.jsonl";
         return Err(TrainingError::NoData(wanted.to_owned()).into());
     }
-    let kind = if args.dataset.is_empty() { "sessions" } else { "file" };
+    let kind = if files.is_empty() { "sessions" } else { "file" };
     let mut types: Vec<TaskType> = sessions.iter().map(|session| session.task.task_type).collect();
     types.dedup();
     let task_type = match types.as_slice() {
-        [only] if args.dataset.is_empty() => Some(*only),
+        [only] if files.is_empty() => Some(*only),
         _ => None,
     };
     Ok(Collected { records, kind, source, task_type })
+}
+
+/// What an adapter was trained on.
+#[derive(Debug, Default, Deserialize)]
+struct Replayed {
+    #[serde(default)]
+    sessions: Vec<String>,
+    #[serde(default)]
+    files: Vec<PathBuf>,
+}
+
+/// What `from` was trained on, as far as it is here: without it most of that would be forgotten.
+fn replayed(registry: &Registry, from: &Adapter) -> anyhow::Result<Replayed> {
+    let dataset = match &from.dataset_digest {
+        Some(digest) => registry.dataset(digest)?,
+        None => None,
+    };
+    let found: Option<Replayed> = dataset.and_then(|row| serde_json::from_value(row.source).ok());
+    let mut found = found.unwrap_or_default();
+    let is_known = !(found.sessions.is_empty() && found.files.is_empty());
+    found.files.retain(|path| {
+        if !path.exists() {
+            output::note(&format!("`{}` is not there any more", path.display()));
+        }
+        path.exists()
+    });
+    if !is_known || (found.sessions.is_empty() && found.files.is_empty()) {
+        output::note(&format!(
+            "what adapter {} was trained on is not here: it will forget most of it",
+            from.id
+        ));
+    }
+    Ok(found)
 }
 
 /// Which sessions are wanted.

@@ -115,7 +115,7 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
         }
         options.check()?;
         let Collected { records, kind, source, task_type } =
-            records::collect(&registry, &args.data)?;
+            records::collect(&registry, &args.data, from.as_ref())?;
         if args.scope() == Scope::Task && task_type.is_none() {
             let reason = "--scope task wants sessions whose tasks are all of one kind";
             return Err(TrainingError::BadOption(reason.to_owned()).into());
