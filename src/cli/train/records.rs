@@ -73,14 +73,13 @@ pub(super) fn collect(
         used.push(session.id.clone());
         records.extend(found);
     }
-    let mut files = before.files;
-    for path in &args.dataset {
-        files.push(fs::canonicalize(path).unwrap_or_else(|_| path.clone()));
-    }
-    files.sort();
-    files.dedup();
-    for path in &files {
-        records.extend(Record::read_all(path)?);
+    let mut files: Vec<PathBuf> = Vec::new();
+    for path in args.dataset.iter().chain(&before.files) {
+        let whole = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        if !files.contains(&whole) {
+            records.extend(Record::read_all(path)?);
+            files.push(whole);
+        }
     }
     let source = json!({ "sessions": used, "files": files });
     if args.session.is_empty() && args.sessions.is_none() && args.dataset.is_empty() {
