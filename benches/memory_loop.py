@@ -72,7 +72,7 @@ class Loop:
         self.lib = self.data / "lib"
         self.library = next(path.name for path in self.lib.iterdir())
         self.functions = reference((self.data / "README.md").read_text())
-        self.tasks = [json.loads(line) for line in (self.data / "suite.jsonl").read_text().splitlines()]
+        self.tasks = [json.loads(line) for line in (self.data / "suite.jsonl").read_text().splitlines()[1:]]
         self.tasks = [task for task in self.tasks if task["id"].split("/")[1] == "T2"]
 
     def records(self):

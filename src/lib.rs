@@ -6,6 +6,7 @@
 // Words.
 pub mod config;
 pub mod failpoint;
+pub(crate) mod minhash;
 pub mod task;
 // Words made of those.
 pub mod adapter;

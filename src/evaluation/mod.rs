@@ -4,24 +4,34 @@
 //! base or of an adapter, and [`Score`] is what came of it, with its interval. Two scores on the same tasks are compared
 //! task by task ([`Paired`]). [`Library`] invents a Python library, what teaches it and tasks that need it.
 
+mod families;
+mod formats;
 mod library;
 mod modules;
 mod run;
 mod statistics;
+mod store;
 mod suite;
 mod task;
 mod via;
 
+pub use families::Split;
+pub use formats::Format;
 pub use library::Library;
 pub use library::TrainingOptions as LibraryRecords;
 pub use library::leaks;
 pub use modules::Modules;
 pub use run::EvaluationError;
 pub use run::EvaluationTools;
+pub use run::JUDGE_VERSION;
 pub use run::Outcome;
+pub use run::Subject;
 pub use run::run;
 pub use statistics::Paired;
+pub use statistics::PassAtK;
 pub use statistics::Score;
+pub use statistics::TaskScore;
+pub use store::SuiteStore;
 pub use suite::Suite;
 pub use task::Task;
 pub use via::PipelineTools;

@@ -8,6 +8,8 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::registry::sha256;
+
 /// The most bytes of all modules together.
 const MAX_BYTES: usize = 4 << 20;
 
@@ -37,6 +39,11 @@ impl Modules {
         }
         found.sources.sort();
         Ok(found)
+    }
+
+    /// sha256 of all of them.
+    pub(super) fn digest(&self) -> String {
+        sha256(json!(self.sources).to_string().as_bytes())
     }
 
     fn walk(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {

@@ -2,24 +2,35 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::SystemTime;
 
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::adapter::AdapterId;
+use crate::event::timestamp;
 use crate::judge::Check;
 use crate::judge::FunctionJudge;
 use crate::judge::JudgeError;
 use crate::pipeline::PipelineError;
 use crate::provider::Provider;
 use crate::provider::ProviderError;
+use crate::registry::OutcomeRow;
+use crate::registry::Registry;
 use crate::registry::RegistryError;
+use crate::registry::sha256;
 
 use super::modules::Modules;
 use super::suite::Suite;
 use super::task::Task;
 use super::via::Via;
+
+/// The judge's version, as evaluations carry it: it changes when a verdict could.
+pub const JUDGE_VERSION: &str = "function-1";
 
 /// Why an evaluation can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +54,29 @@ pub enum EvaluationError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A suite's tasks are not what they were.
+    #[error("`{}` is damaged: its tasks are not those that its first line speaks of", .0.display())]
+    Damaged(PathBuf),
+    /// There is a suite of this name.
+    #[error("suite `{0}` already exists")]
+    SuiteExists(String),
+    /// There is none.
+    #[error("no suite `{0}`: `rune eval suites list` shows all, `pull` and `import` bring more")]
+    NoSuite(String),
+    /// A suite can't be called so.
+    #[error("`{0}` is no name for a suite: letters, digits, `.`, `_`, `-` and `+`, no dot first")]
+    BadName(String),
+    /// pass@k of more answers than there are.
+    #[error("pass@{k} needs 1 to {n} answers a task: --n says how many there are")]
+    BadK {
+        /// Answers that would be drawn.
+        k: u32,
+        /// Answers a task.
+        n: u32,
+    },
+    /// A suite's name stands for other tasks than those that were measured.
+    #[error("suite `{0}` has changed since it was measured: give the new one another name")]
+    Changed(String),
     /// There are no tasks.
     #[error("`{}` has no tasks", .0.display())]
     Empty(PathBuf),
@@ -89,11 +123,26 @@ pub struct EvaluationTools<'a> {
     pub modules: &'a Modules,
     /// How answers are had.
     pub via: Via<'a>,
-    /// Seed of the judge's order of questions.
+    /// Where outcomes are kept, and found again.
+    pub registry: &'a Registry,
+    /// Whether outcomes that are there count.
+    pub is_fresh: bool,
+    /// Seed of the first answer to each task; the further ones follow.
     pub seed: u64,
+    /// Answers to each task, at least 1.
+    pub n_samples: u32,
 }
 
-/// What came of one task.
+/// Who answers: an adapter, and the digest of its weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// Its id.
+    pub id: AdapterId,
+    /// sha256 of its weights.
+    pub sha256: String,
+}
+
+/// What came of one answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Outcome {
     /// The task.
@@ -104,6 +153,8 @@ pub struct Outcome {
     pub is_control: bool,
     /// Its family.
     pub family: String,
+    /// Which of the answers to the task, from 0.
+    pub sample: u32,
     /// Whether the answer passed.
     pub passed: bool,
     /// The answer.
@@ -112,67 +163,112 @@ pub struct Outcome {
     pub summary: String,
 }
 
-/// Asks all tasks of `suite` that can be asked in this way of the base, or of `adapter`, and judges the answers; `on_each` is told of each as it ends.
-/// The outcomes are in the order of the tasks.
+/// Asks all tasks of `suite` that can be asked in this way of the base, or of `adapter`, and judges the answers; `on_each`
+/// is told of each as it ends. What was asked before is not asked again, so that a run that was broken off goes on where it
+/// was. The outcomes are in the order of the tasks.
 ///
 /// # Errors
 /// [`EvaluationError`]: never for what an answer does.
 pub async fn run(
     tools: &EvaluationTools<'_>,
     suite: &Suite,
-    adapter: Option<&AdapterId>,
+    adapter: Option<&Subject>,
     on_each: &(dyn Fn(&Outcome) + Sync),
 ) -> Result<Vec<Outcome>, EvaluationError> {
     let tasks: Vec<&Task> = suite.tasks.iter().filter(|task| tools.via.takes(task)).collect();
     if tasks.is_empty() {
         return Err(EvaluationError::NoWork(suite.name.clone()));
     }
-    let checks = &checks(tools, &tasks).await?;
-    let one = async |task| {
-        let outcome = outcome(tools, checks, task, adapter).await?;
+    let checks = Checks { tools, read: Mutex::default() };
+    let one = async |(task, sample): (&Task, u32)| {
+        let outcome = outcome(tools, &checks, (task, sample), adapter).await?;
         on_each(&outcome);
         Ok(outcome)
     };
+    let all = tasks.into_iter().flat_map(|task| (0..tools.n_samples).map(move |n| (task, n)));
     let parallel = tools.provider.capabilities().parallel.max(1);
     let outcomes: Vec<Result<Outcome, EvaluationError>> =
-        stream::iter(tasks).map(one).buffered(parallel).collect().await;
+        stream::iter(all).map(one).buffered(parallel).collect().await;
     outcomes.into_iter().collect()
 }
 
-/// The checks of all tasks, each read once; the first of every kind proves with the task's own answer that it can be
+/// The checks of tasks, each read when it is first needed; every one proves with the task's own answer that it can be
 /// passed, and that nothing passes it which does nothing.
-async fn checks(
-    tools: &EvaluationTools<'_>,
-    tasks: &[&Task],
-) -> Result<HashMap<String, Check>, EvaluationError> {
-    let mut checks = HashMap::new();
-    for task in tasks {
+struct Checks<'a> {
+    tools: &'a EvaluationTools<'a>,
+    read: Mutex<HashMap<String, Check>>,
+}
+
+impl Checks<'_> {
+    async fn get(&self, task: &Task) -> Result<Check, EvaluationError> {
+        let known = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(check) = known().get(&task.id) {
+            return Ok(check.clone());
+        }
+        let EvaluationTools { judge, modules, .. } = self.tools;
         let bad = |source| EvaluationError::BadCheck { id: task.id.clone(), source };
-        let check = tools.judge.read(task.question()).await.map_err(bad)?;
-        let reference = task.program(&task.answer, tools.modules);
-        let stub = task.stub(tools.modules);
-        let check = tools.judge.prove(check, &reference, &stub).await.map_err(bad)?;
-        checks.insert(task.id.clone(), check);
+        let check = judge.read(task.question()).await.map_err(bad)?;
+        let reference = task.program(&task.answer, modules);
+        let check = judge.prove(check, &reference, &task.stub(modules)).await.map_err(bad)?;
+        known().insert(task.id.clone(), check.clone());
+        Ok(check)
     }
-    Ok(checks)
 }
 
 async fn outcome(
     tools: &EvaluationTools<'_>,
-    checks: &HashMap<String, Check>,
-    task: &Task,
-    adapter: Option<&AdapterId>,
+    checks: &Checks<'_>,
+    (task, sample): (&Task, u32),
+    adapter: Option<&Subject>,
 ) -> Result<Outcome, EvaluationError> {
-    let answer = tools.via.answer(tools.provider, task, adapter).await?;
-    let code = task.program(&answer, tools.modules);
-    let verdict = tools.judge.run(&checks[&task.id], &code, tools.seed).await?;
+    let seed = tools.seed.wrapping_add(u64::from(sample));
+    let key = key(tools, task, seed, adapter);
+    let found = if tools.is_fresh { None } else { tools.registry.outcome(&key)? };
+    let row = if let Some(row) = found {
+        row
+    } else {
+        let id = adapter.map(|subject| &subject.id);
+        let answer = tools.via.answer(tools.provider, task, id, seed).await?;
+        let code = task.program(&answer, tools.modules);
+        let verdict = tools.judge.run(&checks.get(task).await?, &code, seed).await?;
+        let row = OutcomeRow {
+            key,
+            adapter_id: id.cloned(),
+            task_digest: task.digest(),
+            seed,
+            passed: verdict.passed(),
+            summary: verdict.summary(),
+            answer,
+            cpu_ms: u64::try_from(verdict.cpu.as_millis()).unwrap_or(u64::MAX),
+            at: timestamp(SystemTime::now()),
+        };
+        tools.registry.insert_outcome(&row)?;
+        row
+    };
     Ok(Outcome {
         id: task.id.clone(),
         group: task.group.clone(),
         is_control: task.is_control,
         family: task.family.clone(),
-        passed: verdict.passed(),
-        answer,
-        summary: verdict.summary(),
+        sample,
+        passed: row.passed,
+        answer: row.answer,
+        summary: row.summary,
     })
+}
+
+/// The digest of all that decides an outcome.
+fn key(tools: &EvaluationTools<'_>, task: &Task, seed: u64, adapter: Option<&Subject>) -> String {
+    let parts = json!([
+        adapter.map(|subject| &subject.sha256),
+        tools.provider.base().base_digest,
+        tools.provider.name(),
+        tools.via.as_str(),
+        tools.via.sampling(),
+        task.digest(),
+        tools.modules.digest(),
+        seed,
+        JUDGE_VERSION,
+    ]);
+    sha256(parts.to_string().as_bytes())
 }

@@ -1,39 +1,132 @@
 //! Figures with their intervals.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// The 97.5 % point of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// A share of tasks that passed.
+/// Resamples of a bootstrap.
+const RESAMPLES: usize = 4000;
+
+/// What came of all answers to one task.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TaskScore<'a> {
+    /// The task's family.
+    pub family: &'a str,
+    /// Answers, at least 1.
+    pub n: u32,
+    /// Answers that passed.
+    pub passed: u32,
+}
+
+/// A share of answers that passed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Score {
-    /// Tasks that passed.
-    pub passed: u32,
     /// Tasks.
-    pub n: u32,
-    /// 95 % interval of the share (Wilson 1927).
+    pub n_tasks: u32,
+    /// Answers to each.
+    pub n_samples: u32,
+    /// Answers that passed, of all tasks.
+    pub passed: u32,
+    /// The mean over tasks of the share that passed: pass@1.
+    pub share: f64,
+    /// 95 % interval of the share: Wilson's (1927) with one answer a task, else a bootstrap over families.
     pub interval: (f64, f64),
 }
 
 impl Score {
-    /// The score of `passed` tasks of `n`, of which there is at least one.
-    pub fn new(passed: u32, n: u32) -> Self {
-        Self { passed, n, interval: wilson(passed, n) }
-    }
-
-    /// The share that passed, `0.0..=1.0`.
-    pub fn share(&self) -> f64 {
-        f64::from(self.passed) / f64::from(self.n.max(1))
+    /// The score of these tasks, of which there is at least one, each with as many answers.
+    pub fn new(tasks: &[TaskScore<'_>]) -> Self {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let (n_tasks, n_samples) = (count(tasks.len()), tasks.first().map_or(1, |task| task.n));
+        let passed = tasks.iter().map(|task| task.passed).sum();
+        let of_task = |task: &TaskScore<'_>| f64::from(task.passed) / f64::from(task.n);
+        let interval =
+            if n_samples == 1 { wilson(passed, n_tasks) } else { bootstrap(tasks, &of_task) };
+        Self { n_tasks, n_samples, passed, share: mean(tasks, &of_task), interval }
     }
 }
 
 impl std::fmt::Display for Score {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (low, high) = self.interval;
-        let percent = self.share() * 100.0;
-        write!(f, "{percent:.1} % ({:.1} to {:.1})", low * 100.0, high * 100.0)
+        write_share(f, self.share, self.interval)
     }
+}
+
+fn write_share(
+    f: &mut std::fmt::Formatter<'_>,
+    share: f64,
+    (low, high): (f64, f64),
+) -> std::fmt::Result {
+    write!(f, "{:.1} % ({:.1} to {:.1})", share * 100.0, low * 100.0, high * 100.0)
+}
+
+/// How likely one of `k` answers passes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct PassAtK {
+    /// Answers that are drawn.
+    pub k: u32,
+    /// The mean over tasks.
+    pub share: f64,
+    /// 95 % interval, by a bootstrap over families.
+    pub interval: (f64, f64),
+}
+
+impl PassAtK {
+    /// pass@k of these tasks, without bias (Chen et al. 2021, arXiv:2107.03374, eq. 1); `None` where a task has fewer
+    /// than `k` answers, or `k` is 0.
+    pub fn new(tasks: &[TaskScore<'_>], k: u32) -> Option<Self> {
+        if k == 0 || tasks.iter().any(|task| task.n < k) {
+            return None;
+        }
+        let of_task = |task: &TaskScore<'_>| pass_at_k(task.n, task.passed, k);
+        Some(Self { k, share: mean(tasks, &of_task), interval: bootstrap(tasks, &of_task) })
+    }
+}
+
+impl std::fmt::Display for PassAtK {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write_share(f, self.share, self.interval)
+    }
+}
+
+/// `1 - C(n - c, k) / C(n, k)`, as a product that stays in range.
+fn pass_at_k(n: u32, c: u32, k: u32) -> f64 {
+    if n - c < k {
+        return 1.0;
+    }
+    1.0 - (n - c + 1..=n).map(|i| 1.0 - f64::from(k) / f64::from(i)).product::<f64>()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "tasks are few")]
+fn mean(tasks: &[TaskScore<'_>], value: &dyn Fn(&TaskScore<'_>) -> f64) -> f64 {
+    tasks.iter().map(value).sum::<f64>() / tasks.len().max(1) as f64
+}
+
+/// The middle 95 % of the means of families drawn with replacement: tasks of one family pass or fail together.
+fn bootstrap(tasks: &[TaskScore<'_>], value: &dyn Fn(&TaskScore<'_>) -> f64) -> (f64, f64) {
+    let mut families: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    for task in tasks {
+        let (sum, n) = families.entry(task.family).or_default();
+        (*sum, *n) = (*sum + value(task), *n + 1.0);
+    }
+    let families: Vec<(f64, f64)> = families.into_values().collect();
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut draw = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        families[usize::try_from(random >> 33).unwrap_or(0) % families.len().max(1)]
+    };
+    let mut means: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            let add = |(sum, n): (f64, f64), (a, b): (f64, f64)| (sum + a, n + b);
+            let (sum, n) = (0..families.len()).map(|_| draw()).fold((0.0, 0.0), add);
+            sum / n
+        })
+        .collect();
+    means.sort_by(f64::total_cmp);
+    (means[RESAMPLES / 40], means[RESAMPLES - 1 - RESAMPLES / 40])
 }
 
 fn wilson(passed: u32, n: u32) -> (f64, f64) {
@@ -58,6 +151,8 @@ pub struct Paired {
     pub interval: (f64, f64),
     /// How likely so uneven a split is if both are equal: McNemar's exact test, two-sided.
     pub p_value: f64,
+    /// Evidence that the second is better, valid at whatever time one stops to look: from 20 on it is one at 5 %.
+    pub e_value: f64,
 }
 
 impl Paired {
@@ -73,7 +168,8 @@ impl Paired {
         let n = f64::from(cells.iter().sum::<u32>().max(1));
         let difference = (f64::from(gained) - f64::from(lost)) / n;
         let interval = newcombe(cells);
-        Self { gained, lost, difference, interval, p_value: mcnemar(gained, lost) }
+        let (p_value, e_value) = (mcnemar(gained, lost), e_value(gained, lost));
+        Self { gained, lost, difference, interval, p_value, e_value }
     }
 }
 
@@ -108,12 +204,32 @@ fn mcnemar(b: u32, c: u32) -> f64 {
     (2.0 * sum).min(1.0)
 }
 
+/// The mean likelihood ratio of `b` against `c` over all chances above one half of which the first may be, uniformly:
+/// `2^(b+c+1) B(b+1, c+1) P[Beta(b+1, c+1) > 1/2]`, a test martingale (Ville 1939). As a sum:
+/// `b! c! / (b+c+1)! * sum over k <= b of C(b+c+1, k)`.
+fn e_value(b: u32, c: u32) -> f64 {
+    let n = b + c + 1;
+    let ln_factorial = |m: u32| (2..=m).map(|i| f64::from(i).ln()).sum::<f64>();
+    let head = ln_factorial(b) + ln_factorial(c) - ln_factorial(n);
+    let (mut term, mut sum) = (head, 0.0);
+    for k in 0..=b {
+        sum += term.exp();
+        term += (f64::from(n - k) / f64::from(k + 1)).ln();
+    }
+    sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::Paired;
+    use super::PassAtK;
     use super::Score;
+    use super::TaskScore;
+    use super::e_value;
     use super::mcnemar;
     use super::newcombe;
+    use super::pass_at_k;
+    use super::wilson;
 
     #[test]
     fn intervals_are_those_of_the_literature() {
@@ -124,7 +240,7 @@ mod tests {
             ((0, 20), (0.0, 0.1611)),
             ((1, 29), (0.0061, 0.1718)),
         ] {
-            let (ours_low, ours_high) = Score::new(passed, n).interval;
+            let (ours_low, ours_high) = wilson(passed, n);
             assert!(
                 (ours_low - low).abs() < 5e-5 && (ours_high - high).abs() < 5e-5,
                 "{passed}/{n}"
@@ -148,5 +264,29 @@ mod tests {
         // Without any difference the interval holds 0.
         let (low, high) = newcombe([5, 2, 2, 5]);
         assert!(low < 0.0 && high > 0.0);
+    }
+
+    #[test]
+    fn pass_at_k_is_what_all_draws_give() {
+        // 3 of 5 answers pass: of the 10 pairs one has none of them.
+        assert!((pass_at_k(5, 3, 2) - 0.9).abs() < 1e-12);
+        assert!((pass_at_k(5, 3, 1) - 0.6).abs() < 1e-12 && (pass_at_k(5, 0, 5)).abs() < 1e-12);
+        assert!((pass_at_k(5, 3, 3) - 1.0).abs() < 1e-12);
+        let tasks = [("a", 5), ("a", 0), ("b", 5), ("c", 0)];
+        let tasks = tasks.map(|(family, passed)| TaskScore { family, n: 5, passed });
+        assert_eq!(PassAtK::new(&tasks, 6), None);
+        let score = Score::new(&tasks);
+        let at_1 = PassAtK::new(&tasks, 1).unwrap();
+        assert!((score.share - 0.5).abs() < 1e-12 && (at_1.share - 0.5).abs() < 1e-12);
+        assert!(score.interval.0 <= 0.26 && score.interval.1 >= 0.74, "{score}");
+    }
+
+    #[test]
+    fn evidence_is_the_mean_likelihood_ratio() {
+        // 2 * integral from 1/2 to 1 of 2^n p^b (1-p)^c, by hand.
+        assert!((e_value(0, 0) - 1.0).abs() < 1e-12);
+        assert!((e_value(1, 0) - 1.5).abs() < 1e-12);
+        assert!((e_value(0, 1) - 0.5).abs() < 1e-12);
+        assert!(e_value(20, 4) > 20.0 && e_value(12, 10) < 2.0 && e_value(900, 600) > 1e9);
     }
 }

@@ -1,40 +1,71 @@
-//! Tasks of a suite, and how their answers are judged.
+//! Tasks of a suite.
 
 use std::fs;
 use std::path::Path;
 
+use serde::Deserialize;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::registry::sha256;
 
+use super::families::Split;
 use super::run::EvaluationError;
 use super::task::Task;
 
 /// Tasks of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suite {
-    /// The file's name.
+    /// Its name; the file's where it says none.
     pub name: String,
     /// sha256 of all tasks.
     pub digest: String,
+    /// Under which its tasks are given away.
+    pub licence: String,
+    /// Where they come from.
+    pub source: String,
     pub(super) tasks: Vec<Task>,
+}
+
+/// The first line of a suite's file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    suite: String,
+    digest: String,
+    licence: String,
+    source: String,
 }
 
 impl Suite {
     /// A suite of these tasks.
     pub fn new(name: impl Into<String>, tasks: Vec<Task>) -> Self {
         let lines: Vec<String> = tasks.iter().map(|task| json!(task).to_string()).collect();
-        Self { name: name.into(), digest: sha256(lines.join("\n").as_bytes()), tasks }
+        let digest = sha256(lines.join("\n").as_bytes());
+        let unknown = "unknown".to_owned();
+        Self { name: name.into(), digest, licence: unknown.clone(), source: unknown, tasks }
     }
 
-    /// Reads a file of tasks, one JSON object a line.
+    /// The same, with its licence and where it comes from.
+    #[must_use]
+    pub fn with_origin(self, licence: &str, source: &str) -> Self {
+        Self { licence: licence.to_owned(), source: source.to_owned(), ..self }
+    }
+
+    /// Reads a file of tasks, one JSON object a line, behind a first line that names the suite or without.
     ///
     /// # Errors
-    /// [`EvaluationError::Files`]; [`EvaluationError::BadTask`] for the first line that is no task.
+    /// [`EvaluationError::Files`]; [`EvaluationError::BadTask`] for the first line that is no task;
+    /// [`EvaluationError::Damaged`] when the tasks are not those that the first line speaks of.
     pub fn read(path: &Path) -> Result<Self, EvaluationError> {
         let files = |source| EvaluationError::Files { path: path.to_owned(), source };
         let text = fs::read_to_string(path).map_err(files)?;
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let mut lines =
+            text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).peekable();
+        let head: Option<Head> = lines.peek().and_then(|(_, line)| serde_json::from_str(line).ok());
+        if head.is_some() {
+            lines.next();
+        }
         let tasks = lines.map(|(index, line)| {
             serde_json::from_str(line).map_err(|error| EvaluationError::BadTask {
                 path: path.to_owned(),
@@ -46,8 +77,16 @@ impl Suite {
         if tasks.is_empty() {
             return Err(EvaluationError::Empty(path.to_owned()));
         }
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self::new(name, tasks))
+        let Some(head) = head else {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            return Ok(Self::new(name, tasks));
+        };
+        let suite = Self::new(head.suite, tasks).with_origin(&head.licence, &head.source);
+        if suite.digest == head.digest {
+            Ok(suite)
+        } else {
+            Err(EvaluationError::Damaged(path.to_owned()))
+        }
     }
 
     /// Tasks.
@@ -60,8 +99,34 @@ impl Suite {
         self.tasks.iter().map(|task| task.family.as_str())
     }
 
+    /// The tasks.
+    pub fn tasks(&self) -> &[Task] {
+        &self.tasks
+    }
+
+    /// The same suite with the tasks of one split alone; its digest is still that of the whole.
+    #[must_use]
+    pub fn part(mut self, split: Split) -> Self {
+        self.tasks.retain(|task| Split::of(&task.family) == split);
+        self
+    }
+
+    /// The same suite with its first `n` tasks alone; its digest is still that of the whole.
+    #[must_use]
+    pub fn first(mut self, n: usize) -> Self {
+        self.tasks.truncate(n);
+        self
+    }
+
     /// The file's text.
     pub fn to_lines(&self) -> String {
-        self.tasks.iter().map(|task| json!(task).to_string() + "\n").collect()
+        let head = json!(Head {
+            suite: self.name.clone(),
+            digest: self.digest.clone(),
+            licence: self.licence.clone(),
+            source: self.source.clone(),
+        });
+        let tasks = self.tasks.iter().map(|task| json!(task).to_string() + "\n");
+        std::iter::once(format!("{head}\n")).chain(tasks).collect()
     }
 }

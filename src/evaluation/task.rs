@@ -74,7 +74,7 @@ impl Task {
     }
 
     /// What a judge asks of the program that [`Self::program`] makes.
-    pub(super) fn question(&self) -> FunctionTask {
+    pub fn question(&self) -> FunctionTask {
         match &self.check {
             Check::Library(check) => check.question(),
             Check::Function(check) => FunctionTask {
@@ -86,7 +86,7 @@ impl Task {
     }
 
     /// The code of an answer as a module for the judge.
-    pub(super) fn program(&self, answer: &str, modules: &Modules) -> String {
+    pub fn program(&self, answer: &str, modules: &Modules) -> String {
         let code = code_of(answer);
         match &self.check {
             Check::Library(check) => check.program(&code, modules),
@@ -97,7 +97,7 @@ impl Task {
     }
 
     /// A module that does nothing.
-    pub(super) fn stub(&self, modules: &Modules) -> String {
+    pub fn stub(&self, modules: &Modules) -> String {
         match &self.check {
             Check::Library(check) => check.program("pass", modules),
             Check::Function(check) => format!("def {}(*_, **__):\n    pass\n", check.entry_point),

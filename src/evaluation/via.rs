@@ -72,17 +72,19 @@ impl Via<'_> {
         }
     }
 
-    /// How answers are drawn, for the registry.
+    /// How answers are drawn, but for their seeds.
     pub fn sampling(&self) -> Value {
         match self {
-            Self::Completions(sampling) => json!(sampling),
+            Self::Completions(sampling) => json!(Sampling { seed: 0, ..(*sampling).clone() }),
             Self::Pipeline(tools) => {
-                let Settings {
-                    temperature, seed, max_tokens, candidates, attempts, repairs, ..
-                } = &tools.settings;
+                let settings = &tools.settings;
                 json!({
-                    "temperature": temperature, "seed": seed, "max_tokens": max_tokens,
-                    "candidates": candidates, "attempts": attempts, "repairs": repairs,
+                    "temperature": settings.temperature,
+                    "retry_temperature": settings.retry_temperature,
+                    "max_tokens": settings.max_tokens,
+                    "candidates": settings.candidates,
+                    "attempts": settings.attempts,
+                    "repairs": settings.repairs,
                 })
             }
         }
@@ -93,19 +95,21 @@ impl Via<'_> {
         matches!(self, Self::Completions(_)) || task.work.is_some()
     }
 
-    /// The answer of the base, or of `adapter`, to a task.
+    /// The answer of the base, or of `adapter`, to a task, drawn with `seed`.
     pub(super) async fn answer(
         &self,
         provider: &Provider,
         task: &Task,
         adapter: Option<&AdapterId>,
+        seed: u64,
     ) -> Result<String, EvaluationError> {
         match self {
             Self::Completions(sampling) => {
-                let request = Request { adapter, ..Request::new(&task.messages, sampling) };
+                let sampling = Sampling { seed, ..(*sampling).clone() };
+                let request = Request { adapter, ..Request::new(&task.messages, &sampling) };
                 Ok(provider.generate(&request, &mut |_| {}).await?.text)
             }
-            Self::Pipeline(tools) => tools.answer(provider, task, adapter).await,
+            Self::Pipeline(tools) => tools.answer(provider, task, adapter, seed).await,
         }
     }
 }
@@ -117,6 +121,7 @@ impl PipelineTools<'_> {
         provider: &Provider,
         task: &Task,
         adapter: Option<&AdapterId>,
+        seed: u64,
     ) -> Result<String, EvaluationError> {
         let Some(work) = &task.work else { return Ok(String::new()) };
         let task = task::Task {
@@ -126,7 +131,7 @@ impl PipelineTools<'_> {
             family: Some(task.family.clone()),
             tests: vec![SourceFile::new("test_solution.py", &work.tests)],
         };
-        let settings = Settings { adapter_id: adapter.cloned(), ..self.settings.clone() };
+        let settings = Settings { adapter_id: adapter.cloned(), seed, ..self.settings.clone() };
         let session = self.begin(provider, &task, &settings)?;
         let tools = Tools {
             provider,

@@ -160,7 +160,7 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("."))
 }
 
-fn the_wheel(folder: &Path) -> io::Result<Option<PathBuf>> {
+pub(super) fn the_wheel(folder: &Path) -> io::Result<Option<PathBuf>> {
     let entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
     let is_wheel = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "whl");
     Ok(entries.into_iter().map(|entry| entry.path()).find(is_wheel))

@@ -13,6 +13,7 @@ mod mirror;
 mod pip;
 mod pull;
 mod pytest;
+mod wheel;
 
 pub use catalogue::Catalogue;
 pub use catalogue::Model;
@@ -27,3 +28,4 @@ pub use pull::Source;
 pub use pull::pull;
 pub use pytest::ensure_pytest;
 pub use pytest::pytest_path;
+pub use wheel::wheel_member;

@@ -1,5 +1,6 @@
 //! Evaluations: history, never overwritten; and which adapter they speak for.
 
+use rusqlite::OptionalExtension;
 use rusqlite::Row;
 use rusqlite::named_params;
 use serde::Deserialize;
@@ -54,6 +55,29 @@ pub struct Evaluation {
     pub at: String,
 }
 
+/// What came of an answer to a task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutcomeRow {
+    /// sha256 of all that decided it.
+    pub key: String,
+    /// Who answered; `None` for the base alone.
+    pub adapter_id: Option<AdapterId>,
+    /// sha256 of the task.
+    pub task_digest: String,
+    /// Seed of the answer.
+    pub seed: u64,
+    /// Whether it passed.
+    pub passed: bool,
+    /// What the judge said, in one line.
+    pub summary: String,
+    /// The answer.
+    pub answer: String,
+    /// Processor time of judging it, in milliseconds.
+    pub cpu_ms: u64,
+    /// RFC 3339 UTC.
+    pub at: String,
+}
+
 /// An adapter that was measured to be better than none on these weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
@@ -103,6 +127,66 @@ impl Registry {
                 pass_at_1: evaluation.pass_at_1,
             };
             event::append(tx, subject, &created).map(drop)
+        })
+    }
+
+    /// The outcome of this key.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn outcome(&self, key: &str) -> Result<Option<OutcomeRow>, RegistryError> {
+        self.read(|tx| {
+            let mut statement = tx.prepare_cached("SELECT * FROM outcome WHERE key = ?1")?;
+            let mut rows = statement.query([key])?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            Ok(Some(OutcomeRow {
+                key: row.get("key")?,
+                adapter_id: adapter_id("outcome.adapter_id", row.get("adapter_id")?)?,
+                task_digest: row.get("task_digest")?,
+                seed: row.get::<_, i64>("seed")?.cast_unsigned(),
+                passed: row.get::<_, String>("verdict")? == "passed",
+                summary: row.get("summary")?,
+                answer: row.get("answer")?,
+                cpu_ms: row.get::<_, i64>("cpu_ms")?.cast_unsigned(),
+                at: row.get("at")?,
+            }))
+        })
+    }
+
+    /// Stores an outcome, unless there is one of its key.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`], also for an adapter that is not there.
+    pub fn insert_outcome(&self, outcome: &OutcomeRow) -> Result<(), RegistryError> {
+        self.write(|tx| {
+            let mut statement = tx.prepare_cached(
+                "INSERT INTO outcome (key, adapter_id, task_digest, seed, verdict, summary, answer, cpu_ms, at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (key) DO NOTHING",
+            )?;
+            statement.execute((
+                &outcome.key,
+                outcome.adapter_id.as_ref().map(AdapterId::as_str),
+                &outcome.task_digest,
+                outcome.seed.cast_signed(),
+                if outcome.passed { "passed" } else { "failed" },
+                &outcome.summary,
+                &outcome.answer,
+                outcome.cpu_ms.cast_signed(),
+                &outcome.at,
+            ))?;
+            Ok(())
+        })
+    }
+
+    /// The digest under which a suite of this name was measured last; `None` where it never was.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn measured_suite(&self, name: &str) -> Result<Option<String>, RegistryError> {
+        self.read(|tx| {
+            let sql =
+                "SELECT suite_digest FROM evaluation WHERE suite = ?1 ORDER BY id DESC LIMIT 1";
+            Ok(tx.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?)
         })
     }
 

@@ -28,6 +28,7 @@ pub use database::Registry;
 pub use error::RegistryError;
 pub use evaluation::Candidate;
 pub use evaluation::Evaluation;
+pub use evaluation::OutcomeRow;
 pub use event::StoredEvent;
 pub use id::new_id;
 pub use peft::PeftFiles;

@@ -87,6 +87,22 @@ BEGIN SELECT RAISE(ABORT, 'evaluations never change'); END;
 CREATE TRIGGER evaluation_stays BEFORE DELETE ON evaluation
 BEGIN SELECT RAISE(ABORT, 'evaluations are never deleted'); END;
 
+-- What came of an answer; the key is the digest of all that decided it, so that nothing is asked twice.
+CREATE TABLE outcome (
+    key TEXT PRIMARY KEY CHECK (length(key) = 64 AND key NOT GLOB '*[^0-9a-f]*'),
+    adapter_id TEXT REFERENCES adapter (id),
+    task_digest TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    verdict TEXT NOT NULL CHECK (verdict IN ('passed', 'failed')),
+    summary TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    cpu_ms INTEGER NOT NULL CHECK (cpu_ms >= 0),
+    at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER outcome_never_changes BEFORE UPDATE ON outcome
+BEGIN SELECT RAISE(ABORT, 'outcomes never change'); END;
+
 -- The newest evaluation of an adapter (or of the base, where adapter_id is NULL) on each suite.
 CREATE VIEW fitness AS
 SELECT * FROM evaluation AS newest

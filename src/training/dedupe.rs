@@ -1,29 +1,26 @@
 //! Records that say the same again.
 
 use std::collections::HashMap;
-use std::collections::HashSet;
 
+use crate::minhash::Signature;
 use crate::registry::sha256;
 
 use super::record::Record;
 
 /// Words of a shingle.
 const SHINGLE: usize = 5;
-/// Hashes that stand for a text.
-const N_HASHES: usize = 64;
 /// Questions that share at least this part of their shingles, as MinHash estimates it, are one question.
 const ALIKE: f64 = 0.8;
 
-/// Keeps the first of all records whose answers are the same but for blanks and comments, and whose questions are alike
-/// (Broder 1997, "On the resemblance and containment of documents").
+/// Keeps the first of all records whose answers are the same but for blanks and comments, and whose questions are alike.
 pub(super) fn distinct(records: Vec<Record>) -> Vec<Record> {
-    let mut seen: HashMap<String, Vec<[u64; N_HASHES]>> = HashMap::new();
+    let mut seen: HashMap<String, Vec<Signature>> = HashMap::new();
     let mut kept = Vec::new();
     for record in records {
         let answers: Vec<String> = record.answers().map(essence).collect();
         let questions = seen.entry(sha256(answers.join("\n").as_bytes())).or_default();
-        let question = signature(&asked(&record));
-        if questions.iter().any(|other| resemblance(&question, other) >= ALIKE) {
+        let question = Signature::new(&asked(&record), SHINGLE);
+        if questions.iter().any(|other| question.resemblance(other) >= ALIKE) {
             continue;
         }
         questions.push(question);
@@ -49,39 +46,6 @@ fn essence(answer: &str) -> String {
     };
     let lines: Vec<String> = answer.lines().map(line).filter(|line| !line.is_empty()).collect();
     lines.join("\n")
-}
-
-fn signature(text: &str) -> [u64; N_HASHES] {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let shingles: HashSet<u64> =
-        words.windows(SHINGLE.min(words.len()).max(1)).map(hash_of).collect();
-    let mut least = [u64::MAX; N_HASHES];
-    for shingle in shingles {
-        for (i, least) in (1_u64..).zip(&mut least) {
-            *least = (*least).min(mixed(shingle ^ mixed(i)));
-        }
-    }
-    least
-}
-
-fn hash_of(words: &[&str]) -> u64 {
-    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
-    for byte in words.iter().flat_map(|word| word.bytes().chain([b' '])) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
-    }
-    hash
-}
-
-/// The finaliser of `SplitMix64`.
-fn mixed(z: u64) -> u64 {
-    let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ z >> 31
-}
-
-#[expect(clippy::cast_precision_loss, reason = "at most 64")]
-fn resemblance(a: &[u64; N_HASHES], b: &[u64; N_HASHES]) -> f64 {
-    a.iter().zip(b).filter(|(a, b)| a == b).count() as f64 / N_HASHES as f64
 }
 
 #[cfg(test)]

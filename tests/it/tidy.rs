@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// Top-level modules from the ground up; a module may import those of earlier rows only.
 const LAYERS: &[&[&str]] = &[
-    &["task", "config", "failpoint"],
+    &["task", "config", "failpoint", "minhash"],
     &["adapter"],
     &["trajectory"],
     &["event"],

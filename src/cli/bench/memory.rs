@@ -12,7 +12,6 @@ use crate::cli::context::Context;
 use crate::cli::eval;
 use crate::cli::eval::How;
 use crate::cli::eval::Measured;
-use crate::cli::eval::ViaName;
 use crate::cli::output;
 use crate::cli::run::interrupt::Interrupts;
 use crate::cli::train::work;
@@ -213,9 +212,9 @@ impl Bench<'_> {
         let measured = runtime.block_on(async {
             let mut interrupts = Interrupts::new()?;
             let what = (&suite, &modules);
-            let how = How { via: ViaName::Completions, split: "test", lib: None };
+            let how = How::default();
             let measured =
-                eval::measure(self.context, self.registry, self.sandbox, what, adapters, how);
+                eval::measure(self.context, self.registry, self.sandbox, what, adapters, &how);
             tokio::select! {
                 measured = measured => measured.map(Ok),
                 interrupt = interrupts.next() => Ok(Err(ExitCode::from(interrupt.exit_code()))),

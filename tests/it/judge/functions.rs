@@ -1,17 +1,16 @@
 //! Functions are judged by their outputs, with the oracle out of their reach.
 
-use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use rune::judge::Check;
+use rune::evaluation::Format;
+use rune::evaluation::Modules;
 use rune::judge::FunctionJudge;
 use rune::judge::FunctionTask;
 use rune::judge::Outcome;
 use rune::judge::Verdict;
 use rune::sandbox::Limits;
 use rune::sandbox::Sandbox;
-use serde_json::Value;
 
 use super::sandbox;
 
@@ -34,81 +33,6 @@ async fn verdict(judge: &FunctionJudge<'_>, test: &str, solution: &str) -> Verdi
     judge.run(&check, solution, 1).await.unwrap()
 }
 
-/// One task of HumanEval: what to judge, and its canonical solution.
-struct HumanEval {
-    id: String,
-    task: FunctionTask,
-    prompt: String,
-    canonical: String,
-}
-
-/// Lines of a file, and what they hold.
-fn rows(path: &Path) -> Vec<(String, Value)> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path).unwrap();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).unwrap();
-    // Python's own JSON has numbers that are none elsewhere.
-    let plain = |line: &str| {
-        let named = [("-Infinity", "\"@-inf\""), ("Infinity", "\"@inf\""), ("NaN", "\"@nan\"")];
-        named.iter().fold(line.to_owned(), |line, (from, to)| line.replace(from, to))
-    };
-    let row = |line: &str| -> Value {
-        let parsed = serde_json::from_str(line);
-        parsed.unwrap_or_else(|_| serde_json::from_str(&plain(line)).unwrap())
-    };
-    text.lines().map(|line| (line.to_owned(), row(line))).collect()
-}
-
-fn field(row: &Value, name: &str) -> String {
-    row[name].as_str().unwrap().to_owned()
-}
-
-fn human_eval() -> Vec<HumanEval> {
-    let task = |row: &Value| {
-        let prompt = field(row, "prompt");
-        let entry_point = field(row, "entry_point");
-        // Helpers of the prompt belong to the check as well: some use them.
-        let prelude = format!("{prompt}    pass\n");
-        let task = FunctionTask { entry_point, prelude, test: field(row, "test") };
-        let (id, canonical) = (field(row, "task_id"), field(row, "canonical_solution"));
-        HumanEval { id, task, prompt, canonical }
-    };
-    let rows = rows(Path::new("tests/fixtures/judge/HumanEval.jsonl.gz"));
-    rows.iter().map(|(_, row)| task(row)).collect()
-}
-
-/// What a check of MBPP+ needs: the reference in a space of its own, and inputs with the types of the base asserts, since
-/// the file has lists for tuples and sets, and texts for complex numbers.
-const MBPP_PLUS: &str = r"
-import ast, copy, json, math, sys
-def the_reference(code, space):
-    exec(code, space)
-    return space['ENTRY']
-def calls(text):
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'ENTRY':
-            try: yield [ast.literal_eval(part) for part in node.args]
-            except ValueError: yield [eval(ast.unparse(part)) for part in node.args]
-def cast(like, value):
-    if isinstance(value, list) and isinstance(like, (list, tuple, set, frozenset)):
-        likes = list(like)
-        if isinstance(like, (set, frozenset)) or len(likes) != len(value):
-            likes = likes[:1] * len(value)
-        return type(like)(cast(*pair) for pair in zip(likes, value)) if likes else type(like)(value)
-    if isinstance(value, dict) and isinstance(like, dict) and like:
-        key, item = next(iter(like.items()))
-        return {cast(key, k): cast(item, v) for k, v in value.items()}
-    return value
-def argument(like, value):
-    if isinstance(value, str) and isinstance(like, (int, float, complex)):
-        try: return complex(value)
-        except ValueError: pass
-    return cast(like, value)
-def inputs(assertion, row):
-    like = next(calls(assertion))
-    return [[argument(*pair) for pair in zip(like, args)] for args in json.loads(row)['plus_input']]
-";
-
 /// Tasks whose canonical solution does not pass, and why.
 const MBPP_PLUS_FAULTS: &[(u32, &str)] = &[
     (164, "the canonical solution contradicts a base assert"),
@@ -120,19 +44,6 @@ const MBPP_PLUS_FAULTS: &[(u32, &str)] = &[
     (787, "likewise"),
     (794, "likewise"),
 ];
-
-fn mbpp_plus(line: &str, row: &Value) -> FunctionTask {
-    let (entry_point, assertion) = (field(row, "entry_point"), field(row, "assertion"));
-    let quoted = |value: &str| serde_json::to_string(value).unwrap();
-    let canonical = quoted(&field(row, "canonical_solution"));
-    let prelude = MBPP_PLUS.replace("ENTRY", &entry_point)
-        + &format!("reference = the_reference({canonical}, {{}})\n");
-    let (base, line) = (quoted(&assertion), quoted(line));
-    let test = format!(
-        "{assertion}\nfor args in inputs({base}, {line}):\n    assert {entry_point}(*args) == reference(*copy.deepcopy(args))\n"
-    );
-    FunctionTask { entry_point, prelude, test }
-}
 
 #[tokio::test]
 async fn canonical_solutions_of_mbpp_plus_pass() {
@@ -148,11 +59,12 @@ async fn canonical_solutions_of_mbpp_plus_pass() {
     };
     let interpreter = sandbox.interpreter(None).unwrap();
     let judge = FunctionJudge::start(&sandbox, &interpreter, limits).await.unwrap();
-    let rows = rows(Path::new(&path));
+    let tasks = Format::MbppPlus.read(Path::new(&path), "mbppplus").unwrap();
+    let modules = Modules::default();
     let (mut n_data, mut wrong) = (0, Vec::new());
-    for (line, row) in &rows {
-        let id = field(row, "task_id");
-        let check = match judge.read(mbpp_plus(line, row)).await {
+    for task in &tasks {
+        let id = &task.id;
+        let check = match judge.read(task.question()).await {
             Ok(check) => check,
             Err(error) => {
                 wrong.push(format!("{id}: {error}"));
@@ -160,17 +72,17 @@ async fn canonical_solutions_of_mbpp_plus_pass() {
             }
         };
         n_data += usize::from(check.is_data());
-        let verdict = judge.run(&check, &field(row, "canonical_solution"), 3).await.unwrap();
+        let reference = task.program(&task.answer, &modules);
+        let verdict = judge.run(&check, &reference, 3).await.unwrap();
         if !verdict.passed() {
             let first = verdict.first_failure().map_or("", |test| &test.message);
             wrong.push(format!("{id}: {}: {first}", verdict.summary()));
         }
-        let stub = format!("def {}(*args):\n    pass\n", field(row, "entry_point"));
-        if judge.run(&check, &stub, 3).await.unwrap().passed() {
+        if judge.run(&check, &task.stub(&modules), 3).await.unwrap().passed() {
             wrong.push(format!("{id}: a stub passes"));
         }
     }
-    println!("{} tasks, {n_data} of them data\n{}", rows.len(), wrong.join("\n"));
+    println!("{} tasks, {n_data} of them data\n{}", tasks.len(), wrong.join("\n"));
     wrong.retain(|text| {
         !MBPP_PLUS_FAULTS.iter().any(|(id, _)| text.starts_with(&format!("Mbpp/{id}:")))
     });
@@ -182,12 +94,14 @@ async fn canonical_solutions_of_human_eval_pass_and_stubs_fail() {
     let sandbox = sandbox();
     let judge = judge(&sandbox).await;
     let (mut n_data, mut wrong) = (0, Vec::new());
-    let tasks = human_eval();
-    for HumanEval { id, task, prompt, canonical } in &tasks {
-        let check: Check = judge.read(task.clone()).await.unwrap();
+    let path = Path::new("tests/fixtures/judge/HumanEval.jsonl.gz");
+    let tasks = Format::HumanEval.read(path, "humaneval").unwrap();
+    let modules = Modules::default();
+    for task in &tasks {
+        let id = &task.id;
+        let check = judge.read(task.question()).await.unwrap();
         n_data += usize::from(check.is_data());
-        let reference = format!("{prompt}{canonical}");
-        let stub = format!("{prompt}    pass\n");
+        let (reference, stub) = (task.program(&task.answer, &modules), task.stub(&modules));
         let verdict = judge.run(&check, &stub, 7).await.unwrap();
         if !matches!(verdict.outcome, Outcome::Wrong | Outcome::Exception) {
             wrong.push(format!("{id}, stub: {}", verdict.summary()));

@@ -1,0 +1,73 @@
+//! `rune eval library`: an invented library, what teaches it and tasks that need it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use anyhow::bail;
+
+use crate::cli::output;
+use crate::evaluation;
+use crate::evaluation::Library;
+use crate::evaluation::LibraryRecords;
+use crate::evaluation::Suite;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct LibraryArgs {
+    /// Decides all of it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Functions, 6 to 40
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(6..=40))]
+    functions: u16,
+    /// Where to write lib/, train.jsonl and suite.jsonl; must not be there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Writes `files` into the folder `out`, which must not be there.
+fn write_new(out: &Path, files: &[(String, String)]) -> io::Result<()> {
+    fs::create_dir_all(out.parent().unwrap_or(Path::new("")))?;
+    fs::create_dir(out)?;
+    for (name, text) in files {
+        let path = out.join(name);
+        fs::create_dir_all(path.parent().unwrap_or(out))?;
+        fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+/// Writes an invented library with all that belongs to it.
+pub(super) fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
+    let library = Library::invent(args.seed, args.functions.into());
+    let records = library.training(LibraryRecords::default());
+    let tasks = library.tasks();
+    let leaks = evaluation::leaks(&records, &tasks);
+    if let Some(leak) = leaks.first() {
+        bail!("this seed gives tasks that are not held out: {leak}");
+    }
+    let mut lines = String::new();
+    for record in &records {
+        lines += &(serde_json::to_string(record)? + "\n");
+    }
+    let suite = Suite::new(library.name(), tasks);
+    let files = [
+        (format!("lib/{}/__init__.py", library.name()), library.module_source()),
+        ("README.md".to_owned(), library.readme()),
+        ("train.jsonl".to_owned(), lines),
+        ("suite.jsonl".to_owned(), suite.to_lines()),
+    ];
+    write_new(&args.out, &files)
+        .with_context(|| format!("cannot write the new folder `{}`", args.out.display()))?;
+    output::print(&format!(
+        "{}: {} functions, {} records, {} tasks\n",
+        library.name(),
+        library.functions().len(),
+        records.len(),
+        suite.n_tasks()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}

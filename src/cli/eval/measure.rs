@@ -1,0 +1,223 @@
+//! An evaluation from its tools to its rows in the registry.
+
+use std::io;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::SystemTime;
+
+use indicatif::ProgressBar;
+use indicatif::ProgressStyle;
+use serde_json::json;
+
+use crate::adapter::AdapterId;
+use crate::cli::context::Context;
+use crate::cli::output;
+use crate::cli::run::prepare;
+use crate::evaluation;
+use crate::evaluation::EvaluationTools;
+use crate::evaluation::JUDGE_VERSION;
+use crate::evaluation::Modules;
+use crate::evaluation::Outcome;
+use crate::evaluation::PipelineTools;
+use crate::evaluation::Subject;
+use crate::evaluation::Suite;
+use crate::evaluation::Via;
+use crate::event::timestamp;
+use crate::judge::FunctionJudge;
+use crate::judge::Judge;
+use crate::pipeline::Settings;
+use crate::provider::InProcess;
+use crate::provider::Provider;
+use crate::registry::AdapterStore;
+use crate::registry::Evaluation;
+use crate::registry::Registry;
+use crate::registry::new_id;
+use crate::sandbox::Limits;
+use crate::sandbox::Sandbox;
+use crate::trajectory::Sampling;
+
+use super::ViaName;
+use super::tables;
+
+/// Outcomes of the base, and of every adapter.
+pub(in crate::cli) struct Measured {
+    pub(in crate::cli) base: Vec<Outcome>,
+    pub(in crate::cli) adapters: Vec<(AdapterId, Vec<Outcome>)>,
+}
+
+/// How is measured.
+#[derive(Debug, Clone)]
+pub(in crate::cli) struct How<'a> {
+    pub(in crate::cli) via: ViaName,
+    /// The part of the suite, as the registry names it.
+    pub(in crate::cli) split: &'a str,
+    /// The folder that the pipeline's tests may import from.
+    pub(in crate::cli) lib: Option<&'a Path>,
+    /// How single answers are drawn.
+    pub(in crate::cli) sampling: Sampling,
+    pub(in crate::cli) n_samples: u32,
+    pub(in crate::cli) is_fresh: bool,
+}
+
+impl Default for How<'_> {
+    /// One greedy answer of 160 tokens to each task.
+    fn default() -> Self {
+        Self {
+            via: ViaName::Completions,
+            split: "all",
+            lib: None,
+            sampling: Sampling { max_tokens: 160, ..Sampling::default() },
+            n_samples: 1,
+            is_fresh: false,
+        }
+    }
+}
+
+pub(in crate::cli) async fn measure(
+    context: &Context,
+    registry: &Registry,
+    sandbox: &Sandbox,
+    (suite, modules): (&Suite, &Modules),
+    adapters: &[AdapterId],
+    how: &How<'_>,
+) -> anyhow::Result<Measured> {
+    let python = Path::new(&context.config.sandbox.python);
+    let interpreter = sandbox.interpreter((!python.as_os_str().is_empty()).then_some(python))?;
+    let limits = Limits::from(&context.config.sandbox);
+    let judge = FunctionJudge::start(sandbox, &interpreter, limits).await?;
+    let (path, hub_id) = prepare::model(context).await?;
+    let options = prepare::engine_options(context);
+    let load = move || InProcess::load(&path, hub_id, &options);
+    let engine = tokio::task::spawn_blocking(load).await??;
+    let store = AdapterStore::open(registry, &context.home)?;
+    let mut subjects = Vec::new();
+    for id in adapters {
+        engine.load_adapter(id.clone(), &store.path(id))?;
+        subjects.push(Subject { id: id.clone(), sha256: registry.adapter(id)?.sha256 });
+    }
+    let provider = Provider::InProcess(engine);
+    let scratch = tempfile::tempdir()?;
+    let mut visible = Judge::new(sandbox, &interpreter);
+    visible.limits = limits;
+    visible.libs.extend(how.lib.map(prepare::library).transpose()?);
+    let settings = Settings::new(&context.config);
+    let pipeline = PipelineTools::new(visible, settings, &scratch.path().join("rune.db"))?;
+    let via = match how.via {
+        ViaName::Completions => Via::Completions(&how.sampling),
+        ViaName::Pipeline => Via::Pipeline(&pipeline),
+    };
+    let tools = EvaluationTools {
+        provider: &provider,
+        judge: &judge,
+        modules,
+        via,
+        registry,
+        is_fresh: how.is_fresh,
+        seed: context.config.run.seed,
+        n_samples: how.n_samples,
+    };
+    let n_answers = suite.n_tasks() * how.n_samples as usize;
+    let display = Display::new(context, n_answers * (1 + subjects.len()));
+    let on_each = |outcome: &Outcome| display.step(outcome.passed);
+    let base = evaluation::run(&tools, suite, None, &on_each).await?;
+    keep(registry, &tools, suite, (None, how.split), &base)?;
+    let mut measured = Measured { base, adapters: Vec::new() };
+    for subject in &subjects {
+        display.begin();
+        let outcomes = evaluation::run(&tools, suite, Some(subject), &on_each).await?;
+        keep(registry, &tools, suite, (Some(subject), how.split), &outcomes)?;
+        measured.adapters.push((subject.id.clone(), outcomes));
+    }
+    display.close();
+    Ok(measured)
+}
+
+/// Stores what came of it: one row for the tasks that the library is needed for, and one for the controls.
+fn keep(
+    registry: &Registry,
+    tools: &EvaluationTools<'_>,
+    suite: &Suite,
+    (adapter, split): (Option<&Subject>, &str),
+    outcomes: &[Outcome],
+) -> anyhow::Result<()> {
+    let (controls, tasks): (Vec<&Outcome>, Vec<&Outcome>) =
+        outcomes.iter().partition(|outcome| outcome.is_control);
+    for (split, outcomes) in [(split.to_owned(), tasks), (format!("{split}-control"), controls)] {
+        if outcomes.is_empty() {
+            continue;
+        }
+        let score = tables::score(&outcomes);
+        registry.insert_evaluation(&Evaluation {
+            id: new_id()?,
+            adapter_id: adapter.map(|subject| subject.id.clone()),
+            base_digest: tools.provider.base().base_digest,
+            suite: suite.name.clone(),
+            suite_digest: suite.digest.clone(),
+            split,
+            via: tools.via.as_str().to_owned(),
+            n_tasks: score.n_tasks,
+            n_samples: score.n_samples,
+            passed: score.passed,
+            pass_at_1: score.share,
+            ci_low: score.interval.0,
+            ci_high: score.interval.1,
+            sampling: json!({ "drawn": tools.via.sampling(), "seed": tools.seed }),
+            judge_version: JUDGE_VERSION.to_owned(),
+            provider: tools.provider.name().to_owned(),
+            at: timestamp(SystemTime::now()),
+        })?;
+    }
+    Ok(())
+}
+
+/// How far it is, and how many of the present one's answers passed: a bar on a terminal, else a line now and then.
+struct Display {
+    bar: Option<ProgressBar>,
+    is_quiet: bool,
+    /// Answers in all, and those of the present one: how many, how many passed.
+    counts: Mutex<[u32; 3]>,
+    total: usize,
+}
+
+impl Display {
+    fn new(context: &Context, total: usize) -> Self {
+        let is_quiet = context.quiet || context.json;
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} answers, {msg}, eta {eta}");
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = (!is_quiet && io::stderr().is_terminal())
+            .then(|| ProgressBar::new(total as u64).with_style(style));
+        Self { bar, is_quiet, counts: Mutex::default(), total }
+    }
+
+    /// From here on it is another's answers.
+    fn begin(&self) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)[1..].fill(0);
+    }
+
+    fn step(&self, passed: bool) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts[0] += 1;
+        counts[1] += 1;
+        counts[2] += u32::from(passed);
+        let [all, n, passed] = *counts;
+        let rate = 100.0 * f64::from(passed) / f64::from(n);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(format!("{rate:.1} % passed"));
+                bar.inc(1);
+            }
+            None if !self.is_quiet && all.is_multiple_of(50) => {
+                output::note(&format!("{all} of {} answers, {rate:.1} % passed", self.total));
+            }
+            None => {}
+        }
+    }
+
+    fn close(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

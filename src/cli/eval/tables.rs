@@ -1,0 +1,197 @@
+//! What came of an evaluation, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::cli::output;
+use crate::evaluation::Outcome;
+use crate::evaluation::Paired;
+use crate::evaluation::PassAtK;
+use crate::evaluation::Score;
+use crate::evaluation::TaskScore;
+
+use super::measure::Measured;
+
+/// Outcomes by the group of their tasks.
+fn groups(outcomes: &[Outcome]) -> BTreeMap<String, Vec<&Outcome>> {
+    let mut groups: BTreeMap<String, Vec<&Outcome>> = BTreeMap::new();
+    for outcome in outcomes {
+        groups.entry(outcome.group.clone()).or_default().push(outcome);
+    }
+    groups
+}
+
+/// The outcomes of the base and of the adapters, by name.
+fn everyone<'a>(measured: &'a Measured, names: &'a [String]) -> Vec<(&'a str, &'a [Outcome])> {
+    let adapters = measured.adapters.iter().map(|(_, outcomes)| outcomes.as_slice());
+    let adapters = names.iter().map(String::as_str).zip(adapters);
+    std::iter::once(("base", measured.base.as_slice())).chain(adapters).collect()
+}
+
+/// What `rune eval` prints.
+pub(super) fn table(measured: &Measured, ks: &[u32], failures: bool) -> String {
+    let names: Vec<String> = measured.adapters.iter().map(|(id, _)| id.to_string()).collect();
+    let all = everyone(measured, &names);
+    let mut text = scores(&all);
+    if ks != [1] {
+        text = format!("{text}\n{}", at_k(&all, ks));
+    }
+    if failures {
+        let shown = measured.adapters.last().map_or(&measured.base, |(_, outcomes)| outcomes);
+        for outcome in shown.iter().filter(|outcome| !outcome.passed) {
+            let answer = output::escape(&outcome.answer);
+            let Outcome { id, summary, .. } = outcome;
+            let _infallible = writeln!(text, "\n{id}: {summary}\n{answer}");
+        }
+    }
+    text
+}
+
+/// A table of everyone's score on each group of tasks; the first is what the others are compared with, where each task has
+/// one answer.
+pub(in crate::cli) fn scores(all: &[(&str, &[Outcome])]) -> String {
+    let head = ["TASKS", "N", "WHO", "PASS@1 (95 %)", "GAINED", "LOST", "DIFFERENCE", "P"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let Some((_, before)) = all.first() else { return String::new() };
+    for (group, before) in groups(before) {
+        for (index, (name, outcomes)) in all.iter().enumerate() {
+            let after = groups(outcomes).remove(&group).unwrap_or_default();
+            let score = score(&after);
+            let mut row = vec![
+                group.clone(),
+                score.n_tasks.to_string(),
+                (*name).to_owned(),
+                score.to_string(),
+            ];
+            if index > 0 && score.n_samples == 1 {
+                row.extend(compared(&compare(&before, &after)));
+            }
+            rows.push(row);
+        }
+    }
+    output::table(&rows)
+}
+
+fn compared(paired: &Paired) -> [String; 4] {
+    let points = |share: f64| format!("{:+.1}", share * 100.0);
+    let (low, high) = paired.interval;
+    [
+        paired.gained.to_string(),
+        paired.lost.to_string(),
+        format!("{} ({} to {})", points(paired.difference), points(low), points(high)),
+        p_value(paired.p_value),
+    ]
+}
+
+/// pass@k of everyone.
+fn at_k(all: &[(&str, &[Outcome])], ks: &[u32]) -> String {
+    let mut rows = vec![["WHO", "K", "PASS@K (95 %)"].map(str::to_owned).to_vec()];
+    for (name, outcomes) in all {
+        let outcomes: Vec<&Outcome> = outcomes.iter().collect();
+        for found in ks.iter().filter_map(|k| PassAtK::new(&by_task(&outcomes), *k)) {
+            rows.push(vec![(*name).to_owned(), found.k.to_string(), found.to_string()]);
+        }
+    }
+    output::table(&rows)
+}
+
+/// The score of these answers.
+pub(super) fn score(outcomes: &[&Outcome]) -> Score {
+    Score::new(&by_task(outcomes))
+}
+
+/// Answers by task, in the order in which tasks come first.
+fn by_task<'a>(outcomes: &[&'a Outcome]) -> Vec<TaskScore<'a>> {
+    let mut tasks: Vec<(&str, TaskScore<'a>)> = Vec::new();
+    for outcome in outcomes {
+        if tasks.last().is_none_or(|(id, _)| *id != outcome.id) {
+            tasks.push((&outcome.id, TaskScore { family: &outcome.family, n: 0, passed: 0 }));
+        }
+        if let Some((_, task)) = tasks.last_mut() {
+            task.n += 1;
+            task.passed += u32::from(outcome.passed);
+        }
+    }
+    tasks.into_iter().map(|(_, task)| task).collect()
+}
+
+/// The tasks that only one of two passes, and what that says.
+pub(super) fn versus(a: (&str, &[Outcome]), b: (&str, &[Outcome])) -> String {
+    let mut rows = vec![vec!["TASK".to_owned(), a.0.to_owned(), b.0.to_owned()]];
+    let word = |passed: bool| if passed { "passed" } else { "failed" }.to_owned();
+    for (one, other) in a.1.iter().zip(b.1).filter(|(one, other)| one.passed != other.passed) {
+        rows.push(vec![one.id.clone(), word(one.passed), word(other.passed)]);
+    }
+    let paired = compare(&a.1.iter().collect::<Vec<_>>(), &b.1.iter().collect::<Vec<_>>());
+    let verdict = if paired.e_value >= 20.0 {
+        format!("{} is better than {}", b.0, a.0)
+    } else if compare(&b.1.iter().collect::<Vec<_>>(), &a.1.iter().collect::<Vec<_>>()).e_value
+        >= 20.0
+    {
+        format!("{} is better than {}", a.0, b.0)
+    } else {
+        "these tasks don't tell which is better".to_owned()
+    };
+    format!(
+        "{}\n{}\n{verdict}: {} gained, {} lost, p = {}, evidence {:.1} (20 decides)\n",
+        output::table(&rows),
+        scores(&[a, b]),
+        paired.gained,
+        paired.lost,
+        p_value(paired.p_value),
+        paired.e_value,
+    )
+}
+
+fn p_value(p: f64) -> String {
+    if p < 0.001 { format!("{p:.0e}") } else { format!("{p:.3}") }
+}
+
+fn compare(before: &[&Outcome], after: &[&Outcome]) -> Paired {
+    let passed = |outcomes: &[&Outcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
+    Paired::new(&passed(before), &passed(after))
+}
+
+/// The same as JSON lines.
+pub(super) fn lines(measured: &Measured) -> String {
+    let names: Vec<String> = measured.adapters.iter().map(|(id, _)| id.to_string()).collect();
+    let all = everyone(measured, &names);
+    let mut text = String::new();
+    for (who, outcomes) in &all {
+        for outcome in *outcomes {
+            let mut line = json!(outcome);
+            line["type"] = json!("eval.task");
+            line["who"] = json!(who);
+            let _infallible = writeln!(text, "{line}");
+        }
+    }
+    for line in score_lines(&all) {
+        let _infallible = writeln!(text, "{line}");
+    }
+    text
+}
+
+/// Scores as objects.
+pub(in crate::cli) fn score_lines(all: &[(&str, &[Outcome])]) -> Vec<Value> {
+    let Some(((first, before), _)) = all.split_first() else { return Vec::new() };
+    let mut lines = Vec::new();
+    for (index, (who, outcomes)) in all.iter().enumerate() {
+        for (group, outcomes) in groups(outcomes) {
+            let before = groups(before).remove(&group).unwrap_or_default();
+            lines.push(json!({
+                "type": "eval.score",
+                "who": who,
+                "group": group,
+                "score": score(&outcomes),
+                "pass_at_1": score(&outcomes).share,
+                "against": (index > 0).then(|| json!({
+                    "who": first, "paired": compare(&before, &outcomes),
+                })),
+            }));
+        }
+    }
+    lines
+}

@@ -1,0 +1,108 @@
+//! MBPP: a sentence and asserts; and MBPP+, which has many inputs more.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::evaluation::task::Check;
+use crate::evaluation::task::FunctionCheck;
+use crate::evaluation::task::Task;
+use crate::evaluation::task::Work;
+use crate::trajectory::Message;
+
+/// Builds the inputs of MBPP+ and the reference.
+const PLUS: &str = include_str!("mbpp_plus.py");
+
+#[derive(Deserialize)]
+struct Row {
+    task_id: u32,
+    text: String,
+    code: String,
+    test_setup_code: String,
+    test_list: Vec<String>,
+}
+
+pub(super) fn task(line: &str, group: &str) -> Result<Task, String> {
+    let Row { task_id, text, code, test_setup_code, test_list } = super::row(line)?;
+    let code = code.replace('\r', "");
+    let entry_point = called(&code, &test_list.join("\n"))
+        .ok_or("none of the functions of its code is called by its tests")?;
+    let id = format!("Mbpp/{task_id}");
+    Ok(finish(
+        id,
+        group,
+        &text,
+        &test_list.join("\n"),
+        Parts { answer: code, prelude: test_setup_code, test: test_list.join("\n"), entry_point },
+    ))
+}
+
+#[derive(Deserialize)]
+struct PlusRow {
+    task_id: String,
+    prompt: String,
+    entry_point: String,
+    canonical_solution: String,
+    assertion: String,
+}
+
+pub(super) fn plus_task(line: &str, group: &str) -> Result<Task, String> {
+    let row: PlusRow = super::row(line)?;
+    let PlusRow { task_id, prompt, entry_point, canonical_solution, assertion } = row;
+    let prelude = PLUS.replace("ENTRY", &entry_point)
+        + &format!("reference = the_reference({}, {{}})\n", json!(canonical_solution));
+    let test = format!(
+        "{assertion}\nfor args in inputs({}, {}):\n    assert {entry_point}(*args) == reference(*copy.deepcopy(args))\n",
+        json!(assertion),
+        json!(line),
+    );
+    let text = prompt.trim().trim_matches('"').trim();
+    let (sentence, visible) = match text.find("\nassert ") {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, ""),
+    };
+    let (sentence, visible) = (sentence.to_owned(), visible.to_owned());
+    Ok(finish(
+        task_id,
+        group,
+        &sentence,
+        &visible,
+        Parts { answer: canonical_solution, prelude, test, entry_point },
+    ))
+}
+
+struct Parts {
+    answer: String,
+    prelude: String,
+    test: String,
+    entry_point: String,
+}
+
+/// A task whose text is `sentence` and the asserts `visible`.
+fn finish(id: String, group: &str, sentence: &str, visible: &str, parts: Parts) -> Task {
+    let Parts { answer, prelude, test, entry_point } = parts;
+    let tests = format!("from solution import {entry_point}\n\n{visible}\n");
+    let question = format!(
+        "{sentence}\n\nAnswer with one block of Python code. It has to pass:\n\n```python\n{visible}\n```\n"
+    );
+    Task {
+        family: id.clone(),
+        id,
+        group: group.to_owned(),
+        is_control: false,
+        messages: vec![Message::user(question)],
+        work: (!visible.is_empty()).then(|| Work {
+            text: format!("{sentence}\n\nWrite it as the function {entry_point} in solution.py."),
+            tests,
+        }),
+        answer: format!("```python\n{answer}\n```\n"),
+        check: Check::Function(FunctionCheck { entry_point, prompt: String::new(), prelude, test }),
+    }
+}
+
+/// The last function that `code` defines at its top and `tests` call.
+fn called(code: &str, tests: &str) -> Option<String> {
+    let heads = code.lines().filter_map(|line| line.strip_prefix("def "));
+    let names = heads.filter_map(|head| head.split('(').next()).map(str::trim);
+    let is_called = |name: &&str| tests.contains(&format!("{name}("));
+    names.rev().find(is_called).map(str::to_owned)
+}

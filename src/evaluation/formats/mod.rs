@@ -1,0 +1,85 @@
+//! Public files of tasks, read as [`Task`]s.
+
+mod human_eval;
+mod mbpp;
+
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use super::run::EvaluationError;
+use super::task::Task;
+
+/// The most bytes of a file, once it is unpacked.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// A form of file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `HumanEval.jsonl` (Chen et al. 2021, arXiv:2107.03374).
+    HumanEval,
+    /// `mbpp.jsonl` (Austin et al. 2021, arXiv:2108.07732).
+    Mbpp,
+    /// `MbppPlus.jsonl` of `EvalPlus` (Liu et al. 2023, arXiv:2305.01210).
+    MbppPlus,
+}
+
+impl Format {
+    /// The licence under which its tasks are given away.
+    pub fn licence(self) -> &'static str {
+        match self {
+            Self::HumanEval => "MIT",
+            Self::Mbpp => "CC-BY-4.0",
+            Self::MbppPlus => "Apache-2.0, over MBPP's CC-BY-4.0",
+        }
+    }
+
+    /// Reads the file at `path`, packed by gzip or not, as tasks of the group `group`.
+    ///
+    /// # Errors
+    /// [`EvaluationError::Files`]; [`EvaluationError::BadTask`] for the first line that is none of this form.
+    pub fn read(self, path: &Path, group: &str) -> Result<Vec<Task>, EvaluationError> {
+        let files = |source| EvaluationError::Files { path: path.to_owned(), source };
+        let text = text(path).map_err(files)?;
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let task = |(index, line): (usize, &str)| {
+            let task = match self {
+                Self::HumanEval => human_eval::task(line, group),
+                Self::Mbpp => mbpp::task(line, group),
+                Self::MbppPlus => mbpp::plus_task(line, group),
+            };
+            let bad = |reason| EvaluationError::BadTask {
+                path: path.to_owned(),
+                line: index + 1,
+                reason,
+            };
+            task.map_err(bad)
+        };
+        lines.map(task).collect()
+    }
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let file = File::open(path)?;
+    if path.extension().is_some_and(|extension| extension == "gz") {
+        flate2::read::GzDecoder::new(file).take(MAX_BYTES).read_to_string(&mut text)?;
+    } else {
+        file.take(MAX_BYTES).read_to_string(&mut text)?;
+    }
+    Ok(text)
+}
+
+/// The fields of a line that are wanted. Python's own JSON has numbers that are none elsewhere; no such field has one.
+fn row<T: DeserializeOwned>(line: &str) -> Result<T, String> {
+    let plain = || {
+        let named = ["-Infinity", "Infinity", "NaN"];
+        named.iter().fold(line.to_owned(), |line, name| line.replace(name, "0"))
+    };
+    serde_json::from_str(line)
+        .or_else(|_| serde_json::from_str(&plain()))
+        .map_err(|error| error.to_string())
+}

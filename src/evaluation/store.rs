@@ -1,0 +1,98 @@
+//! The suites of a home.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+use super::families;
+use super::run::EvaluationError;
+use super::suite::Suite;
+use super::task::Task;
+
+/// The suites of a home: `suites/<name>.jsonl`, written once.
+#[derive(Debug)]
+pub struct SuiteStore {
+    folder: PathBuf,
+}
+
+impl SuiteStore {
+    /// Opens the folder `suites` of `home`.
+    ///
+    /// # Errors
+    /// [`EvaluationError::Files`] when it can't be made.
+    pub fn open(home: &Path) -> Result<Self, EvaluationError> {
+        let folder = home.join("suites");
+        fs::create_dir_all(&folder).map_err(files(&folder))?;
+        Ok(Self { folder })
+    }
+
+    /// Takes in tasks as the suite `name`, for ever, and joins those that are alike into families.
+    ///
+    /// # Errors
+    /// [`EvaluationError::SuiteExists`]; [`EvaluationError::BadName`]; [`EvaluationError::Files`].
+    pub fn add(
+        &self,
+        name: &str,
+        (licence, source): (&str, &str),
+        mut tasks: Vec<Task>,
+    ) -> Result<Suite, EvaluationError> {
+        let path = self.path(name)?;
+        families::join(&mut tasks);
+        let suite = Suite::new(name, tasks).with_origin(licence, source);
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+            io::Write::write_all(&mut file, suite.to_lines().as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist_noclobber(&path).map_err(|error| error.error)?;
+            fs::File::open(&self.folder)?.sync_all()
+        };
+        match write() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(EvaluationError::SuiteExists(name.to_owned()))
+            }
+            written => written.map(|()| suite).map_err(files(&path)),
+        }
+    }
+
+    /// The suite `name`.
+    ///
+    /// # Errors
+    /// [`EvaluationError::NoSuite`]; those of [`Suite::read`].
+    pub fn read(&self, name: &str) -> Result<Suite, EvaluationError> {
+        let path = self.path(name)?;
+        if !path.exists() {
+            return Err(EvaluationError::NoSuite(name.to_owned()));
+        }
+        Suite::read(&path)
+    }
+
+    /// Names of all suites, sorted.
+    ///
+    /// # Errors
+    /// [`EvaluationError::Files`].
+    pub fn names(&self) -> Result<Vec<String>, EvaluationError> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(files(&self.folder))? {
+            let name = entry.map_err(files(&self.folder))?.file_name();
+            names.extend(name.to_string_lossy().strip_suffix(".jsonl").map(str::to_owned));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn path(&self, name: &str) -> Result<PathBuf, EvaluationError> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
+        let is_good = name.chars().all(is_plain) && !name.starts_with('.') && !name.is_empty();
+        if is_good {
+            Ok(self.folder.join(format!("{name}.jsonl")))
+        } else {
+            Err(EvaluationError::BadName(name.to_owned()))
+        }
+    }
+}
+
+fn files(path: &Path) -> impl FnOnce(io::Error) -> EvaluationError {
+    let path = path.to_owned();
+    move |source| EvaluationError::Files { path, source }
+}

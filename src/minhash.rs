@@ -1,0 +1,48 @@
+//! How much two texts share: MinHash over shingles of words (Broder 1997, "On the resemblance and containment of
+//! documents").
+
+use std::collections::HashSet;
+
+/// Hashes that stand for a text: the estimate's standard error is at most `0.5 / sqrt(128)`, 4.4 points.
+const N_HASHES: usize = 128;
+
+/// What is kept of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Signature([u64; N_HASHES]);
+
+impl Signature {
+    /// The signature of `text` by runs of `shingle` words, at least 1; a shorter text is one run.
+    pub(crate) fn new(text: &str, shingle: usize) -> Self {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let shingles: HashSet<u64> =
+            words.windows(shingle.min(words.len()).max(1)).map(hash_of).collect();
+        let mut least = [u64::MAX; N_HASHES];
+        for shingle in shingles {
+            for (i, least) in (1_u64..).zip(&mut least) {
+                *least = (*least).min(mixed(shingle ^ mixed(i)));
+            }
+        }
+        Self(least)
+    }
+
+    /// The estimated share of all runs that both have, `0.0..=1.0`.
+    #[expect(clippy::cast_precision_loss, reason = "at most 128")]
+    pub(crate) fn resemblance(&self, other: &Self) -> f64 {
+        self.0.iter().zip(&other.0).filter(|(a, b)| a == b).count() as f64 / N_HASHES as f64
+    }
+}
+
+fn hash_of(words: &[&str]) -> u64 {
+    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    for byte in words.iter().flat_map(|word| word.bytes().chain([b' '])) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    }
+    hash
+}
+
+/// The finaliser of `SplitMix64`.
+fn mixed(z: u64) -> u64 {
+    let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ z >> 31
+}
