@@ -12,6 +12,8 @@ use std::process::Command;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::evaluation::EvaluationError;
+use crate::evaluation::SuiteStore;
 use crate::hardware;
 use crate::hardware::Machine;
 use crate::hub;
@@ -75,6 +77,7 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Check> {
     checks.extend(models(patient.home, &patient.config.run.model));
     checks.extend(registry(patient.home));
     checks.extend(training(patient));
+    checks.extend(suites(patient.home));
     checks
 }
 
@@ -318,6 +321,26 @@ fn training(patient: &Patient<'_>) -> Vec<Check> {
         checks.push(Check::warn("training runs", detail, fix));
     }
     checks
+}
+
+/// Whether the suites are what they were when they were taken in.
+fn suites(home: &Path) -> Option<Check> {
+    if !home.join("suites").exists() {
+        return None;
+    }
+    let fix = "remove the file, then `rune eval suites pull` or `import` it again";
+    let read = || {
+        let store = SuiteStore::open(home)?;
+        let names = store.names()?;
+        for name in &names {
+            store.read(name)?;
+        }
+        Ok(names.len())
+    };
+    Some(match read() {
+        Ok(n) => Check::ok("suites", format!("{n} are what was stored")),
+        Err::<_, EvaluationError>(error) => Check::fail("suites", error.to_string(), fix),
+    })
 }
 
 fn mebibytes(bytes: u64) -> String {

@@ -5,6 +5,7 @@ use std::io;
 use crate::bench::BenchError;
 use crate::cli::run::outcome::InTheWay;
 use crate::config::ConfigError;
+use crate::evaluation::EvaluationError;
 use crate::hub::HubError;
 use crate::pipeline::PipelineError;
 use crate::provider::ProviderError;
@@ -70,6 +71,22 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
     {
         return USAGE;
     }
+    match error.downcast_ref() {
+        Some(
+            EvaluationError::BadK { .. }
+            | EvaluationError::NoSuite(_)
+            | EvaluationError::BadName(_)
+            | EvaluationError::BadTask { .. }
+            | EvaluationError::Empty(_)
+            | EvaluationError::NoWork(_),
+        ) => return USAGE,
+        Some(
+            EvaluationError::SuiteExists(_)
+            | EvaluationError::Changed(_)
+            | EvaluationError::SeenBefore { .. },
+        ) => return CONFLICT,
+        _ => {}
+    }
     match cause(error) {
         Some(
             RegistryError::NotFound(_) | RegistryError::NoAdapter(_) | RegistryError::NoTraining(_),
@@ -102,6 +119,12 @@ fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
         Some(BenchError::Sandbox(inner)) => Some(inner as &dyn std::error::Error),
         _ => of_pipeline,
     };
+    let inner = inner.or(match error.downcast_ref() {
+        Some(EvaluationError::Provider(inner)) => Some(inner),
+        Some(EvaluationError::Judge(inner)) => Some(inner),
+        Some(EvaluationError::Registry(inner)) => Some(inner),
+        _ => None,
+    });
     let handed_through = inner.and_then(<dyn std::error::Error>::downcast_ref);
     handed_through.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
 }

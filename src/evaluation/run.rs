@@ -89,7 +89,7 @@ pub enum EvaluationError {
         family: String,
     },
     /// A task's own answer fails its check.
-    #[error("the task `{id}` cannot be judged: {source}")]
+    #[error("the task `{id}` cannot be judged")]
     BadCheck {
         /// The task.
         id: String,

@@ -6,6 +6,7 @@
 mod adapters;
 mod bench;
 mod cli;
+mod eval;
 mod hub;
 mod judge;
 mod model;
