@@ -46,8 +46,8 @@ impl Bench {
     }
 
     fn write(&self, name: &str, tasks: &[Value]) {
-        let lines: String = tasks.iter().map(|task| format!("{task}\n")).collect();
-        fs::write(self.path(name), lines).unwrap();
+        let lines: Vec<String> = tasks.iter().map(ToString::to_string).collect();
+        fs::write(self.path(name), lines.join("\n")).unwrap();
     }
 
     fn call(&self, args: &str) -> Output {
