@@ -9,7 +9,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use anyhow::bail;
+use clap::ValueEnum as _;
 
 use crate::adapter::AdapterId;
 use crate::cli::context::Context;
@@ -47,7 +49,8 @@ pub(super) use tables::scores;
   rune eval library --seed 1 --out zorb
   rune train --dataset zorb/train.jsonl --name zorb
   rune eval --suite zorb/suite.jsonl --lib zorb/lib --adapter 01k9zz
-  rune eval compare base 01k9zz --suite zorb/suite.jsonl --lib zorb/lib"
+  rune eval compare base 01k9zz --suite zorb/suite.jsonl --lib zorb/lib
+  rune eval compare base:best-of-n base:pipeline --suite humaneval --limit 60"
 )]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -72,7 +75,7 @@ struct SuiteArgs {
     /// A folder of Python packages that answers may import
     #[arg(long, value_name = "DIR")]
     lib: Option<PathBuf>,
-    /// How answers are had: one answer of the model, or all that `rune run` does
+    /// How answers are had
     #[arg(long, default_value = "completions")]
     via: ViaName,
     /// The part of the suite
@@ -110,7 +113,11 @@ struct SuiteArgs {
 /// How answers are had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum ViaName {
+    /// One answer of the model
     Completions,
+    /// Answers until one passes the tests that may be seen, within run.max_tokens
+    BestOfN,
+    /// All that `rune run` does
     Pipeline,
 }
 
@@ -131,7 +138,7 @@ enum Command {
     Suites(suites::Command),
     /// Compare two, task by task
     Compare {
-        /// An adapter's id, or `base`
+        /// An adapter's id, or `base`; with `:pipeline`, `:best-of-n` or `:completions` behind it, in that way
         a: String,
         /// The one that may be better
         b: String,
@@ -178,7 +185,7 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
         (Some(Command::Suites(command)), _) => suites::run(context, command),
         (Some(Command::Compare { a, b, what }), _) => compare(context, what, (a, b)),
         (None, Some(what)) => {
-            match measured(context, what, &args.adapter)? {
+            match measured(context, what, what.via, &args.adapter)? {
                 Ok(measured) if context.json => output::print(&tables::lines(&measured))?,
                 Ok(measured) => output::print(&tables::table(&measured, &what.k, args.failures))?,
                 Err(code) => return Ok(ExitCode::from(code)),
@@ -190,24 +197,41 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn compare(context: &Context, what: &SuiteArgs, (a, b): (&str, &str)) -> anyhow::Result<ExitCode> {
-    let adapters: Vec<String> =
-        [a, b].into_iter().filter(|name| *name != "base").map(str::to_owned).collect();
-    let measured = match measured(context, what, &adapters)? {
-        Ok(measured) => measured,
-        Err(code) => return Ok(ExitCode::from(code)),
+    let (mut one, mut other) = match (of(context, what, a)?, of(context, what, b)?) {
+        (Ok(one), Ok(other)) => (one, other),
+        (Err(code), _) | (_, Err(code)) => return Ok(ExitCode::from(code)),
     };
-    let of = |name: &str| -> &[Outcome] {
-        let found = measured.adapters.iter().find(|(id, _)| id.as_str() == name);
-        found.map_or(&measured.base, |(_, outcomes)| outcomes)
-    };
-    output::print(&tables::versus((a, of(a)), (b, of(b))))?;
+    // Not every task can be asked in every way.
+    let has = |all: &[Outcome], one: &Outcome| all.iter().any(|other| other.id == one.id);
+    let all = other.clone();
+    one.retain(|outcome| has(&all, outcome));
+    other.retain(|outcome| has(&one, outcome));
+    output::print(&tables::versus((a, &one), (b, &other)))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The outcomes of `name`: an adapter or `base`, and behind a colon the way. `Err` is the exit code of an interrupt.
+fn of(context: &Context, what: &SuiteArgs, name: &str) -> anyhow::Result<Result<Vec<Outcome>, u8>> {
+    let (subject, via) = match name.split_once(':') {
+        Some((subject, via)) => {
+            let known = ViaName::from_str(via, true);
+            (subject, known.map_err(|_| anyhow!("`{via}` is no way to have an answer"))?)
+        }
+        None => (name, what.via),
+    };
+    let adapters = if subject == "base" { Vec::new() } else { vec![subject.to_owned()] };
+    let measured = measured(context, what, via, &adapters)?;
+    Ok(measured.map(|mut measured| match measured.adapters.pop() {
+        Some((_, outcomes)) => outcomes,
+        None => measured.base,
+    }))
 }
 
 /// The outcomes that are asked for. `Err` is the exit code of an interrupt.
 fn measured(
     context: &Context,
     what: &SuiteArgs,
+    via: ViaName,
     adapters: &[String],
 ) -> anyhow::Result<Result<Measured, u8>> {
     if let Some(k) = what.k.iter().find(|k| **k > what.n || **k == 0) {
@@ -226,7 +250,7 @@ fn measured(
         refuse_seen(&suite, &adapter.train_families)?;
         ids.push(adapter.id);
     }
-    let how = what.how();
+    let how = what.how(via);
     // Before any other thread, and before the model fills the memory: see `sandbox`.
     let sandbox = Sandbox::start(&std::env::current_exe()?)?;
     let runtime =
@@ -244,7 +268,7 @@ fn measured(
 }
 
 impl SuiteArgs {
-    fn how(&self) -> How<'_> {
+    fn how(&self, via: ViaName) -> How<'_> {
         let greedy = if self.n == 1 { 0.0 } else { 0.8 };
         let sampling = Sampling {
             temperature: self.temperature.unwrap_or(greedy),
@@ -252,7 +276,7 @@ impl SuiteArgs {
             ..Sampling::default()
         };
         How {
-            via: self.via,
+            via,
             split: self.split.split().map_or("all", Split::as_str),
             lib: self.lib.as_deref(),
             sampling,

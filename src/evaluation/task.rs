@@ -87,12 +87,19 @@ impl Task {
 
     /// The code of an answer as a module for the judge.
     pub fn program(&self, answer: &str, modules: &Modules) -> String {
-        let code = code_of(answer);
+        let code = self.module(answer);
         match &self.check {
             Check::Library(check) => check.program(&code, modules),
-            Check::Function(check) => {
-                format!("{}\n{}", modules.bootstrap(), check.program(&code, answer))
-            }
+            Check::Function(_) => format!("{}\n{code}", modules.bootstrap()),
+        }
+    }
+
+    /// The code of an answer as a user would save it.
+    pub(super) fn module(&self, answer: &str) -> String {
+        let code = code_of(answer);
+        match &self.check {
+            Check::Library(_) => code,
+            Check::Function(check) => check.program(&code, answer),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::event::SCHEMA_VERSION;
 use crate::event::timestamp;
 use crate::judge::Judge;
+use crate::judge::Suite;
 use crate::pipeline;
 use crate::pipeline::Settings;
 use crate::pipeline::Tools;
@@ -23,6 +24,7 @@ use crate::task;
 use crate::task::SourceFile;
 use crate::task::TaskId;
 use crate::task::TaskType;
+use crate::trajectory::Phase;
 use crate::trajectory::Sampling;
 use crate::trajectory::Session;
 use crate::trajectory::Status;
@@ -31,11 +33,16 @@ use crate::trajectory::VerifiedBy;
 use super::run::EvaluationError;
 use super::task::Task;
 
+/// The file of the tests that may be seen.
+const TESTS: &str = "test_solution.py";
+
 /// How answers are had.
 pub enum Via<'a> {
     /// One answer of the model.
     Completions(&'a Sampling),
-    /// The pipeline, with the tests that a task lets it see.
+    /// Answers of the model, one after the other, until one passes the tests that a task lets it see.
+    BestOfN(&'a PipelineTools<'a>),
+    /// The pipeline, with these tests.
     Pipeline(&'a PipelineTools<'a>),
 }
 
@@ -68,6 +75,7 @@ impl Via<'_> {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Completions(_) => "completions",
+            Self::BestOfN(_) => "best_of_n",
             Self::Pipeline(_) => "pipeline",
         }
     }
@@ -76,7 +84,7 @@ impl Via<'_> {
     pub fn sampling(&self) -> Value {
         match self {
             Self::Completions(sampling) => json!(Sampling { seed: 0, ..(*sampling).clone() }),
-            Self::Pipeline(tools) => {
+            Self::BestOfN(tools) | Self::Pipeline(tools) => {
                 let settings = &tools.settings;
                 json!({
                     "temperature": settings.temperature,
@@ -109,12 +117,53 @@ impl Via<'_> {
                 let request = Request { adapter, ..Request::new(&task.messages, &sampling) };
                 Ok(provider.generate(&request, &mut |_| {}).await?.text)
             }
+            Self::BestOfN(tools) => tools.best_of_n(provider, task, adapter, seed).await,
             Self::Pipeline(tools) => tools.answer(provider, task, adapter, seed).await,
         }
     }
 }
 
 impl PipelineTools<'_> {
+    /// The first answer that passes the tests that may be seen, else the one that passes most of them; as many are drawn
+    /// as the pipeline's tokens allow, at its temperatures.
+    async fn best_of_n(
+        &self,
+        provider: &Provider,
+        task: &Task,
+        adapter: Option<&AdapterId>,
+        seed: u64,
+    ) -> Result<String, EvaluationError> {
+        let Some(work) = &task.work else { return Ok(String::new()) };
+        let suite = Suite::new(vec![SourceFile::new(TESTS, &work.tests)]);
+        let settings = &self.settings;
+        let (mut spent, mut best) = (0, None::<(f64, String)>);
+        for trial in 0_u32.. {
+            let temperature =
+                if trial == 0 { settings.temperature } else { settings.retry_temperature };
+            let sampling = Sampling {
+                temperature,
+                top_p: settings.top_p,
+                top_k: settings.top_k,
+                repetition_penalty: settings.repetition_penalty,
+                seed: seed.wrapping_add(trial.into()),
+                max_tokens: settings.max_tokens_of(Phase::Integrate),
+                stop: Vec::new(),
+            };
+            let request = Request { adapter, ..Request::new(&task.messages, &sampling) };
+            let completion = provider.generate(&request, &mut |_| {}).await?;
+            let files = [SourceFile::new("solution.py", task.module(&completion.text))];
+            let verdict = self.judge.run_suite(&suite, &files).await?;
+            if best.as_ref().is_none_or(|(score, _)| verdict.score() > *score) {
+                best = Some((verdict.score(), completion.text));
+            }
+            spent += u64::from(completion.tokens_out);
+            if verdict.passed() || spent >= settings.max_tokens {
+                break;
+            }
+        }
+        Ok(best.map(|(_, answer)| answer).unwrap_or_default())
+    }
+
     /// The files that a session comes to, as one block of code.
     async fn answer(
         &self,
@@ -129,7 +178,7 @@ impl PipelineTools<'_> {
             text: work.text.clone(),
             task_type: TaskType::Function,
             family: Some(task.family.clone()),
-            tests: vec![SourceFile::new("test_solution.py", &work.tests)],
+            tests: vec![SourceFile::new(TESTS, &work.tests)],
         };
         let settings = Settings { adapter_id: adapter.cloned(), seed, ..self.settings.clone() };
         let session = self.begin(provider, &task, &settings)?;

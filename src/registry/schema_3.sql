@@ -65,7 +65,7 @@ CREATE TABLE evaluation (
     suite TEXT NOT NULL,
     suite_digest TEXT NOT NULL,
     split TEXT NOT NULL,
-    via TEXT NOT NULL CHECK (via IN ('completions', 'pipeline')),
+    via TEXT NOT NULL CHECK (via IN ('completions', 'best_of_n', 'pipeline')),
     n_tasks INTEGER NOT NULL CHECK (n_tasks > 0),
     n_samples INTEGER NOT NULL CHECK (n_samples > 0),
     passed INTEGER NOT NULL CHECK (passed BETWEEN 0 AND n_tasks * n_samples),

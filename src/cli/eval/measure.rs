@@ -106,6 +106,7 @@ pub(in crate::cli) async fn measure(
     let pipeline = PipelineTools::new(visible, settings, &scratch.path().join("rune.db"))?;
     let via = match how.via {
         ViaName::Completions => Via::Completions(&how.sampling),
+        ViaName::BestOfN => Via::BestOfN(&pipeline),
         ViaName::Pipeline => Via::Pipeline(&pipeline),
     };
     let tools = EvaluationTools {
