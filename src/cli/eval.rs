@@ -115,7 +115,7 @@ struct SuiteArgs {
 pub(super) enum ViaName {
     /// One answer of the model
     Completions,
-    /// Answers until one passes the tests that may be seen, within run.max_tokens
+    /// Answers until one passes the tests that may be seen, within the tokens of a run
     BestOfN,
     /// All that `rune run` does
     Pipeline,
