@@ -3,9 +3,7 @@
 #![expect(clippy::cast_precision_loss, reason = "counts and times stay below 2^52")]
 
 use std::fs;
-use std::fs::File;
 use std::io;
-use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -21,6 +19,9 @@ use super::metric::Summary;
 use super::metric::Unit;
 use super::progress::Progress;
 use super::progress::Steps;
+use crate::evaluation::Format;
+use crate::evaluation::Modules;
+use crate::evaluation::Task;
 use crate::hardware::Machine;
 use crate::judge::Check;
 use crate::judge::FunctionJudge;
@@ -338,34 +339,13 @@ async fn judge_all(
     Ok(Cost { wall: began.elapsed().as_secs_f64(), cpu: tree_cpu() - before })
 }
 
-/// A problem of HumanEval.
-#[derive(Deserialize)]
-struct Problem {
-    prompt: String,
-    entry_point: String,
-    canonical_solution: String,
-    test: String,
-}
-
 /// Tasks and their canonical solutions.
 fn human_eval(path: &Path) -> Result<Vec<(FunctionTask, String)>, BenchError> {
-    let unreadable = || BenchError::examine(path.display().to_string());
-    let file = File::open(path).map_err(unreadable())?;
-    let mut text = String::new();
-    if path.extension().is_some_and(|extension| extension == "gz") {
-        flate2::read::GzDecoder::new(file).read_to_string(&mut text).map_err(unreadable())?;
-    } else {
-        io::BufReader::new(file).read_to_string(&mut text).map_err(unreadable())?;
-    }
-    let problem = |line: &str| {
-        let problem: Problem = serde_json::from_str(line).map_err(io::Error::from)?;
-        let Problem { prompt, entry_point, canonical_solution, test } = problem;
-        let solution = format!("{prompt}{canonical_solution}");
-        // Some checks use helpers of the prompt.
-        let prelude = format!("{prompt}    pass\n");
-        Ok((FunctionTask { entry_point, prelude, test }, solution))
-    };
-    text.lines().map(problem).collect::<io::Result<_>>().map_err(unreadable())
+    let unreadable = BenchError::examine(path.display().to_string());
+    let tasks = Format::HumanEval.read(path, "humaneval").map_err(io::Error::other);
+    let modules = Modules::default();
+    let both = |task: &Task| (task.question(), task.program(&task.answer, &modules));
+    Ok(tasks.map_err(unreadable)?.iter().map(both).collect())
 }
 
 /// What the peer says.

@@ -27,6 +27,7 @@ use super::progress::Progress;
 use super::progress::Steps;
 use super::prompts::Prompts;
 use crate::hardware::Machine;
+use crate::hardware::peak_rss;
 use crate::model::Batch;
 use crate::model::ChatEncoder;
 use crate::model::Isa;
@@ -273,17 +274,9 @@ pub fn trainee_main() -> Result<(), BenchError> {
         let clip = (1.0 / tuner.gradient_norm()).min(1.0) as f32;
         optimizer.step(&mut tuner, &AdamWOptions::default(), 2e-4, clip);
         let seconds = began.elapsed().as_secs_f64();
-        let step = Step { seconds, loss, peak: peak().map_err(examine())? };
+        let step = Step { seconds, loss, peak: peak_rss(None).map_err(examine())? };
         let line = serde_json::to_string(&step).expect("plain numbers");
         writeln!(out, "{line}").and_then(|()| out.flush()).map_err(examine())?;
     }
     Ok(())
-}
-
-/// The most resident memory that this process has had, in bytes.
-fn peak() -> io::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    Ok(kib.unwrap_or(0) << 10)
 }

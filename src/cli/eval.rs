@@ -16,7 +16,6 @@ use clap::ValueEnum as _;
 use crate::adapter::AdapterId;
 use crate::cli::context::Context;
 use crate::cli::output;
-use crate::cli::run::interrupt::Interrupts;
 use crate::evaluation::EvaluationError;
 use crate::evaluation::Modules;
 use crate::evaluation::Outcome;
@@ -253,18 +252,7 @@ fn measured(
     let how = what.how(via);
     // Before any other thread, and before the model fills the memory: see `sandbox`.
     let sandbox = Sandbox::start(&std::env::current_exe()?)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let measured = runtime.block_on(async {
-        let mut interrupts = Interrupts::new()?;
-        tokio::select! {
-            result = measure(context, &registry, &sandbox, (&suite, &modules), &ids, &how) =>
-                result.map(Ok),
-            interrupt = interrupts.next() => Ok(Err(interrupt.exit_code())),
-        }
-    });
-    runtime.shutdown_background();
-    measured
+    measure(context, &registry, &sandbox, (&suite, &modules), &ids, &how)
 }
 
 impl SuiteArgs {

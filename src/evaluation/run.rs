@@ -27,6 +27,7 @@ use crate::registry::sha256;
 use super::modules::Modules;
 use super::suite::Suite;
 use super::task::Task;
+use super::via::Ask;
 use super::via::Via;
 
 /// The judge's version, as evaluations carry it: it changes when a verdict could.
@@ -179,9 +180,10 @@ pub async fn run(
     if tasks.is_empty() {
         return Err(EvaluationError::NoWork(suite.name.clone()));
     }
+    let who = who(tools, adapter);
     let checks = Checks { tools, read: Mutex::default() };
     let one = async |(task, sample): (&Task, u32)| {
-        let outcome = outcome(tools, &checks, (task, sample), adapter).await?;
+        let outcome = outcome(tools, &checks, (task, sample), (adapter, &who)).await?;
         on_each(&outcome);
         Ok(outcome)
     };
@@ -219,22 +221,25 @@ async fn outcome(
     tools: &EvaluationTools<'_>,
     checks: &Checks<'_>,
     (task, sample): (&Task, u32),
-    adapter: Option<&Subject>,
+    (adapter, who): (Option<&Subject>, &str),
 ) -> Result<Outcome, EvaluationError> {
     let seed = tools.seed.wrapping_add(u64::from(sample));
-    let key = key(tools, task, seed, adapter);
+    let task_digest = task.digest();
+    let key = sha256(json!([who, task_digest, seed]).to_string().as_bytes());
     let found = if tools.is_fresh { None } else { tools.registry.outcome(&key)? };
     let row = if let Some(row) = found {
         row
     } else {
         let id = adapter.map(|subject| &subject.id);
-        let answer = tools.via.answer(tools.provider, task, id, seed).await?;
+        let check = checks.get(task).await?;
+        let ask = Ask { provider: tools.provider, task, adapter: id, seed };
+        let answer = tools.via.answer(ask).await?;
         let code = task.program(&answer, tools.modules);
-        let verdict = tools.judge.run(&checks.get(task).await?, &code, seed).await?;
+        let verdict = tools.judge.run(&check, &code, seed).await?;
         let row = OutcomeRow {
             key,
             adapter_id: id.cloned(),
-            task_digest: task.digest(),
+            task_digest,
             seed,
             passed: verdict.passed(),
             summary: verdict.summary(),
@@ -257,17 +262,15 @@ async fn outcome(
     })
 }
 
-/// The digest of all that decides an outcome.
-fn key(tools: &EvaluationTools<'_>, task: &Task, seed: u64, adapter: Option<&Subject>) -> String {
+/// The digest of all that decides outcomes beside task and seed.
+fn who(tools: &EvaluationTools<'_>, adapter: Option<&Subject>) -> String {
     let parts = json!([
         adapter.map(|subject| &subject.sha256),
         tools.provider.base().base_digest,
         tools.provider.name(),
         tools.via.as_str(),
         tools.via.sampling(),
-        task.digest(),
         tools.modules.digest(),
-        seed,
         JUDGE_VERSION,
     ]);
     sha256(parts.to_string().as_bytes())

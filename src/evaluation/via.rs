@@ -1,4 +1,4 @@
-//! How an answer is had: by one answer of the model, or by all that `rune run` does.
+//! How an answer is had: by one answer of the model, the best of several, or all that `rune run` does.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -35,6 +35,15 @@ use super::task::Task;
 
 /// The file of the tests that may be seen.
 const TESTS: &str = "test_solution.py";
+
+/// One question: a task, of the base or of `adapter`, answered with `seed`.
+#[derive(Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) provider: &'a Provider,
+    pub(super) task: &'a Task,
+    pub(super) adapter: Option<&'a AdapterId>,
+    pub(super) seed: u64,
+}
 
 /// How answers are had.
 pub enum Via<'a> {
@@ -103,22 +112,17 @@ impl Via<'_> {
         matches!(self, Self::Completions(_)) || task.work.is_some()
     }
 
-    /// The answer of the base, or of `adapter`, to a task, drawn with `seed`.
-    pub(super) async fn answer(
-        &self,
-        provider: &Provider,
-        task: &Task,
-        adapter: Option<&AdapterId>,
-        seed: u64,
-    ) -> Result<String, EvaluationError> {
+    /// The answer.
+    pub(super) async fn answer(&self, ask: Ask<'_>) -> Result<String, EvaluationError> {
         match self {
             Self::Completions(sampling) => {
+                let Ask { provider, task, adapter, seed } = ask;
                 let sampling = Sampling { seed, ..(*sampling).clone() };
                 let request = Request { adapter, ..Request::new(&task.messages, &sampling) };
                 Ok(provider.generate(&request, &mut |_| {}).await?.text)
             }
-            Self::BestOfN(tools) => tools.best_of_n(provider, task, adapter, seed).await,
-            Self::Pipeline(tools) => tools.answer(provider, task, adapter, seed).await,
+            Self::BestOfN(tools) => tools.best_of_n(ask).await,
+            Self::Pipeline(tools) => tools.answer(ask).await,
         }
     }
 }
@@ -128,27 +132,14 @@ impl PipelineTools<'_> {
     /// as the pipeline's tokens allow, at its temperatures.
     async fn best_of_n(
         &self,
-        provider: &Provider,
-        task: &Task,
-        adapter: Option<&AdapterId>,
-        seed: u64,
+        Ask { provider, task, adapter, seed }: Ask<'_>,
     ) -> Result<String, EvaluationError> {
         let Some(work) = &task.work else { return Ok(String::new()) };
         let suite = Suite::new(vec![SourceFile::new(TESTS, &work.tests)]);
-        let settings = &self.settings;
+        let settings = Settings { seed, ..self.settings.clone() };
         let (mut spent, mut best) = (0, None::<(f64, String)>);
         for trial in 0_u32.. {
-            let temperature =
-                if trial == 0 { settings.temperature } else { settings.retry_temperature };
-            let sampling = Sampling {
-                temperature,
-                top_p: settings.top_p,
-                top_k: settings.top_k,
-                repetition_penalty: settings.repetition_penalty,
-                seed: seed.wrapping_add(trial.into()),
-                max_tokens: settings.max_tokens_of(Phase::Integrate),
-                stop: Vec::new(),
-            };
+            let sampling = settings.sampling(Phase::Integrate, trial);
             let request = Request { adapter, ..Request::new(&task.messages, &sampling) };
             let completion = provider.generate(&request, &mut |_| {}).await?;
             let files = [SourceFile::new("solution.py", task.module(&completion.text))];
@@ -167,10 +158,7 @@ impl PipelineTools<'_> {
     /// The files that a session comes to, as one block of code.
     async fn answer(
         &self,
-        provider: &Provider,
-        task: &Task,
-        adapter: Option<&AdapterId>,
-        seed: u64,
+        Ask { provider, task, adapter, seed }: Ask<'_>,
     ) -> Result<String, EvaluationError> {
         let Some(work) = &task.work else { return Ok(String::new()) };
         let task = task::Task {

@@ -20,7 +20,7 @@ pub struct Machine {
     pub features: CpuFeatures,
     /// Memory in all.
     pub memory_bytes: u64,
-    /// Memory that can be had without swapping.
+    /// Memory that can be had without swapping; less where a control group allows less.
     pub available_bytes: u64,
     /// Load over one minute.
     pub load: f32,
@@ -61,7 +61,8 @@ impl Machine {
             n_cores: n_cores(&cpuinfo).map_or(n_threads, |n_cores| n_cores.min(n_threads)),
             features: CpuFeatures::detect(),
             memory_bytes: kibibytes(&meminfo, "MemTotal"),
-            available_bytes: kibibytes(&meminfo, "MemAvailable"),
+            available_bytes: kibibytes(&meminfo, "MemAvailable")
+                .min(left_in_group().unwrap_or(u64::MAX)),
             load: loadavg.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default(),
             kernel: kernel.trim().to_owned(),
         })
@@ -97,6 +98,23 @@ fn field<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
 fn kibibytes(meminfo: &str, name: &str) -> u64 {
     let number = field(meminfo, name).next().and_then(|value| value.split(' ').next());
     number.and_then(|number| number.parse::<u64>().ok()).unwrap_or_default() * 1024
+}
+
+/// What the control group of this process may still take; `None` where it has no limit. In a container its files stand
+/// at the root. Pages of files that are not in use are given back when memory is short.
+fn left_in_group() -> Option<u64> {
+    let left = |folder: &str, limit: &str, used: &str, cache: &str| {
+        let read = |name: &str| fs::read_to_string(format!("{folder}/{name}")).ok();
+        let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+        let stat = read("memory.stat").unwrap_or_default();
+        let cached = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse().ok());
+        let used = number(used)?.saturating_sub(cached.unwrap_or(0));
+        Some(number(limit)?.saturating_sub(used))
+    };
+    left("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file ").or_else(|| {
+        let (limit, used) = ("memory.limit_in_bytes", "memory.usage_in_bytes");
+        left("/sys/fs/cgroup/memory", limit, used, "total_inactive_file ")
+    })
 }
 
 /// Distinct pairs of socket and core; `None` where the kernel doesn't tell.

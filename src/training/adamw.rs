@@ -1,7 +1,6 @@
 //! The optimizer: Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101), in PyTorch's form.
 
 use crate::model::Part;
-use crate::model::Tuner;
 
 use super::learner::Learner;
 
@@ -39,18 +38,7 @@ impl AdamW {
     }
 
     /// Moves the trainable numbers against their gradients, each multiplied by `clip` first, and sets those to zero.
-    pub fn step(&mut self, tuner: &mut Tuner, options: &AdamWOptions, lr: f32, clip: f32) {
-        self.step_of(tuner, options, lr, clip);
-    }
-
-    /// [`Self::step`], whoever computes.
-    pub(super) fn step_of(
-        &mut self,
-        learner: &mut dyn Learner,
-        options: &AdamWOptions,
-        lr: f32,
-        clip: f32,
-    ) {
+    pub fn step(&mut self, learner: &mut dyn Learner, options: &AdamWOptions, lr: f32, clip: f32) {
         self.n_steps += 1;
         let AdamWOptions { betas: [beta_1, beta_2], eps, weight_decay } = *options;
         let power = |beta: f32| f64::from(beta).powf(f64::from(self.n_steps));

@@ -21,11 +21,11 @@ pub(super) struct Position {
     pub(super) step: u32,
     /// The least validation loss, and the step after which it was measured.
     pub(super) best: Option<(f64, u32)>,
+    /// Validations since then.
+    pub(super) n_worse: u32,
     /// The step after which was validated last.
     #[serde(default)]
     pub(super) evaluated_at: Option<u32>,
-    /// Validations since then.
-    pub(super) n_worse: u32,
     /// Digest of options and data: a run goes on with its own alone.
     pub(super) fingerprint: String,
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::hardware::Machine;
 use crate::model::Precision;
 use crate::model::TunerSizes;
 
@@ -47,7 +48,9 @@ pub fn memory(
 /// # Errors
 /// [`TrainingError::Memory`].
 pub(super) fn check_memory(needed: u64) -> Result<(), TrainingError> {
-    let Some(available) = available_bytes() else { return Ok(()) };
+    let Ok(available) = Machine::read().map(|machine| machine.available_bytes) else {
+        return Ok(());
+    };
     if needed <= available {
         return Ok(());
     }
@@ -70,31 +73,6 @@ pub fn seconds(
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let (tokens, threads) = (tokens as f64, n_threads as f64);
     Ok(tokens * products * again / (PRODUCTS_PER_SECOND * threads))
-}
-
-/// What the system can give without swapping; less where a control group allows less.
-fn available_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some((kib << 10).min(left_in_group().unwrap_or(u64::MAX)))
-}
-
-/// What the control group of this process may still take; `None` where it has no limit. In a container its files stand
-/// at the root. Pages of files that are not in use are given back when memory is short.
-fn left_in_group() -> Option<u64> {
-    let left = |folder: &str, limit: &str, used: &str, cache: &str| {
-        let read = |name: &str| fs::read_to_string(format!("{folder}/{name}")).ok();
-        let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
-        let stat = read("memory.stat").unwrap_or_default();
-        let cached = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse().ok());
-        let used = number(used)?.saturating_sub(cached.unwrap_or(0));
-        Some(number(limit)?.saturating_sub(used))
-    };
-    left("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file ").or_else(|| {
-        let (limit, used) = ("memory.limit_in_bytes", "memory.usage_in_bytes");
-        left("/sys/fs/cgroup/memory", limit, used, "total_inactive_file ")
-    })
 }
 
 /// This process's resident memory.

@@ -8,7 +8,7 @@ use crate::model::Tuner;
 use super::TrainingError;
 
 /// What the loop needs of it. The trainable numbers and their gradients are in memory, wherever the passes are computed.
-pub(super) trait Learner {
+pub trait Learner {
     /// The trainable numbers.
     fn parameters(&self) -> &[f32];
 
@@ -28,9 +28,15 @@ pub(super) trait Learner {
     fn in_parts(&mut self, state: [&mut [f32]; 2], work: &(dyn Fn(Part<'_>) + Sync));
 
     /// The weighted sum of the losses of a batch in nats.
+    ///
+    /// # Errors
+    /// [`TrainingError::Device`]: never on the processor.
     fn loss(&mut self, batch: &Batch) -> Result<f64, TrainingError>;
 
     /// The same, with dropout and noise drawn by `seed`; adds `scale` times the gradients.
+    ///
+    /// # Errors
+    /// [`TrainingError::Device`]: never on the processor.
     fn accumulate(&mut self, batch: &Batch, scale: f32, seed: u64) -> Result<f64, TrainingError>;
 }
 

@@ -35,6 +35,7 @@ pub use error::TrainingError;
 pub use estimate::memory;
 pub use estimate::seconds;
 pub use launch::Worker;
+pub use learner::Learner;
 pub use options::Device;
 pub use options::Preset;
 pub use options::Schedule;

@@ -82,10 +82,7 @@ impl TrainingOptions {
     /// listed by name.
     pub fn take_form(&mut self, folder: &Path) -> Result<(), TrainingError> {
         let path = folder.join("adapter_config.json");
-        let refuse = |reason: String| {
-            let path = path.display();
-            TrainingError::BadOption(format!("`{path}` cannot be gone on from: {reason}"))
-        };
+        let refuse = |reason: String| refused(&path, &reason);
         let text = std::fs::read(&path);
         let text = text.map_err(|source| TrainingError::Files { path: path.clone(), source })?;
         let config: Config =
@@ -99,13 +96,14 @@ impl TrainingOptions {
     }
 }
 
+fn refused(path: &Path, reason: &str) -> TrainingError {
+    TrainingError::BadOption(format!("`{}` cannot be gone on from: {reason}", path.display()))
+}
+
 /// The trainable numbers of the PEFT folder at `folder`, laid out as `places`.
 pub(super) fn values(folder: &Path, places: &[TensorPlace]) -> Result<Vec<f32>, TrainingError> {
     let path = folder.join("adapter_model.safetensors");
-    let refuse = |reason: String| {
-        let path = path.display();
-        TrainingError::BadOption(format!("`{path}` cannot be gone on from: {reason}"))
-    };
+    let refuse = |reason: String| refused(&path, &reason);
     let bytes = std::fs::read(&path);
     let bytes = bytes.map_err(|source| TrainingError::Files { path: path.clone(), source })?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| refuse(error.to_string()))?;

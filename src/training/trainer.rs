@@ -160,7 +160,7 @@ impl Trainer<'_> {
         let clip = (f64::from(self.options.max_grad_norm) / grad_norm.max(1e-12)).min(1.0) as f32;
         let weight_decay = self.options.weight_decay;
         let adamw = AdamWOptions { weight_decay, ..AdamWOptions::default() };
-        state.optimizer.step_of(self.learner, &adamw, lr, clip);
+        state.optimizer.step(self.learner, &adamw, lr, clip);
         state.position.step += 1;
         #[expect(clippy::cast_precision_loss, reason = "a count of tokens")]
         let tokens_per_s = n_tokens as f64 / started.elapsed().as_secs_f64();

@@ -13,7 +13,6 @@ use crate::cli::eval;
 use crate::cli::eval::How;
 use crate::cli::eval::Measured;
 use crate::cli::output;
-use crate::cli::run::interrupt::Interrupts;
 use crate::cli::train::work;
 use crate::cli::train::work::Order;
 use crate::evaluation::Library;
@@ -207,21 +206,10 @@ impl Bench<'_> {
     fn examine(&self, library: &Library, adapters: &[AdapterId]) -> Told<Measured> {
         let suite = Suite::new(library.name(), library.tasks());
         let modules = Modules::single(library.name(), &library.module_source());
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let measured = runtime.block_on(async {
-            let mut interrupts = Interrupts::new()?;
-            let what = (&suite, &modules);
-            let how = How::default();
-            let measured =
-                eval::measure(self.context, self.registry, self.sandbox, what, adapters, &how);
-            tokio::select! {
-                measured = measured => measured.map(Ok),
-                interrupt = interrupts.next() => Ok(Err(ExitCode::from(interrupt.exit_code()))),
-            }
-        });
-        runtime.shutdown_background();
-        measured
+        let (what, how) = ((&suite, &modules), How::default());
+        let measured =
+            eval::measure(self.context, self.registry, self.sandbox, what, adapters, &how)?;
+        Ok(measured.map_err(ExitCode::from))
     }
 }
 

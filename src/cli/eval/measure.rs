@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::adapter::AdapterId;
 use crate::cli::context::Context;
 use crate::cli::output;
+use crate::cli::run::interrupt::Interrupts;
 use crate::cli::run::prepare;
 use crate::evaluation;
 use crate::evaluation::EvaluationTools;
@@ -75,7 +76,30 @@ impl Default for How<'_> {
     }
 }
 
-pub(in crate::cli) async fn measure(
+/// Measures, until an interrupt comes: `Err` is its exit code.
+pub(in crate::cli) fn measure(
+    context: &Context,
+    registry: &Registry,
+    sandbox: &Sandbox,
+    what: (&Suite, &Modules),
+    adapters: &[AdapterId],
+    how: &How<'_>,
+) -> anyhow::Result<Result<Measured, u8>> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let measured = runtime.block_on(async {
+        let mut interrupts = Interrupts::new()?;
+        tokio::select! {
+            measured = all(context, registry, sandbox, what, adapters, how) => measured.map(Ok),
+            interrupt = interrupts.next() => Ok(Err(interrupt.exit_code())),
+        }
+    });
+    // A generation that was given up may still be in its last pass: nobody waits for it.
+    runtime.shutdown_background();
+    measured
+}
+
+async fn all(
     context: &Context,
     registry: &Registry,
     sandbox: &Sandbox,

@@ -118,6 +118,9 @@ fn by_task<'a>(outcomes: &[&'a Outcome]) -> Vec<TaskScore<'a>> {
     tasks.into_iter().map(|(_, task)| task).collect()
 }
 
+/// The evidence from which on one is better, at 5 %.
+const DECIDES: f64 = 20.0;
+
 /// The tasks that only one of two passes, and what that says.
 pub(super) fn versus(a: (&str, &[Outcome]), b: (&str, &[Outcome])) -> String {
     let mut rows = vec![vec!["TASK".to_owned(), a.0.to_owned(), b.0.to_owned()]];
@@ -125,18 +128,18 @@ pub(super) fn versus(a: (&str, &[Outcome]), b: (&str, &[Outcome])) -> String {
     for (one, other) in a.1.iter().zip(b.1).filter(|(one, other)| one.passed != other.passed) {
         rows.push(vec![one.id.clone(), word(one.passed), word(other.passed)]);
     }
-    let paired = compare(&a.1.iter().collect::<Vec<_>>(), &b.1.iter().collect::<Vec<_>>());
-    let verdict = if paired.e_value >= 20.0 {
+    let passed = |outcomes: &[Outcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
+    let [one, other] = [passed(a.1), passed(b.1)];
+    let paired = Paired::new(&one, &other);
+    let verdict = if paired.e_value >= DECIDES {
         format!("{} is better than {}", b.0, a.0)
-    } else if compare(&b.1.iter().collect::<Vec<_>>(), &a.1.iter().collect::<Vec<_>>()).e_value
-        >= 20.0
-    {
+    } else if Paired::new(&other, &one).e_value >= DECIDES {
         format!("{} is better than {}", a.0, b.0)
     } else {
         "these tasks don't tell which is better".to_owned()
     };
     format!(
-        "{}\n{}\n{verdict}: {} gained, {} lost, p = {}, evidence {:.1} (20 decides)\n",
+        "{}\n{}\n{verdict}: {} gained, {} lost, p = {}, evidence {:.1} ({DECIDES} decides)\n",
         output::table(&rows),
         scores(&[a, b]),
         paired.gained,

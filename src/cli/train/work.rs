@@ -105,38 +105,7 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
         }
         drive(context, &registry, &run, &config, (&runtime, args.checkpoint_seconds))?
     } else {
-        let mut options = args.options.options();
-        let from = match &args.from {
-            Some(id) => Some(registry.adapter(&AdapterId::parse(id)?)?),
-            None => None,
-        };
-        if let Some(from) = &from {
-            options.take_form(&AdapterStore::open(&registry, &context.home)?.path(&from.id))?;
-        }
-        options.check()?;
-        let Collected { records, kind, source, task_type } =
-            records::collect(&registry, &args.data, from.as_ref())?;
-        if args.scope() == Scope::Task && task_type.is_none() {
-            let reason = "--scope task wants sessions whose tasks are all of one kind";
-            return Err(TrainingError::BadOption(reason.to_owned()).into());
-        }
-        let session_id = match args.data.session.as_slice() {
-            [only] if args.data.sessions.is_none() => Some(only.clone()),
-            _ => None,
-        };
-        let name = args.name.clone().or_else(|| from.as_ref()?.name.clone());
-        let order = Order {
-            records,
-            kind,
-            source,
-            options,
-            name,
-            scope: args.scope(),
-            session_id,
-            task_type,
-            from,
-            checkpoint_seconds: args.checkpoint_seconds,
-        };
+        let order = order(context, &registry, args)?;
         if args.dry_run {
             let (model, _) = runtime.block_on(prepare::model(context))?;
             let dataset = dataset(&order, &model)?;
@@ -157,6 +126,42 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
         }
         Err(code) => Ok(code),
     }
+}
+
+/// What a command line asks for.
+fn order(context: &Context, registry: &Registry, args: &Args) -> anyhow::Result<Order> {
+    let mut options = args.options.options();
+    let from = match &args.from {
+        Some(id) => Some(registry.adapter(&AdapterId::parse(id)?)?),
+        None => None,
+    };
+    if let Some(from) = &from {
+        options.take_form(&AdapterStore::open(registry, &context.home)?.path(&from.id))?;
+    }
+    options.check()?;
+    let Collected { records, kind, source, task_type } =
+        records::collect(registry, &args.data, from.as_ref())?;
+    if args.scope() == Scope::Task && task_type.is_none() {
+        let reason = "--scope task wants sessions whose tasks are all of one kind";
+        return Err(TrainingError::BadOption(reason.to_owned()).into());
+    }
+    let session_id = match args.data.session.as_slice() {
+        [only] if args.data.sessions.is_none() => Some(only.clone()),
+        _ => None,
+    };
+    let name = args.name.clone().or_else(|| from.as_ref()?.name.clone());
+    Ok(Order {
+        records,
+        kind,
+        source,
+        options,
+        name,
+        scope: args.scope(),
+        session_id,
+        task_type,
+        from,
+        checkpoint_seconds: args.checkpoint_seconds,
+    })
 }
 
 fn dataset(order: &Order, model: &Path) -> anyhow::Result<Dataset> {
