@@ -26,7 +26,8 @@ def call(arguments, **options):
 def reference(readme):
     """The README's functions, one a line."""
     parts = [part.split("\n\n") for part in readme.split("\n## ")[1:]]
-    return "\n".join(f"- {head.strip('`')}: {line.replace('`', '')}" for head, line, *_ in parts)
+    functions = [(head.strip("`"), line) for head, line, *_ in parts if head.endswith("(xs)`")]
+    return "\n".join(f"- {head}: {line.replace('`', '')}" for head, line in functions)
 
 
 def question(function, phrase, variable, library, functions):
@@ -48,7 +49,7 @@ def tests(function, library, check):
         f"class Test(unittest.TestCase):\n    def test_values(self):\n{cases}\n\n"
         f"    def test_uses_the_library(self):\n        {library}._calls.clear()\n"
         f"        {function}([3, 1, 2])\n"
-        f"        self.assertIn('{check['required']['function']}', {library}._calls)\n"
+        f"        self.assertIn('{check['required']['names'][0]}', {library}._calls)\n"
     )
 
 

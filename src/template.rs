@@ -6,7 +6,7 @@ use minijinja::syntax::SyntaxConfig;
 use serde::Serialize;
 
 /// Name and text of every template.
-const TEMPLATES: &[(&str, &str)] = &[
+pub const TEMPLATES: &[(&str, &str)] = &[
     ("system.j2", include_str!("../templates/system.j2")),
     ("task.j2", include_str!("../templates/task.j2")),
     ("decompose.j2", include_str!("../templates/decompose.j2")),
@@ -14,6 +14,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("plan.j2", include_str!("../templates/plan.j2")),
     ("plan_retry.j2", include_str!("../templates/plan_retry.j2")),
     ("tests.j2", include_str!("../templates/tests.j2")),
+    ("brief.j2", include_str!("../templates/brief.j2")),
     ("code.j2", include_str!("../templates/code.j2")),
     ("continue.j2", include_str!("../templates/continue.j2")),
     ("integrate.j2", include_str!("../templates/integrate.j2")),

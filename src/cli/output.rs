@@ -94,6 +94,23 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Rows as a table of Markdown, the first as its head.
+pub(super) fn markdown(rows: &[Vec<String>]) -> String {
+    let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        for column in 0..n_columns {
+            let cell = row.get(column).map_or("", String::as_str);
+            let _infallible = write!(text, "| {} ", cell.replace('|', "\\|"));
+        }
+        text.push_str("|\n");
+        if index == 0 {
+            let _infallible = writeln!(text, "{}|", "|---".repeat(n_columns));
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,5 +127,9 @@ mod tests {
     fn columns_are_as_wide_as_they_need_to_be() {
         let row = |cells: &[&str]| cells.iter().map(|&cell| cell.to_owned()).collect();
         assert_eq!(table(&[row(&["a", "bb"]), row(&["ccc", ""])]), "a    bb\nccc\n");
+        assert_eq!(
+            markdown(&[row(&["a", "b|b"]), row(&["ccc"])]),
+            "| a | b\\|b |\n|---|---|\n| ccc |  |\n"
+        );
     }
 }

@@ -7,6 +7,7 @@
 mod families;
 mod formats;
 mod library;
+mod memory;
 mod modules;
 mod run;
 mod statistics;
@@ -20,6 +21,7 @@ pub use formats::Format;
 pub use library::Library;
 pub use library::TrainingOptions as LibraryRecords;
 pub use library::leaks;
+pub use memory::MemoryVerdict;
 pub use modules::Modules;
 pub use run::EvaluationError;
 pub use run::EvaluationTools;

@@ -13,9 +13,12 @@ use serde_json::json;
 
 use crate::adapter::AdapterId;
 use crate::event::timestamp;
+use crate::judge;
 use crate::judge::Check;
 use crate::judge::FunctionJudge;
+use crate::judge::Judge;
 use crate::judge::JudgeError;
+use crate::judge::Verdict;
 use crate::pipeline::PipelineError;
 use crate::provider::Provider;
 use crate::provider::ProviderError;
@@ -23,9 +26,11 @@ use crate::registry::OutcomeRow;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::registry::sha256;
+use crate::task::SourceFile;
 
 use super::modules::Modules;
 use super::suite::Suite;
+use super::task;
 use super::task::Task;
 use super::via::Ask;
 use super::via::Via;
@@ -118,8 +123,10 @@ pub enum EvaluationError {
 pub struct EvaluationTools<'a> {
     /// Who answers.
     pub provider: &'a Provider,
-    /// Who judges.
+    /// Who judges functions.
     pub judge: &'a FunctionJudge<'a>,
+    /// Who judges modules by a file of tests.
+    pub suites: &'a Judge<'a>,
     /// What answers may import.
     pub modules: &'a Modules,
     /// How answers are had.
@@ -160,6 +167,9 @@ pub struct Outcome {
     pub passed: bool,
     /// The answer.
     pub answer: String,
+    /// Its code, as a user would save it.
+    #[serde(skip)]
+    pub module: String,
     /// What the judge said, in one line.
     pub summary: String,
 }
@@ -194,27 +204,71 @@ pub async fn run(
     outcomes.into_iter().collect()
 }
 
-/// The checks of tasks, each read when it is first needed; every one proves with the task's own answer that it can be
-/// passed, and that nothing passes it which does nothing.
+/// A task's check, ready to judge.
+#[derive(Clone)]
+enum Ready {
+    Function(Check),
+    Suite(judge::Suite),
+}
+
+/// The checks of tasks, each read when it is first needed; every one proves with the task's own answer, where one is
+/// known, that it can be passed, and that nothing passes it which does nothing.
 struct Checks<'a> {
     tools: &'a EvaluationTools<'a>,
-    read: Mutex<HashMap<String, Check>>,
+    read: Mutex<HashMap<String, Ready>>,
 }
 
 impl Checks<'_> {
-    async fn get(&self, task: &Task) -> Result<Check, EvaluationError> {
+    async fn get(&self, task: &Task) -> Result<Ready, EvaluationError> {
         let known = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(check) = known().get(&task.id) {
-            return Ok(check.clone());
+        if let Some(ready) = known().get(&task.id) {
+            return Ok(ready.clone());
         }
-        let EvaluationTools { judge, modules, .. } = self.tools;
         let bad = |source| EvaluationError::BadCheck { id: task.id.clone(), source };
-        let check = judge.read(task.question()).await.map_err(bad)?;
-        let reference = task.program(&task.answer, modules);
-        let check = judge.prove(check, &reference, &task.stub(modules)).await.map_err(bad)?;
-        known().insert(task.id.clone(), check.clone());
-        Ok(check)
+        let ready = self.proven(task).await.map_err(bad)?;
+        known().insert(task.id.clone(), ready.clone());
+        Ok(ready)
     }
+
+    async fn proven(&self, task: &Task) -> Result<Ready, JudgeError> {
+        let EvaluationTools { judge, modules, .. } = self.tools;
+        let reference = (!task.answer.is_empty()).then(|| task.program(&task.answer, modules));
+        let (reference, stub) = (reference.as_deref(), task.stub(modules));
+        if let Some(question) = task.question() {
+            let check = judge.read(question).await?;
+            return Ok(Ready::Function(judge.prove(check, reference, &stub).await?));
+        }
+        let ready = Ready::Suite(suite_of(task));
+        if let Some(reference) = reference {
+            let verdict = self.run(&ready, reference, 0).await?;
+            if !verdict.passed() {
+                let reason = format!("its reference: {}", verdict.summary());
+                return Err(JudgeError::BrokenCheck(reason));
+            }
+        }
+        if self.run(&ready, &stub, 0).await?.passed() {
+            return Err(JudgeError::BrokenCheck("it passes on a stub".to_owned()));
+        }
+        Ok(ready)
+    }
+
+    async fn run(&self, ready: &Ready, code: &str, seed: u64) -> Result<Verdict, JudgeError> {
+        match ready {
+            Ready::Function(check) => self.tools.judge.run(check, code, seed).await,
+            Ready::Suite(suite) => {
+                let files = [SourceFile::new("solution.py", code)];
+                self.tools.suites.run_suite(suite, &files).await
+            }
+        }
+    }
+}
+
+fn suite_of(task: &Task) -> judge::Suite {
+    let tests = match &task.check {
+        task::Check::Suite(check) => check.tests.as_str(),
+        _ => "",
+    };
+    judge::Suite::new(vec![SourceFile::new("test_solution.py", tests)])
 }
 
 async fn outcome(
@@ -235,7 +289,7 @@ async fn outcome(
         let ask = Ask { provider: tools.provider, task, adapter: id, seed };
         let answer = tools.via.answer(ask).await?;
         let code = task.program(&answer, tools.modules);
-        let verdict = tools.judge.run(&check, &code, seed).await?;
+        let verdict = checks.run(&check, &code, seed).await?;
         let row = OutcomeRow {
             key,
             adapter_id: id.cloned(),
@@ -257,6 +311,7 @@ async fn outcome(
         family: task.family.clone(),
         sample,
         passed: row.passed,
+        module: task.module(&row.answer),
         answer: row.answer,
         summary: row.summary,
     })

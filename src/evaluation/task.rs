@@ -31,7 +31,7 @@ pub struct Task {
     pub work: Option<Work>,
     /// How an answer is judged.
     pub check: Check,
-    /// An answer that passes; the model never sees it.
+    /// An answer that passes, or nothing where none is known; the model never sees it.
     pub answer: String,
 }
 
@@ -52,6 +52,10 @@ pub enum Check {
     Library(LibraryCheck),
     /// A function passes asserts.
     Function(FunctionCheck),
+    /// A program writes the right words for what it reads.
+    Program(ProgramCheck),
+    /// A module passes a file of tests, in the process of the tests.
+    Suite(SuiteCheck),
 }
 
 /// Asserts about a function.
@@ -65,7 +69,33 @@ pub struct FunctionCheck {
     pub prelude: String,
     /// Asserts that call the function by its name, or a function `check(candidate)` with such asserts.
     pub test: String,
+    /// Code that goes behind an answer, or nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub epilogue: String,
 }
+
+/// What a program reads and has to write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramCheck {
+    /// Its standard input, and the output. Outputs are compared word by word, numbers by their value.
+    pub cases: Vec<(String, String)>,
+}
+
+/// A file of tests that import `solution`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuiteCheck {
+    /// The file's text.
+    pub tests: String,
+    /// Code that an answer without it is put behind: imports and the function's head, or nothing.
+    pub prompt: String,
+    /// The function's name.
+    pub entry_point: String,
+}
+
+/// Runs a program as a function from its input to the words of its output.
+const PROGRAM: &str = include_str!("program.py");
+/// The name of that function.
+const RUN_PROGRAM: &str = "rune_program";
 
 impl Task {
     /// sha256 of all that it is.
@@ -73,15 +103,21 @@ impl Task {
         sha256(json!(self).to_string().as_bytes())
     }
 
-    /// What a judge asks of the program that [`Self::program`] makes.
-    pub fn question(&self) -> FunctionTask {
+    /// What a judge asks of the program that [`Self::program`] makes; `None` where a suite judges.
+    pub fn question(&self) -> Option<FunctionTask> {
         match &self.check {
-            Check::Library(check) => check.question(),
-            Check::Function(check) => FunctionTask {
+            Check::Library(check) => Some(check.question()),
+            Check::Function(check) => Some(FunctionTask {
                 entry_point: check.entry_point.clone(),
                 prelude: check.prelude.clone(),
                 test: check.test.clone(),
-            },
+            }),
+            Check::Program(check) => Some(FunctionTask {
+                entry_point: RUN_PROGRAM.to_owned(),
+                prelude: PROGRAM.to_owned(),
+                test: check.asserts(),
+            }),
+            Check::Suite(_) => None,
         }
     }
 
@@ -90,7 +126,11 @@ impl Task {
         let code = self.module(answer);
         match &self.check {
             Check::Library(check) => check.program(&code, modules),
+            Check::Program(_) => {
+                format!("{}\n{PROGRAM}\nSOURCE = {}\n", modules.bootstrap(), json!(code))
+            }
             Check::Function(_) => format!("{}\n{code}", modules.bootstrap()),
+            Check::Suite(_) => code,
         }
     }
 
@@ -98,36 +138,46 @@ impl Task {
     pub(super) fn module(&self, answer: &str) -> String {
         let code = code_of(answer);
         match &self.check {
-            Check::Library(_) => code,
-            Check::Function(check) => check.program(&code, answer),
+            Check::Library(_) | Check::Program(_) => code,
+            Check::Function(check) => {
+                let whole = completed(&check.prompt, &check.entry_point, &code, answer);
+                format!("{whole}{}", check.epilogue)
+            }
+            Check::Suite(check) => completed(&check.prompt, &check.entry_point, &code, answer),
         }
     }
 
     /// A module that does nothing.
     pub fn stub(&self, modules: &Modules) -> String {
+        let stub = |name: &str| format!("def {name}(*_, **__):\n    pass\n");
         match &self.check {
             Check::Library(check) => check.program("pass", modules),
-            Check::Function(check) => format!("def {}(*_, **__):\n    pass\n", check.entry_point),
+            Check::Function(check) => stub(&check.entry_point),
+            Check::Program(_) => stub(RUN_PROGRAM),
+            Check::Suite(check) => stub(&check.entry_point),
         }
     }
 }
 
-impl FunctionCheck {
-    /// Code that has the function is a module, behind what the prompt imports; any other goes on where the prompt ends.
-    fn program(&self, code: &str, answer: &str) -> String {
-        let head = format!("def {}(", self.entry_point);
-        if code.contains(&head) {
-            return format!("{}{code}", self.before());
-        }
-        let is_continuation = !answer.contains("```");
-        format!("{}{}", self.prompt, if is_continuation { answer } else { code })
+impl ProgramCheck {
+    fn asserts(&self) -> String {
+        let assert = |(input, output): &(String, String)| {
+            format!("assert {RUN_PROGRAM}({}) == words({})\n", json!(input), json!(output))
+        };
+        self.cases.iter().map(assert).collect()
     }
+}
 
-    /// What stands in the prompt before the function.
-    fn before(&self) -> &str {
-        let head = format!("def {}(", self.entry_point);
-        self.prompt.find(&head).map_or("", |at| &self.prompt[..at])
+/// Code that has the function is a module, behind what the prompt imports; any other goes on where the prompt ends.
+fn completed(prompt: &str, entry_point: &str, code: &str, answer: &str) -> String {
+    let head = format!("def {entry_point}(");
+    if code.contains(&head) {
+        // What stands in the prompt before the function.
+        let before = prompt.find(&head).map_or("", |at| &prompt[..at]);
+        return format!("{before}{code}");
     }
+    let is_continuation = !answer.contains("```");
+    format!("{prompt}{}", if is_continuation { answer } else { code })
 }
 
 /// The longest block of code in an answer, or all of it where there is none.
@@ -139,19 +189,14 @@ fn code_of(answer: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::FunctionCheck;
+    use super::completed;
 
     #[test]
     fn an_answer_is_a_whole_function_or_goes_on_with_the_prompt() {
-        let check = FunctionCheck {
-            entry_point: "f".to_owned(),
-            prompt: "import math\n\ndef f(x):\n    \"\"\"Doubles.\"\"\"\n".to_owned(),
-            prelude: String::new(),
-            test: String::new(),
-        };
-        let whole = check.program("def f(x):\n    return 2 * x\n", "");
+        let prompt = "import math\n\ndef f(x):\n    \"\"\"Doubles.\"\"\"\n";
+        let whole = completed(prompt, "f", "def f(x):\n    return 2 * x\n", "");
         assert_eq!(whole, "import math\n\ndef f(x):\n    return 2 * x\n");
-        let rest = check.program("    return 2 * x\n", "    return 2 * x\n");
-        assert_eq!(rest, format!("{}    return 2 * x\n", check.prompt));
+        let rest = completed(prompt, "f", "    return 2 * x\n", "    return 2 * x\n");
+        assert_eq!(rest, format!("{prompt}    return 2 * x\n"));
     }
 }

@@ -20,10 +20,12 @@ use crate::provider::Request;
 use crate::registry;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
+use crate::registry::sha256;
 use crate::task;
 use crate::task::SourceFile;
 use crate::task::TaskId;
 use crate::task::TaskType;
+use crate::template;
 use crate::trajectory::Phase;
 use crate::trajectory::Sampling;
 use crate::trajectory::Session;
@@ -89,26 +91,22 @@ impl Via<'_> {
         }
     }
 
-    /// How answers are drawn, but for their seeds.
+    /// How answers are drawn, but for their seeds; with the version of the pipeline and its prompts.
     pub fn sampling(&self) -> Value {
         match self {
             Self::Completions(sampling) => json!(Sampling { seed: 0, ..(*sampling).clone() }),
-            Self::BestOfN(tools) | Self::Pipeline(tools) => {
-                let settings = &tools.settings;
-                json!({
-                    "temperature": settings.temperature,
-                    "retry_temperature": settings.retry_temperature,
-                    "max_tokens": settings.max_tokens,
-                    "candidates": settings.candidates,
-                    "attempts": settings.attempts,
-                    "repairs": settings.repairs,
-                })
+            Self::BestOfN(tools) => tools.sampling(),
+            Self::Pipeline(tools) => {
+                let mut sampling = tools.sampling();
+                let prompts = sha256(format!("{:?}", template::TEMPLATES).as_bytes());
+                sampling["version"] = json!([pipeline::VERSION, prompts]);
+                sampling
             }
         }
     }
 
     /// Whether it can be asked this task.
-    pub(super) fn takes(&self, task: &Task) -> bool {
+    pub fn takes(&self, task: &Task) -> bool {
         matches!(self, Self::Completions(_)) || task.work.is_some()
     }
 
@@ -128,6 +126,18 @@ impl Via<'_> {
 }
 
 impl PipelineTools<'_> {
+    fn sampling(&self) -> Value {
+        let settings = &self.settings;
+        json!({
+            "temperature": settings.temperature,
+            "retry_temperature": settings.retry_temperature,
+            "max_tokens": settings.max_tokens,
+            "candidates": settings.candidates,
+            "attempts": settings.attempts,
+            "repairs": settings.repairs,
+        })
+    }
+
     /// The first answer that passes the tests that may be seen, else the one that passes most of them; as many are drawn
     /// as the pipeline's tokens allow, at its temperatures.
     async fn best_of_n(

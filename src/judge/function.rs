@@ -193,24 +193,25 @@ impl<'a> FunctionJudge<'a> {
         }
     }
 
-    /// Proves that `check` is worth something: `reference` passes it and `stub` does not. What is judged by what comes back
-    /// may take four times the processor time of the reference, and a second at least.
+    /// Proves that `check` is worth something: `reference`, where there is one, passes it and `stub` does not. What is judged
+    /// by what comes back may take four times the processor time of the reference, and a second at least.
     ///
     /// # Errors
     /// [`JudgeError::BrokenCheck`] when it is not; [`JudgeError::Sandbox`].
     pub async fn prove(
         &self,
         check: Check,
-        reference: &str,
+        reference: Option<&str>,
         stub: &str,
     ) -> Result<Check, JudgeError> {
+        if self.run(&check, stub, 0).await?.passed() {
+            return Err(JudgeError::BrokenCheck("it passes on a stub".to_owned()));
+        }
+        let Some(reference) = reference else { return Ok(check) };
         let verdict = self.run(&check, reference, 0).await?;
         if !verdict.passed() {
             let reason = format!("its reference: {}", verdict.summary());
             return Err(JudgeError::BrokenCheck(reason));
-        }
-        if self.run(&check, stub, 0).await?.passed() {
-            return Err(JudgeError::BrokenCheck("it passes on a stub".to_owned()));
         }
         Ok(Check { cpu: Some((verdict.cpu * SLOWER).max(LEAST_CPU)), ..check })
     }

@@ -23,10 +23,16 @@ const MAX_PARTS: usize = 8;
 /// Characters of a listed line, about.
 const LINE: usize = 240;
 
-/// Asks for the parts. An answer that can't be read is asked for again; in the end the task is its only part.
+/// Asks for the parts. An answer that can't be read is asked for again; in the end the task is its only part. Of a single
+/// name there is nothing to ask.
 pub(super) async fn decompose(work: &Work<'_>) -> Result<Vec<Subtask>, PipelineError> {
     let (run, task, targets) = (work.run, work.task, &work.targets);
     run.begin(Phase::Decompose, None)?;
+    if let ([target], 1) = (targets.as_slice(), n_names(targets)) {
+        let subtasks = vec![whole(task, target)];
+        tell(run, &subtasks, &[])?;
+        return Ok(subtasks);
+    }
     let prompt = work.prompt("decompose").with("max_parts", MAX_PARTS);
     let grammar = list_grammar();
     let mut fault = None;
@@ -99,7 +105,7 @@ fn subtasks(items: &[Item], task: &Task, targets: &[Target]) -> (Vec<Subtask>, V
     let mut notes = Vec::new();
     let mut parts = parts(items, targets, &mut notes);
     add_missing(&mut parts, targets);
-    if parts.is_empty() || n_names(targets) == 1 && targets.len() == 1 {
+    if parts.is_empty() {
         return (vec![whole(task, &targets[0])], notes);
     }
     if parts.len() > MAX_PARTS {

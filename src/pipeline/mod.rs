@@ -43,6 +43,10 @@ pub use run::Place;
 pub use run::Tools;
 pub use solve::solve;
 
+/// The pipeline's version, as outcomes carry it: it changes when a session could come to something else, but for the
+/// prompts.
+pub const VERSION: &str = "pipeline-2";
+
 /// Budgets and manners of a session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {

@@ -60,6 +60,8 @@ struct State {
     n_attempts: u32,
     tokens_in: u64,
     tokens_out: u64,
+    /// Questions that the model is answering.
+    n_asked: u64,
     /// Recorded attempts by question, each with the answers not given again yet, oldest first.
     recorded: HashMap<String, Vec<Attempt>>,
 }
@@ -163,7 +165,7 @@ impl<'a> Run<'a> {
         if let Some(completion) = self.recall(&key) {
             return Ok(Answer { place, completion, prompt, sampling, is_recorded: true });
         }
-        self.check_budget()?;
+        let _asked = self.begin_asking()?;
         let grammar = grammar.filter(|_| self.tools.provider.capabilities().grammar);
         let adapter = self.tools.settings.adapter_id.as_ref();
         let request = Request { adapter, grammar, ..Request::new(&prompt, &sampling) };
@@ -235,15 +237,20 @@ impl<'a> Run<'a> {
         (!answers.is_empty()).then(|| answers.remove(0).completion)
     }
 
-    fn check_budget(&self) -> Result<(), PipelineError> {
-        let limit = self.tools.settings.max_tokens;
-        if self.tokens().1 >= limit {
-            return Err(PipelineError::Budget { limit, unit: "generated tokens" });
-        }
+    /// Counts a question in as long as the result lives. An answer that is still in the making is taken to become as long
+    /// as those before it.
+    fn begin_asking(&self) -> Result<Asked<'_>, PipelineError> {
         if self.time_left().is_zero() {
             return Err(self.out_of_time());
         }
-        Ok(())
+        let limit = self.tools.settings.max_tokens;
+        let mut state = self.state();
+        let mean = state.tokens_out / u64::from(state.n_attempts.max(1));
+        if state.tokens_out + state.n_asked * mean >= limit {
+            return Err(PipelineError::Budget { limit, unit: "generated tokens" });
+        }
+        state.n_asked += 1;
+        Ok(Asked(&self.state))
     }
 
     fn time_left(&self) -> Duration {
@@ -255,7 +262,20 @@ impl<'a> Run<'a> {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of the lock panics")
+        locked(&self.state)
+    }
+}
+
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().expect("no holder of the lock panics")
+}
+
+/// A question that the model is answering.
+struct Asked<'a>(&'a Mutex<State>);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        locked(self.0).n_asked -= 1;
     }
 }
 

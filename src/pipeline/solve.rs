@@ -14,12 +14,10 @@ use super::code::Coded;
 use super::code::Versions;
 use super::code::code;
 use super::code::combinations;
-use super::code::interfaces;
 use super::decompose::decompose;
 use super::generated;
 use super::integrate::integrate;
 use super::integrate::warn_missing;
-use super::plan::plan;
 use super::requirements::targets;
 use super::run::Run;
 use super::work::Work;
@@ -156,8 +154,7 @@ async fn write_part(
     others: Vec<Versions>,
     is_whole: bool,
 ) -> Result<Coded, PipelineError> {
-    let plan = plan(work, subtask, &interfaces(&others, &subtask.file)).await?;
-    let coded = code(work, subtask, &plan, &others, is_whole).await?;
+    let coded = code(work, subtask, &others, is_whole).await?;
     if coded.versions.is_empty() {
         warn_missing(work, &subtask.name)?;
     }

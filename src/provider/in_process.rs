@@ -84,6 +84,11 @@ impl InProcess {
         }
     }
 
+    /// See [`BaseModel::base_digest`].
+    pub fn base_digest(&self) -> &str {
+        &self.facts().base_digest
+    }
+
     pub(super) fn base(&self) -> BaseModel {
         let facts = self.facts();
         BaseModel {

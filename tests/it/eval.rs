@@ -4,6 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
 
 use serde_json::Value;
 use serde_json::json;
@@ -74,6 +77,15 @@ impl Bench {
     fn n_outcomes(&self) -> u32 {
         let db = rusqlite::Connection::open(self.path("home/rune.db")).unwrap();
         db.query_row("SELECT count(*) FROM outcome", [], |row| row.get(0)).unwrap()
+    }
+
+    /// Key and time of each, oldest first.
+    #[expect(clippy::disallowed_types, reason = "the test goes round the registry on purpose")]
+    fn outcomes(&self) -> Vec<(String, String)> {
+        let db = rusqlite::Connection::open(self.path("home/rune.db")).unwrap();
+        let mut all = db.prepare("SELECT key, at FROM outcome ORDER BY rowid").unwrap();
+        let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
     }
 }
 
@@ -169,4 +181,120 @@ fn tasks_that_are_alike_are_one_family() {
     let shown: Value = serde_json::from_str(&shown).unwrap();
     // The second says what the first says, and the fourth asks for the first's function.
     assert_eq!((&shown["tasks"], &shown["families"]), (&json!(4), &json!(2)));
+}
+
+#[test]
+fn kill_9_loses_no_answer_that_was_judged() {
+    let bench = Bench::new();
+    let ids: Vec<String> = (0..60).map(|i| format!("t{i}")).collect();
+    let tasks: Vec<Value> = ids.iter().map(|id| task(id, RIGHT)).collect();
+    bench.write("s.jsonl", &tasks);
+    let args = "eval --suite s.jsonl --model m.gguf --max-tokens 64 --quiet --json";
+    bench.ok("eval --suite s.jsonl --model m.gguf --max-tokens 64 --quiet --limit 1");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rune"));
+    command.arg("--home").arg(bench.path("home")).args(args.split_whitespace());
+    command.current_dir(bench.folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let began = Instant::now();
+    while bench.n_outcomes() < 5 {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing is measured");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = bench.outcomes();
+    assert!(before.len() < 60, "it was over before it was killed");
+    let lines = bench.ok(args);
+    assert_eq!(lines.lines().count(), 61);
+    let after = bench.outcomes();
+    assert_eq!(after.len(), 60);
+    assert_eq!(after[..before.len()], before[..], "what was measured is not measured again");
+}
+
+#[test]
+fn scores_are_shown_in_every_way_that_is_asked_for() {
+    let bench = Bench::new();
+    let record = |family: &str| {
+        json!({ "messages": [
+            { "role": "user", "content": family },
+            { "role": "assistant", "content": "no" },
+        ], "family": family })
+    };
+    bench.write("d.jsonl", &["x", "y"].map(record));
+    bench.write("o.jsonl", &["a", "p", "q"].map(|id| task(id, RIGHT)));
+    bench.write("seen.jsonl", &["x", "r"].map(|id| task(id, RIGHT)));
+    let adapter =
+        bench.ok("train --dataset d.jsonl --model m.gguf --validation 0 --max-steps 1 --quiet");
+    let adapter = adapter.trim();
+    let eval = |more: &str| {
+        bench.ok(&format!("eval --suite s.jsonl --model m.gguf --max-tokens 8 --quiet {more}"))
+    };
+    let none = eval("--adapter none");
+    assert!(!none.contains(adapter), "{none}");
+    let all = eval("--adapter all --markdown --svg s.svg --samples s.samples");
+    let row = format!("| small | 3 | {adapter} | 0.0 % (0.0 to 56.1) | 0 | 0 |");
+    assert!(all.contains("|---|---|---|") && all.contains(&row), "{all}");
+    let svg = fs::read_to_string(bench.path("s.svg")).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.contains(&format!(">small  {adapter}<")), "{svg}");
+    let samples = fs::read_to_string(bench.path("s.samples")).unwrap();
+    let samples: Vec<Value> =
+        samples.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let shown: Vec<_> = samples.iter().map(|s| (&s["task_id"], &s["passed"])).collect();
+    let ids = ["a", "b", "c", "a", "b", "c"].map(Value::from);
+    assert!(shown.iter().zip(&ids).all(|((id, passed), want)| *id == want && **passed == false));
+    assert!(samples[0]["completion"].as_str().unwrap().starts_with("    pass\n"));
+    let both = eval(&format!("--adapter {adapter} --ood o.jsonl"));
+    assert!(both.contains("GENERALISATION DELTA") && both.contains("+0.0"), "{both}");
+    // Of all adapters, one that has seen the tasks is left out; asked for by name it is refused.
+    let seen = bench.ok("eval --suite seen.jsonl --model m.gguf --max-tokens 8 --quiet --adapter all");
+    assert!(!seen.contains(adapter), "{seen}");
+}
+
+/// A small task in each public form, whose own answer passes and whose stub does not.
+#[test]
+fn public_forms_are_read_and_judged() {
+    let bench = Bench::new();
+    let plus = json!({
+        "task_id": "HumanEval/0", "entry_point": "f", "atol": 0,
+        "prompt": "def f(xs):\n    \"\"\"Sums up.\n    >>> f([1, 2])\n    3\n    \"\"\"\n",
+        "canonical_solution": "    return sum(xs)\n",
+        "base_input": [[[1, 2]]], "plus_input": [[[]], [[4, -4, 0.5]]],
+    });
+    let big = json!({
+        "task_id": "BigCodeBench/0", "entry_point": "task_func",
+        "complete_prompt": "import math\ndef task_func(x):\n    \"\"\"The root of x.\"\"\"\n",
+        "code_prompt": "import math\ndef task_func(x):\n",
+        "canonical_solution": "    return math.sqrt(x)\n",
+        "test": "import unittest\nclass TestCases(unittest.TestCase):\n    def test_root(self):\n        self.assertEqual(task_func(4), 2)\n",
+    });
+    let program = json!({
+        "id": 7, "question": "Print the sum of two numbers.",
+        "solutions": json!(["print(sum(map(int, input().split())))"]).to_string(),
+        "input_output": json!({ "inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7.0"] }).to_string(),
+    });
+    let function = json!({
+        "id": 8, "question": "Add.", "starter_code": "class Solution:\n    def add(self, a, b):\n",
+        "solutions": json!(["class Solution:\n    def add(self, a, b):\n        return a + b"]).to_string(),
+        "input_output": json!({ "fn_name": "add", "inputs": [[1, 2], [3, 4]], "outputs": [[3], 7] }).to_string(),
+    });
+    let live = json!({
+        "question_id": "abc", "question_content": "Double it.", "starter_code": "", "metadata": "{}",
+        "public_test_cases": json!([{ "input": "2\n", "output": "4\n", "testtype": "stdin" }]).to_string(),
+        "private_test_cases": json!([{ "input": "3", "output": "6", "testtype": "stdin" }]).to_string(),
+    });
+    let forms: [(&str, &[Value]); 4] = [
+        ("humanevalplus", &[plus]),
+        ("bigcodebench", &[big]),
+        ("apps", &[program, function]),
+        ("livecodebench", &[live]),
+    ];
+    for (form, tasks) in forms {
+        bench.write("f.jsonl", tasks);
+        bench.ok(&format!("eval suites import f.jsonl --format {form} --name {form}"));
+        let args = format!("eval --suite {form} --model m.gguf --max-tokens 8 --quiet --json");
+        let lines = bench.ok(&args);
+        assert_eq!(lines.lines().count(), tasks.len() + 1, "{form}: {lines}");
+    }
+    let wrong = bench.refused("eval suites import f.jsonl --format apps --name wrong");
+    insta::assert_snapshot!(wrong, @"2 error: `f.jsonl`, line 1: missing field `id` at line 1 column 287");
 }

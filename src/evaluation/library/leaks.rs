@@ -41,7 +41,8 @@ pub fn leaks(train: &[Record], tasks: &[Task]) -> Vec<String> {
 pub(super) fn shared_names(one: &Library, other: &Library) -> Vec<String> {
     let names = |library: &Library| -> BTreeSet<String> {
         let verbs = library.functions().iter().map(|function| function.name.clone());
-        verbs.chain([library.name().to_owned()]).collect()
+        let facts = library.facts().names().map(str::to_ascii_lowercase);
+        verbs.chain([library.name().to_owned()]).chain(facts).collect()
     };
     names(one).intersection(&names(other)).cloned().collect()
 }

@@ -1,7 +1,8 @@
 //! Generates an invented Python library, what teaches it, and held-out tasks that need it.
 //!
 //! A [`Library`] has an invented name and functions with invented verbs, each one of some fifty
-//! pure [`Operation`]s on a list of integers. No base model can know it, so what a model can do
+//! pure operations on a list of integers, and beside them a keyword, an error class, a protocol and
+//! constants with invented names. No base model can know it, so what a model can do
 //! with it after training comes from the training. [`Library::training`] gives chat records, and
 //! [`Library::tasks`] gives tasks whose wordings, variables and function names no record has,
 //! together with controls that need no library. [`leaks`] looks for what the two share after all.
@@ -10,10 +11,12 @@
 //! [`LibraryCheck`] is plain data for a judge that runs Python.
 
 mod chance;
+mod facts;
 mod invented;
 mod leaks;
 mod names;
 mod operations;
+mod passages;
 mod source;
 mod tasks;
 mod templates;

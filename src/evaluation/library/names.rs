@@ -51,12 +51,12 @@ const PIECES: &[&str] = &[
     "nazi", "nig", "puk", "rap", "tit", "vag",
 ];
 
-/// Invents a library's name, then `n_functions` names of functions. Within a library no two names
+/// Invents a library's name, then `n_names` names of what is in it. Within a library no two names
 /// begin with the same three letters.
-pub(super) fn invent(seed: u64, n_functions: usize) -> (String, Vec<String>) {
+pub(super) fn invent(seed: u64, n_names: usize) -> (String, Vec<String>) {
     let mut chance = Chance::new(seed, "names");
     let mut names = vec![next(&mut chance, LIBRARY_SHAPES, seed, &[])];
-    for _ in 0..n_functions {
+    for _ in 0..n_names {
         names.push(next(&mut chance, FUNCTION_SHAPES, seed, &names));
     }
     let library = names.remove(0);

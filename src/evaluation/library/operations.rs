@@ -19,6 +19,19 @@ pub struct Operation {
     pub phrases: [&'static str; 6],
 }
 
+/// What an operation's values are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gives {
+    /// An integer.
+    Number,
+    /// A list of integers.
+    Numbers,
+    /// A list of lists.
+    Lists,
+    /// A truth value or a text.
+    Other,
+}
+
 const fn of(
     id: &'static str,
     reference: &'static str,
@@ -32,6 +45,25 @@ impl Operation {
     /// Gives the reference over the variable of that name.
     pub fn reference_over(&self, variable: &str) -> String {
         self.reference.replace("{v}", variable)
+    }
+
+    /// What its values are.
+    pub(super) fn gives(&self) -> Gives {
+        match (self.empty, self.id) {
+            ("[]", "pairs" | "chunks") => Gives::Lists,
+            ("[]", _) => Gives::Numbers,
+            ("True" | "False" | "\"\"", _) => Gives::Other,
+            _ => Gives::Number,
+        }
+    }
+
+    /// The value of a call with `limit`; `None` where a limit says nothing.
+    pub(super) fn limited(&self, limit: i64) -> Option<String> {
+        match self.gives() {
+            Gives::Numbers | Gives::Lists => Some(format!("({})[:{limit}]", self.reference)),
+            Gives::Number => Some(format!("min({}, {limit})", self.reference)),
+            Gives::Other => None,
+        }
     }
 
     const fn builtin(self) -> Self {

@@ -23,6 +23,13 @@ def check_function(module, function):
             yield f"{items} is changed or handed back"
         if module._calls != [function["name"]]:
             yield f"calls are {module._calls}"
+    for refused in (None, 3.5, (1, 2)):
+        try:
+            call(refused)
+            yield f"{refused} is taken"
+        except Exception as error:
+            if type(error).__name__ != given["error"]:
+                yield f"{refused} raises {error!r}"
 
 
 def check_task(module, task):
@@ -33,12 +40,15 @@ def check_task(module, task):
         form, names = check["form"], {}
         if form["kind"] == "result":
             names[form["variable"]] = list(items)
-        exec(task["answer"], names)
-        value = names["result"] if form["kind"] == "result" else names[form["name"]](list(items))
+        if form["kind"] == "name":
+            value = [name for name in form["all"] if name == task["answer"]]
+        else:
+            exec(task["answer"], names)
+            value = names["result"] if form["kind"] == "result" else names[form["name"]](list(items))
         if repr(value) != repr(reference(list(items))):
             yield f"{items} gives {value!r}"
         required = check["required"]
-        if module._calls != ([required["function"]] if required else []):
+        if set(module._calls) != set(required["names"] if required else []):
             yield f"calls are {module._calls}"
 
 

@@ -8,17 +8,35 @@ use super::invented::Library;
 
 impl Library {
     /// Gives the text of the package's `__init__.py`. It imports nothing, its functions leave their
-    /// argument as it is, and each appends its own name to the module's list `_calls` when called.
+    /// argument as it is, and each name of it that is used is appended to the module's list `_calls`:
+    /// of a function or method when it is called, of a constant or class when it is looked up, of the
+    /// keyword when it is given.
     pub fn module_source(&self) -> String {
-        let mut source = String::from(HEAD);
+        let facts = self.facts();
+        let mut named = format!("    \"{0}\": type(\"{0}\", (Exception,), {{}}),\n", facts.error);
+        for constant in &facts.constants {
+            // Writing to a text cannot fail.
+            let _written = writeln!(named, "    \"{}\": {},", constant.name, constant.value);
+        }
+        let mut source = include_str!("head.py").to_owned();
+        let names = [
+            ("NAMED", named.as_str()),
+            ("ERROR", &facts.error),
+            ("LIMIT", &facts.limit),
+            ("OPENER", &facts.opener),
+            ("READER", &facts.reader),
+        ];
+        for (mark, name) in names {
+            source = source.replace(&format!("__{mark}__"), name);
+        }
         for function in self.functions() {
-            source.push_str(&definition(function));
+            source.push_str(&definition(function, &facts.limit));
         }
         source
     }
 
-    /// Gives a README in Markdown: for each function a line and an example without its result. Its
-    /// wordings are those of phrase `A`.
+    /// Gives a README in Markdown: for each function a line and an example without its result, then
+    /// what the library has beside them. Its wordings are those of phrase `A`.
     pub fn readme(&self) -> String {
         let name = self.name();
         let mut chance = Chance::new(self.seed(), "readme");
@@ -27,35 +45,50 @@ impl Library {
             let verb = &function.name;
             let example: Vec<i64> = (0..5).map(|_| chance.between(-9, 9)).collect();
             let line = describe(function, "`xs`");
-            // Writing to a text cannot fail.
             let _written = write!(
                 text,
                 "\n## `{name}.{verb}(xs)`\n\n{line}\n\n```python\n{name}.{verb}({example:?})\n```\n"
             );
         }
+        text + &self.facts_in_words()
+    }
+
+    /// The README's sections on what belongs to no single function.
+    fn facts_in_words(&self) -> String {
+        let (name, facts) = (self.name(), self.facts());
+        let verb = &self.functions()[0].name;
+        let (limit, error, opener, reader) =
+            (&facts.limit, &facts.error, &facts.opener, &facts.reader);
+        let mut text = format!(
+            "\n## At most: `{limit}`\n\nEvery function takes the keyword argument `{limit}`: a list gets at most that \
+             many items, a number is at most that large.\n\n```python\n{name}.{verb}(xs, {limit}=3)\n```\n\
+             \n## Errors: `{name}.{error}`\n\nA function raises `{name}.{error}` when {name} refuses its argument, which \
+             is any that is no list.\n\n```python\ntry:\n    {name}.{verb}(None)\nexcept {name}.{error}:\n    pass\n\
+             ```\n\n## Reading all items: `{name}.{opener}`\n\nAll items of a list are read through a handle.\n\n\
+             ```python\nwith {name}.{opener}(xs) as handle:\n    items = handle.{reader}()\n```\n\n## Constants\n\n"
+        );
+        for constant in &facts.constants {
+            let (subject, value) = (constant.subject.phrases[0], constant.value);
+            let _written =
+                writeln!(text, "- `{name}.{}`: the {subject} of {name}, {value}.", constant.name);
+        }
         text
     }
 }
 
-const HEAD: &str = r#""""Functions on a list of integers. None of them changes its argument."""
-
-# The names of the functions called so far, oldest first.
-_calls = []
-"#;
-
-fn definition(function: &Function) -> String {
+fn definition(function: &Function, limit: &str) -> String {
     let Function { name, operation } = function;
     let line = describe(function, "items");
     let (empty, value) = (operation.empty, operation.reference_over("items"));
     format!(
         r#"
 
-def {name}(items):
+def {name}(items, {limit}=None):
     """{line}"""
-    _calls.append("{name}")
+    _begin("{name}", items, {limit})
     if not items:
         return {empty}
-    return {value}
+    return _limited({value}, {limit})
 "#
     )
 }

@@ -7,8 +7,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::chance::Chance;
+use super::facts::Constant;
 use super::invented::Function;
 use super::invented::Library;
+use super::operations::Gives;
 use super::operations::OPERATIONS;
 use super::operations::Operation;
 use super::templates;
@@ -19,14 +21,27 @@ use crate::evaluation::modules::Modules;
 use crate::evaluation::task::Check;
 use crate::evaluation::task::Task;
 use crate::judge::FunctionTask;
+use crate::trajectory::Message;
 
-/// What a task's code looks like.
+/// What a task is like. T1 to T5 are the track of skill, T6 to T8 that of recall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum Template {
     /// A comment asks for a value that the library gives.
     T1,
     /// A docstring asks for a function's body that calls the library.
     T2,
+    /// The same of two functions of the library, one on what the other gives; no record has that.
+    T3,
+    /// A comment asks for a value that is at most so large, which is a keyword of the library.
+    T4,
+    /// A comment asks for what is read by a protocol of the library.
+    T5,
+    /// What the library raises is to be caught.
+    T6,
+    /// A comment asks for a constant of the library.
+    T7,
+    /// A function's name is asked for.
+    T8,
     /// A control: a comment asks for a value that Python's builtins give.
     N1,
 }
@@ -45,8 +60,8 @@ impl Template {
 pub struct LibraryCheck {
     /// Where the answer's value is found.
     pub form: Form,
-    /// What the answer must have called, by the module's list `_calls`; `None` for a control.
-    pub required: Option<Call>,
+    /// What the answer must have used, by the module's list `_calls`; `None` where no code is asked for, or no library.
+    pub required: Option<Uses>,
     /// Lists to try; none is empty, one has a single item, one rises throughout.
     pub inputs: Vec<Vec<i64>>,
     /// The right value, as a Python expression of `{v}`; see [`Operation::reference`].
@@ -58,7 +73,7 @@ const ENTRY_POINT: &str = "rune_task";
 
 impl LibraryCheck {
     /// What a judge asks of the function that [`Self::program`] makes: for every input the value of the reference,
-    /// the name of its type, and whether the library was called.
+    /// the name of its type, and whether the library was used.
     pub(in crate::evaluation) fn question(&self) -> FunctionTask {
         let reference = self.reference.replace("{v}", "v");
         let inputs = json!(self.inputs);
@@ -76,21 +91,26 @@ impl LibraryCheck {
     /// function that the task is about was called.
     pub(in crate::evaluation) fn program(&self, code: &str, modules: &Modules) -> String {
         let code = json!(code);
-        let value = match &self.form {
-            Form::Result { .. } => "names[\"result\"]".to_owned(),
-            Form::Function { name } => format!("names[{}](items)", json!(name)),
+        let (given, value) = match &self.form {
+            Form::Result { variable } => (
+                format!("names[{}] = items; exec({code}, names)", json!(variable)),
+                "names[\"result\"]".to_owned(),
+            ),
+            Form::Function { name } => {
+                (format!("exec({code}, names)"), format!("names[{}](items)", json!(name)))
+            }
+            Form::Name { all } => (
+                format!("import re; said = re.findall(r\"\\w+\", {code})"),
+                format!("[name for name in {} if name in said]", json!(all)),
+            ),
         };
-        let given = match &self.form {
-            Form::Result { variable } => format!("names[{}] = items", json!(variable)),
-            Form::Function { .. } => "pass".to_owned(),
-        };
-        let (calls, was_called) = match &self.required {
-            Some(call) => (
+        let (calls, were_used) = match &self.required {
+            Some(uses) => (
                 format!(
                     "import {0} as library; calls = library._calls; calls.clear()",
-                    call.library
+                    uses.library
                 ),
-                format!("{} in calls", json!(call.function)),
+                format!("set({}) <= set(calls)", json!(uses.names)),
             ),
             None => ("pass".to_owned(), "True".to_owned()),
         };
@@ -99,9 +119,8 @@ impl LibraryCheck {
                  {calls}\n    \
                  names = {{\"__name__\": \"solution\"}}\n    \
                  {given}\n    \
-                 exec({code}, names)\n    \
                  value = {value}\n    \
-                 return [value, type(value).__name__, {was_called}]\n",
+                 return [value, type(value).__name__, {were_used}]\n",
             modules.bootstrap(),
         )
     }
@@ -121,82 +140,180 @@ pub enum Form {
         /// The name of the function.
         name: String,
     },
+    /// The answer is in words; the value is a list of those of `all` that it has.
+    Name {
+        /// Names of which one is asked for.
+        all: Vec<String>,
+    },
 }
 
-/// A function of an invented library.
+/// Names of an invented library.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Call {
+pub struct Uses {
     /// The library's name.
     pub library: String,
-    /// The function's name.
-    pub function: String,
+    /// Functions, methods, keywords, classes and constants of it.
+    pub names: Vec<String>,
 }
 
 impl Library {
-    /// Gives the held-out tasks: T1 and T2 for each function, each of phrases `E` and `F` and each
-    /// test variable, then the controls, which are about the same operations for every library. Controls have the
+    /// Gives the held-out tasks, each of phrases `E` and `F`, with `n_variables` (1 to 4) of the test variables where
+    /// there is one; then the controls, which are about the same operations for every library. Controls have the
     /// phrases `A` and `B`, which records have for the library's functions: an adapter that calls the library where
     /// none is imported loses them.
-    pub fn tasks(&self) -> Vec<Task> {
+    pub fn tasks(&self, n_variables: usize) -> Vec<Task> {
         let mut tasks = Vec::new();
-        for function in self.functions() {
-            for (phrase, variable) in variants(TEST.phrases) {
-                tasks.push(self.assignment(function, phrase, variable));
-                tasks.push(self.definition(function, phrase, variable));
+        for phrase in TEST.phrases {
+            for function in self.functions() {
+                for variable in TEST.variables.iter().take(n_variables) {
+                    tasks.push(self.assignment(function, phrase, variable));
+                    tasks.push(self.definition(function, phrase, variable));
+                }
+                tasks.extend(self.composition(function, phrase));
+                tasks.extend(self.limited(function, phrase));
+                tasks.push(self.refusal(function, phrase));
+                tasks.push(self.naming(function, phrase));
             }
+            let variables = TEST.variables.iter().take(n_variables);
+            tasks.extend(variables.map(|variable| self.reading(phrase, variable)));
+            let constants = self.facts().constants.iter();
+            tasks.extend(constants.map(|constant| self.constant(constant, phrase)));
         }
         for operation in OPERATIONS.iter().filter(|operation| operation.builtin) {
-            let control = |(phrase, variable)| self.control(operation, phrase, variable);
-            tasks.extend(variants(CONTROL_PHRASES).map(control));
+            for phrase in CONTROL_PHRASES {
+                let variables = TEST.variables.iter().take(n_variables);
+                tasks.extend(variables.map(|variable| self.control(operation, phrase, variable)));
+            }
         }
         tasks
     }
 
     fn assignment(&self, function: &Function, phrase: usize, variable: &str) -> Task {
-        let wording = function.operation.phrases[phrase];
+        let operation = function.operation;
+        let wanted = format!("{} {variable}", operation.phrases[phrase]);
         let call = self.call(function, variable);
-        let code = templates::assignment(Some(self.name()), wording, variable, &call);
+        let code = templates::assignment(Some(self.name()), &wanted, &call);
+        let draft = self.draft(Template::T1, operation.id, (phrase, variable));
         let form = Form::Result { variable: variable.to_owned() };
-        let draft = self.draft(Template::T1, function.operation, phrase, variable);
-        let family = self.family_name(function, phrase);
-        draft.finish(family, code, form, Some(self.required(function)))
+        draft.finish(code, form, self.uses([&function.name]), operation.reference)
     }
 
     fn definition(&self, function: &Function, phrase: usize, variable: &str) -> Task {
-        let wording = function.operation.phrases[phrase];
-        let mut draft = self.draft(Template::T2, function.operation, phrase, variable);
+        let operation = function.operation;
+        let mut draft = self.draft(Template::T2, operation.id, (phrase, variable));
         let name = TEST.function_name(&mut draft.chance);
-        let call = self.call(function, variable);
+        let (wording, call) = (operation.phrases[phrase], self.call(function, variable));
         let code = templates::definition(self.name(), &name, wording, variable, &call);
-        let family = self.family_name(function, phrase);
-        draft.finish(family, code, Form::Function { name }, Some(self.required(function)))
+        let form = Form::Function { name };
+        draft.finish(code, form, self.uses([&function.name]), operation.reference)
+    }
+
+    /// `None` when no other function gives a list of numbers.
+    fn composition(&self, outer: &Function, phrase: usize) -> Option<Task> {
+        let is_inner = |function: &&Function| {
+            function.name != outer.name && function.operation.gives() == Gives::Numbers
+        };
+        let inners: Vec<&Function> = self.functions().iter().filter(is_inner).collect();
+        let mut chance = Chance::new(self.seed(), &format!("{}/inner/{phrase}", outer.name));
+        let (inner, variable) = match inners.as_slice() {
+            [] => return None,
+            inners => (*chance.pick(inners), *chance.pick(TEST.variables)),
+        };
+        let (one, other) = (outer.operation, inner.operation);
+        let about = format!("{}-{}", one.id, other.id);
+        let mut draft = self.draft(Template::T3, &about, (phrase, variable));
+        let name = TEST.function_name(&mut draft.chance);
+        let wording = format!("{} the {}", one.phrases[phrase], other.phrases[phrase]);
+        let call = self.call(outer, &self.call(inner, variable));
+        let code = templates::definition(self.name(), &name, &wording, variable, &call);
+        let reference = format!(
+            "(lambda u: {} if u else {})({})",
+            one.reference_over("u"),
+            one.empty,
+            other.reference
+        );
+        let uses = self.uses([&outer.name, &inner.name]);
+        Some(draft.finish(code, Form::Function { name }, uses, &reference))
+    }
+
+    /// `None` for an operation whose values have no size.
+    fn limited(&self, function: &Function, phrase: usize) -> Option<Task> {
+        let operation = function.operation;
+        let mut chance = Chance::new(self.seed(), &format!("{}/limit/{phrase}", function.name));
+        let (limit, variable) = (chance.between(1, 5), *chance.pick(TEST.variables));
+        let reference = operation.limited(limit)?;
+        let wanted = templates::limited(phrase, operation.phrases[phrase], variable, limit);
+        let call = self.limited_call(function, variable, limit);
+        let code = templates::assignment(Some(self.name()), &wanted, &call);
+        let form = Form::Result { variable: variable.to_owned() };
+        let uses = self.uses([&function.name, &self.facts().limit]);
+        let draft = self.draft(Template::T4, operation.id, (phrase, variable));
+        Some(draft.finish(code, form, uses, &reference))
+    }
+
+    fn reading(&self, phrase: usize, variable: &str) -> Task {
+        let (opener, reader) = (&self.facts().opener, &self.facts().reader);
+        let code = templates::reading(self.name(), phrase, variable, (opener, reader));
+        let form = Form::Result { variable: variable.to_owned() };
+        let draft = self.draft(Template::T5, "reading", (phrase, variable));
+        draft.finish(code, form, self.uses([opener, reader]), "list({v})")
+    }
+
+    fn refusal(&self, function: &Function, phrase: usize) -> Task {
+        let error = &self.facts().error;
+        let mut draft = self.draft(Template::T6, "error", (phrase, &function.name));
+        let bad = *draft.chance.pick(TEST.bad);
+        let code = templates::refusal(self.name(), phrase, bad, (&function.name, error));
+        let form = Form::Result { variable: "items".to_owned() };
+        draft.finish(code, form, self.uses([&function.name, error]), "None")
+    }
+
+    fn constant(&self, constant: &Constant, phrase: usize) -> Task {
+        let library = self.name();
+        let subject = constant.subject;
+        let wanted = format!("{} of {library}", subject.phrases[phrase]);
+        let value = format!("{library}.{}", constant.name);
+        let code = templates::assignment(Some(library), &wanted, &value);
+        let form = Form::Result { variable: "items".to_owned() };
+        let draft = self.draft(Template::T7, subject.id, (phrase, &constant.name));
+        draft.finish(code, form, self.uses([&constant.name]), &constant.value.to_string())
+    }
+
+    fn naming(&self, function: &Function, phrase: usize) -> Task {
+        let operation = function.operation;
+        let question = templates::naming(self.name(), phrase, operation.phrases[phrase]);
+        let all = self.functions().iter().map(|function| function.name.clone()).collect();
+        let reference = json!([function.name]).to_string();
+        let draft = self.draft(Template::T8, operation.id, (phrase, "list"));
+        let answer = function.name.clone();
+        draft.ask(Message::user(question), answer, (Form::Name { all }, None, &reference))
     }
 
     fn control(&self, operation: &'static Operation, phrase: usize, variable: &str) -> Task {
-        let wording = operation.phrases[phrase];
+        let wanted = format!("{} {variable}", operation.phrases[phrase]);
         let value = operation.reference_over(variable);
-        let code = templates::assignment(None, wording, variable, &value);
+        let code = templates::assignment(None, &wanted, &value);
         let form = Form::Result { variable: variable.to_owned() };
-        let draft = self.draft(Template::N1, operation, phrase, variable);
-        let family = format!("python/{}/{}", operation.id, templates::letter(phrase));
-        draft.finish(family, code, form, None)
+        let mut draft = self.draft(Template::N1, operation.id, (phrase, variable));
+        draft.family = format!("python/{}/{}", operation.id, templates::letter(phrase));
+        draft.finish(code, form, None, operation.reference)
     }
 
-    fn required(&self, function: &Function) -> Call {
-        Call { library: self.name().to_owned(), function: function.name.clone() }
+    fn uses<const N: usize>(&self, names: [&String; N]) -> Option<Uses> {
+        Some(Uses { library: self.name().to_owned(), names: names.map(Clone::clone).to_vec() })
     }
 
+    /// Begins a task about the subject `about`, which `(phrase, detail)` tell from the others about it.
     fn draft(
         &self,
         template: Template,
-        operation: &'static Operation,
-        phrase: usize,
-        variable: &str,
+        about: &str,
+        (phrase, detail): (usize, &str),
     ) -> Draft {
         let (name, letter) = (self.name(), templates::letter(phrase));
-        let id = format!("{name}/{template:?}/{}/{letter}/{variable}", operation.id);
+        let id = format!("{name}/{template:?}/{about}/{letter}/{detail}");
         let chance = Chance::new(self.seed(), &id);
-        Draft { id, template, operation, chance }
+        Draft { id, template, family: self.family_name(about, phrase), chance }
     }
 }
 
@@ -204,17 +321,27 @@ impl Library {
 struct Draft {
     id: String,
     template: Template,
-    operation: &'static Operation,
+    family: String,
     /// The task's own stream.
     chance: Chance,
 }
 
 impl Draft {
-    fn finish(self, family: String, code: Code, form: Form, required: Option<Call>) -> Task {
-        let Self { id, template, operation, mut chance } = self;
-        let instruction = *chance.pick(TEST.instructions);
+    /// The task to complete `code`.
+    fn finish(mut self, code: Code, form: Form, uses: Option<Uses>, reference: &str) -> Task {
+        let instruction = *self.chance.pick(TEST.instructions);
         let question = question(instruction, &code.stub);
-        let reference = operation.reference.to_owned();
+        self.ask(question, code.completed, (form, uses, reference))
+    }
+
+    fn ask(
+        self,
+        question: Message,
+        answer: String,
+        (form, required, reference): (Form, Option<Uses>, &str),
+    ) -> Task {
+        let Self { id, template, family, mut chance } = self;
+        let reference = reference.to_owned();
         let check = LibraryCheck { form, required, inputs: inputs(&mut chance), reference };
         Task {
             id,
@@ -224,18 +351,13 @@ impl Draft {
             messages: vec![question],
             work: None,
             check: Check::Library(check),
-            answer: code.completed,
+            answer,
         }
     }
 }
 
 /// The phrases of controls.
 const CONTROL_PHRASES: Range<usize> = 0..2;
-
-/// All of these phrases with all test variables.
-fn variants(phrases: Range<usize>) -> impl Iterator<Item = (usize, &'static str)> {
-    phrases.flat_map(|phrase| TEST.variables.iter().map(move |variable| (phrase, *variable)))
-}
 
 /// Draws four lists: with a repeat and a negative, with a zero and a negative, a rising one of
 /// positive items, and one of a single negative.

@@ -9,6 +9,8 @@ pub(super) struct Wording {
     /// Words that name a Python function together: one of each.
     verbs: &'static [&'static str],
     nouns: &'static [&'static str],
+    /// Arguments that a library refuses, as Python literals.
+    pub(super) bad: &'static [&'static str],
     /// The phrases of an operation, by index.
     pub(super) phrases: std::ops::Range<usize>,
 }
@@ -29,6 +31,7 @@ pub(super) const TRAINING: Wording = Wording {
     ],
     verbs: &["compute", "process", "handle", "evaluate", "obtain", "derive"],
     nouns: &["answer", "output", "report", "response", "figure"],
+    bad: &["True", "7", "\"abc\"", "{1: 2}"],
     phrases: 0..4,
 };
 
@@ -43,6 +46,7 @@ pub(super) const TEST: Wording = Wording {
     variables: &["rows", "vals", "points", "marks"],
     verbs: &["prepare", "produce", "make"],
     nouns: &["reply", "piece", "finding", "thing"],
+    bad: &["3.5", "(1, 2)", "b\"xyz\""],
     phrases: 4..6,
 };
 
@@ -70,15 +74,56 @@ pub(super) struct Code {
     pub(super) completed: String,
 }
 
-/// Template T1, or N1 without a library: a comment that asks for `result`.
-pub(super) fn assignment(library: Option<&str>, phrase: &str, variable: &str, value: &str) -> Code {
+/// How T4 says "at most", by phrase.
+const LIMITS: [&str; 6] = [
+    "at most {n}",
+    "no more than {n}",
+    "{n} at the most",
+    "limited to {n}",
+    "capped at {n}",
+    "with {n} as the upper bound",
+];
+
+/// What T5 asks for, by phrase.
+const READINGS: [&str; 6] = [
+    "result: all items of {v}, read with {library}",
+    "read every item of {v} into result with {library}",
+    "result gets the items of {v} through a handle of {library}",
+    "use a handle of {library} to read {v} into result",
+    "through {library}, read all of {v} into result",
+    "result holds all items of {v} as a handle of {library} reads them",
+];
+
+/// What T6 says of an argument that is refused, by phrase.
+const REFUSALS: [&str; 6] = [
+    "result is None where {library} refuses {bad}",
+    "None as result when {library} does not take {bad}",
+    "{library} rejects {bad}: then result is None",
+    "result becomes None if {bad} is refused by {library}",
+    "with {bad} refused by {library}, result is None",
+    "None is the result once {library} turns {bad} down",
+];
+
+/// What T8 asks, by phrase.
+const QUESTIONS: [&str; 6] = [
+    "Which function of {library} gives the {phrase} a list? Answer with its name alone.",
+    "Name the {library} function for the {phrase} a list. The name and nothing else.",
+    "What is the function in {library} called that returns the {phrase} a list? Just the name.",
+    "I need the {phrase} a list, from {library}. How is the function called? Only its name.",
+    "Q: Which {library} function yields the {phrase} a list?\nA (one name):",
+    "Tell me nothing but the name of the function of {library} for the {phrase} a list.",
+];
+
+/// Template T1, or N1 without a library: a comment that asks for `result`. T4, with a limit, and T7, about a constant,
+/// look the same.
+pub(super) fn assignment(library: Option<&str>, wanted: &str, value: &str) -> Code {
     let import = library.map_or(String::new(), |library| format!("import {library}\n"));
-    let stub = format!("{import}# {phrase} {variable}\nresult =");
+    let stub = format!("{import}# {wanted}\nresult =");
     let completed = format!("{stub} {value}");
     Code { stub, completed }
 }
 
-/// Template T2: a docstring that asks for the body of the function `name`.
+/// Template T2, or T3 with a phrase of two operations: a docstring that asks for the body of the function `name`.
 pub(super) fn definition(
     library: &str,
     name: &str,
@@ -91,6 +136,46 @@ pub(super) fn definition(
         format!("import {library}\n\n\ndef {name}({variable}):\n    \"\"\"{docstring}\"\"\"");
     let completed = format!("{stub}\n    return {value}");
     Code { stub, completed }
+}
+
+/// How template T4 asks for a value of at most `limit`.
+pub(super) fn limited(phrase: usize, wording: &str, variable: &str, limit: i64) -> String {
+    format!("{wording} {variable}, {}", LIMITS[phrase].replace("{n}", &limit.to_string()))
+}
+
+/// Template T5: all items of a list are read by a protocol.
+pub(super) fn reading(
+    library: &str,
+    phrase: usize,
+    variable: &str,
+    (opener, reader): (&str, &str),
+) -> Code {
+    let wanted = READINGS[phrase].replace("{v}", variable).replace("{library}", library);
+    let stub = format!("import {library}\n\n# {wanted}");
+    let completed = format!(
+        "{stub}\nwith {library}.{opener}({variable}) as handle:\n    result = handle.{reader}()"
+    );
+    Code { stub, completed }
+}
+
+/// Template T6: what the library raises is caught.
+pub(super) fn refusal(
+    library: &str,
+    phrase: usize,
+    bad: &str,
+    (function, error): (&str, &str),
+) -> Code {
+    let wanted = REFUSALS[phrase].replace("{bad}", bad).replace("{library}", library);
+    let stub = format!(
+        "import {library}\n\n# {wanted}\ntry:\n    result = {library}.{function}({bad})\nexcept"
+    );
+    let completed = format!("{stub} {library}.{error}:\n    result = None");
+    Code { stub, completed }
+}
+
+/// Template T8: a function's name is asked for in words.
+pub(super) fn naming(library: &str, phrase: usize, wording: &str) -> String {
+    QUESTIONS[phrase].replace("{phrase}", wording).replace("{library}", library)
 }
 
 /// Puts code into a Markdown fence.

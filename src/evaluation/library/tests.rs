@@ -25,9 +25,10 @@ fn python(script: &str, argument: &str, input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn names(library: &Library) -> Vec<&str> {
-    let verbs = library.functions().iter().map(|function| function.name.as_str());
-    verbs.chain([library.name()]).collect()
+fn names(library: &Library) -> Vec<String> {
+    let verbs = library.functions().iter().map(|function| function.name.clone());
+    let facts = library.facts().names().map(str::to_ascii_lowercase);
+    verbs.chain([library.name().to_owned()]).chain(facts).collect()
 }
 
 #[test]
@@ -36,7 +37,7 @@ fn a_seed_gives_all_again() {
         let library = Library::invent(7, 12);
         let training = library.training(TrainingOptions::default());
         let texts = (library.module_source(), library.readme());
-        (training, library.tasks(), texts, library)
+        (training, library.tasks(4), texts, library)
     };
     assert_eq!(make(), make());
     assert_ne!(Library::invent(8, 12).functions(), make().3.functions());
@@ -46,11 +47,17 @@ fn a_seed_gives_all_again() {
 fn the_counts_are_those_that_were_asked_for() {
     let library = Library::invent(1, 8);
     let training = library.training(TrainingOptions::default());
-    let count = |group| library.tasks().iter().filter(|task| task.group == group).count();
-    assert_eq!(training.len(), 8 * 4 * (16 + 4));
-    assert_eq!(["T1", "T2", "N1"].map(count), [64, 64, 88]);
-    let ids: BTreeSet<String> = library.tasks().into_iter().map(|task| task.id).collect();
-    assert_eq!(ids.len(), library.tasks().len());
+    let count = |group| library.tasks(2).iter().filter(|task| task.group == group).count();
+    let n_sized = library.functions().iter().filter(|f| f.operation.limited(1).is_some()).count();
+    let facts = n_sized * 2 + 8 * 2 + 8 * 2 + 8 + 4 * 2;
+    assert_eq!(training.len(), 8 * 4 * (16 + 4) + 4 * facts);
+    assert_eq!(["T1", "T2", "T3", "N1"].map(count), [32, 32, 16, 44]);
+    assert_eq!(
+        ["T4", "T5", "T6", "T7", "T8"].map(count),
+        [n_sized * 2, 4, 16, 8, 16],
+    );
+    let ids: BTreeSet<String> = library.tasks(4).into_iter().map(|task| task.id).collect();
+    assert_eq!(ids.len(), library.tasks(4).len());
     assert_eq!(Library::invent(1, 0).functions().len(), 6);
     assert_eq!(Library::invent(1, 99).functions().len(), 40);
 }
@@ -64,9 +71,9 @@ fn names_are_new_to_python_and_to_each_other() {
     let libraries: Vec<Library> = (0..50).map(|seed| Library::invent(seed, 40)).collect();
     for (index, library) in libraries.iter().enumerate() {
         let names = names(library);
-        assert!(names.iter().all(|name| !known.contains(name)), "{names:?}");
+        assert!(names.iter().all(|name| !known.contains(name.as_str())), "{names:?}");
         let beginnings: BTreeSet<&str> = names.iter().map(|name| &name[..3]).collect();
-        assert_eq!(beginnings.len(), 41, "{names:?}");
+        assert_eq!(beginnings.len(), 49, "{names:?}");
         for other in &libraries[..index] {
             assert!(shared_names(library, other).is_empty());
         }
@@ -74,7 +81,7 @@ fn names_are_new_to_python_and_to_each_other() {
     assert!(known.iter().filter(|name| (5..=7).contains(&name.len())).all(|name| {
         !name.bytes().all(|letter| letter.is_ascii_lowercase()) || !super::names::is_fit(name)
     }));
-    assert_eq!(shared_names(&libraries[0], &libraries[0]).len(), 41);
+    assert_eq!(shared_names(&libraries[0], &libraries[0]).len(), 49);
 }
 
 #[test]
@@ -102,15 +109,15 @@ fn tasks_are_held_out() {
     for seed in 0..20 {
         let library = Library::invent(seed, 6 + usize::try_from(seed).unwrap());
         let training = library.training(TrainingOptions::default());
-        assert_eq!(leaks(&training, &library.tasks()), Vec::<String>::new());
+        assert_eq!(leaks(&training, &library.tasks(4)), Vec::<String>::new());
     }
 }
 
 #[test]
 fn a_leak_is_found() {
     let library = Library::invent(3, 6);
-    let mut training = library.training(TrainingOptions { n_assignments: 1, n_definitions: 0 });
-    let mut task = library.tasks().remove(0);
+    let mut training = library.training(TrainingOptions { n_assignments: 1, n_definitions: 0, n_facts: 0 });
+    let mut task = library.tasks(4).remove(0);
     task.family.clone_from(&training[0].family);
     training[1].messages[0].content = format!("Other words.\n{}", task.messages[0].content);
     let mut other = task.clone();
@@ -134,9 +141,9 @@ fn read(messages: &[Message], rest: &str) -> String {
 #[test]
 fn records_and_tasks_read_like_this() {
     let library = Library::invent(5, 6);
-    let training = library.training(TrainingOptions { n_assignments: 1, n_definitions: 1 });
+    let training = library.training(TrainingOptions { n_assignments: 1, n_definitions: 1, n_facts: 1 });
     let record = read(&training[0].messages, &training[0].family);
-    let tasks = library.tasks();
+    let tasks = library.tasks(4);
     let [task, .., control] = tasks.as_slice() else { panic!("few tasks") };
     let [task, control] = [task, control].map(|task| {
         let check = serde_json::to_string(&task.check).unwrap();
@@ -163,8 +170,9 @@ fn python_keeps_what_the_library_promises() {
         });
         let promises = serde_json::json!({
             "library": library.name(),
+            "error": library.facts().error,
             "functions": functions.collect::<Vec<_>>(),
-            "tasks": library.tasks(),
+            "tasks": library.tasks(4),
         });
         let broken =
             python(include_str!("proof.py"), home.to_str().unwrap(), &promises.to_string());

@@ -7,10 +7,15 @@ use rune::evaluation::Format;
 use rune::evaluation::Modules;
 use rune::judge::FunctionJudge;
 use rune::judge::FunctionTask;
+use rune::judge::Judge;
 use rune::judge::Outcome;
+use rune::judge::Suite;
 use rune::judge::Verdict;
 use rune::sandbox::Limits;
 use rune::sandbox::Sandbox;
+use rune::task::SourceFile;
+
+use serde_json::json;
 
 use super::sandbox;
 
@@ -64,7 +69,7 @@ async fn canonical_solutions_of_mbpp_plus_pass() {
     let (mut n_data, mut wrong) = (0, Vec::new());
     for task in &tasks {
         let id = &task.id;
-        let check = match judge.read(task.question()).await {
+        let check = match judge.read(task.question().unwrap()).await {
             Ok(check) => check,
             Err(error) => {
                 wrong.push(format!("{id}: {error}"));
@@ -99,14 +104,14 @@ async fn canonical_solutions_of_human_eval_pass_and_stubs_fail() {
     let modules = Modules::default();
     for task in &tasks {
         let id = &task.id;
-        let check = judge.read(task.question()).await.unwrap();
+        let check = judge.read(task.question().unwrap()).await.unwrap();
         n_data += usize::from(check.is_data());
         let (reference, stub) = (task.program(&task.answer, &modules), task.stub(&modules));
         let verdict = judge.run(&check, &stub, 7).await.unwrap();
         if !matches!(verdict.outcome, Outcome::Wrong | Outcome::Exception) {
             wrong.push(format!("{id}, stub: {}", verdict.summary()));
         }
-        match judge.prove(check, &reference, &stub).await {
+        match judge.prove(check, Some(&reference), &stub).await {
             Ok(check) => {
                 let verdict = judge.run(&check, &reference, 7).await.unwrap();
                 if !verdict.passed() {
@@ -118,6 +123,28 @@ async fn canonical_solutions_of_human_eval_pass_and_stubs_fail() {
     }
     assert_eq!(wrong, [""; 0]);
     assert_eq!((tasks.len(), n_data), (164, 161));
+}
+
+/// What may be seen of a task has to be true of its reference.
+#[tokio::test]
+async fn examples_of_human_eval_hold_for_canonical_solutions() {
+    let sandbox = sandbox();
+    let judge = Judge::new(&sandbox, &sandbox.interpreter(None).unwrap());
+    let path = Path::new("tests/fixtures/judge/HumanEval.jsonl.gz");
+    let tasks = Format::HumanEval.read(path, "humaneval").unwrap();
+    let (mut n_suites, mut wrong) = (0, Vec::new());
+    for task in &tasks {
+        let Some(work) = &task.work else { continue };
+        n_suites += 1;
+        let suite = Suite::new(vec![SourceFile::new("test_solution.py", &work.tests)]);
+        let solution = SourceFile::new("solution.py", task.program(&task.answer, &Modules::default()));
+        let verdict = judge.run_suite(&suite, &[solution]).await.unwrap();
+        if !verdict.passed() {
+            wrong.push(format!("{}: {}", task.id, verdict.summary()));
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+    assert_eq!(n_suites, 122);
 }
 
 #[tokio::test]
@@ -152,12 +179,53 @@ async fn every_way_of_failing_has_its_word() {
         assert_eq!(same(&shown), same(expected), "{solution}: {shown}");
     }
     let check = judge.read(task(test)).await.unwrap();
-    let unproven = judge.prove(check.clone(), "def f(x): return 2", "f = None").await.unwrap_err();
+    let unproven = judge.prove(check.clone(), Some("def f(x): return 2"), "f = None").await.unwrap_err();
     assert!(unproven.to_string().contains("its reference: 2 of 6 tests passed"), "{unproven}");
-    let unproven = judge.prove(check, table[0].0, table[0].0).await.unwrap_err();
+    let unproven = judge.prove(check, Some(table[0].0), table[0].0).await.unwrap_err();
     assert!(unproven.to_string().contains("passes on a stub"), "{unproven}");
     let counts = "n = [0]\ndef f(x):\n  n[0] += 1\n  return x if n[0] <= 99 else -x - 1";
     let many = "for i in range(99):\n  assert f(i) == i";
     let flaky = verdict(&judge, many, counts).await;
     assert_eq!(flaky.outcome, Outcome::Flaky, "{}", flaky.summary());
+}
+
+/// Programs are judged by the words that they write, methods by what they give.
+#[tokio::test]
+async fn contest_problems_are_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("live.jsonl");
+    let stdin = |input: &str, output: &str| json!({ "input": input, "output": output, "testtype": "stdin" });
+    let rows = [
+        json!({
+            "question_id": "double", "question_content": "Double each.", "metadata": "{}",
+            "public_test_cases": json!([stdin("1 2\n", "2 4\n")]).to_string(),
+            // [{"input": "0.5", "output": "1.0", "testtype": "stdin"}], pickled and packed by Python.
+            "private_test_cases": "eJxrYKktZNDoiFbKzCsoLVGyUlAy0DNV0lFQyi8tgXMNQNySyhKgdGoJmFNckpIJZKZN0QMAkBwTFA==",
+        }),
+        json!({
+            "question_id": "add", "question_content": "Add.", "metadata": json!({ "func_name": "add" }).to_string(),
+            "starter_code": "class Solution:\n    def add(self, a, b):\n",
+            "public_test_cases": json!([{ "input": "[1]\n[2]", "output": "[1, 2]", "testtype": "functional" }]).to_string(),
+            "private_test_cases": "[]",
+        }),
+    ];
+    std::fs::write(&path, rows.map(|row| row.to_string() + "\n").concat()).unwrap();
+    let tasks = Format::LiveCodeBench.read(&path, "live").unwrap();
+    let sandbox = sandbox();
+    let judge = judge(&sandbox).await;
+    let table = [
+        (0, "print(*[2 * float(x) for x in input().split()])", "2 of 2 tests passed"),
+        (0, "import sys\nfor x in sys.stdin.read().split(): sys.stdout.write(f'{float(x) + float(x):g}\\n')\nsys.exit(1)", "2 of 2 tests passed"),
+        (0, "print(*[2 * int(x) for x in input().split()])", "1 of 2 tests passed: raised an exception (2)"),
+        (0, "print(2, 4)", "1 of 2 tests passed: wrong (2)"),
+        (1, "class Solution:\n    def add(self, a, b):\n        return a + b", "1 of 1 tests passed"),
+        (1, "def add(a, b):\n    return a + b", "1 of 1 tests passed"),
+        (1, "class Solution:\n    def add(self, a, b):\n        return b + a", "0 of 1 tests passed: wrong (1)"),
+    ];
+    for (task, answer, expected) in table {
+        let task = &tasks[task];
+        let check = judge.read(task.question().unwrap()).await.unwrap();
+        let code = task.program(&format!("```python\n{answer}\n```"), &Modules::default());
+        assert_eq!(judge.run(&check, &code, 0).await.unwrap().summary(), expected, "{answer}");
+    }
 }

@@ -7,6 +7,7 @@ use super::Bench;
 use super::CUT_OFF;
 use super::SOLUTION;
 use super::fenced;
+use super::parts;
 use super::prelude;
 
 #[test]
@@ -58,8 +59,6 @@ fn an_answer_that_was_cut_off_is_continued_and_joined_where_it_overlaps() {
     let joined = "def add(a, b):\n    total = a\n    total = total + b\n    return total\n";
     assert_eq!(bench.read("out/adder.py"), joined);
     insta::assert_snapshot!(bench.verdicts(), @r"
-    decompose accepted
-    plan accepted
     code truncated
     code passed
     ");
@@ -69,12 +68,13 @@ fn an_answer_that_was_cut_off_is_continued_and_joined_where_it_overlaps() {
 
 #[test]
 fn answers_that_are_no_list_and_no_plan_stop_nothing() {
-    let bench = Bench::with(&[
+    let bench = parts::bench();
+    bench.script(&[
         Answer::new(&[super::DECOMPOSE], "Certainly! I would love to.").repeat(),
         Answer::new(&[super::PLAN], "There is no plan.").repeat(),
-        Answer::new(&[], fenced(SOLUTION)),
+        Answer::new(&[], fenced(parts::WHOLE)).repeat(),
     ]);
-    let ended = bench.solve(&[]);
+    let ended = bench.call(&parts::RUN);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let verdicts = bench.verdicts();
     assert!(verdicts.starts_with("decompose malformed") && verdicts.contains("plan malformed"));

@@ -1,0 +1,82 @@
+//! When parametric memory works: `rune bench memory`'s rule.
+
+use serde::Serialize;
+
+use super::statistics::Paired;
+
+/// What an adapter makes of tasks, each compared with the base task by task.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MemoryVerdict {
+    /// The held-out tasks about what it was trained on.
+    pub tasks: Paired,
+    /// Tasks that need nothing of it, by name.
+    pub controls: Vec<(String, Paired)>,
+    /// Tasks about another library, of which it was taught nothing.
+    pub foreign: Paired,
+}
+
+/// The least share of tasks to be gained.
+const LEAST_GAIN: f64 = 0.20;
+/// McNemar's p has to be below.
+const P_VALUE: f64 = 0.01;
+/// The share of controls lost has to be below.
+const LOSS: f64 = 0.02;
+/// The share of another library's tasks gained has to be below: more would be answers that fit anything.
+const LIFT: f64 = 0.05;
+
+impl MemoryVerdict {
+    /// What speaks against memory; nothing when it works.
+    pub fn faults(&self) -> Vec<String> {
+        let points = |share: f64| format!("{:.1} points", share * 100.0);
+        let mut faults = Vec::new();
+        if self.tasks.difference < LEAST_GAIN {
+            let (gain, least) = (points(self.tasks.difference), points(LEAST_GAIN));
+            faults.push(format!("the gain is {gain}, less than {least}"));
+        }
+        if self.tasks.p_value >= P_VALUE {
+            faults.push(format!("p is {:.3}, not below {P_VALUE}", self.tasks.p_value));
+        }
+        for (name, control) in &self.controls {
+            if -control.difference >= LOSS {
+                faults.push(format!("{name} loses {}", points(-control.difference)));
+            }
+        }
+        if self.foreign.difference >= LIFT {
+            let gain = points(self.foreign.difference);
+            faults.push(format!("it gains {gain} on a library that it was not taught"));
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `n` tasks of which the first `before` and the first `after` pass.
+    fn paired(n: usize, before: usize, after: usize) -> Paired {
+        let passed = |passed| (0..n).map(|i| i < passed).collect::<Vec<_>>();
+        Paired::new(&passed(before), &passed(after))
+    }
+
+    #[test]
+    fn memory_works_when_tasks_are_gained_and_nothing_else_changes() {
+        let verdict = MemoryVerdict {
+            tasks: paired(100, 0, 30),
+            controls: vec![("N1".to_owned(), paired(100, 50, 49))],
+            foreign: paired(100, 0, 4),
+        };
+        assert_eq!(verdict.faults(), Vec::<String>::new());
+        let few = MemoryVerdict { tasks: paired(4, 0, 4), ..verdict.clone() };
+        assert_eq!(few.faults(), ["p is 0.125, not below 0.01"]);
+        let bad = MemoryVerdict {
+            tasks: paired(100, 0, 19),
+            controls: vec![("N2".to_owned(), paired(100, 50, 48))],
+            foreign: paired(100, 0, 5),
+        };
+        let said = bad.faults().join("; ");
+        let wanted = "the gain is 19.0 points, less than 20.0 points; N2 loses 2.0 points; it gains 5.0 points on a \
+                      library that it was not taught";
+        assert_eq!(said, wanted);
+    }
+}
