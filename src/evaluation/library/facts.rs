@@ -79,8 +79,8 @@ pub(super) const SUBJECTS: &[Subject] = &[
         "buffer size", "size of the buffer", "bytes in a buffer", "buffer capacity",
         "buffer length", "capacity of its buffer"] },
     Subject { id: "nesting", phrases: [
-        "deepest nesting", "nesting limit", "most nested levels", "maximum depth",
-        "limit on nested levels", "greatest nesting depth"] },
+        "deepest nesting", "nesting limit", "most nested blocks", "maximum depth",
+        "limit on nested blocks", "greatest nesting depth"] },
     Subject { id: "decimals", phrases: [
         "number of decimals", "decimal places", "digits after the point", "rounding precision",
         "count of decimals", "precision in decimal places"] },

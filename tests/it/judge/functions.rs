@@ -129,7 +129,8 @@ async fn canonical_solutions_of_human_eval_pass_and_stubs_fail() {
 #[tokio::test]
 async fn examples_of_human_eval_hold_for_canonical_solutions() {
     let sandbox = sandbox();
-    let judge = Judge::new(&sandbox, &sandbox.interpreter(None).unwrap());
+    let interpreter = sandbox.interpreter(None).unwrap();
+    let judge = Judge::new(&sandbox, &interpreter);
     let path = Path::new("tests/fixtures/judge/HumanEval.jsonl.gz");
     let tasks = Format::HumanEval.read(path, "humaneval").unwrap();
     let (mut n_suites, mut wrong) = (0, Vec::new());
@@ -200,7 +201,7 @@ async fn contest_problems_are_judged() {
             "question_id": "double", "question_content": "Double each.", "metadata": "{}",
             "public_test_cases": json!([stdin("1 2\n", "2 4\n")]).to_string(),
             // [{"input": "0.5", "output": "1.0", "testtype": "stdin"}], pickled and packed by Python.
-            "private_test_cases": "eJxrYKktZNDoiFbKzCsoLVGyUlAy0DNV0lFQyi8tgXMNQNySyhKgdGoJmFNckpIJZKZN0QMAkBwTFA==",
+            "private_test_cases": "eJxrYJlqwwABPRbR1UqZeQWlJUpWCkoGeqZKOgpK+aUlUAFDPQOQQElqcUlJZUEqSKi4JCUzT6k2dooeAHdKE3E=",
         }),
         json!({
             "question_id": "add", "question_content": "Add.", "metadata": json!({ "func_name": "add" }).to_string(),
