@@ -3,8 +3,10 @@
 mod library;
 mod measure;
 mod plot;
+mod probe;
 mod suites;
 mod tables;
+mod what;
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -15,20 +17,15 @@ use anyhow::anyhow;
 use anyhow::bail;
 use clap::ValueEnum as _;
 
-use crate::adapter::AdapterId;
 use crate::cli::context::Context;
 use crate::cli::output;
 use crate::evaluation::EvaluationError;
 use crate::evaluation::Modules;
 use crate::evaluation::Outcome;
-use crate::evaluation::Split;
-use crate::evaluation::Suite;
-use crate::evaluation::SuiteStore;
-use crate::registry::AdapterFilter;
-use crate::registry::Registry;
 use crate::sandbox::Sandbox;
-use crate::training::family_digest;
-use crate::trajectory::Sampling;
+
+use what::SuiteArgs;
+use what::ViaName;
 
 pub(super) use measure::How;
 pub(super) use measure::Measured;
@@ -85,72 +82,6 @@ pub(super) struct Args {
     samples: Option<PathBuf>,
 }
 
-/// On what and how is measured.
-#[derive(Debug, clap::Args)]
-#[group(id = "what")]
-struct SuiteArgs {
-    /// The tasks: a suite's name, or a file with one JSON object a line
-    #[arg(long, value_name = "NAME|FILE.jsonl", required = true)]
-    suite: PathBuf,
-    /// A folder of Python packages that answers may import
-    #[arg(long, value_name = "DIR")]
-    lib: Option<PathBuf>,
-    /// How answers are had
-    #[arg(long, default_value = "completions")]
-    via: ViaName,
-    /// The part of the suite
-    #[arg(long, default_value = "all")]
-    split: SplitName,
-    /// The first tasks alone
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
-    /// Answers to each task
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    n: u32,
-    /// For which k to print pass@k, at most --n
-    #[arg(long, value_delimiter = ',', default_value = "1")]
-    k: Vec<u32>,
-    /// Temperature of answers [default: 0 with one answer a task, else 0.8]
-    #[arg(long)]
-    temperature: Option<f32>,
-    /// The most tokens to generate for a task [default: 512 for an answer, else that of `rune run`]
-    #[arg(long, value_name = "N")]
-    max_tokens: Option<u32>,
-    /// Ask again what was asked before
-    #[arg(long)]
-    fresh: bool,
-    /// The model: a name of `rune models list`, or the path of a GGUF file
-    #[arg(long, value_name = "NAME|PATH")]
-    model: Option<String>,
-    /// Samples of code when the first one fails, with --via pipeline
-    #[arg(long, value_name = "N")]
-    candidates: Option<i64>,
-    /// Seed of all sampling
-    #[arg(long)]
-    seed: Option<i64>,
-}
-
-/// How answers are had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum ViaName {
-    /// One answer of the model
-    Completions,
-    /// Answers until one passes the tests that may be seen, within the tokens of a run
-    BestOfN,
-    /// All that `rune run` does
-    Pipeline,
-}
-
-/// A part of a suite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum SplitName {
-    All,
-    Train,
-    Dev,
-    Gate,
-    Vault,
-}
-
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// List, show, pull and import suites
@@ -165,20 +96,10 @@ enum Command {
         #[command(flatten)]
         what: Box<SuiteArgs>,
     },
+    /// Look in records for training for what a suite asks; exit code 1 when there is some
+    Probe(probe::ProbeArgs),
     /// Invent a Python library: the package, records that teach it, and tasks that need it
     Library(library::LibraryArgs),
-}
-
-impl SplitName {
-    fn split(self) -> Option<Split> {
-        match self {
-            Self::All => None,
-            Self::Train => Some(Split::Train),
-            Self::Dev => Some(Split::Dev),
-            Self::Gate => Some(Split::Gate),
-            Self::Vault => Some(Split::Vault),
-        }
-    }
 }
 
 impl Args {
@@ -202,6 +123,7 @@ impl Args {
 pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     match (&args.command, &args.what) {
         (Some(Command::Library(args)), _) => library::invent(args),
+        (Some(Command::Probe(args)), _) => probe::run(context, args),
         (Some(Command::Suites(command)), _) => suites::run(context, command),
         (Some(Command::Compare { a, b, what }), _) => compare_two(context, what, (a, b)),
         (None, Some(what)) => scored(context, args, what),
@@ -282,116 +204,15 @@ fn measured(
         return Err(EvaluationError::BadK { k: *k, n: what.n }.into());
     }
     let registry = context.registry()?;
-    let suite = suite(context, &registry, what, path)?;
+    let suite = what::chosen(context, &registry, what, path)?;
     let modules = match &what.lib {
         Some(folder) => Modules::read(folder)
             .map_err(|source| EvaluationError::Files { path: folder.clone(), source })?,
         None => Modules::default(),
     };
-    let who = who(context, &registry, &suite, adapters)?;
+    let who = what::who(context, &registry, &suite, adapters)?;
     let how = what.how(via);
     // Before any other thread, and before the model fills the memory: see `sandbox`.
     let sandbox = Sandbox::start(&std::env::current_exe()?)?;
     measure(context, &registry, &sandbox, (&suite, &modules), &who, &how)
-}
-
-/// The adapters that `words` stand for, none of which has seen the suite's families.
-fn who(
-    context: &Context,
-    registry: &Registry,
-    suite: &Suite,
-    words: &[String],
-) -> anyhow::Result<Who> {
-    let mut ids = Vec::new();
-    for word in words {
-        match word.as_str() {
-            "none" => {}
-            "all" => {
-                let all = registry.adapters(&AdapterFilter::default())?;
-                for adapter in all.into_iter().filter(|adapter| adapter.archived_at.is_none()) {
-                    match refuse_seen(suite, &adapter.train_families) {
-                        Ok(()) => ids.push(adapter.id),
-                        Err(error) if !context.quiet => {
-                            output::note(&format!("{} is left out: {error}", adapter.id));
-                        }
-                        Err(_) => {}
-                    }
-                }
-            }
-            id => {
-                let adapter = registry.adapter(&AdapterId::parse(id)?)?;
-                refuse_seen(suite, &adapter.train_families)?;
-                ids.push(adapter.id);
-            }
-        }
-    }
-    let is_all = words.iter().any(|word| word == "all");
-    Ok(if is_all { Who::ThoseThatFit(ids) } else { Who::These(ids) })
-}
-
-impl SuiteArgs {
-    /// The part of the suite, as the registry names it: scores on other tasks are no scores to compare with.
-    fn part(&self) -> String {
-        let split = self.split.split().map_or("all", Split::as_str);
-        self.limit.map_or_else(|| split.to_owned(), |n| format!("{split}, first {n}"))
-    }
-
-    fn how(&self, via: ViaName) -> How<'_> {
-        let greedy = if self.n == 1 { 0.0 } else { 0.8 };
-        let sampling = Sampling {
-            temperature: self.temperature.unwrap_or(greedy),
-            max_tokens: self.max_tokens.unwrap_or(512),
-            ..Sampling::default()
-        };
-        How {
-            via,
-            split: self.part(),
-            lib: self.lib.as_deref(),
-            sampling,
-            n_samples: self.n,
-            is_fresh: self.fresh,
-        }
-    }
-}
-
-/// The suite that `path` names, or the file's.
-fn suite(
-    context: &Context,
-    registry: &Registry,
-    what: &SuiteArgs,
-    path: &Path,
-) -> anyhow::Result<Suite> {
-    let is_file = path.extension().is_some_and(|extension| extension == "jsonl");
-    let suite = if is_file {
-        Suite::read(path)?
-    } else {
-        SuiteStore::open(&context.home)?.read(&path.to_string_lossy())?
-    };
-    match registry.measured_suite(&suite.name)? {
-        Some(digest) if digest != suite.digest => {
-            return Err(EvaluationError::Changed(suite.name).into());
-        }
-        _ => {}
-    }
-    let suite = match what.split.split() {
-        Some(split) => suite.part(split),
-        None => suite,
-    };
-    let suite = match what.limit {
-        Some(n) => suite.first(n),
-        None => suite,
-    };
-    if suite.n_tasks() == 0 {
-        return Err(EvaluationError::Empty(path.to_owned()).into());
-    }
-    Ok(suite)
-}
-
-/// An adapter that has seen a family of the suite would show its memory of it.
-fn refuse_seen(suite: &Suite, train_families: &[String]) -> Result<(), EvaluationError> {
-    let is_seen = |family: &&str| train_families.binary_search(&family_digest(family)).is_ok();
-    match suite.families().find(is_seen) {
-        Some(family) => Err(EvaluationError::SeenBefore { family: family.to_owned() }),
-        None => Ok(()),
-    }
 }

@@ -5,6 +5,8 @@ mod plot;
 mod records;
 pub(in crate::cli) mod work;
 
+pub(super) use records::collect;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -58,6 +60,9 @@ pub(super) struct Args {
     /// Go on from this adapter, with its rank, alpha and layers, on the new records and on those that it was trained on
     #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["rank", "alpha", "rslora", "targets", "resume"])]
     from: Option<String>,
+    /// With --from: train on the new records alone, and forget most of what was learned before
+    #[arg(long)]
+    no_replay: bool,
     /// The model: a name of `rune models list`, or the path of a GGUF file
     #[arg(long, value_name = "NAME|PATH")]
     model: Option<String>,
@@ -99,7 +104,7 @@ enum Command {
 /// What to train on.
 #[derive(Debug, clap::Args)]
 #[group(id = "data")]
-struct DataArgs {
+pub(super) struct DataArgs {
     /// A solved session; may be given several times
     #[arg(long, value_name = "ID")]
     session: Vec<String>,
@@ -112,9 +117,6 @@ struct DataArgs {
     /// Take sessions that ran without a sandbox as well
     #[arg(long)]
     include_unsandboxed: bool,
-    /// With --from: train on the new records alone, and forget most of what was learned before
-    #[arg(long)]
-    no_replay: bool,
 }
 
 /// How to train; what is not given is the preset's.

@@ -4,6 +4,7 @@
 //! base or of an adapter, and [`Score`] is what came of it, with its interval. Two scores on the same tasks are compared
 //! task by task ([`Paired`]). [`Library`] invents a Python library, what teaches it and tasks that need it.
 
+mod contamination;
 mod families;
 mod formats;
 mod library;
@@ -16,6 +17,8 @@ mod suite;
 mod task;
 mod via;
 
+pub use contamination::Overlap;
+pub use contamination::overlaps;
 pub use families::Split;
 pub use formats::Format;
 pub use library::Library;

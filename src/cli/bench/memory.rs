@@ -67,8 +67,8 @@ pub(in crate::cli) struct MemoryArgs {
     /// The first library's seed; the others follow
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Steps of each training at most; 0 for one pass over the records
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Steps of each training at most; 0 for one pass over the records, which are a third more for 8 functions
+    #[arg(long, value_name = "N", default_value_t = 32)]
     max_steps: u32,
     /// Tasks of HumanEval for the control N2; 0 for none
     #[arg(long, value_name = "N", default_value_t = 40)]

@@ -39,8 +39,8 @@ use crate::sandbox::Limits;
 use crate::sandbox::Sandbox;
 use crate::trajectory::Sampling;
 
-use super::ViaName;
 use super::tables;
+use super::what::ViaName;
 
 /// Outcomes of the base, and of every adapter.
 pub(in crate::cli) struct Measured {

@@ -21,8 +21,8 @@ use crate::trajectory::Status;
 use super::DataArgs;
 
 /// Records and where they come from.
-pub(super) struct Collected {
-    pub(super) records: Vec<Record>,
+pub(in crate::cli) struct Collected {
+    pub(in crate::cli) records: Vec<Record>,
     /// `sessions` or `file`.
     pub(super) kind: &'static str,
     pub(super) source: Value,
@@ -30,15 +30,15 @@ pub(super) struct Collected {
     pub(super) task_type: Option<TaskType>,
 }
 
-/// The records of what `args` name, and, where an adapter is gone on from, of what that was trained on.
-pub(super) fn collect(
+/// The records of what `args` name, and of what the adapter `replayed` was trained on.
+pub(in crate::cli) fn collect(
     registry: &Registry,
     args: &DataArgs,
-    from: Option<&Adapter>,
+    replayed: Option<&Adapter>,
 ) -> anyhow::Result<Collected> {
-    let before = match from {
-        Some(from) if !args.no_replay => replayed(registry, from)?,
-        _ => Replayed::default(),
+    let before = match replayed {
+        Some(adapter) => data_of(registry, adapter)?,
+        None => Replayed::default(),
     };
     let mut sessions = Vec::new();
     for id in &before.sessions {
@@ -106,7 +106,7 @@ struct Replayed {
 }
 
 /// What `from` was trained on, as far as it is here: without it most of that would be forgotten.
-fn replayed(registry: &Registry, from: &Adapter) -> anyhow::Result<Replayed> {
+fn data_of(registry: &Registry, from: &Adapter) -> anyhow::Result<Replayed> {
     let dataset = match &from.dataset_digest {
         Some(digest) => registry.dataset(digest)?,
         None => None,

@@ -1,0 +1,56 @@
+//! `rune eval probe`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::cli::context::Context;
+use crate::cli::output;
+use crate::cli::train;
+use crate::evaluation;
+
+use super::what;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ProbeArgs {
+    /// The tasks: a suite's name, or a file with one JSON object a line
+    #[arg(long, value_name = "NAME|FILE.jsonl")]
+    suite: PathBuf,
+    #[command(flatten)]
+    data: train::DataArgs,
+    /// Tokens in a row that both have
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
+    run: u16,
+}
+
+/// Prints the tasks that records hold; there being some is exit code 1.
+pub(super) fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<ExitCode> {
+    let registry = context.registry()?;
+    let suite = what::named(context, &registry, &args.suite)?;
+    let records = train::collect(&registry, &args.data, None)?.records;
+    let found = evaluation::overlaps(&records, suite.tasks(), args.run.into());
+    if context.json {
+        for one in &found {
+            let line = json!({
+                "type": "eval.overlap", "task": one.task_id, "family": one.family,
+                "of_answer": one.is_of_answer, "run": one.run,
+            });
+            output::print(&format!("{line}\n"))?;
+        }
+    } else {
+        let mut rows = vec![["TASK", "IN", "RECORD OF", "RUN"].map(str::to_owned).to_vec()];
+        for one in &found {
+            let place = if one.is_of_answer { "answer" } else { "question" };
+            let run: String = one.run.chars().take(60).collect();
+            let cells = [one.task_id.as_str(), place, one.family.as_str(), run.as_str()];
+            rows.push(cells.map(|cell| output::escape_line(cell).into_owned()).to_vec());
+        }
+        if !found.is_empty() {
+            output::print(&output::table(&rows))?;
+        }
+        let (n, n_tasks) = (found.len(), suite.n_tasks());
+        output::print(&format!("{n} of {n_tasks} tasks share {} tokens in a row with {} records\n", args.run, records.len()))?;
+    }
+    Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}

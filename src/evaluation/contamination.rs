@@ -1,0 +1,91 @@
+//! Whether records for training hold what a suite asks for.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::task::Task;
+use crate::training::Record;
+
+/// A run of a task's text that a record holds as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlap {
+    /// The task.
+    pub task_id: String,
+    /// Whether the run is in the task's answer, not only in its question.
+    pub is_of_answer: bool,
+    /// The first run that both have, its tokens separated by blanks.
+    pub run: String,
+    /// The family of the first such record.
+    pub family: String,
+}
+
+/// Finds tasks of which a record has `n` tokens (at least 1) in a row, in their question or their answer; a token is a
+/// word, a number or a sign. Runs of 50 are what comes of a copy, not of the same subject.
+pub fn overlaps(records: &[Record], tasks: &[Task], n: usize) -> Vec<Overlap> {
+    let n = n.max(1);
+    let mut runs: HashMap<String, &str> = HashMap::new();
+    for record in records {
+        for message in &record.messages {
+            for run in tokens(&message.content).windows(n) {
+                if let Entry::Vacant(place) = runs.entry(run.join(" ")) {
+                    place.insert(&record.family);
+                }
+            }
+        }
+    }
+    let first = |text: &str| {
+        let tokens = tokens(text);
+        let run = tokens.windows(n).map(|run| run.join(" ")).find(|run| runs.contains_key(run))?;
+        let family = runs[&run].to_owned();
+        Some((run, family))
+    };
+    let overlap = |task: &Task| {
+        let question = task.messages.iter().find_map(|message| first(&message.content));
+        let (is_of_answer, (run, family)) = match first(&task.answer) {
+            Some(found) => (true, found),
+            None => (false, question?),
+        };
+        Some(Overlap { task_id: task.id.clone(), is_of_answer, run, family })
+    };
+    tasks.iter().filter_map(overlap).collect()
+}
+
+/// Words, numbers and signs.
+fn tokens(text: &str) -> Vec<&str> {
+    let mut tokens = Vec::new();
+    let mut begin = 0;
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    for (at, c) in text.char_indices() {
+        if !is_word(c) {
+            tokens.push(&text[begin..at]);
+            begin = at + c.len_utf8();
+            if !c.is_whitespace() {
+                tokens.push(&text[at..begin]);
+            }
+        }
+    }
+    tokens.push(&text[begin..]);
+    tokens.retain(|token| !token.is_empty());
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::Library;
+    use crate::evaluation::LibraryRecords;
+    use crate::trajectory::Message;
+
+    #[test]
+    fn a_planted_copy_is_found_and_held_out_tasks_are_clean() {
+        assert_eq!(tokens("a_1 += f(x)é"), ["a_1", "+", "=", "f", "(", "x", ")", "é"]);
+        let library = Library::invent(2, 6);
+        let (tasks, mut records) = (library.tasks(1), library.training(LibraryRecords::default()));
+        assert_eq!(overlaps(&records, &tasks, 50), []);
+        let canary = Record::new("planted", vec![Message::assistant(tasks[1].answer.as_str())]);
+        records.push(canary);
+        let found = overlaps(&records, &tasks, 20);
+        assert!(found.iter().any(|one| one.task_id == tasks[1].id && one.is_of_answer), "{found:?}");
+        assert!(found.iter().any(|one| one.family == "planted"));
+    }
+}
