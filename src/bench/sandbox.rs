@@ -281,16 +281,20 @@ impl Bench<'_> {
         let mut data_cpu = Metric::new("judge_data_cpu_ms", label, unit);
         let label = format!("judging, {} checks that run, processor time", run.len());
         let mut run_cpu = Metric::new("judge_run_cpu_ms", label, unit);
-        let against = |peer: &str| {
-            let (cpu, wall) = (format!("judge_cpu_ms_{peer}"), format!("judge_ms_{peer}"));
-            let label = format!("judging, all, {peer}");
-            (Metric::new(cpu, format!("{label}, processor time"), unit), Metric::new(wall, label, unit))
-        };
         let peers = peers(options.peer.as_deref())?;
-        let mut all: Vec<(Metric, Metric)> = match &options.peer {
-            Some(_) => peers.iter().map(|(name, _)| against(name)).collect(),
-            None => vec![against("alone")],
+        let against = |peer: &str, suffix: &str| {
+            let (cpu, wall) = (format!("judge_cpu_ms{suffix}"), format!("judge_ms{suffix}"));
+            let label = format!("judging, all{peer}");
+            let cpu = Metric::new(cpu, format!("{label}, processor time"), unit);
+            (cpu, Metric::new(wall, label, unit))
         };
+        let mut all = vec![against("", "")];
+        all.extend(
+            peers
+                .iter()
+                .skip(1)
+                .map(|(name, _)| against(&format!(", beside {name}"), &format!("_{name}"))),
+        );
         let mut memory = Metric::new("judge_pss_bytes", "memory of the judge", Unit::Bytes);
         let (n_data, n_run) = (data.len() as f64, run.len() as f64);
         for _ in 0..options.n_runs {

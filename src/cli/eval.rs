@@ -162,7 +162,11 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))
 }
 
-fn compare_two(context: &Context, what: &SuiteArgs, (a, b): (&str, &str)) -> anyhow::Result<ExitCode> {
+fn compare_two(
+    context: &Context,
+    what: &SuiteArgs,
+    (a, b): (&str, &str),
+) -> anyhow::Result<ExitCode> {
     let (mut one, mut other) = match (of(context, what, a)?, of(context, what, b)?) {
         (Ok(one), Ok(other)) => (one, other),
         (Err(code), _) | (_, Err(code)) => return Ok(ExitCode::from(code)),

@@ -85,7 +85,10 @@ mod tests {
         let canary = Record::new("planted", vec![Message::assistant(tasks[1].answer.as_str())]);
         records.push(canary);
         let found = overlaps(&records, &tasks, 20);
-        assert!(found.iter().any(|one| one.task_id == tasks[1].id && one.is_of_answer), "{found:?}");
+        assert!(
+            found.iter().any(|one| one.task_id == tasks[1].id && one.is_of_answer),
+            "{found:?}"
+        );
         assert!(found.iter().any(|one| one.family == "planted"));
     }
 }

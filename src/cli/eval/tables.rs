@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::adapter::AdapterId;
 use crate::cli::output;
 use crate::evaluation::Outcome;
 use crate::evaluation::Paired;
@@ -26,7 +25,10 @@ pub(super) fn groups(outcomes: &[Outcome]) -> BTreeMap<String, Vec<&Outcome>> {
 }
 
 /// The outcomes of the base and of the adapters, by name.
-pub(super) fn everyone<'a>(measured: &'a Measured, names: &'a [String]) -> Vec<(&'a str, &'a [Outcome])> {
+pub(super) fn everyone<'a>(
+    measured: &'a Measured,
+    names: &'a [String],
+) -> Vec<(&'a str, &'a [Outcome])> {
     let adapters = measured.adapters.iter().map(|(_, outcomes)| outcomes.as_slice());
     let adapters = names.iter().map(String::as_str).zip(adapters);
     std::iter::once(("base", measured.base.as_slice())).chain(adapters).collect()
@@ -92,10 +94,12 @@ fn all_deltas(here: &Measured, there: &Measured) -> Vec<Delta> {
         compare(&before, &after.iter().filter(is_task).collect::<Vec<_>>())
     };
     let both = here.adapters.iter().zip(&there.adapters);
-    let delta = |((id, one), (_, other)): (&(AdapterId, Vec<Outcome>), &(AdapterId, Vec<Outcome>))| {
-        Delta { adapter: id.to_string(), here: gain(here, one), there: gain(there, other) }
-    };
-    both.map(delta).collect()
+    both.map(|((id, one), (_, other))| Delta {
+        adapter: id.to_string(),
+        here: gain(here, one),
+        there: gain(there, other),
+    })
+    .collect()
 }
 
 /// What each adapter gains on tasks of its own kind and on others.

@@ -54,9 +54,10 @@ pub(super) fn live_code_bench(line: &str, group: &str) -> Result<Task, String> {
         Err(_) => cases(&unpacked(&row.private_test_cases)?)?,
     });
     let metadata = row.metadata.as_str();
-    let name = serde_json::from_str::<LiveMetadata>(if metadata.is_empty() { "{}" } else { metadata })
-        .map_err(|error| format!("its metadata: {error}"))?
-        .func_name;
+    let name =
+        serde_json::from_str::<LiveMetadata>(if metadata.is_empty() { "{}" } else { metadata })
+            .map_err(|error| format!("its metadata: {error}"))?
+            .func_name;
     let is_functional = all.iter().any(|case| case.testtype == "functional");
     let check = match (is_functional, name) {
         (false, _) => {
@@ -167,17 +168,24 @@ fn method(name: &str, cases: &[(Vec<Value>, Vec<Value>)]) -> Check {
     })
 }
 
-fn task(id: String, group: &str, (text, starter): (&str, &str), check: Check, answer: &str) -> Task {
+fn task(
+    id: String,
+    group: &str,
+    (text, starter): (&str, &str),
+    check: Check,
+    answer: &str,
+) -> Task {
     let form = match &check {
-        Check::Program(_) => "Write a Python program that reads standard input and writes standard output.",
+        Check::Program(_) => {
+            "Write a Python program that reads standard input and writes standard output."
+        }
         _ => "Complete the Python code.",
     };
     let starter = match starter.trim() {
         "" => String::new(),
         starter => format!("\n\n```python\n{starter}\n```"),
     };
-    let question =
-        format!("{}\n\n{form} Answer with one block of code.{starter}\n", text.trim());
+    let question = format!("{}\n\n{form} Answer with one block of code.{starter}\n", text.trim());
     let fenced = |answer: &str| format!("```python\n{answer}\n```\n");
     Task {
         family: id.clone(),
@@ -200,7 +208,8 @@ fn unpacked(text: &str) -> Result<String, String> {
         .take(MAX_BYTES)
         .read_to_end(&mut bytes)
         .map_err(|error| format!("its tests: {error}"))?;
-    let text = pickled_text(&bytes).ok_or("its tests are a pickle of something else than a text")?;
+    let text =
+        pickled_text(&bytes).ok_or("its tests are a pickle of something else than a text")?;
     String::from_utf8(text.to_vec()).map_err(|error| format!("its tests: {error}"))
 }
 
@@ -229,7 +238,10 @@ mod tests {
 
     #[test]
     fn only_a_text_is_taken_from_a_pickle() {
-        assert_eq!(pickled_text(b"\x80\x04\x95\x06\0\0\0\0\0\0\0\x8c\x02hi\x94."), Some(&b"hi"[..]));
+        assert_eq!(
+            pickled_text(b"\x80\x04\x95\x06\0\0\0\0\0\0\0\x8c\x02hi\x94."),
+            Some(&b"hi"[..])
+        );
         assert_eq!(pickled_text(b"\x80\x02X\x02\0\0\0hiq\0."), Some(&b"hi"[..]));
         assert_eq!(pickled_text(b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94\x93."), None);
         assert_eq!(pickled_text(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\xffhi."), None);

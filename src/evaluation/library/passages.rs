@@ -65,8 +65,11 @@ impl Index {
 
     /// The index of the passage that fits `question` best.
     fn best(&self, question: &str) -> usize {
-        let scores: Vec<f64> =
-            self.counts.iter().map(|counts| words(question).map(|w| self.score(counts, &w)).sum()).collect();
+        let scores: Vec<f64> = self
+            .counts
+            .iter()
+            .map(|counts| words(question).map(|w| self.score(counts, &w)).sum())
+            .collect();
         let best = (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b]));
         best.unwrap_or_default()
     }
@@ -82,7 +85,9 @@ impl Index {
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase)
+    text.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
 }
 
 #[cfg(test)]

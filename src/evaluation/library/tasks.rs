@@ -296,20 +296,15 @@ impl Library {
         let form = Form::Result { variable: variable.to_owned() };
         let mut draft = self.draft(Template::N1, operation.id, (phrase, variable));
         draft.family = format!("python/{}/{}", operation.id, templates::letter(phrase));
-        draft.finish(code, form, None, operation.reference)
+        draft.finish(code, form, None::<Uses>, operation.reference)
     }
 
-    fn uses<const N: usize>(&self, names: [&String; N]) -> Option<Uses> {
-        Some(Uses { library: self.name().to_owned(), names: names.map(Clone::clone).to_vec() })
+    fn uses<const N: usize>(&self, names: [&String; N]) -> Uses {
+        Uses { library: self.name().to_owned(), names: names.map(Clone::clone).to_vec() }
     }
 
     /// Begins a task about the subject `about`, which `(phrase, detail)` tell from the others about it.
-    fn draft(
-        &self,
-        template: Template,
-        about: &str,
-        (phrase, detail): (usize, &str),
-    ) -> Draft {
+    fn draft(&self, template: Template, about: &str, (phrase, detail): (usize, &str)) -> Draft {
         let (name, letter) = (self.name(), templates::letter(phrase));
         let id = format!("{name}/{template:?}/{about}/{letter}/{detail}");
         let chance = Chance::new(self.seed(), &id);
@@ -328,10 +323,16 @@ struct Draft {
 
 impl Draft {
     /// The task to complete `code`.
-    fn finish(mut self, code: Code, form: Form, uses: Option<Uses>, reference: &str) -> Task {
+    fn finish(
+        mut self,
+        code: Code,
+        form: Form,
+        uses: impl Into<Option<Uses>>,
+        reference: &str,
+    ) -> Task {
         let instruction = *self.chance.pick(TEST.instructions);
         let question = question(instruction, &code.stub);
-        self.ask(question, code.completed, (form, uses, reference))
+        self.ask(question, code.completed, (form, uses.into(), reference))
     }
 
     fn ask(

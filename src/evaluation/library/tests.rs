@@ -53,10 +53,7 @@ fn the_counts_are_those_that_were_asked_for() {
     let facts = n_sized * 2 + 8 * 2 + 8 * 2 + 8 + 4 * 2;
     assert_eq!(training.len(), 8 * 4 * (16 + 4) + 4 * facts);
     assert_eq!(["T1", "T2", "T3", "N1"].map(count), [32, 32, 16, 44]);
-    assert_eq!(
-        ["T4", "T5", "T6", "T7", "T8"].map(count),
-        [n_sized * 2, 4, 16, 8, 16],
-    );
+    assert_eq!(["T4", "T5", "T6", "T7", "T8"].map(count), [n_sized * 2, 4, 16, 8, 16],);
     let ids: BTreeSet<String> = library.tasks(4).into_iter().map(|task| task.id).collect();
     assert_eq!(ids.len(), library.tasks(4).len());
     assert_eq!(Library::invent(1, 0).functions().len(), 6);
@@ -119,7 +116,8 @@ fn tasks_are_held_out() {
 #[test]
 fn a_leak_is_found() {
     let library = Library::invent(3, 6);
-    let mut training = library.training(TrainingOptions { n_assignments: 1, n_definitions: 0, n_facts: 0 });
+    let mut training =
+        library.training(TrainingOptions { n_assignments: 1, n_definitions: 0, n_facts: 0 });
     let mut task = library.tasks(4).remove(0);
     task.family.clone_from(&training[0].family);
     training[1].messages[0].content = format!("Other words.\n{}", task.messages[0].content);
@@ -144,7 +142,8 @@ fn read(messages: &[Message], rest: &str) -> String {
 #[test]
 fn records_and_tasks_read_like_this() {
     let library = Library::invent(5, 6);
-    let training = library.training(TrainingOptions { n_assignments: 1, n_definitions: 1, n_facts: 1 });
+    let training =
+        library.training(TrainingOptions { n_assignments: 1, n_definitions: 1, n_facts: 1 });
     let record = read(&training[0].messages, &training[0].family);
     let tasks = library.tasks(4);
     let groups = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "N1"];

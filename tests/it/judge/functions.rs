@@ -138,14 +138,15 @@ async fn examples_of_human_eval_hold_for_canonical_solutions() {
         let Some(work) = &task.work else { continue };
         n_suites += 1;
         let suite = Suite::new(vec![SourceFile::new("test_solution.py", &work.tests)]);
-        let solution = SourceFile::new("solution.py", task.program(&task.answer, &Modules::default()));
+        let solution =
+            SourceFile::new("solution.py", task.program(&task.answer, &Modules::default()));
         let verdict = judge.run_suite(&suite, &[solution]).await.unwrap();
         if !verdict.passed() {
             wrong.push(format!("{}: {}", task.id, verdict.summary()));
         }
     }
     assert_eq!(wrong, [""; 0]);
-    assert_eq!(n_suites, 122);
+    assert_eq!(n_suites, 121);
 }
 
 #[tokio::test]
@@ -180,7 +181,8 @@ async fn every_way_of_failing_has_its_word() {
         assert_eq!(same(&shown), same(expected), "{solution}: {shown}");
     }
     let check = judge.read(task(test)).await.unwrap();
-    let unproven = judge.prove(check.clone(), Some("def f(x): return 2"), "f = None").await.unwrap_err();
+    let unproven =
+        judge.prove(check.clone(), Some("def f(x): return 2"), "f = None").await.unwrap_err();
     assert!(unproven.to_string().contains("its reference: 2 of 6 tests passed"), "{unproven}");
     let unproven = judge.prove(check, Some(table[0].0), table[0].0).await.unwrap_err();
     assert!(unproven.to_string().contains("passes on a stub"), "{unproven}");
@@ -216,12 +218,28 @@ async fn contest_problems_are_judged() {
     let judge = judge(&sandbox).await;
     let table = [
         (0, "print(*[2 * float(x) for x in input().split()])", "2 of 2 tests passed"),
-        (0, "import sys\nfor x in sys.stdin.read().split(): sys.stdout.write(f'{float(x) + float(x):g}\\n')\nsys.exit(1)", "2 of 2 tests passed"),
-        (0, "print(*[2 * int(x) for x in input().split()])", "1 of 2 tests passed: raised an exception (2)"),
+        (
+            0,
+            "import sys\nfor x in sys.stdin.read().split(): sys.stdout.write(f'{float(x) + float(x):g}\\n')\nsys.exit(1)",
+            "2 of 2 tests passed",
+        ),
+        (
+            0,
+            "print(*[2 * int(x) for x in input().split()])",
+            "1 of 2 tests passed: raised an exception (2)",
+        ),
         (0, "print(2, 4)", "1 of 2 tests passed: wrong (2)"),
-        (1, "class Solution:\n    def add(self, a, b):\n        return a + b", "1 of 1 tests passed"),
+        (
+            1,
+            "class Solution:\n    def add(self, a, b):\n        return a + b",
+            "1 of 1 tests passed",
+        ),
         (1, "def add(a, b):\n    return a + b", "1 of 1 tests passed"),
-        (1, "class Solution:\n    def add(self, a, b):\n        return b + a", "0 of 1 tests passed: wrong (1)"),
+        (
+            1,
+            "class Solution:\n    def add(self, a, b):\n        return b + a",
+            "0 of 1 tests passed: wrong (1)",
+        ),
     ];
     for (task, answer, expected) in table {
         let task = &tasks[task];

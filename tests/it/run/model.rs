@@ -11,7 +11,7 @@ use super::TESTS;
 use super::end;
 
 /// Rune's home of whoever runs the tests: where models are.
-pub(super) fn real_home() -> PathBuf {
+pub(crate) fn real_home() -> PathBuf {
     let home = std::env::home_dir().unwrap().join(".rune");
     std::env::var_os("RUNE_HOME").map_or(home, PathBuf::from)
 }
@@ -40,7 +40,7 @@ fn a_session_with_a_real_model_ends_orderly() {
     for attempt in &attempts {
         let completion = &attempt["completion"];
         assert!(completion["tokens_out"].as_u64().unwrap() > 0, "{attempt}");
-        assert!(completion["tokens_in"].as_u64().unwrap() > 50, "{attempt}");
+        assert!(completion["tokens_in"].as_u64().unwrap() > 30, "{attempt}");
         assert!(!attempt["verdict"].as_str().unwrap().is_empty(), "{attempt}");
     }
     let texts: String =

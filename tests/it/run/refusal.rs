@@ -73,7 +73,9 @@ fn a_task_that_cannot_fit_the_window_is_exit_code_4() {
 
 #[test]
 fn tests_that_do_not_fit_the_window_are_cut_in_the_prompt_and_the_user_is_told() {
-    let mut answers = script(&[SOLUTION]);
+    // The brief prompt, which has no tests, has to fail first.
+    let wrong = "def add(a, b):\n    return a - b\n";
+    let mut answers = script(&[wrong; 4]);
     answers.push(Answer::new(&[], fenced(SOLUTION)).repeat());
     let bench = Bench::with(&answers);
     let many: Vec<String> = (0..200)

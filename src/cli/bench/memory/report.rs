@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
 use serde_json::json;
 
 use crate::cli::eval;
@@ -38,7 +37,13 @@ impl Conditions {
     ) {
         let mut adapters = measured.adapters.into_iter().map(|(_, outcomes)| outcomes);
         let (own, anothers) = (adapters.next(), adapters.next());
-        let all = [measured.base, document, passage, own.unwrap_or_default(), anothers.unwrap_or_default()];
+        let all = [
+            measured.base,
+            document,
+            passage,
+            own.unwrap_or_default(),
+            anothers.unwrap_or_default(),
+        ];
         for (outcomes, more) in self.outcomes.iter_mut().zip(all) {
             outcomes.extend(more);
         }
@@ -66,9 +71,10 @@ impl Conditions {
     /// The adapters against the base.
     fn verdict(&self) -> MemoryVerdict {
         let all = [&SKILL[..], &RECALL[..]].concat();
-        let [before, after] = match self.outcomes[ANOTHERS].is_empty() {
-            true => self.untaught.each_ref().map(|outcomes| only(outcomes, &all)),
-            false => [self.of(0, &all), self.of(ANOTHERS, &all)],
+        let [before, after] = if self.outcomes[ANOTHERS].is_empty() {
+            self.untaught.each_ref().map(|outcomes| only(outcomes, &all))
+        } else {
+            [self.of(0, &all), self.of(ANOTHERS, &all)]
         };
         let control = |name: &str| (name.to_owned(), self.against_base(ADAPTER, &[name]));
         let has = |name: &&str| !self.of(0, &[*name]).is_empty();
@@ -99,12 +105,11 @@ impl Conditions {
         text += &output::table(&rows);
         let verdict = self.verdict();
         let foreign = eval::compared(&verdict.foreign);
-        let _infallible = writeln!(text, "\nN3, a library that was not taught: {} points", foreign[2]);
-        text += &match verdict.faults().as_slice() {
-            [] => "memory works\n".to_owned(),
-            faults => format!("memory does not work: {}\n", faults.join("; ")),
-        };
-        text
+        let _infallible =
+            writeln!(text, "\nN3, a library that was not taught: {} points", foreign[2]);
+        let faults = verdict.faults().join("; ");
+        let words = if faults.is_empty() { "memory works" } else { "memory does not work: " };
+        text + words + &faults + "\n"
     }
 
     /// `None` where there are no such tasks.
@@ -142,10 +147,11 @@ impl Conditions {
         let mut lines = eval::score_lines(&all);
         let verdict = self.verdict();
         let faults = verdict.faults();
-        let mut last = json!({ "type": "bench.memory", "works": faults.is_empty(), "faults": faults });
-        last["against_base"] = Value::from(json!(verdict));
+        let mut last =
+            json!({ "type": "bench.memory", "works": faults.is_empty(), "faults": faults });
+        last["against_base"] = json!(verdict);
         lines.push(last);
-        lines.iter().map(|line| format!("{line}\n")).collect()
+        lines.iter().map(|line| line.to_string() + "\n").collect()
     }
 }
 
