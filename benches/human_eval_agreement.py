@@ -37,7 +37,9 @@ def main():
     problems = read_problems(str(args.problems))
     samples = [json.loads(line) for line in args.samples.read_text().splitlines()]
     given = json.dumps([[problems[sample["task_id"]], sample["completion"]] for sample in samples])
-    judged = subprocess.run([*JAIL, sys.executable, "-c", JUDGE], input=given, stdout=subprocess.PIPE, text=True, check=True)
+    # Where this Python is may lie below /tmp.
+    command = [*JAIL, "--ro-bind", sys.prefix, sys.prefix, sys.executable, "-c", JUDGE]
+    judged = subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(judged.stdout.splitlines()[-1])
     differ = 0
     for sample, other in zip(samples, found):
