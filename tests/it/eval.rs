@@ -308,5 +308,5 @@ fn public_forms_are_read_and_judged() {
         assert_eq!(lines.lines().count(), tasks.len() + 1, "{form}: {lines}");
     }
     let wrong = bench.refused("eval suites import f.jsonl --format apps --name wrong");
-    insta::assert_snapshot!(wrong, @"2 error: `f.jsonl`, line 1: missing field `id` at line 1 column 287");
+    insta::assert_snapshot!(wrong, @"2 error: `f.jsonl`, line 1: missing field `id` at line 1 column 258");
 }

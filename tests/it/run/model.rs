@@ -45,7 +45,7 @@ fn a_session_with_a_real_model_ends_orderly() {
     }
     let texts: String =
         attempts.iter().filter_map(|one| one["completion"]["text"].as_str()).collect();
-    assert!(texts.split_whitespace().count() > 20, "{texts}");
+    assert!(texts.split_whitespace().count() > 10, "{texts}");
     let session = bench.session();
     assert_eq!(session["exit_code"].as_i64(), ended.code.map(i64::from));
     assert_ne!(session["status"], "running");
