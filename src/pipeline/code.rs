@@ -112,8 +112,10 @@ pub(super) async fn code(
         |trial: u32| brief.as_ref().filter(|_| !trial.is_multiple_of(2)).unwrap_or(&planned);
     // What no test can tell yet needs versions to choose from; what failed needs a version that does not.
     for trials in [n_brief..n_brief + 1, n_brief + 1..n] {
+        let is_first = trials.start == n_brief;
         let settled = draw(work, subtask, others, trials, prompt, &mut all).await?;
-        let untested = all.last().filter(|last| last.is_accepted && work.suite.is_none());
+        let is_untested = |first: &&Tried| first.is_accepted && work.suite.is_none();
+        let untested = all.last().filter(|_| is_first).filter(is_untested);
         if let Some(enough) = settled.or_else(|| untested.cloned()) {
             return Ok(coded(vec![enough]));
         }

@@ -75,6 +75,19 @@ impl Bench {
         format!("{} {line}", output.status.code().unwrap())
     }
 
+    /// An adapter that was trained on records of these families.
+    fn trained_on(&self, families: &[&str]) -> String {
+        let record = |family: &&str| {
+            json!({ "messages": [
+                { "role": "user", "content": family },
+                { "role": "assistant", "content": "no" },
+            ], "family": family })
+        };
+        self.write("d.jsonl", &families.iter().map(record).collect::<Vec<_>>());
+        let train = "train --dataset d.jsonl --model m.gguf --validation 0 --max-steps 1 --quiet";
+        self.ok(train).trim().to_owned()
+    }
+
     /// Outcomes in the registry.
     #[expect(clippy::disallowed_types, reason = "the test goes round the registry on purpose")]
     fn n_outcomes(&self) -> u32 {
@@ -142,16 +155,7 @@ fn what_cannot_be_measured_is_refused_with_the_reason() {
 #[test]
 fn an_adapter_is_not_measured_on_what_it_was_trained_on() {
     let bench = Bench::new();
-    let record = |family: &str| {
-        json!({ "messages": [
-            { "role": "user", "content": family },
-            { "role": "assistant", "content": "no" },
-        ], "family": family })
-    };
-    bench.write("d.jsonl", &["a", "x", "y", "z"].map(record));
-    let adapter =
-        bench.ok("train --dataset d.jsonl --model m.gguf --validation 0 --max-steps 1 --quiet");
-    let adapter = adapter.trim();
+    let adapter = bench.trained_on(&["a", "x", "y", "z"]);
     let eval = |suite: &str| {
         bench.refused(&format!("eval --suite {suite} --model m.gguf --adapter {adapter}"))
     };
@@ -220,23 +224,14 @@ fn kill_9_loses_no_answer_that_was_judged() {
 #[test]
 fn scores_are_shown_in_every_way_that_is_asked_for() {
     let bench = Bench::new();
-    let record = |family: &str| {
-        json!({ "messages": [
-            { "role": "user", "content": family },
-            { "role": "assistant", "content": "no" },
-        ], "family": family })
-    };
-    bench.write("d.jsonl", &["x", "y"].map(record));
     bench.write("o.jsonl", &["a", "p", "q"].map(|id| task(id, RIGHT)));
     bench.write("seen.jsonl", &["x", "r"].map(|id| task(id, RIGHT)));
-    let adapter =
-        bench.ok("train --dataset d.jsonl --model m.gguf --validation 0 --max-steps 1 --quiet");
-    let adapter = adapter.trim();
+    let adapter = bench.trained_on(&["x", "y"]);
     let eval = |more: &str| {
         bench.ok(&format!("eval --suite s.jsonl --model m.gguf --max-tokens 8 --quiet {more}"))
     };
     let none = eval("--adapter none");
-    assert!(!none.contains(adapter), "{none}");
+    assert!(!none.contains(&adapter), "{none}");
     let all = eval("--adapter all --markdown --svg s.svg --samples s.samples");
     let row = format!("| small | 3 | {adapter} | 0.0 % (0.0 to 56.1) | 0 | 0 |");
     assert!(all.contains("|---|---|---|") && all.contains(&row), "{all}");
@@ -254,7 +249,7 @@ fn scores_are_shown_in_every_way_that_is_asked_for() {
     // Of all adapters, one that has seen the tasks is left out; asked for by name it is refused.
     let seen =
         bench.ok("eval --suite seen.jsonl --model m.gguf --max-tokens 8 --quiet --adapter all");
-    assert!(!seen.contains(adapter), "{seen}");
+    assert!(!seen.contains(&adapter), "{seen}");
 }
 
 /// A small task in each public form, whose own answer passes and whose stub does not.

@@ -163,10 +163,7 @@ impl Bench<'_> {
         let sampling = Sampling { max_tokens: 512, ..Sampling::default() };
         let split = format!("all, first {}", self.args.controls);
         let how = How { split, sampling, ..How::default() };
-        let what = (&suite, &Modules::default());
-        let who = Who::These(adapters.to_vec());
-        let measured = eval::measure(self.context, self.registry, self.sandbox, what, &who, &how)?;
-        Ok(measured.map_err(ExitCode::from))
+        self.measure((&suite, &Modules::default()), adapters, &how)
     }
 
     /// Teaches half of every library's functions; then, from that adapter on, the other half, once with the records of
@@ -276,9 +273,17 @@ impl Bench<'_> {
     ) -> Told<Measured> {
         let suite = Suite::new(format!("{}{kind}", library.name()), tasks);
         let modules = Modules::single(library.name(), &library.module_source());
-        let (what, how) = ((&suite, &modules), How::default());
+        self.measure((&suite, &modules), adapters, &How::default())
+    }
+
+    fn measure(
+        &self,
+        what: (&Suite, &Modules),
+        adapters: &[AdapterId],
+        how: &How<'_>,
+    ) -> Told<Measured> {
         let who = Who::These(adapters.to_vec());
-        let measured = eval::measure(self.context, self.registry, self.sandbox, what, &who, &how)?;
+        let measured = eval::measure(self.context, self.registry, self.sandbox, what, &who, how)?;
         Ok(measured.map_err(ExitCode::from))
     }
 }

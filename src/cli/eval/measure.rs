@@ -151,7 +151,6 @@ async fn all(
     let mut visible = Judge::new(sandbox, &interpreter);
     visible.limits = limits;
     visible.libs.extend(how.lib.map(prepare::library).transpose()?);
-    let suites = visible.clone();
     let settings = Settings::new(&context.config);
     let pipeline = PipelineTools::new(visible, settings, &scratch.path().join("rune.db"))?;
     let via = match how.via {
@@ -162,7 +161,7 @@ async fn all(
     let tools = EvaluationTools {
         provider: &provider,
         judge: &judge,
-        suites: &suites,
+        suites: &pipeline.judge,
         modules,
         via,
         registry,

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::adapter::AdapterId;
 use crate::cli::output;
 use crate::evaluation::Outcome;
 use crate::evaluation::Paired;
@@ -93,13 +94,12 @@ fn all_deltas(here: &Measured, there: &Measured) -> Vec<Delta> {
         let before: Vec<&Outcome> = measured.base.iter().filter(is_task).collect();
         compare(&before, &after.iter().filter(is_task).collect::<Vec<_>>())
     };
-    let both = here.adapters.iter().zip(&there.adapters);
-    both.map(|((id, one), (_, other))| Delta {
-        adapter: id.to_string(),
-        here: gain(here, one),
-        there: gain(there, other),
-    })
-    .collect()
+    // Of all adapters, others may have been left out there.
+    let delta = |(id, one): &(AdapterId, Vec<Outcome>)| {
+        let (_, other) = there.adapters.iter().find(|(other, _)| other == id)?;
+        Some(Delta { adapter: id.to_string(), here: gain(here, one), there: gain(there, other) })
+    };
+    here.adapters.iter().filter_map(delta).collect()
 }
 
 /// What each adapter gains on tasks of its own kind and on others.

@@ -12,7 +12,6 @@ use crate::evaluation::task::Check;
 use crate::evaluation::task::FunctionCheck;
 use crate::evaluation::task::ProgramCheck;
 use crate::evaluation::task::Task;
-use crate::trajectory::Message;
 
 /// A line of `LiveCodeBench`'s `test*.jsonl`.
 #[derive(Deserialize)]
@@ -186,17 +185,11 @@ fn task(
         starter => format!("\n\n```python\n{starter}\n```"),
     };
     let question = format!("{}\n\n{form} Answer with one block of code.{starter}\n", text.trim());
-    let fenced = |answer: &str| format!("```python\n{answer}\n```\n");
-    Task {
-        family: id.clone(),
-        id,
-        group: group.to_owned(),
-        is_control: false,
-        messages: vec![Message::user(question)],
-        work: None,
-        answer: if answer.is_empty() { String::new() } else { fenced(answer) },
-        check,
-    }
+    let answer = match answer {
+        "" => String::new(),
+        answer => format!("```python\n{answer}\n```\n"),
+    };
+    super::task(id, group, question, check, answer)
 }
 
 /// The tests in a text of base64 over zlib over a pickle of one text. The pickle is read, not run: anything but that text

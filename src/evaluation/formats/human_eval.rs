@@ -11,7 +11,6 @@ use crate::evaluation::task::Check;
 use crate::evaluation::task::FunctionCheck;
 use crate::evaluation::task::Task;
 use crate::evaluation::task::Work;
-use crate::trajectory::Message;
 
 #[derive(Deserialize)]
 struct Row {
@@ -29,10 +28,7 @@ pub(super) fn task(line: &str, group: &str) -> Result<Task, String> {
 fn of(row: Row, group: &str) -> Task {
     let Row { task_id, prompt, entry_point, canonical_solution, test } = row;
     let code = format!("```python\n{}\n```", prompt.trim_end());
-    let question = format!(
-        "Complete this Python function. Answer with one block of code that holds the whole function and all that it \
-         imports.\n\n{code}\n"
-    );
+    let question = super::completion_of(&prompt);
     let is_right = !WRONG_EXAMPLES.contains(&task_id.as_str());
     let examples = is_right.then(|| examples(&prompt, &entry_point)).flatten();
     let work = examples.map(|tests| Work {
@@ -41,23 +37,16 @@ fn of(row: Row, group: &str) -> Task {
         ),
         tests,
     });
-    Task {
-        family: task_id.clone(),
-        id: task_id,
-        group: group.to_owned(),
-        is_control: false,
-        messages: vec![Message::user(question)],
-        work,
-        answer: format!("```python\n{prompt}{canonical_solution}\n```\n"),
-        check: Check::Function(FunctionCheck {
-            // Some checks use helpers of the prompt.
-            prelude: format!("{prompt}    pass\n"),
-            entry_point,
-            prompt,
-            test,
-            epilogue: String::new(),
-        }),
-    }
+    let answer = format!("```python\n{prompt}{canonical_solution}\n```\n");
+    let check = Check::Function(FunctionCheck {
+        // Some checks use helpers of the prompt.
+        prelude: format!("{prompt}    pass\n"),
+        entry_point,
+        prompt,
+        test,
+        epilogue: String::new(),
+    });
+    Task { work, ..super::task(task_id, group, question, check, answer) }
 }
 
 #[derive(Deserialize)]

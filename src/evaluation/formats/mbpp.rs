@@ -7,7 +7,6 @@ use crate::evaluation::task::Check;
 use crate::evaluation::task::FunctionCheck;
 use crate::evaluation::task::Task;
 use crate::evaluation::task::Work;
-use crate::trajectory::Message;
 
 /// Builds the inputs of MBPP+ and the reference.
 const PLUS: &str = include_str!("mbpp_plus.py");
@@ -84,25 +83,19 @@ fn finish(id: String, group: &str, sentence: &str, visible: &str, parts: Parts) 
     let question = format!(
         "{sentence}\n\nAnswer with one block of Python code. It has to pass:\n\n```python\n{visible}\n```\n"
     );
-    Task {
-        family: id.clone(),
-        id,
-        group: group.to_owned(),
-        is_control: false,
-        messages: vec![Message::user(question)],
-        work: (!visible.is_empty()).then(|| Work {
-            text: format!("{sentence}\n\nWrite it as the function {entry_point} in solution.py."),
-            tests,
-        }),
-        answer: format!("```python\n{answer}\n```\n"),
-        check: Check::Function(FunctionCheck {
-            entry_point,
-            prompt: String::new(),
-            prelude,
-            test,
-            epilogue: String::new(),
-        }),
-    }
+    let work = (!visible.is_empty()).then(|| Work {
+        text: format!("{sentence}\n\nWrite it as the function {entry_point} in solution.py."),
+        tests,
+    });
+    let answer = format!("```python\n{answer}\n```\n");
+    let check = Check::Function(FunctionCheck {
+        entry_point,
+        prompt: String::new(),
+        prelude,
+        test,
+        epilogue: String::new(),
+    });
+    Task { work, ..super::task(id, group, question, check, answer) }
 }
 
 /// The last function that `code` defines at its top and `tests` call.

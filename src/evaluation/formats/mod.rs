@@ -13,7 +13,9 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use super::run::EvaluationError;
+use super::task::Check;
 use super::task::Task;
+use crate::trajectory::Message;
 
 /// The most bytes of a file, once it is unpacked.
 const MAX_BYTES: u64 = 1 << 30;
@@ -77,6 +79,29 @@ impl Format {
         };
         lines.map(task).collect()
     }
+}
+
+/// A task that asks `question`, a family of its own until it is joined with others.
+fn task(id: String, group: &str, question: String, check: Check, answer: String) -> Task {
+    Task {
+        family: id.clone(),
+        id,
+        group: group.to_owned(),
+        is_control: false,
+        messages: vec![Message::user(question)],
+        work: None,
+        check,
+        answer,
+    }
+}
+
+/// Asks for the whole of a function that `prompt` begins.
+fn completion_of(prompt: &str) -> String {
+    format!(
+        "Complete this Python function. Answer with one block of code that holds the whole function and all that it \
+         imports.\n\n```python\n{}\n```\n",
+        prompt.trim_end()
+    )
 }
 
 fn text(path: &Path) -> io::Result<String> {
