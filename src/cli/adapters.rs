@@ -23,6 +23,7 @@ use crate::cli::output::escape_line;
 use crate::cli::run::prepare;
 use crate::event::timestamp;
 use crate::model;
+use crate::model::Delta;
 use crate::model::Engine;
 use crate::registry::AdapterFilter;
 use crate::registry::AdapterStore;
@@ -78,6 +79,12 @@ pub(super) enum Args {
     Why {
         /// The adapter's id
         id: String,
+    },
+    /// Print how alike adapters are: the cosine of what they add to the weights, 1 for the same, 0 for nothing in common
+    Similarity {
+        /// Their ids, two or more
+        #[arg(value_name = "ID", required = true, num_args = 2..)]
+        ids: Vec<String>,
     },
     /// Set an adapter aside: it stays, and is no longer chosen
     Archive {
@@ -169,6 +176,7 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
         Args::Verify => return verify(context, &store),
         Args::Lineage { id } => lineage(context, &registry, &parse(id)?)?,
         Args::Why { id } => why(context, &registry, &registry.adapter(&parse(id)?)?)?,
+        Args::Similarity { ids } => similarity(context, &registry, &store, ids)?,
         Args::Archive { id, reason } => {
             registry.archive_adapter(&parse(id)?, reason)?;
             format!("{id} archived\n")
@@ -332,7 +340,7 @@ fn why(context: &Context, registry: &Registry, adapter: &Adapter) -> anyhow::Res
         }
         None => format!("chosen for {} of project {}\n", adapter.scope.as_str(), adapter.project),
     };
-    let head = ["SUITE", "SPLIT", "N", "ADAPTER (95 %)", "BASE (95 %)", "AT"];
+    let head = ["SUITE", "SPLIT", "N", "ADAPTER (95 %)", "FITNESS", "BASE (95 %)", "AT"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let share = |one: &Evaluation| {
         let percent = |share: f64| format!("{:.1}", share * 100.0);
@@ -345,6 +353,7 @@ fn why(context: &Context, registry: &Registry, adapter: &Adapter) -> anyhow::Res
             escape_line(&one.split).into_owned(),
             one.n_tasks.to_string(),
             share(one),
+            one.fitness.map_or("-".to_owned(), |fitness| format!("{:.1}", fitness * 100.0)),
             beside(one).as_ref().map_or("-".to_owned(), share),
             one.at.chars().take(19).collect(),
         ]);
@@ -391,6 +400,46 @@ fn lineage(context: &Context, registry: &Registry, id: &AdapterId) -> anyhow::Re
         )
     };
     Ok(line.iter().map(text).collect())
+}
+
+/// A matrix of cosines, or each pair's as a line of JSON.
+fn similarity(
+    context: &Context,
+    registry: &Registry,
+    store: &AdapterStore<'_>,
+    ids: &[String],
+) -> anyhow::Result<String> {
+    let mut adapters = Vec::new();
+    for id in ids {
+        let adapter = registry.adapter(&parse(id)?)?;
+        let delta = Delta::read(&store.path(&adapter.id))?;
+        adapters.push((adapter, delta));
+    }
+    let (first, _) = &adapters[0];
+    if let Some((other, _)) = adapters.iter().find(|(one, _)| one.base_model != first.base_model) {
+        bail!("{} and {} are of different models: they have nothing to compare", first.id, other.id);
+    }
+    if context.json {
+        let pairs = adapters.iter().enumerate().flat_map(|(index, one)| {
+            adapters[index + 1..].iter().map(move |other| (one, other))
+        });
+        return json_lines(pairs.map(|((a, delta), (b, other))| {
+            json!({ "type": "adapters.similarity", "a": a.id, "b": b.id, "cosine": delta.cosine(other) })
+        }));
+    }
+    let head = ["", "ID", "NAME"].map(str::to_owned).into_iter();
+    let mut rows = vec![head.chain((1..=adapters.len()).map(|n| n.to_string())).collect()];
+    for (index, (adapter, delta)) in adapters.iter().enumerate() {
+        let name = adapter.name.as_deref().unwrap_or("-");
+        let mut row = vec![
+            (index + 1).to_string(),
+            adapter.id.to_string(),
+            escape_line(name).into_owned(),
+        ];
+        row.extend(adapters.iter().map(|(_, other)| format!("{:.3}", delta.cosine(other))));
+        rows.push(row);
+    }
+    Ok(output::table(&rows))
 }
 
 fn json_lines<T: serde::Serialize>(items: impl Iterator<Item = T>) -> anyhow::Result<String> {

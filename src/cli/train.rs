@@ -3,6 +3,7 @@
 mod display;
 mod plot;
 mod records;
+mod rehearse;
 pub(in crate::cli) mod work;
 
 pub(super) use records::collect;
@@ -177,6 +178,10 @@ struct OptionArgs {
     /// Share of the families that is held out
     #[arg(long, value_name = "SHARE")]
     validation: Option<f32>,
+    /// Share of what is learned that is the base's own answers to general questions, by which it keeps what it can; 0 for
+    /// none
+    #[arg(long, value_name = "SHARE")]
+    rehearsal: Option<f32>,
     /// Compute activations again for the gradients: a quarter slower, in a third of the memory
     #[arg(long)]
     checkpointing: bool,
@@ -254,6 +259,7 @@ impl OptionArgs {
         set(&mut options.max_steps, self.max_steps);
         set(&mut options.patience, self.patience);
         set(&mut options.validation_share, self.validation);
+        set(&mut options.rehearsal_share, self.rehearsal);
         options.checkpointing = self.checkpointing;
         set(&mut options.precision, self.precision.map(Precision::from));
         set(&mut options.device, self.device.map(Device::from));

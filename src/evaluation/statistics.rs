@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// The 97.5 % point of the normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
+/// The 97.5 % point of the normal distribution: intervals of 95 %.
+const Z_95: f64 = 1.959_963_984_540_054;
+/// The 95 % point: intervals of 90 %.
+const Z_90: f64 = 1.644_853_626_951_472_7;
 
 /// Resamples of a bootstrap.
 const RESAMPLES: usize = 4000;
@@ -34,6 +36,9 @@ pub struct Score {
     pub share: f64,
     /// 95 % interval of the share: Wilson's (1927) with one answer a task, else a bootstrap over families.
     pub interval: (f64, f64),
+    /// Fitness, by which adapters are ranked: the lower end of the 90 % interval. A mean ranks those first that were
+    /// measured least.
+    pub fitness: f64,
 }
 
 impl Score {
@@ -43,9 +48,13 @@ impl Score {
         let (n_tasks, n_samples) = (count(tasks.len()), tasks.first().map_or(1, |task| task.n));
         let passed = tasks.iter().map(|task| task.passed).sum();
         let of_task = |task: &TaskScore<'_>| f64::from(task.passed) / f64::from(task.n);
-        let interval =
-            if n_samples == 1 { wilson(passed, n_tasks) } else { bootstrap(tasks, &of_task) };
-        Self { n_tasks, n_samples, passed, share: mean(tasks, &of_task), interval }
+        let (interval, fitness) = if n_samples == 1 {
+            (wilson(passed, n_tasks, Z_95), wilson(passed, n_tasks, Z_90).0)
+        } else {
+            let means = bootstrap(tasks, &of_task);
+            (middle(&means, 0.95), middle(&means, 0.90).0)
+        };
+        Self { n_tasks, n_samples, passed, share: mean(tasks, &of_task), interval, fitness }
     }
 }
 
@@ -82,7 +91,7 @@ impl PassAtK {
             return None;
         }
         let of_task = |task: &TaskScore<'_>| pass_at_k(task.n, task.passed, k);
-        Some(Self { k, share: mean(tasks, &of_task), interval: bootstrap(tasks, &of_task) })
+        Some(Self { k, share: mean(tasks, &of_task), interval: middle(&bootstrap(tasks, &of_task), 0.95) })
     }
 }
 
@@ -105,8 +114,8 @@ fn mean(tasks: &[TaskScore<'_>], value: &dyn Fn(&TaskScore<'_>) -> f64) -> f64 {
     tasks.iter().map(value).sum::<f64>() / tasks.len().max(1) as f64
 }
 
-/// The middle 95 % of the means of families drawn with replacement: tasks of one family pass or fail together.
-fn bootstrap(tasks: &[TaskScore<'_>], value: &dyn Fn(&TaskScore<'_>) -> f64) -> (f64, f64) {
+/// The means of families drawn with replacement, sorted: tasks of one family pass or fail together.
+fn bootstrap(tasks: &[TaskScore<'_>], value: &dyn Fn(&TaskScore<'_>) -> f64) -> Vec<f64> {
     let mut families: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
     for task in tasks {
         let (sum, n) = families.entry(task.family).or_default();
@@ -126,15 +135,28 @@ fn bootstrap(tasks: &[TaskScore<'_>], value: &dyn Fn(&TaskScore<'_>) -> f64) -> 
         })
         .collect();
     means.sort_by(f64::total_cmp);
-    (means[RESAMPLES / 40], means[RESAMPLES - 1 - RESAMPLES / 40])
+    means
 }
 
-fn wilson(passed: u32, n: u32) -> (f64, f64) {
+/// The ends of the middle `share` of sorted numbers.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of a count"
+)]
+fn middle(sorted: &[f64], share: f64) -> (f64, f64) {
+    let left_out = (sorted.len() as f64 * (1.0 - share) / 2.0).round() as usize;
+    (sorted[left_out], sorted[sorted.len() - 1 - left_out])
+}
+
+/// Wilson's interval (1927) of a share, `z` standard deviations to either side.
+fn wilson(passed: u32, n: u32, z: f64) -> (f64, f64) {
     let n = f64::from(n.max(1));
     let p = f64::from(passed) / n;
-    let z2 = Z * Z / n;
+    let z2 = z * z / n;
     let centre = (p + z2 / 2.0) / (1.0 + z2);
-    let half = Z / (1.0 + z2) * (p * (1.0 - p) / n + z2 / (4.0 * n)).sqrt();
+    let half = z / (1.0 + z2) * (p * (1.0 - p) / n + z2 / (4.0 * n)).sqrt();
     ((centre - half).max(0.0), (centre + half).min(1.0))
 }
 
@@ -149,6 +171,8 @@ pub struct Paired {
     pub difference: f64,
     /// 95 % interval of the difference (Newcombe 1998, method 10 for paired shares).
     pub interval: (f64, f64),
+    /// Quality: the lower end of the 90 % interval, which is what the second is sure to add.
+    pub quality: f64,
     /// How likely so uneven a split is if both are equal: McNemar's exact test, two-sided.
     pub p_value: f64,
     /// Evidence that the second is better, valid at whatever time one stops to look: from 20 on it is one at 5 %.
@@ -167,18 +191,19 @@ impl Paired {
         let [_, lost, gained, _] = cells;
         let n = f64::from(cells.iter().sum::<u32>().max(1));
         let difference = (f64::from(gained) - f64::from(lost)) / n;
-        let interval = newcombe(cells);
+        let (interval, quality) = (newcombe(cells, Z_95), newcombe(cells, Z_90).0);
         let (p_value, e_value) = (mcnemar(gained, lost), e_value(gained, lost));
-        Self { gained, lost, difference, interval, p_value, e_value }
+        Self { gained, lost, difference, interval, quality, p_value, e_value }
     }
 }
 
 /// The interval of the difference of the shares, from both passed, first alone, second alone, none.
-fn newcombe([both, first, second, none]: [u32; 4]) -> (f64, f64) {
+fn newcombe([both, first, second, none]: [u32; 4], z: f64) -> (f64, f64) {
     let total = both + first + second + none;
     let (passed_1, passed_2) = (both + first, both + second);
     let share = |passed: u32| f64::from(passed) / f64::from(total.max(1));
-    let ((low_1, high_1), (low_2, high_2)) = (wilson(passed_1, total), wilson(passed_2, total));
+    let [(low_1, high_1), (low_2, high_2)] =
+        [passed_1, passed_2].map(|passed| wilson(passed, total, z));
     let margins = [passed_1, total - passed_1, passed_2, total - passed_2].map(f64::from);
     let product: f64 = margins.iter().product();
     let cross = f64::from(both) * f64::from(none) - f64::from(first) * f64::from(second);
@@ -225,6 +250,8 @@ mod tests {
     use super::PassAtK;
     use super::Score;
     use super::TaskScore;
+    use super::Z_90;
+    use super::Z_95;
     use super::e_value;
     use super::mcnemar;
     use super::newcombe;
@@ -240,7 +267,7 @@ mod tests {
             ((0, 20), (0.0, 0.1611)),
             ((1, 29), (0.0061, 0.1718)),
         ] {
-            let (ours_low, ours_high) = wilson(passed, n);
+            let (ours_low, ours_high) = wilson(passed, n, Z_95);
             assert!(
                 (ours_low - low).abs() < 5e-5 && (ours_high - high).abs() < 5e-5,
                 "{passed}/{n}"
@@ -259,10 +286,10 @@ mod tests {
         assert!((mcnemar(600, 600) - 1.0).abs() < 1e-9 && mcnemar(700, 500) < 1e-7);
         // Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on paired
         // data", table II, method 10.
-        let (low, high) = newcombe([36, 2, 12, 0]);
+        let (low, high) = newcombe([36, 2, 12, 0], Z_95);
         assert!((low - 0.0569).abs() < 5e-5 && (high - 0.3404).abs() < 5e-5, "{low} {high}");
         // Without any difference the interval holds 0.
-        let (low, high) = newcombe([5, 2, 2, 5]);
+        let (low, high) = newcombe([5, 2, 2, 5], Z_95);
         assert!(low < 0.0 && high > 0.0);
     }
 
@@ -279,6 +306,19 @@ mod tests {
         let at_1 = PassAtK::new(&tasks, 1).unwrap();
         assert!((score.share - 0.5).abs() < 1e-12 && (at_1.share - 0.5).abs() < 1e-12);
         assert!(score.interval.0 <= 0.26 && score.interval.1 >= 0.74, "{score}");
+        assert!(score.interval.0 <= score.fitness && score.fitness < score.share);
+    }
+
+    #[test]
+    fn fitness_prefers_what_was_measured_more() {
+        let all = |n: usize, passed: usize| {
+            let tasks = (0..n).map(|i| TaskScore { family: "a", n: 1, passed: (i < passed).into() });
+            Score::new(&tasks.collect::<Vec<_>>())
+        };
+        let (few, many) = (all(5, 4), all(200, 150));
+        assert!(few.share > many.share && few.fitness < many.fitness);
+        assert!((many.fitness - wilson(150, 200, Z_90).0).abs() < 1e-12);
+        assert!(many.fitness > many.interval.0);
     }
 
     #[test]

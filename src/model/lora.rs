@@ -117,7 +117,7 @@ impl PeftConfig {
     }
 
     /// Rank and scaling of a module.
-    fn of(&self, module: &str) -> Result<(usize, f32), String> {
+    pub(super) fn of(&self, module: &str) -> Result<(usize, f32), String> {
         let rank = matching(&self.rank_pattern, module)?.unwrap_or(self.r);
         let alpha = matching(&self.alpha_pattern, module)?.unwrap_or(self.lora_alpha);
         #[expect(clippy::cast_precision_loss, reason = "ranks are small")]

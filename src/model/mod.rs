@@ -5,6 +5,7 @@
 //! the sampler, the scheduler, the transformer and its kernels. The kernels work on packed integer weights; [`Precision::Exact`] is the slow `f32` reference.
 
 mod chat;
+mod delta;
 mod engine;
 mod gguf;
 mod grammar;
@@ -37,6 +38,7 @@ pub use engine::ModelFacts;
 pub use engine::Update;
 pub use grammar::Grammar;
 pub use kernels::Isa;
+pub use delta::Delta;
 pub use lora::Adapter;
 pub(crate) use lora::tensor_numbers;
 pub use lora_gguf::lora_to_gguf;

@@ -45,6 +45,8 @@ pub struct Evaluation {
     pub ci_low: f64,
     /// 95 % interval of `pass_at_1`, to.
     pub ci_high: f64,
+    /// The lower end of the 90 % interval; `None` for what was measured by an earlier version.
+    pub fitness: Option<f64>,
     /// How answers were drawn.
     pub sampling: Value,
     /// Version of the judge.
@@ -98,9 +100,9 @@ impl Registry {
         self.write(|tx| {
             let mut statement = tx.prepare_cached(
                 "INSERT INTO evaluation (id, adapter_id, base_digest, suite, suite_digest, split, via, n_tasks, n_samples,
-                     passed, pass_at_1, ci_low, ci_high, sampling_json, judge_version, provider, at)
+                     passed, pass_at_1, ci_low, ci_high, fitness, sampling_json, judge_version, provider, at)
                  VALUES (:id, :adapter_id, :base_digest, :suite, :suite_digest, :split, :via, :n_tasks, :n_samples,
-                     :passed, :pass_at_1, :ci_low, :ci_high, :sampling, :judge_version, :provider, :at)",
+                     :passed, :pass_at_1, :ci_low, :ci_high, :fitness, :sampling, :judge_version, :provider, :at)",
             )?;
             statement.execute(named_params! {
                 ":id": evaluation.id,
@@ -116,6 +118,7 @@ impl Registry {
                 ":pass_at_1": evaluation.pass_at_1,
                 ":ci_low": evaluation.ci_low,
                 ":ci_high": evaluation.ci_high,
+                ":fitness": evaluation.fitness,
                 ":sampling": evaluation.sampling.to_string(),
                 ":judge_version": evaluation.judge_version,
                 ":provider": evaluation.provider,
@@ -213,7 +216,7 @@ impl Registry {
 
     /// Adapters that fit `base_model`, are not archived, belong to `project` (or to all, when it is `None`) and to tasks
     /// of `task_type`, and whose newest evaluation on the weights of `base_digest` lies above what the base scores on the
-    /// same suite, split and way, the whole of its interval: the one with the highest lower bound first. Controls say
+    /// same suite, split and way, the whole of its interval: the fittest first. Controls say
     /// nothing here.
     ///
     /// # Errors
@@ -261,7 +264,7 @@ fn candidates_sql(of_project: bool) -> String {
              AND base.suite_digest = mine.suite_digest AND base.split = mine.split AND base.via = mine.via
          WHERE adapter.base_model = ?1 AND {scope} AND adapter.archived_at IS NULL
              AND mine.ci_low > base.pass_at_1 AND mine.split NOT LIKE '%-control'
-         ORDER BY mine.ci_low DESC, adapter.id DESC LIMIT 16"
+         ORDER BY coalesce(mine.fitness, mine.ci_low) DESC, adapter.id DESC LIMIT 16"
     )
 }
 
@@ -280,6 +283,7 @@ fn from_row(row: &Row<'_>) -> Result<Evaluation, RegistryError> {
         pass_at_1: row.get("pass_at_1")?,
         ci_low: row.get("ci_low")?,
         ci_high: row.get("ci_high")?,
+        fitness: row.get("fitness")?,
         sampling: from_json("evaluation.sampling_json", &row.get::<_, String>("sampling_json")?)?,
         judge_version: row.get("judge_version")?,
         provider: row.get("provider")?,

@@ -12,8 +12,12 @@ use crate::registry::error::RegistryError;
 const APPLICATION_ID: u32 = 0x5255_4E45;
 
 /// Step n brings a database of version n to n + 1. A step that was released is never edited.
-const STEPS: &[&str] =
-    &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+const STEPS: &[&str] = &[
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+];
 
 /// Brings the database at `path` to the newest version.
 pub(super) fn migrate(db: &mut Connection, path: &Path) -> Result<(), RegistryError> {

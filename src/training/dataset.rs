@@ -14,6 +14,7 @@ use super::dedupe;
 use super::options::TrainingOptions;
 use super::record::Record;
 use super::scrub;
+use super::steps;
 
 /// A sequence of tokens and what each counts as something to be foretold; 0 outside answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,11 @@ pub struct Example {
 }
 
 impl Example {
+    /// What all tokens count together.
+    pub fn weight(&self) -> f32 {
+        self.weights.iter().skip(1).sum()
+    }
+
     /// Tokens that are learned.
     pub fn n_labelled(&self) -> usize {
         self.weights.iter().skip(1).filter(|weight| **weight > 0.0).count()
@@ -59,6 +65,8 @@ pub struct Dataset {
     pub n_secrets: usize,
     /// Records that had too many tokens.
     pub n_too_long: usize,
+    /// Records of rehearsal beside these.
+    pub n_rehearsal: usize,
 }
 
 /// The digest by which a family is known, wherever it is named.
@@ -67,14 +75,14 @@ pub fn family_digest(family: &str) -> String {
 }
 
 impl Dataset {
-    /// Cleans `records`, turns them into tokens for the model at `model`, and splits them by family. `home` is the path
-    /// of the user's home, which is taken out; `known` are digests of families that were trained on before, of which none
-    /// is held out.
+    /// Cleans `records`, turns them into tokens for the model at `model`, and splits them by family; as many of
+    /// `rehearsal` come beside what is trained on as the options want. `home` is the path of the user's home, which is
+    /// taken out; `known` are digests of families that were trained on before, of which none is held out.
     ///
     /// # Errors
     /// [`TrainingError::NoData`] when nothing is left; [`TrainingError::Model`] when the model's file can't be used.
     pub fn build(
-        mut records: Vec<Record>,
+        (mut records, rehearsal): (Vec<Record>, &[Record]),
         model: &Path,
         home: &str,
         known: &[String],
@@ -114,8 +122,15 @@ impl Dataset {
         let families: BTreeSet<&str> = kept.iter().map(|record| record.family.as_str()).collect();
         let trained = families.iter().filter(|family| !held_out.contains(**family));
         let mut train_families: Vec<String> = trained.map(|family| family_digest(family)).collect();
-        train_families.sort();
         let n_families = families.len();
+        let chosen = rehearsed(&encoder, rehearsal, &examples, options)?;
+        let n_rehearsal = chosen.len();
+        for (family, example) in chosen {
+            train_families.push(family_digest(family));
+            examples.train.push(example);
+        }
+        train_families.sort();
+        train_families.dedup();
         let digest = sha256(&serde_json::to_vec(&(&examples, &train_families)).unwrap_or_default());
         let records = kept;
         Ok(Self {
@@ -127,6 +142,7 @@ impl Dataset {
             n_duplicates,
             n_secrets,
             n_too_long,
+            n_rehearsal,
         })
     }
 
@@ -161,11 +177,37 @@ fn held_out(records: &[Record], known: &[String], share: f32) -> BTreeSet<String
     new.into_iter().take(n).map(|(_, family)| (*family).to_owned()).collect()
 }
 
+/// Records of `rehearsal` by chance, with their families, until they are the wanted share of what is learned.
+fn rehearsed<'a>(
+    encoder: &ChatEncoder,
+    rehearsal: &'a [Record],
+    examples: &Examples,
+    options: &TrainingOptions,
+) -> Result<Vec<(&'a str, Example)>, TrainingError> {
+    let weight: f32 = examples.train.iter().map(Example::weight).sum();
+    let share = options.rehearsal_share;
+    let mut missing = weight * share / (1.0 - share);
+    let mut chosen = Vec::new();
+    for index in steps::shuffled(rehearsal.len(), options.seed) {
+        if missing <= 0.0 {
+            break;
+        }
+        let record = &rehearsal[index];
+        let example = encode(encoder, record)?;
+        if example.input_ids.len() <= options.max_length {
+            missing -= example.weight();
+            chosen.push((record.family.as_str(), example));
+        }
+    }
+    Ok(chosen)
+}
+
 fn encode(encoder: &ChatEncoder, record: &Record) -> Result<Example, TrainingError> {
     let chat = encoder.encode(&record.messages)?;
+    let parts = record.weighted();
     let weight = |answer: &Option<(usize, usize)>| {
         let Some((answer, byte)) = answer else { return 0.0 };
-        let parts = record.weights.get(*answer).into_iter().flatten();
+        let parts = parts.get(*answer).into_iter().flatten();
         let part = parts.clone().find(|part| (part.start..part.end).contains(byte));
         part.map_or(1.0, |part| part.weight)
     };

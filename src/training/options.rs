@@ -89,6 +89,10 @@ pub struct TrainingOptions {
     pub evaluations_per_epoch: u32,
     /// Share of the families that is held out, `0.0..0.9`.
     pub validation_share: f32,
+    /// Share of what is learned that is the base's own answers to general questions, by weight, `0.0..0.9`; less where
+    /// there are not as many.
+    #[serde(default)]
+    pub rehearsal_share: f32,
     /// Whether activations are computed again for the gradients.
     pub checkpointing: bool,
     /// Who computes.
@@ -130,6 +134,7 @@ impl TrainingOptions {
             patience: 2,
             evaluations_per_epoch: 2,
             validation_share: 0.1,
+            rehearsal_share: 0.5,
             checkpointing: false,
             device: Device::Processor,
             precision: Precision::Packed,
@@ -163,6 +168,10 @@ impl TrainingOptions {
             (
                 (0.0..0.9).contains(&self.validation_share),
                 "at least a tenth has to be left to train on",
+            ),
+            (
+                (0.0..0.9).contains(&self.rehearsal_share),
+                "at least a tenth of what is learned has to be new",
             ),
         ];
         if let Some((_, reason)) = rules.into_iter().find(|(holds, _)| !holds) {

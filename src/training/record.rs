@@ -1,5 +1,6 @@
 //! A chat to learn from, one line of JSON.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
@@ -11,6 +12,9 @@ use crate::trajectory::Message;
 use crate::trajectory::Role;
 
 use super::TrainingError;
+
+/// What lines count that an earlier message has as they are.
+const REPEATED: f32 = 0.1;
 
 /// A chat whose answers are to be learned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,7 +29,8 @@ pub struct Record {
     /// Where it comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<RecordSource>,
-    /// For each answer the parts that count other than 1.
+    /// For each answer the parts that count other than 1. Of answers without any, lines that an earlier message has as
+    /// they are count a tenth: what is to be learned is what the model adds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weights: Vec<Vec<Weighted>>,
 }
@@ -115,6 +120,22 @@ impl Record {
         question.or(self.messages.first()).map_or("", |message| message.content.as_str())
     }
 
+    /// For each answer the parts that count other than 1.
+    pub(super) fn weighted(&self) -> Vec<Vec<Weighted>> {
+        let mut seen: HashSet<&str> = HashSet::new();
+        let mut all = Vec::new();
+        for message in &self.messages {
+            if message.role == Role::Assistant {
+                all.push(match self.weights.get(all.len()) {
+                    Some(given) => given.clone(),
+                    None => repeated(&message.content, &seen),
+                });
+            }
+            seen.extend(message.content.lines());
+        }
+        all
+    }
+
     /// All answers, one after the other.
     pub(super) fn answers(&self) -> impl Iterator<Item = &str> {
         let answers = self.messages.iter().filter(|message| message.role == Role::Assistant);
@@ -122,8 +143,41 @@ impl Record {
     }
 }
 
+/// The lines of `answer` that are in `seen`.
+fn repeated(answer: &str, seen: &HashSet<&str>) -> Vec<Weighted> {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for line in answer.split_inclusive('\n') {
+        let end = start + line.len();
+        if seen.contains(line.trim_end_matches(['\n', '\r'])) {
+            parts.push(Weighted { start, end, weight: REPEATED });
+        }
+        start = end;
+    }
+    parts
+}
+
 /// The family of what is asked in these words: other blanks or cases are the same question.
 pub(super) fn family_of(question: &str) -> String {
     let words: Vec<&str> = question.split_whitespace().collect();
     sha256(words.join(" ").to_lowercase().as_bytes())[..16].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_the_question_has_count_a_tenth() {
+        let question = "Complete.\n```python\nimport zorb\nresult =\n```";
+        let answer = "```python\nimport zorb\nresult = zorb.fold(xs)\n```";
+        let messages = vec![Message::user(question), Message::assistant(answer)];
+        let record = Record::new("zorb", messages);
+        let parts = record.weighted().remove(0);
+        let texts: Vec<&str> = parts.iter().map(|part| &answer[part.start..part.end]).collect();
+        assert_eq!(texts, ["```python\n", "import zorb\n", "```"]);
+        assert!(parts.iter().all(|part| part.weight == REPEATED));
+        let given = vec![vec![Weighted { start: 0, end: 3, weight: 0.5 }]];
+        assert_eq!(Record { weights: given.clone(), ..record }.weighted(), given);
+    }
 }

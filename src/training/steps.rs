@@ -58,7 +58,7 @@ pub(super) fn batch(examples: &[Example], part: &[usize]) -> Batch {
 }
 
 /// `0..n` in an order drawn by Fisher and Yates.
-fn shuffled(n: usize, seed: u64) -> Vec<usize> {
+pub(super) fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     let mut state = seed;
     for i in (1..n).rev() {

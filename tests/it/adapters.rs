@@ -325,6 +325,7 @@ fn evaluation(id: &str, adapter: Option<&str>, suite: &str, passed: u32) -> Eval
         pass_at_1: share,
         ci_low: share - 0.1,
         ci_high: share + 0.1,
+        fitness: Some(share - 0.08),
         sampling: json!({}),
         judge_version: "1".to_owned(),
         provider: "in-process".to_owned(),
@@ -392,4 +393,25 @@ fn the_best_that_was_measured_on_these_weights_is_chosen_and_of_the_project_firs
     let foreign = BaseModel { base_model: "x@y".to_owned(), ..base };
     let refused = select(&registry, &foreign, ("p", TaskType::Module), &asked).unwrap_err();
     assert_eq!(refused.to_string(), "adapter `better` was not made for `x@y`");
+}
+
+#[test]
+fn adapters_are_alike_by_what_they_add_to_the_weights() {
+    let bench = Bench::new();
+    fs::create_dir(bench.home()).unwrap();
+    let registry = Registry::open(&bench.home().join("rune.db")).unwrap();
+    let store = AdapterStore::open(&registry, &bench.home()).unwrap();
+    for (seed, id) in ["one", "two"].into_iter().enumerate() {
+        let files = PeftFiles::read(&bench.peft(id, 60 + seed)).unwrap();
+        store.publish(&adapter(id, &files, &[]), &files).unwrap();
+    }
+    let line = bench.ok(&["similarity", "one", "two", "--json"]);
+    let pair: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let cosine = pair["cosine"].as_f64().unwrap();
+    assert!(pair["a"] == "one" && pair["b"] == "two" && cosine.abs() < 0.9, "{pair}");
+    let table = bench.ok(&["similarity", "one", "two"]);
+    assert_eq!(table.matches(" 1.000").count(), 2, "{table}");
+    assert_eq!(table.matches(&format!("{cosine:.3}")).count(), 2, "{table}");
+    let refused = bench.refused(&["similarity", "one", "three"]);
+    assert!(refused.contains("no adapter `three`"), "{refused}");
 }

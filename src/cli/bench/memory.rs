@@ -67,8 +67,8 @@ pub(in crate::cli) struct MemoryArgs {
     /// The first library's seed; the others follow
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Steps of each training at most; 0 for one pass over all records, with 8 functions some 47
-    #[arg(long, value_name = "N", default_value_t = 24)]
+    /// Steps of each training at most, of 8 records each; 0 for one pass over all records, with 8 functions some 120
+    #[arg(long, value_name = "N", default_value_t = 48)]
     max_steps: u32,
     /// Tasks of HumanEval for the control N2; 0 for none
     #[arg(long, value_name = "N", default_value_t = 40)]
@@ -121,7 +121,7 @@ impl Bench<'_> {
         for (index, library) in libraries.iter().enumerate() {
             let (own, before) =
                 (&adapters[index], index.checked_sub(1).unwrap_or(adapters.len() - 1));
-            let tasks = library.tasks(N_VARIABLES);
+            let tasks = only(library, false);
             let two = [own.clone(), adapters[before].clone()];
             let asked: &[AdapterId] = if libraries.len() > 1 { &two } else { &two[..1] };
             let passage = library.with_passage(&tasks);
@@ -138,18 +138,20 @@ impl Bench<'_> {
         }
         if let ([library], [adapter]) = (libraries, adapters.as_slice()) {
             let other = Library::invent(library.seed() + 1, self.args.functions.into());
-            match self.examine(
-                &other,
-                ("", other.tasks(N_VARIABLES)),
-                std::slice::from_ref(adapter),
-            )? {
+            let adapter = std::slice::from_ref(adapter);
+            match self.examine(&other, ("", only(&other, false)), adapter)? {
                 Ok(measured) => found.add_untaught(measured),
                 Err(code) => return Ok(Err(code)),
             }
         }
+        // They need no library and are asked once.
+        match self.examine(&libraries[0], ("+builtins", only(&libraries[0], true)), &adapters)? {
+            Ok(measured) => found.add_controls("N1", &measured),
+            Err(code) => return Ok(Err(code)),
+        }
         if self.args.controls > 0 {
             match self.human_eval(&adapters)? {
-                Ok(measured) => found.add_human_eval(&measured),
+                Ok(measured) => found.add_controls("N2", &measured),
                 Err(code) => return Ok(Err(code)),
             }
         }
@@ -235,6 +237,7 @@ impl Bench<'_> {
         }
         let options = TrainingOptions {
             learning_rate: 3e-4,
+            batch_sequences: 8,
             max_steps: self.args.max_steps,
             seed,
             ..TrainingOptions::preset(Preset::Quick)
@@ -290,6 +293,13 @@ impl Bench<'_> {
 
 /// Variables that a task is asked with, of four.
 const N_VARIABLES: usize = 2;
+
+/// The tasks of a library that are controls, or the others.
+fn only(library: &Library, is_control: bool) -> Vec<Task> {
+    let mut tasks = library.tasks(N_VARIABLES);
+    tasks.retain(|task| task.is_control == is_control);
+    tasks
+}
 
 /// Whether a family is about one of the first half of a library's functions.
 fn first_half(library: &Library, family: &str) -> bool {

@@ -215,6 +215,7 @@ fn keep(
             pass_at_1: score.share,
             ci_low: score.interval.0,
             ci_high: score.interval.1,
+            fitness: Some(score.fitness),
             sampling: json!({ "drawn": tools.via.sampling(), "seed": tools.seed }),
             judge_version: JUDGE_VERSION.to_owned(),
             provider: tools.provider.name().to_owned(),

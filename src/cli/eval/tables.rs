@@ -133,7 +133,18 @@ pub(super) fn delta_lines(here: &Measured, there: &Measured) -> String {
 /// A table of everyone's score on each group of tasks; the first is what the others are compared with, where each task has
 /// one answer.
 fn score_rows(all: &[(&str, &[Outcome])]) -> Vec<Vec<String>> {
-    let head = ["TASKS", "N", "WHO", "PASS@1 (95 %)", "GAINED", "LOST", "DIFFERENCE", "P"];
+    let head = [
+        "TASKS",
+        "N",
+        "WHO",
+        "PASS@1 (95 %)",
+        "FITNESS",
+        "GAINED",
+        "LOST",
+        "DIFFERENCE (95 %)",
+        "QUALITY",
+        "P",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let Some((_, before)) = all.first() else { return rows };
     for (group, before) in groups(before) {
@@ -145,9 +156,13 @@ fn score_rows(all: &[(&str, &[Outcome])]) -> Vec<Vec<String>> {
                 score.n_tasks.to_string(),
                 (*name).to_owned(),
                 score.to_string(),
+                format!("{:.1}", score.fitness * 100.0),
             ];
             if index > 0 && score.n_samples == 1 {
-                row.extend(compared(&compare(&before, &after)));
+                let paired = compare(&before, &after);
+                let [gained, lost, difference, p_value] = compared(&paired);
+                let quality = format!("{:+.1}", paired.quality * 100.0);
+                row.extend([gained, lost, difference, quality, p_value]);
             }
             rows.push(row);
         }

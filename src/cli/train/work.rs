@@ -44,6 +44,7 @@ use crate::training::Dataset;
 use crate::training::FailureKind;
 use crate::training::Job;
 use crate::training::Record;
+use crate::training::Rehearsal;
 use crate::training::Report;
 use crate::training::TrainingError;
 use crate::training::TrainingOptions;
@@ -53,6 +54,7 @@ use super::Args;
 use super::display::Display;
 use super::records;
 use super::records::Collected;
+use super::rehearse;
 
 /// The hidden subcommand that becomes a worker.
 pub(in crate::cli) const WORKER: &str = "train-worker";
@@ -108,7 +110,12 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
         let order = order(context, &registry, args)?;
         if args.dry_run {
             let (model, _) = runtime.block_on(prepare::model(context))?;
-            let dataset = dataset(&order, &model)?;
+            let base_digest = model::identify(&model)?.base_digest;
+            let rehearsal = Rehearsal::of(&context.home, &base_digest).read()?;
+            if rehearsal.is_none() && order.options.rehearsal_share > 0.0 && !context.quiet {
+                output::note("the base's own answers to general questions are made before the first training, and come beside");
+            }
+            let dataset = dataset(&order, &rehearsal.unwrap_or_default(), &model)?;
             output::print(&dry(context, &dataset, &model, &order.options)?)?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -164,10 +171,10 @@ fn order(context: &Context, registry: &Registry, args: &Args) -> anyhow::Result<
     })
 }
 
-fn dataset(order: &Order, model: &Path) -> anyhow::Result<Dataset> {
+fn dataset(order: &Order, rehearsal: &[Record], model: &Path) -> anyhow::Result<Dataset> {
     let home = std::env::home_dir().unwrap_or_default().display().to_string();
     let known = order.from.as_ref().map_or(&[][..], |from| &from.train_families);
-    Ok(Dataset::build(order.records.clone(), model, &home, known, &order.options)?)
+    Ok(Dataset::build((order.records.clone(), rehearsal), model, &home, known, &order.options)?)
 }
 
 /// Trains an adapter and takes it into the registry. `Err` is the exit code of a run that failed, which was told.
@@ -178,11 +185,19 @@ pub(in crate::cli) fn train(
     order: &Order,
 ) -> anyhow::Result<Result<AdapterId, ExitCode>> {
     let (model, hub_id) = runtime.block_on(prepare::model(context))?;
-    let dataset = dataset(order, &model)?;
     let identity = model::identify(&model)?;
     if let Some(from) = &order.from {
         check_fits(from, &identity, &hub_id)?;
     }
+    let rehearsal = if order.options.rehearsal_share > 0.0 {
+        match runtime.block_on(rehearse::records(context, &identity.base_digest))? {
+            Ok(records) => records,
+            Err(code) => return Ok(Err(code)),
+        }
+    } else {
+        Vec::new()
+    };
+    let dataset = dataset(order, &rehearsal, &model)?;
     let config = Config {
         options: order.options.clone(),
         model: fs::canonicalize(&model)?,
@@ -278,10 +293,12 @@ fn folder(context: &Context, id: &str) -> PathBuf {
 fn summary(dataset: &Dataset) -> String {
     let (tokens, labelled) = dataset.n_tokens();
     format!(
-        "{} records of {} families to train on ({tokens} tokens, {labelled} to be learned), {} of others held out; \
-         left out: {} doubles, {} too long; {} secrets taken out",
+        "{} records of {} families to train on ({tokens} tokens, {labelled} to be learned), {} of them the base's own \
+         answers to general questions; {} of other families held out; left out: {} doubles, {} too long; {} secrets taken \
+         out",
         dataset.examples.train.len(),
         dataset.train_families.len(),
+        dataset.n_rehearsal,
         dataset.examples.validation.len(),
         dataset.n_duplicates,
         dataset.n_too_long,
@@ -313,6 +330,7 @@ fn dry(
             "duplicates": dataset.n_duplicates,
             "too_long": dataset.n_too_long,
             "secrets": dataset.n_secrets,
+            "rehearsal": dataset.n_rehearsal,
             "memory_bytes": memory,
             "seconds": seconds.round(),
             "options": options,

@@ -26,8 +26,8 @@ pub struct TrainingOptions {
     /// Records of template T2 (a docstring asks for a function's body), each with another variable;
     /// at most 20.
     pub n_definitions: usize,
-    /// Records of each of T4 to T8 (a keyword, a protocol, an error class, a constant, a function's name), wherever the
-    /// template applies.
+    /// Decides the records of T4 to T8, wherever the template applies: so many for a keyword and an error class, four
+    /// times as many for a protocol, three times (at most 6) for a constant; for a function's name one of each question.
     pub n_facts: usize,
 }
 
@@ -85,7 +85,7 @@ impl Library {
         codes.iter().map(|code| record(code, &family, chance)).collect()
     }
 
-    /// Gives `n` records of each of T4, T6 and T8 of one phrase of one function.
+    /// Gives `n` records of each of T4 and T6, and those of T8, of one phrase of one function.
     fn around(
         &self,
         function: &Function,
@@ -109,17 +109,22 @@ impl Library {
             let bad = *chance.pick(TRAINING.bad);
             let code = templates::refusal(library, phrase, bad, (&function.name, &facts.error));
             records.push(record(&code, &error_family, chance));
-            let asked = Message::user(templates::naming(library, phrase, wording));
-            let answer = Message::assistant(function.name.as_str());
-            records.push(Record::new(&family, vec![asked, answer]));
+        }
+        if n > 0 {
+            records.extend(TRAINING.phrases.map(|form| {
+                let asked = Message::user(templates::naming(library, form, wording));
+                let answer = Message::assistant(function.name.as_str());
+                Record::new(&family, vec![asked, answer])
+            }));
         }
         records
     }
 
-    /// Gives `n` records of T5, for each of a few variables, and of T7, for each constant, of one phrase.
+    /// Gives the records of T5, and of T7 for each constant, of one phrase.
     fn beside(&self, phrase: usize, n: usize, chance: &mut Chance) -> Vec<Record> {
-        /// So that a protocol is seen about as often as a constant.
+        /// Variables and instructions for each of `n`: there is one protocol, and a constant has no variables.
         const VARIABLES: usize = 4;
+        const INSTRUCTIONS: usize = 3;
         let (library, facts) = (self.name(), self.facts());
         let mut records = Vec::new();
         let family = self.family_name("reading", phrase);
@@ -133,7 +138,8 @@ impl Library {
             let wanted = format!("{} of {library}", constant.subject.phrases[phrase]);
             let value = format!("{library}.{}", constant.name);
             let code = templates::assignment(Some(library), &wanted, &value);
-            records.extend((0..n).map(|_| record(&code, &family, chance)));
+            let ways = chance.sample(TRAINING.instructions, n * INSTRUCTIONS);
+            records.extend(ways.into_iter().map(|way| instructed(&code, &family, way)));
         }
         records
     }
@@ -156,6 +162,10 @@ impl Library {
 
 fn record(code: &Code, family: &str, chance: &mut Chance) -> Record {
     let instruction = *chance.pick(TRAINING.instructions);
+    instructed(code, family, instruction)
+}
+
+fn instructed(code: &Code, family: &str, instruction: &str) -> Record {
     let answer = Message::assistant(templates::fence(&code.completed));
     Record::new(family, vec![question(instruction, &code.stub), answer])
 }

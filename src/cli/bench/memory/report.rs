@@ -54,9 +54,9 @@ impl Conditions {
         self.untaught = [measured.base, after.collect()];
     }
 
-    /// The base's outcomes stand beside those of each adapter.
-    pub(super) fn add_human_eval(&mut self, measured: &Measured) {
-        let named = |outcome: &Outcome| Outcome { group: "N2".to_owned(), ..outcome.clone() };
+    /// Adds controls as `group`: the base's outcomes stand beside those of each adapter.
+    pub(super) fn add_controls(&mut self, group: &str, measured: &Measured) {
+        let named = |outcome: &Outcome| Outcome { group: group.to_owned(), ..outcome.clone() };
         for (_, outcomes) in &measured.adapters {
             self.outcomes[0].extend(measured.base.iter().map(named));
             self.outcomes[ADAPTER].extend(outcomes.iter().map(named));

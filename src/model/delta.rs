@@ -1,0 +1,158 @@
+//! What an adapter adds to the weights, as a vector in the space of all of them, without ever making its matrices.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use safetensors::SafeTensors;
+
+use super::ModelError;
+use super::lora::PeftConfig;
+use super::lora::read;
+use super::lora::tensor_numbers;
+
+/// The low-rank change `scaling * B A` of every module that an adapter has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delta {
+    sides: BTreeMap<String, Side>,
+}
+
+/// The factors of one module: `a` is rank x inputs, `b` outputs x rank, both row by row.
+#[derive(Debug, Clone, PartialEq)]
+struct Side {
+    rank: usize,
+    scaling: f64,
+    a: Vec<f32>,
+    b: Vec<f32>,
+}
+
+impl Delta {
+    /// Reads the PEFT folder at `folder`.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`]; [`ModelError::Adapter`] when the folder holds no LoRA adapter that Rune knows how to compute.
+    pub fn read(folder: &Path) -> Result<Self, ModelError> {
+        let refuse = |reason: String| ModelError::Adapter { path: folder.to_owned(), reason };
+        let config = PeftConfig::read(folder)?;
+        let bytes = read(&folder.join("adapter_model.safetensors"))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|error| refuse(error.to_string()))?;
+        let mut sides = BTreeMap::new();
+        for name in file.names() {
+            let Some(path) = name.strip_suffix(".lora_A.weight") else { continue };
+            let module = path.strip_prefix("base_model.model.").unwrap_or(path);
+            let side = Side::read(&file, &config, (path, module)).map_err(refuse)?;
+            sides.insert(module.to_owned(), side);
+        }
+        if 2 * sides.len() != file.len() {
+            return Err(refuse("it has tensors that are no pair of LoRA's halves".to_owned()));
+        }
+        Ok(Self { sides })
+    }
+
+    /// The inner product of two changes (Frobenius, over all modules that both have), in factored form:
+    /// `tr(A1' B1' B2 A2) = sum((B1' B2) * (A1 A2'))`, which takes `O((inputs + outputs) r^2)` a module.
+    pub fn inner(&self, other: &Self) -> f64 {
+        let both = self.sides.iter().filter_map(|(name, one)| Some((one, other.sides.get(name)?)));
+        both.map(|(one, other)| one.inner(other)).sum()
+    }
+
+    /// The cosine of the angle between two changes, `-1.0..=1.0`: 1 for the same adapter, however it is factored; 0 where
+    /// one of them changes nothing.
+    pub fn cosine(&self, other: &Self) -> f64 {
+        let norms = (self.inner(self) * other.inner(other)).sqrt();
+        if norms > 0.0 { (self.inner(other) / norms).clamp(-1.0, 1.0) } else { 0.0 }
+    }
+}
+
+impl Side {
+    fn read(
+        file: &SafeTensors<'_>,
+        config: &PeftConfig,
+        (path, module): (&str, &str),
+    ) -> Result<Self, String> {
+        let (rank, scaling) = config.of(module)?;
+        let half = |half: &str, along: usize| {
+            let name = format!("{path}.lora_{half}.weight");
+            let tensor = file.tensor(&name).map_err(|error| error.to_string())?;
+            if rank == 0 || tensor.shape().len() != 2 || tensor.shape()[along] != rank {
+                return Err(format!("`{name}` is not of rank {rank}"));
+            }
+            tensor_numbers(&tensor).map_err(|reason| format!("`{name}` {reason}"))
+        };
+        Ok(Self { rank, scaling: scaling.into(), a: half("A", 0)?, b: half("B", 1)? })
+    }
+
+    /// 0 for modules of different sizes.
+    fn inner(&self, other: &Self) -> f64 {
+        let (n_in, n_out) = (self.a.len() / self.rank, self.b.len() / self.rank);
+        if n_in * other.rank != other.a.len() || n_out * other.rank != other.b.len() {
+            return 0.0;
+        }
+        let mut of_b = vec![0.0; self.rank * other.rank];
+        let rows = self.b.chunks_exact(self.rank).zip(other.b.chunks_exact(other.rank));
+        for (one, two) in rows {
+            let pairs = one.iter().flat_map(|x| two.iter().map(move |y| (x, y)));
+            for (sum, (x, y)) in of_b.iter_mut().zip(pairs) {
+                *sum += f64::from(*x) * f64::from(*y);
+            }
+        }
+        let rows_a = self.a.chunks_exact(n_in);
+        let of_a = rows_a.flat_map(|one| other.a.chunks_exact(n_in).map(move |two| dot(one, two)));
+        self.scaling * other.scaling * of_b.iter().zip(of_a).map(|(x, y)| x * y).sum::<f64>()
+    }
+}
+
+fn dot(one: &[f32], other: &[f32]) -> f64 {
+    one.iter().zip(other).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::sample::SplitMix64;
+
+    const N_IN: usize = 5;
+    const N_OUT: usize = 7;
+
+    fn delta(sides: Vec<(&str, Side)>) -> Delta {
+        Delta { sides: sides.into_iter().map(|(name, side)| (name.to_owned(), side)).collect() }
+    }
+
+    fn random(rank: usize, scaling: f64, seed: u64) -> Side {
+        let mut random = SplitMix64(seed);
+        let mut numbers = |n: usize| (0..n).map(|_| random.uniform() - 0.5).collect();
+        Side { rank, scaling, a: numbers(rank * N_IN), b: numbers(N_OUT * rank) }
+    }
+
+    fn dense(side: &Side) -> Vec<f64> {
+        let entry = |row: usize, column: usize| {
+            let terms = (0..side.rank).map(|k| {
+                f64::from(side.b[row * side.rank + k]) * f64::from(side.a[k * N_IN + column])
+            });
+            side.scaling * terms.sum::<f64>()
+        };
+        (0..N_OUT).flat_map(|row| (0..N_IN).map(move |column| entry(row, column))).collect()
+    }
+
+    #[test]
+    fn the_inner_product_is_that_of_the_whole_matrices() {
+        let (one, two) = (random(3, 2.0, 1), random(2, 0.5, 2));
+        let wanted: f64 = dense(&one).iter().zip(dense(&two)).map(|(x, y)| x * y).sum();
+        let found = delta(vec![("q", one.clone())]).inner(&delta(vec![("q", two.clone())]));
+        assert!((found - wanted).abs() < 1e-12, "{found} {wanted}");
+        let elsewhere = delta(vec![("k", two)]);
+        assert_eq!(delta(vec![("q", one)]).inner(&elsewhere), 0.0);
+    }
+
+    #[test]
+    fn the_same_change_in_other_factors_has_cosine_1() {
+        let one = random(2, 1.0, 3);
+        let mut other = Side { scaling: 0.25, ..one.clone() };
+        other.a.iter_mut().for_each(|number| *number *= 8.0);
+        let (one, other) = (delta(vec![("q", one)]), delta(vec![("q", other)]));
+        assert!((one.cosine(&other) - 1.0).abs() < 1e-12);
+        let still = Side { b: vec![0.0; N_OUT], ..random(1, 1.0, 4) };
+        assert_eq!(one.cosine(&delta(vec![("q", still)])), 0.0);
+        let near = one.cosine(&delta(vec![("q", random(2, 1.0, 5))]));
+        assert!(near.abs() < 0.9);
+    }
+}

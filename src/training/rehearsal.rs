@@ -1,0 +1,98 @@
+//! General questions and the base's own answers to them. Trained on beside what is new they keep what the model could:
+//! records of one-line answers alone teach it to write one line, whole functions included.
+//!
+//! Rehearsal on answers that the model made itself: Huang et al. 2024, arXiv:2403.01244.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::registry::sha256;
+use crate::trajectory::Message;
+use crate::trajectory::Sampling;
+
+use super::TrainingError;
+use super::record::Record;
+use super::record::family_of;
+use super::tensors::write_whole;
+
+/// Questions about Python in many forms, separated by lines of three dashes. None is of a public suite: what an adapter
+/// keeps is measured on those.
+const QUESTIONS: &str = include_str!("rehearsal.txt");
+
+/// The questions, in their order.
+pub fn rehearsal_questions() -> impl Iterator<Item = &'static str> {
+    QUESTIONS.split("\n---\n").map(str::trim)
+}
+
+/// How the base answers them: greedily. What is not at its end by then is no record.
+pub fn rehearsal_sampling() -> Sampling {
+    Sampling { max_tokens: 400, ..Sampling::default() }
+}
+
+/// The file of one base's answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rehearsal(PathBuf);
+
+impl Rehearsal {
+    /// Where `home` keeps the answers of the base with this digest to the questions as they are now.
+    pub fn of(home: &Path, base_digest: &str) -> Self {
+        let digest = sha256(format!("{base_digest}\n{QUESTIONS}").as_bytes());
+        Self(home.join("rehearsal").join(format!("{}.jsonl", &digest[..16])))
+    }
+
+    /// The record of a question and its answer.
+    pub fn record(question: &str, answer: &str) -> Record {
+        let messages = vec![Message::user(question), Message::assistant(answer)];
+        Record::new(family_of(question), messages)
+    }
+
+    /// The records, if the base was asked before.
+    ///
+    /// # Errors
+    /// [`TrainingError::Files`] and [`TrainingError::BadRecord`] when the file can't be used.
+    pub fn read(&self) -> Result<Option<Vec<Record>>, TrainingError> {
+        if self.0.exists() { Record::read_all(&self.0).map(Some) } else { Ok(None) }
+    }
+
+    /// Keeps the records for the next time.
+    ///
+    /// # Errors
+    /// [`TrainingError::Files`].
+    pub fn write(&self, records: &[Record]) -> Result<(), TrainingError> {
+        let files = |source: io::Error| TrainingError::Files { path: self.0.clone(), source };
+        if let Some(folder) = self.0.parent() {
+            fs::create_dir_all(folder).map_err(files)?;
+        }
+        let lines: Result<Vec<String>, _> = records.iter().map(serde_json::to_string).collect();
+        let text = lines.map_err(|error| files(error.into()))?.join("\n");
+        write_whole(&self.0, text.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_base_s_answers_are_found_again_and_no_other_s() {
+        let home = tempfile::tempdir().unwrap();
+        let rehearsal = Rehearsal::of(home.path(), "one");
+        assert_eq!(rehearsal.read().unwrap(), None);
+        let records: Vec<Record> =
+            rehearsal_questions().map(|question| Rehearsal::record(question, "Yes.\nNo.")).collect();
+        rehearsal.write(&records).unwrap();
+        assert_eq!(rehearsal.read().unwrap(), Some(records));
+        assert_eq!(Rehearsal::of(home.path(), "other").read().unwrap(), None);
+    }
+
+    #[test]
+    fn no_question_is_asked_twice() {
+        let families: BTreeSet<String> = rehearsal_questions().map(family_of).collect();
+        assert_eq!(families.len(), rehearsal_questions().count());
+        assert!(families.len() >= 60);
+    }
+}
