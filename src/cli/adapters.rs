@@ -417,12 +417,17 @@ fn similarity(
     }
     let (first, _) = &adapters[0];
     if let Some((other, _)) = adapters.iter().find(|(one, _)| one.base_model != first.base_model) {
-        bail!("{} and {} are of different models: they have nothing to compare", first.id, other.id);
+        bail!(
+            "{} and {} are of different models: they have nothing to compare",
+            first.id,
+            other.id
+        );
     }
     if context.json {
-        let pairs = adapters.iter().enumerate().flat_map(|(index, one)| {
-            adapters[index + 1..].iter().map(move |other| (one, other))
-        });
+        let pairs = adapters
+            .iter()
+            .enumerate()
+            .flat_map(|(index, one)| adapters[index + 1..].iter().map(move |other| (one, other)));
         return json_lines(pairs.map(|((a, delta), (b, other))| {
             json!({ "type": "adapters.similarity", "a": a.id, "b": b.id, "cosine": delta.cosine(other) })
         }));
@@ -431,11 +436,8 @@ fn similarity(
     let mut rows = vec![head.chain((1..=adapters.len()).map(|n| n.to_string())).collect()];
     for (index, (adapter, delta)) in adapters.iter().enumerate() {
         let name = adapter.name.as_deref().unwrap_or("-");
-        let mut row = vec![
-            (index + 1).to_string(),
-            adapter.id.to_string(),
-            escape_line(name).into_owned(),
-        ];
+        let mut row =
+            vec![(index + 1).to_string(), adapter.id.to_string(), escape_line(name).into_owned()];
         row.extend(adapters.iter().map(|(_, other)| format!("{:.3}", delta.cosine(other))));
         rows.push(row);
     }

@@ -91,7 +91,11 @@ impl PassAtK {
             return None;
         }
         let of_task = |task: &TaskScore<'_>| pass_at_k(task.n, task.passed, k);
-        Some(Self { k, share: mean(tasks, &of_task), interval: middle(&bootstrap(tasks, &of_task), 0.95) })
+        Some(Self {
+            k,
+            share: mean(tasks, &of_task),
+            interval: middle(&bootstrap(tasks, &of_task), 0.95),
+        })
     }
 }
 
@@ -312,7 +316,8 @@ mod tests {
     #[test]
     fn fitness_prefers_what_was_measured_more() {
         let all = |n: usize, passed: usize| {
-            let tasks = (0..n).map(|i| TaskScore { family: "a", n: 1, passed: (i < passed).into() });
+            let tasks =
+                (0..n).map(|i| TaskScore { family: "a", n: 1, passed: (i < passed).into() });
             Score::new(&tasks.collect::<Vec<_>>())
         };
         let (few, many) = (all(5, 4), all(200, 150));

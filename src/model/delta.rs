@@ -140,7 +140,7 @@ mod tests {
         let found = delta(vec![("q", one.clone())]).inner(&delta(vec![("q", two.clone())]));
         assert!((found - wanted).abs() < 1e-12, "{found} {wanted}");
         let elsewhere = delta(vec![("k", two)]);
-        assert_eq!(delta(vec![("q", one)]).inner(&elsewhere), 0.0);
+        assert!(delta(vec![("q", one)]).inner(&elsewhere).abs() < 1e-300);
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
         let (one, other) = (delta(vec![("q", one)]), delta(vec![("q", other)]));
         assert!((one.cosine(&other) - 1.0).abs() < 1e-12);
         let still = Side { b: vec![0.0; N_OUT], ..random(1, 1.0, 4) };
-        assert_eq!(one.cosine(&delta(vec![("q", still)])), 0.0);
+        assert!(one.cosine(&delta(vec![("q", still)])).abs() < 1e-300);
         let near = one.cosine(&delta(vec![("q", random(2, 1.0, 5))]));
         assert!(near.abs() < 0.9);
     }

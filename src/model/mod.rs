@@ -32,13 +32,13 @@ use sha2::Sha256;
 
 pub use chat::ChatEncoder;
 pub use chat::EncodedChat;
+pub use delta::Delta;
 pub use engine::Engine;
 pub use engine::EngineOptions;
 pub use engine::ModelFacts;
 pub use engine::Update;
 pub use grammar::Grammar;
 pub use kernels::Isa;
-pub use delta::Delta;
 pub use lora::Adapter;
 pub(crate) use lora::tensor_numbers;
 pub use lora_gguf::lora_to_gguf;

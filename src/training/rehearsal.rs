@@ -82,8 +82,9 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let rehearsal = Rehearsal::of(home.path(), "one");
         assert_eq!(rehearsal.read().unwrap(), None);
-        let records: Vec<Record> =
-            rehearsal_questions().map(|question| Rehearsal::record(question, "Yes.\nNo.")).collect();
+        let records: Vec<Record> = rehearsal_questions()
+            .map(|question| Rehearsal::record(question, "Yes.\nNo."))
+            .collect();
         rehearsal.write(&records).unwrap();
         assert_eq!(rehearsal.read().unwrap(), Some(records));
         assert_eq!(Rehearsal::of(home.path(), "other").read().unwrap(), None);

@@ -84,7 +84,7 @@ impl Bench {
             ], "family": family })
         };
         self.write("d.jsonl", &families.iter().map(record).collect::<Vec<_>>());
-        let train = "train --dataset d.jsonl --model m.gguf --validation 0 --max-steps 1 --quiet";
+        let train = "train --dataset d.jsonl --model m.gguf --validation 0 --max-steps 1 --rehearsal 0 --quiet";
         self.ok(train).trim().to_owned()
     }
 

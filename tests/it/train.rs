@@ -23,6 +23,7 @@ use rune::model::Targets;
 use rune::model::Tuner;
 use rune::model::TunerOptions;
 use rune::registry::sha256;
+use rune::training::Record;
 use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
@@ -268,7 +269,7 @@ impl Bench {
     }
 }
 
-const QUICK: [&str; 12] = [
+const QUICK: [&str; 14] = [
     "train",
     "--dataset",
     "d.jsonl",
@@ -281,8 +282,10 @@ const QUICK: [&str; 12] = [
     "--quiet",
     "--epochs",
     "2",
+    "--rehearsal",
+    "0",
 ];
-const LONG: [&str; 21] = [
+const LONG: [&str; 23] = [
     "train",
     "--dataset",
     "d.jsonl",
@@ -304,6 +307,8 @@ const LONG: [&str; 21] = [
     "0.1",
     "--seed",
     "5",
+    "--rehearsal",
+    "0",
 ];
 
 /// Processes whose parent is `pid`.
@@ -400,8 +405,8 @@ fn a_second_round_goes_on_from_the_numbers_of_the_first() {
     let first = bench.run("home");
     let id = first["adapter_id"].as_str().unwrap();
     let on = ["train", "--dataset", "d.jsonl", "--model", "m.gguf", "--project", "p", "--from", id];
-    let second =
-        bench.ok("home", &[&on[..], &["--quiet", "--seed", "9", "--max-steps", "2"]].concat());
+    let briefly = ["--quiet", "--seed", "9", "--max-steps", "2", "--rehearsal", "0"];
+    let second = bench.ok("home", &[&on[..], &briefly].concat());
     // What the first round didn't see is held out again, and begins where the first has ended.
     let shown = bench.ok("home", &["train", "show", second.trim(), "--json"]);
     let shown: Value = serde_json::from_str(&shown).unwrap();
@@ -490,7 +495,7 @@ fn what_cannot_be_trained_on_is_refused_with_the_reason() {
     let bench = Bench::new();
     let write = |text: &str| fs::write(bench.path("bad.jsonl"), text).unwrap();
     let train = |more: &[&str]| {
-        let args = ["train", "--dataset", "bad.jsonl", "--model", "m.gguf"];
+        let args = ["train", "--dataset", "bad.jsonl", "--model", "m.gguf", "--rehearsal", "0"];
         bench.refused(&[&args, more].concat())
     };
     write("");
@@ -535,4 +540,35 @@ fn a_dry_run_tells_what_would_be_trained() {
     assert_eq!(plan["train"].as_u64().unwrap() + plan["validation"].as_u64().unwrap(), 30);
     assert!(plan["memory_bytes"].as_u64().unwrap() > 1 << 20);
     assert!(bench.ok("home", &["train", "runs"]).starts_with("no training runs"));
+}
+
+/// What a real model says of itself comes beside what is new, and is asked for once.
+#[test]
+fn the_base_rehearses_its_own_answers() {
+    let bench = Bench::new();
+    let model = smollm2_file();
+    let args = ["train", "--dataset", "d.jsonl", "--model", model.to_str().unwrap()];
+    let briefly = "--quiet --validation 0 --max-steps 1 --rank 1 --targets q_proj".split(' ');
+    let briefly: Vec<&str> = briefly.collect();
+    let plan = |more: &[&str]| -> Value {
+        let args = [&args[..], &["--dry-run", "--json"], more].concat();
+        serde_json::from_str(&bench.ok("home", &args)).unwrap()
+    };
+    assert_eq!(plan(&[])["rehearsal"], 0);
+    bench.ok("home", &[&args[..], &briefly, &["--rehearsal", "0.8"]].concat());
+    let kept = fs::read_dir(bench.path("home/rehearsal")).unwrap().next().unwrap().unwrap().path();
+    let records = Record::read_all(&kept).unwrap();
+    assert!(records.len() > 20, "{} answers came to their end", records.len());
+    let (without, with) = (plan(&["--rehearsal", "0"]), plan(&["--rehearsal", "0.8"]));
+    let n = with["rehearsal"].as_u64().unwrap();
+    assert!(without["rehearsal"] == 0 && n > 0, "{with}");
+    assert_eq!(with["train"].as_u64().unwrap() - without["train"].as_u64().unwrap(), n);
+    assert_eq!(
+        (&with["families"], &with["validation"]),
+        (&without["families"], &without["validation"])
+    );
+    // The second training has nothing to ask: what it finds is what it takes.
+    fs::write(&kept, "").unwrap();
+    bench.ok("home", &[&args[..], &briefly].concat());
+    assert_eq!(fs::read(&kept).unwrap(), b"");
 }

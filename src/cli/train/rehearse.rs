@@ -19,15 +19,18 @@ use crate::training::Rehearsal;
 use crate::trajectory::FinishReason;
 use crate::trajectory::Message;
 
-/// The base's answers, from the file of an earlier call or from the base itself. `Err` is the exit code of an interrupt.
+/// The base's answers, from the file of an earlier call or, once `is_sound` finds nothing wrong with what is to be learned,
+/// from the base itself. `Err` is the exit code of an interrupt.
 pub(super) async fn records(
     context: &Context,
     base_digest: &str,
+    is_sound: &dyn Fn() -> anyhow::Result<()>,
 ) -> anyhow::Result<Result<Vec<Record>, ExitCode>> {
     let rehearsal = Rehearsal::of(&context.home, base_digest);
     if let Some(records) = rehearsal.read()? {
         return Ok(Ok(records));
     }
+    is_sound()?;
     let mut interrupts = Interrupts::new()?;
     let records = tokio::select! {
         records = ask(context) => records?,
@@ -44,7 +47,9 @@ async fn ask(context: &Context) -> anyhow::Result<Vec<Record>> {
     let provider = Provider::InProcess(tokio::task::spawn_blocking(load).await??);
     let bar = ProgressBar::hidden();
     if !context.quiet && !context.json {
-        output::note("asking the base what it answers to general questions, once for all trainings");
+        output::note(
+            "asking the base what it answers to general questions, once for all trainings",
+        );
         bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
     }
     let questions: Vec<&str> = training::rehearsal_questions().collect();

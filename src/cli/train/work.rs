@@ -113,7 +113,9 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
             let base_digest = model::identify(&model)?.base_digest;
             let rehearsal = Rehearsal::of(&context.home, &base_digest).read()?;
             if rehearsal.is_none() && order.options.rehearsal_share > 0.0 && !context.quiet {
-                output::note("the base's own answers to general questions are made before the first training, and come beside");
+                output::note(
+                    "the base's own answers to general questions are made before the first training, and come beside",
+                );
             }
             let dataset = dataset(&order, &rehearsal.unwrap_or_default(), &model)?;
             output::print(&dry(context, &dataset, &model, &order.options)?)?;
@@ -190,7 +192,8 @@ pub(in crate::cli) fn train(
         check_fits(from, &identity, &hub_id)?;
     }
     let rehearsal = if order.options.rehearsal_share > 0.0 {
-        match runtime.block_on(rehearse::records(context, &identity.base_digest))? {
+        let is_sound = || dataset(order, &[], &model).map(drop);
+        match runtime.block_on(rehearse::records(context, &identity.base_digest, &is_sound))? {
             Ok(records) => records,
             Err(code) => return Ok(Err(code)),
         }

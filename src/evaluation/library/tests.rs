@@ -50,7 +50,7 @@ fn the_counts_are_those_that_were_asked_for() {
     let training = library.training(TrainingOptions::default());
     let count = |group| library.tasks(2).iter().filter(|task| task.group == group).count();
     let n_sized = library.functions().iter().filter(|f| f.operation.limited(1).is_some()).count();
-    let facts = n_sized * 2 + 8 * 2 + 8 * 2 + 8 + 4 * 2;
+    let facts = n_sized * 2 + 8 * 2 + 8 * 4 + 8 + 4 * 6;
     assert_eq!(training.len(), 8 * 4 * (16 + 4) + 4 * facts);
     assert_eq!(["T1", "T2", "T3", "N1"].map(count), [32, 32, 16, 44]);
     assert_eq!(["T4", "T5", "T6", "T7", "T8"].map(count), [n_sized * 2, 4, 16, 8, 16],);
