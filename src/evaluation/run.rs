@@ -174,18 +174,36 @@ pub struct Outcome {
     pub summary: String,
 }
 
+/// What came of a suite.
+#[derive(Debug, Default)]
+pub struct Evaluated {
+    /// In the order of the tasks.
+    pub outcomes: Vec<Outcome>,
+    /// Tasks that say nothing, which are no failures: their own answer does not pass here, or one that does nothing does.
+    pub voids: Vec<Void>,
+}
+
+/// A task that can't be judged here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Void {
+    /// The task.
+    pub id: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// Asks all tasks of `suite` that can be asked in this way of the base, or of `adapter`, and judges the answers; `on_each`
 /// is told of each as it ends. What was asked before is not asked again, so that a run that was broken off goes on where it
-/// was. The outcomes are in the order of the tasks.
+/// was.
 ///
 /// # Errors
-/// [`EvaluationError`]: never for what an answer does.
+/// [`EvaluationError`]: never for what an answer does; [`EvaluationError::BadCheck`] when none of the tasks can be judged.
 pub async fn run(
     tools: &EvaluationTools<'_>,
     suite: &Suite,
     adapter: Option<&Subject>,
     on_each: &(dyn Fn(&Outcome) + Sync),
-) -> Result<Vec<Outcome>, EvaluationError> {
+) -> Result<Evaluated, EvaluationError> {
     let tasks: Vec<&Task> = suite.tasks.iter().filter(|task| tools.via.takes(task)).collect();
     if tasks.is_empty() {
         return Err(EvaluationError::NoWork(suite.name.clone()));
@@ -201,7 +219,28 @@ pub async fn run(
     let parallel = tools.provider.capabilities().parallel.max(1);
     let outcomes: Vec<Result<Outcome, EvaluationError>> =
         stream::iter(all).map(one).buffered(parallel).collect().await;
-    outcomes.into_iter().collect()
+    evaluated(outcomes)
+}
+
+fn evaluated(
+    outcomes: Vec<Result<Outcome, EvaluationError>>,
+) -> Result<Evaluated, EvaluationError> {
+    let (mut evaluated, mut broken) = (Evaluated::default(), None);
+    for outcome in outcomes {
+        match outcome {
+            Ok(outcome) => evaluated.outcomes.push(outcome),
+            Err(EvaluationError::BadCheck { id, source: source @ JudgeError::BrokenCheck(_) }) => {
+                evaluated.voids.push(Void { id: id.clone(), reason: source.to_string() });
+                broken.get_or_insert(EvaluationError::BadCheck { id, source });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    evaluated.voids.dedup_by(|one, other| one.id == other.id);
+    match broken {
+        Some(error) if evaluated.outcomes.is_empty() => Err(error),
+        _ => Ok(evaluated),
+    }
 }
 
 /// A task's check, ready to judge.

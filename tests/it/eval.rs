@@ -128,6 +128,22 @@ fn what_was_asked_is_not_asked_again() {
 }
 
 #[test]
+fn a_task_that_cannot_be_judged_is_left_out_and_named() {
+    let bench = Bench::new();
+    let tasks = [task("a", RIGHT), task("w", "def f(x):\n    return x\n"), task("c", RIGHT)];
+    bench.write("mixed.jsonl", &tasks);
+    let eval = "eval --suite mixed.jsonl --model m.gguf --max-tokens 8";
+    let lines = bench.ok(&format!("{eval} --json"));
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |kind: &str| lines.iter().filter(|line| line["type"] == kind).collect::<Vec<_>>();
+    assert_eq!(of("eval.task").len(), 2, "{lines:?}");
+    assert_eq!(of("eval.void")[0]["id"], "w");
+    assert_eq!(of("eval.score")[0]["score"]["n_tasks"], 2);
+    let said = String::from_utf8(bench.call(eval).stderr).unwrap();
+    assert!(said.contains("left out, as it cannot be judged here: `w`"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused_with_the_reason() {
     let bench = Bench::new();
     let eval = |args: &str| bench.refused(&format!("eval --model m.gguf --max-tokens 8 {args}"));

@@ -25,6 +25,7 @@ use crate::evaluation::PipelineTools;
 use crate::evaluation::Subject;
 use crate::evaluation::Suite;
 use crate::evaluation::Via;
+use crate::evaluation::Void;
 use crate::event::timestamp;
 use crate::judge::FunctionJudge;
 use crate::judge::Judge;
@@ -46,6 +47,21 @@ use super::what::ViaName;
 pub(in crate::cli) struct Measured {
     pub(in crate::cli) base: Vec<Outcome>,
     pub(in crate::cli) adapters: Vec<(AdapterId, Vec<Outcome>)>,
+    /// Tasks that can't be judged here; nobody has an outcome of them.
+    pub(in crate::cli) voids: Vec<Void>,
+}
+
+impl Measured {
+    /// Leaves out what somebody's answers could not be judged on, so that all are measured on the same tasks.
+    fn without_voids(mut self) -> Self {
+        self.voids.sort_by(|one, other| one.id.cmp(&other.id));
+        self.voids.dedup_by(|one, other| one.id == other.id);
+        let voids = &self.voids;
+        let counts = |outcome: &Outcome| voids.iter().all(|void| void.id != outcome.id);
+        self.base.retain(counts);
+        self.adapters.iter_mut().for_each(|(_, outcomes)| outcomes.retain(counts));
+        self
+    }
 }
 
 /// Adapters to measure beside the base.
@@ -174,15 +190,26 @@ async fn all(
     let display = Display::new(context, n_answers * (1 + subjects.len()));
     let on_each = |outcome: &Outcome| display.step(outcome.passed);
     let base = evaluation::run(&tools, suite, None, &on_each).await?;
-    keep(registry, &tools, suite, (None, &how.split), &base)?;
-    let mut measured = Measured { base, adapters: Vec::new() };
+    let mut measured = Measured { base: base.outcomes, adapters: Vec::new(), voids: base.voids };
     for subject in &subjects {
         display.begin();
-        let outcomes = evaluation::run(&tools, suite, Some(subject), &on_each).await?;
-        keep(registry, &tools, suite, (Some(subject), &how.split), &outcomes)?;
-        measured.adapters.push((subject.id.clone(), outcomes));
+        let one = evaluation::run(&tools, suite, Some(subject), &on_each).await?;
+        measured.adapters.push((subject.id.clone(), one.outcomes));
+        measured.voids.extend(one.voids);
+    }
+    let measured = measured.without_voids();
+    keep(registry, &tools, suite, (None, &how.split), &measured.base)?;
+    for (subject, (_, outcomes)) in subjects.iter().zip(&measured.adapters) {
+        keep(registry, &tools, suite, (Some(subject), &how.split), outcomes)?;
     }
     display.close();
+    if let [Void { id, reason }, others @ ..] = measured.voids.as_slice()
+        && !display.is_quiet
+    {
+        let more =
+            if others.is_empty() { String::new() } else { format!(" ({} more)", others.len()) };
+        output::note(&format!("left out, as it cannot be judged here: `{id}`: {reason}{more}"));
+    }
     Ok(measured)
 }
 

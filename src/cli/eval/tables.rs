@@ -268,6 +268,11 @@ pub(super) fn lines(measured: &Measured) -> String {
             let _infallible = writeln!(text, "{line}");
         }
     }
+    for void in &measured.voids {
+        let mut line = json!(void);
+        line["type"] = json!("eval.void");
+        let _infallible = writeln!(text, "{line}");
+    }
     for line in score_lines(&all) {
         let _infallible = writeln!(text, "{line}");
     }
