@@ -249,7 +249,7 @@ fn scores_are_shown_in_every_way_that_is_asked_for() {
     let none = eval("--adapter none");
     assert!(!none.contains(&adapter), "{none}");
     let all = eval("--adapter all --markdown --svg s.svg --samples s.samples");
-    let row = format!("| small | 3 | {adapter} | 0.0 % (0.0 to 56.1) | 0 | 0 |");
+    let row = format!("| small | 3 | {adapter} | 0.0 % (0.0 to 56.1) | 0.0 | 0 | 0 |");
     assert!(all.contains("|---|---|---|") && all.contains(&row), "{all}");
     let svg = fs::read_to_string(bench.path("s.svg")).unwrap();
     assert!(svg.starts_with("<svg ") && svg.contains(&format!(">small  {adapter}<")), "{svg}");

@@ -112,7 +112,7 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
             let (model, _) = runtime.block_on(prepare::model(context))?;
             let base_digest = model::identify(&model)?.base_digest;
             let rehearsal = Rehearsal::of(&context.home, &base_digest).read()?;
-            if rehearsal.is_none() && order.options.rehearsal_share > 0.0 && !context.quiet {
+            if rehearsal.is_none() && order.options.rehearsal_share > 0.0 && !context.json {
                 output::note(
                     "the base's own answers to general questions are made before the first training, and come beside",
                 );
