@@ -236,7 +236,7 @@ impl Bench<'_> {
             output::note(&format!("library {name} of seed {seed}"));
         }
         let options = TrainingOptions {
-            learning_rate: 3e-4,
+            learning_rate: 6e-4,
             batch_sequences: 8,
             max_steps: self.args.max_steps,
             seed,
