@@ -205,7 +205,7 @@ fn only_a_registry_of_this_version_or_older_is_opened() {
         @"`/b` is not a registry of Rune (application id 0x7)");
     insta::assert_snapshot!(
         check("c", "PRAGMA application_id = 0x52554E45; PRAGMA user_version = 99"),
-        @"registry `/c` has version 99, this rune knows 3: use a newer rune");
+        @"registry `/c` has version 99, this rune knows 4: use a newer rune");
     std::fs::write(home.path().join("d"), "no database, but long enough".repeat(40)).unwrap();
     insta::assert_snapshot!(check("d", "SELECT 1"), @"cannot open registry `/d`");
 }

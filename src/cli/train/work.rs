@@ -150,6 +150,9 @@ fn order(context: &Context, registry: &Registry, args: &Args) -> anyhow::Result<
     options.check()?;
     let Collected { records, kind, source, task_type } =
         records::collect(registry, &args.data, from.as_ref().filter(|_| !args.no_replay))?;
+    if records.is_empty() {
+        return Err(TrainingError::NoData("there are no records".to_owned()).into());
+    }
     if args.scope() == Scope::Task && task_type.is_none() {
         let reason = "--scope task wants sessions whose tasks are all of one kind";
         return Err(TrainingError::BadOption(reason.to_owned()).into());
