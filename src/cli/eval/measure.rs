@@ -30,7 +30,6 @@ use crate::event::timestamp;
 use crate::judge::FunctionJudge;
 use crate::judge::Judge;
 use crate::pipeline::Settings;
-use crate::provider::InProcess;
 use crate::provider::Provider;
 use crate::registry::AdapterStore;
 use crate::registry::Evaluation;
@@ -152,10 +151,7 @@ async fn all(
     let interpreter = sandbox.interpreter((!python.as_os_str().is_empty()).then_some(python))?;
     let limits = Limits::from(&context.config.sandbox);
     let judge = FunctionJudge::start(sandbox, &interpreter, limits).await?;
-    let (path, hub_id) = prepare::model(context).await?;
-    let options = prepare::engine_options(context);
-    let load = move || InProcess::load(&path, hub_id, &options);
-    let engine = tokio::task::spawn_blocking(load).await??;
+    let engine = prepare::engine(context, prepare::model(context).await?).await?;
     let store = AdapterStore::open(registry, &context.home)?;
     let mut subjects = Vec::new();
     for id in who.ids(registry, engine.base_digest())? {

@@ -31,11 +31,9 @@ pub(super) async fn provider(context: &Context, screen: &Screen) -> anyhow::Resu
         let script = Path::new(&config.run.scripted);
         return Ok(Provider::Scripted(Scripted::load(script, config.engine.context)?));
     }
-    let (path, hub_id) = model(context).await?;
-    let options = engine_options(context);
-    screen.say(&format!("loading {}", path.display()));
-    let load = move || InProcess::load(&path, hub_id, &options);
-    let engine = tokio::task::spawn_blocking(load).await??;
+    let model = model(context).await?;
+    screen.say(&format!("loading {}", model.0.display()));
+    let engine = engine(context, model).await?;
     let facts = engine.facts();
     screen.say(&format!(
         "{} on {} threads ({}), {} MB, context {}",
@@ -46,6 +44,16 @@ pub(super) async fn provider(context: &Context, screen: &Screen) -> anyhow::Resu
         facts.context
     ));
     Ok(Provider::InProcess(engine))
+}
+
+/// Rune's own engine with this model: its file, and its name on the hub.
+pub(in crate::cli) async fn engine(
+    context: &Context,
+    (path, hub_id): (PathBuf, String),
+) -> anyhow::Result<InProcess> {
+    let options = engine_options(context);
+    let load = move || InProcess::load(&path, hub_id, &options);
+    Ok(tokio::task::spawn_blocking(load).await??)
 }
 
 /// The engine as the settings want it.

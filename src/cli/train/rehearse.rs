@@ -10,7 +10,6 @@ use crate::cli::context::Context;
 use crate::cli::output;
 use crate::cli::run::interrupt::Interrupts;
 use crate::cli::run::prepare;
-use crate::provider::InProcess;
 use crate::provider::Provider;
 use crate::provider::Request;
 use crate::training;
@@ -41,10 +40,8 @@ pub(super) async fn records(
 }
 
 async fn ask(context: &Context) -> anyhow::Result<Vec<Record>> {
-    let (path, hub_id) = prepare::model(context).await?;
-    let options = prepare::engine_options(context);
-    let load = move || InProcess::load(&path, hub_id, &options);
-    let provider = Provider::InProcess(tokio::task::spawn_blocking(load).await??);
+    let engine = prepare::engine(context, prepare::model(context).await?).await?;
+    let provider = Provider::InProcess(engine);
     let bar = ProgressBar::hidden();
     if !context.quiet && !context.json {
         output::note(
