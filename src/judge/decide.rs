@@ -6,6 +6,7 @@ use super::channel::Record;
 use super::collect::Collected;
 use super::collect::Expected;
 use super::harness::tail;
+use super::verdict::Assurance;
 use super::verdict::Outcome;
 use super::verdict::Status;
 use super::verdict::TestResult;
@@ -29,6 +30,8 @@ impl Verdict {
     pub(super) fn of_nothing() -> Self {
         Self {
             outcome: Outcome::NoTests,
+            assurance: None,
+            reason: String::new(),
             tests: Vec::new(),
             n_passed: 0,
             n_total: 0,
@@ -47,6 +50,8 @@ impl<'a> Evidence<'a> {
         let passed = rows.iter().filter(|(test, _)| test.status == Status::Passed).count();
         let total = rows.iter().filter(|row| !excused(row)).count();
         Verdict {
+            assurance: (outcome == Outcome::Pass).then_some(Assurance::SameProcess),
+            reason: String::new(),
             outcome,
             n_passed: passed,
             n_total: total,
@@ -97,7 +102,7 @@ impl<'a> Evidence<'a> {
                     let (status, message, trace) = (*status, message.clone(), trace.clone());
                     tests.push((
                         id.as_str(),
-                        TestResult { id: id_and_case, status, message, trace },
+                        TestResult { id: id_and_case, status, message, trace, seconds: 0.0 },
                     ));
                 }
                 _ => {}
@@ -180,7 +185,13 @@ impl<'a> Evidence<'a> {
 /// A test of which nothing was heard.
 fn unheard(id: &str) -> TestResult {
     let message = "the test was not reported".to_owned();
-    TestResult { id: id.to_owned(), status: Status::Missing, message, trace: String::new() }
+    TestResult {
+        id: id.to_owned(),
+        status: Status::Missing,
+        message,
+        trace: String::new(),
+        seconds: 0.0,
+    }
 }
 
 /// Whether the suite itself says that this test need not pass.

@@ -16,6 +16,7 @@ use super::conversation::frame;
 use super::harness::JudgeError;
 use super::harness::random;
 use super::value::Value;
+use super::verdict::Assurance;
 use super::verdict::Outcome;
 use super::verdict::Status;
 use super::verdict::TestResult;
@@ -369,7 +370,7 @@ fn question(value: Value) -> Option<Question> {
 }
 
 fn test(id: String, status: Status, message: String) -> TestResult {
-    TestResult { id, status, message, trace: String::new() }
+    TestResult { id, status, message, trace: String::new(), seconds: 0.0 }
 }
 
 /// What has come of a run so far.
@@ -484,7 +485,18 @@ impl Report {
             Outcome::Wrong
         };
         let (stdout, stderr, tests) = (String::new(), String::new(), self.tests);
-        Verdict { outcome, tests, n_passed, n_total, cpu, wall, stdout, stderr }
+        Verdict {
+            assurance: (outcome == Outcome::Pass).then_some(Assurance::Separate),
+            reason: String::new(),
+            outcome,
+            tests,
+            n_passed,
+            n_total,
+            cpu,
+            wall,
+            stdout,
+            stderr,
+        }
     }
 }
 

@@ -36,6 +36,7 @@ pub use inspect::StubKind;
 pub use inspect::SyntaxFault;
 pub use suite::Suite;
 pub use suite::SuiteError;
+pub use verdict::Assurance;
 pub use verdict::Outcome;
 pub use verdict::Status;
 pub use verdict::TestResult;

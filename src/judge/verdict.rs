@@ -30,7 +30,10 @@ pub enum Outcome {
     Flaky,
     /// The suite checks nothing: no tests, none that could fail, or all skipped.
     NoTests,
-    /// The reports can't be trusted, for this reason: forged, incomplete, a canary that passed.
+    /// Every test passed beside the solution, but not with the solution in a process of its own, and the
+    /// solution contains a construct that could deceive its tests. The reason names the construct.
+    Unconfirmed(String),
+    /// The reports can't be trusted, for this reason: forged or incomplete.
     HarnessVoid(String),
 }
 
@@ -47,7 +50,38 @@ impl fmt::Display for Outcome {
             Self::Opaque => "returned no plain data",
             Self::Flaky => "not the same twice",
             Self::NoTests => "nothing was tested",
+            Self::Unconfirmed(reason) => return write!(f, "unconfirmed: {reason}"),
             Self::HarnessVoid(reason) => return write!(f, "void: {reason}"),
+        })
+    }
+}
+
+/// Where the decision of a verdict was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Assurance {
+    /// No code of the solution ran in the process that decided.
+    Separate,
+    /// Tests and solution shared a process; a screen of the solution's syntax found nothing that could
+    /// deceive the tests.
+    SameProcess,
+}
+
+impl Assurance {
+    /// The word used in the registry and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Separate => "separate",
+            Self::SameProcess => "same_process",
+        }
+    }
+}
+
+impl fmt::Display for Assurance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Separate => "decided in a separate process",
+            Self::SameProcess => "decided in the solution's process",
         })
     }
 }
@@ -71,7 +105,7 @@ pub enum Status {
 }
 
 /// One test of a suite.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TestResult {
     /// `file::test`, `file::Class::test`, or the file alone for a script of asserts; pytest's `[case]` follows.
     pub id: String,
@@ -81,6 +115,9 @@ pub struct TestResult {
     pub message: String,
     /// Frames of the solution's and the tests' code, innermost last, at most 30 lines.
     pub trace: String,
+    /// Wall time of the test in seconds; 0 where it is not known.
+    #[serde(default)]
+    pub seconds: f64,
 }
 
 /// The judge's word on a solution.
@@ -88,6 +125,12 @@ pub struct TestResult {
 pub struct Verdict {
     /// What it came to.
     pub outcome: Outcome,
+    /// Where a pass was decided; `None` for any other outcome.
+    #[serde(default)]
+    pub assurance: Option<Assurance>,
+    /// Why a pass is not [`Assurance::Separate`]; empty for any other verdict.
+    #[serde(default)]
+    pub reason: String,
     /// Every test, in the suite's order; those reported before a crash keep their status.
     pub tests: Vec<TestResult>,
     /// Tests that passed.
