@@ -3,13 +3,12 @@
 import ast
 
 EXPLAIN = "@explain"
-COUNT = "@count"
 
 
 def shown(value):
     try:
         text = repr(value)
-    except BaseException as error:
+    except Exception as error:
         text = f"<{type(value).__name__}: repr raised {type(error).__name__}>"
     return text if len(text) <= 400 else text[:200] + "..." + text[-200:]
 
@@ -35,7 +34,7 @@ class Rewriter(ast.NodeTransformer):
         return ast.get_source_segment(self.source, node) or ast.unparse(node)
 
     def visit_Assert(self, node):
-        before, test, operands = [self.call(COUNT)], node.test, []
+        before, test, operands = [], node.test, []
         if isinstance(test, ast.Compare) and len(test.ops) == 1:
             sides = []
             for name, side in (("@left", test.left), ("@right", test.comparators[0])):
@@ -46,28 +45,18 @@ class Rewriter(ast.NodeTransformer):
         pairs = [ast.Tuple([ast.Constant(text), value], ast.Load()) for text, value in operands]
         arguments = [ast.Constant(self.text(node.test)), ast.List(pairs, ast.Load())]
         arguments += [node.msg] if node.msg is not None else []
-        check = ast.Assert(test, self.call(EXPLAIN, *arguments).value)
-        statements = before + [check]
+        statements = [*before, ast.Assert(test, ast.Call(ast.Name(EXPLAIN, ast.Load()), arguments, []))]
         for statement in statements:
             for part in ast.walk(statement):
                 if not hasattr(part, "lineno"):
                     ast.copy_location(part, node)
         return statements
 
-    @staticmethod
-    def call(name, *arguments):
-        return ast.Expr(ast.Call(ast.Name(name, ast.Load()), list(arguments), []))
 
-
-def load(path, namespace):
-    """Runs the test file at `path` in `namespace`; returns a cell that counts asserts carried out."""
-    with open(path, encoding="utf-8") as file:
-        source = file.read()
-    tree = ast.fix_missing_locations(Rewriter(source).visit(ast.parse(source, path)))
-    counted = [0]
-
-    def count():
-        counted[0] += 1
-
-    namespace[EXPLAIN], namespace[COUNT] = explain, count
-    return counted, compile(tree, path, "exec", dont_inherit=True)
+def compiled(source, data, path):
+    """The code of a test file; one whose asserts cannot be rewritten is compiled as it is."""
+    try:
+        tree = ast.fix_missing_locations(Rewriter(source).visit(ast.parse(data, path)))
+        return compile(tree, path, "exec", dont_inherit=True)
+    except (RecursionError, ValueError):
+        return compile(data, path, "exec", dont_inherit=True)

@@ -1,10 +1,17 @@
-"""Errors as the model shall read them: the message, and the frames of its own and the tests' code."""
+"""Errors as a person and a model read them: the message, and the frames of the solution's and the tests' code."""
 
 import os
+import sys
 import traceback
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))).rstrip("/")
-ROOTS = (ROOT + "/box/", ROOT + "/in/tests/")
+ROOT = ""
+ROOTS = ["/box/"]
+
+
+def passing():
+    """Exceptions that end a run of tests and are no result of one."""
+    remote = sys.modules.get("rune_remote")
+    return remote.GiveUp if remote is not None else ()
 
 
 def message(error):
@@ -14,14 +21,14 @@ def message(error):
             text = str(error) or "AssertionError"
         else:
             text = "".join(traceback.format_exception_only(type(error), error)).strip()
-        return text.replace(ROOT + "/", "/")  # where there is no file system of the jail's own
-    except BaseException:
+        return text.replace(ROOT + "/", "/") if ROOT else text
+    except Exception:
         return type(error).__name__
 
 
 def frames(error):
     """At most 30 lines, innermost last."""
-    lines, seen = [], 0
+    lines = []
     try:
         for frame in traceback.extract_tb(error.__traceback__, limit=-200):
             name = os.path.join(ROOTS[0], frame.filename)
@@ -30,10 +37,6 @@ def frames(error):
                 lines.append(f"{name[len(root):]}:{frame.lineno} in {frame.name}")
                 if frame.line:
                     lines.append(f"    {frame.line[:200]}")
-    except BaseException:
+    except Exception:
         pass
     return "\n".join(lines if len(lines) <= 30 else lines[:6] + ["..."] + lines[-23:])
-
-
-def status(error):
-    return "failed" if isinstance(error, AssertionError) else "error"

@@ -1,0 +1,500 @@
+"""Judges a solution with a suite: forks one process for both together, then one for the tests and one for the solution.
+
+Runs as the first process of a jail; each child enters a jail of its own within it. Standard input is a plan, descriptor 3
+the pipe to the judge. Nothing of the solution runs here, and nothing that a child says is more than data.
+
+    coordinator --+-- collector   the tests, with stand-ins for the solution
+                  +-- same        tests and solution, as the user runs them; it can say what it likes
+                  +-- tester      the tests, and remote objects  <- decides
+                  +-- worker      the solution                   <- asked by the tester
+                  +-- screen      reads the solution's syntax
+"""
+
+import gc
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+import types
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))).rstrip("/")
+TESTS, SOLUTION, RUNNER = ROOT + "/in/tests", ROOT + "/in/solution", ROOT + "/in/rune"
+PERIOD = 0.02
+LARGEST_LINE = 1 << 20
+
+
+class View:
+    """What a child sees: its work directory and temporary folder, and what is laid over the former."""
+
+    def __init__(self, name, shared=None):
+        base = ROOT + "/tmp/" + (shared or name)
+        self.box, self.tmp, self.laid = base + "/box", base + "/tmp", []
+        os.makedirs(self.box, exist_ok=True)
+        os.makedirs(self.tmp, exist_ok=True)
+
+    def fill(self, source):
+        copy(source, self.box)
+
+    def lay(self, source):
+        """Lays the files of `source` over the work directory, for this child alone."""
+        self.lay_at(source, "")
+
+    def lay_at(self, source, path):
+        for entry in sorted(os.listdir(os.path.join(source, path))):
+            inner = os.path.join(path, entry)
+            here, there = os.path.join(source, inner), os.path.join(self.box, inner)
+            if os.path.isdir(here) and os.path.isdir(there):
+                self.lay_at(source, inner)
+                continue
+            if os.path.isdir(here):
+                os.makedirs(there)
+            elif not os.path.exists(there):
+                with open(there, "wb"):
+                    pass
+            self.laid.append((here, inner))
+
+
+def copy(source, target):
+    if os.path.isdir(source):
+        shutil.copytree(source, target, dirs_exist_ok=True, copy_function=shutil.copyfile)
+
+
+class Child:
+    """A forked process, its pipes, and how long it may take."""
+
+    def __init__(self, name, pid, pipes, limits):
+        self.name, self.pid, self.pidfd = name, pid, os.pidfd_open(pid)
+        self.pipes, self.limits, self.why = pipes, limits, None
+        self.started = time.monotonic()
+        self.lines, self.rest = [], b""
+        self.output = {1: Tail(limits["output_bytes"]), 2: Tail(limits["output_bytes"])}
+        self.clock = ~pid << 3 | 2
+
+    def watch(self):
+        if self.why is None and time.monotonic() > self.started + self.limits["wall"]:
+            self.kill("wall")
+        try:
+            if self.why is None and time.clock_gettime(self.clock) > self.limits["cpu"]:
+                self.kill("cpu")
+        except OSError:
+            pass  # it has just ended
+
+    def kill(self, why):
+        self.why = self.why or why
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def take(self, what, data):
+        if what != "report":
+            if not self.output[what].take(data):
+                self.kill("output")
+            return
+        self.rest += data
+        *lines, self.rest = self.rest.split(b"\n")
+        self.lines += lines
+        if len(self.rest) > LARGEST_LINE:
+            self.kill("report")
+
+    def ended(self):
+        _, status, usage = os.wait4(self.pid, 0)
+        os.close(self.pidfd)
+        self.cpu = usage.ru_utime + usage.ru_stime
+        self.status = status
+        self.wall = time.monotonic() - self.started
+
+    def summary(self):
+        signalled = self.status & 0x7F
+        why = self.why or ("cpu" if signalled == signal.SIGXCPU else "")
+        return {
+            "kind": "ended", "who": self.name, "why": why, "signal": signalled, "code": self.status >> 8 & 0xFF, "cpu": self.cpu,
+            "wall": self.wall, "stdout": self.output[1].text(), "stderr": self.output[2].text(),
+        }
+
+
+class Tail:
+    """The end of a stream, and a limit on all of it."""
+
+    def __init__(self, limit):
+        self.limit, self.kept, self.total = limit, b"", 0
+
+    def take(self, data):
+        self.total += len(data)
+        self.kept = (self.kept + data)[-4000:]
+        return self.total <= 64 * self.limit
+
+    def text(self):
+        return self.kept.decode("utf-8", "replace")
+
+
+class Coordinator:
+    def __init__(self, plan, jail):
+        self.plan, self.jail, self.children = plan, jail, []
+        self.said = os.fdopen(3, "wb", buffering=0)
+
+    def say(self, **fields):
+        self.said.write(json.dumps(fields).encode() + b"\n")
+
+    def fork(self, name, view, main, *streams):
+        """Starts `main(report, *streams)` in a jail of its own."""
+        limits = self.plan["limits"]
+        ends = {what: os.pipe() for what in ("report", 1, 2)}
+        pid = os.fork()
+        if pid == 0:
+            self.become(view, main, ends, streams, name)
+        for _, write in ends.values():
+            os.close(write)
+        child = Child(name, pid, {read: what for what, (read, _) in ends.items()}, limits)
+        self.children.append(child)
+        return child
+
+    def become(self, view, main, ends, streams, name):
+        status = 127
+        try:
+            os.dup2(ends[1][1], 1)
+            os.dup2(ends[2][1], 2)
+            # Out of the way of the numbers that programs use.
+            report = os.dup(ends["report"][1]) if name != "worker" else None
+            kept = [0, 1, 2, *([report] if report is not None else []), *(stream.fileno() for stream in streams)]
+            close_others(kept)
+            self.jail.enter(view, self.plan["limits"], hide_all=True)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            gc.enable()
+            random_seed()
+            status = main(report, *streams) or 0
+            flush()
+        except BaseException as error:
+            import traceback
+
+            os.write(2, ("".join(traceback.format_exception(error))[-3000:]).encode("utf-8", "replace"))
+            status = 126
+        finally:
+            os._exit(status)
+
+    def wait(self, *children):
+        """Waits for the first of `children` to end; the others are then killed."""
+        poll = select.poll()
+        open_pipes = {}
+        for child in children:
+            for fd, what in child.pipes.items():
+                poll.register(fd, select.POLLIN)
+                open_pipes[fd] = child, what
+            poll.register(child.pidfd, select.POLLIN)
+        running = {child.pidfd: child for child in children}
+        while running:
+            for fd, _ in poll.poll(PERIOD * 1000):
+                if fd in open_pipes:
+                    read(poll, open_pipes, fd)
+                elif fd in running:
+                    child = running.pop(fd)
+                    poll.unregister(fd)
+                    child.ended()
+                    for other in running.values():
+                        other.kill("over")
+            for child in running.values():
+                child.watch()
+        deadline = time.monotonic() + 0.5  # what is in the pipes; a process left behind may hold them
+        while open_pipes and time.monotonic() < deadline:
+            for fd, _ in poll.poll(0):
+                read(poll, open_pipes, fd)
+            if all(not poll.poll(0) for _ in (1,)):
+                break
+        for fd in [fd for child in children for fd in child.pipes]:
+            os.close(fd)
+        for child in children:
+            if child.rest:
+                child.lines.append(child.rest)
+
+    def pass_on(self, child):
+        """Hands the lines of a child to the judge, each with its name."""
+        for line in child.lines:
+            try:
+                fields = json.loads(line)
+                if type(fields) is not dict:
+                    raise ValueError
+            except (ValueError, RecursionError):
+                self.say(kind="garbled", who=child.name)
+                continue
+            self.say(**{**fields, "who": child.name})
+        self.say(**child.summary())
+
+
+def read(poll, pipes, fd):
+    child, what = pipes[fd]
+    data = os.read(fd, 1 << 16)
+    if not data:
+        poll.unregister(fd)
+        del pipes[fd]
+    else:
+        child.take(what, data)
+
+
+def close_others(kept):
+    """Closes every descriptor but these."""
+    last = 3
+    for fd in sorted(fd for fd in kept if fd > 2):
+        os.closerange(last, fd)
+        last = fd + 1
+    os.closerange(last, 1 << 16)
+
+
+def random_seed():
+    random = sys.modules.get("random")
+    if random is not None:
+        random.seed()
+
+
+def flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass
+
+
+def writer(fd):
+    def write(data):
+        while data:
+            data = data[os.write(fd, data) :]
+
+    return write
+
+
+def outside(plan):
+    """The search path of a user's interpreter that starts in the work directory."""
+    site = [entry for entry in sys.path if "site-packages" in entry or "dist-packages" in entry]
+    own = [entry for entry in sys.path if entry not in site and entry != RUNNER]
+    return own, list(plan["libs"]), site
+
+
+def settle_in(plan, with_box):
+    own, libs, site = outside(plan)
+    sys.path[:] = ([plan["box"]] if with_box else []) + own + libs + site
+    sys.argv[:] = ["test"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    os.chdir(plan["box"])
+
+
+def forget():
+    """Takes the runner's modules out of reach of `import`."""
+    for name in [name for name in sys.modules if name.startswith("rune_")]:
+        del sys.modules[name]
+
+
+def drop_squatted(plan):
+    """A module of the standard library whose name the solution has is the solution's, unless Python itself is loaded with it."""
+    for name in plan["solution"]:
+        if name in sys.modules and name in sys.stdlib_module_names and name not in BASELINE:
+            del sys.modules[name]
+
+
+# What a bare `python -m unittest` has loaded before the user's files.
+BASELINE = {
+    "sys", "builtins", "os", "io", "abc", "site", "codecs", "stat", "posixpath", "genericpath", "types", "collections", "functools",
+    "re", "enum", "warnings", "traceback", "unittest", "time", "signal", "argparse", "contextlib", "weakref", "difflib", "logging",
+    "pprint", "string", "linecache", "tokenize", "token", "keyword", "operator", "reprlib", "copyreg", "importlib", "runpy", "pkgutil",
+    "fnmatch", "ntpath", "errno", "urllib", "dataclasses", "inspect", "ast", "dis", "opcode", "itertools", "threading", "encodings",
+}
+
+
+def same_process(plan, report):
+    import rune_runner
+
+    reporter = rune_runner.Reporter(writer(report))
+    rune_runner.trace.ROOTS[:] = [plan["box"] + "/"]
+    settle_in(plan, True)
+    drop_squatted(plan)
+    forget()
+    rune_runner.run(plan["framework"], plan["box"], plan["targets"], reporter)
+    reporter.say("end")
+
+
+def tester(plan, report, stream):
+    import rune_remote
+    import rune_runner
+    import rune_tester
+
+    reporter = rune_runner.Reporter(writer(report))
+    rune_runner.trace.ROOTS[:] = [plan["box"] + "/"]
+    settle_in(plan, True)
+    refuse_written_code(plan)
+    link = rune_tester.install(stream, {**plan, "folder": plan["box"]})
+    reporter.after = lambda: after(link, rune_remote)
+    if os.environ.get("RUNE_PROFILE"):
+        import cProfile
+        pr = cProfile.Profile(); pr.enable()
+    try:
+        rune_runner.run(plan["framework"], plan["box"], plan["targets"], reporter)
+    except rune_remote.GiveUp as error:
+        reporter.say("given_up", reason=str(error))
+    if os.environ.get("RUNE_PROFILE"):
+        import pstats
+        pr.disable(); pstats.Stats(pr).sort_stats("tottime").print_stats(22)
+    for reason in link.lies:
+        reporter.say("lie", reason=reason)
+    reporter.say("end")
+
+
+def after(link, remote):
+    """What makes a test that passed here worthless, in words."""
+    found = None
+    if link.lies:
+        found = "the solution deceives its tests: " + link.lies[-1]
+    elif remote.GIVEN_UP:
+        found = remote.GIVEN_UP[0]
+    elif link.failed_checks:
+        found = "the solution swallowed a check that failed"
+    remote.GIVEN_UP.clear()
+    link.failed_checks = []
+    return found
+
+
+def refuse_written_code(plan):
+    """The tester loads code from the tests' own files alone, never what the worker may have written."""
+    import importlib.machinery as machinery
+
+    box, tmp = plan["box"] + "/", plan["tmp"] + "/"
+    tests = {os.path.join(plan["box"], path) for path in plan["files"]}
+    remote = sys.modules["rune_remote"]
+    sys.pycache_prefix = plan["tmp"] + "/none"
+    sys.dont_write_bytecode = True
+    source = machinery.FileFinder.path_hook((machinery.SourceFileLoader, [".py"]))
+
+    def hook(path):
+        if path != plan["box"] and not path.startswith((box, tmp)):
+            raise ImportError
+        return source(path)
+
+    sys.path_hooks.insert(0, hook)
+    sys.path_importer_cache.clear()
+
+    def audit(event, args):
+        if event == "exec" or event == "import":
+            name = getattr(args[0], "co_filename", None) if event == "exec" else args[1]
+            if isinstance(name, str) and name.startswith((box, tmp)) and name not in tests:
+                raise remote.GiveUp(f"the tests load {name}, which is none of their files")
+
+    sys.addaudithook(audit)
+
+
+def worker(plan, report, stream):
+    import rune_worker
+
+    settle_in(plan, True)
+    drop_squatted(plan)
+    rune_worker.main(stream, plan)
+
+
+def collector(plan, report):
+    import rune_collector
+    import rune_runner
+
+    reporter = rune_runner.Reporter(writer(report))
+    rune_runner.trace.ROOTS[:] = [plan["box"] + "/"]
+    settle_in(plan, True)
+    rune_collector.run(plan, reporter, rune_runner)
+    reporter.say("end")
+
+
+def screen(plan, report):
+    import rune_screen
+
+    found = rune_screen.findings(plan["box"], plan["constructs"])
+    writer(report)(json.dumps({"kind": "screen", "findings": found}).encode() + b"\n")
+
+
+def preload(plan):
+    sys.path.insert(0, RUNNER)
+    import rune_remote
+    import rune_runner
+    import rune_tester
+    import rune_worker
+
+    if plan["framework"] == "pytest":
+        sys.path += plan["libs"]
+        try:
+            import pytest
+            import _pytest.assertion.rewrite
+            import _pytest.monkeypatch
+            import _pytest.python
+            import _pytest.unittest
+        except ImportError:
+            return False
+        finally:
+            del sys.path[len(sys.path) - len(plan["libs"]) :]
+    sys.path.remove(RUNNER)
+    return True
+
+
+def passed(child):
+    """Whether a process says that all was well; what it is worth is decided elsewhere."""
+    statuses = []
+    for line in child.lines:
+        try:
+            fields = json.loads(line)
+            statuses += [fields["status"]] if fields.get("kind") == "test" else []
+        except (ValueError, KeyError, AttributeError, TypeError):
+            return False
+    good = {"passed", "skipped", "expected_failure"}
+    ended = bool(child.lines) and b'"end"' in child.lines[-1]
+    return ended and "passed" in statuses and set(statuses) <= good
+
+
+def main(jail):
+    plan = json.load(sys.stdin)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    coordinator = Coordinator(plan, jail(plan))
+    sys.path.insert(0, RUNNER)
+    if not preload(plan):
+        coordinator.say(kind="pytest_missing")
+        return
+    plan.update(box=coordinator.jail.path(plan, "/box"), tmp=coordinator.jail.path(plan, "/tmp"))
+    gc.collect()
+    gc.freeze()
+    if plan["mode"] == "collect":
+        collect(coordinator, plan)
+    else:
+        judge(coordinator, plan)
+
+
+def collect(coordinator, plan):
+    view = View("collect")
+    view.fill(TESTS)
+    child = coordinator.fork("collector", view, lambda report: collector(plan, report))
+    coordinator.wait(child)
+    coordinator.pass_on(child)
+
+
+def judge(coordinator, plan):
+    view = View("same")
+    view.fill(SOLUTION)
+    view.fill(TESTS)
+    together = coordinator.fork("same", view, lambda report: same_process(plan, report))
+    coordinator.wait(together)
+    coordinator.pass_on(together)
+    if not passed(together):
+        return
+    pair = View("pair")
+    pair.fill(SOLUTION)
+    mine, theirs = socket.socketpair()
+    with_solution = coordinator.fork("worker", pair, lambda report, stream: worker(plan, report, stream), theirs)
+    tests = View("tester", "pair")
+    copy(TESTS, ROOT + "/tmp/tests")
+    tests.lay(ROOT + "/tmp/tests")
+    with_tests = coordinator.fork("tester", tests, lambda report, stream: tester(plan, report, stream), mine)
+    mine.close()
+    theirs.close()
+    coordinator.wait(with_tests, with_solution)
+    coordinator.pass_on(with_tests)
+    coordinator.say(**with_solution.summary())
+    view = View("screen")
+    view.fill(SOLUTION)
+    child = coordinator.fork("screen", view, lambda report: screen(plan, report))
+    coordinator.wait(child)
+    coordinator.pass_on(child)

@@ -1,0 +1,385 @@
+"""Runs a suite with the framework that its users run it with, and reports every test."""
+
+import importlib
+import importlib.machinery
+import importlib.util
+import json
+import os
+import sys
+import time
+import traceback
+import types
+import unittest
+
+import rune_asserts as asserts
+import rune_trace as trace
+
+BUDGET = 2 << 20
+
+
+def plain(value, limit):
+    """Text that any JSON reader takes, cut in the middle."""
+    text = str(value).encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= limit else text[: limit // 2] + "\n[...]\n" + text[-limit // 2 :]
+
+
+class Reporter:
+    """Writes one line of JSON for everything that happens."""
+
+    def __init__(self, write):
+        self.write, self.left, self.names, self.started = write, BUDGET, {}, {}
+        self.after = lambda: None
+
+    def say(self, kind, **fields):
+        for name, value in fields.items():
+            if isinstance(value, str):
+                fields[name] = plain(value, 4000 if self.left > 0 else 200)
+                self.left -= len(fields[name])
+        self.write(json.dumps({"kind": kind, **fields}).encode() + b"\n")
+
+    def collected(self, ids):
+        self.say("collected", ids=[plain(name, 500) for name in ids])
+
+    def begin(self, name):
+        """The test's name for the report: a second of the same name gets a number."""
+        n = self.names[name] = self.names.get(name, 0) + 1
+        name = name if n == 1 else f"{name}#{n}"
+        self.started[name] = time.perf_counter()
+        self.say("begin", id=name)
+        return name
+
+    def end(self, name, status, message="", where="", error=None):
+        note = self.after()
+        if note is not None and status in ("passed", "expected_failure", "skipped"):
+            status, message = "failed", note
+        seconds = time.perf_counter() - self.started.pop(name, time.perf_counter())
+        is_assertion = error is None or isinstance(error, AssertionError)
+        limit = limit_of(error)
+        self.say("test", id=name, status=status, message=message, trace=where, seconds=round(seconds, 6), raised=not is_assertion, limit=limit)
+
+
+def limit_of(error):
+    """The limit that an exception stands for, in a word."""
+    seen = 0
+    while error is not None and seen < 10:
+        if isinstance(error, MemoryError):
+            return "memory"
+        if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+            return "processes"
+        if isinstance(error, BlockingIOError) and error.errno == 11 and error.filename is None:
+            return "processes"
+        if isinstance(error, RecursionError):
+            return "depth"
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return ""
+
+
+# unittest.
+
+
+class Recorder(unittest.TestResult):
+    """Reports each test as it ends."""
+
+    def __init__(self, reporter, name_of):
+        super().__init__()
+        self.reporter, self.name_of, self.events, self.running = reporter, name_of, [], None
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.events, self.running = [], self.reporter.begin(self.name_of(test))
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        self.settle()
+
+    def settle(self):
+        order = ["error", "failed", "expected_failure", "skipped", "passed"]
+        events, name, self.running = self.events, self.running, None
+        worst = min((event[0] for event in events), key=order.index, default="error")
+        picked = [event[1] for event in events if event[0] == worst] or ["the test was not carried out"]
+        if worst == "passed" and any(event[0] == "skipped" for event in events):
+            worst = "passed"
+        texts = [described(value) for value in picked]
+        error = picked[0][1] if isinstance(picked[0], tuple) else picked[0]
+        error = error if isinstance(error, BaseException) else None
+        self.reporter.end(name, worst, "\n".join(text for text, _ in texts[:5] if text), texts[0][1], error)
+
+    def note(self, test, status, value):
+        if self.running is None:  # what belongs to a class or module, not to a test
+            self.events, self.running = [], self.reporter.begin(self.name_of(test))
+            self.events.append((status, value))
+            return self.settle()
+        self.events.append((status, value))
+
+    def addSuccess(self, test):
+        self.note(test, "passed", None)
+
+    def addFailure(self, test, err):
+        self.note(test, "failed", err[1])
+
+    def addError(self, test, err):
+        self.note(test, "error", err[1])
+
+    def addSkip(self, test, reason):
+        self.note(test, "skipped", reason)
+
+    def addExpectedFailure(self, test, err):
+        self.note(test, "expected_failure", None)
+
+    def addUnexpectedSuccess(self, test):
+        self.note(test, "failed", "unexpected success")
+
+    def addSubTest(self, test, subtest, err):
+        if err is not None:
+            kind = "failed" if issubclass(err[0], test.failureException) else "error"
+            self.note(test, kind, (subtest, err[1]))
+
+    def addDuration(self, test, elapsed):
+        pass
+
+
+def described(value):
+    """(message, trace) of an event."""
+    if isinstance(value, tuple):
+        text, where = described(value[1])
+        try:
+            name = value[0]._subDescription()
+        except Exception:
+            name = "subtest"
+        return f"{name}: {text}", where
+    if isinstance(value, BaseException):
+        return trace.message(value), trace.frames(value)
+    return ("" if value is None else str(value)), ""
+
+
+class ExplainingLoader(importlib.machinery.SourceFileLoader):
+    """Compiles a test file so that a failing `assert` says what it compared."""
+
+    def get_code(self, name):
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+    def source_to_code(self, data, path, *, _optimization=-1):
+        return asserts.compiled(importlib.util.decode_source(data), data, path)
+
+    def exec_module(self, module):
+        vars(module)[asserts.EXPLAIN] = asserts.explain
+        super().exec_module(module)
+
+
+def load(root, path):
+    """Imports a test file under the name that its users' runner gives it."""
+    parts = path[: -len(".py")].split("/")
+    folder = len(parts) - 1
+    while folder and os.path.exists(os.path.join(root, *parts[:folder], "__init__.py")):
+        folder -= 1
+    home, name = os.path.join(root, *parts[:folder]), ".".join(parts[folder:])
+    if parts[-1] == "__init__":
+        name = name.rpartition(".")[0] or name
+    if home not in sys.path:
+        sys.path.insert(0, home)
+    full = os.path.join(root, path)
+    known = sys.modules.get(name)
+    if known is not None:
+        if getattr(known, "__file__", None) == full:
+            return known
+        name = path[: -len(".py")].replace("/", ".")
+    if "." in name:
+        importlib.import_module(name.rpartition(".")[0])
+    spec = importlib.util.spec_from_file_location(name, full, loader=ExplainingLoader(name, full))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def name_in(paths):
+    """How a unittest case is called in the report."""
+    def name_of(test):
+        if isinstance(test, unittest.suite._ErrorHolder):
+            kind, _, inner = test.description.partition(" (")
+            inner = inner.rstrip(")")
+            path = next((path for module, path in paths.items() if inner == module or inner.startswith(module + ".")), "")
+            rest = inner[len(next((module for module in paths if paths[module] == path), "")) :].strip(".")
+            return "::".join(part for part in (path, rest, kind) if part)
+        cls = type(test)
+        path = paths.get(cls.__module__) or getattr(test, "__rune_path__", "")
+        method = getattr(test, "_testMethodName", None)
+        if method is None or cls.__module__.startswith(("unittest", "doctest")):
+            return "::".join(part for part in (path, test.id()) if part)
+        return "::".join(part for part in (path, *cls.__qualname__.replace("<locals>.", "").split("."), method) if part)
+
+    return name_of
+
+
+def flat(suite):
+    for part in suite:
+        if isinstance(part, unittest.TestSuite):
+            yield from flat(part)
+        else:
+            yield part
+
+
+def run_unittest(root, targets, reporter, run=True):
+    """Runs the files with unittest's loader and suite."""
+    suite, paths = unittest.TestSuite(), {}
+    name_of = name_in(paths)
+    for path in targets:
+        try:
+            module = load(root, path)
+            paths[module.__name__] = path
+            loaded = unittest.TestLoader().loadTestsFromModule(module)
+        except unittest.SkipTest as error:
+            name = reporter.begin(path)
+            reporter.end(name, "skipped", str(error))
+            continue
+        except trace.passing():
+            raise
+        except BaseException as error:
+            name = reporter.begin(path)
+            reporter.end(name, "error", *described(error), error)
+            continue
+        for case in flat(loaded):
+            if type(case).__module__ not in paths:
+                case.__rune_path__ = path
+        suite.addTest(loaded)
+    reporter.collected([name_of(case) for case in flat(suite)])
+    if run:
+        recorder = Recorder(reporter, name_of)
+        suite.run(recorder)
+
+
+# Scripts of asserts.
+
+
+def run_scripts(root, targets, reporter, run=True):
+    reporter.collected(targets)
+    for path in targets if run else ():
+        name, full = reporter.begin(path), os.path.join(root, path)
+        module = types.ModuleType("__main__")
+        module.__file__ = full
+        vars(module)[asserts.EXPLAIN] = asserts.explain
+        sys.modules["__main__"] = module
+        folder = os.path.dirname(full)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        try:
+            with open(full, "rb") as file:
+                data = file.read()
+            exec(asserts.compiled(importlib.util.decode_source(data), data, full), vars(module))
+        except trace.passing():
+            raise
+        except BaseException as error:
+            status = "failed" if isinstance(error, AssertionError) else "error"
+            reporter.end(name, status, *described(error), error)
+        else:
+            reporter.end(name, "passed")
+
+
+# pytest.
+
+
+class Plugin:
+    """Reports what pytest does."""
+
+    def __init__(self, reporter, run):
+        self.reporter, self.run, self.phases, self.names = reporter, run, {}, {}
+
+    def pytest_collection_finish(self, session):
+        self.reporter.collected([item.nodeid for item in session.items])
+        if not self.run:
+            session.items[:] = []
+
+    def pytest_collectreport(self, report):
+        if report.failed:
+            name = self.reporter.begin(report.nodeid or ".")
+            self.reporter.end(name, "error", collect_message(report), "", RuntimeError())
+        elif report.skipped:
+            name = self.reporter.begin(report.nodeid)
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            self.reporter.end(name, "skipped", str(reason))
+
+    def pytest_runtest_logstart(self, nodeid):
+        self.names[nodeid] = self.reporter.begin(nodeid)
+        self.phases[nodeid] = []
+
+
+def makereport(plugin, pytest):
+    """The hook that sees both the exception and the report of a phase."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = yield
+        phases = plugin.phases.setdefault(item.nodeid, [])
+        status, message, where = settle(report, call, pytest)
+        error = call.excinfo.value if call.excinfo else None
+        if call.when == "call" or status not in ("passed",):
+            phases.append((status if call.when == "call" or status != "failed" else "error", message, where, error))
+        if call.when == "teardown":
+            order = ["error", "failed", "expected_failure", "skipped", "passed"]
+            worst = min(phases, key=lambda phase: order.index(phase[0]), default=("error", "the test was not carried out", "", None))
+            failed = next((phase for phase in phases if phase[0] == "failed"), None)
+            name = plugin.names.pop(item.nodeid, item.nodeid)
+            plugin.reporter.end(name, *(failed or worst))
+            plugin.phases.pop(item.nodeid, None)
+        return report
+
+    return pytest_runtest_makereport
+
+
+def settle(report, call, pytest):
+    """(status, message, trace) of one phase of a test."""
+    if report.skipped:
+        status = "expected_failure" if hasattr(report, "wasxfail") else "skipped"
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        return status, str(getattr(report, "wasxfail", "") or reason)[-300:], ""
+    if report.passed:
+        return "passed", "", ""
+    error = call.excinfo.value if call.excinfo else None
+    if error is None:
+        return "failed", report.longreprtext[-2000:], ""
+    text = str(error) if isinstance(error, (AssertionError, pytest.fail.Exception)) else trace.message(error)
+    return "failed", text or trace.message(error), trace.frames(error)
+
+
+def collect_message(report):
+    """The error lines of a failed import, without pytest's frames."""
+    lines = str(report.longreprtext).splitlines()
+    picked = [line[1:].strip() for line in lines if line.startswith("E ")]
+    return "\n".join(picked or lines[-5:])
+
+
+def run_pytest(root, targets, reporter, run=True, extra=()):
+    import pytest
+
+    plugin = Plugin(reporter, run)
+    Plugin.pytest_runtest_makereport = makereport(plugin, pytest)
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+        os.environ.pop(name, None)
+    options = ["-p", "no:cacheprovider", "-p", "no:faulthandler", "-q", "--no-header", "--tb=short", "--rootdir", root, *extra]
+    return pytest.main(options + [os.path.join(root, path) for path in targets], plugins=[plugin])
+
+
+def choose(root, files, targets):
+    """The framework that the files need: `unittest` where it finds all their tests, `script` where there is none."""
+    kinds = {}
+    for path in targets:
+        if not path.endswith(".py"):
+            return "pytest"
+        module = load(root, path)
+        own = [value for name, value in vars(module).items() if name.startswith(("test", "Test"))]
+        cases = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, unittest.TestCase)]
+        functions = [value for value in own if isinstance(value, types.FunctionType) and value.__module__ == module.__name__]
+        functions += [value for value in own if isinstance(value, type) and value not in cases and value.__module__ == module.__name__ and value.__dict__.get("__test__", True)]
+        kinds[path] = "pytest" if functions else "unittest" if cases or hasattr(module, "load_tests") else "script"
+    found = set(kinds.values())
+    if "pytest" in found:
+        return "pytest"
+    return found.pop() if len(found) == 1 else "unittest"
+
+
+def run(framework, root, targets, reporter, only_collect=False):
+    runners = {"pytest": run_pytest, "unittest": run_unittest, "script": run_scripts}
+    return runners[framework](root, targets, reporter, run=not only_collect)

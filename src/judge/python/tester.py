@@ -1,0 +1,441 @@
+"""The tests' side: the solution's modules stand here as remote ones, and nothing of the solution runs.
+
+What the worker may do with objects of the tests is limited, and what objects of the solution claim of plain values is
+probed: the same is asked of other values, in an order that nobody can foresee.
+"""
+
+import importlib.machinery
+import importlib.util
+import inspect
+import os
+import random
+import re
+import sys
+import types
+import unittest
+
+import rune_remote as remote
+from rune_surroundings import Surroundings
+
+FRAMEWORKS = ("unittest", "pytest", "_pytest", "pluggy", "doctest", "test", "rune_remote", "rune_tester", "rune_runner", "rune_surroundings")
+HIDDEN = ("f_", "gi_", "tb_", "cr_", "ag_", "co_", "_rune", "__rune")
+DUNDERS = frozenset("""
+call iter next len getitem setitem delitem contains enter exit eq ne lt le gt ge hash bool int float complex index add radd
+iadd sub rsub isub mul rmul imul truediv rtruediv itruediv floordiv rfloordiv ifloordiv mod rmod imod divmod rdivmod pow rpow
+ipow and rand iand or ror ior xor rxor ixor lshift rlshift ilshift rshift rrshift irshift matmul rmatmul imatmul neg pos abs
+invert round trunc floor ceil str repr format bytes fspath length_hint reversed missing aenter aexit aiter anext await get set
+delete set_name init post_init name qualname doc module annotations slots match_args members dataclass_fields
+dataclass_params copy deepcopy lenhint sizeof dir getstate setstate cause context notes version all file path
+""".split())
+OPPOSITE = {"__lt__": "__gt__", "__gt__": "__lt__", "__le__": "__ge__", "__ge__": "__le__"}
+CLAIMS = (*remote.COMPARISONS, "__contains__")
+chance = random.SystemRandom()
+
+
+def is_of(module, roots):
+    return module.split(".")[0] in roots
+
+
+def decoys(value):
+    """Values that are not `value`, near and far, of its type and of others."""
+    kind, found = type(value), [None, "", 0]
+    n = chance.randrange(2, 1000)
+    if kind in (int, float, bool):
+        found = [value + 1, value - 1, value + n, value - n, value + 1e9, value - 1e9]
+    elif kind is str:
+        found = [value + "x", value[1:], value[:-1], "", value + value + "a", "~" * 9, value.swapcase(), value[::-1] + "q"]
+    elif kind is bytes:
+        found = [value + b"x", value[1:], b"", b"~" * 9]
+    elif kind in (list, tuple):
+        found = [value + kind((n,)), value[1:], value[:-1], kind(), value + value, kind((n, n))]
+    elif kind is dict:
+        found = [{**value, n: n}, {}, dict(list(value.items())[1:]), dict.fromkeys(value, n)]
+    elif kind in (set, frozenset):
+        found = [value | {n}, kind(), kind(list(value)[1:])]
+    elif value is None:
+        found = [0, False, "", n]
+    else:
+        try:
+            found = [value + value, None, n, ""]
+        except Exception:
+            pass
+    different = []
+    for other in found:
+        try:
+            if other != value:
+                different.append(other)
+        except Exception:
+            continue
+    return different
+
+
+class TesterLink(remote.Link):
+    def __init__(self, stream, solution, own, folder):
+        super().__init__(stream, "t")
+        self.solution, self.own_modules, self.folder = set(solution), set(solution) | set(own), folder
+        self.tests, self.lies, self.failed_checks, self.files, self.carried, self.reasons = set(own), [], [], [], set(), []
+        self.surroundings = Surroundings(self)
+
+    def is_own_module(self, name):
+        """Whether a module is the solution's or one of the tests' files."""
+        if super().is_own_module(name):
+            return True
+        path = getattr(sys.modules.get(name), "__file__", None)
+        return isinstance(path, str) and path.startswith(self.folder + "/")
+
+    def give_up(self, reason):
+        self.reasons.append(reason)
+        raise remote.GiveUp(reason)
+
+    # The worker's requests.
+
+    def may_use(self, value, name):
+        if type(name) is not str or name.startswith(HIDDEN):
+            self.give_up(f"the solution reads `{name}` of an object of the tests")
+        if name.startswith("__") and name.endswith("__") and name[2:-2] not in DUNDERS:
+            is_instance = not isinstance(value, (type, types.ModuleType, *remote.FUNCTIONS))
+            if not (name == "__dict__" and (is_instance or isinstance(value, type)) or name == "__class__" and is_instance):
+                self.give_up(f"the solution reads `{name}` of an object of the tests")
+        self.may_export(value)
+
+    def may_export(self, value):
+        if self.ref_of(value) is not None:
+            return
+        kind = value if isinstance(value, type) else type(value)
+        module = kind.__module__ if isinstance(kind.__module__, str) else ""
+        if issubclass(kind, unittest.TestCase) or (is_of(module, FRAMEWORKS) and module != "unittest.mock"):
+            self.give_up(f"the tests hand out an object of {module}.{kind.__qualname__}")
+        if isinstance(value, (types.FrameType, types.CodeType, types.TracebackType, types.CellType)):
+            self.give_up(f"the tests hand out a {kind.__name__} object")
+        if isinstance(value, types.ModuleType):
+            self.give_up(f"the tests hand out the module `{value.__name__}`")
+        owner = getattr(value, "__self__", None) if isinstance(value, types.BuiltinFunctionType) else None
+        if isinstance(owner, types.ModuleType) and owner.__name__ not in ("builtins", "math", "operator"):
+            self.give_up(f"the tests hand out the function `{owner.__name__}.{value.__name__}`")
+
+    def may_share(self, space):
+        return not any(str(name).startswith(("pytest", "_pytest", "__unittest", "patchings", "hypothesis")) for name in space)
+
+    def do_call(self, function, args, kwargs):
+        try:
+            return super().do_call(function, args, kwargs)
+        except AssertionError as error:
+            self.failed_checks.append(error)
+            raise
+
+    def do_stdin(self, how, n):
+        if how not in ("read", "readline"):
+            self.give_up("an odd use of standard input")
+        return getattr(sys.stdin, how)(n)
+
+    def do_warn(self, message, category, filename, lineno):
+        import warnings
+
+        warnings.warn_explicit(message, category if not isinstance(message, Warning) else None, str(filename), int(lineno), registry=None)
+
+    def do_log(self, name, level, levelname, pathname, lineno, message, exception, extra):
+        import logging
+
+        record = logging.makeLogRecord({"name": name, "levelno": level, "levelname": levelname, "pathname": pathname, "lineno": lineno, "msg": message, "args": (), "exc_text": exception, "module": os.path.splitext(os.path.basename(pathname))[0], "filename": os.path.basename(pathname), **extra})
+        logging.getLogger(name).handle(record)
+
+    def do_mirror(self, *args):
+        self.give_up("the solution makes a subclass of a class of the tests")
+
+    def do_new(self, cls, args, kwargs):
+        self.give_up("the solution makes a subclass of a class of the tests")
+
+    def do_pickled(self, value, protocol):
+        self.give_up("the solution pickles an object of the tests")
+
+    do_unpickled = do_import = do_probe = do_patch = do_reload = do_forget = do_pickled
+
+    # What goes to the worker.
+
+    def request(self, op, *args):
+        if op != "patch":
+            for key, name, how, value in self.surroundings.replaced():
+                super().request("patch", key, name, how, value)
+        return super().request(op, *args)
+
+    def extras(self):
+        found = self.surroundings.outgoing()
+        if self.files:
+            found = {**(found or {}), "f": self.files}
+            self.files = []
+        return found
+
+    def take_extras(self, extras):
+        if extras:
+            if type(extras) is not dict or not set(extras) <= {"o", "e", "c", "a", "r", "l"}:
+                raise remote.Broken("an odd message")
+            try:
+                self.surroundings.incoming(extras)
+            except (TypeError, ValueError, AttributeError) as error:
+                raise remote.Broken(f"an odd message: {error}") from None
+
+    def carry(self, text):
+        """Brings the file or folder that a path of the tests names to the worker: it has none of the tests' files."""
+        path = os.path.abspath(text)
+        if path in self.carried or not path.startswith(self.folder + "/") or not os.path.exists(path):
+            return
+        self.carried.add(path)
+        loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+        paths = [path]
+        if os.path.isdir(path):
+            if os.path.isfile(os.path.join(path, "conftest.py")) or any(str(name).startswith(path + "/") for name in loaded):
+                return
+            paths = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+        for path in paths[:500]:
+            if path not in loaded and os.path.basename(path) != "conftest.py" and os.path.isfile(path) and os.path.getsize(path) < 4 << 20:
+                with open(path, "rb") as file:
+                    self.files.append([path, file.read().decode("latin-1")])
+
+    # What comes from the worker.
+
+    def raised(self, error, op, args):
+        error = super().raised(error, op, args)
+        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+            self.give_up(f"the solution raises {type(error).__name__}")
+        if isinstance(error, (StopIteration, StopAsyncIteration)) and "__next__" not in args[:2] and "__anext__" not in args[:2]:
+            return RuntimeError(f"{type(error).__name__} left a call of the solution")
+        chain, seen = error, 0
+        while chain is not None and seen < 20:
+            self.failed_checks = [check for check in self.failed_checks if check is not chain]
+            chain, seen = chain.__cause__ or chain.__context__, seen + 1
+        return error
+
+    def global_value(self, module, name):
+        """Something of the standard library or of an installed package: never of a test framework."""
+        if type(module) is not str or type(name) is not str or (is_of(module, FRAMEWORKS) or self.is_own_module(module)):
+            self.give_up(f"the solution hands out {module}.{name}")
+        if module not in sys.modules and module.split(".")[0] not in sys.stdlib_module_names:
+            self.give_up(f"the solution hands out {module}.{name}, which is not loaded here")
+        found = importlib.import_module(module)
+        for part in name.split(".") if name else ():
+            if part.startswith("__") and part != "__init__":
+                self.give_up(f"the solution hands out {module}.{name}")
+            found = getattr(found, part)
+        is_sentinel = (module, name) in remote.SENTINELS
+        if not (isinstance(found, (type, types.ModuleType, *remote.FUNCTIONS)) or is_sentinel):
+            self.give_up(f"the solution hands out {module}.{name}")
+        return found
+
+    def module(self, name, number):
+        module = sys.modules.get(name)
+        if not isinstance(module, RemoteModule):
+            module = RemoteModule(name)
+        types.ModuleType.__setattr__(module, "__rune_link__", self)
+        return self.adopt(number, module)
+
+    def lie(self, what):
+        self.lies.append(what)
+        raise AssertionError(f"the solution deceives its tests: {what}")
+
+    def operator(self, cls, name):
+        if name in CLAIMS:
+            return claim(self, cls, name)
+        if name in ("__sub__", "__rsub__"):
+            return difference(self, cls, name)
+        return None
+
+    def leave(self, cls, name):
+        ordinary = remote.forward(self, cls, name)
+
+        def leave(self_, kind, error, trace):
+            answer = ordinary(self_, kind, error, None)
+            if inspect.iscoroutine(answer):
+                return answer
+            if answer and isinstance(error, AssertionError) and self.ref_of(error) is None:
+                self.lie("its context manager swallows a failed check")
+            return answer
+
+        return leave
+
+
+def claim(link, cls, name):
+    """A comparison of the solution's: what it claims of plain values is probed."""
+    ordinary = remote.forward(link, cls, name)
+
+    def compare(self, other):
+        module = type(other).__module__
+        if isinstance(module, str) and is_of(module, FRAMEWORKS) and module != "unittest.mock":
+            return NotImplemented
+        if link.ref_of(other) is not None or not is_plain(other):
+            return ordinary(self, other)
+        return probed(link, self, cls, name, other)
+
+    compare.__name__ = compare.__qualname__ = name
+    compare.__rune_forward__ = cls, name
+    return compare
+
+
+def is_plain(value):
+    kind = type(value)
+    return kind in remote.PLAIN or kind in (int, bytes, complex, tuple, frozenset) or kind in remote.SHAPE_OF_TYPE or kind in remote.PARTS
+
+
+def probed(link, self, cls, name, other):
+    asked = decoys(other)
+    chance.shuffle(asked)
+    asked = asked[:5]
+    place = chance.randrange(len(asked) + 1)
+    asked.insert(place, other)
+    owner = self if remote.is_first(type(self), cls, name) else cls
+    answers = link.request("probe", owner, self, name, asked)
+    if type(answers) is not list or len(answers) != len(asked):
+        raise remote.Broken("an odd answer")
+    answer = answers[place]
+    if isinstance(answer, BaseException):
+        raise answer
+    if claims(name, answer) and len(asked) > 1 and all(claims(name, each) for each in answers):
+        link.lie(f"`{name}` of {cls.__name__} says the same of everything")
+    return answer
+
+
+def claims(name, answer):
+    if answer is NotImplemented or isinstance(answer, BaseException):
+        return False
+    return not answer if name == "__ne__" else bool(answer)
+
+
+def difference(link, cls, name):
+    """Subtraction: checks of nearness believe it, so it has to grow with the operand."""
+    ordinary = remote.forward(link, cls, name)
+
+    def subtract(self, other):
+        found = ordinary(self, other)
+        if type(other) in (int, float) and type(found) in (int, float) and found == found and abs(other) < 1e300:
+            step = chance.choice((-1, 1)) * chance.randrange(1000, 9999)
+            again = ordinary(self, other + step)
+            wanted = -step if name == "__sub__" else step
+            if type(again) not in (int, float) or abs(again - found - wanted) > 1e-6 * (1 + abs(found) + abs(other)):
+                link.give_up(f"`{name}` of {cls.__name__} is no difference")
+        return found
+
+    subtract.__name__ = subtract.__qualname__ = name
+    subtract.__rune_forward__ = cls, name
+    return subtract
+
+
+class RemoteModule(types.ModuleType):
+    """A module of the solution."""
+
+    def __getattr__(self, name):
+        if name in ("__path__", "__rune_link__", "__wrapped__", "__test__"):
+            raise AttributeError(name)
+        link = types.ModuleType.__getattribute__(self, "__rune_link__")
+        if name == "__all__":
+            try:
+                return link.request("get", self, name)
+            except AttributeError:
+                return [found for found in link.request("dir", self) if not found.startswith("_")]
+        return link.request("get", self, name)
+
+    def __setattr__(self, name, value):
+        if isinstance(value, RemoteModule) or (name.startswith("__") and name.endswith("__")):
+            return super().__setattr__(name, value)
+        self.__rune_link__.request("set", self, name, value)
+
+    def __delattr__(self, name):
+        if name in vars(self):
+            return super().__delattr__(name)
+        self.__rune_link__.request("del", self, name)
+
+    def __dir__(self):
+        return self.__rune_link__.request("dir", self)
+
+
+class Finder:
+    """Finds the solution's modules in the worker, after the tests' own."""
+
+    def __init__(self, link):
+        self.link, self.seen = link, set()
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in self.link.solution or self.is_of_tests(name):
+            return None
+        found = self.link.request("find", name)
+        if found is None:
+            return None
+        is_package, origin = found
+        spec = importlib.machinery.ModuleSpec(name, self, is_package=bool(is_package), origin=str(origin))
+        if is_package:
+            spec.submodule_search_locations = []
+        return spec
+
+    def is_of_tests(self, name):
+        return importlib.machinery.PathFinder.find_spec(name.split(".")[0]) is not None and name.split(".")[0] in self.link.tests
+
+    def create_module(self, spec):
+        module = RemoteModule(spec.name)
+        types.ModuleType.__setattr__(module, "__rune_link__", self.link)
+        return module
+
+    def exec_module(self, module):
+        name = module.__name__
+        fresh, self.seen = name in self.seen, self.seen | {name}
+        sys.modules[name] = module
+        number = self.link.request("import", name, fresh)
+        self.link.adopt(number, module)
+        module.__file__ = module.__spec__.origin
+
+
+def install(stream, plan):
+    """Puts the remote modules in place; returns the link."""
+    link = TesterLink(stream, plan["solution"], plan["own"], plan["folder"])
+    remote.LINKS.append(link)
+    sys.meta_path.insert(0, Finder(link))
+    watch_patches(link.surroundings)
+    link.surroundings.watch()
+    run_elsewhere(link)
+    return link
+
+
+def run_elsewhere(link):
+    """Programs that the tests start run where the solution is."""
+    import subprocess
+
+    class Popen(subprocess.Popen):
+        def __new__(cls, *args, **kwargs):
+            return link.request("popen", args, tuple(kwargs.items()))
+
+        def __init__(self, *args, **kwargs):
+            pass
+
+    def system(command):
+        return subprocess.call(command, shell=True) << 8
+
+    subprocess.Popen, os.system = Popen, system
+
+
+def watch_patches(surroundings):
+    """Notes what `mock.patch` and `monkeypatch` replace, where both processes have it."""
+    from unittest import mock
+
+    def note(target, name):
+        if isinstance(target, (types.ModuleType, type)) and not isinstance(target, (RemoteModule, remote.RemoteType)):
+            if not surroundings.link.is_own_module(target.__name__ if isinstance(target, types.ModuleType) else target.__module__):
+                surroundings.note(target, name)
+
+    get_original = mock._patch.get_original
+
+    def noted(self):
+        note(self.target, self.attribute)
+        return get_original(self)
+
+    mock._patch.get_original = noted
+    patching = sys.modules.get("_pytest.monkeypatch")
+    if patching is not None:
+        plain = patching.MonkeyPatch.setattr
+
+        def setattr_(self, target, name, *args, **kwargs):
+            if isinstance(target, str) and "." in target:
+                module, _, attribute = target.rpartition(".")
+                if module in sys.modules:
+                    note(sys.modules[module], attribute)
+            elif isinstance(name, str):
+                note(target, name)
+            return plain(self, target, name, *args, **kwargs)
+
+        patching.MonkeyPatch.setattr = setattr_

@@ -1,0 +1,186 @@
+"""The solution's side: imports it, and does what the tests ask of it. It knows no test and decides nothing."""
+
+import builtins
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import types
+import warnings
+
+import rune_remote as remote
+from rune_surroundings import NOTHING, Input, Output, Surroundings
+
+
+class WorkerLink(remote.Link):
+    def __init__(self, stream, solution):
+        super().__init__(stream, "w")
+        self.own_modules = set(solution)
+        self.surroundings = Surroundings(self)
+        self.replaced = {}
+
+    def is_own_module(self, name):
+        return name.split(".")[0] in self.own_modules or name == "__main__" or name.startswith("rune_")
+
+    def extras(self):
+        return self.surroundings.outgoing()
+
+    def take_extras(self, extras):
+        if extras:
+            for path, content in extras.pop("f", ()):
+                write(path, content)
+            self.surroundings.incoming(extras)
+
+    def global_value(self, module, name):
+        if module == "rune":
+            return mock_class(self, name)
+        found = importlib.import_module(module)
+        for part in name.split(".") if name else ():
+            found = getattr(found, part)
+        return found
+
+    def module(self, name, number):
+        raise remote.GiveUp("a module of the tests")
+
+    def do_find(self, name):
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError, AttributeError):
+            return None
+        return None if spec is None else (spec.submodule_search_locations is not None, spec.origin)
+
+    def do_import(self, name, fresh):
+        """The number of a module: the tests have made what stands for it."""
+        if fresh and name in sys.modules:
+            importlib.reload(sys.modules[name]) if name in self.kept else sys.modules.pop(name)
+        return self.export(importlib.import_module(name))
+
+    kept = ()
+
+    def do_popen(self, args, kwargs):
+        import subprocess
+
+        kwargs = dict(kwargs)
+        for name in ("stdout", "stderr"):
+            if kwargs.get(name) is None and not kwargs.get("capture_output"):
+                kwargs.pop(name, None)
+        return subprocess.Popen(*args, **kwargs)
+
+    def do_patch(self, key, name, how, value):
+        """Replaces something of both sides as the tests did, or puts it back."""
+        module, _, qualname = key.partition(":")
+        owner = importlib.import_module(module)
+        for part in qualname.split(".") if qualname else ():
+            owner = getattr(owner, part)
+        original = self.replaced.setdefault((key, name), vars(owner).get(name, NOTHING))
+        if how == "set":
+            setattr(owner, name, value)
+        elif how == "gone" or original is NOTHING:
+            if name in vars(owner):
+                delattr(owner, name)
+        else:
+            setattr(owner, name, original)
+
+    def do_probe(self, owner, value, name, asked):
+        """What a comparison says of each of several values."""
+        found = []
+        for other in asked:
+            try:
+                found.append(getattr(owner, name)(other) if owner is value else getattr(owner, name)(value, other))
+            except remote.GiveUp:
+                raise
+            except BaseException as error:
+                found.append(error)
+        return found
+
+    def do_mirror(self, number, name, qualname, module, bases, members, kwargs):
+        """Makes a class of the solution's kind for one of the tests, whose methods run there."""
+        cls = types.new_class(name, tuple(bases), dict(kwargs), lambda space: space.update(members, __qualname__=qualname, __module__=module))
+        self.mirror_of[id(cls)] = number
+        self.mirrors[number] = cls
+        self.refs[id(cls)] = number, cls
+
+    def own_class(self, number):
+        return self.mirrors[number]
+
+    def do_new(self, cls, args, kwargs):
+        return cls.__new__(cls, *args, **dict(kwargs))
+
+    def do_pickled(self, value, protocol):
+        import pickle
+
+        return pickle.dumps(value, protocol)
+
+    def do_unpickled(self, data):
+        import pickle
+
+        return pickle.loads(data)
+
+
+MOCKS = {}
+
+
+def mock_class(link, name):
+    """A stand-in for the tests' mocks: they are called and asked for anything."""
+    from unittest import mock
+
+    if name not in MOCKS:
+        names = ["__call__"]
+        if name == "MagicMock":
+            names += [each for each in mock._magics | {"__enter__", "__exit__", "__aenter__", "__aexit__"} if each not in remote.OWN]
+        names = tuple((each, "f") for each in names)
+        description = remote.Description(name, name, "unittest.mock", None, (), names, (), "")
+        MOCKS[name] = remote.build_class(link, description, lambda made: None, None)
+    return MOCKS[name]
+
+
+def write(path, content):
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(content.encode("latin-1"))
+    except OSError:
+        pass
+
+
+def forward_logs(link):
+    """Sends log records to the tests' loggers, beside the handlers that the solution has set up itself."""
+    call_handlers = logging.Logger.callHandlers
+
+    def both(self, record):
+        formatter = logging.Formatter()
+        exception = formatter.formatException(record.exc_info) if record.exc_info and record.exc_info[0] else None
+        usual = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
+        extra = {name: value for name, value in vars(record).items() if name not in usual and isinstance(value, (str, int, float, bool, type(None)))}
+        link.request("log", record.name, record.levelno, record.levelname, record.pathname, record.lineno, record.getMessage(), exception, extra)
+        if self.hasHandlers():
+            call_handlers(self, record)
+
+    logging.Logger.callHandlers = both
+
+
+def forward_warnings(link):
+    """Has the tests' filters decide about every warning."""
+    def show(message, category, filename, lineno, file=None, line=None):
+        link.request("warn", message, category, filename, lineno)
+
+    warnings.resetwarnings()
+    warnings.simplefilter("always")
+    warnings.showwarning = show
+
+
+def main(stream, plan):
+    link = WorkerLink(stream, plan["solution"])
+    remote.LINKS.append(link)
+    sys.stdout, sys.stderr, sys.stdin = Output(link.surroundings, 1), Output(link.surroundings, 2), Input(link)
+    sys.__stdout__, sys.__stderr__, sys.__stdin__ = sys.stdout, sys.stderr, sys.stdin
+    forward_logs(link)
+    forward_warnings(link)
+    for name in [name for name in sys.modules if name.startswith("rune_")]:
+        del sys.modules[name]
+    while True:
+        with link.lock:
+            kind, number, table, packed, extras = link.receive()
+        if kind == "q":
+            link.serve(number, table, packed, extras)
