@@ -77,7 +77,7 @@ fn facilities(facilities: &Facilities) -> Vec<Check> {
     let landlock = match facilities.landlock_version {
         0 => Check::warn("landlock", "none", "Linux 5.13 or newer, with `landlock` in lsm="),
         version @ 1..4 => {
-            let fix = "Linux 6.7 or newer also denies TCP; the network namespace does so already";
+            let fix = "Linux 6.7 or newer also denies TCP to programs without a network namespace";
             Check::warn("landlock", format!("ABI {version}"), fix)
         }
         version => Check::ok("landlock", format!("ABI {version}")),

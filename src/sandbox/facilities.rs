@@ -20,7 +20,8 @@ pub struct Facilities {
     pub programs_have_own_user: bool,
     /// What holds the memory of the whole process tree; each single process is always held by `RLIMIT_AS`.
     pub memory_cap: MemoryCap,
-    /// The kernel's Landlock version (ABI); 0 where there is none. From 4 on it denies TCP, from 6 on signals.
+    /// The kernel's Landlock version (ABI); 0 where there is none. From 4 on it denies TCP
+    /// where the network is the host's, from 6 on signals.
     pub landlock_version: u32,
     /// Whether system calls are filtered.
     pub seccomp: bool,

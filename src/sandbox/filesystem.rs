@@ -42,7 +42,7 @@ const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc:
 
 const PASSWD: &str = "root:x:0:0::/:/bin/false\nuser:x:1000:1000::/box:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nuser:x:1000:\n";
-const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
+const HOSTS: &str = "127.0.0.1 localhost jail\n::1 localhost\n";
 const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files\n";
 
 /// Builds the file system for `job` and makes it the root. `mounts` are those of the job, with real host paths. Gives the

@@ -128,6 +128,7 @@ fn live(plan: &Plan<'_>, ends: Ends) -> Result<Report, Fault> {
         Place::Namespaces(mounts) => {
             unshare(CloneFlags::CLONE_NEWCGROUP).step("make the control group namespace")?;
             nix::unistd::sethostname("jail").step("name the host")?;
+            sys::raise_loopback().step("bring up the loopback interface")?;
             let written = filesystem::build(plan.job, mounts)?;
             identity::assume()?;
             filesystem::write_files(Path::new("/box"), &plan.job.work).step("write /box")?;

@@ -2,8 +2,8 @@
 //!
 //! [`Sandbox::run`] takes a [`Job`] and gives an [`Outcome`]. A jail has user, mount, pid, network, ipc, uts
 //! and control group namespaces of its own, a root of read-only system folders and small writable
-//! ones, limits on every resource, no capabilities, Landlock and seccomp; it fails closed. Four kinds of
-//! process: `rune` -> helper -> a supervisor a run -> pid 1 of the jail and the program; each dies with the
+//! ones, a loopback interface of its own, limits on every resource, no capabilities, Landlock and seccomp; it fails
+//! closed. Four kinds of process: `rune` -> helper -> a supervisor a run -> pid 1 of the jail and the program; each dies with the
 //! one before it.
 //!
 //! Not covered: side channels, exploits of the kernel itself, and machines without user namespaces.

@@ -64,12 +64,24 @@ pub(super) struct Access {
     pub(super) readable: Vec<PathBuf>,
     /// Folders that it may write, too.
     pub(super) writable: Vec<PathBuf>,
+    /// Which network it has.
+    pub(super) network: Network,
+}
+
+/// Which network a program has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Network {
+    /// One of its own, with a loopback interface and nothing else: servers and clients in the jail reach each other.
+    Own,
+    /// That of the host: TCP is denied.
+    Host,
 }
 
 impl Access {
     /// What a jail with a file system of its own allows: there is nothing in it that may not be read.
     pub(super) fn to_jail() -> Self {
-        Self { readable: vec!["/".into()], writable: WRITABLE.iter().map(PathBuf::from).collect() }
+        let writable = WRITABLE.iter().map(PathBuf::from).collect();
+        Self { readable: vec!["/".into()], writable, network: Network::Own }
     }
 
     /// What is allowed without one: what [`filesystem::build`](super::filesystem::build) would show.
@@ -78,11 +90,13 @@ impl Access {
         let mounts = mounts.iter().map(|mount| mount.host.clone());
         let own = [PathBuf::from("/proc/self"), workplace.path().to_owned()];
         let writable = ["box", "tmp"].map(|name| workplace.folder(name)).into();
-        Self { readable: system.chain(mounts).chain(own).collect(), writable }
+        let readable = system.chain(mounts).chain(own).collect();
+        Self { readable, writable, network: Network::Host }
     }
 }
 
-/// Gives up all rights on files but those the jail is for, TCP, and what lies outside of the jail's scope.
+/// Gives up all rights on files but those the jail is for, TCP on the host's network, and what lies outside of the
+/// jail's scope.
 pub(super) fn restrict_access(access: &Access) -> Result<(), Fault> {
     let restricted = landlock(access);
     restricted.map_err(|error| Fault::new(format!("restrict by Landlock: {error}"), Errno::EPERM))
@@ -96,9 +110,11 @@ fn rights(abi: ABI) -> [BitFlags<AccessFs>; 3] {
 
 fn landlock(access: &Access) -> Result<(), RulesetError> {
     let [read, write, device] = rights(LANDLOCK);
-    Ruleset::default()
-        .handle_access(AccessFs::from_all(LANDLOCK))?
-        .handle_access(AccessNet::from_all(LANDLOCK))?
+    let mut ruleset = Ruleset::default().handle_access(AccessFs::from_all(LANDLOCK))?;
+    if access.network == Network::Host {
+        ruleset = ruleset.handle_access(AccessNet::from_all(LANDLOCK))?;
+    }
+    ruleset
         .scope(Scope::from_all(LANDLOCK))?
         .create()?
         .add_rules(path_beneath_rules(&access.readable, read))?
@@ -111,7 +127,8 @@ fn landlock(access: &Access) -> Result<(), RulesetError> {
 /// The numbers of Landlock's rights as this kernel knows them, for who has to ask for them by hand.
 #[derive(Debug, Serialize)]
 pub(super) struct LandlockNumbers {
-    /// Handled rights on files, on the network, and scopes; 0 for files means that there is no Landlock.
+    /// Handled rights on files, on the network, and scopes; 0 for files means that there is no Landlock. A process with a
+    /// network of its own handles none of the network's.
     fs: u64,
     net: u64,
     scope: u64,

@@ -11,6 +11,10 @@ use std::ptr::null_mut;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::socket::AddressFamily;
+use nix::sys::socket::SockFlag;
+use nix::sys::socket::SockType;
+use nix::sys::socket::socket;
 use nix::unistd::ForkResult;
 use nix::unistd::Pid;
 
@@ -128,6 +132,24 @@ pub(super) fn duplicate_to(fd: BorrowedFd<'_>, target: RawFd) -> nix::Result<()>
 pub(super) fn own(made: RawFd) -> OwnedFd {
     // SAFETY: the callers have it from recvmsg or fcntl, and nobody else knows its number.
     unsafe { OwnedFd::from_raw_fd(made) }
+}
+
+/// Brings up the loopback interface of this network namespace, which takes `CAP_NET_ADMIN` there.
+#[expect(unsafe_code, reason = "nix does not wrap SIOCSIFFLAGS")]
+pub(super) fn raise_loopback() -> nix::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+    // SAFETY: the structure is plain numbers and a union of such, for all of which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *to = from.cast_signed();
+    }
+    let flags = libc::IFF_UP | libc::IFF_RUNNING;
+    request.ifr_ifru.ifru_flags = flags.try_into().expect("both are below 1 << 7");
+    // SAFETY: the call reads a request of this layout, which outlives it.
+    let raised =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    Errno::result(raised).map(drop)
 }
 
 /// Drops every capability out of the bounding set, so that no program can ever bring one back.

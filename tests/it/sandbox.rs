@@ -1,10 +1,12 @@
 //! The jail holds, as root and as a plain user, and leaves nothing behind.
 
 mod hostile;
+mod loopback;
 
 use std::borrow::Cow;
 use std::fs;
 use std::net::TcpListener;
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -98,6 +100,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// What the hostile programs try to reach.
 struct Host {
     tcp: TcpListener,
+    udp: UdpSocket,
     _abstract_socket: UnixListener,
     _socket: UnixListener,
     folder: tempfile::TempDir,
@@ -112,10 +115,13 @@ impl Host {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         tcp.set_nonblocking(true).unwrap();
+        let udp = UdpSocket::bind(tcp.local_addr().unwrap()).unwrap();
+        udp.set_nonblocking(true).unwrap();
         let socket = folder.path().join("socket");
         let name = std::os::unix::net::SocketAddr::from_abstract_name(socket.to_str().unwrap());
         Self {
             tcp,
+            udp,
             _abstract_socket: UnixListener::bind_addr(&name.unwrap()).unwrap(),
             _socket: UnixListener::bind(&socket).unwrap(),
             folder,
@@ -125,6 +131,7 @@ impl Host {
     /// Nothing of what the programs have tried has reached it.
     fn is_untouched(&self) {
         self.tcp.accept().unwrap_err(); // nobody has connected
+        self.udp.recv(&mut [0]).unwrap_err(); // or sent anything
         let secret = self.folder.path().join("secret");
         assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
         let metadata = fs::metadata(secret).unwrap();

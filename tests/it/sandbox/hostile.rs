@@ -261,15 +261,18 @@ print(*sorted(set(os.environ) - {'LC_CTYPE'}))",
     ),
     case("24 environment of pid 1", Says("ENOENT"), "print(tried(open, '/proc/1/environ'))"),
     case(
-        "25 loopback of the host",
-        Says("EACCES"),
+        "25 loopback of the host", // the host looks whether it was reached
+        Says("refused"),
         r"
-print(tried(socket.create_connection, ('127.0.0.1', PORT), 2))",
+name = tried(socket.create_connection, ('127.0.0.1', PORT), 2)
+print('refused' if name in ('ECONNREFUSED', 'ENETUNREACH', 'EACCES') else name)",
     ),
     case(
         "26 internet",
-        Says("EACCES"),
-        "print(tried(socket.create_connection, ('1.1.1.1', 443), 2))",
+        Says("refused"),
+        r"
+name = tried(socket.create_connection, ('1.1.1.1', 443), 2)
+print('refused' if name in ('ENETUNREACH', 'EACCES') else name)",
     ),
     case(
         "27 names of the internet",
@@ -576,8 +579,9 @@ def stream():
     a.connect('SOCKET')
 def udp():
     socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', PORT))
-found = {tried(pair), tried(stream), tried(udp)}
-print('refused' if found <= {'EPERM', 'EACCES', 'ENOENT', 'EISCONN', 'EINVAL', 'ENETUNREACH'} else found)",
+found = {tried(pair), tried(stream)}
+tried(udp)  # the host looks whether it came
+print('refused' if found <= {'EPERM', 'EACCES', 'ENOENT', 'EISCONN', 'EINVAL'} else found)",
     ),
     case(
         "82 watch the host's files",
