@@ -39,15 +39,36 @@ pub(super) fn examine(patient: &Patient<'_>) -> Vec<Check> {
     let configured = (!configured.as_os_str().is_empty()).then_some(configured);
     match sandbox.interpreter(configured) {
         Ok(interpreter) => {
-            let shown =
-                format!("Python {}, {}", interpreter.version(), interpreter.executable().display());
-            checks.push(Check::ok("interpreter", shown));
+            checks.extend(described(&interpreter));
             checks.extend(inside(patient.home, sandbox, &interpreter));
         }
         Err(error) => {
             let fix = "install python3, or set sandbox.python to one that everybody may read";
             checks.push(Check::fail("interpreter", error.to_string(), fix));
         }
+    }
+    checks
+}
+
+/// Which Python it is, and what of its packages programs will miss.
+fn described(interpreter: &Interpreter) -> Vec<Check> {
+    let environment = interpreter
+        .environment()
+        .map(|folder| format!(" of the virtual environment {}", folder.display()));
+    let shown = format!(
+        "Python {}, {}{}, {} packages installed",
+        interpreter.version(),
+        interpreter.executable().display(),
+        environment.unwrap_or_default(),
+        interpreter.n_packages(),
+    );
+    let left_out: Vec<String> =
+        interpreter.left_out().iter().map(|path| path.display().to_string()).collect();
+    let mut checks = vec![Check::ok("interpreter", shown)];
+    if !left_out.is_empty() {
+        let detail = format!("programs can't import {}", left_out.join(", "));
+        let fix = "install copies of these packages, not links to their sources";
+        checks.push(Check::warn("packages", detail, fix));
     }
     checks
 }

@@ -4,6 +4,7 @@
 //! `/` at once, with the host's files at [`OLD`] until the end: so every path below is either plainly
 //! in the jail or plainly on the host.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -63,8 +64,15 @@ pub(super) fn build(job: &Job, mounts: &[Mount]) -> Result<File, Fault> {
         Some(tree) => lay_over(&on_host(tree)).step(format!("mount {}", tree.display()))?,
         None => File::open("/box").step("open /box")?,
     };
+    let covers = covers(mounts);
+    for cover in &covers {
+        mount_cover(cover).step(format!("mount {}", cover.display()))?;
+    }
     for Mount { host, jail } in mounts {
         show_read_only(&on_host(host), jail).step(format!("show {}", host.display()))?;
+    }
+    for cover in &covers {
+        make_read_only(cover, false).step(format!("seal {}", cover.display()))?;
     }
     write_files(Path::new("/in"), &job.inputs).step("write /in")?;
     mount_proc().step("mount /proc")?;
@@ -126,8 +134,31 @@ fn show_system(path: &str) -> Result<(), Fault> {
 
 fn show_read_only(host: &Path, jail: &Path) -> io::Result<()> {
     show(host, jail)?;
-    let jail = jail.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
-    Ok(sys::set_mount_attributes(jail, READ_ONLY, true)?)
+    make_read_only(jail, true)
+}
+
+fn make_read_only(path: &Path, recursive: bool) -> io::Result<()> {
+    let path = path.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
+    Ok(sys::set_mount_attributes(path, READ_ONLY, recursive)?)
+}
+
+/// The folders right below a writable one on the way to a mount. Each becomes a file system of its own: a mount point
+/// can't be renamed, so the program can't put something else in the place of what is shown there.
+fn covers(mounts: &[Mount]) -> BTreeSet<PathBuf> {
+    let cover = |mount: &Mount| {
+        WRITABLE.iter().find_map(|folder| {
+            let mut way = mount.jail.strip_prefix(folder).ok()?.components();
+            let first = way.next()?;
+            way.next().map(|_| Path::new(folder).join(first))
+        })
+    };
+    mounts.iter().filter_map(cover).collect()
+}
+
+fn mount_cover(cover: &Path) -> io::Result<()> {
+    fs::create_dir_all(cover)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    Ok(mount(Some("jail"), cover, Some("tmpfs"), flags, Some("size=1m,mode=0755"))?)
 }
 
 /// Binds `host`, with all that is mounted below it: a part of what an unprivileged user sees can't be bound alone.
@@ -180,4 +211,19 @@ pub(super) fn write_files(folder: &Path, files: &[(String, Vec<u8>)]) -> io::Res
         fs::write(path, content)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_on_the_way_below_a_writable_folder_is_covered() {
+        let check = |jail: &str| {
+            covers(&[Mount { host: "/".into(), jail: jail.into() }]).into_iter().next()
+        };
+        assert_eq!(check("/tmp/a/b/c"), Some("/tmp/a".into()));
+        assert_eq!(check("/dev/shm/a/b"), Some("/dev/shm/a".into()));
+        assert_eq!((check("/tmp/a"), check("/opt/a/b")), (None, None));
+    }
 }

@@ -1,5 +1,6 @@
 //! The jail holds, as root and as a plain user, and leaves nothing behind.
 
+mod environments;
 mod hostile;
 mod loopback;
 
