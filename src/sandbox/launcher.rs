@@ -118,6 +118,13 @@ impl Sandbox {
         self.begin(job, None, false).await?.outcome().await
     }
 
+    /// Runs `job`, a program of ours that builds jails itself for the processes that it forks: see [`super::NestedJail`].
+    /// # Errors
+    /// As [`Self::run`].
+    pub(crate) async fn run_nesting(&self, job: &Job) -> Result<Outcome, SandboxError> {
+        self.begin(job, None, true).await?.outcome().await
+    }
+
     /// Starts `job`, which has the other end of the stream that is given for its first free descriptor: 3, or 4 where it
     /// has a channel.
     /// # Errors

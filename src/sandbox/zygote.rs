@@ -6,14 +6,12 @@
 //! judged code. Memory that no limit of a process counts is denied there.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::io::Read;
 use std::io::Seek;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -21,8 +19,6 @@ use std::time::Duration;
 
 use nix::sys::memfd::MFdFlags;
 use nix::sys::memfd::memfd_create;
-use seccompiler::BpfProgram;
-use seccompiler::sock_filter;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -36,19 +32,13 @@ use tokio::task::JoinHandle;
 
 use super::error::SandboxError;
 use super::facilities::Facilities;
-use super::filesystem::DEVICES;
-use super::filesystem::SETTINGS;
-use super::filesystem::SYSTEM;
-use super::filesystem::WRITABLE;
 use super::interpreter::Interpreter;
 use super::job::Exit;
 use super::job::Job;
 use super::job::Limits;
-use super::job::Tier;
 use super::launcher::Sandbox;
-use super::restrict;
-use super::syscalls::Bare;
-use super::syscalls::Filters;
+use super::nested::NESTED_JAIL;
+use super::nested::NestedJail;
 use super::wire;
 
 /// Memory of the zygote and all its children together.
@@ -317,41 +307,20 @@ fn job(
     imports: &[&str],
     programs: &[(&str, &str)],
 ) -> Result<Job, SandboxError> {
-    let bare = match facilities.tier {
-        Tier::Namespaces => None,
-        Tier::Landlock | Tier::None => Some(Bare::with(facilities.landlock_version, false)),
-    };
-    let filters = Filters { memory_is_counted: false, bare }.compile_parts()?;
-    let hex = |filters: &[BpfProgram]| filters.iter().map(hex).collect::<Vec<_>>();
     let mounts = interpreter.mounts();
-    // `None` stands for the whole of the jail that the zygote is in.
-    let readable = bare.map(|_| {
-        let mounts = mounts.iter().map(|mount| mount.host.as_path());
-        let system = SYSTEM.iter().chain(SETTINGS).chain(&["/proc/self"]).map(Path::new);
-        system.chain(mounts).collect::<Vec<_>>()
-    });
+    let jail = NestedJail { memory_is_counted: false, has_loopback: false, files: 64 };
     let plan = json!({
         "imports": imports,
         "programs": programs,
-        "own_filters": hex(&filters.for_all),
-        "filters": hex(&filters.for_held),
-        "landlock": restrict::landlock_numbers(),
-        "devices": DEVICES,
-        "readable": readable,
-        "writable": if bare.is_none() { WRITABLE } else { &[] },
-        "has_namespaces": bare.is_none(),
-        "numbers": {
-            "capset": libc::SYS_capset,
-            "create_ruleset": libc::SYS_landlock_create_ruleset,
-            "add_rule": libc::SYS_landlock_add_rule,
-            "restrict_self": libc::SYS_landlock_restrict_self,
-            "close_range": libc::SYS_close_range,
-        },
+        "jail": jail.plan(facilities, &mounts)?,
     });
     Ok(Job {
         args: ["-I", "-S", "-B", "/in/zygote.py"].map(str::to_owned).into(),
         stdin: plan.to_string().into_bytes(),
-        inputs: vec![("zygote.py".to_owned(), include_bytes!("zygote.py").to_vec())],
+        inputs: vec![
+            ("zygote.py".to_owned(), include_bytes!("zygote.py").to_vec()),
+            ("jail.py".to_owned(), NESTED_JAIL.into()),
+        ],
         mounts,
         limits: Limits {
             cpu: LIFE,
@@ -363,15 +332,4 @@ fn job(
         },
         ..Job::new(interpreter.executable())
     })
-}
-
-/// The instructions of a filter, 8 bytes each, in hexadecimal digits.
-fn hex(filter: &BpfProgram) -> String {
-    let mut text = String::with_capacity(filter.len() * 16);
-    for sock_filter { code, jt, jf, k } in filter {
-        let (code, k) =
-            (u16::from_be_bytes(code.to_ne_bytes()), u32::from_be_bytes(k.to_ne_bytes()));
-        let _infallible = write!(text, "{code:04x}{jt:02x}{jf:02x}{k:08x}");
-    }
-    text
 }

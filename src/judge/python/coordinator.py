@@ -43,6 +43,17 @@ class View:
         """Lays the files of `source` over the work directory, for this child alone."""
         self.lay_at(source, "")
 
+    def show(self, limits):
+        """Makes it what the process sees; everything else that the coordinator has is hidden."""
+        from jail import bind, mount_empty
+
+        bind(self.box, "/box")
+        for source, path in self.laid:
+            bind(source, "/box/" + path)
+        bind(self.tmp, "/tmp")
+        mount_empty("/dev/shm", limits["disk_bytes"])
+        mount_empty("/in", 4096)
+
     def lay_at(self, source, path):
         for entry in sorted(os.listdir(os.path.join(source, path))):
             inner = os.path.join(path, entry)
@@ -144,7 +155,7 @@ class Coordinator:
         """Starts `main(report, *streams)` in a jail of its own."""
         limits = self.plan["limits"]
         ends = {what: os.pipe() for what in ("report", 1, 2)}
-        pid = os.fork()
+        pid = self.jail.fork()
         if pid == 0:
             self.become(view, main, ends, streams, name)
         for _, write in ends.values():
@@ -162,7 +173,7 @@ class Coordinator:
             report = os.dup(ends["report"][1]) if name != "worker" else None
             kept = [0, 1, 2, *([report] if report is not None else []), *(stream.fileno() for stream in streams)]
             close_others(kept)
-            self.jail.enter(view, self.plan["limits"], hide_all=True)
+            self.enter(view)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             gc.enable()
             random_seed()
@@ -175,6 +186,18 @@ class Coordinator:
             status = 126
         finally:
             os._exit(status)
+
+    def enter(self, view):
+        plan, jail = self.plan, self.jail
+        if jail.has_namespaces:
+            plan["box"], plan["tmp"] = "/box", "/tmp"
+            jail.enter(plan["limits"], lambda: view.show(plan["limits"]))
+        else:
+            plan["box"], plan["tmp"] = view.box, view.tmp
+            jail.writable = [view.box, view.tmp]
+            jail.readable = [*jail.readable, view.box, view.tmp]
+            os.environ["TMPDIR"] = view.tmp
+            jail.enter(plan["limits"])
 
     def wait(self, *children):
         """Waits for the first of `children` to end; the others are then killed."""
@@ -325,16 +348,10 @@ def tester(plan, report, stream):
     refuse_written_code(plan)
     link = rune_tester.install(stream, {**plan, "folder": plan["box"]})
     reporter.after = lambda: after(link, rune_remote)
-    if os.environ.get("RUNE_PROFILE"):
-        import cProfile
-        pr = cProfile.Profile(); pr.enable()
     try:
         rune_runner.run(plan["framework"], plan["box"], plan["targets"], reporter)
     except rune_remote.GiveUp as error:
         reporter.say("given_up", reason=str(error))
-    if os.environ.get("RUNE_PROFILE"):
-        import pstats
-        pr.disable(); pstats.Stats(pr).sort_stats("tottime").print_stats(22)
     for reason in link.lies:
         reporter.say("lie", reason=reason)
     reporter.say("end")
@@ -409,7 +426,6 @@ def screen(plan, report):
 
 
 def preload(plan):
-    sys.path.insert(0, RUNNER)
     import rune_remote
     import rune_runner
     import rune_tester
@@ -445,16 +461,20 @@ def passed(child):
     return ended and "passed" in statuses and set(statuses) <= good
 
 
-def main(jail):
+def main():
     plan = json.load(sys.stdin)
+    sys.path.insert(0, RUNNER)
+    from jail import Jail
+
+    jail = Jail(plan["jail"])
+    jail.settle()
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    coordinator = Coordinator(plan, jail(plan))
-    sys.path.insert(0, RUNNER)
+    coordinator = Coordinator(plan, jail)
     if not preload(plan):
         coordinator.say(kind="pytest_missing")
         return
-    plan.update(box=coordinator.jail.path(plan, "/box"), tmp=coordinator.jail.path(plan, "/tmp"))
+    jail.hold()
     gc.collect()
     gc.freeze()
     if plan["mode"] == "collect":
@@ -471,6 +491,19 @@ def collect(coordinator, plan):
     coordinator.pass_on(child)
 
 
+def tests_view(jail, pair):
+    """The tester sees what the worker writes, and over it the tests' files."""
+    if not jail.has_namespaces:
+        view = View("tester")
+        view.tmp = pair.tmp
+        view.fill(TESTS)
+        return view
+    view = View("tester", "pair")
+    copy(TESTS, ROOT + "/tmp/tests")
+    view.lay(ROOT + "/tmp/tests")
+    return view
+
+
 def judge(coordinator, plan):
     view = View("same")
     view.fill(SOLUTION)
@@ -484,9 +517,7 @@ def judge(coordinator, plan):
     pair.fill(SOLUTION)
     mine, theirs = socket.socketpair()
     with_solution = coordinator.fork("worker", pair, lambda report, stream: worker(plan, report, stream), theirs)
-    tests = View("tester", "pair")
-    copy(TESTS, ROOT + "/tmp/tests")
-    tests.lay(ROOT + "/tmp/tests")
+    tests = tests_view(coordinator.jail, pair)
     with_tests = coordinator.fork("tester", tests, lambda report, stream: tester(plan, report, stream), mine)
     mine.close()
     theirs.close()
@@ -498,3 +529,7 @@ def judge(coordinator, plan):
     child = coordinator.fork("screen", view, lambda report: screen(plan, report))
     coordinator.wait(child)
     coordinator.pass_on(child)
+
+
+if __name__ == "__main__":
+    main()
