@@ -137,6 +137,44 @@ pub enum Event {
     /// The session was stopped by a signal and can be resumed. `session.failed` follows as last line.
     #[serde(rename = "session.interrupted")]
     SessionInterrupted,
+    /// A test of `rune judge`. Never stored; of no session, as those that follow.
+    #[serde(rename = "judge.test")]
+    JudgeTest {
+        /// The framework's id of the test.
+        id: String,
+        /// `passed`, `failed`, `error`, `skipped`, `expected_failure` or `missing`.
+        status: String,
+        /// Why it did not pass.
+        message: String,
+        /// Wall time.
+        seconds: f64,
+    },
+    /// The verdict of `rune judge`. A last line.
+    #[serde(rename = "judge.completed")]
+    JudgeCompleted {
+        /// One word for the outcome: `pass`, `wrong`, `exception`, ...
+        outcome: String,
+        /// `separate`, `same_process` or `unconfirmed`; `None` where it is no pass.
+        assurance: Option<String>,
+        /// Why the assurance is not `separate`, or why the verdict does not count.
+        reason: String,
+        /// Tests that passed.
+        n_passed: u32,
+        /// Tests that had to pass.
+        n_total: u32,
+        /// Wall time of the run.
+        seconds: f64,
+        /// The exit code of `rune`.
+        exit_code: i32,
+    },
+    /// `rune judge` came to no verdict. A last line.
+    #[serde(rename = "judge.failed")]
+    JudgeFailed {
+        /// The exit code of `rune`.
+        exit_code: i32,
+        /// The error with its causes.
+        error: String,
+    },
     /// An adapter was taken in. Not of a session's stream, as those that follow.
     #[serde(rename = "adapter.created")]
     AdapterCreated {
@@ -215,6 +253,9 @@ impl Event {
             Self::SessionCompleted { .. } => "session.completed",
             Self::SessionFailed { .. } => "session.failed",
             Self::SessionInterrupted => "session.interrupted",
+            Self::JudgeTest { .. } => "judge.test",
+            Self::JudgeCompleted { .. } => "judge.completed",
+            Self::JudgeFailed { .. } => "judge.failed",
             Self::AdapterCreated { .. } => "adapter.created",
             Self::AdapterArchived { .. } => "adapter.archived",
             Self::AdapterRestored => "adapter.restored",
@@ -231,6 +272,7 @@ impl Event {
         match self.kind().split('.').next() {
             Some("adapter" | "evaluation") => "/rune/adapters",
             Some("training") => "/rune/training",
+            Some("judge") => "/rune/judge",
             _ => "/rune/sessions",
         }
     }
@@ -352,6 +394,22 @@ mod tests {
             },
             Event::SessionFailed { exit_code: 4, error: "e".into() },
             Event::SessionInterrupted,
+            Event::JudgeTest {
+                id: "test_a.py::test_b".into(),
+                status: "failed".into(),
+                message: "1 != 2".into(),
+                seconds: 0.25,
+            },
+            Event::JudgeCompleted {
+                outcome: "unconfirmed".into(),
+                assurance: Some("unconfirmed".into()),
+                reason: "r".into(),
+                n_passed: 1,
+                n_total: 1,
+                seconds: 0.5,
+                exit_code: 1,
+            },
+            Event::JudgeFailed { exit_code: 3, error: "e".into() },
         ]
     }
 }

@@ -1,5 +1,7 @@
 //! What is asked: a [`Task`], its tests, and the subtasks it is cut into.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -45,19 +47,53 @@ impl TaskType {
     }
 }
 
-/// A text file by its path relative to the work directory: `/` between parts, no `..`, no root.
+/// A file by its path relative to the work directory: `/` between parts, no `..`, no root.
+///
+/// As JSON it is `{"path", "text"}`, or `{"path", "base64"}` where the content is not UTF-8.
+///
+/// ```
+/// use rune::task::SourceFile;
+///
+/// let table = SourceFile::from_bytes("tests/names.csv", b"M\xfcller\n".to_vec());
+/// assert_eq!(table.bytes(), b"M\xfcller\n");
+/// assert_eq!(serde_json::to_value(&table).unwrap()["base64"], "TfxsbGVyCg==");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "FileRow", into = "FileRow")]
 pub struct SourceFile {
     /// Relative path.
     pub path: String,
-    /// The whole text.
+    /// The whole text; empty where the content is not UTF-8.
     pub text: String,
+    /// The content where it is not UTF-8.
+    binary: Option<Vec<u8>>,
 }
 
 impl SourceFile {
     /// A file of `text` at `path`.
     pub fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { path: path.into(), text: text.into() }
+        Self { path: path.into(), text: text.into(), binary: None }
+    }
+
+    /// A file of any content.
+    pub fn from_bytes(path: impl Into<String>, bytes: Vec<u8>) -> Self {
+        match String::from_utf8(bytes) {
+            Ok(text) => Self::new(path, text),
+            Err(error) => {
+                let binary = Some(error.into_bytes());
+                Self { path: path.into(), text: String::new(), binary }
+            }
+        }
+    }
+
+    /// The content as it lies on disk.
+    pub fn bytes(&self) -> &[u8] {
+        self.binary.as_deref().unwrap_or(self.text.as_bytes())
+    }
+
+    /// Whether the content is UTF-8, so that [`Self::text`] is all of it.
+    pub fn is_text(&self) -> bool {
+        self.binary.is_none()
     }
 
     /// The dotted module name of a Python file, such as `shop.cart` for `shop/cart.py`; `None` for
@@ -66,6 +102,42 @@ impl SourceFile {
         let stem = self.path.strip_suffix(".py")?;
         let stem = stem.strip_suffix("/__init__").unwrap_or(stem);
         Some(stem.replace('/', "."))
+    }
+}
+
+/// A [`SourceFile`] as JSON has it.
+#[derive(Serialize, Deserialize)]
+struct FileRow {
+    path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+}
+
+impl From<SourceFile> for FileRow {
+    fn from(file: SourceFile) -> Self {
+        let SourceFile { path, text, binary } = file;
+        match binary {
+            None => Self { path, text: Some(text), base64: None },
+            Some(bytes) => Self { path, text: None, base64: Some(STANDARD.encode(bytes)) },
+        }
+    }
+}
+
+impl TryFrom<FileRow> for SourceFile {
+    type Error = String;
+
+    fn try_from(row: FileRow) -> Result<Self, String> {
+        let FileRow { path, text, base64 } = row;
+        match (text, base64) {
+            (Some(text), None) => Ok(Self::new(path, text)),
+            (None, Some(base64)) => match STANDARD.decode(base64) {
+                Ok(bytes) => Ok(Self::from_bytes(path, bytes)),
+                Err(error) => Err(format!("the content of `{path}` is not valid base64: {error}")),
+            },
+            _ => Err(format!("file `{path}` needs either `text` or `base64`")),
+        }
     }
 }
 
@@ -85,6 +157,10 @@ pub struct Task {
     /// The user's test files; empty when none were given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<SourceFile>,
+    /// Paths among [`Self::tests`], files or folders, that the test framework is given; empty where the names of
+    /// the files decide.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub test_targets: Vec<String>,
 }
 
 /// One part of a task, as decompose yields it.
@@ -98,4 +174,32 @@ pub struct Subtask {
     pub file: String,
     /// Indices of the subtasks that have to be finished first. Acyclic, never the subtask itself.
     pub depends_on: Vec<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SourceFile;
+
+    fn check(json: &str) -> String {
+        match serde_json::from_str::<SourceFile>(json) {
+            Ok(file) => format!("{:?} {}", file.bytes(), serde_json::to_string(&file).unwrap()),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn files_of_any_encoding_come_back_from_json_as_they_were() {
+        insta::assert_snapshot!(check(r#"{"path":"a.py","text":"x"}"#),
+            @r#"[120] {"path":"a.py","text":"x"}"#);
+        insta::assert_snapshot!(check(r#"{"path":"a.csv","base64":"/A=="}"#),
+            @r#"[252] {"path":"a.csv","base64":"/A=="}"#);
+        // What turns out to be UTF-8 is text from then on.
+        assert_eq!(
+            check(r#"{"path":"a.py","base64":"77u/eA=="}"#),
+            "[239, 187, 191, 120] {\"path\":\"a.py\",\"text\":\"\u{feff}x\"}"
+        );
+        insta::assert_snapshot!(check(r#"{"path":"a.csv","base64":"?"}"#), @"the content of `a.csv` is not valid base64: Invalid symbol 63, offset 0.");
+        insta::assert_snapshot!(check(r#"{"path":"a.csv"}"#), @"file `a.csv` needs either `text` or `base64`");
+        insta::assert_snapshot!(check(r#"{"path":"a","text":"","base64":""}"#), @"file `a` needs either `text` or `base64`");
+    }
 }

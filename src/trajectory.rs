@@ -3,6 +3,8 @@
 //! An [`Attempt`] is one trip round a phase's loop. It is stored as soon as it ends and never changed;
 //! a [`Session`] with its attempts is a trajectory, the raw material of training.
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -238,6 +240,36 @@ impl VerifiedBy {
             Self::GeneratedTests => "generated_tests",
             Self::None => "none",
         }
+    }
+}
+
+/// Where it was decided that tests pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Assurance {
+    /// No code of the solution ran in the process that decided.
+    Separate,
+    /// Tests and solution shared a process; a screen of the solution's syntax found nothing that could
+    /// deceive the tests.
+    SameProcess,
+}
+
+impl Assurance {
+    /// The word used in the registry and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Separate => "separate",
+            Self::SameProcess => "same_process",
+        }
+    }
+}
+
+impl fmt::Display for Assurance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Separate => "decided in a separate process",
+            Self::SameProcess => "decided in the solution's process",
+        })
     }
 }
 

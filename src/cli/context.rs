@@ -66,6 +66,8 @@ pub(super) struct Context {
     pub(super) color_stderr: bool,
     /// Whether to print no progress.
     pub(super) quiet: bool,
+    /// Whether to print more than the usual.
+    pub(super) verbose: bool,
     /// Whether to print JSON lines.
     pub(super) json: bool,
 }
@@ -101,6 +103,7 @@ impl Context {
             color: output::colors(globals.color, &io::stdout()),
             color_stderr: globals.colors_stderr(),
             quiet: globals.quiet,
+            verbose: globals.verbose > 0,
             json: globals.json,
         })
     }

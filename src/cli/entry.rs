@@ -16,6 +16,7 @@ use crate::cli::doctor;
 use crate::cli::eval;
 use crate::cli::events;
 use crate::cli::exit;
+use crate::cli::judge;
 use crate::cli::man;
 use crate::cli::models;
 use crate::cli::output;
@@ -40,6 +41,7 @@ enum Command {
     Run(run::Args),
     Train(Box<train::Args>),
     Eval(eval::Args),
+    Judge(judge::Args),
     /// Become a training worker
     #[command(hide = true)]
     TrainWorker,
@@ -96,6 +98,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         },
         Command::Train(args) => train::run(&context(args.settings())?, args),
         Command::Eval(args) => eval::run(&context(args.settings())?, args),
+        Command::Judge(args) => context(args.settings())
+            .and_then(|context| judge::run(&context, args))
+            .inspect_err(|error| judge::refuse(&cli.globals, error)),
         Command::TrainWorker => Ok(ExitCode::from(training::worker_main())),
         Command::Models(args) => models::run(&context(vec![])?, args),
         Command::Adapters(args) => adapters::run(&context(args.settings())?, args),

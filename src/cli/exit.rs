@@ -7,6 +7,8 @@ use crate::cli::run::outcome::InTheWay;
 use crate::config::ConfigError;
 use crate::evaluation::EvaluationError;
 use crate::hub::HubError;
+use crate::judge::RequestError;
+use crate::judge::SuiteError;
 use crate::pipeline::PipelineError;
 use crate::provider::ProviderError;
 use crate::registry::RegistryError;
@@ -114,10 +116,16 @@ fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
         Some(PipelineError::Template(inner)) => Some(inner),
         Some(PipelineError::Budget { .. }) | None => None,
     };
+    let of_request: Option<&dyn std::error::Error> = match error.downcast_ref() {
+        Some(RequestError::Suite(inner)) => Some(inner),
+        Some(RequestError::Judge(inner)) => Some(inner),
+        Some(RequestError::Hub(inner)) => Some(inner),
+        _ => None,
+    };
     let inner = match error.downcast_ref() {
         Some(BenchError::Provider(inner)) => Some(inner as &dyn std::error::Error),
         Some(BenchError::Sandbox(inner)) => Some(inner as &dyn std::error::Error),
-        _ => of_pipeline,
+        _ => of_pipeline.or(of_request),
     };
     let inner = inner.or(match error.downcast_ref() {
         Some(EvaluationError::Provider(inner)) => Some(inner),
@@ -131,6 +139,9 @@ fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
 
 /// What the user can do about an error, where that is known.
 pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(SuiteError::TooLarge { .. }) = cause(error) {
+        return Some("name the tests' own file or folder, or move large data out of it");
+    }
     if let Some(error) = error.downcast_ref::<HubError>() {
         return match error {
             HubError::UnknownModel { .. } => Some("`rune models list` shows all models"),

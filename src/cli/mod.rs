@@ -13,6 +13,7 @@ mod entry;
 mod eval;
 mod events;
 mod exit;
+mod judge;
 mod man;
 mod models;
 mod output;

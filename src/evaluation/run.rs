@@ -247,7 +247,7 @@ fn evaluated(
 #[derive(Clone)]
 enum Ready {
     Function(Check),
-    Suite(judge::Suite),
+    Suite(judge::TestSuite),
 }
 
 /// The checks of tasks, each read when it is first needed; every one proves with the task's own answer, where one is
@@ -302,12 +302,12 @@ impl Checks<'_> {
     }
 }
 
-fn suite_of(task: &Task) -> judge::Suite {
+fn suite_of(task: &Task) -> judge::TestSuite {
     let tests = match &task.check {
         task::Check::Suite(check) => check.tests.as_str(),
         _ => "",
     };
-    judge::Suite::new(vec![SourceFile::new("test_solution.py", tests)])
+    judge::TestSuite::new(vec![SourceFile::new("test_solution.py", tests)])
 }
 
 async fn outcome(

@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::event::SCHEMA_VERSION;
 use crate::event::timestamp;
 use crate::judge::Judge;
-use crate::judge::Suite;
+use crate::judge::TestSuite;
 use crate::pipeline;
 use crate::pipeline::Settings;
 use crate::pipeline::Tools;
@@ -145,7 +145,7 @@ impl PipelineTools<'_> {
         Ask { provider, task, adapter, seed }: Ask<'_>,
     ) -> Result<String, EvaluationError> {
         let Some(work) = &task.work else { return Ok(String::new()) };
-        let suite = Suite::new(vec![SourceFile::new(TESTS, &work.tests)]);
+        let suite = TestSuite::new(vec![SourceFile::new(TESTS, &work.tests)]);
         let settings = Settings { seed, ..self.settings.clone() };
         let (mut spent, mut best) = (0, None::<(f64, String)>);
         for trial in 0_u32.. {
@@ -177,6 +177,7 @@ impl PipelineTools<'_> {
             task_type: TaskType::Function,
             family: Some(task.family.clone()),
             tests: vec![SourceFile::new(TESTS, &work.tests)],
+            test_targets: Vec::new(),
         };
         let settings = Settings { adapter_id: adapter.cloned(), seed, ..self.settings.clone() };
         let session = self.begin(provider, &task, &settings)?;

@@ -145,17 +145,13 @@ impl<'a> Judge<'a> {
     ) -> Job {
         let own =
             program.files().into_iter().map(|(name, text)| (format!("rune/{name}"), text.into()));
-        let tests = tests
-            .iter()
-            .map(|file| (format!("tests/{}", file.path), file.text.clone().into_bytes()));
+        let tests =
+            tests.iter().map(|file| (format!("tests/{}", file.path), file.bytes().to_vec()));
         Job {
             args: ["-I", "-B", &format!("/in/rune/{}", program.name())].map(str::to_owned).into(),
             stdin: plan.to_string().into_bytes(),
             inputs: own.chain(tests).collect(),
-            work: work
-                .iter()
-                .map(|file| (file.path.clone(), file.text.clone().into_bytes()))
-                .collect(),
+            work: work.iter().map(|file| (file.path.clone(), file.bytes().to_vec())).collect(),
             mounts: self
                 .interpreter
                 .mounts()

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::json;
 
 use super::harness::Judge;
@@ -116,9 +117,10 @@ impl Judge<'_> {
     /// # Errors
     /// [`JudgeError::Sandbox`], [`JudgeError::Harness`]; a file that is not Python is no error.
     pub async fn inspect(&self, files: &[SourceFile]) -> Result<Vec<Inspection>, JudgeError> {
-        let python: Vec<&SourceFile> =
-            files.iter().filter(|file| file.module().is_some()).collect();
-        self.ask(Program::Inspect, &[], &json!(python)).await
+        let python = files.iter().filter(|file| file.module().is_some());
+        let readable: Vec<Value> =
+            python.map(|file| json!({ "path": file.path, "text": decoded(file) })).collect();
+        self.ask(Program::Inspect, &[], &json!(readable)).await
     }
 
     /// The same files with every function's body but `__init__`'s replaced: the negative control of a suite.
@@ -132,5 +134,15 @@ impl Judge<'_> {
     ) -> Result<Vec<SourceFile>, JudgeError> {
         let plan = json!({ "files": files, "body": kind.body() });
         self.ask(Program::Stub, &[], &plan).await
+    }
+}
+
+/// A Python file as text: without a byte order mark, and as Latin-1 where it is not UTF-8, which keeps every name that
+/// is plain ASCII.
+fn decoded(file: &SourceFile) -> String {
+    if file.is_text() {
+        file.text.trim_start_matches('\u{feff}').to_owned()
+    } else {
+        file.bytes().iter().copied().map(char::from).collect()
     }
 }

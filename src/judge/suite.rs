@@ -1,118 +1,136 @@
-//! A user's tests as files.
+//! A user's tests as files, with everything that they need to run.
+//!
+//! ```text
+//! project root      nearest folder with a pytest configuration, setup.py or .git
+//! ├── pytest.ini    configuration: carried, as is every conftest.py and __init__.py on the way down
+//! └── tests         the target, handed to the test framework: carried whole, or the file alone with
+//!     ├── test_a.py     the modules that it imports and the data of its folder
+//!     └── cases.json
+//! ```
 
-use std::fs;
-use std::io;
+mod collector;
+mod data;
+mod error;
+mod imports;
+mod load;
+mod root;
+
 use std::path::Path;
 use std::path::PathBuf;
 
 use tokio::sync::OnceCell;
 
+pub(super) use collector::FileCollector;
+pub(super) use collector::canonical;
+pub use error::OmittedFile;
+pub use error::SuiteError;
+pub use imports::needed_modules;
+
 use super::collect::Collected;
 use crate::task::SourceFile;
+use crate::task::Task;
 
-/// The most files of a suite.
-const MAX_FILES: usize = 500;
-/// The most bytes of a suite; the jail's read-only folder holds it in memory.
-const MAX_BYTES: u64 = 4 << 20;
+/// The suite under its short name.
+pub(super) type Suite = TestSuite;
 
-/// What is wrong with a suite's files.
-#[derive(Debug, thiserror::Error)]
-pub enum SuiteError {
-    /// There is nothing at the path.
-    #[error("no test file or folder at `{0}`")]
-    NotFound(PathBuf),
-    /// A test file is not text.
-    #[error("`{0}` is not UTF-8")]
-    NotUtf8(PathBuf),
-    /// There is no Python file.
-    #[error("no Python test file in `{0}`")]
-    NoTests(PathBuf),
-    /// There is too much.
-    #[error("`{0}` holds more than {MAX_FILES} files or {MAX_BYTES} bytes")]
-    TooLarge(PathBuf),
-    /// A file can't be read.
-    #[error("cannot read `{path}`")]
-    Io {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-/// Test files with their helpers. Which tests they hold is found out once, at the first run.
+/// Test files with their helpers and data. Which tests they hold is found out once, at the first run.
+///
+/// ```
+/// use rune::judge::TestSuite;
+/// use rune::task::SourceFile;
+///
+/// let file = |path| SourceFile::new(path, "");
+/// let suite = TestSuite::new(vec![file("test_cart.py"), file("helpers.py"), file("cases.json")]);
+/// assert_eq!(suite.targets(), ["test_cart.py"]);
+/// ```
 #[derive(Debug, Clone, Default)]
-pub struct Suite {
+pub struct TestSuite {
     files: Vec<SourceFile>,
-    left_out: Vec<PathBuf>,
+    targets: Vec<String>,
+    left_out: Vec<OmittedFile>,
+    /// The project root on this machine, where the files come from there.
+    folder: Option<PathBuf>,
     pub(super) collected: OnceCell<Collected>,
 }
 
-impl Suite {
-    /// A suite of `files`: those named `test_*.py` or `*_test.py` hold the tests, or all Python files where
-    /// none is so named; the others are carried along.
+impl TestSuite {
+    /// A suite of `files`: those named `test_*.py`, `*_test.py`, `test.py` or `tests.py` hold the tests, or all
+    /// Python files where none is so named; the others are carried along.
     pub fn new(files: Vec<SourceFile>) -> Self {
-        Self { files, ..Self::default() }
+        let targets = tests_among(files.iter().map(|file| file.path.as_str()));
+        let targets = targets.into_iter().map(str::to_owned).collect();
+        Self::with_targets(files, targets)
     }
 
-    /// Reads a test file (with the `conftest.py` beside it), or a folder of them with all below it.
-    /// # Errors
-    /// [`SuiteError`], each variant as it says.
-    pub fn load(path: &Path) -> Result<Self, SuiteError> {
-        let kind = fs::metadata(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => SuiteError::NotFound(path.to_owned()),
-            _ => io_error(path, error),
-        })?;
-        let (root, mut paths) = if kind.is_dir() {
-            (path, Vec::new())
-        } else {
-            (path.parent().unwrap_or(Path::new("")), beside(path))
-        };
-        if kind.is_dir() {
-            walk(path, &mut paths)?;
-        }
-        let suite = Self::read(root, &paths)?;
-        if suite.test_paths().is_empty() {
-            Err(SuiteError::NoTests(path.to_owned()))
-        } else {
-            Ok(suite)
+    /// A suite of `files`, of which the test framework is given `targets`: paths of files or folders.
+    pub fn with_targets(files: Vec<SourceFile>, targets: Vec<String>) -> Self {
+        Self { files, targets, ..Self::default() }
+    }
+
+    /// The suite that a task is accepted by; `None` where it brings no tests.
+    pub fn of_task(task: &Task) -> Option<Self> {
+        let files = || task.tests.clone();
+        match (task.tests.is_empty(), task.test_targets.is_empty()) {
+            (true, _) => None,
+            (false, true) => Some(Self::new(files())),
+            (false, false) => Some(Self::with_targets(files(), task.test_targets.clone())),
         }
     }
 
-    fn read(root: &Path, paths: &[PathBuf]) -> Result<Self, SuiteError> {
-        let (mut files, mut left_out, mut n_bytes) = (Vec::new(), Vec::new(), 0);
-        for path in paths {
-            n_bytes += fs::metadata(path).map_err(|error| io_error(path, error))?.len();
-            if n_bytes > MAX_BYTES {
-                return Err(SuiteError::TooLarge(root.to_owned()));
-            }
-            let bytes = fs::read(path).map_err(|error| io_error(path, error))?;
-            let name = path.strip_prefix(root).unwrap_or(path).to_str();
-            match (name, String::from_utf8(bytes)) {
-                (Some(name), Ok(text)) => files.push(SourceFile::new(name, text)),
-                _ if is_python(path) => return Err(SuiteError::NotUtf8(path.clone())),
-                _ => left_out.push(path.clone()),
-            }
-        }
-        Ok(Self { files, left_out, ..Self::default() })
-    }
-
-    /// All files, helpers and data included.
+    /// All files by their paths relative to the project root, helpers and data included.
     pub fn files(&self) -> &[SourceFile] {
         &self.files
     }
 
-    /// Data files that are not text and so were not carried along.
-    pub fn left_out(&self) -> &[PathBuf] {
+    /// The paths, files or folders, that the test framework is given; `.` is the project root.
+    pub fn targets(&self) -> &[String] {
+        &self.targets
+    }
+
+    /// What lies among the tests but could not be brought along.
+    pub fn left_out(&self) -> &[OmittedFile] {
         &self.left_out
     }
 
-    /// Paths of the files that hold the tests.
-    pub(super) fn test_paths(&self) -> Vec<&str> {
-        let python =
-            || self.files.iter().map(|file| file.path.as_str()).filter(|path| is_python(path));
-        let named: Vec<&str> = python().filter(|path| is_test_name(path)).collect();
-        if named.is_empty() { python().filter(|path| !is_support(path)).collect() } else { named }
+    /// The project root on this machine, where the files were loaded from there.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// The folder that the first target lies in, or is, on this machine.
+    pub(super) fn tests_folder(&self) -> Option<PathBuf> {
+        let target = self.folder.as_ref()?.join(self.targets.first()?);
+        let folder = if target.is_dir() { target.as_path() } else { target.parent()? };
+        folder.canonicalize().ok()
+    }
+
+    /// Drops the files for which `is_dropped` holds.
+    pub fn drop_files(&mut self, is_dropped: impl Fn(&SourceFile) -> bool) {
+        self.files.retain(|file| !is_dropped(file));
+        self.collected = OnceCell::new();
+    }
+
+    /// The same suite without what a task can't store.
+    pub fn into_parts(self) -> (Vec<SourceFile>, Vec<String>) {
+        (self.files, self.targets)
+    }
+
+    /// Paths of the files that hold the tests: the targets, with the test files below those that are folders.
+    pub fn test_paths(&self) -> Vec<&str> {
+        let of_target = |target: &String| {
+            let inside = self.files.iter().map(|file| file.path.as_str());
+            match self.files.iter().find(|file| file.path == *target) {
+                Some(file) => vec![file.path.as_str()],
+                None => tests_among(inside.filter(|path| lies_below(path, target))),
+            }
+        };
+        let mut paths: Vec<&str> = Vec::new();
+        for path in self.targets.iter().flat_map(of_target) {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+        paths
     }
 
     /// Paths of all Python files.
@@ -121,8 +139,21 @@ impl Suite {
     }
 }
 
-fn io_error(path: &Path, source: io::Error) -> SuiteError {
-    SuiteError::Io { path: path.to_owned(), source }
+/// Whether `path` lies below the folder `target`.
+fn lies_below(path: &str, target: &str) -> bool {
+    target == "."
+        || path.strip_prefix(target.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// The paths that are named as tests are; all Python files but support files where none is.
+fn tests_among<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let python: Vec<&str> = paths.filter(|path| is_python(path)).collect();
+    let named: Vec<&str> = python.iter().copied().filter(|path| is_test_name(path)).collect();
+    if named.is_empty() {
+        python.into_iter().filter(|path| !is_support(path)).collect()
+    } else {
+        named
+    }
 }
 
 pub(super) fn is_python(path: impl AsRef<Path>) -> bool {
@@ -141,42 +172,6 @@ fn is_test_name(path: &str) -> bool {
         || name == "tests.py"
 }
 
-fn is_support(path: &str) -> bool {
+pub(super) fn is_support(path: &str) -> bool {
     matches!(file_name(path), "conftest.py" | "__init__.py")
-}
-
-/// The file itself and its `conftest.py`.
-fn beside(path: &Path) -> Vec<PathBuf> {
-    let conftest = path.with_file_name("conftest.py");
-    let mut paths = vec![path.to_owned()];
-    if conftest != path && conftest.is_file() {
-        paths.push(conftest);
-    }
-    paths
-}
-
-/// Adds the files below `folder`, sorted; hidden folders, caches and symbolic links are passed over.
-fn walk(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<(), SuiteError> {
-    let entries = fs::read_dir(folder).map_err(|error| io_error(folder, error))?;
-    let mut entries =
-        entries.collect::<Result<Vec<_>, _>>().map_err(|error| io_error(folder, error))?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let path = entry.path();
-        let kind = entry.file_type().map_err(|error| io_error(&path, error))?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with('.') || matches!(&*name, "__pycache__" | "node_modules" | "venv") {
-            continue;
-        }
-        if kind.is_dir() {
-            walk(&path, paths)?;
-        } else if kind.is_file() {
-            paths.push(path);
-        }
-        if paths.len() > MAX_FILES {
-            return Err(SuiteError::TooLarge(folder.to_owned()));
-        }
-    }
-    Ok(())
 }

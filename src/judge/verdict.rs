@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::Serialize;
 
+pub use crate::trajectory::Assurance;
+
 /// What a solution came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -37,6 +39,26 @@ pub enum Outcome {
     HarnessVoid(String),
 }
 
+impl Outcome {
+    /// The word used in JSON.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Wrong => "wrong",
+            Self::Exception => "exception",
+            Self::CpuLimit => "cpu_limit",
+            Self::WallLimit => "wall_limit",
+            Self::MemoryLimit => "memory_limit",
+            Self::OutputLimit => "output_limit",
+            Self::Opaque => "opaque",
+            Self::Flaky => "flaky",
+            Self::NoTests => "no_tests",
+            Self::Unconfirmed(_) => "unconfirmed",
+            Self::HarnessVoid(_) => "harness_void",
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -52,36 +74,6 @@ impl fmt::Display for Outcome {
             Self::NoTests => "nothing was tested",
             Self::Unconfirmed(reason) => return write!(f, "unconfirmed: {reason}"),
             Self::HarnessVoid(reason) => return write!(f, "void: {reason}"),
-        })
-    }
-}
-
-/// Where the decision of a verdict was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Assurance {
-    /// No code of the solution ran in the process that decided.
-    Separate,
-    /// Tests and solution shared a process; a screen of the solution's syntax found nothing that could
-    /// deceive the tests.
-    SameProcess,
-}
-
-impl Assurance {
-    /// The word used in the registry and in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Separate => "separate",
-            Self::SameProcess => "same_process",
-        }
-    }
-}
-
-impl fmt::Display for Assurance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Separate => "decided in a separate process",
-            Self::SameProcess => "decided in the solution's process",
         })
     }
 }
@@ -102,6 +94,20 @@ pub enum Status {
     ExpectedFailure,
     /// Nothing was heard of it.
     Missing,
+}
+
+impl Status {
+    /// The word used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Error => "error",
+            Self::Skipped => "skipped",
+            Self::ExpectedFailure => "expected_failure",
+            Self::Missing => "missing",
+        }
+    }
 }
 
 /// One test of a suite.
@@ -163,6 +169,19 @@ impl Verdict {
                 let total = u32::try_from(self.n_total.max(1)).unwrap_or(u32::MAX);
                 (f64::from(counted) / f64::from(total)).min(0.99)
             }
+        }
+    }
+
+    /// Tests that ended so.
+    pub fn count(&self, status: Status) -> usize {
+        self.tests.iter().filter(|test| test.status == status).count()
+    }
+
+    /// Why a pass is not [`Assurance::Separate`], or why there is no verdict that counts; empty otherwise.
+    pub fn why(&self) -> &str {
+        match &self.outcome {
+            Outcome::Unconfirmed(reason) | Outcome::HarnessVoid(reason) => reason,
+            _ => &self.reason,
         }
     }
 

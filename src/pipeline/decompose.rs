@@ -413,6 +413,7 @@ mod tests {
             task_type: TaskType::Module,
             family: None,
             tests: Vec::new(),
+            test_targets: Vec::new(),
         };
         let names = names.iter().map(|name| (*name).to_owned()).collect();
         let targets = [Target { path: "a.py".to_owned(), names }];

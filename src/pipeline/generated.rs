@@ -20,7 +20,7 @@ use super::work::Candidate;
 use super::work::Work;
 use crate::event::Event;
 use crate::judge::Status;
-use crate::judge::Suite;
+use crate::judge::TestSuite;
 use crate::judge::Verdict;
 use crate::task::SourceFile;
 use crate::trajectory::Phase;
@@ -127,14 +127,14 @@ async fn solutions(
 }
 
 /// The generated tests as the user may keep them.
-fn suite(target: &Target, asserts: &[String]) -> Suite {
+fn suite(target: &Target, asserts: &[String]) -> TestSuite {
     let module = SourceFile::new(target.path.as_str(), "").module().unwrap_or_default();
     let head = format!("from {module} import {}\n", target.names.join(", "));
     let test =
         |(index, line): (usize, &String)| format!("\n\ndef test_{index:02}():\n    {line}\n");
     let tests: Vec<String> = asserts.iter().enumerate().map(test).collect();
     let text = head + &tests.concat();
-    Suite::new(vec![SourceFile::new("test_generated.py", text)])
+    TestSuite::new(vec![SourceFile::new("test_generated.py", text)])
 }
 
 /// Indices of the tests that passed.

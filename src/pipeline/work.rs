@@ -11,7 +11,7 @@ use super::recombine::parts_of;
 use super::requirements::Target;
 use super::run::Run;
 use crate::judge::Inspection;
-use crate::judge::Suite;
+use crate::judge::TestSuite;
 use crate::judge::Verdict;
 use crate::task::SourceFile;
 use crate::task::Subtask;
@@ -42,7 +42,7 @@ pub(super) struct Work<'a> {
     pub(super) task: &'a Task,
     pub(super) targets: Vec<Target>,
     /// The user's tests.
-    pub(super) suite: Option<Suite>,
+    pub(super) suite: Option<TestSuite>,
     best: Mutex<Option<(Candidate, VerifiedBy)>>,
     /// Verdicts by the files' texts: the same code is judged once.
     verdicts: Mutex<HashMap<String, Verdict>>,
@@ -52,7 +52,7 @@ pub(super) struct Work<'a> {
 
 impl<'a> Work<'a> {
     pub(super) fn new(run: &'a Run<'a>, task: &'a Task, targets: Vec<Target>) -> Self {
-        let suite = (!task.tests.is_empty()).then(|| Suite::new(task.tests.clone()));
+        let suite = TestSuite::of_task(task);
         Self {
             run,
             task,
@@ -146,7 +146,7 @@ impl<'a> Work<'a> {
 
     /// What every prompt begins with, so that the beginnings are the same tokens.
     pub(super) fn prompt(&self, template: &'static str) -> Prompt {
-        let tests: Vec<&str> = self.task.tests.iter().map(|test| test.text.trim_end()).collect();
+        let tests: Vec<&str> = self.suite.iter().flat_map(shown_tests).collect();
         Prompt::new(template)
             .with("task", self.task.text.trim())
             .with("files", &self.targets)
@@ -163,6 +163,17 @@ impl<'a> Work<'a> {
             .with_section("failure", failure(candidate), Keep::Head)
             .with_section("code", fenced(&candidate.files), Keep::Head)
     }
+}
+
+/// The sources that tell what tests want: the tests, then what they import and their configuration in Python.
+fn shown_tests(suite: &TestSuite) -> Vec<&str> {
+    let tests = suite.test_paths();
+    let is_test = |file: &&SourceFile| tests.contains(&file.path.as_str());
+    let is_other = |file: &&SourceFile| !is_test(file) && file.module().is_some();
+    let files = suite.files();
+    let sources = files.iter().filter(is_test).chain(files.iter().filter(is_other));
+    let sources = sources.map(|file| file.text.trim_start_matches('\u{feff}').trim_end());
+    sources.filter(|text| !text.is_empty()).collect()
 }
 
 /// Files as fenced blocks with their paths.

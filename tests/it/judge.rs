@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rune::judge::Judge;
-use rune::judge::Suite;
+use rune::judge::TestSuite;
 use rune::judge::Verdict;
 use rune::sandbox::Interpreter;
 use rune::sandbox::Limits;
@@ -100,6 +100,6 @@ fn show(verdict: &Verdict) -> String {
 }
 
 /// Judges one solution file `primes.py`.
-async fn run(judge: &Judge<'_>, suite: &Suite, solution: &str) -> Verdict {
+async fn run(judge: &Judge<'_>, suite: &TestSuite, solution: &str) -> Verdict {
     judge.run_suite(suite, &files(&[("primes.py", solution)])).await.unwrap()
 }

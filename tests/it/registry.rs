@@ -41,6 +41,7 @@ fn session(id: &str) -> Session {
             task_type: TaskType::Function,
             family: None,
             tests: vec![SourceFile::new("test_add.py", "assert True")],
+            test_targets: vec![],
         },
         workspace: None,
         provider: "scripted".into(),

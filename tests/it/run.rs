@@ -3,6 +3,7 @@
 mod answers;
 mod interrupt;
 mod json;
+mod judge;
 mod memory;
 mod model;
 mod outcome;

@@ -29,6 +29,7 @@ use crate::evaluation::Void;
 use crate::event::timestamp;
 use crate::judge::FunctionJudge;
 use crate::judge::Judge;
+use crate::judge::library_mounts;
 use crate::pipeline::Settings;
 use crate::provider::Provider;
 use crate::registry::AdapterStore;
@@ -162,7 +163,7 @@ async fn all(
     let scratch = tempfile::tempdir()?;
     let mut visible = Judge::new(sandbox, &interpreter);
     visible.limits = limits;
-    visible.libs.extend(how.lib.map(prepare::library).transpose()?);
+    visible.libs.extend(library_mounts(how.lib.as_slice())?);
     let settings = Settings::new(&context.config);
     let pipeline = PipelineTools::new(visible, settings, &scratch.path().join("rune.db"))?;
     let via = match how.via {

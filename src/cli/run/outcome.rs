@@ -1,6 +1,5 @@
 //! What a run leaves: files, the session's end, the result on stdout.
 
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -135,17 +134,8 @@ pub(super) fn finish(
 fn write(folder: &Path, files: &[SourceFile]) -> anyhow::Result<()> {
     for file in files {
         let path = folder.join(&file.path);
-        let parent = path.parent().unwrap_or(folder);
-        let write = || {
-            fs::create_dir_all(parent)?;
-            let mut staged = tempfile::NamedTempFile::new_in(parent)?;
-            std::io::Write::write_all(&mut staged, file.text.as_bytes())?;
-            staged.as_file().sync_all()?;
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-            staged.as_file().set_permissions(mode)?;
-            staged.persist(&path).map_err(|error| error.error).map(drop)
-        };
-        write().with_context(|| format!("cannot write `{}`", path.display()))?;
+        output::write_whole(&path, file.bytes())
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     Ok(())
 }

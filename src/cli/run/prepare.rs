@@ -1,11 +1,8 @@
 //! What a run needs before its first question: model, provider, project.
 
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
-
-use anyhow::Context as _;
 
 use crate::cli::context::Context;
 use crate::cli::models;
@@ -19,10 +16,6 @@ use crate::model::EngineOptions;
 use crate::provider::InProcess;
 use crate::provider::Provider;
 use crate::provider::Scripted;
-use crate::sandbox::Mount;
-
-/// Where the user's own packages lie in the jail.
-const LIBRARY: &str = "/opt/lib";
 
 /// The provider that the settings name, ready to answer. Pulls the model when it is not here.
 pub(super) async fn provider(context: &Context, screen: &Screen) -> anyhow::Result<Provider> {
@@ -107,11 +100,4 @@ pub(in crate::cli) fn project(context: &Context) -> String {
         }
         _ => "none".to_owned(),
     }
-}
-
-/// The user's own packages, as the jail has them.
-pub(in crate::cli) fn library(folder: &Path) -> anyhow::Result<Mount> {
-    let host = fs::canonicalize(folder)
-        .with_context(|| format!("cannot find the library folder `{}`", folder.display()))?;
-    Ok(Mount { host, jail: LIBRARY.into() })
 }

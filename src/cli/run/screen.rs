@@ -206,6 +206,9 @@ fn words(event: &Event) -> Option<String> {
         | Event::PhaseStarted { .. }
         | Event::SessionFailed { .. }
         | Event::SessionInterrupted
+        | Event::JudgeTest { .. }
+        | Event::JudgeCompleted { .. }
+        | Event::JudgeFailed { .. }
         | Event::AdapterCreated { .. }
         | Event::AdapterArchived { .. }
         | Event::AdapterRestored

@@ -20,14 +20,16 @@ use crate::cli::run::resume;
 use crate::cli::run::screen;
 use crate::cli::run::screen::Screen;
 use crate::cli::run::task;
+use crate::cli::run::task::ReadTask;
 use crate::event::Event;
 use crate::event::SCHEMA_VERSION;
 use crate::event::timestamp;
-use crate::hub;
 use crate::judge::Judge;
-use crate::judge::JudgeError;
 use crate::judge::Outcome;
-use crate::judge::Suite;
+use crate::judge::PytestSource;
+use crate::judge::TestSuite;
+use crate::judge::library_mounts;
+use crate::judge::run_with_pytest;
 use crate::pipeline;
 use crate::pipeline::Settings;
 use crate::pipeline::Tools;
@@ -38,7 +40,6 @@ use crate::registry::AdapterStore;
 use crate::registry::Ending;
 use crate::registry::Registry;
 use crate::sandbox::Limits;
-use crate::sandbox::Mount;
 use crate::sandbox::Sandbox;
 use crate::selection;
 use crate::selection::Selection;
@@ -49,9 +50,6 @@ use crate::trajectory::Session;
 use crate::trajectory::Status;
 use crate::trajectory::VerifiedBy;
 
-/// Where pytest lies in the jail when Rune brings its own.
-const PYTEST: &str = "/opt/pytest";
-
 pub(super) fn run(context: &Context, args: &Args, screen: &Screen) -> anyhow::Result<ExitCode> {
     let registry = context.registry()?;
     let resumed = match &args.resume {
@@ -60,7 +58,7 @@ pub(super) fn run(context: &Context, args: &Args, screen: &Screen) -> anyhow::Re
     };
     let (task, context) = match &resumed {
         Some(session) => (session.task.clone(), resume::context(context, session, args)?),
-        None => (task::read(args)?, context.clone()),
+        None => (read_task(args, screen)?, context.clone()),
     };
     let out = match (&args.out, resumed.as_ref().and_then(|session| session.workspace.as_ref())) {
         (Some(out), _) => out.clone(),
@@ -102,26 +100,25 @@ pub(super) fn run(context: &Context, args: &Args, screen: &Screen) -> anyhow::Re
     result
 }
 
+/// Reads the task, and reports what its tests have to do without.
+fn read_task(args: &Args, screen: &Screen) -> anyhow::Result<Task> {
+    let ReadTask { task, left_out } = task::read(args)?;
+    for omitted in &left_out {
+        screen.event(&Event::Warning { message: format!("left out {omitted}") });
+    }
+    Ok(task)
+}
+
 /// Finds out whether the suite can run here and can fail; fetches pytest when it is wanted and missing.
 async fn prepare_suite(
     context: &Context,
     judge: &mut Judge<'_>,
     task: &Task,
 ) -> anyhow::Result<()> {
-    if task.tests.is_empty() {
-        return Ok(());
-    }
-    let suite = Suite::new(task.tests.clone());
-    let verdict = match judge.run_suite(&suite, &[]).await {
-        Err(JudgeError::PytestMissing) => {
-            let (home, python) = (context.home.clone(), context.python().unwrap_or_default());
-            let install = move || hub::ensure_pytest(&home, &python);
-            let host = tokio::task::spawn_blocking(install).await??;
-            judge.libs.push(Mount { host, jail: PYTEST.into() });
-            judge.run_suite(&suite, &[]).await?
-        }
-        other => other?,
-    };
+    let Some(suite) = TestSuite::of_task(task) else { return Ok(()) };
+    let source =
+        PytestSource { home: context.home.clone(), python: context.python().unwrap_or_default() };
+    let verdict = run_with_pytest(judge, &suite, &[], &source).await?;
     if verdict.outcome == Outcome::NoTests && verdict.tests.is_empty() {
         bail!("the tests check nothing: there is no test in them that could fail");
     }
@@ -156,7 +153,7 @@ impl AtWork<'_> {
         let mut judge = Judge::new(self.sandbox, &interpreter);
         judge.limits = Limits::from(&config.sandbox);
         if !config.run.lib.is_empty() {
-            judge.libs.push(prepare::library(Path::new(&config.run.lib))?);
+            judge.libs.extend(library_mounts(&[&config.run.lib])?);
         }
         prepare_suite(self.context, &mut judge, &task).await?;
         let paths = pipeline::planned_paths(&judge, &task).await?;

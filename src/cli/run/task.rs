@@ -9,7 +9,9 @@ use anyhow::bail;
 use serde::Deserialize;
 
 use crate::cli::run::Args;
-use crate::judge::Suite;
+use crate::judge::OmittedFile;
+use crate::judge::SuiteError;
+use crate::judge::TestSuite;
 use crate::task::SourceFile;
 use crate::task::Task;
 use crate::task::TaskId;
@@ -40,18 +42,40 @@ enum Tests {
     Files(Vec<SourceFile>),
 }
 
+/// A task, and what its tests have to do without.
+pub(super) struct ReadTask {
+    pub(super) task: Task,
+    pub(super) left_out: Vec<OmittedFile>,
+}
+
+impl From<Task> for ReadTask {
+    fn from(task: Task) -> Self {
+        Self { task, left_out: Vec::new() }
+    }
+}
+
+impl ReadTask {
+    /// The task with the tests at `path`.
+    fn with_tests(mut self, path: &Path) -> Result<Self, SuiteError> {
+        let suite = TestSuite::load(path)?;
+        self.left_out = suite.left_out().to_vec();
+        (self.task.tests, self.task.test_targets) = suite.into_parts();
+        Ok(self)
+    }
+}
+
 /// Reads the task that the arguments name.
-pub(super) fn read(args: &Args) -> anyhow::Result<Task> {
-    let mut task = match (&args.task_file, &args.task) {
+pub(super) fn read(args: &Args) -> anyhow::Result<ReadTask> {
+    let task = match (&args.task_file, &args.task) {
         (Some(file), _) => from_file(file)?,
-        (None, Some(text)) if text == "-" => plain(&read_text(std::io::stdin(), "stdin")?)?,
-        (None, Some(text)) => plain(text)?,
+        (None, Some(text)) if text == "-" => plain(&read_text(std::io::stdin(), "stdin")?)?.into(),
+        (None, Some(text)) => plain(text)?.into(),
         (None, None) => bail!("no task was given"),
     };
-    if let Some(path) = &args.tests {
-        task.tests = Suite::load(path)?.files().to_vec();
-    }
-    Ok(task)
+    Ok(match &args.tests {
+        Some(path) => task.with_tests(path)?,
+        None => task,
+    })
 }
 
 fn plain(text: &str) -> anyhow::Result<Task> {
@@ -64,10 +88,11 @@ fn plain(text: &str) -> anyhow::Result<Task> {
         task_type: TaskType::default(),
         family: None,
         tests: Vec::new(),
+        test_targets: Vec::new(),
     })
 }
 
-fn from_file(argument: &str) -> anyhow::Result<Task> {
+fn from_file(argument: &str) -> anyhow::Result<ReadTask> {
     let (path, id) = match argument.rsplit_once(':') {
         Some((path, id)) if !Path::new(argument).exists() => (PathBuf::from(path), Some(id)),
         _ => (PathBuf::from(argument), None),
@@ -75,6 +100,8 @@ fn from_file(argument: &str) -> anyhow::Result<Task> {
     let file = std::fs::File::open(&path)
         .with_context(|| format!("cannot open the task file `{}`", path.display()))?;
     let text = read_text(file, &path.display().to_string())?;
+    // Editors may begin a file with a byte order mark.
+    let text = text.trim_start_matches('\u{feff}');
     let mut ids = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let line: Line = serde_json::from_str(line)
@@ -90,22 +117,24 @@ fn from_file(argument: &str) -> anyhow::Result<Task> {
     }
 }
 
-fn task(line: Line, folder: &Path) -> anyhow::Result<Task> {
-    let tests = match line.tests {
-        None => Vec::new(),
-        Some(Tests::Files(files)) => files,
-        Some(Tests::Text(text)) if !is_path(&text) => {
-            vec![SourceFile::new("test_task.py", text)]
-        }
-        Some(Tests::Text(path)) => Suite::load(&folder.join(path.trim()))?.files().to_vec(),
-    };
-    Ok(Task {
+fn task(line: Line, folder: &Path) -> anyhow::Result<ReadTask> {
+    let mut task = Task {
         id: TaskId(line.id),
         task_type: line.task_type.unwrap_or_default(),
         family: line.family,
-        tests,
         ..plain(&line.task)?
-    })
+    };
+    match line.tests {
+        None => {}
+        Some(Tests::Files(files)) => task.tests = files,
+        Some(Tests::Text(text)) if !is_path(&text) => {
+            task.tests = vec![SourceFile::new("test_task.py", text)];
+        }
+        Some(Tests::Text(path)) => {
+            return Ok(ReadTask::from(task).with_tests(&folder.join(path.trim()))?);
+        }
+    }
+    Ok(task.into())
 }
 
 /// Whether the text of a task's tests is the path of a file instead.

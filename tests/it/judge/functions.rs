@@ -9,7 +9,7 @@ use rune::judge::FunctionJudge;
 use rune::judge::FunctionTask;
 use rune::judge::Judge;
 use rune::judge::Outcome;
-use rune::judge::Suite;
+use rune::judge::TestSuite;
 use rune::judge::Verdict;
 use rune::sandbox::Limits;
 use rune::sandbox::Sandbox;
@@ -137,7 +137,7 @@ async fn examples_of_human_eval_hold_for_canonical_solutions() {
     for task in &tasks {
         let Some(work) = &task.work else { continue };
         n_suites += 1;
-        let suite = Suite::new(vec![SourceFile::new("test_solution.py", &work.tests)]);
+        let suite = TestSuite::new(vec![SourceFile::new("test_solution.py", &work.tests)]);
         let solution =
             SourceFile::new("solution.py", task.program(&task.answer, &Modules::default()));
         let verdict = judge.run_suite(&suite, &[solution]).await.unwrap();

@@ -1,0 +1,203 @@
+//! `rune judge`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+
+use crate::cli::context::Context;
+use crate::cli::context::Globals;
+use crate::cli::exit;
+use crate::cli::output;
+use crate::cli::output::escape;
+use crate::cli::output::escape_line;
+use crate::cli::output::paint;
+use crate::event::Event;
+use crate::event::Stream;
+use crate::event::timestamp;
+use crate::judge::Assurance;
+use crate::judge::JudgeReport;
+use crate::judge::JudgeRequest;
+use crate::judge::Outcome;
+use crate::judge::PytestSource;
+use crate::judge::Status;
+use crate::judge::TestResult;
+use crate::judge::Verdict;
+use crate::judge::junit_xml;
+use crate::sandbox::Limits;
+use crate::sandbox::Sandbox;
+
+/// Run tests against code in the sandbox, and say whether to believe the result
+///
+/// Tests are unittest, pytest or plain-assert files; they run with what lies around them: helpers, conftest.py, data
+/// files, pytest's configuration. A pass is confirmed with the solution in a process of its own, where it cannot
+/// reach the tests; the last line says whether that was possible.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  rune judge primes.py --tests test_primes.py
+  rune judge src --tests tests --lib vendor --python .venv/bin/python
+  rune judge build --tests tests --junit report.xml --json
+
+Exit code 0 means that every test passed and the result is to be believed, 1 that it did not.")]
+pub(super) struct Args {
+    /// The code: a file, or a folder whose content can be imported
+    solution: PathBuf,
+    /// The tests: a file or a folder
+    #[arg(long, value_name = "PATH")]
+    tests: PathBuf,
+    /// A folder of Python packages that tests and code may import; may be given several times
+    #[arg(long, value_name = "DIR")]
+    lib: Vec<PathBuf>,
+    /// The Python that runs the tests [default: `sandbox.python`, else the first `python3` of PATH]
+    #[arg(long, value_name = "PATH")]
+    python: Option<String>,
+    /// Write a JUnit XML report to this file as well
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+}
+
+impl Args {
+    /// The settings that the flags stand for.
+    pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
+        let python = self.python.clone().map(toml::Value::String);
+        python.into_iter().map(|python| ("sandbox.python", python)).collect()
+    }
+
+    fn request(&self, context: &Context) -> JudgeRequest {
+        let config = &context.config;
+        let configured = (!config.run.lib.is_empty()).then(|| PathBuf::from(&config.run.lib));
+        let libs =
+            if self.lib.is_empty() { configured.into_iter().collect() } else { self.lib.clone() };
+        let python = &config.sandbox.python;
+        JudgeRequest {
+            solution: self.solution.clone(),
+            tests: self.tests.clone(),
+            libs,
+            python: (!python.is_empty()).then(|| PathBuf::from(python)),
+            limits: Limits::from(&config.sandbox),
+            pytest: PytestSource {
+                home: context.home.clone(),
+                python: context.python().unwrap_or_default(),
+            },
+        }
+    }
+}
+
+/// Tells readers of JSON lines that there is no verdict.
+pub(super) fn refuse(globals: &Globals, error: &anyhow::Error) {
+    if globals.json() && !exit::is_broken_pipe(error) {
+        let exit_code = i32::from(exit::code(error));
+        let event = Event::JudgeFailed { exit_code, error: format!("{error:#}") };
+        let _unread = output::print(&json_lines(&[event]));
+    }
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    let JudgeReport { verdict, left_out } = judge(&args.request(context))?;
+    for omitted in left_out.iter().filter(|_| !context.quiet && !context.json) {
+        output::note(&format!("warning: left out {omitted}"));
+    }
+    if let Some(path) = &args.junit {
+        let name = args.tests.display().to_string();
+        output::write_whole(path, junit_xml(&name, &verdict).as_bytes())
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    let code = if verdict.passed() { exit::SOLVED } else { exit::UNSOLVED };
+    let text =
+        if context.json { json_lines(&events(&verdict, code)) } else { shown(context, &verdict) };
+    output::print(&text)?;
+    Ok(ExitCode::from(code))
+}
+
+fn judge(request: &JudgeRequest) -> anyhow::Result<JudgeReport> {
+    // Before any other thread: see `sandbox`.
+    let sandbox = Sandbox::start(&std::env::current_exe()?)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    Ok(runtime.block_on(request.judge(&sandbox))?)
+}
+
+fn events(verdict: &Verdict, code: u8) -> Vec<Event> {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let of_test = |test: &TestResult| Event::JudgeTest {
+        id: test.id.clone(),
+        status: test.status.as_str().to_owned(),
+        message: test.message.clone(),
+        seconds: test.seconds,
+    };
+    let assurance = match (&verdict.outcome, verdict.assurance) {
+        (Outcome::Unconfirmed(_), _) => Some("unconfirmed"),
+        (_, assurance) => assurance.map(Assurance::as_str),
+    };
+    let completed = Event::JudgeCompleted {
+        outcome: verdict.outcome.as_str().to_owned(),
+        assurance: assurance.map(str::to_owned),
+        reason: verdict.why().to_owned(),
+        n_passed: count(verdict.n_passed),
+        n_total: count(verdict.n_total),
+        seconds: verdict.wall.as_secs_f64(),
+        exit_code: i32::from(code),
+    };
+    verdict.tests.iter().map(of_test).chain([completed]).collect()
+}
+
+fn json_lines(events: &[Event]) -> String {
+    let mut stream = Stream::new("");
+    let now = timestamp(SystemTime::now());
+    events.iter().map(|event| stream.line(&now, event) + "\n").collect()
+}
+
+/// A row for each test that did not pass, the counts, and how far the result is to be believed.
+fn shown(context: &Context, verdict: &Verdict) -> String {
+    let is_shown = |test: &&TestResult| context.verbose || test.status != Status::Passed;
+    let rows: Vec<_> =
+        verdict.tests.iter().filter(is_shown).map(|test| row(context, test)).collect();
+    let style = if verdict.passed() { "32" } else { "31" };
+    let counts = format!("{} in {:.1} s", counts(verdict), verdict.wall.as_secs_f64());
+    let counts = paint(&counts, style, context.color);
+    format!("{}{counts}\n{}\n", output::table(&rows), escape(&belief(verdict)))
+}
+
+fn row(context: &Context, test: &TestResult) -> Vec<String> {
+    let style = match test.status {
+        Status::Passed => "32",
+        Status::Skipped | Status::ExpectedFailure => "33",
+        Status::Failed | Status::Error | Status::Missing => "31",
+    };
+    let reason = test.message.lines().next().unwrap_or_default();
+    vec![
+        paint(words(test.status), style, context.color),
+        escape_line(&test.id).into_owned(),
+        format!("{:.2} s", test.seconds),
+        escape_line(reason).into_owned(),
+    ]
+}
+
+fn words(status: Status) -> &'static str {
+    match status {
+        Status::ExpectedFailure => "expected failure",
+        other => other.as_str(),
+    }
+}
+
+/// Such as `23 passed, 1 failed, 2 skipped`.
+fn counts(verdict: &Verdict) -> String {
+    use Status::{Error, ExpectedFailure, Failed, Missing, Passed, Skipped};
+    let counted = [Passed, Failed, Error, Missing, Skipped, ExpectedFailure]
+        .map(|status| (status, verdict.count(status)));
+    let counted = counted.iter().filter(|(status, count)| *count > 0 || *status == Passed);
+    counted
+        .map(|(status, count)| format!("{count} {}", words(*status)))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// What stands behind the result.
+fn belief(verdict: &Verdict) -> String {
+    match (verdict.assurance, verdict.why()) {
+        (Some(assurance), "") => assurance.to_string(),
+        (Some(assurance), reason) => format!("{assurance}: {reason}"),
+        (None, _) => verdict.outcome.to_string(),
+    }
+}

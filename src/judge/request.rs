@@ -1,0 +1,145 @@
+//! Judging code that lies on disk by tests that lie on disk.
+
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+use super::harness::Judge;
+use super::harness::JudgeError;
+use super::solution::load_solution;
+use super::suite::OmittedFile;
+use super::suite::SuiteError;
+use super::suite::TestSuite;
+use super::verdict::Verdict;
+use crate::hub;
+use crate::hub::HubError;
+use crate::sandbox::Limits;
+use crate::sandbox::Mount;
+use crate::sandbox::Sandbox;
+use crate::sandbox::SandboxError;
+use crate::task::SourceFile;
+
+/// Where the user's own packages lie in the jail; a number follows for all but the first.
+const LIBRARY: &str = "/opt/lib";
+/// Where pytest lies in the jail when Rune brings its own.
+const PYTEST: &str = "/opt/pytest";
+
+/// A solution, the tests that decide about it, and how they are run.
+#[derive(Debug, Clone)]
+pub struct JudgeRequest {
+    /// A file, or a folder whose content is put on the path.
+    pub solution: PathBuf,
+    /// A test file or a folder of them.
+    pub tests: PathBuf,
+    /// Folders of packages that tests and solution may import.
+    pub libs: Vec<PathBuf>,
+    /// The Python that runs them; `None` for the first of the search path.
+    pub python: Option<PathBuf>,
+    /// What one run may use.
+    pub limits: Limits,
+    /// Where pytest comes from when the tests need it and there is none.
+    pub pytest: PytestSource,
+}
+
+/// Where pytest is installed to, and by which Python's pip.
+#[derive(Debug, Clone)]
+pub struct PytestSource {
+    /// Rune's home.
+    pub home: PathBuf,
+    /// The Python whose pip fetches it.
+    pub python: PathBuf,
+}
+
+/// A verdict, and what the tests had to do without.
+#[derive(Debug, Clone)]
+pub struct JudgeReport {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What lies among the tests but could not be brought along.
+    pub left_out: Vec<OmittedFile>,
+}
+
+/// Why a request can't be judged. A solution that fails is a verdict, not an error.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// There is no file at the path of the solution.
+    #[error("no solution file or folder at `{0}`")]
+    NoSolution(PathBuf),
+    /// There is no folder of packages at the path.
+    #[error("cannot find the library folder `{path}`")]
+    NoLibrary {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The tests, or the solution, can't be read.
+    #[error(transparent)]
+    Suite(#[from] SuiteError),
+    /// They can't be run.
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
+    /// pytest can't be fetched.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+}
+
+impl From<SandboxError> for RequestError {
+    fn from(error: SandboxError) -> Self {
+        Self::Judge(error.into())
+    }
+}
+
+impl JudgeRequest {
+    /// Reads tests and solution and judges them in `sandbox`.
+    /// # Errors
+    /// [`RequestError`]: never for what the solution did.
+    pub async fn judge(&self, sandbox: &Sandbox) -> Result<JudgeReport, RequestError> {
+        let mut suite = TestSuite::load(&self.tests)?;
+        let solution = load_solution(&self.solution, &mut suite)?;
+        let libs = library_mounts(&self.libs)?;
+        let interpreter = sandbox.interpreter(self.python.as_deref())?;
+        let mut judge = Judge { limits: self.limits, libs, ..Judge::new(sandbox, &interpreter) };
+        let verdict = run_with_pytest(&mut judge, &suite, &solution, &self.pytest).await?;
+        Ok(JudgeReport { verdict, left_out: suite.left_out().to_vec() })
+    }
+}
+
+/// Runs `suite` against `solution`; where that takes pytest and there is none, `source` is installed and added to
+/// `judge` first.
+/// # Errors
+/// [`RequestError::Judge`], [`RequestError::Hub`].
+pub async fn run_with_pytest(
+    judge: &mut Judge<'_>,
+    suite: &TestSuite,
+    solution: &[SourceFile],
+    source: &PytestSource,
+) -> Result<Verdict, RequestError> {
+    match judge.run_suite(suite, solution).await {
+        Err(JudgeError::PytestMissing) => {
+            let PytestSource { home, python } = source.clone();
+            let install = move || hub::ensure_pytest(&home, &python);
+            let host = match tokio::task::spawn_blocking(install).await {
+                Ok(installed) => installed?,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            judge.libs.push(Mount { host, jail: PYTEST.into() });
+            Ok(judge.run_suite(suite, solution).await?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// The user's own packages, as the jail has them.
+/// # Errors
+/// [`RequestError::NoLibrary`].
+pub fn library_mounts(folders: &[impl AsRef<Path>]) -> Result<Vec<Mount>, RequestError> {
+    let mount = |(index, folder): (usize, &_)| {
+        let path = AsRef::<Path>::as_ref(folder);
+        let host = std::fs::canonicalize(path)
+            .map_err(|source| RequestError::NoLibrary { path: path.to_owned(), source })?;
+        let number = if index == 0 { String::new() } else { format!("-{}", index + 1) };
+        Ok(Mount { host, jail: format!("{LIBRARY}{number}").into() })
+    };
+    folders.iter().enumerate().map(mount).collect()
+}

@@ -1,0 +1,325 @@
+//! Finds files below a folder and reads them, within limits, without ever waiting for one.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::fs;
+use std::fs::File;
+use std::fs::FileType;
+use std::io;
+use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use super::error::OmittedFile;
+use super::error::SuiteError;
+use super::error::size_text;
+use crate::task::SourceFile;
+
+/// Maximum files of a suite.
+pub(super) const MAX_FILES: usize = 5_000;
+/// Maximum bytes of a suite; the jail's read-only folder holds it in memory.
+pub(super) const MAX_BYTES: u64 = 64 << 20;
+/// Maximum directory entries that are looked at.
+const MAX_ENTRIES: usize = 50_000;
+
+/// Folders that tools keep for themselves, beside those that are marked as such.
+const CACHES: &[&str] = &["__pycache__", "node_modules", "venv", ".git", ".venv", ".tox", ".nox"];
+/// Files that mark a folder as a cache, a virtual environment, or a home of Rune.
+const CACHE_MARKS: &[&str] = &["CACHEDIR.TAG", "pyvenv.cfg", "rune.db"];
+/// Folders of a project root that builds make.
+const BUILDS: &[&str] = &["build", "dist", "htmlcov", "target"];
+
+/// A file that was found.
+#[derive(Debug, Clone)]
+pub(super) struct FoundFile {
+    /// Where it lies; perhaps a link.
+    pub(super) path: PathBuf,
+    pub(super) n_bytes: u64,
+}
+
+/// Collects files below one folder.
+#[derive(Debug)]
+pub(in crate::judge) struct FileCollector {
+    /// What names are relative to; canonical.
+    root: PathBuf,
+    /// Folders that links may lead into; canonical.
+    reach: Vec<PathBuf>,
+    /// By name relative to the root.
+    pub(super) found: BTreeMap<String, FoundFile>,
+    pub(super) omitted: Vec<OmittedFile>,
+    n_entries: usize,
+}
+
+/// What becomes of pipes, sockets, devices and folders that can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OddFile {
+    Refuse,
+    LeaveOut,
+}
+
+/// A folder to look into, and the folders around it by their real paths.
+struct OpenFolder {
+    path: PathBuf,
+    around: Vec<PathBuf>,
+}
+
+impl FileCollector {
+    /// A collector of files below `root`, which follows links that lead into it or into one of `reach`.
+    pub(in crate::judge) fn new(root: &Path, reach: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self {
+            root: root.to_owned(),
+            reach: std::iter::once(root.to_owned()).chain(reach).collect(),
+            found: BTreeMap::new(),
+            omitted: Vec::new(),
+            n_entries: 0,
+        }
+    }
+
+    /// Adds the file at `path`, which the user named: also a link that leads elsewhere.
+    pub(in crate::judge) fn add_named_file(&mut self, path: &Path) -> Result<(), SuiteError> {
+        let found = fs::metadata(path).map_err(|error| SuiteError::io(path, error))?;
+        self.insert(path, found.len());
+        Ok(())
+    }
+
+    /// Adds the file at `path`.
+    pub(super) fn add_file(&mut self, path: &Path) -> Result<(), SuiteError> {
+        match self.kind(path)? {
+            Some((kind, n_bytes)) if kind.is_file() => self.insert(path, n_bytes),
+            Some((kind, _)) => return Err(not_a_file(path, kind)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the file at `path` was found.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        self.found.values().any(|file| file.path == path)
+    }
+
+    /// Adds all files below `folder`. Whatever can't be read to an end, such as a pipe, is an error.
+    pub(in crate::judge) fn add_tree(&mut self, folder: &Path) -> Result<(), SuiteError> {
+        let is_whole = self.walk(folder, OddFile::Refuse, |_| true)?;
+        let count = self.found.len();
+        if !is_whole || count > MAX_FILES || self.n_bytes() > MAX_BYTES {
+            return Err(self.too_large(folder));
+        }
+        Ok(())
+    }
+
+    /// Adds the files below `folder`, the nearest first, but only from those folders directly in it that `is_entered` by
+    /// name. What is no file is left out. Returns whether everything was seen.
+    pub(super) fn add_nearby(
+        &mut self,
+        folder: &Path,
+        is_entered: impl Fn(&str) -> bool,
+    ) -> Result<bool, SuiteError> {
+        self.walk(folder, OddFile::LeaveOut, is_entered)
+    }
+
+    /// Drops the files for which `is_kept` does not hold.
+    pub(in crate::judge) fn keep(&mut self, is_kept: impl Fn(&Path) -> bool) {
+        self.found.retain(|_, file| is_kept(&file.path));
+    }
+
+    /// Reads everything that was found.
+    pub(in crate::judge) fn read(self) -> Result<(Vec<SourceFile>, Vec<OmittedFile>), SuiteError> {
+        let (count, n_bytes) = (self.found.len(), self.n_bytes());
+        if count > MAX_FILES || n_bytes > MAX_BYTES {
+            return Err(self.too_large(&self.root));
+        }
+        let (mut files, mut omitted) = (Vec::new(), self.omitted);
+        for (name, FoundFile { path, .. }) in self.found {
+            match read_file(&path) {
+                Ok(bytes) => files.push(SourceFile::from_bytes(name, bytes)),
+                Err(SuiteError::Io { source, .. }) if !super::is_python(&path) => {
+                    omitted.push(OmittedFile { path, reason: format!("cannot be read: {source}") });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((files, omitted))
+    }
+
+    fn n_bytes(&self) -> u64 {
+        self.found.values().map(|file| file.n_bytes).sum()
+    }
+
+    fn insert(&mut self, path: &Path, n_bytes: u64) {
+        let name = path.strip_prefix(&self.root).unwrap_or(path).to_str();
+        match name {
+            Some(name) => {
+                self.found.insert(name.to_owned(), FoundFile { path: path.to_owned(), n_bytes });
+            }
+            None => self.omit(path, "its name is not UTF-8"),
+        }
+    }
+
+    fn omit(&mut self, path: &Path, reason: impl Into<String>) {
+        self.omitted.push(OmittedFile { path: path.to_owned(), reason: reason.into() });
+    }
+
+    /// Walks breadth first, so that what is nearest is there when a limit is met; returns whether none was.
+    fn walk(
+        &mut self,
+        start: &Path,
+        odd: OddFile,
+        is_entered: impl Fn(&str) -> bool,
+    ) -> Result<bool, SuiteError> {
+        let around = vec![canonical(start)?];
+        let mut folders = VecDeque::from([OpenFolder { path: start.to_owned(), around }]);
+        while let Some(folder) = folders.pop_front() {
+            let paths = match entries(&folder.path) {
+                Err(error) if odd == OddFile::Refuse || folder.path == start => return Err(error),
+                Err(_) => {
+                    self.omit(&folder.path, "a folder that cannot be read");
+                    continue;
+                }
+                Ok(paths) => paths,
+            };
+            for path in paths {
+                self.n_entries += 1;
+                if self.n_entries > MAX_ENTRIES {
+                    return Ok(false);
+                }
+                let Some((kind, n_bytes)) = self.kind(&path)? else { continue };
+                if kind.is_dir() {
+                    let is_outer = folder.path == start;
+                    let name = path.file_name().unwrap_or_default().to_string_lossy();
+                    if !self.is_skipped(&path) && (!is_outer || is_entered(&name)) {
+                        folders.extend(self.enter(path, &folder.around, start)?);
+                    }
+                } else if kind.is_file() {
+                    self.insert(&path, n_bytes);
+                } else if odd == OddFile::Refuse {
+                    return Err(not_a_file(&path, kind));
+                } else {
+                    self.omit(&path, kind_text(kind));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// What lies at `path`, links followed; `None` for a link that is left out.
+    fn kind(&mut self, path: &Path) -> Result<Option<(FileType, u64)>, SuiteError> {
+        let failed = |error| SuiteError::io(path, error);
+        let found = fs::symlink_metadata(path).map_err(failed)?;
+        if !found.is_symlink() {
+            return Ok(Some((found.file_type(), found.len())));
+        }
+        let Ok(target) = fs::canonicalize(path) else {
+            self.omit(path, "a link that leads nowhere");
+            return Ok(None);
+        };
+        if !self.reach.iter().any(|folder| target.starts_with(folder)) {
+            self.omit(path, format!("a link to `{}`, outside of the project", target.display()));
+            return Ok(None);
+        }
+        let found = fs::metadata(&target).map_err(failed)?;
+        Ok(Some((found.file_type(), found.len())))
+    }
+
+    /// The folder at `path` to look into, unless a link leads to it from within.
+    fn enter(
+        &mut self,
+        path: PathBuf,
+        around: &[PathBuf],
+        start: &Path,
+    ) -> Result<Option<OpenFolder>, SuiteError> {
+        let real = canonical(&path)?;
+        if around.contains(&real) || start.starts_with(&real) {
+            self.omit(&path, "a link to a folder around it");
+            return Ok(None);
+        }
+        let around = around.iter().cloned().chain([real]).collect();
+        Ok(Some(OpenFolder { path, around }))
+    }
+
+    /// Whether a folder holds nothing that tests could want: caches, environments, build outputs, hidden folders.
+    fn is_skipped(&mut self, folder: &Path) -> bool {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_build = folder.parent() == Some(&self.root)
+            && (BUILDS.contains(&&*name) || name.ends_with(".egg-info"));
+        let is_cache =
+            CACHES.contains(&&*name) || CACHE_MARKS.iter().any(|mark| folder.join(mark).exists());
+        if name.starts_with('.') && !is_cache && !name.ends_with("_cache") {
+            self.omit(folder, "a hidden folder");
+        }
+        is_build || is_cache || name.starts_with('.')
+    }
+
+    fn too_large(&self, folder: &Path) -> SuiteError {
+        /// Parts that are named.
+        const NAMED: usize = 3;
+        let mut parts: BTreeMap<PathBuf, (u64, usize)> = BTreeMap::new();
+        for file in self.found.values() {
+            let inside = file.path.strip_prefix(folder).unwrap_or(&file.path);
+            let first = inside.components().next().map(|part| PathBuf::from(part.as_os_str()));
+            let (n_bytes, count) = parts.entry(first.unwrap_or_default()).or_default();
+            (*n_bytes, *count) = (*n_bytes + file.n_bytes, *count + 1);
+        }
+        let by_files = self.n_bytes() <= MAX_BYTES;
+        let mut parts: Vec<(PathBuf, (u64, usize))> = parts.into_iter().collect();
+        parts.sort_by_key(|(_, (n_bytes, count))| {
+            std::cmp::Reverse(if by_files { *count as u64 } else { *n_bytes })
+        });
+        let named = parts.iter().take(NAMED).map(|(path, (n_bytes, count))| {
+            let files = if *count == 1 { "file" } else { "files" };
+            format!("`{}` ({} in {count} {files})", path.display(), size_text(*n_bytes))
+        });
+        SuiteError::TooLarge {
+            path: folder.to_owned(),
+            n_files: self.found.len(),
+            n_bytes: self.n_bytes(),
+            largest: named.collect::<Vec<_>>().join(", "),
+        }
+    }
+}
+
+/// The real path of what is at `path`.
+pub(in crate::judge) fn canonical(path: &Path) -> Result<PathBuf, SuiteError> {
+    fs::canonicalize(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => SuiteError::NotFound(path.to_owned()),
+        _ => SuiteError::io(path, error),
+    })
+}
+
+/// The paths in `folder`, sorted.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, SuiteError> {
+    let failed = |error| SuiteError::io(folder, error);
+    let entries = fs::read_dir(folder).map_err(failed)?.map(|entry| entry.map(|e| e.path()));
+    let mut paths = entries.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Reads a regular file. Opened without blocking: it may have become a pipe since it was found.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, SuiteError> {
+    let failed = |error| SuiteError::io(path, error);
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(failed)?;
+    let kind = file.metadata().map_err(failed)?.file_type();
+    if !kind.is_file() {
+        return Err(not_a_file(path, kind));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+pub(super) fn not_a_file(path: &Path, kind: FileType) -> SuiteError {
+    SuiteError::NotAFile { path: path.to_owned(), kind: kind_text(kind) }
+}
+
+fn kind_text(kind: FileType) -> &'static str {
+    match () {
+        () if kind.is_dir() => "a folder",
+        () if kind.is_fifo() => "a named pipe",
+        () if kind.is_socket() => "a socket",
+        () if kind.is_block_device() || kind.is_char_device() => "a device",
+        () => "something unknown",
+    }
+}

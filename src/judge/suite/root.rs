@@ -1,0 +1,111 @@
+//! The project root of tests: what their paths are relative to.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Configuration files that pytest reads.
+pub(super) const CONFIGURATION: &[&str] = &[
+    "pytest.ini",
+    ".pytest.ini",
+    "pytest.toml",
+    ".pytest.toml",
+    "pyproject.toml",
+    "tox.ini",
+    "setup.cfg",
+];
+/// What else marks a project root.
+const MARKERS: &[&str] = &["setup.py", ".git"];
+/// Permission bit of a folder that everyone may write to, such as `/tmp`.
+const WRITABLE_BY_ALL: u32 = 0o002;
+
+/// The folders that may be the root of tests in `folder`, which is canonical, from there upward: none above the file system's or
+/// the user's home, on another file system, or writable by all.
+pub(super) fn candidates<'a>(folder: &'a Path, home: Option<&Path>) -> Vec<&'a Path> {
+    let device = fs::metadata(folder).map(|found| found.dev()).ok();
+    let is_open = |candidate: &&Path| {
+        let found = fs::metadata(candidate);
+        let fits = found
+            .is_ok_and(|found| Some(found.dev()) == device && found.mode() & WRITABLE_BY_ALL == 0);
+        fits && candidate.parent().is_some() && Some(*candidate) != home
+    };
+    let above = folder.ancestors().skip(1).take_while(is_open);
+    let above = above.take_while(|_| Some(folder) != home);
+    std::iter::once(folder).chain(above).collect()
+}
+
+/// The project root of tests in `folder`: the nearest folder that is marked as one, else the topmost of the folders
+/// with a `conftest.py` that lie directly in each other, else `folder` itself. Never inside a package, whose tests are
+/// imported by the package's name.
+pub(super) fn project_root(folder: &Path, home: Option<&Path>) -> PathBuf {
+    let candidates = candidates(folder, home);
+    let has = |index: usize, name: &str| {
+        candidates.get(index).is_some_and(|folder| folder.join(name).exists())
+    };
+    let last = candidates.len() - 1;
+    let outermost_package = (0..last).take_while(|index| has(*index, "__init__.py")).count();
+    let is_marked = |index: &usize| {
+        let mut names = CONFIGURATION.iter().chain(MARKERS);
+        names.any(|name| has(*index, name))
+    };
+    let marked = (0..=last).find(is_marked);
+    let root = marked.unwrap_or_else(|| {
+        let above = outermost_package + 1..=last;
+        let chain = above.take_while(|index| has(*index, "conftest.py")).count();
+        outermost_package + chain
+    });
+    candidates[root.max(outermost_package)].to_owned()
+}
+
+/// Whether `folder` is marked as a project root.
+pub(super) fn is_project(folder: &Path) -> bool {
+    CONFIGURATION.iter().chain(MARKERS).any(|name| folder.join(name).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The root of tests in `tests` of a tree with these files, relative to the tree.
+    fn check(files: &[&str], tests: &str) -> String {
+        let tree = tempfile::tempdir().unwrap();
+        let outer = fs::canonicalize(tree.path()).unwrap();
+        let home = outer.join("home");
+        for file in files {
+            let path = home.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        fs::create_dir_all(home.join(tests)).unwrap();
+        let root = project_root(&home.join(tests), Some(&home));
+        root.strip_prefix(outer).unwrap().display().to_string()
+    }
+
+    #[test]
+    fn nearest_marked_folder_is_the_root() {
+        assert_eq!(check(&["p/pyproject.toml", "p/.git"], "p/tests/unit"), "home/p");
+        assert_eq!(check(&["p/.git", "p/sub/setup.cfg"], "p/sub/tests"), "home/p/sub");
+        assert_eq!(check(&["p/pyproject.toml", "p/tests/conftest.py"], "p/tests"), "home/p");
+    }
+
+    #[test]
+    fn tests_of_no_project_are_their_own_root() {
+        assert_eq!(check(&["p/readme.md"], "p/tests"), "home/p/tests");
+        assert_eq!(check(&["p/conftest.py"], "p/tests"), "home/p");
+        assert_eq!(check(&["conftest.py", "p/x"], "p/tests"), "home/p/tests");
+    }
+
+    #[test]
+    fn packages_have_their_root_outside() {
+        assert_eq!(check(&["p/tests/__init__.py"], "p/tests"), "home/p");
+        assert_eq!(check(&["p/t/__init__.py", "p/t/u/__init__.py"], "p/t/u"), "home/p");
+        assert_eq!(check(&["p/t/__init__.py", "p/t/pytest.ini"], "p/t"), "home/p");
+    }
+
+    #[test]
+    fn home_is_no_root_of_what_lies_in_it() {
+        assert_eq!(check(&[".git", "setup.cfg"], "p"), "home/p");
+        assert_eq!(check(&[".git"], ""), "home");
+    }
+}
