@@ -1,95 +1,147 @@
-//! Which tests a suite holds, read from its syntax where no solution can lie about it.
+//! Which tests a suite holds, and by which framework: found out where no solution is.
 
 use serde::Deserialize;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::Value;
 
 use super::harness::Judge;
 use super::harness::JudgeError;
-use super::harness::Program;
-use super::suite::Suite;
+use super::harness::Mode;
+use super::record::Record;
+use super::record::records;
+use super::suite::TestSuite;
+use super::suite::is_python;
+use crate::task::SourceFile;
 
-/// How a file is run.
+/// What runs the tests of a suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
-    /// `unittest.TestCase` classes, plain functions beside them.
+pub(super) enum Framework {
+    /// Whichever the files need: to be found out.
+    Auto,
     Unittest,
-    /// `def test_*` and `class Test*` without pytest's fixtures.
-    Functions,
-    /// Whatever needs the real pytest.
     Pytest,
-    /// A script of asserts: one test.
-    Asserts,
-    /// No tests.
-    None,
+    /// Files of asserts without a test function or class: each is one test.
+    Script,
 }
 
-/// A test that has to be reported.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Expected {
-    pub(super) id: String,
-    /// The suite itself says that it may be skipped, or fails as expected.
-    pub(super) optional: bool,
-    /// It checks nothing that depends on the solution.
-    pub(super) vacuous: bool,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct TestFile {
-    pub(super) path: String,
-    pub(super) kind: Kind,
-    pub(super) tests: Vec<Expected>,
-    /// Top-level modules that it imports.
-    pub(super) imports: Vec<String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Fault {
-    path: String,
-    line: u32,
-    message: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
+/// The tests of a suite.
+#[derive(Debug, Clone)]
 pub(super) struct Collected {
-    pub(super) files: Vec<TestFile>,
-    /// Whether the tests only call functions of the solution, with plain values in and out: then the solution can run in
-    /// another process.
-    pub(super) separable: bool,
-    faults: Vec<Fault>,
+    pub(super) framework: Framework,
+    /// Node ids, in order.
+    pub(super) ids: Vec<String>,
+    /// Whether they depend on nothing that the solution decides.
+    pub(super) is_whole: bool,
 }
 
-impl Collected {
-    pub(super) fn expected(&self) -> impl Iterator<Item = &Expected> {
-        self.files.iter().flat_map(|file| &file.tests)
-    }
+/// Files that configure pytest.
+const CONFIGURATIONS: &[&str] =
+    &["conftest.py", "pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml"];
 
-    /// How many canaries the runner plants: one a way of testing, `run.py` and `with_pytest.py`.
-    pub(super) fn n_canaries(&self) -> usize {
-        let any = |wanted: &[Kind]| self.files.iter().any(|file| wanted.contains(&file.kind));
-        usize::from(any(&[Kind::Unittest, Kind::Functions, Kind::Asserts]))
-            + usize::from(any(&[Kind::Unittest]))
-            + usize::from(any(&[Kind::Pytest]))
-    }
+/// Whether the files themselves say that they are pytest's.
+fn names_pytest(suite: &TestSuite) -> bool {
+    suite.files().iter().any(|file| {
+        let name = file.path.rsplit('/').next().unwrap_or(&file.path);
+        let is_configuration = match name {
+            "conftest.py" | "pytest.ini" => true,
+            _ => CONFIGURATIONS.contains(&name) && file.text.contains("pytest"),
+        };
+        is_configuration || (is_python(&file.path) && imports_pytest(&file.text))
+    })
+}
+
+fn imports_pytest(text: &str) -> bool {
+    text.lines().map(str::trim_start).any(|line| {
+        let rest = line.strip_prefix("import ").or_else(|| line.strip_prefix("from "));
+        rest.is_some_and(|rest| rest.starts_with("pytest"))
+    })
 }
 
 impl Judge<'_> {
-    /// Reads the tests of `suite`, once.
-    pub(super) async fn collect<'s>(&self, suite: &'s Suite) -> Result<&'s Collected, JudgeError> {
-        suite.collected.get_or_try_init(|| self.read_tests(suite)).await
-    }
-
-    async fn read_tests(&self, suite: &Suite) -> Result<Collected, JudgeError> {
-        let plan = json!({ "sources": suite.python_paths(), "tests": suite.test_paths() });
-        let collected: Collected = self.ask(Program::Collect, suite.files(), &plan).await?;
-        match collected.faults.first() {
-            None => Ok(collected),
-            Some(Fault { path, line, message }) => Err(JudgeError::BrokenTest {
-                path: path.clone(),
-                line: *line,
-                message: message.clone(),
-            }),
+    /// The framework of `suite`, where its files say so or it was found out before.
+    pub(super) fn known_framework(suite: &TestSuite) -> Option<Framework> {
+        match suite.collected.get() {
+            Some(collected) => Some(collected.framework),
+            None => names_pytest(suite).then_some(Framework::Pytest),
         }
     }
+
+    /// Finds the tests of `suite`, once; `solution` tells which modules are not its own.
+    /// # Errors
+    /// [`JudgeError::PytestMissing`], [`JudgeError::BrokenTest`], and those of the sandbox.
+    pub(super) async fn collect<'s>(
+        &self,
+        suite: &'s TestSuite,
+        solution: &[SourceFile],
+    ) -> Result<&'s Collected, JudgeError> {
+        suite.collected.get_or_try_init(|| self.find_tests(suite, solution)).await
+    }
+
+    async fn find_tests(
+        &self,
+        suite: &TestSuite,
+        solution: &[SourceFile],
+    ) -> Result<Collected, JudgeError> {
+        let hint = Self::known_framework(suite).unwrap_or(Framework::Auto);
+        let collected = self.find_tests_by(suite, solution, hint).await?;
+        // Only pytest itself knows the ids, and it was not loaded.
+        if hint == Framework::Auto && collected.framework == Framework::Pytest {
+            return self.find_tests_by(suite, solution, Framework::Pytest).await;
+        }
+        Ok(collected)
+    }
+
+    async fn find_tests_by(
+        &self,
+        suite: &TestSuite,
+        solution: &[SourceFile],
+        framework: Framework,
+    ) -> Result<Collected, JudgeError> {
+        let run = self.coordinate(Mode::Collect, suite, solution, framework).await?;
+        let mut collected = Collected { framework, ids: Vec::new(), is_whole: false };
+        for record in records(&run.channel).map_err(|message| JudgeError::broken(&run, message))? {
+            match record {
+                Record::PytestMissing => return Err(JudgeError::PytestMissing),
+                Record::Framework { name } => collected.framework = name,
+                Record::Collected { ids, .. } => collected.ids.extend(ids),
+                Record::CollectedWhole { whole } => collected.is_whole = whole,
+                Record::Test { id, message, .. } => broken_test(suite, &id, &message)?,
+                _ => {}
+            }
+        }
+        if collected.framework == Framework::Auto {
+            return Err(JudgeError::broken(&run, "it found no framework".to_owned()));
+        }
+        Ok(collected)
+    }
+}
+
+/// A test file that is not Python is the suite's fault; what else fails may need the solution.
+fn broken_test(suite: &TestSuite, id: &str, message: &str) -> Result<(), JudgeError> {
+    let is_syntax = message.contains("SyntaxError: ") || message.contains("IndentationError: ");
+    let path = suite.files().iter().map(|file| &file.path).find(|path| id.starts_with(*path));
+    let Some(path) = path.filter(|_| is_syntax) else { return Ok(()) };
+    let line = message
+        .split("line ")
+        .nth(1)
+        .and_then(|rest| rest.split(|found: char| !found.is_ascii_digit()).next()?.parse().ok());
+    let last = message.lines().last().unwrap_or(message).trim();
+    let message = last.split_once("Error: ").map_or(last, |(_, rest)| rest).to_owned();
+    Err(JudgeError::BrokenTest { path: path.clone(), line: line.unwrap_or(0), message })
+}
+
+/// What the plan says of the suite.
+pub(super) fn modules_of(files: &[SourceFile]) -> Vec<Value> {
+    let mut names: Vec<&str> = files
+        .iter()
+        .filter(|file| is_python(&file.path))
+        .map(|file| {
+            let top = file.path.split('/').next().unwrap_or(&file.path);
+            top.strip_suffix(".py").unwrap_or(top)
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().map(Value::from).collect()
 }

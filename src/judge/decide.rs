@@ -1,11 +1,12 @@
-//! From what arrived on the channel to a verdict.
+//! From what the processes reported to a verdict.
 
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::time::Duration;
 
-use super::channel::Record;
-use super::collect::Collected;
-use super::collect::Expected;
 use super::harness::tail;
+use super::record::Record;
+use super::record::Who;
 use super::verdict::Assurance;
 use super::verdict::Outcome;
 use super::verdict::Status;
@@ -16,207 +17,347 @@ use crate::sandbox::Exit;
 
 /// All that a verdict is made of.
 pub(super) struct Evidence<'a> {
-    pub(super) collected: &'a Collected,
-    pub(super) records: Result<Vec<Record>, String>,
-    pub(super) canary: &'a str,
-    pub(super) run: &'a sandbox::Outcome,
+    run: &'a sandbox::Outcome,
+    same: Report<'a>,
+    tester: Option<Report<'a>>,
+    lies: Vec<&'a str>,
+    findings: &'a [(String, u32, String)],
+    screened: bool,
+    /// Tests that have to be reported, where the run itself does not say.
+    expected: Vec<String>,
 }
 
-/// A test's row with what the suite says of it; `None` for a test that only the run knows.
-type Row<'a> = (TestResult, Option<&'a Expected>);
+/// What one process reported.
+#[derive(Default)]
+struct Report<'a> {
+    tests: Vec<TestResult>,
+    /// The test that had begun and not ended.
+    running: Option<&'a str>,
+    collected: Option<Vec<&'a str>>,
+    raised: bool,
+    limit: &'a str,
+    given_up: Option<&'a str>,
+    is_garbled: bool,
+    has_ended: bool,
+    exit: Option<ProcessExit<'a>>,
+}
 
-impl Verdict {
-    /// The verdict of a suite that can't fail.
-    pub(super) fn of_nothing() -> Self {
-        Self {
-            outcome: Outcome::NoTests,
-            assurance: None,
-            reason: String::new(),
-            tests: Vec::new(),
-            n_passed: 0,
-            n_total: 0,
-            cpu: Duration::ZERO,
-            wall: Duration::ZERO,
-            stdout: String::new(),
-            stderr: String::new(),
+/// How a process ended.
+#[derive(Clone, Copy)]
+struct ProcessExit<'a> {
+    why: &'a str,
+    signal: i32,
+    code: i32,
+    cpu: f64,
+    wall: f64,
+    stdout: &'a str,
+    stderr: &'a str,
+}
+
+impl ProcessExit<'_> {
+    /// The outcome where a limit ended it.
+    fn limit(&self) -> Option<Outcome> {
+        match (self.why, self.signal) {
+            ("cpu", _) => Some(Outcome::CpuLimit),
+            ("wall", _) => Some(Outcome::WallLimit),
+            ("output", _) => Some(Outcome::OutputLimit),
+            // Nobody else sends it: the kernel was out of memory.
+            ("", libc::SIGKILL) => Some(Outcome::MemoryLimit),
+            _ => None,
         }
     }
+
+    fn words(&self) -> String {
+        match (self.why, self.signal, self.code) {
+            ("cpu", ..) => "the processor time limit was reached (an endless loop?)".into(),
+            ("wall", ..) => "the time limit was reached (an endless loop?)".into(),
+            ("output", ..) => "it wrote without end".into(),
+            ("over", ..) => "the other process ended".into(),
+            (_, libc::SIGKILL, _) => "the memory limit was reached".into(),
+            (_, libc::SIGSEGV, _) => "signal 11 killed it (too deep a recursion?)".into(),
+            (_, 0, code) => format!("it exited with status {code}"),
+            (_, signal, _) => format!("signal {signal} killed it"),
+        }
+    }
+}
+
+impl<'a> Report<'a> {
+    fn take(&mut self, record: &'a Record) {
+        match record {
+            Record::Collected { ids, .. } => {
+                self.collected.get_or_insert_default().extend(ids.iter().map(String::as_str));
+            }
+            Record::Begin { id, .. } => self.running = Some(id),
+            Record::Test { id, status, message, trace, seconds, raised, limit, .. } => {
+                self.running = None;
+                if !is_good(*status) {
+                    self.raised |= raised;
+                    self.limit = if self.limit.is_empty() { limit } else { self.limit };
+                }
+                let (id, message, trace) = (id.clone(), message.clone(), trace.clone());
+                let (status, seconds) = (*status, *seconds);
+                self.tests.push(TestResult { id, status, message, trace, seconds });
+            }
+            Record::End { .. } => self.has_ended = true,
+            Record::Garbled { .. } => self.is_garbled = true,
+            Record::Ended { why, signal, code, cpu, wall, stdout, stderr, .. } => {
+                let (signal, code, cpu, wall) = (*signal, *code, *cpu, *wall);
+                self.exit = Some(ProcessExit { why, signal, code, cpu, wall, stdout, stderr });
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether it came to its end by itself.
+    fn is_whole(&self) -> bool {
+        let exit = self.exit.is_some_and(|exit| exit.why.is_empty() && exit.signal == 0);
+        exit && self.has_ended && !self.is_garbled && self.collected.is_some()
+    }
+
+    fn all_passed(&self) -> bool {
+        let mut statuses = self.tests.iter().map(|test| test.status);
+        statuses.clone().all(is_good) && statuses.any(|status| status == Status::Passed)
+    }
+}
+
+/// Whether a test with this status is no failure.
+fn is_good(status: Status) -> bool {
+    matches!(status, Status::Passed | Status::Skipped | Status::ExpectedFailure)
 }
 
 impl<'a> Evidence<'a> {
-    pub(super) fn decide(&self) -> Verdict {
-        let rows = self.rows();
-        let outcome = self.outcome(&rows);
-        let passed = rows.iter().filter(|(test, _)| test.status == Status::Passed).count();
-        let total = rows.iter().filter(|row| !excused(row)).count();
+    pub(super) fn new(records: &'a [Record], run: &'a sandbox::Outcome) -> Self {
+        let mut evidence = Self {
+            run,
+            same: Report::default(),
+            tester: None,
+            lies: Vec::new(),
+            findings: &[],
+            screened: false,
+            expected: Vec::new(),
+        };
+        records.iter().for_each(|record| evidence.take(record));
+        evidence
+    }
+
+    fn take(&mut self, record: &'a Record) {
+        match record {
+            Record::Lie { reason } => self.lies.push(reason),
+            Record::GivenUp { reason } => {
+                self.tester.get_or_insert_default().given_up = Some(reason);
+            }
+            Record::Screen { findings } => (self.findings, self.screened) = (findings, true),
+            Record::Collected { who, .. }
+            | Record::Begin { who, .. }
+            | Record::Test { who, .. }
+            | Record::End { who }
+            | Record::Garbled { who }
+            | Record::Ended { who, .. } => match who {
+                Who::Same => self.same.take(record),
+                Who::Tester => self.tester.get_or_insert_default().take(record),
+                Who::Collector | Who::Worker | Who::Screen => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// Whether the run of tests and solution together came to its end.
+    pub(super) fn is_whole(&self) -> bool {
+        self.same.is_whole()
+    }
+
+    /// Adds tests that the suite holds; `is_whole` where these are all.
+    pub(super) fn expect(&mut self, ids: &[String], is_whole: bool) {
+        if is_whole || self.same.collected.is_none() {
+            self.expected = ids.to_vec();
+        }
+    }
+
+    pub(super) fn decide(mut self) -> Verdict {
+        self.complete();
+        let (outcome, assurance, reason) = self.outcome();
+        let exit = self.same.exit;
+        let (tests, lies) = (std::mem::take(&mut self.same.tests), self.lied_tests());
+        let tests: Vec<TestResult> =
+            tests.into_iter().map(|test| lies.get(&test.id).cloned().unwrap_or(test)).collect();
+        let count = |status: Status| tests.iter().filter(|test| test.status == status).count();
+        let excused = count(Status::Skipped) + count(Status::ExpectedFailure);
         Verdict {
-            assurance: (outcome == Outcome::Pass).then_some(Assurance::SameProcess),
-            reason: String::new(),
             outcome,
-            n_passed: passed,
-            n_total: total,
-            tests: rows.into_iter().map(|(test, _)| test).collect(),
-            cpu: self.run.cpu,
-            wall: self.run.wall,
-            stdout: tail(&self.run.stdout),
-            stderr: tail(&self.run.stderr),
+            assurance,
+            reason,
+            n_passed: count(Status::Passed),
+            n_total: tests.len() - excused,
+            tests,
+            cpu: exit.map_or(self.run.cpu, |exit| Duration::from_secs_f64(exit.cpu.max(0.0))),
+            wall: exit.map_or(self.run.wall, |exit| Duration::from_secs_f64(exit.wall.max(0.0))),
+            stdout: exit.map_or_else(|| tail(&self.run.stdout), |exit| exit.stdout.to_owned()),
+            stderr: exit.map_or_else(|| tail(&self.run.stderr), |exit| exit.stderr.to_owned()),
         }
     }
 
-    fn records(&self) -> &[Record] {
-        self.records.as_deref().unwrap_or_default()
-    }
-
-    fn is_canary(&self, id: &str) -> bool {
-        id.contains(self.canary)
-    }
-
-    /// Expected tests in the suite's order, each with its cases, then those that only the run knows.
-    fn rows(&self) -> Vec<Row<'a>> {
-        let reported = self.reported();
-        let mut rows = Vec::new();
-        for expected in self.collected.expected() {
-            let own = reported.iter().filter(|(base, _)| *base == expected.id);
-            let before = rows.len();
-            rows.extend(own.map(|(_, test)| (test.clone(), Some(expected))));
-            if rows.len() == before {
-                rows.push((unheard(&expected.id), Some(expected)));
-            }
-        }
-        let known = |base: &str| self.collected.expected().any(|expected| expected.id == base);
-        let others = reported.iter().filter(|(base, _)| !known(base));
-        rows.extend(others.map(|(_, test)| (test.clone(), None)));
-        rows
-    }
-
-    /// Tests that were reported, and one that was cut off, each after its id without the case.
-    fn reported(&self) -> Vec<(&str, TestResult)> {
-        let mut tests = Vec::new();
-        let mut running = None;
-        for record in self.records() {
-            match record {
-                Record::Begin { id, case } if !self.is_canary(id) => running = Some((id, case)),
-                Record::Test { id, case, status, message, trace } if !self.is_canary(id) => {
-                    running = None;
-                    let id_and_case = format!("{id}{case}");
-                    let (status, message, trace) = (*status, message.clone(), trace.clone());
-                    tests.push((
-                        id.as_str(),
-                        TestResult { id: id_and_case, status, message, trace, seconds: 0.0 },
-                    ));
-                }
-                _ => {}
-            }
-        }
-        if let Some((id, case)) = running {
+    /// Adds a row for the test that was cut off, and for those that were never run.
+    fn complete(&mut self) {
+        if let Some(id) = self.same.running.take() {
             let message = format!("the process ended during this test: {}", self.ending());
-            let cut =
-                TestResult { status: Status::Error, message, ..unheard(&format!("{id}{case}")) };
-            tests.push((id, cut));
+            self.same.tests.push(unrun(id, Status::Error, message));
         }
-        tests
+        let reported: HashSet<&str> = self.same.tests.iter().map(|test| test.id.as_str()).collect();
+        let collected = self.same.collected.iter().flatten().copied();
+        let all = self.expected.iter().map(String::as_str).chain(collected);
+        let mut seen = HashSet::new();
+        let missing: Vec<TestResult> = all
+            .filter(|id| !reported.contains(id) && seen.insert(*id))
+            .map(|id| unrun(id, Status::Missing, "the test was not run".to_owned()))
+            .collect();
+        // Tests of a class or file whose set-up failed are reported by that alone.
+        if !self.same.is_whole() || reported.is_empty() || !self.expected.is_empty() {
+            self.same.tests.extend(missing);
+        }
     }
 
     /// How the run ended, in words.
     fn ending(&self) -> String {
         match self.run.exit {
-            Exit::Code(code) => format!("it exited with status {code}"),
-            Exit::Signal(signal) => format!("signal {signal} killed it"),
             Exit::WallLimit => "the time limit was reached (an endless loop?)".into(),
             Exit::CpuLimit => "the processor time limit was reached (an endless loop?)".into(),
             Exit::MemoryLimit => "the memory limit was reached".into(),
             Exit::OutputLimit => "it wrote without end".into(),
+            _ => self.same.exit.map_or_else(|| "it was killed".to_owned(), |exit| exit.words()),
         }
     }
 
-    fn outcome(&self, rows: &[Row<'_>]) -> Outcome {
-        if let Err(reason) = &self.records {
-            return Outcome::HarnessVoid(reason.clone());
+    fn outcome(&self) -> (Outcome, Option<Assurance>, String) {
+        let failed = |outcome| (outcome, None, String::new());
+        if let Some(outcome) = self.limit() {
+            return failed(outcome);
         }
-        let limit = match self.run.exit {
-            Exit::CpuLimit => Some(Outcome::CpuLimit),
-            Exit::WallLimit => Some(Outcome::WallLimit),
-            Exit::MemoryLimit => Some(Outcome::MemoryLimit),
-            Exit::OutputLimit => Some(Outcome::OutputLimit),
-            Exit::Code(_) | Exit::Signal(_) => None,
+        let same = &self.same;
+        if same.is_garbled {
+            return failed(Outcome::HarnessVoid("the report of the tests is garbled".into()));
+        }
+        if !same.all_passed() || !same.is_whole() {
+            return failed(self.failure());
+        }
+        self.confirmed()
+    }
+
+    /// The limit that ended the run.
+    fn limit(&self) -> Option<Outcome> {
+        if let Some(outcome) = self.same.exit.and_then(|exit| exit.limit()) {
+            return Some(outcome);
+        }
+        if self.same.exit.is_none() {
+            match self.run.exit {
+                Exit::WallLimit => return Some(Outcome::WallLimit),
+                Exit::CpuLimit => return Some(Outcome::CpuLimit),
+                Exit::MemoryLimit => return Some(Outcome::MemoryLimit),
+                Exit::OutputLimit => return Some(Outcome::OutputLimit),
+                _ => {}
+            }
+        }
+        (self.same.limit == "memory").then_some(Outcome::MemoryLimit)
+    }
+
+    /// The outcome of a run that did not pass.
+    fn failure(&self) -> Outcome {
+        let tests = &self.same.tests;
+        let any = |status: Status| tests.iter().any(|test| test.status == status);
+        let nothing = tests.iter().all(|test| is_good(test.status));
+        if nothing && self.same.is_whole() {
+            Outcome::NoTests
+        } else if any(Status::Error) || self.same.raised {
+            let is_wrong = any(Status::Failed) && !self.same.raised;
+            if is_wrong { Outcome::Wrong } else { Outcome::Exception }
+        } else if any(Status::Failed) {
+            Outcome::Wrong
+        } else if nothing {
+            Outcome::HarnessVoid(format!("the tests did not end: {}", self.ending()))
+        } else {
+            Outcome::HarnessVoid("an expected test was not reported".into())
+        }
+    }
+
+    /// What the second run makes of a pass.
+    fn confirmed(&self) -> (Outcome, Option<Assurance>, String) {
+        if !self.lies.is_empty() {
+            return (Outcome::Wrong, None, String::new());
+        }
+        if let Some(list) = self.difference() {
+            return (Outcome::HarnessVoid(list), None, String::new());
+        }
+        let Some(reason) = self.doubt() else {
+            return (Outcome::Pass, Some(Assurance::Separate), String::new());
         };
-        limit.or_else(|| self.fault(rows)).unwrap_or_else(|| judged(rows))
-    }
-
-    /// What is wrong with the reports, if anything: changed, cut off, doubled, without canaries.
-    fn fault(&self, rows: &[Row<'_>]) -> Option<Outcome> {
-        let void = |reason: &str| Some(Outcome::HarnessVoid(reason.to_owned()));
-        let records = self.records();
-        let tests = || records.iter().filter(|record| matches!(record, Record::Test { .. }));
-        match records.last() {
-            Some(Record::Tamper { message }) => return void(message),
-            Some(Record::End { n }) if *n != tests().count().to_string() => {
-                return void("the closing record does not count what was reported");
+        match self.findings.first() {
+            _ if !self.screened => (
+                Outcome::Unconfirmed(format!("{reason}; the screen did not run")),
+                None,
+                String::new(),
+            ),
+            Some((path, line, what)) => {
+                let reason = format!("{reason}; the solution {what} ({path}:{line})");
+                (Outcome::Unconfirmed(reason), None, String::new())
             }
-            Some(Record::End { .. }) => {}
-            _ if self.run.exit == Exit::Code(0) => {
-                return void("the program ended before its tests did");
-            }
-            _ => return Some(Outcome::Exception),
+            None => (Outcome::Pass, Some(Assurance::SameProcess), reason),
         }
-        let canaries = tests().filter_map(|record| match record {
-            Record::Test { id, status, .. } if self.is_canary(id) => Some(*status),
-            _ => None,
-        });
-        let (failed, other): (Vec<Status>, _) =
-            canaries.partition(|status| *status == Status::Failed);
-        // Where nothing could be collected there is no place for a canary, and no pass either.
-        let failing =
-            rows.iter().any(|(test, _)| matches!(test.status, Status::Failed | Status::Error));
-        if !other.is_empty() || (!failing && failed.len() != self.collected.n_canaries()) {
-            return void("a check that must fail did not");
+    }
+
+    /// Tests of the tester that the first run does not have: somebody has taken them away.
+    fn difference(&self) -> Option<String> {
+        let tester = self.tester.as_ref()?.collected.as_ref()?;
+        let same: HashSet<&str> = self.same.tests.iter().map(|test| test.id.as_str()).collect();
+        let reported: HashSet<&str> =
+            self.tester.as_ref()?.tests.iter().map(|test| test.id.as_str()).collect();
+        let lost: Vec<&str> = tester
+            .iter()
+            .copied()
+            .filter(|id| !same.contains(id) && reported.contains(id))
+            .take(5)
+            .collect();
+        (!lost.is_empty()).then(|| format!("tests were taken away: {}", lost.join(", ")))
+    }
+
+    /// Why the pass is not confirmed: the first test that did not pass a second time, and its reason.
+    fn doubt(&self) -> Option<String> {
+        let Some(tester) = &self.tester else {
+            return Some("there was no second run".to_owned());
+        };
+        let again: HashMap<&str, &TestResult> =
+            tester.tests.iter().map(|test| (test.id.as_str(), test)).collect();
+        let is_confirmed = |test: &TestResult| {
+            again.get(test.id.as_str()).is_some_and(|again| again.status == test.status)
+        };
+        let mut open = self.same.tests.iter().filter(|test| !is_confirmed(test));
+        let first = open.next()?;
+        let n_more = open.count();
+        let reason = match (again.get(first.id.as_str()), tester.given_up, tester.exit) {
+            (Some(test), ..) => last_line(&test.message).to_owned(),
+            (None, Some(reason), _) => reason.to_owned(),
+            (None, None, Some(exit)) => exit.words(),
+            (None, None, None) => format!("it was not run again: {}", self.ending()),
+        };
+        let more = if n_more == 0 { String::new() } else { format!(", and {n_more} more") };
+        Some(format!("`{}` was not confirmed{more}: {reason}", first.id))
+    }
+
+    /// The tests in which the solution was caught, by their ids.
+    fn lied_tests(&self) -> HashMap<String, TestResult> {
+        if self.lies.is_empty() {
+            return HashMap::new();
         }
-        self.doubled().and_then(|id| void(&format!("`{id}` was reported twice")))
-    }
-
-    /// A test that was reported more than once.
-    fn doubled(&self) -> Option<String> {
-        let mut ids: Vec<String> = self.reported().into_iter().map(|(_, test)| test.id).collect();
-        ids.sort();
-        ids.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone())
+        let tests = self.tester.iter().flat_map(|tester| &tester.tests);
+        let bad = tests.filter(|test| !is_good(test.status));
+        bad.map(|test| (test.id.clone(), test.clone())).collect()
     }
 }
 
-/// A test of which nothing was heard.
-fn unheard(id: &str) -> TestResult {
-    let message = "the test was not reported".to_owned();
-    TestResult {
-        id: id.to_owned(),
-        status: Status::Missing,
-        message,
-        trace: String::new(),
-        seconds: 0.0,
-    }
+/// The line of a message that says most: for an exception the last one.
+fn last_line(message: &str) -> &str {
+    message.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it failed").trim()
 }
 
-/// Whether the suite itself says that this test need not pass.
-fn excused((test, expected): &Row<'_>) -> bool {
-    expected.is_none_or(|expected| expected.optional)
-        && matches!(test.status, Status::Skipped | Status::ExpectedFailure)
-}
-
-/// The outcome of a complete, honest run.
-fn judged(rows: &[Row<'_>]) -> Outcome {
-    let open = || rows.iter().filter(|row| !excused(row)).map(|(test, _)| test);
-    let any = |status: Status| open().any(|test| test.status == status);
-    if rows.iter().all(|(test, _)| test.status == Status::Skipped) {
-        Outcome::NoTests
-    } else if open().any(|test| test.message.starts_with("MemoryError")) {
-        Outcome::MemoryLimit
-    } else if any(Status::Failed) || any(Status::Skipped) || any(Status::ExpectedFailure) {
-        Outcome::Wrong
-    } else if any(Status::Error) {
-        Outcome::Exception
-    } else if any(Status::Missing) {
-        Outcome::HarnessVoid("an expected test was not reported".into())
-    } else if open().any(|test| test.status == Status::Passed) {
-        Outcome::Pass
-    } else {
-        Outcome::NoTests
-    }
+/// A test that was not run to its end.
+fn unrun(id: &str, status: Status, message: String) -> TestResult {
+    TestResult { id: id.to_owned(), status, message, trace: String::new(), seconds: 0.0 }
 }

@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 use std::time::Instant;
 
-use super::channel;
 use super::conversation;
 use super::conversation::Answers;
 use super::conversation::frame;
 use super::harness::JudgeError;
+use super::harness::hex;
 use super::harness::random;
 use super::value::Value;
 use super::verdict::Assurance;
@@ -300,7 +300,7 @@ impl<'a> FunctionJudge<'a> {
         process: &mut Process,
         report: &mut Report,
     ) -> Result<Duration, JudgeError> {
-        let nonce = channel::hex(&random::<16>()?);
+        let nonce = hex(&random::<16>()?);
         let mut oracle = Process::fork(self, "oracle", &self.limits).await?;
         oracle.send(b'r', &order(&check.task, &nonce)).await;
         let mut last = None;

@@ -3,6 +3,7 @@
 use std::io;
 use std::io::Read;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -68,12 +69,20 @@ pub struct Judge<'a> {
     pub libs: Vec<Mount>,
 }
 
+/// What the coordinator is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Mode {
+    /// Find the tests.
+    Collect,
+    /// Judge a solution by them.
+    Judge,
+}
+
 /// A program of the judge.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Program {
-    Run,
-    Serve,
-    Collect,
+    Coordinator,
     Inspect,
     Stub,
     Probe,
@@ -82,9 +91,7 @@ pub(super) enum Program {
 impl Program {
     fn name(self) -> &'static str {
         match self {
-            Self::Run => "run.py",
-            Self::Serve => "serve.py",
-            Self::Collect => "collect.py",
+            Self::Coordinator => "coordinator.py",
             Self::Inspect => "inspection.py",
             Self::Stub => "stub.py",
             Self::Probe => "probe.py",
@@ -92,32 +99,27 @@ impl Program {
     }
 
     /// Its files, below `/in/rune`.
-    fn files(self) -> Vec<(&'static str, &'static str)> {
+    fn files(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Run => RUNNER.to_vec(),
-            Self::Serve => vec![
-                ("serve.py", include_str!("python/serve.py")),
-                ("rune_candidate.py", include_str!("python/candidate.py")),
-                ("rune_frames.py", include_str!("python/frames.py")),
-            ],
-            Self::Collect => vec![("collect.py", include_str!("python/collect.py"))],
-            Self::Inspect => vec![("inspection.py", include_str!("python/inspection.py"))],
-            Self::Stub => vec![("stub.py", include_str!("python/stub.py"))],
-            Self::Probe => vec![("probe.py", include_str!("python/probe.py"))],
+            Self::Coordinator => COORDINATOR,
+            Self::Inspect => &[("inspection.py", include_str!("python/inspection.py"))],
+            Self::Stub => &[("stub.py", include_str!("python/stub.py"))],
+            Self::Probe => &[("probe.py", include_str!("python/probe.py"))],
         }
     }
 }
 
-const RUNNER: &[(&str, &str)] = &[
-    ("run.py", include_str!("python/run.py")),
-    ("rune_apart.py", include_str!("python/apart.py")),
+const COORDINATOR: &[(&str, &str)] = &[
+    ("coordinator.py", include_str!("python/coordinator.py")),
     ("rune_asserts.py", include_str!("python/asserts.py")),
-    ("rune_channel.py", include_str!("python/channel.py")),
-    ("rune_frames.py", include_str!("python/frames.py")),
-    ("rune_guard.py", include_str!("python/guard.py")),
-    ("rune_native.py", include_str!("python/native.py")),
+    ("rune_collector.py", include_str!("python/collector.py")),
+    ("rune_remote.py", include_str!("python/remote.py")),
+    ("rune_runner.py", include_str!("python/runner.py")),
+    ("rune_screen.py", include_str!("python/screen.py")),
+    ("rune_surroundings.py", include_str!("python/surroundings.py")),
+    ("rune_tester.py", include_str!("python/tester.py")),
     ("rune_trace.py", include_str!("python/trace.py")),
-    ("rune_with_pytest.py", include_str!("python/with_pytest.py")),
+    ("rune_worker.py", include_str!("python/worker.py")),
 ];
 
 impl<'a> Judge<'a> {
@@ -144,7 +146,7 @@ impl<'a> Judge<'a> {
         plan: &Value,
     ) -> Job {
         let own =
-            program.files().into_iter().map(|(name, text)| (format!("rune/{name}"), text.into()));
+            program.files().iter().map(|(name, text)| (format!("rune/{name}"), (*text).into()));
         let tests =
             tests.iter().map(|file| (format!("tests/{}", file.path), file.bytes().to_vec()));
         Job {
@@ -152,16 +154,16 @@ impl<'a> Judge<'a> {
             stdin: plan.to_string().into_bytes(),
             inputs: own.chain(tests).collect(),
             work: work.iter().map(|file| (file.path.clone(), file.bytes().to_vec())).collect(),
-            mounts: self
-                .interpreter
-                .mounts()
-                .into_iter()
-                .chain(self.libs.iter().cloned())
-                .collect(),
+            mounts: self.mounts(),
             channel: true,
             limits: self.limits,
             ..Job::new(self.interpreter.executable())
         }
+    }
+
+    /// What the jails show beside the system's own folders.
+    pub(super) fn mounts(&self) -> Vec<Mount> {
+        self.interpreter.mounts().into_iter().chain(self.libs.iter().cloned()).collect()
     }
 
     /// Runs a program that meets no judged code, and reads its answer.
@@ -201,6 +203,19 @@ impl<'a> Judge<'a> {
         let version: String = self.ask(Program::Probe, &[], &plan).await?;
         Ok((!version.is_empty()).then_some(version))
     }
+}
+
+impl JudgeError {
+    /// The coordinator failed; `message` says how.
+    pub(super) fn broken(outcome: &Outcome, message: String) -> Self {
+        let stderr = format!("{message}\n{}", tail(&outcome.stderr)).trim().to_owned();
+        Self::Harness { program: Program::Coordinator.name(), exit: outcome.exit, stderr }
+    }
+}
+
+/// Lower-case hexadecimal digits of `bytes`.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The error for a program of the judge that gave no answer.

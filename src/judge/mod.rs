@@ -1,17 +1,18 @@
 //! A verdict on Python code, decided outside the judged process.
 //!
-//! [`Judge::run_suite`] runs a user's tests against a solution in the jail. Which tests there are is read
-//! from the test files' syntax in a run of its own, where the solution is absent. The runner then reports
-//! every test on a channel with authenticated, numbered records, plants canaries that must fail, and closes
-//! with a count; the [`Verdict`] is made here from what arrived. Exit status and standard output never
-//! mean a pass.
+//! [`Judge::run_suite`] runs a user's tests against a solution in a jail, with the framework that the user runs them
+//! with. What the tests report beside the solution is never believed by itself: they run a second time in the tester,
+//! where remote objects stand for the solution, which is in another process.
+//!
+//! ```text
+//! coordinator --+-- same      tests and solution: fast, exact for honest code, believed by nobody
+//!   (trusted)   +-- tester    tests with remote objects: decides
+//!               +-- worker    the solution alone: no tests, no expected values, no channel
+//!               +-- screen    the solution's syntax, for when the tester could not follow the tests
+//! ```
 //!
 //! [`FunctionJudge`] judges a function by its outputs, with the oracle outside of its process.
-//!
-//! Not covered: the tests of a suite run in the process of the code they judge, so an object that is equal to
-//! everything passes an equality check there.
 
-mod channel;
 mod collect;
 mod conversation;
 mod decide;
@@ -19,6 +20,7 @@ mod function;
 mod harness;
 mod inspect;
 mod junit;
+mod record;
 mod request;
 mod run;
 mod solution;

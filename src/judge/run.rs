@@ -1,91 +1,67 @@
 //! Runs a suite against a solution.
+//!
+//! ```text
+//!            fails                 not confirmed, screen clean
+//! same run ---------> failed    +--------------------------------> passed, same process
+//!     | passes                  |
+//!     v               not all   |  not confirmed, screen not clean
+//! tester + worker --------------+--------------------------------> unconfirmed
+//!     | all pass there too
+//!     v
+//! passed, separate
+//! ```
 
 use serde_json::Value;
 use serde_json::json;
-use tokio::net::UnixStream;
 
-use super::channel;
-use super::channel::Key;
-use super::channel::Record;
-use super::collect::Collected;
-use super::collect::Kind;
-use super::conversation::Conversation;
+use super::collect::Framework;
+use super::collect::modules_of;
 use super::decide::Evidence;
 use super::harness::Judge;
 use super::harness::JudgeError;
+use super::harness::Mode;
 use super::harness::Program;
-use super::harness::random;
-use super::suite::Suite;
-use super::suite::is_python;
+use super::record::Record;
+use super::record::records;
+use super::suite::TestSuite;
 use super::verdict::Outcome;
 use super::verdict::Verdict;
+use crate::sandbox;
 use crate::sandbox::Job;
+use crate::sandbox::Limits;
+use crate::sandbox::MemoryCap;
+use crate::sandbox::NESTED_JAIL;
+use crate::sandbox::NestedJail;
 use crate::task::SourceFile;
 
+/// Memory of the coordinator itself, with a test framework loaded.
+const OWN_MEMORY: u64 = 256 << 20;
+
 impl Judge<'_> {
-    /// Runs `suite` against `solution`, whose files lie in the work directory. Two runs of Python the first
-    /// time a suite is seen, one after that. A suite that checks nothing is not run.
+    /// Runs `suite` against `solution`, whose files lie in the work directory beside the tests'.
     /// # Errors
     /// [`JudgeError`]: never for what the solution did.
     pub async fn run_suite(
         &self,
-        suite: &Suite,
+        suite: &TestSuite,
         solution: &[SourceFile],
     ) -> Result<Verdict, JudgeError> {
-        let collected = self.collect(suite).await?;
-        if collected.expected().all(|test| test.vacuous) {
-            return Ok(Verdict::of_nothing());
-        }
-        let key: Key = random()?;
-        let canary = channel::hex(&random::<12>()?);
-        let plan = self.plan(suite, collected, &key, &canary);
-        let run = self.start(Program::Run, (suite.files(), solution), &plan).await?;
-        let records = channel::read(&key, &run.channel);
-        if let Ok([Record::PytestMissing]) = records.as_deref() {
+        let framework = match Self::known_framework(suite) {
+            Some(framework) => framework,
+            None => self.collect(suite, solution).await?.framework,
+        };
+        let run = self.coordinate(Mode::Judge, suite, solution, framework).await?;
+        let records = records(&run.channel).map_err(|message| JudgeError::broken(&run, message))?;
+        if matches!(records.first(), Some(Record::PytestMissing)) {
             return Err(JudgeError::PytestMissing);
         }
-        let verdict = Evidence { collected, records, canary: &canary, run: &run }.decide();
-        if verdict.passed() && collected.separable && !self.shares_a_library(collected) {
-            let apart = self.run_apart(suite, collected, solution).await?;
-            return Ok(apart.filter(|apart| !apart.passed()).unwrap_or(verdict));
+        let mut evidence = Evidence::new(&records, &run);
+        // A run that broke off says what it got to; what there is to run, the suite says.
+        if !evidence.is_whole() {
+            let collected = self.collect(suite, solution).await?;
+            evidence.expect(&collected.ids, collected.is_whole);
         }
-        Ok(verdict)
-    }
-
-    /// Whether the tests import one of the libraries that the solution may import as well: in two processes each would
-    /// have its own.
-    fn shares_a_library(&self, collected: &Collected) -> bool {
-        collected.files.iter().flat_map(|file| &file.imports).any(|name| self.provides(name))
-    }
-
-    /// Runs `suite` once more, with the solution in a process of its own of which the tests get plain data only; `None`
-    /// where they turn out to want more.
-    async fn run_apart(
-        &self,
-        suite: &Suite,
-        collected: &Collected,
-        solution: &[SourceFile],
-    ) -> Result<Option<Verdict>, JudgeError> {
-        let key: Key = random()?;
-        let canary = channel::hex(&random::<12>()?);
-        let mut plan = self.plan(suite, collected, &key, &canary);
-        plan["apart"] = json!(true);
-        let stand_ins: Vec<SourceFile> = solution.iter().map(stand_in).collect();
-        let job = self.job(Program::Run, (suite.files(), &stand_ins), &plan);
-        let (run, tests) = self.sandbox.converse(&job).await?;
-        let libs = json!({ "libs": self.lib_paths() });
-        let server = Job { channel: false, ..self.job(Program::Serve, (&[], solution), &libs) };
-        let (_killed_at_the_end, solution) = self.sandbox.converse(&server).await?;
-        let (run, ()) = tokio::join!(run.outcome(), relay(tests, solution));
-        let run = run?;
-        let records = channel::read(&key, &run.channel);
-        let is_inseparable = |records: &Vec<Record>| {
-            records.iter().any(|record| matches!(record, Record::Inseparable))
-        };
-        if records.as_ref().is_ok_and(is_inseparable) {
-            return Ok(None);
-        }
-        Ok(Some(Evidence { collected, records, canary: &canary, run: &run }.decide()))
+        Ok(evidence.decide())
     }
 
     /// Whether `suite` is worthless because it passes on a stub of `solution`, which does nothing.
@@ -93,7 +69,7 @@ impl Judge<'_> {
     /// [`JudgeError`].
     pub async fn passes_on_a_stub(
         &self,
-        suite: &Suite,
+        suite: &TestSuite,
         solution: &[SourceFile],
     ) -> Result<bool, JudgeError> {
         for kind in super::StubKind::ALL {
@@ -106,41 +82,78 @@ impl Judge<'_> {
         Ok(false)
     }
 
-    fn plan(&self, suite: &Suite, collected: &Collected, key: &Key, canary: &str) -> Value {
-        let files = collected.files.iter().filter(|file| file.kind != Kind::None);
-        let files: Vec<Value> = files
-            .map(|file| {
-                let ids: Vec<&str> = file.tests.iter().map(|test| test.id.as_str()).collect();
-                json!({ "path": file.path, "kind": file.kind, "ids": ids, "imports": file.imports })
-            })
-            .collect();
-        json!({
-            "key": channel::hex(key),
-            "canary": canary,
+    /// Runs the coordinator; see `python/coordinator.py`.
+    pub(super) async fn coordinate(
+        &self,
+        mode: Mode,
+        suite: &TestSuite,
+        solution: &[SourceFile],
+        framework: Framework,
+    ) -> Result<sandbox::Outcome, JudgeError> {
+        let plan = self.coordinator_plan(mode, suite, solution, framework)?;
+        let mut job = self.job(Program::Coordinator, (suite.files(), &[]), &plan);
+        job.inputs.push(("rune/jail.py".to_owned(), NESTED_JAIL.into()));
+        let files = solution.iter().map(|file| (format!("solution/{}", file.path), file.bytes().to_vec()));
+        job.inputs.extend(files);
+        job.limits = self.limits_of_all(&job);
+        Ok(self.sandbox.run_nesting(&job).await?)
+    }
+
+    /// What all processes of one judgement may use together: two runs one after the other, and what is copied.
+    fn limits_of_all(&self, job: &Job) -> Limits {
+        let n_bytes: usize = job.inputs.iter().map(|(_, content)| content.len() + 4096).sum();
+        let n_bytes = u64::try_from(n_bytes).unwrap_or(u64::MAX);
+        Limits {
+            cpu: 4 * self.limits.cpu,
+            wall: 3 * self.limits.wall,
+            memory_bytes: self.limits.memory_bytes.saturating_add(OWN_MEMORY),
+            address_bytes: self.limits.address_bytes.saturating_add(OWN_MEMORY),
+            disk_bytes: (2 * self.limits.disk_bytes).saturating_add(4 * n_bytes),
+            processes: self.limits.processes.saturating_add(16),
+            ..self.limits
+        }
+    }
+
+    fn coordinator_plan(
+        &self,
+        mode: Mode,
+        suite: &TestSuite,
+        solution: &[SourceFile],
+        framework: Framework,
+    ) -> Result<Value, JudgeError> {
+        let facilities = self.sandbox.facilities();
+        let jail = NestedJail {
+            memory_is_counted: facilities.memory_cap != MemoryCap::Watchdog,
+            has_loopback: true,
+            files: 1024,
+        };
+        let mounts = self.mounts();
+        let targets = match framework {
+            Framework::Pytest => suite.targets().iter().map(String::as_str).collect(),
+            Framework::Auto | Framework::Unittest | Framework::Script => suite.test_paths(),
+        };
+        let files: Vec<&str> = suite.files().iter().map(|file| file.path.as_str()).collect();
+        let constructs: Value = serde_json::from_str(include_str!("python/screen.json"))
+            .map_err(|error| JudgeError::Random(error.into()))?;
+        Ok(json!({
+            "mode": mode,
+            "framework": framework,
+            "targets": targets,
             "files": files,
-            "sources": suite.python_paths(),
+            "own": modules_of(suite.files()),
+            "solution": modules_of(solution),
             "libs": self.lib_paths(),
-            "apart": false,
-        })
-    }
-}
-
-/// What the tests import in the place of a file of the solution.
-fn stand_in(file: &SourceFile) -> SourceFile {
-    if !is_python(&file.path) {
-        return file.clone();
-    }
-    let text = "import rune_apart\n\nrune_apart.stand_in(__name__, globals())\n";
-    SourceFile::new(file.path.clone(), text)
-}
-
-/// Carries questions of the tests to the process with the solution and its answers back, until one of them ends. What
-/// comes from there is decoded and encoded anew: only plain data reaches the tests.
-async fn relay(tests: UnixStream, solution: UnixStream) {
-    let (mut tests, mut solution) = (Conversation::new(tests), Conversation::new(solution));
-    while let Some((kind, question)) = tests.receive().await {
-        solution.send(kind, &question).await;
-        let Some((kind, answer)) = solution.receive().await else { return };
-        tests.send(kind, &answer).await;
+            "constructs": constructs,
+            "jail": jail.plan(facilities, &mounts)?,
+            "limits": {
+                "cpu": self.limits.cpu.as_secs_f64(),
+                "wall": self.limits.wall.as_secs_f64(),
+                "address_bytes": self.limits.address_bytes,
+                "disk_bytes": self.limits.disk_bytes.max(4096),
+                "file_bytes": self.limits.file_bytes,
+                "output_bytes": self.limits.output_bytes,
+                "processes": self.limits.processes,
+            },
+        }))
     }
 }

@@ -27,6 +27,14 @@ PERIOD = 0.02
 LARGEST_LINE = 1 << 20
 
 
+# What each child may report.
+TESTS_ONLY = {"collected", "begin", "test", "end"}
+ALLOWED = {
+    "same": TESTS_ONLY, "tester": TESTS_ONLY | {"given_up", "lie"}, "collector": TESTS_ONLY | {"framework", "collected_whole"},
+    "screen": {"screen"}, "worker": set(),
+}
+
+
 class View:
     """What a child sees: its work directory and temporary folder, and what is laid over the former."""
 
@@ -238,7 +246,7 @@ class Coordinator:
         for line in child.lines:
             try:
                 fields = json.loads(line)
-                if type(fields) is not dict:
+                if type(fields) is not dict or fields.get("kind") not in ALLOWED[child.name]:
                     raise ValueError
             except (ValueError, RecursionError):
                 self.say(kind="garbled", who=child.name)
