@@ -100,6 +100,7 @@ impl Judge<'_> {
     ) -> Result<Collected, JudgeError> {
         let run = self.coordinate(Mode::Collect, suite, solution, framework).await?;
         let mut collected = Collected { framework, ids: Vec::new(), is_whole: false };
+        let mut said = String::new();
         for record in records(&run.channel).map_err(|message| JudgeError::broken(&run, message))? {
             match record {
                 Record::PytestMissing => return Err(JudgeError::PytestMissing),
@@ -107,11 +108,12 @@ impl Judge<'_> {
                 Record::Collected { ids, .. } => collected.ids.extend(ids),
                 Record::CollectedWhole { whole } => collected.is_whole = whole,
                 Record::Test { id, message, .. } => broken_test(suite, &id, &message)?,
+                Record::Ended { stderr, .. } => said = stderr,
                 _ => {}
             }
         }
         if collected.framework == Framework::Auto {
-            return Err(JudgeError::broken(&run, "it found no framework".to_owned()));
+            return Err(JudgeError::broken(&run, format!("it found no framework: {said}")));
         }
         Ok(collected)
     }

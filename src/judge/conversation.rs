@@ -6,8 +6,6 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
-use tokio::io::BufReader;
-use tokio::net::UnixStream;
 
 use super::value::Value;
 
@@ -46,24 +44,6 @@ pub(super) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8
     };
     let (kind, body) = read.await.ok()?;
     Some((kind, value(&body)?))
-}
-
-/// One end of a conversation.
-#[derive(Debug)]
-pub(super) struct Conversation(BufReader<UnixStream>);
-
-impl Conversation {
-    pub(super) fn new(stream: UnixStream) -> Self {
-        Self(BufReader::new(stream))
-    }
-
-    pub(super) async fn send(&mut self, kind: u8, value: &Value) {
-        send(&mut self.0, kind, value).await;
-    }
-
-    pub(super) async fn receive(&mut self) -> Option<(u8, Value)> {
-        receive(&mut self.0).await
-    }
 }
 
 /// Frames that were written down; they end where there is no whole one.

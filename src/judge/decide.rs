@@ -331,7 +331,9 @@ impl<'a> Evidence<'a> {
         let mut open = self.same.tests.iter().filter(|test| !is_confirmed(test));
         let first = open.next()?;
         let n_more = open.count();
-        let reason = match (again.get(first.id.as_str()), tester.given_up, tester.exit) {
+        let elsewhere = tester.tests.iter().find(|test| !is_good(test.status));
+        let shown = again.get(first.id.as_str()).copied().or(elsewhere);
+        let reason = match (shown, tester.given_up, tester.exit) {
             (Some(test), ..) => last_line(&test.message).to_owned(),
             (None, Some(reason), _) => reason.to_owned(),
             (None, None, Some(exit)) => exit.words(),

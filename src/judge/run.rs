@@ -93,9 +93,22 @@ impl Judge<'_> {
         let plan = self.coordinator_plan(mode, suite, solution, framework)?;
         let mut job = self.job(Program::Coordinator, (suite.files(), &[]), &plan);
         job.inputs.push(("rune/jail.py".to_owned(), NESTED_JAIL.into()));
-        let files = solution.iter().map(|file| (format!("solution/{}", file.path), file.bytes().to_vec()));
+        let files =
+            solution.iter().map(|file| (format!("solution/{}", file.path), file.bytes().to_vec()));
         job.inputs.extend(files);
         job.limits = self.limits_of_all(&job);
+        if let Ok(dir) = std::env::var("XUNE_DEV_PY") {
+            for (path, content) in &mut job.inputs {
+                if let Some(name) = path.strip_prefix("rune/") {
+                    let name = name.strip_prefix("rune_").unwrap_or(name);
+                    for dir in [dir.as_str(), "/work/main/src/sandbox"] {
+                        if let Ok(new) = std::fs::read(format!("{dir}/{name}")) {
+                            *content = new;
+                        }
+                    }
+                }
+            }
+        }
         Ok(self.sandbox.run_nesting(&job).await?)
     }
 

@@ -30,9 +30,6 @@ use super::collect::Collected;
 use crate::task::SourceFile;
 use crate::task::Task;
 
-/// The suite under its short name.
-pub(super) type Suite = TestSuite;
-
 /// Test files with their helpers and data. Which tests they hold is found out once, at the first run.
 ///
 /// ```
@@ -131,11 +128,6 @@ impl TestSuite {
             }
         }
         paths
-    }
-
-    /// Paths of all Python files.
-    pub(super) fn python_paths(&self) -> Vec<&str> {
-        self.files.iter().map(|file| file.path.as_str()).filter(|path| is_python(path)).collect()
     }
 }
 

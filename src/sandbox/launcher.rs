@@ -125,17 +125,6 @@ impl Sandbox {
         self.begin(job, None, true).await?.outcome().await
     }
 
-    /// Starts `job`, which has the other end of the stream that is given for its first free descriptor: 3, or 4 where it
-    /// has a channel.
-    /// # Errors
-    /// As [`Self::run`].
-    pub(crate) async fn converse(&self, job: &Job) -> Result<(Running, UnixStream), SandboxError> {
-        let (ours, theirs) = StdUnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let running = self.begin(job, Some(OwnedFd::from(theirs)), false).await?;
-        Ok((running, UnixStream::from_std(ours)?))
-    }
-
     /// Hands over `job`, and `passed` for its first free descriptor. A zygote is a program of ours that may build jails
     /// itself.
     pub(super) async fn begin(

@@ -34,13 +34,11 @@ class Anything:
 
     def asked(self, *args):
         consulted.append(self.__name__)
-        return False
+        return True
 
     __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = __bool__ = asked
+    __ne__ = asked
     __hash__ = object.__hash__
-
-    def __ne__(self, other):
-        return not self.asked()
 
     def __len__(self):
         consulted.append(self.__name__)

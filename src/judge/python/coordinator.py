@@ -207,8 +207,9 @@ class Coordinator:
             os.environ["TMPDIR"] = view.tmp
             jail.enter(plan["limits"])
 
-    def wait(self, *children):
-        """Waits for the first of `children` to end; the others are then killed."""
+    def wait(self, main, *others):
+        """Waits for `main` to end; the others are then killed."""
+        children = (main, *others)
         poll = select.poll()
         open_pipes = {}
         for child in children:
@@ -225,7 +226,7 @@ class Coordinator:
                     child = running.pop(fd)
                     poll.unregister(fd)
                     child.ended()
-                    for other in running.values():
+                    for other in running.values() if child is main else ():
                         other.kill("over")
             for child in running.values():
                 child.watch()
@@ -357,12 +358,23 @@ def tester(plan, report, stream):
     link = rune_tester.install(stream, {**plan, "folder": plan["box"]})
     reporter.after = lambda: after(link, rune_remote)
     try:
-        rune_runner.run(plan["framework"], plan["box"], plan["targets"], reporter)
+        rune_runner.run(plan["framework"], plan["box"], plan["targets"], reporter, extra=configuration(plan))
     except rune_remote.GiveUp as error:
         reporter.say("given_up", reason=str(error))
     for reason in link.lies:
         reporter.say("lie", reason=reason)
     reporter.say("end")
+
+
+def configuration(plan):
+    """Has pytest read the tests' own configuration, and none that lies beside the solution."""
+    own = [name for name in ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg") if name in plan["files"]]
+    marks = {"pytest.ini": b"", "pyproject.toml": b"[tool.pytest", "tox.ini": b"[pytest]", "setup.cfg": b"[tool:pytest]"}
+    for name in own:
+        with open(os.path.join(plan["box"], name), "rb") as file:
+            if marks[name] in file.read():
+                return ["-c", os.path.join(plan["box"], name)]
+    return ["-c", os.devnull] if plan["framework"] == "pytest" else []
 
 
 def after(link, remote):
@@ -434,8 +446,11 @@ def screen(plan, report):
 
 
 def preload(plan):
+    """Loads what the children need: our modules lie where they cannot see them."""
+    import rune_collector
     import rune_remote
     import rune_runner
+    import rune_screen
     import rune_tester
     import rune_worker
 

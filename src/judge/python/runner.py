@@ -276,7 +276,11 @@ def run_scripts(root, targets, reporter, run=True):
             status = "failed" if isinstance(error, AssertionError) else "error"
             reporter.end(name, status, *described(error), error)
         else:
-            reporter.end(name, "passed")
+            holds = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, unittest.TestCase)]
+            if holds:
+                reporter.end(name, "error", f"{path} holds unittest classes that a script does not run")
+            else:
+                reporter.end(name, "passed")
 
 
 # pytest.
@@ -368,7 +372,11 @@ def choose(root, files, targets):
     for path in targets:
         if not path.endswith(".py"):
             return "pytest"
-        module = load(root, path)
+        try:
+            module = load(root, path)
+        except Exception:
+            kinds[path] = "script"  # its checks stand outside of functions; one that holds tests is found out when it runs
+            continue
         own = [value for name, value in vars(module).items() if name.startswith(("test", "Test"))]
         cases = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, unittest.TestCase)]
         functions = [value for value in own if isinstance(value, types.FunctionType) and value.__module__ == module.__name__]
@@ -380,6 +388,7 @@ def choose(root, files, targets):
     return found.pop() if len(found) == 1 else "unittest"
 
 
-def run(framework, root, targets, reporter, only_collect=False):
-    runners = {"pytest": run_pytest, "unittest": run_unittest, "script": run_scripts}
-    return runners[framework](root, targets, reporter, run=not only_collect)
+def run(framework, root, targets, reporter, only_collect=False, extra=()):
+    if framework == "pytest":
+        return run_pytest(root, targets, reporter, not only_collect, extra)
+    return (run_unittest if framework == "unittest" else run_scripts)(root, targets, reporter, not only_collect)

@@ -1,14 +1,21 @@
 """Reads the syntax of a solution for what could deceive tests that run beside it. Nothing of it is run."""
 
 import ast
+import importlib.machinery
 import os
+import sys
 import unicodedata
+
+
+def is_installed(name):
+    return importlib.machinery.PathFinder.find_spec(name) is not None
 
 
 class Screen(ast.NodeVisitor):
     """Collects `(line, construct)` of what stands in `screen.json`."""
 
-    def __init__(self, constructs):
+    def __init__(self, constructs, own):
+        self.own = own
         self.constructs, self.found, self.generators, self.modules = constructs, [], [], set()
 
     def note(self, node, what):
@@ -31,6 +38,9 @@ class Screen(ast.NodeVisitor):
         self.generic_visit(node)
 
     def module(self, node, name):
+        top = name.split(".")[0]
+        if top not in self.own and top not in sys.stdlib_module_names and not is_installed(top):
+            self.note(node, f"imports {name}, which is none of its files")
         if name.split(".")[0] in self.constructs["modules"] or name in self.constructs["modules"]:
             if name != "sys":
                 self.note(node, f"imports {name}")
@@ -85,6 +95,8 @@ class Screen(ast.NodeVisitor):
     def visit_Call(self, node):
         if isinstance(node.func, ast.Name):
             name = node.func.id
+            if name == "open" and node.args:
+                self.note(node, "opens a file")
             if name == "next" and len(node.args) == 1 and not (self.generators and self.generators[-1]):
                 self.note(node, "calls next without a default")
             if name in ("getattr", "setattr", "delattr") and len(node.args) > 1 and not isinstance(node.args[1], ast.Constant):
@@ -99,6 +111,8 @@ class Screen(ast.NodeVisitor):
                 self.note(node, "opens a descriptor by its number")
             if name == "type" and len(node.args) == 3:
                 self.note(node, "makes a class by type()")
+        elif isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == "sys.path":
+            self.note(node, "changes sys.path")
         self.generic_visit(node)
 
     def visit_Constant(self, node):
@@ -110,7 +124,7 @@ class Screen(ast.NodeVisitor):
 
 def findings(root, constructs):
     """`[path, line, construct]` of every file, at most 20."""
-    found = []
+    found, own = [], {os.path.splitext(name)[0] for name in os.listdir(root)}
     for folder, _, names in os.walk(root):
         for name in sorted(names):
             path = os.path.join(folder, name)
@@ -118,15 +132,15 @@ def findings(root, constructs):
             if name in constructs["files"] or name.endswith(tuple(constructs["endings"])):
                 found.append([shown, 0, f"is a file named {name}"])
             if name.endswith(".py"):
-                found += [[shown, line, what] for line, what in screened(path, constructs)]
+                found += [[shown, line, what] for line, what in screened(path, constructs, own)]
     return found[:20]
 
 
-def screened(path, constructs):
+def screened(path, constructs, own):
     try:
         with open(path, "rb") as file:
             tree = ast.parse(file.read())
-        screen = Screen(constructs)
+        screen = Screen(constructs, own)
         screen.visit(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return [(getattr(error, "lineno", 0) or 0, f"cannot be read: {error}")]

@@ -30,6 +30,7 @@ class Surroundings:
     def __init__(self, link):
         self.link = link
         self.environ, self.cwd, self.argv = dict(os.environ._data), here(), list(sys.argv)
+        self.told = None
         self.output, self.patches, self.levels = [], {}, {}
         self.state, self.is_seeded = None, False
         self.watched = {}
@@ -78,7 +79,9 @@ class Surroundings:
             found["o"], self.output = self.output, []
         if os.environ._data != self.environ:
             self.environ = dict(os.environ._data)
-            found["e"] = dict(os.environ)
+            environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+            if environ != self.told:
+                found["e"] = self.told = environ
         cwd = here()
         if cwd != self.cwd:
             found["c"] = self.cwd = cwd
@@ -102,7 +105,7 @@ class Surroundings:
                 target.write(str(text))
         if "e" in found:
             environ = {str(name): str(value) for name, value in found["e"].items()}
-            for name in [name for name in os.environ if name not in environ]:
+            for name in [name for name in os.environ if name not in environ and not name.startswith("PYTEST")]:
                 del os.environ[name]
             os.environ.update(environ)
             self.environ = dict(os.environ._data)

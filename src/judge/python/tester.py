@@ -4,6 +4,7 @@ What the worker may do with objects of the tests is limited, and what objects of
 probed: the same is asked of other values, in an order that nobody can foresee.
 """
 
+import datetime
 import importlib.machinery
 import importlib.util
 import inspect
@@ -37,36 +38,44 @@ def is_of(module, roots):
 
 
 def decoys(value):
-    """Values that are not `value`, near and far, of its type and of others."""
-    kind, found = type(value), [None, "", 0]
-    n = chance.randrange(2, 1000)
-    if kind in (int, float, bool):
-        found = [value + 1, value - 1, value + n, value - n, value + 1e9, value - 1e9]
-    elif kind is str:
-        found = [value + "x", value[1:], value[:-1], "", value + value + "a", "~" * 9, value.swapcase(), value[::-1] + "q"]
-    elif kind is bytes:
-        found = [value + b"x", value[1:], b"", b"~" * 9]
+    """Values that are not `value`: most of its type and near it, so that only a real comparison tells them apart."""
+    kind, n = type(value), chance.randrange(2, 1000)
+    if kind in (int, bool):
+        found = [value + 1, value - 1, value + 2, value - n, value + n]
+    elif kind is float:
+        found = [value + 1, value - 1, value * 1.01 + 1e-3, value - 0.5, value + n]
+    elif kind in (str, bytes):
+        found = [value + value[-1:], value[1:], value[:-1], value[::-1], value[1:2] + value[:1] + value[2:], value + kind(b"x", *([] if kind is bytes else ["ascii"]))]
     elif kind in (list, tuple):
-        found = [value + kind((n,)), value[1:], value[:-1], kind(), value + value, kind((n, n))]
+        found = [value + value[:1], value[1:], value[:-1], value[::-1], value[1:2] + value[:1] + value[2:], value + kind((n,))]
     elif kind is dict:
-        found = [{**value, n: n}, {}, dict(list(value.items())[1:]), dict.fromkeys(value, n)]
+        keys, values = list(value), list(value.values())
+        found = [{**value, n: n}, dict(list(value.items())[1:]), dict(list(value.items())[:-1]), dict(zip(keys, values[1:] + values[:1])), dict.fromkeys(keys, n)]
     elif kind in (set, frozenset):
-        found = [value | {n}, kind(), kind(list(value)[1:])]
+        found = [value | {n}, kind(list(value)[1:]), kind(list(value)[:-1]), kind()]
+    elif kind in (datetime.date, datetime.datetime):
+        found = [value + datetime.timedelta(days) for days in (1, -1, 2, -n)]
+    elif kind is datetime.timedelta:
+        found = [value + datetime.timedelta(seconds=seconds) for seconds in (1, -1, n)]
     elif value is None:
         found = [0, False, "", n]
     else:
-        try:
-            found = [value + value, None, n, ""]
-        except Exception:
-            pass
-    different = []
-    for other in found:
-        try:
-            if other != value:
-                different.append(other)
-        except Exception:
-            continue
-    return different
+        found = nearby(value, n)
+    return [other for other in found if differs(other, value)]
+
+
+def nearby(value, n):
+    try:
+        return [value + 1, value - 1, value + n]
+    except Exception:
+        return [None, n, ""]
+
+
+def differs(other, value):
+    try:
+        return bool(other != value)
+    except Exception:
+        return False
 
 
 class TesterLink(remote.Link):
@@ -288,9 +297,22 @@ def probed(link, self, cls, name, other):
     answer = answers[place]
     if isinstance(answer, BaseException):
         raise answer
-    if claims(name, answer) and len(asked) > 1 and all(claims(name, each) for each in answers):
-        link.lie(f"`{name}` of {cls.__name__} says the same of everything")
+    if claims(name, answer) and len(asked) > 1:
+        others = [claims(name, each) for index, each in enumerate(answers) if index != place]
+        if all(others):
+            link.lie(f"`{name}` of {cls.__name__} says the same of everything")
+        if any(others) and name in ("__eq__", "__ne__"):
+            link.give_up(f"a {cls.__name__} equals values that are not equal to each other")
+    if claims(name, answer) and name in ("__eq__", "__ne__"):
+        check_content(link, self, cls, other)
     return answer
+
+
+def check_content(link, self, cls, other):
+    """What is a number, a text or the like as well has a value, and equals no other."""
+    for base in (*remote.VALUE_BASES, *remote.CONTAINER_BASES):
+        if isinstance(self, base) and isinstance(other, base) and not base.__eq__(self, other):
+            link.give_up(f"a {cls.__name__} says that it equals what it is not")
 
 
 def claims(name, answer):
