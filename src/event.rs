@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::adapter::AdapterId;
 use crate::adapter::Source;
 use crate::task::TaskType;
+use crate::trajectory::Assurance;
 use crate::trajectory::Phase;
 use crate::trajectory::Status;
 use crate::trajectory::VerifiedBy;
@@ -113,6 +114,12 @@ pub enum Event {
         status: Status,
         /// What stands behind `solved`.
         verified_by: VerifiedBy,
+        /// Where it was decided that the user's tests pass.
+        #[serde(default)]
+        assurance: Option<Assurance>,
+        /// Why the assurance is not `separate`, or why the tests' verdict does not count; empty otherwise.
+        #[serde(default)]
+        reason: String,
         /// The exit code of `rune`.
         exit_code: i32,
         /// Paths of the files that make up the result.
@@ -385,6 +392,8 @@ mod tests {
             Event::SessionCompleted {
                 status: Status::Solved,
                 verified_by: VerifiedBy::UserTests,
+                assurance: Some(Assurance::SameProcess),
+                reason: "r".into(),
                 exit_code: 0,
                 files: vec!["a.py".into()],
                 tokens_in: 1,

@@ -298,6 +298,9 @@ pub struct Session {
     pub status: Status,
     /// What stands behind `solved`.
     pub verified_by: VerifiedBy,
+    /// Where it was decided that the user's tests pass; `None` where they do not, or an earlier version judged.
+    #[serde(default)]
+    pub assurance: Option<Assurance>,
     /// What the sandbox could enforce.
     pub sandbox_tier: String,
     /// Seed of the whole session.

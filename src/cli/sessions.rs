@@ -108,14 +108,7 @@ fn show(session: &Session, attempts: &[Attempt]) -> String {
     let code = session.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
     let rows = [
         ("session", session.id.clone()),
-        (
-            "status",
-            format!(
-                "{} (verified by {}){code}",
-                session.status.as_str(),
-                session.verified_by.as_str()
-            ),
-        ),
+        ("status", format!("{} ({}){code}", session.status.as_str(), verification(session))),
         ("project", session.project.clone()),
         ("model", format!("{} by {}", session.base_model, session.provider)),
         ("adapter", format!("{adapter} ({})", session.adapter_reason)),
@@ -133,6 +126,12 @@ fn show(session: &Session, attempts: &[Attempt]) -> String {
         escape(session.task.text.trim()),
         output::table(&attempts)
     )
+}
+
+/// Such as `verified by user_tests, decided in a separate process`.
+fn verification(session: &Session) -> String {
+    let verified_by = format!("verified by {}", session.verified_by.as_str());
+    session.assurance.map_or(verified_by.clone(), |assurance| format!("{verified_by}, {assurance}"))
 }
 
 fn attempt_row(attempt: &Attempt) -> Vec<String> {

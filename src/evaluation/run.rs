@@ -27,6 +27,7 @@ use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::registry::sha256;
 use crate::task::SourceFile;
+use crate::trajectory::Assurance;
 
 use super::modules::Modules;
 use super::suite::Suite;
@@ -165,6 +166,8 @@ pub struct Outcome {
     pub sample: u32,
     /// Whether the answer passed.
     pub passed: bool,
+    /// Where it was decided that it passed.
+    pub assurance: Option<Assurance>,
     /// The answer.
     pub answer: String,
     /// Its code, as a user would save it.
@@ -335,6 +338,7 @@ async fn outcome(
             task_digest,
             seed,
             passed: verdict.passed(),
+            assurance: verdict.assurance,
             summary: verdict.summary(),
             answer,
             cpu_ms: u64::try_from(verdict.cpu.as_millis()).unwrap_or(u64::MAX),
@@ -350,6 +354,7 @@ async fn outcome(
         family: task.family.clone(),
         sample,
         passed: row.passed,
+        assurance: row.assurance,
         module: task.module(&row.answer),
         answer: row.answer,
         summary: row.summary,

@@ -211,6 +211,7 @@ impl PipelineTools<'_> {
             adapter_reason: String::new(),
             status: Status::Running,
             verified_by: VerifiedBy::None,
+            assurance: None,
             sandbox_tier: String::new(),
             seed: settings.seed,
             config_json: Value::Null,

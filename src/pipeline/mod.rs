@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::event::Event;
 use crate::judge::Verdict;
 use crate::task::SourceFile;
+use crate::trajectory::Assurance;
 use crate::trajectory::Phase;
 use crate::trajectory::Sampling;
 use crate::trajectory::VerifiedBy;
@@ -178,11 +179,26 @@ impl Solution {
         self.verified_by != VerifiedBy::None
     }
 
+    /// Where it was decided that the user's tests pass. Tests of the model's own assure nothing.
+    pub fn assurance(&self) -> Option<Assurance> {
+        let verdict = self.verdict.as_ref().filter(|_| self.verified_by == VerifiedBy::UserTests);
+        verdict.and_then(|verdict| verdict.assurance)
+    }
+
+    /// Why the assurance is not [`Assurance::Separate`], or why the verdict does not count; empty otherwise.
+    pub fn reason(&self) -> &str {
+        self.verdict.as_ref().map_or("", Verdict::why)
+    }
+
     /// The outcome in one honest line.
     pub fn summary(&self) -> String {
         let tests = self.verdict.as_ref().map(Verdict::summary);
         let outcome = match (self.verified_by, tests) {
-            (VerifiedBy::UserTests, Some(tests)) => format!("solved: {tests}"),
+            (VerifiedBy::UserTests, Some(tests)) => match (self.assurance(), self.reason()) {
+                (None, _) => format!("solved: {tests}"),
+                (Some(assurance), "") => format!("solved: {tests} ({assurance})"),
+                (Some(assurance), reason) => format!("solved: {tests} ({assurance}: {reason})"),
+            },
             (VerifiedBy::GeneratedTests, Some(tests)) => {
                 format!("solved by its own measure, with generated tests: {tests}")
             }

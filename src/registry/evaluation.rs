@@ -14,7 +14,9 @@ use crate::registry::database::Registry;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
 use crate::registry::session::adapter_id;
+use crate::registry::session::assurance;
 use crate::task::TaskType;
+use crate::trajectory::Assurance;
 
 /// What an adapter, or the base alone, scored on a suite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,6 +72,8 @@ pub struct OutcomeRow {
     pub seed: u64,
     /// Whether it passed.
     pub passed: bool,
+    /// Where it was decided that it passed.
+    pub assurance: Option<Assurance>,
     /// What the judge said, in one line.
     pub summary: String,
     /// The answer.
@@ -148,6 +152,7 @@ impl Registry {
                 task_digest: row.get("task_digest")?,
                 seed: row.get::<_, i64>("seed")?.cast_unsigned(),
                 passed: row.get::<_, String>("verdict")? == "passed",
+                assurance: assurance("outcome.assurance", row.get("assurance")?)?,
                 summary: row.get("summary")?,
                 answer: row.get("answer")?,
                 cpu_ms: row.get::<_, i64>("cpu_ms")?.cast_unsigned(),
@@ -163,8 +168,8 @@ impl Registry {
     pub fn insert_outcome(&self, outcome: &OutcomeRow) -> Result<(), RegistryError> {
         self.write(|tx| {
             let mut statement = tx.prepare_cached(
-                "INSERT INTO outcome (key, adapter_id, task_digest, seed, verdict, summary, answer, cpu_ms, at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (key) DO NOTHING",
+                "INSERT INTO outcome (key, adapter_id, task_digest, seed, verdict, assurance, summary, answer, cpu_ms, at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (key) DO NOTHING",
             )?;
             statement.execute((
                 &outcome.key,
@@ -172,6 +177,7 @@ impl Registry {
                 &outcome.task_digest,
                 outcome.seed.cast_signed(),
                 if outcome.passed { "passed" } else { "failed" },
+                outcome.assurance.map(Assurance::as_str),
                 &outcome.summary,
                 &outcome.answer,
                 outcome.cpu_ms.cast_signed(),

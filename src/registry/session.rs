@@ -18,6 +18,7 @@ use crate::registry::database::Registry;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
 use crate::registry::owner;
+use crate::trajectory::Assurance;
 use crate::trajectory::Session;
 use crate::trajectory::Status;
 use crate::trajectory::VerifiedBy;
@@ -29,8 +30,17 @@ pub struct Ending {
     pub status: Status,
     /// What stands behind `solved`.
     pub verified_by: VerifiedBy,
+    /// Where it was decided that the user's tests pass.
+    pub assurance: Option<Assurance>,
     /// The exit code of `rune`.
     pub exit_code: i32,
+}
+
+impl Ending {
+    /// The end of a session that nothing speaks for.
+    pub fn unverified(status: Status, exit_code: i32) -> Self {
+        Self { status, verified_by: VerifiedBy::None, assurance: None, exit_code }
+    }
 }
 
 /// Which sessions to list.
@@ -109,12 +119,13 @@ impl Registry {
             owned(tx, id)?;
             event::append(tx, id, event)?;
             tx.execute(
-                "UPDATE session SET status = ?2, verified_by = ?3, exit_code = ?4, ended_at = ?5,
-                 owner = NULL WHERE id = ?1",
+                "UPDATE session SET status = ?2, verified_by = ?3, assurance = ?4, exit_code = ?5,
+                 ended_at = ?6, owner = NULL WHERE id = ?1",
                 (
                     id,
                     ending.status.as_str(),
                     ending.verified_by.as_str(),
+                    ending.assurance.map(Assurance::as_str),
                     ending.exit_code,
                     timestamp(SystemTime::now()),
                 ),
@@ -198,6 +209,14 @@ pub(super) fn adapter_id(
         .map_err(|error| RegistryError::Unreadable { column, text: error.to_string() })
 }
 
+/// An assurance as stored.
+pub(super) fn assurance(
+    column: &'static str,
+    word: Option<String>,
+) -> Result<Option<Assurance>, RegistryError> {
+    word.map(|word| from_word(column, word)).transpose()
+}
+
 /// This process as an owner.
 pub(super) fn me() -> Result<String, RegistryError> {
     let unnamed = || io::Error::new(io::ErrorKind::NotFound, "/proc/self/stat tells no start time");
@@ -261,6 +280,7 @@ fn from_row(row: &Row<'_>) -> Result<Session, RegistryError> {
         adapter_reason: row.get("adapter_reason")?,
         status: from_word("session.status", row.get("status")?)?,
         verified_by: from_word("session.verified_by", row.get("verified_by")?)?,
+        assurance: assurance("session.assurance", row.get("assurance")?)?,
         sandbox_tier: row.get("sandbox_tier")?,
         seed: row.get::<_, i64>("seed")?.cast_unsigned(),
         config_json: from_json("session.config_json", &row.get::<_, String>("config_json")?)?,

@@ -1,5 +1,6 @@
 //! Records from the trajectories of solved sessions: what was accepted, and how mistakes were mended.
 
+use crate::trajectory::Assurance;
 use crate::trajectory::Attempt;
 use crate::trajectory::Message;
 use crate::trajectory::Phase;
@@ -24,10 +25,10 @@ pub(super) fn family(session: &Session) -> String {
 }
 
 /// The records of a session: for every part the answer that was accepted, for every repair that helped the change, and
-/// the decompositions and plans that led there. None when the session is not solved by the user's tests: what only
-/// generated tests speak for may be wrong.
+/// the decompositions and plans that led there. None when the session is not solved by the user's tests with a recorded
+/// assurance: what only generated tests speak for may be wrong, and so may what an earlier version's judge let pass.
 pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<Record> {
-    if session.status != Status::Solved || session.verified_by != VerifiedBy::UserTests {
+    if !is_sound(session) {
         return Vec::new();
     }
     let family = family(session);
@@ -59,6 +60,14 @@ pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<Record> {
         Record { messages, family: family.clone(), source, weights: weights.unwrap_or_default() }
     };
     attempts.iter().filter(is_learned).map(record).collect()
+}
+
+/// Whether a session's code is known to be right. In the solution's own process that takes a clean screen, without which
+/// the judge gives no assurance.
+fn is_sound(session: &Session) -> bool {
+    let is_assured =
+        matches!(session.assurance, Some(Assurance::Separate | Assurance::SameProcess));
+    session.status == Status::Solved && session.verified_by == VerifiedBy::UserTests && is_assured
 }
 
 /// An answer as it would stand if generation had not been ended at the end of its code: with its last block closed.

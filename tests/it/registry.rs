@@ -20,6 +20,7 @@ use rune::task::SourceFile;
 use rune::task::Task;
 use rune::task::TaskId;
 use rune::task::TaskType;
+use rune::trajectory::Assurance;
 use rune::trajectory::Attempt;
 use rune::trajectory::Completion;
 use rune::trajectory::FinishReason;
@@ -51,6 +52,7 @@ fn session(id: &str) -> Session {
         adapter_reason: "there is none".into(),
         status: Status::Running,
         verified_by: VerifiedBy::None,
+        assurance: None,
         sandbox_tier: "full".into(),
         seed: u64::MAX,
         config_json: json!({"run": {"seed": 1}}),
@@ -106,10 +108,18 @@ fn resumed(n_attempts: u32) -> Event {
     Event::SessionResumed { schema: SCHEMA_VERSION, n_attempts }
 }
 
-const SOLVED: Ending =
-    Ending { status: Status::Solved, verified_by: VerifiedBy::UserTests, exit_code: 0 };
-const INTERRUPTED: Ending =
-    Ending { status: Status::Interrupted, verified_by: VerifiedBy::None, exit_code: 130 };
+const SOLVED: Ending = Ending {
+    status: Status::Solved,
+    verified_by: VerifiedBy::UserTests,
+    assurance: Some(Assurance::Separate),
+    exit_code: 0,
+};
+const INTERRUPTED: Ending = Ending {
+    status: Status::Interrupted,
+    verified_by: VerifiedBy::None,
+    assurance: None,
+    exit_code: 130,
+};
 
 /// A registry with one running session `s1`.
 fn with_session(folder: &Path) -> Registry {
@@ -133,6 +143,7 @@ fn a_trajectory_comes_back_as_it_was_stored() {
     registry.end_session("s1", &SOLVED, &warning("end")).unwrap();
     let ended = registry.session("s1").unwrap();
     assert_eq!((ended.status, ended.exit_code), (Status::Solved, Some(0)));
+    assert_eq!(ended.assurance, Some(Assurance::Separate));
     assert!(ended.ended_at.is_some());
     assert_eq!(registry.quick_check().unwrap(), [""; 0]);
 }
@@ -206,7 +217,7 @@ fn only_a_registry_of_this_version_or_older_is_opened() {
         @"`/b` is not a registry of Rune (application id 0x7)");
     insta::assert_snapshot!(
         check("c", "PRAGMA application_id = 0x52554E45; PRAGMA user_version = 99"),
-        @"registry `/c` has version 99, this rune knows 4: use a newer rune");
+        @"registry `/c` has version 99, this rune knows 5: use a newer rune");
     std::fs::write(home.path().join("d"), "no database, but long enough".repeat(40)).unwrap();
     insta::assert_snapshot!(check("d", "SELECT 1"), @"cannot open registry `/d`");
 }

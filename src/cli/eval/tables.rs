@@ -73,6 +73,7 @@ pub(super) fn samples(measured: &Measured) -> String {
             "task_id": outcome.id,
             "completion": format!("    pass\n\n\n{}", outcome.module),
             "passed": outcome.passed,
+            "assurance": outcome.assurance,
             "summary": outcome.summary,
             "adapter": adapter,
         });

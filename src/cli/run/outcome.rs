@@ -12,6 +12,7 @@ use crate::cli::exit;
 use crate::cli::output;
 use crate::cli::run::screen::Screen;
 use crate::event::Event;
+use crate::judge::TestSuite;
 use crate::pipeline::Solution;
 use crate::registry::Ending;
 use crate::registry::Registry;
@@ -56,7 +57,8 @@ pub(super) fn print_plan(
 ) -> anyhow::Result<ExitCode> {
     let config = &context.config;
     let facilities = sandbox.facilities();
-    let tests: Vec<&str> = task.tests.iter().map(|test| test.path.as_str()).collect();
+    let suite = TestSuite::of_task(task).unwrap_or_default();
+    let tests = suite.test_paths();
     let plan = json!({
         "task": task.text,
         "files": paths,
@@ -107,6 +109,8 @@ pub(super) fn finish(
     let event = Event::SessionCompleted {
         status,
         verified_by: solution.verified_by,
+        assurance: solution.assurance(),
+        reason: solution.reason().to_owned(),
         exit_code,
         files: paths.clone(),
         tokens_in: solution.tokens_in,
@@ -114,7 +118,8 @@ pub(super) fn finish(
         seconds: solution.elapsed.as_secs_f64(),
         summary: solution.summary(),
     };
-    let ending = Ending { status, verified_by: solution.verified_by, exit_code };
+    let Solution { verified_by, .. } = *solution;
+    let ending = Ending { status, verified_by, assurance: solution.assurance(), exit_code };
     registry.end_session(&session.id, &ending, &event)?;
     screen.event(&event);
     if !context.json && is_written {

@@ -202,7 +202,7 @@ impl AtWork<'_> {
     /// Ends a session that an error breaks off.
     fn failed(&self, id: &str, error: &anyhow::Error) {
         let exit_code = i32::from(exit::code(error));
-        let ending = Ending { status: Status::Failed, verified_by: VerifiedBy::None, exit_code };
+        let ending = Ending::unverified(Status::Failed, exit_code);
         // The registry may be what failed, or the session over already: the first error is the one to tell.
         if self.registry.end_session(id, &ending, &screen::failure(error)).is_ok() {
             self.screen.say(&format!("resume with: rune run --resume {id}"));
@@ -240,6 +240,7 @@ impl AtWork<'_> {
             adapter_reason: reason,
             status: Status::Running,
             verified_by: VerifiedBy::None,
+            assurance: None,
             sandbox_tier: json!(self.sandbox.facilities().tier)
                 .as_str()
                 .unwrap_or("none")
@@ -293,7 +294,7 @@ impl AtWork<'_> {
             self.registry.append_event(id, &Event::SessionInterrupted)?;
             self.screen.event(&Event::SessionInterrupted);
             let status = Status::Interrupted;
-            let ending = Ending { status, verified_by: VerifiedBy::None, exit_code };
+            let ending = Ending::unverified(status, exit_code);
             self.registry.end_session(id, &ending, &event)?;
         }
         self.screen.event(&event);

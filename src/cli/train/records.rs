@@ -17,6 +17,7 @@ use crate::training::Record;
 use crate::training::TrainingError;
 use crate::trajectory::Session;
 use crate::trajectory::Status;
+use crate::trajectory::VerifiedBy;
 
 use super::DataArgs;
 
@@ -64,10 +65,7 @@ pub(in crate::cli) fn collect(
         }
         let found = training::records(session, &registry.attempts(&session.id)?);
         if found.is_empty() {
-            output::note(&format!(
-                "session {} is not solved by the user's tests: nothing is learned from it",
-                session.id
-            ));
+            output::note(&format!("session {} {}", session.id, unusable(session)));
             continue;
         }
         used.push(session.id.clone());
@@ -94,6 +92,16 @@ pub(in crate::cli) fn collect(
         _ => None,
     };
     Ok(Collected { records, kind, source, task_type })
+}
+
+/// Why nothing is learned from a session.
+fn unusable(session: &Session) -> &'static str {
+    let is_solved = session.status == Status::Solved;
+    if is_solved && session.verified_by == VerifiedBy::UserTests && session.assurance.is_none() {
+        "was judged by an earlier version, which did not confirm results: nothing is learned from it"
+    } else {
+        "is not solved by the user's tests: nothing is learned from it"
+    }
 }
 
 /// What an adapter was trained on.

@@ -19,10 +19,15 @@ fn a_function_with_tests_is_solved_and_its_path_printed() {
     let ended = bench.solve(&[]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "out/adder.py\n"), "{ended:?}");
     assert_eq!(bench.read("out/adder.py"), SOLUTION);
-    assert!(ended.stderr.contains("solved: 3 of 3 tests passed"), "{}", ended.stderr);
+    let told = "solved: 3 of 3 tests passed (decided in ";
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
     let session = bench.session();
     assert_eq!((&session["status"], &session["exit_code"]), (&"solved".into(), &0.into()));
     assert_eq!(session["verified_by"], "user_tests");
+    assert!(session["assurance"].is_string(), "{session}");
+    let shown = bench.call(&["sessions", "show", session["id"].as_str().unwrap()]);
+    let told = "solved (verified by user_tests, decided in ";
+    assert!(shown.stdout.contains(told), "{}", shown.stdout);
     assert_eq!(session["sandbox_tier"], "namespaces");
     // The user's own runner agrees.
     let outside = Command::new(python())
