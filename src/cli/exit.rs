@@ -114,7 +114,7 @@ fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
         Some(PipelineError::Judge(inner)) => Some(inner),
         Some(PipelineError::Registry(inner)) => Some(inner),
         Some(PipelineError::Template(inner)) => Some(inner),
-        Some(PipelineError::Budget { .. }) | None => None,
+        Some(PipelineError::Budget { .. } | PipelineError::MissingPackages(_)) | None => None,
     };
     let of_request: Option<&dyn std::error::Error> = match error.downcast_ref() {
         Some(RequestError::Suite(inner)) => Some(inner),
@@ -139,6 +139,12 @@ fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
 
 /// What the user can do about an error, where that is known.
 pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(PipelineError::MissingPackages(_)) = error.downcast_ref() {
+        return Some(
+            "show their folder with `--lib DIR`, or install them for the Python of `sandbox.python`; a module that is \
+             to be written has to be named in the task",
+        );
+    }
     if let Some(SuiteError::TooLarge { .. }) = cause(error) {
         return Some("name the tests' own file or folder, or move large data out of it");
     }

@@ -20,6 +20,7 @@ mod function;
 mod harness;
 mod inspect;
 mod junit;
+mod modules;
 mod record;
 mod request;
 mod run;

@@ -65,6 +65,9 @@ pub enum RequestError {
     /// There is no file at the path of the solution.
     #[error("no solution file or folder at `{0}`")]
     NoSolution(PathBuf),
+    /// There is no Python at the path.
+    #[error("no Python at `{0}`")]
+    NoPython(PathBuf),
     /// There is no folder of packages at the path.
     #[error("cannot find the library folder `{path}`")]
     NoLibrary {
@@ -98,11 +101,19 @@ impl JudgeRequest {
         let mut suite = TestSuite::load(&self.tests)?;
         let solution = load_solution(&self.solution, &mut suite)?;
         let libs = library_mounts(&self.libs)?;
+        if let Some(python) = self.python.as_ref().filter(|python| !is_there(python)) {
+            return Err(RequestError::NoPython(python.clone()));
+        }
         let interpreter = sandbox.interpreter(self.python.as_deref())?;
         let mut judge = Judge { limits: self.limits, libs, ..Judge::new(sandbox, &interpreter) };
         let verdict = run_with_pytest(&mut judge, &suite, &solution, &self.pytest).await?;
         Ok(JudgeReport { verdict, left_out: suite.left_out().to_vec() })
     }
+}
+
+/// Whether there is a program at `path`; a bare name is looked for in the search path later.
+fn is_there(path: &Path) -> bool {
+    path.components().count() == 1 || path.exists()
 }
 
 /// Runs `suite` against `solution`; where that takes pytest and there is none, `source` is installed and added to

@@ -13,6 +13,7 @@ mod data;
 mod error;
 mod imports;
 mod load;
+mod reach;
 mod root;
 
 use std::path::Path;

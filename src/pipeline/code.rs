@@ -11,6 +11,7 @@ use super::assemble::NOT_WRITTEN;
 use super::assemble::Part;
 use super::assemble::assemble;
 use super::draft::draft;
+use super::draft::empty_body;
 use super::draft::fault;
 use super::imports;
 use super::plan::Plan;
@@ -283,8 +284,14 @@ async fn checked(
     let Some(mut inspection) = inspections.into_iter().next() else {
         return Ok((Tried::default(), Err("it holds no Python".to_owned())));
     };
+    let empty = empty_body(std::slice::from_ref(&inspection));
+    if let Some(fault) = empty.as_ref().filter(|_| work.suite.is_none()) {
+        return Ok((Tried::default(), Err(fault.clone())));
+    }
     imports::add_to(&mut inspection, &work.targets);
-    work.remember(&inspection);
+    if empty.is_none() {
+        work.remember(&inspection);
+    }
     let part = Part { path: subtask.file.clone(), names, inspection };
     let mut best: Option<(Tried, Option<Verdict>)> = None;
     for others in combinations(others, COMBINATIONS) {
@@ -292,7 +299,9 @@ async fn checked(
         let files = assemble(&work.targets, &parts, true);
         let verdict = work.judge(&files).await?;
         // A budget may end the session before the parts are put together.
-        if !files.iter().any(|file| file.text.contains(NOT_WRITTEN)) {
+        let is_whole = !files.iter().any(|file| file.text.contains(NOT_WRITTEN));
+        let is_passed = verdict.as_ref().is_some_and(Verdict::passed);
+        if is_whole && (empty.is_none() || is_passed) {
             let candidate = Candidate { files, verdict: verdict.clone() };
             work.offer(&candidate, VerifiedBy::UserTests);
         }
@@ -311,7 +320,11 @@ async fn checked(
         }
     }
     let (tried, verdict) = best.unwrap_or_default();
-    Ok((tried, Ok(verdict)))
+    match empty {
+        // Some methods are meant to do nothing: the tests tell.
+        Some(fault) if !tried.is_settled() => Ok((Tried::default(), Err(fault))),
+        _ => Ok((tried, Ok(verdict))),
+    }
 }
 
 /// Whether every test passed or met a name that is not written yet.

@@ -20,6 +20,9 @@ pub enum PipelineError {
     /// A prompt could not be rendered.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// The tests import packages that are not there and that the task does not ask for.
+    #[error("the tests import {}, which this Python does not have", quoted(.0))]
+    MissingPackages(Vec<String>),
     /// A budget is used up; what was reached stands.
     #[error("the budget of {limit} {unit} is used up")]
     Budget {
@@ -28,4 +31,8 @@ pub enum PipelineError {
         /// What it counts: `generated tokens` or `seconds`.
         unit: &'static str,
     },
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::PipelineError;
 use super::draft::draft;
+use super::draft::empty_body;
 use super::draft::fault;
 use super::imports;
 use super::prompt::Keep;
@@ -15,6 +16,7 @@ use super::run::Place;
 use super::work::Candidate;
 use super::work::Work;
 use crate::event::Event;
+use crate::judge::Inspection;
 use crate::task::SourceFile;
 use crate::trajectory::FinishReason;
 use crate::trajectory::Phase;
@@ -156,7 +158,10 @@ pub(super) async fn whole(
                 file.text = imports.join("\n");
             }
         }
-        fault(&inspections, &names)
+        match fault(&inspections, &names) {
+            Some(wrong) => Some(wrong),
+            None => unwritten(work, &inspections, &files).await?,
+        }
     };
     if let Some(wrong) = wrong {
         run.record(&draft.answer, "malformed", &wrong, &json!({}), &files)?;
@@ -165,6 +170,17 @@ pub(super) async fn whole(
     let candidate = work.judge_whole(files).await?;
     draft.record(run, candidate.verdict.as_ref(), candidate.passed(), &candidate.files)?;
     Ok(Some(candidate))
+}
+
+/// The first function without a body, unless the tests pass with it as it is.
+async fn unwritten(
+    work: &Work<'_>,
+    inspections: &[Inspection],
+    files: &[SourceFile],
+) -> Result<Option<String>, PipelineError> {
+    let Some(empty) = empty_body(inspections) else { return Ok(None) };
+    let verdict = work.judge(files).await?;
+    Ok((!verdict.is_some_and(|verdict| verdict.passed())).then_some(empty))
 }
 
 /// Tells that a part is missing.

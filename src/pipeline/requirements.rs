@@ -1,11 +1,19 @@
 //! What the code has to offer: the files, and the names in them, that the task and its tests ask for.
 //!
-//! Paths come from here and never from the model.
+//! Paths come from here and never from the model. Of what tests import, these are no files to write: the standard library,
+//! installed packages, libraries of the user, and the tests' own modules.
 
 use serde::Serialize;
 
+use super::PipelineError;
+use super::mention;
+use super::mention::Mention;
+use super::mention::names_in;
+use super::mention::paths_in;
 use crate::judge::Judge;
 use crate::judge::JudgeError;
+use crate::judge::TestSuite;
+use crate::judge::needed_modules;
 use crate::task::SourceFile;
 use crate::task::Task;
 
@@ -18,30 +26,80 @@ pub(super) struct Target {
     pub(super) names: Vec<String>,
 }
 
+/// A module that tests import.
+#[derive(Debug, Clone)]
+struct WantedModule {
+    /// Its dotted name.
+    module: String,
+    /// What is imported from it.
+    names: Vec<String>,
+    /// Whether the tests can't do without it.
+    is_needed: bool,
+}
+
+impl WantedModule {
+    /// The first part of its name: what a package is installed by.
+    fn top(&self) -> &str {
+        self.module.split('.').next().unwrap_or(&self.module)
+    }
+
+    fn mention(&self, text: &str) -> Mention {
+        mention::of_module(text, &self.module, &self.names)
+    }
+}
+
 /// Where code goes when nobody names a file.
 const DEFAULT_PATH: &str = "solution.py";
+/// Modules that come with the tests' framework.
+const FRAMEWORKS: &[&str] = &["pytest", "_pytest", "conftest"];
 
 /// The paths of the files that a task asks for, before any work on it.
 ///
 /// # Errors
-/// [`JudgeError`] when the tests cannot be read.
-pub async fn planned_paths(judge: &Judge<'_>, task: &Task) -> Result<Vec<String>, JudgeError> {
+/// [`PipelineError::MissingPackages`]; [`PipelineError::Judge`] when the tests cannot be read.
+pub async fn planned_paths(judge: &Judge<'_>, task: &Task) -> Result<Vec<String>, PipelineError> {
     Ok(targets(judge, task).await?.into_iter().map(|target| target.path).collect())
 }
 
+/// Takes the files that the task asks for out of its tests: an answer to it that lies beside them already is none of their
+/// helpers. Only where the tests import nothing else that could be asked for.
+///
+/// # Errors
+/// [`PipelineError::Judge`] when the tests cannot be read.
+pub async fn release_targets(judge: &Judge<'_>, task: &mut Task) -> Result<(), PipelineError> {
+    let Some(suite) = TestSuite::of_task(task) else { return Ok(()) };
+    let imported = imported(judge, &suite).await?;
+    let (own, others): (Vec<_>, Vec<_>) =
+        imported.into_iter().partition(|wanted| suite.has_module(&wanted.module));
+    if !foreign(judge, others, &task.text).await?.is_empty() {
+        return Ok(());
+    }
+    let tests = suite.test_paths();
+    let is_asked = |wanted: &&WantedModule| wanted.mention(&task.text) == Mention::Code;
+    let released: Vec<&str> = own
+        .iter()
+        .filter(is_asked)
+        .flat_map(|wanted| suite.files_of_module(&wanted.module))
+        .map(|file| file.path.as_str())
+        .filter(|path| !tests.contains(path))
+        .collect();
+    task.tests.retain(|file| !released.contains(&file.path.as_str()));
+    Ok(())
+}
+
 /// Finds the files and names. At least one file.
-pub(super) async fn targets(judge: &Judge<'_>, task: &Task) -> Result<Vec<Target>, JudgeError> {
+pub(super) async fn targets(judge: &Judge<'_>, task: &Task) -> Result<Vec<Target>, PipelineError> {
     let mut targets: Vec<Target> = Vec::new();
-    let inspections = judge.inspect(&task.tests).await?;
-    for need in inspections.iter().flat_map(|inspection| &inspection.needs) {
-        if is_external(&need.module, &task.tests) || judge.provides(&need.module) {
-            continue;
+    if let Some(suite) = TestSuite::of_task(task) {
+        let mut wanted = imported(judge, &suite).await?;
+        wanted.retain(|wanted| !suite.has_module(&wanted.module));
+        for wanted in asked(foreign(judge, wanted, &task.text).await?, &task.text)? {
+            let path = match mention::path_of(&task.text, &wanted.module) {
+                Some(path) => path,
+                None => format!("{}.py", wanted.module.replace('.', "/")),
+            };
+            add(&mut targets, path, &wanted.names);
         }
-        let path = match mentioned_path(&task.text, &need.module) {
-            Some(path) => path,
-            None => format!("{}.py", need.module.replace('.', "/")),
-        };
-        add(&mut targets, path, &need.names);
     }
     let from_tests = !targets.is_empty();
     for target in &mut targets {
@@ -77,94 +135,110 @@ fn add(targets: &mut Vec<Target>, path: String, names: &[String]) {
     }
 }
 
-/// Whether a module is no business of the solution: a test framework, or a helper among the tests.
-fn is_external(module: &str, tests: &[SourceFile]) -> bool {
-    let top = module.split('.').next().unwrap_or(module);
-    let frameworks = ["pytest", "_pytest", "hypothesis", "numpy", "conftest"];
-    frameworks.contains(&top)
-        || tests
-            .iter()
-            .any(|test| test.module().is_some_and(|name| name.split('.').next() == Some(top)))
-}
-
-/// The path of the text that stands for `module`, such as `shop/cart.py` or `shop/__init__.py` for `shop`.
-fn mentioned_path(text: &str, module: &str) -> Option<String> {
-    paths_in(text)
-        .into_iter()
-        .find(|path| SourceFile::new(path.as_str(), "").module().as_deref() == Some(module))
-}
-
-/// Relative paths of Python files in a text, in order.
-fn paths_in(text: &str) -> Vec<String> {
-    let words = text.split(|c: char| !(c.is_alphanumeric() || "_-/.".contains(c)));
-    let mut paths: Vec<String> = Vec::new();
-    for word in words {
-        let word = word.trim_end_matches('.').trim_start_matches("./");
-        let is_path = word.len() > ".py".len()
-            && word.strip_suffix(".py").is_some_and(|stem| !stem.ends_with('/'))
-            && !word.starts_with('/')
-            && word.split('/').all(|part| !part.is_empty() && part != "..");
-        if is_path && !paths.iter().any(|path| path == word) {
-            paths.push(word.to_owned());
+/// The modules outside the standard library that the tests, their helpers and their `conftest.py` import, in order.
+async fn imported(judge: &Judge<'_>, suite: &TestSuite) -> Result<Vec<WantedModule>, JudgeError> {
+    let files: Vec<SourceFile> = suite.imported_files().into_iter().cloned().collect();
+    let needed: Vec<String> = files
+        .iter()
+        .flat_map(|file| needed_modules(&String::from_utf8_lossy(file.bytes())))
+        .collect();
+    let mut found: Vec<WantedModule> = Vec::new();
+    for need in judge.inspect(&files).await?.into_iter().flat_map(|inspection| inspection.needs) {
+        match found.iter_mut().find(|wanted| wanted.module == need.module) {
+            Some(wanted) => wanted.names.extend(need.names),
+            None => found.push(WantedModule {
+                is_needed: needed.iter().any(|top| need.module.split('.').next() == Some(top)),
+                module: need.module,
+                names: need.names,
+            }),
         }
     }
-    paths
+    found.retain(|wanted| !FRAMEWORKS.contains(&wanted.top()));
+    Ok(found)
 }
 
-/// Names that a text speaks of as code: `f(...)`, `class Name`, `function name`.
-fn names_in(text: &str) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let mut previous = "";
-    let mut start = None;
-    for (at, c) in text.char_indices().chain([(text.len(), ' ')]) {
-        match (is_word(c), start) {
-            (true, None) => start = Some(at),
-            (false, Some(from)) => {
-                let word = &text[from..at];
-                let before = text[..from].chars().next_back();
-                let is_call = c == '(' && before != Some('.');
-                let is_introduced = matches!(previous, "class" | "def")
-                    && word.starts_with(|c: char| c.is_alphabetic() || c == '_');
-                let keywords = ["def", "class", "and", "or", "in", "if", "not", "return", "print"];
-                let is_name = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-                if (is_call || is_introduced)
-                    && is_name
-                    && !keywords.contains(&word)
-                    && (word.len() > 1 || is_call)
-                    && !names.iter().any(|name| name == word)
-                {
-                    names.push(word.to_owned());
-                }
-                previous = word;
-                start = None;
-            }
-            _ => {}
+/// Those of `wanted` that neither the interpreter nor a library has. What the task names by its path is to be written
+/// whatever is installed.
+async fn foreign(
+    judge: &Judge<'_>,
+    mut wanted: Vec<WantedModule>,
+    text: &str,
+) -> Result<Vec<WantedModule>, JudgeError> {
+    wanted.retain(|wanted| !judge.provides(&wanted.module));
+    let mut tops: Vec<String> = wanted.iter().map(|wanted| wanted.top().to_owned()).collect();
+    tops.sort();
+    tops.dedup();
+    let installed = judge.installed_modules(&tops).await?;
+    wanted.retain(|wanted| {
+        let is_installed = installed.iter().any(|name| name == wanted.top());
+        !is_installed || mention::path_of(text, &wanted.module).is_some()
+    });
+    Ok(wanted)
+}
+
+/// Those of `wanted` that the task asks for: where its text speaks of some, the others are packages that are missing;
+/// where it speaks of none, all of them.
+fn asked(wanted: Vec<WantedModule>, text: &str) -> Result<Vec<WantedModule>, PipelineError> {
+    let mentioned = |least: Mention| -> Vec<String> {
+        let found = wanted.iter().filter(|wanted| wanted.mention(text) >= least);
+        found.map(|wanted| wanted.top().to_owned()).collect()
+    };
+    let mut tops = mentioned(Mention::Code);
+    if tops.is_empty() {
+        tops = mentioned(Mention::Word);
+    }
+    if tops.is_empty() {
+        let any_needed = wanted.iter().any(|wanted| wanted.is_needed);
+        return Ok(wanted.into_iter().filter(|wanted| wanted.is_needed || !any_needed).collect());
+    }
+    let (asked, others): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|wanted| tops.iter().any(|top| top == wanted.top()));
+    let mut missing: Vec<String> = Vec::new();
+    for wanted in others.iter().filter(|wanted| wanted.is_needed) {
+        if !missing.iter().any(|name| name == wanted.top()) {
+            missing.push(wanted.top().to_owned());
         }
     }
-    // Methods and exceptions of a class are spoken of as calls as well; the class is what is asked for.
-    match names.iter().position(|name| text.contains(&format!("class {name}"))) {
-        Some(at) => vec![names.swap_remove(at)],
-        None => names,
-    }
+    if missing.is_empty() { Ok(asked) } else { Err(PipelineError::MissingPackages(missing)) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::names_in;
-    use super::paths_in;
+    use super::*;
 
-    #[test]
-    fn paths_and_names_are_found_in_the_text() {
-        let text = "Write primes.py with is_prime(n) and primes_below(n), see ./lib/a_b.py and ../no.py. Also primes.py.";
-        assert_eq!(paths_in(text), ["primes.py", "lib/a_b.py"]);
-        assert_eq!(names_in(text), ["is_prime", "primes_below"]);
+    /// The modules that a text asks for, of modules with a name each, `?` behind those that tests can do without.
+    fn check(text: &str, modules: &[(&str, &str)]) -> String {
+        let wanted = modules.iter().map(|(module, name)| WantedModule {
+            module: module.trim_end_matches('?').to_owned(),
+            names: vec![(*name).to_owned()],
+            is_needed: !module.ends_with('?'),
+        });
+        match asked(wanted.collect(), text) {
+            Ok(asked) => {
+                asked.into_iter().map(|wanted| wanted.module).collect::<Vec<_>>().join(" ")
+            }
+            Err(error) => error.to_string(),
+        }
     }
 
     #[test]
-    fn a_class_stands_for_its_methods() {
-        assert_eq!(names_in("Write a class Stack with push(x), pop() and len(stack)"), ["Stack"]);
-        assert_eq!(names_in("A function that adds (two) numbers"), Vec::<String>::new());
-        assert_eq!(names_in("use s.upper() in shout(s)"), ["shout"]);
+    fn what_the_task_does_not_speak_of_is_a_missing_package() {
+        let adder = ("adder", "add");
+        let missing = ("parameterized", "parameterized");
+        let text = "Write adder.py with add(a, b), given two numbers.";
+        insta::assert_snapshot!(check(text, &[missing, adder]), @"the tests import `parameterized`, which this Python does not have");
+        insta::assert_snapshot!(check(text, &[("hypothesis", "given"), ("yaml", "load"), adder]), @"the tests import `hypothesis`, `yaml`, which this Python does not have");
+        assert_eq!(check(text, &[("numpy?", "array"), adder]), "adder");
+        assert_eq!(
+            check("Call it add.", &[missing, adder]),
+            "the tests import `parameterized`, which this Python does not have"
+        );
+        assert_eq!(check("Make the tests pass.", &[missing, adder]), "parameterized adder");
+        assert_eq!(check("Make the tests pass.", &[("numpy?", "array"), adder]), "adder");
+        assert_eq!(check("Make the tests pass.", &[("adder?", "add")]), "adder");
+        assert_eq!(
+            check("A shop with a cart", &[("shop.cart", "Cart"), ("shop.money", "Money")]),
+            "shop.cart shop.money"
+        );
     }
 }

@@ -70,6 +70,8 @@ impl Record {
     pub fn read_all(path: &Path) -> Result<Vec<Self>, TrainingError> {
         let files = |source| TrainingError::Files { path: path.to_owned(), source };
         let text = fs::read_to_string(path).map_err(files)?;
+        // Editors may begin a file with a byte order mark.
+        let text = text.trim_start_matches('\u{feff}');
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         lines
             .map(|(index, line)| {

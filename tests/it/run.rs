@@ -3,13 +3,14 @@
 mod answers;
 mod interrupt;
 mod json;
-mod judge;
+mod judged;
 mod memory;
 mod model;
 mod outcome;
 mod parts;
 mod refusal;
 mod solve;
+mod suites;
 
 pub(super) use model::real_home;
 

@@ -25,6 +25,7 @@ use crate::event::Event;
 use crate::event::SCHEMA_VERSION;
 use crate::event::timestamp;
 use crate::judge::Judge;
+use crate::judge::OmittedFile;
 use crate::judge::Outcome;
 use crate::judge::PytestSource;
 use crate::judge::TestSuite;
@@ -57,9 +58,14 @@ pub(super) fn run(context: &Context, args: &Args, screen: &Screen) -> anyhow::Re
         None => None,
     };
     let (task, context) = match &resumed {
-        Some(session) => (session.task.clone(), resume::context(context, session, args)?),
-        None => (read_task(args, screen)?, context.clone()),
+        Some(session) => {
+            (ReadTask::from(session.task.clone()), resume::context(context, session, args)?)
+        }
+        None => (task::read(args)?, context.clone()),
     };
+    for omitted in &task.left_out {
+        screen.say(&format!("warning: left out {omitted}"));
+    }
     let out = match (&args.out, resumed.as_ref().and_then(|session| session.workspace.as_ref())) {
         (Some(out), _) => out.clone(),
         (None, Some(workspace)) => PathBuf::from(workspace),
@@ -100,15 +106,6 @@ pub(super) fn run(context: &Context, args: &Args, screen: &Screen) -> anyhow::Re
     result
 }
 
-/// Reads the task, and reports what its tests have to do without.
-fn read_task(args: &Args, screen: &Screen) -> anyhow::Result<Task> {
-    let ReadTask { task, left_out } = task::read(args)?;
-    for omitted in &left_out {
-        screen.event(&Event::Warning { message: format!("left out {omitted}") });
-    }
-    Ok(task)
-}
-
 /// Finds out whether the suite can run here and can fail; fetches pytest when it is wanted and missing.
 async fn prepare_suite(
     context: &Context,
@@ -142,7 +139,7 @@ struct AtWork<'a> {
 impl AtWork<'_> {
     async fn go(
         &self,
-        task: Task,
+        ReadTask { mut task, left_out }: ReadTask,
         resumed: Option<Session>,
         is_dry: bool,
     ) -> anyhow::Result<ExitCode> {
@@ -155,8 +152,11 @@ impl AtWork<'_> {
         if !config.run.lib.is_empty() {
             judge.libs.extend(library_mounts(&[&config.run.lib])?);
         }
-        prepare_suite(self.context, &mut judge, &task).await?;
+        if resumed.is_none() {
+            pipeline::release_targets(&judge, &mut task).await?;
+        }
         let paths = pipeline::planned_paths(&judge, &task).await?;
+        prepare_suite(self.context, &mut judge, &task).await?;
         if is_dry {
             return outcome::print_plan(self.context, self.sandbox, &task, &paths);
         }
@@ -166,6 +166,7 @@ impl AtWork<'_> {
             Some(session) => self.take_up(session)?,
             None => (self.begin(&provider, task)?, Vec::new()),
         };
+        self.record_left_out(&session.id, &left_out)?;
         let result = match self.load_adapter(&provider, &session) {
             Ok(()) => self.solve(&provider, judge, &session, recorded).await,
             Err(error) => Err(error),
@@ -174,6 +175,18 @@ impl AtWork<'_> {
             self.failed(&session.id, error);
         }
         result
+    }
+
+    /// Records what the tests have to do without; the user was told already.
+    fn record_left_out(&self, id: &str, left_out: &[OmittedFile]) -> anyhow::Result<()> {
+        for omitted in left_out {
+            let event = Event::Warning { message: format!("left out {omitted}") };
+            self.registry.append_event(id, &event)?;
+            if self.context.json {
+                self.screen.event(&event);
+            }
+        }
+        Ok(())
     }
 
     async fn solve(

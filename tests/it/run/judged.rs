@@ -44,7 +44,12 @@ fn pass_says_where_it_was_decided() {
 #[test]
 fn failures_are_shown_with_their_reasons_and_passes_on_request() {
     let bench = bench();
-    insta::assert_snapshot!(shown(&judge(&bench, &["wrong", "--tests", "test_adder.py"])), @"");
+    insta::assert_snapshot!(shown(&judge(&bench, &["wrong", "--tests", "test_adder.py"])), @"
+    1
+    failed  test_adder.py::TestAdd::test_one_negative  TIME  8 != 2
+    2 passed, 1 failed in TIME
+    wrong
+    ");
     let more = shown(&judge(&bench, &["wrong", "--tests", "test_adder.py", "-v"]));
     assert_eq!(more.lines().filter(|line| line.starts_with("passed")).count(), 2, "{more}");
 }

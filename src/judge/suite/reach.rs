@@ -1,0 +1,112 @@
+//! Which files of a suite its tests reach by imports.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use super::TestSuite;
+use super::imports::imports;
+use super::is_python;
+use crate::task::SourceFile;
+
+impl TestSuite {
+    /// The test files, every `conftest.py`, and what of the suite these import, themselves or through each other.
+    pub fn imported_files(&self) -> Vec<&SourceFile> {
+        let tests = self.test_paths();
+        let is_start = |file: &&SourceFile| {
+            tests.contains(&file.path.as_str()) || file.path.ends_with("conftest.py")
+        };
+        let mut reached: Vec<&SourceFile> = self.files.iter().filter(is_start).collect();
+        let mut next = 0;
+        while let Some(file) = reached.get(next).copied() {
+            next += 1;
+            for path in self.imports_of(file) {
+                let found = self.files.iter().find(|file| Path::new(&file.path) == path);
+                reached.extend(found.filter(|found| !reached.iter().any(|file| file == found)));
+            }
+        }
+        reached
+    }
+
+    /// Whether the Python files of the suite make up the module `name`, which may be dotted, wherever they lie.
+    pub fn has_module(&self, name: &str) -> bool {
+        self.files_of_module(name).next().is_some()
+    }
+
+    /// The files that make up the module `name`, those of a package with all below it. A folder around tests is none.
+    pub fn files_of_module<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a SourceFile> {
+        let inside = format!(".{name}.");
+        let tests = self.test_paths();
+        let is_of = move |path: &str| {
+            let module = SourceFile::new(path, "").module();
+            module.is_some_and(|module| format!(".{module}.").contains(&inside))
+        };
+        let is_around_tests = tests.iter().any(|test| is_of(test));
+        let is_exact = {
+            let end = format!(".{name}");
+            move |path: &str| {
+                let module = SourceFile::new(path, "").module();
+                module.is_some_and(|module| format!(".{module}").ends_with(&end))
+            }
+        };
+        self.files
+            .iter()
+            .filter(move |file| is_exact(&file.path) || (!is_around_tests && is_of(&file.path)))
+    }
+
+    fn imports_of(&self, file: &SourceFile) -> Vec<PathBuf> {
+        if !is_python(&file.path) {
+            return Vec::new();
+        }
+        let folder = Path::new(&file.path).parent().unwrap_or(Path::new(""));
+        let is_package = |folder: &Path| {
+            let init = folder.join("__init__.py");
+            self.files.iter().any(|file| Path::new(&file.path) == init)
+        };
+        let outside = folder.ancestors().find(|folder| !is_package(folder));
+        let mut bases = vec![folder.to_owned(), PathBuf::new()];
+        bases.extend(outside.map(Path::to_owned));
+        let text = String::from_utf8_lossy(file.bytes());
+        let found = imports(&text);
+        found.iter().flat_map(|import| import.candidates(Path::new(&file.path), &bases)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suite() -> TestSuite {
+        let files = [
+            ("conftest.py", "import fixtures"),
+            ("fixtures.py", ""),
+            ("shop/__init__.py", ""),
+            ("shop/tests/__init__.py", ""),
+            ("shop/tests/test_a.py", "from .helpers import x\nfrom pack import y"),
+            ("shop/tests/helpers.py", "from . import more"),
+            ("shop/tests/more.py", ""),
+            ("shop/tests/pack/y.py", ""),
+            ("shop/tests/unused.py", ""),
+        ];
+        let files = files.map(|(path, text)| SourceFile::new(path, text));
+        TestSuite::with_targets(files.into(), vec!["shop/tests/test_a.py".to_owned()])
+    }
+
+    #[test]
+    fn imports_are_followed_through_helpers() {
+        let suite = suite();
+        let paths: Vec<&str> =
+            suite.imported_files().iter().map(|file| file.path.as_str()).collect();
+        insta::assert_snapshot!(paths.join(" "), @"conftest.py shop/tests/test_a.py fixtures.py shop/tests/helpers.py shop/tests/pack/y.py shop/tests/more.py");
+    }
+
+    #[test]
+    fn module_of_tests_is_found_wherever_it_lies() {
+        let suite = suite();
+        let own = ["helpers", "fixtures", "pack", "pack.y", "shop.tests.more", "shop"];
+        assert_eq!(own.map(|name| suite.has_module(name)), [true; 6]);
+        let foreign = ["help", "shop.cart", "x", "pack.z"];
+        assert_eq!(foreign.map(|name| suite.has_module(name)), [false; 4]);
+        let of_shop = suite.files_of_module("shop").map(|file| file.path.as_str());
+        assert_eq!(of_shop.collect::<Vec<_>>(), ["shop/__init__.py"]);
+    }
+}
