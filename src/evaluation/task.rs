@@ -168,16 +168,40 @@ impl ProgramCheck {
     }
 }
 
-/// Code that has the function is a module, behind what the prompt imports; any other goes on where the prompt ends.
+/// Code that has the function is a module, behind the part of the prompt before the function; any other goes on where the
+/// prompt ends.
 fn completed(prompt: &str, entry_point: &str, code: &str, answer: &str) -> String {
-    let head = format!("def {entry_point}(");
-    if code.contains(&head) {
-        // What stands in the prompt before the function.
-        let before = prompt.find(&head).map_or("", |at| &prompt[..at]);
+    if beginning(code, entry_point).is_some() {
+        // A prompt without the function is imports and helpers.
+        let before = beginning(prompt, entry_point).map_or(prompt, |start| &prompt[..start]);
         return format!("{before}{code}");
     }
     let is_continuation = !answer.contains("```");
     format!("{prompt}{}", if is_continuation { answer } else { code })
+}
+
+/// Where the function or class `name` of a module begins, its decorators included; those within another do not count.
+fn beginning(code: &str, name: &str) -> Option<usize> {
+    let (mut start, mut decorated) = (0, None);
+    for line in code.split_inclusive('\n') {
+        if line.starts_with('@') {
+            decorated.get_or_insert(start);
+        } else if defines(line, name) {
+            return Some(decorated.unwrap_or(start));
+        } else if line.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+            decorated = None; // it was another's
+        }
+        start += line.len();
+    }
+    None
+}
+
+/// Whether a line at the top of a module begins the function or class `name`.
+fn defines(line: &str, name: &str) -> bool {
+    let heads = ["def ", "async def ", "class "];
+    let rest =
+        heads.iter().find_map(|head| line.strip_prefix(head)?.trim_start().strip_prefix(name));
+    rest.is_some_and(|rest| rest.trim_start().starts_with(['(', ':', '[']))
 }
 
 /// The longest block of code in an answer, or all of it where there is none.
@@ -198,5 +222,20 @@ mod tests {
         assert_eq!(whole, "import math\n\ndef f(x):\n    return 2 * x\n");
         let rest = completed(prompt, "f", "    return 2 * x\n", "    return 2 * x\n");
         assert_eq!(rest, format!("{prompt}    return 2 * x\n"));
+        let rest = completed(prompt, "f", "    def f(y):\n        pass\n", "    def f(y): ...");
+        assert_eq!(rest, format!("{prompt}    def f(y): ..."));
+    }
+
+    #[test]
+    fn function_begins_at_its_decorators_and_at_the_top() {
+        let before = |prompt: &str| {
+            super::beginning(prompt, "f").map_or("none", |start| &prompt[..start]).to_owned()
+        };
+        assert_eq!(before("import a\n@b\n@c(\n    1,\n)\ndef f(x):\n"), "import a\n");
+        assert_eq!(before("@b\ndef g():\n    pass\n\ndef f(x):\n"), "@b\ndef g():\n    pass\n\n");
+        let outer = "def g():\n    def f(y):\n        return y\n";
+        assert_eq!(before(&format!("{outer}async def f(x):\n")), outer);
+        assert_eq!(before("x = 1\nclass f:\n"), "x = 1\n");
+        assert_eq!(before("def fine(x):\n    f(x)\n"), "none");
     }
 }
