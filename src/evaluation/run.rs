@@ -37,7 +37,7 @@ use super::via::Ask;
 use super::via::Via;
 
 /// The judge's version, as evaluations carry it: it changes when a verdict could.
-pub const JUDGE_VERSION: &str = "function-1";
+pub const JUDGE_VERSION: &str = "function-2";
 
 /// Why an evaluation can't be made.
 #[derive(Debug, thiserror::Error)]

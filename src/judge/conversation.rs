@@ -10,7 +10,32 @@ use tokio::io::AsyncWriteExt;
 use super::value::Value;
 
 /// Bytes of a frame, at most.
-const LARGEST_FRAME: u32 = 16 << 20;
+const LARGEST_FRAME: u32 = 32 << 20;
+/// Frames of at most this many bytes are decoded at once; larger ones on a thread of their own, so that the runtime's
+/// threads stay free for interrupts.
+const DECODED_AT_ONCE: usize = 1 << 20;
+
+/// A frame that has arrived.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// Its kind and value.
+    Frame(u8, Value),
+    /// The bytes are no value, for this reason. No honest program of ours sends such, but for a value that is nested
+    /// too deeply.
+    Refused(&'static str),
+}
+
+impl Received {
+    fn decode(kind: u8, body: &[u8]) -> Self {
+        if body.is_empty() {
+            return Self::Frame(kind, Value::None);
+        }
+        match Value::decode(body) {
+            Ok(value) => Self::Frame(kind, value),
+            Err(reason) => Self::Refused(reason),
+        }
+    }
+}
 
 /// A frame: the length of the value, a kind, the value.
 pub(super) fn frame(kind: u8, value: &Value) -> Vec<u8> {
@@ -21,29 +46,30 @@ pub(super) fn frame(kind: u8, value: &Value) -> Vec<u8> {
     frame
 }
 
-fn value(body: &[u8]) -> Option<Value> {
-    if body.is_empty() { Some(Value::None) } else { Value::decode(body).ok() }
-}
-
 /// Sends a frame. Whoever has ended does not read it; that is seen when it should answer.
 pub(super) async fn send(stream: &mut (impl AsyncWrite + Unpin), kind: u8, value: &Value) {
     let _it_has_ended = stream.write_all(&frame(kind, value)).await;
 }
 
-/// Receives a frame; `None` at the end, and for what is none.
-pub(super) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Value)> {
-    let read = async {
-        let n = stream.read_u32_le().await?;
-        let kind = stream.read_u8().await?;
-        if n > LARGEST_FRAME {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let mut body = vec![0; n as usize];
-        stream.read_exact(&mut body).await?;
-        Ok::<_, io::Error>((kind, body))
-    };
-    let (kind, body) = read.await.ok()?;
-    Some((kind, value(&body)?))
+/// Receives a frame; `None` at the end.
+pub(super) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Option<Received> {
+    let n = stream.read_u32_le().await.ok()?;
+    let kind = stream.read_u8().await.ok()?;
+    if n > LARGEST_FRAME {
+        return Some(Received::Refused("it is larger than 32 MiB"));
+    }
+    let body = read_body(stream, n as usize).await.ok()?;
+    if body.len() <= DECODED_AT_ONCE {
+        return Some(Received::decode(kind, &body));
+    }
+    tokio::task::spawn_blocking(move || Received::decode(kind, &body)).await.ok()
+}
+
+/// Reads `n` bytes; no more memory is set aside than has arrived.
+async fn read_body(stream: &mut (impl AsyncRead + Unpin), n: usize) -> io::Result<Vec<u8>> {
+    let mut body = Vec::with_capacity(n.min(DECODED_AT_ONCE));
+    stream.take(n as u64).read_to_end(&mut body).await?;
+    if body.len() < n { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(body) }
 }
 
 /// Frames that were written down; they end where there is no whole one.
@@ -51,13 +77,13 @@ pub(super) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8
 pub(super) struct Answers<'a>(pub(super) &'a [u8]);
 
 impl Iterator for Answers<'_> {
-    type Item = (u8, Value);
+    type Item = Received;
 
     fn next(&mut self) -> Option<Self::Item> {
         let (n, rest) = self.0.split_first_chunk::<4>()?;
         let (kind, rest) = rest.split_first()?;
         let (body, rest) = rest.split_at_checked(u32::from_le_bytes(*n) as usize)?;
         self.0 = rest;
-        Some((*kind, value(body)?))
+        Some(Received::decode(*kind, body))
     }
 }

@@ -3,11 +3,21 @@
 //! Judged code sends what it returns in this form. Only values of exactly the built-in types have it, so an object that
 //! is equal to everything does not arrive. It is read here, whatever the bytes are, and written anew before a check
 //! sees it: CPython's own reader is not made for hostile bytes.
+//!
+//! Reading and comparing take time in proportion to the size of the values. Keys of dictionaries and items of sets are
+//! found by their fingerprints: hashes that equal keys share, made with a random key so that nobody can aim at them.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::hash::BuildHasher;
+use std::hash::Hash;
+use std::hash::Hasher;
+use std::hash::RandomState;
+use std::sync::LazyLock;
 
-/// Lists within lists, at most.
-const DEPTH: usize = 100;
+/// Lists within lists, at most: about as deep as CPython can compare them. Every function here that recurses fits that
+/// often into the stack of a thread.
+const DEPTH: usize = 1000;
 /// Bits of a digit of a large integer.
 const DIGIT: u32 = 15;
 
@@ -44,7 +54,7 @@ impl Value {
     /// What is wrong with the bytes, in words.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let mut reader = Reader { rest: bytes };
-        let value = reader.value(DEPTH)?.ok_or("a value is missing")?;
+        let value = reader.value(DEPTH)?;
         if reader.rest.is_empty() { Ok(value) } else { Err("bytes after the value") }
     }
 
@@ -121,60 +131,118 @@ impl Value {
         }
     }
 
-    /// Whether Python's `==` holds between the two.
+    /// Whether Python's `==` holds between the two. As in Python, NaN is equal to nothing.
     pub(super) fn equals(&self, other: &Self) -> bool {
-        let all = |a: &[Self], b: &[Self]| {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b))
-        };
         match (self, other) {
             (Self::None, Self::None) | (Self::Ellipsis, Self::Ellipsis) => true,
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => same(*a, *b),
             (Self::Text(a), Self::Text(b)) | (Self::Bytes(a), Self::Bytes(b)) => a == b,
-            (Self::Tuple(a), Self::Tuple(b)) | (Self::List(a), Self::List(b)) => all(a, b),
+            (Self::Tuple(a), Self::Tuple(b)) | (Self::List(a), Self::List(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b))
+            }
             (Self::Set(a) | Self::FrozenSet(a), Self::Set(b) | Self::FrozenSet(b)) => {
-                a.len() == b.len() && a.iter().all(|a| b.iter().any(|b| a.equals(b)))
+                a.len() == b.len() && equal_sets(a, b)
             }
-            (Self::Dict(a), Self::Dict(b)) => {
-                let has = |(key, value): &(Self, Self)| {
-                    let found = b.iter().find(|(other, _)| key.equals(other));
-                    found.is_some_and(|(_, other)| value.equals(other))
-                };
-                a.len() == b.len() && a.iter().all(has)
-            }
-            _ => self.equals_as_number(other),
+            (Self::Dict(a), Self::Dict(b)) => a.len() == b.len() && equal_dicts(a, b),
+            _ => self.number_key().is_some_and(|key| other.number_key() == Some(key)),
         }
     }
 
-    fn equals_as_number(&self, other: &Self) -> bool {
-        match (self.integer(), other.integer()) {
-            (Some(a), Some(b)) => a == b,
-            (None, Some(_)) => other.equals_as_number(self),
-            // An integer and a float are compared exactly, not as two floats.
-            (Some(integer), None) => other
-                .complex()
-                .is_some_and(|(re, im)| same(im, 0.0) && integer_of(re) == Some(integer)),
-            (None, None) => {
-                let parts = self.complex().zip(other.complex());
-                parts.is_some_and(|(a, b)| same(a.0, b.0) && same(a.1, b.1))
-            }
-        }
-    }
-
-    /// An integer's sign and digits, without leading zeros.
-    fn integer(&self) -> Option<(bool, Vec<u16>)> {
+    /// A hash that equal keys share; `None` for what is equal to nothing, or is no key.
+    fn fingerprint(&self) -> Option<Fingerprint> {
         match self {
-            Self::Bool(b) => Some((false, digits(u128::from(*b)))),
-            Self::Int(n) => Some((*n < 0, digits(n.unsigned_abs().into()))),
-            Self::Large(negative, digits) => Some((*negative, digits.clone())),
+            Self::None => Some(fingerprint_of(0, &())),
+            Self::Ellipsis => Some(fingerprint_of(1, &())),
+            Self::Text(text) => Some(fingerprint_of(2, text)),
+            Self::Bytes(bytes) => Some(fingerprint_of(3, bytes)),
+            Self::Tuple(values) => of_tuple(values.iter().map(Self::fingerprint)),
+            Self::FrozenSet(values) => of_set(values.iter().map(Self::fingerprint)),
+            Self::List(_) | Self::Dict(_) | Self::Set(_) => None,
+            number => number.number_key().map(|key| fingerprint_of(4, &key)),
+        }
+    }
+
+    /// The form that all equal numbers share; `None` for NaN, and for what is no number.
+    fn number_key(&self) -> Option<NumberKey<'_>> {
+        match self {
+            Self::Bool(b) => Some(NumberKey::Small(i64::from(*b))),
+            Self::Int(n) => Some(NumberKey::Small(*n)),
+            Self::Large(negative, digits) => Some(NumberKey::Large(*negative, digits.into())),
+            Self::Float(x) => NumberKey::of_float(*x),
+            Self::Complex(re, im) if same(*im, 0.0) => NumberKey::of_float(*re),
+            Self::Complex(re, im) if re.is_nan() || im.is_nan() => None,
+            // Adding zero makes -0.0 positive.
+            Self::Complex(re, im) => Some(NumberKey::Complex((re + 0.0).to_bits(), im.to_bits())),
             _ => None,
         }
     }
 
-    fn complex(&self) -> Option<(f64, f64)> {
+    /// The value's bytes, which are the same only for values that are written alike.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.encode(&mut bytes);
+        bytes
+    }
+
+    /// A text as it is, any other value as [`fmt::Display`] has it.
+    pub(super) fn words(&self) -> String {
         match self {
-            Self::Complex(re, im) => Some((*re, *im)),
-            _ => self.number().map(|x| (x, 0.0)),
+            Self::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            other => other.to_string(),
         }
     }
+}
+
+/// See [`Value::fingerprint`].
+type Fingerprint = u64;
+
+/// A number in the form that all equal ones share: an integer is compared with a float exactly, not as two floats.
+#[derive(Debug, PartialEq, Hash)]
+enum NumberKey<'a> {
+    Small(i64),
+    Large(bool, Cow<'a, [u16]>),
+    /// The bits of a float that is no integer.
+    Real(u64),
+    Complex(u64, u64),
+}
+
+impl NumberKey<'_> {
+    fn of_float(x: f64) -> Option<Self> {
+        if x.is_nan() {
+            return None;
+        }
+        let Some((negative, digits)) = integer_of(x) else { return Some(Self::Real(x.to_bits())) };
+        Some(match small(negative, &digits) {
+            Some(n) => Self::Small(n),
+            None => Self::Large(negative, digits.into()),
+        })
+    }
+}
+
+/// The secret of this process that fingerprints are made with.
+static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+fn fingerprint_of(kind: u8, value: &impl Hash) -> Fingerprint {
+    SECRET.hash_one((kind, value))
+}
+
+fn of_tuple(items: impl Iterator<Item = Option<Fingerprint>>) -> Option<Fingerprint> {
+    let mut hasher = SECRET.build_hasher();
+    hasher.write_u8(5);
+    for item in items {
+        hasher.write_u64(item?);
+    }
+    Some(hasher.finish())
+}
+
+/// The same for any order of the items.
+fn of_set(items: impl Iterator<Item = Option<Fingerprint>>) -> Option<Fingerprint> {
+    let mut sum = 0_u64;
+    for item in items {
+        sum = sum.wrapping_add(item?);
+    }
+    Some(fingerprint_of(6, &sum))
 }
 
 #[expect(clippy::float_cmp, reason = "as Python does")]
@@ -182,6 +250,37 @@ fn same(a: f64, b: f64) -> bool {
     a == b
 }
 
+/// Fingerprints in order, each with the index of its key; `None` where a key is equal to nothing.
+fn sorted<'a>(keys: impl Iterator<Item = &'a Value>) -> Option<Vec<(Fingerprint, usize)>> {
+    let with_index = |(index, key): (usize, &Value)| Some((key.fingerprint()?, index));
+    let mut keys = keys.enumerate().map(with_index).collect::<Option<Vec<_>>>()?;
+    keys.sort_unstable();
+    Some(keys)
+}
+
+/// Pairs of indices of keys that have the same fingerprint; `None` where a key has no other.
+fn pairs_of<'a>(
+    a: impl Iterator<Item = &'a Value>,
+    b: impl Iterator<Item = &'a Value>,
+) -> Option<Vec<(usize, usize)>> {
+    let both = sorted(a)?.into_iter().zip(sorted(b)?);
+    both.map(|((a, i), (b, k))| (a == b).then_some((i, k))).collect()
+}
+
+/// Whether two sets of the same size have equal items.
+fn equal_sets(a: &[Value], b: &[Value]) -> bool {
+    pairs_of(a.iter(), b.iter())
+        .is_some_and(|pairs| pairs.iter().all(|(i, k)| a[*i].equals(&b[*k])))
+}
+
+/// Whether two dictionaries of the same size have equal values under equal keys.
+fn equal_dicts(a: &[(Value, Value)], b: &[(Value, Value)]) -> bool {
+    fn keys(pairs: &[(Value, Value)]) -> impl Iterator<Item = &Value> {
+        pairs.iter().map(|(key, _)| key)
+    }
+    let same = |(i, k): &(usize, usize)| a[*i].0.equals(&b[*k].0) && a[*i].1.equals(&b[*k].1);
+    pairs_of(keys(a), keys(b)).is_some_and(|pairs| pairs.iter().all(same))
+}
 /// The integer that a float is, if it is one.
 fn integer_of(x: f64) -> Option<(bool, Vec<u16>)> {
     if !x.is_finite() || x.fract() != 0.0 {
@@ -237,16 +336,43 @@ fn encode_all(kind: u8, values: &[Value], out: &mut Vec<u8>) {
     }
 }
 
+/// The mark that ends a dictionary.
+const END: u8 = b'0';
+
+/// A key with its fingerprint.
+type FoundKey = (Value, Option<Fingerprint>);
+
+/// Refuses keys of which two are equal. No Python has a set or dictionary with such, but the sizes of two sets decide
+/// whether they are equal.
+fn distinct(prints: Vec<Option<Fingerprint>>) -> Result<(), &'static str> {
+    let mut prints: Vec<Fingerprint> = prints.into_iter().flatten().collect();
+    prints.sort_unstable();
+    let is_double = prints.windows(2).any(|pair| pair[0] == pair[1]);
+    if is_double { Err("a set or dictionary with a double entry") } else { Ok(()) }
+}
+
 struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    /// The next value; `None` for the mark that ends a dictionary.
-    fn value(&mut self, depth: usize) -> Result<Option<Value>, &'static str> {
+    /// The next value.
+    fn value(&mut self, depth: usize) -> Result<Value, &'static str> {
+        let tag = self.tag()?;
         let below = depth.checked_sub(1).ok_or("it is nested too deeply")?;
-        Ok(Some(match self.take::<1>()?[0] {
-            b'0' => return Ok(None),
+        match tag {
+            b'(' => Ok(Value::Tuple(self.values(below)?)),
+            b'[' => Ok(Value::List(self.values(below)?)),
+            b'<' => Ok(Value::Set(self.items(below)?)),
+            b'>' => Ok(Value::FrozenSet(self.items(below)?)),
+            b'{' => Ok(Value::Dict(self.pairs(below)?)),
+            _ => self.scalar(tag),
+        }
+    }
+
+    /// A value that holds no others.
+    fn scalar(&mut self, tag: u8) -> Result<Value, &'static str> {
+        Ok(match tag {
             b'N' => Value::None,
             b'.' => Value::Ellipsis,
             b'T' => Value::Bool(true),
@@ -259,13 +385,56 @@ impl<'a> Reader<'a> {
             }
             b'u' | b't' => Value::Text(self.bytes()?),
             b's' => Value::Bytes(self.bytes()?),
-            b'(' => Value::Tuple(self.values(below)?),
-            b'[' => Value::List(self.values(below)?),
-            b'<' => Value::Set(self.values(below)?),
-            b'>' => Value::FrozenSet(self.values(below)?),
-            b'{' => Value::Dict(self.pairs(below)?),
+            END => return Err("a value is missing"),
             _ => return Err("a value of no plain type"),
-        }))
+        })
+    }
+
+    /// A key, which begins with `tag`, and its fingerprint. Both are made from the bottom up: however keys are nested,
+    /// each part is hashed once.
+    fn key(&mut self, tag: u8, depth: usize) -> Result<FoundKey, &'static str> {
+        let below = depth.checked_sub(1).ok_or("it is nested too deeply")?;
+        match tag {
+            b'(' => {
+                let (values, prints) = self.keys(below)?;
+                Ok((Value::Tuple(values), of_tuple(prints.into_iter())))
+            }
+            b'>' => {
+                let (values, prints) = self.keys(below)?;
+                let print = of_set(prints.iter().copied());
+                distinct(prints)?;
+                Ok((Value::FrozenSet(values), print))
+            }
+            b'[' | b'<' | b'{' => Err("a key or an item of a set that cannot be hashed"),
+            _ => {
+                let value = self.scalar(tag)?;
+                let print = value.fingerprint();
+                Ok((value, print))
+            }
+        }
+    }
+
+    fn keys(
+        &mut self,
+        depth: usize,
+    ) -> Result<(Vec<Value>, Vec<Option<Fingerprint>>), &'static str> {
+        let n = self.length()?;
+        let mut next = || {
+            let tag = self.tag()?;
+            self.key(tag, depth)
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    /// The items of a set.
+    fn items(&mut self, depth: usize) -> Result<Vec<Value>, &'static str> {
+        let (items, prints) = self.keys(depth)?;
+        distinct(prints)?;
+        Ok(items)
+    }
+
+    fn tag(&mut self) -> Result<u8, &'static str> {
+        Ok(self.take::<1>()?[0])
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], &'static str> {
@@ -293,14 +462,21 @@ impl<'a> Reader<'a> {
 
     fn values(&mut self, depth: usize) -> Result<Vec<Value>, &'static str> {
         let n = self.length()?;
-        (0..n).map(|_| self.value(depth)?.ok_or("a value is missing")).collect()
+        (0..n).map(|_| self.value(depth)).collect()
     }
 
     fn pairs(&mut self, depth: usize) -> Result<Vec<(Value, Value)>, &'static str> {
-        let mut pairs = Vec::new();
-        while let Some(key) = self.value(depth)? {
-            pairs.push((key, self.value(depth)?.ok_or("a value is missing")?));
+        let (mut pairs, mut prints) = (Vec::new(), Vec::new());
+        loop {
+            let tag = self.tag()?;
+            if tag == END {
+                break;
+            }
+            let (key, print) = self.key(tag, depth)?;
+            pairs.push((key, self.value(depth)?));
+            prints.push(print);
         }
+        distinct(prints)?;
         Ok(pairs)
     }
 
@@ -369,6 +545,9 @@ impl fmt::Display for Value {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+    use std::time::Instant;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -425,6 +604,9 @@ mod tests {
             (Int(-1), Int(1)),
             (Dict(vec![(Int(1), Int(1))]), Dict(vec![(Int(1), Int(2))])),
             (Complex(1.0, 1.0), Int(1)),
+            (Set(vec![Float(f64::NAN)]), Set(vec![Float(f64::NAN)])),
+            (Set(vec![Int(1), Int(2)]), Set(vec![Int(1), Int(3)])),
+            (Dict(vec![(Int(1), Int(1))]), Dict(vec![(Int(2), Int(1))])),
         ];
         for (a, b) in different {
             let (a, b) = (back(&a), back(&b));
@@ -434,8 +616,8 @@ mod tests {
 
     #[test]
     fn hostile_bytes_are_errors() {
-        let nested: Vec<u8> = [b'[', 1, 0, 0, 0].repeat(200);
-        let cases: [&[u8]; 9] = [
+        let nested: Vec<u8> = [b'[', 1, 0, 0, 0].repeat(2000);
+        let cases: [&[u8]; 16] = [
             b"",
             b"0",
             b"NN",
@@ -445,10 +627,69 @@ mod tests {
             b"l\x01\0\0\0\xff\xff",
             b"c\0\0\0\0",
             &nested,
+            // {1, 1}, {1, True}, {0.0: None, -0.0: None}, {frozenset({1, 2}), frozenset({2, 1})}, {((),), ((),)}.
+            b"<\x02\0\0\0i\x01\0\0\0i\x01\0\0\0",
+            b"<\x02\0\0\0Ti\x01\0\0\0",
+            b"{g\0\0\0\0\0\0\0\0Ng\0\0\0\0\0\0\0\x80N0",
+            b"<\x02\0\0\0>\x02\0\0\0TF>\x02\0\0\0FT",
+            b"<\x02\0\0\0(\x01\0\0\0(\0\0\0\0(\x01\0\0\0(\0\0\0\0",
+            // {[]} and {{}: None}.
+            b"<\x01\0\0\0[\0\0\0\0",
+            b"{{0N0",
         ];
         for bytes in cases {
             assert!(Value::decode(bytes).is_err(), "{bytes:?}");
         }
+    }
+
+    /// Runs `work` on a thread with the stack of one of the runtime's.
+    fn on_a_thread(work: impl FnOnce() + Send + 'static) -> Duration {
+        let began = Instant::now();
+        std::thread::Builder::new().stack_size(1 << 20).spawn(work).unwrap().join().unwrap();
+        began.elapsed()
+    }
+
+    #[test]
+    fn deep_values_fit_into_the_stack() {
+        on_a_thread(|| {
+            let list = |value| Value::List(vec![value]);
+            let dict = |value| Value::Dict(vec![(Value::text("a"), value)]);
+            let tuple = |value| Value::Tuple(vec![value, Value::Int(1)]);
+            let set = |value| Value::FrozenSet(vec![Value::Int(2), value]);
+            let wraps: [&dyn Fn(Value) -> Value; 4] = [&list, &dict, &tuple, &set];
+            for wrap in wraps {
+                let deep = (0..DEPTH - 1).fold(Value::Int(7), |value, _| wrap(value));
+                let (one, other) = (back(&deep), back(&deep.clone()));
+                assert!(one.equals(&other) && one.fingerprint() == other.fingerprint());
+                assert_eq!(one.to_string(), format!("{other}"));
+                assert_eq!(format!("{one:?}").len(), format!("{other:?}").len());
+                assert!(Value::decode(&wrap(wrap(deep)).bytes()).is_err());
+            }
+        });
+    }
+
+    #[test]
+    fn large_sets_and_dictionaries_are_compared_at_once() {
+        let took = on_a_thread(|| {
+            let numbers = |order: &mut dyn Iterator<Item = i64>| order.map(Value::Int).collect();
+            let (up, down): (Vec<_>, Vec<_>) =
+                (numbers(&mut (0..200_000)), numbers(&mut (0..200_000).rev()));
+            let mut other = down.clone();
+            other[77] = Value::Int(-1);
+            let dict = |keys: &[Value]| {
+                Value::Dict(keys.iter().map(|key| (key.clone(), key.clone())).collect())
+            };
+            let (a, b, c) = (dict(&up), back(&dict(&down)), back(&dict(&other)));
+            assert!(a.equals(&b) && !a.equals(&c));
+            let (a, b, c) = (Value::Set(up), back(&Value::Set(down)), back(&Value::Set(other)));
+            assert!(a.equals(&b) && !a.equals(&c));
+            // A large item at the bottom of many sets is hashed once.
+            let wide = Value::Tuple((0..200_000).map(Value::Int).collect());
+            let pair = |value| Value::FrozenSet(vec![Value::None, value]);
+            let nested = (0..900).fold(wide, |value, _| pair(value));
+            assert!(!back(&Value::Set(vec![nested])).equals(&Value::Set(vec![Value::None])));
+        });
+        assert!(took < Duration::from_secs(5), "{took:?}");
     }
 
     proptest! {

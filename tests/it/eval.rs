@@ -144,6 +144,44 @@ fn a_task_that_cannot_be_judged_is_left_out_and_named() {
 }
 
 #[test]
+fn references_that_cheat_are_left_out_and_large_sets_are_judged() {
+    let bench = Bench::new();
+    let with_test = |id: &str, test: &str, answer: &str| {
+        let mut task = task(id, answer);
+        task["check"]["test"] = json!(test);
+        task
+    };
+    let forged = "import os, struct\ndef f(n):\n    one = b'i' + struct.pack('<i', 1)\n    \
+                  body = b'(' + struct.pack('<I', 2) + b'<' + struct.pack('<I', 6) + one * 6 + b'N'\n    \
+                  os.write(4, struct.pack('<I', len(body)) + b'v' + body)\n    os._exit(0)\n";
+    let tasks = [
+        with_test("forged", "assert f(12) == {1, 2, 3, 4, 6, 12}", forged),
+        with_test(
+            "ended",
+            "def check(c):\n    for got, want in zip(map(c, [1, 2, 3]), [1, 4, 9]):\n        assert got == want",
+            "def f(x):\n    raise StopIteration\n",
+        ),
+        with_test(
+            "large",
+            "assert f(200000) == set(range(200000))",
+            "def f(n):\n    return set(range(n))\n",
+        ),
+    ];
+    bench.write("s.jsonl", &tasks);
+    let began = Instant::now();
+    let lines =
+        bench.ok("eval --suite s.jsonl --model m.gguf --max-tokens 4 --adapter none --json");
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |kind: &str| {
+        let own = lines.iter().filter(|line| line["type"] == kind);
+        own.map(|line| &line["id"]).collect::<Vec<_>>()
+    };
+    assert_eq!(of("eval.void"), ["ended", "forged"], "{lines:?}");
+    assert_eq!(of("eval.task"), ["large"], "{lines:?}");
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused_with_the_reason() {
     let bench = Bench::new();
     let eval = |args: &str| bench.refused(&format!("eval --model m.gguf --max-tokens 8 {args}"));

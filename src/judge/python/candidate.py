@@ -10,7 +10,7 @@ import sys
 import traceback
 import types
 
-from rune_frames import Paper, receive, send
+from rune_frames import Paper, pack, receive, send, unpack
 
 
 def text(value, most):
@@ -50,26 +50,78 @@ def plain(value):
 PLAIN = {collections.Counter: dict, collections.OrderedDict: dict, collections.defaultdict: dict, collections.deque: list}
 
 
-def answer(stream, value, changed):
+FORMS = ((b"v", lambda value: value), (b"v", plain), (b"p", lambda value: pack(plain(value))))
+
+
+def sent(stream, value, forms):
+    """Sends a value in the first of these forms that it has."""
+    for kind, form in forms:
+        try:
+            send(stream, kind, form(value))
+            return True
+        except (ValueError, RecursionError):
+            pass
+    return False
+
+
+def opaque(stream, value):
+    send(stream, b"o", text(type(value).__name__, 100))
+
+
+def call(stream, function, args, kwargs):
+    """Answers one of many calls: nobody looks at the arguments afterwards, nor takes anything but plain data."""
     try:
-        send(stream, b"v", (value, changed))
+        value = function(*args, **kwargs)
+    except BaseException as error:
+        return send(stream, b"e", raised(error))
+    if not sent(stream, (value, None), FORMS[:2]):
+        opaque(stream, value)
+
+
+def written(value):
+    try:
+        return marshal.dumps(value, 2)
     except ValueError:
-        send(stream, b"v", (plain(value), plain(changed)))
+        return marshal.dumps(pack(value), 2)
 
 
-def call(stream, function, args, kwargs, with_changes):
-    before = marshal.dumps((args, kwargs), 2) if with_changes else None
+def call_with_changes(stream, function, args, kwargs, iterators):
+    """Answers a call together with the arguments, where the function has changed them."""
+    before = written((args, kwargs))
     try:
         value = function(*args, **kwargs)
     except BaseException as error:
         return send(stream, b"e", raised(error))
     try:
-        changed = None
-        if with_changes and marshal.dumps((args, kwargs), 2) != before:
-            changed = args
-        answer(stream, value, changed)
+        changed = args if written((args, kwargs)) != before else None
     except (ValueError, RecursionError):
-        send(stream, b"o", text(type(value).__name__, 100))
+        return send(stream, b"o", "")
+    answer(stream, value, changed, iterators)
+
+
+def answer(stream, value, changed, iterators):
+    """Sends a value, or for an iterator the number by which the next item can be asked for."""
+    if sent(stream, (value, changed), FORMS):
+        return
+    is_sent = False
+    if hasattr(type(value), "__next__"):
+        iterators.append(value)
+        is_sent = sent(stream, (len(iterators) - 1, changed), ((b"i", plain),))
+    if not is_sent:
+        opaque(stream, value)
+
+
+def step(stream, iterator, iterators):
+    """Answers with a list of the next item, an empty one at the end; an item that is an iterator stands for itself."""
+    try:
+        found = []
+        for item in iterator:
+            found = [item]
+            break
+    except BaseException as error:
+        return send(stream, b"e", raised(error))
+    if not sent(stream, (found, None), FORMS):
+        answer(stream, found[0], None, iterators)
 
 
 def main(stream):
@@ -84,12 +136,17 @@ def main(stream):
     if calls is None:
         return converse(stream, function)
     for args, kwargs in calls:
-        call(answers, function, args, kwargs, False)
+        call(answers, function, args, kwargs)
 
 
 def converse(stream, function):
+    iterators = []
     while True:
-        kind, (args, kwargs) = receive(stream)
+        kind, value = receive(stream)
         if kind is None:
             return
-        call(stream, function, args, kwargs, True)
+        if kind == b"n":
+            step(stream, iterators[value], iterators)
+        else:
+            args, kwargs = value if kind == b"c" else unpack(value)
+            call_with_changes(stream, function, args, kwargs, iterators)

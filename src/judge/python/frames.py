@@ -2,8 +2,49 @@
 
 import marshal
 import os
+import sys
 
 HEAD = 5
+# Types of the standard library that cross by value although `marshal` has no form for them, and how each is taken apart.
+PARTS = {
+    ("decimal", "Decimal"): lambda value: (str(value),),
+    ("fractions", "Fraction"): lambda value: (value.numerator, value.denominator),
+    ("datetime", "date"): lambda value: (value.year, value.month, value.day),
+    ("datetime", "timedelta"): lambda value: (value.days, value.seconds, value.microseconds),
+}
+
+
+def pack(value):
+    """The same with tuples `(..., module, type, parts)` in the place of values of such types."""
+    kind = type(value)
+    if kind is tuple and value[:1] == (...,):
+        return (..., "", "", tuple(map(pack, value)))
+    if kind in (list, tuple, set, frozenset):
+        return kind(map(pack, value))
+    if kind is dict:
+        return {pack(key): pack(item) for key, item in value.items()}
+    name = (kind.__module__, kind.__name__)
+    # The type itself, and none that only has its name.
+    if name in PARTS and getattr(sys.modules.get(name[0]), name[1], None) is kind:
+        return (..., *name, PARTS[name](value))
+    return value
+
+
+def unpack(value):
+    """Makes what `pack` has taken apart whole again."""
+    kind = type(value)
+    if kind is tuple and value[:1] == (...,):
+        _, module, name, parts = value
+        if not module:
+            return tuple(map(unpack, parts))
+        if (module, name) not in PARTS:
+            raise ValueError(f"no type {module}.{name} crosses by value")
+        return getattr(__import__(module), name)(*parts)
+    if kind in (list, tuple, set, frozenset):
+        return kind(map(unpack, value))
+    if kind is dict:
+        return {unpack(key): unpack(item) for key, item in value.items()}
+    return value
 
 
 def receive(stream):

@@ -9,9 +9,11 @@ import builtins
 import marshal
 import types
 
-from rune_frames import put_back, receive, send
+from rune_frames import pack, put_back, receive, send, unpack
 
 ASK, INPUTS = "@ask", "@inputs"
+# The judge ends a check for these; here they would end only the loop that made the call.
+ENDINGS = (StopIteration, StopAsyncIteration)
 
 
 class NotData(Exception):
@@ -95,25 +97,56 @@ def questions(prelude, test, entry):
     return asked
 
 
+class Gone(BaseException):
+    """The judge has ended the conversation. No check catches it by accident, as it would an `EOFError`."""
+
+
 def error_of(name, message):
+    """The exception of the judged code, but for those that would silently end a loop or a generator of the check."""
     kind = getattr(builtins, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
-        kind = RuntimeError
+    if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, ENDINGS):
+        kind, message = RuntimeError, f"{name}: {message}"
     try:
         return kind(message)
     except TypeError:
         return RuntimeError(f"{name}: {message}")
 
 
+def ask(stream, kind, value):
+    """Asks the process with the judged code, and gives what the answer stands for, with the changed arguments."""
+    try:
+        send(stream, kind, value)
+    except ValueError:
+        try:
+            send(stream, b"k", pack(value))
+        except ValueError:
+            raise TypeError("the check gives the function an argument that is no plain data") from None
+    kind, value = receive(stream)
+    if kind is None:
+        raise Gone
+    if kind == b"e":
+        raise error_of(*value)
+    if kind == b"i":
+        number, changed = value
+        return items(stream, number), changed
+    return value if kind == b"v" else unpack(value)
+
+
+def items(stream, number):
+    """Stands in for an iterator of the judged code: each item is asked for when it is wanted."""
+    while True:
+        found, _ = ask(stream, b"n", number)
+        if not isinstance(found, list):
+            yield found  # an iterator itself
+        elif found:
+            yield found[0]
+        else:
+            return
+
+
 def proxy(stream):
     def candidate(*args, **kwargs):
-        send(stream, b"c", (list(args), kwargs))
-        kind, value = receive(stream)
-        if kind is None:
-            raise EOFError
-        if kind == b"e":
-            raise error_of(value[0], value[1])
-        value, changed = value
+        value, changed = ask(stream, b"c", (list(args), kwargs))
         if changed is not None:
             put_back(args, changed)
         return value
@@ -142,7 +175,7 @@ def main(stream):
         send(stream, b"n", None)
     except AssertionError as error:
         send(stream, b"f", str(error)[:1000])
-    except EOFError:
+    except Gone:
         pass
     except BaseException as error:
         send(stream, b"x", f"{type(error).__name__}: {error}"[:1000])
