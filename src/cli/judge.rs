@@ -94,6 +94,7 @@ pub(super) fn refuse(globals: &Globals, error: &anyhow::Error) {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+    context.make_home()?;
     let JudgeReport { verdict, left_out } = judge(&args.request(context))?;
     for omitted in left_out.iter().filter(|_| !context.quiet && !context.json) {
         output::note(&format!("warning: left out {omitted}"));
@@ -187,8 +188,13 @@ fn counts(verdict: &Verdict) -> String {
     let counted = [Passed, Failed, Error, Missing, Skipped, ExpectedFailure]
         .map(|status| (status, verdict.count(status)));
     let counted = counted.iter().filter(|(status, count)| *count > 0 || *status == Passed);
+    let word = |status: Status, count: usize| match (status, count) {
+        (Status::Error, 2..) => "errors",
+        (Status::ExpectedFailure, 2..) => "expected failures",
+        _ => words(status),
+    };
     counted
-        .map(|(status, count)| format!("{count} {}", words(*status)))
+        .map(|(status, count)| format!("{count} {}", word(*status, *count)))
         .collect::<Vec<_>>()
         .join(", ")
 }

@@ -47,6 +47,7 @@ pub use request::PytestSource;
 pub use request::RequestError;
 pub use request::library_mounts;
 pub use request::run_with_pytest;
+pub use suite::FileLimits;
 pub use suite::OmittedFile;
 pub use suite::SuiteError;
 pub use suite::TestSuite;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::harness::Judge;
 use super::harness::JudgeError;
 use super::solution::load_solution;
+use super::suite::FileLimits;
 use super::suite::OmittedFile;
 use super::suite::SuiteError;
 use super::suite::TestSuite;
@@ -99,7 +100,7 @@ impl JudgeRequest {
     /// [`RequestError`]: never for what the solution did.
     pub async fn judge(&self, sandbox: &Sandbox) -> Result<JudgeReport, RequestError> {
         let mut suite = TestSuite::load(&self.tests)?;
-        let solution = load_solution(&self.solution, &mut suite)?;
+        let solution = load_solution(&self.solution, &mut suite, self.solution_limits())?;
         let libs = library_mounts(&self.libs)?;
         if let Some(python) = self.python.as_ref().filter(|python| !is_there(python)) {
             return Err(RequestError::NoPython(python.clone()));
@@ -108,6 +109,11 @@ impl JudgeRequest {
         let mut judge = Judge { limits: self.limits, libs, ..Judge::new(sandbox, &interpreter) };
         let verdict = run_with_pytest(&mut judge, &suite, &solution, &self.pytest).await?;
         Ok(JudgeReport { verdict, left_out: suite.left_out().to_vec() })
+    }
+
+    /// The work directory holds the solution, and has to have room for what tests write.
+    fn solution_limits(&self) -> FileLimits {
+        FileLimits { n_files: 1_000, n_bytes: self.limits.disk_bytes / 2 }
     }
 }
 

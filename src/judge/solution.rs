@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::request::RequestError;
 use super::suite::FileCollector;
+use super::suite::FileLimits;
 use super::suite::SuiteError;
 use super::suite::TestSuite;
 use super::suite::canonical;
@@ -18,17 +19,18 @@ use crate::task::SourceFile;
 pub(super) fn load_solution(
     path: &Path,
     suite: &mut TestSuite,
+    limits: FileLimits,
 ) -> Result<Vec<SourceFile>, RequestError> {
     let found = fs::metadata(path).map_err(|_| RequestError::NoSolution(path.to_owned()))?;
     let real = canonical(path)?;
     let (folder, mut files) = if found.is_dir() {
-        let mut collector = FileCollector::new(&real, []);
+        let mut collector = FileCollector::new(&real, []).with_limits(limits);
         collector.add_tree(&real)?;
         (real.clone(), collector)
     } else {
         let absolute = std::path::absolute(path).map_err(|error| SuiteError::io(path, error))?;
         let folder = canonical(absolute.parent().unwrap_or(Path::new("/")))?;
-        let mut collector = FileCollector::new(&folder, []);
+        let mut collector = FileCollector::new(&folder, []).with_limits(limits);
         collector.add_named_file(&folder.join(absolute.file_name().unwrap_or_default()))?;
         (folder, collector)
     };

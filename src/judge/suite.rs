@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use tokio::sync::OnceCell;
 
 pub(super) use collector::FileCollector;
+pub use collector::FileLimits;
 pub(super) use collector::canonical;
 pub use error::OmittedFile;
 pub use error::SuiteError;

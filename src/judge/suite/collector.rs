@@ -17,10 +17,19 @@ use super::error::SuiteError;
 use super::error::size_text;
 use crate::task::SourceFile;
 
-/// Maximum files of a suite.
-pub(super) const MAX_FILES: usize = 5_000;
-/// Maximum bytes of a suite; the jail's read-only folder holds it in memory.
-pub(super) const MAX_BYTES: u64 = 64 << 20;
+/// Maximum files, and their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileLimits {
+    /// Maximum files.
+    pub n_files: usize,
+    /// Maximum bytes of all of them.
+    pub n_bytes: u64,
+}
+
+/// What a suite may hold; the jail's read-only folder holds it in memory.
+const OF_SUITES: FileLimits = FileLimits { n_files: 5_000, n_bytes: 64 << 20 };
+/// Maximum bytes that are read of one file.
+const MAX_READ: u64 = 1 << 30;
 /// Maximum directory entries that are looked at.
 const MAX_ENTRIES: usize = 50_000;
 
@@ -49,6 +58,7 @@ pub(in crate::judge) struct FileCollector {
     /// By name relative to the root.
     pub(super) found: BTreeMap<String, FoundFile>,
     pub(super) omitted: Vec<OmittedFile>,
+    limits: FileLimits,
     n_entries: usize,
 }
 
@@ -73,8 +83,14 @@ impl FileCollector {
             reach: std::iter::once(root.to_owned()).chain(reach).collect(),
             found: BTreeMap::new(),
             omitted: Vec::new(),
+            limits: OF_SUITES,
             n_entries: 0,
         }
+    }
+
+    /// The same with other limits than those of a suite.
+    pub(in crate::judge) fn with_limits(self, limits: FileLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Adds the file at `path`, which the user named: also a link that leads elsewhere.
@@ -96,17 +112,21 @@ impl FileCollector {
 
     /// Whether the file at `path` was found.
     pub(super) fn has(&self, path: &Path) -> bool {
-        self.found.values().any(|file| file.path == path)
+        let name = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
+        name.is_some_and(|name| self.found.contains_key(name))
     }
 
     /// Adds all files below `folder`. Whatever can't be read to an end, such as a pipe, is an error.
     pub(in crate::judge) fn add_tree(&mut self, folder: &Path) -> Result<(), SuiteError> {
         let is_whole = self.walk(folder, OddFile::Refuse, |_| true)?;
-        let count = self.found.len();
-        if !is_whole || count > MAX_FILES || self.n_bytes() > MAX_BYTES {
-            return Err(self.too_large(folder));
-        }
-        Ok(())
+        if is_whole { Ok(()) } else { Err(self.too_large(folder)) }
+    }
+
+    /// Makes sure that what was found, most of it below `folder`, is within the limits.
+    pub(super) fn check(&self, folder: &Path) -> Result<(), SuiteError> {
+        let is_over =
+            self.found.len() > self.limits.n_files || self.n_bytes() > self.limits.n_bytes;
+        if is_over { Err(self.too_large(folder)) } else { Ok(()) }
     }
 
     /// Adds the files below `folder`, the nearest first, but only from those folders directly in it that `is_entered` by
@@ -126,10 +146,7 @@ impl FileCollector {
 
     /// Reads everything that was found.
     pub(in crate::judge) fn read(self) -> Result<(Vec<SourceFile>, Vec<OmittedFile>), SuiteError> {
-        let (count, n_bytes) = (self.found.len(), self.n_bytes());
-        if count > MAX_FILES || n_bytes > MAX_BYTES {
-            return Err(self.too_large(&self.root));
-        }
+        self.check(&self.root)?;
         let (mut files, mut omitted) = (Vec::new(), self.omitted);
         for (name, FoundFile { path, .. }) in self.found {
             match read_file(&path) {
@@ -261,7 +278,7 @@ impl FileCollector {
             let (n_bytes, count) = parts.entry(first.unwrap_or_default()).or_default();
             (*n_bytes, *count) = (*n_bytes + file.n_bytes, *count + 1);
         }
-        let by_files = self.n_bytes() <= MAX_BYTES;
+        let by_files = self.n_bytes() <= self.limits.n_bytes;
         let mut parts: Vec<(PathBuf, (u64, usize))> = parts.into_iter().collect();
         parts.sort_by_key(|(_, (n_bytes, count))| {
             std::cmp::Reverse(if by_files { *count as u64 } else { *n_bytes })
@@ -274,6 +291,7 @@ impl FileCollector {
             path: folder.to_owned(),
             n_files: self.found.len(),
             n_bytes: self.n_bytes(),
+            limits: self.limits,
             largest: named.collect::<Vec<_>>().join(", "),
         }
     }
@@ -306,7 +324,7 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, SuiteError> {
         return Err(not_a_file(path, kind));
     }
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(MAX_READ).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }
 

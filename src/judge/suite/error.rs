@@ -5,8 +5,7 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
-use super::collector::MAX_BYTES;
-use super::collector::MAX_FILES;
+use super::collector::FileLimits;
 
 /// A file or folder that could not be brought along.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,9 +41,9 @@ pub enum SuiteError {
     NoTests(PathBuf),
     /// There is too much.
     #[error(
-        "`{path}` holds {n_files} files of {}, more than the {MAX_FILES} files of {} that fit in the sandbox; \
+        "`{path}` holds {n_files} files of {}, more than the {} files of {} that fit in the sandbox; \
          its largest parts: {largest}",
-        size_text(*n_bytes), size_text(MAX_BYTES)
+        size_text(*n_bytes), limits.n_files, size_text(limits.n_bytes)
     )]
     TooLarge {
         /// The folder.
@@ -53,6 +52,8 @@ pub enum SuiteError {
         n_files: usize,
         /// Their bytes.
         n_bytes: u64,
+        /// What fits.
+        limits: FileLimits,
         /// What takes most of it, such as `data (70.1 MiB in 5 files)`.
         largest: String,
     },

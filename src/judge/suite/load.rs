@@ -1,5 +1,6 @@
 //! Reads a suite from disk.
 
+use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
@@ -76,6 +77,7 @@ impl Loader {
     fn load_folder(mut self, path: &Path) -> Result<TestSuite, SuiteError> {
         let tree = self.folder.clone();
         self.files.add_tree(&tree)?;
+        self.files.check(&tree)?;
         let python = self.python_files();
         if python.is_empty() {
             return Err(SuiteError::NoTests(path.to_owned()));
@@ -126,21 +128,21 @@ impl Loader {
     fn add_imported(&mut self, seeds: Vec<PathBuf>) -> Result<(), SuiteError> {
         let region = self.region();
         let is_ours = |path: &Path| path.starts_with(&self.folder) || path.starts_with(&region);
+        let mut seen: HashSet<PathBuf> = seeds.iter().cloned().collect();
         let mut queue = VecDeque::from(seeds);
-        let mut seen: Vec<PathBuf> = Vec::new();
         while let Some(path) = queue.pop_front() {
-            if seen.contains(&path) || !path.is_file() {
+            if !path.is_file() {
                 continue;
             }
             let bases = self.bases(&path);
             for import in imports(&text_of(&path)?) {
                 let candidates = import.candidates(&path, &bases);
-                queue.extend(candidates.into_iter().filter(|path| is_ours(path)));
+                let ours = candidates.into_iter().filter(|path| is_ours(path));
+                queue.extend(ours.filter(|path| seen.insert(path.clone())));
             }
             if !self.files.has(&path) {
                 self.files.add_file(&path)?;
             }
-            seen.push(path);
         }
         Ok(())
     }

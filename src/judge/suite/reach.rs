@@ -1,5 +1,7 @@
 //! Which files of a suite its tests reach by imports.
 
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -8,6 +10,9 @@ use super::imports::imports;
 use super::is_python;
 use crate::task::SourceFile;
 
+/// The files of a suite by their paths.
+type ByPath<'a> = HashMap<&'a Path, &'a SourceFile>;
+
 impl TestSuite {
     /// The test files, every `conftest.py`, and what of the suite these import, themselves or through each other.
     pub fn imported_files(&self) -> Vec<&SourceFile> {
@@ -15,14 +20,16 @@ impl TestSuite {
         let is_start = |file: &&SourceFile| {
             tests.contains(&file.path.as_str()) || file.path.ends_with("conftest.py")
         };
+        let by_path: ByPath<'_> =
+            self.files.iter().map(|file| (Path::new(file.path.as_str()), file)).collect();
         let mut reached: Vec<&SourceFile> = self.files.iter().filter(is_start).collect();
+        let mut known: HashSet<&str> = reached.iter().map(|file| file.path.as_str()).collect();
         let mut next = 0;
         while let Some(file) = reached.get(next).copied() {
             next += 1;
-            for path in self.imports_of(file) {
-                let found = self.files.iter().find(|file| Path::new(&file.path) == path);
-                reached.extend(found.filter(|found| !reached.iter().any(|file| file == found)));
-            }
+            let imported = imports_of(file, &by_path);
+            let found = imported.iter().filter_map(|path| by_path.get(path.as_path()).copied());
+            reached.extend(found.filter(|found| known.insert(found.path.as_str())));
         }
         reached
     }
@@ -52,23 +59,21 @@ impl TestSuite {
             .iter()
             .filter(move |file| is_exact(&file.path) || (!is_around_tests && is_of(&file.path)))
     }
+}
 
-    fn imports_of(&self, file: &SourceFile) -> Vec<PathBuf> {
-        if !is_python(&file.path) {
-            return Vec::new();
-        }
-        let folder = Path::new(&file.path).parent().unwrap_or(Path::new(""));
-        let is_package = |folder: &Path| {
-            let init = folder.join("__init__.py");
-            self.files.iter().any(|file| Path::new(&file.path) == init)
-        };
-        let outside = folder.ancestors().find(|folder| !is_package(folder));
-        let mut bases = vec![folder.to_owned(), PathBuf::new()];
-        bases.extend(outside.map(Path::to_owned));
-        let text = String::from_utf8_lossy(file.bytes());
-        let found = imports(&text);
-        found.iter().flat_map(|import| import.candidates(Path::new(&file.path), &bases)).collect()
+/// The files that `file` may import, by their paths in the suite.
+fn imports_of(file: &SourceFile, by_path: &ByPath<'_>) -> Vec<PathBuf> {
+    if !is_python(&file.path) {
+        return Vec::new();
     }
+    let path = Path::new(&file.path);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let is_package = |folder: &&Path| by_path.contains_key(folder.join("__init__.py").as_path());
+    let outside = folder.ancestors().find(|folder| !is_package(folder));
+    let mut bases = vec![folder.to_owned(), PathBuf::new()];
+    bases.extend(outside.map(Path::to_owned));
+    let text = String::from_utf8_lossy(file.bytes());
+    imports(&text).iter().flat_map(|import| import.candidates(path, &bases)).collect()
 }
 
 #[cfg(test)]

@@ -140,3 +140,16 @@ fn libraries_and_interpreter_are_those_of_the_flags() {
     let python = judge(&bench, &[&arguments[..], &["--python", "/no/python"]].concat());
     assert_eq!(python.code, Some(3), "{python:?}");
 }
+
+#[test]
+fn solution_has_to_fit_the_work_directory() {
+    let bench = bench();
+    let large = fs::File::create(bench.path("wrong/large.bin")).unwrap();
+    large.set_len(1 << 30).unwrap();
+    let ended = judge(&bench, &["wrong", "--tests", "test_adder.py"]);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(
+        ended.stderr.contains("its largest parts: `large.bin` (1.0 GiB in 1 file)"),
+        "{ended:?}"
+    );
+}
