@@ -56,7 +56,7 @@ fn described(interpreter: &Interpreter) -> Vec<Check> {
         .environment()
         .map(|folder| format!(" of the virtual environment {}", folder.display()));
     let shown = format!(
-        "Python {}, {}{}, {} packages installed",
+        "Python {}, {}{}, packages installed: {}",
         interpreter.version(),
         interpreter.executable().display(),
         environment.unwrap_or_default(),

@@ -223,7 +223,9 @@ impl<'a> Evidence<'a> {
             Exit::CpuLimit => "the processor time limit was reached (an endless loop?)".into(),
             Exit::MemoryLimit => "the memory limit was reached".into(),
             Exit::OutputLimit => "it wrote without end".into(),
-            _ => self.same.exit.map_or_else(|| "it was killed".to_owned(), |exit| exit.words()),
+            Exit::ProcessLimit => "the limit on processes and threads was reached".into(),
+            Exit::StackLimit => "the stack was full (an endless recursion?)".into(),
+            Exit::Code(_) | Exit::Signal(_) => self.same.exit.map_or_else(|| "it was killed".to_owned(), |exit| exit.words()),
         }
     }
 
@@ -253,10 +255,16 @@ impl<'a> Evidence<'a> {
                 Exit::CpuLimit => return Some(Outcome::CpuLimit),
                 Exit::MemoryLimit => return Some(Outcome::MemoryLimit),
                 Exit::OutputLimit => return Some(Outcome::OutputLimit),
-                _ => {}
+                Exit::ProcessLimit => return Some(Outcome::ProcessLimit),
+                Exit::StackLimit => return Some(Outcome::StackLimit),
+                Exit::Code(_) | Exit::Signal(_) => {}
             }
         }
-        (self.same.limit == "memory").then_some(Outcome::MemoryLimit)
+        match self.same.limit {
+            "memory" => Some(Outcome::MemoryLimit),
+            "processes" => Some(Outcome::ProcessLimit),
+            _ => None,
+        }
     }
 
     /// The outcome of a run that did not pass.

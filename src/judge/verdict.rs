@@ -26,6 +26,10 @@ pub enum Outcome {
     MemoryLimit,
     /// It wrote without end.
     OutputLimit,
+    /// It started more processes and threads than it may.
+    ProcessLimit,
+    /// The stack was full: it recursed too deeply in compiled code.
+    StackLimit,
     /// It returned what is no plain data: only values of exactly the built-in types can be compared.
     Opaque,
     /// Asked the same again it said something else.
@@ -50,6 +54,8 @@ impl Outcome {
             Self::WallLimit => "wall_limit",
             Self::MemoryLimit => "memory_limit",
             Self::OutputLimit => "output_limit",
+            Self::ProcessLimit => "process_limit",
+            Self::StackLimit => "stack_limit",
             Self::Opaque => "opaque",
             Self::Flaky => "flaky",
             Self::NoTests => "no_tests",
@@ -69,6 +75,8 @@ impl fmt::Display for Outcome {
             Self::WallLimit => "out of time",
             Self::MemoryLimit => "out of memory",
             Self::OutputLimit => "wrote too much",
+            Self::ProcessLimit => "started too many processes or threads",
+            Self::StackLimit => "recursed too deeply",
             Self::Opaque => "returned no plain data",
             Self::Flaky => "not the same twice",
             Self::NoTests => "nothing was tested",

@@ -34,6 +34,8 @@ pub(super) enum Version {
 pub(super) struct Parent {
     pub(super) version: Version,
     path: PathBuf,
+    /// Version 1 counts processes in a hierarchy of its own: the group there.
+    processes: Option<PathBuf>,
     /// The helper: its process id is in the name of every group, so that a sweep knows whose it is.
     owner: Pid,
 }
@@ -63,16 +65,23 @@ impl Parent {
 
     /// The group of the run that `supervisor` serves.
     pub(super) fn of(&self, supervisor: Pid) -> Group {
-        let path = self.path.join(format!("rune-{}-{supervisor}", self.owner));
-        Group { version: self.version, path }
+        let name = format!("rune-{}-{supervisor}", self.owner);
+        let processes = match self.version {
+            Version::V1 => self.processes.as_ref().map(|path| path.join(&name)),
+            Version::V2 => Some(self.path.join(&name)),
+        };
+        Group { version: self.version, path: self.path.join(&name), processes }
     }
 
     /// Makes the group of the run that `supervisor` serves.
     pub(super) fn create(&self, supervisor: Pid, limits: &Limits) -> Result<Group, Fault> {
-        let group = self.of(supervisor);
+        let mut group = self.of(supervisor);
         fs::create_dir(&group.path).step("make a control group")?;
         match group.limit(limits) {
-            Ok(()) => Ok(group),
+            Ok(()) => {
+                group.processes.take_if(|folder| limit_processes(folder, limits).is_err());
+                Ok(group)
+            }
             Err(error) => {
                 group.remove();
                 Err(error).step("limit the control group")
@@ -82,7 +91,8 @@ impl Parent {
 
     /// Removes groups whose makers were killed before they could.
     fn sweep(&self) {
-        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+        let folders = [Some(&self.path), self.processes.as_ref()].into_iter().flatten();
+        for entry in folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
             let name = entry.file_name();
             let Some(owner) = name.to_str().and_then(owner) else { continue };
             if !Path::new("/proc").join(owner.to_string()).exists() {
@@ -102,6 +112,8 @@ fn owner(group: &str) -> Option<u32> {
 pub(super) struct Group {
     version: Version,
     path: PathBuf,
+    /// Where its processes are counted, if the kernel does it.
+    processes: Option<PathBuf>,
 }
 
 impl Group {
@@ -115,9 +127,7 @@ impl Group {
             Version::V2 => {
                 self.write("memory.max", &memory)?;
                 optional(self.write("memory.swap.max", "0"))?;
-                optional(self.write("memory.oom.group", "1"))?;
-                let processes = limits.processes.saturating_add(1); // and pid 1
-                optional(self.write("pids.max", &processes.to_string()))
+                optional(self.write("memory.oom.group", "1"))
             }
         }
     }
@@ -128,7 +138,23 @@ impl Group {
 
     /// Moves `pid` here; its children will be born here.
     pub(super) fn enter(&self, pid: Pid) -> Result<(), Fault> {
-        self.write("cgroup.procs", &pid.to_string()).step("enter the control group")
+        let others = self.processes.iter().filter(|folder| **folder != self.path);
+        [&self.path].into_iter().chain(others).try_for_each(|folder| {
+            fs::write(folder.join("cgroup.procs"), pid.to_string()).step("enter the control group")
+        })
+    }
+
+    /// Whether the kernel counts the processes of the group.
+    pub(super) fn counts_processes(&self) -> bool {
+        self.processes.is_some()
+    }
+
+    /// Whether the kernel has refused to start a process or thread because there were as many as there may be.
+    pub(super) fn out_of_processes(&self) -> bool {
+        let Some(folder) = &self.processes else { return false };
+        let text = fs::read_to_string(folder.join("pids.events")).unwrap_or_default();
+        let count = text.lines().find_map(|line| line.strip_prefix("max "));
+        count.is_some_and(|count| count.trim() != "0")
     }
 
     /// Whether the kernel has killed a process of the group for want of memory.
@@ -144,13 +170,32 @@ impl Group {
 
     /// Removes the group, whose processes are dead but may not be gone yet.
     pub(super) fn remove(self) {
-        for _ in 0..PATIENCE_MS {
-            match fs::remove_dir(&self.path) {
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                    sleep(Duration::from_millis(1));
-                }
-                _ => return,
+        [Some(&self.path), self.processes.as_ref()]
+            .into_iter()
+            .flatten()
+            .for_each(|path| remove(path));
+    }
+}
+
+/// Limits processes and threads in the group at `folder`, which is made where it is not the one that memory is counted in.
+fn limit_processes(folder: &Path, limits: &Limits) -> io::Result<()> {
+    let made = fs::create_dir(folder);
+    made.or_else(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Ok(()),
+        _ => Err(error),
+    })?;
+    let most = limits.processes.saturating_add(1); // and pid 1
+    fs::metadata(folder.join("pids.events"))?;
+    fs::write(folder.join("pids.max"), most.to_string())
+}
+
+fn remove(folder: &Path) {
+    for _ in 0..PATIENCE_MS {
+        match fs::remove_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                sleep(Duration::from_millis(1));
             }
+            _ => return,
         }
     }
 }
@@ -169,7 +214,7 @@ fn optional(written: io::Result<()>) -> io::Result<()> {
 fn candidates(own: &str, mounts: &str) -> Vec<Parent> {
     let owner = nix::unistd::getpid();
     let mut found = Vec::new();
-    if let Some(path) = own_group(own, mounts, Version::V2) {
+    if let Some(path) = own_group(own, mounts, None) {
         let ancestors = path.ancestors().take_while(|path| path.starts_with("/sys/fs/cgroup"));
         let paths = ancestors.filter(|path| {
             let controllers = fs::read_to_string(path.join("cgroup.subtree_control"));
@@ -178,21 +223,23 @@ fn candidates(own: &str, mounts: &str) -> Vec<Parent> {
         found.extend(paths.map(|path| Parent {
             version: Version::V2,
             path: path.to_owned(),
+            processes: None,
             owner,
         }));
     }
-    let v1 = own_group(own, mounts, Version::V1);
-    found.extend(v1.map(|path| Parent { version: Version::V1, path, owner }));
+    let processes = own_group(own, mounts, Some("pids"));
+    let v1 = own_group(own, mounts, Some("memory"));
+    found.extend(v1.map(|path| Parent { version: Version::V1, path, processes, owner }));
     found
 }
 
-/// The folder of the group that this process is in.
-fn own_group(own: &str, mounts: &str, version: Version) -> Option<PathBuf> {
+/// The folder of the group that this process is in: of version 1 for a `controller`, else of version 2.
+fn own_group(own: &str, mounts: &str, controller: Option<&str>) -> Option<PathBuf> {
     let group = own.lines().find_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        let ours = match version {
-            Version::V1 => controllers.split(',').any(|name| name == "memory"),
-            Version::V2 => controllers.is_empty(),
+        let ours = match controller {
+            Some(controller) => controllers.split(',').any(|name| name == controller),
+            None => controllers.is_empty(),
         };
         ours.then_some(path)
     })?;
@@ -201,9 +248,11 @@ fn own_group(own: &str, mounts: &str, version: Version) -> Option<PathBuf> {
         let mut left = left.split(' ').skip(3);
         let (root, point) = (left.next()?, left.next()?);
         let (kind, rest) = right.split_once(' ')?;
-        let ours = match version {
-            Version::V1 => kind == "cgroup" && rest.rsplit([' ', ',']).any(|name| name == "memory"),
-            Version::V2 => kind == "cgroup2",
+        let ours = match controller {
+            Some(controller) => {
+                kind == "cgroup" && rest.rsplit([' ', ',']).any(|name| name == controller)
+            }
+            None => kind == "cgroup2",
         };
         let below = Path::new(group).strip_prefix(root).ok()?;
         ours.then(|| Path::new(point).join(below))
@@ -219,11 +268,11 @@ mod tests {
         let mounts = "30 29 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                       31 29 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         let own = "4:memory:/a/b\n0::/c\n";
-        let v1 = own_group(own, mounts, Version::V1);
+        let v1 = own_group(own, mounts, Some("memory"));
         assert_eq!(v1, Some("/sys/fs/cgroup/memory/a/b".into()));
-        let v2 = own_group(own, mounts, Version::V2);
+        let v2 = own_group(own, mounts, None);
         assert_eq!(v2, Some("/sys/fs/cgroup/unified/c".into()));
-        assert_eq!(own_group("0::/c\n", mounts, Version::V1), None);
+        assert_eq!(own_group("0::/c\n", mounts, Some("memory")), None);
     }
 
     #[test]

@@ -74,7 +74,8 @@ const CLOSED: &[Gap] = &[
     },
     Gap {
         name: "folders",
-        detail: "only /in, /box, TMPDIR and the own part of /proc are there; /tmp, /dev/shm and /etc/passwd are not",
+        detail: "only /in, /box, TMPDIR and the own part of /proc are there; /tmp, /dev/shm and /etc/passwd are not, \
+                 nor /dev/zero without a control group",
     },
     Gap {
         name: "modes",
@@ -109,7 +110,8 @@ pub enum MemoryCap {
     CgroupV2,
     /// A control group of version 1.
     CgroupV1,
-    /// The supervisor, which looks every 50 ms. `/box`, `/tmp` and `/dev/shm` come on top, up to their own limit.
+    /// The supervisor, which looks every 50 ms. `/box`, `/tmp` and `/dev/shm` come on top, up to their own limit. Shared
+    /// memory comes in pieces of 1 MiB at most there.
     Watchdog,
     /// Nothing: this kernel does not tell the children of a process.
     Process,

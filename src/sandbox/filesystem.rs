@@ -23,6 +23,7 @@ use super::fault::Step;
 use super::identity::USER;
 use super::job::Job;
 use super::job::Mount;
+use super::memory::MemoryCount;
 use super::sys;
 
 /// Where the host's files are while the jail is built.
@@ -33,7 +34,9 @@ pub(super) const SYSTEM: &[&str] = &["/usr", "/lib", "/lib64", "/bin", "/sbin"];
 pub(super) const SETTINGS: &[&str] = &["/etc/ld.so.cache", "/etc/alternatives"];
 /// The only devices.
 pub(super) const DEVICES: &[&str] =
-    &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+    &["/dev/null", ZERO, "/dev/full", "/dev/random", "/dev/urandom"];
+/// A device that gives memory to who maps it.
+pub(super) const ZERO: &str = "/dev/zero";
 /// The only writable folders.
 pub(super) const WRITABLE: &[&str] = &["/box", "/tmp", "/dev/shm"];
 /// Files in each writable folder.
@@ -48,13 +51,18 @@ const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files\n";
 
 /// Builds the file system for `job` and makes it the root. `mounts` are those of the job, with real host paths. Gives the
 /// folder in which all that the program writes to `/box` will be.
-pub(super) fn build(job: &Job, mounts: &[Mount]) -> Result<File, Fault> {
+pub(super) fn build(job: &Job, mounts: &[Mount], memory: MemoryCount) -> Result<File, Fault> {
     enter_new_root(job)?;
     for path in SYSTEM.iter().chain(SETTINGS) {
         show_system(path)?;
     }
     for device in DEVICES {
-        show(&on_host(device), Path::new(device)).step(format!("show {device}"))?;
+        let host = match memory {
+            // It reads as zeros, too, but can't be mapped.
+            MemoryCount::Watchdog if *device == ZERO => "/dev/full",
+            _ => device,
+        };
+        show(&on_host(host), Path::new(device)).step(format!("show {device}"))?;
     }
     fake_settings().step("write /etc")?;
     for folder in WRITABLE {

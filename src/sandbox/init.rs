@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::PollFd;
 use nix::poll::PollFlags;
 use nix::poll::PollTimeout;
@@ -21,10 +22,9 @@ use nix::sched::unshare;
 use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
-use nix::sys::wait::waitpid;
 use nix::unistd::ForkResult;
 use nix::unistd::Pid;
+use nix::unistd::pipe2;
 use seccompiler::BpfProgram;
 use serde::Deserialize;
 use serde::Serialize;
@@ -35,10 +35,15 @@ use super::filesystem;
 use super::identity;
 use super::job::Job;
 use super::job::Mount;
+use super::memory::MemoryCount;
 use super::restrict;
 use super::restrict::Access;
+use super::restrict::Ceilings;
 use super::sys;
 use super::wire;
+
+/// What the kernel keeps free below a stack.
+const STACK_GAP: u64 = 1 << 20;
 
 /// Everything that pid 1 needs to know.
 #[derive(Debug)]
@@ -48,11 +53,15 @@ pub(super) struct Plan<'a> {
     pub(super) home: &'a Path,
     /// Where the program is.
     pub(super) place: Place,
-    /// What `RLIMIT_NPROC` is set to, if at all.
-    pub(super) processes: Option<u64>,
+    /// The limits of every single process.
+    pub(super) ceilings: Ceilings,
+    /// Who counts its memory.
+    pub(super) memory: MemoryCount,
     /// What the program may do; `None` by the user's explicit order, and for a program of ours that holds others and
     /// needs what this takes away.
     pub(super) rules: Option<Rules<'a>>,
+    /// Whether it is a program of ours that holds others.
+    pub(super) is_zygote: bool,
 }
 
 /// Where the program is.
@@ -102,6 +111,8 @@ pub(super) enum Report {
     Exited(i32),
     /// This signal ended the program.
     Killed(i32),
+    /// The stack of its main thread was full, which ended the program.
+    Overflowed,
 }
 
 /// Lives the life of pid 1.
@@ -128,8 +139,9 @@ fn live(plan: &Plan<'_>, ends: Ends) -> Result<Report, Fault> {
         Place::Namespaces(mounts) => {
             unshare(CloneFlags::CLONE_NEWCGROUP).step("make the control group namespace")?;
             nix::unistd::sethostname("jail").step("name the host")?;
+            bound_buffers();
             sys::raise_loopback().step("bring up the loopback interface")?;
-            let written = filesystem::build(plan.job, mounts)?;
+            let written = filesystem::build(plan.job, mounts, plan.memory)?;
             identity::assume()?;
             filesystem::write_files(Path::new("/box"), &plan.job.work).step("write /box")?;
             written
@@ -144,12 +156,27 @@ fn live(plan: &Plan<'_>, ends: Ends) -> Result<Report, Fault> {
     }
     drop(written);
     die_with_supervisor(&ends)?;
+    let (reader, is_visible) = pipe2(OFlag::O_CLOEXEC).step("make a pipe")?;
     let program = match sys::fork().step("fork the program")? {
-        ForkResult::Child => start(plan, &ends),
+        ForkResult::Child => {
+            drop(reader);
+            start(plan, &ends, is_visible)
+        }
         ForkResult::Parent { child } => child,
     };
-    drop(ends); // or the pipes would never end
+    drop((ends, is_visible)); // or the pipes would never end
+    File::from(reader).read(&mut [0]).step("wait for the program to begin")?;
+    // Refused where nobody may trace: a full stack is then a segmentation fault like any other.
+    let _is_watched = sys::trace(program);
     reap(program)
+}
+
+/// Keeps what the kernel buffers for a connection as small as for other sockets, so that they can be counted alike. Where
+/// these settings can't be changed, the kernel's bound on all connections of the machine remains.
+fn bound_buffers() {
+    for (file, sizes) in [("tcp_rmem", "4096 131072 212992"), ("tcp_wmem", "4096 16384 212992")] {
+        let _bounded_by_tcp_mem = std::fs::write(format!("/proc/sys/net/ipv4/{file}"), sizes);
+    }
 }
 
 /// Lets go of what was inherited, and waits for ids and control group.
@@ -173,23 +200,44 @@ fn die_with_supervisor(ends: &Ends) -> Result<(), Fault> {
 
 /// Waits for `program`, and for whoever else becomes a child of pid 1 meanwhile.
 fn reap(program: Pid) -> Result<Report, Fault> {
+    let mut is_full = false;
     loop {
-        match waitpid(None, None) {
-            Ok(WaitStatus::Exited(pid, status)) if pid == program => {
-                return Ok(Report::Exited(status));
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
-                return Ok(Report::Killed(signal as i32));
-            }
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(Fault::new("wait for the program", errno)),
+        let (pid, status, _) = sys::wait(None).step("wait for the program")?;
+        if pid != program {
+            continue;
+        }
+        if libc::WIFSTOPPED(status) {
+            is_full |= libc::WSTOPSIG(status) == libc::SIGSEGV && stack_is_full(program);
+            sys::resume(program, status);
+        } else if libc::WIFEXITED(status) {
+            return Ok(Report::Exited(libc::WEXITSTATUS(status)));
+        } else if is_full && libc::WTERMSIG(status) == libc::SIGSEGV {
+            return Ok(Report::Overflowed);
+        } else {
+            return Ok(Report::Killed(libc::WTERMSIG(status)));
         }
     }
 }
 
-/// Becomes the program.
-fn start(plan: &Plan<'_>, ends: &Ends) -> ! {
-    let Err(fault) = exec(plan, ends);
+/// Whether the fault that has just stopped `program` lies right below the stack of its main thread, where the kernel makes
+/// room until the stack is as large as it may be.
+fn stack_is_full(program: Pid) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{program}/maps")).unwrap_or_default();
+    let start = maps
+        .lines()
+        .find(|line| line.ends_with("[stack]"))
+        .and_then(|line| u64::from_str_radix(line.split_once('-')?.0, 16).ok());
+    match (start, sys::fault_address(program)) {
+        (Some(start), Ok(address)) => (start.saturating_sub(STACK_GAP)..start).contains(&address),
+        _ => false,
+    }
+}
+
+/// Becomes the program. Closes `is_visible` when others may look at it, as pid 1 is not to be looked at.
+fn start(plan: &Plan<'_>, ends: &Ends, is_visible: OwnedFd) -> ! {
+    let shown = prctl::set_dumpable(true).step("show the program");
+    drop(is_visible);
+    let Err(fault) = shown.and_then(|()| exec(plan, ends));
     send(&ends.report, &Report::Failed(fault));
     sys::exit(127)
 }
@@ -209,7 +257,7 @@ fn exec(plan: &Plan<'_>, ends: &Ends) -> Result<Infallible, Fault> {
         }
         prctl::set_pdeathsig(Signal::SIGKILL).step("bind the program to its parent")?;
     }
-    restrict::limit_resources(&plan.job.limits, plan.processes)?;
+    restrict::limit_resources(&plan.job.limits, plan.ceilings)?;
     if let Some(rules) = &plan.rules {
         restrict::restrict_access(&rules.access)?;
         restrict::filter_calls(rules.filters)?;

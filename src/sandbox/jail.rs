@@ -86,7 +86,7 @@ pub(super) fn start(
     let jail = Jail { init, stdout, stderr, channel, report, alive };
     if let Err(fault) = admit(&jail, plan, group) {
         sys::kill(jail.init.pidfd.as_fd());
-        sys::wait(jail.init.pid).step("wait for the jail")?;
+        sys::wait(Some(jail.init.pid)).step("wait for the jail")?;
         return Err(fault);
     }
     Ok(jail)

@@ -121,7 +121,8 @@ pub struct Limits {
     pub wall: Duration,
     /// Memory of the whole process tree.
     pub memory_bytes: u64,
-    /// Addresses of every single process: what it may reserve, used or not.
+    /// Addresses of every single process: what it may reserve, used or not. The stacks and heaps of its threads come on
+    /// top where the memory itself is capped.
     pub address_bytes: u64,
     /// What is kept of each of stdout and stderr (first and last half); 64 times as much ends the run.
     pub output_bytes: usize,
@@ -129,7 +130,7 @@ pub struct Limits {
     pub disk_bytes: u64,
     /// Largest single file.
     pub file_bytes: u64,
-    /// Processes and threads at a time.
+    /// Processes and threads at a time. Who starts more is stopped.
     pub processes: u32,
 }
 
@@ -144,12 +145,12 @@ impl Limits {
             output_bytes: 64 << 10,
             disk_bytes: 32 << 20,
             file_bytes: 16 << 20,
-            processes: 32,
+            processes: 128,
         };
         match profile {
             Profile::Python => plain,
             Profile::Numeric => {
-                Self { memory_bytes: 4 << 30, address_bytes: 8 << 30, processes: 64, ..plain }
+                Self { memory_bytes: 4 << 30, address_bytes: 8 << 30, processes: 256, ..plain }
             }
             Profile::Shell => Self {
                 cpu: Duration::from_mins(5),
@@ -208,6 +209,10 @@ pub enum Exit {
     MemoryLimit,
     /// It wrote without end: to its streams or, where no file system of its own ends that, to its folders.
     OutputLimit,
+    /// It had more processes and threads than it may.
+    ProcessLimit,
+    /// The stack of its main thread was full.
+    StackLimit,
 }
 
 /// The first and last part of a stream.

@@ -22,6 +22,7 @@ mod interpreter;
 mod jail;
 mod job;
 mod launcher;
+mod memory;
 mod nested;
 mod probe;
 mod restrict;

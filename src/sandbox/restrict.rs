@@ -15,6 +15,7 @@ use landlock::Scope;
 use landlock::path_beneath_rules;
 use nix::errno::Errno;
 use nix::sys::resource::Resource;
+use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
 use seccompiler::BpfProgram;
 use serde::Serialize;
@@ -25,36 +26,67 @@ use super::filesystem::DEVICES;
 use super::filesystem::SETTINGS;
 use super::filesystem::SYSTEM;
 use super::filesystem::WRITABLE;
+use super::filesystem::ZERO;
 use super::job::Limits;
 use super::job::Mount;
+use super::memory::MemoryCount;
 use super::sys;
 use super::workplace::Workplace;
 
 /// The newest version whose rights we ask for; an older kernel enforces those that it knows.
 const LANDLOCK: ABI = ABI::V6;
 
+/// A main thread's stack, and what a thread reserves for its own: 100,000 frames of C, eight times as much as usual.
+const STACK: u64 = 64 << 20;
+/// What a thread of the C library reserves for its heap.
+const ARENA: u64 = 64 << 20;
+
+/// What a single process may have of what the limits of the whole tree don't tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ceilings {
+    address_bytes: u64,
+    stack_bytes: u64,
+    /// Bounds the processes of the user: in a user namespace they are the program's, else everything the user runs.
+    processes: Option<u64>,
+}
+
+impl Ceilings {
+    /// Where nothing but these holds the memory of the tree; also for a program of ours that forks others.
+    pub(super) fn tight(limits: &Limits, processes: Option<u64>) -> Self {
+        Self { address_bytes: limits.address_bytes, stack_bytes: 16 << 20, processes }
+    }
+
+    /// Where the memory of the tree is capped: addresses cost nothing then, and every thread reserves some.
+    pub(super) fn wide(limits: &Limits, processes: Option<u64>) -> Self {
+        let of_threads = u64::from(limits.processes) * (STACK + ARENA);
+        let address_bytes = limits.address_bytes.saturating_add(of_threads);
+        Self { address_bytes, stack_bytes: STACK, processes }
+    }
+}
+
 /// Sets the resource limits of every single process; they can only be lowered from now on.
-///
-/// `processes` bounds those of the user: in a user namespace they are the program's, else everything the user runs.
-pub(super) fn limit_resources(limits: &Limits, processes: Option<u64>) -> Result<(), Fault> {
+pub(super) fn limit_resources(limits: &Limits, ceilings: Ceilings) -> Result<(), Fault> {
     // One second more than the tree may use: a backstop should the supervisor be late.
     let cpu = limits.cpu.as_secs() + 2;
     let table = [
-        (Resource::RLIMIT_AS, limits.address_bytes),
+        (Resource::RLIMIT_AS, ceilings.address_bytes),
         (Resource::RLIMIT_CPU, cpu),
         (Resource::RLIMIT_FSIZE, limits.file_bytes),
-        (Resource::RLIMIT_NOFILE, 128),
-        (Resource::RLIMIT_STACK, 16 << 20),
+        (Resource::RLIMIT_NOFILE, 1024),
+        (Resource::RLIMIT_STACK, ceilings.stack_bytes),
         (Resource::RLIMIT_SIGPENDING, 256),
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_MEMLOCK, 0),
         (Resource::RLIMIT_MSGQUEUE, 0),
     ];
-    for (resource, limit) in table {
-        setrlimit(resource, limit, limit).step(format!("set {resource:?}"))?;
-    }
-    let limit = |most| setrlimit(Resource::RLIMIT_NPROC, most, most).step("set RLIMIT_NPROC");
-    processes.map_or(Ok(()), limit)
+    let processes = ceilings.processes.map(|most| (Resource::RLIMIT_NPROC, most));
+    table.into_iter().chain(processes).try_for_each(|(resource, limit)| {
+        let set = getrlimit(resource).and_then(|(_, highest)| {
+            let limit = limit.min(highest); // it may be lower already
+            setrlimit(resource, limit, limit)
+        });
+        set.step(format!("set {resource:?}"))
+    })
 }
 
 /// Which files a program may use.
@@ -64,6 +96,8 @@ pub(super) struct Access {
     pub(super) readable: Vec<PathBuf>,
     /// Folders that it may write, too.
     pub(super) writable: Vec<PathBuf>,
+    /// Devices that it may use.
+    pub(super) devices: Vec<&'static str>,
     /// Which network it has.
     pub(super) network: Network,
 }
@@ -81,17 +115,21 @@ impl Access {
     /// What a jail with a file system of its own allows: there is nothing in it that may not be read.
     pub(super) fn to_jail() -> Self {
         let writable = WRITABLE.iter().map(PathBuf::from).collect();
-        Self { readable: vec!["/".into()], writable, network: Network::Own }
+        let devices = DEVICES.to_vec();
+        Self { readable: vec!["/".into()], writable, devices, network: Network::Own }
     }
 
     /// What is allowed without one: what [`filesystem::build`](super::filesystem::build) would show.
-    pub(super) fn to_host(workplace: &Workplace, mounts: &[Mount]) -> Self {
+    /// Where no control group counts memory, `/dev/zero` is missing: what is mapped of it nobody could count.
+    pub(super) fn to_host(workplace: &Workplace, mounts: &[Mount], memory: MemoryCount) -> Self {
         let system = SYSTEM.iter().chain(SETTINGS).map(PathBuf::from);
         let mounts = mounts.iter().map(|mount| mount.host.clone());
         let own = [PathBuf::from("/proc/self"), workplace.path().to_owned()];
         let writable = ["box", "tmp"].map(|name| workplace.folder(name)).into();
         let readable = system.chain(mounts).chain(own).collect();
-        Self { readable, writable, network: Network::Host }
+        let is_allowed = |device: &&str| memory == MemoryCount::Group || *device != ZERO;
+        let devices = DEVICES.iter().copied().filter(is_allowed).collect();
+        Self { readable, writable, devices, network: Network::Host }
     }
 }
 
@@ -119,7 +157,7 @@ fn landlock(access: &Access) -> Result<(), RulesetError> {
         .create()?
         .add_rules(path_beneath_rules(&access.readable, read))?
         .add_rules(path_beneath_rules(&access.writable, write))?
-        .add_rules(path_beneath_rules(DEVICES, device))?
+        .add_rules(path_beneath_rules(&access.devices, device))?
         .restrict_self()?;
     Ok(())
 }

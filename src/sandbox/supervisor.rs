@@ -41,7 +41,11 @@ use super::job::Limits;
 use super::job::Mount;
 use super::job::Outcome;
 use super::job::Tier;
+use super::memory;
+use super::memory::MemoryCount;
 use super::restrict::Access;
+use super::restrict::Ceilings;
+use super::restrict::Network;
 use super::sys;
 use super::usage;
 use super::wire;
@@ -53,6 +57,11 @@ use super::workplace::sweep;
 const CHANNEL_BYTES: usize = 4 << 20;
 /// How often processor time and memory are measured.
 const PERIOD: Duration = Duration::from_millis(50);
+/// How many times as many processes and threads as a program may have the kernel refuses to it in any case: who has more
+/// than it may is found out before, and stopped, which a refusal could not be told from an error of its own.
+const BACKSTOP: u32 = 4;
+/// How many times in a row the memory of a program may be out of sight: while it starts, it is.
+const MOST_HIDDEN: u32 = 10;
 /// How long the kernel may take to clear away a killed jail.
 const BURIAL: Duration = Duration::from_secs(10);
 
@@ -78,25 +87,36 @@ fn run(
     let started = Instant::now();
     let mounts = job.mounts.iter().map(real).collect::<Result<Vec<_>, _>>()?;
     let user = own_user(&job, &mounts, context.tier)?;
+    if is_zygote {
+        // Its children, each with a limit of its own, are not to keep it from forking.
+        job.limits.processes = job.limits.processes.saturating_mul(BACKSTOP);
+    }
     let workplace = match context.tier {
         Tier::Namespaces => None,
         Tier::Landlock | Tier::None => Some(Workplace::prepare(&mut job, user)?),
     };
     let home = workplace.as_ref().map_or("/box".into(), |workplace| workplace.folder("box"));
+    let create = |groups: &cgroup::Parent| groups.create(nix::unistd::getpid(), &job.limits);
+    let group = context.groups.as_ref().map(create).transpose()?;
+    let memory = if group.is_some() { MemoryCount::Group } else { MemoryCount::Watchdog };
     let access = match &workplace {
-        Some(workplace) => Access::to_host(workplace, &mounts),
+        Some(workplace) => Access::to_host(workplace, &mounts, memory),
         None => Access::to_jail(),
     };
     let is_held = context.tier != Tier::None && !is_zygote;
     let rules = is_held.then_some(Rules { access, filters: &context.filters });
-    let processes = processes(&job.limits, context.tier, user);
+    let ceilings = if is_zygote || !(group.is_some() || usage::is_known()) {
+        let processes = processes(job.limits.processes, context.tier, user);
+        Ceilings::tight(&job.limits, processes)
+    } else {
+        let many = job.limits.processes.saturating_mul(BACKSTOP);
+        Ceilings::wide(&job.limits, processes(many, context.tier, user))
+    };
     let place = match context.tier {
         Tier::Namespaces => Place::Namespaces(mounts),
         Tier::Landlock | Tier::None => Place::Host(user),
     };
-    let plan = Plan { job: &job, home: &home, place, processes, rules };
-    let create = |groups: &cgroup::Parent| groups.create(nix::unistd::getpid(), &job.limits);
-    let group = context.groups.as_ref().map(create).transpose()?;
+    let plan = Plan { job: &job, home: &home, place, ceilings, memory, rules, is_zygote };
     let outcome = supervise(&plan, passed, (group.as_ref(), workplace.as_ref()), socket, started);
     drop(workplace); // before the group, which has to be empty
     group.into_iter().for_each(Group::remove);
@@ -120,9 +140,9 @@ fn own_user(job: &Job, mounts: &[Mount], tier: Tier) -> Result<Option<u32>, Faul
     }
 }
 
-/// What `RLIMIT_NPROC` has to be for the program to have as many processes as it may.
-fn processes(limits: &Limits, tier: Tier, user: Option<u32>) -> Option<u64> {
-    let most = u64::from(limits.processes);
+/// What `RLIMIT_NPROC` has to be for the program to have at `most` so many processes.
+fn processes(most: u32, tier: Tier, user: Option<u32>) -> Option<u64> {
+    let most = u64::from(most);
     match tier {
         Tier::Namespaces => Some(most + 1), // and pid 1
         Tier::Landlock if user.is_some() => Some(most),
@@ -165,6 +185,10 @@ fn supervise(
         group,
         workplace,
         limits,
+        is_zygote: plan.is_zygote,
+        network: if workplace.is_some() { Network::Host } else { Network::Own },
+        may_hide: matches!(plan.place, Place::Host(Some(_))),
+        n_hidden: 0,
         started,
         period,
         next_sample: started + period.min(limits.cpu),
@@ -173,7 +197,7 @@ fn supervise(
     let stopped = watch.until_over();
     sys::kill(init.pidfd.as_fd());
     bury(init.pidfd.as_fd())?;
-    let (_, cpu) = sys::wait(init.pid).step("wait for the jail")?;
+    let (_, _, cpu) = sys::wait(Some(init.pid)).step("wait for the jail")?;
     if workplace.is_some() {
         sweep(&HashSet::new()); // or what is left of the program could still write
     }
@@ -186,7 +210,7 @@ fn supervise(
     let flooded = watch.drain().or_else(|| watch.overfull());
     let exit = match first_report(report.into()) {
         Some(Report::Failed(fault)) => return Err(fault),
-        report => exit(stopped.or(flooded), report, group, cpu, limits)?,
+        report => exit(stopped.or(flooded), report, watch.in_group(), cpu, limits)?,
     };
     Ok(Outcome {
         exit,
@@ -222,15 +246,15 @@ fn first_report(mut pipe: fs::File) -> Option<Report> {
 fn exit(
     stopped: Option<Exit>,
     report: Option<Report>,
-    group: Option<&Group>,
+    in_group: Option<Exit>,
     cpu: Duration,
     limits: &Limits,
 ) -> Result<Exit, Fault> {
     if let Some(exit) = stopped {
         return Ok(exit);
     }
-    if group.is_some_and(Group::out_of_memory) {
-        return Ok(Exit::MemoryLimit);
+    if let Some(exit) = in_group {
+        return Ok(exit);
     }
     if cpu > limits.cpu {
         return Ok(Exit::CpuLimit); // also when it slipped through between two samples
@@ -239,6 +263,7 @@ fn exit(
         Some(Report::Exited(status)) => Ok(Exit::Code(status)),
         Some(Report::Killed(libc::SIGXCPU)) => Ok(Exit::CpuLimit),
         Some(Report::Killed(signal)) => Ok(Exit::Signal(signal)),
+        Some(Report::Overflowed) => Ok(Exit::StackLimit),
         Some(Report::Failed(fault)) => Err(fault),
         None => Err(Fault::new("hear from pid 1 of the jail", Errno::ECHILD)),
     }
@@ -253,6 +278,13 @@ struct Watch<'a> {
     group: Option<&'a Group>,
     workplace: Option<&'a Workplace>,
     limits: &'a Limits,
+    /// Whether that a process could not be started is no reason to end the run: that of others, which have said so.
+    is_zygote: bool,
+    network: Network,
+    /// Whether nobody can be asked to look into the program, as it runs as a user that we may not look at.
+    may_hide: bool,
+    /// How many samples in a row could not see all memory.
+    n_hidden: u32,
     started: Instant,
     period: Duration,
     next_sample: Instant,
@@ -314,19 +346,34 @@ impl Watch<'_> {
     fn sample(&mut self) -> Option<Exit> {
         let processes = usage::tree(self.init.pid);
         self.cpu = self.cpu.max(usage::cpu(&processes));
-        let too_much_memory = match self.group {
-            Some(group) => group.out_of_memory(),
-            None => usage::memory_bytes(&processes) > self.limits.memory_bytes,
-        };
-        if too_much_memory {
+        let full = self.in_group().or_else(|| self.out_of_sight_of_groups(&processes));
+        let spent = || (self.cpu > self.limits.cpu).then_some(Exit::CpuLimit);
+        full.or_else(spent).or_else(|| self.overfull())
+    }
+
+    /// The limit that the control group has held the program to, if any.
+    fn in_group(&self) -> Option<Exit> {
+        let group = self.group?;
+        if group.out_of_memory() {
             return Some(Exit::MemoryLimit);
         }
-        let most = 4 * usize::try_from(self.limits.processes).unwrap_or(usize::MAX);
-        if self.workplace.is_some() && processes.len() > most {
-            return Some(Exit::Signal(libc::SIGKILL));
+        (!self.is_zygote && group.out_of_processes()).then_some(Exit::ProcessLimit)
+    }
+
+    /// The limit that `processes` exceed of those that no control group counts.
+    fn out_of_sight_of_groups(&mut self, processes: &[i32]) -> Option<Exit> {
+        let kernel_counts = self.group.is_some_and(Group::counts_processes);
+        let most = u64::from(self.limits.processes) + 1; // and pid 1
+        if !kernel_counts && usage::tasks(processes) > most {
+            return Some(Exit::ProcessLimit);
         }
-        let spent = (self.cpu > self.limits.cpu).then_some(Exit::CpuLimit);
-        spent.or_else(|| self.overfull())
+        if self.group.is_some() {
+            return None;
+        }
+        let held = memory::held(processes, self.network);
+        self.n_hidden = if held.is_hidden && !self.may_hide { self.n_hidden + 1 } else { 0 };
+        let is_full = held.bytes > self.limits.memory_bytes || self.n_hidden > MOST_HIDDEN;
+        is_full.then_some(Exit::MemoryLimit)
     }
 
     fn overfull(&self) -> Option<Exit> {

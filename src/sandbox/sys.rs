@@ -65,22 +65,67 @@ pub(super) fn kill(pidfd: BorrowedFd<'_>) {
     };
 }
 
-/// Waits for the child `pid`: gives its raw wait status and the processor time of it and its waited-for children.
+/// Waits for the child `pid`, or any: gives which it was, its raw wait status, and the processor time of it and its
+/// waited-for children. (What nix gives instead of the raw status knows no real-time signals.)
 #[expect(unsafe_code, reason = "wait4 has no safe wrapper")]
-pub(super) fn wait(pid: Pid) -> nix::Result<(i32, Duration)> {
+pub(super) fn wait(pid: Option<Pid>) -> nix::Result<(Pid, i32, Duration)> {
     let mut status = 0;
     // SAFETY: the structure is plain numbers, for all of which zero is valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     loop {
         // SAFETY: both pointers are to locals that outlive the call.
         match Errno::result(unsafe {
-            libc::wait4(pid.as_raw(), &raw mut status, 0, &raw mut usage)
+            libc::wait4(pid.map_or(-1, Pid::as_raw), &raw mut status, 0, &raw mut usage)
         }) {
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
-            Ok(_) => return Ok((status, duration(usage.ru_utime) + duration(usage.ru_stime))),
+            Ok(pid) => {
+                let spent = duration(usage.ru_utime) + duration(usage.ru_stime);
+                return Ok((Pid::from_raw(pid), status, spent));
+            }
         }
     }
+}
+
+/// Makes the main thread of the child `pid` stop at every signal until [`resume`] is called; it dies with this process.
+#[expect(unsafe_code, reason = "ptrace has no safe wrapper")]
+pub(super) fn trace(pid: Pid) -> nix::Result<()> {
+    let (nothing, options) = (null_mut::<u8>(), i64::from(libc::PTRACE_O_EXITKILL));
+    // SAFETY: takes numbers.
+    Errno::result(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid.as_raw(), nothing, options) })
+        .map(drop)
+}
+
+/// Lets `pid`, which has stopped with this raw wait status, take the signal that it has stopped at.
+#[expect(unsafe_code, reason = "ptrace has no safe wrapper")]
+pub(super) fn resume(pid: Pid, status: i32) {
+    let signal = libc::WSTOPSIG(status);
+    let (request, signal) = match status >> 16 {
+        0 => (libc::PTRACE_CONT, signal),
+        // It has taken a signal that stops it, and is to stay so.
+        libc::PTRACE_EVENT_STOP if signal != libc::SIGTRAP => (libc::PTRACE_LISTEN, 0),
+        _ => (libc::PTRACE_CONT, 0),
+    };
+    // SAFETY: takes numbers.
+    let _killed_meanwhile =
+        unsafe { libc::ptrace(request, pid.as_raw(), null_mut::<u8>(), i64::from(signal)) };
+}
+
+/// The address at which the access failed that has just stopped `pid`, which is traced.
+#[expect(unsafe_code, reason = "ptrace has no safe wrapper")]
+pub(super) fn fault_address(pid: Pid) -> nix::Result<u64> {
+    // SAFETY: the structure is plain numbers and a union of such, for all of which zero is valid.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let nothing = null_mut::<u8>();
+    // SAFETY: the kernel fills in the structure, which outlives the call.
+    Errno::result(unsafe {
+        libc::ptrace(libc::PTRACE_GETSIGINFO, pid.as_raw(), nothing, &raw mut info)
+    })?;
+    if info.si_code <= 0 {
+        return Err(Errno::EFAULT); // a process has sent the signal, and chosen what it says
+    }
+    // SAFETY: what the kernel sends for a failed access has an address.
+    Ok(unsafe { info.si_addr() }.addr() as u64)
 }
 
 fn duration(time: libc::timeval) -> Duration {

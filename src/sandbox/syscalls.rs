@@ -17,6 +17,7 @@ use seccompiler::TargetArch;
 use seccompiler::sock_filter;
 
 use super::fault::Fault;
+use super::memory::SHARED_BYTES;
 
 /// Calls that fail with EPERM.
 const DENIED: &[i64] = &[
@@ -94,6 +95,11 @@ const UNCOUNTED: &[i64] = &[
     libc::SYS_msgget,
     libc::SYS_semget,
     libc::SYS_mq_open,
+    // These hold pages that were mapped, or are of a file that is gone.
+    libc::SYS_vmsplice,
+    libc::SYS_splice,
+    libc::SYS_tee,
+    libc::SYS_sendfile,
 ];
 
 /// Calls that a process without namespaces of its own may not make: they reach what Landlock does not watch over.
@@ -241,11 +247,19 @@ impl Filters {
         let mut denied: Rules = whole(DENIED).chain(whole(DENIED_HERE)).collect();
         denied.insert(libc::SYS_socket, families()?);
         denied.insert(libc::SYS_ioctl, requests(TYPING)?);
+        let mut too_large = huge_pages()?;
         if !self.memory_is_counted || self.bare.is_some() {
             denied.extend(whole(UNCOUNTED));
+            // Or nobody could look into the process to count.
+            let hiding = u64::from(libc::PR_SET_DUMPABLE.cast_unsigned());
+            denied.insert(libc::SYS_prctl, vec![rule(0, Width::Dword, Op::Eq, hiding)?]);
+            too_large.entry(libc::SYS_mmap).or_default().push(large_shared_memory()?);
         }
-        let mut for_all =
-            vec![compiled(absent, Errno::ENOSYS as i32)?, compiled(denied, Errno::EPERM as i32)?];
+        let mut for_all = vec![
+            compiled(absent, Errno::ENOSYS as i32)?,
+            compiled(denied, Errno::EPERM as i32)?,
+            compiled(too_large, Errno::ENOMEM as i32)?,
+        ];
         if cfg!(target_arch = "x86_64") {
             for_all.push(no_x32());
         }
@@ -310,6 +324,26 @@ fn namespaces() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     flags.map(|flag| rule(0, Width::Qword, Op::MaskedEq(flag), flag)).collect()
 }
 
+/// Pages of the machine's reserve, which no limit counts.
+fn huge_pages() -> Result<Rules, seccompiler::BackendError> {
+    let mapped = u64::from(libc::MAP_HUGETLB.cast_unsigned());
+    let mapped = rule(3, Width::Dword, Op::MaskedEq(mapped), mapped)?;
+    let file = u64::from(libc::MFD_HUGETLB);
+    let file = rule(1, Width::Dword, Op::MaskedEq(file), file)?;
+    Ok([(libc::SYS_mmap, vec![mapped]), (libc::SYS_memfd_create, vec![file])].into())
+}
+
+/// Shared memory without a file that is larger than what each piece is counted as.
+fn large_shared_memory() -> Result<SeccompRule, seccompiler::BackendError> {
+    let flags = |flags: i32| u64::from(flags.cast_unsigned());
+    let mask = Op::MaskedEq(flags(libc::MAP_TYPE | libc::MAP_ANONYMOUS));
+    let shared = flags(libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    SeccompRule::new(vec![
+        SeccompCondition::new(3, Width::Dword, mask, shared)?,
+        SeccompCondition::new(1, Width::Qword, Op::Gt, SHARED_BYTES)?,
+    ])
+}
+
 fn families() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     let families = FAMILIES.iter().map(|family| u64::from(family.cast_unsigned()));
     let others = families.map(|family| SeccompCondition::new(0, Width::Dword, Op::Ne, family));
@@ -351,7 +385,7 @@ mod tests {
     fn the_filters_compile_for_every_machine() {
         for memory_is_counted in [true, false] {
             let compile = |bare| Filters { memory_is_counted, bare }.compile().unwrap().len();
-            let n_filters = 3 + usize::from(cfg!(target_arch = "x86_64"));
+            let n_filters = 4 + usize::from(cfg!(target_arch = "x86_64"));
             assert_eq!(compile(None), n_filters);
             for (signals_are_scoped, may_fork) in [(true, true), (true, false), (false, true)] {
                 let bare = Bare { signals_are_scoped, may_fork };

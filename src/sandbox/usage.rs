@@ -42,9 +42,14 @@ pub(super) fn children(pid: i32) -> Vec<i32> {
 
 /// Processor time of `processes` and of the children they have waited for.
 pub(crate) fn cpu(processes: &[i32]) -> Duration {
-    let stats =
-        processes.iter().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+    let stats = processes.iter().filter_map(|pid| read(&format!("/proc/{pid}"), "stat"));
     TICK * stats.filter_map(|stat| ticks(&stat)).sum::<u32>()
+}
+
+/// A file about a process, in which its name may be anything.
+fn read(folder: &str, file: &str) -> Option<String> {
+    let bytes = fs::read(format!("{folder}/{file}")).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Adds up utime, stime, cutime and cstime of a line of `/proc/PID/stat`.
@@ -69,18 +74,46 @@ pub(super) fn tasks_of_this_user() -> u64 {
     tasks.map(|tasks| tasks.count() as u64).sum()
 }
 
-/// Memory of `processes`: shared pages count in parts where the kernel tells, else in full.
-pub(crate) fn memory_bytes(processes: &[i32]) -> u64 {
-    processes.iter().filter_map(|pid| kilobytes(*pid)).sum::<u64>() << 10
+/// Processes and threads of `processes`.
+pub(super) fn tasks(processes: &[i32]) -> u64 {
+    let folders = processes.iter().filter_map(|pid| fs::metadata(format!("/proc/{pid}/task")).ok());
+    folders.map(|folder| folder.nlink().saturating_sub(2)).sum() // but for `.` and `..`
 }
 
-fn kilobytes(pid: i32) -> Option<u64> {
-    let field = |file: &str, name: &str| {
-        let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
-        let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-        value.split_whitespace().next()?.parse().ok()
+/// Memory of `processes`, that in swap included: shared pages count in parts where the kernel tells, else in full.
+pub(crate) fn memory_bytes(processes: &[i32]) -> u64 {
+    let parts = |folder: &str| kilobytes(folder, "smaps_rollup", &["Pss:", "SwapPss:"]);
+    let in_full = |folder: &str| kilobytes(folder, "status", &["VmRSS:", "VmSwap:"]);
+    let folders = processes.iter().filter_map(|pid| memory_folder(*pid));
+    folders.filter_map(|folder| parts(&folder).or_else(|| in_full(&folder))).sum::<u64>() << 10
+}
+
+/// The folder of `/proc` that shows the memory of `pid`: its own or, when its main thread has ended before the others, that
+/// of one of them. `None` when it has no memory any more.
+pub(super) fn memory_folder(pid: i32) -> Option<String> {
+    let has_memory = |folder: &String| kilobytes(folder, "status", &["VmRSS:"]).is_some();
+    let own = format!("/proc/{pid}");
+    if has_memory(&own) {
+        return Some(own);
+    }
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    threads.map(|thread| thread.path().display().to_string()).find(has_memory)
+}
+
+/// What the page tables take of the process that has this folder.
+pub(super) fn page_table_bytes(folder: &str) -> u64 {
+    kilobytes(folder, "status", &["VmPTE:"]).unwrap_or(0) << 10
+}
+
+/// Adds up what a file of this folder has in these fields; `None` without the first.
+fn kilobytes(folder: &str, file: &str, fields: &[&str]) -> Option<u64> {
+    let text = read(folder, file)?;
+    let field = |name: &&str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(*name))?;
+        value.split_whitespace().next()?.parse::<u64>().ok()
     };
-    field("smaps_rollup", "Pss:").or_else(|| field("status", "VmRSS:"))
+    let first = field(fields.first()?)?;
+    Some(first + fields[1..].iter().filter_map(field).sum::<u64>())
 }
 
 #[cfg(test)]
@@ -94,7 +127,16 @@ mod tests {
     }
 
     #[test]
+    fn threads_are_counted() {
+        let own = [std::process::id().cast_signed()];
+        let threads = [(); 3].map(|()| std::thread::spawn(std::thread::park));
+        assert!(tasks(&own) > 3);
+        threads.iter().for_each(|thread| thread.thread().unpark());
+    }
+
+    #[test]
     fn this_process_uses_memory() {
+        assert!(page_table_bytes("/proc/self") > 0);
         assert!(memory_bytes(&[std::process::id().cast_signed()]) > 0);
     }
 }

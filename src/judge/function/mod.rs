@@ -273,6 +273,8 @@ fn unproven(verdict: &Verdict) -> String {
 fn ending(exit: Exit) -> String {
     let reason = match exit {
         Exit::Code(_) => "it ended its own process".to_owned(),
+        Exit::ProcessLimit => "it started too many processes or threads".to_owned(),
+        Exit::StackLimit => "its stack was full".to_owned(),
         Exit::Signal(number) => format!("its process was killed by signal {number}"),
         limit => report::limit(limit).map_or_else(String::new, |limit| format!("it is {limit}")),
     };

@@ -193,6 +193,8 @@ pub(super) fn limit(exit: Exit) -> Option<Outcome> {
         Exit::WallLimit => Some(Outcome::WallLimit),
         Exit::MemoryLimit => Some(Outcome::MemoryLimit),
         Exit::OutputLimit => Some(Outcome::OutputLimit),
+        Exit::ProcessLimit => Some(Outcome::ProcessLimit),
+        Exit::StackLimit => Some(Outcome::StackLimit),
         Exit::Code(_) | Exit::Signal(_) => None,
     }
 }

@@ -68,8 +68,6 @@ def limit_of(error):
             return "processes"
         if isinstance(error, BlockingIOError) and error.errno == 11 and error.filename is None:
             return "processes"
-        if isinstance(error, RecursionError):
-            return "depth"
         error, seen = error.__cause__ or error.__context__, seen + 1
     return ""
 

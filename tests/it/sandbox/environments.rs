@@ -120,6 +120,22 @@ fn an_interpreter_knows_which_modules_are_installed() {
     assert!(base.has_module("json") && !base.has_module("greeting"));
 }
 
+#[test]
+fn the_doctor_names_the_environment() {
+    let environment = Environment::make();
+    let (folder, rune) = super::readable_copy();
+    let mut command = Command::new(rune);
+    command.args(["--json", "doctor"]).env("RUNE_HOME", folder.path().join("home"));
+    command.env("RUNE_SANDBOX_PYTHON", environment.path("venv/bin/python"));
+    command.env_remove(super::BINARY).env_remove(super::ALONE);
+    let said = super::text(&command.current_dir("/").output().unwrap().stdout);
+    let line = said.lines().find(|line| line.contains("\"interpreter\"")).unwrap_or_default();
+    let shown = format!("of the virtual environment {}", environment.path("venv").display());
+    assert!(line.contains(&shown) && line.contains("packages installed: 1"), "{said}");
+    let judged = said.lines().find(|line| line.contains("\"forked jails\"")).unwrap_or_default();
+    assert!(judged.contains("a cheat is seen"), "{said}");
+}
+
 /// As of pyenv: what is at the path is no Python, but starts one.
 #[test]
 fn a_shim_is_replaced_by_what_it_starts() {
