@@ -225,7 +225,9 @@ impl<'a> Evidence<'a> {
             Exit::OutputLimit => "it wrote without end".into(),
             Exit::ProcessLimit => "the limit on processes and threads was reached".into(),
             Exit::StackLimit => "the stack was full (an endless recursion?)".into(),
-            Exit::Code(_) | Exit::Signal(_) => self.same.exit.map_or_else(|| "it was killed".to_owned(), |exit| exit.words()),
+            Exit::Code(_) | Exit::Signal(_) => {
+                self.same.exit.map_or_else(|| "it was killed".to_owned(), |exit| exit.words())
+            }
         }
     }
 
@@ -280,7 +282,8 @@ impl<'a> Evidence<'a> {
         } else if any(Status::Failed) {
             Outcome::Wrong
         } else if nothing {
-            Outcome::HarnessVoid(format!("the tests did not end: {}", self.ending()))
+            let said = self.same.exit.map_or("", |exit| last_line(exit.stderr));
+            Outcome::HarnessVoid(format!("the tests did not end: {}: {said}", self.ending()))
         } else {
             Outcome::HarnessVoid("an expected test was not reported".into())
         }

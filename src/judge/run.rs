@@ -156,6 +156,7 @@ impl Judge<'_> {
             "own": modules_of(suite.files()),
             "solution": modules_of(solution),
             "libs": self.lib_paths(),
+            "shown": mounts.iter().map(|mount| &mount.jail).collect::<Vec<_>>(),
             "constructs": constructs,
             "jail": jail.plan(facilities, &mounts)?,
             "limits": {

@@ -5,8 +5,12 @@ mod functions;
 mod honest;
 mod inspection;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rune::judge::Judge;
@@ -65,23 +69,35 @@ impl Bench {
         Judge { limits, ..Judge::new(&self.sandbox, &self.interpreter) }
     }
 
-    /// A judge with the pytest that `RUNE_TEST_PYTEST` (a folder of packages) names, or the interpreter's
-    /// own; `None`, with a word on why, when there is none.
-    async fn judge_with_pytest(&self) -> Option<Judge<'_>> {
+    /// A judge with the pytest that `rune judge` has brought to Rune's home.
+    fn judge_with_pytest(&self) -> Judge<'_> {
         let mut judge = self.judge();
-        if let Some(folder) = option_env!("RUNE_TEST_PYTEST") {
-            let folder = PathBuf::from(folder);
-            judge.libs.push(Mount { host: folder.clone(), jail: folder });
+        let mut host = pytest();
+        if !self.sandbox.can_show(&host) {
+            host = shown_to_all(&host);
         }
-        let is_shown = judge.libs.iter().all(|lib| self.sandbox.can_show(&lib.host));
-        if is_shown && judge.pytest_version().await.unwrap().is_some() {
-            return Some(judge);
-        }
-        eprintln!(
-            "skipped: no pytest to be shown here; RUNE_TEST_PYTEST may name a folder with it"
-        );
-        None
+        judge.libs.push(Mount { jail: host.clone(), host });
+        judge
     }
+}
+
+/// The folder of packages that the README's command for the tests has made.
+fn pytest() -> PathBuf {
+    let home = std::env::home_dir().unwrap().join(".rune");
+    rune::hub::pytest_path(&home).expect("the README's command for the tests fetches pytest")
+}
+
+/// A copy that every user may read: without namespaces programs of root are another user's.
+fn shown_to_all(folder: &Path) -> PathBuf {
+    static COPY: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let copy = COPY.get_or_init(|| {
+        let copy = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir();
+        let copy = copy.unwrap();
+        let done = Command::new("cp").arg("-rL").arg(folder.join(".")).arg(copy.path()).status();
+        assert!(done.unwrap().success());
+        copy
+    });
+    copy.path().to_owned()
 }
 
 /// Files from `(path, text)`.

@@ -2,7 +2,7 @@
 
 import ast
 
-EXPLAIN = "@explain"
+EXPLAIN, COUNT = "@explain", "@count"
 
 
 def shown(value):
@@ -27,14 +27,16 @@ def explain(source, operands, *message):
 class Rewriter(ast.NodeTransformer):
     """Gives each assert its operands' values."""
 
-    def __init__(self, source):
-        self.source = source
+    def __init__(self, source, is_counted):
+        self.source, self.is_counted = source, is_counted
 
     def text(self, node):
         return ast.get_source_segment(self.source, node) or ast.unparse(node)
 
     def visit_Assert(self, node):
         before, test, operands = [], node.test, []
+        if self.is_counted:
+            before.append(ast.Expr(ast.Call(ast.Name(COUNT, ast.Load()), [], [])))
         if isinstance(test, ast.Compare) and len(test.ops) == 1:
             sides = []
             for name, side in (("@left", test.left), ("@right", test.comparators[0])):
@@ -53,10 +55,10 @@ class Rewriter(ast.NodeTransformer):
         return statements
 
 
-def compiled(source, data, path):
+def compiled(source, data, path, is_counted=False):
     """The code of a test file; one whose asserts cannot be rewritten is compiled as it is."""
     try:
-        tree = ast.fix_missing_locations(Rewriter(source).visit(ast.parse(data, path)))
+        tree = ast.fix_missing_locations(Rewriter(source, is_counted).visit(ast.parse(data, path)))
         return compile(tree, path, "exec", dont_inherit=True)
     except (RecursionError, ValueError):
         return compile(data, path, "exec", dont_inherit=True)

@@ -51,13 +51,22 @@ class View:
         """Lays the files of `source` over the work directory, for this child alone."""
         self.lay_at(source, "")
 
-    def show(self, limits):
+    def show(self, limits, shown):
         """Makes it what the process sees; everything else that the coordinator has is hidden."""
         from jail import bind, mount_empty
 
         bind(self.box, "/box")
         for source, path in self.laid:
             bind(source, "/box/" + path)
+        for path in shown:  # an interpreter or packages that lie below /tmp
+            if path.startswith("/tmp/"):
+                inside = self.tmp + path.removeprefix("/tmp")
+                if os.path.isdir(path):
+                    os.makedirs(inside, exist_ok=True)
+                elif not os.path.exists(inside):
+                    os.makedirs(os.path.dirname(inside), exist_ok=True)
+                    open(inside, "wb").close()
+                bind(path, inside)
         bind(self.tmp, "/tmp")
         mount_empty("/dev/shm", limits["disk_bytes"])
         mount_empty("/in", 4096)
@@ -199,7 +208,7 @@ class Coordinator:
         plan, jail = self.plan, self.jail
         if jail.has_namespaces:
             plan["box"], plan["tmp"] = "/box", "/tmp"
-            jail.enter(plan["limits"], lambda: view.show(plan["limits"]))
+            jail.enter(plan["limits"], lambda: view.show(plan["limits"], plan["shown"]))
         else:
             plan["box"], plan["tmp"] = view.box, view.tmp
             jail.writable = [view.box, view.tmp]
@@ -397,13 +406,14 @@ def refuse_written_code(plan):
 
     box, tmp = plan["box"] + "/", plan["tmp"] + "/"
     tests = {os.path.join(plan["box"], path) for path in plan["files"]}
+    shown = tuple(path + "/" for path in plan["shown"])
     remote = sys.modules["rune_remote"]
     sys.pycache_prefix = plan["tmp"] + "/none"
     sys.dont_write_bytecode = True
     source = machinery.FileFinder.path_hook((machinery.SourceFileLoader, [".py"]))
 
     def hook(path):
-        if path != plan["box"] and not path.startswith((box, tmp)):
+        if path != plan["box"] and (not path.startswith((box, tmp)) or (path + "/").startswith(shown)):
             raise ImportError
         return source(path)
 
@@ -413,7 +423,7 @@ def refuse_written_code(plan):
     def audit(event, args):
         if event == "exec" or event == "import":
             name = getattr(args[0], "co_filename", None) if event == "exec" else args[1]
-            if isinstance(name, str) and name.startswith((box, tmp)) and name not in tests:
+            if isinstance(name, str) and name.startswith((box, tmp)) and name not in tests and not name.startswith(shown):
                 raise remote.GiveUp(f"the tests load {name}, which is none of their files")
 
     sys.addaudithook(audit)

@@ -259,7 +259,8 @@ def run_scripts(root, targets, reporter, run=True):
         name, full = reporter.begin(path), os.path.join(root, path)
         module = types.ModuleType("__main__")
         module.__file__ = full
-        vars(module)[asserts.EXPLAIN] = asserts.explain
+        counted = []
+        vars(module).update({asserts.EXPLAIN: asserts.explain, asserts.COUNT: lambda: counted.append(1)})
         sys.modules["__main__"] = module
         folder = os.path.dirname(full)
         if folder not in sys.path:
@@ -267,7 +268,7 @@ def run_scripts(root, targets, reporter, run=True):
         try:
             with open(full, "rb") as file:
                 data = file.read()
-            exec(asserts.compiled(importlib.util.decode_source(data), data, full), vars(module))
+            exec(asserts.compiled(importlib.util.decode_source(data), data, full, is_counted=True), vars(module))
         except trace.passing():
             raise
         except BaseException as error:
@@ -277,6 +278,8 @@ def run_scripts(root, targets, reporter, run=True):
             holds = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, unittest.TestCase)]
             if holds:
                 reporter.end(name, "error", f"{path} holds unittest classes that a script does not run")
+            elif not counted:
+                reporter.end(name, "skipped", "no assert was carried out")
             else:
                 reporter.end(name, "passed")
 
