@@ -162,8 +162,12 @@ impl Interpreter {
             }
         };
         folders.chain(real.parent()).for_each(|folder| show(folder, folder));
-        links(&self.executable).iter().for_each(|link| show(&real, link));
-        self.elsewhere.iter().for_each(|path| show(path, path));
+        for link in links(&self.executable) {
+            show(&real, &link);
+        }
+        for path in &self.elsewhere {
+            show(path, path);
+        }
         mounts
     }
 }

@@ -52,7 +52,9 @@ struct Seen {
 pub(super) fn held(processes: &[i32], network: Network) -> Held {
     let mut seen = Seen { bytes: usage::memory_bytes(processes), ..Seen::default() };
     let (init, programs) = processes.split_at(processes.len().min(1));
-    programs.iter().for_each(|pid| seen.add(*pid));
+    for pid in programs {
+        seen.add(*pid);
+    }
     let n_sockets = match network {
         Network::Own => init.iter().map(|pid| sockets_of_network(*pid)).sum(),
         Network::Host => seen.sockets.len() as u64,

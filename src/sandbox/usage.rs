@@ -131,7 +131,9 @@ mod tests {
         let own = [std::process::id().cast_signed()];
         let threads = [(); 3].map(|()| std::thread::spawn(std::thread::park));
         assert!(tasks(&own) > 3);
-        threads.iter().for_each(|thread| thread.thread().unpark());
+        for thread in &threads {
+            thread.thread().unpark();
+        }
     }
 
     #[test]
