@@ -34,6 +34,8 @@ use crate::sandbox::NESTED_JAIL;
 use crate::sandbox::NestedJail;
 use crate::task::SourceFile;
 
+/// Addresses for the stacks and heaps of threads, beside what a process may reserve itself.
+const THREADS: u64 = 16 << 30;
 /// Memory of the coordinator itself, with a test framework loaded.
 const OWN_MEMORY: u64 = 256 << 20;
 
@@ -120,7 +122,7 @@ impl Judge<'_> {
             cpu: 4 * self.limits.cpu,
             wall: 3 * self.limits.wall,
             memory_bytes: self.limits.memory_bytes.saturating_add(OWN_MEMORY),
-            address_bytes: self.limits.address_bytes.saturating_add(OWN_MEMORY),
+            address_bytes: self.limits.address_bytes.saturating_add(OWN_MEMORY + THREADS),
             disk_bytes: (2 * self.limits.disk_bytes).saturating_add(4 * n_bytes),
             processes: self.limits.processes.saturating_add(16),
             ..self.limits
@@ -160,9 +162,10 @@ impl Judge<'_> {
             "constructs": constructs,
             "jail": jail.plan(facilities, &mounts)?,
             "limits": {
+                // Stacks and heaps of threads are reserved, not used; what is used is capped for all together.
                 "cpu": self.limits.cpu.as_secs_f64(),
                 "wall": self.limits.wall.as_secs_f64(),
-                "address_bytes": self.limits.address_bytes,
+                "address_bytes": self.limits.address_bytes.saturating_add(THREADS),
                 "disk_bytes": self.limits.disk_bytes.max(4096),
                 "file_bytes": self.limits.file_bytes,
                 "output_bytes": self.limits.output_bytes,

@@ -17,6 +17,7 @@ import enum
 import fractions
 import inspect
 import json
+import keyword
 import operator
 import os
 import pathlib
@@ -228,6 +229,8 @@ class Link:
         self.lock, self.send_lock = threading.RLock(), threading.Lock()
         self.next_export = self.next_request = self.next_shared = 0
         self.dropped, self.forgotten, self.replies = [], [], {}
+        # Classes and functions of this side that the other knows already.
+        self.described = set()
         self.purge_at = PURGE_AT
         self.buffer = b""
         self.pid = os.getpid()
@@ -270,7 +273,8 @@ class Link:
 
     def send(self, kind, number, value):
         table = []
-        packed = Packer(self, table).message(value)
+        packer = Packer(self, table)
+        packed = packer.message(value)
         extras = self.extras()
         drop, self.dropped = self.dropped, []
         forget, self.forgotten = self.forgotten, []
@@ -282,6 +286,7 @@ class Link:
                 self.stream.sendall(len(data).to_bytes(4, "little") + data)
             except OSError:
                 raise Ended("the other process has ended") from None
+        self.described.update(packer.descriptions)
 
     def read(self, n):
         while len(self.buffer) < n:
@@ -582,7 +587,7 @@ class Packer:
     """Writes one message."""
 
     def __init__(self, link, table):
-        self.link, self.table, self.rows, self.queue, self.alive = link, table, {}, [], []
+        self.link, self.table, self.rows, self.queue, self.alive, self.descriptions = link, table, {}, [], [], {}
 
     def message(self, value):
         packed = self.value(value)
@@ -739,11 +744,19 @@ class Packer:
         name = global_name(link, cls)
         if name is not None:
             return ["g", *name]
-        is_known = id(cls) in link.export_ids
         number = link.export(cls)
         if number in link.mirrored:
             return ["O", number]
-        return ["k", number, None if is_known else self.value(tuple(describe(link, cls)))]
+        return ["k", number, self.description(number, lambda: tuple(describe(link, cls)))]
+
+    def description(self, number, make):
+        """What has to be known of a class or function, with every mention in the first message that holds one."""
+        if number in self.link.described:
+            return None
+        if number not in self.descriptions:
+            self.descriptions[number] = None  # it may mention itself
+            self.descriptions[number] = self.value(make())
+        return self.descriptions[number]
 
     def function(self, value):
         link = self.link
@@ -752,11 +765,10 @@ class Packer:
             return ["a", self.value(forward[0]), forward[1]]
         if type(value) is types.MethodType and getattr(value.__func__, "__rune_forward__", None) and link.ref_of(value.__self__) is not None:
             return ["m", self.value(value.__self__), value.__func__.__rune_forward__[1]]
-        is_known = id(value) in link.export_ids
         number = link.export(value)
         space = vars(value) if type(value) is types.FunctionType else None
         shared = self.value(space) if space and link.may_share(space) else None
-        return ["F", number, None if is_known else self.value(describe_function(value)), shared]
+        return ["F", number, self.description(number, lambda: describe_function(value)), shared]
 
     def exception(self, error):
         link = self.link
@@ -781,6 +793,8 @@ def describe_function(value):
     except (ValueError, TypeError, RecursionError):
         signature = None
     kind = "async" if inspect.iscoroutinefunction(value) else "plain"
+    if kind == "plain" and type(value) is types.FunctionType and not {"__wrapped__", "__signature__"} & vars(value).keys():
+        kind = "shaped"
     module = getattr(value, "__module__", None)
     return (
         str(getattr(value, "__name__", "function")), str(getattr(value, "__qualname__", "function")),
@@ -1088,16 +1102,45 @@ def make_async_generator(link, number, name):
     return link.adopt(number, made)
 
 
+def shaped(call, signature):
+    """A function with these parameters that hands them on: some code looks at the names that a function's code has."""
+    kinds, parts, given, defaults = inspect.Parameter, [], [], {}
+    if not isinstance(signature, inspect.Signature):
+        return None
+    parameters = list(signature.parameters.values())
+    for index, parameter in enumerate(parameters):
+        name = parameter.name
+        if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("__rune"):
+            return None
+        before = parameters[index - 1].kind if index else None
+        if parameter.kind == kinds.KEYWORD_ONLY and before not in (kinds.KEYWORD_ONLY, kinds.VAR_POSITIONAL):
+            parts.append("*")
+        if before == kinds.POSITIONAL_ONLY and parameter.kind != kinds.POSITIONAL_ONLY:
+            parts.append("/")
+        star = {kinds.VAR_POSITIONAL: "*", kinds.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        if parameter.default is not kinds.empty:
+            defaults[f"__rune_{index}"] = parameter.default
+            parts.append(f"{name}=__rune_{index}")
+        else:
+            parts.append(star + name)
+        given.append(f"{name}={name}" if parameter.kind == kinds.KEYWORD_ONLY else star + name)
+    if parameters and parameters[-1].kind == kinds.POSITIONAL_ONLY:
+        parts.append("/")
+    space = {"__rune_call": call, **defaults}
+    exec(f"def function({', '.join(parts)}): return __rune_call({', '.join(given)})", space)
+    return space["function"]
+
+
 def make_function(link, number, description):
     name, qualname, doc, module, signature, kind = description
 
-    if kind == "async":
-        async def function(*args, **kwargs):
-            return link.request("await", link.request("call", function, args, tuple(kwargs.items())))
-    else:
-        def function(*args, **kwargs):
-            return link.request("call", function, args, tuple(kwargs.items()))
+    async def later(*args, **kwargs):
+        return link.request("await", link.request("call", function, args, tuple(kwargs.items())))
 
+    def now(*args, **kwargs):
+        return link.request("call", function, args, tuple(kwargs.items()))
+
+    function = later if kind == "async" else kind == "shaped" and shaped(now, signature) or now
     function.__name__, function.__qualname__, function.__doc__, function.__module__ = str(name), str(qualname), doc, module
     if isinstance(signature, inspect.Signature):
         function.__signature__ = signature

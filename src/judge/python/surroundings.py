@@ -194,6 +194,10 @@ class Input(io.TextIOBase):
     def readable(self):
         return True
 
+    @property
+    def buffer(self):
+        return self.link.request("stdin", "buffer", 0)
+
     def read(self, n=-1):
         return self.link.request("stdin", "read", n)
 

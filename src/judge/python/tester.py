@@ -26,7 +26,7 @@ iadd sub rsub isub mul rmul imul truediv rtruediv itruediv floordiv rfloordiv if
 ipow and rand iand or ror ior xor rxor ixor lshift rlshift ilshift rshift rrshift irshift matmul rmatmul imatmul neg pos abs
 invert round trunc floor ceil str repr format bytes fspath length_hint reversed missing aenter aexit aiter anext await get set
 delete set_name init post_init name qualname doc module annotations slots match_args members dataclass_fields
-dataclass_params copy deepcopy lenhint sizeof dir getstate setstate cause context notes version all file path
+dataclass_params copy deepcopy lenhint sizeof isabstractmethod wrapped signature dir getstate setstate cause context notes version all file path
 """.split())
 OPPOSITE = {"__lt__": "__gt__", "__gt__": "__lt__", "__le__": "__ge__", "__ge__": "__le__"}
 CLAIMS = (*remote.COMPARISONS, "__contains__")
@@ -102,6 +102,8 @@ class TesterLink(remote.Link):
         if type(name) is not str or name.startswith(HIDDEN):
             self.give_up(f"the solution reads `{name}` of an object of the tests")
         if name.startswith("__") and name.endswith("__") and name[2:-2] not in DUNDERS:
+            if inspect.getattr_static(value, name, remote.MISSING) is remote.MISSING:
+                raise AttributeError(f"{type(value).__name__!r} object has no attribute {name!r}")
             is_instance = not isinstance(value, (type, types.ModuleType, *remote.FUNCTIONS))
             if not (name == "__dict__" and (is_instance or isinstance(value, type)) or name == "__class__" and is_instance):
                 self.give_up(f"the solution reads `{name}` of an object of the tests")
@@ -133,6 +135,8 @@ class TesterLink(remote.Link):
             raise
 
     def do_stdin(self, how, n):
+        if how == "buffer":
+            return sys.stdin.buffer
         if how not in ("read", "readline"):
             self.give_up("an odd use of standard input")
         return getattr(sys.stdin, how)(n)
@@ -222,7 +226,7 @@ class TesterLink(remote.Link):
             self.give_up(f"the solution hands out {module}.{name}, which is not loaded here")
         found = importlib.import_module(module)
         for part in name.split(".") if name else ():
-            if part.startswith("__") and part != "__init__":
+            if part.startswith("__") and part != "__init__" and module != "builtins":
                 self.give_up(f"the solution hands out {module}.{name}")
             found = getattr(found, part)
         is_sentinel = (module, name) in remote.SENTINELS
@@ -299,13 +303,25 @@ def probed(link, self, cls, name, other):
         raise answer
     if claims(name, answer) and len(asked) > 1:
         others = [claims(name, each) for index, each in enumerate(answers) if index != place]
-        if all(others):
+        if all(others) and name in ("__eq__", "__ne__", "__contains__"):
             link.lie(f"`{name}` of {cls.__name__} says the same of everything")
-        if any(others) and name in ("__eq__", "__ne__"):
+        if all(others) and name in OPPOSITE:
+            check_order(link, self, cls, name, asked)
+        if 2 * sum(others) >= len(others) and name in ("__eq__", "__ne__"):
             link.give_up(f"a {cls.__name__} equals values that are not equal to each other")
     if claims(name, answer) and name in ("__eq__", "__ne__"):
         check_content(link, self, cls, other)
     return answer
+
+
+def check_order(link, self, cls, name, asked):
+    """What is less than everything is not more than everything as well."""
+    opposite = OPPOSITE[name]
+    if getattr(type(self), opposite, None) is not None:
+        owner = self if remote.is_first(type(self), cls, opposite) else cls
+        answers = link.request("probe", owner, self, opposite, asked)
+        if type(answers) is list and len(answers) > 1 and all(claims(opposite, each) for each in answers):
+            link.give_up(f"a {cls.__name__} is both less and more than everything")
 
 
 def check_content(link, self, cls, other):
@@ -355,7 +371,9 @@ class RemoteModule(types.ModuleType):
         return link.request("get", self, name)
 
     def __setattr__(self, name, value):
-        if isinstance(value, RemoteModule) or (name.startswith("__") and name.endswith("__")):
+        if isinstance(value, RemoteModule) and value.__name__ == f"{self.__name__}.{name}":
+            return  # a submodule: what the package has under its name is asked for
+        if name.startswith("__") and name.endswith("__"):
             return super().__setattr__(name, value)
         self.__rune_link__.request("set", self, name, value)
 
