@@ -20,7 +20,6 @@ mod function;
 mod harness;
 mod inspect;
 mod junit;
-mod modules;
 mod record;
 mod request;
 mod run;

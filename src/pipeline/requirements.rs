@@ -71,7 +71,7 @@ pub async fn release_targets(judge: &Judge<'_>, task: &mut Task) -> Result<(), P
     let imported = imported(judge, &suite).await?;
     let (own, others): (Vec<_>, Vec<_>) =
         imported.into_iter().partition(|wanted| suite.has_module(&wanted.module));
-    if !foreign(judge, others, &task.text).await?.is_empty() {
+    if !foreign(judge, others, &task.text).is_empty() {
         return Ok(());
     }
     let tests = suite.test_paths();
@@ -93,7 +93,7 @@ pub(super) async fn targets(judge: &Judge<'_>, task: &Task) -> Result<Vec<Target
     if let Some(suite) = TestSuite::of_task(task) {
         let mut wanted = imported(judge, &suite).await?;
         wanted.retain(|wanted| !suite.has_module(&wanted.module));
-        for wanted in asked(foreign(judge, wanted, &task.text).await?, &task.text)? {
+        for wanted in asked(foreign(judge, wanted, &task.text), &task.text)? {
             let path = match mention::path_of(&task.text, &wanted.module) {
                 Some(path) => path,
                 None => format!("{}.py", wanted.module.replace('.', "/")),
@@ -159,21 +159,13 @@ async fn imported(judge: &Judge<'_>, suite: &TestSuite) -> Result<Vec<WantedModu
 
 /// Those of `wanted` that neither the interpreter nor a library has. What the task names by its path is to be written
 /// whatever is installed.
-async fn foreign(
-    judge: &Judge<'_>,
-    mut wanted: Vec<WantedModule>,
-    text: &str,
-) -> Result<Vec<WantedModule>, JudgeError> {
-    wanted.retain(|wanted| !judge.provides(&wanted.module));
-    let mut tops: Vec<String> = wanted.iter().map(|wanted| wanted.top().to_owned()).collect();
-    tops.sort();
-    tops.dedup();
-    let installed = judge.installed_modules(&tops).await?;
+fn foreign(judge: &Judge<'_>, mut wanted: Vec<WantedModule>, text: &str) -> Vec<WantedModule> {
     wanted.retain(|wanted| {
-        let is_installed = installed.iter().any(|name| name == wanted.top());
-        !is_installed || mention::path_of(text, &wanted.module).is_some()
+        let is_installed = judge.interpreter.has_module(wanted.top());
+        let is_asked = mention::path_of(text, &wanted.module).is_some();
+        !judge.provides(&wanted.module) && (!is_installed || is_asked)
     });
-    Ok(wanted)
+    wanted
 }
 
 /// Those of `wanted` that the task asks for: where its text speaks of some, the others are packages that are missing;

@@ -17,12 +17,14 @@ use super::error::SuiteError;
 use super::imports::imports;
 use super::is_python;
 use super::root::CONFIGURATION;
+use super::root::UserPlace;
 use super::root::candidates;
 use super::root::project_root;
 
 impl TestSuite {
     /// Reads the tests at `path` with what they need, as [`Self::files`] by their paths below the project root: the nearest
-    /// folder upwards with a pytest configuration, `setup.py` or `.git`, else the tests' own.
+    /// folder upwards with a pytest configuration, `setup.py` or `.git`, else the current one if it lies above the
+    /// tests, else their own.
     ///
     /// Of a folder everything below it is read; of a file also the modules beside it that it imports, and the data
     /// files of its folder. Configuration, `conftest.py` and `__init__.py` on the way from the root come along. Hidden
@@ -30,21 +32,21 @@ impl TestSuite {
     /// # Errors
     /// [`SuiteError`], each variant as it says.
     pub fn load(path: &Path) -> Result<Self, SuiteError> {
-        Self::load_below(path, std::env::home_dir().as_deref())
+        Self::load_for(path, &UserPlace::of_process())
     }
 
-    /// As [`Self::load`], for a user whose home is `home`: no project root lies there or above.
-    fn load_below(path: &Path, home: Option<&Path>) -> Result<Self, SuiteError> {
+    /// As [`Self::load`], for a user at `user`.
+    fn load_for(path: &Path, user: &UserPlace) -> Result<Self, SuiteError> {
         let found = fs::metadata(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => SuiteError::NotFound(path.to_owned()),
             _ => SuiteError::io(path, error),
         })?;
         let loader = if found.is_dir() {
-            Loader::new(canonical(path)?, home)
+            Loader::new(canonical(path)?, user)
         } else if found.is_file() {
             let absolute =
                 std::path::absolute(path).map_err(|error| SuiteError::io(path, error))?;
-            Loader::new(canonical(absolute.parent().unwrap_or(Path::new("/")))?, home)
+            Loader::new(canonical(absolute.parent().unwrap_or(Path::new("/")))?, user)
         } else {
             return Err(not_a_file(path, found.file_type()));
         };
@@ -64,11 +66,11 @@ struct Loader {
 }
 
 impl Loader {
-    fn new(folder: PathBuf, home: Option<&Path>) -> Self {
-        let home = home.and_then(|home| fs::canonicalize(home).ok());
-        let root = project_root(&folder, home.as_deref());
+    fn new(folder: PathBuf, user: &UserPlace) -> Self {
+        let root = project_root(&folder, user);
         // The folder beside the tests, unless it is everybody's or the user's home.
-        let parent = candidates(&folder, home.as_deref()).get(1).map(|path| (*path).to_owned());
+        let parent =
+            candidates(&folder, user.home.as_deref()).get(1).map(|path| (*path).to_owned());
         let reach: Vec<PathBuf> = parent.into_iter().collect();
         let files = FileCollector::new(&root, reach.clone());
         Self { folder, root, reach, files }
@@ -234,7 +236,8 @@ mod tests {
         }
 
         fn load(&self, tests: &str) -> Result<TestSuite, SuiteError> {
-            TestSuite::load_below(&self.path(tests), Some(self.outer.path()))
+            let home = Some(fs::canonicalize(self.outer.path()).unwrap());
+            TestSuite::load_for(&self.path(tests), &UserPlace { home, current: None })
         }
 
         /// Names of files and targets, and what was left out.

@@ -35,11 +35,31 @@ pub(super) fn candidates<'a>(folder: &'a Path, home: Option<&Path>) -> Vec<&'a P
     std::iter::once(folder).chain(above).collect()
 }
 
-/// The project root of tests in `folder`: the nearest folder that is marked as one, else the topmost of the folders
-/// with a `conftest.py` that lie directly in each other, else `folder` itself. Never inside a package, whose tests are
-/// imported by the package's name.
-pub(super) fn project_root(folder: &Path, home: Option<&Path>) -> PathBuf {
-    let candidates = candidates(folder, home);
+/// Where the user is: what decides about a root beside the tests' own place. Both folders are canonical.
+#[derive(Debug, Clone, Default)]
+pub(super) struct UserPlace {
+    /// The home: no root of what lies in it.
+    pub(super) home: Option<PathBuf>,
+    /// The current folder: pytest takes it for the root of tests below that no other folder is marked for.
+    pub(super) current: Option<PathBuf>,
+}
+
+impl UserPlace {
+    /// The place of this process's user.
+    pub(super) fn of_process() -> Self {
+        let real = |path: PathBuf| fs::canonicalize(path).ok();
+        Self {
+            home: std::env::home_dir().and_then(real),
+            current: std::env::current_dir().ok().and_then(real),
+        }
+    }
+}
+
+/// The project root of tests in `folder`: the nearest folder that is marked as one, else the current folder or the topmost of
+/// the folders with a `conftest.py` that lie directly in each other, else `folder` itself. Never inside a package, whose
+/// tests are imported by the package's name.
+pub(super) fn project_root(folder: &Path, user: &UserPlace) -> PathBuf {
+    let candidates = candidates(folder, user.home.as_deref());
     let has = |index: usize, name: &str| {
         candidates.get(index).is_some_and(|folder| folder.join(name).exists())
     };
@@ -53,7 +73,9 @@ pub(super) fn project_root(folder: &Path, home: Option<&Path>) -> PathBuf {
     let root = marked.unwrap_or_else(|| {
         let above = outermost_package + 1..=last;
         let chain = above.take_while(|index| has(*index, "conftest.py")).count();
-        outermost_package + chain
+        let current = user.current.as_deref();
+        let current = candidates.iter().position(|folder| Some(*folder) == current);
+        (outermost_package + chain).max(current.unwrap_or(0))
     });
     candidates[root.max(outermost_package)].to_owned()
 }
@@ -69,6 +91,11 @@ mod tests {
 
     /// The root of tests in `tests` of a tree with these files, relative to the tree.
     fn check(files: &[&str], tests: &str) -> String {
+        check_from("elsewhere", files, tests)
+    }
+
+    /// The same for a user in the folder `current`.
+    fn check_from(current: &str, files: &[&str], tests: &str) -> String {
         let tree = tempfile::tempdir().unwrap();
         let outer = fs::canonicalize(tree.path()).unwrap();
         let home = outer.join("home");
@@ -78,7 +105,9 @@ mod tests {
             fs::write(path, "").unwrap();
         }
         fs::create_dir_all(home.join(tests)).unwrap();
-        let root = project_root(&home.join(tests), Some(&home));
+        let folder = home.join(tests);
+        let current = Some(home.join(current.trim_end_matches('/')));
+        let root = project_root(&folder, &UserPlace { home: Some(home), current });
         root.strip_prefix(outer).unwrap().display().to_string()
     }
 
@@ -94,6 +123,14 @@ mod tests {
         assert_eq!(check(&["p/readme.md"], "p/tests"), "home/p/tests");
         assert_eq!(check(&["p/conftest.py"], "p/tests"), "home/p");
         assert_eq!(check(&["conftest.py", "p/x"], "p/tests"), "home/p/tests");
+    }
+
+    #[test]
+    fn current_folder_is_the_root_of_what_is_not_marked() {
+        assert_eq!(check_from("p", &["p/adder.py"], "p/tests/unit"), "home/p");
+        assert_eq!(check_from("p", &["p/tests/tox.ini"], "p/tests/unit"), "home/p/tests");
+        assert_eq!(check_from("p", &["q/adder.py"], "q/tests"), "home/q/tests");
+        assert_eq!(check_from("", &["p/adder.py"], "p/tests"), "home/p/tests");
     }
 
     #[test]
