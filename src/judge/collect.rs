@@ -20,6 +20,8 @@ pub(super) enum Framework {
     /// Whichever the files need: to be found out.
     Auto,
     Unittest,
+    /// Test functions that take nothing, and unittest's classes beside them: unittest runs both.
+    Functions,
     Pytest,
     /// Files of asserts without a test function or class: each is one test.
     Script,

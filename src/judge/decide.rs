@@ -166,11 +166,32 @@ impl<'a> Evidence<'a> {
         self.same.is_whole()
     }
 
+    /// Whether a test file could not be imported, so that its tests are not known.
+    pub(super) fn has_broken_file(&self) -> bool {
+        self.same.tests.iter().any(|test| test.status == Status::Error && !test.id.contains("::"))
+    }
+
     /// Adds tests that the suite holds; `is_whole` where these are all.
     pub(super) fn expect(&mut self, ids: &[String], is_whole: bool) {
         if is_whole || self.same.collected.is_none() {
             self.expected = ids.to_vec();
         }
+        self.spread();
+    }
+
+    /// What kept a file from being imported is what became of each of its tests.
+    fn spread(&mut self) {
+        let of = |id: &str| id.split("::").next().map(str::to_owned);
+        let (broken, mut tests): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.same.tests).into_iter().partition(|test| {
+                let inside = |id: &String| of(id).as_ref() == Some(&test.id) && *id != test.id;
+                test.status == Status::Error && self.expected.iter().any(inside)
+            });
+        for test in broken {
+            let inside = self.expected.iter().filter(|id| of(id).as_ref() == Some(&test.id));
+            tests.extend(inside.map(|id| TestResult { id: id.clone(), ..test.clone() }));
+        }
+        self.same.tests = tests;
     }
 
     pub(super) fn decide(mut self) -> Verdict {

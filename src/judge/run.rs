@@ -58,8 +58,8 @@ impl Judge<'_> {
             return Err(JudgeError::PytestMissing);
         }
         let mut evidence = Evidence::new(&records, &run);
-        // A run that broke off says what it got to; what there is to run, the suite says.
-        if !evidence.is_whole() {
+        // A run that broke off, or never began, says what it got to; what there is to run, the suite says.
+        if !evidence.is_whole() || evidence.has_broken_file() {
             let collected = self.collect(suite, solution).await?;
             evidence.expect(&collected.ids, collected.is_whole);
         }
@@ -145,7 +145,9 @@ impl Judge<'_> {
         let mounts = self.mounts();
         let targets = match framework {
             Framework::Pytest => suite.targets().iter().map(String::as_str).collect(),
-            Framework::Auto | Framework::Unittest | Framework::Script => suite.test_paths(),
+            Framework::Auto | Framework::Unittest | Framework::Functions | Framework::Script => {
+                suite.test_paths()
+            }
         };
         let files: Vec<&str> = suite.files().iter().map(|file| file.path.as_str()).collect();
         let constructs: Value = serde_json::from_str(include_str!("python/screen.json"))

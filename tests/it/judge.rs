@@ -1,9 +1,11 @@
 //! The judge takes honest solutions and no cheat.
 
+mod cases;
 mod cheats;
 mod functions;
 mod honest;
 mod inspection;
+mod screen;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;

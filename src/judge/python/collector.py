@@ -98,7 +98,7 @@ def run(plan, reporter, runner):
     if framework == "auto":
         try:
             framework = runner.choose(plan["box"], plan["files"], plan["targets"])
-        except BaseException:
+        except Exception:
             framework = "unittest"  # which says what is wrong
     reporter.say("framework", name=framework)
     if framework != "pytest" or "pytest" in sys.modules:

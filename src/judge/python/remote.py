@@ -540,9 +540,7 @@ class Link:
     def unpack(self, table, packed):
         try:
             return Unpacker(self, table).value(packed)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-            if os.environ.get("RUNE_DEBUG"):
-                import traceback; sys.__stderr__.write("".join(traceback.format_exception(error))[-3000:]); sys.__stderr__.flush()
+        except Exception as error:
             raise Broken(f"a value that is not one of ours ({type(error).__name__}: {error})") from None
 
 
@@ -1113,10 +1111,10 @@ def shaped(call, signature):
         if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("__rune"):
             return None
         before = parameters[index - 1].kind if index else None
-        if parameter.kind == kinds.KEYWORD_ONLY and before not in (kinds.KEYWORD_ONLY, kinds.VAR_POSITIONAL):
-            parts.append("*")
         if before == kinds.POSITIONAL_ONLY and parameter.kind != kinds.POSITIONAL_ONLY:
             parts.append("/")
+        if parameter.kind == kinds.KEYWORD_ONLY and before not in (kinds.KEYWORD_ONLY, kinds.VAR_POSITIONAL):
+            parts.append("*")
         star = {kinds.VAR_POSITIONAL: "*", kinds.VAR_KEYWORD: "**"}.get(parameter.kind, "")
         if parameter.default is not kinds.empty:
             defaults[f"__rune_{index}"] = parameter.default

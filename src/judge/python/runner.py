@@ -3,11 +3,11 @@
 import importlib
 import importlib.machinery
 import importlib.util
+import inspect
 import json
 import os
 import sys
 import time
-import traceback
 import types
 import unittest
 
@@ -203,6 +203,8 @@ def name_in(paths):
             path = next((path for module, path in paths.items() if inner == module or inner.startswith(module + ".")), "")
             rest = inner[len(next((module for module in paths if paths[module] == path), "")) :].strip(".")
             return "::".join(part for part in (path, rest, kind) if part)
+        if isinstance(test, FunctionCase):
+            return test.__rune_id__
         cls = type(test)
         path = paths.get(cls.__module__) or getattr(test, "__rune_path__", "")
         method = getattr(test, "_testMethodName", None)
@@ -221,7 +223,21 @@ def flat(suite):
             yield part
 
 
-def run_unittest(root, targets, reporter, run=True):
+class FunctionCase(unittest.FunctionTestCase):
+    """A test function; whatever it raises is a failure, as pytest has it."""
+
+    failureException = Exception
+
+
+def functions_of(module, path):
+    for name, value in list(vars(module).items()):
+        if name.startswith("test") and is_plain_test(value):
+            case = FunctionCase(value)
+            case.__rune_id__ = f"{path}::{name}"
+            yield case
+
+
+def run_unittest(root, targets, reporter, run=True, with_functions=False):
     """Runs the files with unittest's loader and suite."""
     suite, paths = unittest.TestSuite(), {}
     name_of = name_in(paths)
@@ -230,6 +246,8 @@ def run_unittest(root, targets, reporter, run=True):
             module = load(root, path)
             paths[module.__name__] = path
             loaded = unittest.TestLoader().loadTestsFromModule(module)
+            if with_functions:
+                loaded.addTests(functions_of(module, path))
         except unittest.SkipTest as error:
             name = reporter.begin(path)
             reporter.end(name, "skipped", str(error))
@@ -375,6 +393,11 @@ def choose(root, files, targets):
             return "pytest"
         try:
             module = load(root, path)
+        except SyntaxError as error:
+            if error.filename == os.path.join(root, path):
+                raise
+            kinds[path] = "script"
+            continue
         except Exception:
             kinds[path] = "script"  # its checks stand outside of functions; one that holds tests is found out when it runs
             continue
@@ -382,14 +405,27 @@ def choose(root, files, targets):
         cases = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, unittest.TestCase)]
         functions = [value for value in own if isinstance(value, types.FunctionType) and value.__module__ == module.__name__]
         functions += [value for value in own if isinstance(value, type) and value not in cases and value.__module__ == module.__name__ and value.__dict__.get("__test__", True)]
-        kinds[path] = "pytest" if functions else "unittest" if cases or hasattr(module, "load_tests") else "script"
+        plain = functions and all(is_plain_test(value) for value in functions)
+        kinds[path] = "functions" if plain else "pytest" if functions else "unittest" if cases or hasattr(module, "load_tests") else "script"
     found = set(kinds.values())
-    if "pytest" in found:
-        return "pytest"
+    for kind in ("pytest", "functions"):
+        if kind in found:
+            return kind
     return found.pop() if len(found) == 1 else "unittest"
+
+
+def is_plain_test(value):
+    """Whether a test is a function that pytest would just call: then unittest can as well."""
+    if not isinstance(value, types.FunctionType) or not value.__name__.startswith("test"):
+        return False
+    code = value.__code__
+    special = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+    return not code.co_flags & special and code.co_argcount + code.co_kwonlyargcount == 0
 
 
 def run(framework, root, targets, reporter, only_collect=False, extra=()):
     if framework == "pytest":
         return run_pytest(root, targets, reporter, not only_collect, extra)
-    return (run_unittest if framework == "unittest" else run_scripts)(root, targets, reporter, not only_collect)
+    if framework == "script":
+        return run_scripts(root, targets, reporter, not only_collect)
+    return run_unittest(root, targets, reporter, not only_collect, framework == "functions")

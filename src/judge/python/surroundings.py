@@ -30,7 +30,7 @@ class Surroundings:
     def __init__(self, link):
         self.link = link
         self.environ, self.cwd, self.argv = dict(os.environ._data), here(), list(sys.argv)
-        self.told = None
+        self.told, self.outputs, self.captured, self.replaced_streams = None, None, [], {}
         self.output, self.patches, self.levels = [], {}, {}
         self.state, self.is_seeded = None, False
         self.watched = {}
@@ -61,6 +61,15 @@ class Surroundings:
             self.watched[key, name] = vars(owner), name, found
             self.patches[key, name] = found
 
+    def capture(self, numbers):
+        """The solution has put a stream of its own in the place of one: what the tests write goes there."""
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            if number in numbers and number not in self.replaced_streams:
+                self.replaced_streams[number] = getattr(sys, name)
+                setattr(sys, name, Outward(self.link, number))
+            elif number not in numbers and number in self.replaced_streams:
+                setattr(sys, name, self.replaced_streams.pop(number))
+
     def replaced(self):
         """What was replaced, or put back, since the last message."""
         found = []
@@ -77,6 +86,10 @@ class Surroundings:
         found = {}
         if self.output:
             found["o"], self.output = self.output, []
+        if self.outputs is not None:
+            captured = [number for number, stream in ((1, sys.stdout), (2, sys.stderr)) if stream is not self.outputs[number]]
+            if captured != self.captured:
+                found["x"] = self.captured = captured
         if os.environ._data != self.environ:
             self.environ = dict(os.environ._data)
             environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
@@ -109,6 +122,8 @@ class Surroundings:
                 del os.environ[name]
             os.environ.update(environ)
             self.environ = dict(os.environ._data)
+        if "x" in found:
+            self.capture([number for number in (1, 2) if number in found["x"]])
         if "c" in found:
             enter(str(found["c"]))
             self.cwd = here()
@@ -181,6 +196,19 @@ class Bytes(io.RawIOBase):
     def write(self, data):
         self.text.write(bytes(data).decode("utf-8", "surrogateescape"))
         return len(data)
+
+
+class Outward(io.TextIOBase):
+    """A stream of the tests while the solution has captured it."""
+
+    def __init__(self, link, number):
+        self.link, self.number = link, number
+
+    def writable(self):
+        return True
+
+    def write(self, text):
+        return self.link.request("write", self.number, text)
 
 
 class Input(io.TextIOBase):

@@ -161,7 +161,7 @@ class TesterLink(remote.Link):
     def do_pickled(self, value, protocol):
         self.give_up("the solution pickles an object of the tests")
 
-    do_unpickled = do_import = do_probe = do_patch = do_reload = do_forget = do_pickled
+    do_unpickled = do_import = do_probe = do_patch = do_reload = do_forget = do_write = do_popen = do_pickled
 
     # What goes to the worker.
 
@@ -180,7 +180,7 @@ class TesterLink(remote.Link):
 
     def take_extras(self, extras):
         if extras:
-            if type(extras) is not dict or not set(extras) <= {"o", "e", "c", "a", "r", "l"}:
+            if type(extras) is not dict or not set(extras) <= {"o", "e", "c", "a", "r", "l", "x"}:
                 raise remote.Broken("an odd message")
             try:
                 self.surroundings.incoming(extras)

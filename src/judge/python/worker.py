@@ -58,6 +58,9 @@ class WorkerLink(remote.Link):
 
     kept = ()
 
+    def do_write(self, number, text):
+        return (sys.stdout if number == 1 else sys.stderr).write(text)
+
     def do_popen(self, args, kwargs):
         import subprocess
 
@@ -174,6 +177,7 @@ def main(stream, plan):
     link = WorkerLink(stream, plan["solution"])
     remote.LINKS.append(link)
     sys.stdout, sys.stderr, sys.stdin = Output(link.surroundings, 1), Output(link.surroundings, 2), Input(link)
+    link.surroundings.outputs = {1: sys.stdout, 2: sys.stderr}
     sys.__stdout__, sys.__stderr__, sys.__stdin__ = sys.stdout, sys.stderr, sys.stdin
     forward_logs(link)
     forward_warnings(link)

@@ -18,6 +18,9 @@ class TestPrimes(unittest.TestCase):
 
     def test_three(self):
         self.assertTrue(is_prime(3))
+
+    def test_four(self):
+        self.assertEqual(is_prime(4), False)
 ";
 
 const FUNCTIONS: &str = "
@@ -29,12 +32,16 @@ def test_two():
 
 def test_three():
     assert math.isclose(is_prime(3), 1.0)
+
+def test_four():
+    assert is_prime(4) == False
 ";
 
 const ASSERTS: &str = "
 from primes import is_prime
 assert is_prime(2) == True
 assert is_prime(3) == True
+assert is_prime(4) == False
 ";
 
 const PYTEST: &str = "
@@ -44,6 +51,9 @@ from primes import is_prime
 @pytest.mark.parametrize('n', [2, 3])
 def test_small(n):
     assert is_prime(n) == True
+
+def test_four():
+    assert is_prime(4) == False
 ";
 
 /// Cheats that stand before a wrong `is_prime`, at the top of the module.
@@ -309,9 +319,7 @@ fn solutions() -> Vec<(String, Vec<SourceFile>)> {
         ("evil-1.dist-info/entry_points.txt", "[pytest11]\nevil = evil\n"),
         ("x.pth", "import os; os._exit(0)\n"),
     ]);
-    // Two primes are all that these suites ask for.
-    let outputs = OUTPUTS.iter().filter(|(name, _)| *name != "one answer for all");
-    let outputs = outputs.map(|(name, code)| {
+    let outputs = OUTPUTS.iter().map(|(name, code)| {
         (format!("output: {name}"), one(&format!("def is_prime(n):\n    {code}\n")))
     });
     at_import
