@@ -22,6 +22,7 @@ use super::prompt::Prompt;
 use super::run::Place;
 use super::work::Candidate;
 use super::work::Work;
+use crate::judge::Outcome;
 use crate::judge::StatementKind;
 use crate::judge::Status;
 use crate::judge::Verdict;
@@ -330,8 +331,11 @@ async fn checked(
 /// Whether every test passed or met a name that is not written yet.
 fn holds_so_far(verdict: &Verdict) -> bool {
     let waits = |message: &str| message.contains(NOT_WRITTEN);
+    // An unconfirmed or void verdict says nothing for the code, whatever its tests reported.
+    let is_failure = matches!(verdict.outcome, Outcome::Wrong | Outcome::Exception);
     verdict.passed()
-        || !verdict.tests.is_empty()
+        || is_failure
+            && !verdict.tests.is_empty()
             && verdict.tests.iter().all(|test| {
                 test.status == Status::Passed || waits(&test.message) || waits(&test.trace)
             })

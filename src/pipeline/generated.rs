@@ -126,12 +126,16 @@ async fn solutions(
     Ok(solutions)
 }
 
-/// The generated tests as the user may keep them.
+/// The generated tests as the user may keep them; of unittest, which every Python has.
 fn suite(target: &Target, asserts: &[String]) -> TestSuite {
     let module = SourceFile::new(target.path.as_str(), "").module().unwrap_or_default();
-    let head = format!("from {module} import {}\n", target.names.join(", "));
-    let test =
-        |(index, line): (usize, &String)| format!("\n\ndef test_{index:02}():\n    {line}\n");
+    let names = target.names.join(", ");
+    let head = format!(
+        "import unittest\n\nfrom {module} import {names}\n\n\nclass TestGenerated(unittest.TestCase):"
+    );
+    let test = |(index, line): (usize, &String)| {
+        format!("\n    def test_{index:02}(self):\n        {line}\n")
+    };
     let tests: Vec<String> = asserts.iter().enumerate().map(test).collect();
     let text = head + &tests.concat();
     TestSuite::new(vec![SourceFile::new("test_generated.py", text)])
