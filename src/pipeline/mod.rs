@@ -48,7 +48,7 @@ pub use solve::solve;
 
 /// The pipeline's version, as outcomes carry it: it changes when a session could come to something else, but for the
 /// prompts.
-pub const VERSION: &str = "pipeline-2";
+pub const VERSION: &str = "pipeline-3";
 
 /// Budgets and manners of a session.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,6 +10,7 @@ use super::mention;
 use super::mention::Mention;
 use super::mention::names_in;
 use super::mention::paths_in;
+use crate::judge::Inspection;
 use crate::judge::Judge;
 use crate::judge::JudgeError;
 use crate::judge::TestSuite;
@@ -142,8 +143,10 @@ async fn imported(judge: &Judge<'_>, suite: &TestSuite) -> Result<Vec<WantedModu
         .iter()
         .flat_map(|file| needed_modules(&String::from_utf8_lossy(file.bytes())))
         .collect();
+    let inspections = judge.inspect(&files).await?;
+    inspections.iter().try_for_each(|inspection| check_syntax(suite, inspection))?;
     let mut found: Vec<WantedModule> = Vec::new();
-    for need in judge.inspect(&files).await?.into_iter().flat_map(|inspection| inspection.needs) {
+    for need in inspections.into_iter().flat_map(|inspection| inspection.needs) {
         match found.iter_mut().find(|wanted| wanted.module == need.module) {
             Some(wanted) => wanted.names.extend(need.names),
             None => found.push(WantedModule {
@@ -155,6 +158,19 @@ async fn imported(judge: &Judge<'_>, suite: &TestSuite) -> Result<Vec<WantedModu
     }
     found.retain(|wanted| !FRAMEWORKS.contains(&wanted.top()));
     Ok(found)
+}
+
+/// Refuses a test file that is not Python. What lies in a folder of tests may be no test, or broken on purpose.
+fn check_syntax(suite: &TestSuite, inspection: &Inspection) -> Result<(), JudgeError> {
+    let error = inspection.error.as_ref().filter(|error| error.line > 0);
+    match error.filter(|_| suite.targets().contains(&inspection.path)) {
+        Some(error) => Err(JudgeError::BrokenTest {
+            path: inspection.path.clone(),
+            line: error.line,
+            message: error.message.clone(),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Those of `wanted` that neither the interpreter nor a library has. What the task names by its path is to be written

@@ -37,7 +37,8 @@ fn what_is_missing_or_wrong_is_exit_code_3() {
         @"3 error: cannot read the model `nope.gguf`: No such file or directory (os error 2)");
     insta::assert_snapshot!(check(&[TASK, "--tests", "none.py"]),
         @"3 error: no test file or folder at `none.py`");
-    assert!(tests("empty.py", b"").starts_with("3 error: the tests "));
+    insta::assert_snapshot!(tests("empty.py", b""),
+        @"3 error: the tests check nothing: there is no test in them that could fail");
     insta::assert_snapshot!(tests("alone.py", b"import os\nassert os.sep == '/'\n"),
         @"3 error: the tests pass without any solution: they cannot decide about one");
     insta::assert_snapshot!(tests("broken.py", b"def test(:\n"),
