@@ -103,7 +103,7 @@ impl Judge<'_> {
         let run = self.coordinate(Mode::Collect, suite, solution, framework).await?;
         let mut collected = Collected { framework, ids: Vec::new(), is_whole: false };
         let mut said = String::new();
-        for record in records(&run.channel).map_err(|message| JudgeError::broken(&run, message))? {
+        for record in records(&run.channel).map_err(|message| JudgeError::broken(&run, &message))? {
             match record {
                 Record::PytestMissing => return Err(JudgeError::PytestMissing),
                 Record::Framework { name } => collected.framework = name,
@@ -115,7 +115,7 @@ impl Judge<'_> {
             }
         }
         if collected.framework == Framework::Auto {
-            return Err(JudgeError::broken(&run, format!("it found no framework: {said}")));
+            return Err(JudgeError::broken(&run, &format!("it found no framework: {said}")));
         }
         Ok(collected)
     }

@@ -136,7 +136,9 @@ impl<'a> Evidence<'a> {
             screened: false,
             expected: Vec::new(),
         };
-        records.iter().for_each(|record| evidence.take(record));
+        for record in records {
+            evidence.take(record);
+        }
         evidence
     }
 

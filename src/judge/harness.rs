@@ -207,7 +207,7 @@ impl<'a> Judge<'a> {
 
 impl JudgeError {
     /// The coordinator failed; `message` says how.
-    pub(super) fn broken(outcome: &Outcome, message: String) -> Self {
+    pub(super) fn broken(outcome: &Outcome, message: &str) -> Self {
         let stderr = format!("{message}\n{}", tail(&outcome.stderr)).trim().to_owned();
         Self::Harness { program: Program::Coordinator.name(), exit: outcome.exit, stderr }
     }
@@ -215,7 +215,9 @@ impl JudgeError {
 
 /// Lower-case hexadecimal digits of `bytes`.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The error for a program of the judge that gave no answer.

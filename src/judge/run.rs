@@ -53,7 +53,8 @@ impl Judge<'_> {
             None => self.collect(suite, solution).await?.framework,
         };
         let run = self.coordinate(Mode::Judge, suite, solution, framework).await?;
-        let records = records(&run.channel).map_err(|message| JudgeError::broken(&run, message))?;
+        let records =
+            records(&run.channel).map_err(|message| JudgeError::broken(&run, &message))?;
         if matches!(records.first(), Some(Record::PytestMissing)) {
             return Err(JudgeError::PytestMissing);
         }
@@ -99,18 +100,6 @@ impl Judge<'_> {
             solution.iter().map(|file| (format!("solution/{}", file.path), file.bytes().to_vec()));
         job.inputs.extend(files);
         job.limits = self.limits_of_all(&job);
-        if let Ok(dir) = std::env::var("XUNE_DEV_PY") {
-            for (path, content) in &mut job.inputs {
-                if let Some(name) = path.strip_prefix("rune/") {
-                    let name = name.strip_prefix("rune_").unwrap_or(name);
-                    for dir in [dir.as_str(), "/work/main/src/sandbox"] {
-                        if let Ok(new) = std::fs::read(format!("{dir}/{name}")) {
-                            *content = new;
-                        }
-                    }
-                }
-            }
-        }
         Ok(self.sandbox.run_nesting(&job).await?)
     }
 

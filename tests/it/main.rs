@@ -1,7 +1,6 @@
 //! The integration tests: one binary, one module a subject.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected shall panic")]
-#![expect(clippy::print_stderr, reason = "a test that skips itself says why")]
 
 mod adapters;
 mod bench;

@@ -6,6 +6,9 @@ use std::process::Command;
 use serde_json::Value;
 use serde_json::json;
 
+/// Makes a file, `name|text`, in which a word of the list stands.
+type Form = dyn Fn(&str) -> String;
+
 /// Has `screen.py` read each of `sources`; how many findings each has.
 fn findings(sources: &[String]) -> Vec<usize> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/judge/python");
@@ -43,7 +46,7 @@ fn every_construct_of_the_screen_is_found() {
         let words = constructs[key].as_array().unwrap().iter();
         words.map(|word| word.as_str().unwrap().to_owned()).collect()
     };
-    let forms: [(&str, &dyn Fn(&str) -> String); 9] = [
+    let forms: [(&str, &Form); 9] = [
         ("modules", &|word| format!("work.py|import {word}")),
         ("attributes", &|word| format!("work.py|x = y.{word}")),
         ("assigned", &|word| format!("work.py|y.{word} = 1")),
