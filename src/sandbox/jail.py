@@ -130,8 +130,6 @@ class Jail:
         if self.has_namespaces:  # else it may start threads alone, which are as many as the zygote may
             table += ((resource.RLIMIT_NPROC, limits["processes"]),)
         for what, most in table:
-            bound = resource.getrlimit(what)[1]
-            most = most if bound == resource.RLIM_INFINITY else min(most, bound)
             resource.setrlimit(what, (most, most))
 
     def restrict(self):

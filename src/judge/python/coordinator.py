@@ -346,7 +346,7 @@ BASELINE = {
 def same_process(plan, report):
     import rune_runner
 
-    reporter = rune_runner.Reporter(writer(report))
+    reporter = rune_runner.Reporter(writer(report), plan["box"])
     rune_runner.trace.ROOTS[:] = [plan["box"] + "/"]
     settle_in(plan, True)
     drop_squatted(plan)
@@ -360,7 +360,7 @@ def tester(plan, report, stream):
     import rune_runner
     import rune_tester
 
-    reporter = rune_runner.Reporter(writer(report))
+    reporter = rune_runner.Reporter(writer(report), plan["box"])
     rune_runner.trace.ROOTS[:] = [plan["box"] + "/"]
     settle_in(plan, True)
     refuse_written_code(plan)
@@ -441,7 +441,7 @@ def collector(plan, report):
     import rune_collector
     import rune_runner
 
-    reporter = rune_runner.Reporter(writer(report))
+    reporter = rune_runner.Reporter(writer(report), plan["box"])
     rune_runner.trace.ROOTS[:] = [plan["box"] + "/"]
     settle_in(plan, True)
     rune_collector.run(plan, reporter, rune_runner)

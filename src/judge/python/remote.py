@@ -32,7 +32,6 @@ LARGEST_FRAME = 64 << 20
 PURGE_AT = 256
 PLAIN = frozenset((type(None), bool, str, float))
 MISSING = object()
-_is = operator.is_
 
 
 class GiveUp(BaseException):
@@ -63,13 +62,12 @@ OWN = frozenset((
     "__getnewargs_ex__", "__copy__", "__deepcopy__", "__dir__", "__sizeof__", "__subclasses__", "__mro_entries__",
     "__abstractmethods__", "_abc_impl", "__orig_bases__", "__parameters__", "__static_attributes__",
     "__firstlineno__", "__repr__", "__str__", "__format__", "__await__", "__basicsize__", "__instancecheck__",
-    "__subclasscheck__", "__prepare__", "__call__" + "er", "__match_args__", "__type_params__", "__annotate__",
+    "__subclasscheck__", "__prepare__", "__match_args__", "__type_params__", "__annotate__",
     "__annotations_cache__", "__classcell__", "__classdict__",
 ))
 # Bases that say nothing about an instance.
 IDLE_BASES = frozenset(("Generic", "Protocol"))
 COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
-SKIPS = frozenset(("SkipTest", "Skipped", "Failed", "Exit", "XFailed", "_ShouldStop", "OutcomeException"))
 SENTINELS = {("dataclasses", name) for name in ("MISSING", "_FIELD", "_FIELD_CLASSVAR", "_FIELD_INITVAR", "KW_ONLY")}
 VALUE_BASES = (str, int, float, tuple, bytes, complex, frozenset)
 CONTAINER_BASES = (dict, list, set, bytearray, collections.deque)
@@ -522,7 +520,7 @@ class Link:
                 now = shape.parts(value)
             except RuntimeError:
                 continue
-            if len(now) != len(before) or not all(map(_is, now, before)):
+            if len(now) != len(before) or not all(map(operator.is_, now, before)):
                 found.append((cid, value, shape))
         return found
 
@@ -585,7 +583,12 @@ class Packer:
     """Writes one message."""
 
     def __init__(self, link, table):
-        self.link, self.table, self.rows, self.queue, self.alive, self.descriptions = link, table, {}, [], [], {}
+        self.link, self.table = link, table
+        # Rows by the `id` of their value; values that are kept, so that no `id` is given out twice meanwhile.
+        self.rows, self.alive = {}, []
+        # Containers of this message, and those whose rows are still empty.
+        self.containers, self.queue = [], []
+        self.descriptions = {}
 
     def message(self, value):
         packed = self.value(value)
@@ -595,10 +598,10 @@ class Packer:
             if id(container) not in self.rows:
                 self.container(container, shape)
                 self.fill()
-        for container, shape, cid in self.alive:
+        for container, shape, cid in self.containers:
             link.keep(cid, container, shape)
         if len(link.shared) > link.purge_at:
-            self.rows = self.alive = None
+            self.rows = self.containers = None
             link.purge()
         return packed
 
@@ -637,12 +640,8 @@ class Packer:
             row = [tag, *map(self.value, value)]
             known = self.rows[id(value)] = len(self.table)
             self.table.append(row)
-            self.queue_alive(value)
+            self.alive.append(value)
         return [known]
-
-    def queue_alive(self, value):
-        # `id`s of temporary values are not given out again while a message is written.
-        self.rows.setdefault("alive", []).append(value)
 
     def container(self, value, shape):
         known = self.rows.get(id(value))
@@ -658,7 +657,7 @@ class Packer:
             row = ["x", cid, shape.tag, *self.instance(value)]
         self.rows[id(value)] = len(self.table)
         self.table.append(row)
-        self.alive.append((value, shape, cid))
+        self.containers.append((value, shape, cid))
         self.queue.append((value, shape, row))
         return [self.rows[id(value)]]
 

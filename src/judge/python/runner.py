@@ -26,13 +26,16 @@ def plain(value, limit):
 class Reporter:
     """Writes one line of JSON for everything that happens."""
 
-    def __init__(self, write):
+    def __init__(self, write, box):
         self.write, self.left, self.names, self.started = write, BUDGET, {}, {}
+        self.box = box
         self.after = lambda: None
 
     def say(self, kind, **fields):
         for name, value in fields.items():
             if isinstance(value, str):
+                # Where there is no file system of the jail's own the work directory has another name.
+                value = value.replace(self.box, "/box") if self.box != "/box" else value
                 fields[name] = plain(value, 4000 if self.left > 0 else 200)
                 self.left -= len(fields[name])
         self.write(json.dumps({"kind": kind, **fields}).encode() + b"\n")

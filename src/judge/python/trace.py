@@ -4,7 +4,6 @@ import os
 import sys
 import traceback
 
-ROOT = ""
 ROOTS = ["/box/"]
 
 
@@ -21,7 +20,7 @@ def message(error):
             text = str(error) or "AssertionError"
         else:
             text = "".join(traceback.format_exception_only(type(error), error)).strip()
-        return text.replace(ROOT + "/", "/") if ROOT else text
+        return text
     except Exception:
         return type(error).__name__
 

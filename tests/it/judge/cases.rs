@@ -59,6 +59,9 @@ async fn real_kinds_of_suites_have_the_right_outcome() {
     let bench = Bench::open();
     let judge = bench.judge_with_pytest();
     let table = fs::read_to_string(fixtures().join("cases/expected.tsv")).unwrap();
+    // Without namespaces there is no loopback of the jail's own, and no folder that both processes see.
+    let is_bare = std::env::var_os(BARE).is_some();
+    let gaps = ["data-files-of-tests-data-latin1", "honest-local-server"];
     let mut wrong = Vec::new();
     for line in table.lines() {
         let [name, target, outcome] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
@@ -66,7 +69,8 @@ async fn real_kinds_of_suites_have_the_right_outcome() {
         let suite = TestSuite::load(&folder.path().join(target)).unwrap();
         let solution = tree(&folder.path().join("solution"));
         let verdict = judge.run_suite(&suite, &solution).await.unwrap();
-        if verdict.passed() != (outcome == "passed") {
+        let is_expected = outcome == "passed" && !(is_bare && gaps.contains(&name));
+        if verdict.passed() != is_expected {
             wrong.push(format!("{name}: {} {}", show(&verdict), verdict.reason));
         }
     }
