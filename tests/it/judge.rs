@@ -83,10 +83,21 @@ impl Bench {
     }
 }
 
+/// Names a folder with pytest that every user may read.
+pub(super) const PYTEST: &str = "RUNE_TEST_PYTEST";
+
 /// The folder of packages that the README's command for the tests has made.
 fn pytest() -> PathBuf {
+    if let Some(folder) = std::env::var_os(PYTEST) {
+        return folder.into();
+    }
     let home = std::env::home_dir().unwrap().join(".rune");
     rune::hub::pytest_path(&home).expect("the README's command for the tests fetches pytest")
+}
+
+/// As [`pytest`], where every user may read it.
+pub(super) fn pytest_for_all() -> PathBuf {
+    shown_to_all(&pytest())
 }
 
 /// A copy that every user may read: without namespaces programs of root are another user's.

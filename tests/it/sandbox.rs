@@ -395,6 +395,7 @@ fn a_plain_user_is_held_as_well() {
     let hold = |filters: &[&str], bare: Option<&str>, must_say: &str| {
         let mut command = Command::new(&tests);
         command.args(filters).args(["--test-threads=2"]).env(BINARY, &rune).current_dir("/");
+        command.env(crate::judge::PYTEST, crate::judge::pytest_for_all());
         command.envs(bare.map(|variable| (variable, "1"))).uid(PLAIN_USER).gid(PLAIN_USER);
         let output = command.output().unwrap();
         let said = text(&output.stdout);

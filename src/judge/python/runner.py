@@ -384,7 +384,7 @@ def run_pytest(root, targets, reporter, run=True, extra=()):
     Plugin.pytest_runtest_makereport = makereport(plugin, pytest)
     for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
         os.environ.pop(name, None)
-    options = ["-p", "no:cacheprovider", "-p", "no:faulthandler", "-q", "--no-header", "--tb=short", "--rootdir", root, *extra]
+    options = ["-p", "no:cacheprovider", "-p", "no:faulthandler", "-q", "--no-header", "--tb=short", "--rootdir", root, "--confcutdir", root, *extra]
     return pytest.main(options + [os.path.join(root, path) for path in targets], plugins=[plugin])
 
 
