@@ -84,7 +84,7 @@ impl Bench {
 }
 
 /// Names a folder with pytest that every user may read.
-pub(super) const PYTEST: &str = "RUNE_TEST_PYTEST";
+pub(super) const PYTEST: &str = "TESTS_OF_RUNE_PYTEST";
 
 /// The folder of packages that the README's command for the tests has made.
 fn pytest() -> PathBuf {
