@@ -243,7 +243,7 @@ class Coordinator:
         while open_pipes and time.monotonic() < deadline:
             for fd, _ in poll.poll(0):
                 read(poll, open_pipes, fd)
-            if all(not poll.poll(0) for _ in (1,)):
+            if not poll.poll(0):
                 break
         for fd in [fd for child in children for fd in child.pipes]:
             os.close(fd)
