@@ -28,10 +28,14 @@ class Rewriter(ast.NodeTransformer):
     """Gives each assert its operands' values."""
 
     def __init__(self, source, is_counted):
-        self.source, self.is_counted = source, is_counted
+        self.lines, self.is_counted = source.split("\n"), is_counted
 
     def text(self, node):
-        return ast.get_source_segment(self.source, node) or ast.unparse(node)
+        """The source of a node; its columns count bytes."""
+        lines = [line.encode() for line in self.lines[node.lineno - 1 : node.end_lineno]]
+        lines[-1] = lines[-1][: node.end_col_offset]
+        lines[0] = lines[0][node.col_offset :]
+        return b"\n".join(lines).decode()
 
     def visit_Assert(self, node):
         before, test, operands = [], node.test, []

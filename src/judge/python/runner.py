@@ -1,5 +1,6 @@
 """Runs a suite with the framework that its users run it with, and reports every test."""
 
+import ast
 import importlib
 import importlib.machinery
 import importlib.util
@@ -396,13 +397,10 @@ def choose(root, files, targets):
             return "pytest"
         try:
             module = load(root, path)
-        except SyntaxError as error:
-            if error.filename == os.path.join(root, path):
+        except Exception as error:
+            if isinstance(error, SyntaxError) and error.filename == os.path.join(root, path):
                 raise
-            kinds[path] = "script"
-            continue
-        except Exception:
-            kinds[path] = "script"  # its checks stand outside of functions; one that holds tests is found out when it runs
+            kinds[path] = written_kind(os.path.join(root, path))
             continue
         own = [value for name, value in vars(module).items() if name.startswith(("test", "Test"))]
         cases = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, unittest.TestCase)]
@@ -415,6 +413,18 @@ def choose(root, files, targets):
         if kind in found:
             return kind
     return found.pop() if len(found) == 1 else "unittest"
+
+
+def written_kind(path):
+    """The framework that a file is written for, where it cannot be imported without the solution."""
+    with open(path, "rb") as file:
+        body = ast.parse(file.read()).body
+    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    cases = [node for node in classes if any(ast.unparse(base).endswith("TestCase") for base in node.bases)]
+    functions = [node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
+    if any(ast.unparse(node.args) for node in functions) or any(node.name.startswith("Test") for node in classes if node not in cases):
+        return "pytest"
+    return "functions" if functions else "unittest" if cases else "script"
 
 
 def is_plain_test(value):

@@ -19,6 +19,7 @@ use super::is_python;
 use super::root::CONFIGURATION;
 use super::root::UserPlace;
 use super::root::candidates;
+use super::root::is_project;
 use super::root::project_root;
 
 impl TestSuite {
@@ -27,8 +28,9 @@ impl TestSuite {
     /// tests, else their own.
     ///
     /// Of a folder everything below it is read; of a file also the modules beside it that it imports, and the data
-    /// files of its folder. Configuration, `conftest.py` and `__init__.py` on the way from the root come along. Hidden
-    /// folders, caches, environments and build outputs do not. Python files are not decoded here.
+    /// files of its folder. Configuration, `conftest.py` and `__init__.py` on the way from the root come along, and the
+    /// files directly in the root of a project that the tests name, such as `README.md`. Hidden folders, caches,
+    /// environments and build outputs do not. Python files are not decoded here.
     /// # Errors
     /// [`SuiteError`], each variant as it says.
     pub fn load(path: &Path) -> Result<Self, SuiteError> {
@@ -53,6 +55,9 @@ impl TestSuite {
         if found.is_dir() { loader.load_folder(path) } else { loader.load_file(path) }
     }
 }
+
+/// Maximum bytes of a document that lies in the project root.
+const MAX_DOCUMENT_BYTES: u64 = 1 << 20;
 
 /// Where tests lie.
 struct Loader {
@@ -87,6 +92,7 @@ impl Loader {
         let seeds = python.into_iter().chain(self.conftests()).collect();
         self.add_imported(seeds)?;
         self.add_support()?;
+        self.add_documents(&self.texts())?;
         let inside = tree.strip_prefix(&self.root).ok().and_then(Path::to_str).unwrap_or("");
         let target = if inside.is_empty() { "." } else { inside }.to_owned();
         self.finish(target)
@@ -101,8 +107,8 @@ impl Loader {
         let seeds: Vec<PathBuf> = [file.clone()].into_iter().chain(self.conftests()).collect();
         self.add_imported(seeds)?;
         self.add_support()?;
-        let texts: Vec<String> =
-            self.python_files().iter().filter_map(|path| text_of(path).ok()).collect();
+        let texts = self.texts();
+        self.add_documents(&texts)?;
         let walk = FileCollector::new(&self.root, self.reach.clone());
         add_data(&mut self.files, &self.folder, &texts, walk)?;
         let target = file.strip_prefix(&self.root).ok().and_then(Path::to_str).map(str::to_owned);
@@ -124,6 +130,32 @@ impl Loader {
     fn python_files(&self) -> Vec<PathBuf> {
         let found = self.files.found.values();
         found.filter(|file| is_python(&file.path)).map(|file| file.path.clone()).collect()
+    }
+
+    /// The sources of the files found so far.
+    fn texts(&self) -> Vec<String> {
+        self.python_files().iter().filter_map(|path| text_of(path).ok()).collect()
+    }
+
+    /// Adds the files directly in a project root that the tests name, such as `README.md`. Its modules are not the tests' own.
+    fn add_documents(&mut self, texts: &[String]) -> Result<(), SuiteError> {
+        if !is_project(&self.root) {
+            return Ok(());
+        }
+        let failed = |error| SuiteError::io(&self.root, error);
+        let mut documents = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let found = entry.metadata().map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_document = found.is_file() && found.len() <= MAX_DOCUMENT_BYTES;
+            let is_private = name.starts_with('.') || is_python(&entry.path());
+            if is_document && !is_private && texts.iter().any(|text| text.contains(&name)) {
+                documents.push(entry.path());
+            }
+        }
+        documents.sort();
+        documents.iter().try_for_each(|path| self.files.add_file(path))
     }
 
     /// Adds the files that `seeds` import, themselves or through each other, where they lie among the tests.
@@ -258,6 +290,14 @@ mod tests {
             };
             text.replace(outer.to_str().unwrap(), "")
         }
+    }
+
+    #[test]
+    fn documents_of_the_project_come_along_where_tests_name_them() {
+        let bench = Bench::new(&["p/setup.py", "p/.env", "p/README.md", "p/NOTES.md", "p/shop.py"]);
+        bench.write("p/tests/test_a.py", "open('README.md'), open('.env'), 'shop.py'");
+        assert_eq!(bench.check("p/tests"), "README.md tests/test_a.py\nto tests");
+        assert_eq!(bench.check("p/tests/test_a.py"), "README.md tests/test_a.py\nto tests/test_a.py");
     }
 
     #[test]

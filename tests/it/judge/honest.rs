@@ -104,6 +104,19 @@ async fn honest_solutions_pass() {
 }
 
 #[tokio::test]
+async fn a_long_file_that_needs_values_of_the_solution_at_import_is_judged() {
+    let asserts = "        assert is_prime(\n            2)\n".repeat(8_000);
+    let test = format!(
+        "import unittest\nfrom primes import is_prime\nBELOW = [0] * is_prime(2)\n\n\
+         class TestMany(unittest.TestCase):\n    def test_many(self):\n{asserts}"
+    );
+    insta::assert_snapshot!(check(&test, GOOD).await, @"
+    1 of 1 tests passed
+    test_primes.py::TestMany::test_many Passed
+    ");
+}
+
+#[tokio::test]
 async fn failures_say_what_was_compared() {
     insta::assert_snapshot!(check(UNITTEST, BAD).await, @"
     0 of 2 tests passed: wrong (test_primes.py::TestPrimes::test_composite)
