@@ -393,6 +393,11 @@ class Link:
         self.may_use(cls, name)
         return getattr(cls, name)(*args, **dict(kwargs))
 
+    def do_inherited(self, defining, name, cls, args, kwargs):
+        """Calls the class method that `defining` has, for a subclass."""
+        self.may_use(defining, name)
+        return inspect.getattr_static(defining, name).__get__(None, cls)(*args, **dict(kwargs))
+
     def do_describe(self, cls):
         return describe(self, cls)
 
@@ -1231,6 +1236,8 @@ def static(link, cls, name):
 
 def class_method(link, defining, name):
     def function(cls, *args, **kwargs):
+        if cls is not defining and "__rune_local__" in vars(cls):  # which may have a method of that name itself
+            return link.request("inherited", defining, name, cls, args, tuple(kwargs.items()))
         return link.request("of_class", cls if isinstance(cls, RemoteType) else defining, name, args, tuple(kwargs.items()))
 
     function.__name__, function.__qualname__, function.__module__ = name, f"{defining.__qualname__}.{name}", defining.__module__
@@ -1245,6 +1252,15 @@ class Holder:
 
 
 local_space = vars(Holder)["__dict__"].__get__
+
+
+def text_of(value, kind, *args):
+    """The text that the other side's class has for a stand-in: a subclass of this side may have asked for it in its own method."""
+    cls = type(value)
+    if "__rune_local__" not in vars(cls):
+        return cls.__rune_link__.request("text", value, kind, *args)
+    owner = next(base for base in cls.__mro__ if isinstance(base, RemoteType) and "__rune_local__" not in vars(base))
+    return cls.__rune_link__.request("of_class", owner, f"__{kind}__", (value, *args), ())
 
 
 class Remote(Holder):
@@ -1267,13 +1283,13 @@ class Remote(Holder):
         local_space(self).pop(name, None)
 
     def __repr__(self):
-        return type(self).__rune_link__.request("text", self, "repr")
+        return text_of(self, "repr")
 
     def __str__(self):
-        return type(self).__rune_link__.request("text", self, "str")
+        return text_of(self, "str")
 
     def __format__(self, spec):
-        return type(self).__rune_link__.request("text", self, "format", spec)
+        return text_of(self, "format", spec)
 
     def __dir__(self):
         return type(self).__rune_link__.request("dir", self)
@@ -1451,6 +1467,8 @@ def build_class(link, description, adopt, known):
         "__module__": description.module, "__qualname__": description.qualname, "__doc__": description.doc,
         "__rune_link__": link, "__rune_forwards__": {},
     }
+    if any(hasattr(base, "__del__") for base in bases):
+        space["__del__"] = forgotten  # its end here is not the end of what it stands for
     if ("__name__", "p") in description.names:
         space["__name__"] = Property(link, None, "__name__")
     try:
@@ -1476,6 +1494,10 @@ def build_class(link, description, adopt, known):
     if inspect.isabstract(cls):
         type.__setattr__(cls, "__abstractmethods__", frozenset())
     return cls
+
+
+def forgotten(self):
+    pass
 
 
 def create(meta, name, bases, space):

@@ -297,7 +297,10 @@ mod tests {
         let bench = Bench::new(&["p/setup.py", "p/.env", "p/README.md", "p/NOTES.md", "p/shop.py"]);
         bench.write("p/tests/test_a.py", "open('README.md'), open('.env'), 'shop.py'");
         assert_eq!(bench.check("p/tests"), "README.md tests/test_a.py\nto tests");
-        assert_eq!(bench.check("p/tests/test_a.py"), "README.md tests/test_a.py\nto tests/test_a.py");
+        assert_eq!(
+            bench.check("p/tests/test_a.py"),
+            "README.md tests/test_a.py\nto tests/test_a.py"
+        );
     }
 
     #[test]
