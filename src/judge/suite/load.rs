@@ -149,7 +149,7 @@ impl Loader {
             let found = entry.metadata().map_err(failed)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let is_document = found.is_file() && found.len() <= MAX_DOCUMENT_BYTES;
-            let is_private = name.starts_with('.') || is_python(&entry.path());
+            let is_private = name.starts_with('.') || is_python(entry.path());
             if is_document && !is_private && texts.iter().any(|text| text.contains(&name)) {
                 documents.push(entry.path());
             }

@@ -324,6 +324,16 @@ async fn what_tests_want_of_a_solution_they_get_from_another_process_too() {
             "from primes import f, LIMIT\nassert (f(1), f(1), LIMIT) == (1, 2, 3)\n",
         ),
         (
+            "streams that are read twice",
+            "import io\ndef words(text):\n    return (text.read() if isinstance(text, io.TextIOBase) else text).split()\n",
+            "import io\nfrom primes import words\nstream = io.StringIO('a b')\nassert words(stream) == ['a', 'b']\nstream.seek(0)\nassert words(stream) == ['a', 'b']\n",
+        ),
+        (
+            "a subclass that goes on to what it overrides",
+            "class V:\n    def __init__(self, n): self.n = n\n    @classmethod\n    def parse(cls, text): return cls(int(text))\n    def __str__(self): return str(self.n)\n",
+            "from primes import V\nclass W(V):\n    @classmethod\n    def parse(cls, text): return super().parse(text[1:])\n    def __str__(self): return 'v' + super().__str__()\nassert str(W.parse('v3')) == 'v3'\nassert type(W.parse('v3')) is W\n",
+        ),
+        (
             "named tuples and counters",
             "import collections\nP = collections.namedtuple('P', 'x y')\ndef p(): return P(1, 2)\ndef c(t): return collections.Counter(t)\n",
             "from primes import p, c\nassert p() == (1, 2)\nassert c('aab') == {'a': 2, 'b': 1}\n",
