@@ -48,6 +48,7 @@ MEMORY_LIMIT = 4 << 30
 """Bytes of address space for plain pytest: a mutant may loop and allocate."""
 WANTED_AGREEMENT = 0.99
 NOT_RUN = ("missing", "absent")
+FAILING = ("failed", "error")
 
 PLUGIN = '''
 """Writes each test's status, and the lines of the solution that ran, as JSON lines to the file PLAIN_REPORT."""
@@ -421,10 +422,13 @@ def differences(first, judged, known):
 
 
 def same(plain_said, rune_said):
-    """A test that pytest did not reach has no status of its own: there the judge must only not call it passed."""
+    """A test that pytest did not reach has no status of its own: there the judge must only not call it passed.
+
+    What unittest calls an error, an exception in a test that is no assertion's, pytest calls failed.
+    """
     if plain_said in NOT_RUN:
-        return rune_said in (*NOT_RUN, "failed", "error")
-    return plain_said == rune_said
+        return rune_said in (*NOT_RUN, *FAILING)
+    return plain_said == rune_said or {plain_said, rune_said} == set(FAILING)
 
 
 # Mutants.
