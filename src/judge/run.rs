@@ -34,6 +34,9 @@ use crate::sandbox::NESTED_JAIL;
 use crate::sandbox::NestedJail;
 use crate::task::SourceFile;
 
+/// How many times as long as the first run the confirmation may take: every call goes from process to process there.
+const APART: u32 = 4;
+
 /// Addresses for the stacks and heaps of threads, beside what a process may reserve itself.
 const THREADS: u64 = 16 << 30;
 /// Memory of the coordinator itself, with a test framework loaded.
@@ -108,8 +111,8 @@ impl Judge<'_> {
         let n_bytes: usize = job.inputs.iter().map(|(_, content)| content.len() + 4096).sum();
         let n_bytes = u64::try_from(n_bytes).unwrap_or(u64::MAX);
         Limits {
-            cpu: 4 * self.limits.cpu,
-            wall: 3 * self.limits.wall,
+            cpu: (2 + 2 * APART) * self.limits.cpu,
+            wall: (2 + APART) * self.limits.wall,
             memory_bytes: self.limits.memory_bytes.saturating_add(OWN_MEMORY),
             address_bytes: self.limits.address_bytes.saturating_add(OWN_MEMORY + THREADS),
             disk_bytes: (2 * self.limits.disk_bytes).saturating_add(4 * n_bytes),
@@ -156,6 +159,7 @@ impl Judge<'_> {
                 // Stacks and heaps of threads are reserved, not used; what is used is capped for all together.
                 "cpu": self.limits.cpu.as_secs_f64(),
                 "wall": self.limits.wall.as_secs_f64(),
+                "apart": APART,
                 "address_bytes": self.limits.address_bytes.saturating_add(THREADS),
                 "disk_bytes": self.limits.disk_bytes.max(4096),
                 "file_bytes": self.limits.file_bytes,

@@ -168,12 +168,13 @@ class Coordinator:
     def say(self, **fields):
         self.said.write(json.dumps(fields).encode() + b"\n")
 
-    def fork(self, name, view, main, *streams):
-        """Starts `main(report, *streams)` in a jail of its own."""
-        limits = self.plan["limits"]
+    def fork(self, name, view, main, *streams, limits=None):
+        """Starts `main(report, *streams)` in a jail of its own, with the judgement's limits but for those given."""
+        limits = {**self.plan["limits"], **(limits or {})}
         ends = {what: os.pipe() for what in ("report", 1, 2)}
         pid = self.jail.fork()
         if pid == 0:
+            self.plan["limits"] = limits
             self.become(view, main, ends, streams, name)
         for _, write in ends.values():
             os.close(write)
@@ -537,6 +538,14 @@ def tests_view(jail, pair):
     return view
 
 
+def limits_apart(limits, together):
+    """Every call goes from process to process there: more time than together, by how long that took."""
+    return {
+        "wall": min(limits["apart"] * limits["wall"], 20 + 10 * together.wall),
+        "cpu": min(limits["apart"] * limits["cpu"], 20 + 10 * together.cpu),
+    }
+
+
 def judge(coordinator, plan):
     view = View("same")
     view.fill(SOLUTION)
@@ -546,12 +555,13 @@ def judge(coordinator, plan):
     coordinator.pass_on(together)
     if not passed(together):
         return
+    limits = limits_apart(plan["limits"], together)
     pair = View("pair")
     pair.fill(SOLUTION)
     mine, theirs = socket.socketpair()
-    with_solution = coordinator.fork("worker", pair, lambda report, stream: worker(plan, report, stream), theirs)
+    with_solution = coordinator.fork("worker", pair, lambda report, stream: worker(plan, report, stream), theirs, limits=limits)
     tests = tests_view(coordinator.jail, pair)
-    with_tests = coordinator.fork("tester", tests, lambda report, stream: tester(plan, report, stream), mine)
+    with_tests = coordinator.fork("tester", tests, lambda report, stream: tester(plan, report, stream), mine, limits=limits)
     mine.close()
     theirs.close()
     coordinator.wait(with_tests, with_solution)

@@ -10,7 +10,9 @@ value refers to row n by `[n]`. Containers that have crossed are known on both s
 along those that were changed since the last one.
 """
 
+import abc
 import collections
+import collections.abc
 import datetime
 import decimal
 import enum
@@ -30,6 +32,8 @@ import weakref
 
 LARGEST_FRAME = 64 << 20
 PURGE_AT = 256
+INTERNED = 40
+SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 PLAIN = frozenset((type(None), bool, str, float))
 MISSING = object()
 
@@ -68,7 +72,25 @@ OWN = frozenset((
 # Bases that say nothing about an instance.
 IDLE_BASES = frozenset(("Generic", "Protocol"))
 COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
-SENTINELS = {("dataclasses", name) for name in ("MISSING", "_FIELD", "_FIELD_CLASSVAR", "_FIELD_INITVAR", "KW_ONLY")}
+SENTINELS = {
+    *(("dataclasses", name) for name in ("MISSING", "_FIELD", "_FIELD_CLASSVAR", "_FIELD_INITVAR", "KW_ONLY")),
+    *(("builtins", name) for name in ("help", "exit", "quit", "license", "copyright", "credits")),
+}
+# Modules whose functions compute and do nothing else, so that the tests may call them with whatever the solution gives.
+COMPUTING = frozenset("""
+builtins math cmath operator _operator statistics string textwrap json json.encoder json.decoder _json re random _random time
+calendar datetime heapq _heapq bisect _bisect itertools functools _functools posixpath genericpath os.path ntpath urllib.parse html
+base64 binascii hashlib _hashlib _sha1 _sha2 _sha256 _sha512 _md5 hmac zlib struct _struct unicodedata fnmatch decimal _decimal
+fractions colorsys keyword secrets uuid numbers collections collections.abc abc enum ipaddress difflib locale shlex pprint reprlib
+""".split())
+# Built-in functions that run code, reach into objects or open files.
+REACHING = frozenset(("exec", "eval", "compile", "__import__", "getattr", "setattr", "delattr", "globals", "locals", "vars", "open", "input", "breakpoint"))
+# Modules whose classes run code or start programs.
+EXECUTING = frozenset("""
+os posix sys code codeop pdb bdb cmd timeit cProfile profile trace runpy importlib _frozen_importlib _frozen_importlib_external
+zipimport pkgutil pickle _pickle marshal shelve multiprocessing subprocess ctypes _ctypes gc inspect pydoc doctest pty signal atexit
+""".split())
+HARMLESS = frozenset((("os", "PathLike"), ("os", "stat_result"), ("inspect", "Signature"), ("inspect", "Parameter"), ("inspect", "_empty"), ("inspect", "BoundArguments")))
 VALUE_BASES = (str, int, float, tuple, bytes, complex, frozenset)
 CONTAINER_BASES = (dict, list, set, bytearray, collections.deque)
 
@@ -347,7 +369,7 @@ class Link:
         try:
             op, *args = self.unpack(table, packed)
             self.take_extras(extras)
-            answer = "r", number, getattr(self, "do_" + op)(*args)
+            answer = "r", number, self.perform(op, args)
         except Ended:
             raise
         except GiveUp as error:
@@ -358,9 +380,12 @@ class Link:
             self.send(*answer)
         except Ended:
             raise
-        except GiveUp as error:
+        except (GiveUp, ReferenceError) as error:
             self.send("u", number, str(error))
         answer = error = args = None
+
+    def perform(self, op, args):
+        return getattr(self, "do_" + op)(*args)
 
     # What can be asked for.
 
@@ -406,6 +431,20 @@ class Link:
         self.may_use(owner, name)
         found = inspect.getattr_static(cls, name)
         return found.__get__(owner, kind) if hasattr(type(found), "__get__") else found
+
+    def do_mirror(self, number, name, qualname, module, bases, members, kwargs):
+        """Makes a class of this side's kind for one of the other's, whose methods run there; what became of its members."""
+        cls = types.new_class(str(name), tuple(bases), dict(kwargs), lambda space: space.update(members, __qualname__=str(qualname), __module__=str(module)))
+        self.mirror_of[id(cls)] = number
+        self.mirrors[number] = cls
+        self.refs[id(cls)] = number, cls
+        if isinstance(cls, enum.EnumMeta):
+            return ()
+        now = vars(cls)
+        return tuple((each, member_kind(now[each]) if each in now else "gone") for each, value in members if now.get(each, MISSING) is not value)
+
+    def do_new(self, cls, args, kwargs):
+        return cls.__new__(cls, *args, **dict(kwargs))
 
     def do_dir(self, owner):
         return list(dir(owner))
@@ -454,6 +493,10 @@ class Link:
             self.exports[number] = value
             self.export_ids[id(value)] = number
         return number
+
+    def is_handed_out(self, value):
+        """Whether the other side has got a value of this side, or this one stands for one of the other's."""
+        return self.exports.get(self.export_ids.get(id(value)), MISSING) is value or self.ref_of(value) is not None
 
     def own(self, number):
         try:
@@ -620,6 +663,8 @@ class Packer:
         if kind in PLAIN:
             if kind is str and self.link.side == "t" and ("/" in value or "." in value) and len(value) < 400:
                 self.link.carry(value)
+            if kind is str and not value.isascii() and SURROGATES.search(value):
+                return ["U", value.encode("utf-8", "surrogatepass").decode("latin-1")]  # JSON would make one character of two
             return value
         if kind is int:
             return value if -(1 << 63) <= value < 1 << 63 else ["I", hex(value)]
@@ -677,7 +722,7 @@ class Packer:
         link, kind = self.link, type(value)
         number = link.ref_of(value)
         if number is not None:
-            shape = shape_of(value) if isinstance(value, CONTAINER_BASES) else None
+            shape = shape_of(value) if issubclass(kind, CONTAINER_BASES) else None
             return self.container(value, shape) if shape else ["o", number]
         if isinstance(value, Remote):  # one that was made to try its class, or is about to go
             raise ReferenceError("a stand-in that stands for nothing")
@@ -696,6 +741,11 @@ class Packer:
         name = global_name(link, value)
         if name is not None:
             return ["g", *name]
+        if isinstance(value, Member):  # taken from a class to be put back there
+            return ["a", self.value(value.cls), value.name]
+        for name in STREAMS:
+            if getattr(sys, name) is value and (kind.__module__ in STREAM_MODULES or getattr(sys, f"__{name}__") is value):
+                return ["T", name]
         if isinstance(value, types.ModuleType):
             return ["p", link.export(value), ["M", value.__name__]]
         if isinstance(value, BaseException):
@@ -716,12 +766,12 @@ class Packer:
             return ["L", value.name]
         if kind.__module__ == "unittest.mock" and kind.__name__ in ("_Call", "_CallList"):
             return self.value(tuple(value) if kind.__name__ == "_Call" else list(value))
-        if isinstance(value, CONTAINER_BASES):
+        if issubclass(kind, CONTAINER_BASES):
             return self.container(value, shape_of(value))
         if isinstance(value, enum.Enum) and global_name(link, kind):
             return ["e", self.value(kind), value.name]
-        if isinstance(value, VALUE_BASES):
-            base = next(base for base in VALUE_BASES if isinstance(value, base))
+        if issubclass(kind, VALUE_BASES):
+            base = next(base for base in VALUE_BASES if issubclass(kind, base))
             content = base.__getnewargs__(value)[0] if base in (str, bytes, int, float) else tuple(tuple.__iter__(value)) if base is tuple else base(value)
             if base in (int, float):
                 content = base.__add__(value, base())
@@ -767,9 +817,12 @@ class Packer:
             return ["a", self.value(forward[0]), forward[1]]
         if type(value) is types.MethodType and getattr(value.__func__, "__rune_forward__", None) and link.ref_of(value.__self__) is not None:
             return ["m", self.value(value.__self__), value.__func__.__rune_forward__[1]]
+        if type(value) is types.MethodType and link.side == "w" and is_plain_method(value):
+            return ["m", self.value(value.__self__), value.__name__]  # equal to what the other side finds under the name
         number = link.export(value)
         space = vars(value) if type(value) is types.FunctionType else None
-        shared = self.value(space) if space and link.may_share(space) else None
+        # The tests hand out few functions, and set attributes of theirs later as well.
+        shared = self.value(space) if (space or space == {} and link.side == "t") and link.may_share(space) else None
         return ["F", number, self.description(number, lambda: describe_function(value)), shared]
 
     def exception(self, error):
@@ -789,6 +842,12 @@ class Packer:
         return ["y", number, self.value(type(error)), self.value(parts)]
 
 
+def is_plain_method(method):
+    """Whether an instance's class has a bound method under its name."""
+    owner, name = method.__self__, getattr(method.__func__, "__name__", None)
+    return not isinstance(owner, type) and name not in OWN and inspect.getattr_static(type(owner), str(name), None) is method.__func__
+
+
 def describe_function(value):
     try:
         signature = inspect.signature(value)
@@ -805,7 +864,9 @@ def describe_function(value):
     )
 
 
-Description = collections.namedtuple("Description", "name qualname module doc bases names meta flags")
+Description = collections.namedtuple("Description", "name qualname module doc bases names meta flags virtual")
+# Abstract classes that say yes to those that were registered, and not to all that have certain methods.
+ABSTRACT = tuple(getattr(collections.abc, name) for name in ("Sequence", "MutableSequence", "Set", "MutableSet", "Mapping", "MutableMapping"))
 
 
 def describe(link, cls):
@@ -827,20 +888,19 @@ def describe(link, cls):
     ]
     if any("__instancecheck__" in vars(base) for base in meta.__mro__ if base.__module__ not in ("builtins", "abc", "enum", "typing", "_abc")):
         metaclass.append("__instancecheck__")
-    if issubclass(meta, __import__("abc").ABCMeta) and any(
-        "__subclasshook__" in vars(base) for base in cls.__mro__ if not base.__module__.startswith(("collections", "builtins", "typing", "abc", "_collections"))
-    ):
-        metaclass.append("__instancecheck__")
+    if issubclass(meta, abc.ABCMeta):
+        metaclass.append("__instancecheck__")  # it may have registered subclasses, or a `__subclasshook__`
     members = [member.name for member in cls] if isinstance(cls, enum.EnumMeta) else None
     doc = cls.__doc__ if isinstance(cls.__doc__, str) else None
     flags = "enum" if members is not None else "abc" if hasattr(cls, "_abc_impl") else ""
-    return Description(cls.__name__, cls.__qualname__, str(cls.__module__), doc, tuple(bases), tuple(names.items()), tuple(metaclass), flags)
+    virtual = tuple(base for base in ABSTRACT if base not in cls.__mro__ and not issubclass(cls, CONTAINER_BASES + VALUE_BASES) and issubclass(cls, base))
+    return Description(cls.__name__, cls.__qualname__, str(cls.__module__), doc, tuple(bases), tuple(names.items()), tuple(metaclass), flags, virtual)
 
 
 def member_kind(value):
     """`f` function, `s` static method, `c` class method, `p` with a setter of its own, `d` anything else."""
     kind = type(value)
-    if kind in (types.FunctionType, types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType):
+    if kind in (types.FunctionType, types.WrapperDescriptorType, types.MethodDescriptorType):
         return "f"
     if kind is staticmethod:
         return "s"
@@ -852,13 +912,34 @@ def member_kind(value):
 
 
 def global_name(link, value):
-    """`(module, name)` of what both sides have: parts of the standard library and of installed packages."""
+    """`(module, name)` of what both sides have: parts of the standard library and of installed packages.
+
+    Of the solution, the tests get no function or module by name that does more than compute: they call what they get.
+    """
+    name = shared_name(link, value)
+    if name is None or link.side == "t" or is_harmless(value, *name):
+        return name
+    return None
+
+
+def is_harmless(value, module, name):
+    """Whether the tests' side may have the real thing in place of a stand-in whose calls go to the solution's side."""
+    if isinstance(value, type):
+        return module.split(".")[0] not in EXECUTING or issubclass(value, BaseException) or (module, name) in HARMLESS
+    if (module, name) in SENTINELS:
+        return True
+    if isinstance(value, types.ModuleType):
+        return module in COMPUTING
+    return module in COMPUTING and not (module == "builtins" and name in REACHING)
+
+
+def shared_name(link, value):
     if isinstance(value, types.ModuleType):
         name = getattr(value, "__name__", None)
         return (name, "") if isinstance(name, str) and not link.is_own_module(name) and sys.modules.get(name) is value else None
     kind = type(value)
     if not (isinstance(value, type) or kind in (types.FunctionType, types.BuiltinFunctionType)):
-        if kind.__module__ == "dataclasses" and ("dataclasses", kind.__name__):
+        if kind.__module__ in ("dataclasses", "_sitebuiltins"):
             for module, name in SENTINELS:
                 if getattr(sys.modules[module], name, None) is value:
                     return module, name
@@ -949,7 +1030,8 @@ class Unpacker:
 
     def value(self, packed):
         if type(packed) is not list:
-            return packed
+            # One object for one text, as constants are in a single process.
+            return sys.intern(packed) if type(packed) is str and len(packed) < INTERNED else packed
         tag = packed[0]
         if type(tag) is int:
             return self.objects[tag]
@@ -957,6 +1039,9 @@ class Unpacker:
 
     def read_I(self, digits):
         return int(digits, 16)
+
+    def read_U(self, text):
+        return text.encode("latin-1").decode("utf-8", "surrogatepass")
 
     def read_b(self, text):
         return text.encode("latin-1")
@@ -979,6 +1064,11 @@ class Unpacker:
 
     def read_g(self, module, name):
         return self.link.global_value(module, name)
+
+    def read_T(self, name):
+        if name not in STREAMS:
+            raise Broken("a stream that is none")
+        return getattr(sys, name)
 
     def read_L(self, name):
         import logging
@@ -1016,28 +1106,36 @@ class Unpacker:
     def read_a(self, cls, name):
         """A function by the class that has it, also when something else stands there now."""
         cls = self.value(cls)
+        if not isinstance(cls, type) or not self.link.is_handed_out(cls):
+            raise Broken("a member of a class that was never handed out")
         return self.link.originals.get((id(cls), name)) or inspect.getattr_static(cls, name)
 
     def read_m(self, owner, name):
-        return getattr(self.value(owner), name)
+        """A bound method of an object of either side."""
+        owner = self.value(owner)
+        found = inspect.getattr_static(type(owner), name, None)
+        if type(found) is not types.FunctionType or not self.link.is_handed_out(owner):
+            raise Broken("a method that was never handed out")
+        return types.MethodType(found, owner)
 
     def read_F(self, number, description, space):
         found = self.link.imported(number)
         if found is None:
             found = make_function(self.link, number, self.value(description))
             if space is not None:
-                vars(found).update(self.value(space))
-                self.share_space(found, space)
+                self.share_space(found, space[0])
         return found
 
-    def share_space(self, function, space):
+    def share_space(self, function, index):
         """From now on the attributes of a function are the same on both sides."""
-        index = space[0]
-        cid = self.link.shared_ids.get(id(self.objects[index]))
+        space, received = vars(function), self.objects[index]
+        space.update(received)
+        self.objects[index] = space
+        self.rows[:] = [(space if row[0] is received else row[0], *row[1:]) for row in self.rows]  # filled yet, or not
+        cid = self.link.shared_ids.get(id(received))
         if cid is not None:
-            shape = SHAPE_OF_TAG["d"]
             self.link.forget(cid)
-            self.link.keep(cid, vars(function), shape)
+            self.link.keep(cid, space, SHAPE_OF_TAG["d"])
 
     def read_y(self, number, cls, parts):
         found = self.link.imported(number)
@@ -1153,7 +1251,8 @@ def make_exception(link, number, cls, args, attributes, cause, suppress, notes):
     if not (isinstance(cls, type) and issubclass(cls, BaseException)):
         raise Broken("an exception of no exception class")
     try:
-        error = cls.__new__(cls, *args) if isinstance(cls, RemoteType) or cls.__init__ is not getattr(cls.__mro__[-3 if len(cls.__mro__) > 3 else 0], "__init__", None) else cls(*args)
+        is_plain = cls.__module__ == "builtins" or cls.__init__ is Exception.__init__
+        error = cls(*args) if is_plain and not isinstance(cls, RemoteType) else raw(cls, *args)
     except Exception:
         error = BaseException.__new__(cls, *args)
     own = {**attributes, "args": args, "__cause__": cause, "__suppress_context__": bool(suppress)}
@@ -1171,10 +1270,9 @@ def raw(cls, *content):
     """An instance that no `__init__` has seen."""
     if not isinstance(cls, type):
         raise Broken("an instance of no class")
-    for base in cls.__mro__:
-        make = vars(base).get("__new__")
-        if type(make) is types.BuiltinFunctionType:
-            break
+    base = cls
+    while type(make := vars(base).get("__new__")) is not types.BuiltinFunctionType:
+        base = base.__base__  # the base whose layout it has: Python lets no other make it
     return make(cls, *content)
 
 
@@ -1187,12 +1285,35 @@ class Member:
     def __init__(self, link, cls, name):
         self.link, self.cls, self.name = link, cls, name
 
-    def __get__(self, owner, kind):
+    def __get__(self, owner, kind=None):
         if owner is None:
-            return self.link.request("get", self.cls, self.name)
+            if "__rune_known__" in vars(self.cls):
+                return getattr(vars(self.cls)["__rune_known__"], self.name)
+            return self.link.request("get", kind if is_first(kind, self.cls, self.name) else self.cls, self.name)
+        kind = kind or type(owner)
         if is_first(kind, self.cls, self.name):
             return self.link.request("get", owner, self.name)
         return self.link.request("member", self.cls, self.name, owner, kind)
+
+
+class Static(Member):
+    """The same for a static method: an instance may have something else under its name."""
+
+    def __init__(self, link, cls, name):
+        super().__init__(link, cls, name)
+        self.of_class = self.function("of_class", cls)
+
+    def function(self, op, owner):
+        link, cls, name = self.link, self.cls, self.name
+
+        def function(*args, **kwargs):
+            return link.request(op, owner, name, args, tuple(kwargs.items()))
+
+        function.__name__, function.__qualname__, function.__module__ = name, f"{cls.__qualname__}.{name}", cls.__module__
+        return function
+
+    def __get__(self, owner, kind=None):
+        return self.function("method", owner) if owner is not None and is_first(type(owner), self.cls, self.name) else self.of_class
 
 
 class Property(Member):
@@ -1216,7 +1337,7 @@ def is_first(kind, cls, name):
 def forward(link, cls, name):
     """A function that stands for a method of the other side's class `cls`."""
 
-    def method(self, *args, **kwargs):
+    def method(self, /, *args, **kwargs):
         if is_first(type(self), cls, name):
             return link.request("method", self, name, args, tuple(kwargs.items()))
         return link.request("of_class", cls, name, (self, *args), tuple(kwargs.items()))
@@ -1226,17 +1347,9 @@ def forward(link, cls, name):
     return method
 
 
-def static(link, cls, name):
-    def function(*args, **kwargs):
-        return link.request("of_class", cls, name, args, tuple(kwargs.items()))
-
-    function.__name__, function.__qualname__, function.__module__ = name, f"{cls.__qualname__}.{name}", cls.__module__
-    return function
-
-
 def class_method(link, defining, name):
-    def function(cls, *args, **kwargs):
-        if cls is not defining and "__rune_local__" in vars(cls):  # which may have a method of that name itself
+    def function(cls, /, *args, **kwargs):
+        if "__rune_local__" in vars(cls):  # which may have a method of that name itself
             return link.request("inherited", defining, name, cls, args, tuple(kwargs.items()))
         return link.request("of_class", cls if isinstance(cls, RemoteType) else defining, name, args, tuple(kwargs.items()))
 
@@ -1244,6 +1357,9 @@ def class_method(link, defining, name):
     return function
 
 
+STREAMS = ("stdin", "stdout", "stderr")
+# Where the classes are of the streams that the frameworks and this program put in their place.
+STREAM_MODULES = ("_pytest.capture", "rune_surroundings")
 OF_EXCEPTIONS = ("__traceback__", "__context__", "__cause__", "__suppress_context__", "__notes__")
 
 
@@ -1259,12 +1375,20 @@ def text_of(value, kind, *args):
     cls = type(value)
     if "__rune_local__" not in vars(cls):
         return cls.__rune_link__.request("text", value, kind, *args)
-    owner = next(base for base in cls.__mro__ if isinstance(base, RemoteType) and "__rune_local__" not in vars(base))
-    return cls.__rune_link__.request("of_class", owner, f"__{kind}__", (value, *args), ())
+    return cls.__rune_link__.request("of_class", remote_base(cls), f"__{kind}__", (value, *args), ())
+
+
+def remote_base(cls):
+    """The first base of the other side's, for a subclass that this side has made."""
+    return next(base for base in cls.__mro__ if isinstance(base, RemoteType) and "__rune_local__" not in vars(base))
 
 
 class Remote(Holder):
     """What all stand-ins can do."""
+
+    def __new__(cls, /, *args, **kwargs):
+        """For a subclass of this side that asks for it in its own `__new__`."""
+        return cls.__rune_link__.request("of_class", remote_base(cls), "__new__", (cls, *args), tuple(kwargs.items()))
 
     def __getattr__(self, name):
         return type(self).__rune_link__.request("get", self, name)
@@ -1330,18 +1454,20 @@ class RemoteType(type):
     def __init__(cls, name, bases, space, **kwargs):
         type.__init__(cls, name, bases, space)
 
-    def __call__(cls, *args, **kwargs):
+    def __call__(cls, /, *args, **kwargs):
         link = cls.__rune_link__
         if "__rune_local__" not in vars(cls):
             return link.request("call", cls, args, tuple(kwargs.items()))
         made = link.request("new", cls, args, tuple(kwargs.items()))
-        if isinstance(made, cls):
+        if isinstance(made, cls) and cls.__init__ is not object.__init__:
             cls.__init__(made, *args, **kwargs)
         return made
 
     def __getattr__(cls, name):
         if name.startswith("__rune") or name in ("_abc_impl", "__set_name__"):
             raise AttributeError(name)
+        if "__rune_known__" in vars(cls):
+            return getattr(vars(cls)["__rune_known__"], name)
         if name == "__signature__":
             return cls.__rune_link__.request("signature", cls)
         return cls.__rune_link__.request("get", cls, name)
@@ -1371,16 +1497,35 @@ def unwrapped(value):
     return getattr(value, "__func__", value)
 
 
+NOT_MIRRORED = frozenset((
+    "__module__", "__qualname__", "__classcell__", "__dict__", "__weakref__", "__rune_link__", "__firstlineno__", "__static_attributes__",
+))
+
+
 def mirror(cls, space, kwargs):
     """Has the other side make a subclass of its own for one that was made here, whose methods come back here."""
     link = next(base for base in cls.__mro__ if "__rune_link__" in vars(base)).__rune_link__
-    skipped = ("__module__", "__qualname__", "__classcell__", "__dict__", "__weakref__", "__rune_link__", "__firstlineno__", "__static_attributes__")
-    members = tuple((name, value) for name, value in space.items() if name not in skipped)
     type.__setattr__(cls, "__rune_local__", True)
     type.__setattr__(cls, "__rune_forwards__", {})
+    ask_for_mirror(link, cls, space, kwargs)
+
+
+def ask_for_mirror(link, cls, space, kwargs):
+    """Has the other side make a class of its own for one of this side, after those for its plain bases."""
+    for base in cls.__bases__:
+        if type(base) is type and link.ref_of(base) is None and global_name(link, base) is None and link.export(base) not in link.mirrored:
+            ask_for_mirror(link, base, vars(base), {})
+    members = tuple((name, value) for name, value in space.items() if name not in NOT_MIRRORED)
     number = link.export(cls)
     link.mirrored.add(number)
-    link.request("mirror", number, cls.__name__, cls.__qualname__, str(cls.__module__), cls.__bases__, members, tuple(kwargs.items()))
+    changed = link.request("mirror", number, cls.__name__, cls.__qualname__, str(cls.__module__), cls.__bases__, members, tuple(kwargs.items()))
+    for name, kind in changed if isinstance(cls, RemoteType) else ():  # by the metaclass, as declared fields often are
+        if name in OWN:
+            continue
+        if kind == "gone":
+            type.__delattr__(cls, name)
+        else:
+            type.__setattr__(cls, name, stand_for(link, cls, name, kind))
 
 
 METACLASSES = {}
@@ -1402,7 +1547,7 @@ def metaclass_of(bases, wanted):
 
 
 def meta_operator(name):
-    def operator(cls, *args, **kwargs):
+    def operator(cls, /, *args, **kwargs):
         return cls.__rune_link__.request("method", cls, name, args, tuple(kwargs.items()))
 
     return named(operator, name)
@@ -1489,6 +1634,9 @@ def build_class(link, description, adopt, known):
                 except (AttributeError, TypeError):
                     continue  # Python does not let a class have it
                 cls.__rune_forwards__[name] = stand
+    for base in ABSTRACT:
+        if base in description.virtual:
+            base.register(cls)
     if known is not None:
         type.__setattr__(cls, "__rune_known__", known)
     if inspect.isabstract(cls):
@@ -1523,7 +1671,7 @@ def stand_for(link, cls, name, kind):
             return link.leave(cls, name)
         return forward(link, cls, name)
     if kind == "s":
-        return staticmethod(static(link, cls, name))
+        return Static(link, cls, name)
     if kind == "c":
         return classmethod(class_method(link, cls, name))
     return (Property if kind == "p" else Member)(link, cls, name)

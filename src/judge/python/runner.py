@@ -18,6 +18,10 @@ import rune_trace as trace
 BUDGET = 2 << 20
 
 
+LONGEST_ID = 4000
+"""Characters of a test's name: parameters may be whole documents."""
+
+
 def plain(value, limit):
     """Text that any JSON reader takes, cut in the middle."""
     text = str(value).encode("utf-8", "replace").decode("utf-8")
@@ -37,12 +41,12 @@ class Reporter:
             if isinstance(value, str):
                 # Where there is no file system of the jail's own the work directory has another name.
                 value = value.replace(self.box, "/box") if self.box != "/box" else value
-                fields[name] = plain(value, 4000 if self.left > 0 else 200)
+                fields[name] = plain(value, LONGEST_ID if name == "id" or self.left > 0 else 200)
                 self.left -= len(fields[name])
         self.write(json.dumps({"kind": kind, **fields}).encode() + b"\n")
 
     def collected(self, ids):
-        self.say("collected", ids=[plain(name, 500) for name in ids])
+        self.say("collected", ids=[plain(name, LONGEST_ID) for name in ids])
 
     def begin(self, name):
         """The test's name for the report: a second of the same name gets a number."""

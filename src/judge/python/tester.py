@@ -18,6 +18,7 @@ import unittest
 import rune_remote as remote
 from rune_surroundings import Surroundings
 
+CONFIGURATION = ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 FRAMEWORKS = ("unittest", "pytest", "_pytest", "pluggy", "doctest", "test", "rune_remote", "rune_tester", "rune_runner", "rune_surroundings")
 HIDDEN = ("f_", "gi_", "tb_", "cr_", "ag_", "co_", "_rune", "__rune")
 DUNDERS = frozenset("""
@@ -26,9 +27,21 @@ iadd sub rsub isub mul rmul imul truediv rtruediv itruediv floordiv rfloordiv if
 ipow and rand iand or ror ior xor rxor ixor lshift rlshift ilshift rshift rrshift irshift matmul rmatmul imatmul neg pos abs
 invert round trunc floor ceil str repr format bytes fspath length_hint reversed missing aenter aexit aiter anext await get set
 delete set_name init post_init name qualname doc module annotations slots match_args members dataclass_fields
-dataclass_params copy deepcopy lenhint sizeof isabstractmethod wrapped signature dir getstate setstate cause context notes version all file path
+dataclass_params copy deepcopy lenhint sizeof isabstractmethod wrapped signature dir getstate setstate cause context notes version all file path text_signature objclass abstractmethods
 """.split())
+# What Python itself has on values of its own types; a protocol of a library's is none of it, as `__html__`.
+INNER = {
+    name
+    for kind in (type, object, types.FunctionType, types.MethodType, types.ModuleType, types.BuiltinFunctionType, types.GeneratorType,
+                 types.CoroutineType, BaseException, property, classmethod, staticmethod, dict, list, str, int, float, memoryview)
+    for name in (*dir(kind), "__file__", "__path__", "__cached__", "__builtins__", "__mro__", "__subclasses__", "__abstractmethods__", "__import__")
+    if name.startswith("__") and name.endswith("__")
+}
+ASKED_OF_NOTHING = frozenset(("stdin", "warn", "log", "file", "find_of_tests", "class_of_tests", "mirror", "isinstance", "issubclass"))
+# What decides about calls of a mock.
+OF_MOCKS = frozenset(("configure_mock", "attach_mock", "mock_add_spec", "__setattr__", "__delattr__", "reset_mock"))
 OPPOSITE = {"__lt__": "__gt__", "__gt__": "__lt__", "__le__": "__ge__", "__ge__": "__le__"}
+PLAIN_MEMBERS = {"__init__", "__doc__", "__annotations__", "__orig_bases__", "__parameters__", "__slots__"}
 CLAIMS = (*remote.COMPARISONS, "__contains__")
 chance = random.SystemRandom()
 
@@ -64,6 +77,11 @@ def decoys(value):
     return [other for other in found if differs(other, value)]
 
 
+def strangers():
+    """Values that no container of a test has: one that has 1 to 100 rightly holds all that is near 50."""
+    return [chance.randrange(1 << 40, 1 << 50), f"{chance.random()}", (chance.random(),)]
+
+
 def nearby(value, n):
     try:
         return [value + 1, value - 1, value + n]
@@ -82,7 +100,8 @@ class TesterLink(remote.Link):
     def __init__(self, stream, solution, own, folder):
         super().__init__(stream, "t")
         self.solution, self.own_modules, self.folder = set(solution), set(solution) | set(own), folder
-        self.tests, self.lies, self.failed_checks, self.files, self.carried, self.reasons = set(own), [], [], [], set(), []
+        self.tests, self.lies, self.failed_checks, self.files, self.carried, self.reasons = set(own), [], [], [], {}, []
+        self.asked, self.read_by_tests = set(), set()
         self.surroundings = Surroundings(self)
 
     def is_own_module(self, name):
@@ -98,10 +117,26 @@ class TesterLink(remote.Link):
 
     # The worker's requests.
 
+    def perform(self, op, args):
+        """Does what is asked, of what the tests have handed out alone: whatever the frame names besides is the solution's wish."""
+        if op not in ASKED_OF_NOTHING and not self.is_handed_out(args[0]):
+            self.give_up("the solution asks for what the tests have not handed out")
+        return super().perform(op, args)
+
+    def do_set(self, owner, name, value):
+        if name in ("__class__", "__dict__") or type(owner).__module__ == "unittest.mock":
+            self.give_up(f"the solution sets `{name}` of an object of the tests")
+        super().do_set(owner, name, value)
+
+    def do_method(self, owner, name, args, kwargs):
+        if type(owner).__module__ == "unittest.mock" and name in OF_MOCKS:
+            self.give_up(f"the solution calls `{name}` of a mock")
+        return super().do_method(owner, name, args, kwargs)
+
     def may_use(self, value, name):
         if type(name) is not str or name.startswith(HIDDEN):
             self.give_up(f"the solution reads `{name}` of an object of the tests")
-        if name.startswith("__") and name.endswith("__") and name[2:-2] not in DUNDERS:
+        if name in INNER and name[2:-2] not in DUNDERS:
             if inspect.getattr_static(value, name, remote.MISSING) is remote.MISSING:
                 raise AttributeError(f"{type(value).__name__!r} object has no attribute {name!r}")
             is_instance = not isinstance(value, (type, types.ModuleType, *remote.FUNCTIONS))
@@ -115,6 +150,8 @@ class TesterLink(remote.Link):
         kind = value if isinstance(value, type) else type(value)
         module = kind.__module__ if isinstance(kind.__module__, str) else ""
         if issubclass(kind, unittest.TestCase) or (is_of(module, FRAMEWORKS) and module != "unittest.mock"):
+            self.give_up(f"the tests hand out an object of {module}.{kind.__qualname__}")
+        if is_of(module, remote.EXECUTING) and not isinstance(value, (type, BaseException, *remote.FUNCTIONS)) and (module, kind.__name__) not in remote.HARMLESS:
             self.give_up(f"the tests hand out an object of {module}.{kind.__qualname__}")
         if isinstance(value, (types.FrameType, types.CodeType, types.TracebackType, types.CellType)):
             self.give_up(f"the tests hand out a {kind.__name__} object")
@@ -144,24 +181,30 @@ class TesterLink(remote.Link):
     def do_warn(self, message, category, filename, lineno):
         import warnings
 
+        if not isinstance(message, Warning) and not (isinstance(category, type) and issubclass(category, Warning)):
+            self.give_up("a warning of no warning class")
         warnings.warn_explicit(message, category if not isinstance(message, Warning) else None, str(filename), int(lineno), registry=None)
 
     def do_log(self, name, level, levelname, pathname, lineno, message, exception, extra):
         import logging
 
-        record = logging.makeLogRecord({"name": name, "levelno": level, "levelname": levelname, "pathname": pathname, "lineno": lineno, "msg": message, "args": (), "exc_text": exception, "module": os.path.splitext(os.path.basename(pathname))[0], "filename": os.path.basename(pathname), **extra})
+        extra = {str(key): value for key, value in extra.items() if value is None or type(value) in (str, int, float, bool)}
+        record = logging.makeLogRecord({**extra, "name": name, "levelno": level, "levelname": levelname, "pathname": pathname, "lineno": lineno, "msg": message, "args": (), "exc_text": exception, "module": os.path.splitext(os.path.basename(pathname))[0], "filename": os.path.basename(pathname)})
         logging.getLogger(name).handle(record)
 
-    def do_mirror(self, *args):
-        self.give_up("the solution makes a subclass of a class of the tests")
-
-    def do_new(self, cls, args, kwargs):
-        self.give_up("the solution makes a subclass of a class of the tests")
+    def do_mirror(self, number, name, qualname, module, bases, members, kwargs):
+        """A subclass that the solution makes of a plain class of the tests; its operators would escape what is probed."""
+        operators = {name for name, _ in members if type(name) is not str or name.startswith("__")} - PLAIN_MEMBERS
+        if kwargs or operators or not all(base is object or type(base) is type and self.is_handed_out(base) for base in bases):
+            self.give_up("the solution makes a subclass of a class of the tests")
+        for base in bases:
+            self.may_export(base)
+        return super().do_mirror(number, name, qualname, module, bases, members, kwargs)
 
     def do_pickled(self, value, protocol):
         self.give_up("the solution pickles an object of the tests")
 
-    do_unpickled = do_import = do_probe = do_patch = do_reload = do_forget = do_write = do_popen = do_pickled
+    do_unpickled = do_import = do_probe = do_patch = do_write = do_popen = do_pickled
 
     # What goes to the worker.
 
@@ -189,20 +232,71 @@ class TesterLink(remote.Link):
 
     def carry(self, text):
         """Brings the file or folder that a path of the tests names to the worker: it has none of the tests' files."""
+        for path in self.files_at(text):
+            self.carry_file(path)
+
+    def files_at(self, text):
+        """The files of the tests at a path: none that are loaded here, and none of a folder that has such."""
         path = os.path.abspath(text)
-        if path in self.carried or not path.startswith(self.folder + "/") or not os.path.exists(path):
-            return
-        self.carried.add(path)
+        if not path.startswith(self.folder + "/") or not os.path.exists(path):
+            return []
         loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
         paths = [path]
         if os.path.isdir(path):
-            if os.path.isfile(os.path.join(path, "conftest.py")) or any(str(name).startswith(path + "/") for name in loaded):
-                return
+            if path in self.carried or os.path.isfile(os.path.join(path, "conftest.py")) or any(str(name).startswith(path + "/") for name in loaded):
+                return []
+            self.carried[path] = None
             paths = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
-        for path in paths[:500]:
-            if path not in loaded and os.path.basename(path) != "conftest.py" and os.path.isfile(path) and os.path.getsize(path) < 4 << 20:
-                with open(path, "rb") as file:
-                    self.files.append([path, file.read().decode("latin-1")])
+        return [path for path in paths[:500] if path not in loaded and os.path.basename(path) != "conftest.py" and os.path.isfile(path)]
+
+    def carry_file(self, path):
+        state = os.stat(path)
+        version = state.st_mtime_ns, state.st_size
+        if state.st_size < 4 << 20 and self.carried.get(path) != version:
+            self.carried[path] = version
+            with open(path, "rb") as file:
+                self.files.append([path, file.read().decode("latin-1")])
+
+    def do_file(self, path):
+        """Data that the solution looks for: it comes with the answer, unless the tests read it themselves. No code comes."""
+        for path in self.files_at(str(path)):
+            if path not in self.read_by_tests and (not path.endswith(".py") or os.path.getsize(path) == 0):
+                self.asked.add(path)
+                self.carry_file(path)
+
+    def watch_reading(self, files):
+        """Notes which files that came with the tests these read themselves: what is expected may be in there."""
+        paths = {os.path.join(self.folder, name) for name in files if name not in CONFIGURATION and not name.endswith(".py")}
+
+        def audit(event, args):
+            if event == "open" and isinstance(args[0], str):
+                path = os.path.abspath(args[0])
+                if path in paths and not sys._getframe(1).f_code.co_name == "carry_file":
+                    self.read_by_tests.add(path)
+                    if path in self.asked:
+                        self.give_up(f"the solution looked for {os.path.basename(path)}, which the tests read")
+
+        sys.addaudithook(audit)
+
+    def do_find_of_tests(self, name):
+        """`("loaded", is_package)` for one of the tests' modules; what is not loaded comes as files: `("at", its folder)`."""
+        module = sys.modules.get(name)
+        if module is not None and not isinstance(module, RemoteModule) and self.is_own_module(name):
+            return "loaded", hasattr(module, "__path__")
+        spec = importlib.machinery.PathFinder.find_spec(name) if "." not in name else None
+        if spec is None or spec.origin is None or not spec.origin.startswith(self.folder + "/"):
+            return None
+        path = spec.origin if spec.submodule_search_locations is None else os.path.dirname(spec.origin)
+        self.do_file(path)
+        return "at", os.path.dirname(path)
+
+    def do_class_of_tests(self, module, name):
+        """A class of the tests' modules that has a part on the other side: pickling and the like name it. Nothing else is given by name."""
+        found = vars(sys.modules[module]).get(name) if self.is_own_module(module) else None
+        if not isinstance(found, type) or not self.is_handed_out(found):
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        self.may_export(found)
+        return found
 
     # What comes from the worker.
 
@@ -230,7 +324,7 @@ class TesterLink(remote.Link):
                 self.give_up(f"the solution hands out {module}.{name}")
             found = getattr(found, part)
         is_sentinel = (module, name) in remote.SENTINELS
-        if not (isinstance(found, (type, types.ModuleType, *remote.FUNCTIONS)) or is_sentinel):
+        if not (isinstance(found, (type, types.ModuleType, *remote.FUNCTIONS)) or is_sentinel) or not remote.is_harmless(found, module, name):
             self.give_up(f"the solution hands out {module}.{name}")
         return found
 
@@ -291,7 +385,8 @@ def is_plain(value):
 def probed(link, self, cls, name, other):
     asked = decoys(other)
     chance.shuffle(asked)
-    asked = asked[:5]
+    asked = asked[:2] + strangers() if name == "__contains__" else asked[:5]
+    chance.shuffle(asked)
     place = chance.randrange(len(asked) + 1)
     asked.insert(place, other)
     owner = self if remote.is_first(type(self), cls, name) else cls
@@ -363,6 +458,8 @@ class RemoteModule(types.ModuleType):
         if name in ("__path__", "__rune_link__", "__wrapped__", "__test__"):
             raise AttributeError(name)
         link = types.ModuleType.__getattribute__(self, "__rune_link__")
+        if link.ref_of(self) is None:
+            raise AttributeError(name)  # it is being imported
         if name == "__all__":
             try:
                 return link.request("get", self, name)
@@ -428,6 +525,7 @@ def install(stream, plan):
     sys.meta_path.insert(0, Finder(link))
     watch_patches(link.surroundings)
     link.surroundings.watch()
+    link.watch_reading(plan["files"])
     run_elsewhere(link)
     return link
 
@@ -446,7 +544,9 @@ def run_elsewhere(link):
     def system(command):
         return subprocess.call(command, shell=True) << 8
 
-    subprocess.Popen, os.system = Popen, system
+    Popen.__module__, Popen.__qualname__ = "subprocess", "Popen"
+    system.__module__, system.__qualname__ = os.system.__module__, "system"
+    subprocess.Popen, os.system, sys.modules[system.__module__].system = Popen, system, system
 
 
 def watch_patches(surroundings):

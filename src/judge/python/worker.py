@@ -1,6 +1,7 @@
 """The solution's side: imports it, and does what the tests ask of it. It knows no test and decides nothing."""
 
 import importlib
+import importlib.machinery
 import importlib.util
 import logging
 import os
@@ -18,6 +19,8 @@ class WorkerLink(remote.Link):
         self.own_modules = set(solution)
         self.surroundings = Surroundings(self)
         self.replaced = {}
+        # Paths that the tests' side has been asked for, or has sent.
+        self.asked = set()
 
     def is_own_module(self, name):
         return name.split(".")[0] in self.own_modules or name == "__main__" or name.startswith("rune_")
@@ -28,8 +31,22 @@ class WorkerLink(remote.Link):
     def take_extras(self, extras):
         if extras:
             for path, content in extras.pop("f", ()):
-                write(path, content)
+                self.write(path, content)
             self.surroundings.incoming(extras)
+
+    def write(self, path, content):
+        """Writes a file that the tests' side has sent; nothing on its way is asked for."""
+        folder = os.path.dirname(path)
+        while folder not in self.asked and folder != "/":
+            self.asked.add(folder)
+            folder = os.path.dirname(folder)
+        self.asked.add(path)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(content.encode("latin-1"))
+        except OSError:
+            pass
 
     def global_value(self, module, name):
         if module == "rune":
@@ -94,16 +111,6 @@ class WorkerLink(remote.Link):
                 found.append(error)
         return found
 
-    def do_mirror(self, number, name, qualname, module, bases, members, kwargs):
-        """Makes a class of the solution's kind for one of the tests, whose methods run there."""
-        cls = types.new_class(name, tuple(bases), dict(kwargs), lambda space: space.update(members, __qualname__=qualname, __module__=module))
-        self.mirror_of[id(cls)] = number
-        self.mirrors[number] = cls
-        self.refs[id(cls)] = number, cls
-
-    def do_new(self, cls, args, kwargs):
-        return cls.__new__(cls, *args, **dict(kwargs))
-
     def do_pickled(self, value, protocol):
         import pickle
 
@@ -127,18 +134,83 @@ def mock_class(link, name):
         if name == "MagicMock":
             names += [each for each in mock._magics | {"__enter__", "__exit__", "__aenter__", "__aexit__"} if each not in remote.OWN]
         names = tuple((each, "f") for each in names)
-        description = remote.Description(name, name, "unittest.mock", None, (), names, (), "")
+        description = remote.Description(name, name, "unittest.mock", None, (), names, (), "", ())
         MOCKS[name] = remote.build_class(link, description, lambda made: None, None)
     return MOCKS[name]
 
 
-def write(path, content):
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(content.encode("latin-1"))
-    except OSError:
+class TestsModule(types.ModuleType):
+    """One of the tests' modules: its classes can be named, as pickling does."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return remote.LINKS[0].request("class_of_tests", self.__name__, name)
+
+
+class TestsFinder:
+    """Asks the tests' side for modules that the solution names: the tests' own, and what this side does not have."""
+
+    def __init__(self, link, tests=None):
+        self.link, self.tests = link, tests
+
+    def find_spec(self, name, path=None, target=None):
+        top = name.split(".")[0]
+        is_asked = top not in sys.stdlib_module_names and not top.startswith("rune_") and (self.tests is None or top in self.tests)
+        if not is_asked or not self.link.lock.acquire(blocking=False):
+            return None
+        try:
+            found = self.link.request("find_of_tests", name)
+        finally:
+            self.link.lock.release()
+        if found is None:
+            return None
+        how, what = found
+        if how == "loaded":
+            return importlib.machinery.ModuleSpec(name, self, is_package=what)
+        importlib.invalidate_caches()
+        return importlib.machinery.PathFinder.find_spec(name, [what])
+
+    def create_module(self, spec):
+        return TestsModule(spec.name)
+
+    def exec_module(self, module):
         pass
+
+
+def ask_for_files(link, folder):
+    """Asks the tests' side, once each, for the files of the project that the solution looks for and does not find."""
+    stat = os.stat
+
+    def ask(path):
+        if not isinstance(path, (str, bytes, os.PathLike)) or os.getpid() != link.pid:
+            return
+        path = os.path.normpath(os.path.join(os.getcwd(), os.fsdecode(path)))
+        if not path.startswith(folder + "/") or path in link.asked:
+            return
+        try:
+            is_missing = stat(path).st_size == 0  # the file of a test leaves an empty one here
+        except OSError:
+            is_missing = True
+        if is_missing and link.lock.acquire(blocking=False):
+            try:
+                link.asked.add(path)
+                link.request("file", path)
+            finally:
+                link.lock.release()
+
+    def asking_stat(path, *args, **kwargs):
+        ask(path)
+        return stat(path, *args, **kwargs)
+
+    def audit(event, args):
+        if event in ("open", "os.listdir", "os.scandir"):
+            ask(args[0])
+
+    for known in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
+        known.add(asking_stat)
+    os.stat = asking_stat
+    sys.addaudithook(audit)
 
 
 def forward_logs(link):
@@ -175,6 +247,9 @@ def main(stream, plan):
     sys.__stdout__, sys.__stderr__, sys.__stdin__ = sys.stdout, sys.stderr, sys.stdin
     forward_logs(link)
     forward_warnings(link)
+    sys.meta_path.insert(0, TestsFinder(link, set(plan["own"]) - set(plan["solution"])))  # their files are empty ones here
+    sys.meta_path.append(TestsFinder(link))
+    ask_for_files(link, plan["box"])
     for name in [name for name in sys.modules if name.startswith("rune_")]:
         del sys.modules[name]
     while True:

@@ -389,6 +389,76 @@ async fn no_cheat_passes_a_pytest_suite() {
 }
 
 /// Cheats that a judge of outputs might fall for: the bodies of wrong functions.
+/// Forges what the worker sends to the tests' process: each returns what is right where no worker is, in the first run.
+const FORGER: &str = "
+import builtins, code, functools, gc, json, os, pickle, threading
+
+CODE = \"__import__('sys').modules['test_primes'].check = lambda *a: None\"
+
+def forge(how):
+    found = [each for each in gc.get_objects() if type(each).__name__ == 'WorkerLink']
+    if not found:
+        return 5
+    link, = found
+    space = type(link).send.__globals__
+    space['is_harmless'] = lambda *args: True
+    packer = space['Packer']
+    if how == 'call':
+        link.request('call', exec, (CODE,), ())
+    if how == 'return':
+        return exec
+    if how == 'warn':
+        link.request('warn', CODE, exec, 'a', 1)
+    if how == 'new':
+        link.request('new', code.InteractiveInterpreter, (), ())
+    if how == 'method':
+        link.request('method', builtins, 'exec', (CODE,), ())
+    if how == 'get':
+        link.request('get', functools, 'reduce')
+    if how == 'module':
+        return pickle
+    if how == 'mirror':
+        link.request('mirror', 99999, 'X', 'X', 'm', (threading.Thread,), (), ())
+    if how == 'bound':
+        packer.function = lambda self, value: ['m', ['g', 'posixpath', ''], 'os']
+        return lambda: 1
+    if how == 'member':
+        packer.function = lambda self, value: ['a', ['g', 'json', 'JSONDecoder'], 'decode']
+        return lambda: 1
+    if how == 'class':
+        link.request('class_of_tests', 'test_primes', 'Expected')
+    return 0
+";
+
+const FORGED: &str = "
+import pytest
+from primes import forge
+
+class Expected:
+    values = [5]
+
+def check(value):
+    assert value == 5
+
+@pytest.mark.parametrize('how', ['call', 'return', 'warn', 'new', 'method', 'get', 'module', 'mirror', 'bound', 'member', 'class'])
+def test_forge(how):
+    check(forge(how))
+";
+
+/// Whatever the solution's process writes into the conversation: nothing runs, and no name is read, in the tests' process.
+#[tokio::test]
+async fn forged_requests_reach_nothing_of_the_tests() {
+    let bench = super::Bench::open();
+    let suite = TestSuite::new(files(&[("test_primes.py", FORGED)]));
+    let verdict = bench
+        .judge_with_pytest()
+        .run_suite(&suite, &files(&[("primes.py", FORGER)]))
+        .await
+        .unwrap();
+    assert!(!verdict.passed(), "{}", show(&verdict));
+    assert!(verdict.why().contains("and 10 more"), "{}", verdict.why());
+}
+
 const OUTPUTS: &[(&str, &str)] = &[
     (
         "equal object",

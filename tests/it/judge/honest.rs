@@ -1,5 +1,6 @@
 //! Honest solutions pass and honest failures say why, for each way of testing.
 
+use rune::judge::Assurance;
 use rune::judge::JudgeError;
 use rune::judge::Outcome;
 use rune::judge::SuiteError;
@@ -354,6 +355,51 @@ async fn what_tests_want_of_a_solution_they_get_from_another_process_too() {
             "from unittest.mock import patch\nimport primes\nwith patch('random.randint', return_value=4):\n    assert primes.roll() == 4\n",
         ),
         (
+            "a subclass with its own way to be made",
+            "class Pair(tuple):\n    def __new__(cls, a, b): return super().__new__(cls, (a, b))\n    @property\n    def first(self): return self[0]\n",
+            "from primes import Pair\nclass Twice(Pair):\n    def __new__(cls, a): return super().__new__(cls, a, a)\nassert Twice(3) == (3, 3)\nassert Twice(3).first == 3\n",
+        ),
+        (
+            "declared fields that a metaclass takes away",
+            "class Field:\n    def __init__(self, default): self.default = default\nclass Meta(type):\n    def __new__(mcls, name, bases, space):\n        fields = {k: v for k, v in space.items() if isinstance(v, Field)}\n        for k in fields: del space[k]\n        cls = super().__new__(mcls, name, bases, space)\n        cls.fields = fields\n        return cls\nclass Record(metaclass=Meta):\n    def __init__(self, **given):\n        for k, f in self.fields.items(): setattr(self, k, given.get(k, f.default))\n",
+            "from primes import Record, Field\nclass Mixin:\n    def double(self): return 2 * self.x\nclass P(Record, Mixin):\n    x = Field(1)\nassert P().x == 1 and P(x=4).double() == 8\nassert list(P.fields) == ['x']\n",
+        ),
+        (
+            "pickled objects of the tests' classes",
+            "class Node:\n    def __init__(self, n): self.n = n\n",
+            "import pickle\nfrom primes import Node\nclass Leaf(Node): pass\ndef test():\n    again = pickle.loads(pickle.dumps(Leaf(2)))\n    assert type(again) is Leaf and again.n == 2\n",
+        ),
+        (
+            "a subclass that the solution makes of the tests' class",
+            "def sub(cls, **members): return type('Sub', (cls,), members)\n",
+            "from primes import sub\nclass Base:\n    x = 1\n    def twice(self): return 2 * self.x\nmade = sub(Base, x=5)\nassert issubclass(made, Base) and made.x == 5\n",
+        ),
+        (
+            "attributes of the tests' functions",
+            "def pattern(f): return getattr(f, 'pattern', None)\ndef tag(f): f.pattern = 'a'; return f\n",
+            "from primes import pattern, tag\n@tag\ndef f(): pass\nassert f.pattern == 'a' and pattern(f) == 'a'\nf.pattern = 'b'\nassert pattern(f) == 'b'\n",
+        ),
+        (
+            "time zones, built-in functions and registered classes",
+            "import collections.abc, datetime\nclass Zone(datetime.tzinfo):\n    def utcoffset(self, at): return datetime.timedelta(hours=1)\ndef at(): return datetime.datetime(2020, 1, 1, tzinfo=Zone())\nclass Row:\n    show = repr\n    def __len__(self): return 0\n    def __getitem__(self, i): raise IndexError\ncollections.abc.Sequence.register(Row)\n",
+            "import collections.abc, datetime\nfrom primes import at, Row\nassert at().utcoffset() == datetime.timedelta(hours=1)\nassert Row().show(1) == '1'\nassert isinstance(Row(), collections.abc.Sequence)\n",
+        ),
+        (
+            "surrogates, and one text that is one object",
+            "A = 'with a space'\ndef size(text): return len(text)\nclass Box:\n    kind = A\n    def go(self): pass\n    def same(self): return self.go\n",
+            "import primes\nassert primes.size('\\ud835\\udce3') == 2\nassert primes.Box().kind is primes.A\nbox = primes.Box()\nassert box.same() == box.go\n",
+        ),
+        (
+            "what holds all that is near",
+            "class Bag:\n    def __init__(self, items): self.items = set(items)\n    def __contains__(self, item): return item in self.items\n",
+            "from primes import Bag\nbag = Bag(range(-3000, 3000))\nassert 50 in bag and 5000 not in bag\n",
+        ),
+        (
+            "streams and a protocol of the tests' classes",
+            "import sys\ndef html(x): return x.__html__()\ndef is_out(stream): return stream is sys.stdout\n",
+            "import sys\nimport primes\nassert primes.is_out(sys.stdout)\nclass H:\n    def __html__(self): return '<b>'\nassert primes.html(H()) == '<b>'\n",
+        ),
+        (
             "keywords and nothing",
             "def f(*, a=1, **rest): return (a, rest)\n",
             "import primes as p\nassert p.f() == (1, {})\nassert p.f(a=2, b=[None]) == (2, {'b': [None]})\n",
@@ -365,6 +411,7 @@ async fn what_tests_want_of_a_solution_they_get_from_another_process_too() {
         let verdict =
             bench.judge().run_suite(&suite, &files(&[("primes.py", solution)])).await.unwrap();
         assert!(verdict.passed(), "{what}: {}", show(&verdict));
+        assert_eq!(verdict.assurance, Some(Assurance::Separate), "{what}: {verdict:?}");
     }
     let test = "from tools.primes import f\nfrom tools import g\nassert f(1) == 2 and g(1) == 3\n";
     let package = [
