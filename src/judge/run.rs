@@ -110,7 +110,9 @@ impl Judge<'_> {
     fn limits_of_all(&self, job: &Job) -> Limits {
         let n_bytes: usize = job.inputs.iter().map(|(_, content)| content.len() + 4096).sum();
         let n_bytes = u64::try_from(n_bytes).unwrap_or(u64::MAX);
+        let n_files = u32::try_from(4 * job.inputs.len()).unwrap_or(u32::MAX);
         Limits {
+            files: self.limits.files.saturating_add(n_files),
             cpu: (2 + 2 * APART) * self.limits.cpu,
             wall: (2 + APART) * self.limits.wall,
             memory_bytes: self.limits.memory_bytes.saturating_add(OWN_MEMORY),

@@ -22,6 +22,7 @@ use super::fault::Fault;
 use super::fault::Step;
 use super::identity::USER;
 use super::job::Job;
+use super::job::Limits;
 use super::job::Mount;
 use super::memory::MemoryCount;
 use super::sys;
@@ -39,8 +40,6 @@ pub(super) const DEVICES: &[&str] =
 pub(super) const ZERO: &str = "/dev/zero";
 /// The only writable folders.
 pub(super) const WRITABLE: &[&str] = &["/box", "/tmp", "/dev/shm"];
-/// Files in each writable folder.
-pub(super) const INODES: u32 = 2048;
 
 const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 
@@ -66,7 +65,7 @@ pub(super) fn build(job: &Job, mounts: &[Mount], memory: MemoryCount) -> Result<
     }
     fake_settings().step("write /etc")?;
     for folder in WRITABLE {
-        mount_writable(folder, job.limits.disk_bytes).step(format!("mount {folder}"))?;
+        mount_writable(folder, &job.limits).step(format!("mount {folder}"))?;
     }
     let written = match &job.tree {
         Some(tree) => lay_over(&on_host(tree)).step(format!("mount {}", tree.display()))?,
@@ -188,10 +187,10 @@ fn fake_settings() -> io::Result<()> {
     files.iter().try_for_each(|(name, text)| fs::write(Path::new("/etc").join(name), text))
 }
 
-fn mount_writable(folder: &str, disk_bytes: u64) -> io::Result<()> {
+fn mount_writable(folder: &str, limits: &Limits) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let size = disk_bytes.max(4096); // a size of 0 would mean: no limit
-    let options = format!("size={size},nr_inodes={INODES},mode=0700,uid={USER},gid={USER}");
+    let (size, files) = (limits.disk_bytes.max(4096), limits.files); // a size of 0 would mean: no limit
+    let options = format!("size={size},nr_inodes={files},mode=0700,uid={USER},gid={USER}");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     Ok(mount(Some("jail"), folder, Some("tmpfs"), flags, Some(&*options))?)
 }

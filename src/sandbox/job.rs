@@ -130,6 +130,8 @@ pub struct Limits {
     pub disk_bytes: u64,
     /// Largest single file.
     pub file_bytes: u64,
+    /// Files and folders in each of `/box`, `/tmp` and `/dev/shm`.
+    pub files: u32,
     /// Processes and threads at a time. Who starts more is stopped.
     pub processes: u32,
 }
@@ -145,6 +147,7 @@ impl Limits {
             output_bytes: 64 << 10,
             disk_bytes: 32 << 20,
             file_bytes: 16 << 20,
+            files: 2048,
             processes: 128,
         };
         match profile {

@@ -17,7 +17,6 @@ use nix::unistd::getppid;
 
 use super::fault::Fault;
 use super::fault::Step;
-use super::filesystem::INODES;
 use super::filesystem::write_files;
 use super::job::Job;
 use super::job::Limits;
@@ -95,7 +94,7 @@ impl Workplace {
                     folders.push((entry.path(), depth + 1));
                 }
             }
-            let most_files = 2 * u64::from(INODES);
+            let most_files = 2 * u64::from(limits.files);
             if bytes > 2 * limits.disk_bytes || files > most_files || depth > DEEPEST {
                 return true;
             }
