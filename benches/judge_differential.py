@@ -395,7 +395,7 @@ def compare(package, args, known, mutant=None):
 
 def summary(package, first, judged, known, rows, flaky):
     ids = all_ids(first, judged, known) - set(flaky)
-    right, passed = is_right(first), judged["completed"]["outcome"] == "passed"
+    right, passed = is_right(first), judged["completed"]["outcome"] == "pass"
     return {
         "package": package["name"], "tests": len(ids), "agree": len(ids) - len(rows), "disagree": len(rows),
         "differences": rows, "flaky": flaky, "plain_right": right, "outcome": judged["completed"]["outcome"],

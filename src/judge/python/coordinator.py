@@ -329,9 +329,12 @@ def forget():
 
 
 def drop_squatted(plan):
-    """A module of the standard library whose name the solution has is the solution's, unless Python itself is loaded with it."""
-    for name in plan["solution"]:
-        if name in sys.modules and name in sys.stdlib_module_names and name not in BASELINE:
+    """A loaded module whose name the solution has is the solution's from now on; what loaded it before keeps its own.
+
+    Python itself is loaded with some of the standard library, and no framework can be replaced.
+    """
+    for top in set(plan["solution"]) - BASELINE - {"pytest", "_pytest"}:
+        for name in [name for name in sys.modules if name == top or name.startswith(top + ".")]:
             del sys.modules[name]
 
 
@@ -364,6 +367,7 @@ def tester(plan, report, stream):
     reporter = rune_runner.Reporter(writer(report), plan["box"])
     rune_runner.trace.ROOTS[:] = [plan["box"] + "/"]
     settle_in(plan, True)
+    drop_squatted(plan)
     refuse_written_code(plan)
     link = rune_tester.install(stream, {**plan, "folder": plan["box"]})
     reporter.after = lambda: after(link, rune_remote)
@@ -409,9 +413,14 @@ def refuse_written_code(plan):
     tests = {os.path.join(plan["box"], path) for path in plan["files"]}
     shown = tuple(path + "/" for path in plan["shown"])
     remote = sys.modules["rune_remote"]
-    sys.pycache_prefix = plan["tmp"] + "/none"
     sys.dont_write_bytecode = True
-    source = machinery.FileFinder.path_hook((machinery.SourceFileLoader, [".py"]))
+
+    class FromSource(machinery.SourceFileLoader):
+        def get_code(self, fullname):
+            path = self.get_filename(fullname)
+            return self.source_to_code(self.get_data(path), path)
+
+    source = machinery.FileFinder.path_hook((FromSource, [".py"]))
 
     def hook(path):
         if path != plan["box"] and (not path.startswith((box, tmp)) or (path + "/").startswith(shown)):

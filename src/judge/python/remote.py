@@ -31,7 +31,7 @@ import uuid
 import weakref
 
 LARGEST_FRAME = 64 << 20
-PURGE_AT = 256
+PURGE_AT = 32
 INTERNED = 40
 SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 PLAIN = frozenset((type(None), bool, str, float))

@@ -549,22 +549,48 @@ def run_elsewhere(link):
     subprocess.Popen, os.system, sys.modules[system.__module__].system = Popen, system, system
 
 
+def when_imported(name, then):
+    """Calls `then(module)` as soon as a module is loaded: loading it for those who may never need it would take long."""
+    if name in sys.modules:
+        return then(sys.modules[name])
+
+    class Once:
+        @staticmethod
+        def find_spec(wanted, path=None, target=None):
+            if wanted != name:
+                return None
+            sys.meta_path.remove(Once)
+            spec = importlib.util.find_spec(name)
+            load = spec.loader.exec_module
+
+            def exec_module(module):
+                load(module)
+                then(module)
+
+            spec.loader.exec_module = exec_module
+            return spec
+
+    sys.meta_path.insert(0, Once)
+
+
 def watch_patches(surroundings):
     """Notes what `mock.patch` and `monkeypatch` replace, where both processes have it."""
-    from unittest import mock
 
     def note(target, name):
         if isinstance(target, (types.ModuleType, type)) and not isinstance(target, (RemoteModule, remote.RemoteType)):
             if not surroundings.link.is_own_module(target.__name__ if isinstance(target, types.ModuleType) else target.__module__):
                 surroundings.note(target, name)
 
-    get_original = mock._patch.get_original
+    def watch_mock(mock):
+        get_original = mock._patch.get_original
 
-    def noted(self):
-        note(self.target, self.attribute)
-        return get_original(self)
+        def noted(self):
+            note(self.target, self.attribute)
+            return get_original(self)
 
-    mock._patch.get_original = noted
+        mock._patch.get_original = noted
+
+    when_imported("unittest.mock", watch_mock)
     patching = sys.modules.get("_pytest.monkeypatch")
     if patching is not None:
         plain = patching.MonkeyPatch.setattr

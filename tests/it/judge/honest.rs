@@ -290,6 +290,24 @@ async fn a_folder_is_loaded_with_its_helpers() {
     );
 }
 
+/// The frameworks and their packages are loaded before the tests; a solution may have the name of one.
+#[tokio::test]
+async fn a_solution_named_as_something_loaded_is_what_the_tests_get() {
+    let bench = Bench::open();
+    for name in ["iniconfig", "packaging", "statistics"] {
+        let test =
+            format!("import {name}\n\ndef test_answer():\n    assert {name}.answer() == 42\n");
+        let suite = TestSuite::new(files(&[("test_answer.py", &test)]));
+        for (answer, passes) in [("42", true), ("7", false)] {
+            let solution = format!("def answer():\n    return {answer}\n");
+            let solution = files(&[(&format!("{name}.py"), &solution)]);
+            let verdict = bench.judge_with_pytest().run_suite(&suite, &solution).await.unwrap();
+            assert_eq!(verdict.passed(), passes, "{name}: {}", show(&verdict));
+            assert_eq!(verdict.assurance, passes.then_some(Assurance::Separate), "{name}");
+        }
+    }
+}
+
 /// Suites that are run a second time with the solution in another process, and some that turn out to want more.
 #[tokio::test]
 async fn what_tests_want_of_a_solution_they_get_from_another_process_too() {
