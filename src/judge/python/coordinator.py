@@ -162,7 +162,7 @@ class Tail:
 
 class Coordinator:
     def __init__(self, plan, jail):
-        self.plan, self.jail, self.children = plan, jail, []
+        self.plan, self.jail, self.children, self.core = plan, jail, [], None
         self.said = os.fdopen(3, "wb", buffering=0)
 
     def say(self, **fields):
@@ -175,6 +175,8 @@ class Coordinator:
         pid = self.jail.fork()
         if pid == 0:
             self.plan["limits"] = limits
+            if streams and self.core is not None:
+                stay_on(self.core)
             self.become(view, main, ends, streams, name)
         for _, write in ends.values():
             os.close(write)
@@ -401,6 +403,7 @@ def after(link, remote):
     elif link.failed_checks:
         found = "the solution swallowed a check that failed"
     remote.GIVEN_UP.clear()
+    link.spaces.clear()
     link.failed_checks = []
     return found
 
@@ -517,6 +520,8 @@ def main():
     if not preload(plan):
         coordinator.say(kind="pytest_missing")
         return
+    if plan["framework"] == "pytest" and plan["mode"] != "collect":
+        compile_once(plan["files"])
     jail.hold()
     gc.collect()
     gc.freeze()
@@ -524,6 +529,35 @@ def main():
         collect(coordinator, plan)
     else:
         judge(coordinator, plan)
+
+
+def compile_once(files):
+    """Compiles the tests' files as pytest would in each of the two runs, explained asserts and all; nothing of them runs."""
+    import ast
+
+    from _pytest.assertion import rewrite
+
+    compiled, rewrite_test = {}, getattr(rewrite, "_rewrite_test", None)
+    for path in files:
+        name = os.path.basename(path)
+        if not (name == "conftest.py" or name.startswith("test_") and name.endswith(".py") or name.endswith("_test.py")):
+            continue
+        try:
+            with open(os.path.join(TESTS, path), "rb") as file:
+                source = file.read()
+            tree = ast.parse(source, filename="/box/" + path)
+            rewrite.rewrite_asserts(tree, source, "/box/" + path)
+            compiled["/box/" + path] = source, compile(tree, "/box/" + path, "exec", dont_inherit=True)
+        except (OSError, SyntaxError, ValueError, RecursionError, TypeError, AttributeError):
+            continue  # pytest itself will say what is wrong with it
+
+    def from_here(path, config):
+        source, code = compiled.get(str(path), (None, None))
+        if code is None or config.getini("enable_assertion_pass_hook") or path.read_bytes() != source:
+            return rewrite_test(path, config)
+        return os.stat(path), code
+
+    rewrite._rewrite_test = from_here
 
 
 def collect(coordinator, plan):
@@ -547,6 +581,20 @@ def tests_view(jail, pair):
     return view
 
 
+def current_core():
+    import ctypes
+
+    return ctypes.CDLL(None).sched_getcpu()
+
+
+def stay_on(core):
+    """Keeps a process on one core: two that only ever wait for each other lose a quarter of their time on two."""
+    try:
+        os.sched_setaffinity(0, {core})
+    except OSError:
+        pass  # forbidden, or no such core
+
+
 def limits_apart(limits, together):
     """Every call goes from process to process there: more time than together, by how long that took."""
     return {
@@ -565,6 +613,7 @@ def judge(coordinator, plan):
     if not passed(together):
         return
     limits = limits_apart(plan["limits"], together)
+    coordinator.core = None if together.cpu > 1.2 * together.wall else current_core()
     pair = View("pair")
     pair.fill(SOLUTION)
     mine, theirs = socket.socketpair()

@@ -18,6 +18,7 @@ import decimal
 import enum
 import fractions
 import inspect
+import itertools
 import json
 import keyword
 import operator
@@ -175,10 +176,7 @@ class Shape:
 
 
 def _pairs(mapping):
-    found = []
-    for pair in zip(dict.keys(mapping), dict.values(mapping)):
-        found += pair
-    return found
+    return list(itertools.chain.from_iterable(dict.items(mapping)))
 
 
 def _refill_dict(target, parts):
@@ -244,6 +242,8 @@ class Link:
         self.stream, self.side, self.peer = stream, side, "w" if side == "t" else "t"
         self.exports, self.export_ids, self.imports, self.refs = {}, {}, {}, {}
         self.shared, self.shared_ids = {}, {}
+        # Those that are the attributes of a function, which nobody else holds: kept until the test ends.
+        self.spaces = set()
         # Classes that one side has made for a subclass of the other's: by number, and back.
         self.mirrors, self.mirror_of, self.originals, self.mirrored = {}, {}, {}, set()
         self.lock, self.send_lock = threading.RLock(), threading.Lock()
@@ -541,14 +541,12 @@ class Link:
 
     # Containers that both sides know.
 
-    def share(self, value, shape, cid=None):
-        """The name of a container on both sides, and its row before."""
-        if cid is None:
-            cid = self.shared_ids.get(id(value))
+    def share(self, value):
+        """The name of a container on both sides."""
+        cid = self.shared_ids.get(id(value))
         if cid is None:
             self.next_shared += 1
-            cid = f"{self.side}{self.next_shared}"
-        self.shared_ids[id(value)] = cid
+            cid = self.shared_ids[id(value)] = f"{self.side}{self.next_shared}"
         return cid
 
     def keep(self, cid, value, shape):
@@ -556,6 +554,7 @@ class Link:
         self.shared_ids[id(value)] = cid
 
     def forget(self, cid):
+        self.spaces.discard(cid)
         entry = self.shared.pop(cid, None)
         if entry is not None and self.shared_ids.get(id(entry[0])) == cid:
             del self.shared_ids[id(entry[0])]
@@ -575,7 +574,7 @@ class Link:
     def purge(self):
         """Lets go of containers that nobody else on this side holds."""
         while True:
-            alone = [cid for cid, entry in self.shared.items() if sys.getrefcount(entry[0]) <= 3 and not self.ref_of(entry[0])]
+            alone = [cid for cid, entry in self.shared.items() if cid not in self.spaces and sys.getrefcount(entry[0]) <= 3 and not self.ref_of(entry[0])]
             for cid in alone:
                 self.forget(cid)
             self.forgotten += alone
@@ -697,7 +696,7 @@ class Packer:
         known = self.rows.get(id(value))
         if known is not None:
             return [known]
-        cid = self.link.share(value, shape)
+        cid = self.link.share(value)
         row = [shape.tag, cid]
         if shape.tag == "q":
             row.append(value.maxlen)
@@ -722,6 +721,8 @@ class Packer:
         link, kind = self.link, type(value)
         number = link.ref_of(value)
         if number is not None:
+            if kind is types.FunctionType and vars(value).keys() - {"__signature__"}:
+                return ["w", number, self.space(value)]
             shape = shape_of(value) if issubclass(kind, CONTAINER_BASES) else None
             return self.container(value, shape) if shape else ["o", number]
         if isinstance(value, Remote):  # one that was made to try its class, or is about to go
@@ -820,10 +821,17 @@ class Packer:
         if type(value) is types.MethodType and link.side == "w" and is_plain_method(value):
             return ["m", self.value(value.__self__), value.__name__]  # equal to what the other side finds under the name
         number = link.export(value)
-        space = vars(value) if type(value) is types.FunctionType else None
-        # The tests hand out few functions, and set attributes of theirs later as well.
-        shared = self.value(space) if (space or space == {} and link.side == "t") and link.may_share(space) else None
+        shared = self.space(value) if type(value) is types.FunctionType and vars(value) else None
         return ["F", number, self.description(number, lambda: describe_function(value)), shared]
+
+    def space(self, function):
+        """The attributes of a function, which are the same on both sides from now on; `None` where they may not be."""
+        space = vars(function)
+        if not self.link.may_share(space):
+            return None
+        packed = self.value(space)
+        self.link.spaces.add(self.link.share(space))
+        return packed
 
     def exception(self, error):
         link = self.link
@@ -1122,20 +1130,28 @@ class Unpacker:
         found = self.link.imported(number)
         if found is None:
             found = make_function(self.link, number, self.value(description))
-            if space is not None:
-                self.share_space(found, space[0])
+        if space is not None:
+            self.share_space(found, space[0])
         return found
+
+    def read_w(self, number, space):
+        """A function of ours whose stand-in has got attributes."""
+        function = self.link.own(number)
+        if space is not None and type(function) is types.FunctionType and self.link.may_share(vars(function)):
+            self.share_space(function, space[0])
+        return function
 
     def share_space(self, function, index):
         """From now on the attributes of a function are the same on both sides."""
         space, received = vars(function), self.objects[index]
         space.update(received)
         self.objects[index] = space
-        self.rows[:] = [(space if row[0] is received else row[0], *row[1:]) for row in self.rows]  # filled yet, or not
-        cid = self.link.shared_ids.get(id(received))
-        if cid is not None:
-            self.link.forget(cid)
-            self.link.keep(cid, space, SHAPE_OF_TAG["d"])
+        for at, (value, shape, cid, parts) in enumerate(self.rows):
+            if value is received:
+                self.rows[at] = space, shape, cid, parts  # it may be filled yet
+                self.link.forget(cid)
+                self.link.keep(cid, space, shape)
+                self.link.spaces.add(cid)
 
     def read_y(self, number, cls, parts):
         found = self.link.imported(number)
