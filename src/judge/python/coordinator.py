@@ -614,6 +614,9 @@ def judge(coordinator, plan):
         return
     limits = limits_apart(plan["limits"], together)
     coordinator.core = None if together.cpu > 1.2 * together.wall else current_core()
+    view = View("screen")
+    view.fill(SOLUTION)
+    reader = coordinator.fork("screen", view, lambda report: screen(plan, report))
     pair = View("pair")
     pair.fill(SOLUTION)
     mine, theirs = socket.socketpair()
@@ -625,11 +628,8 @@ def judge(coordinator, plan):
     coordinator.wait(with_tests, with_solution)
     coordinator.pass_on(with_tests)
     coordinator.say(**with_solution.summary())
-    view = View("screen")
-    view.fill(SOLUTION)
-    child = coordinator.fork("screen", view, lambda report: screen(plan, report))
-    coordinator.wait(child)
-    coordinator.pass_on(child)
+    coordinator.wait(reader)
+    coordinator.pass_on(reader)
 
 
 if __name__ == "__main__":
