@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Component;
 use std::path::Path;
@@ -52,6 +53,9 @@ pub struct Interpreter {
     n_packages: usize,
 }
 
+/// The first Python, major and minor number, that the judge's programs run on.
+const OLDEST: (u32, u32) = (3, 9);
+
 impl Interpreter {
     /// Finds the interpreter: `configured`, else the `python3` of the search path, else the system's. Either may be that
     /// of a virtual environment.
@@ -89,7 +93,7 @@ impl Interpreter {
         let first = configured.map_or(OsStr::new("python3"), Path::as_os_str);
         let found = Self::ask(first).and_then(allow);
         found.or_else(|reason| match configured {
-            Some(path) if fs::metadata(path).is_ok() => Err(reason),
+            Some(path) if !is_unreadable(path) => Err(reason),
             _ => Self::ask(OsStr::new(FALLBACK)),
         })
     }
@@ -107,8 +111,20 @@ impl Interpreter {
         let text = String::from_utf8_lossy(&output.stdout);
         let found: Self = serde_json::from_str(text.lines().last().unwrap_or_default())
             .map_err(|error| failed(&error))?;
+        if found.is_older_than(OLDEST) {
+            let (major, minor) = OLDEST;
+            return Err(failed(&format!(
+                "Python {} is too old; {major}.{minor} or newer is needed",
+                found.version
+            )));
+        }
         fs::File::open(&found.executable).map_err(|error| failed(&error))?;
         Ok(found)
+    }
+
+    fn is_older_than(&self, (major, minor): (u32, u32)) -> bool {
+        let mut numbers = self.version.split('.').map_while(|part| part.parse::<u32>().ok());
+        (numbers.next(), numbers.next()) < (Some(major), Some(minor))
     }
 
     /// The binary to start: [`super::Job::program`].
@@ -192,6 +208,11 @@ fn plain(path: &Path) -> PathBuf {
         }
     }
     plain
+}
+
+/// Whether this user may not look at a path.
+fn is_unreadable(path: &Path) -> bool {
+    fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 #[cfg(test)]
