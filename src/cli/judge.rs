@@ -32,7 +32,9 @@ use crate::sandbox::Sandbox;
 ///
 /// Tests are unittest, pytest or plain-assert files; they run with what lies around them: helpers, conftest.py, data
 /// files, pytest's configuration. A pass is confirmed with the solution in a process of its own, where it cannot
-/// reach the tests; the last line says whether that was possible.
+/// reach the tests; the last line says whether that was possible. The confirmation has twenty seconds and ten times what
+/// the first run took, at most four times the limits of the settings. In it the solution gets data files of the tests'
+/// folder by asking for them, but none that the tests read themselves.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   rune judge primes.py --tests test_primes.py
@@ -201,9 +203,10 @@ fn counts(verdict: &Verdict) -> String {
 
 /// What stands behind the result.
 fn belief(verdict: &Verdict) -> String {
-    match (verdict.assurance, verdict.why()) {
+    match (verdict.assurance, verdict.reason.as_str()) {
         (Some(assurance), "") => assurance.to_string(),
         (Some(assurance), reason) => format!("{assurance}: {reason}"),
-        (None, _) => verdict.outcome.to_string(),
+        (None, "") => verdict.outcome.to_string(),
+        (None, reason) => format!("{}: {reason}", verdict.outcome),
     }
 }

@@ -8,11 +8,20 @@ use std::path::PathBuf;
 use crate::hub::error::HubError;
 use crate::hub::pip;
 
-const FOLDER: &str = "pytest-8.4.2";
+/// Named for the pytest and for the oldest Python that it serves.
+const FOLDER: &str = "pytest-8.4.2-py39";
 
-/// Pure wheels, so that one folder serves every Python from 3.11 on.
-const PACKAGES: &[&str] =
-    &["pytest==8.4.2", "pluggy==1.6.0", "iniconfig==2.1.0", "packaging==25.0", "pygments==2.19.2"];
+/// Pure wheels, so that one folder serves every Python from 3.9 on. Before 3.11, pytest needs the last two;
+/// these are their last versions that are pure everywhere and need nothing else.
+const PACKAGES: &[&str] = &[
+    "pytest==8.4.2",
+    "pluggy==1.6.0",
+    "iniconfig==2.1.0",
+    "packaging==25.0",
+    "pygments==2.19.2",
+    "exceptiongroup==1.2.2",
+    "tomli==2.0.2",
+];
 
 /// The folder for `PYTHONPATH`, when pytest is there.
 pub fn pytest_path(home: &Path) -> Option<PathBuf> {

@@ -314,8 +314,8 @@ impl<'a> Evidence<'a> {
 
     /// What the second run makes of a pass.
     fn confirmed(&self) -> (Outcome, Option<Assurance>, String) {
-        if !self.lies.is_empty() {
-            return (Outcome::Wrong, None, String::new());
+        if let Some(lie) = self.lies.first() {
+            return (Outcome::Wrong, None, format!("the solution deceives its tests: {lie}"));
         }
         if let Some(list) = self.difference() {
             return (Outcome::HarnessVoid(list), None, String::new());

@@ -102,12 +102,14 @@ impl Program {
     fn files(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Coordinator => COORDINATOR,
-            Self::Inspect => &[("inspection.py", include_str!("python/inspection.py"))],
+            Self::Inspect => &[("inspection.py", include_str!("python/inspection.py")), STANDARD],
             Self::Stub => &[("stub.py", include_str!("python/stub.py"))],
             Self::Probe => &[("probe.py", include_str!("python/probe.py"))],
         }
     }
 }
+
+const STANDARD: (&str, &str) = ("rune_standard.py", include_str!("python/standard.py"));
 
 const COORDINATOR: &[(&str, &str)] = &[
     ("coordinator.py", include_str!("python/coordinator.py")),
@@ -116,6 +118,7 @@ const COORDINATOR: &[(&str, &str)] = &[
     ("rune_remote.py", include_str!("python/remote.py")),
     ("rune_runner.py", include_str!("python/runner.py")),
     ("rune_screen.py", include_str!("python/screen.py")),
+    STANDARD,
     ("rune_surroundings.py", include_str!("python/surroundings.py")),
     ("rune_tester.py", include_str!("python/tester.py")),
     ("rune_trace.py", include_str!("python/trace.py")),

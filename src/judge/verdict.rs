@@ -142,7 +142,7 @@ pub struct Verdict {
     /// Where a pass was decided; `None` for any other outcome.
     #[serde(default)]
     pub assurance: Option<Assurance>,
-    /// Why a pass is not [`Assurance::Separate`]; empty for any other verdict.
+    /// Why a pass is not [`Assurance::Separate`], or what gave a wrong solution away whose tests all passed; else empty.
     #[serde(default)]
     pub reason: String,
     /// Every test, in the suite's order; those reported before a crash keep their status.
@@ -185,7 +185,7 @@ impl Verdict {
         self.tests.iter().filter(|test| test.status == status).count()
     }
 
-    /// Why a pass is not [`Assurance::Separate`], or why there is no verdict that counts; empty otherwise.
+    /// As [`Self::reason`], or why there is no verdict that counts.
     pub fn why(&self) -> &str {
         match &self.outcome {
             Outcome::Unconfirmed(reason) | Outcome::HarnessVoid(reason) => reason,

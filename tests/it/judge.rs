@@ -7,6 +7,7 @@ mod honest;
 mod inspection;
 mod screen;
 
+use std::fs;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -33,6 +34,9 @@ struct Bench {
 /// Says that a test shall do without namespaces.
 pub(super) const BARE: &str = "RUNE_TEST_BARE";
 
+/// Names the Python to judge with, where it is not the one on `PATH`.
+const OTHER_PYTHON: &str = "RUNE_TEST_PYTHON";
+
 /// The sandbox of this machine, or one without namespaces.
 fn sandbox() -> Sandbox {
     let binary = crate::sandbox::binary();
@@ -43,9 +47,14 @@ fn sandbox() -> Sandbox {
     }
 }
 
+fn interpreter(sandbox: &Sandbox) -> Interpreter {
+    let other = std::env::var_os(OTHER_PYTHON).map(PathBuf::from);
+    sandbox.interpreter(other.as_deref()).unwrap()
+}
+
 #[test]
 fn the_judge_is_the_same_without_namespaces() {
-    if std::env::var_os(BARE).is_some() {
+    if std::env::var_os(BARE).is_some() || std::env::var_os(OTHER_PYTHON).is_some() {
         return;
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -55,10 +64,45 @@ fn the_judge_is_the_same_without_namespaces() {
     assert!(said.contains("no_cheat_passes_questions ... ok"), "{said}");
 }
 
+/// The versions that Rune supports, as their commands are called.
+const PYTHONS: [&str; 5] = ["python3.9", "python3.10", "python3.11", "python3.12", "python3.13"];
+
+/// The supported Pythons of this machine: those on `PATH`, and those of pyenv.
+fn pythons() -> Vec<PathBuf> {
+    let pyenv = std::env::home_dir().unwrap().join(".pyenv/versions");
+    let versions = fs::read_dir(pyenv).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let path = std::env::var_os("PATH").unwrap();
+    let folders = std::env::split_paths(&path).chain(versions.map(|folder| folder.join("bin")));
+    // A shim of pyenv stands for versions that are not chosen here, too.
+    let folders: Vec<PathBuf> = folders.filter(|folder| !folder.ends_with("shims")).collect();
+    let found = |name| folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
+    PYTHONS.into_iter().filter_map(found).collect()
+}
+
+#[test]
+fn the_judge_is_the_same_on_every_supported_python() {
+    if std::env::var_os(BARE).is_some() || std::env::var_os(OTHER_PYTHON).is_some() {
+        return;
+    }
+    for python in pythons() {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([
+            "judge::honest",
+            "judge::inspection",
+            "judge::functions",
+            "--test-threads=2",
+        ]);
+        let output = command.env(OTHER_PYTHON, &python).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}: {said}", python.display());
+        assert!(said.contains("pytest_suites_run_with_the_real_pytest ... ok"), "{said}");
+    }
+}
+
 impl Bench {
     fn open() -> Self {
         let sandbox = sandbox();
-        let interpreter = sandbox.interpreter(None).unwrap();
+        let interpreter = interpreter(&sandbox);
         Self { sandbox, interpreter }
     }
 

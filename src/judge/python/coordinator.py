@@ -162,7 +162,7 @@ class Tail:
 
 class Coordinator:
     def __init__(self, plan, jail):
-        self.plan, self.jail, self.children, self.core = plan, jail, [], None
+        self.plan, self.jail, self.children = plan, jail, []
         self.said = os.fdopen(3, "wb", buffering=0)
 
     def say(self, **fields):
@@ -175,8 +175,8 @@ class Coordinator:
         pid = self.jail.fork()
         if pid == 0:
             self.plan["limits"] = limits
-            if streams and self.core is not None:
-                stay_on(self.core)
+            if "core" in limits:
+                stay_on(limits["core"])
             self.become(view, main, ends, streams, name)
         for _, write in ends.values():
             os.close(write)
@@ -371,7 +371,8 @@ def tester(plan, report, stream):
     settle_in(plan, True)
     drop_squatted(plan)
     refuse_written_code(plan)
-    link = rune_tester.install(stream, {**plan, "folder": plan["box"]})
+    data = [name for name in plan["files"] if name not in SECTIONS and not name.endswith(".py")]
+    link = rune_tester.install(stream, {**plan, "folder": plan["box"], "data": data})
     reporter.after = lambda: after(link, rune_remote)
     try:
         rune_runner.run(plan["framework"], plan["box"], plan["targets"], reporter, extra=configuration(plan))
@@ -382,13 +383,15 @@ def tester(plan, report, stream):
     reporter.say("end")
 
 
+# pytest's configuration files, in the order in which it looks for them, and what one of them has that concerns pytest.
+SECTIONS = {"pytest.ini": b"", "pyproject.toml": b"[tool.pytest", "tox.ini": b"[pytest]", "setup.cfg": b"[tool:pytest]"}
+
+
 def configuration(plan):
     """Has pytest read the tests' own configuration, and none that lies beside the solution."""
-    own = [name for name in ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg") if name in plan["files"]]
-    marks = {"pytest.ini": b"", "pyproject.toml": b"[tool.pytest", "tox.ini": b"[pytest]", "setup.cfg": b"[tool:pytest]"}
-    for name in own:
+    for name in [name for name in SECTIONS if name in plan["files"]]:
         with open(os.path.join(plan["box"], name), "rb") as file:
-            if marks[name] in file.read():
+            if SECTIONS[name] in file.read():
                 return ["-c", os.path.join(plan["box"], name)]
     return ["-c", os.devnull] if plan["framework"] == "pytest" else []
 
@@ -537,7 +540,10 @@ def compile_once(files):
 
     from _pytest.assertion import rewrite
 
-    compiled, rewrite_test = {}, getattr(rewrite, "_rewrite_test", None)
+    rewrite_test = getattr(rewrite, "_rewrite_test", None)
+    if rewrite_test is None:
+        return  # another pytest, which compiles them itself
+    compiled = {}
     for path in files:
         name = os.path.basename(path)
         if not (name == "conftest.py" or name.startswith("test_") and name.endswith(".py") or name.endswith("_test.py")):
@@ -596,10 +602,13 @@ def stay_on(core):
 
 
 def limits_apart(limits, together):
-    """Every call goes from process to process there: more time than together, by how long that took."""
+    """Every call goes from process to process there: more time than together, by how long that took; and one core for
+    both, unless the solution has use for more."""
+    core = {} if together.cpu > 1.2 * together.wall else {"core": current_core()}
     return {
         "wall": min(limits["apart"] * limits["wall"], 20 + 10 * together.wall),
         "cpu": min(limits["apart"] * limits["cpu"], 20 + 10 * together.cpu),
+        **core,
     }
 
 
@@ -613,7 +622,6 @@ def judge(coordinator, plan):
     if not passed(together):
         return
     limits = limits_apart(plan["limits"], together)
-    coordinator.core = None if together.cpu > 1.2 * together.wall else current_core()
     view = View("screen")
     view.fill(SOLUTION)
     reader = coordinator.fork("screen", view, lambda report: screen(plan, report))

@@ -8,6 +8,9 @@ import os
 import re
 import sys
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # Python is started without it
+import rune_standard as standard  # noqa: E402
+
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SUSPICIOUS = ["sys._getframe", "gc.get_objects", "gc.get_referrers", "inspect.stack", "inspect.currentframe", "os._exit",
               "sys.modules", "sys.settrace", "sys.setprofile", "os.kill", "os.execv"]
@@ -181,7 +184,7 @@ def needs(tree):
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             wanted.setdefault(node.module, [])
             wanted[node.module] += [alias.name for alias in node.names if alias.name != "*"]
-    outside = {module: names for module, names in wanted.items() if module.split(".")[0] not in sys.stdlib_module_names}
+    outside = {module: names for module, names in wanted.items() if module.split(".")[0] not in standard.NAMES}
     return [{"module": module, "names": list(dict.fromkeys(names))} for module, names in outside.items()]
 
 
@@ -206,7 +209,7 @@ def unbound(tree):
             bound.add(node.name)
         elif isinstance(node, (ast.Global, ast.Nonlocal)):
             bound |= set(node.names)
-        elif isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name:
+        elif type(node).__name__ in ("MatchAs", "MatchStar") and node.name:  # Python 3.9 has no such nodes
             bound.add(node.name)
     return [name for name in dict.fromkeys(read) if name not in bound]
 

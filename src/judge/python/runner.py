@@ -92,6 +92,9 @@ class Recorder(unittest.TestResult):
 
     def startTest(self, test):
         super().startTest(test)
+        self.begin(test)
+
+    def begin(self, test):
         self.events, self.running = [], self.reporter.begin(self.name_of(test))
 
     def stopTest(self, test):
@@ -112,7 +115,7 @@ class Recorder(unittest.TestResult):
 
     def note(self, test, status, value):
         if self.running is None:  # what belongs to a class or module, not to a test
-            self.events, self.running = [], self.reporter.begin(self.name_of(test))
+            self.begin(test)
             self.events.append((status, value))
             return self.settle()
         self.events.append((status, value))
@@ -127,6 +130,8 @@ class Recorder(unittest.TestResult):
         self.note(test, "error", err[1])
 
     def addSkip(self, test, reason):
+        if self.running is None and isinstance(test, unittest.TestCase):
+            self.begin(test)  # Python 3.12.1 ends a test that is skipped and never begins it
         self.note(test, "skipped", reason)
 
     def addExpectedFailure(self, test, err):

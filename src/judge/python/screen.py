@@ -3,8 +3,9 @@
 import ast
 import importlib.machinery
 import os
-import sys
 import unicodedata
+
+import rune_standard as standard
 
 
 def is_installed(name):
@@ -39,7 +40,7 @@ class Screen(ast.NodeVisitor):
 
     def module(self, node, name):
         top = name.split(".")[0]
-        if top not in self.own and top not in sys.stdlib_module_names and not is_installed(top):
+        if top not in self.own and top not in standard.NAMES and not is_installed(top):
             self.note(node, f"imports {name}, which is none of its files")
         if name.split(".")[0] in self.constructs["modules"] or name in self.constructs["modules"]:
             if name != "sys":

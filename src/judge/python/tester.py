@@ -16,9 +16,9 @@ import types
 import unittest
 
 import rune_remote as remote
+import rune_standard as standard
 from rune_surroundings import Surroundings
 
-CONFIGURATION = ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 FRAMEWORKS = ("unittest", "pytest", "_pytest", "pluggy", "doctest", "test", "rune_remote", "rune_tester", "rune_runner", "rune_surroundings")
 HIDDEN = ("f_", "gi_", "tb_", "cr_", "ag_", "co_", "_rune", "__rune")
 DUNDERS = frozenset("""
@@ -101,6 +101,7 @@ class TesterLink(remote.Link):
         super().__init__(stream, "t")
         self.solution, self.own_modules, self.folder = set(solution), set(solution) | set(own), folder
         self.tests, self.lies, self.failed_checks, self.files, self.carried, self.reasons = set(own), [], [], [], {}, []
+        self.is_carrying = False
         self.asked, self.read_by_tests = set(), set()
         self.surroundings = Surroundings(self)
 
@@ -124,7 +125,7 @@ class TesterLink(remote.Link):
         return super().perform(op, args)
 
     def do_set(self, owner, name, value):
-        if name in ("__class__", "__dict__") or type(owner).__module__ == "unittest.mock":
+        if name in ("__class__", "__dict__") or type(owner).__module__ == "unittest.mock" and not is_data(owner, name, value):
             self.give_up(f"the solution sets `{name}` of an object of the tests")
         super().do_set(owner, name, value)
 
@@ -238,24 +239,28 @@ class TesterLink(remote.Link):
     def files_at(self, text):
         """The files of the tests at a path: none that are loaded here, and none of a folder that has such."""
         path = os.path.abspath(text)
-        if not path.startswith(self.folder + "/") or not os.path.exists(path):
+        if not path.startswith(self.folder + "/") or not os.path.exists(path) or self.is_carried(path):
             return []
         loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
         paths = [path]
         if os.path.isdir(path):
-            if path in self.carried or os.path.isfile(os.path.join(path, "conftest.py")) or any(str(name).startswith(path + "/") for name in loaded):
+            if os.path.isfile(os.path.join(path, "conftest.py")) or any(str(name).startswith(path + "/") for name in loaded):
                 return []
-            self.carried[path] = None
+            self.carried[path] = version(path)
             paths = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
         return [path for path in paths[:500] if path not in loaded and os.path.basename(path) != "conftest.py" and os.path.isfile(path)]
 
+    def is_carried(self, path):
+        """Whether the worker has it as it is now."""
+        return path in self.carried and self.carried[path] == version(path)
+
     def carry_file(self, path):
-        state = os.stat(path)
-        version = state.st_mtime_ns, state.st_size
-        if state.st_size < 4 << 20 and self.carried.get(path) != version:
-            self.carried[path] = version
+        if os.path.getsize(path) < 4 << 20 and not self.is_carried(path):
+            self.carried[path] = version(path)
+            self.is_carrying = True
             with open(path, "rb") as file:
                 self.files.append([path, file.read().decode("latin-1")])
+            self.is_carrying = False
 
     def do_file(self, path):
         """Data that the solution looks for: it comes with the answer, unless the tests read it themselves. No code comes."""
@@ -265,13 +270,13 @@ class TesterLink(remote.Link):
                 self.carry_file(path)
 
     def watch_reading(self, files):
-        """Notes which files that came with the tests these read themselves: what is expected may be in there."""
-        paths = {os.path.join(self.folder, name) for name in files if name not in CONFIGURATION and not name.endswith(".py")}
+        """Notes which data files of the tests these read themselves: what is expected may be in there."""
+        paths = {os.path.join(self.folder, name) for name in files}
 
         def audit(event, args):
             if event == "open" and isinstance(args[0], str):
                 path = os.path.abspath(args[0])
-                if path in paths and not sys._getframe(1).f_code.co_name == "carry_file":
+                if path in paths and not self.is_carrying:
                     self.read_by_tests.add(path)
                     if path in self.asked:
                         self.give_up(f"the solution looked for {os.path.basename(path)}, which the tests read")
@@ -316,7 +321,7 @@ class TesterLink(remote.Link):
         """Something of the standard library or of an installed package: never of a test framework."""
         if type(module) is not str or type(name) is not str or (is_of(module, FRAMEWORKS) or self.is_own_module(module)):
             self.give_up(f"the solution hands out {module}.{name}")
-        if module not in sys.modules and module.split(".")[0] not in sys.stdlib_module_names:
+        if module not in sys.modules and module.split(".")[0] not in standard.NAMES:
             self.give_up(f"the solution hands out {module}.{name}, which is not loaded here")
         found = importlib.import_module(module)
         for part in name.split(".") if name else ():
@@ -483,6 +488,17 @@ class RemoteModule(types.ModuleType):
         return self.__rune_link__.request("dir", self)
 
 
+def is_data(mock, name, value):
+    """Whether an attribute of a mock is data, and no part of what the mock records or asserts."""
+    is_plain_value = type(value) in (type(None), bool, int, float, complex, str, bytes, tuple, list, set, frozenset, dict)
+    return is_plain_value and name != "method_calls" and not name.startswith(("_", "assert")) and not hasattr(type(mock), name)
+
+
+def version(path):
+    state = os.stat(path)
+    return state.st_mtime_ns, state.st_size
+
+
 class Finder:
     """Finds the solution's modules in the worker, after the tests' own."""
 
@@ -525,7 +541,7 @@ def install(stream, plan):
     sys.meta_path.insert(0, Finder(link))
     watch_patches(link.surroundings)
     link.surroundings.watch()
-    link.watch_reading(plan["files"])
+    link.watch_reading(plan["data"])
     run_elsewhere(link)
     return link
 

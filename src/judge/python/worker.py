@@ -1,15 +1,18 @@
 """The solution's side: imports it, and does what the tests ask of it. It knows no test and decides nothing."""
 
+import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
 import logging
 import os
+import pathlib
 import sys
 import types
 import warnings
 
 import rune_remote as remote
+import rune_standard as standard
 from rune_surroundings import NOTHING, Input, Output, Surroundings
 
 
@@ -25,6 +28,16 @@ class WorkerLink(remote.Link):
     def is_own_module(self, name):
         return name.split(".")[0] in self.own_modules or name == "__main__" or name.startswith("rune_")
 
+    @contextlib.contextmanager
+    def turn(self):
+        """Whether the tests' side can be asked now: another thread may be in the middle of a question."""
+        is_ours = self.lock.acquire(blocking=False)
+        try:
+            yield is_ours
+        finally:
+            if is_ours:
+                self.lock.release()
+
     def extras(self):
         return self.surroundings.outgoing()
 
@@ -36,11 +49,7 @@ class WorkerLink(remote.Link):
 
     def write(self, path, content):
         """Writes a file that the tests' side has sent; nothing on its way is asked for."""
-        folder = os.path.dirname(path)
-        while folder not in self.asked and folder != "/":
-            self.asked.add(folder)
-            folder = os.path.dirname(folder)
-        self.asked.add(path)
+        self.asked.update([path, *map(str, pathlib.PurePosixPath(path).parents)])
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb") as file:
@@ -156,13 +165,11 @@ class TestsFinder:
 
     def find_spec(self, name, path=None, target=None):
         top = name.split(".")[0]
-        is_asked = top not in sys.stdlib_module_names and not top.startswith("rune_") and (self.tests is None or top in self.tests)
-        if not is_asked or not self.link.lock.acquire(blocking=False):
+        is_asked = top not in standard.NAMES and not top.startswith("rune_") and (self.tests is None or top in self.tests)
+        if not is_asked:
             return None
-        try:
-            found = self.link.request("find_of_tests", name)
-        finally:
-            self.link.lock.release()
+        with self.link.turn() as is_ours:
+            found = self.link.request("find_of_tests", name) if is_ours else None
         if found is None:
             return None
         how, what = found
@@ -192,12 +199,10 @@ def ask_for_files(link, folder):
             is_missing = stat(path).st_size == 0  # the file of a test leaves an empty one here
         except OSError:
             is_missing = True
-        if is_missing and link.lock.acquire(blocking=False):
-            try:
+        with link.turn() as is_ours:
+            if is_missing and is_ours:
                 link.asked.add(path)
                 link.request("file", path)
-            finally:
-                link.lock.release()
 
     def asking_stat(path, *args, **kwargs):
         ask(path)

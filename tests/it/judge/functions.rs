@@ -18,6 +18,7 @@ use rune::task::SourceFile;
 
 use serde_json::json;
 
+use super::interpreter;
 use super::sandbox;
 
 pub(super) async fn judge(sandbox: &Sandbox) -> FunctionJudge<'_> {
@@ -27,7 +28,7 @@ pub(super) async fn judge(sandbox: &Sandbox) -> FunctionJudge<'_> {
         processes: 8,
         ..Limits::default()
     };
-    FunctionJudge::start(sandbox, &sandbox.interpreter(None).unwrap(), limits).await.unwrap()
+    FunctionJudge::start(sandbox, &interpreter(sandbox), limits).await.unwrap()
 }
 
 fn task(test: &str) -> FunctionTask {
@@ -63,7 +64,7 @@ async fn canonical_solutions_of_mbpp_plus_pass() {
         address_bytes: 4 << 30,
         ..Limits::default()
     };
-    let interpreter = sandbox.interpreter(None).unwrap();
+    let interpreter = interpreter(&sandbox);
     let judge = FunctionJudge::start(&sandbox, &interpreter, limits).await.unwrap();
     let tasks = Format::MbppPlus.read(Path::new(&path), "mbppplus").unwrap();
     let modules = Modules::default();
@@ -130,7 +131,7 @@ async fn canonical_solutions_of_human_eval_pass_and_stubs_fail() {
 #[tokio::test]
 async fn examples_of_human_eval_hold_for_canonical_solutions() {
     let sandbox = sandbox();
-    let interpreter = sandbox.interpreter(None).unwrap();
+    let interpreter = interpreter(&sandbox);
     let judge = Judge::new(&sandbox, &interpreter);
     let path = Path::new("tests/fixtures/judge/HumanEval.jsonl.gz");
     let tasks = Format::HumanEval.read(path, "humaneval").unwrap();

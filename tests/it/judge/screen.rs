@@ -16,6 +16,8 @@ fn findings(sources: &[String]) -> Vec<usize> {
 import json, os, sys, tempfile
 sys.path.insert(0, sys.argv[1])
 sys.dont_write_bytecode = True
+import standard
+sys.modules['rune_standard'] = standard
 import screen
 constructs = json.load(open(sys.argv[1] + '/screen.json'))
 counts = []
