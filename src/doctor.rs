@@ -16,6 +16,7 @@ use crate::evaluation::EvaluationError;
 use crate::evaluation::SuiteStore;
 use crate::hardware;
 use crate::hardware::Machine;
+use crate::home::Home;
 use crate::hub;
 use crate::hub::Catalogue;
 use crate::hub::Model;
@@ -59,7 +60,7 @@ pub struct Check {
 #[derive(Debug)]
 pub struct Patient<'a> {
     /// Rune's home.
-    pub home: &'a Path,
+    pub home: &'a Home,
     /// The settings in force.
     pub config: &'a Config,
     /// The Python that was found.
@@ -150,13 +151,13 @@ fn memory(machine: &Machine) -> Check {
     }
 }
 
-fn home(home: &Path) -> Vec<Check> {
-    let made = fs::create_dir_all(home).and_then(|()| fs::metadata(home));
+fn home(home: &Home) -> Vec<Check> {
+    let made = home.create().and_then(|()| fs::metadata(home.path()));
     let metadata = match made {
         Ok(metadata) => metadata,
         Err(error) => return vec![unusable_home(home, &error)],
     };
-    let shown = home.display();
+    let shown = home.path().display();
     let mode = metadata.permissions().mode() & 0o777;
     let access = match mode & 0o077 {
         0 => Check::ok("home", format!("{shown}")),
@@ -167,12 +168,12 @@ fn home(home: &Path) -> Vec<Check> {
     vec![access, disk(home), fsync(home)]
 }
 
-fn unusable_home(home: &Path, error: &io::Error) -> Check {
-    Check::fail("home", format!("{}: {error}", home.display()), "choose another with --home")
+fn unusable_home(home: &Home, error: &io::Error) -> Check {
+    Check::fail("home", format!("{}: {error}", home.path().display()), "choose another with --home")
 }
 
-fn disk(home: &Path) -> Check {
-    match hardware::disk_free(home) {
+fn disk(home: &Home) -> Check {
+    match hardware::disk_free(home.path()) {
         Ok(free) if free >> 30 >= 2 => Check::ok("disk", format!("{} free", mebibytes(free))),
         Ok(free) => {
             Check::warn("disk", format!("{} free", mebibytes(free)), "make room for models: 2 GiB")
@@ -181,8 +182,8 @@ fn disk(home: &Path) -> Check {
     }
 }
 
-fn fsync(home: &Path) -> Check {
-    match hardware::fsync_latency(home) {
+fn fsync(home: &Home) -> Check {
+    match hardware::fsync_latency(home.path()) {
         Ok(time) if time.as_millis() < 50 => Check::ok("fsync", format!("{time:.1?}")),
         Ok(time) => {
             Check::warn("fsync", format!("{time:.1?}"), "put Rune's home on a local, faster disk")
@@ -218,7 +219,7 @@ fn version_of(program: &Path) -> Option<String> {
 }
 
 /// The model in use, and every other that is here.
-fn models(home: &Path, in_use: &str) -> Vec<Check> {
+fn models(home: &Home, in_use: &str) -> Vec<Check> {
     let catalogue = Catalogue::embedded();
     let mut checks = Vec::new();
     if let Err(error) = catalogue.get(in_use) {
@@ -233,7 +234,7 @@ fn models(home: &Path, in_use: &str) -> Vec<Check> {
     checks
 }
 
-fn one_model(home: &Path, model: &Model, is_here: bool) -> Check {
+fn one_model(home: &Home, model: &Model, is_here: bool) -> Check {
     let name = format!("model {}", model.name);
     let pull = format!("rune models pull {}", model.name);
     if !is_here {
@@ -248,8 +249,8 @@ fn one_model(home: &Path, model: &Model, is_here: bool) -> Check {
 }
 
 /// The database, and the adapters that it knows.
-fn registry(home: &Path) -> Vec<Check> {
-    let path = home.join("rune.db");
+fn registry(home: &Home) -> Vec<Check> {
+    let path = home.registry();
     if !path.exists() {
         return vec![Check::ok("registry", "none yet")];
     }
@@ -268,7 +269,7 @@ fn registry(home: &Path) -> Vec<Check> {
     }
 }
 
-fn adapters(registry: &Registry, home: &Path) -> Check {
+fn adapters(registry: &Registry, home: &Home) -> Check {
     let fix = "restore the folders named from a backup; `rune adapters verify` lists all";
     let mut n_adapters = 0;
     let verified =
@@ -307,12 +308,12 @@ fn training(patient: &Patient<'_>) -> Vec<Check> {
             });
         }
     }
-    let database = patient.home.join("rune.db");
+    let database = patient.home.registry();
     let runs = database.exists().then(|| Registry::open(&database)).and_then(Result::ok);
     let runs = runs.and_then(|registry| registry.training_runs(100).ok()).unwrap_or_default();
     let waiting: Vec<&str> = runs
         .iter()
-        .filter(|run| patient.home.join("training").join(&run.id).exists())
+        .filter(|run| patient.home.training().join(&run.id).exists())
         .map(|run| run.id.as_str())
         .collect();
     if let Some(id) = waiting.first() {
@@ -324,8 +325,8 @@ fn training(patient: &Patient<'_>) -> Vec<Check> {
 }
 
 /// Whether the suites are what they were when they were taken in.
-fn suites(home: &Path) -> Option<Check> {
-    if !home.join("suites").exists() {
+fn suites(home: &Home) -> Option<Check> {
+    if !home.suites().exists() {
         return None;
     }
     let fix = "remove the file, then `rune eval suites pull` or `import` it again";

@@ -1,9 +1,11 @@
-//! What a session tells while it runs: [`Event`], and the JSON lines of `--json`.
+//! What sessions, training runs and evaluations tell while they run: [`Event`], and the JSON lines of `--json`.
 //!
-//! The same events are stored in the registry, in the transaction of the change they tell of. As JSON
-//! lines they carry `ts`, a gap-free `seq` and the session's id besides; `src/event.schema.json`
-//! ([`SCHEMA`]) describes a line.
+//! Workflows tell a [`Reporter`] of everything as it happens. What the registry stores, it stores in the transaction of
+//! the change that is told of; events that are transient ([`Event::is_transient`]) are never stored. As JSON lines they
+//! carry `ts`, a gap-free `seq` and the id of what they are about besides; `src/event.schema.json` ([`SCHEMA`])
+//! describes a line.
 
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::Deserialize;
@@ -15,6 +17,7 @@ use crate::adapter::AdapterId;
 use crate::adapter::Source;
 use crate::task::TaskType;
 use crate::trajectory::Assurance;
+use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
 use crate::trajectory::Status;
 use crate::trajectory::VerifiedBy;
@@ -25,7 +28,19 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// The JSON schema (draft 2020-12) of one JSON line.
 pub const SCHEMA: &str = include_str!("event.schema.json");
 
-/// One thing that happened in a session.
+/// Hears of everything as it happens: the terminal, a file of JSON lines, a server's subscribers.
+pub trait Reporter: Send + Sync {
+    /// Takes news of `subject`: the id of a session or a training run, or nothing before there is one.
+    fn report(&self, subject: &str, event: &Event);
+}
+
+impl<F: Fn(&str, &Event) + Send + Sync> Reporter for F {
+    fn report(&self, subject: &str, event: &Event) {
+        self(subject, event);
+    }
+}
+
+/// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type")]
 pub enum Event {
@@ -86,8 +101,8 @@ pub enum Event {
         prefill_ms: u64,
         /// Time to generate, in milliseconds.
         decode_ms: u64,
-        /// The verdict's word.
-        verdict: String,
+        /// What came of it.
+        verdict: AttemptVerdict,
         /// The verdict in one line.
         summary: String,
     },
@@ -207,6 +222,80 @@ pub enum Event {
         /// What it is trained for.
         base_model: String,
     },
+    /// What a training run would do, and what that takes. Never stored.
+    #[serde(rename = "training.planned")]
+    TrainingPlanned {
+        /// What it would be trained on.
+        dataset_digest: String,
+        /// Examples to learn from.
+        n_train: usize,
+        /// Examples that are held out.
+        n_validation: usize,
+        /// Families of records.
+        n_families: usize,
+        /// Tokens of a pass over the data.
+        tokens: usize,
+        /// Those of them that are learned.
+        labelled_tokens: usize,
+        /// Records left out that are there twice.
+        n_duplicates: usize,
+        /// Records left out that are too long.
+        n_too_long: usize,
+        /// Secrets taken out.
+        n_secrets: usize,
+        /// Examples that are the base's own answers to general questions.
+        n_rehearsal: usize,
+        /// Estimate of the memory.
+        memory_bytes: u64,
+        /// Estimate of the time.
+        seconds: f64,
+        /// How it would be trained.
+        options: Value,
+    },
+    /// The worker of a training run has loaded the model. Never stored, as the next three.
+    #[serde(rename = "training.prepared")]
+    TrainingPrepared {
+        /// Numbers that are trained.
+        trainable: usize,
+        /// Tokens of a pass over the data.
+        tokens: usize,
+        /// Estimate of the memory.
+        memory_bytes: u64,
+        /// Steps that were done before.
+        step: u32,
+    },
+    /// A step of a training run is done.
+    #[serde(rename = "training.step")]
+    TrainingStep {
+        /// Its number, from 1.
+        step: u32,
+        /// The last one's.
+        total: u32,
+        /// Mean loss of a token in nats, weighted.
+        loss: f64,
+        /// Learning rate.
+        lr: f32,
+        /// Length of the gradient before it was clipped.
+        grad_norm: f64,
+        /// Tokens a second.
+        tokens_per_s: f64,
+        /// Resident memory of the worker in bytes.
+        rss: u64,
+    },
+    /// A training run was held against the families that it does not learn from.
+    #[serde(rename = "training.validated")]
+    TrainingValidated {
+        /// Steps before it.
+        step: u32,
+        /// Mean loss of a held-out token in nats, weighted.
+        loss: f64,
+    },
+    /// A training run can be gone on with from here.
+    #[serde(rename = "training.checkpointed")]
+    TrainingCheckpointed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A training run goes on.
     #[serde(rename = "training.resumed")]
     TrainingResumed {
@@ -232,6 +321,44 @@ pub enum Event {
         suite: String,
         /// Share of the answers that passed.
         pass_at_1: f64,
+    },
+    /// An answer of an evaluation was judged. Never stored, as those that follow.
+    #[serde(rename = "evaluation.answered")]
+    EvaluationAnswered {
+        /// Whose it is; `None` is the base.
+        adapter_id: Option<AdapterId>,
+        /// The task.
+        task: String,
+        /// Whether it passed.
+        passed: bool,
+        /// Answers so far, everyone's.
+        n_done: usize,
+        /// Answers in all.
+        n_total: usize,
+    },
+    /// The base has answered one of the general questions that trainings rehearse.
+    #[serde(rename = "rehearsal.answered")]
+    RehearsalAnswered {
+        /// Answers so far.
+        n_done: usize,
+        /// Answers in all.
+        n_total: usize,
+    },
+    /// The model is writing.
+    #[serde(rename = "text.generated")]
+    TextGenerated {
+        /// The phase.
+        phase: Phase,
+        /// The subtask's name; `None` where the whole task is meant.
+        subtask: Option<String>,
+        /// The new piece, about a token.
+        text: String,
+    },
+    /// Something that a person who waits likes to know.
+    #[serde(rename = "notice")]
+    Notice {
+        /// What it is.
+        message: String,
     },
 }
 
@@ -267,11 +394,44 @@ impl Event {
             Self::AdapterArchived { .. } => "adapter.archived",
             Self::AdapterRestored => "adapter.restored",
             Self::TrainingStarted { .. } => "training.started",
+            Self::TrainingPlanned { .. } => "training.planned",
+            Self::TrainingPrepared { .. } => "training.prepared",
+            Self::TrainingStep { .. } => "training.step",
+            Self::TrainingValidated { .. } => "training.validated",
+            Self::TrainingCheckpointed { .. } => "training.checkpointed",
             Self::TrainingResumed { .. } => "training.resumed",
             Self::TrainingCompleted { .. } => "training.completed",
             Self::TrainingFailed { .. } => "training.failed",
             Self::EvaluationCreated { .. } => "evaluation.created",
+            Self::EvaluationAnswered { .. } => "evaluation.answered",
+            Self::RehearsalAnswered { .. } => "rehearsal.answered",
+            Self::TextGenerated { .. } => "text.generated",
+            Self::Notice { .. } => "notice",
         }
+    }
+
+    /// Whether it is of the moment, and never stored.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::JudgeTest { .. }
+                | Self::JudgeCompleted { .. }
+                | Self::JudgeFailed { .. }
+                | Self::TrainingPlanned { .. }
+                | Self::TrainingPrepared { .. }
+                | Self::TrainingStep { .. }
+                | Self::TrainingValidated { .. }
+                | Self::TrainingCheckpointed { .. }
+                | Self::EvaluationAnswered { .. }
+                | Self::RehearsalAnswered { .. }
+                | Self::TextGenerated { .. }
+                | Self::Notice { .. }
+        )
+    }
+
+    /// [`Self::Notice`] of `message`.
+    pub fn notice(message: impl Into<String>) -> Self {
+        Self::Notice { message: message.into() }
     }
 
     /// Who tells it, as `CloudEvents` have it.
@@ -285,24 +445,18 @@ impl Event {
     }
 }
 
-/// Numbers the events of one session's stream and makes lines of them.
-#[derive(Debug, Clone)]
+/// Numbers the events of one stream and makes lines of them.
+#[derive(Debug, Clone, Default)]
 pub struct Stream {
-    session_id: String,
     next_seq: u64,
 }
 
 impl Stream {
-    /// A stream that starts at `seq` 0.
-    pub fn new(session_id: impl Into<String>) -> Self {
-        Self { session_id: session_id.into(), next_seq: 0 }
-    }
-
-    /// The next line, without its line end, for an event of `ts` (RFC 3339, milliseconds).
-    pub fn line(&mut self, ts: &str, event: &Event) -> String {
+    /// The next line, without its line end, for an event about `subject` of `ts` (RFC 3339, milliseconds).
+    pub fn line(&mut self, ts: &str, subject: &str, event: &Event) -> String {
         let mut line = json!({ "ts": ts, "seq": self.next_seq, "type": event.kind() });
         self.next_seq += 1;
-        line["session_id"] = Value::from(self.session_id.as_str());
+        line["subject"] = Value::from(subject);
         if let (Value::Object(line), Ok(Value::Object(fields))) =
             (&mut line, serde_json::to_value(event))
         {
@@ -323,13 +477,13 @@ mod tests {
 
     #[test]
     fn a_line_carries_time_number_kind_and_session() {
-        let mut stream = Stream::new("s1");
+        let mut stream = Stream::default();
         let ts = timestamp(SystemTime::UNIX_EPOCH);
         let warning = Event::Warning { message: "low\ndisk".into() };
-        insta::assert_snapshot!(stream.line(&ts, &warning),
-            @r#"{"ts":"1970-01-01T00:00:00.000Z","seq":0,"type":"warning","session_id":"s1","message":"low\ndisk"}"#);
-        insta::assert_snapshot!(stream.line(&ts, &Event::SessionInterrupted),
-            @r#"{"ts":"1970-01-01T00:00:00.000Z","seq":1,"type":"session.interrupted","session_id":"s1"}"#);
+        insta::assert_snapshot!(stream.line(&ts, "s1", &warning),
+            @r#"{"ts":"1970-01-01T00:00:00.000Z","seq":0,"type":"warning","subject":"s1","message":"low\ndisk"}"#);
+        insta::assert_snapshot!(stream.line(&ts, "s1", &Event::SessionInterrupted),
+            @r#"{"ts":"1970-01-01T00:00:00.000Z","seq":1,"type":"session.interrupted","subject":"s1"}"#);
     }
 
     #[test]
@@ -344,9 +498,9 @@ mod tests {
     #[test]
     fn every_line_fits_the_schema_and_a_wrong_one_does_not() {
         let schema = jsonschema::validator_for(&serde_json::from_str(SCHEMA).unwrap()).unwrap();
-        let mut stream = Stream::new("s1");
+        let mut stream = Stream::default();
         for event in samples() {
-            let line = stream.line(&timestamp(SystemTime::UNIX_EPOCH), &event);
+            let line = stream.line(&timestamp(SystemTime::UNIX_EPOCH), "s1", &event);
             let mut line: Value = serde_json::from_str(&line).unwrap();
             let errors: Vec<_> = schema.iter_errors(&line).map(|error| error.to_string()).collect();
             assert!(errors.is_empty(), "{line}: {errors:?}");
@@ -384,7 +538,7 @@ mod tests {
                 tokens_out: 2,
                 prefill_ms: 3,
                 decode_ms: 4,
-                verdict: "passed".into(),
+                verdict: AttemptVerdict::Passed,
                 summary: "3 of 3".into(),
             },
             Event::SuiteJudged { n_passed: 1, n_total: 2, outcome: "failed".into() },
@@ -419,6 +573,51 @@ mod tests {
                 exit_code: 1,
             },
             Event::JudgeFailed { exit_code: 3, error: "e".into() },
+            Event::AdapterCreated { source: Source::Qlora, base_model: "m".into() },
+            Event::AdapterArchived { reason: "worse".into() },
+            Event::AdapterRestored,
+            Event::TrainingStarted { dataset_digest: "d".into(), base_model: "m".into() },
+            Event::TrainingPlanned {
+                dataset_digest: "d".into(),
+                n_train: 9,
+                n_validation: 1,
+                n_families: 3,
+                tokens: 100,
+                labelled_tokens: 50,
+                n_duplicates: 1,
+                n_too_long: 0,
+                n_secrets: 0,
+                n_rehearsal: 4,
+                memory_bytes: 1 << 30,
+                seconds: 60.0,
+                options: json!({ "rank": 8 }),
+            },
+            Event::TrainingPrepared { trainable: 8, tokens: 100, memory_bytes: 1 << 30, step: 0 },
+            Event::TrainingStep {
+                step: 1,
+                total: 2,
+                loss: 1.5,
+                lr: 0.5,
+                grad_norm: 2.0,
+                tokens_per_s: 100.0,
+                rss: 1 << 30,
+            },
+            Event::TrainingValidated { step: 1, loss: 1.25 },
+            Event::TrainingCheckpointed { path: "c".into() },
+            Event::TrainingResumed { step: 1 },
+            Event::TrainingCompleted { adapter_id: AdapterId::parse("01k9zz").unwrap() },
+            Event::TrainingFailed { error: "nan: e".into() },
+            Event::EvaluationCreated { suite: "s".into(), pass_at_1: 0.5 },
+            Event::EvaluationAnswered {
+                adapter_id: None,
+                task: "t".into(),
+                passed: true,
+                n_done: 1,
+                n_total: 2,
+            },
+            Event::RehearsalAnswered { n_done: 1, n_total: 64 },
+            Event::TextGenerated { phase: Phase::Code, subtask: None, text: "def".into() },
+            Event::notice("loading"),
         ]
     }
 }

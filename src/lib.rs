@@ -4,19 +4,27 @@
 //! module imports only from rows above its own (`tests/it/tidy.rs`). `ARCHITECTURE.md` is the map.
 
 // Words.
+pub mod child;
 pub mod config;
+pub mod digest;
+pub mod durable;
 pub mod failpoint;
-pub(crate) mod minhash;
+pub mod home;
+pub(crate) mod rng;
+pub mod shutdown;
 pub mod task;
 // Words made of those.
 pub mod adapter;
+pub mod error_class;
 pub mod event;
+pub(crate) mod minhash;
 pub mod trajectory;
 // Tools.
 pub mod hardware;
 pub mod hub;
 pub mod model;
 pub mod registry;
+pub mod repository;
 pub mod sandbox;
 pub mod template;
 // Engines.

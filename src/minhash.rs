@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 
+use crate::rng::mixed;
+
 /// Hashes that stand for a text: the estimate's standard error is at most `0.5 / sqrt(128)`, 4.4 points.
 const N_HASHES: usize = 128;
 
@@ -38,11 +40,4 @@ fn hash_of(words: &[&str]) -> u64 {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
     }
     hash
-}
-
-/// The finaliser of `SplitMix64`.
-fn mixed(z: u64) -> u64 {
-    let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ z >> 31
 }

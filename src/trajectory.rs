@@ -181,14 +181,43 @@ pub struct Attempt {
     pub sampling: Sampling,
     /// The adapter that was loaded.
     pub adapter_id: Option<AdapterId>,
-    /// One word for what came of it: `passed`, `failed`, `malformed`, `repeated`, ...
-    pub verdict: String,
+    /// What came of it.
+    pub verdict: AttemptVerdict,
     /// The details of the verdict.
     pub verdict_json: serde_json::Value,
     /// The files read out of the answer.
     pub files: Vec<SourceFile>,
     /// When it ended, RFC 3339 UTC.
     pub at: String,
+}
+
+/// What came of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptVerdict {
+    /// Tests passed.
+    Passed,
+    /// It goes into what comes next; no test has decided about it.
+    Accepted,
+    /// Tests failed, or it does not compile.
+    Failed,
+    /// It is not what was asked for.
+    Malformed,
+    /// It was cut off at the most tokens of its phase.
+    Truncated,
+}
+
+impl AttemptVerdict {
+    /// The word used in the registry and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Accepted => "accepted",
+            Self::Failed => "failed",
+            Self::Malformed => "malformed",
+            Self::Truncated => "truncated",
+        }
+    }
 }
 
 /// How a session stands.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::error_class::ErrorClass;
 use crate::judge::JudgeError;
 use crate::model::ModelError;
 use crate::provider::ProviderError;
@@ -73,6 +74,16 @@ pub enum BenchError {
 }
 
 impl BenchError {
+    /// Its class.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Provider(error) => error.class(),
+            Self::Sandbox(error) => error.class(),
+            Self::Judge(error) => error.class(),
+            _ => ErrorClass::Environment,
+        }
+    }
+
     /// Wraps what the system said of `what`.
     pub(super) fn examine(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();

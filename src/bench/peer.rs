@@ -20,10 +20,10 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
-use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use super::BenchError;
+use crate::child;
 use crate::hardware::peak_rss;
 use crate::model::ModelFacts;
 use crate::provider::LlamaCpp;
@@ -128,7 +128,8 @@ impl Process {
         command.args(words).arg(std::process::id().to_string()).arg(path).args(arguments);
         // Prompts kept aside count as memory; unlike the flag, the variable is known to no old server as an error.
         command.env("LLAMA_ARG_CACHE_RAM", "0").process_group(0).stdin(Stdio::null());
-        let child = command.stdout(log.try_clone()?).stderr(log.try_clone()?).spawn()?;
+        command.stdout(log.try_clone()?).stderr(log.try_clone()?);
+        let child = child::spawn(command)?;
         Ok(Self { path: path.to_owned(), child, log })
     }
 
@@ -169,11 +170,8 @@ pub fn exec_bound(
     arguments: &[OsString],
     library_path: Option<&OsStr>,
 ) -> io::Error {
-    if let Err(errno) = prctl::set_pdeathsig(Signal::SIGKILL) {
+    if let Err(errno) = child::bind_to(parent, Signal::SIGKILL) {
         return errno.into();
-    }
-    if std::os::unix::process::parent_id() != parent {
-        return io::Error::other("the parent has ended");
     }
     let mut folders = program.parent().unwrap_or(Path::new(".")).as_os_str().to_owned();
     if let Some(others) = library_path.filter(|others| !others.is_empty()) {

@@ -17,21 +17,22 @@ use crate::adapter::AdapterId;
 use crate::adapter::Scope;
 use crate::adapter::Source;
 use crate::cli::context::Context;
-use crate::cli::exit;
 use crate::cli::output;
 use crate::cli::output::escape_line;
-use crate::cli::run::prepare;
+use crate::digest::sha256;
+use crate::error_class::ErrorClass;
 use crate::event::timestamp;
 use crate::model;
 use crate::model::Delta;
 use crate::model::Engine;
+use crate::provider::ModelFile;
+use crate::provider::engine_options;
 use crate::registry::AdapterFilter;
 use crate::registry::AdapterStore;
 use crate::registry::Evaluation;
 use crate::registry::PeftFiles;
 use crate::registry::Registry;
 use crate::registry::new_id;
-use crate::registry::sha256;
 use crate::task::TaskType;
 
 /// Look at adapters, and bring them in and out
@@ -258,9 +259,8 @@ fn import(
         Some(id) => parse(id)?,
         None => parse(&new_id()?)?,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (model, hub_id) = runtime.block_on(prepare::model(context))?;
-    let engine = Engine::start(&model, &prepare::engine_options(context))?;
+    let ModelFile { path, hub_id } = context.model()?;
+    let engine = Engine::start(&path, &engine_options(&context.config))?;
     engine.load_adapter(folder)?;
     let facts = engine.facts();
     let config = sha256(&files.config);
@@ -268,7 +268,7 @@ fn import(
     let adapter = Adapter {
         id: id.clone(),
         name: name.clone(),
-        project: prepare::project(context),
+        project: context.project(),
         task_type: TaskType::default(),
         scope: Scope::from(*scope),
         base_model: format!("{hub_id}@{}", facts.tokenizer_digest),
@@ -303,8 +303,7 @@ fn export_gguf(
     adapter: &Adapter,
     file: &Path,
 ) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (model, _) = runtime.block_on(prepare::model(context))?;
+    let model = context.model()?.path;
     let digest = model::identify(&model)?.tokenizer_digest;
     if adapter.base_model.split('@').nth(1) != Some(digest.as_str()) {
         bail!("the adapter is for {}: give that with --model", adapter.base_model);
@@ -380,7 +379,11 @@ fn verify(context: &Context, store: &AdapterStore<'_>) -> anyhow::Result<ExitCod
         damages.iter().map(|damage| line(&damage.path, &damage.reason)).collect()
     };
     output::print(&text)?;
-    Ok(if damages.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::ENVIRONMENT) })
+    Ok(if damages.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(ErrorClass::Environment.exit_code())
+    })
 }
 
 fn lineage(context: &Context, registry: &Registry, id: &AdapterId) -> anyhow::Result<String> {

@@ -30,9 +30,9 @@ use crate::bench::TrainReport;
 use crate::bench::Unit;
 use crate::cli::context::Context;
 use crate::cli::output;
-use crate::cli::run::interrupt::Interrupts;
-use crate::cli::run::prepare;
+use crate::cli::runtime;
 use crate::hardware::Machine;
+use crate::provider::engine_options;
 use crate::sandbox::Interpreter;
 
 /// Version of the JSON lines.
@@ -183,41 +183,26 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
 fn infer(context: &Context, args: &InferArgs) -> anyhow::Result<ExitCode> {
     let peer = args.peer.as_deref().map(peer_source).transpose()?;
     let display = Display::new(context);
-    // The peer ends with the thread that started it: this one.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
-        let mut interrupts = Interrupts::new()?;
-        let measured = async {
-            let options = InferOptions {
-                path: prepare::model(context).await?.0,
-                engine: prepare::engine_options(context),
-                peer,
-                n_runs: args.runs.into(),
-            };
-            Ok::<_, anyhow::Error>(
-                bench::infer(&options, &|progress| display.show(progress)).await?,
-            )
-        };
-        tokio::select! {
-            report = measured => report.map(Ok),
-            interrupt = interrupts.next() => Ok(Err(interrupt.exit_code())),
-        }
+    let options = InferOptions {
+        path: context.model()?.path,
+        engine: engine_options(&context.config),
+        peer,
+        n_runs: args.runs.into(),
+    };
+    let (options, shown) = (&options, &display);
+    let report = runtime::block_on(|shutdown| async move {
+        let show = |progress| shown.show(progress);
+        let measured = shutdown.or_stop(bench::infer(options, &show)).await;
+        Ok(measured??)
     });
     display.close();
-    // A model that was being loaded may still be: nobody waits for it.
-    runtime.shutdown_background();
-    match result? {
-        Ok(report) => {
-            output::print(&if context.json { json_lines(&report) } else { table(&report) })?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(code) => Ok(ExitCode::from(code)),
-    }
+    let report = report?;
+    output::print(&if context.json { json_lines(&report) } else { table(&report) })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn sandbox(context: &Context, args: &SandboxArgs) -> anyhow::Result<ExitCode> {
     let display = Display::new(context);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let configured = Path::new(&context.config.sandbox.python);
     let configured = (!configured.as_os_str().is_empty()).then_some(configured);
     let options = SandboxOptions {
@@ -227,45 +212,37 @@ fn sandbox(context: &Context, args: &SandboxArgs) -> anyhow::Result<ExitCode> {
         suite: args.suite.clone(),
         peer: args.peer.clone(),
     };
-    let result = runtime.block_on(async {
-        let mut interrupts = Interrupts::new()?;
-        let show = |progress| display.show(progress);
-        let measured = bench::sandbox(&options, &show);
-        tokio::select! {
-            report = measured => Ok::<_, anyhow::Error>(Ok(report?)),
-            interrupt = interrupts.next() => Ok(Err(interrupt.exit_code())),
-        }
+    let (options, shown) = (&options, &display);
+    let report = runtime::block_on(|shutdown| async move {
+        let show = |progress| shown.show(progress);
+        let measured = shutdown.or_stop(bench::sandbox(options, &show)).await;
+        Ok(measured??)
     });
     display.close();
-    match result? {
-        Ok(SandboxReport { machine, metrics }) => {
-            let text = if context.json {
-                let head = json!({
-                    "type": "bench.started",
-                    "schema": SCHEMA_VERSION,
-                    "bench": "sandbox",
-                    "machine": machine,
-                });
-                format!("{head}\n{}", metric_lines(&metrics))
-            } else {
-                format!("{}\n{}", machine_line(&machine), metric_table(&metrics, true))
-            };
-            output::print(&text)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(code) => Ok(ExitCode::from(code)),
-    }
+    let SandboxReport { machine, metrics } = report?;
+    let text = if context.json {
+        let head = json!({
+            "type": "bench.started",
+            "schema": SCHEMA_VERSION,
+            "bench": "sandbox",
+            "machine": machine,
+        });
+        format!("{head}\n{}", metric_lines(&metrics))
+    } else {
+        format!("{}\n{}", machine_line(&machine), metric_table(&metrics, true))
+    };
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn train(context: &Context, args: &TrainArgs) -> anyhow::Result<ExitCode> {
     let display = Display::new(context);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let options = TrainOptions {
-        model: runtime.block_on(prepare::model(context))?.0,
+        model: context.model()?.path,
         rank: args.rank.max(1),
         length: args.length.max(2),
         batches: args.batches.clone(),
-        n_threads: prepare::engine_options(context).n_threads,
+        n_threads: engine_options(&context.config).n_threads,
         n_runs: args.runs.into(),
         trainee: vec![env::current_exe()?.into_os_string(), "bench".into(), "trainee".into()],
         peer: args.peer.clone(),

@@ -3,7 +3,6 @@
 use std::env;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -12,12 +11,20 @@ use anyhow::Context as _;
 use anyhow::ensure;
 use clap::ColorChoice;
 
+use crate::cli::models;
 use crate::cli::output;
+use crate::cli::runtime;
 use crate::config::Config;
 use crate::config::Layer;
 use crate::config::Origin;
 use crate::failpoint;
+use crate::home::Home;
+use crate::hub;
+use crate::hub::PullOptions;
+use crate::provider::ModelFile;
+use crate::provider::ModelSource;
 use crate::registry::Registry;
+use crate::repository;
 
 /// The flags that every subcommand takes.
 #[derive(Debug, clap::Args)]
@@ -57,7 +64,7 @@ impl Globals {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Context {
     /// Rune's home; perhaps not made yet.
-    pub(super) home: PathBuf,
+    pub(super) home: Home,
     /// The settings in force.
     pub(super) config: Config,
     /// Whether stdout is to be coloured.
@@ -82,12 +89,12 @@ impl Context {
         if let Ok(name) = env::var("RUNE_FAILPOINT") {
             ensure!(failpoint::arm(&name), "there is no failpoint `{name}`");
         }
-        let home = match &globals.home {
+        let home = Home::new(match &globals.home {
             Some(home) => std::path::absolute(home).context("cannot tell Rune's home")?,
             None => env::home_dir().context("cannot tell the user's home")?.join(".rune"),
-        };
+        });
         let mut layers = Vec::new();
-        let user = home.join("config.toml");
+        let user = home.config();
         layers.extend(layer(&user, Origin::User(user.clone()))?);
         if let Some(project) = project_file(&env::current_dir()?) {
             layers.extend(layer(&project, Origin::Project(project.clone()))?);
@@ -110,14 +117,43 @@ impl Context {
 
     /// Makes the home, for its owner's eyes only, unless it is there.
     pub(super) fn make_home(&self) -> anyhow::Result<()> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.home);
-        made.with_context(|| format!("cannot make Rune's home `{}`", self.home.display()))
+        let shown = || format!("cannot make Rune's home `{}`", self.home.path().display());
+        self.home.create().with_context(shown)
     }
 
     /// Opens the registry, and makes it when there is none.
     pub(super) fn registry(&self) -> anyhow::Result<Registry> {
         self.make_home()?;
-        Ok(Registry::open(&self.home.join("rune.db"))?)
+        Ok(Registry::open(&self.home.registry())?)
+    }
+
+    /// How models come here: from where the environment says, with a word on the way where one is wanted.
+    pub(super) fn models(&self) -> ModelSource {
+        ModelSource {
+            home: self.home.clone(),
+            pull: PullOptions {
+                source: hub::Source::Auto,
+                endpoint: models::endpoint(),
+                python: self.python().unwrap_or_else(|| PathBuf::from("python3")),
+            },
+            on_pull: models::quiet_reporter(self, &self.config.run.model),
+        }
+    }
+
+    /// The file of the model of the settings, fetched when it is not here.
+    pub(super) fn model(&self) -> anyhow::Result<ModelFile> {
+        runtime::block_on(|shutdown| async move {
+            let (models, name) = (self.models(), &self.config.run.model);
+            Ok(shutdown.or_stop(models.find(name)).await??)
+        })
+    }
+
+    /// The key of the project: the setting, else the digest of the git root commit, else `none`.
+    pub(super) fn project(&self) -> String {
+        match self.config.run.project.as_str() {
+            "" => repository::project_key(Path::new(".")).unwrap_or_else(|| "none".to_owned()),
+            project => project.to_owned(),
+        }
     }
 
     /// The Python of the settings, else the first `python3` of PATH.

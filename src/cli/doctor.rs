@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use crate::cli::context::Context;
-use crate::cli::exit;
 use crate::cli::output;
 use crate::doctor::Check;
 use crate::doctor::Patient;
 use crate::doctor::Status;
 use crate::doctor::examine;
+use crate::error_class::ErrorClass;
 use crate::sandbox::Sandbox;
 
 /// Say what works on this machine, and how to mend the rest
@@ -19,7 +19,7 @@ pub(super) fn run(context: &Context, _args: &Args) -> anyhow::Result<ExitCode> {
     // Before any other thread: see `sandbox`.
     let sandbox = Sandbox::start(&std::env::current_exe()?);
     context.make_home()?;
-    let (home, config) = (context.home.as_path(), &context.config);
+    let (home, config) = (&context.home, &context.config);
     let checks = examine(&Patient { home, config, python: context.python(), sandbox });
     let text = if context.json {
         json_lines(&checks)?
@@ -28,7 +28,11 @@ pub(super) fn run(context: &Context, _args: &Args) -> anyhow::Result<ExitCode> {
     };
     output::print(&text)?;
     let has_failed = checks.iter().any(|check| check.status == Status::Fail);
-    Ok(if has_failed { ExitCode::from(exit::ENVIRONMENT) } else { ExitCode::SUCCESS })
+    Ok(if has_failed {
+        ExitCode::from(ErrorClass::Environment.exit_code())
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn line(check: &Check, color: bool) -> String {

@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if exit::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::print_error(&error, exit::hint(&error), cli.globals.colors_stderr());
+            output::print_error(&error, exit::hint(&error).as_deref(), cli.globals.colors_stderr());
             ExitCode::from(exit::code(&error))
         }
     }

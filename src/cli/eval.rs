@@ -1,7 +1,6 @@
 //! `rune eval`.
 
 mod library;
-mod measure;
 mod plot;
 mod probe;
 mod suites;
@@ -19,22 +18,25 @@ use clap::ValueEnum as _;
 
 use crate::cli::context::Context;
 use crate::cli::output;
+use crate::cli::runtime;
+use crate::cli::screen::Screen;
+use crate::evaluation;
 use crate::evaluation::EvaluationError;
+use crate::evaluation::How;
+use crate::evaluation::MeasureTools;
+use crate::evaluation::Measured;
 use crate::evaluation::Modules;
 use crate::evaluation::Outcome;
+use crate::evaluation::Suite;
+use crate::evaluation::Who;
+use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 
 use what::SuiteArgs;
 use what::ViaName;
 
-pub(super) use measure::How;
-pub(super) use measure::Measured;
-pub(super) use measure::Who;
-pub(super) use measure::measure;
 pub(super) use suites::human_eval;
-pub(super) use tables::compare;
 pub(super) use tables::compared;
-pub(super) use tables::score;
 pub(super) use tables::score_lines;
 pub(super) use tables::scores;
 
@@ -133,10 +135,7 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Measures, prints and writes what was asked for.
 fn scored(context: &Context, args: &Args, what: &SuiteArgs) -> anyhow::Result<ExitCode> {
-    let measured = match measured(context, what, (&what.suite, what.via), &args.adapter)? {
-        Ok(measured) => measured,
-        Err(code) => return Ok(ExitCode::from(code)),
-    };
+    let measured = measured(context, what, (&what.suite, what.via), &args.adapter)?;
     if let Some(path) = &args.samples {
         write(path, &tables::samples(&measured))?;
     }
@@ -149,11 +148,10 @@ fn scored(context: &Context, args: &Args, what: &SuiteArgs) -> anyhow::Result<Ex
         let style = if args.markdown { output::markdown } else { output::table };
         output::print(&tables::text(&measured, &what.k, args.failures, style))?;
     }
-    let Some(ood) = &args.ood else { return Ok(ExitCode::SUCCESS) };
-    match self::measured(context, what, (ood, what.via), &args.adapter)? {
-        Ok(other) if context.json => output::print(&tables::delta_lines(&measured, &other))?,
-        Ok(other) => output::print(&tables::deltas(&measured, &other))?,
-        Err(code) => return Ok(ExitCode::from(code)),
+    if let Some(ood) = &args.ood {
+        let other = self::measured(context, what, (ood, what.via), &args.adapter)?;
+        let deltas = if context.json { tables::delta_lines } else { tables::deltas };
+        output::print(&deltas(&measured, &other))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -167,10 +165,7 @@ fn compare_two(
     what: &SuiteArgs,
     (a, b): (&str, &str),
 ) -> anyhow::Result<ExitCode> {
-    let (mut one, mut other) = match (of(context, what, a)?, of(context, what, b)?) {
-        (Ok(one), Ok(other)) => (one, other),
-        (Err(code), _) | (_, Err(code)) => return Ok(ExitCode::from(code)),
-    };
+    let (mut one, mut other) = (of(context, what, a)?, of(context, what, b)?);
     // Not every task can be asked in every way.
     let has = |all: &[Outcome], one: &Outcome| all.iter().any(|other| other.id == one.id);
     let all = other.clone();
@@ -180,8 +175,8 @@ fn compare_two(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The outcomes of `name`: an adapter or `base`, and behind a colon the way. `Err` is the exit code of an interrupt.
-fn of(context: &Context, what: &SuiteArgs, name: &str) -> anyhow::Result<Result<Vec<Outcome>, u8>> {
+/// The outcomes of `name`: an adapter or `base`, and behind a colon the way.
+fn of(context: &Context, what: &SuiteArgs, name: &str) -> anyhow::Result<Vec<Outcome>> {
     let (subject, via) = match name.split_once(':') {
         Some((subject, via)) => {
             let known = ViaName::from_str(via, true);
@@ -190,20 +185,20 @@ fn of(context: &Context, what: &SuiteArgs, name: &str) -> anyhow::Result<Result<
         None => (name, what.via),
     };
     let adapters = if subject == "base" { Vec::new() } else { vec![subject.to_owned()] };
-    let measured = measured(context, what, (&what.suite, via), &adapters)?;
-    Ok(measured.map(|mut measured| match measured.adapters.pop() {
+    let mut measured = measured(context, what, (&what.suite, via), &adapters)?;
+    Ok(match measured.adapters.pop() {
         Some((_, outcomes)) => outcomes,
         None => measured.base,
-    }))
+    })
 }
 
-/// The outcomes on `suite` that are asked for. `Err` is the exit code of an interrupt.
+/// The outcomes on `suite` that are asked for.
 fn measured(
     context: &Context,
     what: &SuiteArgs,
     (path, via): (&Path, ViaName),
     adapters: &[String],
-) -> anyhow::Result<Result<Measured, u8>> {
+) -> anyhow::Result<Measured> {
     if let Some(k) = what.k.iter().find(|k| **k > what.n || **k == 0) {
         return Err(EvaluationError::BadK { k: *k, n: what.n }.into());
     }
@@ -214,9 +209,39 @@ fn measured(
             .map_err(|source| EvaluationError::Files { path: folder.clone(), source })?,
         None => Modules::default(),
     };
-    let who = what::who(context, &registry, &suite, adapters)?;
-    let how = what.how(via);
+    let screen = Screen::new(context);
+    let who = Who::parse(&registry, &suite, adapters, &screen)?;
     // Before any other thread, and before the model fills the memory: see `sandbox`.
     let sandbox = Sandbox::start(&std::env::current_exe()?)?;
-    measure(context, &registry, &sandbox, (&suite, &modules), &who, &how)
+    measure(
+        context,
+        (&registry, &sandbox, &screen),
+        (&suite, &modules),
+        &who,
+        &what.how(via.into()),
+    )
+}
+
+/// As [`evaluation::measure`], shown on `screen`, until a signal comes.
+pub(super) fn measure(
+    context: &Context,
+    (registry, sandbox, screen): (&Registry, &Sandbox, &Screen),
+    what: (&Suite, &Modules),
+    who: &Who,
+    how: &How,
+) -> anyhow::Result<Measured> {
+    runtime::block_on(|shutdown| async move {
+        let tools = MeasureTools {
+            home: &context.home,
+            config: &context.config,
+            registry,
+            sandbox,
+            models: &context.models(),
+            reporter: screen,
+            shutdown: &shutdown,
+        };
+        let measured = evaluation::measure(&tools, what, who, how).await;
+        screen.close();
+        Ok(measured?)
+    })
 }

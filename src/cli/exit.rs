@@ -1,36 +1,27 @@
 //! Exit codes: what happened, in one number.
 
+use std::error::Error;
 use std::io;
 
 use crate::bench::BenchError;
-use crate::cli::run::outcome::InTheWay;
 use crate::config::ConfigError;
+use crate::error_class::ErrorClass;
 use crate::evaluation::EvaluationError;
 use crate::hub::HubError;
+use crate::judge::JudgeError;
 use crate::judge::RequestError;
 use crate::judge::SuiteError;
 use crate::pipeline::PipelineError;
+use crate::pipeline::SessionError;
 use crate::provider::ProviderError;
 use crate::registry::RegistryError;
 use crate::sandbox::SandboxError;
+use crate::shutdown::Stopped;
+use crate::training::FailureKind;
 use crate::training::TrainingError;
 
-/// Solved and verified.
-pub(super) const SOLVED: u8 = 0;
-/// Not solved.
-pub(super) const UNSOLVED: u8 = 1;
 /// Wrong arguments.
 pub(super) const USAGE: u8 = 2;
-/// Wrong configuration, or something missing on this machine.
-pub(super) const ENVIRONMENT: u8 = 3;
-/// No answer from the provider, or a prompt that does not fit.
-pub(super) const PROVIDER: u8 = 4;
-/// No jail: nothing was run.
-pub(super) const SANDBOX: u8 = 5;
-/// A budget is used up.
-pub(super) const BUDGET: u8 = 6;
-/// Something is taken, or somebody else is at work on it.
-pub(super) const CONFLICT: u8 = 7;
 
 /// The table at the end of `rune --help`.
 pub(super) const HELP: &str = "\
@@ -46,100 +37,75 @@ Exit codes:
   130    interrupted; `rune run --resume` goes on
   143    terminated; `rune run --resume` goes on";
 
-/// The code for an error.
+/// The code for an error: that of the first of its causes that has a class.
 pub(super) fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<InTheWay>() {
-        return CONFLICT;
-    }
-    if let Some(PipelineError::Provider(_)) = error.downcast_ref() {
-        return PROVIDER;
-    }
-    if let Some(
-        ProviderError::ContextOverflow { .. }
-        | ProviderError::Unreachable { .. }
-        | ProviderError::Refused { .. },
-    ) = cause(error)
-    {
-        return PROVIDER;
-    }
-    match cause::<SandboxError>(error) {
-        Some(SandboxError::NoInterpreter(_)) => return ENVIRONMENT,
-        Some(_) => return SANDBOX,
-        None => {}
-    }
-    if let Some(
-        TrainingError::BadRecord { .. } | TrainingError::NoData(_) | TrainingError::BadOption(_),
-    ) = cause(error)
-    {
-        return USAGE;
-    }
-    match error.downcast_ref() {
-        Some(
-            EvaluationError::BadK { .. }
-            | EvaluationError::NoSuite(_)
-            | EvaluationError::BadName(_)
-            | EvaluationError::BadTask { .. }
-            | EvaluationError::Empty(_)
-            | EvaluationError::NoWork(_),
-        ) => return USAGE,
-        Some(
-            EvaluationError::SuiteExists(_)
-            | EvaluationError::Changed(_)
-            | EvaluationError::SeenBefore { .. },
-        ) => return CONFLICT,
-        _ => {}
-    }
-    match cause(error) {
-        Some(
-            RegistryError::NotFound(_) | RegistryError::NoAdapter(_) | RegistryError::NoTraining(_),
-        ) => USAGE,
-        Some(
-            RegistryError::AlreadyExists(_)
-            | RegistryError::AdapterExists(_)
-            | RegistryError::AlreadyArchived(_)
-            | RegistryError::NotArchived(_)
-            | RegistryError::Busy { .. }
-            | RegistryError::DoesNotFit { .. }
-            | RegistryError::TrainingCompleted(_)
-            | RegistryError::WrongStatus { .. },
-        ) => CONFLICT,
-        _ => ENVIRONMENT,
-    }
+    error.chain().find_map(class).unwrap_or(ErrorClass::Environment).exit_code()
 }
 
-/// The error itself, or one that it hands through, of type `E`.
-fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
-    let of_pipeline: Option<&dyn std::error::Error> = match error.downcast_ref() {
-        Some(PipelineError::Provider(inner)) => Some(inner),
-        Some(PipelineError::Judge(inner)) => Some(inner),
-        Some(PipelineError::Registry(inner)) => Some(inner),
-        Some(PipelineError::Template(inner)) => Some(inner),
-        Some(PipelineError::Budget { .. } | PipelineError::MissingPackages(_)) | None => None,
-    };
-    let of_request: Option<&dyn std::error::Error> = match error.downcast_ref() {
-        Some(RequestError::Suite(inner)) => Some(inner),
-        Some(RequestError::Judge(inner)) => Some(inner),
-        Some(RequestError::Hub(inner)) => Some(inner),
-        _ => None,
-    };
-    let inner = match error.downcast_ref() {
-        Some(BenchError::Provider(inner)) => Some(inner as &dyn std::error::Error),
-        Some(BenchError::Sandbox(inner)) => Some(inner as &dyn std::error::Error),
-        _ => of_pipeline.or(of_request),
-    };
-    let inner = inner.or(match error.downcast_ref() {
-        Some(EvaluationError::Provider(inner)) => Some(inner),
-        Some(EvaluationError::Judge(inner)) => Some(inner),
-        Some(EvaluationError::Registry(inner)) => Some(inner),
-        _ => None,
-    });
-    let handed_through = inner.and_then(<dyn std::error::Error>::downcast_ref);
-    handed_through.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
+/// The class of an error of one of the workflows.
+fn class(error: &(dyn Error + 'static)) -> Option<ErrorClass> {
+    if let Some(Stopped(reason)) = error.downcast_ref() {
+        return Some(ErrorClass::Stopped(*reason));
+    }
+    macro_rules! first_of {
+        ($($kind:ty),+) => { None$(.or_else(|| Some(error.downcast_ref::<$kind>()?.class())))+ };
+    }
+    first_of!(
+        SessionError,
+        TrainingError,
+        EvaluationError,
+        PipelineError,
+        RequestError,
+        JudgeError,
+        ProviderError,
+        RegistryError,
+        SandboxError,
+        BenchError
+    )
+}
+
+/// The error itself, or one that it speaks for or was caused by, of type `E`.
+fn cause<E: Error + 'static>(error: &anyhow::Error) -> Option<&E> {
+    error.chain().find_map(|cause| spoken_for(cause).downcast_ref())
+}
+
+/// The innermost of errors that speak for each other: as causes of one another they do not show.
+fn spoken_for<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    macro_rules! look_into {
+        ($($outer:ident: $($variant:ident)|+;)+) => {
+            $($(if let Some($outer::$variant(inner)) = error.downcast_ref() {
+                return spoken_for(inner);
+            })+)+
+        };
+    }
+    look_into! {
+        SessionError: Pipeline | Provider | Judge | Request | Sandbox | Registry;
+        TrainingError: Provider | Registry;
+        EvaluationError: Provider | Judge | Pipeline | Registry | Sandbox | Request;
+        PipelineError: Provider | Judge | Registry;
+        RequestError: Suite | Judge | Hub;
+        ProviderError: Hub;
+        BenchError: Provider | Sandbox | Judge;
+    }
+    error
 }
 
 /// What the user can do about an error, where that is known.
-pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
-    if let Some(PipelineError::MissingPackages(_)) = error.downcast_ref() {
+pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
+    if let Some(TrainingError::Failed { id, kind, .. }) = error.downcast_ref() {
+        // The same data and options would come to the same again.
+        let is_final = matches!(
+            kind,
+            FailureKind::Nan | FailureKind::NoGain | FailureKind::Data | FailureKind::Setup
+        );
+        let again = format!("`rune train --resume {id}` goes on from the last checkpoint");
+        return (!is_final).then_some(again);
+    }
+    fixed_hint(error).map(str::to_owned)
+}
+
+fn fixed_hint(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(PipelineError::MissingPackages(_)) = cause(error) {
         return Some(
             "show their folder with `--lib DIR`, or install them for the Python of `sandbox.python`; a module that is \
              to be written has to be named in the task",
@@ -148,7 +114,7 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
     if let Some(SuiteError::TooLarge { .. }) = cause(error) {
         return Some("name the tests' own file or folder, or move large data out of it");
     }
-    if let Some(error) = error.downcast_ref::<HubError>() {
+    if let Some(error) = cause::<HubError>(error) {
         return match error {
             HubError::UnknownModel { .. } => Some("`rune models list` shows all models"),
             HubError::AllFailed { .. } | HubError::Unreachable { .. } | HubError::Pip { .. } => {

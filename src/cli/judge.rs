@@ -13,6 +13,8 @@ use crate::cli::output;
 use crate::cli::output::escape;
 use crate::cli::output::escape_line;
 use crate::cli::output::paint;
+use crate::durable;
+use crate::error_class::ErrorClass;
 use crate::event::Event;
 use crate::event::Stream;
 use crate::event::timestamp;
@@ -103,10 +105,10 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     }
     if let Some(path) = &args.junit {
         let name = args.tests.display().to_string();
-        output::write_whole(path, junit_xml(&name, &verdict).as_bytes())
+        durable::write(path, junit_xml(&name, &verdict).as_bytes())
             .with_context(|| format!("cannot write `{}`", path.display()))?;
     }
-    let code = if verdict.passed() { exit::SOLVED } else { exit::UNSOLVED };
+    let code = if verdict.passed() { 0 } else { ErrorClass::Unsolved.exit_code() };
     let text =
         if context.json { json_lines(&events(&verdict, code)) } else { shown(context, &verdict) };
     output::print(&text)?;
@@ -146,9 +148,9 @@ fn events(verdict: &Verdict, code: u8) -> Vec<Event> {
 }
 
 fn json_lines(events: &[Event]) -> String {
-    let mut stream = Stream::new("");
+    let mut stream = Stream::default();
     let now = timestamp(SystemTime::now());
-    events.iter().map(|event| stream.line(&now, event) + "\n").collect()
+    events.iter().map(|event| stream.line(&now, "", event) + "\n").collect()
 }
 
 /// A row for each test that did not pass, the counts, and how far the result is to be believed.

@@ -18,6 +18,8 @@ mod man;
 mod models;
 mod output;
 mod run;
+mod runtime;
+mod screen;
 mod sessions;
 mod train;
 

@@ -3,12 +3,9 @@
 use std::borrow::Cow;
 use std::env;
 use std::fmt::Write as _;
-use std::fs;
 use std::io;
 use std::io::IsTerminal;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use clap::ColorChoice;
 
@@ -64,18 +61,6 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
-}
-
-/// Writes a file whole or not at all.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    fs::create_dir_all(parent)?;
-    let mut staged = tempfile::NamedTempFile::new_in(parent)?;
-    staged.write_all(bytes)?;
-    staged.as_file().sync_all()?;
-    staged.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-    staged.persist(path).map_err(|error| error.error).map(drop)
 }
 
 /// Prints a line of progress to stderr. When nobody listens there, nothing is lost.

@@ -1,18 +1,18 @@
 //! `rune run`.
 
-pub(super) mod interrupt;
-pub(super) mod outcome;
-pub(super) mod prepare;
-mod resume;
-mod screen;
-mod session;
 mod task;
+mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use crate::cli::context::Context;
 use crate::cli::context::Globals;
+use crate::cli::screen;
+use crate::cli::screen::Screen;
+
+use work::Shown;
 
 /// Solve a coding task
 ///
@@ -111,10 +111,11 @@ pub(super) fn refuse(globals: &Globals, error: &anyhow::Error) {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
-    let screen = screen::Screen::new(context);
-    let result = session::run(context, args, &screen);
+    let screen = Screen::new(context);
+    let shown = Shown { screen: &screen, session: OnceLock::new() };
+    let result = work::run(context, args, &shown);
     if let Err(error) = &result {
-        screen.fail(error);
+        screen.fail(shown.session.get().map_or("", String::as_str), error);
     }
     screen.close();
     result

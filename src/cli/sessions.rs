@@ -143,7 +143,7 @@ fn attempt_row(attempt: &Attempt) -> Vec<String> {
         format!("#{}", attempt.candidate),
         format!("{} tokens", completion.tokens_out),
         format!("{:.1} s", seconds(completion.prefill_ms + completion.decode_ms)),
-        escape_line(&attempt.verdict).into_owned(),
+        attempt.verdict.as_str().to_owned(),
     ]
 }
 

@@ -1,12 +1,7 @@
 //! `rune train`.
 
-mod display;
 mod plot;
-mod records;
-mod rehearse;
-pub(in crate::cli) mod work;
-
-pub(super) use records::collect;
+mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,9 +15,12 @@ use crate::cli::context::Context;
 use crate::cli::output;
 use crate::model::Precision;
 use crate::registry::TrainingRun;
+use crate::training::DataRequest;
 use crate::training::Device;
 use crate::training::Preset;
 use crate::training::Schedule;
+use crate::training::SessionsWanted;
+use crate::training::TrainingError;
 use crate::training::TrainingOptions;
 
 /// Train an adapter on sessions or on a file of chats
@@ -118,6 +116,18 @@ pub(super) struct DataArgs {
     /// Take sessions that ran without a sandbox as well
     #[arg(long)]
     include_unsandboxed: bool,
+}
+
+impl DataArgs {
+    pub(super) fn request(&self) -> Result<DataRequest, TrainingError> {
+        let filter = self.sessions.as_deref().map(SessionsWanted::parse).transpose()?;
+        Ok(DataRequest {
+            sessions: self.session.clone(),
+            filter,
+            files: self.dataset.clone(),
+            include_unsandboxed: self.include_unsandboxed,
+        })
+    }
 }
 
 /// How to train; what is not given is the preset's.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::Check;
 use super::Patient;
 use super::Status;
+use crate::home::Home;
 use crate::hub;
 use crate::judge::FunctionJudge;
 use crate::judge::FunctionTask;
@@ -117,7 +118,7 @@ fn facilities(facilities: &Facilities) -> Vec<Check> {
 }
 
 /// Runs programs: hostile ones, and the judge's own.
-fn inside(home: &Path, sandbox: &Sandbox, interpreter: &Interpreter) -> Vec<Check> {
+fn inside(home: &Home, sandbox: &Sandbox, interpreter: &Interpreter) -> Vec<Check> {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return vec![failure("hostile programs", &SandboxError::Helper(error))],
@@ -183,7 +184,7 @@ async fn judged_functions(
 }
 
 /// The pytest that suites would be run with: the interpreter's own, else the one in Rune's home.
-async fn pytest(home: &Path, mut judge: Judge<'_>) -> Check {
+async fn pytest(home: &Home, mut judge: Judge<'_>) -> Check {
     let folder = hub::pytest_path(home);
     let mut whose = "the interpreter's own".to_owned();
     let mut found = judge.pytest_version().await;

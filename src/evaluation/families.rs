@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use crate::digest::sha256;
 use crate::minhash::Signature;
-use crate::registry::sha256;
 
 use super::task::Check;
 use super::task::Task;

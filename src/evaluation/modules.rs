@@ -8,7 +8,7 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::registry::sha256;
+use crate::digest::sha256;
 
 /// The most bytes of all modules together.
 const MAX_BYTES: usize = 4 << 20;

@@ -12,12 +12,16 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::adapter::AdapterId;
+use crate::adapter::InvalidAdapterId;
+use crate::digest::sha256;
+use crate::error_class::ErrorClass;
 use crate::event::timestamp;
 use crate::judge;
 use crate::judge::Check;
 use crate::judge::FunctionJudge;
 use crate::judge::Judge;
 use crate::judge::JudgeError;
+use crate::judge::RequestError;
 use crate::judge::Verdict;
 use crate::pipeline::PipelineError;
 use crate::provider::Provider;
@@ -25,7 +29,8 @@ use crate::provider::ProviderError;
 use crate::registry::OutcomeRow;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
-use crate::registry::sha256;
+use crate::sandbox::SandboxError;
+use crate::shutdown::Stopped;
 use crate::task::SourceFile;
 use crate::trajectory::Assurance;
 
@@ -112,12 +117,49 @@ pub enum EvaluationError {
     /// The pipeline failed.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
-    /// The pipeline's sessions can't be recorded.
+    /// The registry fails, or has no such adapter.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// There is no jail, or no Python.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// A folder of packages can't be shown.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// An adapter can't be called so.
+    #[error(transparent)]
+    Adapter(#[from] InvalidAdapterId),
+    /// It was told to stop; what was answered is kept.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
     /// None of the tasks can be given to the pipeline.
     #[error("suite `{0}` has no tasks for the pipeline: they are asked with --via completions")]
     NoWork(String),
+}
+
+impl EvaluationError {
+    /// Its class.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::BadK { .. }
+            | Self::NoSuite(_)
+            | Self::BadName(_)
+            | Self::BadTask { .. }
+            | Self::Empty(_)
+            | Self::NoWork(_) => ErrorClass::Usage,
+            Self::SuiteExists(_) | Self::Changed(_) | Self::SeenBefore { .. } => {
+                ErrorClass::Conflict
+            }
+            Self::BadCheck { source: error, .. } | Self::Judge(error) => error.class(),
+            Self::Provider(error) => error.class(),
+            Self::Pipeline(error) => error.class(),
+            Self::Registry(error) => error.class(),
+            Self::Sandbox(error) => error.class(),
+            Self::Request(error) => error.class(),
+            Self::Stopped(Stopped(reason)) => ErrorClass::Stopped(*reason),
+            Self::Files { .. } | Self::Damaged(_) | Self::Adapter(_) => ErrorClass::Environment,
+        }
+    }
 }
 
 /// What an evaluation needs.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::run::Outcome;
+
 /// The 97.5 % point of the normal distribution: intervals of 95 %.
 const Z_95: f64 = 1.959_963_984_540_054;
 /// The 95 % point: intervals of 90 %.
@@ -246,6 +248,41 @@ fn e_value(b: u32, c: u32) -> f64 {
         term += (f64::from(n - k) / f64::from(k + 1)).ln();
     }
     sum
+}
+
+/// Outcomes by the group of their tasks.
+pub fn groups(outcomes: &[Outcome]) -> BTreeMap<String, Vec<&Outcome>> {
+    let mut groups: BTreeMap<String, Vec<&Outcome>> = BTreeMap::new();
+    for outcome in outcomes {
+        groups.entry(outcome.group.clone()).or_default().push(outcome);
+    }
+    groups
+}
+
+/// The score of these answers.
+pub fn score(outcomes: &[&Outcome]) -> Score {
+    Score::new(&by_task(outcomes))
+}
+
+/// Compares two on the same tasks in the same order, one answer each.
+pub fn compare(before: &[&Outcome], after: &[&Outcome]) -> Paired {
+    let passed = |outcomes: &[&Outcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
+    Paired::new(&passed(before), &passed(after))
+}
+
+/// Answers by task, in the order in which tasks come first.
+pub fn by_task<'a>(outcomes: &[&'a Outcome]) -> Vec<TaskScore<'a>> {
+    let mut tasks: Vec<(&str, TaskScore<'a>)> = Vec::new();
+    for outcome in outcomes {
+        if tasks.last().is_none_or(|(id, _)| *id != outcome.id) {
+            tasks.push((&outcome.id, TaskScore { family: &outcome.family, n: 0, passed: 0 }));
+        }
+        if let Some((_, task)) = tasks.last_mut() {
+            task.n += 1;
+            task.passed += u32::from(outcome.passed);
+        }
+    }
+    tasks.into_iter().map(|(_, task)| task).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,10 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::durable;
+use crate::home::Home;
+use crate::registry::Registry;
+
 use super::families;
 use super::run::EvaluationError;
 use super::suite::Suite;
@@ -21,8 +25,8 @@ impl SuiteStore {
     ///
     /// # Errors
     /// [`EvaluationError::Files`] when it can't be made.
-    pub fn open(home: &Path) -> Result<Self, EvaluationError> {
-        let folder = home.join("suites");
+    pub fn open(home: &Home) -> Result<Self, EvaluationError> {
+        let folder = home.suites();
         fs::create_dir_all(&folder).map_err(files(&folder))?;
         Ok(Self { folder })
     }
@@ -40,18 +44,24 @@ impl SuiteStore {
         let path = self.path(name)?;
         families::join(&mut tasks);
         let suite = Suite::new(name, tasks).with_origin(licence, source);
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-            io::Write::write_all(&mut file, suite.to_lines().as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist_noclobber(&path).map_err(|error| error.error)?;
-            fs::File::open(&self.folder)?.sync_all()
-        };
-        match write() {
+        match durable::create(&path, suite.to_lines().as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(EvaluationError::SuiteExists(name.to_owned()))
             }
             written => written.map(|()| suite).map_err(files(&path)),
+        }
+    }
+
+    /// The suite that `name` stands for: one of the home, or the file of that path. It is what it was when it was measured.
+    ///
+    /// # Errors
+    /// [`EvaluationError::Changed`]; those of [`Self::read`].
+    pub fn find(&self, registry: &Registry, name: &Path) -> Result<Suite, EvaluationError> {
+        let is_file = name.extension().is_some_and(|extension| extension == "jsonl");
+        let suite = if is_file { Suite::read(name)? } else { self.read(&name.to_string_lossy())? };
+        match registry.measured_suite(&suite.name)? {
+            Some(digest) if digest != suite.digest => Err(EvaluationError::Changed(suite.name)),
+            _ => Ok(suite),
         }
     }
 

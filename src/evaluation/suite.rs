@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::registry::sha256;
+use crate::digest::sha256;
 
 use super::families::Split;
 use super::run::EvaluationError;

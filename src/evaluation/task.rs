@@ -4,9 +4,9 @@ use serde::Deserialize;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::digest::sha256;
 use crate::judge::FunctionTask;
 use crate::pipeline::code_blocks;
-use crate::registry::sha256;
 use crate::trajectory::Message;
 
 use super::library::LibraryCheck;

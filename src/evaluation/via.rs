@@ -1,26 +1,23 @@
 //! How an answer is had: by one answer of the model, the best of several, or all that `rune run` does.
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use serde_json::Value;
 use serde_json::json;
 
 use crate::adapter::AdapterId;
+use crate::digest::sha256;
 use crate::event::Event;
-use crate::event::SCHEMA_VERSION;
-use crate::event::timestamp;
 use crate::judge::Judge;
 use crate::judge::TestSuite;
 use crate::pipeline;
+use crate::pipeline::NewSession;
 use crate::pipeline::Settings;
 use crate::pipeline::Tools;
 use crate::provider::Provider;
 use crate::provider::Request;
-use crate::registry;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
-use crate::registry::sha256;
 use crate::task;
 use crate::task::SourceFile;
 use crate::task::TaskId;
@@ -28,9 +25,6 @@ use crate::task::TaskType;
 use crate::template;
 use crate::trajectory::Phase;
 use crate::trajectory::Sampling;
-use crate::trajectory::Session;
-use crate::trajectory::Status;
-use crate::trajectory::VerifiedBy;
 
 use super::run::EvaluationError;
 use super::task::Task;
@@ -180,57 +174,16 @@ impl PipelineTools<'_> {
             test_targets: Vec::new(),
         };
         let settings = Settings { adapter_id: adapter.cloned(), seed, ..self.settings.clone() };
-        let session = self.begin(provider, &task, &settings)?;
+        let (session, _) = NewSession::new(task.clone(), seed).record(&self.registry, provider)?;
         let tools = Tools {
             provider,
             judge: self.judge.clone(),
             registry: &self.registry,
             settings,
-            progress: &|_| {},
+            reporter: &|_: &str, _: &Event| {},
         };
-        let solution = pipeline::solve(&tools, &session, &task, Vec::new()).await?;
+        let solution = pipeline::solve(&tools, &session.id, &task, Vec::new()).await?;
         let files = solution.files.iter().map(|file| file.text.as_str()).collect::<Vec<_>>();
         Ok(format!("```python\n{}\n```\n", files.join("\n").trim_end()))
-    }
-
-    fn begin(
-        &self,
-        provider: &Provider,
-        task: &task::Task,
-        settings: &Settings,
-    ) -> Result<String, RegistryError> {
-        let base = provider.base();
-        let session = Session {
-            id: registry::new_id()?,
-            project: String::new(),
-            workspace: None,
-            provider: provider.name().to_owned(),
-            base_model: base.base_model,
-            base_digest: base.base_digest,
-            adapter_id: None,
-            adapter_reason: String::new(),
-            status: Status::Running,
-            verified_by: VerifiedBy::None,
-            assurance: None,
-            sandbox_tier: String::new(),
-            seed: settings.seed,
-            config_json: Value::Null,
-            tokens_in: 0,
-            tokens_out: 0,
-            started_at: timestamp(SystemTime::now()),
-            ended_at: None,
-            exit_code: None,
-            task: task.clone(),
-        };
-        let event = Event::SessionStarted {
-            schema: SCHEMA_VERSION,
-            task: String::new(),
-            task_type: task.task_type,
-            provider: session.provider.clone(),
-            model: String::new(),
-            seed: settings.seed,
-        };
-        self.registry.begin_session(&session, &event)?;
-        Ok(session.id)
     }
 }

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::durable;
 use crate::hub::catalogue::Mirror;
 use crate::hub::error::HubError;
 use crate::hub::pull::Progress;
@@ -118,11 +119,7 @@ fn resume(mirror: &Mirror, partial: &Path) -> io::Result<(File, State)> {
 }
 
 fn save(state: &State, partial: &Path) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(parent(partial))?;
-    serde_json::to_writer(&mut file, state)?;
-    file.as_file().sync_data()?;
-    file.persist(state_path(partial))?;
-    Ok(())
+    durable::write(&state_path(partial), &serde_json::to_vec(state)?)
 }
 
 /// How the names of folders begin that wheels for `partial` are fetched to.

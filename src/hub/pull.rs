@@ -7,6 +7,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::durable;
+use crate::home::Home;
 use crate::hub::catalogue::Model;
 use crate::hub::download;
 use crate::hub::error::HubError;
@@ -89,12 +91,12 @@ pub type Reporter = Arc<dyn Fn(Progress) + Send + Sync>;
 /// # Panics
 /// When a blocking step panics.
 pub async fn pull(
-    home: &Path,
+    home: &Home,
     model: &Model,
     options: &PullOptions,
     report: &Reporter,
 ) -> Result<PathBuf, HubError> {
-    let folder = home.join("models");
+    let folder = home.models();
     fs::create_dir_all(&folder).map_err(HubError::file(&folder))?;
     let _lock = lock(folder.join(format!(".{}.lock", model.name)), report).await?;
     if let Some(path) = files::path(home, model) {
@@ -168,13 +170,13 @@ impl Origin {
     /// Fetches, checks and places the model's file.
     async fn place(
         &self,
-        home: &Path,
+        home: &Home,
         model: &Model,
         report: &Reporter,
     ) -> Result<PathBuf, HubError> {
         let place = files::place(home, model);
         let partial = place.with_file_name(format!(".{}.{}.partial", model.name, self.name()));
-        let folder = home.join("models");
+        let folder = home.models();
         let missing = model.bytes.saturating_sub(files::length(&partial));
         files::check_space(&folder, missing + WHEEL_BYTES)?;
         let fetched = self.fetch(&partial, model, report).await;
@@ -191,7 +193,7 @@ impl Origin {
                 mirror::discard(&partial);
             }
             checked?;
-            files::publish(&partial, &place).map_err(HubError::file(&place))?;
+            durable::publish(&partial, &place).map_err(HubError::file(&place))?;
             for leftover in ["hub", "mirror", "file"] {
                 let name = format!(".{}.{leftover}.partial", model.name);
                 mirror::discard(&place.with_file_name(name));

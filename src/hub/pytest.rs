@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::home::Home;
 use crate::hub::error::HubError;
 use crate::hub::pip;
 
@@ -24,8 +25,8 @@ const PACKAGES: &[&str] = &[
 ];
 
 /// The folder for `PYTHONPATH`, when pytest is there.
-pub fn pytest_path(home: &Path) -> Option<PathBuf> {
-    let folder = home.join("python").join(FOLDER);
+pub fn pytest_path(home: &Home) -> Option<PathBuf> {
+    let folder = home.python().join(FOLDER);
     folder.is_dir().then_some(folder)
 }
 
@@ -34,8 +35,8 @@ pub fn pytest_path(home: &Path) -> Option<PathBuf> {
 ///
 /// # Errors
 /// [`HubError::Pip`] when `python` has no pip, or its index has no such package.
-pub fn ensure_pytest(home: &Path, python: &Path) -> Result<PathBuf, HubError> {
-    let parent = home.join("python");
+pub fn ensure_pytest(home: &Home, python: &Path) -> Result<PathBuf, HubError> {
+    let parent = home.python();
     let place = parent.join(FOLDER);
     fs::create_dir_all(&parent).map_err(HubError::file(&parent))?;
     let lock = parent.join(".lock");

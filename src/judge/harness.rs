@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::error_class::ErrorClass;
 use crate::sandbox::Captured;
 use crate::sandbox::Exit;
 use crate::sandbox::Interpreter;
@@ -54,6 +55,16 @@ pub enum JudgeError {
     /// No random numbers.
     #[error("cannot read random numbers")]
     Random(#[from] io::Error),
+}
+
+impl JudgeError {
+    /// Its class.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Sandbox(error) => error.class(),
+            _ => ErrorClass::Environment,
+        }
+    }
 }
 
 /// Judges Python code in a jail.
@@ -214,13 +225,6 @@ impl JudgeError {
         let stderr = format!("{message}\n{}", tail(&outcome.stderr)).trim().to_owned();
         Self::Harness { program: Program::Coordinator.name(), exit: outcome.exit, stderr }
     }
-}
-
-/// Lower-case hexadecimal digits of `bytes`.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The error for a program of the judge that gave no answer.

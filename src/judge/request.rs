@@ -12,6 +12,8 @@ use super::suite::OmittedFile;
 use super::suite::SuiteError;
 use super::suite::TestSuite;
 use super::verdict::Verdict;
+use crate::error_class::ErrorClass;
+use crate::home::Home;
 use crate::hub;
 use crate::hub::HubError;
 use crate::sandbox::Limits;
@@ -46,7 +48,7 @@ pub struct JudgeRequest {
 #[derive(Debug, Clone)]
 pub struct PytestSource {
     /// Rune's home.
-    pub home: PathBuf,
+    pub home: Home,
     /// The Python whose pip fetches it.
     pub python: PathBuf,
 }
@@ -86,6 +88,16 @@ pub enum RequestError {
     /// pytest can't be fetched.
     #[error(transparent)]
     Hub(#[from] HubError),
+}
+
+impl RequestError {
+    /// Its class.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Judge(error) => error.class(),
+            _ => ErrorClass::Environment,
+        }
+    }
 }
 
 impl From<SandboxError> for RequestError {

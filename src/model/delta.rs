@@ -108,7 +108,7 @@ fn dot(one: &[f32], other: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::sample::SplitMix64;
+    use crate::rng::SplitMix64;
 
     const N_IN: usize = 5;
     const N_OUT: usize = 7;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn random(rank: usize, scaling: f64, seed: u64) -> Side {
-        let mut random = SplitMix64(seed);
+        let mut random = SplitMix64::new(seed);
         let mut numbers = |n: usize| (0..n).map(|_| random.uniform() - 0.5).collect();
         Side { rank, scaling, a: numbers(rank * N_IN), b: numbers(N_OUT * rank) }
     }

@@ -113,7 +113,7 @@ impl Engine {
         let chat = ChatTemplate::load(&gguf, &tokenizer)?;
         let hashing = {
             let path = path.to_owned();
-            std::thread::spawn(move || super::file_digest(&path))
+            std::thread::spawn(move || super::digest_of(&path))
         };
         let transformer =
             Transformer::load(&gguf, options.precision, options.isa, options.n_threads)?;

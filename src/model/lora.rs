@@ -20,9 +20,9 @@ use serde::Deserialize;
 use super::ModelError;
 use super::kernels::Arena;
 use super::kernels::LowRank;
-use super::sample::SplitMix64;
 use super::weights::Linears;
 use super::weights::Shape;
+use crate::rng::SplitMix64;
 
 /// Adapters larger than this are refused before they are read.
 const MAX_FILE_BYTES: u64 = 4 << 30;
@@ -172,7 +172,7 @@ impl Adapter {
 
     /// An adapter of noise on every linear layer of a model of `shape`: for measuring.
     pub(super) fn noise(shape: &Shape, rank: usize, seed: u64) -> Self {
-        let mut random = SplitMix64(seed);
+        let mut random = SplitMix64::new(seed);
         let mut numbers =
             |n: usize| -> Vec<f32> { (0..n).map(|_| (random.uniform() - 0.5) / 64.0).collect() };
         let mut arena = Arena::default();

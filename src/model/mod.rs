@@ -23,12 +23,10 @@ mod transformer;
 mod tune;
 mod weights;
 
-use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
 
-use sha2::Digest;
-use sha2::Sha256;
+use crate::digest::sha256_of_file;
 
 pub use chat::ChatEncoder;
 pub use chat::EncodedChat;
@@ -136,27 +134,12 @@ pub struct Identity {
 /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't be used.
 pub fn identify(path: &Path) -> Result<Identity, ModelError> {
     let tokenizer_digest = Tokenizer::load(&gguf::Gguf::open(path)?)?.digest().to_owned();
-    Ok(Identity { base_digest: file_digest(path)?, tokenizer_digest })
+    Ok(Identity { base_digest: digest_of(path)?, tokenizer_digest })
 }
 
-/// sha256 of a file, as lower-case hex.
-fn file_digest(path: &Path) -> Result<String, ModelError> {
-    let io = |source| ModelError::Io { path: path.to_owned(), source };
-    let mut file = std::fs::File::open(path).map_err(io)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).map_err(io)? {
-            0 => return Ok(hex(&hash.finalize())),
-            n => hash.update(&buffer[..n]),
-        }
-    }
-}
-
-/// Bytes as lower-case hex.
-fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(value.into(), 16).expect("below 16");
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+/// The sha256 of a model's file.
+fn digest_of(path: &Path) -> Result<String, ModelError> {
+    sha256_of_file(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

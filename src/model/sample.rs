@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::grammar::Allowed;
 use super::kernels::Isa;
 use super::kernels::largest_if_sound;
+use crate::rng::SplitMix64;
 use crate::trajectory::Sampling;
 
 /// Draws tokens for one sequence. The same settings, seed and logits give the same tokens on any machine.
@@ -18,7 +19,7 @@ pub(super) struct Sampler {
 impl Sampler {
     /// A sampler that has seen `prompt`.
     pub(super) fn new(sampling: Sampling, prompt: &[u32]) -> Self {
-        let random = SplitMix64(sampling.seed);
+        let random = SplitMix64::new(sampling.seed);
         Self { sampling, random, seen: prompt.iter().copied().collect(), candidates: Vec::new() }
     }
 
@@ -113,25 +114,6 @@ fn argmax(logits: &[f32]) -> u32 {
 fn log_sum_exp(logits: &[f32]) -> f32 {
     let largest = largest_if_sound(Isa::detect(), logits);
     largest + logits.iter().map(|logit| (logit - largest).exp()).sum::<f32>().ln()
-}
-
-/// A generator of random numbers that will give the same ones in ten years: Steele et al. 2014, "Fast splittable
-/// pseudorandom number generators", figure 16.
-pub(super) struct SplitMix64(pub(super) u64);
-
-impl SplitMix64 {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ z >> 31
-    }
-
-    /// Uniform in `0.0..1.0`.
-    #[expect(clippy::cast_precision_loss, reason = "24 bits fit")]
-    pub(super) fn uniform(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1_u32 << 24) as f32
-    }
 }
 
 #[cfg(test)]

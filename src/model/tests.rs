@@ -24,6 +24,7 @@ use super::quant::GgmlType;
 use super::sequence::Sequence;
 use super::transformer::Chunk;
 use super::transformer::Transformer;
+use crate::home::Home;
 use crate::hub;
 use crate::hub::Catalogue;
 use crate::trajectory::Completion;
@@ -43,7 +44,7 @@ fn model_file(name: &str) -> Option<PathBuf> {
         Some(home) => PathBuf::from(home),
         None => std::env::home_dir()?.join(".rune"),
     };
-    hub::path(&home, Catalogue::embedded().get(name).unwrap())
+    hub::path(&Home::new(home), Catalogue::embedded().get(name).unwrap())
 }
 
 /// SmolLM2's file.

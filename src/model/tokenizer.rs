@@ -215,5 +215,5 @@ fn digest(tokens: &[&str], merges: &[&str], pre: &str) -> String {
         hash.update(text.len().to_le_bytes());
         hash.update(text);
     }
-    super::hex(&hash.finalize())
+    format!("{:x}", hash.finalize())
 }

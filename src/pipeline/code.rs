@@ -28,6 +28,7 @@ use crate::judge::Status;
 use crate::judge::Verdict;
 use crate::task::SourceFile;
 use crate::task::Subtask;
+use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
 use crate::trajectory::VerifiedBy;
 
@@ -257,13 +258,15 @@ async fn attempt(
     let draft = draft(work, place, prompt.clone(), trial, None).await?;
     let file = draft.as_file(&subtask.file);
     if draft.blocks.is_empty() {
-        run.record(&draft.answer, "malformed", "it holds no code", &json!({}), &[])?;
+        run.record(&draft.answer, AttemptVerdict::Malformed, "it holds no code", &json!({}), &[])?;
         return Ok(Tried::default());
     }
     let (tried, checked) = checked(work, subtask, &file, others).await?;
     let files = std::slice::from_ref(&file);
     match checked {
-        Err(fault) => run.record(&draft.answer, "malformed", &fault, &json!({}), files)?,
+        Err(fault) => {
+            run.record(&draft.answer, AttemptVerdict::Malformed, &fault, &json!({}), files)?
+        }
         Ok(verdict) => draft.record(run, verdict.as_ref(), tried.is_accepted, files)?,
     }
     Ok(tried)

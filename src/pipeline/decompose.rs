@@ -13,6 +13,7 @@ use crate::event::PlannedSubtask;
 use crate::provider::Grammar;
 use crate::task::Subtask;
 use crate::task::Task;
+use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
 
 use serde_json::json;
@@ -51,13 +52,13 @@ pub(super) async fn decompose(work: &Work<'_>) -> Result<Vec<Subtask>, PipelineE
         let listed = items(&answer.completion.text);
         if listed.is_empty() {
             let found = "it holds no list";
-            run.record(&answer, "malformed", found, &json!({}), &[])?;
+            run.record(&answer, AttemptVerdict::Malformed, found, &json!({}), &[])?;
             fault = Some(found.to_owned());
             continue;
         }
         let (subtasks, notes) = subtasks(&listed, task, targets);
         let summary = format!("{} parts", subtasks.len());
-        run.record(&answer, "accepted", &summary, &json!({ "notes": notes }), &[])?;
+        run.record(&answer, AttemptVerdict::Accepted, &summary, &json!({ "notes": notes }), &[])?;
         tell(run, &subtasks, &notes)?;
         return Ok(subtasks);
     }

@@ -16,6 +16,7 @@ use crate::judge::Inspection;
 use crate::judge::Verdict;
 use crate::provider::Grammar;
 use crate::task::SourceFile;
+use crate::trajectory::AttemptVerdict;
 use crate::trajectory::FinishReason;
 
 /// Code as the model wrote it.
@@ -48,7 +49,13 @@ pub(super) async fn draft(
     if answer.completion.finish_reason != FinishReason::Length {
         return Ok(Draft { blocks: code_blocks(&text), answer });
     }
-    run.record(&answer, "truncated", "cut off at the most tokens of the phase", &json!({}), &[])?;
+    run.record(
+        &answer,
+        AttemptVerdict::Truncated,
+        "cut off at the most tokens of the phase",
+        &json!({}),
+        &[],
+    )?;
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
     let go_on = run.templates.render("continue", json!({ "tail": tail }))?;
@@ -68,10 +75,10 @@ impl Draft {
         files: &[SourceFile],
     ) -> Result<(), PipelineError> {
         let (word, summary) = match verdict {
-            None => ("accepted", "compiles; no tests were given".to_owned()),
-            Some(verdict) if verdict.passed() => ("passed", verdict.summary()),
-            Some(verdict) if is_accepted => ("accepted", verdict.summary()),
-            Some(verdict) => ("failed", verdict.summary()),
+            None => (AttemptVerdict::Accepted, "compiles; no tests were given".to_owned()),
+            Some(verdict) if verdict.passed() => (AttemptVerdict::Passed, verdict.summary()),
+            Some(verdict) if is_accepted => (AttemptVerdict::Accepted, verdict.summary()),
+            Some(verdict) => (AttemptVerdict::Failed, verdict.summary()),
         };
         run.record(&self.answer, word, &summary, &json!(verdict), files)
     }

@@ -1,5 +1,6 @@
 //! Why a session breaks off.
 
+use crate::error_class::ErrorClass;
 use crate::judge::JudgeError;
 use crate::provider::ProviderError;
 use crate::registry::RegistryError;
@@ -31,6 +32,19 @@ pub enum PipelineError {
         /// What it counts: `generated tokens` or `seconds`.
         unit: &'static str,
     },
+}
+
+impl PipelineError {
+    /// Its class.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Provider(_) => ErrorClass::Provider,
+            Self::Judge(error) => error.class(),
+            Self::Registry(error) => error.class(),
+            Self::Budget { .. } => ErrorClass::Budget,
+            Self::Template(_) | Self::MissingPackages(_) => ErrorClass::Environment,
+        }
+    }
 }
 
 fn quoted(names: &[String]) -> String {

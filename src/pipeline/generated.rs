@@ -23,6 +23,7 @@ use crate::judge::Status;
 use crate::judge::TestSuite;
 use crate::judge::Verdict;
 use crate::task::SourceFile;
+use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
 use crate::trajectory::VerifiedBy;
 
@@ -53,7 +54,8 @@ pub(super) async fn tests(work: &Work<'_>) -> Result<Vec<String>, PipelineError>
         let found = asserts_in(&text, &target.names);
         let new: Vec<String> = found.into_iter().filter(|line| !asserts.contains(line)).collect();
         let lines: Vec<SourceFile> = vec![SourceFile::new("asserts.py", new.join("\n"))];
-        let word = if new.is_empty() { "malformed" } else { "accepted" };
+        let word =
+            if new.is_empty() { AttemptVerdict::Malformed } else { AttemptVerdict::Accepted };
         run.record(&draft.answer, word, &format!("{} asserts", new.len()), &json!({}), &lines)?;
         asserts.extend(new);
         if asserts.len() >= ASKED {

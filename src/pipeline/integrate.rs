@@ -18,6 +18,7 @@ use super::work::Work;
 use crate::event::Event;
 use crate::judge::Inspection;
 use crate::task::SourceFile;
+use crate::trajectory::AttemptVerdict;
 use crate::trajectory::FinishReason;
 use crate::trajectory::Phase;
 
@@ -95,7 +96,7 @@ async fn repair(
     let answer = run.ask(place, messages, sampling, None).await?;
     let diagnosis = answer.completion.text.trim().to_owned();
     let is_whole = answer.completion.finish_reason == FinishReason::Stop;
-    let verdict = if is_whole { "accepted" } else { "truncated" };
+    let verdict = if is_whole { AttemptVerdict::Accepted } else { AttemptVerdict::Truncated };
     run.record(&answer, verdict, diagnosis.lines().next().unwrap_or(""), &json!({}), &[])?;
 
     run.begin(Phase::Repair, None)?;
@@ -164,7 +165,7 @@ pub(super) async fn whole(
         }
     };
     if let Some(wrong) = wrong {
-        run.record(&draft.answer, "malformed", &wrong, &json!({}), &files)?;
+        run.record(&draft.answer, AttemptVerdict::Malformed, &wrong, &json!({}), &files)?;
         return Ok(None);
     }
     let candidate = work.judge_whole(files).await?;

@@ -22,6 +22,7 @@ mod prompt;
 mod recombine;
 mod requirements;
 mod run;
+mod session;
 mod solve;
 mod work;
 
@@ -29,7 +30,6 @@ use std::time::Duration;
 
 use crate::adapter::AdapterId;
 use crate::config::Config;
-use crate::event::Event;
 use crate::judge::Verdict;
 use crate::task::SourceFile;
 use crate::trajectory::Assurance;
@@ -40,10 +40,18 @@ use crate::trajectory::VerifiedBy;
 pub use error::PipelineError;
 pub use parse::Block;
 pub use parse::code_blocks;
-pub use requirements::planned_paths;
-pub use requirements::release_targets;
 pub use run::Place;
 pub use run::Tools;
+pub(crate) use session::NewSession;
+pub use session::SessionError;
+pub use session::SessionOutcome;
+pub use session::SessionPlan;
+pub use session::SessionRequest;
+pub use session::SessionTools;
+pub use session::Target;
+pub use session::plan_session;
+pub use session::recorded_settings;
+pub use session::run_session;
 pub use solve::solve;
 
 /// The pipeline's version, as outcomes carry it: it changes when a session could come to something else, but for the
@@ -138,20 +146,6 @@ impl Settings {
             Phase::Repair => 5,
         }]
     }
-}
-
-/// News of a session at work.
-#[derive(Debug, Clone, Copy)]
-pub enum Progress<'a> {
-    /// Something worth keeping; the registry has it already.
-    Event(&'a Event),
-    /// The model is writing.
-    Text {
-        /// What for.
-        place: &'a Place,
-        /// The new piece.
-        text: &'a str,
-    },
 }
 
 /// What a session came to.

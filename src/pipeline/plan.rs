@@ -11,6 +11,7 @@ use crate::judge::Inspection;
 use crate::provider::Grammar;
 use crate::task::SourceFile;
 use crate::task::Subtask;
+use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
 
 /// What a plan is: signatures, and the file that the model wrote them in.
@@ -62,13 +63,19 @@ pub(super) async fn plan(
             _ => None,
         };
         if let Some(wrong) = wrong {
-            run.record(&draft.answer, "malformed", &wrong, &json!({}), &[])?;
+            run.record(&draft.answer, AttemptVerdict::Malformed, &wrong, &json!({}), &[])?;
             fault = Some(wrong);
             continue;
         }
         let outline = found.map(|inspection| outline(&inspection.interface)).unwrap_or_default();
         let summary = format!("{} lines", outline.lines().count());
-        run.record(&draft.answer, "accepted", &summary, &json!({}), std::slice::from_ref(&file))?;
+        run.record(
+            &draft.answer,
+            AttemptVerdict::Accepted,
+            &summary,
+            &json!({}),
+            std::slice::from_ref(&file),
+        )?;
         let is_code = found.is_some_and(Inspection::is_complete);
         return Ok(Plan { outline, file: is_code.then_some(file) });
     }

@@ -58,7 +58,10 @@ const FRAMEWORKS: &[&str] = &["pytest", "_pytest", "conftest"];
 ///
 /// # Errors
 /// [`PipelineError::MissingPackages`]; [`PipelineError::Judge`] when the tests cannot be read.
-pub async fn planned_paths(judge: &Judge<'_>, task: &Task) -> Result<Vec<String>, PipelineError> {
+pub(super) async fn planned_paths(
+    judge: &Judge<'_>,
+    task: &Task,
+) -> Result<Vec<String>, PipelineError> {
     Ok(targets(judge, task).await?.into_iter().map(|target| target.path).collect())
 }
 
@@ -67,7 +70,10 @@ pub async fn planned_paths(judge: &Judge<'_>, task: &Task) -> Result<Vec<String>
 ///
 /// # Errors
 /// [`PipelineError::Judge`] when the tests cannot be read.
-pub async fn release_targets(judge: &Judge<'_>, task: &mut Task) -> Result<(), PipelineError> {
+pub(super) async fn release_targets(
+    judge: &Judge<'_>,
+    task: &mut Task,
+) -> Result<(), PipelineError> {
     let Some(suite) = TestSuite::of_task(task) else { return Ok(()) };
     let imported = imported(judge, &suite).await?;
     let (own, others): (Vec<_>, Vec<_>) =

@@ -14,9 +14,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::PipelineError;
-use super::Progress;
 use super::Settings;
 use crate::event::Event;
+use crate::event::Reporter;
 use crate::event::timestamp;
 use crate::judge::Judge;
 use crate::judge::Verdict;
@@ -27,6 +27,7 @@ use crate::registry::Registry;
 use crate::task::SourceFile;
 use crate::template::Templates;
 use crate::trajectory::Attempt;
+use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Completion;
 use crate::trajectory::Message;
 use crate::trajectory::Phase;
@@ -42,8 +43,8 @@ pub struct Tools<'a> {
     pub registry: &'a Registry,
     /// Budgets and manners.
     pub settings: Settings,
-    /// Who is told.
-    pub progress: &'a (dyn Fn(Progress<'_>) + Sync),
+    /// Who is told of everything.
+    pub reporter: &'a dyn Reporter,
 }
 
 /// A session at work; shared by everything that runs for it at the same time.
@@ -125,7 +126,7 @@ impl<'a> Run<'a> {
     /// Records an event and tells it.
     pub(super) fn tell(&self, event: &Event) -> Result<(), PipelineError> {
         self.tools.registry.append_event(self.session_id, event)?;
-        (self.tools.progress)(Progress::Event(event));
+        self.tools.reporter.report(self.session_id, event);
         Ok(())
     }
 
@@ -170,8 +171,11 @@ impl<'a> Run<'a> {
         let adapter = self.tools.settings.adapter_id.as_ref();
         let request = Request { adapter, grammar, ..Request::new(&prompt, &sampling) };
         let left = self.time_left();
-        let mut on_text =
-            |text: &str| (self.tools.progress)(Progress::Text { place: &place, text });
+        let mut on_text = |text: &str| {
+            let (phase, subtask, text) = (place.phase, place.subtask.clone(), text.to_owned());
+            let event = Event::TextGenerated { phase, subtask, text };
+            self.tools.reporter.report(self.session_id, &event);
+        };
         let generated = self.tools.provider.generate(&request, &mut on_text);
         let Ok(completion) = tokio::time::timeout(left, generated).await else {
             return Err(self.out_of_time());
@@ -186,7 +190,7 @@ impl<'a> Run<'a> {
     pub(super) fn record(
         &self,
         answer: &Answer,
-        verdict: &str,
+        verdict: AttemptVerdict,
         summary: &str,
         details: &serde_json::Value,
         files: &[SourceFile],
@@ -205,7 +209,7 @@ impl<'a> Run<'a> {
             completion: completion.clone(),
             sampling: answer.sampling.clone(),
             adapter_id: self.tools.settings.adapter_id.clone(),
-            verdict: verdict.to_owned(),
+            verdict,
             verdict_json: json!({ "summary": summary, "details": details }),
             files: files.to_vec(),
             at: timestamp(SystemTime::now()),
@@ -219,7 +223,7 @@ impl<'a> Run<'a> {
             tokens_out: completion.tokens_out,
             prefill_ms: completion.prefill_ms,
             decode_ms: completion.decode_ms,
-            verdict: verdict.to_owned(),
+            verdict,
             summary: summary.to_owned(),
         };
         self.tools.registry.append_attempt(self.session_id, &attempt, &event)?;
@@ -227,7 +231,7 @@ impl<'a> Run<'a> {
         state.tokens_in += u64::from(completion.tokens_in);
         state.tokens_out += u64::from(completion.tokens_out);
         drop(state);
-        (self.tools.progress)(Progress::Event(&event));
+        self.tools.reporter.report(self.session_id, &event);
         Ok(())
     }
 

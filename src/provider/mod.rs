@@ -6,9 +6,14 @@
 
 mod in_process;
 mod llama_cpp;
+mod open;
 mod scripted;
 
+use std::path::Path;
+
 use crate::adapter::AdapterId;
+use crate::error_class::ErrorClass;
+use crate::hub::HubError;
 use crate::model::ModelError;
 use crate::trajectory::Completion;
 use crate::trajectory::Message;
@@ -19,6 +24,9 @@ pub use in_process::InProcess;
 pub use llama_cpp::LlamaCpp;
 pub use llama_cpp::RawRequest;
 pub use llama_cpp::Timings;
+pub use open::ModelFile;
+pub use open::ModelSource;
+pub use open::engine_options;
 pub use scripted::ScriptError;
 pub use scripted::Scripted;
 
@@ -145,9 +153,24 @@ pub enum ProviderError {
     /// The model failed.
     #[error(transparent)]
     Model(ModelError),
+    /// The model can't be had.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The script failed.
     #[error(transparent)]
     Script(#[from] ScriptError),
+}
+
+impl ProviderError {
+    /// Its class.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::ContextOverflow { .. } | Self::Unreachable { .. } | Self::Refused { .. } => {
+                ErrorClass::Provider
+            }
+            _ => ErrorClass::Environment,
+        }
+    }
 }
 
 impl From<ModelError> for ProviderError {
@@ -183,6 +206,29 @@ impl Provider {
         match self {
             Self::InProcess(engine) => engine.base(),
             Self::Scripted(scripted) => scripted.base(),
+        }
+    }
+
+    /// Reads the PEFT folder at `folder`; requests may then name it as `id`. The base stays as it is, and so do answers
+    /// in the making.
+    ///
+    /// # Errors
+    /// [`ProviderError::AdapterUnsupported`]; [`ProviderError::Model`] when the folder holds no adapter for this model.
+    pub fn load_adapter(&self, id: &AdapterId, folder: &Path) -> Result<(), ProviderError> {
+        match self {
+            Self::InProcess(engine) => engine.load_adapter(id.clone(), folder),
+            Self::Scripted(_) => {
+                let (provider, adapter) = (self.name(), id.clone());
+                Err(ProviderError::AdapterUnsupported { provider, adapter })
+            }
+        }
+    }
+
+    /// Forgets an adapter. Its memory is free once no answer is being given with it.
+    pub fn unload_adapter(&self, id: &AdapterId) {
+        match self {
+            Self::InProcess(engine) => engine.unload_adapter(id),
+            Self::Scripted(_) => {}
         }
     }
 

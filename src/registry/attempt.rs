@@ -5,6 +5,7 @@ use rusqlite::Transaction;
 use rusqlite::named_params;
 
 use crate::adapter::AdapterId;
+use crate::digest::sha256;
 use crate::event::Event;
 use crate::registry::codec::from_json;
 use crate::registry::codec::from_word;
@@ -12,7 +13,6 @@ use crate::registry::codec::to_json;
 use crate::registry::database::Registry;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
-use crate::registry::peft::sha256;
 use crate::registry::session;
 use crate::trajectory::Attempt;
 use crate::trajectory::Completion;
@@ -105,7 +105,7 @@ fn insert(tx: &Transaction<'_>, session_id: &str, attempt: &Attempt) -> Result<(
         ":tokens_out": completion.tokens_out,
         ":prefill_ms": completion.prefill_ms.cast_signed(),
         ":decode_ms": completion.decode_ms.cast_signed(),
-        ":verdict": attempt.verdict,
+        ":verdict": attempt.verdict.as_str(),
         ":verdict_json": to_json(&attempt.verdict_json),
         ":files_json": to_json(&attempt.files),
         ":at": attempt.at,
@@ -134,7 +134,7 @@ fn from_row(row: &Row<'_>) -> Result<Attempt, RegistryError> {
         completion,
         sampling: from_json("attempt.sampling_json", &json("sampling_json")?)?,
         adapter_id: session::adapter_id("attempt.adapter_id", row.get("adapter_id")?)?,
-        verdict: row.get("verdict")?,
+        verdict: from_word("attempt.verdict", row.get("verdict")?)?,
         verdict_json: from_json("attempt.verdict_json", &json("verdict_json")?)?,
         files: from_json("attempt.files_json", &json("files_json")?)?,
         at: row.get("at")?,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::adapter::AdapterId;
+use crate::error_class::ErrorClass;
 use crate::trajectory::Status;
 
 /// The registry refuses or fails.
@@ -129,6 +130,22 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Its class.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotFound(_) | Self::NoAdapter(_) | Self::NoTraining(_) => ErrorClass::NotFound,
+            Self::AlreadyExists(_)
+            | Self::AdapterExists(_)
+            | Self::AlreadyArchived(_)
+            | Self::NotArchived(_)
+            | Self::Busy { .. }
+            | Self::DoesNotFit { .. }
+            | Self::TrainingCompleted(_)
+            | Self::WrongStatus { .. } => ErrorClass::Conflict,
+            _ => ErrorClass::Environment,
+        }
+    }
+
     /// Whether the disk is what failed: full, read-only or broken.
     pub fn is_of_disk(&self) -> bool {
         if let Self::Files { source, .. } = self {

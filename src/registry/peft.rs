@@ -9,9 +9,8 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde_json::Value;
-use sha2::Digest;
-use sha2::Sha256;
 
+use crate::digest::sha256;
 use crate::registry::error::RegistryError;
 
 /// The weights.
@@ -101,11 +100,6 @@ impl PeftFiles {
     pub fn sha256(&self) -> String {
         sha256(&self.tensors)
     }
-}
-
-/// sha256 in hexadecimal digits.
-pub fn sha256(bytes: &[u8]) -> String {
-    format!("{:x}", Sha256::digest(bytes))
 }
 
 enum Unread {

@@ -18,8 +18,10 @@ use nix::fcntl::renameat2;
 
 use crate::adapter::Adapter;
 use crate::adapter::AdapterId;
+use crate::digest::sha256;
 use crate::failpoint;
 use crate::failpoint::Failpoint;
+use crate::home::Home;
 use crate::registry::adapter::AdapterFilter;
 use crate::registry::database::Registry;
 use crate::registry::error::RegistryError;
@@ -27,7 +29,6 @@ use crate::registry::owner;
 use crate::registry::peft::CONFIG;
 use crate::registry::peft::PeftFiles;
 use crate::registry::peft::TENSORS;
-use crate::registry::peft::sha256;
 
 /// What Rune knows of an adapter, beside PEFT's files.
 const PROVENANCE: &str = "rune.json";
@@ -56,8 +57,8 @@ impl<'a> AdapterStore<'a> {
     ///
     /// # Errors
     /// [`RegistryError::Files`], and those of the database.
-    pub fn open(registry: &'a Registry, home: &Path) -> Result<Self, RegistryError> {
-        let store = Self { registry, folder: home.join("adapters") };
+    pub fn open(registry: &'a Registry, home: &Home) -> Result<Self, RegistryError> {
+        let store = Self { registry, folder: home.adapters() };
         for folder in [store.folder.clone(), store.folder.join(STAGING)] {
             fs::create_dir_all(&folder).map_err(files(&folder))?;
         }

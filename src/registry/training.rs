@@ -30,14 +30,34 @@ pub struct DatasetRow {
     pub digest: String,
     /// Key of the project.
     pub project: String,
-    /// `sessions` or `file`.
-    pub kind: String,
+    /// What it was made of.
+    pub kind: DatasetKind,
     /// Records.
     pub n_records: u64,
     /// Digests of the families that are trained on, sorted.
     pub families: Vec<String>,
     /// The sessions or the file.
     pub source: Value,
+}
+
+/// What a dataset was made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatasetKind {
+    /// Sessions alone.
+    Sessions,
+    /// Files, perhaps with sessions beside.
+    File,
+}
+
+impl DatasetKind {
+    /// The word used in the registry and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::File => "file",
+        }
+    }
 }
 
 /// How a training run stands.
@@ -282,7 +302,7 @@ impl Registry {
             Ok(Some(DatasetRow {
                 digest: row.get("digest")?,
                 project: row.get("project")?,
-                kind: row.get("kind")?,
+                kind: from_word("dataset.kind", row.get("kind")?)?,
                 n_records: row.get::<_, i64>("n_records")?.cast_unsigned(),
                 families: from_json("dataset.families", &json("families")?)?,
                 source: from_json("dataset.source_json", &json("source_json")?)?,
@@ -325,7 +345,7 @@ fn insert_dataset(
     statement.execute(named_params! {
         ":digest": dataset.digest,
         ":project": dataset.project,
-        ":kind": dataset.kind,
+        ":kind": dataset.kind.as_str(),
         ":n_records": dataset.n_records.cast_signed(),
         ":families": to_json(&dataset.families),
         ":source": dataset.source.to_string(),

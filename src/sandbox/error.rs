@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
+use crate::error_class::ErrorClass;
+
 use super::fault::Fault;
 
 /// The sandbox failed. It fails closed: no program has run outside of a jail.
@@ -45,6 +47,16 @@ pub enum SandboxError {
     /// No interpreter was found that can be run.
     #[error("no usable Python: {0}")]
     NoInterpreter(String),
+}
+
+impl SandboxError {
+    /// Its class.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::NoInterpreter(_) => ErrorClass::Environment,
+            _ => ErrorClass::Sandbox,
+        }
+    }
 }
 
 impl From<Fault> for SandboxError {

@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::parent_id;
 
 use nix::errno::Errno;
 use nix::poll::PollFd;
@@ -28,6 +27,8 @@ use nix::sys::wait::WaitStatus;
 use nix::sys::wait::waitpid;
 use nix::unistd::ForkResult;
 use seccompiler::BpfProgram;
+
+use crate::child;
 
 use super::cgroup;
 use super::facilities::Facilities;
@@ -101,8 +102,7 @@ fn take_control() -> io::Result<OwnedFd> {
 
 /// Makes this process die with its parent, which is dead already if it is not `parent`.
 fn bind_to(parent: u32) -> Result<(), Fault> {
-    prctl::set_pdeathsig(Signal::SIGKILL).step("bind the helper to its parent")?;
-    if parent_id() == parent { Ok(()) } else { Err(Fault::new("find the parent", Errno::ESRCH)) }
+    child::bind_to(parent, Signal::SIGKILL).step("bind the helper to its parent")
 }
 
 /// Where no namespace takes the program with it: splits this process into the helper, which goes on with `None`, and

@@ -8,7 +8,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +23,8 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+
+use crate::child;
 
 use super::error::SandboxError;
 use super::facilities::Facilities;
@@ -189,24 +190,13 @@ async fn answer(socket: &mut UnixStream) -> io::Result<wire::Answer> {
     wire::decode(&answer)
 }
 
-/// Spawns the helper from a thread that ends when the helper does: its parent-death signal would come
-/// with the end of the spawning thread. Nothing here makes the standard library fork instead.
+/// Starts the helper, and a thread that waits for its end.
 fn spawn(executable: &Path, tier: Option<Tier>, control: OwnedFd) -> Result<(), SandboxError> {
     let mut command = Command::new(executable);
     command.arg(helper::SUBCOMMAND).arg(std::process::id().to_string());
     command.arg(serde_json::to_string(&tier).map_err(io::Error::from)?);
     command.env_clear().stdin(Stdio::from(control)).stdout(Stdio::null()).process_group(0);
-    let (sender, receiver) = mpsc::channel();
-    thread::Builder::new().name("jail-helper".into()).spawn(move || {
-        let spawned = command.spawn();
-        drop(command); // it holds the helper's end of the socket
-        let (child, result) = match spawned {
-            Ok(child) => (Some(child), Ok(())),
-            Err(error) => (None, Err(error)),
-        };
-        let _nobody_waits = sender.send(result);
-        child.map(|mut child| child.wait())
-    })?;
-    let spawned = receiver.recv().map_err(io::Error::other)?;
-    spawned.map_err(SandboxError::Helper)
+    let mut helper = child::spawn(command).map_err(SandboxError::Helper)?;
+    thread::Builder::new().name("jail-helper".into()).spawn(move || helper.wait())?;
+    Ok(())
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::digest::sha256;
 use crate::model::ChatEncoder;
-use crate::registry::sha256;
 
 use super::TrainingError;
 use super::dedupe;
@@ -144,6 +144,23 @@ impl Dataset {
             n_too_long,
             n_rehearsal,
         })
+    }
+
+    /// What it holds and what was left out, in words.
+    pub fn summary(&self) -> String {
+        let (tokens, labelled) = self.n_tokens();
+        format!(
+            "{} records of {} families to train on ({tokens} tokens, {labelled} to be learned), {} of them the base's \
+             own answers to general questions; {} of other families held out; left out: {} doubles, {} too long; {} \
+             secrets taken out",
+            self.examples.train.len(),
+            self.train_families.len(),
+            self.n_rehearsal,
+            self.examples.validation.len(),
+            self.n_duplicates,
+            self.n_too_long,
+            self.n_secrets,
+        )
     }
 
     /// Tokens, and tokens that are learned, of what is trained on.

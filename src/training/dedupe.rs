@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::digest::sha256;
 use crate::minhash::Signature;
-use crate::registry::sha256;
 
 use super::record::Record;
 

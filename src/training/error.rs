@@ -1,8 +1,15 @@
 //! Why training can't begin or breaks off.
 
+use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 
+use crate::error_class::ErrorClass;
 use crate::model::ModelError;
+use crate::provider::ProviderError;
+use crate::registry::RegistryError;
+use crate::shutdown::StopReason;
+use crate::shutdown::Stopped;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -76,9 +83,42 @@ pub enum TrainingError {
     /// The model can't be loaded.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The model can't be had, or does not answer.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The registry fails, or refuses.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Stopped before a run was begun.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// A run broke off; what was done is kept.
+    #[error("training failed ({}): {detail}", kind.as_str())]
+    Failed {
+        /// The run.
+        id: String,
+        /// In a word.
+        kind: FailureKind,
+        /// In words.
+        detail: String,
+        /// Why it was told to stop, if it was.
+        stopped: Option<StopReason>,
+    },
+    /// A run's configuration can't be read.
+    #[error("this run was asked by another version of rune")]
+    OtherVersion(#[source] serde_json::Error),
+    /// The file is another model than the one that the run began with.
+    #[error("`{}` is not the model any more that the run began with", .0.display())]
+    ModelChanged(PathBuf),
 }
 
 impl TrainingError {
+    /// Names the file that could not be read or written.
+    pub(super) fn files(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Files { path, source }
+    }
+
     /// The word for it in the registry and in the worker's messages.
     pub fn kind(&self) -> FailureKind {
         match self {
@@ -90,9 +130,33 @@ impl TrainingError {
             Self::Files { .. } => FailureKind::Files,
             Self::NoData(_) | Self::BadRecord { .. } => FailureKind::Data,
             Self::Device(reason) if reason.contains("out of memory") => FailureKind::Oom,
-            Self::Device(_) | Self::BadOption(_) | Self::BadCheckpoint { .. } | Self::Model(_) => {
-                FailureKind::Setup
+            Self::Failed { kind, .. } => *kind,
+            Self::Stopped(_) => FailureKind::Interrupted,
+            Self::Device(_)
+            | Self::BadOption(_)
+            | Self::BadCheckpoint { .. }
+            | Self::Model(_)
+            | Self::Provider(_)
+            | Self::Registry(_)
+            | Self::OtherVersion(_)
+            | Self::ModelChanged(_) => FailureKind::Setup,
+        }
+    }
+
+    /// Its class.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Provider(error) => error.class(),
+            Self::Registry(error) => error.class(),
+            Self::Stopped(Stopped(reason)) | Self::Failed { stopped: Some(reason), .. } => {
+                ErrorClass::Stopped(*reason)
             }
+            Self::BadRecord { .. } | Self::NoData(_) | Self::BadOption(_) => ErrorClass::Usage,
+            Self::Failed { kind: FailureKind::Nan | FailureKind::NoGain, .. } => {
+                ErrorClass::Unsolved
+            }
+            Self::Failed { kind: FailureKind::Data, .. } => ErrorClass::Usage,
+            _ => ErrorClass::Environment,
         }
     }
 }

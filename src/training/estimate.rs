@@ -61,7 +61,7 @@ pub(super) fn check_memory(needed: u64) -> Result<(), TrainingError> {
 ///
 /// # Errors
 /// [`TrainingError::Model`] when the model's file can't be read.
-pub fn seconds(
+pub(super) fn seconds(
     model: &Path,
     options: &TrainingOptions,
     (tokens, n_threads): (usize, usize),

@@ -1,6 +1,5 @@
 //! The worker as its parent sees it.
 
-use std::ffi::OsString;
 use std::io;
 use std::io::BufRead;
 use std::io::BufReader;
@@ -18,6 +17,8 @@ use nix::unistd::Pid;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::child;
+
 use super::FailureKind;
 use super::TrainingError;
 use super::worker::Job;
@@ -33,27 +34,23 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts `executable` with `arguments`, which have to lead to [`super::worker_main`], in a process group of its
-    /// own. The worker is told to stop when the calling thread ends.
+    /// The subcommand of `rune` that becomes a worker: [`super::worker_main`].
+    pub const SUBCOMMAND: &str = "train-worker";
+
+    /// Starts `executable`, which is `rune`, as a worker in a process group of its own. It is told to stop when this
+    /// process ends.
     ///
     /// # Errors
     /// [`TrainingError::Files`] when the process can't be started.
     ///
     /// # Panics
     /// Never: its pipes are asked for.
-    pub fn start(
-        executable: &Path,
-        arguments: &[OsString],
-        job: &Job,
-    ) -> Result<Self, TrainingError> {
+    pub fn start(executable: &Path, job: &Job) -> Result<Self, TrainingError> {
         let files = |source| TrainingError::Files { path: executable.to_owned(), source };
-        let mut child = Command::new(executable)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(files)?;
+        let mut command = Command::new(executable);
+        command.arg(Self::SUBCOMMAND).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.process_group(0);
+        let mut child = child::spawn(command).map_err(files)?;
         let line = serde_json::to_string(job).expect("plain words and numbers") + "\n";
         let mut stdin = child.stdin.take().expect("it is piped");
         stdin.write_all(line.as_bytes()).map_err(files)?;

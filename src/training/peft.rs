@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::durable;
 use crate::model::TensorPlace;
 use crate::model::tensor_numbers;
 
@@ -46,7 +47,8 @@ pub(super) fn save(
     let notes = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let made = std::fs::create_dir_all(folder);
     made.map_err(|source| TrainingError::Files { path: folder.to_owned(), source })?;
-    tensors::write_whole(&folder.join("adapter_config.json"), &config)?;
+    let path = folder.join("adapter_config.json");
+    durable::write(&path, &config).map_err(TrainingError::files(&path))?;
     tensors::write_tensors(&folder.join("adapter_model.safetensors"), &all, notes)
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::registry::sha256;
+use crate::digest::sha256;
 use crate::trajectory::Message;
 use crate::trajectory::Role;
 

@@ -5,45 +5,57 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
-use crate::registry::sha256;
+use futures_util::StreamExt;
+use futures_util::TryStreamExt;
+use futures_util::stream;
+
+use crate::digest::sha256;
+use crate::durable;
+use crate::event::Event;
+use crate::event::Reporter;
+use crate::home::Home;
+use crate::provider::Provider;
+use crate::provider::ProviderError;
+use crate::provider::Request;
+use crate::trajectory::FinishReason;
 use crate::trajectory::Message;
 use crate::trajectory::Sampling;
 
 use super::TrainingError;
 use super::record::Record;
 use super::record::family_of;
-use super::tensors::write_whole;
 
 /// Questions about Python in many forms, separated by lines of three dashes. None is of a public suite: what an adapter
 /// keeps is measured on those.
 const QUESTIONS: &str = include_str!("rehearsal.txt");
 
 /// The questions, in their order.
-pub fn rehearsal_questions() -> impl Iterator<Item = &'static str> {
+pub(super) fn rehearsal_questions() -> impl Iterator<Item = &'static str> {
     QUESTIONS.split("\n---\n").map(str::trim)
 }
 
 /// How the base answers them: greedily. What is not at its end by then is no record.
-pub fn rehearsal_sampling() -> Sampling {
+pub(super) fn rehearsal_sampling() -> Sampling {
     Sampling { max_tokens: 400, ..Sampling::default() }
 }
 
 /// The file of one base's answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rehearsal(PathBuf);
+pub(super) struct Rehearsal(PathBuf);
 
 impl Rehearsal {
     /// Where `home` keeps the answers of the base with this digest to the questions as they are now.
-    pub fn of(home: &Path, base_digest: &str) -> Self {
+    pub(super) fn of(home: &Home, base_digest: &str) -> Self {
         let digest = sha256(format!("{base_digest}\n{QUESTIONS}").as_bytes());
-        Self(home.join("rehearsal").join(format!("{}.jsonl", &digest[..16])))
+        Self(home.rehearsal().join(format!("{}.jsonl", &digest[..16])))
     }
 
     /// The record of a question and its answer.
-    pub fn record(question: &str, answer: &str) -> Record {
+    pub(super) fn record(question: &str, answer: &str) -> Record {
         let messages = vec![Message::user(question), Message::assistant(answer)];
         Record::new(family_of(question), messages)
     }
@@ -52,7 +64,7 @@ impl Rehearsal {
     ///
     /// # Errors
     /// [`TrainingError::Files`] and [`TrainingError::BadRecord`] when the file can't be used.
-    pub fn read(&self) -> Result<Option<Vec<Record>>, TrainingError> {
+    pub(super) fn read(&self) -> Result<Option<Vec<Record>>, TrainingError> {
         if self.0.exists() { Record::read_all(&self.0).map(Some) } else { Ok(None) }
     }
 
@@ -60,15 +72,42 @@ impl Rehearsal {
     ///
     /// # Errors
     /// [`TrainingError::Files`].
-    pub fn write(&self, records: &[Record]) -> Result<(), TrainingError> {
+    pub(super) fn write(&self, records: &[Record]) -> Result<(), TrainingError> {
         let files = |source: io::Error| TrainingError::Files { path: self.0.clone(), source };
         if let Some(folder) = self.0.parent() {
             fs::create_dir_all(folder).map_err(files)?;
         }
         let lines: Result<Vec<String>, _> = records.iter().map(serde_json::to_string).collect();
         let text = lines.map_err(|error| files(error.into()))?.join("\n");
-        write_whole(&self.0, text.as_bytes())
+        durable::write(&self.0, text.as_bytes()).map_err(TrainingError::files(&self.0))
     }
+}
+
+/// Has the base answer all questions. What it does not end by itself is left out.
+///
+/// # Errors
+/// Those of the provider.
+pub(super) async fn ask(
+    provider: &Provider,
+    reporter: &dyn Reporter,
+) -> Result<Vec<Record>, ProviderError> {
+    let sampling = rehearsal_sampling();
+    let questions: Vec<&str> = rehearsal_questions().collect();
+    let (n_done, n_total) = (AtomicUsize::new(0), questions.len());
+    let one = async |question: &str| {
+        let messages = [Message::user(question)];
+        let answer = provider.generate(&Request::new(&messages, &sampling), &mut |_| {}).await?;
+        let is_whole = answer.finish_reason == FinishReason::Stop && !answer.text.trim().is_empty();
+        let n_done = n_done.fetch_add(1, Relaxed) + 1;
+        reporter.report("", &Event::RehearsalAnswered { n_done, n_total });
+        Ok::<_, ProviderError>(
+            is_whole.then(|| Rehearsal::record(question, answer.text.trim_end())),
+        )
+    };
+    let parallel = provider.capabilities().parallel.max(1);
+    let answers = stream::iter(questions).map(one).buffered(parallel);
+    let records: Vec<Option<Record>> = answers.try_collect().await?;
+    Ok(records.into_iter().flatten().collect())
 }
 
 #[cfg(test)]
@@ -80,14 +119,14 @@ mod tests {
     #[test]
     fn a_base_s_answers_are_found_again_and_no_other_s() {
         let home = tempfile::tempdir().unwrap();
-        let rehearsal = Rehearsal::of(home.path(), "one");
+        let rehearsal = Rehearsal::of(&Home::new(home.path()), "one");
         assert_eq!(rehearsal.read().unwrap(), None);
         let records: Vec<Record> = rehearsal_questions()
             .map(|question| Rehearsal::record(question, "Yes.\nNo."))
             .collect();
         rehearsal.write(&records).unwrap();
         assert_eq!(rehearsal.read().unwrap(), Some(records));
-        assert_eq!(Rehearsal::of(home.path(), "other").read().unwrap(), None);
+        assert_eq!(Rehearsal::of(&Home::new(home.path()), "other").read().unwrap(), None);
     }
 
     #[test]

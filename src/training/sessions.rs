@@ -2,6 +2,7 @@
 
 use crate::trajectory::Assurance;
 use crate::trajectory::Attempt;
+use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Message;
 use crate::trajectory::Phase;
 use crate::trajectory::Session;
@@ -36,14 +37,14 @@ pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<Record> {
     let is_last = |attempt: &Attempt| {
         let is_same = |other: &&Attempt| {
             (other.phase, &other.subtask) == (attempt.phase, &attempt.subtask)
-                && other.verdict == "accepted"
+                && other.verdict == AttemptVerdict::Accepted
         };
         attempts.iter().rfind(is_same).is_some_and(|last| last.seq == attempt.seq)
     };
     let is_learned = |attempt: &&Attempt| {
-        let is_right = match attempt.verdict.as_str() {
-            "passed" => true,
-            "accepted" => is_last(attempt),
+        let is_right = match attempt.verdict {
+            AttemptVerdict::Passed => true,
+            AttemptVerdict::Accepted => is_last(attempt),
             _ => false,
         };
         is_right && attempt.phase != Phase::Diagnose
@@ -82,7 +83,7 @@ fn failed_before<'a>(attempt: &Attempt, attempts: &'a [Attempt]) -> Option<&'a A
     attempts.iter().rev().find(|other| {
         other.seq < attempt.seq
             && other.subtask == attempt.subtask
-            && other.verdict == "failed"
+            && other.verdict == AttemptVerdict::Failed
             && matches!(other.phase, Phase::Code | Phase::Integrate | Phase::Repair)
     })
 }

@@ -1,6 +1,7 @@
 //! Which examples each step takes: decided by the seed alone, so that a run can be gone on with anywhere.
 
 use crate::model::Batch;
+use crate::rng::SplitMix64;
 
 use super::dataset::Example;
 use super::options::TrainingOptions;
@@ -60,14 +61,7 @@ pub(super) fn batch(examples: &[Example], part: &[usize]) -> Batch {
 /// `0..n` in an order drawn by Fisher and Yates.
 pub(super) fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
-    let mut state = seed;
-    for i in (1..n).rev() {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        #[expect(clippy::cast_possible_truncation, reason = "a remainder below i + 1")]
-        order.swap(i, ((z ^ z >> 31) % (i as u64 + 1)) as usize);
-    }
+    SplitMix64::new(seed).shuffle(&mut order);
     order
 }
 

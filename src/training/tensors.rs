@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
-use std::io::Write;
 use std::path::Path;
 
 use safetensors::Dtype;
 use safetensors::SafeTensors;
 use safetensors::View;
+
+use crate::durable;
 
 use super::TrainingError;
 
@@ -51,38 +51,19 @@ pub(super) fn numbers(file: &SafeTensors<'_>, name: &str) -> Option<Vec<f32>> {
     Some(tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
-/// Writes a file of tensors with notes, one tensor in memory at a time; see [`write_whole`].
+/// Writes a file of tensors with notes, one tensor in memory at a time; see [`durable::write`].
 pub(super) fn write_tensors(
     path: &Path,
     tensors: &[Tensor<'_>],
     notes: HashMap<String, String>,
 ) -> Result<(), TrainingError> {
-    write_with(path, |file| {
+    let written = durable::write_with(path, |file| {
         let named = tensors.iter().map(|tensor| (tensor.name, tensor));
         safetensors::serialize_to_file(named, Some(notes), file.path()).map_err(|error| match error
         {
             safetensors::SafeTensorError::IoError(error) => error,
             other => io::Error::other(other),
         })
-    })
-}
-
-/// Writes a file that is there whole or not at all, and survives a power cut.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainingError> {
-    write_with(path, |file| file.write_all(bytes))
-}
-
-fn write_with(
-    path: &Path,
-    write: impl FnOnce(&mut tempfile::NamedTempFile) -> io::Result<()>,
-) -> Result<(), TrainingError> {
-    let write = || -> io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        write(&mut file)?;
-        File::open(file.path())?.sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        File::open(folder)?.sync_all()
-    };
-    write().map_err(|source| TrainingError::Files { path: path.to_owned(), source })
+    });
+    written.map_err(TrainingError::files(path))
 }

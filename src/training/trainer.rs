@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::digest::sha256;
 use crate::model::Batch;
-use crate::registry::sha256;
 
 use super::TrainingError;
 use super::adamw::AdamW;

@@ -12,12 +12,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use std::time::Instant;
 
-use nix::sys::prctl;
+use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::child;
+use crate::error_class::with_causes;
 use crate::model::Isa;
 use crate::model::Tuner;
 use crate::model::TunerOptions;
@@ -203,11 +205,6 @@ fn heed_signals() {
     }
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 fn read_job() -> Result<Job, TrainingError> {
     let mut line = String::new();
     let stdin = PathBuf::from("standard input");
@@ -221,10 +218,9 @@ fn read_job() -> Result<Job, TrainingError> {
 
 /// From now on this process is told to stop when its parent ends.
 fn bind_to(parent: u32) -> Result<(), TrainingError> {
-    let bound = prctl::set_pdeathsig(Signal::SIGTERM);
-    bound.map_err(|errno| TrainingError::BadOption(format!("prctl: {errno}")))?;
-    if std::os::unix::process::parent_id() != parent {
-        STOP.store(true, Relaxed);
+    match child::bind_to(parent, Signal::SIGTERM) {
+        Err(Errno::ESRCH) => STOP.store(true, Relaxed),
+        bound => bound.map_err(|errno| TrainingError::BadOption(format!("prctl: {errno}")))?,
     }
     Ok(())
 }

@@ -12,7 +12,9 @@ use rune::adapter::AdapterId;
 use rune::adapter::Parent;
 use rune::adapter::Scope;
 use rune::adapter::Source;
+use rune::digest::sha256;
 use rune::failpoint::Failpoint;
+use rune::home::Home;
 use rune::provider::BaseModel;
 use rune::registry::AdapterFilter;
 use rune::registry::AdapterStore;
@@ -20,7 +22,6 @@ use rune::registry::Evaluation;
 use rune::registry::PeftFiles;
 use rune::registry::Registry;
 use rune::registry::RegistryError;
-use rune::registry::sha256;
 use rune::selection::Wish;
 use rune::selection::select;
 use rune::task::TaskType;
@@ -255,7 +256,7 @@ fn parents_come_first_and_lines_are_followed() {
     let bench = Bench::new();
     fs::create_dir(bench.home()).unwrap();
     let registry = Registry::open(&bench.home().join("rune.db")).unwrap();
-    let store = AdapterStore::open(&registry, &bench.home()).unwrap();
+    let store = AdapterStore::open(&registry, &Home::new(bench.home())).unwrap();
     for (seed, (id, parents)) in
         [("a", &[][..]), ("b", &[]), ("c", &["a", "b"]), ("d", &["c", "a"])].into_iter().enumerate()
     {
@@ -338,7 +339,7 @@ fn the_best_that_was_measured_on_these_weights_is_chosen_and_of_the_project_firs
     let bench = Bench::new();
     fs::create_dir(bench.home()).unwrap();
     let registry = Registry::open(&bench.home().join("rune.db")).unwrap();
-    let store = AdapterStore::open(&registry, &bench.home()).unwrap();
+    let store = AdapterStore::open(&registry, &Home::new(bench.home())).unwrap();
     for (seed, (id, project, scope)) in [
         ("own", "p", Scope::Project),
         ("better", "p", Scope::Project),
@@ -400,7 +401,7 @@ fn adapters_are_alike_by_what_they_add_to_the_weights() {
     let bench = Bench::new();
     fs::create_dir(bench.home()).unwrap();
     let registry = Registry::open(&bench.home().join("rune.db")).unwrap();
-    let store = AdapterStore::open(&registry, &bench.home()).unwrap();
+    let store = AdapterStore::open(&registry, &Home::new(bench.home())).unwrap();
     for (seed, id) in ["one", "two"].into_iter().enumerate() {
         let files = PeftFiles::read(&bench.peft(id, 60 + seed)).unwrap();
         store.publish(&adapter(id, &files, &[]), &files).unwrap();

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use assert_cmd::Command;
+use rune::home::Home;
 use rune::hub;
 use rune::hub::Catalogue;
 use serde_json::Value;
@@ -24,7 +25,7 @@ fn smollm2_file() -> PathBuf {
         None => std::env::home_dir().unwrap().join(".rune"),
     };
     let catalogue = Catalogue::embedded();
-    let file = hub::path(&home, catalogue.get("smollm2-135m-instruct").unwrap());
+    let file = hub::path(&Home::new(home), catalogue.get("smollm2-135m-instruct").unwrap());
     file.expect("this test needs a model: cargo run --release -- models pull smollm2-135m-instruct")
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 
+use rune::home::Home;
 use rune::hub;
 use rune::hub::Catalogue;
 use rune::hub::HubError;
@@ -96,7 +97,7 @@ impl Bench {
         });
         let python = self.folder.path().join("python");
         let options = PullOptions { source, endpoint: endpoint.to_owned(), python };
-        let result = hub::pull(&self.home(), &model(), &options, &report).await;
+        let result = hub::pull(&Home::new(self.home()), &model(), &options, &report).await;
         let end = match result {
             Ok(path) => {
                 assert!(fs::read(path).unwrap() == content());
@@ -104,7 +105,7 @@ impl Bench {
                 "pulled".to_owned()
             }
             Err(error) => {
-                assert_eq!(hub::path(&self.home(), &model()), None);
+                assert_eq!(hub::path(&Home::new(self.home()), &model()), None);
                 error.to_string().replace(endpoint, "HUB").replace(&self.text(), "")
             }
         };
@@ -261,9 +262,9 @@ async fn a_local_file_is_always_accepted_if_it_is_the_one() {
     fs::write(&file, content()).unwrap();
     insta::assert_snapshot!(bench.pull(Source::File(file), "HUB").await,
         @"trying file, placed file; pulled");
-    assert!(hub::verify(&bench.home(), &model()).is_ok());
-    fs::write(hub::path(&bench.home(), &model()).unwrap(), vec![0; 400_000]).unwrap();
-    let error = hub::verify(&bench.home(), &model()).unwrap_err();
+    assert!(hub::verify(&Home::new(bench.home()), &model()).is_ok());
+    fs::write(hub::path(&Home::new(bench.home()), &model()).unwrap(), vec![0; 400_000]).unwrap();
+    let error = hub::verify(&Home::new(bench.home()), &model()).unwrap_err();
     assert!(matches!(error, HubError::WrongDigest { .. }));
 }
 
@@ -286,10 +287,10 @@ fn pytest_is_installed_whole_or_not_at_all() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path
     };
-    let check = |python: &Path| hub::ensure_pytest(folder.path(), python);
+    let check = |python: &Path| hub::ensure_pytest(&Home::new(folder.path()), python);
     let breaks = python("breaks", "mkdir -p \"${11}\"; echo 'no index' >&2; exit 1");
-    insta::assert_snapshot!(check(&breaks).unwrap_err(), @"pip cannot fetch `pytest==8.4.2 pluggy==1.6.0 iniconfig==2.1.0 packaging==25.0 pygments==2.19.2`: no index");
-    assert_eq!(hub::pytest_path(folder.path()), None);
+    insta::assert_snapshot!(check(&breaks).unwrap_err(), @"pip cannot fetch `pytest==8.4.2 pluggy==1.6.0 iniconfig==2.1.0 packaging==25.0 pygments==2.19.2 exceptiongroup==1.2.2 tomli==2.0.2`: no index");
+    assert_eq!(hub::pytest_path(&Home::new(folder.path())), None);
     let works =
         python("works", "while [ \"$1\" != --target ]; do shift; done; mkdir -p \"$2/pytest\"");
     let installed = check(&works).unwrap();

@@ -16,6 +16,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rune::home::Home;
 use rune::judge::Judge;
 use rune::judge::TestSuite;
 use rune::judge::Verdict;
@@ -136,7 +137,8 @@ fn pytest() -> PathBuf {
         return folder.into();
     }
     let home = std::env::home_dir().unwrap().join(".rune");
-    rune::hub::pytest_path(&home).expect("the README's command for the tests fetches pytest")
+    rune::hub::pytest_path(&Home::new(home))
+        .expect("the README's command for the tests fetches pytest")
 }
 
 /// As [`pytest`], where every user may read it.

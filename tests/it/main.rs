@@ -14,3 +14,4 @@ mod run;
 mod sandbox;
 mod tidy;
 mod train;
+mod workflows;

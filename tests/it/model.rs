@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
+use rune::home::Home;
 use rune::hub;
 use rune::hub::Catalogue;
 use rune::model::Engine;
@@ -42,7 +43,7 @@ fn model_file(name: &str) -> Option<PathBuf> {
         Some(home) => PathBuf::from(home),
         None => std::env::home_dir().unwrap().join(".rune"),
     };
-    hub::path(&home, Catalogue::embedded().get(name).unwrap())
+    hub::path(&Home::new(home), Catalogue::embedded().get(name).unwrap())
 }
 
 pub(crate) fn smollm2_file() -> PathBuf {

@@ -22,6 +22,7 @@ use rune::task::TaskId;
 use rune::task::TaskType;
 use rune::trajectory::Assurance;
 use rune::trajectory::Attempt;
+use rune::trajectory::AttemptVerdict;
 use rune::trajectory::Completion;
 use rune::trajectory::FinishReason;
 use rune::trajectory::Message;
@@ -82,7 +83,7 @@ fn attempt(seq: u32) -> Attempt {
         },
         sampling: Sampling { seed: u64::MAX, ..Sampling::default() },
         adapter_id: Some(rune::adapter::AdapterId::parse("a1").unwrap()),
-        verdict: "failed".into(),
+        verdict: AttemptVerdict::Failed,
         verdict_json: json!({"why": ["x"]}),
         files: vec![SourceFile::new("add.py", "x")],
         at: "2026-01-01T00:00:01.000Z".into(),
@@ -217,7 +218,7 @@ fn only_a_registry_of_this_version_or_older_is_opened() {
         @"`/b` is not a registry of Rune (application id 0x7)");
     insta::assert_snapshot!(
         check("c", "PRAGMA application_id = 0x52554E45; PRAGMA user_version = 99"),
-        @"registry `/c` has version 99, this rune knows 5: use a newer rune");
+        @"registry `/c` has version 99, this rune knows 6: use a newer rune");
     std::fs::write(home.path().join("d"), "no database, but long enough".repeat(40)).unwrap();
     insta::assert_snapshot!(check("d", "SELECT 1"), @"cannot open registry `/d`");
 }

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 /// Top-level modules from the ground up; a module may import those of earlier rows only.
 const LAYERS: &[&[&str]] = &[
-    &["task", "config", "failpoint", "minhash"],
-    &["adapter"],
+    &["child", "task", "config", "digest", "durable", "failpoint", "home", "rng", "shutdown"],
+    &["adapter", "error_class", "minhash"],
     &["trajectory"],
     &["event"],
-    &["template", "sandbox", "registry", "model", "hub", "hardware"],
+    &["template", "sandbox", "registry", "model", "hub", "hardware", "repository"],
     &["provider", "judge", "merge", "hypernetwork"],
     &["selection"],
     &["pipeline", "training"],

@@ -15,6 +15,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use rune::digest::sha256;
 use rune::failpoint::Failpoint;
 use rune::model::Batch;
 use rune::model::Isa;
@@ -22,7 +23,6 @@ use rune::model::Precision;
 use rune::model::Targets;
 use rune::model::Tuner;
 use rune::model::TunerOptions;
-use rune::registry::sha256;
 use rune::training::Record;
 use serde_json::Value;
 use serde_json::json;
@@ -259,7 +259,7 @@ impl Bench {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut steps = lines.map_while(Result::ok).filter_map(|line| {
             let line: Value = serde_json::from_str(&line).unwrap();
-            (line["type"] == "train.step").then(|| line["step"].as_u64().unwrap())
+            (line["type"] == "training.step").then(|| line["step"].as_u64().unwrap())
         });
         assert!(steps.any(|step| step == 12), "the run ended too soon");
         let worker = children(child.id()).pop().unwrap();
@@ -429,7 +429,7 @@ fn a_second_round_goes_on_from_the_numbers_of_the_first() {
     let families = |more: &[&str]| {
         let args = ["train", "--dataset", "new.jsonl", "--model", "m.gguf", "--from", id];
         let plan = bench.ok("home", &[&args[..], &["--dry-run", "--json"], more].concat());
-        serde_json::from_str::<Value>(&plan).unwrap()["families"].as_u64().unwrap()
+        serde_json::from_str::<Value>(&plan).unwrap()["n_families"].as_u64().unwrap()
     };
     assert_eq!((families(&[]), families(&["--no-replay"])), (9, 1));
     // The very weights it was made on, and its own form.
@@ -511,7 +511,7 @@ fn what_cannot_be_trained_on_is_refused_with_the_reason() {
     insta::assert_snapshot!(bench.refused(&["train"]), @"2 error: there is nothing to train on: say what: --session ID, --sessions FILTER or --dataset FILE.jsonl");
     insta::assert_snapshot!(bench.refused(&["train", "--resume", "none"]), @"2 error: no training run `none`");
     let diverged = bench.refused(&[&QUICK[..], &["--learning-rate", "1e38"]].concat());
-    assert!(diverged.starts_with("1 training failed (nan): step "), "{diverged}");
+    assert!(diverged.starts_with("1 error: training failed (nan): step "), "{diverged}");
     let says = |family: &str, letter: &str| {
         let messages = [
             json!({ "role": "user", "content": "?" }),
@@ -524,7 +524,7 @@ fn what_cannot_be_trained_on_is_refused_with_the_reason() {
     families.sort_by_key(|family| rune::training::family_digest(family));
     write(&format!("{}\n{}\n", says(families[0], "z"), says(families[1], "a")));
     let worse = train(&["--learning-rate", "1e-2", "--quiet"]);
-    assert!(worse.starts_with("1 training failed (no_gain): nothing was gained"), "{worse}");
+    assert!(worse.starts_with("1 error: training failed (no_gain): nothing was gained"), "{worse}");
     insta::assert_snapshot!(train(&["--rank", "4000000000"]), @"2 error: the rank has to be 1 to 256");
     insta::assert_snapshot!(train(&["--scope", "task"]), @"2 error: --scope task wants sessions whose tasks are all of one kind");
     let ignored = bench.call("home", &["train", "--resume", "x", "--learning-rate", "1"]);
@@ -536,8 +536,8 @@ fn a_dry_run_tells_what_would_be_trained() {
     let bench = Bench::new();
     let args = ["train", "--dataset", "d.jsonl", "--model", "m.gguf", "--dry-run", "--json"];
     let plan: Value = serde_json::from_str(&bench.ok("home", &args)).unwrap();
-    assert_eq!(plan["families"], 8);
-    assert_eq!(plan["train"].as_u64().unwrap() + plan["validation"].as_u64().unwrap(), 30);
+    assert_eq!(plan["n_families"], 8);
+    assert_eq!(plan["n_train"].as_u64().unwrap() + plan["n_validation"].as_u64().unwrap(), 30);
     assert!(plan["memory_bytes"].as_u64().unwrap() > 1 << 20);
     assert!(bench.ok("home", &["train", "runs"]).starts_with("no training runs"));
 }
@@ -554,18 +554,18 @@ fn the_base_rehearses_its_own_answers() {
         let args = [&args[..], &["--dry-run", "--json"], more].concat();
         serde_json::from_str(&bench.ok("home", &args)).unwrap()
     };
-    assert_eq!(plan(&[])["rehearsal"], 0);
+    assert_eq!(plan(&[])["n_rehearsal"], 0);
     bench.ok("home", &[&args[..], &briefly, &["--rehearsal", "0.8"]].concat());
     let kept = fs::read_dir(bench.path("home/rehearsal")).unwrap().next().unwrap().unwrap().path();
     let records = Record::read_all(&kept).unwrap();
     assert!(records.len() > 20, "{} answers came to their end", records.len());
     let (without, with) = (plan(&["--rehearsal", "0"]), plan(&["--rehearsal", "0.8"]));
-    let n = with["rehearsal"].as_u64().unwrap();
-    assert!(without["rehearsal"] == 0 && n > 0, "{with}");
-    assert_eq!(with["train"].as_u64().unwrap() - without["train"].as_u64().unwrap(), n);
+    let n = with["n_rehearsal"].as_u64().unwrap();
+    assert!(without["n_rehearsal"] == 0 && n > 0, "{with}");
+    assert_eq!(with["n_train"].as_u64().unwrap() - without["n_train"].as_u64().unwrap(), n);
     assert_eq!(
-        (&with["families"], &with["validation"]),
-        (&without["families"], &without["validation"])
+        (&with["n_families"], &with["n_validation"]),
+        (&without["n_families"], &without["n_validation"])
     );
     // The second training has nothing to ask: what it finds is what it takes.
     fs::write(&kept, "").unwrap();

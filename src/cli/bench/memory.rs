@@ -12,25 +12,31 @@ use crate::adapter::AdapterId;
 use crate::adapter::Scope;
 use crate::cli::context::Context;
 use crate::cli::eval;
-use crate::cli::eval::How;
-use crate::cli::eval::Measured;
-use crate::cli::eval::Who;
 use crate::cli::output;
-use crate::cli::train::work;
-use crate::cli::train::work::Order;
+use crate::cli::runtime;
+use crate::cli::screen::Screen;
+use crate::evaluation::How;
 use crate::evaluation::Library;
 use crate::evaluation::LibraryRecords;
+use crate::evaluation::Measured;
 use crate::evaluation::Modules;
 use crate::evaluation::Outcome;
 use crate::evaluation::Suite;
 use crate::evaluation::SuiteStore;
 use crate::evaluation::Task;
+use crate::evaluation::Who;
+use crate::registry::DatasetKind;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::sandbox::Sandbox;
+use crate::training;
+use crate::training::Collected;
 use crate::training::Preset;
 use crate::training::Record;
+use crate::training::TrainingError;
 use crate::training::TrainingOptions;
+use crate::training::TrainingRequest;
+use crate::training::TrainingTools;
 use crate::trajectory::Sampling;
 use report::Conditions;
 
@@ -87,17 +93,9 @@ pub(super) fn run(context: &Context, args: &MemoryArgs) -> anyhow::Result<ExitCo
     let libraries: Vec<Library> =
         libraries.map(|seed| Library::invent(seed, args.functions.into())).collect();
     let text = if args.rounds { bench.two_rounds(&libraries) } else { bench.one_round(&libraries) };
-    match text? {
-        Ok(text) => {
-            output::print(&text)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(code) => Ok(code),
-    }
+    output::print(&text?)?;
+    Ok(ExitCode::SUCCESS)
 }
-
-/// `Err` is the exit code of what was broken off, which was told.
-type Told<T> = anyhow::Result<Result<T, ExitCode>>;
 
 struct Bench<'a> {
     context: &'a Context,
@@ -109,13 +107,11 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Teaches all of every library and compares with the base, with and without documents, and with what another
     /// library's adapter does.
-    fn one_round(&self, libraries: &[Library]) -> Told<String> {
+    fn one_round(&self, libraries: &[Library]) -> anyhow::Result<String> {
         let mut adapters = Vec::new();
         for library in libraries {
-            match self.teach(library, library.training(LibraryRecords::default()), None)? {
-                Ok(adapter) => adapters.push(adapter),
-                Err(code) => return Ok(Err(code)),
-            }
+            let records = library.training(LibraryRecords::default());
+            adapters.push(self.teach(library, records, None)?);
         }
         let mut found = Conditions::default();
         for (index, library) in libraries.iter().enumerate() {
@@ -129,37 +125,24 @@ impl Bench<'_> {
             let measured = self.examine(library, ("", tasks), asked)?;
             let with_document = self.examine(library, ("+document", document), &[])?;
             let with_passage = self.examine(library, ("+passage", passage), &[])?;
-            match (measured, with_document, with_passage) {
-                (Ok(measured), Ok(document), Ok(passage)) => {
-                    found.add(measured, document.base, passage.base);
-                }
-                (Err(code), ..) | (_, Err(code), _) | (.., Err(code)) => return Ok(Err(code)),
-            }
+            found.add(measured, with_document.base, with_passage.base);
         }
         if let ([library], [adapter]) = (libraries, adapters.as_slice()) {
             let other = Library::invent(library.seed() + 1, self.args.functions.into());
             let adapter = std::slice::from_ref(adapter);
-            match self.examine(&other, ("", only(&other, false)), adapter)? {
-                Ok(measured) => found.add_untaught(measured),
-                Err(code) => return Ok(Err(code)),
-            }
+            found.add_untaught(self.examine(&other, ("", only(&other, false)), adapter)?);
         }
         // They need no library and are asked once.
-        match self.examine(&libraries[0], ("+builtins", only(&libraries[0], true)), &adapters)? {
-            Ok(measured) => found.add_controls("N1", &measured),
-            Err(code) => return Ok(Err(code)),
-        }
+        let controls = ("+builtins", only(&libraries[0], true));
+        found.add_controls("N1", &self.examine(&libraries[0], controls, &adapters)?);
         if self.args.controls > 0 {
-            match self.human_eval(&adapters)? {
-                Ok(measured) => found.add_controls("N2", &measured),
-                Err(code) => return Ok(Err(code)),
-            }
+            found.add_controls("N2", &self.human_eval(&adapters)?);
         }
-        Ok(Ok(if self.context.json { found.lines() } else { found.text() }))
+        Ok(if self.context.json { found.lines() } else { found.text() })
     }
 
     /// The base and `adapters` on the first tasks of HumanEval.
-    fn human_eval(&self, adapters: &[AdapterId]) -> Told<Measured> {
+    fn human_eval(&self, adapters: &[AdapterId]) -> anyhow::Result<Measured> {
         let store = SuiteStore::open(&self.context.home)?;
         let suite = eval::human_eval(self.context, &store)?.first(self.args.controls);
         let sampling = Sampling { max_tokens: 512, ..Sampling::default() };
@@ -170,7 +153,7 @@ impl Bench<'_> {
 
     /// Teaches half of every library's functions; then, from that adapter on, the other half, once with the records of
     /// the first round given again and once without.
-    fn two_rounds(&self, libraries: &[Library]) -> Told<String> {
+    fn two_rounds(&self, libraries: &[Library]) -> anyhow::Result<String> {
         const WHO: [&str; 4] = ["base", "round 1", "round 2, new records", "round 2, all records"];
         let mut old: [Vec<Outcome>; 4] = Default::default();
         let mut new: [Vec<Outcome>; 4] = Default::default();
@@ -182,16 +165,10 @@ impl Bench<'_> {
             let mut adapters: Vec<AdapterId> = Vec::new();
             for records in [first, second, all] {
                 let from = adapters.first().map(|id| self.registry.adapter(id)).transpose()?;
-                match self.teach(library, records, from)? {
-                    Ok(adapter) => adapters.push(adapter),
-                    Err(code) => return Ok(Err(code)),
-                }
+                adapters.push(self.teach(library, records, from)?);
             }
             let tasks = library.tasks(N_VARIABLES);
-            let measured = match self.examine(library, ("", tasks), &adapters)? {
-                Ok(measured) => measured,
-                Err(code) => return Ok(Err(code)),
-            };
+            let measured = self.examine(library, ("", tasks), &adapters)?;
             let others = measured.adapters.into_iter().map(|(_, outcomes)| outcomes);
             for (who, outcomes) in std::iter::once(measured.base).chain(others).enumerate() {
                 for outcome in outcomes {
@@ -209,7 +186,7 @@ impl Bench<'_> {
             let all = WHO.into_iter().zip(outcomes.iter().map(Vec::as_slice)).skip(first);
             text += &self.text(title, &all.collect::<Vec<_>>());
         }
-        Ok(Ok(text))
+        Ok(text)
     }
 
     fn text(&self, title: &str, all: &[(&str, &[Outcome])]) -> String {
@@ -230,7 +207,7 @@ impl Bench<'_> {
         library: &Library,
         records: Vec<Record>,
         from: Option<Adapter>,
-    ) -> Told<AdapterId> {
+    ) -> anyhow::Result<AdapterId> {
         let (name, seed) = (library.name(), library.seed());
         if !self.context.quiet && !self.context.json {
             output::note(&format!("library {name} of seed {seed}"));
@@ -242,28 +219,35 @@ impl Bench<'_> {
             seed,
             ..TrainingOptions::preset(Preset::Quick)
         };
-        let order = Order {
-            records,
-            kind: "file",
-            source: json!({ "library": name, "seed": seed, "functions": self.args.functions }),
+        let source = json!({ "library": name, "seed": seed, "functions": self.args.functions });
+        let request = TrainingRequest {
+            data: Collected { records, kind: DatasetKind::File, source, task_type: None },
             options,
             name: Some(name.to_owned()),
             scope: Scope::Project,
             session_id: None,
-            task_type: None,
             from,
             checkpoint_seconds: 60,
         };
-        // A runtime each: the worker ends with the thread that started it, and that is this one.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        match work::train(self.context, self.registry, &runtime, &order) {
-            Err(error) => match error.downcast() {
-                // Of an earlier call that was broken off.
-                Ok(RegistryError::AdapterExists(id)) => Ok(Ok(id)),
-                Ok(error) => Err(error.into()),
-                Err(error) => Err(error),
-            },
-            trained => trained,
+        let (context, request, screen) = (self.context, &request, &Screen::new(self.context));
+        let trained = runtime::block_on(|shutdown| async move {
+            let tools = TrainingTools {
+                home: &context.home,
+                config: &context.config,
+                registry: self.registry,
+                models: &context.models(),
+                executable: &std::env::current_exe()?,
+                project: &context.project(),
+                reporter: screen,
+                shutdown: &shutdown,
+            };
+            Ok(training::train(&tools, request).await)
+        });
+        screen.close();
+        match trained? {
+            // Of an earlier call that was broken off.
+            Err(TrainingError::Registry(RegistryError::AdapterExists(id))) => Ok(id),
+            trained => Ok(trained?),
         }
     }
 
@@ -273,7 +257,7 @@ impl Bench<'_> {
         library: &Library,
         (kind, tasks): (&str, Vec<Task>),
         adapters: &[AdapterId],
-    ) -> Told<Measured> {
+    ) -> anyhow::Result<Measured> {
         let suite = Suite::new(format!("{}{kind}", library.name()), tasks);
         let modules = Modules::single(library.name(), &library.module_source());
         self.measure((&suite, &modules), adapters, &How::default())
@@ -283,11 +267,11 @@ impl Bench<'_> {
         &self,
         what: (&Suite, &Modules),
         adapters: &[AdapterId],
-        how: &How<'_>,
-    ) -> Told<Measured> {
+        how: &How,
+    ) -> anyhow::Result<Measured> {
         let who = Who::These(adapters.to_vec());
-        let measured = eval::measure(self.context, self.registry, self.sandbox, what, &who, how)?;
-        Ok(measured.map_err(ExitCode::from))
+        let screen = Screen::new(self.context);
+        eval::measure(self.context, (self.registry, self.sandbox, &screen), what, &who, how)
     }
 }
 

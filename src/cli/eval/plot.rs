@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::measure::Measured;
+use crate::evaluation::Measured;
+use crate::evaluation::groups;
+use crate::evaluation::score;
+
 use super::tables;
 
 /// Sizes in pixels: the width, what is left of the bars, a bar, and the room between groups.
@@ -19,10 +22,10 @@ pub(super) fn svg(measured: &Measured) -> String {
     let all = tables::everyone(measured, &names);
     let (mut bars, mut down) = (String::new(), GAP);
     let across = |share: f64| LEFT + share * (WIDTH - LEFT - 2.0 * GAP);
-    for group in tables::groups(&measured.base).into_keys() {
+    for group in groups(&measured.base).into_keys() {
         for (index, (name, outcomes)) in all.iter().enumerate() {
-            let outcomes = tables::groups(outcomes).remove(&group).unwrap_or_default();
-            let score = tables::score(&outcomes);
+            let outcomes = groups(outcomes).remove(&group).unwrap_or_default();
+            let score = score(&outcomes);
             let (low, high) = score.interval;
             let (colour, middle) = (COLOURS[index % COLOURS.len()], down + BAR / 2.0);
             let label = escape(&format!("{group}  {name}"));

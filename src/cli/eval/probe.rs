@@ -7,10 +7,11 @@ use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::output;
+use crate::cli::screen::Screen;
 use crate::cli::train;
 use crate::evaluation;
-
-use super::what;
+use crate::evaluation::SuiteStore;
+use crate::training;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ProbeArgs {
@@ -27,8 +28,9 @@ pub(super) struct ProbeArgs {
 /// Prints the tasks that records hold; there being some is exit code 1.
 pub(super) fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<ExitCode> {
     let registry = context.registry()?;
-    let suite = what::named(context, &registry, &args.suite)?;
-    let records = train::collect(&registry, &args.data, None)?.records;
+    let suite = SuiteStore::open(&context.home)?.find(&registry, &args.suite)?;
+    let screen = Screen::new(context);
+    let records = training::collect(&registry, &args.data.request()?, None, &screen)?.records;
     let found = evaluation::overlaps(&records, suite.tasks(), args.run.into());
     if context.json {
         for one in &found {

@@ -9,13 +9,13 @@ use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::output;
+use crate::digest::sha256;
 use crate::evaluation::EvaluationError;
 use crate::evaluation::Format;
 use crate::evaluation::Split;
 use crate::evaluation::Suite;
 use crate::evaluation::SuiteStore;
 use crate::hub;
-use crate::registry::sha256;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {

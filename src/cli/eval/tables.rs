@@ -1,6 +1,5 @@
 //! What came of an evaluation, for people and for programs.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -8,22 +7,14 @@ use serde_json::json;
 
 use crate::adapter::AdapterId;
 use crate::cli::output;
+use crate::evaluation::Measured;
 use crate::evaluation::Outcome;
 use crate::evaluation::Paired;
 use crate::evaluation::PassAtK;
-use crate::evaluation::Score;
-use crate::evaluation::TaskScore;
-
-use super::measure::Measured;
-
-/// Outcomes by the group of their tasks.
-pub(super) fn groups(outcomes: &[Outcome]) -> BTreeMap<String, Vec<&Outcome>> {
-    let mut groups: BTreeMap<String, Vec<&Outcome>> = BTreeMap::new();
-    for outcome in outcomes {
-        groups.entry(outcome.group.clone()).or_default().push(outcome);
-    }
-    groups
-}
+use crate::evaluation::by_task;
+use crate::evaluation::compare;
+use crate::evaluation::groups;
+use crate::evaluation::score;
 
 /// The outcomes of the base and of the adapters, by name.
 pub(super) fn everyone<'a>(
@@ -195,26 +186,6 @@ fn at_k(all: &[(&str, &[Outcome])], ks: &[u32]) -> Vec<Vec<String>> {
     rows
 }
 
-/// The score of these answers.
-pub(in crate::cli) fn score(outcomes: &[&Outcome]) -> Score {
-    Score::new(&by_task(outcomes))
-}
-
-/// Answers by task, in the order in which tasks come first.
-fn by_task<'a>(outcomes: &[&'a Outcome]) -> Vec<TaskScore<'a>> {
-    let mut tasks: Vec<(&str, TaskScore<'a>)> = Vec::new();
-    for outcome in outcomes {
-        if tasks.last().is_none_or(|(id, _)| *id != outcome.id) {
-            tasks.push((&outcome.id, TaskScore { family: &outcome.family, n: 0, passed: 0 }));
-        }
-        if let Some((_, task)) = tasks.last_mut() {
-            task.n += 1;
-            task.passed += u32::from(outcome.passed);
-        }
-    }
-    tasks.into_iter().map(|(_, task)| task).collect()
-}
-
 /// The evidence from which on one is better, at 5 %.
 const DECIDES: f64 = 20.0;
 
@@ -248,12 +219,6 @@ pub(super) fn versus(a: (&str, &[Outcome]), b: (&str, &[Outcome])) -> String {
 
 fn p_value(p: f64) -> String {
     if p < 0.001 { format!("{p:.0e}") } else { format!("{p:.3}") }
-}
-
-/// Compares task by task.
-pub(in crate::cli) fn compare(before: &[&Outcome], after: &[&Outcome]) -> Paired {
-    let passed = |outcomes: &[&Outcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
-    Paired::new(&passed(before), &passed(after))
 }
 
 /// The same as JSON lines.

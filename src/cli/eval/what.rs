@@ -3,20 +3,15 @@
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::adapter::AdapterId;
 use crate::cli::context::Context;
-use crate::cli::output;
 use crate::evaluation::EvaluationError;
+use crate::evaluation::How;
 use crate::evaluation::Split;
 use crate::evaluation::Suite;
 use crate::evaluation::SuiteStore;
-use crate::registry::AdapterFilter;
+use crate::evaluation::ViaKind;
 use crate::registry::Registry;
-use crate::training::family_digest;
 use crate::trajectory::Sampling;
-
-use super::measure::How;
-use super::measure::Who;
 
 /// On what and how is measured.
 #[derive(Debug, clap::Args)]
@@ -65,7 +60,7 @@ pub(super) struct SuiteArgs {
 
 /// How answers are had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(in crate::cli) enum ViaName {
+pub(super) enum ViaName {
     /// One answer of the model
     Completions,
     /// Answers until one passes the tests that may be seen, within the tokens of a run
@@ -84,6 +79,16 @@ pub(super) enum SplitName {
     Vault,
 }
 
+impl From<ViaName> for ViaKind {
+    fn from(name: ViaName) -> Self {
+        match name {
+            ViaName::Completions => Self::Completions,
+            ViaName::BestOfN => Self::BestOfN,
+            ViaName::Pipeline => Self::Pipeline,
+        }
+    }
+}
+
 impl SplitName {
     fn split(self) -> Option<Split> {
         match self {
@@ -96,40 +101,6 @@ impl SplitName {
     }
 }
 
-/// The adapters that `words` stand for, none of which has seen the suite's families.
-pub(super) fn who(
-    context: &Context,
-    registry: &Registry,
-    suite: &Suite,
-    words: &[String],
-) -> anyhow::Result<Who> {
-    let mut ids = Vec::new();
-    for word in words {
-        match word.as_str() {
-            "none" => {}
-            "all" => {
-                let all = registry.adapters(&AdapterFilter::default())?;
-                for adapter in all.into_iter().filter(|adapter| adapter.archived_at.is_none()) {
-                    match refuse_seen(suite, &adapter.train_families) {
-                        Ok(()) => ids.push(adapter.id),
-                        Err(error) if !context.quiet => {
-                            output::note(&format!("{} is left out: {error}", adapter.id));
-                        }
-                        Err(_) => {}
-                    }
-                }
-            }
-            id => {
-                let adapter = registry.adapter(&AdapterId::parse(id)?)?;
-                refuse_seen(suite, &adapter.train_families)?;
-                ids.push(adapter.id);
-            }
-        }
-    }
-    let is_all = words.iter().any(|word| word == "all");
-    Ok(if is_all { Who::ThoseThatFit(ids) } else { Who::These(ids) })
-}
-
 impl SuiteArgs {
     /// The part of the suite, as the registry names it: scores on other tasks are no scores to compare with.
     fn part(&self) -> String {
@@ -137,7 +108,7 @@ impl SuiteArgs {
         self.limit.map_or_else(|| split.to_owned(), |n| format!("{split}, first {n}"))
     }
 
-    pub(super) fn how(&self, via: ViaName) -> How<'_> {
+    pub(super) fn how(&self, via: ViaKind) -> How {
         let greedy = if self.n == 1 { 0.0 } else { 0.8 };
         let sampling = Sampling {
             temperature: self.temperature.unwrap_or(greedy),
@@ -147,7 +118,7 @@ impl SuiteArgs {
         How {
             via,
             split: self.part(),
-            lib: self.lib.as_deref(),
+            lib: self.lib.clone(),
             sampling,
             n_samples: self.n,
             is_fresh: self.fresh,
@@ -162,7 +133,7 @@ pub(super) fn chosen(
     what: &SuiteArgs,
     path: &Path,
 ) -> anyhow::Result<Suite> {
-    let suite = named(context, registry, path)?;
+    let suite = SuiteStore::open(&context.home)?.find(registry, path)?;
     let suite = match what.split.split() {
         Some(split) => suite.part(split),
         None => suite,
@@ -175,30 +146,4 @@ pub(super) fn chosen(
         return Err(EvaluationError::Empty(path.to_owned()).into());
     }
     Ok(suite)
-}
-
-/// All of it, which is what it was when it was measured.
-pub(super) fn named(context: &Context, registry: &Registry, path: &Path) -> anyhow::Result<Suite> {
-    let is_file = path.extension().is_some_and(|extension| extension == "jsonl");
-    let suite = if is_file {
-        Suite::read(path)?
-    } else {
-        SuiteStore::open(&context.home)?.read(&path.to_string_lossy())?
-    };
-    match registry.measured_suite(&suite.name)? {
-        Some(digest) if digest != suite.digest => {
-            return Err(EvaluationError::Changed(suite.name).into());
-        }
-        _ => {}
-    }
-    Ok(suite)
-}
-
-/// An adapter that has seen a family of the suite would show its memory of it.
-fn refuse_seen(suite: &Suite, train_families: &[String]) -> Result<(), EvaluationError> {
-    let is_seen = |family: &&str| train_families.binary_search(&family_digest(family)).is_ok();
-    match suite.families().find(is_seen) {
-        Some(family) => Err(EvaluationError::SeenBefore { family: family.to_owned() }),
-        None => Ok(()),
-    }
 }

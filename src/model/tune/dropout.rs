@@ -3,7 +3,7 @@
 use super::super::kernels::Buffer;
 use super::super::kernels::Pool;
 use super::super::kernels::SharedMut;
-use super::super::sample::SplitMix64;
+use crate::rng::SplitMix64;
 
 /// Numbers that one thread treats at a time.
 const AT_ONCE: usize = 1 << 13;
@@ -32,7 +32,7 @@ impl Dropout {
             let first = unit * AT_ONCE;
             let part = shared.slice(first, AT_ONCE.min(n - first));
             let mut random =
-                SplitMix64(self.seed ^ (unit as u64).wrapping_mul(0xD1B5_4A32_D192_ED03));
+                SplitMix64::new(self.seed ^ (unit as u64).wrapping_mul(0xD1B5_4A32_D192_ED03));
             for four in part.chunks_mut(4) {
                 let mut bits = random.next();
                 for number in four {

@@ -5,9 +5,9 @@ use std::ops::Range;
 use super::super::kernels::Isa;
 use super::super::kernels::Pool;
 use super::super::kernels::SharedMut;
-use super::super::sample::SplitMix64;
 use super::super::weights::Linears;
 use super::super::weights::Shape;
+use crate::rng::SplitMix64;
 
 /// Which linear layers get a side path, by the last part of PEFT's module name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Factors {
         };
         let places: Vec<_> = (0..shape.n_layers).map(|_| Linears::ALL.map(&mut place)).collect();
         let mut values = vec![0.0; n];
-        let mut random = SplitMix64(seed);
+        let mut random = SplitMix64::new(seed);
         for place in places.iter().flatten().flatten() {
             #[expect(clippy::cast_precision_loss, reason = "a layer's width is small")]
             let bound = 1.0 / ((place.a.len() / rank) as f32).sqrt();

@@ -11,7 +11,6 @@ use super::super::kernels::Matrix;
 use super::super::kernels::Pool;
 use super::super::kernels::Rotation;
 use super::super::kernels::SharedMut;
-use super::super::sample::SplitMix64;
 use super::super::weights::Linears;
 use super::super::weights::Precision;
 use super::super::weights::Shape;
@@ -29,6 +28,7 @@ use super::factors::TensorPlace;
 use super::head;
 use super::head::Head;
 use super::linear::Machine;
+use crate::rng::SplitMix64;
 
 /// How an adapter is made.
 #[derive(Debug, Clone)]
@@ -334,7 +334,7 @@ fn embed(machine: &mut Machine, weights: &Weights, batch: &Batch, hidden: &mut B
 
 /// Adds uniform noise of `±alpha / sqrt(tokens * width)` to the embeddings of every sequence.
 fn add_noise(hidden: &mut [f32], batch: &Batch, width: usize, alpha: f32, seed: u64) {
-    let mut random = SplitMix64(seed ^ 0x5851_F42D_4C95_7F2D);
+    let mut random = SplitMix64::new(seed ^ 0x5851_F42D_4C95_7F2D);
     let mut rest = hidden;
     for length in &batch.lengths {
         let (sequence, others) = rest.split_at_mut(length * width);

@@ -43,7 +43,7 @@ fn every_line_of_a_run_fits_the_schema_from_its_start_to_its_end() {
     let lines = stream(&ended);
     assert_eq!((&lines[0]["type"], &lines[0]["schema"]), (&"session.started".into(), &1.into()));
     let id = bench.session_id();
-    assert!(lines.iter().all(|line| line["session_id"] == id.as_str()), "{}", ended.stdout);
+    assert!(lines.iter().all(|line| line["subject"] == id.as_str()), "{}", ended.stdout);
     let last = lines.last().unwrap();
     assert_eq!(last["type"], "session.completed");
     assert_eq!(last["files"], serde_json::json!(["out/shapes.py"]));
@@ -62,7 +62,7 @@ fn a_run_that_fails_early_is_one_line_that_says_so() {
         let ended = bench.call(&[&["run", "x", "--json"], arguments].concat());
         let lines = stream(&ended);
         assert_eq!((lines.len(), &lines[0]["type"]), (1, &"session.failed".into()), "{ended:?}");
-        assert_eq!(lines[0]["session_id"], "");
+        assert_eq!(lines[0]["subject"], "");
         format!("{} {}", lines[0]["exit_code"], lines[0]["error"].as_str().unwrap())
     };
     assert!(check(&["--model", "nope"]).starts_with("3 unknown model `nope`"));

@@ -29,7 +29,7 @@ fn a_solved_session_gives_the_code_that_passed() {
     let bench = Bench::with(&script(&[SOLUTION]));
     assert_eq!(bench.solve(&[]).code, Some(0));
     let plan = plan(&bench, &[]);
-    assert_eq!((&plan["train"], &plan["families"]), (&1.into(), &1.into()), "{plan}");
+    assert_eq!((&plan["n_train"], &plan["n_families"]), (&1.into(), &1.into()), "{plan}");
     assert!(plan["labelled_tokens"].as_u64() < plan["tokens"].as_u64());
 }
 
@@ -39,7 +39,7 @@ fn what_failed_is_not_learned_and_what_mended_it_is() {
     let bench = Bench::with(&script(&[WRONG, WRONG, WRONG, WRONG, SOLUTION]));
     assert_eq!(bench.solve(&[]).code, Some(0));
     // The plan and the code that passed; the one that failed is no answer to learn.
-    assert_eq!(plan(&bench, &[])["train"], 2, "{}", bench.verdicts());
+    assert_eq!(plan(&bench, &[])["n_train"], 2, "{}", bench.verdicts());
 
     let mut answers = script(&[]);
     answers.push(Answer::new(&[], fenced(WRONG)).repeat());

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::Command;
 use std::process::Stdio;
 
+use rune::home::Home;
 use rune::hub;
 
 use super::Bench;
@@ -60,7 +61,7 @@ fn a_suite_of_pytest_runs_with_the_pytest_that_is_here() {
     let has_own = Command::new(python()).args(["-c", "import pytest"]).output().unwrap();
     if !has_own.status.success() {
         let home = super::model::real_home();
-        let Some(folder) = hub::pytest_path(&home) else {
+        let Some(folder) = hub::pytest_path(&Home::new(&home)) else {
             println!("skipped: there is no pytest in {} nor in this Python", home.display());
             return;
         };

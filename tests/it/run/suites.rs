@@ -119,7 +119,7 @@ fn what_is_left_out_is_told_and_recorded() {
     symlink("/etc/hostname", bench.path("tests/host.txt")).unwrap();
     let ended = run(&bench, TASK, "tests", SOLUTION);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stderr.starts_with("warning: left out `"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("\nwarning: left out `"), "{}", ended.stderr);
     let events = bench.call(&["events", &bench.session_id()]).stdout;
     assert!(events.contains("host.txt`: a link to `/etc/hostname`"), "{events}");
     let own = ["run", TASK, "--tests", "tests", "--script", "script.jsonl", "--force", "--json"];

@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use crate::cli::eval;
-use crate::cli::eval::Measured;
 use crate::cli::output;
+use crate::evaluation::Measured;
 use crate::evaluation::MemoryVerdict;
 use crate::evaluation::Outcome;
 use crate::evaluation::Paired;
+use crate::evaluation::compare;
+use crate::evaluation::score;
 
 /// The conditions, as they are printed.
 const NAMES: [&str; 5] = ["BASE", "DOCUMENT", "PASSAGE", "ADAPTER", "ANOTHER'S"];
@@ -81,12 +83,12 @@ impl Conditions {
         MemoryVerdict {
             tasks: self.against_base(ADAPTER, &all),
             controls: ["N1", "N2"].into_iter().filter(has).map(control).collect(),
-            foreign: eval::compare(&before, &after),
+            foreign: compare(&before, &after),
         }
     }
 
     fn against_base(&self, condition: usize, groups: &[&str]) -> Paired {
-        eval::compare(&self.of(0, groups), &self.of(condition, groups))
+        compare(&self.of(0, groups), &self.of(condition, groups))
     }
 
     /// A table of pass@1 in percent, the two tracks with intervals and with what was gained, and the verdict.
@@ -116,7 +118,7 @@ impl Conditions {
     fn row(&self, name: &str, groups: &[&str]) -> Option<Vec<String>> {
         let share = |condition| match self.of(condition, groups).as_slice() {
             [] => "-".to_owned(),
-            outcomes => format!("{:.1}", 100.0 * eval::score(outcomes).share),
+            outcomes => format!("{:.1}", 100.0 * score(outcomes).share),
         };
         let n = self.of(0, groups).len();
         let cells = [name.to_owned(), n.to_string()].into_iter().chain((0..5).map(share));
@@ -130,7 +132,7 @@ impl Conditions {
                 name.to_owned(),
                 outcomes.len().to_string(),
                 NAMES[condition].to_lowercase(),
-                eval::score(&outcomes).to_string(),
+                score(&outcomes).to_string(),
             ];
             if condition > 0 {
                 row.extend(eval::compared(&self.against_base(condition, groups)));

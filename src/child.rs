@@ -1,0 +1,89 @@
+//! Child processes that do not outlive this one, whatever ends it.
+//!
+//! The kernel tells a child of its parent's death when the *thread* ends that started it. So children are started by a
+//! thread that ends with the process, and not by whoever asks for them.
+
+use std::io;
+use std::process::Child;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::mpsc;
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+
+/// What the starting thread is asked: a command, and where the child is to be sent.
+type Order = (Command, mpsc::Sender<io::Result<Child>>);
+
+/// Starts `command`, which is then dropped with all descriptors that it holds.
+///
+/// # Errors
+/// Those of starting it.
+pub fn spawn(command: Command) -> io::Result<Child> {
+    static STARTER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
+    let starter = match STARTER.get() {
+        Some(starter) => starter,
+        None => {
+            let started = start()?;
+            STARTER.get_or_init(|| started)
+        }
+    };
+    let (sender, receiver) = mpsc::channel();
+    starter.send((command, sender)).map_err(io::Error::other)?;
+    receiver.recv().map_err(io::Error::other)?
+}
+
+/// The thread ends when its sender is dropped, which for the one that is kept never happens.
+fn start() -> io::Result<mpsc::Sender<Order>> {
+    let (orders, receiver) = mpsc::channel::<Order>();
+    thread::Builder::new().name("children".into()).spawn(move || {
+        for (mut command, answer) in receiver {
+            let child = command.spawn();
+            drop(command);
+            // Whoever asked may be gone; the child is killed then, as nobody else would wait for it.
+            if let Err(mpsc::SendError(Ok(mut child))) = answer.send(child) {
+                let _killed = child.kill().and_then(|()| child.wait());
+            }
+        }
+    })?;
+    Ok(orders)
+}
+
+/// Has the kernel send `signal` to this process when the process `parent` ends, which started it with [`spawn`].
+///
+/// # Errors
+/// [`Errno::ESRCH`] when `parent` has ended already; those of `prctl`.
+pub fn bind_to(parent: u32, signal: Signal) -> Result<(), Errno> {
+    prctl::set_pdeathsig(signal)?;
+    if std::os::unix::process::parent_id() == parent { Ok(()) } else { Err(Errno::ESRCH) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_outlives_the_thread_that_asked_for_it() {
+        let mut bound = Command::new("python3");
+        bound.arg("-c").arg(
+            "import ctypes, time; ctypes.CDLL(None).prctl(1, 9); print('bound', flush=True); time.sleep(60)",
+        );
+        bound.stdout(std::process::Stdio::piped());
+        let mut child = thread::spawn(move || {
+            let mut child = spawn(bound).unwrap();
+            let mut line = String::new();
+            let stdout = child.stdout.take().unwrap();
+            io::BufRead::read_line(&mut io::BufReader::new(stdout), &mut line).unwrap();
+            assert_eq!(line, "bound\n");
+            child
+        })
+        .join()
+        .unwrap();
+        thread::sleep(std::time::Duration::from_millis(200));
+        assert_eq!(child.try_wait().unwrap(), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

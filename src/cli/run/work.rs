@@ -1,0 +1,157 @@
+//! From arguments to a session, and from what it came to to text.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+use anyhow::Context as _;
+use anyhow::bail;
+use serde_json::json;
+
+use crate::cli::context::Context;
+use crate::cli::output;
+use crate::cli::run::Args;
+use crate::cli::run::task;
+use crate::cli::runtime;
+use crate::cli::screen::Screen;
+use crate::config::Config;
+use crate::config::Layer;
+use crate::event::Event;
+use crate::event::Reporter;
+use crate::pipeline;
+use crate::pipeline::SessionPlan;
+use crate::pipeline::SessionRequest;
+use crate::pipeline::SessionTools;
+use crate::pipeline::Target;
+use crate::registry::Registry;
+use crate::sandbox::Sandbox;
+use crate::trajectory::Session;
+
+/// The screen, and the session that its lines are about.
+pub(super) struct Shown<'a> {
+    pub(super) screen: &'a Screen,
+    pub(super) session: OnceLock<String>,
+}
+
+impl Reporter for Shown<'_> {
+    fn report(&self, subject: &str, event: &Event) {
+        if !subject.is_empty() {
+            self.session.get_or_init(|| subject.to_owned());
+        }
+        self.screen.report(subject, event);
+    }
+}
+
+pub(super) fn run(context: &Context, args: &Args, shown: &Shown<'_>) -> anyhow::Result<ExitCode> {
+    let registry = context.registry()?;
+    let resumed = match &args.resume {
+        Some(id) => Some(resumable(&registry, id, args)?),
+        None => None,
+    };
+    let target = Target { folder: folder(args, resumed.as_ref()), force: args.force };
+    let (request, context) = match resumed {
+        Some(session) => {
+            let config = config_of(context, &session, args)?;
+            (SessionRequest::Resume(session), Context { config, ..context.clone() })
+        }
+        None => {
+            let task = task::read(args)?;
+            let (task, left_out) = (task.task, task.left_out);
+            (SessionRequest::New { task, left_out }, context.clone())
+        }
+    };
+    // Before any other thread, and before the model fills the memory: see `sandbox`.
+    let executable = std::env::current_exe()?;
+    let sandbox = if args.unsafe_no_sandbox {
+        Sandbox::unconfined(&executable)?
+    } else {
+        Sandbox::start(&executable)?
+    };
+    if let Some(reason) = &sandbox.facilities().refused {
+        shown.screen.say(&format!(
+            "no namespaces here ({reason}): generated code is held by Landlock and system call filters; \
+             `rune doctor` names what differs"
+        ));
+    }
+    let (context, sandbox, registry, target) = (&context, &sandbox, &registry, &target);
+    runtime::block_on(|shutdown| async move {
+        let tools = SessionTools {
+            home: &context.home,
+            config: &context.config,
+            registry,
+            sandbox,
+            models: &context.models(),
+            project: &context.project(),
+            reporter: shown,
+            shutdown: &shutdown,
+        };
+        if args.dry_run {
+            return dry_run(context, &tools, request).await;
+        }
+        let outcome = pipeline::run_session(&tools, request, target).await?;
+        if !context.json && outcome.class.is_none() {
+            let lines = outcome.paths.iter().map(|path| format!("{}\n", path.display()));
+            output::print(&lines.collect::<String>())?;
+        }
+        Ok(ExitCode::from(outcome.class.map_or(0, crate::error_class::ErrorClass::exit_code)))
+    })
+}
+
+/// The session to go on with; refused early what would be refused after the model is loaded.
+fn resumable(registry: &Registry, id: &str, args: &Args) -> anyhow::Result<Session> {
+    let session = registry.resumable(id)?;
+    // What was run without a jail must stay marked as such, and a mark is never changed.
+    if args.unsafe_no_sandbox && session.sandbox_tier != "none" {
+        bail!("session `{id}` was begun in a sandbox and does not go on without one");
+    }
+    Ok(session)
+}
+
+/// The settings that a session was begun with, below the flags of today.
+fn config_of(context: &Context, session: &Session, args: &Args) -> anyhow::Result<Config> {
+    let recorded = pipeline::recorded_settings(session, &context.config);
+    Config::load(&[recorded, Layer::from_flags(args.settings())])
+        .with_context(|| format!("the recorded settings of session `{}`", session.id))
+}
+
+fn folder(args: &Args, resumed: Option<&Session>) -> PathBuf {
+    match (&args.out, resumed.and_then(|session| session.workspace.as_ref())) {
+        (Some(out), _) => out.clone(),
+        (None, Some(workspace)) => PathBuf::from(workspace),
+        (None, None) => PathBuf::from("."),
+    }
+}
+
+/// Prints what a session would do.
+async fn dry_run(
+    context: &Context,
+    tools: &SessionTools<'_>,
+    request: SessionRequest,
+) -> anyhow::Result<ExitCode> {
+    let (task, left_out) = match request {
+        SessionRequest::New { task, left_out } => (task, left_out),
+        SessionRequest::Resume(session) => (session.task, Vec::new()),
+    };
+    for omitted in &left_out {
+        tools.reporter.report("", &Event::notice(format!("warning: left out {omitted}")));
+    }
+    let text = task.text.clone();
+    let SessionPlan { paths, tests } = pipeline::plan_session(tools, task).await?;
+    let (config, facilities) = (&context.config, tools.sandbox.facilities());
+    let plan = json!({
+        "task": text,
+        "files": paths,
+        "tests": tests,
+        "provider": config.run.provider.as_str(),
+        "model": config.run.model,
+        "phases": ["decompose", "plan", "code", "integrate", "diagnose", "repair"],
+        "max_tokens": config.run.max_tokens,
+        "max_seconds": config.run.max_seconds,
+        "candidates": config.run.candidates,
+        "repairs": config.run.repairs,
+        "sandbox": { "tier": facilities.tier, "memory_cap": facilities.memory_cap.to_string(), "limits": config.sandbox },
+    });
+    let text = if context.json { format!("{plan}\n") } else { format!("{plan:#}\n") };
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}

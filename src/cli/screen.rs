@@ -1,0 +1,302 @@
+//! How work shows itself: a live line on a terminal, a line now and then elsewhere, or JSON lines on stdout.
+
+use std::io;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use indicatif::ProgressBar;
+use indicatif::ProgressStyle;
+
+use crate::cli::context::Context;
+use crate::cli::exit;
+use crate::cli::output;
+use crate::cli::output::escape_line;
+use crate::event::Event;
+use crate::event::Reporter;
+use crate::event::Stream;
+use crate::event::timestamp;
+use crate::trajectory::AttemptVerdict;
+
+/// Between two lines about the steps of a training, where there is no terminal.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Answers between two lines about an evaluation, where there is no terminal.
+const ANSWERS: usize = 50;
+
+/// A live line with what the model is doing.
+const SPINNER: &str = "{spinner} {elapsed} {wide_msg}";
+/// A live line with how far it is.
+const BAR: &str = "{bar:30} {pos}/{len} {msg} eta {eta}";
+
+/// Where news of work goes.
+pub(super) struct Screen {
+    mode: Mode,
+    colors: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Quiet,
+    Json,
+    Lines,
+    Terminal,
+}
+
+#[derive(Default)]
+struct State {
+    stream: Stream,
+    /// Whether a last JSON line was printed.
+    is_over: bool,
+    /// The live line, and its template.
+    bar: Option<(ProgressBar, &'static str)>,
+    /// What the model writes, how many pieces of about a token it has, and since when.
+    writing: Option<(String, u32, Instant)>,
+    /// The last validation loss of a training.
+    validation: Option<f64>,
+    /// When the last line about a step was printed.
+    last_step: Option<Instant>,
+    /// Whose answers an evaluation is at, how many there are and how many passed.
+    answers: (Option<String>, u32, u32),
+}
+
+impl Screen {
+    pub(super) fn new(context: &Context) -> Self {
+        let mode = match (context.json, context.quiet) {
+            (true, _) => Mode::Json,
+            (_, true) => Mode::Quiet,
+            _ if io::stderr().is_terminal() => Mode::Terminal,
+            _ => Mode::Lines,
+        };
+        let colors = mode == Mode::Terminal && context.color_stderr;
+        Self { mode, colors, state: Mutex::default() }
+    }
+
+    /// A line for the user's eyes alone.
+    pub(super) fn say(&self, text: &str) {
+        self.say_in(&self.state(), text);
+    }
+
+    fn say_in(&self, state: &State, text: &str) {
+        match (self.mode, &state.bar) {
+            (Mode::Quiet | Mode::Json, _) => {}
+            (_, Some((bar, _))) => bar.suspend(|| output::note(text)),
+            _ => output::note(text),
+        }
+    }
+
+    /// Ends the JSON lines of a session that an error ends.
+    pub(super) fn fail(&self, subject: &str, error: &anyhow::Error) {
+        if self.mode == Mode::Json && !self.state().is_over && !exit::is_broken_pipe(error) {
+            self.json_line(subject, &failure(error));
+        }
+    }
+
+    /// Takes the live line away.
+    pub(super) fn close(&self) {
+        if let Some((bar, _)) = self.state().bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn json_line(&self, subject: &str, event: &Event) {
+        let mut state = self.state();
+        state.is_over |=
+            matches!(event, Event::SessionCompleted { .. } | Event::SessionFailed { .. });
+        let line = state.stream.line(&timestamp(SystemTime::now()), subject, event);
+        // The work goes on when nobody reads of it: its record is in the registry.
+        let _unread = output::print(&format!("{line}\n"));
+    }
+
+    fn wrote_piece(&self, doing: String) {
+        let mut state = self.state();
+        let (_, n, since) = match state.writing.take() {
+            Some(writing) if writing.0 == doing => writing,
+            _ => (String::new(), 0, Instant::now()),
+        };
+        let seconds = since.elapsed().as_secs_f64();
+        let rate = if seconds > 0.2 { f64::from(n + 1) / seconds } else { 0.0 };
+        let message = format!("{doing}: {} tokens, {rate:.0} tok/s", n + 1);
+        state.writing = Some((doing, n + 1, since));
+        self.live(&mut state, SPINNER, |bar| bar.set_message(message));
+    }
+
+    fn trained(&self, event: &Event) {
+        let mut state = self.state();
+        match event {
+            Event::TrainingValidated { step, loss } => {
+                state.validation = Some(*loss);
+                if self.mode == Mode::Lines {
+                    output::note(&format!("validation after step {step}: {loss:.4}"));
+                }
+            }
+            Event::TrainingStep { step, total, .. } => {
+                let words = step_words(event, state.validation);
+                let is_due = state.last_step.is_none_or(|last| last.elapsed() >= PERIOD);
+                if self.mode == Mode::Lines && (is_due || step == total) {
+                    state.last_step = Some(Instant::now());
+                    output::note(&format!("step {step}/{total} {words}"));
+                }
+                self.live(&mut state, BAR, |bar| {
+                    bar.set_length(u64::from(*total));
+                    bar.set_message(words);
+                    bar.set_position(u64::from(*step));
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn answered(&self, who: Option<String>, passed: bool, (n_done, n_total): (usize, usize)) {
+        let mut state = self.state();
+        if state.answers.0 != who {
+            state.answers = (who, 0, 0);
+        }
+        state.answers.1 += 1;
+        state.answers.2 += u32::from(passed);
+        let rate = 100.0 * f64::from(state.answers.2) / f64::from(state.answers.1);
+        if self.mode == Mode::Lines && n_done.is_multiple_of(ANSWERS) {
+            output::note(&format!("{n_done} of {n_total} answers, {rate:.1} % passed"));
+        }
+        self.live(&mut state, BAR, |bar| {
+            bar.set_length(n_total as u64);
+            bar.set_message(format!("answers, {rate:.1} % passed,"));
+            bar.set_position(n_done as u64);
+        });
+    }
+
+    /// Changes the live line, and makes it when there is none of this `template`.
+    fn live(&self, state: &mut State, template: &'static str, change: impl FnOnce(&ProgressBar)) {
+        if self.mode != Mode::Terminal {
+            return;
+        }
+        if state.bar.as_ref().is_none_or(|(_, known)| *known != template) {
+            if let Some((bar, _)) = state.bar.take() {
+                bar.finish_and_clear();
+            }
+            let style = ProgressStyle::with_template(template);
+            let bar = ProgressBar::new(0).with_style(style.expect("the template is well formed"));
+            if template == SPINNER {
+                bar.enable_steady_tick(Duration::from_millis(120));
+            }
+            state.bar = Some((bar, template));
+        }
+        if let Some((bar, _)) = &state.bar {
+            change(bar);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reporter for Screen {
+    fn report(&self, subject: &str, event: &Event) {
+        match event {
+            Event::TextGenerated { phase, subtask, .. } => {
+                let what = subtask.as_deref().unwrap_or("the task");
+                self.wrote_piece(format!("{} {}", phase.as_str(), escape_line(what)));
+            }
+            Event::Notice { message } => self.say(message),
+            Event::EvaluationAnswered { adapter_id, passed, n_done, n_total, .. } => {
+                let who = adapter_id.as_ref().map(ToString::to_string);
+                self.answered(who, *passed, (*n_done, *n_total));
+            }
+            Event::RehearsalAnswered { n_done, n_total } => {
+                self.live(&mut self.state(), BAR, |bar| {
+                    bar.set_length(*n_total as u64);
+                    bar.set_message("answers");
+                    bar.set_position(*n_done as u64);
+                });
+            }
+            _ if self.mode == Mode::Json => self.json_line(subject, event),
+            Event::TrainingStep { .. } | Event::TrainingValidated { .. } => self.trained(event),
+            _ => {
+                if let Some(line) = words(subject, event) {
+                    let style = match event {
+                        Event::AttemptCompleted { verdict: AttemptVerdict::Passed, .. } => "32",
+                        Event::AttemptCompleted { verdict: AttemptVerdict::Failed, .. } => "33",
+                        Event::Warning { .. } => "33",
+                        _ => "0",
+                    };
+                    self.say(&output::paint(&line, style, self.colors));
+                }
+            }
+        }
+    }
+}
+
+/// The last event of a session that an error ends.
+pub(super) fn failure(error: &anyhow::Error) -> Event {
+    Event::SessionFailed { exit_code: i32::from(exit::code(error)), error: format!("{error:#}") }
+}
+
+/// The only JSON line of a session that ends before there is a screen.
+pub(super) fn print_failure(error: &anyhow::Error) {
+    let line = Stream::default().line(&timestamp(SystemTime::now()), "", &failure(error));
+    let _unread = output::print(&format!("{line}\n"));
+}
+
+fn step_words(event: &Event, validation: Option<f64>) -> String {
+    let Event::TrainingStep { loss, lr, tokens_per_s, rss, .. } = event else {
+        return String::new();
+    };
+    let validation = validation.map(|loss| format!(" val {loss:.3}")).unwrap_or_default();
+    format!("loss {loss:.3}{validation} lr {lr:.1e} {tokens_per_s:.0} tok/s {} MiB", rss >> 20)
+}
+
+/// An event as a line; `None` for those that say nothing to a reader.
+fn words(subject: &str, event: &Event) -> Option<String> {
+    Some(match event {
+        Event::SessionStarted { .. } => format!("session {subject}"),
+        Event::SessionResumed { n_attempts, .. } => {
+            format!("session {subject} resumed: {n_attempts} attempts are there already")
+        }
+        Event::SubtasksPlanned { subtasks } => {
+            let names: Vec<String> =
+                subtasks.iter().map(|part| format!("{} ({})", part.name, part.file)).collect();
+            format!("parts: {}", names.join("; "))
+        }
+        Event::AttemptCompleted {
+            phase,
+            subtask,
+            candidate,
+            tokens_in,
+            tokens_out,
+            prefill_ms,
+            decode_ms,
+            verdict,
+            summary,
+            ..
+        } => {
+            #[expect(clippy::cast_precision_loss, reason = "milliseconds of one answer")]
+            let seconds = (*decode_ms as f64 / 1e3).max(1e-3);
+            let rate = f64::from(*tokens_out) / seconds;
+            let what = subtask.as_deref().unwrap_or("the task");
+            format!(
+                "{:<9} {what} #{candidate}: {}, {summary} [{tokens_in}+{tokens_out} tokens, {:.1} s, {rate:.0} tok/s]",
+                phase.as_str(),
+                verdict.as_str(),
+                seconds + f64::from(u32::try_from(*prefill_ms).unwrap_or(u32::MAX)) / 1e3,
+            )
+        }
+        Event::SuiteJudged { n_passed, n_total, outcome } => {
+            format!("judged    {n_passed} of {n_total} tests passed: {outcome}")
+        }
+        Event::Warning { message } => format!("warning: {message}"),
+        Event::SessionCompleted { summary, tokens_in, tokens_out, seconds, .. } => {
+            format!("{summary} ({seconds:.0} s, {tokens_in}+{tokens_out} tokens)")
+        }
+        Event::TrainingPrepared { trainable, tokens, memory_bytes, .. } => format!(
+            "training {trainable} numbers on {tokens} tokens, some {} MiB",
+            memory_bytes >> 20
+        ),
+        _ => return None,
+    })
+}

@@ -1,0 +1,583 @@
+//! A session, from a task to files: begun or taken up, recorded as it goes, ended whatever comes.
+
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::adapter::InvalidAdapterId;
+use crate::config::Config;
+use crate::config::Layer;
+use crate::durable;
+use crate::error_class::ErrorClass;
+use crate::error_class::with_causes;
+use crate::event::Event;
+use crate::event::Reporter;
+use crate::event::SCHEMA_VERSION;
+use crate::event::timestamp;
+use crate::home::Home;
+use crate::judge;
+use crate::judge::Judge;
+use crate::judge::JudgeError;
+use crate::judge::OmittedFile;
+use crate::judge::Outcome;
+use crate::judge::PytestSource;
+use crate::judge::RequestError;
+use crate::judge::TestSuite;
+use crate::provider::ModelSource;
+use crate::provider::Provider;
+use crate::provider::ProviderError;
+use crate::registry::AdapterStore;
+use crate::registry::Ending;
+use crate::registry::Registry;
+use crate::registry::RegistryError;
+use crate::registry::new_id;
+use crate::sandbox::Limits;
+use crate::sandbox::Sandbox;
+use crate::sandbox::SandboxError;
+use crate::selection;
+use crate::selection::Selection;
+use crate::selection::Wish;
+use crate::shutdown::Shutdown;
+use crate::shutdown::StopReason;
+use crate::shutdown::Stopped;
+use crate::task::SourceFile;
+use crate::task::Task;
+use crate::trajectory::Attempt;
+use crate::trajectory::Session;
+use crate::trajectory::Status;
+use crate::trajectory::VerifiedBy;
+
+use super::PipelineError;
+use super::Settings;
+use super::Solution;
+use super::Tools;
+use super::requirements;
+use super::solve::solve;
+
+/// What a session works with.
+pub struct SessionTools<'a> {
+    /// Where what it leaves is kept.
+    pub home: &'a Home,
+    /// Model, budgets and manners; of a session that is taken up, those that it was begun with.
+    pub config: &'a Config,
+    /// Where it is recorded.
+    pub registry: &'a Registry,
+    /// Where code runs.
+    pub sandbox: &'a Sandbox,
+    /// How the model comes here.
+    pub models: &'a ModelSource,
+    /// The key of the project.
+    pub project: &'a str,
+    /// Who is told of everything.
+    pub reporter: &'a dyn Reporter,
+    /// Stops it; it can be taken up again.
+    pub shutdown: &'a Shutdown,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub enum SessionRequest {
+    /// A task that is new.
+    New {
+        /// The task.
+        task: Task,
+        /// What its tests have to do without.
+        left_out: Vec<OmittedFile>,
+    },
+    /// A session that stopped: see [`Registry::resumable`].
+    Resume(Session),
+}
+
+/// Where a solution goes.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Whether files that are there give way.
+    pub force: bool,
+}
+
+/// What a session came to.
+#[derive(Debug, Clone)]
+pub struct SessionOutcome {
+    /// Its id.
+    pub id: String,
+    /// The solution, or the best candidate.
+    pub solution: Solution,
+    /// The solution's files: in the target when it is solved, else in Rune's home.
+    pub paths: Vec<PathBuf>,
+    /// What the exit code tells; `None` when it is solved.
+    pub class: Option<ErrorClass>,
+}
+
+/// What a session would do.
+#[derive(Debug, Clone)]
+pub struct SessionPlan {
+    /// The files that would be written.
+    pub paths: Vec<String>,
+    /// The files with tests.
+    pub tests: Vec<String>,
+}
+
+/// Why a session comes to nothing. Code that fails is no error but an unsolved task.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The pipeline broke off.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// The model can't be had.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The tests can't be run.
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
+    /// The tests can't be run with what was asked for.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// There is no jail, or no Python.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The session can't be recorded or taken up.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The adapter that is asked for has no such id.
+    #[error(transparent)]
+    Adapter(#[from] InvalidAdapterId),
+    /// No test could fail.
+    #[error("the tests check nothing: there is no test in them that could fail")]
+    NothingChecked,
+    /// The tests pass on nothing.
+    #[error("the tests pass without any solution: they cannot decide about one")]
+    PassesOnNothing,
+    /// A file is in the way of the solution.
+    #[error("`{}` is there already: choose another folder with --out, or overwrite it with --force", .0.display())]
+    InTheWay(PathBuf),
+    /// What came of it can't be written.
+    #[error("cannot write `{}`", path.display())]
+    Files {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It was told to stop.
+    #[error("{}", match id {
+        Some(id) => format!("interrupted; `rune run --resume {id}` goes on"),
+        None => "interrupted before a session began".to_owned(),
+    })]
+    Stopped {
+        /// The session, if it had begun.
+        id: Option<String>,
+        /// By what.
+        reason: StopReason,
+    },
+}
+
+impl SessionError {
+    /// Its class.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Pipeline(error) => error.class(),
+            Self::Provider(error) => error.class(),
+            Self::Judge(error) => error.class(),
+            Self::Request(error) => error.class(),
+            Self::Sandbox(error) => error.class(),
+            Self::Registry(error) => error.class(),
+            Self::InTheWay(_) => ErrorClass::Conflict,
+            Self::Stopped { reason, .. } => ErrorClass::Stopped(*reason),
+            Self::Adapter(_)
+            | Self::NothingChecked
+            | Self::PassesOnNothing
+            | Self::Files { .. } => ErrorClass::Environment,
+        }
+    }
+}
+
+/// Solves a task, or goes on with a session, and leaves what comes of it in `target` or in Rune's home.
+///
+/// # Errors
+/// [`SessionError`]. A session that had begun is ended, and can be taken up again; [`SessionError::InTheWay`] after
+/// it was solved leaves the solution in Rune's home.
+pub async fn run_session(
+    tools: &SessionTools<'_>,
+    request: SessionRequest,
+    target: &Target,
+) -> Result<SessionOutcome, SessionError> {
+    let work = AtWork { tools, target, id: OnceLock::new() };
+    match tools.shutdown.or_stop(work.go(request)).await {
+        Ok(result) => result.inspect_err(|error| work.failed(error)),
+        Err(Stopped(reason)) => Err(work.stopped(reason)),
+    }
+}
+
+/// What [`run_session`] would do with a task. Asks no model.
+///
+/// # Errors
+/// Those of the sandbox and of the tests.
+pub async fn plan_session(
+    tools: &SessionTools<'_>,
+    mut task: Task,
+) -> Result<SessionPlan, SessionError> {
+    let interpreter = tools.sandbox.interpreter(tools.python())?;
+    let mut judge = tools.judge(&interpreter)?;
+    requirements::release_targets(&judge, &mut task).await?;
+    let paths = requirements::planned_paths(&judge, &task).await?;
+    prepare_suite(tools, &mut judge, &task).await?;
+    let suite = TestSuite::of_task(&task).unwrap_or_default();
+    let tests = suite.test_paths().into_iter().map(Into::into).collect();
+    Ok(SessionPlan { paths, tests })
+}
+
+/// The settings that a session was begun with, as far as there still are such: other settings ask other questions, to
+/// which the recorded answers are none.
+pub fn recorded_settings(session: &Session, current: &Config) -> Layer {
+    Layer::from_flags(current.entries().filter_map(|entry| {
+        let (section, name) = entry.key.split_once('.')?;
+        let value = session.config_json.get(section)?.get(name)?;
+        Some((entry.key, toml::Value::try_from(value).ok()?))
+    }))
+}
+
+impl SessionTools<'_> {
+    /// The Python of the settings.
+    fn python(&self) -> Option<&Path> {
+        let python = Path::new(&self.config.sandbox.python);
+        (!python.as_os_str().is_empty()).then_some(python)
+    }
+
+    fn judge<'a>(
+        &'a self,
+        interpreter: &'a crate::sandbox::Interpreter,
+    ) -> Result<Judge<'a>, RequestError> {
+        let mut judge = Judge::new(self.sandbox, interpreter);
+        judge.limits = Limits::from(&self.config.sandbox);
+        if !self.config.run.lib.is_empty() {
+            judge.libs.extend(judge::library_mounts(&[&self.config.run.lib])?);
+        }
+        Ok(judge)
+    }
+}
+
+/// Finds out whether the suite can run here and can fail; fetches pytest when it is wanted and missing.
+async fn prepare_suite(
+    tools: &SessionTools<'_>,
+    judge: &mut Judge<'_>,
+    task: &Task,
+) -> Result<(), SessionError> {
+    let Some(suite) = TestSuite::of_task(task) else { return Ok(()) };
+    let source =
+        PytestSource { home: tools.home.clone(), python: tools.models.pull.python.clone() };
+    let verdict = judge::run_with_pytest(judge, &suite, &[], &source).await?;
+    let is_hopeless = verdict.tests.is_empty() || suite.is_blank();
+    if verdict.outcome == Outcome::NoTests && is_hopeless {
+        return Err(SessionError::NothingChecked);
+    }
+    if verdict.passed() {
+        return Err(SessionError::PassesOnNothing);
+    }
+    Ok(())
+}
+
+/// A session, from its tools to its end.
+struct AtWork<'a> {
+    tools: &'a SessionTools<'a>,
+    target: &'a Target,
+    /// Set once the registry has the session.
+    id: OnceLock<String>,
+}
+
+impl AtWork<'_> {
+    async fn go(&self, request: SessionRequest) -> Result<SessionOutcome, SessionError> {
+        let tools = self.tools;
+        let interpreter = tools.sandbox.interpreter(tools.python())?;
+        let mut judge = tools.judge(&interpreter)?;
+        let (mut task, left_out, resumed) = match request {
+            SessionRequest::New { task, left_out } => (task, left_out, None),
+            SessionRequest::Resume(session) => (session.task.clone(), Vec::new(), Some(session)),
+        };
+        if resumed.is_none() {
+            requirements::release_targets(&judge, &mut task).await?;
+        }
+        let paths = requirements::planned_paths(&judge, &task).await?;
+        prepare_suite(tools, &mut judge, &task).await?;
+        self.refuse_to_overwrite(paths.iter())?;
+        let provider = tools.models.open(tools.config, tools.reporter).await?;
+        let (session, recorded) = match resumed {
+            Some(session) => self.take_up(session)?,
+            None => (self.begin(&provider, task)?, Vec::new()),
+        };
+        for omitted in &left_out {
+            self.tell(&Event::Warning { message: format!("left out {omitted}") })?;
+        }
+        self.load_adapter(&provider, &session)?;
+        let pipeline = Tools {
+            provider: &provider,
+            judge,
+            registry: tools.registry,
+            settings: Settings {
+                seed: session.seed,
+                adapter_id: session.adapter_id.clone(),
+                ..Settings::new(tools.config)
+            },
+            reporter: tools.reporter,
+        };
+        let solution = solve(&pipeline, &session.id, &session.task, recorded).await?;
+        self.finish(&session, solution)
+    }
+
+    /// Refuses early what would be refused after minutes of work.
+    fn refuse_to_overwrite(
+        &self,
+        mut paths: impl Iterator<Item = impl AsRef<Path>>,
+    ) -> Result<(), SessionError> {
+        let folder = &self.target.folder;
+        match paths.find(|path| folder.join(path).exists()) {
+            Some(path) if !self.target.force => Err(SessionError::InTheWay(folder.join(path))),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&self, provider: &Provider, task: Task) -> Result<Session, SessionError> {
+        let config = self.tools.config;
+        let wish = Wish::parse(&config.run.adapter)?;
+        let (project, task_type) = (self.tools.project, task.task_type);
+        let (registry, base) = (self.tools.registry, provider.base());
+        let selection = selection::select(registry, &base, (project, task_type), &wish)?;
+        let tier = json!(self.tools.sandbox.facilities().tier);
+        let folder = &self.target.folder;
+        let workspace = std::path::absolute(folder)
+            .map_err(|source| SessionError::Files { path: folder.clone(), source })?;
+        let new = NewSession {
+            project: project.to_owned(),
+            workspace: Some(workspace.display().to_string()),
+            selection,
+            sandbox_tier: tier.as_str().unwrap_or("none").to_owned(),
+            config: json!(config),
+            model: config.run.model.clone(),
+            ..NewSession::new(task, config.run.seed)
+        };
+        let (session, event) = new.record(registry, provider)?;
+        self.id.get_or_init(|| session.id.clone());
+        self.tools.reporter.report(&session.id, &event);
+        Ok(session)
+    }
+
+    fn take_up(&self, session: Session) -> Result<(Session, Vec<Attempt>), SessionError> {
+        let registry = self.tools.registry;
+        let event = |n_attempts| Event::SessionResumed { schema: SCHEMA_VERSION, n_attempts };
+        registry.reopen_session(&session.id, event)?;
+        self.id.get_or_init(|| session.id.clone());
+        let recorded = registry.attempts(&session.id)?;
+        let n_attempts = u32::try_from(recorded.len()).unwrap_or(u32::MAX);
+        self.tools.reporter.report(&session.id, &event(n_attempts));
+        Ok((session, recorded))
+    }
+
+    /// Gives the provider the adapter that was chosen for the session.
+    fn load_adapter(&self, provider: &Provider, session: &Session) -> Result<(), SessionError> {
+        let Some(id) = &session.adapter_id else { return Ok(()) };
+        let store = AdapterStore::open(self.tools.registry, self.tools.home)?;
+        provider.load_adapter(id, &store.path(id))?;
+        let message = format!("adapter {id}: {}", session.adapter_reason);
+        self.tools.reporter.report(&session.id, &Event::notice(message));
+        Ok(())
+    }
+
+    /// Writes the files and ends the session.
+    fn finish(
+        &self,
+        session: &Session,
+        solution: Solution,
+    ) -> Result<SessionOutcome, SessionError> {
+        let kept = self.tools.home.session(&session.id);
+        write(&kept, &solution.files)?;
+        write(&kept, &solution.generated_tests)?;
+        // Somebody may have made such files since the session began.
+        let in_the_way =
+            self.refuse_to_overwrite(solution.files.iter().map(|file| &file.path)).err();
+        let is_written = solution.is_solved() && in_the_way.is_none();
+        let folder = if is_written { &self.target.folder } else { &kept };
+        if is_written {
+            write(folder, &solution.files)?;
+        }
+        let paths: Vec<PathBuf> =
+            solution.files.iter().map(|file| folder.join(&file.path)).collect();
+        let (status, class) = match (solution.is_solved(), &solution.budget) {
+            (true, _) if is_written => (Status::Solved, None),
+            (true, _) => (Status::Solved, Some(ErrorClass::Conflict)),
+            (false, Some(_)) => (Status::Unsolved, Some(ErrorClass::Budget)),
+            (false, None) => (Status::Unsolved, Some(ErrorClass::Unsolved)),
+        };
+        let exit_code = i32::from(class.map_or(0, ErrorClass::exit_code));
+        let (verified_by, assurance) = (solution.verified_by, solution.assurance());
+        let event = Event::SessionCompleted {
+            status,
+            verified_by,
+            assurance,
+            reason: solution.reason().to_owned(),
+            exit_code,
+            files: paths.iter().map(|path| path.display().to_string()).collect(),
+            tokens_in: solution.tokens_in,
+            tokens_out: solution.tokens_out,
+            seconds: solution.elapsed.as_secs_f64(),
+            summary: solution.summary(),
+        };
+        let ending = Ending { status, verified_by, assurance, exit_code };
+        self.tools.registry.end_session(&session.id, &ending, &event)?;
+        self.tools.reporter.report(&session.id, &event);
+        let outcome = SessionOutcome { id: session.id.clone(), solution, paths, class };
+        if !is_written && !outcome.paths.is_empty() {
+            self.tools.reporter.report(&session.id, &Event::notice(outcome.kept()));
+        }
+        match in_the_way {
+            Some(in_the_way) if outcome.solution.is_solved() => Err(in_the_way),
+            _ => Ok(outcome),
+        }
+    }
+
+    /// Ends a session that an error breaks off.
+    fn failed(&self, error: &SessionError) {
+        let Some(id) = self.id.get() else { return };
+        let exit_code = i32::from(error.class().exit_code());
+        let event = Event::SessionFailed { exit_code, error: with_causes(error) };
+        let ending = Ending::unverified(Status::Failed, exit_code);
+        // The registry may be what failed, or the session over already: the first error is the one to tell.
+        if self.tools.registry.end_session(id, &ending, &event).is_ok() {
+            self.tools.reporter.report(id, &event);
+            let message = format!("resume with: rune run --resume {id}");
+            self.tools.reporter.report(id, &Event::notice(message));
+        }
+    }
+
+    /// Ends a session that was told to stop. The error to tell.
+    fn stopped(&self, reason: StopReason) -> SessionError {
+        let error = SessionError::Stopped { id: self.id.get().cloned(), reason };
+        let Some(id) = self.id.get() else { return error };
+        let exit_code = i32::from(error.class().exit_code());
+        let event = Event::SessionFailed { exit_code, error: error.to_string() };
+        let ending = Ending::unverified(Status::Interrupted, exit_code);
+        let ended = self
+            .tell(&Event::SessionInterrupted)
+            .and_then(|()| Ok(self.tools.registry.end_session(id, &ending, &event)?));
+        match ended {
+            Ok(()) => {
+                self.tools.reporter.report(id, &event);
+                error
+            }
+            Err(error) => error,
+        }
+    }
+
+    /// Records an event of the session and tells of it.
+    fn tell(&self, event: &Event) -> Result<(), SessionError> {
+        if let Some(id) = self.id.get() {
+            self.tools.registry.append_event(id, event)?;
+            self.tools.reporter.report(id, event);
+        }
+        Ok(())
+    }
+}
+
+impl SessionOutcome {
+    /// Where a candidate is that was not written to the target, in words.
+    fn kept(&self) -> String {
+        let what = if self.solution.is_solved() { "solution" } else { "best candidate" };
+        let paths: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
+        format!("the {what} is kept: {}", paths.join(", "))
+    }
+}
+
+/// A session that is about to begin.
+pub(crate) struct NewSession {
+    /// What is to be done.
+    pub(crate) task: Task,
+    /// Seed of all sampling.
+    pub(crate) seed: u64,
+    /// The key of the project.
+    pub(crate) project: String,
+    /// Where the solution goes.
+    pub(crate) workspace: Option<String>,
+    /// The adapter, and why it was chosen.
+    pub(crate) selection: Selection,
+    /// What holds the code.
+    pub(crate) sandbox_tier: String,
+    /// The settings.
+    pub(crate) config: Value,
+    /// The model's name.
+    pub(crate) model: String,
+}
+
+impl NewSession {
+    /// One of no project, with nothing chosen.
+    pub(crate) fn new(task: Task, seed: u64) -> Self {
+        Self {
+            task,
+            seed,
+            project: String::new(),
+            workspace: None,
+            selection: Selection { adapter_id: None, reason: String::new() },
+            sandbox_tier: String::new(),
+            config: Value::Null,
+            model: String::new(),
+        }
+    }
+
+    /// Stores it with its first event; both are returned.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub(crate) fn record(
+        self,
+        registry: &Registry,
+        provider: &Provider,
+    ) -> Result<(Session, Event), RegistryError> {
+        let base = provider.base();
+        let session = Session {
+            id: new_id()?,
+            project: self.project,
+            workspace: self.workspace,
+            provider: provider.name().to_owned(),
+            base_model: base.base_model,
+            base_digest: base.base_digest,
+            adapter_id: self.selection.adapter_id,
+            adapter_reason: self.selection.reason,
+            status: Status::Running,
+            verified_by: VerifiedBy::None,
+            assurance: None,
+            sandbox_tier: self.sandbox_tier,
+            seed: self.seed,
+            config_json: self.config,
+            tokens_in: 0,
+            tokens_out: 0,
+            started_at: timestamp(SystemTime::now()),
+            ended_at: None,
+            exit_code: None,
+            task: self.task,
+        };
+        let event = Event::SessionStarted {
+            schema: SCHEMA_VERSION,
+            task: session.task.text.clone(),
+            task_type: session.task.task_type,
+            provider: session.provider.clone(),
+            model: self.model,
+            seed: session.seed,
+        };
+        registry.begin_session(&session, &event)?;
+        Ok((session, event))
+    }
+}
+
+/// Writes each file whole or not at all.
+fn write(folder: &Path, files: &[SourceFile]) -> Result<(), SessionError> {
+    for file in files {
+        let path = folder.join(&file.path);
+        durable::write(&path, file.bytes())
+            .map_err(|source| SessionError::Files { path: path.clone(), source })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! [`Shutdown`]: tells everything that is at work to stop.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// Why work stops before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// Ctrl-C.
+    Interrupted,
+    /// SIGTERM.
+    Terminated,
+}
+
+/// Work was stopped before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", match .0 {
+    StopReason::Interrupted => "interrupted",
+    StopReason::Terminated => "terminated",
+})]
+pub struct Stopped(pub StopReason);
+
+/// A token that is cloned into everything that works, and triggered once for all clones.
+#[derive(Debug, Clone)]
+pub struct Shutdown(Arc<watch::Sender<Option<StopReason>>>);
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+}
+
+impl Shutdown {
+    /// Asks everyone to stop. The first reason is kept.
+    pub fn trigger(&self, reason: StopReason) {
+        self.0.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert(reason);
+            is_first
+        });
+    }
+
+    /// Waits until it is triggered.
+    pub async fn triggered(&self) -> StopReason {
+        let mut receiver = self.0.subscribe();
+        loop {
+            if let Some(reason) = *receiver.borrow_and_update() {
+                return reason;
+            }
+            if receiver.changed().await.is_err() {
+                // Only without a sender, which this is.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Does `work` unless it is triggered first; then what is left of it is dropped.
+    ///
+    /// # Errors
+    /// [`Stopped`] when it was triggered before `work` was done.
+    pub async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Stopped> {
+        tokio::select! {
+            done = work => Ok(done),
+            reason = self.triggered() => Err(Stopped(reason)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_clones_hear_the_first_reason_before_or_after() {
+        let shutdown = Shutdown::default();
+        assert_eq!(shutdown.or_stop(async { 7 }).await, Ok(7));
+        let waiting = tokio::spawn({
+            let clone = shutdown.clone();
+            async move { clone.or_stop(std::future::pending::<()>()).await }
+        });
+        tokio::task::yield_now().await;
+        shutdown.clone().trigger(StopReason::Terminated);
+        shutdown.trigger(StopReason::Interrupted);
+        let stopped = Err(Stopped(StopReason::Terminated));
+        assert_eq!(waiting.await.unwrap(), stopped);
+        assert_eq!(shutdown.or_stop(std::future::pending()).await, stopped);
+    }
+}

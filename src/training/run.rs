@@ -1,0 +1,501 @@
+//! A training run, from its data to the adapter in the registry. Killed at any point, it can be gone on with.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::adapter::Adapter;
+use crate::adapter::AdapterId;
+use crate::adapter::Parent;
+use crate::adapter::Scope;
+use crate::adapter::Source;
+use crate::config::Config;
+use crate::digest::sha256;
+use crate::durable;
+use crate::error_class::with_causes;
+use crate::event::Event;
+use crate::event::Reporter;
+use crate::event::timestamp;
+use crate::failpoint;
+use crate::failpoint::Failpoint;
+use crate::home::Home;
+use crate::model;
+use crate::provider::ModelFile;
+use crate::provider::ModelSource;
+use crate::provider::Provider;
+use crate::provider::engine_options;
+use crate::registry::AdapterStore;
+use crate::registry::DatasetRow;
+use crate::registry::PeftFiles;
+use crate::registry::Registry;
+use crate::registry::RegistryError;
+use crate::registry::RunStatus;
+use crate::registry::TrainingRun;
+use crate::registry::new_id;
+use crate::shutdown::Shutdown;
+use crate::task::TaskType;
+
+use super::TrainingError;
+use super::collect::Collected;
+use super::dataset::Dataset;
+use super::error::FailureKind;
+use super::estimate;
+use super::launch::Worker;
+use super::options::TrainingOptions;
+use super::record::Record;
+use super::rehearsal;
+use super::rehearsal::Rehearsal;
+use super::worker::Job;
+use super::worker::Report;
+
+/// What a run works with.
+pub struct TrainingTools<'a> {
+    /// Where its folder and the adapter go.
+    pub home: &'a Home,
+    /// Model, project and threads.
+    pub config: &'a Config,
+    /// Where it is recorded.
+    pub registry: &'a Registry,
+    /// How the model comes here.
+    pub models: &'a ModelSource,
+    /// `rune` itself, of which the worker is started.
+    pub executable: &'a Path,
+    /// The key of the project that the adapter is for.
+    pub project: &'a str,
+    /// Who is told of every step.
+    pub reporter: &'a dyn Reporter,
+    /// Makes the worker write a checkpoint and stop.
+    pub shutdown: &'a Shutdown,
+}
+
+/// What an adapter is to be made of, and how.
+#[derive(Debug, Clone)]
+pub struct TrainingRequest {
+    /// What it learns, and where that is from.
+    pub data: Collected,
+    /// How.
+    pub options: TrainingOptions,
+    /// What to call it.
+    pub name: Option<String>,
+    /// For which tasks it may be chosen.
+    pub scope: Scope,
+    /// The session that all records are of, if it is one.
+    pub session_id: Option<String>,
+    /// The adapter that is gone on from.
+    pub from: Option<Adapter>,
+    /// Seconds between two checkpoints.
+    pub checkpoint_seconds: u64,
+}
+
+/// What a run was asked, as the column `training_run.config_json` keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunConfig {
+    /// How it is trained.
+    pub options: TrainingOptions,
+    /// The model's file.
+    pub model: PathBuf,
+    /// What to call the adapter.
+    pub name: Option<String>,
+    /// For which tasks it may be chosen.
+    pub scope: Scope,
+    /// The session that all records are of, if it is one.
+    pub session_id: Option<String>,
+    /// The kind of the tasks.
+    #[serde(default)]
+    pub task_type: TaskType,
+    /// The adapter that is gone on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<AdapterId>,
+}
+
+/// What a run would do.
+#[derive(Debug, Clone)]
+pub struct TrainingPlan {
+    /// What it would learn.
+    pub dataset: Dataset,
+    /// Whether the base's own answers to general questions are still to be made; they come beside.
+    pub lacks_rehearsal: bool,
+    /// Estimate of the memory.
+    pub memory_bytes: u64,
+    /// Estimate of the time.
+    pub seconds: f64,
+    /// Threads that would compute.
+    pub n_threads: usize,
+}
+
+/// Trains an adapter and takes it into the registry.
+///
+/// # Errors
+/// [`RegistryError::AdapterExists`] when this was done before. [`TrainingError::Failed`] when the run began and broke off;
+/// the registry has it then, and [`resume`] can go on with it. Others: nothing was begun.
+pub async fn train(
+    tools: &TrainingTools<'_>,
+    request: &TrainingRequest,
+) -> Result<AdapterId, TrainingError> {
+    let ModelFile { path: model, hub_id } = tools.models.find(&tools.config.run.model).await?;
+    let identity = model::identify(&model)?;
+    if let Some(from) = &request.from {
+        check_fits(from, &identity, &hub_id)?;
+    }
+    let rehearsal = match request.options.rehearsal_share > 0.0 {
+        true => rehearsal_of(tools, request, (&model, &identity.base_digest)).await?,
+        false => Vec::new(),
+    };
+    let dataset = build(request, &rehearsal, &model)?;
+    let config = RunConfig {
+        options: request.options.clone(),
+        model: fs::canonicalize(&model).map_err(TrainingError::files(&model))?,
+        name: request.name.clone(),
+        scope: request.scope,
+        session_id: request.session_id.clone(),
+        task_type: request.data.task_type.unwrap_or_default(),
+        from: request.from.as_ref().map(|from| from.id.clone()),
+    };
+    let run = TrainingRun {
+        id: new_id().map_err(RegistryError::from)?,
+        project: tools.project.to_owned(),
+        config: json!(config),
+        dataset_digest: dataset.digest.clone(),
+        base_model: format!("{hub_id}@{}", identity.tokenizer_digest),
+        base_digest: identity.base_digest,
+        status: RunStatus::Running,
+        step: 0,
+        total_steps: 0,
+        best_val_loss: None,
+        adapter_id: None,
+        error: None,
+        started_at: timestamp(SystemTime::now()),
+        ended_at: None,
+    };
+    begin(tools, request, &dataset, &run)?;
+    drive(tools, &run, &config, request.checkpoint_seconds).await
+}
+
+/// Goes on with a run that broke off.
+///
+/// # Errors
+/// [`TrainingError::OtherVersion`], [`TrainingError::ModelChanged`]; those of [`train`].
+pub async fn resume(
+    tools: &TrainingTools<'_>,
+    id: &str,
+    checkpoint_seconds: u64,
+) -> Result<AdapterId, TrainingError> {
+    let run = tools.registry.reopen_training(id)?;
+    let config: RunConfig =
+        serde_json::from_value(run.config.clone()).map_err(TrainingError::OtherVersion)?;
+    if model::identify(&config.model)?.base_digest != run.base_digest {
+        tools.registry.fail_training(&run.id, RunStatus::Interrupted, "the model has changed")?;
+        return Err(TrainingError::ModelChanged(config.model));
+    }
+    drive(tools, &run, &config, checkpoint_seconds).await
+}
+
+/// What [`train`] would do, and what that takes. Asks no model.
+///
+/// # Errors
+/// Those of the data and of the model's file.
+pub async fn plan(
+    tools: &TrainingTools<'_>,
+    request: &TrainingRequest,
+) -> Result<TrainingPlan, TrainingError> {
+    let model = tools.models.find(&tools.config.run.model).await?.path;
+    let base_digest = model::identify(&model)?.base_digest;
+    let rehearsal = Rehearsal::of(tools.home, &base_digest).read()?;
+    let options = &request.options;
+    let lacks_rehearsal = rehearsal.is_none() && options.rehearsal_share > 0.0;
+    let dataset = build(request, &rehearsal.unwrap_or_default(), &model)?;
+    let n_threads = engine_options(tools.config).n_threads;
+    let tokens = dataset.n_tokens().0 * options.epochs as usize;
+    Ok(TrainingPlan {
+        memory_bytes: estimate::memory(&model, options, &dataset.examples)?,
+        seconds: estimate::seconds(&model, options, (tokens, n_threads))?,
+        dataset,
+        lacks_rehearsal,
+        n_threads,
+    })
+}
+
+fn build(
+    request: &TrainingRequest,
+    rehearsal: &[Record],
+    model: &Path,
+) -> Result<Dataset, TrainingError> {
+    let home = std::env::home_dir().unwrap_or_default().display().to_string();
+    let known = request.from.as_ref().map_or(&[][..], |from| &from.train_families);
+    let records = request.data.records.clone();
+    Dataset::build((records, rehearsal), model, &home, known, &request.options)
+}
+
+/// The base's own answers, asked for when they are not here. Before that takes minutes, what is to be learned is looked at.
+async fn rehearsal_of(
+    tools: &TrainingTools<'_>,
+    request: &TrainingRequest,
+    (model, base_digest): (&Path, &str),
+) -> Result<Vec<Record>, TrainingError> {
+    let rehearsal = Rehearsal::of(tools.home, base_digest);
+    if let Some(records) = rehearsal.read()? {
+        return Ok(records);
+    }
+    build(request, &[], model)?;
+    let message = "asking the base what it answers to general questions, once for all trainings";
+    tools.reporter.report("", &Event::notice(message));
+    let asked = async {
+        let provider = Provider::InProcess(tools.models.engine(tools.config).await?);
+        rehearsal::ask(&provider, tools.reporter).await
+    };
+    let records = tools.shutdown.or_stop(asked).await??;
+    rehearsal.write(&records)?;
+    Ok(records)
+}
+
+/// Writes down what is to be done, and what with.
+fn begin(
+    tools: &TrainingTools<'_>,
+    request: &TrainingRequest,
+    dataset: &Dataset,
+    run: &TrainingRun,
+) -> Result<(), TrainingError> {
+    let before =
+        tools.registry.trained_before(&run.dataset_digest, &run.base_digest, &run.config)?;
+    if let Some(adapter) = before {
+        return Err(RegistryError::AdapterExists(adapter).into());
+    }
+    let path = tools.home.training().join(&run.id).join(Job::EXAMPLES);
+    durable::write(&path, json!(dataset.examples).to_string().as_bytes())
+        .map_err(TrainingError::files(&path))?;
+    let row = DatasetRow {
+        digest: dataset.digest.clone(),
+        project: run.project.clone(),
+        kind: request.data.kind,
+        n_records: dataset.records.len() as u64,
+        families: dataset.train_families.clone(),
+        source: request.data.source.clone(),
+    };
+    tools.registry.begin_training(&row, run)?;
+    tools.reporter.report(&run.id, &Event::notice(dataset.summary()));
+    Ok(())
+}
+
+/// Going on from an adapter wants the very weights that it was trained on.
+fn check_fits(
+    from: &Adapter,
+    identity: &model::Identity,
+    hub_id: &str,
+) -> Result<(), RegistryError> {
+    if from.base_digest == identity.base_digest {
+        return Ok(());
+    }
+    Err(RegistryError::DoesNotFit {
+        id: from.id.clone(),
+        base_model: format!("{hub_id} with the digest {}", identity.base_digest),
+    })
+}
+
+/// Has a worker do what is left of a run, and takes in what comes of it.
+async fn drive(
+    tools: &TrainingTools<'_>,
+    run: &TrainingRun,
+    config: &RunConfig,
+    checkpoint_seconds: u64,
+) -> Result<AdapterId, TrainingError> {
+    let folder = tools.home.training().join(&run.id);
+    let store = AdapterStore::open(tools.registry, tools.home)?;
+    if !is_trained(&folder) {
+        let job = Job {
+            parent: std::process::id(),
+            model: config.model.clone(),
+            base_model: run.base_model.split('@').next().unwrap_or_default().to_owned(),
+            folder: folder.clone(),
+            from: config.from.as_ref().map(|id| store.path(id)),
+            options: config.options.clone(),
+            n_threads: engine_options(tools.config).n_threads,
+            checkpoint_seconds,
+        };
+        if let Err(error) = follow(tools, &run.id, &job).await {
+            return Err(fail(tools, &run.id, error));
+        }
+    }
+    failpoint::pass(Failpoint::TrainingTrained);
+    let adapter = match publish(tools, &store, run, config) {
+        Ok(adapter) => adapter,
+        Err(error) => {
+            let shown = with_causes(&error);
+            tools.registry.fail_training(&run.id, RunStatus::Failed, &shown)?;
+            return Err(error);
+        }
+    };
+    tools.registry.complete_training(&run.id, &adapter)?;
+    tools.reporter.report(&run.id, &Event::TrainingCompleted { adapter_id: adapter.clone() });
+    // What it was made of is in the registry; what is left of it here is of no use any more.
+    sweep(tools);
+    Ok(adapter)
+}
+
+/// Whether a worker has written the adapter: its weights come last.
+fn is_trained(folder: &Path) -> bool {
+    folder.join(Job::ADAPTER).join("adapter_model.safetensors").exists()
+}
+
+/// Runs a worker to its end.
+async fn follow(tools: &TrainingTools<'_>, id: &str, job: &Job) -> Result<(), TrainingError> {
+    let mut worker = Worker::start(tools.executable, job)?;
+    let mut stopped = None;
+    loop {
+        let report = tokio::select! {
+            report = worker.next() => report.map_err(TrainingError::files(tools.executable))?,
+            reason = tools.shutdown.triggered(), if stopped.is_none() => {
+                worker.stop();
+                stopped = Some(reason);
+                continue;
+            }
+        };
+        match report {
+            // It ends once, with one of these two.
+            None | Some(Report::Done { .. }) => return Ok(()),
+            Some(Report::Failed { kind, detail }) => {
+                let stopped = stopped.filter(|_| kind == FailureKind::Interrupted);
+                return Err(TrainingError::Failed { id: id.to_owned(), kind, detail, stopped });
+            }
+            Some(report) => note(tools, id, report)?,
+        }
+    }
+}
+
+/// Records what a worker says and hands it on.
+fn note(tools: &TrainingTools<'_>, id: &str, report: Report) -> Result<(), TrainingError> {
+    let event = match report {
+        Report::Started { trainable, tokens, memory_estimate, step } => {
+            Event::TrainingPrepared { trainable, tokens, memory_bytes: memory_estimate, step }
+        }
+        Report::Step { step, total, loss, lr, grad_norm, tokens_per_s, rss } => {
+            #[expect(clippy::cast_precision_loss, reason = "a size for people")]
+            let metrics = [
+                ("loss", loss),
+                ("lr", f64::from(lr)),
+                ("grad_norm", grad_norm),
+                ("tokens_per_s", tokens_per_s),
+                ("rss", rss as f64),
+            ];
+            tools.registry.record_metrics(id, (step, total), &metrics)?;
+            Event::TrainingStep { step, total, loss, lr, grad_norm, tokens_per_s, rss }
+        }
+        Report::Eval { step, loss } => {
+            tools.registry.record_metrics(id, (step, 0), &[("val_loss", loss)])?;
+            Event::TrainingValidated { step, loss }
+        }
+        Report::Checkpoint { path } => Event::TrainingCheckpointed { path },
+        Report::Heartbeat | Report::Done { .. } | Report::Failed { .. } => return Ok(()),
+    };
+    tools.reporter.report(id, &event);
+    Ok(())
+}
+
+/// Records that a run broke off. The error to tell: the first, or that it can't be recorded.
+fn fail(tools: &TrainingTools<'_>, id: &str, error: TrainingError) -> TrainingError {
+    let error = match error {
+        failed @ TrainingError::Failed { .. } => failed,
+        other => TrainingError::Failed {
+            id: id.to_owned(),
+            kind: FailureKind::Crash,
+            detail: with_causes(&other),
+            stopped: None,
+        },
+    };
+    let TrainingError::Failed { kind, detail, .. } = &error else { return error };
+    let status = match kind {
+        FailureKind::Interrupted => RunStatus::Interrupted,
+        _ => RunStatus::Failed,
+    };
+    let words = format!("{}: {detail}", kind.as_str());
+    if let Err(registry) = tools.registry.fail_training(id, status, &words) {
+        return registry.into();
+    }
+    tools.reporter.report(id, &Event::TrainingFailed { error: words });
+    error
+}
+
+/// Takes the adapter of a run into the registry, unless it is there.
+fn publish(
+    tools: &TrainingTools<'_>,
+    store: &AdapterStore<'_>,
+    run: &TrainingRun,
+    config: &RunConfig,
+) -> Result<AdapterId, TrainingError> {
+    let files = PeftFiles::read(&tools.home.training().join(&run.id).join(Job::ADAPTER))?;
+    let from = config.from.as_ref().map(|id| tools.registry.adapter(id)).transpose()?;
+    let dataset = tools.registry.dataset(&run.dataset_digest)?;
+    let mut train_families = dataset.map(|dataset| dataset.families).unwrap_or_default();
+    train_families.extend(from.iter().flat_map(|from| from.train_families.iter().cloned()));
+    train_families.sort();
+    train_families.dedup();
+    let recipe: Value = json!({
+        "options": config.options,
+        "run": run.id,
+        "rune": env!("CARGO_PKG_VERSION"),
+    });
+    let id =
+        AdapterId::parse(&run.id).map_err(|error| TrainingError::BadOption(error.to_string()))?;
+    let what = format!("qlora {} {} {}", run.base_digest, run.dataset_digest, run.config);
+    let adapter = Adapter {
+        id: id.clone(),
+        name: config.name.clone(),
+        project: run.project.clone(),
+        task_type: config.task_type,
+        scope: config.scope,
+        base_model: run.base_model.clone(),
+        base_digest: run.base_digest.clone(),
+        recipe_digest: sha256(what.as_bytes()),
+        rank: files.rank,
+        alpha: files.alpha,
+        target_modules: files.target_modules.clone(),
+        sha256: files.sha256(),
+        size_bytes: files.tensors.len() as u64,
+        source: Source::Qlora,
+        session_id: config.session_id.clone(),
+        dataset_digest: Some(run.dataset_digest.clone()),
+        train_families,
+        generation: from.as_ref().map_or(0, |from| from.generation + 1),
+        parents: from.into_iter().map(|from| Parent { id: from.id, weight: 1.0 }).collect(),
+        recipe,
+        created_at: timestamp(SystemTime::now()),
+        archived_at: None,
+        archive_reason: None,
+    };
+    match store.publish(&adapter, &files) {
+        // Killed after it was stored and before the run was ended; or the same weights came of another run.
+        Err(RegistryError::AdapterExists(there)) => Ok(there),
+        stored => Ok(stored.map(|()| id)?),
+    }
+}
+
+/// Removes the folders of runs that are over, and those that no run came of; what can't be removed now is tried again
+/// next time.
+fn sweep(tools: &TrainingTools<'_>) {
+    let Ok(entries) = fs::read_dir(tools.home.training()) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_over = match tools.registry.training_run(&id) {
+            Ok(run) => run.status == RunStatus::Completed,
+            Err(RegistryError::NoTraining(_)) => is_old(&path),
+            Err(_) => false,
+        };
+        if is_over && let Err(error) = fs::remove_dir_all(&path) {
+            let message = format!("cannot remove `{}`: {error}", path.display());
+            tools.reporter.report("", &Event::notice(message));
+        }
+    }
+}
+
+/// Whether nobody can be about to begin the run of this folder.
+fn is_old(path: &Path) -> bool {
+    const AN_HOUR: Duration = Duration::from_hours(1);
+    let made = fs::metadata(path).and_then(|metadata| metadata.modified());
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > AN_HOUR))
+}

@@ -1,0 +1,386 @@
+//! The loop through the library alone: a session, a training run, an evaluation, and the next session with what they made.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use rune::adapter::AdapterId;
+use rune::adapter::Scope;
+use rune::config::Config;
+use rune::config::Layer;
+use rune::evaluation;
+use rune::evaluation::How;
+use rune::evaluation::Library;
+use rune::evaluation::MeasureTools;
+use rune::evaluation::Modules;
+use rune::evaluation::Suite;
+use rune::evaluation::Who;
+use rune::event::Event;
+use rune::home::Home;
+use rune::hub;
+use rune::hub::PullOptions;
+use rune::pipeline;
+use rune::pipeline::SessionError;
+use rune::pipeline::SessionOutcome;
+use rune::pipeline::SessionRequest;
+use rune::pipeline::SessionTools;
+use rune::pipeline::Target;
+use rune::provider::ModelSource;
+use rune::registry::Registry;
+use rune::registry::RunStatus;
+use rune::registry::SessionFilter;
+use rune::sandbox::Sandbox;
+use rune::shutdown::Shutdown;
+use rune::shutdown::StopReason;
+use rune::task::SourceFile;
+use rune::task::Task;
+use rune::task::TaskId;
+use rune::task::TaskType;
+use rune::training;
+use rune::training::DataRequest;
+use rune::training::Preset;
+use rune::training::TrainingError;
+use rune::training::TrainingOptions;
+use rune::training::TrainingRequest;
+use rune::training::TrainingTools;
+use rune::trajectory::Session;
+use rune::trajectory::Status;
+use serde_json::json;
+
+use crate::model::smollm2_file;
+
+const TASK: &str = "Write adder.py with add(a, b), which returns the sum of two numbers.";
+const TESTS: &str = "\
+import unittest
+from adder import add
+
+
+class TestAdd(unittest.TestCase):
+    def test_both_positive(self):
+        self.assertEqual(add(1, 2), 3)
+
+    def test_one_negative(self):
+        self.assertEqual(add(5, -3), 2)
+";
+const RIGHT: &str = "```python\ndef add(a, b):\n    return a + b\n```\n";
+const WRONG: &str = "```python\ndef add(a, b):\n    return a - b\n```\n";
+
+/// A folder with a home, and all that workflows need.
+struct Loop {
+    folder: PathBuf,
+    home: Home,
+    registry: Registry,
+    sandbox: Sandbox,
+    models: ModelSource,
+    shutdown: Shutdown,
+    /// Subject and kind of every event that was reported.
+    told: Mutex<Vec<(String, &'static str)>>,
+}
+
+impl Loop {
+    fn open(folder: &Path) -> Self {
+        let home = Home::new(folder.join("home"));
+        home.create().unwrap();
+        let pull = PullOptions {
+            source: hub::Source::Auto,
+            endpoint: String::new(),
+            python: PathBuf::from("python3"),
+        };
+        Self {
+            folder: folder.to_owned(),
+            registry: Registry::open(&home.registry()).unwrap(),
+            sandbox: Sandbox::start(&crate::sandbox::binary()).unwrap(),
+            models: ModelSource { home: home.clone(), pull, on_pull: Arc::new(|_| {}) },
+            home,
+            shutdown: Shutdown::default(),
+            told: Mutex::default(),
+        }
+    }
+
+    fn report(&self, subject: &str, event: &Event) {
+        self.told.lock().unwrap().push((subject.to_owned(), event.kind()));
+    }
+
+    fn kinds(&self, subject: &str) -> Vec<&'static str> {
+        let told = self.told.lock().unwrap();
+        told.iter().filter(|(of, _)| of == subject).map(|(_, kind)| *kind).collect()
+    }
+
+    async fn session(
+        &self,
+        config: &Config,
+        request: SessionRequest,
+        out: &str,
+    ) -> Result<SessionOutcome, SessionError> {
+        let tools = SessionTools {
+            home: &self.home,
+            config,
+            registry: &self.registry,
+            sandbox: &self.sandbox,
+            models: &self.models,
+            project: "p",
+            reporter: &|subject: &str, event: &Event| self.report(subject, event),
+            shutdown: &self.shutdown,
+        };
+        let target = Target { folder: self.folder.join(out), force: false };
+        pipeline::run_session(&tools, request, &target).await
+    }
+
+    /// Trains on the session `id`, or goes on with the run of that id.
+    async fn train(&self, config: &Config, what: Train<'_>) -> Result<AdapterId, TrainingError> {
+        let reporter = |subject: &str, event: &Event| self.report(subject, event);
+        let tools = TrainingTools {
+            home: &self.home,
+            config,
+            registry: &self.registry,
+            models: &self.models,
+            executable: &crate::sandbox::binary(),
+            project: "p",
+            reporter: &reporter,
+            shutdown: &self.shutdown,
+        };
+        match what {
+            Train::Resume(id) => training::resume(&tools, id, 60).await,
+            Train::On(id, max_steps) => {
+                let wanted =
+                    DataRequest { sessions: vec![id.to_owned()], ..DataRequest::default() };
+                let data = training::collect(&self.registry, &wanted, None, &reporter)?;
+                let options = TrainingOptions {
+                    rank: 2,
+                    alpha: 4.0,
+                    epochs: max_steps,
+                    max_steps,
+                    validation_share: 0.0,
+                    rehearsal_share: 0.0,
+                    ..TrainingOptions::preset(Preset::Quick)
+                };
+                let request = TrainingRequest {
+                    data,
+                    options,
+                    name: None,
+                    scope: Scope::Project,
+                    session_id: Some(id.to_owned()),
+                    from: None,
+                    checkpoint_seconds: 0,
+                };
+                training::train(&tools, &request).await
+            }
+        }
+    }
+
+    fn sessions(&self) -> Vec<Session> {
+        self.registry.sessions(&SessionFilter::default(), 100).unwrap()
+    }
+
+    /// Attempts of a session with the wrong answer.
+    fn n_wrong(&self, id: &str) -> usize {
+        let attempts = self.registry.attempts(id).unwrap();
+        attempts.iter().filter(|attempt| attempt.completion.text == WRONG).count()
+    }
+
+    /// Settings of a session that gets these answers in turn, each after its milliseconds; a single one whenever it asks.
+    fn scripted(&self, name: &str, answers: &[(&str, u64)]) -> Config {
+        let lines = answers.iter().map(|(text, delay)| {
+            let repeat = answers.len() == 1;
+            let line = json!({ "when": [], "text": text, "delay_ms": delay, "repeat": repeat });
+            format!("{line}\n")
+        });
+        let path = self.folder.join(name);
+        fs::write(&path, lines.collect::<String>()).unwrap();
+        config(&[
+            ("run.provider", "scripted".into()),
+            ("run.scripted", path.to_str().unwrap().into()),
+        ])
+    }
+}
+
+enum Train<'a> {
+    On(&'a str, u32),
+    Resume(&'a str),
+}
+
+/// Settings on the small model, with a little of everything.
+fn config(further: &[(&'static str, toml::Value)]) -> Config {
+    let model = smollm2_file().to_str().unwrap().to_owned();
+    let mut all = vec![
+        ("run.model", model.into()),
+        ("engine.context", 2048.into()),
+        ("run.candidates", 1.into()),
+        ("run.max_tokens", 150.into()),
+        ("run.adapter", "none".into()),
+    ];
+    all.extend(further.iter().cloned());
+    Config::load(&[Layer::from_flags(all)]).unwrap()
+}
+
+fn task() -> SessionRequest {
+    let task = Task {
+        id: TaskId("add".to_owned()),
+        text: TASK.to_owned(),
+        task_type: TaskType::Function,
+        family: None,
+        tests: vec![SourceFile::new("test_adder.py", TESTS)],
+        test_targets: Vec::new(),
+    };
+    SessionRequest::New { task, left_out: Vec::new() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_loop_turns_without_a_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Loop::open(folder.path());
+    // A session that is solved.
+    let scripted = bench.scripted("right.jsonl", &[(RIGHT, 0)]);
+    let solved = bench.session(&scripted, task(), "first").await.unwrap();
+    assert_eq!((solved.class, solved.paths.len()), (None, 1));
+    assert!(fs::read_to_string(&solved.paths[0]).unwrap().contains("return a + b"));
+    let kinds = bench.kinds(&solved.id);
+    assert_eq!(
+        (kinds.first(), kinds.last()),
+        (Some(&"session.started"), Some(&"session.completed"))
+    );
+    // What it teaches the small model.
+    let config_of_base = config(&[]);
+    let adapter = bench.train(&config_of_base, Train::On(&solved.id, 2)).await.unwrap();
+    let kinds = bench.kinds(adapter.as_str());
+    assert_eq!(kinds.iter().filter(|kind| **kind == "training.step").count(), 2, "{kinds:?}");
+    let stored = bench.registry.adapter(&adapter).unwrap();
+    assert_eq!(stored.session_id.as_deref(), Some(solved.id.as_str()));
+    // What that is worth.
+    let library = Library::invent(3, 6);
+    let suite = Suite::new(library.name(), library.tasks(1)).first(2);
+    let modules = Modules::single(library.name(), &library.module_source());
+    let tools = MeasureTools {
+        home: &bench.home,
+        config: &config_of_base,
+        registry: &bench.registry,
+        sandbox: &bench.sandbox,
+        models: &bench.models,
+        reporter: &|subject: &str, event: &Event| bench.report(subject, event),
+        shutdown: &bench.shutdown,
+    };
+    let how = How::default();
+    let who = Who::These(vec![adapter.clone()]);
+    let measured = evaluation::measure(&tools, (&suite, &modules), &who, &how).await.unwrap();
+    assert_eq!((measured.base.len(), measured.adapters[0].1.len()), (2, 2));
+    assert_eq!(bench.kinds("").iter().filter(|kind| **kind == "evaluation.answered").count(), 4);
+    let digest = bench.registry.measured_suite(&suite.name).unwrap();
+    assert_eq!(digest.as_ref(), Some(&suite.digest));
+    // The next session works with it, and ends orderly, whatever so small a model writes.
+    let with_adapter = config(&[("run.adapter", adapter.as_str().into())]);
+    let next = bench.session(&with_adapter, task(), "second").await.unwrap();
+    let session = bench.registry.session(&next.id).unwrap();
+    assert_eq!(session.adapter_id.as_ref(), Some(&adapter));
+    assert!(matches!(session.status, Status::Solved | Status::Unsolved), "{session:?}");
+    let attempts = bench.registry.attempts(&next.id).unwrap();
+    assert!(attempts.iter().all(|attempt| attempt.adapter_id.as_ref() == Some(&adapter)));
+    assert!(!attempts.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_stops_a_session_that_can_be_taken_up_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Loop::open(folder.path());
+    let slow = bench.scripted("slow.jsonl", &[(WRONG, 0), (RIGHT, 60_000)]);
+    let (stopped, ()) = tokio::join!(bench.session(&slow, task(), "out"), async {
+        while !bench.told.lock().unwrap().iter().any(|(_, kind)| *kind == "attempt.completed") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bench.shutdown.trigger(StopReason::Terminated);
+    });
+    let error = stopped.unwrap_err();
+    assert_eq!(error.class().exit_code(), 143, "{error}");
+    let [session] = &bench.sessions()[..] else { panic!("there is one") };
+    assert_eq!((session.status, session.exit_code), (Status::Interrupted, Some(143)));
+
+    let bench = Loop { shutdown: Shutdown::default(), ..bench };
+    let right = bench.scripted("right.jsonl", &[(RIGHT, 0)]);
+    let session = bench.registry.resumable(&session.id).unwrap();
+    let solved = bench.session(&right, SessionRequest::Resume(session), "out").await.unwrap();
+    assert_eq!((solved.class, bench.n_wrong(&solved.id)), (None, 1));
+}
+
+/// Names the folder of the process that is to be killed.
+const VICTIM: &str = "RUNE_TEST_VICTIM";
+
+/// Two sessions and a training run at once in one process: what the test below kills.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_at_once() {
+    let Some(folder) = std::env::var_os(VICTIM).map(PathBuf::from) else { return };
+    let bench = Loop::open(&folder);
+    let taught = bench.scripted("taught.jsonl", &[(RIGHT, 0)]);
+    let taught = bench.session(&taught, task(), "taught").await.unwrap();
+    let slow = bench.scripted("slow.jsonl", &[(WRONG, 0), (RIGHT, 600_000)]);
+    let base = config(&[]);
+    let ended = tokio::join!(
+        bench.session(&slow, task(), "one"),
+        bench.session(&slow, task(), "two"),
+        bench.train(&base, Train::On(&taught.id, 400)),
+    );
+    panic!("it was to be killed: {ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_killed_at_once_goes_on_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut victim = Command::new(std::env::current_exe().unwrap());
+    victim.args(["--exact", "workflows::everything_at_once"]).env(VICTIM, folder.path());
+    let mut victim = victim.spawn().unwrap();
+    let registry = folder.path().join("home/rune.db");
+    let begun = Instant::now();
+    // Both sessions have an answer, and the training has done some steps.
+    let is_far = || {
+        let registry = Registry::open(&registry).ok()?;
+        let sessions = registry.sessions(&SessionFilter::default(), 100).ok()?;
+        let answered = |one: &&Session| !registry.attempts(&one.id).unwrap_or_default().is_empty();
+        let n_answered = sessions.iter().filter(answered).count();
+        let [run] = &registry.training_runs(9).ok()?[..] else { return None };
+        Some(n_answered == 3 && run.step >= 3)
+    };
+    while is_far() != Some(true) {
+        assert!(begun.elapsed() < Duration::from_secs(120), "it gets nowhere");
+        assert_eq!(victim.try_wait().unwrap(), None, "it has ended");
+        thread::sleep(Duration::from_millis(100));
+    }
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+
+    let bench = Loop::open(folder.path());
+    let left: Vec<Session> =
+        bench.sessions().into_iter().filter(|one| one.status == Status::Running).collect();
+    let [one, two] = &left[..] else { panic!("two are left: {left:?}") };
+    let run = bench.registry.training_runs(9).unwrap().remove(0);
+    assert_eq!(run.status, RunStatus::Running);
+    // The worker has written a checkpoint after its parent's end, and ends; the steps that are left are done quickly.
+    let right = bench.scripted("right.jsonl", &[(RIGHT, 0)]);
+    let base = config(&[]);
+    let stop_soon = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if bench.kinds(&run.id).contains(&"training.step") {
+                bench.shutdown.trigger(StopReason::Interrupted);
+                return;
+            }
+        }
+    };
+    let resumed = |session: &Session| SessionRequest::Resume(session.clone());
+    let (one, two) = tokio::join!(
+        bench.session(&right, resumed(one), "one"),
+        bench.session(&right, resumed(two), "two"),
+    );
+    for solved in [one.unwrap(), two.unwrap()] {
+        // The answer of the process that was killed is still there.
+        assert_eq!((solved.class, bench.n_wrong(&solved.id)), (None, 1));
+    }
+    let (trained, ()) = tokio::join!(bench.train(&base, Train::Resume(&run.id)), stop_soon);
+    assert_eq!(trained.unwrap_err().class().exit_code(), 130);
+    let again = bench.registry.training_run(&run.id).unwrap();
+    assert!(again.step > run.step, "{} steps, then {}", run.step, again.step);
+    assert_eq!(again.status, RunStatus::Interrupted);
+}
