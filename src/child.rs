@@ -23,12 +23,11 @@ type Order = (Command, mpsc::Sender<io::Result<Child>>);
 /// Those of starting it.
 pub fn spawn(command: Command) -> io::Result<Child> {
     static STARTER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
-    let starter = match STARTER.get() {
-        Some(starter) => starter,
-        None => {
-            let started = start()?;
-            STARTER.get_or_init(|| started)
-        }
+    let starter = if let Some(starter) = STARTER.get() {
+        starter
+    } else {
+        let started = start()?;
+        STARTER.get_or_init(|| started)
     };
     let (sender, receiver) = mpsc::channel();
     starter.send((command, sender)).map_err(io::Error::other)?;

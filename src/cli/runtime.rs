@@ -28,11 +28,12 @@ pub(super) fn block_on<T, F: Future<Output = anyhow::Result<T>>>(
                     _ = term.recv() => StopReason::Terminated,
                 };
                 shutdown.trigger(reason);
-                // Whoever asks twice does not want to wait. All that is kept outlives any kill.
+                // Whoever asks twice does not want to wait.
                 let code = tokio::select! {
                     _ = int.recv() => 130,
                     _ = term.recv() => 143,
                 };
+                #[expect(clippy::exit, reason = "what is kept outlives any kill")]
                 std::process::exit(code);
             }
         });

@@ -221,8 +221,8 @@ impl Reporter for Screen {
                 if let Some(line) = words(subject, event) {
                     let style = match event {
                         Event::AttemptCompleted { verdict: AttemptVerdict::Passed, .. } => "32",
-                        Event::AttemptCompleted { verdict: AttemptVerdict::Failed, .. } => "33",
-                        Event::Warning { .. } => "33",
+                        Event::AttemptCompleted { verdict: AttemptVerdict::Failed, .. }
+                        | Event::Warning { .. } => "33",
                         _ => "0",
                     };
                     self.say(&output::paint(&line, style, self.colors));

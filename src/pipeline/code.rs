@@ -265,7 +265,7 @@ async fn attempt(
     let files = std::slice::from_ref(&file);
     match checked {
         Err(fault) => {
-            run.record(&draft.answer, AttemptVerdict::Malformed, &fault, &json!({}), files)?
+            run.record(&draft.answer, AttemptVerdict::Malformed, &fault, &json!({}), files)?;
         }
         Ok(verdict) => draft.record(run, verdict.as_ref(), tried.is_accepted, files)?,
     }

@@ -90,7 +90,7 @@ pub enum SessionRequest {
         left_out: Vec<OmittedFile>,
     },
     /// A session that stopped: see [`Registry::resumable`].
-    Resume(Session),
+    Resume(Box<Session>),
 }
 
 /// Where a solution goes.
@@ -209,7 +209,7 @@ pub async fn run_session(
     target: &Target,
 ) -> Result<SessionOutcome, SessionError> {
     let work = AtWork { tools, target, id: OnceLock::new() };
-    match tools.shutdown.or_stop(work.go(request)).await {
+    match tools.shutdown.or_stop(Box::pin(work.go(request))).await {
         Ok(result) => result.inspect_err(|error| work.failed(error)),
         Err(Stopped(reason)) => Err(work.stopped(reason)),
     }
@@ -298,7 +298,7 @@ impl AtWork<'_> {
         let mut judge = tools.judge(&interpreter)?;
         let (mut task, left_out, resumed) = match request {
             SessionRequest::New { task, left_out } => (task, left_out, None),
-            SessionRequest::Resume(session) => (session.task.clone(), Vec::new(), Some(session)),
+            SessionRequest::Resume(session) => (session.task.clone(), Vec::new(), Some(*session)),
         };
         if resumed.is_none() {
             requirements::release_targets(&judge, &mut task).await?;

@@ -125,13 +125,12 @@ impl TrainingError {
             Self::Memory { .. } => FailureKind::Oom,
             Self::NotFinite { .. } => FailureKind::Nan,
             Self::NoGain { .. } => FailureKind::NoGain,
-            Self::Interrupted { .. } => FailureKind::Interrupted,
+            Self::Interrupted { .. } | Self::Stopped(_) => FailureKind::Interrupted,
             Self::Files { source, .. } if is_of_disk(source) => FailureKind::Disk,
             Self::Files { .. } => FailureKind::Files,
             Self::NoData(_) | Self::BadRecord { .. } => FailureKind::Data,
             Self::Device(reason) if reason.contains("out of memory") => FailureKind::Oom,
             Self::Failed { kind, .. } => *kind,
-            Self::Stopped(_) => FailureKind::Interrupted,
             Self::Device(_)
             | Self::BadOption(_)
             | Self::BadCheckpoint { .. }
@@ -151,11 +150,13 @@ impl TrainingError {
             Self::Stopped(Stopped(reason)) | Self::Failed { stopped: Some(reason), .. } => {
                 ErrorClass::Stopped(*reason)
             }
-            Self::BadRecord { .. } | Self::NoData(_) | Self::BadOption(_) => ErrorClass::Usage,
+            Self::BadRecord { .. }
+            | Self::NoData(_)
+            | Self::BadOption(_)
+            | Self::Failed { kind: FailureKind::Data, .. } => ErrorClass::Usage,
             Self::Failed { kind: FailureKind::Nan | FailureKind::NoGain, .. } => {
                 ErrorClass::Unsolved
             }
-            Self::Failed { kind: FailureKind::Data, .. } => ErrorClass::Usage,
             _ => ErrorClass::Environment,
         }
     }

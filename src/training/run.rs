@@ -144,9 +144,10 @@ pub async fn train(
     if let Some(from) = &request.from {
         check_fits(from, &identity, &hub_id)?;
     }
-    let rehearsal = match request.options.rehearsal_share > 0.0 {
-        true => rehearsal_of(tools, request, (&model, &identity.base_digest)).await?,
-        false => Vec::new(),
+    let rehearsal = if request.options.rehearsal_share > 0.0 {
+        rehearsal_of(tools, request, (&model, &identity.base_digest)).await?
+    } else {
+        Vec::new()
     };
     let dataset = build(request, &rehearsal, &model)?;
     let config = RunConfig {

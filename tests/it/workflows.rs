@@ -302,7 +302,8 @@ async fn a_token_stops_a_session_that_can_be_taken_up_again() {
     let bench = Loop { shutdown: Shutdown::default(), ..bench };
     let right = bench.scripted("right.jsonl", &[(RIGHT, 0)]);
     let session = bench.registry.resumable(&session.id).unwrap();
-    let solved = bench.session(&right, SessionRequest::Resume(session), "out").await.unwrap();
+    let solved =
+        bench.session(&right, SessionRequest::Resume(Box::new(session)), "out").await.unwrap();
     assert_eq!((solved.class, bench.n_wrong(&solved.id)), (None, 1));
 }
 
@@ -369,7 +370,7 @@ async fn what_was_killed_at_once_goes_on_at_once() {
             }
         }
     };
-    let resumed = |session: &Session| SessionRequest::Resume(session.clone());
+    let resumed = |session: &Session| SessionRequest::Resume(Box::new(session.clone()));
     let (one, two) = tokio::join!(
         bench.session(&right, resumed(one), "one"),
         bench.session(&right, resumed(two), "two"),

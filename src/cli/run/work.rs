@@ -12,6 +12,7 @@ use crate::cli::context::Context;
 use crate::cli::output;
 use crate::cli::run::Args;
 use crate::cli::run::task;
+use crate::cli::run::task::ReadTask;
 use crate::cli::runtime;
 use crate::cli::screen::Screen;
 use crate::config::Config;
@@ -49,16 +50,12 @@ pub(super) fn run(context: &Context, args: &Args, shown: &Shown<'_>) -> anyhow::
         None => None,
     };
     let target = Target { folder: folder(args, resumed.as_ref()), force: args.force };
-    let (request, context) = match resumed {
-        Some(session) => {
-            let config = config_of(context, &session, args)?;
-            (SessionRequest::Resume(session), Context { config, ..context.clone() })
-        }
-        None => {
-            let task = task::read(args)?;
-            let (task, left_out) = (task.task, task.left_out);
-            (SessionRequest::New { task, left_out }, context.clone())
-        }
+    let (request, context) = if let Some(session) = resumed {
+        let config = config_of(context, &session, args)?;
+        (SessionRequest::Resume(Box::new(session)), Context { config, ..context.clone() })
+    } else {
+        let ReadTask { task, left_out } = task::read(args)?;
+        (SessionRequest::New { task, left_out }, context.clone())
     };
     // Before any other thread, and before the model fills the memory: see `sandbox`.
     let executable = std::env::current_exe()?;
@@ -88,7 +85,7 @@ pub(super) fn run(context: &Context, args: &Args, shown: &Shown<'_>) -> anyhow::
         if args.dry_run {
             return dry_run(context, &tools, request).await;
         }
-        let outcome = pipeline::run_session(&tools, request, target).await?;
+        let outcome = Box::pin(pipeline::run_session(&tools, request, target)).await?;
         if !context.json && outcome.class.is_none() {
             let lines = outcome.paths.iter().map(|path| format!("{}\n", path.display()));
             output::print(&lines.collect::<String>())?;

@@ -24,11 +24,13 @@ use super::Args;
 
 pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     let screen = Screen::new(context);
-    let result = runtime::block_on(|shutdown| async move {
-        let registry = context.registry()?;
-        go(context, args, &registry, (&screen, &shutdown)).await.inspect(|_| screen.close())
+    let registry = context.registry()?;
+    let (shown, registry) = (&screen, &registry);
+    let done = runtime::block_on(|shutdown| async move {
+        go(context, args, registry, (shown, &shutdown)).await
     });
-    result
+    screen.close();
+    done
 }
 
 async fn go(
@@ -47,17 +49,16 @@ async fn go(
         reporter: screen,
         shutdown,
     };
-    let adapter = match &args.resume {
-        Some(id) => training::resume(&tools, id, args.checkpoint_seconds).await?,
-        None => {
-            let request = request(context, registry, args, screen)?;
-            if args.dry_run {
-                let plan = training::plan(&tools, &request).await?;
-                show_plan(context, &plan, &request, screen)?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            training::train(&tools, &request).await?
+    let adapter = if let Some(id) = &args.resume {
+        training::resume(&tools, id, args.checkpoint_seconds).await?
+    } else {
+        let request = request(context, registry, args, screen)?;
+        if args.dry_run {
+            let plan = training::plan(&tools, &request).await?;
+            show_plan(context, &plan, &request, screen)?;
+            return Ok(ExitCode::SUCCESS);
         }
+        training::train(&tools, &request).await?
     };
     if !context.json {
         screen.close();
