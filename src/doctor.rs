@@ -109,10 +109,10 @@ fn machine() -> Vec<Check> {
 fn kernel(machine: &Machine) -> Check {
     let mut numbers = machine.kernel.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= (5, 13) {
+    if version >= (5, 14) {
         Check::ok("kernel", &machine.kernel)
     } else {
-        Check::warn("kernel", &machine.kernel, "Linux 5.13 or newer has Landlock")
+        Check::warn("kernel", &machine.kernel, "the jail needs Linux 5.14 or newer")
     }
 }
 

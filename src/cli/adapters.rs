@@ -17,6 +17,7 @@ use crate::adapter::AdapterId;
 use crate::adapter::Scope;
 use crate::adapter::Source;
 use crate::cli::context::Context;
+use crate::cli::models;
 use crate::cli::output;
 use crate::cli::output::escape_line;
 use crate::digest::sha256;
@@ -259,7 +260,7 @@ fn import(
         Some(id) => parse(id)?,
         None => parse(&new_id()?)?,
     };
-    let ModelFile { path, hub_id } = context.model()?;
+    let ModelFile { path, hub_id } = models::file(context)?;
     let engine = Engine::start(&path, &engine_options(&context.config))?;
     engine.load_adapter(folder)?;
     let facts = engine.facts();
@@ -303,7 +304,7 @@ fn export_gguf(
     adapter: &Adapter,
     file: &Path,
 ) -> anyhow::Result<()> {
-    let model = context.model()?.path;
+    let model = models::file(context)?.path;
     let digest = model::identify(&model)?.tokenizer_digest;
     if adapter.base_model.split('@').nth(1) != Some(digest.as_str()) {
         bail!("the adapter is for {}: give that with --model", adapter.base_model);

@@ -29,6 +29,7 @@ use crate::bench::TrainOptions;
 use crate::bench::TrainReport;
 use crate::bench::Unit;
 use crate::cli::context::Context;
+use crate::cli::models;
 use crate::cli::output;
 use crate::cli::runtime;
 use crate::hardware::Machine;
@@ -184,7 +185,7 @@ fn infer(context: &Context, args: &InferArgs) -> anyhow::Result<ExitCode> {
     let peer = args.peer.as_deref().map(peer_source).transpose()?;
     let display = Display::new(context);
     let options = InferOptions {
-        path: context.model()?.path,
+        path: models::file(context)?.path,
         engine: engine_options(&context.config),
         peer,
         n_runs: args.runs.into(),
@@ -238,7 +239,7 @@ fn sandbox(context: &Context, args: &SandboxArgs) -> anyhow::Result<ExitCode> {
 fn train(context: &Context, args: &TrainArgs) -> anyhow::Result<ExitCode> {
     let display = Display::new(context);
     let options = TrainOptions {
-        model: context.model()?.path,
+        model: models::file(context)?.path,
         rank: args.rank.max(1),
         length: args.length.max(2),
         batches: args.batches.clone(),

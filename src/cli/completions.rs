@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
-use crate::cli::entry;
 use crate::cli::output;
 
 /// Print a completion script for a shell
@@ -14,9 +13,10 @@ pub(super) struct Args {
     shell: Shell,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+/// `command` is the whole command line.
+pub(super) fn run(mut command: clap::Command, args: &Args) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut entry::command(), "rune", &mut script);
+    clap_complete::generate(args.shell, &mut command, "rune", &mut script);
     output::print(&String::from_utf8(script)?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -11,18 +11,12 @@ use anyhow::Context as _;
 use anyhow::ensure;
 use clap::ColorChoice;
 
-use crate::cli::models;
 use crate::cli::output;
-use crate::cli::runtime;
 use crate::config::Config;
 use crate::config::Layer;
 use crate::config::Origin;
 use crate::failpoint;
 use crate::home::Home;
-use crate::hub;
-use crate::hub::PullOptions;
-use crate::provider::ModelFile;
-use crate::provider::ModelSource;
 use crate::registry::Registry;
 use crate::repository;
 
@@ -125,27 +119,6 @@ impl Context {
     pub(super) fn registry(&self) -> anyhow::Result<Registry> {
         self.make_home()?;
         Ok(Registry::open(&self.home.registry())?)
-    }
-
-    /// How models come here: from where the environment says, with a word on the way where one is wanted.
-    pub(super) fn models(&self) -> ModelSource {
-        ModelSource {
-            home: self.home.clone(),
-            pull: PullOptions {
-                source: hub::Source::Auto,
-                endpoint: models::endpoint(),
-                python: self.python().unwrap_or_else(|| PathBuf::from("python3")),
-            },
-            on_pull: models::quiet_reporter(self, &self.config.run.model),
-        }
-    }
-
-    /// The file of the model of the settings, fetched when it is not here.
-    pub(super) fn model(&self) -> anyhow::Result<ModelFile> {
-        runtime::block_on(|shutdown| async move {
-            let (models, name) = (self.models(), &self.config.run.model);
-            Ok(shutdown.or_stop(models.find(name)).await??)
-        })
     }
 
     /// The key of the project: the setting, else the digest of the git root commit, else `none`.

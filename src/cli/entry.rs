@@ -81,11 +81,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The whole command line, for completions and man pages.
-pub(super) fn command() -> clap::Command {
-    Cli::command()
-}
-
 fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
     let context = |settings| Context::load(&cli.globals, settings);
     match &cli.command {
@@ -109,8 +104,8 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Config(args) => config::run(&context(vec![])?, args),
         Command::Doctor(args) => doctor::run(&context(vec![])?, args),
         Command::Bench(args) => bench::run(&context(args.settings())?, args),
-        Command::Completions(args) => completions::run(args),
-        Command::Man(args) => man::run(args),
+        Command::Completions(args) => completions::run(Cli::command(), args),
+        Command::Man(args) => man::run(Cli::command(), args),
     }
 }
 
@@ -118,6 +113,6 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
 mod tests {
     #[test]
     fn the_command_line_is_consistent() {
-        super::command().debug_assert();
+        <super::Cli as clap::CommandFactory>::command().debug_assert();
     }
 }

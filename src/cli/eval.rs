@@ -17,6 +17,7 @@ use anyhow::bail;
 use clap::ValueEnum as _;
 
 use crate::cli::context::Context;
+use crate::cli::models;
 use crate::cli::output;
 use crate::cli::runtime;
 use crate::cli::screen::Screen;
@@ -236,7 +237,7 @@ pub(super) fn measure(
             config: &context.config,
             registry,
             sandbox,
-            models: &context.models(),
+            models: &models::source(context),
             reporter: screen,
             shutdown: &shutdown,
         };

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::cli::entry;
 use crate::cli::output;
 
 /// Print the manual page, or write one for each subcommand
@@ -17,14 +16,15 @@ pub(super) struct Args {
     dir: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+/// `command` is the whole command line.
+pub(super) fn run(command: clap::Command, args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(folder) = &args.dir {
         fs::create_dir_all(folder)
-            .and_then(|()| clap_mangen::generate_to(entry::command(), folder))
+            .and_then(|()| clap_mangen::generate_to(command, folder))
             .with_context(|| format!("cannot write to `{}`", folder.display()))?;
     } else {
         let mut page = Vec::new();
-        clap_mangen::Man::new(entry::command()).render(&mut page)?;
+        clap_mangen::Man::new(command).render(&mut page)?;
         output::print(&String::from_utf8(page)?)?;
     }
     Ok(ExitCode::SUCCESS)

@@ -10,11 +10,14 @@ use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::output;
+use crate::cli::runtime;
 use crate::hub;
 use crate::hub::Catalogue;
 use crate::hub::Model;
 use crate::hub::PullOptions;
 use crate::hub::Source;
+use crate::provider::ModelFile;
+use crate::provider::ModelSource;
 
 /// See and fetch models
 #[derive(Debug, clap::Subcommand)]
@@ -61,12 +64,27 @@ pub(super) enum SourceName {
     Mirror,
 }
 
-/// The root address of the hub where no flag gives one.
-pub(super) fn endpoint() -> String {
-    std::env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".to_owned())
+/// How models come here on the way to something else: from where the environment says, with a word where one is wanted.
+pub(super) fn source(context: &Context) -> ModelSource {
+    let endpoint = std::env::var("HF_ENDPOINT");
+    ModelSource {
+        home: context.home.clone(),
+        pull: PullOptions {
+            source: Source::Auto,
+            endpoint: endpoint.unwrap_or_else(|_| "https://huggingface.co".to_owned()),
+            python: context.python().unwrap_or_else(|| PathBuf::from("python3")),
+        },
+        on_pull: progress::quiet_reporter(context, &context.config.run.model),
+    }
 }
 
-pub(super) use progress::quiet_reporter;
+/// The file of the model of the settings, fetched when it is not here.
+pub(super) fn file(context: &Context) -> anyhow::Result<ModelFile> {
+    runtime::block_on(|shutdown| async move {
+        let (models, name) = (source(context), &context.config.run.model);
+        Ok(shutdown.or_stop(models.find(name)).await??)
+    })
+}
 
 pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     let catalogue = Catalogue::embedded();
@@ -121,8 +139,11 @@ fn pull(context: &Context, model: &Model, args: &PullArgs) -> anyhow::Result<()>
     let python = context.python().unwrap_or_else(|| PathBuf::from("python3"));
     let options = PullOptions { source, endpoint: args.endpoint.clone(), python };
     let report = progress::reporter(context, &model.name);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let path = runtime.block_on(hub::pull(&context.home, model, &options, &report))?;
+    let options = &options;
+    let path = runtime::block_on(|shutdown| async move {
+        let pulled = shutdown.or_stop(hub::pull(&context.home, model, options, &report)).await;
+        Ok(pulled??)
+    })?;
     if !context.json {
         output::print(&format!("{}\n", path.display()))?;
     }

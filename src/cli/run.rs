@@ -24,6 +24,7 @@ use work::Shown;
   rune run \"Write primes.py with is_prime(n) and primes_below(n)\" --tests test_primes.py
   rune run --task tasks.jsonl:kv_store --out build --json
   rune run --resume 01k9x3")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Args {
     /// What to do, in your own words; `-` reads it from stdin
     #[arg(required_unless_present_any = ["task_file", "resume"], conflicts_with_all = ["task_file", "resume"])]
@@ -73,6 +74,9 @@ pub(super) struct Args {
     /// Samples of code when the first one fails
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     candidates: Option<i64>,
+    /// Do not call a task solved whose tests pass on a stub of the solution as well; without this it is a warning
+    #[arg(long)]
+    pub(super) strict_tests: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,

@@ -1,6 +1,6 @@
 //! What can be wrong with a configuration.
 
-use crate::config::layer::Origin;
+use crate::config::origin::Origin;
 
 /// A configuration that is refused. The text names the key and where it stands.
 #[derive(Debug, thiserror::Error)]

@@ -1,39 +1,12 @@
 //! Where settings come from: one [`Layer`] for each file, the environment and the command line.
 
-use std::path::PathBuf;
-
 use toml::Table;
 use toml::Value;
 
 use crate::config::error::ConfigError;
 use crate::config::keys;
 use crate::config::nearest::nearest;
-
-/// Where a value stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// `configs/default.toml`, embedded.
-    Default,
-    /// The user's own file.
-    User(PathBuf),
-    /// The project's file, which is trusted less.
-    Project(PathBuf),
-    /// The environment.
-    Env,
-    /// The command line.
-    Flag,
-}
-
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Default => f.write_str("the defaults"),
-            Self::User(path) | Self::Project(path) => write!(f, "`{}`", path.display()),
-            Self::Env => f.write_str("the environment"),
-            Self::Flag => f.write_str("the command line"),
-        }
-    }
-}
+use crate::config::origin::Origin;
 
 /// Variables that are no settings.
 const OTHER_VARIABLES: &[&str] = &["RUNE_HOME", "RUNE_LOG", "RUNE_FAILPOINT"];

@@ -9,13 +9,14 @@ mod error;
 mod keys;
 mod layer;
 mod nearest;
+mod origin;
 mod parts;
 mod settings;
 
 pub use error::ConfigError;
 pub use layer::Layer;
-pub use layer::Origin;
 pub use nearest::nearest;
+pub use origin::Origin;
 pub use parts::EngineConfig;
 pub use parts::Profile;
 pub use parts::ProviderKind;

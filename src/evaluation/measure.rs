@@ -31,9 +31,9 @@ use crate::shutdown::Shutdown;
 use crate::training::family_digest;
 use crate::trajectory::Sampling;
 
+use super::error::EvaluationError;
 use super::modules::Modules;
 use super::run;
-use super::run::EvaluationError;
 use super::run::EvaluationTools;
 use super::run::JUDGE_VERSION;
 use super::run::Outcome;

@@ -5,6 +5,7 @@
 //! task by task ([`Paired`]). [`Library`] invents a Python library, what teaches it and tasks that need it.
 
 mod contamination;
+mod error;
 mod families;
 mod formats;
 mod library;
@@ -20,6 +21,7 @@ mod via;
 
 pub use contamination::Overlap;
 pub use contamination::overlaps;
+pub use error::EvaluationError;
 pub use families::Split;
 pub use formats::Format;
 pub use library::Library;
@@ -34,7 +36,6 @@ pub use measure::measure;
 pub use memory::MemoryVerdict;
 pub use modules::Modules;
 pub use run::Evaluated;
-pub use run::EvaluationError;
 pub use run::EvaluationTools;
 pub use run::JUDGE_VERSION;
 pub use run::Outcome;

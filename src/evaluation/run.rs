@@ -1,7 +1,6 @@
 //! A suite is asked of a model, and every answer is judged.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::SystemTime;
@@ -12,28 +11,21 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::adapter::AdapterId;
-use crate::adapter::InvalidAdapterId;
 use crate::digest::sha256;
-use crate::error_class::ErrorClass;
 use crate::event::timestamp;
 use crate::judge;
 use crate::judge::Check;
 use crate::judge::FunctionJudge;
 use crate::judge::Judge;
 use crate::judge::JudgeError;
-use crate::judge::RequestError;
 use crate::judge::Verdict;
-use crate::pipeline::PipelineError;
 use crate::provider::Provider;
-use crate::provider::ProviderError;
 use crate::registry::OutcomeRow;
 use crate::registry::Registry;
-use crate::registry::RegistryError;
-use crate::sandbox::SandboxError;
-use crate::shutdown::Stopped;
 use crate::task::SourceFile;
 use crate::trajectory::Assurance;
 
+use super::error::EvaluationError;
 use super::modules::Modules;
 use super::suite::Suite;
 use super::task;
@@ -43,124 +35,6 @@ use super::via::Via;
 
 /// The judge's version, as evaluations carry it: it changes when a verdict could.
 pub const JUDGE_VERSION: &str = "function-2";
-
-/// Why an evaluation can't be made.
-#[derive(Debug, thiserror::Error)]
-pub enum EvaluationError {
-    /// A file can't be read or written.
-    #[error("`{}`", path.display())]
-    Files {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A line of a suite is no task.
-    #[error("`{}`, line {line}: {reason}", path.display())]
-    BadTask {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A suite's tasks are not what they were.
-    #[error("`{}` is damaged: its tasks are not those that its first line speaks of", .0.display())]
-    Damaged(PathBuf),
-    /// There is a suite of this name.
-    #[error("suite `{0}` already exists")]
-    SuiteExists(String),
-    /// There is none.
-    #[error("no suite `{0}`: `rune eval suites list` shows all, `pull` and `import` bring more")]
-    NoSuite(String),
-    /// A suite can't be called so.
-    #[error("`{0}` is no name for a suite: letters, digits, `.`, `_`, `-` and `+`, no dot first")]
-    BadName(String),
-    /// pass@k of more answers than there are.
-    #[error("pass@{k} needs 1 to {n} answers a task: --n says how many there are")]
-    BadK {
-        /// Answers that would be drawn.
-        k: u32,
-        /// Answers a task.
-        n: u32,
-    },
-    /// A suite's name stands for other tasks than those that were measured.
-    #[error("suite `{0}` has changed since it was measured: give the new one another name")]
-    Changed(String),
-    /// There are no tasks.
-    #[error("`{}` has no tasks", .0.display())]
-    Empty(PathBuf),
-    /// The adapter was trained on tasks of the suite.
-    #[error(
-        "the adapter was trained on families of this suite, such as `{family}`: that would measure its memory of them"
-    )]
-    SeenBefore {
-        /// One of them.
-        family: String,
-    },
-    /// A task's own answer fails its check.
-    #[error("the task `{id}` cannot be judged")]
-    BadCheck {
-        /// The task.
-        id: String,
-        /// Why.
-        source: JudgeError,
-    },
-    /// The jail failed.
-    #[error(transparent)]
-    Judge(#[from] JudgeError),
-    /// The model failed.
-    #[error(transparent)]
-    Provider(#[from] ProviderError),
-    /// The pipeline failed.
-    #[error(transparent)]
-    Pipeline(#[from] PipelineError),
-    /// The registry fails, or has no such adapter.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// There is no jail, or no Python.
-    #[error(transparent)]
-    Sandbox(#[from] SandboxError),
-    /// A folder of packages can't be shown.
-    #[error(transparent)]
-    Request(#[from] RequestError),
-    /// An adapter can't be called so.
-    #[error(transparent)]
-    Adapter(#[from] InvalidAdapterId),
-    /// It was told to stop; what was answered is kept.
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
-    /// None of the tasks can be given to the pipeline.
-    #[error("suite `{0}` has no tasks for the pipeline: they are asked with --via completions")]
-    NoWork(String),
-}
-
-impl EvaluationError {
-    /// Its class.
-    pub fn class(&self) -> ErrorClass {
-        match self {
-            Self::BadK { .. }
-            | Self::NoSuite(_)
-            | Self::BadName(_)
-            | Self::BadTask { .. }
-            | Self::Empty(_)
-            | Self::NoWork(_) => ErrorClass::Usage,
-            Self::SuiteExists(_) | Self::Changed(_) | Self::SeenBefore { .. } => {
-                ErrorClass::Conflict
-            }
-            Self::BadCheck { source: error, .. } | Self::Judge(error) => error.class(),
-            Self::Provider(error) => error.class(),
-            Self::Pipeline(error) => error.class(),
-            Self::Registry(error) => error.class(),
-            Self::Sandbox(error) => error.class(),
-            Self::Request(error) => error.class(),
-            Self::Stopped(Stopped(reason)) => ErrorClass::Stopped(*reason),
-            Self::Files { .. } | Self::Damaged(_) | Self::Adapter(_) => ErrorClass::Environment,
-        }
-    }
-}
 
 /// What an evaluation needs.
 pub struct EvaluationTools<'a> {

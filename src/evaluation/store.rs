@@ -9,8 +9,8 @@ use crate::durable;
 use crate::home::Home;
 use crate::registry::Registry;
 
+use super::error::EvaluationError;
 use super::families;
-use super::run::EvaluationError;
 use super::suite::Suite;
 use super::task::Task;
 

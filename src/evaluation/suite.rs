@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::digest::sha256;
 
+use super::error::EvaluationError;
 use super::families::Split;
-use super::run::EvaluationError;
 use super::task::Task;
 
 /// Tasks of one file.

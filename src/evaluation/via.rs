@@ -26,7 +26,7 @@ use crate::template;
 use crate::trajectory::Phase;
 use crate::trajectory::Sampling;
 
-use super::run::EvaluationError;
+use super::error::EvaluationError;
 use super::task::Task;
 
 /// The file of the tests that may be seen.

@@ -18,8 +18,8 @@ use reqwest::header::RANGE;
 use crate::hub::catalogue::HubFile;
 use crate::hub::error::HubError;
 use crate::hub::files::length;
-use crate::hub::pull::Progress;
-use crate::hub::pull::Reporter;
+use crate::hub::progress::Progress;
+use crate::hub::progress::Reporter;
 
 /// A host that can't be reached is given up after this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);

@@ -18,8 +18,8 @@ use serde::Serialize;
 use crate::durable;
 use crate::hub::catalogue::Mirror;
 use crate::hub::error::HubError;
-use crate::hub::pull::Progress;
-use crate::hub::pull::Reporter;
+use crate::hub::progress::Progress;
+use crate::hub::progress::Reporter;
 use crate::hub::wheel;
 use crate::hub::wheel::damaged;
 

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::durable;
 use crate::home::Home;
@@ -15,6 +14,8 @@ use crate::hub::error::HubError;
 use crate::hub::error::chain;
 use crate::hub::files;
 use crate::hub::mirror;
+use crate::hub::progress::Progress;
+use crate::hub::progress::Reporter;
 
 /// Room for the wheel that is being fetched.
 const WHEEL_BYTES: u64 = 128 << 20;
@@ -42,42 +43,6 @@ pub struct PullOptions {
     /// The Python whose `pip` reads the mirror.
     pub python: PathBuf,
 }
-
-/// What happens during a pull.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
-    /// Another process is pulling the same model; this one waits for it.
-    Waiting,
-    /// A source is tried.
-    Trying {
-        /// `hub`, `mirror` or `file`.
-        source: &'static str,
-    },
-    /// So much is here.
-    Bytes {
-        /// Bytes of the file that are here.
-        done: u64,
-        /// Bytes of the whole file.
-        total: u64,
-    },
-    /// All is here and its digest is being checked.
-    Verifying,
-    /// A source did not have it.
-    Failed {
-        /// `hub`, `mirror` or `file`.
-        source: &'static str,
-        /// Why, in one line.
-        reason: String,
-    },
-    /// The file is in its place.
-    Placed {
-        /// `hub`, `mirror`, `file`, or `here` when it was there already.
-        source: &'static str,
-    },
-}
-
-/// Is told of progress, from any thread.
-pub type Reporter = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// Brings a model's file to `<home>/models/<name>.gguf` and returns its path.
 ///

@@ -1,9 +1,9 @@
 //! Which tests a suite holds, and by which framework: found out where no solution is.
 
-use serde::Deserialize;
-use serde::Serialize;
 use serde_json::Value;
 
+use super::collected::Collected;
+use super::collected::Framework;
 use super::harness::Judge;
 use super::harness::JudgeError;
 use super::harness::Mode;
@@ -12,30 +12,6 @@ use super::record::records;
 use super::suite::TestSuite;
 use super::suite::is_python;
 use crate::task::SourceFile;
-
-/// What runs the tests of a suite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Framework {
-    /// Whichever the files need: to be found out.
-    Auto,
-    Unittest,
-    /// Test functions that take nothing, and unittest's classes beside them: unittest runs both.
-    Functions,
-    Pytest,
-    /// Files of asserts without a test function or class: each is one test.
-    Script,
-}
-
-/// The tests of a suite.
-#[derive(Debug, Clone)]
-pub(super) struct Collected {
-    pub(super) framework: Framework,
-    /// Node ids, in order.
-    pub(super) ids: Vec<String>,
-    /// Whether they depend on nothing that the solution decides.
-    pub(super) is_whole: bool,
-}
 
 /// Files that configure pytest.
 const CONFIGURATIONS: &[&str] =

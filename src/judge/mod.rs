@@ -14,8 +14,10 @@
 //! [`FunctionJudge`] judges a function by its outputs, with the oracle outside of its process.
 
 mod collect;
+mod collected;
 mod conversation;
 mod decide;
+mod error;
 mod function;
 mod harness;
 mod inspect;
@@ -28,6 +30,7 @@ mod suite;
 mod value;
 mod verdict;
 
+pub use error::RequestError;
 pub use function::Check;
 pub use function::FunctionJudge;
 pub use function::FunctionTask;
@@ -43,7 +46,6 @@ pub use junit::junit_xml;
 pub use request::JudgeReport;
 pub use request::JudgeRequest;
 pub use request::PytestSource;
-pub use request::RequestError;
 pub use request::library_mounts;
 pub use request::run_with_pytest;
 pub use suite::FileLimits;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::collect::Framework;
+use super::collected::Framework;
 use super::verdict::Status;
 
 /// A process of the coordinator.

@@ -14,8 +14,8 @@
 use serde_json::Value;
 use serde_json::json;
 
-use super::collect::Framework;
 use super::collect::modules_of;
+use super::collected::Framework;
 use super::decide::Evidence;
 use super::harness::Judge;
 use super::harness::JudgeError;

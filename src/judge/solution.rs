@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
-use super::request::RequestError;
+use super::error::RequestError;
 use super::suite::FileCollector;
 use super::suite::FileLimits;
 use super::suite::SuiteError;

@@ -12,6 +12,7 @@ mod collector;
 mod data;
 mod error;
 mod imports;
+mod limits;
 mod load;
 mod reach;
 mod root;
@@ -22,13 +23,13 @@ use std::path::PathBuf;
 use tokio::sync::OnceCell;
 
 pub(super) use collector::FileCollector;
-pub use collector::FileLimits;
 pub(super) use collector::canonical;
 pub use error::OmittedFile;
 pub use error::SuiteError;
 pub use imports::needed_modules;
+pub use limits::FileLimits;
 
-use super::collect::Collected;
+use super::collected::Collected;
 use crate::task::SourceFile;
 use crate::task::Task;
 

@@ -1,7 +1,7 @@
 //! Reads GGUF files (version 2 and 3, little endian): metadata and the directory of tensors.
 //!
 //! Every length in the file is checked against the file's size before anything is allocated, so a
-//! truncated or forged file is an error and never a panic. Format: ggml's `docs/gguf.md`.
+//! truncated or forged file is an error and never a panic. Format: ggml's "docs/gguf.md".
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -21,8 +21,7 @@ use crate::trajectory::Completion;
 use crate::trajectory::FinishReason;
 use crate::trajectory::Sampling;
 
-/// Tokens of a run that is looked for, and how often it may be seen: beyond that the text goes in circles
-/// (`specs/agent.md` section 1).
+/// Tokens of a run that is looked for, and how often it may be seen: beyond that the text goes in circles.
 const LOOP_TOKENS: usize = 24;
 const LOOP_TIMES: u32 = 4;
 

@@ -103,3 +103,20 @@ fn missing(target: &Target, parts: &[&Part]) -> String {
         target.names.iter().filter(|name| !is_defined(name)).map(stub).collect();
     stubs.concat()
 }
+
+/// What of a file answers for each name asked for: its definition, with the imports and the helpers beside it.
+pub(super) fn parts_of(targets: &[Target], inspection: &Inspection) -> Vec<Part> {
+    let Some(target) = targets.iter().find(|target| target.path == inspection.path) else {
+        return Vec::new();
+    };
+    let part = |name: &String| {
+        let is_foreign = |other: &String| other != name && target.names.contains(other);
+        let mut own = inspection.clone();
+        own.statements.retain(|statement| {
+            let kept = matches!(statement.kind, StatementKind::Import | StatementKind::Definition);
+            kept && !statement.names.iter().any(is_foreign)
+        });
+        Part { path: target.path.clone(), names: vec![name.clone()], inspection: own }
+    };
+    target.names.iter().filter(|name| inspection.defines.contains(name)).map(part).collect()
+}

@@ -3,33 +3,15 @@
 use super::PipelineError;
 use super::assemble::Part;
 use super::assemble::assemble;
+use super::assemble::parts_of;
 use super::work::Candidate;
 use super::work::Work;
-use crate::judge::Inspection;
-use crate::judge::StatementKind;
 use crate::task::SourceFile;
 
 /// The most combinations that are judged at a time.
 const MOST: usize = 60;
 /// How often every name is gone through.
 const SWEEPS: usize = 2;
-
-/// What of a file answers for each name asked for: its definition, with the imports and the helpers beside it.
-pub(super) fn parts_of(work: &Work<'_>, inspection: &Inspection) -> Vec<Part> {
-    let Some(target) = work.targets.iter().find(|target| target.path == inspection.path) else {
-        return Vec::new();
-    };
-    let part = |name: &String| {
-        let is_foreign = |other: &String| other != name && target.names.contains(other);
-        let mut own = inspection.clone();
-        own.statements.retain(|statement| {
-            let kept = matches!(statement.kind, StatementKind::Import | StatementKind::Definition);
-            kept && !statement.names.iter().any(is_foreign)
-        });
-        Part { path: target.path.clone(), names: vec![name.clone()], inspection: own }
-    };
-    target.names.iter().filter(|name| inspection.defines.contains(name)).map(part).collect()
-}
 
 /// Goes through the names and takes, for each, the version that passes most tests with the others as they are.
 /// Starts from `best`, and returns something that is no worse.
@@ -43,7 +25,8 @@ pub(super) async fn recombine(
         return Ok(best);
     }
     let inspections = work.run.tools.judge.inspect(&best.files).await?;
-    let mut chosen: Vec<Part> = inspections.iter().flat_map(|own| parts_of(work, own)).collect();
+    let mut chosen: Vec<Part> =
+        inspections.iter().flat_map(|own| parts_of(&work.targets, own)).collect();
     let mut best = best;
     let mut n_judged = 0;
     for _ in 0..SWEEPS {

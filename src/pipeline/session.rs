@@ -73,6 +73,8 @@ pub struct SessionTools<'a> {
     pub models: &'a ModelSource,
     /// The key of the project.
     pub project: &'a str,
+    /// Whether tests that pass on a stub of the solution decide nothing; else that is a warning.
+    pub strict_tests: bool,
     /// Who is told of everything.
     pub reporter: &'a dyn Reporter,
     /// Stops it; it can be taken up again.
@@ -326,8 +328,31 @@ impl AtWork<'_> {
             },
             reporter: tools.reporter,
         };
-        let solution = solve(&pipeline, &session.id, &session.task, recorded).await?;
+        let mut solution = solve(&pipeline, &session.id, &session.task, recorded).await?;
+        self.examine_tests(&pipeline.judge, &session.task, &mut solution).await?;
         self.finish(&session, solution)
+    }
+
+    /// Finds out whether the user's tests pass on a stub of the solution as well, and so decide nothing.
+    async fn examine_tests(
+        &self,
+        judge: &Judge<'_>,
+        task: &Task,
+        solution: &mut Solution,
+    ) -> Result<(), SessionError> {
+        let Some(suite) = TestSuite::of_task(task) else { return Ok(()) };
+        let is_decided = solution.verified_by == VerifiedBy::UserTests;
+        if !is_decided || !judge.passes_on_a_stub(&suite, &solution.files).await? {
+            return Ok(());
+        }
+        let message =
+            "the tests pass on a stub of the solution as well: they cannot decide about it";
+        if let Some(verdict) = solution.verdict.as_mut().filter(|_| self.tools.strict_tests) {
+            verdict.outcome = Outcome::Unconfirmed(message.to_owned());
+            verdict.assurance = None;
+            solution.verified_by = VerifiedBy::None;
+        }
+        self.tell(&Event::Warning { message: message.to_owned() })
     }
 
     /// Refuses early what would be refused after minutes of work.

@@ -5,9 +5,9 @@ use std::sync::Mutex;
 
 use super::PipelineError;
 use super::assemble::Part;
+use super::assemble::parts_of;
 use super::prompt::Keep;
 use super::prompt::Prompt;
-use super::recombine::parts_of;
 use super::requirements::Target;
 use super::run::Run;
 use crate::judge::Inspection;
@@ -119,7 +119,7 @@ impl<'a> Work<'a> {
             part.inspection.statements.iter().map(|statement| statement.text.clone()).collect()
         };
         let mut pool = self.pool.lock().expect("no holder panics");
-        for part in parts_of(self, inspection) {
+        for part in parts_of(&self.targets, inspection) {
             let is_known = pool.iter().any(|known| {
                 known.path == part.path
                     && known.names == part.names

@@ -33,7 +33,7 @@ pub struct Evaluation {
     pub suite_digest: String,
     /// Which part of the suite.
     pub split: String,
-    /// `completions` or `pipeline`.
+    /// `completions`, `best_of_n` or `pipeline`.
     pub via: String,
     /// Tasks.
     pub n_tasks: u32,

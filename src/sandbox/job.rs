@@ -191,7 +191,7 @@ impl From<&SandboxConfig> for Limits {
 }
 
 impl Default for Limits {
-    /// Limits for a plain Python program: `specs/sandbox.md` section 2.1.
+    /// Limits for a plain Python program: [`Profile::Python`].
     fn default() -> Self {
         Self::of(Profile::Python)
     }
@@ -231,7 +231,7 @@ pub struct Captured {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
-    /// Namespaces, and everything of `specs/sandbox.md` section 2.1.
+    /// Namespaces, and everything that the head of [`crate::sandbox`] names.
     Namespaces,
     /// No namespaces, which this machine forbids: Landlock, more system calls denied, limits, and processes that sweep
     /// up; [`super::Facilities::gaps`] tells what is missing.

@@ -6,7 +6,8 @@
 //! closed. Four kinds of process: `rune` -> helper -> a supervisor a run -> pid 1 of the jail and the program; each dies with the
 //! one before it.
 //!
-//! Not covered: side channels, exploits of the kernel itself, and machines without user namespaces.
+//! Not covered: side channels, and exploits of the kernel itself. Without user namespaces programs are held by less, which
+//! [`Facilities`] names.
 
 mod capture;
 mod cgroup;

@@ -3,27 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde::Serialize;
-
 use crate::digest::sha256;
 use crate::model::ChatEncoder;
 
 use super::TrainingError;
 use super::dedupe;
+use super::example::Example;
+use super::example::Examples;
 use super::options::TrainingOptions;
 use super::record::Record;
 use super::scrub;
 use super::steps;
-
-/// A sequence of tokens and what each counts as something to be foretold; 0 outside answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Example {
-    /// The tokens.
-    pub input_ids: Vec<u32>,
-    /// A weight for each.
-    pub weights: Vec<f32>,
-}
 
 impl Example {
     /// What all tokens count together.
@@ -35,15 +25,6 @@ impl Example {
     pub fn n_labelled(&self) -> usize {
         self.weights.iter().skip(1).filter(|weight| **weight > 0.0).count()
     }
-}
-
-/// The examples of a run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Examples {
-    /// What is trained on.
-    pub train: Vec<Example>,
-    /// Families that are not trained on: what a validation measures.
-    pub validation: Vec<Example>,
 }
 
 /// A dataset, and what became of the records it was made from.

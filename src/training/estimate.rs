@@ -8,7 +8,7 @@ use crate::model::Precision;
 use crate::model::TunerSizes;
 
 use super::TrainingError;
-use super::dataset::Examples;
+use super::example::Examples;
 use super::options::TrainingOptions;
 
 /// Rows of logits that are held at a time.

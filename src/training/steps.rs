@@ -3,7 +3,7 @@
 use crate::model::Batch;
 use crate::rng::SplitMix64;
 
-use super::dataset::Example;
+use super::example::Example;
 use super::options::TrainingOptions;
 
 /// The examples of one step, by number, in the parts that are computed at a time.

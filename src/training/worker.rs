@@ -26,8 +26,8 @@ use crate::model::TunerOptions;
 
 use super::FailureKind;
 use super::TrainingError;
-use super::dataset::Examples;
 use super::estimate;
+use super::example::Examples;
 use super::learner::Learner;
 use super::options::Device;
 use super::options::TrainingOptions;

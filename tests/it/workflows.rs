@@ -125,6 +125,7 @@ impl Loop {
             sandbox: &self.sandbox,
             models: &self.models,
             project: "p",
+            strict_tests: false,
             reporter: &|subject: &str, event: &Event| self.report(subject, event),
             shutdown: &self.shutdown,
         };
@@ -345,7 +346,7 @@ async fn what_was_killed_at_once_goes_on_at_once() {
         Some(n_answered == 3 && run.step >= 3)
     };
     while is_far() != Some(true) {
-        assert!(begun.elapsed() < Duration::from_secs(120), "it gets nowhere");
+        assert!(begun.elapsed() < Duration::from_mins(2), "it gets nowhere");
         assert_eq!(victim.try_wait().unwrap(), None, "it has ended");
         thread::sleep(Duration::from_millis(100));
     }

@@ -12,6 +12,7 @@ use crate::adapter::AdapterId;
 use crate::adapter::Scope;
 use crate::cli::context::Context;
 use crate::cli::eval;
+use crate::cli::models;
 use crate::cli::output;
 use crate::cli::runtime;
 use crate::cli::screen::Screen;
@@ -235,7 +236,7 @@ impl Bench<'_> {
                 home: &context.home,
                 config: &context.config,
                 registry: self.registry,
-                models: &context.models(),
+                models: &models::source(context),
                 executable: &std::env::current_exe()?,
                 project: &context.project(),
                 reporter: screen,

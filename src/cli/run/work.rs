@@ -9,6 +9,7 @@ use anyhow::bail;
 use serde_json::json;
 
 use crate::cli::context::Context;
+use crate::cli::models;
 use crate::cli::output;
 use crate::cli::run::Args;
 use crate::cli::run::task;
@@ -77,8 +78,9 @@ pub(super) fn run(context: &Context, args: &Args, shown: &Shown<'_>) -> anyhow::
             config: &context.config,
             registry,
             sandbox,
-            models: &context.models(),
+            models: &models::source(context),
             project: &context.project(),
+            strict_tests: args.strict_tests,
             reporter: shown,
             shutdown: &shutdown,
         };

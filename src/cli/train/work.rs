@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::adapter::AdapterId;
 use crate::adapter::Scope;
 use crate::cli::context::Context;
+use crate::cli::models;
 use crate::cli::output;
 use crate::cli::runtime;
 use crate::cli::screen::Screen;
@@ -43,7 +44,7 @@ async fn go(
         home: &context.home,
         config: &context.config,
         registry,
-        models: &context.models(),
+        models: &models::source(context),
         executable: &std::env::current_exe()?,
         project: &context.project(),
         reporter: screen,

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::run::EvaluationError;
+use super::error::EvaluationError;
 use super::task::Check;
 use super::task::Task;
 use crate::trajectory::Message;

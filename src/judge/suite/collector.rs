@@ -15,16 +15,8 @@ use std::path::PathBuf;
 use super::error::OmittedFile;
 use super::error::SuiteError;
 use super::error::size_text;
+use super::limits::FileLimits;
 use crate::task::SourceFile;
-
-/// Maximum files, and their bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileLimits {
-    /// Maximum files.
-    pub n_files: usize,
-    /// Maximum bytes of all of them.
-    pub n_bytes: u64,
-}
 
 /// What a suite may hold; the jail's read-only folder holds it in memory.
 const OF_SUITES: FileLimits = FileLimits { n_files: 5_000, n_bytes: 64 << 20 };

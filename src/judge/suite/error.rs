@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
-use super::collector::FileLimits;
+use super::limits::FileLimits;
 
 /// A file or folder that could not be brought along.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -157,3 +157,20 @@ fn byte_order_marks_of_task_files_and_chats_are_passed_over() {
         bench.call(&["train", "--dataset", "chats.jsonl", "--model", "m.gguf", "--dry-run"]);
     assert!(!ended.stderr.contains("line 1"), "{ended:?}");
 }
+
+#[test]
+fn tests_that_pass_on_a_stub_are_told_of_and_decide_nothing_when_strict() {
+    let weak = "import unittest\nimport adder\n\n\nclass TestAdd(unittest.TestCase):\n    \
+                def test_it_is_there(self):\n        self.assertTrue(callable(adder.add))\n";
+    let bench = bench(&[("tests/test_adder.py", weak.as_bytes())]);
+    let ended = run(&bench, TASK, "tests", SOLUTION);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("warning: the tests pass on a stub of"), "{}", ended.stderr);
+    let events = bench.call(&["events", &bench.session_id()]).stdout;
+    assert!(events.contains("the tests pass on a stub of"), "{events}");
+    let own = ["run", TASK, "--tests", "tests", "--script", "script.jsonl", "--strict-tests"];
+    let strict = bench.call(&[&own[..], &["--out", "strict"]].concat());
+    assert_eq!(strict.code, Some(1), "{strict:?}");
+    assert!(strict.stderr.contains("not solved: 1 of 1 tests passed"), "{}", strict.stderr);
+    assert!(!bench.path("strict").exists());
+}
