@@ -1,7 +1,6 @@
-//! The training step against PyTorch's and PEFT's own numbers, where their folder lies beside the checkout.
+//! The training step against PyTorch's and PEFT's own numbers.
 
 use std::path::Path;
-use std::path::PathBuf;
 
 use safetensors::SafeTensors;
 
@@ -21,6 +20,7 @@ use crate::model::Tuner;
 use crate::model::TunerOptions;
 use crate::model::Update;
 use crate::model::smollm2_file;
+use crate::rng::mixed;
 use crate::trajectory::Message;
 use crate::trajectory::Sampling;
 
@@ -39,13 +39,17 @@ fn options(precision: Precision, checkpointing: bool) -> TunerOptions {
     }
 }
 
-fn folder() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/reference/peft-smollm2");
-    let is_here = folder.join("train_reference.safetensors").exists();
-    if !is_here {
-        eprintln!("skipped: the reference numbers of PEFT are not here");
-    }
-    is_here.then_some(folder)
+/// What PEFT computes, and `AdamW` of torch; `make_gradients.py` beside it made it.
+const REFERENCE: &[u8] = include_bytes!("../../tests/fixtures/training/gradients.safetensors");
+
+/// The numbers that the `place`th factor A by name begins with, as `make_gradients.py` has them.
+fn start_of(place: usize, [rows, columns]: [usize; 2]) -> Vec<f32> {
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "24 bits")]
+    let number = |i: usize| {
+        let drawn = mixed((place as u64) << 32 | i as u64) >> 40;
+        ((drawn as f64 / f64::from(1 << 23) - 1.0) / (columns as f64).sqrt()) as f32
+    };
+    (0..rows * columns).map(number).collect()
 }
 
 fn numbers(file: &SafeTensors<'_>, name: &str) -> Option<Vec<f32>> {
@@ -74,30 +78,24 @@ fn reference_batch(file: &SafeTensors<'_>) -> Batch {
 }
 
 /// The first gradients and 20 losses of `AdamW`, and the reference's.
-fn check(precision: Precision) -> Option<(f64, Vec<f64>, Vec<f64>)> {
-    let folder = folder()?;
-    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
-    let (start, train) =
-        (read("train_init_adapter.safetensors"), read("train_reference.safetensors"));
-    let [start, train] = [&start, &train].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+fn check(precision: Precision) -> (f64, Vec<f64>, Vec<f64>) {
+    let train = SafeTensors::deserialize(REFERENCE).unwrap();
     let mut tuner = Tuner::load(&smollm2_file(), options(precision, false)).unwrap();
     let tensors = tuner.tensors();
-    let (values, _) = tuner.parameters_mut();
-    for place in &tensors {
-        match numbers(&start, &place.name) {
-            Some(numbers) => {
-                let placed = as_placed(&numbers, place.shape, place.is_transposed);
-                values[place.range.clone()].copy_from_slice(&placed);
-            }
-            None => assert!(place.name.contains("lora_B")),
-        }
+    let mut names: Vec<&str> = tensors.iter().map(|place| place.name.as_str()).collect();
+    names.retain(|name| name.contains("lora_A"));
+    names.sort_unstable();
+    for place in tensors.iter().filter(|place| place.name.contains("lora_A")) {
+        let number = names.binary_search(&place.name.as_str()).unwrap();
+        let placed = as_placed(&start_of(number, place.shape), place.shape, place.is_transposed);
+        tuner.parameters_mut().0[place.range.clone()].copy_from_slice(&placed);
     }
     let batch = reference_batch(&train);
     #[expect(clippy::cast_possible_truncation, reason = "a sum of ones")]
     let scale = 1.0 / batch.weight() as f32;
     let mut optimizer = AdamW::new(tuner.parameters().len());
     let adamw = AdamWOptions::default();
-    let (mut losses, mut apart) = (Vec::new(), 0.0_f64);
+    let (mut losses, mut apart, mut n_compared) = (Vec::new(), 0.0_f64, 0);
     for step in 0..20 {
         losses.push(tuner.accumulate(&batch, scale, 0) * f64::from(scale));
         if step == 0 {
@@ -106,6 +104,7 @@ fn check(precision: Precision) -> Option<(f64, Vec<f64>, Vec<f64>)> {
                 let name = format!("grad_step0.{}", place.name);
                 let Some(theirs) = numbers(&train, &name) else { continue };
                 let theirs = as_placed(&theirs, place.shape, place.is_transposed);
+                n_compared += 1;
                 let pairs = || gradients[place.range.clone()].iter().zip(&theirs);
                 let distance: f64 = pairs().map(|(a, b)| f64::from(a - b).powi(2)).sum();
                 let size: f64 = pairs().map(|(_, b)| f64::from(*b).powi(2)).sum();
@@ -120,7 +119,8 @@ fn check(precision: Precision) -> Option<(f64, Vec<f64>, Vec<f64>)> {
     }
     let theirs = train.tensor("losses").unwrap();
     let theirs = theirs.data().as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
-    Some((apart, losses, theirs.collect()))
+    assert!(n_compared >= 14, "{n_compared} gradients are in the reference");
+    (apart, losses, theirs.collect())
 }
 
 fn most_apart(ours: &[f64], theirs: &[f64]) -> f64 {
@@ -129,7 +129,7 @@ fn most_apart(ours: &[f64], theirs: &[f64]) -> f64 {
 
 #[test]
 fn gradients_and_losses_in_f32_are_those_of_peft() {
-    let Some((apart, losses, theirs)) = check(Precision::Exact) else { return };
+    let (apart, losses, theirs) = check(Precision::Exact);
     eprintln!("gradients {apart:.2e}, losses {:.2e} apart", most_apart(&losses, &theirs));
     assert!(apart < 1e-4, "gradients are {apart} apart");
     assert!(most_apart(&losses, &theirs) < 1e-4, "{losses:?}");
@@ -137,10 +137,10 @@ fn gradients_and_losses_in_f32_are_those_of_peft() {
 
 #[test]
 fn gradients_and_losses_of_the_packed_base_stay_close_to_those_of_peft() {
-    let Some((apart, losses, theirs)) = check(Precision::Packed) else { return };
+    let (apart, losses, theirs) = check(Precision::Packed);
     eprintln!("gradients {apart:.2e}, losses {:.2e} apart", most_apart(&losses, &theirs));
-    assert!(apart < 0.15, "gradients are {apart} apart");
-    assert!(most_apart(&losses, &theirs) < 0.05, "{losses:?}");
+    assert!(apart < 0.25, "gradients are {apart} apart");
+    assert!(most_apart(&losses, &theirs) < 0.02, "{losses:?}");
 }
 
 /// The log probability of a greedy answer of the engine, and that of the trainable numbers for the same tokens.

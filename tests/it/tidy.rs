@@ -213,11 +213,11 @@ fn files_that_are_named_are_there() {
         for quoted in text.split('`').skip(1).step_by(2) {
             let is_path = quoted.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
             let ends = [".rs", ".md", ".sql", ".toml", ".py"];
-            if is_path && quoted.contains('/') && ends.iter().any(|end| quoted.ends_with(end)) {
-                if !is_there(quoted) && !EXAMPLES.iter().any(|example| quoted.starts_with(example))
-                {
-                    missing.push(format!("{}: {quoted}", path.display()));
-                }
+            let is_path = is_path && quoted.contains('/');
+            let is_file = is_path && ends.iter().any(|end| quoted.ends_with(end));
+            let is_example = EXAMPLES.iter().any(|example| quoted.starts_with(example));
+            if is_file && !is_example && !is_there(quoted) {
+                missing.push(format!("{}: {quoted}", path.display()));
             }
         }
     }
