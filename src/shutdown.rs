@@ -41,6 +41,11 @@ impl Shutdown {
         });
     }
 
+    /// Whether it was triggered.
+    pub fn is_triggered(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
     /// Waits until it is triggered.
     pub async fn triggered(&self) -> StopReason {
         let mut receiver = self.0.subscribe();

@@ -13,6 +13,7 @@ use crate::cli::output;
 use crate::cli::output::escape;
 use crate::cli::output::escape_line;
 use crate::cli::output::paint;
+use crate::cli::runtime;
 use crate::durable;
 use crate::error_class::ErrorClass;
 use crate::event::Event;
@@ -118,9 +119,10 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
 fn judge(request: &JudgeRequest) -> anyhow::Result<JudgeReport> {
     // Before any other thread: see `sandbox`.
     let sandbox = Sandbox::start(&std::env::current_exe()?)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    Ok(runtime.block_on(request.judge(&sandbox))?)
+    let (request, sandbox) = (&request, &sandbox);
+    runtime::block_on(
+        |shutdown| async move { Ok(shutdown.or_stop(request.judge(sandbox)).await??) },
+    )
 }
 
 fn events(verdict: &Verdict, code: u8) -> Vec<Event> {

@@ -1,45 +1,76 @@
 //! One way to run asynchronous work from the command line, with the signals that stop it.
 
+use std::io;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::OnceLock;
+use std::sync::PoisonError;
+use std::thread;
+
 use tokio::runtime::Builder;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 
+use crate::error_class::ErrorClass;
 use crate::shutdown::Shutdown;
 use crate::shutdown::StopReason;
 
-/// Runs what `work` makes of a token that Ctrl-C and SIGTERM trigger: from now on they do not end the process by
-/// themselves.
+/// The token of the work that is being done.
+static AT_WORK: Mutex<Option<Shutdown>> = Mutex::new(None);
+
+/// Runs what `work` makes of a token that Ctrl-C and SIGTERM trigger. One at a time.
 ///
 /// # Errors
 /// Those of `work`, and of setting this up.
 pub(super) fn block_on<T, F: Future<Output = anyhow::Result<T>>>(
     work: impl FnOnce(Shutdown) -> F,
 ) -> anyhow::Result<T> {
+    watch_signals()?;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(async {
-        let shutdown = Shutdown::default();
-        let mut int = signal(SignalKind::interrupt())?;
-        let mut term = signal(SignalKind::terminate())?;
-        tokio::spawn({
-            let shutdown = shutdown.clone();
-            async move {
+    let shutdown = Shutdown::default();
+    *at_work() = Some(shutdown.clone());
+    let result = runtime.block_on(work(shutdown));
+    *at_work() = None;
+    // A generation that was given up may still be in its last pass: nobody waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+/// Has a thread hear signals from now on: Tokio takes them from the process for good, also for what comes after
+/// [`block_on`]. A signal triggers the token of what is at work. Where nothing is, or what is was told before, it ends the
+/// process, as it would without us.
+fn watch_signals() -> io::Result<()> {
+    static WATCHING: OnceLock<()> = OnceLock::new();
+    if WATCHING.set(()).is_err() {
+        return Ok(());
+    }
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut term = signal(SignalKind::terminate())?;
+    drop(entered);
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(async {
+            loop {
                 let reason = tokio::select! {
                     _ = int.recv() => StopReason::Interrupted,
                     _ = term.recv() => StopReason::Terminated,
                 };
-                shutdown.trigger(reason);
-                // Whoever asks twice does not want to wait.
-                let code = tokio::select! {
-                    _ = int.recv() => 130,
-                    _ = term.recv() => 143,
-                };
-                #[expect(clippy::exit, reason = "what is kept outlives any kill")]
-                std::process::exit(code);
+                stop(reason);
             }
         });
-        work(shutdown).await
-    });
-    // A generation that was given up may still be in its last pass: nobody waits for it.
-    runtime.shutdown_background();
-    result
+    })?;
+    Ok(())
+}
+
+fn stop(reason: StopReason) {
+    match &*at_work() {
+        Some(shutdown) if !shutdown.is_triggered() => shutdown.trigger(reason),
+        #[expect(clippy::exit, reason = "what is kept outlives any kill")]
+        _ => std::process::exit(ErrorClass::Stopped(reason).exit_code().into()),
+    }
+}
+
+fn at_work() -> MutexGuard<'static, Option<Shutdown>> {
+    AT_WORK.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -179,43 +179,24 @@ fn exact_logits_and_greedy_tokens_are_those_of_transformers_on_any_instruction_s
     }
 }
 
-/// PEFT's own numbers, where the folder of reference numbers lies beside the checkout.
-fn peft_reference() -> Option<(PathBuf, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/reference/peft-smollm2");
-    let logits = std::fs::read(folder.join("reference_logits.safetensors")).ok();
-    if logits.is_none() {
-        eprintln!("skipped: the reference numbers of PEFT are not here");
-    }
-    logits.map(|logits| (folder, logits))
-}
-
 #[test]
 fn logits_and_greedy_tokens_under_an_adapter_are_those_of_peft() {
-    let Some((folder, file)) = peft_reference() else { return };
-    let file = safetensors::SafeTensors::deserialize(&file).unwrap();
-    let ids = |name: String| -> Vec<u32> {
-        let data = file.tensor(&name).unwrap().data().as_chunks::<8>().0;
-        data.iter().map(|id| u32::try_from(i64::from_le_bytes(*id)).unwrap()).collect()
-    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/training/peft_all");
+    let Logits { stride, prompts } =
+        fixture(include_str!("../../tests/fixtures/training/adapter_logits.json"));
     for precision in [Precision::Exact, Precision::Packed] {
         let mut transformer = load(precision, Isa::detect());
         let (shape, vocabulary) = (transformer.shape.clone(), transformer.vocabulary());
         let exact = precision == Precision::Exact;
         let adapter = Adapter::load(&folder, &shape, vocabulary, exact).unwrap();
-        for prompt in 0..2 {
-            let input = ids(format!("input_ids_{prompt}"));
-            let rows = logits_with(&mut transformer, &input, Some(&adapter)).concat();
-            let theirs = file.tensor(&format!("logits_adapter_{prompt}")).unwrap();
-            let theirs = theirs.data().as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x));
-            let theirs: Vec<f32> = theirs.collect();
-            let (mean, largest) = apart(rows.iter().zip(&theirs));
+        for reference in &prompts {
+            let rows = logits_with(&mut transformer, &reference.input_ids, Some(&adapter));
+            let (mean, largest) = apart_from(reference, stride, &rows);
             eprintln!("{precision:?}, with an adapter: mean {mean:.2e}, max {largest:.2e}");
             if exact {
                 assert!(largest < 2e-3, "mean {mean}, max {largest}");
-                let whole = ids(format!("greedy_adapter_{prompt}"));
-                let (prompt, answer) = whole.split_at(input.len());
-                let ours = greedy(&mut transformer, prompt, Some(&adapter), answer.len());
-                assert_eq!(ours, answer);
+                let (prompt, n) = (&reference.input_ids, reference.greedy.len());
+                assert_eq!(greedy(&mut transformer, prompt, Some(&adapter), n), reference.greedy);
             } else {
                 assert!(mean < 0.5 && largest < 5.0, "mean {mean}, max {largest}");
             }

@@ -19,6 +19,7 @@ use nix::fcntl::renameat2;
 use crate::adapter::Adapter;
 use crate::adapter::AdapterId;
 use crate::digest::sha256;
+use crate::durable::sync_folder;
 use crate::failpoint;
 use crate::failpoint::Failpoint;
 use crate::home::Home;
@@ -256,8 +257,4 @@ impl<'a> AdapterStore<'a> {
 
 fn files(path: &Path) -> impl Fn(io::Error) -> RegistryError {
     move |source| RegistryError::Files { path: path.to_owned(), source }
-}
-
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }

@@ -139,7 +139,7 @@ pub async fn train(
     tools: &TrainingTools<'_>,
     request: &TrainingRequest,
 ) -> Result<AdapterId, TrainingError> {
-    let ModelFile { path: model, hub_id } = tools.models.find(&tools.config.run.model).await?;
+    let ModelFile { path: model, hub_id } = model_of(tools).await?;
     let identity = model::identify(&model)?;
     if let Some(from) = &request.from {
         check_fits(from, &identity, &hub_id)?;
@@ -206,7 +206,7 @@ pub async fn plan(
     tools: &TrainingTools<'_>,
     request: &TrainingRequest,
 ) -> Result<TrainingPlan, TrainingError> {
-    let model = tools.models.find(&tools.config.run.model).await?.path;
+    let model = model_of(tools).await?.path;
     let base_digest = model::identify(&model)?.base_digest;
     let rehearsal = Rehearsal::of(tools.home, &base_digest).read()?;
     let options = &request.options;
@@ -221,6 +221,12 @@ pub async fn plan(
         lacks_rehearsal,
         n_threads,
     })
+}
+
+/// The file of the model of the settings, fetched when it is not here.
+async fn model_of(tools: &TrainingTools<'_>) -> Result<ModelFile, TrainingError> {
+    let found = tools.models.find(&tools.config.run.model);
+    Ok(tools.shutdown.or_stop(found).await??)
 }
 
 fn build(

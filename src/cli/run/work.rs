@@ -18,6 +18,7 @@ use crate::cli::runtime;
 use crate::cli::screen::Screen;
 use crate::config::Config;
 use crate::config::Layer;
+use crate::error_class::ErrorClass;
 use crate::event::Event;
 use crate::event::Reporter;
 use crate::pipeline;
@@ -85,14 +86,14 @@ pub(super) fn run(context: &Context, args: &Args, shown: &Shown<'_>) -> anyhow::
             shutdown: &shutdown,
         };
         if args.dry_run {
-            return dry_run(context, &tools, request).await;
+            return shutdown.or_stop(dry_run(context, &tools, request)).await?;
         }
         let outcome = Box::pin(pipeline::run_session(&tools, request, target)).await?;
         if !context.json && outcome.class.is_none() {
             let lines = outcome.paths.iter().map(|path| format!("{}\n", path.display()));
             output::print(&lines.collect::<String>())?;
         }
-        Ok(ExitCode::from(outcome.class.map_or(0, crate::error_class::ErrorClass::exit_code)))
+        Ok(ExitCode::from(outcome.class.map_or(0, ErrorClass::exit_code)))
     })
 }
 
