@@ -18,7 +18,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }
 
-/// As [`write`], with content that `fill` puts into the file, or into another of its name.
+/// As [`write()`], with content that `fill` puts into the file, or into another of its name.
 ///
 /// # Errors
 /// Those of `fill`, and of the file system.
@@ -30,7 +30,7 @@ pub fn write_with(
     sync_folder(folder_of(path))
 }
 
-/// As [`write`], for a file that must not be there yet.
+/// As [`write()`], for a file that must not be there yet.
 ///
 /// # Errors
 /// [`io::ErrorKind::AlreadyExists`] when it is; those of the file system.

@@ -51,7 +51,7 @@ pub(super) fn numbers(file: &SafeTensors<'_>, name: &str) -> Option<Vec<f32>> {
     Some(tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
-/// Writes a file of tensors with notes, one tensor in memory at a time; see [`durable::write`].
+/// Writes a file of tensors with notes, one tensor in memory at a time; see [`durable::write()`].
 pub(super) fn write_tensors(
     path: &Path,
     tensors: &[Tensor<'_>],
