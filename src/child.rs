@@ -1,7 +1,7 @@
 //! Child processes that do not outlive this one, whatever ends it.
 //!
-//! The kernel tells a child of its parent's death when the *thread* ends that started it. So children are started by a
-//! thread that ends with the process, and not by whoever asks for them.
+//! The kernel signals a child when the *thread* that started it ends. All children are therefore started by one thread
+//! that lives as long as the process.
 
 use std::io;
 use std::process::Child;
@@ -41,7 +41,7 @@ fn start() -> io::Result<mpsc::Sender<Order>> {
         for (mut command, answer) in receiver {
             let child = command.spawn();
             drop(command);
-            // Whoever asked may be gone; the child is killed then, as nobody else would wait for it.
+            // If the caller is gone, nobody else would wait for the child: kill it.
             if let Err(mpsc::SendError(Ok(mut child))) = answer.send(child) {
                 let _killed = child.kill().and_then(|()| child.wait());
             }

@@ -1,9 +1,8 @@
 //! What sessions, training runs and evaluations tell while they run: [`Event`], and the JSON lines of `--json`.
 //!
-//! Workflows tell a [`Reporter`] of everything as it happens. What the registry stores, it stores in the transaction of
-//! the change that is told of; events that are transient ([`Event::is_transient`]) are never stored. As JSON lines they
-//! carry `ts`, a gap-free `seq` and the id of what they are about besides; `src/event.schema.json` ([`SCHEMA`])
-//! describes a line.
+//! Workflows report every event to a [`Reporter`] as it happens. The registry stores events in the same transaction as the
+//! change they describe, except for transient ones ([`Event::is_transient`]), which are never stored. A JSON line adds
+//! `ts`, a gap-free `seq` and the `subject` of the event; `src/event.schema.json` ([`SCHEMA`]) describes it.
 
 use std::path::PathBuf;
 use std::time::SystemTime;

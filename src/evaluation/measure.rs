@@ -56,7 +56,7 @@ pub struct MeasureTools<'a> {
     pub sandbox: &'a Sandbox,
     /// How the model comes here.
     pub models: &'a ModelSource,
-    /// Who is told of every answer.
+    /// Receives an event for each answer.
     pub reporter: &'a dyn Reporter,
     /// Stops it; the same call goes on.
     pub shutdown: &'a Shutdown,
@@ -310,7 +310,7 @@ async fn ask_all(
     Ok(measured)
 }
 
-/// Stores what came of it: one row for the tasks that the library is needed for, and one for the controls.
+/// Stores the scores: one row for the tasks that need the library, and one for the controls.
 fn keep(
     asking: &EvaluationTools<'_>,
     suite: &Suite,

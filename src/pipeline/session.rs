@@ -4,9 +4,7 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::SystemTime;
 
-use serde_json::Value;
 use serde_json::json;
 
 use crate::adapter::InvalidAdapterId;
@@ -18,7 +16,6 @@ use crate::error_class::with_causes;
 use crate::event::Event;
 use crate::event::Reporter;
 use crate::event::SCHEMA_VERSION;
-use crate::event::timestamp;
 use crate::home::Home;
 use crate::judge;
 use crate::judge::Judge;
@@ -35,12 +32,10 @@ use crate::registry::AdapterStore;
 use crate::registry::Ending;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
-use crate::registry::new_id;
 use crate::sandbox::Limits;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
 use crate::selection;
-use crate::selection::Selection;
 use crate::selection::Wish;
 use crate::shutdown::Shutdown;
 use crate::shutdown::StopReason;
@@ -56,6 +51,7 @@ use super::PipelineError;
 use super::Settings;
 use super::Solution;
 use super::Tools;
+use super::new_session::NewSession;
 use super::requirements;
 use super::solve::solve;
 
@@ -514,86 +510,6 @@ impl SessionOutcome {
         let what = if self.solution.is_solved() { "solution" } else { "best candidate" };
         let paths: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
         format!("the {what} is kept: {}", paths.join(", "))
-    }
-}
-
-/// A session that is about to begin.
-pub(crate) struct NewSession {
-    /// What is to be done.
-    pub(crate) task: Task,
-    /// Seed of all sampling.
-    pub(crate) seed: u64,
-    /// The key of the project.
-    pub(crate) project: String,
-    /// Where the solution goes.
-    pub(crate) workspace: Option<String>,
-    /// The adapter, and why it was chosen.
-    pub(crate) selection: Selection,
-    /// What holds the code.
-    pub(crate) sandbox_tier: String,
-    /// The settings.
-    pub(crate) config: Value,
-    /// The model's name.
-    pub(crate) model: String,
-}
-
-impl NewSession {
-    /// One of no project, with nothing chosen.
-    pub(crate) fn new(task: Task, seed: u64) -> Self {
-        Self {
-            task,
-            seed,
-            project: String::new(),
-            workspace: None,
-            selection: Selection { adapter_id: None, reason: String::new() },
-            sandbox_tier: String::new(),
-            config: Value::Null,
-            model: String::new(),
-        }
-    }
-
-    /// Stores it with its first event; both are returned.
-    ///
-    /// # Errors
-    /// Those of the registry.
-    pub(crate) fn record(
-        self,
-        registry: &Registry,
-        provider: &Provider,
-    ) -> Result<(Session, Event), RegistryError> {
-        let base = provider.base();
-        let session = Session {
-            id: new_id()?,
-            project: self.project,
-            workspace: self.workspace,
-            provider: provider.name().to_owned(),
-            base_model: base.base_model,
-            base_digest: base.base_digest,
-            adapter_id: self.selection.adapter_id,
-            adapter_reason: self.selection.reason,
-            status: Status::Running,
-            verified_by: VerifiedBy::None,
-            assurance: None,
-            sandbox_tier: self.sandbox_tier,
-            seed: self.seed,
-            config_json: self.config,
-            tokens_in: 0,
-            tokens_out: 0,
-            started_at: timestamp(SystemTime::now()),
-            ended_at: None,
-            exit_code: None,
-            task: self.task,
-        };
-        let event = Event::SessionStarted {
-            schema: SCHEMA_VERSION,
-            task: session.task.text.clone(),
-            task_type: session.task.task_type,
-            provider: session.provider.clone(),
-            model: self.model,
-            seed: session.seed,
-        };
-        registry.begin_session(&session, &event)?;
-        Ok((session, event))
     }
 }
 

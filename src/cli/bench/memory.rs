@@ -246,7 +246,7 @@ impl Bench<'_> {
         });
         screen.close();
         match trained? {
-            // Of an earlier call that was broken off.
+            // An earlier, interrupted call has trained it.
             Err(TrainingError::Registry(RegistryError::AdapterExists(id))) => Ok(id),
             trained => Ok(trained?),
         }

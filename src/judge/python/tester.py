@@ -12,6 +12,7 @@ import os
 import random
 import re
 import sys
+import threading
 import types
 import unittest
 
@@ -101,7 +102,7 @@ class TesterLink(remote.Link):
         super().__init__(stream, "t")
         self.solution, self.own_modules, self.folder = set(solution), set(solution) | set(own), folder
         self.tests, self.lies, self.failed_checks, self.files, self.carried, self.reasons = set(own), [], [], [], {}, []
-        self.is_carrying = False
+        self.carrier = None  # the thread that reads a file to send it
         self.asked, self.read_by_tests = set(), set()
         self.surroundings = Surroundings(self)
 
@@ -257,11 +258,12 @@ class TesterLink(remote.Link):
     def carry_file(self, path):
         if os.path.getsize(path) < 4 << 20 and not self.is_carried(path):
             self.carried[path] = version(path)
-            self.is_carrying = True
-            with open(path, "rb") as file:
-                self.files.append([path, file.read().decode("latin-1")])
-            self.is_carrying = False
-
+            self.carrier = threading.get_ident()
+            try:
+                with open(path, "rb") as file:
+                    self.files.append([path, file.read().decode("latin-1")])
+            finally:
+                self.carrier = None
     def do_file(self, path):
         """Data that the solution looks for: it comes with the answer, unless the tests read it themselves. No code comes."""
         for path in self.files_at(str(path)):
@@ -276,7 +278,7 @@ class TesterLink(remote.Link):
         def audit(event, args):
             if event == "open" and isinstance(args[0], str):
                 path = os.path.abspath(args[0])
-                if path in paths and not self.is_carrying:
+                if path in paths and self.carrier != threading.get_ident():
                     self.read_by_tests.add(path)
                     if path in self.asked:
                         self.give_up(f"the solution looked for {os.path.basename(path)}, which the tests read")

@@ -199,8 +199,10 @@ def ask_for_files(link, folder):
             is_missing = stat(path).st_size == 0  # the file of a test leaves an empty one here
         except OSError:
             is_missing = True
+        if not is_missing:
+            return
         with link.turn() as is_ours:
-            if is_missing and is_ours:
+            if is_ours:
                 link.asked.add(path)
                 link.request("file", path)
 
