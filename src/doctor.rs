@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -66,7 +67,7 @@ pub struct Patient<'a> {
     /// The Python that was found.
     pub python: Option<PathBuf>,
     /// The sandbox, started before this process had other threads, or why there is none.
-    pub sandbox: Result<Sandbox, SandboxError>,
+    pub sandbox: Result<Arc<Sandbox>, SandboxError>,
 }
 
 /// Does every check. Takes some seconds: installed models are hashed, hostile programs are run in the sandbox.
@@ -256,7 +257,7 @@ fn registry(home: &Home) -> Vec<Check> {
     }
     let fix = "restore rune.db from a backup, or move it away";
     let fail = |detail: String| vec![Check::fail("registry", detail, fix)];
-    let registry = match Registry::open(&path) {
+    let registry = match Registry::open(&path).map(Arc::new) {
         Ok(registry) => registry,
         Err(error) => return fail(error.to_string()),
     };
@@ -269,7 +270,7 @@ fn registry(home: &Home) -> Vec<Check> {
     }
 }
 
-fn adapters(registry: &Registry, home: &Home) -> Check {
+fn adapters(registry: &Arc<Registry>, home: &Home) -> Check {
     let fix = "restore the folders named from a backup; `rune adapters verify` lists all";
     let mut n_adapters = 0;
     let verified =

@@ -32,6 +32,7 @@ pub mod judge;
 pub mod provider;
 // Choice.
 pub mod selection;
+pub mod services;
 // Work.
 pub mod pipeline;
 pub mod training;

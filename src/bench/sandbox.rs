@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -85,7 +86,7 @@ pub async fn sandbox(
     report: &dyn Fn(Progress),
 ) -> Result<SandboxReport, BenchError> {
     let machine = Machine::read().map_err(BenchError::examine("this machine"))?;
-    let sandbox = Sandbox::start(&options.executable)?;
+    let sandbox = Arc::new(Sandbox::start(&options.executable)?);
     let bench = Bench { sandbox: &sandbox, interpreter: &options.interpreter };
     // Each of the two programs, forks, deadlines, memory, a tree; and the suite.
     let steps = Steps::new(options.n_runs * (6 + usize::from(options.suite.is_some())), report);
@@ -128,7 +129,7 @@ where
 }
 
 struct Bench<'a> {
-    sandbox: &'a Sandbox,
+    sandbox: &'a Arc<Sandbox>,
     interpreter: &'a Interpreter,
 }
 
@@ -333,10 +334,7 @@ fn plain(program: &Path, args: &[&str]) -> Result<(), BenchError> {
 }
 
 /// Judges each solution once; all have to pass.
-async fn judge_all(
-    judge: &FunctionJudge<'_>,
-    checks: &[(Check, String)],
-) -> Result<Cost, BenchError> {
+async fn judge_all(judge: &FunctionJudge, checks: &[(Check, String)]) -> Result<Cost, BenchError> {
     let (before, began) = (tree_cpu(), Instant::now());
     for (check, solution) in checks {
         let verdict = judge.run(check, solution, 0).await?;

@@ -220,7 +220,7 @@ fn list(context: &Context, adapters: &[Adapter]) -> anyhow::Result<String> {
     Ok(output::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))
 }
 
-fn show(context: &Context, store: &AdapterStore<'_>, adapter: &Adapter) -> anyhow::Result<String> {
+fn show(context: &Context, store: &AdapterStore, adapter: &Adapter) -> anyhow::Result<String> {
     if context.json {
         return json_lines(std::iter::once(adapter));
     }
@@ -249,11 +249,7 @@ fn show(context: &Context, store: &AdapterStore<'_>, adapter: &Adapter) -> anyho
 }
 
 /// Takes in the folder that `args` name.
-fn import(
-    context: &Context,
-    store: &AdapterStore<'_>,
-    args: &ImportArgs,
-) -> anyhow::Result<AdapterId> {
+fn import(context: &Context, store: &AdapterStore, args: &ImportArgs) -> anyhow::Result<AdapterId> {
     let ImportArgs { folder, name, id, scope, .. } = args;
     let files = PeftFiles::read(folder)?;
     let id = match id {
@@ -300,7 +296,7 @@ fn import(
 /// Writes the file that llama.cpp reads. The base's own file decides in which order rows stand.
 fn export_gguf(
     context: &Context,
-    store: &AdapterStore<'_>,
+    store: &AdapterStore,
     adapter: &Adapter,
     file: &Path,
 ) -> anyhow::Result<()> {
@@ -364,7 +360,7 @@ fn why(context: &Context, registry: &Registry, adapter: &Adapter) -> anyhow::Res
     Ok(text)
 }
 
-fn verify(context: &Context, store: &AdapterStore<'_>) -> anyhow::Result<ExitCode> {
+fn verify(context: &Context, store: &AdapterStore) -> anyhow::Result<ExitCode> {
     let mut n_adapters = 0;
     let damages = store.verify(&mut |_| n_adapters += 1)?;
     let text = if context.json {
@@ -410,7 +406,7 @@ fn lineage(context: &Context, registry: &Registry, id: &AdapterId) -> anyhow::Re
 fn similarity(
     context: &Context,
     registry: &Registry,
-    store: &AdapterStore<'_>,
+    store: &AdapterStore,
     ids: &[String],
 ) -> anyhow::Result<String> {
     let mut adapters = Vec::new();

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use anyhow::ensure;
@@ -116,9 +117,9 @@ impl Context {
     }
 
     /// Opens the registry, and makes it when there is none.
-    pub(super) fn registry(&self) -> anyhow::Result<Registry> {
+    pub(super) fn registry(&self) -> anyhow::Result<Arc<Registry>> {
         self.make_home()?;
-        Ok(Registry::open(&self.home.registry())?)
+        Ok(Arc::new(Registry::open(&self.home.registry())?))
     }
 
     /// The key of the project: the setting, else the digest of the git root commit, else `none`.

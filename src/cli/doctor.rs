@@ -1,6 +1,7 @@
 //! `rune doctor`.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::cli::context::Context;
 use crate::cli::output;
@@ -17,7 +18,7 @@ pub(super) struct Args {}
 
 pub(super) fn run(context: &Context, _args: &Args) -> anyhow::Result<ExitCode> {
     // Before any other thread: see `sandbox`.
-    let sandbox = Sandbox::start(&std::env::current_exe()?);
+    let sandbox = Sandbox::start(&std::env::current_exe()?).map(Arc::new);
     context.make_home()?;
     let (home, config) = (&context.home, &context.config);
     let checks = examine(&Patient { home, config, python: context.python(), sandbox });

@@ -10,6 +10,7 @@ mod what;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use anyhow::anyhow;
@@ -17,20 +18,15 @@ use anyhow::bail;
 use clap::ValueEnum as _;
 
 use crate::cli::context::Context;
-use crate::cli::models;
 use crate::cli::output;
-use crate::cli::runtime;
 use crate::cli::screen::Screen;
+use crate::cli::workflow;
 use crate::evaluation;
 use crate::evaluation::EvaluationError;
-use crate::evaluation::How;
-use crate::evaluation::MeasureTools;
 use crate::evaluation::Measured;
 use crate::evaluation::Modules;
 use crate::evaluation::Outcome;
-use crate::evaluation::Suite;
 use crate::evaluation::Who;
-use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 
 use what::SuiteArgs;
@@ -210,39 +206,15 @@ fn measured(
             .map_err(|source| EvaluationError::Files { path: folder.clone(), source })?,
         None => Modules::default(),
     };
-    let screen = Screen::new(context);
-    let who = Who::parse(&registry, &suite, adapters, &screen)?;
+    let screen = Arc::new(Screen::new(context));
+    let who = Who::parse(&registry, &suite, adapters, &*screen)?;
     // Before any other thread, and before the model fills the memory: see `sandbox`.
-    let sandbox = Sandbox::start(&std::env::current_exe()?)?;
-    measure(
-        context,
-        (&registry, &sandbox, &screen),
-        (&suite, &modules),
-        &who,
-        &what.how(via.into()),
-    )
-}
-
-/// As [`evaluation::measure`], shown on `screen`, until a signal comes.
-pub(super) fn measure(
-    context: &Context,
-    (registry, sandbox, screen): (&Registry, &Sandbox, &Screen),
-    what: (&Suite, &Modules),
-    who: &Who,
-    how: &How,
-) -> anyhow::Result<Measured> {
-    runtime::block_on(|shutdown| async move {
-        let tools = MeasureTools {
-            home: &context.home,
-            config: &context.config,
-            registry,
-            sandbox,
-            models: &models::source(context),
-            reporter: screen,
-            shutdown: &shutdown,
-        };
-        let measured = evaluation::measure(&tools, what, who, how).await;
-        screen.close();
-        Ok(measured?)
-    })
+    let sandbox = Arc::new(Sandbox::start(&std::env::current_exe()?)?);
+    let (what, modules) = (&what.how(via.into()), &modules);
+    let (suite, who) = (&suite, &who);
+    let measured = workflow::run(context, &registry, screen.clone(), |services| async move {
+        Ok(evaluation::measure((&services, &sandbox), (suite, modules), who, what).await?)
+    });
+    screen.close();
+    measured
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
@@ -118,7 +119,7 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
 
 fn judge(request: &JudgeRequest) -> anyhow::Result<JudgeReport> {
     // Before any other thread: see `sandbox`.
-    let sandbox = Sandbox::start(&std::env::current_exe()?)?;
+    let sandbox = Arc::new(Sandbox::start(&std::env::current_exe()?)?);
     let (request, sandbox) = (&request, &sandbox);
     runtime::block_on(
         |shutdown| async move { Ok(shutdown.or_stop(request.judge(sandbox)).await??) },

@@ -22,6 +22,7 @@ mod runtime;
 mod screen;
 mod sessions;
 mod train;
+mod workflow;
 
 pub use entry::main;
 pub use output::escape;

@@ -5,6 +5,7 @@ mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use crate::cli::context::Context;
@@ -76,7 +77,7 @@ pub(super) struct Args {
     candidates: Option<i64>,
     /// Do not call a task solved whose tests pass on a stub of the solution as well; without this it is a warning
     #[arg(long)]
-    pub(super) strict_tests: bool,
+    strict_tests: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -102,6 +103,7 @@ impl Args {
             ("run.max_seconds", number(self.max_seconds)),
             ("run.attempts", number(self.attempts)),
             ("run.candidates", number(self.candidates)),
+            ("run.strict_tests", self.strict_tests.then_some(toml::Value::Boolean(true))),
         ];
         all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
@@ -115,12 +117,11 @@ pub(super) fn refuse(globals: &Globals, error: &anyhow::Error) {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
-    let screen = Screen::new(context);
-    let shown = Shown { screen: &screen, session: OnceLock::new() };
+    let shown = Arc::new(Shown { screen: Screen::new(context), session: OnceLock::new() });
     let result = work::run(context, args, &shown);
     if let Err(error) = &result {
-        screen.fail(shown.session.get().map_or("", String::as_str), error);
+        shown.screen.fail(shown.session.get().map_or("", String::as_str), error);
     }
-    screen.close();
+    shown.screen.close();
     result
 }

@@ -5,6 +5,8 @@
 pub(super) enum Check {
     /// Any text.
     Text,
+    /// `true` or `false`.
+    Flag,
     /// Text that is not empty.
     Filled,
     /// One of these words.
@@ -53,6 +55,7 @@ pub(super) const KEYS: &[Key] = &[
     key("run.attempts", Check::Range(1.0, 100.0), Project::Lower),
     key("run.candidates", Check::Range(0.0, 1000.0), Project::Lower),
     key("run.repairs", Check::Range(0.0, 100.0), Project::Lower),
+    key("run.strict_tests", Check::Flag, Project::Free),
     key("sampling.temperature", Check::Range(0.0, 2.0), Project::Free),
     key("sampling.retry_temperature", Check::Range(0.0, 2.0), Project::Free),
     key("sampling.top_p", Check::Range(1e-6, 1.0), Project::Free),

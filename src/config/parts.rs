@@ -51,6 +51,8 @@ pub struct RunConfig {
     pub candidates: u32,
     /// Repairs of the best candidate.
     pub repairs: u32,
+    /// Whether tests that also pass on a stub of the solution decide nothing.
+    pub strict_tests: bool,
 }
 
 /// `[sampling]`: how tokens are drawn.

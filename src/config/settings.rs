@@ -165,7 +165,7 @@ fn article(value: &Value) -> &'static str {
 fn check_range(key: &Key, value: &Value, origin: &Origin) -> Result<(), ConfigError> {
     let text = value.as_str().unwrap_or_default();
     let expected = match key.check {
-        Check::Text => return Ok(()),
+        Check::Text | Check::Flag => return Ok(()),
         Check::Filled if !text.is_empty() => return Ok(()),
         Check::Filled => "a name".to_owned(),
         Check::OneOf(words) if words.contains(&text) => return Ok(()),

@@ -1,6 +1,7 @@
 //! The sandbox: what holds programs here, the interpreter, and hostile programs that must be held.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -118,7 +119,7 @@ fn facilities(facilities: &Facilities) -> Vec<Check> {
 }
 
 /// Runs programs: hostile ones, and the judge's own.
-fn inside(home: &Home, sandbox: &Sandbox, interpreter: &Interpreter) -> Vec<Check> {
+fn inside(home: &Home, sandbox: &Arc<Sandbox>, interpreter: &Arc<Interpreter>) -> Vec<Check> {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return vec![failure("hostile programs", &SandboxError::Helper(error))],
@@ -151,7 +152,7 @@ fn verdict(canaries: &[Canary], time: Duration) -> Check {
 }
 
 /// Forks Python into jails, and judges functions there: one that is right, and one that wants to look so.
-async fn functions(sandbox: &Sandbox, interpreter: &Interpreter) -> Check {
+async fn functions(sandbox: &Arc<Sandbox>, interpreter: &Interpreter) -> Check {
     let name = "forked jails";
     match judged_functions(sandbox, interpreter).await {
         Ok((true, false)) => Check::ok(name, "functions are judged, and a cheat is seen"),
@@ -165,7 +166,7 @@ async fn functions(sandbox: &Sandbox, interpreter: &Interpreter) -> Check {
 }
 
 async fn judged_functions(
-    sandbox: &Sandbox,
+    sandbox: &Arc<Sandbox>,
     interpreter: &Interpreter,
 ) -> Result<(bool, bool), JudgeError> {
     let judge = FunctionJudge::start(sandbox, interpreter, Limits::default()).await?;
@@ -184,7 +185,7 @@ async fn judged_functions(
 }
 
 /// The pytest that suites would be run with: the interpreter's own, else the one in Rune's home.
-async fn pytest(home: &Home, mut judge: Judge<'_>) -> Check {
+async fn pytest(home: &Home, mut judge: Judge) -> Check {
     let folder = hub::pytest_path(home);
     let mut whose = "the interpreter's own".to_owned();
     let mut found = judge.pytest_version().await;

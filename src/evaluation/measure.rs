@@ -1,7 +1,7 @@
 //! An evaluation, from its tools to its rows in the registry: the base and adapters on the same tasks and seeds.
 
-use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
@@ -9,16 +9,13 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use crate::adapter::AdapterId;
-use crate::config::Config;
 use crate::event::Event;
 use crate::event::Reporter;
 use crate::event::timestamp;
-use crate::home::Home;
 use crate::judge::FunctionJudge;
 use crate::judge::Judge;
 use crate::judge::library_mounts;
 use crate::pipeline::Settings;
-use crate::provider::ModelSource;
 use crate::registry::AdapterFilter;
 use crate::registry::AdapterStore;
 use crate::registry::Evaluation;
@@ -27,7 +24,7 @@ use crate::registry::RegistryError;
 use crate::registry::new_id;
 use crate::sandbox::Limits;
 use crate::sandbox::Sandbox;
-use crate::shutdown::Shutdown;
+use crate::services::Services;
 use crate::training::family_digest;
 use crate::trajectory::Sampling;
 
@@ -43,24 +40,6 @@ use super::statistics::score;
 use super::suite::Suite;
 use super::via::PipelineTools;
 use super::via::Via;
-
-/// What an evaluation works with.
-pub struct MeasureTools<'a> {
-    /// Where adapters lie.
-    pub home: &'a Home,
-    /// Model, budgets and manners.
-    pub config: &'a Config,
-    /// Where answers are kept, and found again.
-    pub registry: &'a Registry,
-    /// Where answers run.
-    pub sandbox: &'a Sandbox,
-    /// How the model comes here.
-    pub models: &'a ModelSource,
-    /// Receives an event for each answer.
-    pub reporter: &'a dyn Reporter,
-    /// Stops it; the same call goes on.
-    pub shutdown: &'a Shutdown,
-}
 
 /// Who is measured beside the base.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,38 +198,36 @@ fn refuse_seen(suite: &Suite, train_families: &[String]) -> Result<(), Evaluatio
 /// # Errors
 /// [`EvaluationError`]. Every answer that was judged is kept, and found by the next call.
 pub async fn measure(
-    tools: &MeasureTools<'_>,
+    (services, sandbox): (&Services, &Arc<Sandbox>),
     what: (&Suite, &Modules),
     who: &Who,
     how: &How,
 ) -> Result<Measured, EvaluationError> {
-    tools.shutdown.or_stop(all(tools, what, who, how)).await?
+    services.shutdown.or_stop(all((services, sandbox), what, who, how)).await?
 }
 
 async fn all(
-    tools: &MeasureTools<'_>,
+    (services, sandbox): (&Services, &Arc<Sandbox>),
     (suite, modules): (&Suite, &Modules),
     who: &Who,
     how: &How,
 ) -> Result<Measured, EvaluationError> {
-    let python = Path::new(&tools.config.sandbox.python);
-    let configured = (!python.as_os_str().is_empty()).then_some(python);
-    let interpreter = tools.sandbox.interpreter(configured)?;
-    let limits = Limits::from(&tools.config.sandbox);
-    let judge = FunctionJudge::start(tools.sandbox, &interpreter, limits).await?;
-    let provider = tools.models.open(tools.config, tools.reporter).await?;
-    let store = AdapterStore::open(tools.registry, tools.home)?;
+    let interpreter = sandbox.interpreter(services.python())?;
+    let limits = Limits::from(&services.config.sandbox);
+    let judge = FunctionJudge::start(sandbox, &interpreter, limits).await?;
+    let provider = services.models.open(&services.config, &*services.reporter).await?;
+    let store = AdapterStore::open(&services.registry, &services.home)?;
     let mut subjects = Vec::new();
-    for id in who.ids(tools.registry, &provider.base().base_digest)? {
+    for id in who.ids(&services.registry, &provider.base().base_digest)? {
         provider.load_adapter(id, &store.path(id))?;
-        subjects.push(Subject { id: id.clone(), sha256: tools.registry.adapter(id)?.sha256 });
+        subjects.push(Subject { id: id.clone(), sha256: services.registry.adapter(id)?.sha256 });
     }
     let scratch = tempfile::tempdir()
         .map_err(|source| EvaluationError::Files { path: std::env::temp_dir(), source })?;
-    let mut visible = Judge::new(tools.sandbox, &interpreter);
+    let mut visible = Judge::new(sandbox, &interpreter);
     visible.limits = limits;
     visible.libs.extend(library_mounts(how.lib.as_slice())?);
-    let settings = Settings::new(tools.config);
+    let settings = Settings::new(&services.config);
     let pipeline = PipelineTools::new(visible, settings, &scratch.path().join("rune.db"))?;
     let via = match how.via {
         ViaKind::Completions => Via::Completions(&how.sampling),
@@ -263,18 +240,18 @@ async fn all(
         suites: &pipeline.judge,
         modules,
         via,
-        registry: tools.registry,
+        registry: &services.registry,
         is_fresh: how.is_fresh,
-        seed: tools.config.run.seed,
+        seed: services.config.run.seed,
         n_samples: how.n_samples,
     };
-    let measured = ask_all(tools.reporter, &asking, suite, &subjects).await?.without_voids();
+    let measured = ask_all(&*services.reporter, &asking, suite, &subjects).await?.without_voids();
     keep(&asking, suite, (None, &how.split), &measured.base)?;
     for (subject, (_, outcomes)) in subjects.iter().zip(&measured.adapters) {
         keep(&asking, suite, (Some(subject), &how.split), outcomes)?;
     }
     if let Some(words) = measured.void_words() {
-        tools.reporter.report("", &Event::notice(words));
+        services.notice(words);
     }
     Ok(measured)
 }

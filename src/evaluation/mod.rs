@@ -28,7 +28,6 @@ pub use library::Library;
 pub use library::TrainingOptions as LibraryRecords;
 pub use library::leaks;
 pub use measure::How;
-pub use measure::MeasureTools;
 pub use measure::Measured;
 pub use measure::ViaKind;
 pub use measure::Who;

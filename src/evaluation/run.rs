@@ -41,9 +41,9 @@ pub struct EvaluationTools<'a> {
     /// Who answers.
     pub provider: &'a Provider,
     /// Who judges functions.
-    pub judge: &'a FunctionJudge<'a>,
+    pub judge: &'a FunctionJudge,
     /// Who judges modules by a file of tests.
-    pub suites: &'a Judge<'a>,
+    pub suites: &'a Judge,
     /// What answers may import.
     pub modules: &'a Modules,
     /// How answers are had.

@@ -46,31 +46,27 @@ pub enum Via<'a> {
     /// One answer of the model.
     Completions(&'a Sampling),
     /// Answers of the model, one after the other, until one passes the tests that a task lets it see.
-    BestOfN(&'a PipelineTools<'a>),
+    BestOfN(&'a PipelineTools),
     /// The pipeline, with these tests.
-    Pipeline(&'a PipelineTools<'a>),
+    Pipeline(&'a PipelineTools),
 }
 
 /// What the pipeline works with.
-pub struct PipelineTools<'a> {
+pub struct PipelineTools {
     /// Judges by the tests that the pipeline sees.
-    pub judge: Judge<'a>,
+    pub judge: Judge,
     /// Budgets and manners.
     pub settings: Settings,
     /// Where its sessions are recorded: not where sessions are that may be trained on.
     pub registry: Registry,
 }
 
-impl<'a> PipelineTools<'a> {
+impl PipelineTools {
     /// Tools that record in the new file `scratch`.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn new(
-        judge: Judge<'a>,
-        settings: Settings,
-        scratch: &Path,
-    ) -> Result<Self, RegistryError> {
+    pub fn new(judge: Judge, settings: Settings, scratch: &Path) -> Result<Self, RegistryError> {
         Ok(Self { judge, settings, registry: Registry::open(scratch)? })
     }
 }
@@ -110,7 +106,8 @@ impl Via<'_> {
             Self::Completions(sampling) => {
                 let Ask { provider, task, adapter, seed } = ask;
                 let sampling = Sampling { seed, ..(*sampling).clone() };
-                let request = Request { adapter, ..Request::new(&task.messages, &sampling) };
+                let prompt = provider.encode(task.messages.clone())?;
+                let request = Request { adapter, ..Request::new(&prompt, &sampling) };
                 Ok(provider.generate(&request, &mut |_| {}).await?.text)
             }
             Self::BestOfN(tools) => tools.best_of_n(ask).await,
@@ -119,7 +116,7 @@ impl Via<'_> {
     }
 }
 
-impl PipelineTools<'_> {
+impl PipelineTools {
     fn sampling(&self) -> Value {
         let settings = &self.settings;
         json!({
@@ -141,10 +138,11 @@ impl PipelineTools<'_> {
         let Some(work) = &task.work else { return Ok(String::new()) };
         let suite = TestSuite::new(vec![SourceFile::new(TESTS, &work.tests)]);
         let settings = Settings { seed, ..self.settings.clone() };
+        let prompt = provider.encode(task.messages.clone())?;
         let (mut spent, mut best) = (0, None::<(f64, String)>);
         for trial in 0_u32.. {
             let sampling = settings.sampling(Phase::Integrate, trial);
-            let request = Request { adapter, ..Request::new(&task.messages, &sampling) };
+            let request = Request { adapter, ..Request::new(&prompt, &sampling) };
             let completion = provider.generate(&request, &mut |_| {}).await?;
             let files = [SourceFile::new("solution.py", task.module(&completion.text))];
             let verdict = self.judge.run_suite(&suite, &files).await?;

@@ -36,7 +36,7 @@ fn imports_pytest(text: &str) -> bool {
     })
 }
 
-impl Judge<'_> {
+impl Judge {
     /// The framework of `suite`, where its files say so or it was found out before.
     pub(super) fn known_framework(suite: &TestSuite) -> Option<Framework> {
         match suite.collected.get() {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::io::Read;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -69,11 +70,11 @@ impl JudgeError {
 
 /// Judges Python code in a jail.
 #[derive(Debug, Clone)]
-pub struct Judge<'a> {
+pub struct Judge {
     /// Where code runs.
-    pub sandbox: &'a Sandbox,
+    pub sandbox: Arc<Sandbox>,
     /// What runs it.
-    pub interpreter: &'a Interpreter,
+    pub interpreter: Arc<Interpreter>,
     /// What one run of a suite may use.
     pub limits: Limits,
     /// Host folders of importable packages, such as an installation of pytest.
@@ -136,9 +137,10 @@ const COORDINATOR: &[(&str, &str)] = &[
     ("rune_worker.py", include_str!("python/worker.py")),
 ];
 
-impl<'a> Judge<'a> {
+impl Judge {
     /// A judge with default limits and no libraries.
-    pub fn new(sandbox: &'a Sandbox, interpreter: &'a Interpreter) -> Self {
+    pub fn new(sandbox: &Arc<Sandbox>, interpreter: &Arc<Interpreter>) -> Self {
+        let (sandbox, interpreter) = (Arc::clone(sandbox), Arc::clone(interpreter));
         Self { sandbox, interpreter, limits: Limits::default(), libs: Vec::new() }
     }
 

@@ -112,7 +112,7 @@ impl StubKind {
     }
 }
 
-impl Judge<'_> {
+impl Judge {
     /// Parses the Python files of `files` in the jail; other files are passed over.
     /// # Errors
     /// [`JudgeError::Sandbox`], [`JudgeError::Harness`]; a file that is not Python is no error.

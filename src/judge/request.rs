@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::error::RequestError;
 use super::harness::Judge;
@@ -62,7 +63,7 @@ impl JudgeRequest {
     /// Reads tests and solution and judges them in `sandbox`.
     /// # Errors
     /// [`RequestError`]: never for what the solution did.
-    pub async fn judge(&self, sandbox: &Sandbox) -> Result<JudgeReport, RequestError> {
+    pub async fn judge(&self, sandbox: &Arc<Sandbox>) -> Result<JudgeReport, RequestError> {
         let mut suite = TestSuite::load(&self.tests)?;
         let solution = load_solution(&self.solution, &mut suite, self.solution_limits())?;
         let libs = library_mounts(&self.libs)?;
@@ -91,7 +92,7 @@ fn is_there(path: &Path) -> bool {
 /// # Errors
 /// [`RequestError::Judge`], [`RequestError::Hub`].
 pub async fn run_with_pytest(
-    judge: &mut Judge<'_>,
+    judge: &mut Judge,
     suite: &TestSuite,
     solution: &[SourceFile],
     source: &PytestSource,

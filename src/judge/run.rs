@@ -42,7 +42,7 @@ const THREADS: u64 = 16 << 30;
 /// Memory of the coordinator itself, with a test framework loaded.
 const OWN_MEMORY: u64 = 256 << 20;
 
-impl Judge<'_> {
+impl Judge {
     /// Runs `suite` against `solution`, whose files lie in the work directory beside the tests'.
     /// # Errors
     /// [`JudgeError`]: never for what the solution did.

@@ -44,11 +44,11 @@ pub(super) async fn decompose(work: &Work<'_>) -> Result<Vec<Subtask>, PipelineE
                 .and_then(run.templates.render("decompose_retry", json!({ "fault": fault }))?);
         }
         let place = Place { phase: Phase::Decompose, subtask: None, candidate: trial };
-        let messages = prompt.fit(run, Phase::Decompose)?;
+        let prompt = prompt.fit(run, Phase::Decompose)?;
         let mut sampling = run.sampling(Phase::Decompose, trial);
         // Small models list on and on.
         sampling.stop = vec![format!("\n{}.", MAX_PARTS + 1)];
-        let answer = run.ask(place, messages, sampling, Some(&grammar)).await?;
+        let answer = run.ask(place, prompt, sampling, Some(&grammar)).await?;
         let listed = items(&answer.completion.text);
         if listed.is_empty() {
             let found = "it holds no list";

@@ -43,8 +43,8 @@ pub(super) async fn draft(
         // One block is all that is wanted; what follows is talk.
         sampling.stop = vec!["\n```\n\n".to_owned()];
     }
-    let messages = prompt.clone().fit(run, phase)?;
-    let answer = run.ask(place.clone(), messages, sampling.clone(), grammar).await?;
+    let asked = prompt.clone().fit(run, phase)?;
+    let answer = run.ask(place.clone(), asked, sampling.clone(), grammar).await?;
     let text = answer.completion.text.clone();
     if answer.completion.finish_reason != FinishReason::Length {
         return Ok(Draft { blocks: code_blocks(&text), answer });
@@ -59,8 +59,8 @@ pub(super) async fn draft(
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
     let go_on = run.templates.render("continue", json!({ "tail": tail }))?;
-    let messages = prompt.and_then(go_on).fit(run, phase)?;
-    let answer = run.ask(place, messages, sampling, None).await?;
+    let asked = prompt.and_then(go_on).fit(run, phase)?;
+    let answer = run.ask(place, asked, sampling, None).await?;
     let rest = continuation(&answer.completion.text);
     Ok(Draft { blocks: code_blocks(&stitch(&text, &rest)), answer })
 }

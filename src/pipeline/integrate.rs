@@ -90,10 +90,10 @@ async fn repair(
     let run = work.run;
     run.begin(Phase::Diagnose, None)?;
     let place = Place { phase: Phase::Diagnose, subtask: None, candidate: round };
-    let messages = work.prompt_about("diagnose", broken).fit(run, Phase::Diagnose)?;
+    let prompt = work.prompt_about("diagnose", broken).fit(run, Phase::Diagnose)?;
     let mut sampling = run.sampling(Phase::Diagnose, 0);
     sampling.stop = vec!["```".to_owned()];
-    let answer = run.ask(place, messages, sampling, None).await?;
+    let answer = run.ask(place, prompt, sampling, None).await?;
     let diagnosis = answer.completion.text.trim().to_owned();
     let is_whole = answer.completion.finish_reason == FinishReason::Stop;
     let verdict = if is_whole { AttemptVerdict::Accepted } else { AttemptVerdict::Truncated };

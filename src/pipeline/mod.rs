@@ -48,7 +48,6 @@ pub use session::SessionError;
 pub use session::SessionOutcome;
 pub use session::SessionPlan;
 pub use session::SessionRequest;
-pub use session::SessionTools;
 pub use session::Target;
 pub use session::plan_session;
 pub use session::recorded_settings;

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::PipelineError;
 use super::run::Run;
 use crate::event::Event;
+use crate::provider::EncodedPrompt;
 use crate::provider::ProviderError;
 use crate::trajectory::Message;
 use crate::trajectory::Phase;
@@ -65,7 +66,7 @@ impl Prompt {
         self
     }
 
-    /// The messages, short enough to leave room for an answer of `phase`.
+    /// The prompt, short enough to leave room for an answer of `phase`.
     ///
     /// # Errors
     /// [`ProviderError::ContextOverflow`] when they do not fit even with all sections cut.
@@ -73,7 +74,7 @@ impl Prompt {
         mut self,
         run: &Run<'_>,
         phase: Phase,
-    ) -> Result<Vec<Message>, PipelineError> {
+    ) -> Result<EncodedPrompt, PipelineError> {
         let provider = run.tools.provider;
         let answer = run.tools.settings.max_tokens_of(phase) as usize;
         let limit = provider.capabilities().context_length;
@@ -81,11 +82,11 @@ impl Prompt {
         let room = limit.saturating_sub(answer.min(limit / 4));
         let mut cut = Vec::new();
         loop {
-            let messages = self.render(run)?;
-            let n_tokens = provider.count_tokens(&messages)?;
+            let prompt = provider.encode(self.render(run)?)?;
+            let n_tokens = prompt.n_tokens();
             if n_tokens < room {
                 self.tell_cuts(run, &cut)?;
-                return Ok(messages);
+                return Ok(prompt);
             }
             match self.cut_some(n_tokens - room) {
                 Some(section) => cut.push(section),

@@ -59,7 +59,7 @@ const FRAMEWORKS: &[&str] = &["pytest", "_pytest", "conftest"];
 /// # Errors
 /// [`PipelineError::MissingPackages`]; [`PipelineError::Judge`] when the tests cannot be read.
 pub(super) async fn planned_paths(
-    judge: &Judge<'_>,
+    judge: &Judge,
     task: &Task,
 ) -> Result<Vec<String>, PipelineError> {
     Ok(targets(judge, task).await?.into_iter().map(|target| target.path).collect())
@@ -70,10 +70,7 @@ pub(super) async fn planned_paths(
 ///
 /// # Errors
 /// [`PipelineError::Judge`] when the tests cannot be read.
-pub(super) async fn release_targets(
-    judge: &Judge<'_>,
-    task: &mut Task,
-) -> Result<(), PipelineError> {
+pub(super) async fn release_targets(judge: &Judge, task: &mut Task) -> Result<(), PipelineError> {
     let Some(suite) = TestSuite::of_task(task) else { return Ok(()) };
     let imported = imported(judge, &suite).await?;
     let (own, others): (Vec<_>, Vec<_>) =
@@ -95,7 +92,7 @@ pub(super) async fn release_targets(
 }
 
 /// Finds the files and names. At least one file.
-pub(super) async fn targets(judge: &Judge<'_>, task: &Task) -> Result<Vec<Target>, PipelineError> {
+pub(super) async fn targets(judge: &Judge, task: &Task) -> Result<Vec<Target>, PipelineError> {
     let mut targets: Vec<Target> = Vec::new();
     if let Some(suite) = TestSuite::of_task(task) {
         let mut wanted = imported(judge, &suite).await?;
@@ -143,7 +140,7 @@ fn add(targets: &mut Vec<Target>, path: String, names: &[String]) {
 }
 
 /// The modules outside the standard library that the tests, their helpers and their `conftest.py` import, in order.
-async fn imported(judge: &Judge<'_>, suite: &TestSuite) -> Result<Vec<WantedModule>, JudgeError> {
+async fn imported(judge: &Judge, suite: &TestSuite) -> Result<Vec<WantedModule>, JudgeError> {
     let files: Vec<SourceFile> = suite.imported_files().into_iter().cloned().collect();
     let needed: Vec<String> = files
         .iter()
@@ -181,7 +178,7 @@ fn check_syntax(suite: &TestSuite, inspection: &Inspection) -> Result<(), JudgeE
 
 /// Those of `wanted` that neither the interpreter nor a library has. What the task names by its path is to be written
 /// whatever is installed.
-fn foreign(judge: &Judge<'_>, mut wanted: Vec<WantedModule>, text: &str) -> Vec<WantedModule> {
+fn foreign(judge: &Judge, mut wanted: Vec<WantedModule>, text: &str) -> Vec<WantedModule> {
     wanted.retain(|wanted| {
         let is_installed = judge.interpreter.has_module(wanted.top());
         let is_asked = mention::path_of(text, &wanted.module).is_some();

@@ -20,6 +20,7 @@ use crate::event::Reporter;
 use crate::event::timestamp;
 use crate::judge::Judge;
 use crate::judge::Verdict;
+use crate::provider::EncodedPrompt;
 use crate::provider::Grammar;
 use crate::provider::Provider;
 use crate::provider::Request;
@@ -38,7 +39,7 @@ pub struct Tools<'a> {
     /// Who answers.
     pub provider: &'a Provider,
     /// Who judges.
-    pub judge: Judge<'a>,
+    pub judge: Judge,
     /// Where everything is recorded.
     pub registry: &'a Registry,
     /// Budgets and manners.
@@ -81,7 +82,7 @@ pub struct Place {
 pub(super) struct Answer {
     pub(super) place: Place,
     pub(super) completion: Completion,
-    prompt: Vec<Message>,
+    prompt: EncodedPrompt,
     sampling: Sampling,
     /// Whether the registry has it already.
     is_recorded: bool,
@@ -158,11 +159,11 @@ impl<'a> Run<'a> {
     pub(super) async fn ask(
         &self,
         place: Place,
-        prompt: Vec<Message>,
+        prompt: EncodedPrompt,
         sampling: Sampling,
         grammar: Option<&Grammar>,
     ) -> Result<Answer, PipelineError> {
-        let key = question(&place, &prompt, &sampling);
+        let key = question(&place, prompt.messages(), &sampling);
         if let Some(completion) = self.recall(&key) {
             return Ok(Answer { place, completion, prompt, sampling, is_recorded: true });
         }
@@ -205,7 +206,7 @@ impl<'a> Run<'a> {
             phase: answer.place.phase,
             subtask: answer.place.subtask.clone(),
             candidate: answer.place.candidate,
-            prompt: answer.prompt.clone(),
+            prompt: answer.prompt.messages().to_vec(),
             completion: completion.clone(),
             sampling: answer.sampling.clone(),
             adapter_id: self.tools.settings.adapter_id.clone(),

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use serde_json::json;
@@ -14,9 +15,7 @@ use crate::durable;
 use crate::error_class::ErrorClass;
 use crate::error_class::with_causes;
 use crate::event::Event;
-use crate::event::Reporter;
 use crate::event::SCHEMA_VERSION;
-use crate::home::Home;
 use crate::judge;
 use crate::judge::Judge;
 use crate::judge::JudgeError;
@@ -25,19 +24,17 @@ use crate::judge::Outcome;
 use crate::judge::PytestSource;
 use crate::judge::RequestError;
 use crate::judge::TestSuite;
-use crate::provider::ModelSource;
 use crate::provider::Provider;
 use crate::provider::ProviderError;
 use crate::registry::AdapterStore;
 use crate::registry::Ending;
-use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::sandbox::Limits;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
 use crate::selection;
 use crate::selection::Wish;
-use crate::shutdown::Shutdown;
+use crate::services::Services;
 use crate::shutdown::StopReason;
 use crate::shutdown::Stopped;
 use crate::task::SourceFile;
@@ -54,28 +51,6 @@ use super::Tools;
 use super::new_session::NewSession;
 use super::requirements;
 use super::solve::solve;
-
-/// What a session works with.
-pub struct SessionTools<'a> {
-    /// Where what it leaves is kept.
-    pub home: &'a Home,
-    /// Model, budgets and manners; of a session that is taken up, those that it was begun with.
-    pub config: &'a Config,
-    /// Where it is recorded.
-    pub registry: &'a Registry,
-    /// Where code runs.
-    pub sandbox: &'a Sandbox,
-    /// How the model comes here.
-    pub models: &'a ModelSource,
-    /// The key of the project.
-    pub project: &'a str,
-    /// Whether tests that pass on a stub of the solution decide nothing; else that is a warning.
-    pub strict_tests: bool,
-    /// Who is told of everything.
-    pub reporter: &'a dyn Reporter,
-    /// Stops it; it can be taken up again.
-    pub shutdown: &'a Shutdown,
-}
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -202,12 +177,12 @@ impl SessionError {
 /// [`SessionError`]. A session that had begun is ended, and can be taken up again; [`SessionError::InTheWay`] after
 /// it was solved leaves the solution in Rune's home.
 pub async fn run_session(
-    tools: &SessionTools<'_>,
+    (services, sandbox): (&Services, &Arc<Sandbox>),
     request: SessionRequest,
     target: &Target,
 ) -> Result<SessionOutcome, SessionError> {
-    let work = AtWork { tools, target, id: OnceLock::new() };
-    match tools.shutdown.or_stop(Box::pin(work.go(request))).await {
+    let work = AtWork { services, sandbox, target, id: OnceLock::new() };
+    match services.shutdown.or_stop(Box::pin(work.go(request))).await {
         Ok(result) => result.inspect_err(|error| work.failed(error)),
         Err(Stopped(reason)) => Err(work.stopped(reason)),
     }
@@ -218,14 +193,13 @@ pub async fn run_session(
 /// # Errors
 /// Those of the sandbox and of the tests.
 pub async fn plan_session(
-    tools: &SessionTools<'_>,
+    (services, sandbox): (&Services, &Arc<Sandbox>),
     mut task: Task,
 ) -> Result<SessionPlan, SessionError> {
-    let interpreter = tools.sandbox.interpreter(tools.python())?;
-    let mut judge = tools.judge(&interpreter)?;
+    let mut judge = judge_of(services, sandbox)?;
     requirements::release_targets(&judge, &mut task).await?;
     let paths = requirements::planned_paths(&judge, &task).await?;
-    prepare_suite(tools, &mut judge, &task).await?;
+    prepare_suite(services, &mut judge, &task).await?;
     let suite = TestSuite::of_task(&task).unwrap_or_default();
     let tests = suite.test_paths().into_iter().map(Into::into).collect();
     Ok(SessionPlan { paths, tests })
@@ -241,35 +215,26 @@ pub fn recorded_settings(session: &Session, current: &Config) -> Layer {
     }))
 }
 
-impl SessionTools<'_> {
-    /// The Python of the settings.
-    fn python(&self) -> Option<&Path> {
-        let python = Path::new(&self.config.sandbox.python);
-        (!python.as_os_str().is_empty()).then_some(python)
+/// A judge with the limits and the library of the settings.
+fn judge_of(services: &Services, sandbox: &Arc<Sandbox>) -> Result<Judge, SessionError> {
+    let mut judge = Judge::new(sandbox, &sandbox.interpreter(services.python())?);
+    judge.limits = Limits::from(&services.config.sandbox);
+    let lib = &services.config.run.lib;
+    if !lib.is_empty() {
+        judge.libs.extend(judge::library_mounts(&[lib])?);
     }
-
-    fn judge<'a>(
-        &'a self,
-        interpreter: &'a crate::sandbox::Interpreter,
-    ) -> Result<Judge<'a>, RequestError> {
-        let mut judge = Judge::new(self.sandbox, interpreter);
-        judge.limits = Limits::from(&self.config.sandbox);
-        if !self.config.run.lib.is_empty() {
-            judge.libs.extend(judge::library_mounts(&[&self.config.run.lib])?);
-        }
-        Ok(judge)
-    }
+    Ok(judge)
 }
 
 /// Finds out whether the suite can run here and can fail; fetches pytest when it is wanted and missing.
 async fn prepare_suite(
-    tools: &SessionTools<'_>,
-    judge: &mut Judge<'_>,
+    services: &Services,
+    judge: &mut Judge,
     task: &Task,
 ) -> Result<(), SessionError> {
     let Some(suite) = TestSuite::of_task(task) else { return Ok(()) };
     let source =
-        PytestSource { home: tools.home.clone(), python: tools.models.pull.python.clone() };
+        PytestSource { home: services.home.clone(), python: services.models.pull.python.clone() };
     let verdict = judge::run_with_pytest(judge, &suite, &[], &source).await?;
     let is_hopeless = verdict.tests.is_empty() || suite.is_blank();
     if verdict.outcome == Outcome::NoTests && is_hopeless {
@@ -283,7 +248,8 @@ async fn prepare_suite(
 
 /// A session, from its tools to its end.
 struct AtWork<'a> {
-    tools: &'a SessionTools<'a>,
+    services: &'a Services,
+    sandbox: &'a Arc<Sandbox>,
     target: &'a Target,
     /// Set once the registry has the session.
     id: OnceLock<String>,
@@ -291,9 +257,8 @@ struct AtWork<'a> {
 
 impl AtWork<'_> {
     async fn go(&self, request: SessionRequest) -> Result<SessionOutcome, SessionError> {
-        let tools = self.tools;
-        let interpreter = tools.sandbox.interpreter(tools.python())?;
-        let mut judge = tools.judge(&interpreter)?;
+        let services = self.services;
+        let mut judge = judge_of(services, self.sandbox)?;
         let (mut task, left_out, resumed) = match request {
             SessionRequest::New { task, left_out } => (task, left_out, None),
             SessionRequest::Resume(session) => (session.task.clone(), Vec::new(), Some(*session)),
@@ -302,9 +267,9 @@ impl AtWork<'_> {
             requirements::release_targets(&judge, &mut task).await?;
         }
         let paths = requirements::planned_paths(&judge, &task).await?;
-        prepare_suite(tools, &mut judge, &task).await?;
+        prepare_suite(services, &mut judge, &task).await?;
         self.refuse_to_overwrite(paths.iter())?;
-        let provider = tools.models.open(tools.config, tools.reporter).await?;
+        let provider = services.models.open(&services.config, &*services.reporter).await?;
         let (session, recorded) = match resumed {
             Some(session) => self.take_up(session)?,
             None => (self.begin(&provider, task)?, Vec::new()),
@@ -316,13 +281,13 @@ impl AtWork<'_> {
         let pipeline = Tools {
             provider: &provider,
             judge,
-            registry: tools.registry,
+            registry: &services.registry,
             settings: Settings {
                 seed: session.seed,
                 adapter_id: session.adapter_id.clone(),
-                ..Settings::new(tools.config)
+                ..Settings::new(&services.config)
             },
-            reporter: tools.reporter,
+            reporter: &*services.reporter,
         };
         let mut solution = solve(&pipeline, &session.id, &session.task, recorded).await?;
         self.examine_tests(&pipeline.judge, &session.task, &mut solution).await?;
@@ -332,7 +297,7 @@ impl AtWork<'_> {
     /// Finds out whether the user's tests pass on a stub of the solution as well, and so decide nothing.
     async fn examine_tests(
         &self,
-        judge: &Judge<'_>,
+        judge: &Judge,
         task: &Task,
         solution: &mut Solution,
     ) -> Result<(), SessionError> {
@@ -343,7 +308,9 @@ impl AtWork<'_> {
         }
         let message =
             "the tests pass on a stub of the solution as well: they cannot decide about it";
-        if let Some(verdict) = solution.verdict.as_mut().filter(|_| self.tools.strict_tests) {
+        if let Some(verdict) =
+            solution.verdict.as_mut().filter(|_| self.services.config.run.strict_tests)
+        {
             verdict.outcome = Outcome::Unconfirmed(message.to_owned());
             verdict.assurance = None;
             solution.verified_by = VerifiedBy::None;
@@ -364,12 +331,12 @@ impl AtWork<'_> {
     }
 
     fn begin(&self, provider: &Provider, task: Task) -> Result<Session, SessionError> {
-        let config = self.tools.config;
+        let config = &self.services.config;
         let wish = Wish::parse(&config.run.adapter)?;
-        let (project, task_type) = (self.tools.project, task.task_type);
-        let (registry, base) = (self.tools.registry, provider.base());
+        let (project, task_type) = (self.services.project.as_str(), task.task_type);
+        let (registry, base) = (&self.services.registry, provider.base());
         let selection = selection::select(registry, &base, (project, task_type), &wish)?;
-        let tier = json!(self.tools.sandbox.facilities().tier);
+        let tier = json!(self.sandbox.facilities().tier);
         let folder = &self.target.folder;
         let workspace = std::path::absolute(folder)
             .map_err(|source| SessionError::Files { path: folder.clone(), source })?;
@@ -378,34 +345,34 @@ impl AtWork<'_> {
             workspace: Some(workspace.display().to_string()),
             selection,
             sandbox_tier: tier.as_str().unwrap_or("none").to_owned(),
-            config: json!(config),
+            config: json!(**config),
             model: config.run.model.clone(),
             ..NewSession::new(task, config.run.seed)
         };
         let (session, event) = new.record(registry, provider)?;
         self.id.get_or_init(|| session.id.clone());
-        self.tools.reporter.report(&session.id, &event);
+        self.services.report(&session.id, &event);
         Ok(session)
     }
 
     fn take_up(&self, session: Session) -> Result<(Session, Vec<Attempt>), SessionError> {
-        let registry = self.tools.registry;
+        let registry = &self.services.registry;
         let event = |n_attempts| Event::SessionResumed { schema: SCHEMA_VERSION, n_attempts };
         registry.reopen_session(&session.id, event)?;
         self.id.get_or_init(|| session.id.clone());
         let recorded = registry.attempts(&session.id)?;
         let n_attempts = u32::try_from(recorded.len()).unwrap_or(u32::MAX);
-        self.tools.reporter.report(&session.id, &event(n_attempts));
+        self.services.report(&session.id, &event(n_attempts));
         Ok((session, recorded))
     }
 
     /// Gives the provider the adapter that was chosen for the session.
     fn load_adapter(&self, provider: &Provider, session: &Session) -> Result<(), SessionError> {
         let Some(id) = &session.adapter_id else { return Ok(()) };
-        let store = AdapterStore::open(self.tools.registry, self.tools.home)?;
+        let store = AdapterStore::open(&self.services.registry, &self.services.home)?;
         provider.load_adapter(id, &store.path(id))?;
         let message = format!("adapter {id}: {}", session.adapter_reason);
-        self.tools.reporter.report(&session.id, &Event::notice(message));
+        self.services.report(&session.id, &Event::notice(message));
         Ok(())
     }
 
@@ -415,7 +382,7 @@ impl AtWork<'_> {
         session: &Session,
         solution: Solution,
     ) -> Result<SessionOutcome, SessionError> {
-        let kept = self.tools.home.session(&session.id);
+        let kept = self.services.home.session(&session.id);
         write(&kept, &solution.files)?;
         write(&kept, &solution.generated_tests)?;
         // Somebody may have made such files since the session began.
@@ -449,11 +416,11 @@ impl AtWork<'_> {
             summary: solution.summary(),
         };
         let ending = Ending { status, verified_by, assurance, exit_code };
-        self.tools.registry.end_session(&session.id, &ending, &event)?;
-        self.tools.reporter.report(&session.id, &event);
+        self.services.registry.end_session(&session.id, &ending, &event)?;
+        self.services.report(&session.id, &event);
         let outcome = SessionOutcome { id: session.id.clone(), solution, paths, class };
         if !is_written && !outcome.paths.is_empty() {
-            self.tools.reporter.report(&session.id, &Event::notice(outcome.kept()));
+            self.services.report(&session.id, &Event::notice(outcome.kept()));
         }
         match in_the_way {
             Some(in_the_way) if outcome.solution.is_solved() => Err(in_the_way),
@@ -468,10 +435,10 @@ impl AtWork<'_> {
         let event = Event::SessionFailed { exit_code, error: with_causes(error) };
         let ending = Ending::unverified(Status::Failed, exit_code);
         // The registry may be what failed, or the session over already: the first error is the one to tell.
-        if self.tools.registry.end_session(id, &ending, &event).is_ok() {
-            self.tools.reporter.report(id, &event);
+        if self.services.registry.end_session(id, &ending, &event).is_ok() {
+            self.services.report(id, &event);
             let message = format!("resume with: rune run --resume {id}");
-            self.tools.reporter.report(id, &Event::notice(message));
+            self.services.report(id, &Event::notice(message));
         }
     }
 
@@ -484,10 +451,10 @@ impl AtWork<'_> {
         let ending = Ending::unverified(Status::Interrupted, exit_code);
         let ended = self
             .tell(&Event::SessionInterrupted)
-            .and_then(|()| Ok(self.tools.registry.end_session(id, &ending, &event)?));
+            .and_then(|()| Ok(self.services.registry.end_session(id, &ending, &event)?));
         match ended {
             Ok(()) => {
-                self.tools.reporter.report(id, &event);
+                self.services.report(id, &event);
                 error
             }
             Err(error) => error,
@@ -497,8 +464,8 @@ impl AtWork<'_> {
     /// Records an event of the session and tells of it.
     fn tell(&self, event: &Event) -> Result<(), SessionError> {
         if let Some(id) = self.id.get() {
-            self.tools.registry.append_event(id, event)?;
-            self.tools.reporter.report(id, event);
+            self.services.registry.append_event(id, event)?;
+            self.services.report(id, event);
         }
         Ok(())
     }

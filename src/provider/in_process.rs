@@ -20,6 +20,7 @@ use crate::trajectory::Message;
 use super::AdapterFormat;
 use super::BaseModel;
 use super::Capabilities;
+use super::EncodedPrompt;
 use super::ProviderError;
 use super::Request;
 
@@ -97,8 +98,9 @@ impl InProcess {
         }
     }
 
-    pub(super) fn count_tokens(&self, messages: &[Message]) -> Result<usize, ProviderError> {
-        Ok(self.engine.prompt(messages)?.len())
+    pub(super) fn encode(&self, messages: Vec<Message>) -> Result<EncodedPrompt, ProviderError> {
+        let tokens = self.engine.prompt(&messages)?;
+        Ok(EncodedPrompt { n_tokens: tokens.len(), messages, tokens })
     }
 
     pub(super) async fn generate(
@@ -106,12 +108,11 @@ impl InProcess {
         request: &Request<'_>,
         on_text: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Completion, ProviderError> {
-        let prompt = self.engine.prompt(request.messages)?;
         let generation = Generation {
             adapter: request.adapter.map(|id| self.adapter(id)).transpose()?,
             logprobs: request.logprobs,
             grammar: request.grammar.cloned(),
-            ..Generation::new(prompt, request.sampling.clone())
+            ..Generation::new(request.prompt.tokens.clone(), request.sampling.clone())
         };
         let mut updates = self.engine.submit(generation)?;
         while let Some(update) = updates.recv().await {

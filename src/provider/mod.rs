@@ -42,11 +42,32 @@ pub enum Provider {
     Scripted(Scripted),
 }
 
-/// What is asked of a model.
+/// A chat, rendered and tokenized once for one provider: see [`Provider::encode`].
+#[derive(Debug, Clone)]
+pub struct EncodedPrompt {
+    messages: Vec<Message>,
+    /// The token ids; none where the provider has no tokenizer.
+    tokens: Vec<u32>,
+    n_tokens: usize,
+}
+
+impl EncodedPrompt {
+    /// The chat.
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// The number of tokens in the prompt.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+}
+
+/// A request for one completion.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// The chat so far; the model speaks next.
-    pub messages: &'a [Message],
+    /// The chat so far, encoded by the provider that is asked; the model speaks next.
+    pub prompt: &'a EncodedPrompt,
     /// The adapter to answer with; `None` is the base model.
     pub adapter: Option<&'a AdapterId>,
     /// How to draw tokens, when to stop.
@@ -59,8 +80,8 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// A plain request to the base model.
-    pub fn new(messages: &'a [Message], sampling: &'a Sampling) -> Self {
-        Self { messages, adapter: None, sampling, grammar: None, logprobs: false }
+    pub fn new(prompt: &'a EncodedPrompt, sampling: &'a Sampling) -> Self {
+        Self { prompt, adapter: None, sampling, grammar: None, logprobs: false }
     }
 }
 
@@ -232,14 +253,14 @@ impl Provider {
         }
     }
 
-    /// Tokens of the prompt that `messages` make.
+    /// Renders `messages` by the model's chat template and tokenizes the result.
     ///
     /// # Errors
     /// [`ProviderError::Model`] when the chat template refuses them.
-    pub fn count_tokens(&self, messages: &[Message]) -> Result<usize, ProviderError> {
+    pub fn encode(&self, messages: Vec<Message>) -> Result<EncodedPrompt, ProviderError> {
         match self {
-            Self::InProcess(engine) => engine.count_tokens(messages),
-            Self::Scripted(scripted) => Ok(scripted.count_tokens(messages)),
+            Self::InProcess(engine) => engine.encode(messages),
+            Self::Scripted(scripted) => Ok(scripted.encode(messages)),
         }
     }
 
@@ -275,7 +296,7 @@ impl Provider {
         if request.logprobs && !capabilities.logprobs {
             return Err(ProviderError::Unsupported { provider, what: "log probabilities" });
         }
-        let n_tokens = self.count_tokens(request.messages)?;
+        let n_tokens = request.prompt.n_tokens();
         let limit = capabilities.context_length;
         if n_tokens >= limit {
             return Err(ProviderError::ContextOverflow { n_tokens, limit });

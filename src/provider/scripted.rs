@@ -18,6 +18,7 @@ use crate::trajectory::Message;
 use super::AdapterFormat;
 use super::BaseModel;
 use super::Capabilities;
+use super::EncodedPrompt;
 use super::ProviderError;
 use super::Request;
 
@@ -111,10 +112,11 @@ impl Scripted {
         BaseModel { base_model: "scripted".to_owned(), base_digest: "scripted".to_owned() }
     }
 
-    /// Four bytes are a token here.
-    #[expect(clippy::unused_self, reason = "stands beside the other backends' counters")]
-    pub(super) fn count_tokens(&self, messages: &[Message]) -> usize {
-        messages.iter().map(|message| message.content.len().div_ceil(4) + 4).sum()
+    /// Counts four bytes as one token.
+    #[expect(clippy::unused_self, reason = "stands beside the other backends' encoders")]
+    pub(super) fn encode(&self, messages: Vec<Message>) -> EncodedPrompt {
+        let n_tokens = messages.iter().map(|message| message.content.len().div_ceil(4) + 4).sum();
+        EncodedPrompt { messages, tokens: Vec::new(), n_tokens }
     }
 
     pub(super) async fn generate(
@@ -122,12 +124,12 @@ impl Scripted {
         request: &Request<'_>,
         on_text: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Completion, ProviderError> {
-        let (text, finish_reason, delay) = self.take(request.messages)?;
+        let (text, finish_reason, delay) = self.take(request.prompt.messages())?;
         tokio::time::sleep(delay).await;
         on_text(&text);
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(Completion {
-            tokens_in: count(self.count_tokens(request.messages)),
+            tokens_in: count(request.prompt.n_tokens()),
             tokens_out: count(text.len().div_ceil(4)),
             text,
             finish_reason,

@@ -10,6 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -39,8 +40,8 @@ const ASIDE: &str = ".aside";
 
 /// The adapters of a home: their folders and their rows.
 #[derive(Debug)]
-pub struct AdapterStore<'a> {
-    registry: &'a Registry,
+pub struct AdapterStore {
+    registry: Arc<Registry>,
     folder: PathBuf,
 }
 
@@ -53,13 +54,13 @@ pub struct Damage {
     pub reason: String,
 }
 
-impl<'a> AdapterStore<'a> {
+impl AdapterStore {
     /// Opens the folder `adapters` of `home`, made when it is not there, and clears up after processes that were killed.
     ///
     /// # Errors
     /// [`RegistryError::Files`], and those of the database.
-    pub fn open(registry: &'a Registry, home: &Home) -> Result<Self, RegistryError> {
-        let store = Self { registry, folder: home.adapters() };
+    pub fn open(registry: &Arc<Registry>, home: &Home) -> Result<Self, RegistryError> {
+        let store = Self { registry: Arc::clone(registry), folder: home.adapters() };
         for folder in [store.folder.clone(), store.folder.join(STAGING)] {
             fs::create_dir_all(&folder).map_err(files(&folder))?;
         }

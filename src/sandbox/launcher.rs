@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -94,11 +95,11 @@ impl Sandbox {
     /// Finds the interpreter for programs here: as [`Interpreter::find`], and one that they may run.
     /// # Errors
     /// As [`Interpreter::find`].
-    pub fn interpreter(&self, configured: Option<&Path>) -> Result<Interpreter, SandboxError> {
+    pub fn interpreter(&self, configured: Option<&Path>) -> Result<Arc<Interpreter>, SandboxError> {
         if self.facilities.programs_have_own_user {
-            Interpreter::find_for_all(configured)
+            Interpreter::find_for_all(configured).map(Arc::new)
         } else {
-            Interpreter::find(configured)
+            Interpreter::find(configured).map(Arc::new)
         }
     }
 

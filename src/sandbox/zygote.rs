@@ -48,9 +48,9 @@ const LIFE: Duration = Duration::from_hours(24);
 
 /// A process that forks others. Dropping it kills them all.
 #[derive(Debug)]
-pub struct Zygote<'a> {
+pub struct Zygote {
     /// Without it there is no zygote.
-    _sandbox: &'a Sandbox,
+    _sandbox: Arc<Sandbox>,
     control: Arc<UnixDatagram>,
     waiting: Arc<Mutex<Waiting>>,
     /// Ends with the zygote.
@@ -125,14 +125,14 @@ impl News {
     }
 }
 
-impl<'a> Zygote<'a> {
+impl Zygote {
     /// Starts a zygote that knows `programs`: a name and the text of a module each, of ours, which may import those
     /// before it; what is to be forked has a function `main(socket)`. `imports` are loaded before.
     ///
     /// # Errors
     /// Those of [`Sandbox::run`]; [`SandboxError::Zygote`] when it ends before it is ready.
     pub async fn start(
-        sandbox: &'a Sandbox,
+        sandbox: &Arc<Sandbox>,
         interpreter: &Interpreter,
         imports: &[&str],
         programs: &[(&str, &str)],
@@ -165,7 +165,7 @@ impl<'a> Zygote<'a> {
                 lock(&waiting).senders = None;
             })
         };
-        Ok(Self { _sandbox: sandbox, control, waiting, listener })
+        Ok(Self { _sandbox: Arc::clone(sandbox), control, waiting, listener })
     }
 
     /// Forks a process, waits until its jail stands, and lets it run `program`.
@@ -250,7 +250,7 @@ fn no_jail(ended: Ended) -> SandboxError {
     SandboxError::Zygote(format!("no jail within its own ({:?})", ended.exit))
 }
 
-impl Drop for Zygote<'_> {
+impl Drop for Zygote {
     fn drop(&mut self) {
         self.listener.abort();
     }

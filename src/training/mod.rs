@@ -54,7 +54,6 @@ pub use record::Weighted;
 pub use run::RunConfig;
 pub use run::TrainingPlan;
 pub use run::TrainingRequest;
-pub use run::TrainingTools;
 pub use run::plan;
 pub use run::resume;
 pub use run::train;

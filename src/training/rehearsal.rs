@@ -95,8 +95,8 @@ pub(super) async fn ask(
     let questions: Vec<&str> = rehearsal_questions().collect();
     let (n_done, n_total) = (AtomicUsize::new(0), questions.len());
     let one = async |question: &str| {
-        let messages = [Message::user(question)];
-        let answer = provider.generate(&Request::new(&messages, &sampling), &mut |_| {}).await?;
+        let prompt = provider.encode(vec![Message::user(question)])?;
+        let answer = provider.generate(&Request::new(&prompt, &sampling), &mut |_| {}).await?;
         let is_whole = answer.finish_reason == FinishReason::Stop && !answer.text.trim().is_empty();
         let n_done = n_done.fetch_add(1, Relaxed) + 1;
         reporter.report("", &Event::RehearsalAnswered { n_done, n_total });

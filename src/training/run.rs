@@ -16,30 +16,25 @@ use crate::adapter::AdapterId;
 use crate::adapter::Parent;
 use crate::adapter::Scope;
 use crate::adapter::Source;
-use crate::config::Config;
 use crate::digest::sha256;
 use crate::durable;
 use crate::error_class::with_causes;
 use crate::event::Event;
-use crate::event::Reporter;
 use crate::event::timestamp;
 use crate::failpoint;
 use crate::failpoint::Failpoint;
-use crate::home::Home;
 use crate::model;
 use crate::provider::ModelFile;
-use crate::provider::ModelSource;
 use crate::provider::Provider;
 use crate::provider::engine_options;
 use crate::registry::AdapterStore;
 use crate::registry::DatasetRow;
 use crate::registry::PeftFiles;
-use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::registry::RunStatus;
 use crate::registry::TrainingRun;
 use crate::registry::new_id;
-use crate::shutdown::Shutdown;
+use crate::services::Services;
 use crate::task::TaskType;
 
 use super::TrainingError;
@@ -54,26 +49,6 @@ use super::rehearsal;
 use super::rehearsal::Rehearsal;
 use super::worker::Job;
 use super::worker::Report;
-
-/// What a run works with.
-pub struct TrainingTools<'a> {
-    /// Where its folder and the adapter go.
-    pub home: &'a Home,
-    /// Model, project and threads.
-    pub config: &'a Config,
-    /// Where it is recorded.
-    pub registry: &'a Registry,
-    /// How the model comes here.
-    pub models: &'a ModelSource,
-    /// `rune` itself, of which the worker is started.
-    pub executable: &'a Path,
-    /// The key of the project that the adapter is for.
-    pub project: &'a str,
-    /// Who is told of every step.
-    pub reporter: &'a dyn Reporter,
-    /// Makes the worker write a checkpoint and stop.
-    pub shutdown: &'a Shutdown,
-}
 
 /// What an adapter is to be made of, and how.
 #[derive(Debug, Clone)]
@@ -136,16 +111,16 @@ pub struct TrainingPlan {
 /// [`RegistryError::AdapterExists`] when this was done before. [`TrainingError::Failed`] when the run began and broke off;
 /// the registry has it then, and [`resume`] can go on with it. Others: nothing was begun.
 pub async fn train(
-    tools: &TrainingTools<'_>,
+    services: &Services,
     request: &TrainingRequest,
 ) -> Result<AdapterId, TrainingError> {
-    let ModelFile { path: model, hub_id } = model_of(tools).await?;
+    let ModelFile { path: model, hub_id } = model_of(services).await?;
     let identity = model::identify(&model)?;
     if let Some(from) = &request.from {
         check_fits(from, &identity, &hub_id)?;
     }
     let rehearsal = if request.options.rehearsal_share > 0.0 {
-        rehearsal_of(tools, request, (&model, &identity.base_digest)).await?
+        rehearsal_of(services, request, (&model, &identity.base_digest)).await?
     } else {
         Vec::new()
     };
@@ -161,7 +136,7 @@ pub async fn train(
     };
     let run = TrainingRun {
         id: new_id().map_err(RegistryError::from)?,
-        project: tools.project.to_owned(),
+        project: services.project.clone(),
         config: json!(config),
         dataset_digest: dataset.digest.clone(),
         base_model: format!("{hub_id}@{}", identity.tokenizer_digest),
@@ -175,8 +150,8 @@ pub async fn train(
         started_at: timestamp(SystemTime::now()),
         ended_at: None,
     };
-    begin(tools, request, &dataset, &run)?;
-    drive(tools, &run, &config, request.checkpoint_seconds).await
+    begin(services, request, &dataset, &run)?;
+    drive(services, &run, &config, request.checkpoint_seconds).await
 }
 
 /// Goes on with a run that broke off.
@@ -184,18 +159,22 @@ pub async fn train(
 /// # Errors
 /// [`TrainingError::OtherVersion`], [`TrainingError::ModelChanged`]; those of [`train`].
 pub async fn resume(
-    tools: &TrainingTools<'_>,
+    services: &Services,
     id: &str,
     checkpoint_seconds: u64,
 ) -> Result<AdapterId, TrainingError> {
-    let run = tools.registry.reopen_training(id)?;
+    let run = services.registry.reopen_training(id)?;
     let config: RunConfig =
         serde_json::from_value(run.config.clone()).map_err(TrainingError::OtherVersion)?;
     if model::identify(&config.model)?.base_digest != run.base_digest {
-        tools.registry.fail_training(&run.id, RunStatus::Interrupted, "the model has changed")?;
+        services.registry.fail_training(
+            &run.id,
+            RunStatus::Interrupted,
+            "the model has changed",
+        )?;
         return Err(TrainingError::ModelChanged(config.model));
     }
-    drive(tools, &run, &config, checkpoint_seconds).await
+    drive(services, &run, &config, checkpoint_seconds).await
 }
 
 /// What [`train`] would do, and what that takes. Asks no model.
@@ -203,16 +182,16 @@ pub async fn resume(
 /// # Errors
 /// Those of the data and of the model's file.
 pub async fn plan(
-    tools: &TrainingTools<'_>,
+    services: &Services,
     request: &TrainingRequest,
 ) -> Result<TrainingPlan, TrainingError> {
-    let model = model_of(tools).await?.path;
+    let model = model_of(services).await?.path;
     let base_digest = model::identify(&model)?.base_digest;
-    let rehearsal = Rehearsal::of(tools.home, &base_digest).read()?;
+    let rehearsal = Rehearsal::of(&services.home, &base_digest).read()?;
     let options = &request.options;
     let lacks_rehearsal = rehearsal.is_none() && options.rehearsal_share > 0.0;
     let dataset = build(request, &rehearsal.unwrap_or_default(), &model)?;
-    let n_threads = engine_options(tools.config).n_threads;
+    let n_threads = engine_options(&services.config).n_threads;
     let tokens = dataset.n_tokens().0 * options.epochs as usize;
     Ok(TrainingPlan {
         memory_bytes: estimate::memory(&model, options, &dataset.examples)?,
@@ -224,9 +203,9 @@ pub async fn plan(
 }
 
 /// The file of the model of the settings, fetched when it is not here.
-async fn model_of(tools: &TrainingTools<'_>) -> Result<ModelFile, TrainingError> {
-    let found = tools.models.find(&tools.config.run.model);
-    Ok(tools.shutdown.or_stop(found).await??)
+async fn model_of(services: &Services) -> Result<ModelFile, TrainingError> {
+    let found = services.models.find(&services.config.run.model);
+    Ok(services.shutdown.or_stop(found).await??)
 }
 
 fn build(
@@ -242,39 +221,39 @@ fn build(
 
 /// The base's own answers, asked for when they are not here. Before that takes minutes, what is to be learned is looked at.
 async fn rehearsal_of(
-    tools: &TrainingTools<'_>,
+    services: &Services,
     request: &TrainingRequest,
     (model, base_digest): (&Path, &str),
 ) -> Result<Vec<Record>, TrainingError> {
-    let rehearsal = Rehearsal::of(tools.home, base_digest);
+    let rehearsal = Rehearsal::of(&services.home, base_digest);
     if let Some(records) = rehearsal.read()? {
         return Ok(records);
     }
     build(request, &[], model)?;
     let message = "asking the base what it answers to general questions, once for all trainings";
-    tools.reporter.report("", &Event::notice(message));
+    services.notice(message);
     let asked = async {
-        let provider = Provider::InProcess(tools.models.engine(tools.config).await?);
-        rehearsal::ask(&provider, tools.reporter).await
+        let provider = Provider::InProcess(services.models.engine(&services.config).await?);
+        rehearsal::ask(&provider, &*services.reporter).await
     };
-    let records = tools.shutdown.or_stop(asked).await??;
+    let records = services.shutdown.or_stop(asked).await??;
     rehearsal.write(&records)?;
     Ok(records)
 }
 
 /// Writes down what is to be done, and what with.
 fn begin(
-    tools: &TrainingTools<'_>,
+    services: &Services,
     request: &TrainingRequest,
     dataset: &Dataset,
     run: &TrainingRun,
 ) -> Result<(), TrainingError> {
     let before =
-        tools.registry.trained_before(&run.dataset_digest, &run.base_digest, &run.config)?;
+        services.registry.trained_before(&run.dataset_digest, &run.base_digest, &run.config)?;
     if let Some(adapter) = before {
         return Err(RegistryError::AdapterExists(adapter).into());
     }
-    let path = tools.home.training().join(&run.id).join(Job::EXAMPLES);
+    let path = services.home.training().join(&run.id).join(Job::EXAMPLES);
     durable::write(&path, json!(dataset.examples).to_string().as_bytes())
         .map_err(TrainingError::files(&path))?;
     let row = DatasetRow {
@@ -285,8 +264,8 @@ fn begin(
         families: dataset.train_families.clone(),
         source: request.data.source.clone(),
     };
-    tools.registry.begin_training(&row, run)?;
-    tools.reporter.report(&run.id, &Event::notice(dataset.summary()));
+    services.registry.begin_training(&row, run)?;
+    services.report(&run.id, &Event::notice(dataset.summary()));
     Ok(())
 }
 
@@ -307,13 +286,13 @@ fn check_fits(
 
 /// Has a worker do what is left of a run, and takes in what comes of it.
 async fn drive(
-    tools: &TrainingTools<'_>,
+    services: &Services,
     run: &TrainingRun,
     config: &RunConfig,
     checkpoint_seconds: u64,
 ) -> Result<AdapterId, TrainingError> {
-    let folder = tools.home.training().join(&run.id);
-    let store = AdapterStore::open(tools.registry, tools.home)?;
+    let folder = services.home.training().join(&run.id);
+    let store = AdapterStore::open(&services.registry, &services.home)?;
     if !is_trained(&folder) {
         let job = Job {
             parent: std::process::id(),
@@ -322,26 +301,26 @@ async fn drive(
             folder: folder.clone(),
             from: config.from.as_ref().map(|id| store.path(id)),
             options: config.options.clone(),
-            n_threads: engine_options(tools.config).n_threads,
+            n_threads: engine_options(&services.config).n_threads,
             checkpoint_seconds,
         };
-        if let Err(error) = follow(tools, &run.id, &job).await {
-            return Err(fail(tools, &run.id, error));
+        if let Err(error) = follow(services, &run.id, &job).await {
+            return Err(fail(services, &run.id, error));
         }
     }
     failpoint::pass(Failpoint::TrainingTrained);
-    let adapter = match publish(tools, &store, run, config) {
+    let adapter = match publish(services, &store, run, config) {
         Ok(adapter) => adapter,
         Err(error) => {
             let shown = with_causes(&error);
-            tools.registry.fail_training(&run.id, RunStatus::Failed, &shown)?;
+            services.registry.fail_training(&run.id, RunStatus::Failed, &shown)?;
             return Err(error);
         }
     };
-    tools.registry.complete_training(&run.id, &adapter)?;
-    tools.reporter.report(&run.id, &Event::TrainingCompleted { adapter_id: adapter.clone() });
+    services.registry.complete_training(&run.id, &adapter)?;
+    services.report(&run.id, &Event::TrainingCompleted { adapter_id: adapter.clone() });
     // What it was made of is in the registry; what is left of it here is of no use any more.
-    sweep(tools);
+    sweep(services);
     Ok(adapter)
 }
 
@@ -351,13 +330,13 @@ fn is_trained(folder: &Path) -> bool {
 }
 
 /// Runs a worker to its end.
-async fn follow(tools: &TrainingTools<'_>, id: &str, job: &Job) -> Result<(), TrainingError> {
-    let mut worker = Worker::start(tools.executable, job)?;
+async fn follow(services: &Services, id: &str, job: &Job) -> Result<(), TrainingError> {
+    let mut worker = Worker::start(&services.executable, job)?;
     let mut stopped = None;
     loop {
         let report = tokio::select! {
-            report = worker.next() => report.map_err(TrainingError::files(tools.executable))?,
-            reason = tools.shutdown.triggered(), if stopped.is_none() => {
+            report = worker.next() => report.map_err(TrainingError::files(&services.executable))?,
+            reason = services.shutdown.triggered(), if stopped.is_none() => {
                 worker.stop();
                 stopped = Some(reason);
                 continue;
@@ -370,13 +349,13 @@ async fn follow(tools: &TrainingTools<'_>, id: &str, job: &Job) -> Result<(), Tr
                 let stopped = stopped.filter(|_| kind == FailureKind::Interrupted);
                 return Err(TrainingError::Failed { id: id.to_owned(), kind, detail, stopped });
             }
-            Some(report) => note(tools, id, report)?,
+            Some(report) => note(services, id, report)?,
         }
     }
 }
 
 /// Records what a worker says and hands it on.
-fn note(tools: &TrainingTools<'_>, id: &str, report: Report) -> Result<(), TrainingError> {
+fn note(services: &Services, id: &str, report: Report) -> Result<(), TrainingError> {
     let event = match report {
         Report::Started { trainable, tokens, memory_estimate, step } => {
             Event::TrainingPrepared { trainable, tokens, memory_bytes: memory_estimate, step }
@@ -390,22 +369,22 @@ fn note(tools: &TrainingTools<'_>, id: &str, report: Report) -> Result<(), Train
                 ("tokens_per_s", tokens_per_s),
                 ("rss", rss as f64),
             ];
-            tools.registry.record_metrics(id, (step, total), &metrics)?;
+            services.registry.record_metrics(id, (step, total), &metrics)?;
             Event::TrainingStep { step, total, loss, lr, grad_norm, tokens_per_s, rss }
         }
         Report::Eval { step, loss } => {
-            tools.registry.record_metrics(id, (step, 0), &[("val_loss", loss)])?;
+            services.registry.record_metrics(id, (step, 0), &[("val_loss", loss)])?;
             Event::TrainingValidated { step, loss }
         }
         Report::Checkpoint { path } => Event::TrainingCheckpointed { path },
         Report::Heartbeat | Report::Done { .. } | Report::Failed { .. } => return Ok(()),
     };
-    tools.reporter.report(id, &event);
+    services.report(id, &event);
     Ok(())
 }
 
 /// Records that a run broke off. The error to tell: the first, or that it can't be recorded.
-fn fail(tools: &TrainingTools<'_>, id: &str, error: TrainingError) -> TrainingError {
+fn fail(services: &Services, id: &str, error: TrainingError) -> TrainingError {
     let error = match error {
         failed @ TrainingError::Failed { .. } => failed,
         other => TrainingError::Failed {
@@ -421,23 +400,23 @@ fn fail(tools: &TrainingTools<'_>, id: &str, error: TrainingError) -> TrainingEr
         _ => RunStatus::Failed,
     };
     let words = format!("{}: {detail}", kind.as_str());
-    if let Err(registry) = tools.registry.fail_training(id, status, &words) {
+    if let Err(registry) = services.registry.fail_training(id, status, &words) {
         return registry.into();
     }
-    tools.reporter.report(id, &Event::TrainingFailed { error: words });
+    services.report(id, &Event::TrainingFailed { error: words });
     error
 }
 
 /// Takes the adapter of a run into the registry, unless it is there.
 fn publish(
-    tools: &TrainingTools<'_>,
-    store: &AdapterStore<'_>,
+    services: &Services,
+    store: &AdapterStore,
     run: &TrainingRun,
     config: &RunConfig,
 ) -> Result<AdapterId, TrainingError> {
-    let files = PeftFiles::read(&tools.home.training().join(&run.id).join(Job::ADAPTER))?;
-    let from = config.from.as_ref().map(|id| tools.registry.adapter(id)).transpose()?;
-    let dataset = tools.registry.dataset(&run.dataset_digest)?;
+    let files = PeftFiles::read(&services.home.training().join(&run.id).join(Job::ADAPTER))?;
+    let from = config.from.as_ref().map(|id| services.registry.adapter(id)).transpose()?;
+    let dataset = services.registry.dataset(&run.dataset_digest)?;
     let mut train_families = dataset.map(|dataset| dataset.families).unwrap_or_default();
     train_families.extend(from.iter().flat_map(|from| from.train_families.iter().cloned()));
     train_families.sort();
@@ -484,18 +463,18 @@ fn publish(
 
 /// Removes the folders of runs that are over, and those that no run came of; what can't be removed now is tried again
 /// next time.
-fn sweep(tools: &TrainingTools<'_>) {
-    let Ok(entries) = fs::read_dir(tools.home.training()) else { return };
+fn sweep(services: &Services) {
+    let Ok(entries) = fs::read_dir(services.home.training()) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_over = match tools.registry.training_run(&id) {
+        let is_over = match services.registry.training_run(&id) {
             Ok(run) => run.status == RunStatus::Completed,
             Err(RegistryError::NoTraining(_)) => is_old(&path),
             Err(_) => false,
         };
         if is_over && let Err(error) = fs::remove_dir_all(&path) {
             let message = format!("cannot remove `{}`: {error}", path.display());
-            tools.reporter.report("", &Event::notice(message));
+            services.notice(message);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
+use std::sync::Arc;
 
 use rune::adapter::Adapter;
 use rune::adapter::AdapterId;
@@ -165,7 +166,7 @@ fn a_kill_at_any_step_leaves_nothing_half() {
         // The same again finds it, or makes it.
         let again = bench.call(&args, None);
         assert_eq!(again.status.code(), Some(if is_there { 7 } else { 0 }), "{point:?}: {again:?}");
-        let registry = Registry::open(&bench.home().join("rune.db")).unwrap();
+        let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());
         let events = registry.events(0, Some("a"), 10).unwrap();
         let told: Vec<_> =
             events.iter().map(|event| (event.kind.as_str(), event.source.as_str())).collect();
@@ -242,7 +243,7 @@ fn adapter(id: &str, files: &PeftFiles, parents: &[&str]) -> Adapter {
 }
 
 fn publish(
-    store: &AdapterStore<'_>,
+    store: &AdapterStore,
     folder: &Path,
     id: &str,
     parents: &[&str],
@@ -255,7 +256,7 @@ fn publish(
 fn parents_come_first_and_lines_are_followed() {
     let bench = Bench::new();
     fs::create_dir(bench.home()).unwrap();
-    let registry = Registry::open(&bench.home().join("rune.db")).unwrap();
+    let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());
     let store = AdapterStore::open(&registry, &Home::new(bench.home())).unwrap();
     for (seed, (id, parents)) in
         [("a", &[][..]), ("b", &[]), ("c", &["a", "b"]), ("d", &["c", "a"])].into_iter().enumerate()
@@ -338,7 +339,7 @@ fn evaluation(id: &str, adapter: Option<&str>, suite: &str, passed: u32) -> Eval
 fn the_best_that_was_measured_on_these_weights_is_chosen_and_of_the_project_first() {
     let bench = Bench::new();
     fs::create_dir(bench.home()).unwrap();
-    let registry = Registry::open(&bench.home().join("rune.db")).unwrap();
+    let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());
     let store = AdapterStore::open(&registry, &Home::new(bench.home())).unwrap();
     for (seed, (id, project, scope)) in [
         ("own", "p", Scope::Project),
@@ -400,7 +401,7 @@ fn the_best_that_was_measured_on_these_weights_is_chosen_and_of_the_project_firs
 fn adapters_are_alike_by_what_they_add_to_the_weights() {
     let bench = Bench::new();
     fs::create_dir(bench.home()).unwrap();
-    let registry = Registry::open(&bench.home().join("rune.db")).unwrap();
+    let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());
     let store = AdapterStore::open(&registry, &Home::new(bench.home())).unwrap();
     for (seed, id) in ["one", "two"].into_iter().enumerate() {
         let files = PeftFiles::read(&bench.peft(id, 60 + seed)).unwrap();

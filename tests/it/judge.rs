@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -28,8 +29,8 @@ use rune::task::SourceFile;
 
 /// A sandbox and an interpreter, for the length of one test.
 struct Bench {
-    sandbox: Sandbox,
-    interpreter: Interpreter,
+    sandbox: Arc<Sandbox>,
+    interpreter: Arc<Interpreter>,
 }
 
 /// Says that a test shall do without namespaces.
@@ -39,16 +40,16 @@ pub(super) const BARE: &str = "RUNE_TEST_BARE";
 const OTHER_PYTHON: &str = "RUNE_TEST_PYTHON";
 
 /// The sandbox of this machine, or one without namespaces.
-fn sandbox() -> Sandbox {
+fn sandbox() -> Arc<Sandbox> {
     let binary = crate::sandbox::binary();
     if std::env::var_os(BARE).is_some() {
-        Sandbox::without_namespaces(&binary).unwrap()
+        Arc::new(Sandbox::without_namespaces(&binary).unwrap())
     } else {
-        Sandbox::start(&binary).unwrap()
+        Arc::new(Sandbox::start(&binary).unwrap())
     }
 }
 
-fn interpreter(sandbox: &Sandbox) -> Interpreter {
+fn interpreter(sandbox: &Sandbox) -> Arc<Interpreter> {
     let other = std::env::var_os(OTHER_PYTHON).map(PathBuf::from);
     sandbox.interpreter(other.as_deref()).unwrap()
 }
@@ -107,7 +108,7 @@ impl Bench {
         Self { sandbox, interpreter }
     }
 
-    fn judge(&self) -> Judge<'_> {
+    fn judge(&self) -> Judge {
         let limits = Limits {
             cpu: Duration::from_secs(2),
             wall: Duration::from_secs(20),
@@ -117,7 +118,7 @@ impl Bench {
     }
 
     /// A judge with the pytest that `rune judge` has brought to Rune's home.
-    fn judge_with_pytest(&self) -> Judge<'_> {
+    fn judge_with_pytest(&self) -> Judge {
         let mut judge = self.judge();
         let mut host = pytest();
         if !self.sandbox.can_show(&host) {
@@ -175,6 +176,6 @@ fn show(verdict: &Verdict) -> String {
 }
 
 /// Judges one solution file `primes.py`.
-async fn run(judge: &Judge<'_>, suite: &TestSuite, solution: &str) -> Verdict {
+async fn run(judge: &Judge, suite: &TestSuite, solution: &str) -> Verdict {
     judge.run_suite(suite, &files(&[("primes.py", solution)])).await.unwrap()
 }

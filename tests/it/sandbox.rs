@@ -51,12 +51,12 @@ pub(super) fn binary() -> PathBuf {
     std::env::var_os(BINARY).map_or_else(|| env!("CARGO_BIN_EXE_rune").into(), PathBuf::from)
 }
 
-fn sandbox() -> Sandbox {
-    Sandbox::start(&binary()).unwrap()
+fn sandbox() -> Arc<Sandbox> {
+    Arc::new(Sandbox::start(&binary()).unwrap())
 }
 
-fn without_namespaces() -> Sandbox {
-    Sandbox::without_namespaces(&binary()).unwrap()
+fn without_namespaces() -> Arc<Sandbox> {
+    Arc::new(Sandbox::without_namespaces(&binary()).unwrap())
 }
 
 fn shell(script: &str) -> Job {
@@ -198,7 +198,7 @@ fn gaps(sandbox: &Sandbox) -> Vec<&'static str> {
 }
 
 /// Runs every hostile program, each of which must end as it is said to.
-async fn contain(sandbox: Sandbox, all: impl Iterator<Item = Cow<'static, Hostile>>) {
+async fn contain(sandbox: Arc<Sandbox>, all: impl Iterator<Item = Cow<'static, Hostile>>) {
     let (sandbox, host) = (Arc::new(sandbox), Host::open());
     let interpreter = sandbox.interpreter(None).unwrap();
     let (seats, mut runs) = (Arc::new(Semaphore::new(4)), JoinSet::new());
@@ -239,7 +239,7 @@ def main(stream):
         stream.sendall(sys.stdout.getvalue().encode())
 ";
 
-async fn fork(zygote: &Zygote<'_>, program: &str, limits: &Limits) -> (String, Ended) {
+async fn fork(zygote: &Zygote, program: &str, limits: &Limits) -> (String, Ended) {
     let mut forked = zygote.fork("hostile", limits).await.unwrap();
     forked.stream().unwrap().write_all(program.as_bytes()).await.unwrap();
     let mut said = Vec::new();
@@ -528,7 +528,7 @@ fn repository() -> tempfile::TempDir {
     folder
 }
 
-async fn candidates_share_a_repository(sandbox: Sandbox) {
+async fn candidates_share_a_repository(sandbox: Arc<Sandbox>) {
     let repository = repository();
     let snapshot = Arc::new(Snapshot::take(repository.path()).unwrap());
     let before = tree(snapshot.path());

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["event"],
     &["template", "sandbox", "registry", "model", "hub", "hardware", "repository"],
     &["provider", "judge", "merge", "hypernetwork"],
-    &["selection"],
+    &["selection", "services"],
     &["pipeline", "training"],
     &["evaluation"],
     &["evolution"],

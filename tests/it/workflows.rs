@@ -17,7 +17,6 @@ use rune::config::Layer;
 use rune::evaluation;
 use rune::evaluation::How;
 use rune::evaluation::Library;
-use rune::evaluation::MeasureTools;
 use rune::evaluation::Modules;
 use rune::evaluation::Suite;
 use rune::evaluation::Who;
@@ -29,13 +28,13 @@ use rune::pipeline;
 use rune::pipeline::SessionError;
 use rune::pipeline::SessionOutcome;
 use rune::pipeline::SessionRequest;
-use rune::pipeline::SessionTools;
 use rune::pipeline::Target;
 use rune::provider::ModelSource;
 use rune::registry::Registry;
 use rune::registry::RunStatus;
 use rune::registry::SessionFilter;
 use rune::sandbox::Sandbox;
+use rune::services::Services;
 use rune::shutdown::Shutdown;
 use rune::shutdown::StopReason;
 use rune::task::SourceFile;
@@ -48,7 +47,6 @@ use rune::training::Preset;
 use rune::training::TrainingError;
 use rune::training::TrainingOptions;
 use rune::training::TrainingRequest;
-use rune::training::TrainingTools;
 use rune::trajectory::Session;
 use rune::trajectory::Status;
 use serde_json::json;
@@ -71,17 +69,17 @@ class TestAdd(unittest.TestCase):
 const RIGHT: &str = "```python\ndef add(a, b):\n    return a + b\n```\n";
 const WRONG: &str = "```python\ndef add(a, b):\n    return a - b\n```\n";
 
-/// A folder with a home, and all that workflows need.
+/// A folder with a home, and all that workflows need. A clone moves into a spawned task.
+#[derive(Clone)]
 struct Loop {
     folder: PathBuf,
-    home: Home,
-    registry: Registry,
-    sandbox: Sandbox,
-    models: ModelSource,
-    shutdown: Shutdown,
-    /// Subject and kind of every event that was reported.
-    told: Mutex<Vec<(String, &'static str)>>,
+    services: Services,
+    sandbox: Arc<Sandbox>,
+    told: Told,
 }
+
+/// Subject and kind of every event that was reported.
+type Told = Arc<Mutex<Vec<(String, &'static str)>>>;
 
 impl Loop {
     fn open(folder: &Path) -> Self {
@@ -92,19 +90,23 @@ impl Loop {
             endpoint: String::new(),
             python: PathBuf::from("python3"),
         };
-        Self {
-            folder: folder.to_owned(),
-            registry: Registry::open(&home.registry()).unwrap(),
-            sandbox: Sandbox::start(&crate::sandbox::binary()).unwrap(),
+        let told = Told::default();
+        let heard = Arc::clone(&told);
+        let reporter = move |subject: &str, event: &Event| {
+            heard.lock().unwrap().push((subject.to_owned(), event.kind()));
+        };
+        let services = Services {
+            registry: Arc::new(Registry::open(&home.registry()).unwrap()),
             models: ModelSource { home: home.clone(), pull, on_pull: Arc::new(|_| {}) },
             home,
+            config: Arc::new(config(&[])),
+            executable: crate::sandbox::binary(),
+            project: "p".to_owned(),
+            reporter: Arc::new(reporter),
             shutdown: Shutdown::default(),
-            told: Mutex::default(),
-        }
-    }
-
-    fn report(&self, subject: &str, event: &Event) {
-        self.told.lock().unwrap().push((subject.to_owned(), event.kind()));
+        };
+        let sandbox = Arc::new(Sandbox::start(&services.executable).unwrap());
+        Self { folder: folder.to_owned(), services, sandbox, told }
     }
 
     fn kinds(&self, subject: &str) -> Vec<&'static str> {
@@ -118,40 +120,21 @@ impl Loop {
         request: SessionRequest,
         out: &str,
     ) -> Result<SessionOutcome, SessionError> {
-        let tools = SessionTools {
-            home: &self.home,
-            config,
-            registry: &self.registry,
-            sandbox: &self.sandbox,
-            models: &self.models,
-            project: "p",
-            strict_tests: false,
-            reporter: &|subject: &str, event: &Event| self.report(subject, event),
-            shutdown: &self.shutdown,
-        };
+        let services = Services { config: Arc::new(config.clone()), ..self.services.clone() };
         let target = Target { folder: self.folder.join(out), force: false };
-        pipeline::run_session(&tools, request, &target).await
+        pipeline::run_session((&services, &self.sandbox), request, &target).await
     }
 
     /// Trains on the session `id`, or goes on with the run of that id.
-    async fn train(&self, config: &Config, what: Train<'_>) -> Result<AdapterId, TrainingError> {
-        let reporter = |subject: &str, event: &Event| self.report(subject, event);
-        let tools = TrainingTools {
-            home: &self.home,
-            config,
-            registry: &self.registry,
-            models: &self.models,
-            executable: &crate::sandbox::binary(),
-            project: "p",
-            reporter: &reporter,
-            shutdown: &self.shutdown,
-        };
+    async fn train(&self, what: Train<'_>) -> Result<AdapterId, TrainingError> {
+        let services = &self.services;
         match what {
-            Train::Resume(id) => training::resume(&tools, id, 60).await,
+            Train::Resume(id) => training::resume(services, id, 60).await,
             Train::On(id, max_steps) => {
                 let wanted =
                     DataRequest { sessions: vec![id.to_owned()], ..DataRequest::default() };
-                let data = training::collect(&self.registry, &wanted, None, &reporter)?;
+                let data =
+                    training::collect(&services.registry, &wanted, None, &*services.reporter)?;
                 let options = TrainingOptions {
                     rank: 2,
                     alpha: 4.0,
@@ -170,18 +153,18 @@ impl Loop {
                     from: None,
                     checkpoint_seconds: 0,
                 };
-                training::train(&tools, &request).await
+                training::train(services, &request).await
             }
         }
     }
 
     fn sessions(&self) -> Vec<Session> {
-        self.registry.sessions(&SessionFilter::default(), 100).unwrap()
+        self.services.registry.sessions(&SessionFilter::default(), 100).unwrap()
     }
 
     /// Attempts of a session with the wrong answer.
     fn n_wrong(&self, id: &str) -> usize {
-        let attempts = self.registry.attempts(id).unwrap();
+        let attempts = self.services.registry.attempts(id).unwrap();
         attempts.iter().filter(|attempt| attempt.completion.text == WRONG).count()
     }
 
@@ -247,39 +230,32 @@ async fn the_loop_turns_without_a_command_line() {
         (Some(&"session.started"), Some(&"session.completed"))
     );
     // What it teaches the small model.
-    let config_of_base = config(&[]);
-    let adapter = bench.train(&config_of_base, Train::On(&solved.id, 2)).await.unwrap();
+    let adapter = bench.train(Train::On(&solved.id, 2)).await.unwrap();
     let kinds = bench.kinds(adapter.as_str());
     assert_eq!(kinds.iter().filter(|kind| **kind == "training.step").count(), 2, "{kinds:?}");
-    let stored = bench.registry.adapter(&adapter).unwrap();
+    let stored = bench.services.registry.adapter(&adapter).unwrap();
     assert_eq!(stored.session_id.as_deref(), Some(solved.id.as_str()));
     // What that is worth.
     let library = Library::invent(3, 6);
     let suite = Suite::new(library.name(), library.tasks(1)).first(2);
     let modules = Modules::single(library.name(), &library.module_source());
-    let tools = MeasureTools {
-        home: &bench.home,
-        config: &config_of_base,
-        registry: &bench.registry,
-        sandbox: &bench.sandbox,
-        models: &bench.models,
-        reporter: &|subject: &str, event: &Event| bench.report(subject, event),
-        shutdown: &bench.shutdown,
-    };
     let how = How::default();
     let who = Who::These(vec![adapter.clone()]);
-    let measured = evaluation::measure(&tools, (&suite, &modules), &who, &how).await.unwrap();
+    let measured =
+        evaluation::measure((&bench.services, &bench.sandbox), (&suite, &modules), &who, &how)
+            .await
+            .unwrap();
     assert_eq!((measured.base.len(), measured.adapters[0].1.len()), (2, 2));
     assert_eq!(bench.kinds("").iter().filter(|kind| **kind == "evaluation.answered").count(), 4);
-    let digest = bench.registry.measured_suite(&suite.name).unwrap();
+    let digest = bench.services.registry.measured_suite(&suite.name).unwrap();
     assert_eq!(digest.as_ref(), Some(&suite.digest));
     // The next session works with it, and ends orderly, whatever so small a model writes.
     let with_adapter = config(&[("run.adapter", adapter.as_str().into())]);
     let next = bench.session(&with_adapter, task(), "second").await.unwrap();
-    let session = bench.registry.session(&next.id).unwrap();
+    let session = bench.services.registry.session(&next.id).unwrap();
     assert_eq!(session.adapter_id.as_ref(), Some(&adapter));
     assert!(matches!(session.status, Status::Solved | Status::Unsolved), "{session:?}");
-    let attempts = bench.registry.attempts(&next.id).unwrap();
+    let attempts = bench.services.registry.attempts(&next.id).unwrap();
     assert!(attempts.iter().all(|attempt| attempt.adapter_id.as_ref() == Some(&adapter)));
     assert!(!attempts.is_empty());
 }
@@ -293,16 +269,17 @@ async fn a_token_stops_a_session_that_can_be_taken_up_again() {
         while !bench.told.lock().unwrap().iter().any(|(_, kind)| *kind == "attempt.completed") {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        bench.shutdown.trigger(StopReason::Terminated);
+        bench.services.shutdown.trigger(StopReason::Terminated);
     });
     let error = stopped.unwrap_err();
     assert_eq!(error.class().exit_code(), 143, "{error}");
     let [session] = &bench.sessions()[..] else { panic!("there is one") };
     assert_eq!((session.status, session.exit_code), (Status::Interrupted, Some(143)));
 
-    let bench = Loop { shutdown: Shutdown::default(), ..bench };
+    let services = Services { shutdown: Shutdown::default(), ..bench.services.clone() };
+    let bench = Loop { services, ..bench };
     let right = bench.scripted("right.jsonl", &[(RIGHT, 0)]);
-    let session = bench.registry.resumable(&session.id).unwrap();
+    let session = bench.services.registry.resumable(&session.id).unwrap();
     let solved =
         bench.session(&right, SessionRequest::Resume(Box::new(session)), "out").await.unwrap();
     assert_eq!((solved.class, bench.n_wrong(&solved.id)), (None, 1));
@@ -319,11 +296,16 @@ async fn everything_at_once() {
     let taught = bench.scripted("taught.jsonl", &[(RIGHT, 0)]);
     let taught = bench.session(&taught, task(), "taught").await.unwrap();
     let slow = bench.scripted("slow.jsonl", &[(WRONG, 0), (RIGHT, 600_000)]);
-    let base = config(&[]);
+    let session = |out: &'static str| {
+        let (bench, slow) = (bench.clone(), slow.clone());
+        async move { bench.session(&slow, task(), out).await }
+    };
+    let training = bench.clone();
+    // As a server or a swarm would have them: tasks that outlive their caller, on whichever thread is free.
     let ended = tokio::join!(
-        bench.session(&slow, task(), "one"),
-        bench.session(&slow, task(), "two"),
-        bench.train(&base, Train::On(&taught.id, 400)),
+        tokio::spawn(session("one")),
+        tokio::spawn(session("two")),
+        tokio::spawn(async move { training.train(Train::On(&taught.id, 400)).await }),
     );
     panic!("it was to be killed: {ended:?}");
 }
@@ -357,16 +339,15 @@ async fn what_was_killed_at_once_goes_on_at_once() {
     let left: Vec<Session> =
         bench.sessions().into_iter().filter(|one| one.status == Status::Running).collect();
     let [one, two] = &left[..] else { panic!("two are left: {left:?}") };
-    let run = bench.registry.training_runs(9).unwrap().remove(0);
+    let run = bench.services.registry.training_runs(9).unwrap().remove(0);
     assert_eq!(run.status, RunStatus::Running);
     // The worker has written a checkpoint after its parent's end, and ends; the steps that are left are done quickly.
     let right = bench.scripted("right.jsonl", &[(RIGHT, 0)]);
-    let base = config(&[]);
     let stop_soon = async {
         loop {
             tokio::time::sleep(Duration::from_millis(50)).await;
             if bench.kinds(&run.id).contains(&"training.step") {
-                bench.shutdown.trigger(StopReason::Interrupted);
+                bench.services.shutdown.trigger(StopReason::Interrupted);
                 return;
             }
         }
@@ -380,9 +361,9 @@ async fn what_was_killed_at_once_goes_on_at_once() {
         // The answer of the process that was killed is still there.
         assert_eq!((solved.class, bench.n_wrong(&solved.id)), (None, 1));
     }
-    let (trained, ()) = tokio::join!(bench.train(&base, Train::Resume(&run.id)), stop_soon);
+    let (trained, ()) = tokio::join!(bench.train(Train::Resume(&run.id)), stop_soon);
     assert_eq!(trained.unwrap_err().class().exit_code(), 130);
-    let again = bench.registry.training_run(&run.id).unwrap();
+    let again = bench.services.registry.training_run(&run.id).unwrap();
     assert!(again.step > run.step, "{} steps, then {}", run.step, again.step);
     assert_eq!(again.status, RunStatus::Interrupted);
 }

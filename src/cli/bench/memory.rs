@@ -3,6 +3,7 @@
 mod report;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde_json::Value;
 use serde_json::json;
@@ -12,10 +13,10 @@ use crate::adapter::AdapterId;
 use crate::adapter::Scope;
 use crate::cli::context::Context;
 use crate::cli::eval;
-use crate::cli::models;
 use crate::cli::output;
-use crate::cli::runtime;
 use crate::cli::screen::Screen;
+use crate::cli::workflow;
+use crate::evaluation;
 use crate::evaluation::How;
 use crate::evaluation::Library;
 use crate::evaluation::LibraryRecords;
@@ -37,7 +38,6 @@ use crate::training::Record;
 use crate::training::TrainingError;
 use crate::training::TrainingOptions;
 use crate::training::TrainingRequest;
-use crate::training::TrainingTools;
 use crate::trajectory::Sampling;
 use report::Conditions;
 
@@ -87,7 +87,7 @@ pub(in crate::cli) struct MemoryArgs {
 
 pub(super) fn run(context: &Context, args: &MemoryArgs) -> anyhow::Result<ExitCode> {
     // Before any other thread, and before the model fills the memory: see `sandbox`.
-    let sandbox = Sandbox::start(&std::env::current_exe()?)?;
+    let sandbox = Arc::new(Sandbox::start(&std::env::current_exe()?)?);
     let registry = context.registry()?;
     let bench = Bench { context, args, sandbox: &sandbox, registry: &registry };
     let libraries = (args.seed..).take(args.libraries.into());
@@ -101,8 +101,8 @@ pub(super) fn run(context: &Context, args: &MemoryArgs) -> anyhow::Result<ExitCo
 struct Bench<'a> {
     context: &'a Context,
     args: &'a MemoryArgs,
-    sandbox: &'a Sandbox,
-    registry: &'a Registry,
+    sandbox: &'a Arc<Sandbox>,
+    registry: &'a Arc<Registry>,
 }
 
 impl Bench<'_> {
@@ -230,20 +230,9 @@ impl Bench<'_> {
             from,
             checkpoint_seconds: 60,
         };
-        let (context, request, screen) = (self.context, &request, &Screen::new(self.context));
-        let trained = runtime::block_on(|shutdown| async move {
-            let tools = TrainingTools {
-                home: &context.home,
-                config: &context.config,
-                registry: self.registry,
-                models: &models::source(context),
-                executable: &std::env::current_exe()?,
-                project: &context.project(),
-                reporter: screen,
-                shutdown: &shutdown,
-            };
-            Ok(training::train(&tools, request).await)
-        });
+        let (request, screen) = (&request, Arc::new(Screen::new(self.context)));
+        let train = |services| async move { Ok(training::train(&services, request).await) };
+        let trained = workflow::run(self.context, self.registry, screen.clone(), train);
         screen.close();
         match trained? {
             // An earlier, interrupted call has trained it.
@@ -271,8 +260,13 @@ impl Bench<'_> {
         how: &How,
     ) -> anyhow::Result<Measured> {
         let who = Who::These(adapters.to_vec());
-        let screen = Screen::new(self.context);
-        eval::measure(self.context, (self.registry, self.sandbox, &screen), what, &who, how)
+        let (who, screen) = (&who, Arc::new(Screen::new(self.context)));
+        let measure = |services| async move {
+            Ok(evaluation::measure((&services, self.sandbox), what, who, how).await?)
+        };
+        let measured = workflow::run(self.context, self.registry, screen.clone(), measure);
+        screen.close();
+        measured
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
@@ -9,13 +10,12 @@ use anyhow::bail;
 use serde_json::json;
 
 use crate::cli::context::Context;
-use crate::cli::models;
 use crate::cli::output;
 use crate::cli::run::Args;
 use crate::cli::run::task;
 use crate::cli::run::task::ReadTask;
-use crate::cli::runtime;
 use crate::cli::screen::Screen;
+use crate::cli::workflow;
 use crate::config::Config;
 use crate::config::Layer;
 use crate::error_class::ErrorClass;
@@ -24,19 +24,19 @@ use crate::event::Reporter;
 use crate::pipeline;
 use crate::pipeline::SessionPlan;
 use crate::pipeline::SessionRequest;
-use crate::pipeline::SessionTools;
 use crate::pipeline::Target;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
+use crate::services::Services;
 use crate::trajectory::Session;
 
 /// The screen, and the session that its lines are about.
-pub(super) struct Shown<'a> {
-    pub(super) screen: &'a Screen,
+pub(super) struct Shown {
+    pub(super) screen: Screen,
     pub(super) session: OnceLock<String>,
 }
 
-impl Reporter for Shown<'_> {
+impl Reporter for Shown {
     fn report(&self, subject: &str, event: &Event) {
         if !subject.is_empty() {
             self.session.get_or_init(|| subject.to_owned());
@@ -45,7 +45,7 @@ impl Reporter for Shown<'_> {
     }
 }
 
-pub(super) fn run(context: &Context, args: &Args, shown: &Shown<'_>) -> anyhow::Result<ExitCode> {
+pub(super) fn run(context: &Context, args: &Args, shown: &Arc<Shown>) -> anyhow::Result<ExitCode> {
     let registry = context.registry()?;
     let resumed = match &args.resume {
         Some(id) => Some(resumable(&registry, id, args)?),
@@ -72,23 +72,14 @@ pub(super) fn run(context: &Context, args: &Args, shown: &Shown<'_>) -> anyhow::
              `rune doctor` names what differs"
         ));
     }
-    let (context, sandbox, registry, target) = (&context, &sandbox, &registry, &target);
-    runtime::block_on(|shutdown| async move {
-        let tools = SessionTools {
-            home: &context.home,
-            config: &context.config,
-            registry,
-            sandbox,
-            models: &models::source(context),
-            project: &context.project(),
-            strict_tests: args.strict_tests,
-            reporter: shown,
-            shutdown: &shutdown,
-        };
+    let (context, sandbox, target) = (&context, &Arc::new(sandbox), &target);
+    workflow::run(context, &registry, shown.clone(), |services| async move {
         if args.dry_run {
-            return shutdown.or_stop(dry_run(context, &tools, request)).await?;
+            let planned = dry_run(context, (&services, sandbox), request);
+            return services.shutdown.or_stop(planned).await?;
         }
-        let outcome = Box::pin(pipeline::run_session(&tools, request, target)).await?;
+        let work = pipeline::run_session((&services, sandbox), request, target);
+        let outcome = Box::pin(work).await?;
         if !context.json && outcome.class.is_none() {
             let lines = outcome.paths.iter().map(|path| format!("{}\n", path.display()));
             output::print(&lines.collect::<String>())?;
@@ -125,7 +116,7 @@ fn folder(args: &Args, resumed: Option<&Session>) -> PathBuf {
 /// Prints what a session would do.
 async fn dry_run(
     context: &Context,
-    tools: &SessionTools<'_>,
+    (services, sandbox): (&Services, &Arc<Sandbox>),
     request: SessionRequest,
 ) -> anyhow::Result<ExitCode> {
     let (task, left_out) = match request {
@@ -133,11 +124,11 @@ async fn dry_run(
         SessionRequest::Resume(session) => (session.task, Vec::new()),
     };
     for omitted in &left_out {
-        tools.reporter.report("", &Event::notice(format!("warning: left out {omitted}")));
+        services.notice(format!("warning: left out {omitted}"));
     }
     let text = task.text.clone();
-    let SessionPlan { paths, tests } = pipeline::plan_session(tools, task).await?;
-    let (config, facilities) = (&context.config, tools.sandbox.facilities());
+    let SessionPlan { paths, tests } = pipeline::plan_session((services, sandbox), task).await?;
+    let (config, facilities) = (&context.config, sandbox.facilities());
     let plan = json!({
         "task": text,
         "files": paths,

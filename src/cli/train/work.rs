@@ -2,33 +2,31 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::adapter::AdapterId;
 use crate::adapter::Scope;
 use crate::cli::context::Context;
-use crate::cli::models;
 use crate::cli::output;
-use crate::cli::runtime;
 use crate::cli::screen::Screen;
+use crate::cli::workflow;
 use crate::event::Event;
 use crate::event::Reporter;
 use crate::registry::AdapterStore;
-use crate::registry::Registry;
-use crate::shutdown::Shutdown;
+use crate::services::Services;
 use crate::training;
 use crate::training::TrainingError;
 use crate::training::TrainingPlan;
 use crate::training::TrainingRequest;
-use crate::training::TrainingTools;
 
 use super::Args;
 
 pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
-    let screen = Screen::new(context);
+    let screen = Arc::new(Screen::new(context));
     let registry = context.registry()?;
-    let (shown, registry) = (&screen, &registry);
-    let done = runtime::block_on(|shutdown| async move {
-        go(context, args, registry, (shown, &shutdown)).await
+    let shown = &screen;
+    let done = workflow::run(context, &registry, screen.clone(), |services| async move {
+        go(context, args, &services, shown).await
     });
     screen.close();
     done
@@ -37,29 +35,19 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
 async fn go(
     context: &Context,
     args: &Args,
-    registry: &Registry,
-    (screen, shutdown): (&Screen, &Shutdown),
+    services: &Services,
+    screen: &Screen,
 ) -> anyhow::Result<ExitCode> {
-    let tools = TrainingTools {
-        home: &context.home,
-        config: &context.config,
-        registry,
-        models: &models::source(context),
-        executable: &std::env::current_exe()?,
-        project: &context.project(),
-        reporter: screen,
-        shutdown,
-    };
     let adapter = if let Some(id) = &args.resume {
-        training::resume(&tools, id, args.checkpoint_seconds).await?
+        training::resume(services, id, args.checkpoint_seconds).await?
     } else {
-        let request = request(context, registry, args, screen)?;
+        let request = request(services, args)?;
         if args.dry_run {
-            let plan = training::plan(&tools, &request).await?;
+            let plan = training::plan(services, &request).await?;
             show_plan(context, &plan, &request, screen)?;
             return Ok(ExitCode::SUCCESS);
         }
-        training::train(&tools, &request).await?
+        training::train(services, &request).await?
     };
     if !context.json {
         screen.close();
@@ -69,23 +57,19 @@ async fn go(
 }
 
 /// What a command line asks for.
-fn request(
-    context: &Context,
-    registry: &Registry,
-    args: &Args,
-    screen: &Screen,
-) -> anyhow::Result<TrainingRequest> {
+fn request(services: &Services, args: &Args) -> anyhow::Result<TrainingRequest> {
+    let registry = &services.registry;
     let mut options = args.options.options();
     let from = match &args.from {
         Some(id) => Some(registry.adapter(&AdapterId::parse(id)?)?),
         None => None,
     };
     if let Some(from) = &from {
-        options.take_form(&AdapterStore::open(registry, &context.home)?.path(&from.id))?;
+        options.take_form(&AdapterStore::open(registry, &services.home)?.path(&from.id))?;
     }
     options.check()?;
     let replayed = from.as_ref().filter(|_| !args.no_replay);
-    let data = training::collect(registry, &args.data.request()?, replayed, screen)?;
+    let data = training::collect(registry, &args.data.request()?, replayed, &*services.reporter)?;
     if args.scope() == Scope::Task && data.task_type.is_none() {
         let reason = "--scope task wants sessions whose tasks are all of one kind";
         return Err(TrainingError::BadOption(reason.to_owned()).into());

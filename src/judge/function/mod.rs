@@ -62,18 +62,18 @@ const COMPARED_AT_ONCE: usize = 64 << 10;
 
 /// Judges functions in forked processes of Python.
 #[derive(Debug)]
-pub struct FunctionJudge<'a> {
-    zygote: Zygote<'a>,
+pub struct FunctionJudge {
+    zygote: Zygote,
     limits: Limits,
 }
 
-impl<'a> FunctionJudge<'a> {
+impl FunctionJudge {
     /// Starts the process from which others are forked. `limits` hold for each of those.
     ///
     /// # Errors
     /// [`JudgeError::Sandbox`].
     pub async fn start(
-        sandbox: &'a Sandbox,
+        sandbox: &Arc<Sandbox>,
         interpreter: &Interpreter,
         limits: Limits,
     ) -> Result<Self, JudgeError> {

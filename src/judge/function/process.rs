@@ -21,7 +21,7 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) async fn fork(
-        judge: &FunctionJudge<'_>,
+        judge: &FunctionJudge,
         program: &str,
         limits: &Limits,
     ) -> Result<Self, SandboxError> {

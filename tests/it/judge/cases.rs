@@ -118,7 +118,7 @@ fn rows<T: for<'a> Deserialize<'a>>(name: &str) -> Vec<T> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-async fn judged(judge: &Judge<'_>, suite: &AttackedSuite, solution: Vec<SourceFile>) -> Verdict {
+async fn judged(judge: &Judge, suite: &AttackedSuite, solution: Vec<SourceFile>) -> Verdict {
     let suite = TestSuite::new(source_files(&suite.tests));
     judge.run_suite(&suite, &solution).await.unwrap()
 }

@@ -331,7 +331,7 @@ fn solutions() -> Vec<(String, Vec<SourceFile>)> {
 }
 
 /// Names of the cheats that `test` takes for solutions, of those whose name starts with one of `groups`.
-async fn accepted(judge: &Judge<'_>, test: &str, groups: &[&str]) -> Vec<String> {
+async fn accepted(judge: &Judge, test: &str, groups: &[&str]) -> Vec<String> {
     let suite = TestSuite::new(files(&[("test_primes.py", test)]));
     let honest = files(&[("primes.py", "def is_prime(n):\n    return n in (2, 3)\n")]);
     let verdict = judge.run_suite(&suite, &honest).await.unwrap();

@@ -1,6 +1,7 @@
 //! Functions are judged by their outputs, with the oracle out of their reach.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ use serde_json::json;
 use super::interpreter;
 use super::sandbox;
 
-pub(super) async fn judge(sandbox: &Sandbox) -> FunctionJudge<'_> {
+pub(super) async fn judge(sandbox: &Arc<Sandbox>) -> FunctionJudge {
     let limits = Limits {
         cpu: Duration::from_secs(2),
         wall: Duration::from_secs(10),
@@ -35,7 +36,7 @@ fn task(test: &str) -> FunctionTask {
     FunctionTask { entry_point: "f".to_owned(), prelude: String::new(), test: test.to_owned() }
 }
 
-async fn verdict(judge: &FunctionJudge<'_>, test: &str, solution: &str) -> Verdict {
+async fn verdict(judge: &FunctionJudge, test: &str, solution: &str) -> Verdict {
     let check = judge.read(task(test)).await.unwrap();
     judge.run(&check, solution, 1).await.unwrap()
 }
@@ -195,7 +196,7 @@ async fn every_way_of_failing_has_its_word() {
 }
 
 /// Judges `solution` by `test` and shows the summary with the message of the first test that did not pass.
-async fn shown(judge: &FunctionJudge<'_>, test: &str, solution: &str) -> String {
+async fn shown(judge: &FunctionJudge, test: &str, solution: &str) -> String {
     let verdict = verdict(judge, test, solution).await;
     let message = verdict.first_failure().map_or("", |test| &test.message);
     format!("{}: {message}", verdict.summary()).trim_end_matches(": ").to_owned()

@@ -1,0 +1,35 @@
+//! Runs a workflow from the command line.
+
+use std::sync::Arc;
+
+use crate::cli::context::Context;
+use crate::cli::models;
+use crate::cli::runtime;
+use crate::event::Reporter;
+use crate::registry::Registry;
+use crate::services::Services;
+
+/// Runs `work` with the services that `context` describes, until it ends or a signal stops it.
+///
+/// # Errors
+/// Those of `work`, and of [`runtime::block_on`].
+pub(super) fn run<T, F: Future<Output = anyhow::Result<T>>>(
+    context: &Context,
+    registry: &Arc<Registry>,
+    reporter: Arc<dyn Reporter>,
+    work: impl FnOnce(Services) -> F,
+) -> anyhow::Result<T> {
+    let executable = std::env::current_exe()?;
+    runtime::block_on(|shutdown| {
+        work(Services {
+            home: context.home.clone(),
+            config: Arc::new(context.config.clone()),
+            registry: Arc::clone(registry),
+            models: models::source(context),
+            executable,
+            project: context.project(),
+            reporter,
+            shutdown,
+        })
+    })
+}
