@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::judge::Judge;
 use crate::judge::TestSuite;
 use crate::pipeline;
+use crate::pipeline::Assignment;
 use crate::pipeline::NewSession;
 use crate::pipeline::Settings;
 use crate::pipeline::Tools;
@@ -180,7 +181,8 @@ impl PipelineTools {
             settings,
             reporter: &|_: &str, _: &Event| {},
         };
-        let solution = pipeline::solve(&tools, &session.id, &task, Vec::new()).await?;
+        let assignment = Assignment::read(&self.judge, task).await?;
+        let solution = pipeline::solve(&tools, &session.id, &assignment, Vec::new()).await?;
         let files = solution.files.iter().map(|file| file.text.as_str()).collect::<Vec<_>>();
         Ok(format!("```python\n{}\n```\n", files.join("\n").trim_end()))
     }

@@ -292,7 +292,7 @@ async fn checked(
     if let Some(fault) = empty.as_ref().filter(|_| work.suite.is_none()) {
         return Ok((Tried::default(), Err(fault.clone())));
     }
-    imports::add_to(&mut inspection, &work.targets);
+    imports::add_to(&mut inspection, work.targets);
     if empty.is_none() {
         work.remember(&inspection);
     }
@@ -300,7 +300,7 @@ async fn checked(
     let mut best: Option<(Tried, Option<Verdict>)> = None;
     for others in combinations(others, COMBINATIONS) {
         let parts: Vec<Part> = others.iter().cloned().chain([part.clone()]).collect();
-        let files = assemble(&work.targets, &parts, true);
+        let files = assemble(work.targets, &parts, true);
         let verdict = work.judge(&files).await?;
         // A budget may end the session before the parts are put together.
         let is_whole = !files.iter().any(|file| file.text.contains(NOT_WRITTEN));

@@ -27,9 +27,9 @@ const LINE: usize = 240;
 /// Asks for the parts. An answer that can't be read is asked for again; in the end the task is its only part. Of a single
 /// name there is nothing to ask.
 pub(super) async fn decompose(work: &Work<'_>) -> Result<Vec<Subtask>, PipelineError> {
-    let (run, task, targets) = (work.run, work.task, &work.targets);
+    let (run, task, targets) = (work.run, work.task, work.targets);
     run.begin(Phase::Decompose, None)?;
-    if let ([target], 1) = (targets.as_slice(), n_names(targets)) {
+    if let ([target], 1) = (targets, n_names(targets)) {
         let subtasks = vec![whole(task, target)];
         tell(run, &subtasks, &[])?;
         return Ok(subtasks);

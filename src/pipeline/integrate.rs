@@ -69,7 +69,7 @@ pub(super) async fn integrate(
 /// The prompt for the whole solution without regard to what is there.
 pub(super) fn from_scratch(work: &Work<'_>) -> Prompt {
     let names: Vec<&String> = work.targets.iter().flat_map(|target| &target.names).collect();
-    if let [target] = work.targets.as_slice() {
+    if let [target] = work.targets {
         return work
             .prompt("code")
             .with("path", &target.path)
@@ -150,8 +150,8 @@ pub(super) async fn whole(
     } else {
         let mut inspections = run.tools.judge.inspect(&files).await?;
         for (file, inspection) in files.iter_mut().zip(&mut inspections) {
-            let mut imports = imports::forgotten(inspection, &work.targets);
-            imports::add_to(inspection, &work.targets);
+            let mut imports = imports::forgotten(inspection, work.targets);
+            imports::add_to(inspection, work.targets);
             work.remember(inspection);
             // Nothing may stand before a `from __future__`, which also spares what is most often forgotten.
             if !file.text.contains("from __future__") {

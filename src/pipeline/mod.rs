@@ -42,6 +42,7 @@ pub use error::PipelineError;
 pub(crate) use new_session::NewSession;
 pub use parse::Block;
 pub use parse::code_blocks;
+pub use requirements::Assignment;
 pub use run::Place;
 pub use run::Tools;
 pub use session::SessionError;

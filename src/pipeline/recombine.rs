@@ -26,12 +26,12 @@ pub(super) async fn recombine(
     }
     let inspections = work.run.tools.judge.inspect(&best.files).await?;
     let mut chosen: Vec<Part> =
-        inspections.iter().flat_map(|own| parts_of(&work.targets, own)).collect();
+        inspections.iter().flat_map(|own| parts_of(work.targets, own)).collect();
     let mut best = best;
     let mut n_judged = 0;
     for _ in 0..SWEEPS {
         let before = best.score();
-        for target in &work.targets {
+        for target in work.targets {
             for name in &target.names {
                 let at = chosen.iter().position(|part| answers(part, &target.path, name));
                 for version in pool.iter().filter(|part| answers(part, &target.path, name)) {
@@ -40,7 +40,7 @@ pub(super) async fn recombine(
                         Some(at) => parts[at] = version.clone(),
                         None => parts.push(version.clone()),
                     }
-                    let files: Vec<SourceFile> = assemble(&work.targets, &parts, false);
+                    let files: Vec<SourceFile> = assemble(work.targets, &parts, false);
                     let candidate = work.judge_whole(files).await?;
                     n_judged += 1;
                     if candidate.score() > best.score() {

@@ -54,48 +54,84 @@ const DEFAULT_PATH: &str = "solution.py";
 /// Modules that come with the tests' framework.
 const FRAMEWORKS: &[&str] = &["pytest", "_pytest", "conftest"];
 
-/// The paths of the files that a task asks for, before any work on it.
-///
-/// # Errors
-/// [`PipelineError::MissingPackages`]; [`PipelineError::Judge`] when the tests cannot be read.
-pub(super) async fn planned_paths(
-    judge: &Judge,
-    task: &Task,
-) -> Result<Vec<String>, PipelineError> {
-    Ok(targets(judge, task).await?.into_iter().map(|target| target.path).collect())
+/// A task with its suite and the files that it asks for. Made once, since it takes a process to read the tests.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The task.
+    pub(super) task: Task,
+    /// The user's tests.
+    pub(super) suite: Option<TestSuite>,
+    /// The files to write, at least one.
+    pub(super) targets: Vec<Target>,
 }
 
-/// Takes the files that the task asks for out of its tests: an answer to it that lies beside them already is none of their
-/// helpers. Only where the tests import nothing else that could be asked for.
-///
-/// # Errors
-/// [`PipelineError::Judge`] when the tests cannot be read.
-pub(super) async fn release_targets(judge: &Judge, task: &mut Task) -> Result<(), PipelineError> {
-    let Some(suite) = TestSuite::of_task(task) else { return Ok(()) };
-    let imported = imported(judge, &suite).await?;
+impl Assignment {
+    /// Reads what `task` asks for.
+    ///
+    /// # Errors
+    /// [`PipelineError::MissingPackages`]; [`PipelineError::Judge`] when the tests cannot be read.
+    pub async fn read(judge: &Judge, task: Task) -> Result<Self, PipelineError> {
+        let suite = TestSuite::of_task(&task);
+        let imported = match &suite {
+            Some(suite) => Some((suite, imported(judge, suite).await?)),
+            None => None,
+        };
+        let targets = targets(judge, &task, imported)?;
+        Ok(Self { task, suite, targets })
+    }
+
+    /// As [`Self::read`], for a task that is new: an answer to it that lies among its tests already is not one of their
+    /// helpers, and is taken out. Only where the tests import nothing else that could be asked for.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn of_new_task(judge: &Judge, mut task: Task) -> Result<Self, PipelineError> {
+        let Some(suite) = TestSuite::of_task(&task) else { return Self::read(judge, task).await };
+        let imported = imported(judge, &suite).await?;
+        let released = released(judge, &suite, &imported, &task.text);
+        if released.is_empty() {
+            let targets = targets(judge, &task, Some((&suite, imported)))?;
+            return Ok(Self { task, suite: Some(suite), targets });
+        }
+        task.tests.retain(|file| !released.contains(&file.path));
+        Self::read(judge, task).await
+    }
+
+    /// The paths of the files to write.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.targets.iter().map(|target| target.path.as_str())
+    }
+}
+
+/// The tests' own files that the task asks for.
+fn released(
+    judge: &Judge,
+    suite: &TestSuite,
+    imported: &[WantedModule],
+    text: &str,
+) -> Vec<String> {
     let (own, others): (Vec<_>, Vec<_>) =
-        imported.into_iter().partition(|wanted| suite.has_module(&wanted.module));
-    if !foreign(judge, others, &task.text).is_empty() {
-        return Ok(());
+        imported.iter().cloned().partition(|wanted| suite.has_module(&wanted.module));
+    if !foreign(judge, others, text).is_empty() {
+        return Vec::new();
     }
     let tests = suite.test_paths();
-    let is_asked = |wanted: &&WantedModule| wanted.mention(&task.text) == Mention::Code;
-    let released: Vec<&str> = own
-        .iter()
-        .filter(is_asked)
+    own.iter()
+        .filter(|wanted| wanted.mention(text) == Mention::Code)
         .flat_map(|wanted| suite.files_of_module(&wanted.module))
-        .map(|file| file.path.as_str())
-        .filter(|path| !tests.contains(path))
-        .collect();
-    task.tests.retain(|file| !released.contains(&file.path.as_str()));
-    Ok(())
+        .filter(|file| !tests.contains(&file.path.as_str()))
+        .map(|file| file.path.clone())
+        .collect()
 }
 
-/// Finds the files and names. At least one file.
-pub(super) async fn targets(judge: &Judge, task: &Task) -> Result<Vec<Target>, PipelineError> {
+/// The files to write and the names in them, of a suite and what it imports. At least one file.
+fn targets(
+    judge: &Judge,
+    task: &Task,
+    imported: Option<(&TestSuite, Vec<WantedModule>)>,
+) -> Result<Vec<Target>, PipelineError> {
     let mut targets: Vec<Target> = Vec::new();
-    if let Some(suite) = TestSuite::of_task(task) {
-        let mut wanted = imported(judge, &suite).await?;
+    if let Some((suite, mut wanted)) = imported {
         wanted.retain(|wanted| !suite.has_module(&wanted.module));
         for wanted in asked(foreign(judge, wanted, &task.text), &task.text)? {
             let path = match mention::path_of(&task.text, &wanted.module) {

@@ -49,7 +49,7 @@ use super::Settings;
 use super::Solution;
 use super::Tools;
 use super::new_session::NewSession;
-use super::requirements;
+use super::requirements::Assignment;
 use super::solve::solve;
 
 /// What is to be done.
@@ -194,15 +194,13 @@ pub async fn run_session(
 /// Those of the sandbox and of the tests.
 pub async fn plan_session(
     (services, sandbox): (&Services, &Arc<Sandbox>),
-    mut task: Task,
+    task: Task,
 ) -> Result<SessionPlan, SessionError> {
     let mut judge = judge_of(services, sandbox)?;
-    requirements::release_targets(&judge, &mut task).await?;
-    let paths = requirements::planned_paths(&judge, &task).await?;
-    prepare_suite(services, &mut judge, &task).await?;
-    let suite = TestSuite::of_task(&task).unwrap_or_default();
-    let tests = suite.test_paths().into_iter().map(Into::into).collect();
-    Ok(SessionPlan { paths, tests })
+    let assignment = Assignment::of_new_task(&judge, task).await?;
+    prepare_suite(services, &mut judge, assignment.suite.as_ref()).await?;
+    let tests = assignment.suite.iter().flat_map(TestSuite::test_paths).map(Into::into).collect();
+    Ok(SessionPlan { paths: assignment.paths().map(Into::into).collect(), tests })
 }
 
 /// The settings that a session was begun with, as far as there still are such: other settings ask other questions, to
@@ -230,12 +228,12 @@ fn judge_of(services: &Services, sandbox: &Arc<Sandbox>) -> Result<Judge, Sessio
 async fn prepare_suite(
     services: &Services,
     judge: &mut Judge,
-    task: &Task,
+    suite: Option<&TestSuite>,
 ) -> Result<(), SessionError> {
-    let Some(suite) = TestSuite::of_task(task) else { return Ok(()) };
+    let Some(suite) = suite else { return Ok(()) };
     let source =
         PytestSource { home: services.home.clone(), python: services.models.pull.python.clone() };
-    let verdict = judge::run_with_pytest(judge, &suite, &[], &source).await?;
+    let verdict = judge::run_with_pytest(judge, suite, &[], &source).await?;
     let is_hopeless = verdict.tests.is_empty() || suite.is_blank();
     if verdict.outcome == Outcome::NoTests && is_hopeless {
         return Err(SessionError::NothingChecked);
@@ -259,20 +257,21 @@ impl AtWork<'_> {
     async fn go(&self, request: SessionRequest) -> Result<SessionOutcome, SessionError> {
         let services = self.services;
         let mut judge = judge_of(services, self.sandbox)?;
-        let (mut task, left_out, resumed) = match request {
-            SessionRequest::New { task, left_out } => (task, left_out, None),
-            SessionRequest::Resume(session) => (session.task.clone(), Vec::new(), Some(*session)),
+        let (assignment, left_out, resumed) = match request {
+            SessionRequest::New { task, left_out } => {
+                (Assignment::of_new_task(&judge, task).await?, left_out, None)
+            }
+            SessionRequest::Resume(session) => {
+                let assignment = Assignment::read(&judge, session.task.clone()).await?;
+                (assignment, Vec::new(), Some(*session))
+            }
         };
-        if resumed.is_none() {
-            requirements::release_targets(&judge, &mut task).await?;
-        }
-        let paths = requirements::planned_paths(&judge, &task).await?;
-        prepare_suite(services, &mut judge, &task).await?;
-        self.refuse_to_overwrite(paths.iter())?;
+        prepare_suite(services, &mut judge, assignment.suite.as_ref()).await?;
+        self.refuse_to_overwrite(assignment.paths())?;
         let provider = services.models.open(&services.config, &*services.reporter).await?;
         let (session, recorded) = match resumed {
             Some(session) => self.take_up(session)?,
-            None => (self.begin(&provider, task)?, Vec::new()),
+            None => (self.begin(&provider, assignment.task.clone())?, Vec::new()),
         };
         for omitted in &left_out {
             self.tell(&Event::Warning { message: format!("left out {omitted}") })?;
@@ -289,8 +288,8 @@ impl AtWork<'_> {
             },
             reporter: &*services.reporter,
         };
-        let mut solution = solve(&pipeline, &session.id, &session.task, recorded).await?;
-        self.examine_tests(&pipeline.judge, &session.task, &mut solution).await?;
+        let mut solution = solve(&pipeline, &session.id, &assignment, recorded).await?;
+        self.examine_tests(&pipeline.judge, assignment.suite.as_ref(), &mut solution).await?;
         self.finish(&session, solution)
     }
 
@@ -298,12 +297,12 @@ impl AtWork<'_> {
     async fn examine_tests(
         &self,
         judge: &Judge,
-        task: &Task,
+        suite: Option<&TestSuite>,
         solution: &mut Solution,
     ) -> Result<(), SessionError> {
-        let Some(suite) = TestSuite::of_task(task) else { return Ok(()) };
+        let Some(suite) = suite else { return Ok(()) };
         let is_decided = solution.verified_by == VerifiedBy::UserTests;
-        if !is_decided || !judge.passes_on_a_stub(&suite, &solution.files).await? {
+        if !is_decided || !judge.passes_on_a_stub(suite, &solution.files).await? {
             return Ok(());
         }
         let message =

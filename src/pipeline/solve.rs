@@ -18,16 +18,15 @@ use super::decompose::decompose;
 use super::generated;
 use super::integrate::integrate;
 use super::integrate::warn_missing;
-use super::requirements::targets;
+use super::requirements::Assignment;
 use super::run::Run;
 use super::work::Work;
 use crate::task::SourceFile;
 use crate::task::Subtask;
-use crate::task::Task;
 use crate::trajectory::Attempt;
 use crate::trajectory::VerifiedBy;
 
-/// Solves a task. `recorded` are the attempts of the session so far, empty for a new one.
+/// Carries out an assignment. `recorded` are the attempts of the session so far, empty for a new one.
 ///
 /// # Errors
 /// [`PipelineError`], but for a budget that is used up: that is told in the [`Solution`], which then holds the best
@@ -35,12 +34,11 @@ use crate::trajectory::VerifiedBy;
 pub async fn solve(
     tools: &Tools<'_>,
     session_id: &str,
-    task: &Task,
+    assignment: &Assignment,
     recorded: Vec<Attempt>,
 ) -> Result<Solution, PipelineError> {
     let run = Run::new(tools, session_id, recorded);
-    let targets = targets(&tools.judge, task).await?;
-    let work = Work::new(&run, task, targets);
+    let work = Work::new(&run, assignment);
     let result = go(&work).await;
     let (budget, generated_tests) = match result {
         Ok(tests) => (None, tests),
@@ -96,7 +94,7 @@ async fn best_assembly(
     const MOST: usize = 64;
     let mut best: Option<(f64, Vec<SourceFile>)> = None;
     for parts in combinations(parts, MOST) {
-        let files = assemble(&work.targets, &parts, false);
+        let files = assemble(work.targets, &parts, false);
         let Some(verdict) = work.judge(&files).await? else { return Ok(files) };
         if best.as_ref().is_none_or(|(score, _)| verdict.score() > *score) {
             best = Some((verdict.score(), files));

@@ -8,6 +8,7 @@ use super::assemble::Part;
 use super::assemble::parts_of;
 use super::prompt::Keep;
 use super::prompt::Prompt;
+use super::requirements::Assignment;
 use super::requirements::Target;
 use super::run::Run;
 use crate::judge::Inspection;
@@ -40,9 +41,9 @@ impl Candidate {
 pub(super) struct Work<'a> {
     pub(super) run: &'a Run<'a>,
     pub(super) task: &'a Task,
-    pub(super) targets: Vec<Target>,
+    pub(super) targets: &'a [Target],
     /// The user's tests.
-    pub(super) suite: Option<TestSuite>,
+    pub(super) suite: Option<&'a TestSuite>,
     best: Mutex<Option<(Candidate, VerifiedBy)>>,
     /// Verdicts by the files' texts: the same code is judged once.
     verdicts: Mutex<HashMap<String, Verdict>>,
@@ -51,13 +52,12 @@ pub(super) struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(run: &'a Run<'a>, task: &'a Task, targets: Vec<Target>) -> Self {
-        let suite = TestSuite::of_task(task);
+    pub(super) fn new(run: &'a Run<'a>, assignment: &'a Assignment) -> Self {
         Self {
             run,
-            task,
-            targets,
-            suite,
+            task: &assignment.task,
+            targets: &assignment.targets,
+            suite: assignment.suite.as_ref(),
             best: Mutex::default(),
             verdicts: Mutex::default(),
             pool: Mutex::default(),
@@ -69,7 +69,7 @@ impl<'a> Work<'a> {
         &self,
         files: &[SourceFile],
     ) -> Result<Option<Verdict>, PipelineError> {
-        let Some(suite) = &self.suite else { return Ok(None) };
+        let Some(suite) = self.suite else { return Ok(None) };
         let key: String =
             files.iter().flat_map(|file| [&file.path, "\0", &file.text, "\0"]).collect();
         let known = self.verdicts.lock().expect("no holder panics").get(&key).cloned();
@@ -119,7 +119,7 @@ impl<'a> Work<'a> {
             part.inspection.statements.iter().map(|statement| statement.text.clone()).collect()
         };
         let mut pool = self.pool.lock().expect("no holder panics");
-        for part in parts_of(&self.targets, inspection) {
+        for part in parts_of(self.targets, inspection) {
             let is_known = pool.iter().any(|known| {
                 known.path == part.path
                     && known.names == part.names
@@ -146,10 +146,10 @@ impl<'a> Work<'a> {
 
     /// What every prompt begins with, so that the beginnings are the same tokens.
     pub(super) fn prompt(&self, template: &'static str) -> Prompt {
-        let tests: Vec<&str> = self.suite.iter().flat_map(shown_tests).collect();
+        let tests: Vec<&str> = self.suite.into_iter().flat_map(shown_tests).collect();
         Prompt::new(template)
             .with("task", self.task.text.trim())
-            .with("files", &self.targets)
+            .with("files", self.targets)
             .with("interfaces", "")
             .with_section("tests", tests, Keep::Head)
     }
