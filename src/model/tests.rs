@@ -2,6 +2,9 @@
 //!
 //! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`); what concerns Qwen is checked where it is.
 
+#[path = "../../tests/it/skip.rs"]
+mod skip;
+
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -61,7 +64,7 @@ fn smollm2() -> Gguf {
 fn qwen() -> Option<Gguf> {
     let path = model_file(QWEN);
     if path.is_none() {
-        eprintln!("skipped for Qwen: `rune models pull {QWEN}` has not been run");
+        skip::skip(&format!("its part on Qwen needs `rune models pull {QWEN}`"));
     }
     path.map(|path| Gguf::open(&path).unwrap())
 }

@@ -12,6 +12,7 @@ mod model;
 mod registry;
 mod run;
 mod sandbox;
+mod skip;
 mod tidy;
 mod train;
 mod workflows;

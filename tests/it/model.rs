@@ -27,6 +27,8 @@ use rune::trajectory::Role;
 use rune::trajectory::Sampling;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::skip::skip;
+
 const SMOLLM2: &str = "smollm2-135m-instruct";
 const QWEN: &str = "qwen2.5-coder-0.5b-instruct";
 
@@ -234,8 +236,7 @@ fn dropping_the_engine_ends_every_answer_at_once() {
 #[test]
 fn qwen_writes_a_function() {
     let Some(path) = model_file(QWEN) else {
-        eprintln!("skipped: `rune models pull {QWEN}` has not been run");
-        return;
+        return skip(&format!("needs `rune models pull {QWEN}`"));
     };
     let options = EngineOptions { n_threads: 2, ..EngineOptions::default() };
     let engine = Engine::start(&path, &options).unwrap();

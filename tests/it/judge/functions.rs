@@ -53,11 +53,10 @@ const MBPP_PLUS_FAULTS: &[(u32, &str)] = &[
     (794, "likewise"),
 ];
 
+const MBPP_PLUS: &str = "tests/fixtures/judge/MbppPlus-v0.1.0.jsonl.gz";
+
 #[tokio::test]
 async fn canonical_solutions_of_mbpp_plus_pass() {
-    let Some(path) = std::env::var_os("MBPP_PLUS_FILE") else {
-        return eprintln!("skipped: MBPP_PLUS_FILE does not name MbppPlus-v0.1.0.jsonl.gz");
-    };
     let sandbox = sandbox();
     let limits = Limits {
         cpu: Duration::from_secs(20),
@@ -67,7 +66,7 @@ async fn canonical_solutions_of_mbpp_plus_pass() {
     };
     let interpreter = interpreter(&sandbox);
     let judge = FunctionJudge::start(&sandbox, &interpreter, limits).await.unwrap();
-    let tasks = Format::MbppPlus.read(Path::new(&path), "mbppplus").unwrap();
+    let tasks = Format::MbppPlus.read(Path::new(MBPP_PLUS), "mbppplus").unwrap();
     let modules = Modules::default();
     let (mut n_data, mut wrong) = (0, Vec::new());
     for task in &tasks {

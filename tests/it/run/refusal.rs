@@ -11,6 +11,7 @@ use super::end;
 use super::fenced;
 use super::prelude;
 use super::script;
+use crate::skip::skip;
 
 /// Exit code and error line; makes sure that there is one such line and no trace of the inside.
 fn told(ended: &Ended) -> String {
@@ -142,8 +143,7 @@ fn a_full_disk_is_exit_code_3() {
     let mount = |size: &str| format!("mkdir -p home && mount -t tmpfs -o size={size} tmpfs home");
     let probe = tempfile::tempdir().unwrap();
     if !can_unshare(&format!("cd {} && {}", probe.path().display(), mount("64k"))) {
-        println!("skipped: no tmpfs can be mounted here");
-        return;
+        return skip("this machine does not let tests mount a tmpfs");
     }
     let bench = Bench::with(&script(&[SOLUTION]));
     let check = |size: &str| {
@@ -174,8 +174,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 fn without_namespaces_programs_are_held_by_other_means_and_without_those_nothing_is_run() {
     let forbid = "echo 0 > /proc/sys/user/max_user_namespaces";
     if !can_unshare(&format!("{forbid} && ! unshare --user true")) {
-        println!("skipped: user namespaces cannot be forbidden here");
-        return;
+        return skip("this machine does not let tests forbid user namespaces");
     }
     let bench = Bench::with(&script(&[SOLUTION]));
     let held = behind(&bench, forbid);
