@@ -33,7 +33,9 @@ impl PeftFiles {
     /// [`PeftError::Read`]; [`PeftError::Unusable`] when a file is not of the form that PEFT gives it, or larger than an
     /// adapter can be. Pickled weights are never opened.
     pub fn read(folder: &Path) -> Result<Self, PeftError> {
-        let (config, tensors) = (folder::read_config(folder)?, folder::read_weights(folder)?);
+        // First, since that the weights are pickled says more than that the settings are missing.
+        let tensors = folder::read_weights(folder)?;
+        let config = folder::read_config(folder)?;
         Self::parse(config, tensors).map_err(PeftError::unusable(folder))
     }
 

@@ -44,10 +44,11 @@ impl TrainingOptions {
     pub fn take_form(&mut self, folder: &Path) -> Result<(), TrainingError> {
         let config = PeftConfig::read(folder)?;
         config.uniform().map_err(|reason| refused(folder, &reason))?;
-        (self.rank, self.alpha, self.use_rslora) = (config.r, config.alpha(), config.use_rslora);
+        let (rank, alpha, use_rslora) = (config.r, config.alpha(), config.use_rslora);
         let Some(TargetModules::Named(names)) = config.target_modules else {
             return Err(refused(folder, "its modules are not listed by name"));
         };
+        (self.rank, self.alpha, self.use_rslora) = (rank, alpha, use_rslora);
         self.target_modules = names;
         Ok(())
     }
