@@ -1,6 +1,6 @@
 //! Rune: a local-first coding agent with parametric memory.
 //!
-//! The modules stand in the order in which data flows: words, tools, engines, choice, work, faces. A
+//! The modules stand in the order in which data flows: words, formats, tools, engines, choice, work, faces. A
 //! module imports only from rows above its own (`tests/it/tidy.rs`). `ARCHITECTURE.md` is the map.
 
 // Words.
@@ -19,6 +19,8 @@ pub mod error_class;
 pub mod event;
 pub(crate) mod minhash;
 pub mod trajectory;
+// Formats.
+pub mod peft;
 // Tools.
 pub mod hardware;
 pub mod hub;

@@ -24,14 +24,14 @@ use crate::digest::sha256;
 use crate::error_class::ErrorClass;
 use crate::event::timestamp;
 use crate::model;
-use crate::model::Delta;
 use crate::model::Engine;
+use crate::peft::AdapterDelta;
+use crate::peft::PeftFiles;
 use crate::provider::ModelFile;
 use crate::provider::engine_options;
 use crate::registry::AdapterFilter;
 use crate::registry::AdapterStore;
 use crate::registry::Evaluation;
-use crate::registry::PeftFiles;
 use crate::registry::Registry;
 use crate::registry::new_id;
 use crate::task::TaskType;
@@ -273,8 +273,8 @@ fn import(context: &Context, store: &AdapterStore, args: &ImportArgs) -> anyhow:
         recipe_digest: sha256(
             format!("import {} {config} {}", facts.base_digest, files.sha256()).as_bytes(),
         ),
-        rank: files.rank,
-        alpha: files.alpha,
+        rank: files.rank(),
+        alpha: files.alpha(),
         target_modules: files.target_modules.clone(),
         sha256: files.sha256(),
         size_bytes: files.tensors.len() as u64,
@@ -412,7 +412,7 @@ fn similarity(
     let mut adapters = Vec::new();
     for id in ids {
         let adapter = registry.adapter(&parse(id)?)?;
-        let delta = Delta::read(&store.path(&adapter.id))?;
+        let delta = AdapterDelta::read(&store.path(&adapter.id))?;
         adapters.push((adapter, delta));
     }
     let (first, _) = &adapters[0];

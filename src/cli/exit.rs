@@ -11,6 +11,7 @@ use crate::hub::HubError;
 use crate::judge::JudgeError;
 use crate::judge::RequestError;
 use crate::judge::SuiteError;
+use crate::peft::PeftError;
 use crate::pipeline::PipelineError;
 use crate::pipeline::SessionError;
 use crate::provider::ProviderError;
@@ -59,6 +60,7 @@ fn class(error: &(dyn Error + 'static)) -> Option<ErrorClass> {
         JudgeError,
         ProviderError,
         RegistryError,
+        PeftError,
         SandboxError,
         BenchError
     )

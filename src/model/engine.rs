@@ -182,12 +182,12 @@ impl Engine {
         self.tokenizer.encode(&self.chat.render(messages)?)
     }
 
-    /// Reads an adapter as PEFT saves it: `adapter_config.json` and `adapter_model.safetensors` in `folder`. It is
-    /// then given with each [`Generation`]; the base is never touched. Takes some tens of milliseconds.
+    /// Reads the PEFT folder at `folder`. The adapter is then given with each [`Generation`]; the base is never touched.
+    /// Takes some tens of milliseconds.
     ///
     /// # Errors
-    /// [`ModelError::Io`] when a file can't be read, [`ModelError::Adapter`] when it is no adapter that fits this
-    /// model, or one that Rune would not run exactly as PEFT does.
+    /// [`ModelError::Peft`] when a file can't be read, or when Rune would not run the adapter exactly as PEFT does;
+    /// [`ModelError::Adapter`] when it does not fit this model.
     pub fn load_adapter(&self, folder: &Path) -> Result<Arc<Adapter>, ModelError> {
         let exact = self.precision == Precision::Exact;
         Adapter::load(folder, &self.shape, self.vocabulary, exact).map(Arc::new)

@@ -5,21 +5,18 @@
 
 use std::path::Path;
 
-use safetensors::SafeTensors;
-
 use super::ModelError;
 use super::gguf::Gguf;
-use super::lora::PeftConfig;
-use super::lora::read;
-use super::lora::tensor_numbers;
 use super::weights::Linears;
 use super::weights::Shape;
+use crate::peft::LoraFactors;
+use crate::peft::PeftFiles;
 
 /// Tensors begin at multiples of this.
 const ALIGNMENT: usize = 32;
 
 /// A tensor: its name, rows, columns, and numbers row by row.
-struct Tensor {
+struct GgufTensor {
     name: String,
     size: [usize; 2],
     numbers: Vec<f32>,
@@ -29,24 +26,22 @@ struct Tensor {
 ///
 /// # Errors
 /// [`ModelError::Io`], [`ModelError::Malformed`] and [`ModelError::Unsupported`] for the model's file;
-/// [`ModelError::Adapter`] when the folder holds no adapter for it, or one of several ranks, which llama.cpp would not
-/// scale alike.
+/// [`ModelError::Peft`] when the folder holds no adapter; [`ModelError::Adapter`] when it does not fit the model, or has
+/// several ranks, which llama.cpp would not scale alike.
 pub fn lora_to_gguf(folder: &Path, base: &Path) -> Result<Vec<u8>, ModelError> {
     let gguf = Gguf::open(base)?;
     let shape = Shape::read(&gguf)?;
     let refuse = |reason: String| ModelError::Adapter { path: folder.to_owned(), reason };
-    let config = PeftConfig::read(folder)?;
-    let (rank, scaling) = config.uniform().map_err(refuse)?;
-    let bytes = read(&folder.join("adapter_model.safetensors"))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| refuse(error.to_string()))?;
+    let files = PeftFiles::read(folder)?;
+    let (rank, scaling) = files.settings().uniform().map_err(refuse)?;
     let mut tensors = Vec::new();
     for layer in 0..shape.n_layers {
         for which in Linears::ALL {
-            let pair = pair(&file, &shape, (layer, which), rank).map_err(refuse)?;
-            tensors.extend(pair.into_iter().flatten());
+            let factors = files.factors(&which.path(layer), which.size(&shape)).map_err(refuse)?;
+            tensors.extend(factors.into_iter().flat_map(|pair| named(pair, &shape, layer, which)));
         }
     }
-    if tensors.len() != file.len() {
+    if tensors.len() != 2 * files.modules().len() {
         return Err(refuse("it has tensors that belong to no linear layer of a block".to_owned()));
     }
     #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
@@ -55,41 +50,23 @@ pub fn lora_to_gguf(folder: &Path, base: &Path) -> Result<Vec<u8>, ModelError> {
     Ok(encode(architecture, alpha, &tensors))
 }
 
-/// Both factors of a linear layer, where the adapter has them. Rows of B stand as those of the base's file.
-fn pair(
-    file: &SafeTensors<'_>,
-    shape: &Shape,
-    (layer, which): (usize, Linears),
-    rank: usize,
-) -> Result<Option<[Tensor; 2]>, String> {
+/// Both factors of a linear layer, under llama.cpp's names. Rows of B stand as those of the base's file.
+fn named(factors: LoraFactors, shape: &Shape, layer: usize, which: Linears) -> [GgufTensor; 2] {
+    let LoraFactors { rank, a, b, .. } = factors;
     let (rows, columns) = which.size(shape);
-    let name = |half: &str| {
-        let module = which.module();
-        format!("base_model.model.model.layers.{layer}.{module}.lora_{half}.weight")
-    };
-    let half = |half: &str, size: [usize; 2]| -> Result<Option<Vec<f32>>, String> {
-        let Ok(tensor) = file.tensor(&name(half)) else { return Ok(None) };
-        if tensor.shape() != size {
-            return Err(format!("`{}` is not {size:?}", name(half)));
-        }
-        tensor_numbers(&tensor).map(Some)
-    };
-    let (Some(a), Some(b)) = (half("A", [rank, columns])?, half("B", [rows, rank])?) else {
-        return Ok(None);
-    };
     let mut placed = vec![0.0; b.len()];
     for (row, numbers) in b.chunks_exact(rank).enumerate() {
         let place = which.row_in_file(shape, row);
         placed[place * rank..][..rank].copy_from_slice(numbers);
     }
-    let named = |half: &str| format!("blk.{layer}.{}.weight.lora_{half}", which.tensor());
-    Ok(Some([
-        Tensor { name: named("a"), size: [rank, columns], numbers: a },
-        Tensor { name: named("b"), size: [rows, rank], numbers: placed },
-    ]))
+    let name = |half: &str| format!("blk.{layer}.{}.weight.lora_{half}", which.tensor());
+    [
+        GgufTensor { name: name("a"), size: [rank, columns], numbers: a },
+        GgufTensor { name: name("b"), size: [rows, rank], numbers: placed },
+    ]
 }
 
-fn encode(architecture: &str, alpha: f32, tensors: &[Tensor]) -> Vec<u8> {
+fn encode(architecture: &str, alpha: f32, tensors: &[GgufTensor]) -> Vec<u8> {
     let mut out = b"GGUF".to_vec();
     out.extend(3_u32.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
@@ -107,7 +84,7 @@ fn encode(architecture: &str, alpha: f32, tensors: &[Tensor]) -> Vec<u8> {
     out.extend(6_u32.to_le_bytes());
     out.extend(alpha.to_le_bytes());
     let mut at = 0;
-    for Tensor { name, size: [rows, columns], numbers } in tensors {
+    for GgufTensor { name, size: [rows, columns], numbers } in tensors {
         put_text(&mut out, name);
         out.extend(2_u32.to_le_bytes());
         // The innermost dimension comes first, and type 0 is F32.

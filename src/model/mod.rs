@@ -5,7 +5,6 @@
 //! the sampler, the scheduler, the transformer and its kernels. The kernels work on packed integer weights; [`Precision::Exact`] is the slow `f32` reference.
 
 mod chat;
-mod delta;
 mod engine;
 mod gguf;
 mod grammar;
@@ -27,10 +26,10 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::digest::sha256_of_file;
+use crate::peft::PeftError;
 
 pub use chat::ChatEncoder;
 pub use chat::EncodedChat;
-pub use delta::Delta;
 pub use engine::Engine;
 pub use engine::EngineOptions;
 pub use engine::ModelFacts;
@@ -38,7 +37,6 @@ pub use engine::Update;
 pub use grammar::Grammar;
 pub use kernels::Isa;
 pub use lora::Adapter;
-pub(crate) use lora::tensor_numbers;
 pub use lora_gguf::lora_to_gguf;
 pub use sequence::Generation;
 pub use tokenizer::Tokenizer;
@@ -89,7 +87,10 @@ pub enum ModelError {
     /// The model's chat template refused the messages.
     #[error("the model's chat template refuses the messages: {0}")]
     ChatTemplate(String),
-    /// The folder holds no adapter for this model.
+    /// The folder holds no adapter that can be read.
+    #[error(transparent)]
+    Peft(#[from] PeftError),
+    /// The adapter does not fit this model.
     #[error("the adapter `{}` cannot be used: {reason}", path.display())]
     Adapter {
         /// The folder.

@@ -138,6 +138,11 @@ impl Linears {
         }
     }
 
+    /// The module's name in the whole model, such as `model.layers.0.self_attn.q_proj`.
+    pub(super) fn path(self, layer: usize) -> String {
+        format!("model.layers.{layer}.{}", self.module())
+    }
+
     /// The module's own name, such as `q_proj`.
     pub(super) fn name(self) -> &'static str {
         self.module().rsplit('.').next().expect("a module has a name")

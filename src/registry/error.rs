@@ -96,14 +96,6 @@ pub enum RegistryError {
     /// The adapter was not archived.
     #[error("adapter `{0}` is not archived")]
     NotArchived(AdapterId),
-    /// The files are no adapter that Rune takes in.
-    #[error("`{}` is no adapter for Rune: {reason}", path.display())]
-    BadAdapter {
-        /// The folder.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
     /// An adapter's file or folder can't be read or written.
     #[error("`{}`", path.display())]
     Files {

@@ -24,13 +24,13 @@ use crate::durable::sync_folder;
 use crate::failpoint;
 use crate::failpoint::Failpoint;
 use crate::home::Home;
+use crate::peft::CONFIG_FILE;
+use crate::peft::PeftFiles;
+use crate::peft::WEIGHTS_FILE;
 use crate::registry::adapter::AdapterFilter;
 use crate::registry::database::Registry;
 use crate::registry::error::RegistryError;
 use crate::registry::owner;
-use crate::registry::peft::CONFIG;
-use crate::registry::peft::PeftFiles;
-use crate::registry::peft::TENSORS;
 
 /// What Rune knows of an adapter, beside PEFT's files.
 const PROVENANCE: &str = "rune.json";
@@ -102,8 +102,8 @@ impl AdapterStore {
             fs::create_dir(&staged)?;
             let provenance = serde_json::to_vec_pretty(adapter)?;
             let parts = [
-                (TENSORS, &contents.tensors),
-                (CONFIG, &contents.config),
+                (WEIGHTS_FILE, &contents.tensors),
+                (CONFIG_FILE, &contents.config),
                 (PROVENANCE, &provenance),
             ];
             for (name, content) in parts {
@@ -195,11 +195,11 @@ impl AdapterStore {
         let path = self.path(&adapter.id);
         let read =
             |name: &str| fs::read(path.join(name)).map_err(|error| format!("{name}: {error}"));
-        let tensors = read(TENSORS)?;
+        let tensors = read(WEIGHTS_FILE)?;
         if sha256(&tensors) != adapter.sha256 {
-            return Err(format!("{TENSORS} is not what was stored"));
+            return Err(format!("{WEIGHTS_FILE} is not what was stored"));
         }
-        PeftFiles::check(read(CONFIG)?, tensors)?;
+        PeftFiles::parse(read(CONFIG_FILE)?, tensors)?;
         self.provenance(&adapter.id, &adapter.sha256).map(drop)
     }
 
@@ -246,7 +246,7 @@ impl AdapterStore {
     pub fn export(&self, id: &AdapterId, to: &Path) -> Result<(), RegistryError> {
         self.registry.adapter(id)?;
         fs::create_dir(to).map_err(files(to))?;
-        for name in [TENSORS, CONFIG, PROVENANCE] {
+        for name in [WEIGHTS_FILE, CONFIG_FILE, PROVENANCE] {
             let (source, target) = (self.path(id).join(name), to.join(name));
             fs::copy(&source, &target).map_err(files(&source))?;
             fs::set_permissions(&target, fs::Permissions::from_mode(0o644))

@@ -1,15 +1,16 @@
 //! Where a run stands, in one file: trainable numbers, the optimizer's memory, and how far it is.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::peft::NamedTensor;
+use crate::peft::to_f32;
+use crate::peft::write_tensors;
+
 use super::TrainingError;
-use super::tensors;
-use super::tensors::Tensor;
 
 /// The note that holds [`Position`].
 const POSITION: &str = "position";
@@ -55,15 +56,14 @@ pub(super) fn save(
     numbers: &Numbers<'_>,
 ) -> Result<(), TrainingError> {
     let [mean, square] = numbers.means;
-    let mut all = vec![
-        Tensor::row("values", numbers.values),
-        Tensor::row("mean", mean),
-        Tensor::row("square", square),
-    ];
-    all.extend(numbers.best.map(|best| Tensor::row("best", best)));
+    let mut all = vec![row("values", numbers.values), row("mean", mean), row("square", square)];
+    all.extend(numbers.best.map(|best| row("best", best)));
     let position = serde_json::to_string(position).expect("plain words and numbers");
-    let notes = HashMap::from([(POSITION.to_owned(), position)]);
-    tensors::write_tensors(path, &all, notes)
+    write_tensors(path, &all, &[(POSITION, &position)]).map_err(TrainingError::files(path))
+}
+
+fn row<'a>(name: &'a str, values: &'a [f32]) -> NamedTensor<'a> {
+    NamedTensor { name, shape: vec![values.len()], values: values.into() }
 }
 
 impl Checkpoint {
@@ -93,7 +93,7 @@ impl Checkpoint {
         let position = metadata.metadata().as_ref()?.get(POSITION)?;
         let position: Position = serde_json::from_str(position).ok()?;
         let file = SafeTensors::deserialize(bytes).ok()?;
-        let whole = |name| tensors::numbers(&file, name).filter(|numbers| numbers.len() == n);
+        let whole = |name| to_f32(&file.tensor(name).ok()?).filter(|values| values.len() == n);
         let best = whole("best");
         if position.best.is_some() && best.is_none() {
             return None;

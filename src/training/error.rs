@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::error_class::ErrorClass;
 use crate::model::ModelError;
+use crate::peft::PeftError;
 use crate::provider::ProviderError;
 use crate::registry::RegistryError;
 use crate::shutdown::StopReason;
@@ -83,6 +84,9 @@ pub enum TrainingError {
     /// The model can't be loaded.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// An adapter's folder can't be read or written.
+    #[error(transparent)]
+    Peft(#[from] PeftError),
     /// The model can't be had, or does not answer.
     #[error(transparent)]
     Provider(#[from] ProviderError),
@@ -131,10 +135,13 @@ impl TrainingError {
             Self::NoData(_) | Self::BadRecord { .. } => FailureKind::Data,
             Self::Device(reason) if reason.contains("out of memory") => FailureKind::Oom,
             Self::Failed { kind, .. } => *kind,
+            Self::Peft(error) if error.io().is_some_and(is_of_disk) => FailureKind::Disk,
+            Self::Peft(error) if error.io().is_some() => FailureKind::Files,
             Self::Device(_)
             | Self::BadOption(_)
             | Self::BadCheckpoint { .. }
             | Self::Model(_)
+            | Self::Peft(_)
             | Self::Provider(_)
             | Self::Registry(_)
             | Self::OtherVersion(_)
@@ -145,6 +152,7 @@ impl TrainingError {
     /// Its class.
     pub fn class(&self) -> ErrorClass {
         match self {
+            Self::Peft(error) => error.class(),
             Self::Provider(error) => error.class(),
             Self::Registry(error) => error.class(),
             Self::Stopped(Stopped(reason)) | Self::Failed { stopped: Some(reason), .. } => {

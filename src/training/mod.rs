@@ -5,6 +5,7 @@
 //! PEFT does. Whatever either process is killed at, the run can be gone on with. QLoRA: arXiv:2305.14314.
 
 mod adamw;
+mod adapter;
 mod checkpoint;
 mod collect;
 mod dataset;
@@ -15,14 +16,12 @@ mod example;
 mod launch;
 mod learner;
 mod options;
-mod peft;
 mod record;
 mod rehearsal;
 mod run;
 mod scrub;
 mod sessions;
 mod steps;
-mod tensors;
 #[cfg(feature = "torch")]
 mod torch;
 mod trainer;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::model::Precision;
 use crate::model::Targets;
+use crate::peft::scaling;
 
 use super::TrainingError;
 
@@ -194,10 +195,8 @@ impl TrainingOptions {
     }
 
     /// What a side path is multiplied by.
-    #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
     pub fn scaling(&self) -> f32 {
-        let rank = self.rank as f32;
-        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
+        scaling(self.alpha, self.rank, self.use_rslora)
     }
 
     /// The learning rate of step `step` of `total`, from 0.

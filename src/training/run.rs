@@ -24,12 +24,13 @@ use crate::event::timestamp;
 use crate::failpoint;
 use crate::failpoint::Failpoint;
 use crate::model;
+use crate::peft::PeftFiles;
+use crate::peft::WEIGHTS_FILE;
 use crate::provider::ModelFile;
 use crate::provider::Provider;
 use crate::provider::engine_options;
 use crate::registry::AdapterStore;
 use crate::registry::DatasetRow;
-use crate::registry::PeftFiles;
 use crate::registry::RegistryError;
 use crate::registry::RunStatus;
 use crate::registry::TrainingRun;
@@ -326,7 +327,7 @@ async fn drive(
 
 /// Whether a worker has written the adapter: its weights come last.
 fn is_trained(folder: &Path) -> bool {
-    folder.join(Job::ADAPTER).join("adapter_model.safetensors").exists()
+    folder.join(Job::ADAPTER).join(WEIGHTS_FILE).exists()
 }
 
 /// Runs a worker to its end.
@@ -438,8 +439,8 @@ fn publish(
         base_model: run.base_model.clone(),
         base_digest: run.base_digest.clone(),
         recipe_digest: sha256(what.as_bytes()),
-        rank: files.rank,
-        alpha: files.alpha,
+        rank: files.rank(),
+        alpha: files.alpha(),
         target_modules: files.target_modules.clone(),
         sha256: files.sha256(),
         size_bytes: files.tensors.len() as u64,

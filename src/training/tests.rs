@@ -6,9 +6,9 @@ use safetensors::SafeTensors;
 
 use super::adamw::AdamW;
 use super::adamw::AdamWOptions;
+use super::adapter;
 use super::options::Preset;
 use super::options::TrainingOptions;
-use super::peft;
 use crate::model::Batch;
 use crate::model::Engine;
 use crate::model::EngineOptions;
@@ -184,8 +184,8 @@ fn the_engine_says_with_the_saved_adapter_what_the_trained_numbers_say() {
     }
     let folder = tempfile::tempdir().unwrap();
     let places = tuner.tensors();
-    peft::save(folder.path(), (tuner.parameters(), &places), &training, "x").unwrap();
-    assert_eq!(peft::values(folder.path(), &places).unwrap(), tuner.parameters());
+    adapter::save(folder.path(), (tuner.parameters(), &places), &training, "x").unwrap();
+    assert_eq!(adapter::values(folder.path(), &places).unwrap(), tuner.parameters());
     let (engine, live) = engine_and_tuner(folder.path(), &mut tuner);
     assert!((engine - live).abs() < 2e-3 * live.abs(), "{engine} {live}");
 }

@@ -26,12 +26,12 @@ use crate::model::TunerOptions;
 
 use super::FailureKind;
 use super::TrainingError;
+use super::adapter;
 use super::estimate;
 use super::example::Examples;
 use super::learner::Learner;
 use super::options::Device;
 use super::options::TrainingOptions;
-use super::peft;
 use super::trainer::Go;
 use super::trainer::Progress;
 use super::trainer::Trainer;
@@ -250,7 +250,7 @@ fn work(job: &Job, voice: &Voice) -> Result<Report, TrainingError> {
         },
     )?;
     if let Some(from) = &job.from {
-        let values = peft::values(from, &learner.tensors())?;
+        let values = adapter::values(from, &learner.tensors())?;
         learner.parameters_mut().0.copy_from_slice(&values);
     }
     let trainable = learner.parameters().len();
@@ -276,7 +276,7 @@ fn work(job: &Job, voice: &Voice) -> Result<Report, TrainingError> {
         return Err(TrainingError::NoGain { loss });
     }
     let adapter_dir = job.folder.join(Job::ADAPTER);
-    peft::save(&adapter_dir, (&trained.values, &learner.tensors()), options, &job.base_model)?;
+    adapter::save(&adapter_dir, (&trained.values, &learner.tensors()), options, &job.base_model)?;
     let (best_loss, best_step) = trained.best.unzip();
     let best_step = best_step.unwrap_or(trained.steps);
     Ok(Report::Done { adapter_dir, best_step, best_loss, steps: trained.steps })

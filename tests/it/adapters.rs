@@ -16,11 +16,11 @@ use rune::adapter::Source;
 use rune::digest::sha256;
 use rune::failpoint::Failpoint;
 use rune::home::Home;
+use rune::peft::PeftFiles;
 use rune::provider::BaseModel;
 use rune::registry::AdapterFilter;
 use rune::registry::AdapterStore;
 use rune::registry::Evaluation;
-use rune::registry::PeftFiles;
 use rune::registry::Registry;
 use rune::registry::RegistryError;
 use rune::selection::Wish;
@@ -224,8 +224,8 @@ fn adapter(id: &str, files: &PeftFiles, parents: &[&str]) -> Adapter {
         base_model: "m@t".to_owned(),
         base_digest: "d".repeat(64),
         recipe_digest: sha256(id.as_bytes()),
-        rank: files.rank,
-        alpha: files.alpha,
+        rank: files.rank(),
+        alpha: files.alpha(),
         target_modules: files.target_modules.clone(),
         sha256: files.sha256(),
         size_bytes: files.tensors.len() as u64,

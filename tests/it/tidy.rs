@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["adapter", "error_class", "minhash"],
     &["trajectory"],
     &["event"],
+    &["peft"],
     &["template", "sandbox", "registry", "model", "hub", "hardware", "repository"],
     &["provider", "judge", "merge", "hypernetwork"],
     &["selection", "services"],
@@ -73,6 +74,29 @@ fn modules_import_downwards_only() {
         }
     }
     assert!(wrong.is_empty(), "imports against the layers:\n{}", wrong.join("\n"));
+}
+
+/// What PEFT calls its files, keys and tensors.
+const WORDS_OF_PEFT: [&str; 5] =
+    ["adapter_config.json", "adapter_model.", "peft_type", "base_model.model.", ".lora_A"];
+
+#[test]
+fn the_form_of_adapters_is_known_in_one_module() {
+    let mut wrong = Vec::new();
+    for path in sources(Path::new("src")) {
+        if module(&path).as_deref() == Some("peft") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for (number, line) in code.lines().enumerate() {
+            let is_comment = line.trim_start().starts_with("//");
+            if !is_comment && WORDS_OF_PEFT.iter().any(|word| line.contains(word)) {
+                wrong.push(format!("{}:{}", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "PEFT's form outside of `peft`:\n{}", wrong.join("\n"));
 }
 
 /// Files that need each other, whichever of them is read first. The list only gets shorter.

@@ -7,6 +7,8 @@ use super::super::kernels::Pool;
 use super::super::kernels::SharedMut;
 use super::super::weights::Linears;
 use super::super::weights::Shape;
+use crate::peft::LoraMatrix;
+use crate::peft::tensor_name;
 use crate::rng::SplitMix64;
 
 /// Which linear layers get a side path, by the last part of PEFT's module name.
@@ -141,20 +143,17 @@ impl Factors {
         for (layer, places) in self.places.iter().enumerate() {
             for (which, place) in Linears::ALL.into_iter().zip(places) {
                 let Some(Place { a, b }) = place else { continue };
-                let name = |half| {
-                    let module = which.module();
-                    format!("base_model.model.model.layers.{layer}.{module}.lora_{half}.weight")
-                };
+                let module = which.path(layer);
                 let (a_shape, b_shape) =
                     ([self.rank, a.len() / self.rank], [b.len() / self.rank, self.rank]);
-                let place = |half, shape, range: &Range<usize>, is_transposed| TensorPlace {
-                    name: name(half),
+                let place = |matrix, shape, range: &Range<usize>, is_transposed| TensorPlace {
+                    name: tensor_name(&module, matrix),
                     shape,
                     range: range.clone(),
                     is_transposed,
                 };
-                tensors.push(place("A", a_shape, a, true));
-                tensors.push(place("B", b_shape, b, false));
+                tensors.push(place(LoraMatrix::A, a_shape, a, true));
+                tensors.push(place(LoraMatrix::B, b_shape, b, false));
             }
         }
         tensors

@@ -3,56 +3,36 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::SafeTensors;
+use super::error::PeftError;
+use super::files::PeftFiles;
+use super::tensors::LoraFactors;
 
-use super::ModelError;
-use super::lora::PeftConfig;
-use super::lora::read;
-use super::lora::tensor_numbers;
-
-/// The low-rank change `scaling * B A` of every module that an adapter has.
+/// The task vector of an adapter: the low-rank change `scaling * B A` of every module that it has.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Delta {
-    sides: BTreeMap<String, Side>,
+pub struct AdapterDelta {
+    modules: BTreeMap<String, LoraFactors>,
 }
 
-/// The factors of one module: `a` is rank x inputs, `b` outputs x rank, both row by row.
-#[derive(Debug, Clone, PartialEq)]
-struct Side {
-    rank: usize,
-    scaling: f64,
-    a: Vec<f32>,
-    b: Vec<f32>,
-}
-
-impl Delta {
+impl AdapterDelta {
     /// Reads the PEFT folder at `folder`.
     ///
     /// # Errors
-    /// [`ModelError::Io`]; [`ModelError::Adapter`] when the folder holds no LoRA adapter that Rune knows how to compute.
-    pub fn read(folder: &Path) -> Result<Self, ModelError> {
-        let refuse = |reason: String| ModelError::Adapter { path: folder.to_owned(), reason };
-        let config = PeftConfig::read(folder)?;
-        let bytes = read(&folder.join("adapter_model.safetensors"))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|error| refuse(error.to_string()))?;
-        let mut sides = BTreeMap::new();
-        for name in file.names() {
-            let Some(path) = name.strip_suffix(".lora_A.weight") else { continue };
-            let module = path.strip_prefix("base_model.model.").unwrap_or(path);
-            let side = Side::read(&file, &config, (path, module)).map_err(refuse)?;
-            sides.insert(module.to_owned(), side);
+    /// [`PeftError::Read`]; [`PeftError::Unusable`] when the folder holds no LoRA adapter that Rune knows how to compute.
+    pub fn read(folder: &Path) -> Result<Self, PeftError> {
+        let files = PeftFiles::read(folder)?;
+        let mut modules = BTreeMap::new();
+        for (module, size) in files.modules() {
+            let factors = files.factors(module, size).map_err(PeftError::unusable(folder))?;
+            modules.extend(factors.map(|factors| (module.to_owned(), factors)));
         }
-        if 2 * sides.len() != file.len() {
-            return Err(refuse("it has tensors that are no pair of LoRA's halves".to_owned()));
-        }
-        Ok(Self { sides })
+        Ok(Self { modules })
     }
 
     /// The inner product of two changes (Frobenius, over all modules that both have), in factored form:
     /// `tr(A1' B1' B2 A2) = sum((B1' B2) * (A1 A2'))`, which takes `O((inputs + outputs) r^2)` a module.
     pub fn inner(&self, other: &Self) -> f64 {
-        let both = self.sides.iter().filter_map(|(name, one)| Some((one, other.sides.get(name)?)));
-        both.map(|(one, other)| one.inner(other)).sum()
+        let in_both = |(name, factors)| Some((factors, other.modules.get(name)?));
+        self.modules.iter().filter_map(in_both).map(|(one, two)| one.inner(two)).sum()
     }
 
     /// The cosine of the angle between two changes, `-1.0..=1.0`: 1 for the same adapter, however it is factored; 0 where
@@ -63,25 +43,8 @@ impl Delta {
     }
 }
 
-impl Side {
-    fn read(
-        file: &SafeTensors<'_>,
-        config: &PeftConfig,
-        (path, module): (&str, &str),
-    ) -> Result<Self, String> {
-        let (rank, scaling) = config.of(module)?;
-        let half = |half: &str, along: usize| {
-            let name = format!("{path}.lora_{half}.weight");
-            let tensor = file.tensor(&name).map_err(|error| error.to_string())?;
-            if rank == 0 || tensor.shape().len() != 2 || tensor.shape()[along] != rank {
-                return Err(format!("`{name}` is not of rank {rank}"));
-            }
-            tensor_numbers(&tensor).map_err(|reason| format!("`{name}` {reason}"))
-        };
-        Ok(Self { rank, scaling: scaling.into(), a: half("A", 0)?, b: half("B", 1)? })
-    }
-
-    /// 0 for modules of different sizes.
+impl LoraFactors {
+    /// The inner product of two changes of one module; 0 for modules of different sizes.
     fn inner(&self, other: &Self) -> f64 {
         let (n_in, n_out) = (self.a.len() / self.rank, self.b.len() / self.rank);
         if n_in * other.rank != other.a.len() || n_out * other.rank != other.b.len() {
@@ -97,7 +60,8 @@ impl Side {
         }
         let rows_a = self.a.chunks_exact(n_in);
         let of_a = rows_a.flat_map(|one| other.a.chunks_exact(n_in).map(move |two| dot(one, two)));
-        self.scaling * other.scaling * of_b.iter().zip(of_a).map(|(x, y)| x * y).sum::<f64>()
+        let product = of_b.iter().zip(of_a).map(|(x, y)| x * y).sum::<f64>();
+        f64::from(self.scaling) * f64::from(other.scaling) * product
     }
 }
 
@@ -113,22 +77,24 @@ mod tests {
     const N_IN: usize = 5;
     const N_OUT: usize = 7;
 
-    fn delta(sides: Vec<(&str, Side)>) -> Delta {
-        Delta { sides: sides.into_iter().map(|(name, side)| (name.to_owned(), side)).collect() }
+    fn delta(modules: Vec<(&str, LoraFactors)>) -> AdapterDelta {
+        let modules = modules.into_iter().map(|(name, factors)| (name.to_owned(), factors));
+        AdapterDelta { modules: modules.collect() }
     }
 
-    fn random(rank: usize, scaling: f64, seed: u64) -> Side {
+    fn random(rank: usize, scaling: f32, seed: u64) -> LoraFactors {
         let mut random = SplitMix64::new(seed);
         let mut numbers = |n: usize| (0..n).map(|_| random.uniform() - 0.5).collect();
-        Side { rank, scaling, a: numbers(rank * N_IN), b: numbers(N_OUT * rank) }
+        LoraFactors { rank, scaling, a: numbers(rank * N_IN), b: numbers(N_OUT * rank) }
     }
 
-    fn dense(side: &Side) -> Vec<f64> {
+    fn dense(factors: &LoraFactors) -> Vec<f64> {
         let entry = |row: usize, column: usize| {
-            let terms = (0..side.rank).map(|k| {
-                f64::from(side.b[row * side.rank + k]) * f64::from(side.a[k * N_IN + column])
+            let terms = (0..factors.rank).map(|k| {
+                f64::from(factors.b[row * factors.rank + k])
+                    * f64::from(factors.a[k * N_IN + column])
             });
-            side.scaling * terms.sum::<f64>()
+            f64::from(factors.scaling) * terms.sum::<f64>()
         };
         (0..N_OUT).flat_map(|row| (0..N_IN).map(move |column| entry(row, column))).collect()
     }
@@ -146,11 +112,11 @@ mod tests {
     #[test]
     fn the_same_change_in_other_factors_has_cosine_1() {
         let one = random(2, 1.0, 3);
-        let mut other = Side { scaling: 0.25, ..one.clone() };
+        let mut other = LoraFactors { scaling: 0.25, ..one.clone() };
         other.a.iter_mut().for_each(|number| *number *= 8.0);
         let (one, other) = (delta(vec![("q", one)]), delta(vec![("q", other)]));
         assert!((one.cosine(&other) - 1.0).abs() < 1e-12);
-        let still = Side { b: vec![0.0; N_OUT], ..random(1, 1.0, 4) };
+        let still = LoraFactors { b: vec![0.0; N_OUT], ..random(1, 1.0, 4) };
         assert!(one.cosine(&delta(vec![("q", still)])).abs() < 1e-300);
         let near = one.cosine(&delta(vec![("q", random(2, 1.0, 5))]));
         assert!(near.abs() < 0.9);
