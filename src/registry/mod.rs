@@ -25,6 +25,7 @@ mod training;
 pub use adapter::AdapterFilter;
 pub use adapter::Ancestor;
 pub use database::Registry;
+pub use error::RecordKind;
 pub use error::RegistryError;
 pub use evaluation::Candidate;
 pub use evaluation::Evaluation;

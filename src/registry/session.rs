@@ -15,6 +15,7 @@ use crate::registry::codec::from_json;
 use crate::registry::codec::from_word;
 use crate::registry::codec::to_json;
 use crate::registry::database::Registry;
+use crate::registry::error::RecordKind;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
 use crate::registry::owner;
@@ -61,7 +62,12 @@ impl Registry {
     pub fn begin_session(&self, session: &Session, event: &Event) -> Result<(), RegistryError> {
         self.write(|tx| {
             match insert(tx, session)? {
-                0 => return Err(RegistryError::AlreadyExists(session.id.clone())),
+                0 => {
+                    return Err(RegistryError::AlreadyExists {
+                        kind: RecordKind::Session,
+                        id: session.id.clone(),
+                    });
+                }
                 _ => event::append(tx, &session.id, event)?,
             };
             Ok(())
@@ -173,7 +179,7 @@ pub(super) fn read(tx: &Transaction<'_>, id: &str) -> Result<Session, RegistryEr
     let mut rows = statement.query([id])?;
     match rows.next()? {
         Some(row) => from_row(row),
-        None => Err(RegistryError::NotFound(id.to_owned())),
+        None => Err(RegistryError::not_found(RecordKind::Session, id)),
     }
 }
 
@@ -234,7 +240,7 @@ fn busy(id: &str, owner: &str) -> RegistryError {
 fn standing(tx: &Transaction<'_>, id: &str) -> Result<(Status, Option<String>), RegistryError> {
     let mut statement = tx.prepare_cached("SELECT status, owner FROM session WHERE id = ?1")?;
     let found = statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let (status, owner) = found.ok_or_else(|| RegistryError::NotFound(id.to_owned()))?;
+    let (status, owner) = found.ok_or_else(|| RegistryError::not_found(RecordKind::Session, id))?;
     Ok((from_word("session.status", status)?, owner))
 }
 

@@ -17,6 +17,7 @@ use crate::registry::codec::from_json;
 use crate::registry::codec::from_word;
 use crate::registry::codec::to_json;
 use crate::registry::database::Registry;
+use crate::registry::error::RecordKind;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
 use crate::registry::owner;
@@ -158,7 +159,7 @@ impl Registry {
                 ),
             )?;
             if added == 0 {
-                return Err(RegistryError::AlreadyExists(run.id.clone()));
+                return Err(RegistryError::AlreadyExists { kind: RecordKind::TrainingRun, id: run.id.clone() });
             }
             let (dataset_digest, base_model) = (run.dataset_digest.clone(), run.base_model.clone());
             event::append(tx, &run.id, &Event::TrainingStarted { dataset_digest, base_model })?;
@@ -169,7 +170,7 @@ impl Registry {
     /// Takes a run up again: from now on this process drives it.
     ///
     /// # Errors
-    /// [`RegistryError::NoTraining`]; [`RegistryError::Busy`] when another living process drives it;
+    /// [`RegistryError::NotFound`]; [`RegistryError::Busy`] when another living process drives it;
     /// [`RegistryError::TrainingCompleted`].
     pub fn reopen_training(&self, id: &str) -> Result<TrainingRun, RegistryError> {
         self.write(|tx| {
@@ -251,7 +252,7 @@ impl Registry {
     /// One run.
     ///
     /// # Errors
-    /// [`RegistryError::NoTraining`].
+    /// [`RegistryError::NotFound`].
     pub fn training_run(&self, id: &str) -> Result<TrainingRun, RegistryError> {
         self.read(|tx| one(tx, id))
     }
@@ -372,7 +373,7 @@ fn one(tx: &Transaction<'_>, id: &str) -> Result<TrainingRun, RegistryError> {
     let mut rows = statement.query([id])?;
     match rows.next()? {
         Some(row) => from_row(row),
-        None => Err(RegistryError::NoTraining(id.to_owned())),
+        None => Err(RegistryError::not_found(RecordKind::TrainingRun, id)),
     }
 }
 

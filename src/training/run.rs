@@ -469,7 +469,7 @@ fn sweep(services: &Services) {
         let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_over = match services.registry.training_run(&id) {
             Ok(run) => run.status == RunStatus::Completed,
-            Err(RegistryError::NoTraining(_)) => is_old(&path),
+            Err(RegistryError::NotFound { .. }) => is_old(&path),
             Err(_) => false,
         };
         if is_over && let Err(error) = fs::remove_dir_all(&path) {
