@@ -236,6 +236,22 @@ fn a_registry_of_version_1_still_opens() {
 }
 
 #[test]
+fn an_event_of_an_unknown_kind_is_named_and_hides_no_other() {
+    let home = tempfile::tempdir().unwrap();
+    let registry = with_session(home.path());
+    sqlite(
+        &home.path().join("rune.db"),
+        "INSERT INTO event SELECT 2, 'i', source, 'rune.moon.risen', subject, time, '{\"type\": \"moon.risen\"}' FROM event",
+    );
+    registry.append_event("s1", &warning("w")).unwrap();
+    let error = registry.events(0, None, 100).unwrap_err().to_string();
+    let named = "registry holds a value in `event.data_json` that cannot be read: event 2, `rune.moon.risen`: ";
+    assert!(error.starts_with(named), "{error}");
+    assert_eq!(registry.events(0, None, 1).unwrap()[0].data, started());
+    assert_eq!(registry.events(2, None, 100).unwrap()[0].data, warning("w"));
+}
+
+#[test]
 fn sessions_are_listed_newest_first_and_filtered() {
     let home = tempfile::tempdir().unwrap();
     let registry = with_session(home.path());
