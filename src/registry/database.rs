@@ -150,7 +150,7 @@ mod tests {
     fn reads_go_on_while_a_write_is_open_and_see_what_was_committed() {
         let home = tempfile::tempdir().unwrap();
         let registry = open(home.path());
-        registry.write(|tx| append(tx)).unwrap();
+        registry.write(append).unwrap();
         let written = registry.write(|tx| {
             let seq = append(tx)?;
             assert_eq!(n_events(&registry), 1, "the open write is not seen");
@@ -168,7 +168,7 @@ mod tests {
         };
         let seen = registry.read(|tx| {
             let before = count(tx)?;
-            registry.write(|tx| append(tx))?;
+            registry.write(append)?;
             assert_eq!(n_events(&registry), 1);
             Ok((before, count(tx)?))
         });
@@ -185,7 +185,7 @@ mod tests {
             Err::<(), _>(RegistryError::not_found(RecordKind::Session, "s"))
         });
         failed.unwrap_err();
-        assert!(registry.read(|tx| append(tx)).is_err());
+        assert!(registry.read(append).is_err());
         assert_eq!(n_events(&registry), 0);
     }
 

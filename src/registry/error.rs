@@ -74,15 +74,33 @@ pub enum RegistryError {
         /// Its id.
         id: String,
     },
-    /// Another process is at work on the session or training run.
-    #[error("{what} `{id}` is run by process {pid}")]
+    /// Somebody is at work on it.
+    #[error("{kind} `{id}` is run by {holder}")]
     Busy {
-        /// "session" or "training run".
-        what: &'static str,
+        /// What would have been claimed.
+        kind: RecordKind,
         /// Its id.
         id: String,
-        /// The process.
-        pid: u32,
+        /// The holder of the claim in words, such as `process 12`.
+        holder: String,
+    },
+    /// Somebody else has claimed it since: what this holder does no longer counts.
+    #[error("{kind} `{id}` was taken over by {holder}")]
+    ClaimLost {
+        /// What was claimed.
+        kind: RecordKind,
+        /// Its id.
+        id: String,
+        /// The new holder in words, such as `process 12`.
+        holder: String,
+    },
+    /// The claim was released before: nobody is at work on it.
+    #[error("{kind} `{id}` has ended")]
+    Ended {
+        /// What was claimed.
+        kind: RecordKind,
+        /// Its id.
+        id: String,
     },
     /// The session is not in a state in which that can be done.
     #[error("session `{id}` is {}", status.as_str())]
@@ -170,6 +188,8 @@ impl RegistryError {
             | Self::AlreadyArchived(_)
             | Self::NotArchived(_)
             | Self::Busy { .. }
+            | Self::ClaimLost { .. }
+            | Self::Ended { .. }
             | Self::DoesNotFit { .. }
             | Self::TrainingCompleted(_)
             | Self::WrongStatus { .. } => ErrorClass::Conflict,

@@ -9,6 +9,8 @@ use serde::Serialize;
 
 use crate::event::Event;
 use crate::event::timestamp;
+use crate::registry::claim;
+use crate::registry::claim::HeldClaim;
 use crate::registry::codec::to_json;
 use crate::registry::database::Registry;
 use crate::registry::error::RegistryError;
@@ -35,14 +37,14 @@ pub struct StoredEvent {
 }
 
 impl Registry {
-    /// Stores an event that goes with no other change.
+    /// Stores an event of what is claimed that goes with no other change.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`] when there is no such session.
-    pub fn append_event(&self, session_id: &str, event: &Event) -> Result<u64, RegistryError> {
+    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any more.
+    pub fn append_event(&self, claim: &HeldClaim, event: &Event) -> Result<u64, RegistryError> {
         self.write(|tx| {
-            super::session::owned(tx, session_id)?;
-            append(tx, session_id, event)
+            claim::require(tx, claim)?;
+            append(tx, claim.id(), event)
         })
     }
 

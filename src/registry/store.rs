@@ -96,7 +96,7 @@ impl AdapterStore {
     }
 
     fn stage(&self, adapter: &Adapter, contents: &PeftFiles) -> Result<PathBuf, RegistryError> {
-        let owner = owner::current().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+        let owner = owner::current()?;
         let staged = self.folder.join(STAGING).join(format!("{owner} {}", adapter.id));
         let write = || {
             fs::create_dir(&staged)?;
