@@ -48,7 +48,7 @@ pub struct Selection {
 /// Chooses an adapter for a task of `project`.
 ///
 /// # Errors
-/// [`RegistryError::NoAdapter`] for a wish that isn't there; [`RegistryError::DoesNotFit`] for one that is made for
+/// [`RegistryError::NotFound`] for a wish that isn't there; [`RegistryError::DoesNotFit`] for one that is made for
 /// another base model.
 pub fn select(
     registry: &Registry,

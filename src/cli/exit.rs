@@ -15,6 +15,7 @@ use crate::peft::PeftError;
 use crate::pipeline::PipelineError;
 use crate::pipeline::SessionError;
 use crate::provider::ProviderError;
+use crate::registry::RecordKind;
 use crate::registry::RegistryError;
 use crate::sandbox::SandboxError;
 use crate::shutdown::Stopped;
@@ -128,10 +129,12 @@ fn fixed_hint(error: &anyhow::Error) -> Option<&'static str> {
         };
     }
     match cause(error) {
-        Some(RegistryError::NotFound(_)) => return Some("`rune sessions list` shows all sessions"),
-        Some(RegistryError::NoTraining(_)) => return Some("`rune train runs` shows all runs"),
-        Some(RegistryError::NoAdapter(_)) => {
-            return Some("`rune adapters list` shows all adapters");
+        Some(RegistryError::NotFound { kind, .. }) => {
+            return Some(match kind {
+                RecordKind::Session => "`rune sessions list` shows all sessions",
+                RecordKind::TrainingRun => "`rune train runs` shows all runs",
+                RecordKind::Adapter => "`rune adapters list` shows all adapters",
+            });
         }
         Some(registry) if registry.is_of_disk() => {
             return Some("is the disk of Rune's home full? `rune doctor` tells how much is free");

@@ -131,7 +131,7 @@ impl Who {
     /// those that have are left out with a word.
     ///
     /// # Errors
-    /// [`EvaluationError::SeenBefore`] for one that is named; [`RegistryError::NoAdapter`]; [`EvaluationError::Adapter`].
+    /// [`EvaluationError::SeenBefore`] for one that is named; [`RegistryError::NotFound`]; [`EvaluationError::Adapter`].
     pub fn parse(
         registry: &Registry,
         suite: &Suite,

@@ -173,7 +173,8 @@ impl PipelineTools {
             test_targets: Vec::new(),
         };
         let settings = Settings { adapter_id: adapter.cloned(), seed, ..self.settings.clone() };
-        let (session, _) = NewSession::new(task.clone(), seed).record(&self.registry, provider)?;
+        let new = NewSession::new(task.clone(), seed);
+        let (_, claim, _) = new.record(&self.registry, provider)?;
         let tools = Tools {
             provider,
             judge: self.judge.clone(),
@@ -182,7 +183,7 @@ impl PipelineTools {
             reporter: &|_: &str, _: &Event| {},
         };
         let assignment = Assignment::read(&self.judge, task).await?;
-        let solution = pipeline::solve(&tools, &session.id, &assignment, Vec::new()).await?;
+        let solution = pipeline::solve(&tools, &claim, &assignment, Vec::new()).await?;
         let files = solution.files.iter().map(|file| file.text.as_str()).collect::<Vec<_>>();
         Ok(format!("```python\n{}\n```\n", files.join("\n").trim_end()))
     }

@@ -8,6 +8,8 @@ use crate::event::Event;
 use crate::event::SCHEMA_VERSION;
 use crate::event::timestamp;
 use crate::provider::Provider;
+use crate::registry::ClaimHolder;
+use crate::registry::HeldClaim;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::registry::new_id;
@@ -52,7 +54,7 @@ impl NewSession {
         }
     }
 
-    /// Stores it with its first event; both are returned.
+    /// Stores it, claimed by this process, with its first event; returns all three.
     ///
     /// # Errors
     /// Those of the registry.
@@ -60,7 +62,7 @@ impl NewSession {
         self,
         registry: &Registry,
         provider: &Provider,
-    ) -> Result<(Session, Event), RegistryError> {
+    ) -> Result<(Session, HeldClaim, Event), RegistryError> {
         let base = provider.base();
         let session = Session {
             id: new_id()?,
@@ -92,7 +94,7 @@ impl NewSession {
             model: self.model,
             seed: session.seed,
         };
-        registry.begin_session(&session, &event)?;
-        Ok((session, event))
+        let claim = registry.begin_session(&session, &ClaimHolder::ThisProcess, &event)?;
+        Ok((session, claim, event))
     }
 }

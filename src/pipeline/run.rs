@@ -24,6 +24,7 @@ use crate::provider::EncodedPrompt;
 use crate::provider::Grammar;
 use crate::provider::Provider;
 use crate::provider::Request;
+use crate::registry::HeldClaim;
 use crate::registry::Registry;
 use crate::task::SourceFile;
 use crate::template::Templates;
@@ -52,7 +53,7 @@ pub struct Tools<'a> {
 pub(super) struct Run<'a> {
     pub(super) tools: &'a Tools<'a>,
     pub(super) templates: Templates,
-    session_id: &'a str,
+    claim: &'a HeldClaim,
     started: Instant,
     state: Mutex<State>,
 }
@@ -89,8 +90,8 @@ pub(super) struct Answer {
 }
 
 impl<'a> Run<'a> {
-    /// Takes up a session whose `recorded` attempts are there already.
-    pub(super) fn new(tools: &'a Tools<'a>, session_id: &'a str, recorded: Vec<Attempt>) -> Self {
+    /// Starts work on the claimed session, whose `recorded` attempts are stored already.
+    pub(super) fn new(tools: &'a Tools<'a>, claim: &'a HeldClaim, recorded: Vec<Attempt>) -> Self {
         let mut state = State::default();
         for attempt in recorded {
             state.n_attempts += 1;
@@ -107,7 +108,7 @@ impl<'a> Run<'a> {
         Self {
             tools,
             templates: Templates::default(),
-            session_id,
+            claim,
             started: Instant::now(),
             state: Mutex::new(state),
         }
@@ -126,8 +127,8 @@ impl<'a> Run<'a> {
 
     /// Records an event and tells it.
     pub(super) fn tell(&self, event: &Event) -> Result<(), PipelineError> {
-        self.tools.registry.append_event(self.session_id, event)?;
-        self.tools.reporter.report(self.session_id, event);
+        self.tools.registry.append_event(self.claim, event)?;
+        self.tools.reporter.report(self.claim.id(), event);
         Ok(())
     }
 
@@ -175,7 +176,7 @@ impl<'a> Run<'a> {
         let mut on_text = |text: &str| {
             let (phase, subtask, text) = (place.phase, place.subtask.clone(), text.to_owned());
             let event = Event::TextGenerated { phase, subtask, text };
-            self.tools.reporter.report(self.session_id, &event);
+            self.tools.reporter.report(self.claim.id(), &event);
         };
         let generated = self.tools.provider.generate(&request, &mut on_text);
         let Ok(completion) = tokio::time::timeout(left, generated).await else {
@@ -227,12 +228,12 @@ impl<'a> Run<'a> {
             verdict,
             summary: summary.to_owned(),
         };
-        self.tools.registry.append_attempt(self.session_id, &attempt, &event)?;
+        self.tools.registry.append_attempt(self.claim, &attempt, &event)?;
         state.n_attempts += 1;
         state.tokens_in += u64::from(completion.tokens_in);
         state.tokens_out += u64::from(completion.tokens_out);
         drop(state);
-        self.tools.reporter.report(self.session_id, &event);
+        self.tools.reporter.report(self.claim.id(), &event);
         Ok(())
     }
 

@@ -27,7 +27,9 @@ use crate::judge::TestSuite;
 use crate::provider::Provider;
 use crate::provider::ProviderError;
 use crate::registry::AdapterStore;
+use crate::registry::ClaimHolder;
 use crate::registry::Ending;
+use crate::registry::HeldClaim;
 use crate::registry::RegistryError;
 use crate::sandbox::Limits;
 use crate::sandbox::Sandbox;
@@ -181,7 +183,7 @@ pub async fn run_session(
     request: SessionRequest,
     target: &Target,
 ) -> Result<SessionOutcome, SessionError> {
-    let work = AtWork { services, sandbox, target, id: OnceLock::new() };
+    let work = AtWork { services, sandbox, target, claim: OnceLock::new() };
     match services.shutdown.or_stop(Box::pin(work.go(request))).await {
         Ok(result) => result.inspect_err(|error| work.failed(error)),
         Err(Stopped(reason)) => Err(work.stopped(reason)),
@@ -250,7 +252,7 @@ struct AtWork<'a> {
     sandbox: &'a Arc<Sandbox>,
     target: &'a Target,
     /// Set once the registry has the session.
-    id: OnceLock<String>,
+    claim: OnceLock<HeldClaim>,
 }
 
 impl AtWork<'_> {
@@ -288,9 +290,10 @@ impl AtWork<'_> {
             },
             reporter: &*services.reporter,
         };
-        let mut solution = solve(&pipeline, &session.id, &assignment, recorded).await?;
+        let claim = self.claim.get().expect("a session at work is claimed");
+        let mut solution = solve(&pipeline, claim, &assignment, recorded).await?;
         self.examine_tests(&pipeline.judge, assignment.suite.as_ref(), &mut solution).await?;
-        self.finish(&session, solution)
+        self.finish(&session, claim, solution)
     }
 
     /// Finds out whether the user's tests pass on a stub of the solution as well, and so decide nothing.
@@ -348,8 +351,8 @@ impl AtWork<'_> {
             model: config.run.model.clone(),
             ..NewSession::new(task, config.run.seed)
         };
-        let (session, event) = new.record(registry, provider)?;
-        self.id.get_or_init(|| session.id.clone());
+        let (session, claim, event) = new.record(registry, provider)?;
+        self.claim.get_or_init(|| claim);
         self.services.report(&session.id, &event);
         Ok(session)
     }
@@ -357,8 +360,8 @@ impl AtWork<'_> {
     fn take_up(&self, session: Session) -> Result<(Session, Vec<Attempt>), SessionError> {
         let registry = &self.services.registry;
         let event = |n_attempts| Event::SessionResumed { schema: SCHEMA_VERSION, n_attempts };
-        registry.reopen_session(&session.id, event)?;
-        self.id.get_or_init(|| session.id.clone());
+        let claim = registry.reopen_session(&session.id, &ClaimHolder::ThisProcess, event)?;
+        self.claim.get_or_init(|| claim);
         let recorded = registry.attempts(&session.id)?;
         let n_attempts = u32::try_from(recorded.len()).unwrap_or(u32::MAX);
         self.services.report(&session.id, &event(n_attempts));
@@ -379,6 +382,7 @@ impl AtWork<'_> {
     fn finish(
         &self,
         session: &Session,
+        claim: &HeldClaim,
         solution: Solution,
     ) -> Result<SessionOutcome, SessionError> {
         let kept = self.services.home.session(&session.id);
@@ -415,7 +419,7 @@ impl AtWork<'_> {
             summary: solution.summary(),
         };
         let ending = Ending { status, verified_by, assurance, exit_code };
-        self.services.registry.end_session(&session.id, &ending, &event)?;
+        self.services.registry.end_session(claim, &ending, &event)?;
         self.services.report(&session.id, &event);
         let outcome = SessionOutcome { id: session.id.clone(), solution, paths, class };
         if !is_written && !outcome.paths.is_empty() {
@@ -429,12 +433,13 @@ impl AtWork<'_> {
 
     /// Ends a session that an error breaks off.
     fn failed(&self, error: &SessionError) {
-        let Some(id) = self.id.get() else { return };
+        let Some(claim) = self.claim.get() else { return };
         let exit_code = i32::from(error.class().exit_code());
         let event = Event::SessionFailed { exit_code, error: with_causes(error) };
         let ending = Ending::unverified(Status::Failed, exit_code);
         // The registry may be what failed, or the session over already: the first error is the one to tell.
-        if self.services.registry.end_session(id, &ending, &event).is_ok() {
+        if self.services.registry.end_session(claim, &ending, &event).is_ok() {
+            let id = claim.id();
             self.services.report(id, &event);
             let message = format!("resume with: rune run --resume {id}");
             self.services.report(id, &Event::notice(message));
@@ -443,17 +448,19 @@ impl AtWork<'_> {
 
     /// Ends a session that was told to stop. The error to tell.
     fn stopped(&self, reason: StopReason) -> SessionError {
-        let error = SessionError::Stopped { id: self.id.get().cloned(), reason };
-        let Some(id) = self.id.get() else { return error };
+        let claim = self.claim.get();
+        let id = claim.map(|claim| claim.id().to_owned());
+        let error = SessionError::Stopped { id, reason };
+        let Some(claim) = claim else { return error };
         let exit_code = i32::from(error.class().exit_code());
         let event = Event::SessionFailed { exit_code, error: error.to_string() };
         let ending = Ending::unverified(Status::Interrupted, exit_code);
         let ended = self
             .tell(&Event::SessionInterrupted)
-            .and_then(|()| Ok(self.services.registry.end_session(id, &ending, &event)?));
+            .and_then(|()| Ok(self.services.registry.end_session(claim, &ending, &event)?));
         match ended {
             Ok(()) => {
-                self.services.report(id, &event);
+                self.services.report(claim.id(), &event);
                 error
             }
             Err(error) => error,
@@ -462,9 +469,9 @@ impl AtWork<'_> {
 
     /// Records an event of the session and tells of it.
     fn tell(&self, event: &Event) -> Result<(), SessionError> {
-        if let Some(id) = self.id.get() {
-            self.services.registry.append_event(id, event)?;
-            self.services.report(id, event);
+        if let Some(claim) = self.claim.get() {
+            self.services.registry.append_event(claim, event)?;
+            self.services.report(claim.id(), event);
         }
         Ok(())
     }

@@ -21,23 +21,24 @@ use super::integrate::warn_missing;
 use super::requirements::Assignment;
 use super::run::Run;
 use super::work::Work;
+use crate::registry::HeldClaim;
 use crate::task::SourceFile;
 use crate::task::Subtask;
 use crate::trajectory::Attempt;
 use crate::trajectory::VerifiedBy;
 
-/// Carries out an assignment. `recorded` are the attempts of the session so far, empty for a new one.
+/// Carries out an assignment in the claimed session. `recorded` are its attempts so far, empty for a new one.
 ///
 /// # Errors
 /// [`PipelineError`], but for a budget that is used up: that is told in the [`Solution`], which then holds the best
 /// candidate so far. Dropping the future stops everything; the session can be taken up again.
 pub async fn solve(
     tools: &Tools<'_>,
-    session_id: &str,
+    claim: &HeldClaim,
     assignment: &Assignment,
     recorded: Vec<Attempt>,
 ) -> Result<Solution, PipelineError> {
-    let run = Run::new(tools, session_id, recorded);
+    let run = Run::new(tools, claim, recorded);
     let work = Work::new(&run, assignment);
     let result = go(&work).await;
     let (budget, generated_tests) = match result {

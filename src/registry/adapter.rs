@@ -15,6 +15,7 @@ use crate::registry::codec::from_json;
 use crate::registry::codec::from_word;
 use crate::registry::codec::to_json;
 use crate::registry::database::Registry;
+use crate::registry::error::RecordKind;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
 
@@ -42,7 +43,7 @@ impl Registry {
     /// The adapter `id`.
     ///
     /// # Errors
-    /// [`RegistryError::NoAdapter`].
+    /// [`RegistryError::NotFound`].
     pub fn adapter(&self, id: &AdapterId) -> Result<Adapter, RegistryError> {
         self.read(|tx| one(tx, id))
     }
@@ -74,7 +75,7 @@ impl Registry {
     /// The adapter and all that it was made from, each once, the nearest first.
     ///
     /// # Errors
-    /// [`RegistryError::NoAdapter`].
+    /// [`RegistryError::NotFound`].
     pub fn lineage(&self, id: &AdapterId) -> Result<Vec<Ancestor>, RegistryError> {
         // UNION drops what was seen, so that this ends whatever the table holds.
         let sql = "WITH RECURSIVE line (id, depth) AS (
@@ -100,7 +101,7 @@ impl Registry {
     /// Archives the adapter `id`: it stays, and is no longer chosen.
     ///
     /// # Errors
-    /// [`RegistryError::NoAdapter`]; [`RegistryError::AlreadyArchived`].
+    /// [`RegistryError::NotFound`]; [`RegistryError::AlreadyArchived`].
     pub fn archive_adapter(&self, id: &AdapterId, reason: &str) -> Result<(), RegistryError> {
         self.write(|tx| {
             if one(tx, id)?.archived_at.is_some() {
@@ -117,7 +118,7 @@ impl Registry {
     /// Takes an archived adapter back.
     ///
     /// # Errors
-    /// [`RegistryError::NoAdapter`]; [`RegistryError::NotArchived`].
+    /// [`RegistryError::NotFound`]; [`RegistryError::NotArchived`].
     pub fn restore_adapter(&self, id: &AdapterId) -> Result<(), RegistryError> {
         self.write(|tx| {
             if one(tx, id)?.archived_at.is_none() {
@@ -133,7 +134,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::AdapterExists`] when the id is taken, or the same weights for the same base, or the recipe, are
-    /// there under another one; [`RegistryError::NoAdapter`] for a parent that is not there.
+    /// there under another one; [`RegistryError::NotFound`] for a parent that is not there.
     pub(super) fn insert_adapter(&self, adapter: &Adapter) -> Result<(), RegistryError> {
         self.write(|tx| {
             if let Some(taken) = same(tx, adapter)? {
@@ -214,7 +215,7 @@ fn one(tx: &Transaction<'_>, id: &AdapterId) -> Result<Adapter, RegistryError> {
     let mut rows = statement.query([id.as_str()])?;
     match rows.next()? {
         Some(row) => read(tx, row),
-        None => Err(RegistryError::NoAdapter(id.to_string())),
+        None => Err(RegistryError::not_found(RecordKind::Adapter, id.as_str())),
     }
 }
 

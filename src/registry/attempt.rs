@@ -7,6 +7,8 @@ use rusqlite::named_params;
 use crate::adapter::AdapterId;
 use crate::digest::sha256;
 use crate::event::Event;
+use crate::registry::claim;
+use crate::registry::claim::HeldClaim;
 use crate::registry::codec::from_json;
 use crate::registry::codec::from_word;
 use crate::registry::codec::to_json;
@@ -18,21 +20,21 @@ use crate::trajectory::Attempt;
 use crate::trajectory::Completion;
 
 impl Registry {
-    /// Stores the next attempt of a session that this process runs, adds its tokens to the
-    /// session's, and stores the event that tells of it.
+    /// Stores the next attempt of the claimed session, adds its tokens to the session's, and stores the event that
+    /// tells of it.
     ///
     /// # Errors
-    /// [`RegistryError::OutOfOrder`] when `attempt.seq` is not the next;
-    /// [`RegistryError::Busy`] and [`RegistryError::WrongStatus`] when this process does not run
-    /// the session.
+    /// [`RegistryError::OutOfOrder`] when `attempt.seq` is not the next; [`RegistryError::ClaimLost`] and
+    /// [`RegistryError::Ended`] when the claim is not held any more.
     pub fn append_attempt(
         &self,
-        session_id: &str,
+        claim: &HeldClaim,
         attempt: &Attempt,
         event: &Event,
     ) -> Result<(), RegistryError> {
+        let session_id = claim.id();
         self.write(|tx| {
-            session::owned(tx, session_id)?;
+            claim::require(tx, claim)?;
             let next = n_attempts(tx, session_id)?;
             if attempt.seq != next {
                 let id = session_id.to_owned();

@@ -1,12 +1,15 @@
-//! [`Registry`]: the open file.
+//! [`Registry`]: the open file, with one connection that writes and a few that read.
 #![expect(clippy::disallowed_types, reason = "SQL lives in registry/")]
 
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::OpenFlags;
 use rusqlite::Transaction;
 use rusqlite::TransactionBehavior;
 
@@ -16,10 +19,17 @@ use crate::registry::schema;
 /// How long a writer waits for another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The open registry. Several processes may have it open at once; threads share one connection.
+/// Connections for reading that are kept open between reads.
+const MAX_IDLE_READERS: usize = 4;
+
+/// The open registry. Several processes may have it open at once. Threads share one connection for writing; each read has
+/// a connection of its own, so that it waits for no write and for no other read.
 #[derive(Debug)]
 pub struct Registry {
-    db: Mutex<Connection>,
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    /// Connections that nobody reads with right now.
+    idle_readers: Mutex<Vec<Connection>>,
 }
 
 impl Registry {
@@ -43,7 +53,8 @@ impl Registry {
             other => other,
         })?;
         set_up(&db).map_err(open_error)?;
-        Ok(Self { db: Mutex::new(db) })
+        let (path, idle_readers) = (path.to_owned(), Mutex::default());
+        Ok(Self { path, writer: Mutex::new(db), idle_readers })
     }
 
     /// Runs SQLite's `quick_check`; an empty list means that all is well.
@@ -64,21 +75,45 @@ impl Registry {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
-        let mut db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut db = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = work(&tx)?;
         tx.commit()?;
         Ok(value)
     }
 
-    /// Runs `work` in a transaction that only reads, so that several statements see one state.
+    /// Runs `work` in a transaction that only reads: all its statements see one state, which has every write that was
+    /// committed before and none that is still open.
     pub(super) fn read<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
-        let mut db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&db.transaction()?)
+        let mut db = match self.idle_readers().pop() {
+            Some(idle) => idle,
+            None => open_reader(&self.path)?,
+        };
+        let value = work(&db.transaction()?);
+        let mut idle = self.idle_readers();
+        if idle.len() < MAX_IDLE_READERS {
+            idle.push(db);
+        }
+        value
     }
+
+    fn idle_readers(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that can't change anything.
+fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    // Not `READ_ONLY`: readers of a WAL note in shared memory up to where they have read.
+    let flags = OpenFlags::default().difference(OpenFlags::SQLITE_OPEN_CREATE);
+    let db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    set_up(&db)?;
+    db.pragma_update(None, "query_only", true)?;
+    Ok(db)
 }
 
 fn set_up(db: &Connection) -> rusqlite::Result<()> {
@@ -86,4 +121,85 @@ fn set_up(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "foreign_keys", true)?;
     db.pragma_update(None, "trusted_schema", false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::registry::RecordKind;
+    use crate::registry::event;
+
+    fn open(folder: &Path) -> Registry {
+        Registry::open(&folder.join("rune.db")).unwrap()
+    }
+
+    fn append(tx: &Transaction<'_>) -> Result<u64, RegistryError> {
+        event::append(tx, "s", &Event::notice("n"))
+    }
+
+    fn n_events(registry: &Registry) -> u64 {
+        let count = |tx: &Transaction<'_>| {
+            Ok(tx.query_row("SELECT count(*) FROM event", [], |row| row.get::<_, i64>(0))?)
+        };
+        registry.read(count).unwrap().cast_unsigned()
+    }
+
+    // One thread does all of this: whatever waited for anything here would wait for ever.
+    #[test]
+    fn reads_go_on_while_a_write_is_open_and_see_what_was_committed() {
+        let home = tempfile::tempdir().unwrap();
+        let registry = open(home.path());
+        registry.write(append).unwrap();
+        let written = registry.write(|tx| {
+            let seq = append(tx)?;
+            assert_eq!(n_events(&registry), 1, "the open write is not seen");
+            Ok(seq)
+        });
+        assert_eq!((written.unwrap(), n_events(&registry)), (2, 2));
+    }
+
+    #[test]
+    fn a_read_sees_one_state_and_holds_up_neither_writes_nor_reads() {
+        let home = tempfile::tempdir().unwrap();
+        let registry = open(home.path());
+        let count = |tx: &Transaction<'_>| {
+            tx.query_row("SELECT count(*) FROM event", [], |row| row.get::<_, u32>(0))
+        };
+        let seen = registry.read(|tx| {
+            let before = count(tx)?;
+            registry.write(append)?;
+            assert_eq!(n_events(&registry), 1);
+            Ok((before, count(tx)?))
+        });
+        assert_eq!(seen.unwrap(), (0, 0));
+        assert_eq!(n_events(&registry), 1);
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_and_a_reader_writes_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let registry = open(home.path());
+        let failed = registry.write(|tx| {
+            append(tx)?;
+            Err::<(), _>(RegistryError::not_found(RecordKind::Session, "s"))
+        });
+        failed.unwrap_err();
+        assert!(registry.read(append).is_err());
+        assert_eq!(n_events(&registry), 0);
+    }
+
+    #[test]
+    fn as_many_read_at_once_as_want_to_and_few_connections_stay() {
+        fn nested(registry: &Registry, depth: usize) -> u64 {
+            match depth {
+                0 => n_events(registry),
+                _ => registry.read(|_| Ok(nested(registry, depth - 1))).unwrap(),
+            }
+        }
+        let home = tempfile::tempdir().unwrap();
+        let registry = open(home.path());
+        assert_eq!(nested(&registry, 2 * MAX_IDLE_READERS), 0);
+        assert_eq!(registry.idle_readers().len(), MAX_IDLE_READERS);
+    }
 }

@@ -1,10 +1,32 @@
 //! What can go wrong with the registry.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::adapter::AdapterId;
 use crate::error_class::ErrorClass;
 use crate::trajectory::Status;
+
+/// The kinds of rows that have an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKind {
+    /// A session.
+    Session,
+    /// A training run.
+    TrainingRun,
+    /// An adapter.
+    Adapter,
+}
+
+impl fmt::Display for RecordKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Session => "session",
+            Self::TrainingRun => "training run",
+            Self::Adapter => "adapter",
+        })
+    }
+}
 
 /// The registry refuses or fails.
 #[derive(Debug, thiserror::Error)]
@@ -36,21 +58,49 @@ pub enum RegistryError {
         /// The newest version known here.
         known: u32,
     },
-    /// There is no such session.
-    #[error("no session `{0}`")]
-    NotFound(String),
-    /// A session's id is taken for ever.
-    #[error("session `{0}` already exists")]
-    AlreadyExists(String),
-    /// Another process is at work on the session or training run.
-    #[error("{what} `{id}` is run by process {pid}")]
-    Busy {
-        /// "session" or "training run".
-        what: &'static str,
+    /// There is no such row.
+    #[error("no {kind} `{id}`")]
+    NotFound {
+        /// What was looked for.
+        kind: RecordKind,
         /// Its id.
         id: String,
-        /// The process.
-        pid: u32,
+    },
+    /// The id is taken for ever.
+    #[error("{kind} `{id}` already exists")]
+    AlreadyExists {
+        /// What would have been stored.
+        kind: RecordKind,
+        /// Its id.
+        id: String,
+    },
+    /// Somebody is at work on it.
+    #[error("{kind} `{id}` is run by {holder}")]
+    Busy {
+        /// What would have been claimed.
+        kind: RecordKind,
+        /// Its id.
+        id: String,
+        /// The holder of the claim in words, such as `process 12`.
+        holder: String,
+    },
+    /// Somebody else has claimed it since: what this holder does no longer counts.
+    #[error("{kind} `{id}` was taken over by {holder}")]
+    ClaimLost {
+        /// What was claimed.
+        kind: RecordKind,
+        /// Its id.
+        id: String,
+        /// The new holder in words, such as `process 12`.
+        holder: String,
+    },
+    /// The claim was released before: nobody is at work on it.
+    #[error("{kind} `{id}` has ended")]
+    Ended {
+        /// What was claimed.
+        kind: RecordKind,
+        /// Its id.
+        id: String,
     },
     /// The session is not in a state in which that can be done.
     #[error("session `{id}` is {}", status.as_str())]
@@ -70,15 +120,9 @@ pub enum RegistryError {
         /// The number it should have.
         next: u32,
     },
-    /// There is no such training run.
-    #[error("no training run `{0}`")]
-    NoTraining(String),
     /// The training run has its adapter.
     #[error("training run `{0}` is completed")]
     TrainingCompleted(String),
-    /// There is no such adapter.
-    #[error("no adapter `{0}`")]
-    NoAdapter(String),
     /// The adapter was made for another base model.
     #[error("adapter `{id}` was not made for `{base_model}`")]
     DoesNotFit {
@@ -122,15 +166,22 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// [`Self::NotFound`] of the `kind` with this `id`.
+    pub(super) fn not_found(kind: RecordKind, id: impl Into<String>) -> Self {
+        Self::NotFound { kind, id: id.into() }
+    }
+
     /// Its class.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotFound(_) | Self::NoAdapter(_) | Self::NoTraining(_) => ErrorClass::NotFound,
-            Self::AlreadyExists(_)
+            Self::NotFound { .. } => ErrorClass::NotFound,
+            Self::AlreadyExists { .. }
             | Self::AdapterExists(_)
             | Self::AlreadyArchived(_)
             | Self::NotArchived(_)
             | Self::Busy { .. }
+            | Self::ClaimLost { .. }
+            | Self::Ended { .. }
             | Self::DoesNotFit { .. }
             | Self::TrainingCompleted(_)
             | Self::WrongStatus { .. } => ErrorClass::Conflict,

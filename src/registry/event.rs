@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::event::Event;
 use crate::event::timestamp;
-use crate::registry::codec::from_json;
+use crate::registry::claim;
+use crate::registry::claim::HeldClaim;
 use crate::registry::codec::to_json;
 use crate::registry::database::Registry;
 use crate::registry::error::RegistryError;
@@ -36,14 +37,14 @@ pub struct StoredEvent {
 }
 
 impl Registry {
-    /// Stores an event that goes with no other change.
+    /// Stores an event of what is claimed that goes with no other change.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`] when there is no such session.
-    pub fn append_event(&self, session_id: &str, event: &Event) -> Result<u64, RegistryError> {
+    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any more.
+    pub fn append_event(&self, claim: &HeldClaim, event: &Event) -> Result<u64, RegistryError> {
         self.write(|tx| {
-            super::session::owned(tx, session_id)?;
-            append(tx, session_id, event)
+            claim::require(tx, claim)?;
+            append(tx, claim.id(), event)
         })
     }
 
@@ -51,7 +52,8 @@ impl Registry {
     /// `session_id` is given.
     ///
     /// # Errors
-    /// [`RegistryError::Unreadable`] when an event is of a kind that this version doesn't know.
+    /// [`RegistryError::Unreadable`] when an event is of a kind that this version doesn't know: it names the event's
+    /// number, so that those after it can still be read.
     pub fn events(
         &self,
         after_seq: u64,
@@ -97,13 +99,20 @@ pub(super) fn append(
 }
 
 fn stored(row: &Row<'_>) -> Result<StoredEvent, RegistryError> {
+    let seq = row.get::<_, i64>("seq")?.cast_unsigned();
+    let kind: String = row.get("type")?;
+    let data = serde_json::from_str(&row.get::<_, String>("data_json")?);
+    let unreadable = |error| RegistryError::Unreadable {
+        column: "event.data_json",
+        text: format!("event {seq}, `{kind}`: {error}"),
+    };
     Ok(StoredEvent {
-        seq: row.get::<_, i64>("seq")?.cast_unsigned(),
+        seq,
         id: row.get("id")?,
         source: row.get("source")?,
-        kind: row.get("type")?,
+        data: data.map_err(unreadable)?,
+        kind,
         subject: row.get("subject")?,
         time: row.get("time")?,
-        data: from_json("event.data_json", &row.get::<_, String>("data_json")?)?,
     })
 }

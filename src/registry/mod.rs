@@ -9,6 +9,7 @@
 
 mod adapter;
 mod attempt;
+mod claim;
 mod codec;
 mod database;
 mod error;
@@ -23,7 +24,10 @@ mod training;
 
 pub use adapter::AdapterFilter;
 pub use adapter::Ancestor;
+pub use claim::ClaimHolder;
+pub use claim::HeldClaim;
 pub use database::Registry;
+pub use error::RecordKind;
 pub use error::RegistryError;
 pub use evaluation::Candidate;
 pub use evaluation::Evaluation;

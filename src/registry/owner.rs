@@ -1,11 +1,16 @@
-//! Who is at work on a row: `boot_id:pid:starttime`, so that a dead owner can be told from a living
+//! Processes as owners of rows and folders: `boot_id:pid:starttime`, so that a dead owner can be told from a living
 //! one even when its pid was given away again.
 
 use std::fs;
+use std::io;
 
-/// This process; `None` where `/proc` can't be read.
-pub(super) fn current() -> Option<String> {
-    of(std::process::id())
+/// This process.
+///
+/// # Errors
+/// When `/proc` can't be read.
+pub(super) fn current() -> io::Result<String> {
+    let unnamed = || io::Error::new(io::ErrorKind::NotFound, "/proc/self/stat tells no start time");
+    of(std::process::id()).ok_or_else(unnamed)
 }
 
 /// Whether `owner` still lives. An owner of another boot does not; nor does one that is a zombie.

@@ -1,9 +1,7 @@
-//! Sessions: begun, gone on with, ended; at any moment run by at most one living process.
+//! Sessions: begun, resumed, ended; at any moment at most one holder has a claim on each.
 
-use std::io;
 use std::time::SystemTime;
 
-use rusqlite::OptionalExtension;
 use rusqlite::Row;
 use rusqlite::Transaction;
 use rusqlite::named_params;
@@ -11,17 +9,27 @@ use rusqlite::named_params;
 use crate::adapter::AdapterId;
 use crate::event::Event;
 use crate::event::timestamp;
+use crate::registry::claim;
+use crate::registry::claim::ClaimHolder;
+use crate::registry::claim::ClaimTable;
+use crate::registry::claim::HeldClaim;
 use crate::registry::codec::from_json;
 use crate::registry::codec::from_word;
 use crate::registry::codec::to_json;
 use crate::registry::database::Registry;
+use crate::registry::error::RecordKind;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
-use crate::registry::owner;
 use crate::trajectory::Assurance;
 use crate::trajectory::Session;
 use crate::trajectory::Status;
 use crate::trajectory::VerifiedBy;
+
+static SESSIONS: ClaimTable = ClaimTable {
+    name: "session",
+    kind: RecordKind::Session,
+    on_claim: "status = 'running', ended_at = NULL, exit_code = NULL",
+};
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,84 +61,82 @@ pub struct SessionFilter {
 }
 
 impl Registry {
-    /// Stores a new session, run by this process, with its first event. Of `session` the fields
+    /// Stores a new session, claimed by `holder`, with its first event. Of `session` the fields
     /// that tell of its end are not used: it is running.
     ///
     /// # Errors
     /// [`RegistryError::AlreadyExists`] when the id is taken.
-    pub fn begin_session(&self, session: &Session, event: &Event) -> Result<(), RegistryError> {
+    pub fn begin_session(
+        &self,
+        session: &Session,
+        holder: &ClaimHolder,
+        event: &Event,
+    ) -> Result<HeldClaim, RegistryError> {
         self.write(|tx| {
-            match insert(tx, session)? {
-                0 => return Err(RegistryError::AlreadyExists(session.id.clone())),
-                _ => event::append(tx, &session.id, event)?,
-            };
-            Ok(())
+            insert(tx, session)?;
+            let claim = claim::claim(tx, &SESSIONS, &session.id, holder)?;
+            event::append(tx, &session.id, event)?;
+            Ok(claim)
         })
     }
 
-    /// Takes a session up again: from now on this process runs it. `event` is made from the number
-    /// of attempts that are there.
+    /// Resumes a session: from now on `holder` runs it. `event` is made from the number of attempts
+    /// that are there.
     ///
     /// # Errors
-    /// [`RegistryError::WrongStatus`] when it is solved; [`RegistryError::Busy`] when another
-    /// living process runs it; [`RegistryError::NotFound`].
+    /// [`RegistryError::WrongStatus`] when it is solved; [`RegistryError::Busy`] when somebody runs
+    /// it; [`RegistryError::NotFound`].
     pub fn reopen_session(
         &self,
         id: &str,
+        holder: &ClaimHolder,
         event: impl FnOnce(u32) -> Event,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<HeldClaim, RegistryError> {
         self.write(|tx| {
-            free(tx, id)?;
-            tx.execute(
-                "UPDATE session SET status = 'running', owner = ?2, ended_at = NULL,
-                 exit_code = NULL WHERE id = ?1",
-                (id, me()?),
-            )?;
+            check_unsolved(tx, id)?;
+            let claim = claim::claim(tx, &SESSIONS, id, holder)?;
             let n_attempts = super::attempt::n_attempts(tx, id)?;
             event::append(tx, id, &event(n_attempts))?;
-            Ok(())
+            Ok(claim)
         })
     }
 
-    /// One session that [`Self::reopen_session`] would take up now; changes nothing.
+    /// One session that [`Self::reopen_session`] would resume now; changes nothing.
     ///
     /// # Errors
     /// Those of [`Self::reopen_session`].
     pub fn resumable(&self, id: &str) -> Result<Session, RegistryError> {
         self.read(|tx| {
-            free(tx, id)?;
+            check_unsolved(tx, id)?;
+            claim::check_free(tx, &SESSIONS, id)?;
             read(tx, id)
         })
     }
 
-    /// Ends a session that this process runs, with its last event.
+    /// Ends the claimed session with its last event, and releases the claim.
     ///
     /// # Errors
-    /// [`RegistryError::Busy`] and [`RegistryError::WrongStatus`] when this process does not run
-    /// it. [`RegistryError::Database`] when the ending contradicts itself, such as `solved` and
-    /// verified by nothing.
+    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any more.
+    /// [`RegistryError::Database`] when the ending contradicts itself, such as `solved` and verified
+    /// by nothing.
     pub fn end_session(
         &self,
-        id: &str,
+        claim: &HeldClaim,
         ending: &Ending,
         event: &Event,
     ) -> Result<(), RegistryError> {
+        let on_release = "status = :status, verified_by = :verified_by, assurance = :assurance,
+             exit_code = :exit_code, ended_at = :ended_at";
         self.write(|tx| {
-            owned(tx, id)?;
-            event::append(tx, id, event)?;
-            tx.execute(
-                "UPDATE session SET status = ?2, verified_by = ?3, assurance = ?4, exit_code = ?5,
-                 ended_at = ?6, owner = NULL WHERE id = ?1",
-                (
-                    id,
-                    ending.status.as_str(),
-                    ending.verified_by.as_str(),
-                    ending.assurance.map(Assurance::as_str),
-                    ending.exit_code,
-                    timestamp(SystemTime::now()),
-                ),
-            )?;
-            Ok(())
+            let values = named_params! {
+                ":status": ending.status.as_str(),
+                ":verified_by": ending.verified_by.as_str(),
+                ":assurance": ending.assurance.map(Assurance::as_str),
+                ":exit_code": ending.exit_code,
+                ":ended_at": timestamp(SystemTime::now()),
+            };
+            claim::release(tx, claim, on_release, values)?;
+            event::append(tx, claim.id(), event).map(drop)
         })
     }
 
@@ -173,29 +179,15 @@ pub(super) fn read(tx: &Transaction<'_>, id: &str) -> Result<Session, RegistryEr
     let mut rows = statement.query([id])?;
     match rows.next()? {
         Some(row) => from_row(row),
-        None => Err(RegistryError::NotFound(id.to_owned())),
+        None => Err(RegistryError::not_found(RecordKind::Session, id)),
     }
 }
 
-/// Makes sure that the session may be taken up: it is not solved, and no other living process runs it.
-fn free(tx: &Transaction<'_>, id: &str) -> Result<(), RegistryError> {
-    let (status, owner) = standing(tx, id)?;
-    if status == Status::Solved {
-        return Err(RegistryError::WrongStatus { id: id.to_owned(), status });
-    }
-    let me = me()?;
-    match owner.filter(|owner| *owner != me && owner::is_alive(owner)) {
-        Some(owner) => Err(busy(id, &owner)),
-        None => Ok(()),
-    }
-}
-
-/// Makes sure that the session is running, and that this process runs it.
-pub(super) fn owned(tx: &Transaction<'_>, id: &str) -> Result<(), RegistryError> {
-    match standing(tx, id)? {
-        (Status::Running, Some(owner)) if owner == me()? => Ok(()),
-        (Status::Running, Some(owner)) => Err(busy(id, &owner)),
-        (status, _) => Err(RegistryError::WrongStatus { id: id.to_owned(), status }),
+/// Makes sure that there is something left to do in the session.
+fn check_unsolved(tx: &Transaction<'_>, id: &str) -> Result<(), RegistryError> {
+    match read(tx, id)?.status {
+        status @ Status::Solved => Err(RegistryError::WrongStatus { id: id.to_owned(), status }),
+        _ => Ok(()),
     }
 }
 
@@ -217,38 +209,18 @@ pub(super) fn assurance(
     word.map(|word| from_word(column, word)).transpose()
 }
 
-/// This process as an owner.
-pub(super) fn me() -> Result<String, RegistryError> {
-    let unnamed = || io::Error::new(io::ErrorKind::NotFound, "/proc/self/stat tells no start time");
-    owner::current().ok_or_else(|| RegistryError::Kernel(unnamed()))
-}
-
-fn busy(id: &str, owner: &str) -> RegistryError {
-    RegistryError::Busy {
-        what: "session",
-        id: id.to_owned(),
-        pid: owner::pid(owner).unwrap_or_default(),
-    }
-}
-
-fn standing(tx: &Transaction<'_>, id: &str) -> Result<(Status, Option<String>), RegistryError> {
-    let mut statement = tx.prepare_cached("SELECT status, owner FROM session WHERE id = ?1")?;
-    let found = statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let (status, owner) = found.ok_or_else(|| RegistryError::NotFound(id.to_owned()))?;
-    Ok((from_word("session.status", status)?, owner))
-}
-
-fn insert(tx: &Transaction<'_>, session: &Session) -> Result<usize, RegistryError> {
+/// Stores a new session that nobody runs yet: its claim follows in the same transaction.
+fn insert(tx: &Transaction<'_>, session: &Session) -> Result<(), RegistryError> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO session (id, project, task_json, task_type, workspace, provider, base_model,
              base_digest, adapter_id, adapter_reason, status, verified_by, sandbox_tier, seed,
-             config_json, tokens_in, tokens_out, started_at, owner)
+             config_json, tokens_in, tokens_out, started_at, ended_at)
          VALUES (:id, :project, :task_json, :task_type, :workspace, :provider, :base_model,
-             :base_digest, :adapter_id, :adapter_reason, 'running', 'none', :sandbox_tier, :seed,
-             :config_json, 0, 0, :started_at, :owner)
+             :base_digest, :adapter_id, :adapter_reason, 'interrupted', 'none', :sandbox_tier, :seed,
+             :config_json, 0, 0, :started_at, :started_at)
          ON CONFLICT (id) DO NOTHING",
     )?;
-    Ok(statement.execute(named_params! {
+    let added = statement.execute(named_params! {
         ":id": session.id,
         ":project": session.project,
         ":task_json": to_json(&session.task),
@@ -263,8 +235,14 @@ fn insert(tx: &Transaction<'_>, session: &Session) -> Result<usize, RegistryErro
         ":seed": session.seed.cast_signed(),
         ":config_json": to_json(&session.config_json),
         ":started_at": session.started_at,
-        ":owner": me()?,
-    })?)
+    })?;
+    match added {
+        0 => {
+            let id = session.id.clone();
+            Err(RegistryError::AlreadyExists { kind: RecordKind::Session, id })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn from_row(row: &Row<'_>) -> Result<Session, RegistryError> {

@@ -77,7 +77,7 @@ impl AdapterStore {
     /// Takes in `adapter` with its `files`, for ever. When this returns, it survives a power cut.
     ///
     /// # Errors
-    /// [`RegistryError::AdapterExists`] when it is there already, under whatever id; [`RegistryError::NoAdapter`] for an
+    /// [`RegistryError::AdapterExists`] when it is there already, under whatever id; [`RegistryError::NotFound`] for an
     /// unknown parent; [`RegistryError::Files`].
     pub fn publish(&self, adapter: &Adapter, files: &PeftFiles) -> Result<(), RegistryError> {
         if let Some(taken) = self.registry.same_adapter(adapter)? {
@@ -96,7 +96,7 @@ impl AdapterStore {
     }
 
     fn stage(&self, adapter: &Adapter, contents: &PeftFiles) -> Result<PathBuf, RegistryError> {
-        let owner = owner::current().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+        let owner = owner::current()?;
         let staged = self.folder.join(STAGING).join(format!("{owner} {}", adapter.id));
         let write = || {
             fs::create_dir(&staged)?;
@@ -155,14 +155,14 @@ impl AdapterStore {
     /// Takes in folders that were put in place by a process which was killed before it stored the row.
     fn adopt(&self) -> Result<(), RegistryError> {
         for id in self.folders()? {
-            if !matches!(self.registry.adapter(&id), Err(RegistryError::NoAdapter(_))) {
+            if !matches!(self.registry.adapter(&id), Err(RegistryError::NotFound { .. })) {
                 continue;
             }
             let path = self.path(&id);
             let found = PeftFiles::read(&path).map_err(|error| error.to_string());
             let adopted = match found.and_then(|found| self.provenance(&id, &found.sha256())) {
                 Ok(adapter) => match self.registry.insert_adapter(&adapter) {
-                    Err(RegistryError::AdapterExists(_) | RegistryError::NoAdapter(_)) => false,
+                    Err(RegistryError::AdapterExists(_) | RegistryError::NotFound { .. }) => false,
                     stored => stored.map(|()| true)?,
                 },
                 Err(_) => false,
@@ -242,7 +242,7 @@ impl AdapterStore {
     /// Writes the adapter `id` as a plain PEFT folder at `to`, which must not be there.
     ///
     /// # Errors
-    /// [`RegistryError::NoAdapter`]; [`RegistryError::Files`].
+    /// [`RegistryError::NotFound`]; [`RegistryError::Files`].
     pub fn export(&self, id: &AdapterId, to: &Path) -> Result<(), RegistryError> {
         self.registry.adapter(id)?;
         fs::create_dir(to).map_err(files(to))?;

@@ -13,15 +13,24 @@ use serde_json::Value;
 use crate::adapter::AdapterId;
 use crate::event::Event;
 use crate::event::timestamp;
+use crate::registry::claim;
+use crate::registry::claim::ClaimHolder;
+use crate::registry::claim::ClaimTable;
+use crate::registry::claim::HeldClaim;
 use crate::registry::codec::from_json;
 use crate::registry::codec::from_word;
 use crate::registry::codec::to_json;
 use crate::registry::database::Registry;
+use crate::registry::error::RecordKind;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
-use crate::registry::owner;
 use crate::registry::session::adapter_id;
-use crate::registry::session::me;
+
+static TRAINING_RUNS: ClaimTable = ClaimTable {
+    name: "training_run",
+    kind: RecordKind::TrainingRun,
+    on_claim: "status = 'running', ended_at = NULL, error = NULL",
+};
 
 /// What a dataset was made of; stored once, however often it is trained on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -131,7 +140,7 @@ pub struct MetricRow {
 }
 
 impl Registry {
-    /// Stores a dataset, unless it is there, and a new run on it that this process drives.
+    /// Stores a dataset, unless it is there, and a new run on it, claimed by `holder`.
     ///
     /// # Errors
     /// [`RegistryError::AlreadyExists`] when the run's id is taken.
@@ -139,72 +148,52 @@ impl Registry {
         &self,
         dataset: &DatasetRow,
         run: &TrainingRun,
-    ) -> Result<(), RegistryError> {
+        holder: &ClaimHolder,
+    ) -> Result<HeldClaim, RegistryError> {
         self.write(|tx| {
             insert_dataset(tx, dataset, &run.started_at)?;
-            let added = tx.execute(
-                "INSERT INTO training_run (id, kind, project, config_json, dataset_digest, base_model, base_digest,
-                     status, started_at, owner)
-                 VALUES (?1, 'qlora', ?2, ?3, ?4, ?5, ?6, 'running', ?7, ?8) ON CONFLICT (id) DO NOTHING",
-                (
-                    &run.id,
-                    &run.project,
-                    run.config.to_string(),
-                    &run.dataset_digest,
-                    &run.base_model,
-                    &run.base_digest,
-                    &run.started_at,
-                    me()?,
-                ),
-            )?;
-            if added == 0 {
-                return Err(RegistryError::AlreadyExists(run.id.clone()));
-            }
+            insert(tx, run)?;
+            let claim = claim::claim(tx, &TRAINING_RUNS, &run.id, holder)?;
             let (dataset_digest, base_model) = (run.dataset_digest.clone(), run.base_model.clone());
             event::append(tx, &run.id, &Event::TrainingStarted { dataset_digest, base_model })?;
-            Ok(())
+            Ok(claim)
         })
     }
 
-    /// Takes a run up again: from now on this process drives it.
+    /// Resumes a run: from now on `holder` drives it.
     ///
     /// # Errors
-    /// [`RegistryError::NoTraining`]; [`RegistryError::Busy`] when another living process drives it;
+    /// [`RegistryError::NotFound`]; [`RegistryError::Busy`] when somebody drives it;
     /// [`RegistryError::TrainingCompleted`].
-    pub fn reopen_training(&self, id: &str) -> Result<TrainingRun, RegistryError> {
-        self.write(|tx| {
-            let run = one(tx, id)?;
-            if run.status == RunStatus::Completed {
-                return Err(RegistryError::TrainingCompleted(id.to_owned()));
-            }
-            let owner: Option<String> =
-                tx.query_row("SELECT owner FROM training_run WHERE id = ?1", [id], |r| r.get(0))?;
-            let me = me()?;
-            if let Some(owner) = owner.filter(|owner| *owner != me && owner::is_alive(owner)) {
-                let pid = owner::pid(&owner).unwrap_or_default();
-                return Err(RegistryError::Busy { what: "training run", id: id.to_owned(), pid });
-            }
-            tx.execute(
-                "UPDATE training_run SET status = 'running', owner = ?2, ended_at = NULL, error = NULL WHERE id = ?1",
-                (id, me),
-            )?;
-            event::append(tx, id, &Event::TrainingResumed { step: run.step })?;
-            one(tx, id)
-        })
-    }
-
-    /// Stores figures of a run, in the place of older ones of the same step, and how far it is.
-    ///
-    /// # Errors
-    /// [`RegistryError::Database`].
-    pub fn record_metrics(
+    pub fn reopen_training(
         &self,
         id: &str,
+        holder: &ClaimHolder,
+    ) -> Result<(TrainingRun, HeldClaim), RegistryError> {
+        self.write(|tx| {
+            if one(tx, id)?.status == RunStatus::Completed {
+                return Err(RegistryError::TrainingCompleted(id.to_owned()));
+            }
+            let claim = claim::claim(tx, &TRAINING_RUNS, id, holder)?;
+            let run = one(tx, id)?;
+            event::append(tx, id, &Event::TrainingResumed { step: run.step })?;
+            Ok((run, claim))
+        })
+    }
+
+    /// Stores figures of the claimed run, in the place of older ones of the same step, and how far it is.
+    ///
+    /// # Errors
+    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any more.
+    pub fn record_metrics(
+        &self,
+        claim: &HeldClaim,
         (step, total): (u32, u32),
         metrics: &[(&str, f64)],
     ) -> Result<(), RegistryError> {
-        let at = timestamp(SystemTime::now());
+        let (id, at) = (claim.id(), timestamp(SystemTime::now()));
         self.write(|tx| {
+            claim::require(tx, claim)?;
             let mut statement = tx.prepare_cached(
                 "INSERT INTO metric (run_id, step, name, value, at) VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (run_id, name, step) DO UPDATE SET value = excluded.value, at = excluded.at",
@@ -220,38 +209,43 @@ impl Registry {
         })
     }
 
-    /// Ends a run whose adapter is in the registry.
+    /// Ends the claimed run, whose adapter is in the registry, and releases the claim.
     ///
     /// # Errors
-    /// [`RegistryError::Database`].
-    pub fn complete_training(&self, id: &str, adapter: &AdapterId) -> Result<(), RegistryError> {
+    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any more.
+    pub fn complete_training(
+        &self,
+        claim: &HeldClaim,
+        adapter: &AdapterId,
+    ) -> Result<(), RegistryError> {
         self.write(|tx| {
-            end(tx, id, RunStatus::Completed, (Some(adapter.as_str()), None))?;
+            end(tx, claim, RunStatus::Completed, (Some(adapter.as_str()), None))?;
             let adapter_id = adapter.clone();
-            event::append(tx, id, &Event::TrainingCompleted { adapter_id }).map(drop)
+            event::append(tx, claim.id(), &Event::TrainingCompleted { adapter_id }).map(drop)
         })
     }
 
-    /// Ends a run without an adapter; it can be taken up again.
+    /// Ends the claimed run without an adapter, and releases the claim; the run can be resumed.
     ///
     /// # Errors
-    /// [`RegistryError::Database`].
+    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any more.
     pub fn fail_training(
         &self,
-        id: &str,
+        claim: &HeldClaim,
         status: RunStatus,
         error: &str,
     ) -> Result<(), RegistryError> {
         self.write(|tx| {
-            end(tx, id, status, (None, Some(error)))?;
-            event::append(tx, id, &Event::TrainingFailed { error: error.to_owned() }).map(drop)
+            end(tx, claim, status, (None, Some(error)))?;
+            let failed = Event::TrainingFailed { error: error.to_owned() };
+            event::append(tx, claim.id(), &failed).map(drop)
         })
     }
 
     /// One run.
     ///
     /// # Errors
-    /// [`RegistryError::NoTraining`].
+    /// [`RegistryError::NotFound`].
     pub fn training_run(&self, id: &str) -> Result<TrainingRun, RegistryError> {
         self.read(|tx| one(tx, id))
     }
@@ -333,6 +327,31 @@ impl Registry {
     }
 }
 
+/// Stores a new run that nobody drives yet: its claim follows in the same transaction.
+fn insert(tx: &Transaction<'_>, run: &TrainingRun) -> Result<(), RegistryError> {
+    let added = tx.execute(
+        "INSERT INTO training_run (id, kind, project, config_json, dataset_digest, base_model, base_digest,
+             status, started_at, ended_at)
+         VALUES (?1, 'qlora', ?2, ?3, ?4, ?5, ?6, 'interrupted', ?7, ?7) ON CONFLICT (id) DO NOTHING",
+        (
+            &run.id,
+            &run.project,
+            run.config.to_string(),
+            &run.dataset_digest,
+            &run.base_model,
+            &run.base_digest,
+            &run.started_at,
+        ),
+    )?;
+    match added {
+        0 => {
+            let id = run.id.clone();
+            Err(RegistryError::AlreadyExists { kind: RecordKind::TrainingRun, id })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn insert_dataset(
     tx: &Transaction<'_>,
     dataset: &DatasetRow,
@@ -356,15 +375,19 @@ fn insert_dataset(
 
 fn end(
     tx: &Transaction<'_>,
-    id: &str,
+    claim: &HeldClaim,
     status: RunStatus,
     (adapter_id, error): (Option<&str>, Option<&str>),
 ) -> Result<(), RegistryError> {
-    let at = timestamp(SystemTime::now());
-    let sql = "UPDATE training_run SET status = ?2, adapter_id = ?3, error = ?4, ended_at = ?5, owner = NULL
-         WHERE id = ?1";
-    tx.execute(sql, (id, status.as_str(), adapter_id, error, at))?;
-    Ok(())
+    let on_release =
+        "status = :status, adapter_id = :adapter_id, error = :error, ended_at = :ended_at";
+    let values = named_params! {
+        ":status": status.as_str(),
+        ":adapter_id": adapter_id,
+        ":error": error,
+        ":ended_at": timestamp(SystemTime::now()),
+    };
+    claim::release(tx, claim, on_release, values)
 }
 
 fn one(tx: &Transaction<'_>, id: &str) -> Result<TrainingRun, RegistryError> {
@@ -372,7 +395,7 @@ fn one(tx: &Transaction<'_>, id: &str) -> Result<TrainingRun, RegistryError> {
     let mut rows = statement.query([id])?;
     match rows.next()? {
         Some(row) => from_row(row),
-        None => Err(RegistryError::NoTraining(id.to_owned())),
+        None => Err(RegistryError::not_found(RecordKind::TrainingRun, id)),
     }
 }
 

@@ -30,7 +30,9 @@ use crate::provider::ModelFile;
 use crate::provider::Provider;
 use crate::provider::engine_options;
 use crate::registry::AdapterStore;
+use crate::registry::ClaimHolder;
 use crate::registry::DatasetRow;
+use crate::registry::HeldClaim;
 use crate::registry::RegistryError;
 use crate::registry::RunStatus;
 use crate::registry::TrainingRun;
@@ -151,8 +153,9 @@ pub async fn train(
         started_at: timestamp(SystemTime::now()),
         ended_at: None,
     };
-    begin(services, request, &dataset, &run)?;
-    drive(services, &run, &config, request.checkpoint_seconds).await
+    let claim = begin(services, request, &dataset, &run)?;
+    let claimed = ClaimedRun { run, claim, config };
+    drive(services, &claimed, request.checkpoint_seconds).await
 }
 
 /// Goes on with a run that broke off.
@@ -164,18 +167,15 @@ pub async fn resume(
     id: &str,
     checkpoint_seconds: u64,
 ) -> Result<AdapterId, TrainingError> {
-    let run = services.registry.reopen_training(id)?;
-    let config: RunConfig =
-        serde_json::from_value(run.config.clone()).map_err(TrainingError::OtherVersion)?;
-    if model::identify(&config.model)?.base_digest != run.base_digest {
-        services.registry.fail_training(
-            &run.id,
-            RunStatus::Interrupted,
-            "the model has changed",
-        )?;
+    let config = services.registry.training_run(id)?.config;
+    let config: RunConfig = serde_json::from_value(config).map_err(TrainingError::OtherVersion)?;
+    let identity = model::identify(&config.model)?;
+    let (run, claim) = services.registry.reopen_training(id, &ClaimHolder::ThisProcess)?;
+    if identity.base_digest != run.base_digest {
+        services.registry.fail_training(&claim, RunStatus::Interrupted, "the model has changed")?;
         return Err(TrainingError::ModelChanged(config.model));
     }
-    drive(services, &run, &config, checkpoint_seconds).await
+    drive(services, &ClaimedRun { run, claim, config }, checkpoint_seconds).await
 }
 
 /// What [`train`] would do, and what that takes. Asks no model.
@@ -242,13 +242,20 @@ async fn rehearsal_of(
     Ok(records)
 }
 
+/// A run that this process drives.
+struct ClaimedRun {
+    run: TrainingRun,
+    claim: HeldClaim,
+    config: RunConfig,
+}
+
 /// Writes down what is to be done, and what with.
 fn begin(
     services: &Services,
     request: &TrainingRequest,
     dataset: &Dataset,
     run: &TrainingRun,
-) -> Result<(), TrainingError> {
+) -> Result<HeldClaim, TrainingError> {
     let before =
         services.registry.trained_before(&run.dataset_digest, &run.base_digest, &run.config)?;
     if let Some(adapter) = before {
@@ -265,9 +272,9 @@ fn begin(
         families: dataset.train_families.clone(),
         source: request.data.source.clone(),
     };
-    services.registry.begin_training(&row, run)?;
+    let claim = services.registry.begin_training(&row, run, &ClaimHolder::ThisProcess)?;
     services.report(&run.id, &Event::notice(dataset.summary()));
-    Ok(())
+    Ok(claim)
 }
 
 /// Going on from an adapter wants the very weights that it was trained on.
@@ -288,10 +295,10 @@ fn check_fits(
 /// Has a worker do what is left of a run, and takes in what comes of it.
 async fn drive(
     services: &Services,
-    run: &TrainingRun,
-    config: &RunConfig,
+    claimed: &ClaimedRun,
     checkpoint_seconds: u64,
 ) -> Result<AdapterId, TrainingError> {
+    let ClaimedRun { run, claim, config } = claimed;
     let folder = services.home.training().join(&run.id);
     let store = AdapterStore::open(&services.registry, &services.home)?;
     if !is_trained(&folder) {
@@ -305,8 +312,8 @@ async fn drive(
             n_threads: engine_options(&services.config).n_threads,
             checkpoint_seconds,
         };
-        if let Err(error) = follow(services, &run.id, &job).await {
-            return Err(fail(services, &run.id, error));
+        if let Err(error) = follow(services, claim, &job).await {
+            return Err(fail(services, claim, error));
         }
     }
     failpoint::pass(Failpoint::TrainingTrained);
@@ -314,11 +321,11 @@ async fn drive(
         Ok(adapter) => adapter,
         Err(error) => {
             let shown = with_causes(&error);
-            services.registry.fail_training(&run.id, RunStatus::Failed, &shown)?;
+            services.registry.fail_training(claim, RunStatus::Failed, &shown)?;
             return Err(error);
         }
     };
-    services.registry.complete_training(&run.id, &adapter)?;
+    services.registry.complete_training(claim, &adapter)?;
     services.report(&run.id, &Event::TrainingCompleted { adapter_id: adapter.clone() });
     // What it was made of is in the registry; what is left of it here is of no use any more.
     sweep(services);
@@ -331,7 +338,7 @@ fn is_trained(folder: &Path) -> bool {
 }
 
 /// Runs a worker to its end.
-async fn follow(services: &Services, id: &str, job: &Job) -> Result<(), TrainingError> {
+async fn follow(services: &Services, claim: &HeldClaim, job: &Job) -> Result<(), TrainingError> {
     let mut worker = Worker::start(&services.executable, job)?;
     let mut stopped = None;
     loop {
@@ -348,15 +355,16 @@ async fn follow(services: &Services, id: &str, job: &Job) -> Result<(), Training
             None | Some(Report::Done { .. }) => return Ok(()),
             Some(Report::Failed { kind, detail }) => {
                 let stopped = stopped.filter(|_| kind == FailureKind::Interrupted);
-                return Err(TrainingError::Failed { id: id.to_owned(), kind, detail, stopped });
+                let id = claim.id().to_owned();
+                return Err(TrainingError::Failed { id, kind, detail, stopped });
             }
-            Some(report) => note(services, id, report)?,
+            Some(report) => note(services, claim, report)?,
         }
     }
 }
 
 /// Records what a worker says and hands it on.
-fn note(services: &Services, id: &str, report: Report) -> Result<(), TrainingError> {
+fn note(services: &Services, claim: &HeldClaim, report: Report) -> Result<(), TrainingError> {
     let event = match report {
         Report::Started { trainable, tokens, memory_estimate, step } => {
             Event::TrainingPrepared { trainable, tokens, memory_bytes: memory_estimate, step }
@@ -370,26 +378,26 @@ fn note(services: &Services, id: &str, report: Report) -> Result<(), TrainingErr
                 ("tokens_per_s", tokens_per_s),
                 ("rss", rss as f64),
             ];
-            services.registry.record_metrics(id, (step, total), &metrics)?;
+            services.registry.record_metrics(claim, (step, total), &metrics)?;
             Event::TrainingStep { step, total, loss, lr, grad_norm, tokens_per_s, rss }
         }
         Report::Eval { step, loss } => {
-            services.registry.record_metrics(id, (step, 0), &[("val_loss", loss)])?;
+            services.registry.record_metrics(claim, (step, 0), &[("val_loss", loss)])?;
             Event::TrainingValidated { step, loss }
         }
         Report::Checkpoint { path } => Event::TrainingCheckpointed { path },
         Report::Heartbeat | Report::Done { .. } | Report::Failed { .. } => return Ok(()),
     };
-    services.report(id, &event);
+    services.report(claim.id(), &event);
     Ok(())
 }
 
 /// Records that a run broke off. The error to tell: the first, or that it can't be recorded.
-fn fail(services: &Services, id: &str, error: TrainingError) -> TrainingError {
+fn fail(services: &Services, claim: &HeldClaim, error: TrainingError) -> TrainingError {
     let error = match error {
         failed @ TrainingError::Failed { .. } => failed,
         other => TrainingError::Failed {
-            id: id.to_owned(),
+            id: claim.id().to_owned(),
             kind: FailureKind::Crash,
             detail: with_causes(&other),
             stopped: None,
@@ -401,10 +409,10 @@ fn fail(services: &Services, id: &str, error: TrainingError) -> TrainingError {
         _ => RunStatus::Failed,
     };
     let words = format!("{}: {detail}", kind.as_str());
-    if let Err(registry) = services.registry.fail_training(id, status, &words) {
+    if let Err(registry) = services.registry.fail_training(claim, status, &words) {
         return registry.into();
     }
-    services.report(id, &Event::TrainingFailed { error: words });
+    services.report(claim.id(), &Event::TrainingFailed { error: words });
     error
 }
 
@@ -470,7 +478,7 @@ fn sweep(services: &Services) {
         let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_over = match services.registry.training_run(&id) {
             Ok(run) => run.status == RunStatus::Completed,
-            Err(RegistryError::NoTraining(_)) => is_old(&path),
+            Err(RegistryError::NotFound { .. }) => is_old(&path),
             Err(_) => false,
         };
         if is_over && let Err(error) = fs::remove_dir_all(&path) {

@@ -21,6 +21,7 @@ use rune::provider::BaseModel;
 use rune::registry::AdapterFilter;
 use rune::registry::AdapterStore;
 use rune::registry::Evaluation;
+use rune::registry::RecordKind;
 use rune::registry::Registry;
 use rune::registry::RegistryError;
 use rune::selection::Wish;
@@ -267,7 +268,10 @@ fn parents_come_first_and_lines_are_followed() {
     let line: Vec<_> = line.iter().map(|one| (one.adapter.id.as_str(), one.depth)).collect();
     assert_eq!(line, [("d", 0), ("a", 1), ("c", 1), ("b", 2)]);
     let orphan = publish(&store, &bench.peft("e", 20), "e", &["nobody"]).unwrap_err();
-    assert!(matches!(orphan, RegistryError::NoAdapter(_)), "{orphan}");
+    assert!(
+        matches!(orphan, RegistryError::NotFound { kind: RecordKind::Adapter, .. }),
+        "{orphan}"
+    );
     let found = registry.adapters(&AdapterFilter::default()).unwrap();
     assert_eq!(found.len(), 4);
     let d = registry.adapter(&AdapterId::parse("d").unwrap()).unwrap();

@@ -1,5 +1,7 @@
 //! The registry: what it returned from stays, and what must not happen is refused.
 
+mod claims;
+
 use std::env;
 use std::path::Path;
 use std::path::PathBuf;
@@ -11,7 +13,9 @@ use std::time::Duration;
 
 use rune::event::Event;
 use rune::event::SCHEMA_VERSION;
+use rune::registry::ClaimHolder;
 use rune::registry::Ending;
+use rune::registry::HeldClaim;
 use rune::registry::Registry;
 use rune::registry::RegistryError;
 use rune::registry::SessionFilter;
@@ -122,26 +126,34 @@ const INTERRUPTED: Ending = Ending {
     exit_code: 130,
 };
 
-/// A registry with one running session `s1`.
-fn with_session(folder: &Path) -> Registry {
+/// A registry with one running session `s1` that this process has claimed.
+fn with_session(folder: &Path) -> (Registry, HeldClaim) {
     let registry = Registry::open(&folder.join("rune.db")).unwrap();
-    registry.begin_session(&session("s1"), &started()).unwrap();
-    registry
+    let claim = begin(&registry, "s1").unwrap();
+    (registry, claim)
+}
+
+fn begin(registry: &Registry, id: &str) -> Result<HeldClaim, RegistryError> {
+    registry.begin_session(&session(id), &ClaimHolder::ThisProcess, &started())
+}
+
+fn reopen(registry: &Registry, id: &str) -> Result<HeldClaim, RegistryError> {
+    registry.reopen_session(id, &ClaimHolder::ThisProcess, resumed)
 }
 
 #[test]
 fn a_trajectory_comes_back_as_it_was_stored() {
     let home = tempfile::tempdir().unwrap();
-    let registry = with_session(home.path());
+    let (registry, claim) = with_session(home.path());
     for seq in 0..3 {
-        registry.append_attempt("s1", &attempt(seq), &warning("w")).unwrap();
+        registry.append_attempt(&claim, &attempt(seq), &warning("w")).unwrap();
     }
     drop(registry);
     let registry = Registry::open(&home.path().join("rune.db")).unwrap();
     let expected = Session { tokens_in: 30, tokens_out: 9, ..session("s1") };
     assert_eq!(registry.session("s1").unwrap(), expected);
     assert_eq!(registry.attempts("s1").unwrap(), [attempt(0), attempt(1), attempt(2)]);
-    registry.end_session("s1", &SOLVED, &warning("end")).unwrap();
+    registry.end_session(&claim, &SOLVED, &warning("end")).unwrap();
     let ended = registry.session("s1").unwrap();
     assert_eq!((ended.status, ended.exit_code), (Status::Solved, Some(0)));
     assert_eq!(ended.assurance, Some(Assurance::Separate));
@@ -152,23 +164,23 @@ fn a_trajectory_comes_back_as_it_was_stored() {
 #[test]
 fn what_must_not_happen_is_refused_by_name() {
     let home = tempfile::tempdir().unwrap();
-    let registry = with_session(home.path());
+    let (registry, claim) = with_session(home.path());
     let check = |result: Result<(), RegistryError>| result.unwrap_err().to_string();
-    insta::assert_snapshot!(check(registry.begin_session(&session("s1"), &started())),
+    insta::assert_snapshot!(check(begin(&registry, "s1").map(drop)),
         @"session `s1` already exists");
-    insta::assert_snapshot!(check(registry.append_attempt("s1", &attempt(1), &warning("w"))),
+    insta::assert_snapshot!(check(registry.append_attempt(&claim, &attempt(1), &warning("w"))),
         @"attempt 1 of session `s1` is not the next one, 0");
-    insta::assert_snapshot!(check(registry.append_attempt("s2", &attempt(0), &warning("w"))),
+    insta::assert_snapshot!(check(reopen(&registry, "s2").map(drop)),
         @"no session `s2`");
     let unverified = Ending { verified_by: VerifiedBy::None, ..SOLVED };
-    insta::assert_snapshot!(check(registry.end_session("s1", &unverified, &warning("w"))),
+    insta::assert_snapshot!(check(registry.end_session(&claim, &unverified, &warning("w"))),
         @"registry database");
-    insta::assert_snapshot!(check(registry.begin_session(&session("../x"), &started())),
+    insta::assert_snapshot!(check(begin(&registry, "../x").map(drop)),
         @"registry database");
-    registry.end_session("s1", &SOLVED, &warning("end")).unwrap();
-    insta::assert_snapshot!(check(registry.append_attempt("s1", &attempt(0), &warning("w"))),
-        @"session `s1` is solved");
-    insta::assert_snapshot!(check(registry.reopen_session("s1", resumed)),
+    registry.end_session(&claim, &SOLVED, &warning("end")).unwrap();
+    insta::assert_snapshot!(check(registry.append_attempt(&claim, &attempt(0), &warning("w"))),
+        @"session `s1` has ended");
+    insta::assert_snapshot!(check(reopen(&registry, "s1").map(drop)),
         @"session `s1` is solved");
     // Nothing of what was refused left an event behind.
     assert_eq!(registry.events(0, None, 100).unwrap().len(), 2);
@@ -177,9 +189,9 @@ fn what_must_not_happen_is_refused_by_name() {
 #[test]
 fn the_schema_itself_guards_what_is_written_once() {
     let home = tempfile::tempdir().unwrap();
-    let registry = with_session(home.path());
-    registry.append_attempt("s1", &attempt(0), &warning("w")).unwrap();
-    registry.end_session("s1", &SOLVED, &warning("end")).unwrap();
+    let (registry, claim) = with_session(home.path());
+    registry.append_attempt(&claim, &attempt(0), &warning("w")).unwrap();
+    registry.end_session(&claim, &SOLVED, &warning("end")).unwrap();
     let check = |sql: &str| sqlite(&home.path().join("rune.db"), sql);
     insta::assert_snapshot!(check("UPDATE attempt SET verdict = 'passed'"), @"attempts never change");
     insta::assert_snapshot!(check("DELETE FROM attempt"), @"attempts are never deleted");
@@ -218,7 +230,7 @@ fn only_a_registry_of_this_version_or_older_is_opened() {
         @"`/b` is not a registry of Rune (application id 0x7)");
     insta::assert_snapshot!(
         check("c", "PRAGMA application_id = 0x52554E45; PRAGMA user_version = 99"),
-        @"registry `/c` has version 99, this rune knows 6: use a newer rune");
+        @"registry `/c` has version 99, this rune knows 7: use a newer rune");
     std::fs::write(home.path().join("d"), "no database, but long enough".repeat(40)).unwrap();
     insta::assert_snapshot!(check("d", "SELECT 1"), @"cannot open registry `/d`");
 }
@@ -236,11 +248,27 @@ fn a_registry_of_version_1_still_opens() {
 }
 
 #[test]
+fn an_event_of_an_unknown_kind_is_named_and_hides_no_other() {
+    let home = tempfile::tempdir().unwrap();
+    let (registry, claim) = with_session(home.path());
+    sqlite(
+        &home.path().join("rune.db"),
+        "INSERT INTO event SELECT 2, 'i', source, 'rune.moon.risen', subject, time, '{\"type\": \"moon.risen\"}' FROM event",
+    );
+    registry.append_event(&claim, &warning("w")).unwrap();
+    let error = registry.events(0, None, 100).unwrap_err().to_string();
+    let named = "registry holds a value in `event.data_json` that cannot be read: event 2, `rune.moon.risen`: ";
+    assert!(error.starts_with(named), "{error}");
+    assert_eq!(registry.events(0, None, 1).unwrap()[0].data, started());
+    assert_eq!(registry.events(2, None, 100).unwrap()[0].data, warning("w"));
+}
+
+#[test]
 fn sessions_are_listed_newest_first_and_filtered() {
     let home = tempfile::tempdir().unwrap();
-    let registry = with_session(home.path());
-    registry.begin_session(&session("s2"), &started()).unwrap();
-    registry.end_session("s2", &INTERRUPTED, &warning("w")).unwrap();
+    let (registry, _claim) = with_session(home.path());
+    let second = begin(&registry, "s2").unwrap();
+    registry.end_session(&second, &INTERRUPTED, &warning("w")).unwrap();
     let check = |status, limit| -> Vec<String> {
         let filter = SessionFilter { status, project: Some("none".into()) };
         let found = registry.sessions(&filter, limit).unwrap();
@@ -251,29 +279,6 @@ fn sessions_are_listed_newest_first_and_filtered() {
     assert_eq!(check(Some(Status::Running), 9), ["s1"]);
     let other = SessionFilter { project: Some("other".into()), ..SessionFilter::default() };
     assert!(registry.sessions(&other, 9).unwrap().is_empty());
-}
-
-#[test]
-fn a_session_is_taken_up_from_the_dead_and_not_from_the_living() {
-    let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("rune.db");
-    drop(Registry::open(&path).unwrap());
-    let mut child = writer(&path);
-    let registry = Registry::open(&path).unwrap();
-    let id = first_session(&registry);
-    let pid = child.id();
-    let error = registry.reopen_session(&id, resumed).unwrap_err();
-    assert!(matches!(&error, RegistryError::Busy { pid: found, .. } if *found == pid), "{error}");
-    let error = registry.append_attempt(&id, &attempt(0), &warning("w")).unwrap_err();
-    assert!(matches!(error, RegistryError::Busy { .. }), "{error}");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let n_attempts = u32::try_from(registry.attempts(&id).unwrap().len()).unwrap();
-    registry.reopen_session(&id, resumed).unwrap();
-    registry.append_attempt(&id, &attempt(n_attempts), &warning("w")).unwrap();
-    registry.end_session(&id, &INTERRUPTED, &warning("w")).unwrap();
-    registry.reopen_session(&id, resumed).unwrap();
-    assert_eq!(registry.session(&id).unwrap().ended_at, None);
 }
 
 #[test]
@@ -340,10 +345,10 @@ fn appends_for_ever_when_asked_to() {
     let Some(path) = env::var_os("RUNE_TEST_REGISTRY").map(PathBuf::from) else { return };
     let registry = Registry::open(&path).unwrap();
     let id = new_id().unwrap();
-    registry.begin_session(&session(&id), &started()).unwrap();
+    let claim = begin(&registry, &id).unwrap();
     println!("begun");
     for seq in 0.. {
-        registry.append_attempt(&id, &attempt(seq), &warning("w")).unwrap();
+        registry.append_attempt(&claim, &attempt(seq), &warning("w")).unwrap();
         println!("stored {seq}");
     }
 }
