@@ -97,7 +97,7 @@ impl Loop {
         };
         let services = Services {
             registry: Arc::new(Registry::open(&home.registry()).unwrap()),
-            models: ModelSource { home: home.clone(), pull, on_pull: Arc::new(|_| {}) },
+            models: ModelSource { home: home.clone(), pull },
             home,
             config: Arc::new(config(&[])),
             executable: crate::sandbox::binary(),

@@ -5,7 +5,6 @@ mod report;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use serde_json::Value;
 use serde_json::json;
 
 use crate::adapter::Adapter;
@@ -89,7 +88,8 @@ pub(super) fn run(context: &Context, args: &MemoryArgs) -> anyhow::Result<ExitCo
     // Before any other thread, and before the model fills the memory: see `sandbox`.
     let sandbox = Arc::new(Sandbox::start(&std::env::current_exe()?)?);
     let registry = context.registry()?;
-    let bench = Bench { context, args, sandbox: &sandbox, registry: &registry };
+    let screen = Arc::new(Screen::new(context));
+    let bench = Bench { context, args, screen: &screen, sandbox: &sandbox, registry: &registry };
     let libraries = (args.seed..).take(args.libraries.into());
     let libraries: Vec<Library> =
         libraries.map(|seed| Library::invent(seed, args.functions.into())).collect();
@@ -101,6 +101,7 @@ pub(super) fn run(context: &Context, args: &MemoryArgs) -> anyhow::Result<ExitCo
 struct Bench<'a> {
     context: &'a Context,
     args: &'a MemoryArgs,
+    screen: &'a Arc<Screen>,
     sandbox: &'a Arc<Sandbox>,
     registry: &'a Arc<Registry>,
 }
@@ -139,7 +140,11 @@ impl Bench<'_> {
         if self.args.controls > 0 {
             found.add_controls("N2", &self.human_eval(&adapters)?);
         }
-        Ok(if self.context.json { found.lines() } else { found.text() })
+        if self.context.json {
+            self.screen.report_all(&found.events());
+            return Ok(String::new());
+        }
+        Ok(found.text())
     }
 
     /// The base and `adapters` on the first tasks of HumanEval.
@@ -194,12 +199,8 @@ impl Bench<'_> {
         if !self.context.json {
             return format!("{title}\n{}", eval::scores(all));
         }
-        let mut text = String::new();
-        for mut line in eval::score_lines(all) {
-            line["part"] = Value::from(title);
-            text += &(line.to_string() + "\n");
-        }
-        text
+        self.screen.report_all(&eval::score_events(all, Some(title)));
+        String::new()
     }
 
     /// Trains an adapter on `records` of `library`.
@@ -230,10 +231,10 @@ impl Bench<'_> {
             from,
             checkpoint_seconds: 60,
         };
-        let (request, screen) = (&request, Arc::new(Screen::new(self.context)));
+        let request = &request;
         let train = |services| async move { Ok(training::train(&services, request).await) };
-        let trained = workflow::run(self.context, self.registry, screen.clone(), train);
-        screen.close();
+        let trained = workflow::run(self.context, self.registry, self.screen.clone(), train);
+        self.screen.close();
         match trained? {
             // An earlier, interrupted call has trained it.
             Err(TrainingError::Registry(RegistryError::AdapterExists(id))) => Ok(id),
@@ -260,12 +261,12 @@ impl Bench<'_> {
         how: &How,
     ) -> anyhow::Result<Measured> {
         let who = Who::These(adapters.to_vec());
-        let (who, screen) = (&who, Arc::new(Screen::new(self.context)));
+        let who = &who;
         let measure = |services| async move {
             Ok(evaluation::measure((&services, self.sandbox), what, who, how).await?)
         };
-        let measured = workflow::run(self.context, self.registry, screen.clone(), measure);
-        screen.close();
+        let measured = workflow::run(self.context, self.registry, self.screen.clone(), measure);
+        self.screen.close();
         measured
     }
 }
