@@ -2,7 +2,7 @@
 //!
 //! A [`Suite`] is a list of tasks whose answers are judged outside the judged process; [`run`] asks all of them of the
 //! base or of an adapter, and [`Score`](crate::event::Score) is what came of it, with its interval. Two scores on the same tasks are compared
-//! task by task ([`Paired`](crate::event::Paired)). [`Library`] invents a Python library, what teaches it and tasks that need it.
+//! task by task ([`Paired`](crate::event::Paired)).
 
 mod contamination;
 mod error;
@@ -24,9 +24,6 @@ pub use contamination::overlaps;
 pub use error::EvaluationError;
 pub use families::Split;
 pub use formats::Format;
-pub use library::Library;
-pub use library::TrainingOptions as LibraryRecords;
-pub use library::leaks;
 pub use measure::How;
 pub use measure::Measured;
 pub use measure::ViaKind;

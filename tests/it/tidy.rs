@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["adapter", "error_class", "minhash"],
     &["trajectory"],
     &["event"],
-    &["template", "sandbox", "registry", "model", "hub", "hardware", "repository"],
+    &["template", "sandbox", "registry", "model", "hub", "hardware", "repository", "synthetic"],
     &["provider", "judge", "merge", "hypernetwork"],
     &["selection", "services"],
     &["pipeline", "training"],

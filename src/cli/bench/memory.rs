@@ -17,8 +17,6 @@ use crate::cli::screen::Screen;
 use crate::cli::workflow;
 use crate::evaluation;
 use crate::evaluation::How;
-use crate::evaluation::Library;
-use crate::evaluation::LibraryRecords;
 use crate::evaluation::Measured;
 use crate::evaluation::Modules;
 use crate::evaluation::Outcome;
@@ -30,6 +28,10 @@ use crate::registry::DatasetKind;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::sandbox::Sandbox;
+use crate::synthetic::LibraryRecord;
+use crate::synthetic::LibraryTask;
+use crate::synthetic::RecordOptions;
+use crate::synthetic::SyntheticLibrary;
 use crate::training;
 use crate::training::Collected;
 use crate::training::Preset;
@@ -91,8 +93,8 @@ pub(super) fn run(context: &Context, args: &MemoryArgs) -> anyhow::Result<ExitCo
     let screen = Arc::new(Screen::new(context));
     let bench = Bench { context, args, screen: &screen, sandbox: &sandbox, registry: &registry };
     let libraries = (args.seed..).take(args.libraries.into());
-    let libraries: Vec<Library> =
-        libraries.map(|seed| Library::invent(seed, args.functions.into())).collect();
+    let libraries: Vec<SyntheticLibrary> =
+        libraries.map(|seed| SyntheticLibrary::invent(seed, args.functions.into())).collect();
     let text = if args.rounds { bench.two_rounds(&libraries) } else { bench.one_round(&libraries) };
     output::print(&text?)?;
     Ok(ExitCode::SUCCESS)
@@ -109,10 +111,10 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Teaches all of every library and compares with the base, with and without documents, and with what another
     /// library's adapter does.
-    fn one_round(&self, libraries: &[Library]) -> anyhow::Result<String> {
+    fn one_round(&self, libraries: &[SyntheticLibrary]) -> anyhow::Result<String> {
         let mut adapters = Vec::new();
         for library in libraries {
-            let records = library.training(LibraryRecords::default());
+            let records = library.training(RecordOptions::default());
             adapters.push(self.teach(library, records, None)?);
         }
         let mut found = Conditions::default();
@@ -130,7 +132,7 @@ impl Bench<'_> {
             found.add(measured, with_document.base, with_passage.base);
         }
         if let ([library], [adapter]) = (libraries, adapters.as_slice()) {
-            let other = Library::invent(library.seed() + 1, self.args.functions.into());
+            let other = SyntheticLibrary::invent(library.seed() + 1, self.args.functions.into());
             let adapter = std::slice::from_ref(adapter);
             found.add_untaught(self.examine(&other, ("", only(&other, false)), adapter)?);
         }
@@ -159,12 +161,12 @@ impl Bench<'_> {
 
     /// Teaches half of every library's functions; then, from that adapter on, the other half, once with the records of
     /// the first round given again and once without.
-    fn two_rounds(&self, libraries: &[Library]) -> anyhow::Result<String> {
+    fn two_rounds(&self, libraries: &[SyntheticLibrary]) -> anyhow::Result<String> {
         const WHO: [&str; 4] = ["base", "round 1", "round 2, new records", "round 2, all records"];
         let mut old: [Vec<Outcome>; 4] = Default::default();
         let mut new: [Vec<Outcome>; 4] = Default::default();
         for library in libraries {
-            let all = library.training(LibraryRecords::default());
+            let all = library.training(RecordOptions::default());
             let is_first = |name: &str| first_half(library, name);
             let (first, second): (Vec<_>, Vec<_>) =
                 all.iter().cloned().partition(|record| is_first(&record.family));
@@ -206,8 +208,8 @@ impl Bench<'_> {
     /// Trains an adapter on `records` of `library`.
     fn teach(
         &self,
-        library: &Library,
-        records: Vec<Record>,
+        library: &SyntheticLibrary,
+        records: Vec<LibraryRecord>,
         from: Option<Adapter>,
     ) -> anyhow::Result<AdapterId> {
         let (name, seed) = (library.name(), library.seed());
@@ -222,6 +224,7 @@ impl Bench<'_> {
             ..TrainingOptions::preset(Preset::Quick)
         };
         let source = json!({ "library": name, "seed": seed, "functions": self.args.functions });
+        let records = records.into_iter().map(Record::from).collect();
         let request = TrainingRequest {
             data: Collected { records, kind: DatasetKind::File, source, task_type: None },
             options,
@@ -245,10 +248,11 @@ impl Bench<'_> {
     /// Measures the base and `adapters` on `tasks` about `library`; `kind` tells them from others.
     fn examine(
         &self,
-        library: &Library,
-        (kind, tasks): (&str, Vec<Task>),
+        library: &SyntheticLibrary,
+        (kind, tasks): (&str, Vec<LibraryTask>),
         adapters: &[AdapterId],
     ) -> anyhow::Result<Measured> {
+        let tasks = tasks.into_iter().map(Task::from).collect();
         let suite = Suite::new(format!("{}{kind}", library.name()), tasks);
         let modules = Modules::single(library.name(), &library.module_source());
         self.measure((&suite, &modules), adapters, &How::default())
@@ -275,14 +279,14 @@ impl Bench<'_> {
 const N_VARIABLES: usize = 2;
 
 /// The tasks of a library that are controls, or the others.
-fn only(library: &Library, is_control: bool) -> Vec<Task> {
+fn only(library: &SyntheticLibrary, is_control: bool) -> Vec<LibraryTask> {
     let mut tasks = library.tasks(N_VARIABLES);
     tasks.retain(|task| task.is_control == is_control);
     tasks
 }
 
 /// Whether a family is about one of the first half of a library's functions.
-fn first_half(library: &Library, family: &str) -> bool {
+fn first_half(library: &SyntheticLibrary, family: &str) -> bool {
     let functions = library.functions();
     functions[..functions.len() / 2].iter().any(|function| {
         family.strip_prefix(library.name()).and_then(|rest| rest.split('/').nth(1))
