@@ -28,6 +28,7 @@ pub mod model;
 pub mod registry;
 pub mod repository;
 pub mod sandbox;
+pub mod synthetic;
 pub mod template;
 // Engines.
 pub mod judge;

@@ -17,9 +17,11 @@ use super::metric::Metric;
 use super::metric::Unit;
 use super::peer::Peer;
 use super::peer::PeerSource;
-use super::progress::Progress;
 use super::progress::Steps;
+use super::progress::report_metrics;
+use super::progress::report_start;
 use super::prompts::Prompts;
+use crate::event::Reporter;
 use crate::hardware::Machine;
 use crate::hardware::peak_rss;
 use crate::model::Adapter;
@@ -88,7 +90,7 @@ pub struct InferReport {
 /// [`BenchError`].
 pub async fn infer(
     options: &InferOptions,
-    report: &dyn Fn(Progress),
+    reporter: &dyn Reporter,
 ) -> Result<InferReport, BenchError> {
     let machine = Machine::read().map_err(BenchError::examine("this machine"))?;
     let file = std::fs::metadata(&options.path);
@@ -96,7 +98,7 @@ pub async fn infer(
     // Loading and two rounds to warm up; then three kinds of pairs, a load, the batches, the adapters and the grammar
     // of each run.
     let n_steps = 3 + options.n_runs * (3 + 1 + BATCHES.len() + 1 + 1);
-    let steps = Steps::new(n_steps, report);
+    let steps = Steps::new(n_steps, reporter);
     steps.next("loading");
     let engine = load(options, 1).await?;
     let facts = engine.facts().clone();
@@ -115,6 +117,18 @@ pub async fn infer(
         None => None,
     };
     let url = peer.as_ref().map(|peer| peer.client.url().to_owned());
+    let conditions = json!({
+        "model": facts.path,
+        "base_digest": facts.base_digest,
+        "file_bytes": file_bytes,
+        "weight_bytes": facts.weight_bytes,
+        "kv_bytes": kv_bytes,
+        "isa": facts.isa.name(),
+        "n_threads": facts.n_threads,
+        "context": facts.context,
+        "peer": url,
+    });
+    report_start(reporter, "infer", &machine, conditions);
     let load_of_peer = peer.as_ref().and_then(|peer| peer.load);
     let prompts = Prompts::new(engine.tokenizer())?;
     let mut pairs = Pairs { engine, peer, prompts };
@@ -129,6 +143,7 @@ pub async fn infer(
     metrics.extend(adapters(&engine, options.n_runs, &steps).await?);
     metrics.extend(constrained(&engine, options.n_runs, &steps).await?);
     metrics.push(loads);
+    report_metrics(reporter, &metrics);
     Ok(InferReport { machine, facts, file_bytes, kv_bytes, peer: url, metrics })
 }
 

@@ -1,42 +1,40 @@
 //! [`Metric`]: what was measured, of Rune and of the peer.
 
-use serde::Serialize;
+use crate::event::Event;
+use crate::event::MetricSummary;
 
 /// What a figure counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Tokens a second: more is better.
-    #[serde(rename = "tokens/s")]
     TokensPerSecond,
     /// Seconds: less is better.
-    #[serde(rename = "s")]
     Seconds,
     /// Thousandths of a second: less is better.
-    #[serde(rename = "ms")]
     Milliseconds,
     /// How often a second: more is better.
-    #[serde(rename = "/s")]
     PerSecond,
     /// Bytes: less is better.
-    #[serde(rename = "bytes")]
     Bytes,
     /// One figure by another: more is better.
-    #[serde(rename = "x")]
     Times,
 }
 
-/// Median, least and most of several measurements.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Summary {
-    /// The one in the middle, or the mean of the two there.
-    pub median: f64,
-    /// The least.
-    pub min: f64,
-    /// The most.
-    pub max: f64,
+impl Unit {
+    /// The word used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TokensPerSecond => "tokens/s",
+            Self::Seconds => "s",
+            Self::Milliseconds => "ms",
+            Self::PerSecond => "/s",
+            Self::Bytes => "bytes",
+            Self::Times => "x",
+        }
+    }
 }
 
-impl Summary {
+impl MetricSummary {
     /// Sums up `values`; `None` where there are none.
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
@@ -48,7 +46,7 @@ impl Summary {
 }
 
 /// One thing measured, in the order in which it was measured.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Metric {
     /// Its name in JSON.
     pub name: String,
@@ -67,6 +65,19 @@ impl Metric {
         Self { name: name.into(), label: label.into(), unit, rune: Vec::new(), peer: Vec::new() }
     }
 
+    /// What is told of it.
+    pub(super) fn event(&self) -> Event {
+        Event::BenchMetric {
+            name: self.name.clone(),
+            unit: self.unit.as_str().to_owned(),
+            rune: MetricSummary::of(&self.rune),
+            peer: MetricSummary::of(&self.peer),
+            ratio: self.ratio(),
+            rune_values: self.rune.clone(),
+            peer_values: self.peer.clone(),
+        }
+    }
+
     /// The median of how many times better Rune is than the peer, pair by pair: above 1 Rune is ahead.
     pub fn ratio(&self) -> Option<f64> {
         let better = |(rune, peer): (&f64, &f64)| match self.unit {
@@ -74,7 +85,7 @@ impl Metric {
             Unit::Seconds | Unit::Milliseconds | Unit::Bytes => peer / rune,
         };
         let ratios: Vec<f64> = self.rune.iter().zip(&self.peer).map(better).collect();
-        Summary::of(&ratios).map(|summary| summary.median)
+        MetricSummary::of(&ratios).map(|summary| summary.median)
     }
 }
 
@@ -93,7 +104,7 @@ mod tests {
         assert_eq!(ratio(Unit::TokensPerSecond), Some(3.0));
         assert_eq!(ratio(Unit::Seconds), Some(1.0 / 3.0));
         assert_eq!(metric(Unit::Times, &[1.0], &[]).ratio(), None);
-        let summary = Summary { median: 2.5, min: 1.0, max: 4.0 };
-        assert_eq!(Summary::of(&[4.0, 1.0, 3.0, 2.0]), Some(summary));
+        let summary = MetricSummary { median: 2.5, min: 1.0, max: 4.0 };
+        assert_eq!(MetricSummary::of(&[4.0, 1.0, 3.0, 2.0]), Some(summary));
     }
 }

@@ -1,32 +1,56 @@
-//! How far a bench is.
+//! How far a benchmark is.
 
 use std::cell::Cell;
 
-/// How far a bench is.
-#[derive(Debug, Clone, Copy)]
-pub struct Progress {
-    /// Steps that are done.
-    pub done: usize,
-    /// All steps.
-    pub total: usize,
-    /// What is measured next.
-    pub next: &'static str,
-}
+use serde_json::Value;
+use serde_json::json;
+
+use crate::event::Event;
+use crate::event::Reporter;
+use crate::event::SCHEMA_VERSION;
+use crate::hardware::Machine;
+
+use super::metric::Metric;
 
 /// Counts what is done.
 pub(super) struct Steps<'a> {
     done: Cell<usize>,
     total: usize,
-    report: &'a dyn Fn(Progress),
+    reporter: &'a dyn Reporter,
 }
 
 impl<'a> Steps<'a> {
-    pub(super) fn new(total: usize, report: &'a dyn Fn(Progress)) -> Self {
-        Self { done: Cell::new(0), total, report }
+    pub(super) fn new(total: usize, reporter: &'a dyn Reporter) -> Self {
+        Self { done: Cell::new(0), total, reporter }
     }
 
-    pub(super) fn next(&self, next: &'static str) {
+    /// Reports that the step `next` begins.
+    pub(super) fn next(&self, next: &str) {
         let done = self.done.replace(self.done.get() + 1);
-        (self.report)(Progress { done, total: self.total, next });
+        let event = Event::BenchProgress { done, total: self.total, next: next.to_owned() };
+        self.reporter.report("", &event);
+    }
+}
+
+/// Reports on what `bench` measures, and under which conditions.
+pub(super) fn report_start(
+    reporter: &dyn Reporter,
+    bench: &str,
+    machine: &Machine,
+    conditions: Value,
+) {
+    let event = Event::BenchStarted {
+        schema: SCHEMA_VERSION,
+        bench: bench.to_owned(),
+        conditions,
+        machine: json!(machine),
+    };
+    reporter.report("", &event);
+}
+
+/// Reports every figure.
+pub(super) fn report_metrics(reporter: &dyn Reporter, metrics: &[Metric]) {
+    for metric in metrics {
+        reporter.report("", &metric.event());
     }
 }

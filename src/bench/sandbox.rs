@@ -13,16 +13,19 @@ use std::time::Duration;
 use std::time::Instant;
 
 use serde::Deserialize;
+use serde_json::json;
 
 use super::BenchError;
 use super::metric::Metric;
-use super::metric::Summary;
 use super::metric::Unit;
-use super::progress::Progress;
 use super::progress::Steps;
+use super::progress::report_metrics;
+use super::progress::report_start;
 use crate::evaluation::Format;
 use crate::evaluation::Modules;
 use crate::evaluation::Task;
+use crate::event::MetricSummary;
+use crate::event::Reporter;
 use crate::hardware::Machine;
 use crate::judge::Check;
 use crate::judge::FunctionJudge;
@@ -83,13 +86,14 @@ pub struct SandboxReport {
 /// [`BenchError`].
 pub async fn sandbox(
     options: &SandboxOptions,
-    report: &dyn Fn(Progress),
+    reporter: &dyn Reporter,
 ) -> Result<SandboxReport, BenchError> {
     let machine = Machine::read().map_err(BenchError::examine("this machine"))?;
     let sandbox = Arc::new(Sandbox::start(&options.executable)?);
+    report_start(reporter, "sandbox", &machine, json!({}));
     let bench = Bench { sandbox: &sandbox, interpreter: &options.interpreter };
     // Each of the two programs, forks, deadlines, memory, a tree; and the suite.
-    let steps = Steps::new(options.n_runs * (6 + usize::from(options.suite.is_some())), report);
+    let steps = Steps::new(options.n_runs * (6 + usize::from(options.suite.is_some())), reporter);
     let mut metrics = bench.starts(options.n_runs, &steps).await?;
     metrics.extend(bench.forks(options.n_runs, &steps).await?);
     metrics.extend(bench.deadlines(options.n_runs, &steps).await?);
@@ -98,6 +102,7 @@ pub async fn sandbox(
     if let Some(suite) = &options.suite {
         metrics.extend(bench.judge(suite, options, &steps).await?);
     }
+    report_metrics(reporter, &metrics);
     Ok(SandboxReport { machine, metrics })
 }
 
@@ -124,7 +129,7 @@ where
         start().await?;
         walls.push(began.elapsed().as_secs_f64());
     }
-    let wall = Summary::of(&walls).map_or(f64::NAN, |summary| summary.median);
+    let wall = MetricSummary::of(&walls).map_or(f64::NAN, |summary| summary.median);
     Ok(Cost { wall, cpu: (tree_cpu() - before) / BATCH as f64 })
 }
 

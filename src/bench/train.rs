@@ -19,13 +19,16 @@ use std::time::Instant;
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::json;
 
 use super::BenchError;
 use super::metric::Metric;
 use super::metric::Unit;
-use super::progress::Progress;
 use super::progress::Steps;
+use super::progress::report_metrics;
+use super::progress::report_start;
 use super::prompts::Prompts;
+use crate::event::Reporter;
 use crate::hardware::Machine;
 use crate::hardware::peak_rss;
 use crate::model::Batch;
@@ -147,11 +150,18 @@ impl Drop for Stepper {
 ///
 /// # Errors
 /// [`BenchError`].
-pub fn train(options: &TrainOptions, report: &dyn Fn(Progress)) -> Result<TrainReport, BenchError> {
+pub fn train(options: &TrainOptions, reporter: &dyn Reporter) -> Result<TrainReport, BenchError> {
     let machine = Machine::read().map_err(BenchError::examine("this machine"))?;
     let encoder = ChatEncoder::load(&options.model)?;
     let mut prompts = Prompts::new(encoder.tokenizer())?;
-    let steps = Steps::new(options.batches.len() * options.n_runs, report);
+    let conditions = json!({
+        "model": options.model,
+        "rank": options.rank,
+        "length": options.length,
+        "n_threads": options.n_threads,
+    });
+    report_start(reporter, "train", &machine, conditions);
+    let steps = Steps::new(options.batches.len() * options.n_runs, reporter);
     let mut metrics = Vec::new();
     for sequences in &options.batches {
         let tokens = (0..*sequences).flat_map(|_| prompts.fresh(options.length)).collect();
@@ -167,6 +177,7 @@ pub fn train(options: &TrainOptions, report: &dyn Fn(Progress)) -> Result<TrainR
         };
         metrics.extend(batch(options, *sequences, &job, &steps)?);
     }
+    report_metrics(reporter, &metrics);
     Ok(TrainReport { machine, metrics })
 }
 

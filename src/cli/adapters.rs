@@ -20,6 +20,7 @@ use crate::cli::context::Context;
 use crate::cli::models;
 use crate::cli::output;
 use crate::cli::output::escape_line;
+use crate::cli::screen::Screen;
 use crate::digest::sha256;
 use crate::error_class::ErrorClass;
 use crate::event::timestamp;
@@ -256,7 +257,7 @@ fn import(context: &Context, store: &AdapterStore, args: &ImportArgs) -> anyhow:
         Some(id) => parse(id)?,
         None => parse(&new_id()?)?,
     };
-    let ModelFile { path, hub_id } = models::file(context)?;
+    let ModelFile { path, hub_id } = models::file(context, &Screen::of_document(context))?;
     let engine = Engine::start(&path, &engine_options(&context.config))?;
     engine.load_adapter(folder)?;
     let facts = engine.facts();
@@ -300,7 +301,7 @@ fn export_gguf(
     adapter: &Adapter,
     file: &Path,
 ) -> anyhow::Result<()> {
-    let model = models::file(context)?.path;
+    let model = models::file(context, &Screen::of_document(context))?.path;
     let digest = model::identify(&model)?.tokenizer_digest;
     if adapter.base_model.split('@').nth(1) != Some(digest.as_str()) {
         bail!("the adapter is for {}: give that with --model", adapter.base_model);
@@ -429,7 +430,7 @@ fn similarity(
             .enumerate()
             .flat_map(|(index, one)| adapters[index + 1..].iter().map(move |other| (one, other)));
         return json_lines(pairs.map(|((a, delta), (b, other))| {
-            json!({ "type": "adapters.similarity", "a": a.id, "b": b.id, "cosine": delta.cosine(other) })
+            json!({ "a": a.id, "b": b.id, "cosine": delta.cosine(other) })
         }));
     }
     let head = ["", "ID", "NAME"].map(str::to_owned).into_iter();

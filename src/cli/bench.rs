@@ -5,26 +5,19 @@ mod memory;
 use std::env;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io;
-use std::io::IsTerminal;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use indicatif::ProgressBar;
-use indicatif::ProgressStyle;
 use serde_json::Value;
-use serde_json::json;
 
 use crate::bench;
 use crate::bench::InferOptions;
 use crate::bench::InferReport;
 use crate::bench::Metric;
 use crate::bench::PeerSource;
-use crate::bench::Progress;
 use crate::bench::SandboxOptions;
 use crate::bench::SandboxReport;
-use crate::bench::Summary;
 use crate::bench::TrainOptions;
 use crate::bench::TrainReport;
 use crate::bench::Unit;
@@ -32,12 +25,11 @@ use crate::cli::context::Context;
 use crate::cli::models;
 use crate::cli::output;
 use crate::cli::runtime;
+use crate::cli::screen::Screen;
+use crate::event::MetricSummary;
 use crate::hardware::Machine;
 use crate::provider::engine_options;
 use crate::sandbox::Interpreter;
-
-/// Version of the JSON lines.
-const SCHEMA_VERSION: u32 = 1;
 
 /// Measure speed and memory on this machine
 #[derive(Debug, clap::Subcommand)]
@@ -183,27 +175,28 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
 
 fn infer(context: &Context, args: &InferArgs) -> anyhow::Result<ExitCode> {
     let peer = args.peer.as_deref().map(peer_source).transpose()?;
-    let display = Display::new(context);
+    let screen = Screen::new(context);
     let options = InferOptions {
-        path: models::file(context)?.path,
+        path: models::file(context, &screen)?.path,
         engine: engine_options(&context.config),
         peer,
         n_runs: args.runs.into(),
     };
-    let (options, shown) = (&options, &display);
+    let (options, shown) = (&options, &screen);
     let report = runtime::block_on(|shutdown| async move {
-        let show = |progress| shown.show(progress);
-        let measured = shutdown.or_stop(bench::infer(options, &show)).await;
+        let measured = shutdown.or_stop(bench::infer(options, shown)).await;
         Ok(measured??)
     });
-    display.close();
+    screen.close();
     let report = report?;
-    output::print(&if context.json { json_lines(&report) } else { table(&report) })?;
+    if !context.json {
+        output::print(&table(&report))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 fn sandbox(context: &Context, args: &SandboxArgs) -> anyhow::Result<ExitCode> {
-    let display = Display::new(context);
+    let screen = Screen::new(context);
     let configured = Path::new(&context.config.sandbox.python);
     let configured = (!configured.as_os_str().is_empty()).then_some(configured);
     let options = SandboxOptions {
@@ -213,33 +206,23 @@ fn sandbox(context: &Context, args: &SandboxArgs) -> anyhow::Result<ExitCode> {
         suite: args.suite.clone(),
         peer: args.peer.clone(),
     };
-    let (options, shown) = (&options, &display);
+    let (options, shown) = (&options, &screen);
     let report = runtime::block_on(|shutdown| async move {
-        let show = |progress| shown.show(progress);
-        let measured = shutdown.or_stop(bench::sandbox(options, &show)).await;
+        let measured = shutdown.or_stop(bench::sandbox(options, shown)).await;
         Ok(measured??)
     });
-    display.close();
+    screen.close();
     let SandboxReport { machine, metrics } = report?;
-    let text = if context.json {
-        let head = json!({
-            "type": "bench.started",
-            "schema": SCHEMA_VERSION,
-            "bench": "sandbox",
-            "machine": machine,
-        });
-        format!("{head}\n{}", metric_lines(&metrics))
-    } else {
-        format!("{}\n{}", machine_line(&machine), metric_table(&metrics, true))
-    };
-    output::print(&text)?;
+    if !context.json {
+        output::print(&format!("{}\n{}", machine_line(&machine), metric_table(&metrics, true)))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 fn train(context: &Context, args: &TrainArgs) -> anyhow::Result<ExitCode> {
-    let display = Display::new(context);
+    let screen = Screen::new(context);
     let options = TrainOptions {
-        model: models::file(context)?.path,
+        model: models::file(context, &screen)?.path,
         rank: args.rank.max(1),
         length: args.length.max(2),
         batches: args.batches.clone(),
@@ -248,30 +231,18 @@ fn train(context: &Context, args: &TrainArgs) -> anyhow::Result<ExitCode> {
         trainee: vec![env::current_exe()?.into_os_string(), "bench".into(), "trainee".into()],
         peer: args.peer.clone(),
     };
-    let report = bench::train(&options, &|progress| display.show(progress));
-    display.close();
+    let report = bench::train(&options, &screen);
+    screen.close();
     let TrainReport { machine, metrics } = report?;
-    let text = if context.json {
-        let head = json!({
-            "type": "bench.started",
-            "schema": SCHEMA_VERSION,
-            "bench": "train",
-            "model": options.model,
-            "rank": options.rank,
-            "length": options.length,
-            "n_threads": options.n_threads,
-            "machine": machine,
-        });
-        format!("{head}\n{}", metric_lines(&metrics))
-    } else {
+    if !context.json {
         let (rank, length, threads) = (options.rank, options.length, options.n_threads);
         let what = format!(
             "training rank {rank} on all linear layers, {length} tokens a sequence, {threads} threads"
         );
         let machine = machine_line(&machine);
-        format!("{what}\n{machine}\n{}", metric_table(&metrics, options.peer.is_some()))
-    };
-    output::print(&text)?;
+        let figures = metric_table(&metrics, options.peer.is_some());
+        output::print(&format!("{what}\n{machine}\n{figures}"))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -281,89 +252,6 @@ fn peer_source(peer: &str) -> anyhow::Result<PeerSource> {
     }
     let launcher = [env::current_exe()?.into_os_string(), "bench".into(), "peer".into()];
     Ok(PeerSource::Program { path: PathBuf::from(peer), launcher: launcher.to_vec() })
-}
-
-/// Shows how far it is: a bar on a terminal, else a line whenever something else begins.
-enum Display {
-    Quiet,
-    Bar(ProgressBar),
-    Lines(std::cell::Cell<&'static str>),
-}
-
-impl Display {
-    fn new(context: &Context) -> Self {
-        if context.quiet {
-            return Self::Quiet;
-        }
-        if !io::stderr().is_terminal() {
-            return Self::Lines(std::cell::Cell::new(""));
-        }
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
-        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-        Self::Bar(ProgressBar::new(0).with_style(style))
-    }
-
-    fn show(&self, progress: Progress) {
-        match self {
-            Self::Quiet => {}
-            Self::Bar(bar) => {
-                bar.set_length(progress.total as u64);
-                bar.set_message(progress.next);
-                bar.set_position(progress.done as u64);
-            }
-            Self::Lines(last) => {
-                if last.replace(progress.next) != progress.next {
-                    let Progress { done, total, next } = progress;
-                    output::note(&format!("{next} ({done} of {total} steps done)"));
-                }
-            }
-        }
-    }
-
-    fn close(&self) {
-        if let Self::Bar(bar) = self {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-/// A line about the conditions, then one for each metric.
-fn json_lines(report: &InferReport) -> String {
-    let facts = &report.facts;
-    let head = json!({
-        "type": "bench.started",
-        "schema": SCHEMA_VERSION,
-        "bench": "infer",
-        "model": facts.path,
-        "base_digest": facts.base_digest,
-        "file_bytes": report.file_bytes,
-        "weight_bytes": facts.weight_bytes,
-        "kv_bytes": report.kv_bytes,
-        "isa": facts.isa.name(),
-        "n_threads": facts.n_threads,
-        "context": facts.context,
-        "peer": report.peer,
-        "machine": report.machine,
-    });
-    format!("{head}\n{}", metric_lines(&report.metrics))
-}
-
-fn metric_lines(metrics: &[Metric]) -> String {
-    let mut text = String::new();
-    for metric in metrics {
-        let line = json!({
-            "type": "bench.metric",
-            "name": metric.name,
-            "unit": metric.unit,
-            "rune": Summary::of(&metric.rune),
-            "peer": Summary::of(&metric.peer),
-            "ratio": metric.ratio(),
-            "rune_values": metric.rune,
-            "peer_values": metric.peer,
-        });
-        let _infallible = writeln!(text, "{line}");
-    }
-    text
 }
 
 #[expect(clippy::cast_precision_loss, reason = "files are small")]
@@ -413,7 +301,9 @@ fn metric_table(metrics: &[Metric], has_peer: bool) -> String {
 
 /// `median [least..most] unit`.
 fn spread(values: &[f64], unit: Unit) -> String {
-    let Some(Summary { median, min, max }) = Summary::of(values) else { return "-".to_owned() };
+    let Some(MetricSummary { median, min, max }) = MetricSummary::of(values) else {
+        return "-".to_owned();
+    };
     let number = |value| quantity(value, unit);
     if values.len() == 1 {
         return number(median);

@@ -34,7 +34,7 @@ use what::ViaName;
 
 pub(super) use suites::human_eval;
 pub(super) use tables::compared;
-pub(super) use tables::score_lines;
+pub(super) use tables::score_events;
 pub(super) use tables::scores;
 
 /// Measure the base and adapters on tasks that they never saw
@@ -132,7 +132,8 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Measures, prints and writes what was asked for.
 fn scored(context: &Context, args: &Args, what: &SuiteArgs) -> anyhow::Result<ExitCode> {
-    let measured = measured(context, what, (&what.suite, what.via), &args.adapter)?;
+    let screen = Arc::new(Screen::new(context));
+    let measured = measured(context, &screen, what, (&what.suite, what.via), &args.adapter)?;
     if let Some(path) = &args.samples {
         write(path, &tables::samples(&measured))?;
     }
@@ -140,15 +141,18 @@ fn scored(context: &Context, args: &Args, what: &SuiteArgs) -> anyhow::Result<Ex
         write(path, &plot::svg(&measured))?;
     }
     if context.json {
-        output::print(&tables::lines(&measured))?;
+        screen.report_all(&tables::events(&measured));
     } else {
         let style = if args.markdown { output::markdown } else { output::table };
         output::print(&tables::text(&measured, &what.k, args.failures, style))?;
     }
     if let Some(ood) = &args.ood {
-        let other = self::measured(context, what, (ood, what.via), &args.adapter)?;
-        let deltas = if context.json { tables::delta_lines } else { tables::deltas };
-        output::print(&deltas(&measured, &other))?;
+        let other = self::measured(context, &screen, what, (ood, what.via), &args.adapter)?;
+        if context.json {
+            screen.report_all(&tables::delta_events(&measured, &other));
+        } else {
+            output::print(&tables::deltas(&measured, &other))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -162,7 +166,8 @@ fn compare_two(
     what: &SuiteArgs,
     (a, b): (&str, &str),
 ) -> anyhow::Result<ExitCode> {
-    let (mut one, mut other) = (of(context, what, a)?, of(context, what, b)?);
+    let screen = Arc::new(Screen::of_document(context));
+    let (mut one, mut other) = (of(context, &screen, what, a)?, of(context, &screen, what, b)?);
     // Not every task can be asked in every way.
     let has = |all: &[Outcome], one: &Outcome| all.iter().any(|other| other.id == one.id);
     let all = other.clone();
@@ -173,7 +178,12 @@ fn compare_two(
 }
 
 /// The outcomes of `name`: an adapter or `base`, and behind a colon the way.
-fn of(context: &Context, what: &SuiteArgs, name: &str) -> anyhow::Result<Vec<Outcome>> {
+fn of(
+    context: &Context,
+    screen: &Arc<Screen>,
+    what: &SuiteArgs,
+    name: &str,
+) -> anyhow::Result<Vec<Outcome>> {
     let (subject, via) = match name.split_once(':') {
         Some((subject, via)) => {
             let known = ViaName::from_str(via, true);
@@ -182,7 +192,7 @@ fn of(context: &Context, what: &SuiteArgs, name: &str) -> anyhow::Result<Vec<Out
         None => (name, what.via),
     };
     let adapters = if subject == "base" { Vec::new() } else { vec![subject.to_owned()] };
-    let mut measured = measured(context, what, (&what.suite, via), &adapters)?;
+    let mut measured = measured(context, screen, what, (&what.suite, via), &adapters)?;
     Ok(match measured.adapters.pop() {
         Some((_, outcomes)) => outcomes,
         None => measured.base,
@@ -192,6 +202,7 @@ fn of(context: &Context, what: &SuiteArgs, name: &str) -> anyhow::Result<Vec<Out
 /// The outcomes on `suite` that are asked for.
 fn measured(
     context: &Context,
+    screen: &Arc<Screen>,
     what: &SuiteArgs,
     (path, via): (&Path, ViaName),
     adapters: &[String],
@@ -206,8 +217,7 @@ fn measured(
             .map_err(|source| EvaluationError::Files { path: folder.clone(), source })?,
         None => Modules::default(),
     };
-    let screen = Arc::new(Screen::new(context));
-    let who = Who::parse(&registry, &suite, adapters, &*screen)?;
+    let who = Who::parse(&registry, &suite, adapters, &**screen)?;
     // Before any other thread, and before the model fills the memory: see `sandbox`.
     let sandbox = Arc::new(Sandbox::start(&std::env::current_exe()?)?);
     let (what, modules) = (&what.how(via.into()), &modules);

@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// Only those after this number
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     after: u64,
-    /// Print the JSON schema of the lines of `rune run --json` and `rune judge --json`, and nothing else
+    /// Print the JSON schema of the lines that `--json` prints of work, such as `rune run --json`, and nothing else
     #[arg(long, conflicts_with_all = ["session", "follow", "after"])]
     schema: bool,
 }

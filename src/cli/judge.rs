@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use anyhow::Context as _;
 
@@ -15,11 +14,11 @@ use crate::cli::output::escape;
 use crate::cli::output::escape_line;
 use crate::cli::output::paint;
 use crate::cli::runtime;
+use crate::cli::screen;
+use crate::cli::screen::Screen;
 use crate::durable;
 use crate::error_class::ErrorClass;
 use crate::event::Event;
-use crate::event::Stream;
-use crate::event::timestamp;
 use crate::judge::Assurance;
 use crate::judge::JudgeReport;
 use crate::judge::JudgeRequest;
@@ -95,7 +94,7 @@ pub(super) fn refuse(globals: &Globals, error: &anyhow::Error) {
     if globals.json() && !exit::is_broken_pipe(error) {
         let exit_code = i32::from(exit::code(error));
         let event = Event::JudgeFailed { exit_code, error: format!("{error:#}") };
-        let _unread = output::print(&json_lines(&[event]));
+        screen::print_only_line(&event);
     }
 }
 
@@ -111,9 +110,11 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     let code = if verdict.passed() { 0 } else { ErrorClass::Unsolved.exit_code() };
-    let text =
-        if context.json { json_lines(&events(&verdict, code)) } else { shown(context, &verdict) };
-    output::print(&text)?;
+    if context.json {
+        Screen::new(context).report_all(&events(&verdict, code));
+    } else {
+        output::print(&shown(context, &verdict))?;
+    }
     Ok(ExitCode::from(code))
 }
 
@@ -148,12 +149,6 @@ fn events(verdict: &Verdict, code: u8) -> Vec<Event> {
         exit_code: i32::from(code),
     };
     verdict.tests.iter().map(of_test).chain([completed]).collect()
-}
-
-fn json_lines(events: &[Event]) -> String {
-    let mut stream = Stream::default();
-    let now = timestamp(SystemTime::now());
-    events.iter().map(|event| stream.line(&now, "", event) + "\n").collect()
 }
 
 /// A row for each test that did not pass, the counts, and how far the result is to be believed.

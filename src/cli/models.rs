@@ -1,7 +1,5 @@
 //! `rune models`.
 
-mod progress;
-
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,6 +9,7 @@ use serde_json::json;
 use crate::cli::context::Context;
 use crate::cli::output;
 use crate::cli::runtime;
+use crate::cli::screen::Screen;
 use crate::hub;
 use crate::hub::Catalogue;
 use crate::hub::Model;
@@ -64,7 +63,7 @@ pub(super) enum SourceName {
     Mirror,
 }
 
-/// How models come here on the way to something else: from where the environment says, with a word where one is wanted.
+/// How models come here on the way to something else: from where the environment says.
 pub(super) fn source(context: &Context) -> ModelSource {
     let endpoint = std::env::var("HF_ENDPOINT");
     ModelSource {
@@ -74,15 +73,14 @@ pub(super) fn source(context: &Context) -> ModelSource {
             endpoint: endpoint.unwrap_or_else(|_| "https://huggingface.co".to_owned()),
             python: context.python().unwrap_or_else(|| PathBuf::from("python3")),
         },
-        on_pull: progress::quiet_reporter(context, &context.config.run.model),
     }
 }
 
 /// The file of the model of the settings, fetched when it is not here.
-pub(super) fn file(context: &Context) -> anyhow::Result<ModelFile> {
+pub(super) fn file(context: &Context, screen: &Screen) -> anyhow::Result<ModelFile> {
     runtime::block_on(|shutdown| async move {
         let (models, name) = (source(context), &context.config.run.model);
-        Ok(shutdown.or_stop(models.find(name)).await??)
+        Ok(shutdown.or_stop(models.find(name, screen)).await??)
     })
 }
 
@@ -138,12 +136,13 @@ fn pull(context: &Context, model: &Model, args: &PullArgs) -> anyhow::Result<()>
     };
     let python = context.python().unwrap_or_else(|| PathBuf::from("python3"));
     let options = PullOptions { source, endpoint: args.endpoint.clone(), python };
-    let report = progress::reporter(context, &model.name);
-    let options = &options;
+    let (options, screen) = (&options, &Screen::new(context));
     let path = runtime::block_on(|shutdown| async move {
-        let pulled = shutdown.or_stop(hub::pull(&context.home, model, options, &report)).await;
+        let pulled = shutdown.or_stop(hub::pull(&context.home, model, options, screen)).await;
         Ok(pulled??)
-    })?;
+    });
+    screen.close();
+    let path = path?;
     if !context.json {
         output::print(&format!("{}\n", path.display()))?;
     }

@@ -112,7 +112,7 @@ impl Args {
 /// Tells readers of JSON lines that a run ended before it knew its settings.
 pub(super) fn refuse(globals: &Globals, error: &anyhow::Error) {
     if globals.json() {
-        screen::print_failure(error);
+        screen::print_only_line(&screen::failure(error));
     }
 }
 

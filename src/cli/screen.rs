@@ -1,5 +1,7 @@
 //! How work shows itself: a live line on a terminal, a line now and then elsewhere, or JSON lines on stdout.
 
+mod words;
+
 use std::io;
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -22,8 +24,14 @@ use crate::event::Stream;
 use crate::event::timestamp;
 use crate::trajectory::AttemptVerdict;
 
+use words::event_words;
+use words::step_words;
+
 /// Between two lines about the steps of a training, where there is no terminal.
 const PERIOD: Duration = Duration::from_secs(5);
+
+/// Between two lines about the bytes of a pull, where there is no terminal.
+const PULL_PERIOD: Duration = Duration::from_secs(1);
 
 /// Answers between two lines about an evaluation, where there is no terminal.
 const ANSWERS: usize = 50;
@@ -32,10 +40,16 @@ const ANSWERS: usize = 50;
 const SPINNER: &str = "{spinner} {elapsed} {wide_msg}";
 /// A live line with how far it is.
 const BAR: &str = "{bar:30} {pos}/{len} {msg} eta {eta}";
+/// A live line with the steps of a benchmark, which take different times.
+const STEPS: &str = "{bar:30} {pos}/{len} {msg}";
+/// A live line with the bytes of a file.
+const BYTES: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 
 /// Where news of work goes.
 pub(super) struct Screen {
     mode: Mode,
+    /// Whether JSON lines include mere progress.
+    has_progress: bool,
     colors: bool,
     state: Mutex<State>,
 }
@@ -61,20 +75,40 @@ struct State {
     validation: Option<f64>,
     /// When the last line about a step was printed.
     last_step: Option<Instant>,
+    /// When the last line about the bytes of a pull was printed.
+    last_bytes: Option<Instant>,
+    /// What a benchmark was last said to measure.
+    measuring: String,
     /// Whose answers an evaluation is at, how many there are and how many passed.
     answers: (Option<String>, u32, u32),
 }
 
 impl Screen {
     pub(super) fn new(context: &Context) -> Self {
+        Self::with_json(context, Mode::Json)
+    }
+
+    /// The screen of a command whose `--json` prints a document: no event goes to stdout.
+    pub(super) fn of_document(context: &Context) -> Self {
+        Self::with_json(context, Mode::Quiet)
+    }
+
+    fn with_json(context: &Context, json: Mode) -> Self {
         let mode = match (context.json, context.quiet) {
-            (true, _) => Mode::Json,
+            (true, _) => json,
             (_, true) => Mode::Quiet,
             _ if io::stderr().is_terminal() => Mode::Terminal,
             _ => Mode::Lines,
         };
         let colors = mode == Mode::Terminal && context.color_stderr;
-        Self { mode, colors, state: Mutex::default() }
+        Self { mode, has_progress: !context.quiet, colors, state: Mutex::default() }
+    }
+
+    /// Reports events of no subject.
+    pub(super) fn report_all(&self, events: &[Event]) {
+        for event in events {
+            self.report("", event);
+        }
     }
 
     /// A line for the user's eyes alone.
@@ -97,9 +131,11 @@ impl Screen {
         }
     }
 
-    /// Takes the live line away.
+    /// Takes the live line away; what comes next is other work.
     pub(super) fn close(&self) {
-        if let Some((bar, _)) = self.state().bar.take() {
+        let mut state = self.state();
+        state.validation = None;
+        if let Some((bar, _)) = state.bar.take() {
             bar.finish_and_clear();
         }
     }
@@ -170,6 +206,38 @@ impl Screen {
         });
     }
 
+    fn pulled_bytes(&self, model: &str, done: u64, total: u64) {
+        let mut state = self.state();
+        if self.mode == Mode::Lines && is_due(&mut state.last_bytes, PULL_PERIOD) {
+            let percent = done * 100 / total.max(1);
+            let (done, total) = (done / 1_000_000, total / 1_000_000);
+            output::note(&format!("{model}: {done} of {total} MB ({percent} %)"));
+        }
+        self.live(&mut state, BYTES, |bar| {
+            if bar.length() != Some(total) {
+                bar.set_length(total);
+                bar.set_message(model.to_owned());
+                // What was here before this pull says nothing about its speed.
+                bar.set_position(done);
+                bar.reset_eta();
+            }
+            bar.set_position(done);
+        });
+    }
+
+    fn measures(&self, next: &str, (done, total): (usize, usize)) {
+        let mut state = self.state();
+        if self.mode == Mode::Lines && state.measuring != next {
+            next.clone_into(&mut state.measuring);
+            output::note(&format!("{next} ({done} of {total} steps done)"));
+        }
+        self.live(&mut state, STEPS, |bar| {
+            bar.set_length(total as u64);
+            bar.set_message(next.to_owned());
+            bar.set_position(done as u64);
+        });
+    }
+
     /// Changes the live line, and makes it when there is none of this `template`.
     fn live(&self, state: &mut State, template: &'static str, change: impl FnOnce(&ProgressBar)) {
         if self.mode != Mode::Terminal {
@@ -196,8 +264,22 @@ impl Screen {
     }
 }
 
-impl Reporter for Screen {
-    fn report(&self, subject: &str, event: &Event) {
+impl Screen {
+    /// Whether an event is printed as a JSON line.
+    fn has_line(&self, event: &Event) -> bool {
+        match event {
+            // A token each, and words for a person.
+            Event::TextGenerated { .. } | Event::Notice { .. } => false,
+            Event::EvaluationAnswered { .. }
+            | Event::RehearsalAnswered { .. }
+            | Event::BenchProgress { .. } => self.has_progress,
+            Event::PullProgress { .. } => is_due(&mut self.state().last_bytes, PULL_PERIOD),
+            _ => true,
+        }
+    }
+
+    /// Shows an event to a person.
+    fn show(&self, subject: &str, event: &Event) {
         match event {
             Event::TextGenerated { phase, subtask, .. } => {
                 let what = subtask.as_deref().unwrap_or("the task");
@@ -215,21 +297,48 @@ impl Reporter for Screen {
                     bar.set_position(*n_done as u64);
                 });
             }
-            _ if self.mode == Mode::Json => self.json_line(subject, event),
+            Event::PullProgress { done, total } => self.pulled_bytes(subject, *done, *total),
+            Event::BenchProgress { done, total, next } => self.measures(next, (*done, *total)),
             Event::TrainingStep { .. } | Event::TrainingValidated { .. } => self.trained(event),
             _ => {
-                if let Some(line) = words(subject, event) {
-                    let style = match event {
-                        Event::AttemptCompleted { verdict: AttemptVerdict::Passed, .. } => "32",
-                        Event::AttemptCompleted { verdict: AttemptVerdict::Failed, .. }
-                        | Event::Warning { .. } => "33",
-                        _ => "0",
-                    };
-                    self.say(&output::paint(&line, style, self.colors));
+                if matches!(event, Event::PullCompleted { .. }) {
+                    self.close();
+                }
+                if let Some(line) = event_words(subject, event) {
+                    self.say(&output::paint(&line, style(event), self.colors));
                 }
             }
         }
     }
+}
+
+impl Reporter for Screen {
+    fn report(&self, subject: &str, event: &Event) {
+        match self.mode {
+            Mode::Json if self.has_line(event) => self.json_line(subject, event),
+            Mode::Json | Mode::Quiet => {}
+            Mode::Lines | Mode::Terminal => self.show(subject, event),
+        }
+    }
+}
+
+fn style(event: &Event) -> &'static str {
+    match event {
+        Event::AttemptCompleted { verdict: AttemptVerdict::Passed, .. } => "32",
+        Event::AttemptCompleted { verdict: AttemptVerdict::Failed, .. } | Event::Warning { .. } => {
+            "33"
+        }
+        _ => "0",
+    }
+}
+
+/// Whether `period` is over since `last`, which then is now.
+fn is_due(last: &mut Option<Instant>, period: Duration) -> bool {
+    let is_due = last.is_none_or(|last| last.elapsed() >= period);
+    if is_due {
+        *last = Some(Instant::now());
+    }
+    is_due
 }
 
 /// The last event of a session that an error ends.
@@ -237,66 +346,8 @@ pub(super) fn failure(error: &anyhow::Error) -> Event {
     Event::SessionFailed { exit_code: i32::from(exit::code(error)), error: format!("{error:#}") }
 }
 
-/// The only JSON line of a session that ends before there is a screen.
-pub(super) fn print_failure(error: &anyhow::Error) {
-    let line = Stream::default().line(&timestamp(SystemTime::now()), "", &failure(error));
+/// Prints the only JSON line of work that ends before there is a screen.
+pub(super) fn print_only_line(event: &Event) {
+    let line = Stream::default().line(&timestamp(SystemTime::now()), "", event);
     let _unread = output::print(&format!("{line}\n"));
-}
-
-fn step_words(event: &Event, validation: Option<f64>) -> String {
-    let Event::TrainingStep { loss, lr, tokens_per_s, rss, .. } = event else {
-        return String::new();
-    };
-    let validation = validation.map(|loss| format!(" val {loss:.3}")).unwrap_or_default();
-    format!("loss {loss:.3}{validation} lr {lr:.1e} {tokens_per_s:.0} tok/s {} MiB", rss >> 20)
-}
-
-/// An event as a line; `None` for those that say nothing to a reader.
-fn words(subject: &str, event: &Event) -> Option<String> {
-    Some(match event {
-        Event::SessionStarted { .. } => format!("session {subject}"),
-        Event::SessionResumed { n_attempts, .. } => {
-            format!("session {subject} resumed: {n_attempts} attempts are there already")
-        }
-        Event::SubtasksPlanned { subtasks } => {
-            let names: Vec<String> =
-                subtasks.iter().map(|part| format!("{} ({})", part.name, part.file)).collect();
-            format!("parts: {}", names.join("; "))
-        }
-        Event::AttemptCompleted {
-            phase,
-            subtask,
-            candidate,
-            tokens_in,
-            tokens_out,
-            prefill_ms,
-            decode_ms,
-            verdict,
-            summary,
-            ..
-        } => {
-            #[expect(clippy::cast_precision_loss, reason = "milliseconds of one answer")]
-            let seconds = (*decode_ms as f64 / 1e3).max(1e-3);
-            let rate = f64::from(*tokens_out) / seconds;
-            let what = subtask.as_deref().unwrap_or("the task");
-            format!(
-                "{:<9} {what} #{candidate}: {}, {summary} [{tokens_in}+{tokens_out} tokens, {:.1} s, {rate:.0} tok/s]",
-                phase.as_str(),
-                verdict.as_str(),
-                seconds + f64::from(u32::try_from(*prefill_ms).unwrap_or(u32::MAX)) / 1e3,
-            )
-        }
-        Event::SuiteJudged { n_passed, n_total, outcome } => {
-            format!("judged    {n_passed} of {n_total} tests passed: {outcome}")
-        }
-        Event::Warning { message } => format!("warning: {message}"),
-        Event::SessionCompleted { summary, tokens_in, tokens_out, seconds, .. } => {
-            format!("{summary} ({seconds:.0} s, {tokens_in}+{tokens_out} tokens)")
-        }
-        Event::TrainingPrepared { trainable, tokens, memory_bytes, .. } => format!(
-            "training {trainable} numbers on {tokens} tokens, some {} MiB",
-            memory_bytes >> 20
-        ),
-        _ => return None,
-    })
 }

@@ -72,15 +72,17 @@ fn tokens(text: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluation::Library;
-    use crate::evaluation::LibraryRecords;
+    use crate::synthetic::RecordOptions;
+    use crate::synthetic::SyntheticLibrary;
     use crate::trajectory::Message;
 
     #[test]
     fn a_planted_copy_is_found_and_held_out_tasks_are_clean() {
         assert_eq!(tokens("a_1 += f(x)é"), ["a_1", "+", "=", "f", "(", "x", ")", "é"]);
-        let library = Library::invent(2, 6);
-        let (tasks, mut records) = (library.tasks(1), library.training(LibraryRecords::default()));
+        let library = SyntheticLibrary::invent(2, 6);
+        let tasks: Vec<Task> = library.tasks(1).into_iter().map(Task::from).collect();
+        let records = library.training(RecordOptions::default()).into_iter();
+        let mut records: Vec<Record> = records.map(Record::from).collect();
         assert_eq!(overlaps(&records, &tasks, 50), []);
         let canary = Record::new("planted", vec![Message::assistant(tasks[1].answer.as_str())]);
         records.push(canary);

@@ -1,19 +1,6 @@
 //! When parametric memory works: `rune bench memory`'s rule.
 
-use serde::Serialize;
-
-use super::statistics::Paired;
-
-/// What an adapter makes of tasks, each compared with the base task by task.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct MemoryVerdict {
-    /// The held-out tasks about what it was trained on.
-    pub tasks: Paired,
-    /// Tasks that need nothing of it, by name.
-    pub controls: Vec<(String, Paired)>,
-    /// Tasks about another library, of which it was taught nothing.
-    pub foreign: Paired,
-}
+use crate::event::MemoryVerdict;
 
 /// The least share of tasks to be gained.
 const LEAST_GAIN: f64 = 0.20;
@@ -51,6 +38,8 @@ impl MemoryVerdict {
 
 #[cfg(test)]
 mod tests {
+    use crate::event::Paired;
+
     use super::*;
 
     /// `n` tasks of which the first `before` and the first `after` pass.

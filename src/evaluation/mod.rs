@@ -1,8 +1,8 @@
 //! Adapters are held against tasks that they never saw.
 //!
 //! A [`Suite`] is a list of tasks whose answers are judged outside the judged process; [`run`] asks all of them of the
-//! base or of an adapter, and [`Score`] is what came of it, with its interval. Two scores on the same tasks are compared
-//! task by task ([`Paired`]). [`Library`] invents a Python library, what teaches it and tasks that need it.
+//! base or of an adapter, and [`Score`](crate::event::Score) is what came of it, with its interval. Two scores on the same tasks are compared
+//! task by task ([`Paired`](crate::event::Paired)).
 
 mod contamination;
 mod error;
@@ -24,15 +24,11 @@ pub use contamination::overlaps;
 pub use error::EvaluationError;
 pub use families::Split;
 pub use formats::Format;
-pub use library::Library;
-pub use library::TrainingOptions as LibraryRecords;
-pub use library::leaks;
 pub use measure::How;
 pub use measure::Measured;
 pub use measure::ViaKind;
 pub use measure::Who;
 pub use measure::measure;
-pub use memory::MemoryVerdict;
 pub use modules::Modules;
 pub use run::Evaluated;
 pub use run::EvaluationTools;
@@ -41,9 +37,7 @@ pub use run::Outcome;
 pub use run::Subject;
 pub use run::Void;
 pub use run::run;
-pub use statistics::Paired;
 pub use statistics::PassAtK;
-pub use statistics::Score;
 pub use statistics::TaskScore;
 pub use statistics::by_task;
 pub use statistics::compare;

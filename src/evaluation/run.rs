@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use serde::Serialize;
 use serde_json::json;
 
 use crate::adapter::AdapterId;
@@ -68,7 +67,7 @@ pub struct Subject {
 }
 
 /// What came of one answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The task.
     pub id: String,
@@ -87,7 +86,6 @@ pub struct Outcome {
     /// The answer.
     pub answer: String,
     /// Its code, as a user would save it.
-    #[serde(skip)]
     pub module: String,
     /// What the judge said, in one line.
     pub summary: String,
@@ -103,7 +101,7 @@ pub struct Evaluated {
 }
 
 /// A task that can't be judged here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Void {
     /// The task.
     pub id: String,

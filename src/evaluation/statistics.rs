@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::event::Paired;
+use crate::event::Score;
+
 use super::run::Outcome;
 
 /// The 97.5 % point of the normal distribution: intervals of 95 %.
@@ -23,24 +26,6 @@ pub struct TaskScore<'a> {
     pub n: u32,
     /// Answers that passed.
     pub passed: u32,
-}
-
-/// A share of answers that passed.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Score {
-    /// Tasks.
-    pub n_tasks: u32,
-    /// Answers to each.
-    pub n_samples: u32,
-    /// Answers that passed, of all tasks.
-    pub passed: u32,
-    /// The mean over tasks of the share that passed: pass@1.
-    pub share: f64,
-    /// 95 % interval of the share: Wilson's (1927) with one answer a task, else a bootstrap over families.
-    pub interval: (f64, f64),
-    /// Fitness, by which adapters are ranked: the lower end of the 90 % interval. A mean ranks those first that were
-    /// measured least.
-    pub fitness: f64,
 }
 
 impl Score {
@@ -164,25 +149,6 @@ fn wilson(passed: u32, n: u32, z: f64) -> (f64, f64) {
     let centre = (p + z2 / 2.0) / (1.0 + z2);
     let half = z / (1.0 + z2) * (p * (1.0 - p) / n + z2 / (4.0 * n)).sqrt();
     ((centre - half).max(0.0), (centre + half).min(1.0))
-}
-
-/// Two scores on the same tasks, task by task.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Paired {
-    /// Tasks that the second passes and the first does not.
-    pub gained: u32,
-    /// Tasks that the first passes and the second does not.
-    pub lost: u32,
-    /// Second share less first, `-1.0..=1.0`.
-    pub difference: f64,
-    /// 95 % interval of the difference (Newcombe 1998, method 10 for paired shares).
-    pub interval: (f64, f64),
-    /// Quality: the lower end of the 90 % interval, which is what the second is sure to add.
-    pub quality: f64,
-    /// How likely so uneven a split is if both are equal: McNemar's exact test, two-sided.
-    pub p_value: f64,
-    /// Evidence that the second is better, valid at whatever time one stops to look: from 20 on it is one at 5 %.
-    pub e_value: f64,
 }
 
 impl Paired {

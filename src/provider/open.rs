@@ -34,16 +34,19 @@ pub struct ModelSource {
     pub home: Home,
     /// Where they are fetched from.
     pub pull: PullOptions,
-    /// Who is told how far that is.
-    pub on_pull: hub::Reporter,
 }
 
 impl ModelSource {
-    /// The file of the model `name`, a name of the catalogue or a path. Fetches it when it is not here.
+    /// The file of the model `name`, a name of the catalogue or a path. Fetches it when it is not here; `reporter`
+    /// hears of that.
     ///
     /// # Errors
     /// [`ProviderError::Hub`] when there is no such model, or no way to have it.
-    pub async fn find(&self, name: &str) -> Result<ModelFile, ProviderError> {
+    pub async fn find(
+        &self,
+        name: &str,
+        reporter: &dyn Reporter,
+    ) -> Result<ModelFile, ProviderError> {
         let as_path = Path::new(name);
         if as_path.extension().is_some_and(|extension| extension == "gguf") || as_path.is_file() {
             let hub_id = as_path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -53,7 +56,7 @@ impl ModelSource {
         let model = catalogue.get(name)?;
         let path = match hub::path(&self.home, model) {
             Some(path) => path,
-            None => hub::pull(&self.home, model, &self.pull, &self.on_pull).await?,
+            None => hub::pull(&self.home, model, &self.pull, reporter).await?,
         };
         Ok(ModelFile { path, hub_id: model.base_model.clone() })
     }
@@ -62,8 +65,12 @@ impl ModelSource {
     ///
     /// # Errors
     /// Those of [`Self::find`]; [`ProviderError::Model`] when it can't be loaded.
-    pub async fn engine(&self, config: &Config) -> Result<InProcess, ProviderError> {
-        load(self.find(&config.run.model).await?, engine_options(config)).await
+    pub async fn engine(
+        &self,
+        config: &Config,
+        reporter: &dyn Reporter,
+    ) -> Result<InProcess, ProviderError> {
+        load(self.find(&config.run.model, reporter).await?, engine_options(config)).await
     }
 
     /// The provider that the settings name, ready to answer.
@@ -79,7 +86,7 @@ impl ModelSource {
             let script = Path::new(&config.run.scripted);
             return Ok(Provider::Scripted(Scripted::load(script, config.engine.context)?));
         }
-        let file = self.find(&config.run.model).await?;
+        let file = self.find(&config.run.model, reporter).await?;
         reporter.report("", &Event::notice(format!("loading {}", file.path.display())));
         let engine = load(file, engine_options(config)).await?;
         let facts = engine.facts();

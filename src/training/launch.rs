@@ -22,13 +22,13 @@ use crate::child;
 use super::FailureKind;
 use super::TrainingError;
 use super::worker::Job;
-use super::worker::Report;
+use super::worker::WorkerReport;
 
 /// A worker at work. When it is dropped the process is killed.
 #[derive(Debug)]
 pub struct Worker {
     child: Child,
-    reports: UnboundedReceiver<Report>,
+    reports: UnboundedReceiver<WorkerReport>,
     /// Whether it has said what became of it.
     has_ended: bool,
 }
@@ -76,7 +76,7 @@ impl Worker {
     ///
     /// # Errors
     /// When its end can't be waited for.
-    pub async fn next(&mut self) -> io::Result<Option<Report>> {
+    pub async fn next(&mut self) -> io::Result<Option<WorkerReport>> {
         if self.has_ended {
             return Ok(None);
         }
@@ -84,7 +84,7 @@ impl Worker {
             Some(report) => report,
             None => silent_end(self.child.wait()?),
         };
-        self.has_ended = matches!(report, Report::Done { .. } | Report::Failed { .. });
+        self.has_ended = matches!(report, WorkerReport::Done { .. } | WorkerReport::Failed { .. });
         if self.has_ended {
             self.child.wait()?;
         }
@@ -109,7 +109,7 @@ impl Drop for Worker {
 
 /// What a worker would have said that ended without a word: the kernel kills what takes too much memory, and a failed
 /// allocation aborts.
-fn silent_end(status: std::process::ExitStatus) -> Report {
+fn silent_end(status: std::process::ExitStatus) -> WorkerReport {
     let (kind, detail) = match status.signal() {
         Some(libc::SIGKILL) => {
             (FailureKind::Oom, "it was killed, as the kernel does when memory runs out".to_owned())
@@ -119,5 +119,5 @@ fn silent_end(status: std::process::ExitStatus) -> Report {
         }
         _ => (FailureKind::Crash, format!("it ended without a word, {status}")),
     };
-    Report::Failed { kind, detail }
+    WorkerReport::Failed { kind, detail }
 }

@@ -58,7 +58,7 @@ pub use run::resume;
 pub use run::train;
 pub use sessions::records;
 pub use worker::Job;
-pub use worker::Report;
+pub use worker::WorkerReport;
 pub use worker::worker_main;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::digest::sha256;
+use crate::synthetic::LibraryRecord;
 use crate::trajectory::Message;
 use crate::trajectory::Role;
 
@@ -55,6 +56,12 @@ pub struct Weighted {
     pub end: usize,
     /// The weight, `0.0..=1.0`.
     pub weight: f32,
+}
+
+impl From<LibraryRecord> for Record {
+    fn from(record: LibraryRecord) -> Self {
+        Self::new(record.family, record.messages)
+    }
 }
 
 impl Record {

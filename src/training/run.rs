@@ -51,7 +51,7 @@ use super::record::Record;
 use super::rehearsal;
 use super::rehearsal::Rehearsal;
 use super::worker::Job;
-use super::worker::Report;
+use super::worker::WorkerReport;
 
 /// What an adapter is to be made of, and how.
 #[derive(Debug, Clone)]
@@ -205,7 +205,7 @@ pub async fn plan(
 
 /// The file of the model of the settings, fetched when it is not here.
 async fn model_of(services: &Services) -> Result<ModelFile, TrainingError> {
-    let found = services.models.find(&services.config.run.model);
+    let found = services.models.find(&services.config.run.model, &*services.reporter);
     Ok(services.shutdown.or_stop(found).await??)
 }
 
@@ -234,8 +234,8 @@ async fn rehearsal_of(
     let message = "asking the base what it answers to general questions, once for all trainings";
     services.notice(message);
     let asked = async {
-        let provider = Provider::InProcess(services.models.engine(&services.config).await?);
-        rehearsal::ask(&provider, &*services.reporter).await
+        let engine = services.models.engine(&services.config, &*services.reporter).await?;
+        rehearsal::ask(&Provider::InProcess(engine), &*services.reporter).await
     };
     let records = services.shutdown.or_stop(asked).await??;
     rehearsal.write(&records)?;
@@ -352,43 +352,38 @@ async fn follow(services: &Services, claim: &HeldClaim, job: &Job) -> Result<(),
         };
         match report {
             // It ends once, with one of these two.
-            None | Some(Report::Done { .. }) => return Ok(()),
-            Some(Report::Failed { kind, detail }) => {
+            None | Some(WorkerReport::Done { .. }) => return Ok(()),
+            Some(WorkerReport::Failed { kind, detail }) => {
                 let stopped = stopped.filter(|_| kind == FailureKind::Interrupted);
                 let id = claim.id().to_owned();
                 return Err(TrainingError::Failed { id, kind, detail, stopped });
             }
-            Some(report) => note(services, claim, report)?,
+            Some(WorkerReport::Event(event)) => note(services, claim, &event)?,
+            Some(WorkerReport::Heartbeat) => {}
         }
     }
 }
 
-/// Records what a worker says and hands it on.
-fn note(services: &Services, claim: &HeldClaim, report: Report) -> Result<(), TrainingError> {
-    let event = match report {
-        Report::Started { trainable, tokens, memory_estimate, step } => {
-            Event::TrainingPrepared { trainable, tokens, memory_bytes: memory_estimate, step }
-        }
-        Report::Step { step, total, loss, lr, grad_norm, tokens_per_s, rss } => {
+/// Records the figures of an event of a worker and hands it on.
+fn note(services: &Services, claim: &HeldClaim, event: &Event) -> Result<(), TrainingError> {
+    match event {
+        Event::TrainingStep { step, total, loss, lr, grad_norm, tokens_per_s, rss } => {
             #[expect(clippy::cast_precision_loss, reason = "a size for people")]
             let metrics = [
-                ("loss", loss),
-                ("lr", f64::from(lr)),
-                ("grad_norm", grad_norm),
-                ("tokens_per_s", tokens_per_s),
-                ("rss", rss as f64),
+                ("loss", *loss),
+                ("lr", f64::from(*lr)),
+                ("grad_norm", *grad_norm),
+                ("tokens_per_s", *tokens_per_s),
+                ("rss", *rss as f64),
             ];
-            services.registry.record_metrics(claim, (step, total), &metrics)?;
-            Event::TrainingStep { step, total, loss, lr, grad_norm, tokens_per_s, rss }
+            services.registry.record_metrics(claim, (*step, *total), &metrics)?;
         }
-        Report::Eval { step, loss } => {
-            services.registry.record_metrics(claim, (step, 0), &[("val_loss", loss)])?;
-            Event::TrainingValidated { step, loss }
+        Event::TrainingValidated { step, loss } => {
+            services.registry.record_metrics(claim, (*step, 0), &[("val_loss", *loss)])?;
         }
-        Report::Checkpoint { path } => Event::TrainingCheckpointed { path },
-        Report::Heartbeat | Report::Done { .. } | Report::Failed { .. } => return Ok(()),
-    };
-    services.report(claim.id(), &event);
+        _ => {}
+    }
+    services.report(claim.id(), event);
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::child;
 use crate::error_class::with_causes;
+use crate::event::Event;
 use crate::model::Isa;
 use crate::model::Tuner;
 use crate::model::TunerOptions;
@@ -73,50 +74,12 @@ impl Job {
     pub const ADAPTER: &str = "adapter";
 }
 
-/// What a worker tells.
+/// A message of a worker: a line on its standard output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum Report {
-    /// The model is loaded.
-    Started {
-        /// Numbers that are trained.
-        trainable: usize,
-        /// Tokens of a pass over the data.
-        tokens: usize,
-        /// Bytes that training should take.
-        memory_estimate: u64,
-        /// Steps that were done before, by the worker whose checkpoint this one goes on from.
-        step: u32,
-    },
-    /// A step is done.
-    Step {
-        /// Its number, from 1.
-        step: u32,
-        /// The last one's.
-        total: u32,
-        /// Mean loss of a token in nats, weighted.
-        loss: f64,
-        /// Learning rate.
-        lr: f32,
-        /// Length of the gradient before it was clipped.
-        grad_norm: f64,
-        /// Tokens a second.
-        tokens_per_s: f64,
-        /// Resident memory in bytes.
-        rss: u64,
-    },
-    /// A validation is done.
-    Eval {
-        /// Steps before it.
-        step: u32,
-        /// Mean loss of a held-out token in nats, weighted.
-        loss: f64,
-    },
-    /// A checkpoint is on disk.
-    Checkpoint {
-        /// The file.
-        path: PathBuf,
-    },
+#[serde(rename_all = "snake_case")]
+pub enum WorkerReport {
+    /// News of the run, which its parent hands on.
+    Event(Event),
     /// A sign of life.
     Heartbeat,
     /// The adapter is on disk.
@@ -146,7 +109,7 @@ struct Voice(Mutex<Instant>);
 
 impl Voice {
     /// Writes a message. When nobody listens any more the worker stops.
-    fn say(&self, report: &Report) {
+    fn say(&self, report: &WorkerReport) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let line = serde_json::to_string(report).expect("plain words and numbers");
         let mut out = io::stdout().lock();
@@ -171,7 +134,7 @@ pub fn worker_main() -> u8 {
             while !is_over.load(Relaxed) {
                 std::thread::sleep(Duration::from_millis(200));
                 if voice.is_silent() {
-                    voice.say(&Report::Heartbeat);
+                    voice.say(&WorkerReport::Heartbeat);
                 }
             }
         });
@@ -184,7 +147,7 @@ pub fn worker_main() -> u8 {
             }
             Err(error) => {
                 let detail = with_causes(&error);
-                voice.say(&Report::Failed { kind: error.kind(), detail });
+                voice.say(&WorkerReport::Failed { kind: error.kind(), detail });
                 if error.kind() == FailureKind::Interrupted { STOPPED } else { FAILED }
             }
         }
@@ -225,13 +188,13 @@ fn bind_to(parent: u32) -> Result<(), TrainingError> {
     Ok(())
 }
 
-fn work(job: &Job, voice: &Voice) -> Result<Report, TrainingError> {
+fn work(job: &Job, voice: &Voice) -> Result<WorkerReport, TrainingError> {
     job.options.check()?;
     let examples = read_examples(&job.folder.join(Job::EXAMPLES))?;
     let tokens: usize = examples.train.iter().map(|example| example.input_ids.len()).sum();
-    let memory_estimate = estimate::memory(&job.model, &job.options, &examples)?;
+    let memory_bytes = estimate::memory(&job.model, &job.options, &examples)?;
     if job.options.device == Device::Processor {
-        estimate::check_memory(memory_estimate)?;
+        estimate::check_memory(memory_bytes)?;
     }
     let options = &job.options;
     let mut learner = learner(
@@ -260,7 +223,12 @@ fn work(job: &Job, voice: &Voice) -> Result<Report, TrainingError> {
         return Err(TrainingError::NoData(format!("the model has no token {id}")));
     }
     let checkpoint = job.folder.join(Job::CHECKPOINT);
-    voice.say(&Report::Started { trainable, tokens, memory_estimate, step: 0 });
+    voice.say(&WorkerReport::Event(Event::TrainingPrepared {
+        trainable,
+        tokens,
+        memory_bytes,
+        step: 0,
+    }));
     let every = Duration::from_secs(job.checkpoint_seconds);
     let trainer = Trainer {
         learner: &mut *learner,
@@ -279,7 +247,7 @@ fn work(job: &Job, voice: &Voice) -> Result<Report, TrainingError> {
     adapter::save(&adapter_dir, (&trained.values, &learner.tensors()), options, &job.base_model)?;
     let (best_loss, best_step) = trained.best.unzip();
     let best_step = best_step.unwrap_or(trained.steps);
-    Ok(Report::Done { adapter_dir, best_step, best_loss, steps: trained.steps })
+    Ok(WorkerReport::Done { adapter_dir, best_step, best_loss, steps: trained.steps })
 }
 
 /// The base with a fresh adapter, on the device that is asked for.
@@ -311,13 +279,13 @@ fn read_examples(path: &Path) -> Result<Examples, TrainingError> {
     Ok(examples)
 }
 
-fn report(progress: Progress, checkpoint: &Path) -> Report {
-    match progress {
+fn report(progress: Progress, checkpoint: &Path) -> WorkerReport {
+    WorkerReport::Event(match progress {
         Progress::Step { step, total, loss, lr, grad_norm, tokens_per_s } => {
             let rss = estimate::resident_bytes();
-            Report::Step { step, total, loss, lr, grad_norm, tokens_per_s, rss }
+            Event::TrainingStep { step, total, loss, lr, grad_norm, tokens_per_s, rss }
         }
-        Progress::Evaluation { step, loss } => Report::Eval { step, loss },
-        Progress::Checkpoint => Report::Checkpoint { path: checkpoint.to_owned() },
-    }
+        Progress::Evaluation { step, loss } => Event::TrainingValidated { step, loss },
+        Progress::Checkpoint => Event::TrainingCheckpointed { path: checkpoint.to_owned() },
+    })
 }

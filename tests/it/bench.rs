@@ -10,7 +10,6 @@ use assert_cmd::Command;
 use rune::home::Home;
 use rune::hub;
 use rune::hub::Catalogue;
-use serde_json::Value;
 use serde_json::json;
 use wiremock::Mock;
 use wiremock::MockServer;
@@ -18,6 +17,8 @@ use wiremock::ResponseTemplate;
 use wiremock::matchers::body_partial_json;
 use wiremock::matchers::method;
 use wiremock::matchers::path;
+
+use crate::lines::events;
 
 fn smollm2_file() -> PathBuf {
     let home = match std::env::var_os("RUNE_HOME") {
@@ -96,9 +97,9 @@ async fn a_peer_is_asked_for_the_same_and_its_own_times_count() {
     let run = move || infer(&["--json", "--quiet", "--peer", &uri]);
     let (code, stdout, stderr) = tokio::task::spawn_blocking(run).await.unwrap();
     assert_eq!((code, stderr.as_str()), (0, ""));
-    let lines: Vec<Value> =
-        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = events(&stdout);
     assert_eq!((&lines[0]["type"], &lines[0]["schema"]), (&json!("bench.started"), &json!(1)));
+    assert_eq!(lines[0]["conditions"]["n_threads"], 2);
     assert!(lines[0]["machine"]["n_cores"].as_u64().unwrap() > 0, "{stdout}");
     let names: Vec<_> = lines[1..].iter().map(|line| line["name"].as_str().unwrap()).collect();
     assert_eq!(names, METRICS);
@@ -165,8 +166,7 @@ fn jails_and_the_judge_are_measured() {
     let suite = "tests/fixtures/judge/HumanEval.jsonl.gz";
     let (code, stdout, stderr) = sandbox(&["--json", "--suite", suite]);
     assert_eq!((code, stderr.as_str()), (0, ""));
-    let lines: Vec<Value> =
-        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = events(&stdout);
     assert_eq!(lines[0]["bench"], "sandbox");
     let names: Vec<_> = lines[1..].iter().map(|line| line["name"].as_str().unwrap()).collect();
     let expected = [
@@ -188,6 +188,7 @@ fn jails_and_the_judge_are_measured() {
         "judge_pss_bytes",
     ];
     assert_eq!(names, expected);
-    let (code, _, stderr) = sandbox(&["--suite", "/nowhere.jsonl"]);
+    let (code, stdout, stderr) = sandbox(&["--json", "--suite", "/nowhere.jsonl"]);
+    assert!(events(&stdout).len() == 1, "{stdout}");
     assert_eq!((code, stderr.contains("/nowhere.jsonl")), (3, true), "{stderr}");
 }

@@ -15,6 +15,7 @@ use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::lines::events;
 use crate::model::tiny;
 use crate::run::real_home;
 
@@ -118,7 +119,14 @@ fn what_was_asked_is_not_asked_again() {
     assert_eq!((part.lines().count(), bench.n_outcomes()), (3, 2));
     let first = eval("");
     assert_eq!((first.lines().count(), bench.n_outcomes()), (4, 3));
-    assert_eq!(eval(""), first);
+    let without_time = |stdout: &str| {
+        let mut lines = events(stdout);
+        for line in &mut lines {
+            line["ts"] = Value::Null;
+        }
+        lines
+    };
+    assert_eq!(without_time(&eval("")), without_time(&first));
     let score: Value = serde_json::from_str(first.lines().last().unwrap()).unwrap();
     assert_eq!((&score["score"]["n_tasks"], &score["score"]["passed"]), (&json!(3), &json!(0)));
     eval("--n 2 --k 1,2");
@@ -135,11 +143,12 @@ fn a_task_that_cannot_be_judged_is_left_out_and_named() {
     bench.write("mixed.jsonl", &tasks);
     let eval = "eval --suite mixed.jsonl --model m.gguf --max-tokens 8";
     let lines = bench.ok(&format!("{eval} --json"));
-    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = events(&lines);
     let of = |kind: &str| lines.iter().filter(|line| line["type"] == kind).collect::<Vec<_>>();
-    assert_eq!(of("eval.task").len(), 2, "{lines:?}");
-    assert_eq!(of("eval.void")[0]["id"], "w");
-    assert_eq!(of("eval.score")[0]["score"]["n_tasks"], 2);
+    assert_eq!(of("evaluation.outcome").len(), 2, "{lines:?}");
+    assert_eq!(of("evaluation.answered").len(), 2, "{lines:?}");
+    assert_eq!(of("evaluation.void")[0]["id"], "w");
+    assert_eq!(of("evaluation.score")[0]["score"]["n_tasks"], 2);
     let said = String::from_utf8(bench.call(eval).stderr).unwrap();
     assert!(said.contains("left out, as it cannot be judged here: `w`"), "{said}");
 }
@@ -172,13 +181,13 @@ fn references_that_cheat_are_left_out_and_large_sets_are_judged() {
     let began = Instant::now();
     let lines =
         bench.ok("eval --suite s.jsonl --model m.gguf --max-tokens 4 --adapter none --json");
-    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = events(&lines);
     let of = |kind: &str| {
         let own = lines.iter().filter(|line| line["type"] == kind);
         own.map(|line| &line["id"]).collect::<Vec<_>>()
     };
-    assert_eq!(of("eval.void"), ["ended", "forged"], "{lines:?}");
-    assert_eq!(of("eval.task"), ["large"], "{lines:?}");
+    assert_eq!(of("evaluation.void"), ["ended", "forged"], "{lines:?}");
+    assert_eq!(of("evaluation.outcome"), ["large"], "{lines:?}");
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
@@ -299,6 +308,10 @@ fn scores_are_shown_in_every_way_that_is_asked_for() {
     let ids = ["a", "b", "c", "a", "b", "c"].map(Value::from);
     assert!(shown.iter().zip(&ids).all(|((id, passed), want)| *id == want && **passed == false));
     assert!(samples[0]["completion"].as_str().unwrap().starts_with("    pass\n"));
+    let lines = events(&eval(&format!("--adapter {adapter} --ood o.jsonl --json")));
+    let last = lines.last().unwrap();
+    assert_eq!(last["type"], "evaluation.generalization");
+    assert_eq!((&last["who"], &last["delta"]), (&json!(adapter), &json!(0.0)));
     let both = eval(&format!("--adapter {adapter} --ood o.jsonl"));
     assert!(both.contains("GENERALISATION DELTA") && both.contains("+0.0"), "{both}");
     // Of all adapters, one that has seen the tasks is left out; asked for by name it is refused.

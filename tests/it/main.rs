@@ -8,6 +8,7 @@ mod cli;
 mod eval;
 mod hub;
 mod judge;
+mod lines;
 mod model;
 mod registry;
 mod run;

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["trajectory"],
     &["event"],
     &["peft"],
-    &["template", "sandbox", "registry", "model", "hub", "hardware", "repository"],
+    &["template", "sandbox", "registry", "model", "hub", "hardware", "repository", "synthetic"],
     &["provider", "judge", "merge", "hypernetwork"],
     &["selection", "services"],
     &["pipeline", "training"],

@@ -28,6 +28,7 @@ use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::lines::events;
 use crate::model::smollm2_file;
 use crate::model::tiny;
 
@@ -532,10 +533,25 @@ fn what_cannot_be_trained_on_is_refused_with_the_reason() {
 }
 
 #[test]
+fn json_lines_of_a_run_lead_from_its_preparation_to_its_adapter() {
+    let bench = Bench::new();
+    let lines = events(&bench.ok("home", &[&QUICK[..], &["--json"]].concat()));
+    let run = bench.run("home");
+    assert!(lines.iter().all(|line| line["subject"] == run["id"]), "{lines:?}");
+    let mut kinds: Vec<_> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds[0], "training.prepared");
+    assert_eq!(lines.last().unwrap()["adapter_id"], run["adapter_id"]);
+    kinds.sort_unstable();
+    kinds.dedup();
+    let expected = ["completed", "prepared", "step", "validated"];
+    assert_eq!(kinds, expected.map(|kind| format!("training.{kind}")), "{lines:?}");
+}
+
+#[test]
 fn a_dry_run_tells_what_would_be_trained() {
     let bench = Bench::new();
     let args = ["train", "--dataset", "d.jsonl", "--model", "m.gguf", "--dry-run", "--json"];
-    let plan: Value = serde_json::from_str(&bench.ok("home", &args)).unwrap();
+    let plan = &events(&bench.ok("home", &args))[0];
     assert_eq!(plan["n_families"], 8);
     assert_eq!(plan["n_train"].as_u64().unwrap() + plan["n_validation"].as_u64().unwrap(), 30);
     assert!(plan["memory_bytes"].as_u64().unwrap() > 1 << 20);

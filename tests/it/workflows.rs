@@ -16,7 +16,6 @@ use rune::config::Config;
 use rune::config::Layer;
 use rune::evaluation;
 use rune::evaluation::How;
-use rune::evaluation::Library;
 use rune::evaluation::Modules;
 use rune::evaluation::Suite;
 use rune::evaluation::Who;
@@ -37,6 +36,7 @@ use rune::sandbox::Sandbox;
 use rune::services::Services;
 use rune::shutdown::Shutdown;
 use rune::shutdown::StopReason;
+use rune::synthetic::SyntheticLibrary;
 use rune::task::SourceFile;
 use rune::task::Task;
 use rune::task::TaskId;
@@ -97,7 +97,7 @@ impl Loop {
         };
         let services = Services {
             registry: Arc::new(Registry::open(&home.registry()).unwrap()),
-            models: ModelSource { home: home.clone(), pull, on_pull: Arc::new(|_| {}) },
+            models: ModelSource { home: home.clone(), pull },
             home,
             config: Arc::new(config(&[])),
             executable: crate::sandbox::binary(),
@@ -236,8 +236,9 @@ async fn the_loop_turns_without_a_command_line() {
     let stored = bench.services.registry.adapter(&adapter).unwrap();
     assert_eq!(stored.session_id.as_deref(), Some(solved.id.as_str()));
     // What that is worth.
-    let library = Library::invent(3, 6);
-    let suite = Suite::new(library.name(), library.tasks(1)).first(2);
+    let library = SyntheticLibrary::invent(3, 6);
+    let tasks = library.tasks(1).into_iter().map(Into::into).collect();
+    let suite = Suite::new(library.name(), tasks).first(2);
     let modules = Modules::single(library.name(), &library.module_source());
     let how = How::default();
     let who = Who::These(vec![adapter.clone()]);

@@ -5,7 +5,6 @@ mod report;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use serde_json::Value;
 use serde_json::json;
 
 use crate::adapter::Adapter;
@@ -18,8 +17,6 @@ use crate::cli::screen::Screen;
 use crate::cli::workflow;
 use crate::evaluation;
 use crate::evaluation::How;
-use crate::evaluation::Library;
-use crate::evaluation::LibraryRecords;
 use crate::evaluation::Measured;
 use crate::evaluation::Modules;
 use crate::evaluation::Outcome;
@@ -31,6 +28,10 @@ use crate::registry::DatasetKind;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::sandbox::Sandbox;
+use crate::synthetic::LibraryRecord;
+use crate::synthetic::LibraryTask;
+use crate::synthetic::RecordOptions;
+use crate::synthetic::SyntheticLibrary;
 use crate::training;
 use crate::training::Collected;
 use crate::training::Preset;
@@ -89,10 +90,11 @@ pub(super) fn run(context: &Context, args: &MemoryArgs) -> anyhow::Result<ExitCo
     // Before any other thread, and before the model fills the memory: see `sandbox`.
     let sandbox = Arc::new(Sandbox::start(&std::env::current_exe()?)?);
     let registry = context.registry()?;
-    let bench = Bench { context, args, sandbox: &sandbox, registry: &registry };
+    let screen = Arc::new(Screen::new(context));
+    let bench = Bench { context, args, screen: &screen, sandbox: &sandbox, registry: &registry };
     let libraries = (args.seed..).take(args.libraries.into());
-    let libraries: Vec<Library> =
-        libraries.map(|seed| Library::invent(seed, args.functions.into())).collect();
+    let libraries: Vec<SyntheticLibrary> =
+        libraries.map(|seed| SyntheticLibrary::invent(seed, args.functions.into())).collect();
     let text = if args.rounds { bench.two_rounds(&libraries) } else { bench.one_round(&libraries) };
     output::print(&text?)?;
     Ok(ExitCode::SUCCESS)
@@ -101,6 +103,7 @@ pub(super) fn run(context: &Context, args: &MemoryArgs) -> anyhow::Result<ExitCo
 struct Bench<'a> {
     context: &'a Context,
     args: &'a MemoryArgs,
+    screen: &'a Arc<Screen>,
     sandbox: &'a Arc<Sandbox>,
     registry: &'a Arc<Registry>,
 }
@@ -108,10 +111,10 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Teaches all of every library and compares with the base, with and without documents, and with what another
     /// library's adapter does.
-    fn one_round(&self, libraries: &[Library]) -> anyhow::Result<String> {
+    fn one_round(&self, libraries: &[SyntheticLibrary]) -> anyhow::Result<String> {
         let mut adapters = Vec::new();
         for library in libraries {
-            let records = library.training(LibraryRecords::default());
+            let records = library.training(RecordOptions::default());
             adapters.push(self.teach(library, records, None)?);
         }
         let mut found = Conditions::default();
@@ -129,7 +132,7 @@ impl Bench<'_> {
             found.add(measured, with_document.base, with_passage.base);
         }
         if let ([library], [adapter]) = (libraries, adapters.as_slice()) {
-            let other = Library::invent(library.seed() + 1, self.args.functions.into());
+            let other = SyntheticLibrary::invent(library.seed() + 1, self.args.functions.into());
             let adapter = std::slice::from_ref(adapter);
             found.add_untaught(self.examine(&other, ("", only(&other, false)), adapter)?);
         }
@@ -139,7 +142,11 @@ impl Bench<'_> {
         if self.args.controls > 0 {
             found.add_controls("N2", &self.human_eval(&adapters)?);
         }
-        Ok(if self.context.json { found.lines() } else { found.text() })
+        if self.context.json {
+            self.screen.report_all(&found.events());
+            return Ok(String::new());
+        }
+        Ok(found.text())
     }
 
     /// The base and `adapters` on the first tasks of HumanEval.
@@ -154,12 +161,12 @@ impl Bench<'_> {
 
     /// Teaches half of every library's functions; then, from that adapter on, the other half, once with the records of
     /// the first round given again and once without.
-    fn two_rounds(&self, libraries: &[Library]) -> anyhow::Result<String> {
+    fn two_rounds(&self, libraries: &[SyntheticLibrary]) -> anyhow::Result<String> {
         const WHO: [&str; 4] = ["base", "round 1", "round 2, new records", "round 2, all records"];
         let mut old: [Vec<Outcome>; 4] = Default::default();
         let mut new: [Vec<Outcome>; 4] = Default::default();
         for library in libraries {
-            let all = library.training(LibraryRecords::default());
+            let all = library.training(RecordOptions::default());
             let is_first = |name: &str| first_half(library, name);
             let (first, second): (Vec<_>, Vec<_>) =
                 all.iter().cloned().partition(|record| is_first(&record.family));
@@ -194,19 +201,15 @@ impl Bench<'_> {
         if !self.context.json {
             return format!("{title}\n{}", eval::scores(all));
         }
-        let mut text = String::new();
-        for mut line in eval::score_lines(all) {
-            line["part"] = Value::from(title);
-            text += &(line.to_string() + "\n");
-        }
-        text
+        self.screen.report_all(&eval::score_events(all, Some(title)));
+        String::new()
     }
 
     /// Trains an adapter on `records` of `library`.
     fn teach(
         &self,
-        library: &Library,
-        records: Vec<Record>,
+        library: &SyntheticLibrary,
+        records: Vec<LibraryRecord>,
         from: Option<Adapter>,
     ) -> anyhow::Result<AdapterId> {
         let (name, seed) = (library.name(), library.seed());
@@ -221,6 +224,7 @@ impl Bench<'_> {
             ..TrainingOptions::preset(Preset::Quick)
         };
         let source = json!({ "library": name, "seed": seed, "functions": self.args.functions });
+        let records = records.into_iter().map(Record::from).collect();
         let request = TrainingRequest {
             data: Collected { records, kind: DatasetKind::File, source, task_type: None },
             options,
@@ -230,10 +234,10 @@ impl Bench<'_> {
             from,
             checkpoint_seconds: 60,
         };
-        let (request, screen) = (&request, Arc::new(Screen::new(self.context)));
+        let request = &request;
         let train = |services| async move { Ok(training::train(&services, request).await) };
-        let trained = workflow::run(self.context, self.registry, screen.clone(), train);
-        screen.close();
+        let trained = workflow::run(self.context, self.registry, self.screen.clone(), train);
+        self.screen.close();
         match trained? {
             // An earlier, interrupted call has trained it.
             Err(TrainingError::Registry(RegistryError::AdapterExists(id))) => Ok(id),
@@ -244,10 +248,11 @@ impl Bench<'_> {
     /// Measures the base and `adapters` on `tasks` about `library`; `kind` tells them from others.
     fn examine(
         &self,
-        library: &Library,
-        (kind, tasks): (&str, Vec<Task>),
+        library: &SyntheticLibrary,
+        (kind, tasks): (&str, Vec<LibraryTask>),
         adapters: &[AdapterId],
     ) -> anyhow::Result<Measured> {
+        let tasks = tasks.into_iter().map(Task::from).collect();
         let suite = Suite::new(format!("{}{kind}", library.name()), tasks);
         let modules = Modules::single(library.name(), &library.module_source());
         self.measure((&suite, &modules), adapters, &How::default())
@@ -260,12 +265,12 @@ impl Bench<'_> {
         how: &How,
     ) -> anyhow::Result<Measured> {
         let who = Who::These(adapters.to_vec());
-        let (who, screen) = (&who, Arc::new(Screen::new(self.context)));
+        let who = &who;
         let measure = |services| async move {
             Ok(evaluation::measure((&services, self.sandbox), what, who, how).await?)
         };
-        let measured = workflow::run(self.context, self.registry, screen.clone(), measure);
-        screen.close();
+        let measured = workflow::run(self.context, self.registry, self.screen.clone(), measure);
+        self.screen.close();
         measured
     }
 }
@@ -274,14 +279,14 @@ impl Bench<'_> {
 const N_VARIABLES: usize = 2;
 
 /// The tasks of a library that are controls, or the others.
-fn only(library: &Library, is_control: bool) -> Vec<Task> {
+fn only(library: &SyntheticLibrary, is_control: bool) -> Vec<LibraryTask> {
     let mut tasks = library.tasks(N_VARIABLES);
     tasks.retain(|task| task.is_control == is_control);
     tasks
 }
 
 /// Whether a family is about one of the first half of a library's functions.
-fn first_half(library: &Library, family: &str) -> bool {
+fn first_half(library: &SyntheticLibrary, family: &str) -> bool {
     let functions = library.functions();
     functions[..functions.len() / 2].iter().any(|function| {
         family.strip_prefix(library.name()).and_then(|rest| rest.split('/').nth(1))

@@ -10,10 +10,12 @@ use anyhow::Context as _;
 use anyhow::bail;
 
 use crate::cli::output;
-use crate::evaluation;
-use crate::evaluation::Library;
-use crate::evaluation::LibraryRecords;
 use crate::evaluation::Suite;
+use crate::evaluation::Task;
+use crate::synthetic;
+use crate::synthetic::RecordOptions;
+use crate::synthetic::SyntheticLibrary;
+use crate::training::Record;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LibraryArgs {
@@ -42,18 +44,18 @@ fn write_new(out: &Path, files: &[(String, String)]) -> io::Result<()> {
 
 /// Writes an invented library with all that belongs to it.
 pub(super) fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
-    let library = Library::invent(args.seed, args.functions.into());
-    let records = library.training(LibraryRecords::default());
+    let library = SyntheticLibrary::invent(args.seed, args.functions.into());
+    let records = library.training(RecordOptions::default());
     let tasks = library.tasks(4);
-    let leaks = evaluation::leaks(&records, &tasks);
+    let leaks = synthetic::leaks(&records, &tasks);
     if let Some(leak) = leaks.first() {
         bail!("this seed gives tasks that are not held out: {leak}");
     }
     let mut lines = String::new();
-    for record in &records {
-        lines += &(serde_json::to_string(record)? + "\n");
+    for record in records.iter().cloned().map(Record::from) {
+        lines += &(serde_json::to_string(&record)? + "\n");
     }
-    let suite = Suite::new(library.name(), tasks);
+    let suite = Suite::new(library.name(), tasks.into_iter().map(Task::from).collect());
     let files = [
         (format!("lib/{}/__init__.py", library.name()), library.module_source()),
         ("README.md".to_owned(), library.readme()),

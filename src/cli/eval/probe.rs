@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use serde_json::json;
-
 use crate::cli::context::Context;
 use crate::cli::output;
 use crate::cli::screen::Screen;
 use crate::cli::train;
 use crate::evaluation;
+use crate::evaluation::Overlap;
 use crate::evaluation::SuiteStore;
+use crate::event::Event;
+use crate::event::Reporter;
 use crate::training;
 
 #[derive(Debug, clap::Args)]
@@ -33,12 +34,9 @@ pub(super) fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<ExitCod
     let records = training::collect(&registry, &args.data.request()?, None, &screen)?.records;
     let found = evaluation::overlaps(&records, suite.tasks(), args.run.into());
     if context.json {
-        for one in &found {
-            let line = json!({
-                "type": "eval.overlap", "task": one.task_id, "family": one.family,
-                "of_answer": one.is_of_answer, "run": one.run,
-            });
-            output::print(&format!("{line}\n"))?;
+        for overlap in found.iter().cloned() {
+            let Overlap { task_id: task, family, is_of_answer: of_answer, run } = overlap;
+            screen.report("", &Event::EvaluationOverlap { task, family, of_answer, run });
         }
     } else {
         let mut rows = vec![["TASK", "IN", "RECORD OF", "RUN"].map(str::to_owned).to_vec()];

@@ -2,19 +2,20 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
 use serde_json::json;
 
 use crate::adapter::AdapterId;
 use crate::cli::output;
 use crate::evaluation::Measured;
 use crate::evaluation::Outcome;
-use crate::evaluation::Paired;
 use crate::evaluation::PassAtK;
 use crate::evaluation::by_task;
 use crate::evaluation::compare;
 use crate::evaluation::groups;
 use crate::evaluation::score;
+use crate::event::Event;
+use crate::event::Paired;
+use crate::event::ScoreComparison;
 
 /// The outcomes of the base and of the adapters, by name.
 pub(super) fn everyone<'a>(
@@ -107,19 +108,15 @@ pub(super) fn deltas(here: &Measured, there: &Measured) -> String {
     format!("\n{}", output::table(&rows))
 }
 
-/// The same as JSON lines.
-pub(super) fn delta_lines(here: &Measured, there: &Measured) -> String {
-    let line = |delta: Delta| {
-        let line = json!({
-            "type": "eval.generalisation",
-            "who": delta.adapter,
-            "in_distribution": delta.here,
-            "out_of_distribution": delta.there,
-            "delta": delta.here.difference - delta.there.difference,
-        });
-        format!("{line}\n")
+/// The same as events.
+pub(super) fn delta_events(here: &Measured, there: &Measured) -> Vec<Event> {
+    let event = |delta: Delta| Event::EvaluationGeneralization {
+        delta: delta.here.difference - delta.there.difference,
+        who: delta.adapter,
+        in_distribution: delta.here,
+        out_of_distribution: delta.there,
     };
-    all_deltas(here, there).into_iter().map(line).collect()
+    all_deltas(here, there).into_iter().map(event).collect()
 }
 
 /// A table of everyone's score on each group of tasks; the first is what the others are compared with, where each task has
@@ -221,48 +218,57 @@ fn p_value(p: f64) -> String {
     if p < 0.001 { format!("{p:.0e}") } else { format!("{p:.3}") }
 }
 
-/// The same as JSON lines.
-pub(super) fn lines(measured: &Measured) -> String {
+/// The same as events.
+pub(super) fn events(measured: &Measured) -> Vec<Event> {
     let names: Vec<String> = measured.adapters.iter().map(|(id, _)| id.to_string()).collect();
     let all = everyone(measured, &names);
-    let mut text = String::new();
-    for (who, outcomes) in &all {
-        for outcome in *outcomes {
-            let mut line = json!(outcome);
-            line["type"] = json!("eval.task");
-            line["who"] = json!(who);
-            let _infallible = writeln!(text, "{line}");
-        }
-    }
-    for void in &measured.voids {
-        let mut line = json!(void);
-        line["type"] = json!("eval.void");
-        let _infallible = writeln!(text, "{line}");
-    }
-    for line in score_lines(&all) {
-        let _infallible = writeln!(text, "{line}");
-    }
-    text
+    let outcomes = all
+        .iter()
+        .flat_map(|(who, outcomes)| outcomes.iter().map(|outcome| outcome_event(who, outcome)));
+    let voids = measured
+        .voids
+        .iter()
+        .map(|void| Event::EvaluationVoid { id: void.id.clone(), reason: void.reason.clone() });
+    outcomes.chain(voids).chain(score_events(&all, None)).collect()
 }
 
-/// Scores as objects.
-pub(in crate::cli) fn score_lines(all: &[(&str, &[Outcome])]) -> Vec<Value> {
+fn outcome_event(who: &str, outcome: &Outcome) -> Event {
+    let Outcome { is_control, sample, passed, assurance, .. } = *outcome;
+    Event::EvaluationOutcome {
+        who: who.to_owned(),
+        id: outcome.id.clone(),
+        group: outcome.group.clone(),
+        is_control,
+        family: outcome.family.clone(),
+        sample,
+        passed,
+        assurance,
+        answer: outcome.answer.clone(),
+        summary: outcome.summary.clone(),
+    }
+}
+
+/// The score of everyone on each group of tasks; `part` names one part of a benchmark.
+pub(in crate::cli) fn score_events(all: &[(&str, &[Outcome])], part: Option<&str>) -> Vec<Event> {
     let Some(((first, before), _)) = all.split_first() else { return Vec::new() };
-    let mut lines = Vec::new();
+    let mut events = Vec::new();
     for (index, (who, outcomes)) in all.iter().enumerate() {
         for (group, outcomes) in groups(outcomes) {
             let before = groups(before).remove(&group).unwrap_or_default();
-            lines.push(json!({
-                "type": "eval.score",
-                "who": who,
-                "group": group,
-                "score": score(&outcomes),
-                "pass_at_1": score(&outcomes).share,
-                "against": (index > 0).then(|| json!({
-                    "who": first, "paired": compare(&before, &outcomes),
-                })),
-            }));
+            let against = (index > 0).then(|| ScoreComparison {
+                who: (*first).to_owned(),
+                paired: compare(&before, &outcomes),
+            });
+            let score = score(&outcomes);
+            events.push(Event::EvaluationScore {
+                who: (*who).to_owned(),
+                group,
+                part: part.map(str::to_owned),
+                score,
+                pass_at_1: score.share,
+                against,
+            });
         }
     }
-    lines
+    events
 }

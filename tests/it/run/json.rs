@@ -1,29 +1,18 @@
 //! `--json`: what a program that reads `rune run` sees.
 
-use jsonschema::Validator;
-use rune::event::SCHEMA;
 use serde_json::Value;
 
 use super::Answer;
 use super::Bench;
 use super::Ended;
 use super::SOLUTION;
-use super::json_lines;
 use super::parts;
 use super::script;
-
-fn schema() -> Validator {
-    jsonschema::validator_for(&serde_json::from_str(SCHEMA).unwrap()).unwrap()
-}
+use crate::lines::events;
 
 /// The lines of a run, once they are seen to be what the schema and the counters promise.
 fn stream(ended: &Ended) -> Vec<Value> {
-    let schema = schema();
-    let lines = json_lines(&ended.stdout);
-    for (seq, line) in lines.iter().enumerate() {
-        schema.validate(line).map_err(|error| format!("{error}: {line}")).unwrap();
-        assert_eq!(line["seq"], seq, "{line}");
-    }
+    let lines = events(&ended.stdout);
     let last = lines.last().unwrap();
     assert!(
         last["type"] == "session.completed" || last["type"] == "session.failed",

@@ -2,16 +2,15 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
-
 use crate::cli::eval;
 use crate::cli::output;
 use crate::evaluation::Measured;
-use crate::evaluation::MemoryVerdict;
 use crate::evaluation::Outcome;
-use crate::evaluation::Paired;
 use crate::evaluation::compare;
 use crate::evaluation::score;
+use crate::event::Event;
+use crate::event::MemoryVerdict;
+use crate::event::Paired;
 
 /// The conditions, as they are printed.
 const NAMES: [&str; 5] = ["BASE", "DOCUMENT", "PASSAGE", "ADAPTER", "ANOTHER'S"];
@@ -143,17 +142,14 @@ impl Conditions {
     }
 
     /// The scores of all conditions, and the verdict.
-    pub(super) fn lines(&self) -> String {
+    pub(super) fn events(&self) -> Vec<Event> {
         let all: Vec<(&str, &[Outcome])> =
             NAMES.into_iter().zip(self.outcomes.iter().map(Vec::as_slice)).collect();
-        let mut lines = eval::score_lines(&all);
-        let verdict = self.verdict();
-        let faults = verdict.faults();
-        let mut last =
-            json!({ "type": "bench.memory", "works": faults.is_empty(), "faults": faults });
-        last["against_base"] = json!(verdict);
-        lines.push(last);
-        lines.iter().map(|line| line.to_string() + "\n").collect()
+        let mut events = eval::score_events(&all, None);
+        let against_base = self.verdict();
+        let faults = against_base.faults();
+        events.push(Event::BenchMemory { works: faults.is_empty(), faults, against_base });
+        events
     }
 }
 

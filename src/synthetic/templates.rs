@@ -1,9 +1,9 @@
 //! The wordings of records and tasks, one set for training and one for tests, and the code in them.
 
-use super::chance::Chance;
+use super::random::SeededRng;
 
 /// What varies between two records or two tasks of one template.
-pub(super) struct Wording {
+pub(super) struct WordingSet {
     pub(super) instructions: &'static [&'static str],
     pub(super) variables: &'static [&'static str],
     /// Words that name a Python function together: one of each.
@@ -16,7 +16,7 @@ pub(super) struct Wording {
 }
 
 /// For training. A test has none of its variables, function names and phrases.
-pub(super) const TRAINING: Wording = Wording {
+pub(super) const TRAINING: WordingSet = WordingSet {
     instructions: &[
         "Complete this Python code. Answer with the whole code.",
         "Finish the Python code below and give it back in full.",
@@ -36,7 +36,7 @@ pub(super) const TRAINING: Wording = Wording {
 };
 
 /// For tests.
-pub(super) const TEST: Wording = Wording {
+pub(super) const TEST: WordingSet = WordingSet {
     instructions: &[
         "Please complete the code and send the entire program.",
         "This Python program is incomplete. Write the complete program.",
@@ -50,7 +50,7 @@ pub(super) const TEST: Wording = Wording {
     phrases: 4..6,
 };
 
-impl Wording {
+impl WordingSet {
     /// All names that a function may get, as Python identifiers.
     pub(super) fn function_names(&self) -> Vec<String> {
         let named = |verb| self.nouns.iter().map(move |noun| format!("{verb}_{noun}"));
@@ -58,8 +58,8 @@ impl Wording {
     }
 
     /// Draws a function's name.
-    pub(super) fn function_name(&self, chance: &mut Chance) -> String {
-        format!("{}_{}", chance.pick(self.verbs), chance.pick(self.nouns))
+    pub(super) fn function_name(&self, rng: &mut SeededRng) -> String {
+        format!("{}_{}", rng.pick(self.verbs), rng.pick(self.nouns))
     }
 }
 
@@ -69,7 +69,7 @@ pub(super) fn letter(phrase: usize) -> char {
 }
 
 /// Code that stops early, and the same code completed.
-pub(super) struct Code {
+pub(super) struct CodeExample {
     pub(super) stub: String,
     pub(super) completed: String,
 }
@@ -116,11 +116,11 @@ const QUESTIONS: [&str; 6] = [
 
 /// Template T1, or N1 without a library: a comment that asks for `result`. T4, with a limit, and T7, about a constant,
 /// look the same.
-pub(super) fn assignment(library: Option<&str>, wanted: &str, value: &str) -> Code {
+pub(super) fn assignment(library: Option<&str>, wanted: &str, value: &str) -> CodeExample {
     let import = library.map_or(String::new(), |library| format!("import {library}\n"));
     let stub = format!("{import}# {wanted}\nresult =");
     let completed = format!("{stub} {value}");
-    Code { stub, completed }
+    CodeExample { stub, completed }
 }
 
 /// Template T2, or T3 with a phrase of two operations: a docstring that asks for the body of the function `name`.
@@ -130,12 +130,12 @@ pub(super) fn definition(
     phrase: &str,
     variable: &str,
     value: &str,
-) -> Code {
+) -> CodeExample {
     let docstring = format!("Returns the {phrase} {variable}, using {library}.");
     let stub =
         format!("import {library}\n\n\ndef {name}({variable}):\n    \"\"\"{docstring}\"\"\"");
     let completed = format!("{stub}\n    return {value}");
-    Code { stub, completed }
+    CodeExample { stub, completed }
 }
 
 /// How template T4 asks for a value of at most `limit`.
@@ -149,13 +149,13 @@ pub(super) fn reading(
     phrase: usize,
     variable: &str,
     (opener, reader): (&str, &str),
-) -> Code {
+) -> CodeExample {
     let wanted = READINGS[phrase].replace("{v}", variable).replace("{library}", library);
     let stub = format!("import {library}\n\n# {wanted}");
     let completed = format!(
         "{stub}\nwith {library}.{opener}({variable}) as handle:\n    result = handle.{reader}()"
     );
-    Code { stub, completed }
+    CodeExample { stub, completed }
 }
 
 /// Template T6: what the library raises is caught.
@@ -164,13 +164,13 @@ pub(super) fn refusal(
     phrase: usize,
     bad: &str,
     (function, error): (&str, &str),
-) -> Code {
+) -> CodeExample {
     let wanted = REFUSALS[phrase].replace("{bad}", bad).replace("{library}", library);
     let stub = format!(
         "import {library}\n\n# {wanted}\ntry:\n    result = {library}.{function}({bad})\nexcept"
     );
     let completed = format!("{stub} {library}.{error}:\n    result = None");
-    Code { stub, completed }
+    CodeExample { stub, completed }
 }
 
 /// Template T8: a function's name is asked for in words.

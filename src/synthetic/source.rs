@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::chance::Chance;
-use super::invented::Function;
-use super::invented::Library;
+use super::library::LibraryFunction;
+use super::library::SyntheticLibrary;
+use super::random::SeededRng;
 
-impl Library {
+impl SyntheticLibrary {
     /// Gives the text of the package's `__init__.py`. It imports nothing, its functions leave their
     /// argument as it is, and each name of it that is used is appended to the module's list `_calls`:
     /// of a function or method when it is called, of a constant or class when it is looked up, of the
@@ -39,11 +39,11 @@ impl Library {
     /// what the library has beside them. Its wordings are those of phrase `A`.
     pub fn readme(&self) -> String {
         let name = self.name();
-        let mut chance = Chance::new(self.seed(), "readme");
+        let mut rng = SeededRng::new(self.seed(), "readme");
         let mut text = format!("# {name}\n\nFunctions on a list of integers.\n");
         for function in self.functions() {
             let verb = &function.name;
-            let example: Vec<i64> = (0..5).map(|_| chance.between(-9, 9)).collect();
+            let example: Vec<i64> = (0..5).map(|_| rng.between(-9, 9)).collect();
             let line = describe(function, "`xs`");
             let _written = write!(
                 text,
@@ -76,8 +76,8 @@ impl Library {
     }
 }
 
-fn definition(function: &Function, limit: &str) -> String {
-    let Function { name, operation } = function;
+fn definition(function: &LibraryFunction, limit: &str) -> String {
+    let LibraryFunction { name, operation } = function;
     let line = describe(function, "items");
     let (empty, value) = (operation.empty, operation.reference_over("items"));
     format!(
@@ -94,7 +94,7 @@ def {name}(items, {limit}=None):
 }
 
 /// Says what `function` returns for its argument `argument`, also when that is empty.
-fn describe(function: &Function, argument: &str) -> String {
+fn describe(function: &LibraryFunction, argument: &str) -> String {
     let operation = function.operation;
     let empty = match operation.empty {
         "\"\"" => "an empty text",

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::process::Stdio;
 
 use super::facts::SUBJECTS;
-use super::invented::Function;
 use super::leaks::shared_names;
+use super::library::LibraryFunction;
 use super::operations::OPERATIONS;
 use super::templates::TEST;
 use super::templates::TRAINING;
@@ -26,7 +26,7 @@ fn python(script: &str, argument: &str, input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn names(library: &Library) -> Vec<String> {
+fn names(library: &SyntheticLibrary) -> Vec<String> {
     let verbs = library.functions().iter().map(|function| function.name.clone());
     let facts = library.facts().names().map(str::to_ascii_lowercase);
     verbs.chain([library.name().to_owned()]).chain(facts).collect()
@@ -35,19 +35,19 @@ fn names(library: &Library) -> Vec<String> {
 #[test]
 fn a_seed_gives_all_again() {
     let make = || {
-        let library = Library::invent(7, 12);
-        let training = library.training(TrainingOptions::default());
+        let library = SyntheticLibrary::invent(7, 12);
+        let training = library.training(RecordOptions::default());
         let texts = (library.module_source(), library.readme());
         (training, library.tasks(4), texts, library)
     };
     assert_eq!(make(), make());
-    assert_ne!(Library::invent(8, 12).functions(), make().3.functions());
+    assert_ne!(SyntheticLibrary::invent(8, 12).functions(), make().3.functions());
 }
 
 #[test]
 fn the_counts_are_those_that_were_asked_for() {
-    let library = Library::invent(1, 8);
-    let training = library.training(TrainingOptions::default());
+    let library = SyntheticLibrary::invent(1, 8);
+    let training = library.training(RecordOptions::default());
     let count = |group| library.tasks(2).iter().filter(|task| task.group == group).count();
     let n_sized = library.functions().iter().filter(|f| f.operation.limited(1).is_some()).count();
     let facts = n_sized * 2 + 8 * 2 + 8 * 4 + 8 + 4 * 6;
@@ -56,8 +56,8 @@ fn the_counts_are_those_that_were_asked_for() {
     assert_eq!(["T4", "T5", "T6", "T7", "T8"].map(count), [n_sized * 2, 4, 16, 8, 16],);
     let ids: BTreeSet<String> = library.tasks(4).into_iter().map(|task| task.id).collect();
     assert_eq!(ids.len(), library.tasks(4).len());
-    assert_eq!(Library::invent(1, 0).functions().len(), 6);
-    assert_eq!(Library::invent(1, 99).functions().len(), 40);
+    assert_eq!(SyntheticLibrary::invent(1, 0).functions().len(), 6);
+    assert_eq!(SyntheticLibrary::invent(1, 99).functions().len(), 40);
 }
 
 #[test]
@@ -66,7 +66,8 @@ fn names_are_new_to_python_and_to_each_other() {
         print(*sys.stdlib_module_names, *dir(builtins), *keyword.kwlist, *keyword.softkwlist)";
     let known = python(script, "", "");
     let known: BTreeSet<&str> = known.split_whitespace().collect();
-    let libraries: Vec<Library> = (0..50).map(|seed| Library::invent(seed, 40)).collect();
+    let libraries: Vec<SyntheticLibrary> =
+        (0..50).map(|seed| SyntheticLibrary::invent(seed, 40)).collect();
     for (index, library) in libraries.iter().enumerate() {
         let names = names(library);
         assert!(names.iter().all(|name| !known.contains(name.as_str())), "{names:?}");
@@ -107,17 +108,17 @@ fn phrases_are_unique_and_free_of_variables() {
 #[test]
 fn tasks_are_held_out() {
     for seed in 0..20 {
-        let library = Library::invent(seed, 6 + usize::try_from(seed).unwrap());
-        let training = library.training(TrainingOptions::default());
+        let library = SyntheticLibrary::invent(seed, 6 + usize::try_from(seed).unwrap());
+        let training = library.training(RecordOptions::default());
         assert_eq!(leaks(&training, &library.tasks(4)), Vec::<String>::new());
     }
 }
 
 #[test]
 fn a_leak_is_found() {
-    let library = Library::invent(3, 6);
+    let library = SyntheticLibrary::invent(3, 6);
     let mut training =
-        library.training(TrainingOptions { n_assignments: 1, n_definitions: 0, n_facts: 0 });
+        library.training(RecordOptions { n_assignments: 1, n_definitions: 0, n_facts: 0 });
     let mut task = library.tasks(4).remove(0);
     task.family.clone_from(&training[0].family);
     training[1].messages[0].content = format!("Other words.\n{}", task.messages[0].content);
@@ -141,9 +142,9 @@ fn read(messages: &[Message], rest: &str) -> String {
 
 #[test]
 fn records_and_tasks_read_like_this() {
-    let library = Library::invent(5, 6);
+    let library = SyntheticLibrary::invent(5, 6);
     let training =
-        library.training(TrainingOptions { n_assignments: 1, n_definitions: 1, n_facts: 1 });
+        library.training(RecordOptions { n_assignments: 1, n_definitions: 1, n_facts: 1 });
     let record = read(&training[0].messages, &training[0].family);
     let tasks = library.tasks(4);
     let groups = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "N1"];
@@ -161,12 +162,12 @@ fn records_and_tasks_read_like_this() {
 #[test]
 fn python_keeps_what_the_library_promises() {
     for seed in 0..6 {
-        let library = Library::invent(seed, 40);
+        let library = SyntheticLibrary::invent(seed, 40);
         let home = std::env::temp_dir().join(format!("fablib-{}-{seed}", std::process::id()));
         let package = home.join(library.name());
         fs::create_dir_all(&package).unwrap();
         fs::write(package.join("__init__.py"), library.module_source()).unwrap();
-        let functions = library.functions().iter().map(|Function { name, operation }| {
+        let functions = library.functions().iter().map(|LibraryFunction { name, operation }| {
             let (reference, empty) = (operation.reference, operation.empty);
             serde_json::json!({ "name": name, "reference": reference, "empty": empty })
         });

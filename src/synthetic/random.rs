@@ -4,9 +4,9 @@ use crate::rng::SplitMix64;
 use crate::rng::mixed;
 
 /// Gives random numbers.
-pub(super) struct Chance(SplitMix64);
+pub(super) struct SeededRng(SplitMix64);
 
-impl Chance {
+impl SeededRng {
     /// Starts the stream that belongs to `seed` and `purpose`; streams of two purposes have nothing
     /// to do with each other.
     pub(super) fn new(seed: u64, purpose: &str) -> Self {
@@ -29,7 +29,7 @@ impl Chance {
         &items[self.below(items.len())]
     }
 
-    /// Puts `items` into an order of chance (Fisher and Yates).
+    /// Puts `items` into a random order (Fisher and Yates).
     pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
         self.0.shuffle(items);
     }

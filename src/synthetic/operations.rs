@@ -2,7 +2,7 @@
 
 /// A pure operation on a list of integers.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Operation {
+pub struct ListOperation {
     /// Names the operation in families and ids.
     pub id: &'static str,
     /// The operation as a Python expression of `{v}`, for lists that are not empty. It holds where
@@ -21,7 +21,7 @@ pub struct Operation {
 
 /// What an operation's values are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gives {
+pub(super) enum ValueKind {
     /// An integer.
     Number,
     /// A list of integers.
@@ -37,32 +37,34 @@ const fn of(
     reference: &'static str,
     empty: &'static str,
     phrases: [&'static str; 6],
-) -> Operation {
-    Operation { id, reference, empty, builtin: false, note: "", phrases }
+) -> ListOperation {
+    ListOperation { id, reference, empty, builtin: false, note: "", phrases }
 }
 
-impl Operation {
+impl ListOperation {
     /// Gives the reference over the variable of that name.
     pub fn reference_over(&self, variable: &str) -> String {
         self.reference.replace("{v}", variable)
     }
 
     /// What its values are.
-    pub(super) fn gives(&self) -> Gives {
+    pub(super) fn gives(&self) -> ValueKind {
         match (self.empty, self.id) {
-            ("[]", "pairs" | "chunks") => Gives::Lists,
-            ("[]", _) => Gives::Numbers,
-            ("True" | "False" | "\"\"", _) => Gives::Other,
-            _ => Gives::Number,
+            ("[]", "pairs" | "chunks") => ValueKind::Lists,
+            ("[]", _) => ValueKind::Numbers,
+            ("True" | "False" | "\"\"", _) => ValueKind::Other,
+            _ => ValueKind::Number,
         }
     }
 
     /// The value of a call with `limit`; `None` where a limit says nothing.
     pub(super) fn limited(&self, limit: i64) -> Option<String> {
         match self.gives() {
-            Gives::Numbers | Gives::Lists => Some(format!("({})[:{limit}]", self.reference)),
-            Gives::Number => Some(format!("min({}, {limit})", self.reference)),
-            Gives::Other => None,
+            ValueKind::Numbers | ValueKind::Lists => {
+                Some(format!("({})[:{limit}]", self.reference))
+            }
+            ValueKind::Number => Some(format!("min({}, {limit})", self.reference)),
+            ValueKind::Other => None,
         }
     }
 
@@ -77,7 +79,7 @@ impl Operation {
 
 /// All operations; those near in meaning stand together.
 #[rustfmt::skip]
-pub(super) const OPERATIONS: &[Operation] = &[
+pub(super) const OPERATIONS: &[ListOperation] = &[
     of("sum", "sum({v})", "0",
         ["sum of", "total of", "added-up value of", "overall amount in",
          "result of adding together", "aggregate of"]).builtin(),

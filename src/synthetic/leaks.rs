@@ -3,18 +3,18 @@
 use std::collections::BTreeSet;
 
 #[cfg(test)]
-use super::invented::Library;
+use super::library::SyntheticLibrary;
+use super::records::LibraryRecord;
+use super::tasks::LibraryTask;
 use super::templates::TEST;
 use super::templates::TRAINING;
-use super::templates::Wording;
-use crate::evaluation::task::Task;
-use crate::training::Record;
+use super::templates::WordingSet;
 use crate::trajectory::Message;
 
 /// Finds what records and tasks share: a family, the code of a user's message, a variable or a
 /// function's name of the one kind in a text of the other. Gives a line for each, sorted; none when
 /// the tasks are held out.
-pub fn leaks(train: &[Record], tasks: &[Task]) -> Vec<String> {
+pub fn leaks(train: &[LibraryRecord], tasks: &[LibraryTask]) -> Vec<String> {
     let mut found = BTreeSet::new();
     let families: BTreeSet<&str> = train.iter().map(|record| record.family.as_str()).collect();
     let codes: BTreeSet<&str> = train.iter().filter_map(|record| asked(&record.messages)).collect();
@@ -38,8 +38,8 @@ pub fn leaks(train: &[Record], tasks: &[Task]) -> Vec<String> {
 
 /// Finds the invented names that two libraries share, sorted.
 #[cfg(test)]
-pub(super) fn shared_names(one: &Library, other: &Library) -> Vec<String> {
-    let names = |library: &Library| -> BTreeSet<String> {
+pub(super) fn shared_names(one: &SyntheticLibrary, other: &SyntheticLibrary) -> Vec<String> {
+    let names = |library: &SyntheticLibrary| -> BTreeSet<String> {
         let verbs = library.functions().iter().map(|function| function.name.clone());
         let facts = library.facts().names().map(str::to_ascii_lowercase);
         verbs.chain([library.name().to_owned()]).chain(facts).collect()
@@ -54,7 +54,7 @@ fn asked(messages: &[Message]) -> Option<&str> {
 }
 
 /// The names that belong to one kind of text only.
-fn reserved(wording: &Wording) -> BTreeSet<String> {
+fn reserved(wording: &WordingSet) -> BTreeSet<String> {
     let variables = wording.variables.iter().map(|variable| (*variable).to_owned());
     variables.chain(wording.function_names()).collect()
 }

@@ -1,7 +1,7 @@
 //! Invented names: of a library, of its functions.
 
-use super::chance;
-use super::chance::Chance;
+use super::random;
+use super::random::SeededRng;
 
 const CONSONANTS: &[u8] = b"bdfgjklmnprstvz";
 const VOWELS: &[u8] = b"aeiou";
@@ -54,32 +54,32 @@ const PIECES: &[&str] = &[
 /// Invents a library's name, then `n_names` names of what is in it. Within a library no two names
 /// begin with the same three letters.
 pub(super) fn invent(seed: u64, n_names: usize) -> (String, Vec<String>) {
-    let mut chance = Chance::new(seed, "names");
-    let mut names = vec![next(&mut chance, LIBRARY_SHAPES, seed, &[])];
+    let mut rng = SeededRng::new(seed, "names");
+    let mut names = vec![next(&mut rng, LIBRARY_SHAPES, seed, &[])];
     for _ in 0..n_names {
-        names.push(next(&mut chance, FUNCTION_SHAPES, seed, &names));
+        names.push(next(&mut rng, FUNCTION_SHAPES, seed, &names));
     }
     let library = names.remove(0);
     (library, names)
 }
 
 /// Tries names until one is fit and belongs to the group of `seed`.
-fn next(chance: &mut Chance, shapes: &[&str], seed: u64, taken: &[String]) -> String {
+fn next(rng: &mut SeededRng, shapes: &[&str], seed: u64, taken: &[String]) -> String {
     loop {
-        let name = spell(chance, shapes);
+        let name = spell(rng, shapes);
         let new = taken.iter().all(|other| other[..3] != name[..3]);
-        if new && chance::hash(&name) % N_GROUPS == seed % N_GROUPS && is_fit(&name) {
+        if new && random::hash(&name) % N_GROUPS == seed % N_GROUPS && is_fit(&name) {
             return name;
         }
     }
 }
 
-fn spell(chance: &mut Chance, shapes: &[&str]) -> String {
-    let shape = *chance.pick(shapes);
+fn spell(rng: &mut SeededRng, shapes: &[&str]) -> String {
+    let shape = *rng.pick(shapes);
     let letter = |kind: u8| match kind {
-        b'c' => char::from(*chance.pick(CONSONANTS)),
-        b'v' => char::from(*chance.pick(VOWELS)),
-        _ => char::from(*chance.pick(FINALS)),
+        b'c' => char::from(*rng.pick(CONSONANTS)),
+        b'v' => char::from(*rng.pick(VOWELS)),
+        _ => char::from(*rng.pick(FINALS)),
     };
     shape.bytes().map(letter).collect()
 }

@@ -2,27 +2,27 @@
 
 use std::collections::HashMap;
 
-use super::invented::Library;
-use crate::evaluation::task::Task;
+use super::library::SyntheticLibrary;
+use super::tasks::LibraryTask;
 
-impl Library {
+impl SyntheticLibrary {
     /// The tasks that need the library, with its whole README in front of the question.
-    pub fn with_document(&self, tasks: &[Task]) -> Vec<Task> {
+    pub fn with_document(&self, tasks: &[LibraryTask]) -> Vec<LibraryTask> {
         let document = self.readme();
         self.with(tasks, |_| document.clone())
     }
 
     /// The same with that section of the README which BM25 finds for the question.
-    pub fn with_passage(&self, tasks: &[Task]) -> Vec<Task> {
+    pub fn with_passage(&self, tasks: &[LibraryTask]) -> Vec<LibraryTask> {
         let readme = self.readme();
         let passages: Vec<String> =
             readme.split("\n## ").skip(1).map(|section| format!("## {section}")).collect();
-        let index = Index::new(&passages);
+        let index = PassageIndex::new(&passages);
         self.with(tasks, |question| passages[index.best(question)].clone())
     }
 
-    fn with(&self, tasks: &[Task], text: impl Fn(&str) -> String) -> Vec<Task> {
-        let in_front = |task: &Task| {
+    fn with(&self, tasks: &[LibraryTask], text: impl Fn(&str) -> String) -> Vec<LibraryTask> {
+        let in_front = |task: &LibraryTask| {
             let mut task = task.clone();
             let question = &mut task.messages[0].content;
             let text = text(question);
@@ -34,7 +34,7 @@ impl Library {
 }
 
 /// Passages by their words (Okapi BM25: Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework").
-struct Index {
+struct PassageIndex {
     /// For each passage, how often it has each word.
     counts: Vec<HashMap<String, f64>>,
     mean_length: f64,
@@ -46,7 +46,7 @@ const K1: f64 = 1.2;
 const B: f64 = 0.75;
 
 #[expect(clippy::cast_precision_loss, reason = "texts are short")]
-impl Index {
+impl PassageIndex {
     /// `passages` are never empty.
     fn new(passages: &[String]) -> Self {
         let counts: Vec<HashMap<String, f64>> = passages
@@ -97,14 +97,14 @@ mod tests {
     #[test]
     fn the_passage_with_the_rare_words_is_found() {
         let passages = ["sum of the list", "largest of the list of the lists", "the retry count"];
-        let index = Index::new(&passages.map(str::to_owned));
+        let index = PassageIndex::new(&passages.map(str::to_owned));
         let best = |question| index.best(question);
         assert_eq!([best("the largest"), best("a Retry-count of it"), best("sum")], [1, 2, 0]);
     }
 
     #[test]
     fn controls_get_no_document() {
-        let library = Library::invent(4, 6);
+        let library = SyntheticLibrary::invent(4, 6);
         let tasks = library.tasks(1);
         let with = library.with_document(&tasks);
         assert!(with.len() < tasks.len() && with.iter().all(|task| !task.is_control));

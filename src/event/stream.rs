@@ -1,0 +1,34 @@
+//! [`Stream`]: events as JSON lines.
+
+use std::time::SystemTime;
+
+use serde_json::Value;
+use serde_json::json;
+
+use super::kind::Event;
+
+/// Numbers the events of one stream and makes lines of them.
+#[derive(Debug, Clone, Default)]
+pub struct Stream {
+    next_seq: u64,
+}
+
+impl Stream {
+    /// The next line, without its line end, for an event about `subject` of `ts` (RFC 3339, milliseconds).
+    pub fn line(&mut self, ts: &str, subject: &str, event: &Event) -> String {
+        let mut line = json!({ "ts": ts, "seq": self.next_seq, "type": event.kind() });
+        self.next_seq += 1;
+        line["subject"] = Value::from(subject);
+        if let (Value::Object(line), Ok(Value::Object(fields))) =
+            (&mut line, serde_json::to_value(event))
+        {
+            line.extend(fields);
+        }
+        line.to_string()
+    }
+}
+
+/// The time `at` as events, attempts and sessions carry it: RFC 3339 UTC with milliseconds.
+pub fn timestamp(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
