@@ -60,7 +60,7 @@ impl std::fmt::Display for AdapterId {
 /// Where an adapter comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub enum AdapterSource {
     /// Trained on records.
     Qlora,
     /// Written by the hypernetwork.
@@ -71,7 +71,7 @@ pub enum Source {
     Import,
 }
 
-impl Source {
+impl AdapterSource {
     /// The word used in the registry and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -108,15 +108,15 @@ impl Scope {
 
 /// An adapter that this one was made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Parent {
+pub struct ParentAdapter {
     /// Its id.
     pub id: AdapterId,
     /// Its part in the child.
     pub weight: f64,
 }
 
-/// What is known of an adapter; all but `name`, `scope` and the archive fields never changes. This is also the content
-/// of its `rune.json`.
+/// What is known of an adapter; all but `name`, `scope` and the archive fields never changes. This
+/// is also the content of its `rune.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Adapter {
     /// Names it for ever.
@@ -146,17 +146,18 @@ pub struct Adapter {
     /// Bytes of that file.
     pub size_bytes: u64,
     /// Where it comes from.
-    pub source: Source,
+    pub source: AdapterSource,
     /// The session that it was distilled from, where it was one.
     pub session_id: Option<String>,
     /// Digest of the records that it was trained on.
     pub dataset_digest: Option<String>,
-    /// Digests of the task families that it, or an ancestor, was trained on: evaluating it on these is refused.
+    /// Digests of the task families that it, or an ancestor, was trained on: evaluating it on these
+    /// is refused.
     pub train_families: Vec<String>,
     /// How many merges, mutations or earlier rounds of training lie behind it.
     pub generation: u32,
     /// What it was made from, in order.
-    pub parents: Vec<Parent>,
+    pub parents: Vec<ParentAdapter>,
     /// How it was made: settings, seeds, versions.
     pub recipe: Value,
     /// RFC 3339 UTC.

@@ -1,7 +1,7 @@
 //! Child processes that do not outlive this one, whatever ends it.
 //!
-//! The kernel signals a child when the *thread* that started it ends. All children are therefore started by one thread
-//! that lives as long as the process.
+//! The kernel signals a child when the *thread* that started it ends. All children are therefore
+//! started by one thread that lives as long as the process.
 
 use std::io;
 use std::process::Child;
@@ -15,14 +15,14 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 /// What the starting thread is asked: a command, and where the child is to be sent.
-type Order = (Command, mpsc::Sender<io::Result<Child>>);
+type SpawnOrder = (Command, mpsc::Sender<io::Result<Child>>);
 
 /// Starts `command`, which is then dropped with all descriptors that it holds.
 ///
 /// # Errors
 /// Those of starting it.
 pub fn spawn(command: Command) -> io::Result<Child> {
-    static STARTER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
+    static STARTER: OnceLock<mpsc::Sender<SpawnOrder>> = OnceLock::new();
     let starter = if let Some(starter) = STARTER.get() {
         starter
     } else {
@@ -35,8 +35,8 @@ pub fn spawn(command: Command) -> io::Result<Child> {
 }
 
 /// The thread ends when its sender is dropped, which for the one that is kept never happens.
-fn start() -> io::Result<mpsc::Sender<Order>> {
-    let (orders, receiver) = mpsc::channel::<Order>();
+fn start() -> io::Result<mpsc::Sender<SpawnOrder>> {
+    let (orders, receiver) = mpsc::channel::<SpawnOrder>();
     thread::Builder::new().name("children".into()).spawn(move || {
         for (mut command, answer) in receiver {
             let child = command.spawn();
@@ -50,7 +50,8 @@ fn start() -> io::Result<mpsc::Sender<Order>> {
     Ok(orders)
 }
 
-/// Has the kernel send `signal` to this process when the process `parent` ends, which started it with [`spawn`].
+/// Has the kernel send `signal` to this process when the process `parent` ends, which started it
+/// with [`spawn`].
 ///
 /// # Errors
 /// [`Errno::ESRCH`] when `parent` has ended already; those of `prctl`.

@@ -19,22 +19,22 @@ use crate::hardware;
 use crate::hardware::Machine;
 use crate::home::Home;
 use crate::hub;
-use crate::hub::Catalogue;
-use crate::hub::Model;
+use crate::hub::CataloguedModel;
+use crate::hub::ModelCatalogue;
 use crate::model::Isa;
 use crate::registry::AdapterStore;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
 use crate::training;
-use crate::training::Examples;
+use crate::training::ExampleSets;
 use crate::training::Preset;
 use crate::training::TrainingOptions;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum CheckStatus {
     /// It works.
     Ok,
     /// It works less well, or is not there yet.
@@ -45,11 +45,11 @@ pub enum Status {
 
 /// One thing looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
+pub struct DoctorCheck {
     /// What was looked at.
     pub name: String,
     /// How it came out.
-    pub status: Status,
+    pub status: CheckStatus,
     /// What was found.
     pub detail: String,
     /// How to mend it.
@@ -59,7 +59,7 @@ pub struct Check {
 
 /// What to look at.
 #[derive(Debug)]
-pub struct Patient<'a> {
+pub struct DoctorInput<'a> {
     /// Rune's home.
     pub home: &'a Home,
     /// The settings in force.
@@ -70,8 +70,9 @@ pub struct Patient<'a> {
     pub sandbox: Result<Arc<Sandbox>, SandboxError>,
 }
 
-/// Does every check. Takes some seconds: installed models are hashed, hostile programs are run in the sandbox.
-pub fn examine(patient: &Patient<'_>) -> Vec<Check> {
+/// Does every check. Takes some seconds: installed models are hashed, hostile programs are run in
+/// the sandbox.
+pub fn examine(patient: &DoctorInput<'_>) -> Vec<DoctorCheck> {
     let mut checks = machine();
     checks.extend(home(patient.home));
     checks.extend(programs(patient.python.as_deref()));
@@ -83,41 +84,41 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Check> {
     checks
 }
 
-impl Check {
+impl DoctorCheck {
     fn ok(name: &str, detail: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), status: Status::Ok, detail: detail.into(), fix: None }
+        Self { name: name.to_owned(), status: CheckStatus::Ok, detail: detail.into(), fix: None }
     }
 
     fn warn(name: &str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { status: Status::Warn, fix: Some(fix.into()), ..Self::ok(name, detail) }
+        Self { status: CheckStatus::Warn, fix: Some(fix.into()), ..Self::ok(name, detail) }
     }
 
     fn fail(name: &str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { status: Status::Fail, fix: Some(fix.into()), ..Self::ok(name, detail) }
+        Self { status: CheckStatus::Fail, fix: Some(fix.into()), ..Self::ok(name, detail) }
     }
 }
 
-fn machine() -> Vec<Check> {
+fn machine() -> Vec<DoctorCheck> {
     let machine = match Machine::read() {
         Ok(machine) => machine,
         Err(error) => {
-            return vec![Check::fail("machine", error.to_string(), "mount /proc")];
+            return vec![DoctorCheck::fail("machine", error.to_string(), "mount /proc")];
         }
     };
     vec![kernel(&machine), processor(&machine), memory(&machine)]
 }
 
-fn kernel(machine: &Machine) -> Check {
+fn kernel(machine: &Machine) -> DoctorCheck {
     let mut numbers = machine.kernel.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version >= (5, 14) {
-        Check::ok("kernel", &machine.kernel)
+        DoctorCheck::ok("kernel", &machine.kernel)
     } else {
-        Check::warn("kernel", &machine.kernel, "the jail needs Linux 5.14 or newer")
+        DoctorCheck::warn("kernel", &machine.kernel, "the jail needs Linux 5.14 or newer")
     }
 }
 
-fn processor(machine: &Machine) -> Check {
+fn processor(machine: &Machine) -> DoctorCheck {
     let features = machine.features;
     let names = [
         ("avx2", features.avx2),
@@ -134,25 +135,33 @@ fn processor(machine: &Machine) -> Check {
         isa.name()
     );
     if isa == Isa::Portable {
-        Check::warn("processor", detail, "without AVX2, FMA and F16C the in-process engine is slow")
+        DoctorCheck::warn(
+            "processor",
+            detail,
+            "without AVX2, FMA and F16C the in-process engine is slow",
+        )
     } else {
-        Check::ok("processor", detail)
+        DoctorCheck::ok("processor", detail)
     }
 }
 
-fn memory(machine: &Machine) -> Check {
+fn memory(machine: &Machine) -> DoctorCheck {
     let detail = format!(
         "{} free of {}",
         mebibytes(machine.available_bytes),
         mebibytes(machine.memory_bytes)
     );
     match machine.available_bytes >> 20 {
-        2048.. => Check::ok("memory", detail),
-        _ => Check::warn("memory", detail, "the default model wants 2 GiB: close other programs"),
+        2048.. => DoctorCheck::ok("memory", detail),
+        _ => DoctorCheck::warn(
+            "memory",
+            detail,
+            "the default model wants 2 GiB: close other programs",
+        ),
     }
 }
 
-fn home(home: &Home) -> Vec<Check> {
+fn home(home: &Home) -> Vec<DoctorCheck> {
     let made = home.create().and_then(|()| fs::metadata(home.path()));
     let metadata = match made {
         Ok(metadata) => metadata,
@@ -161,54 +170,70 @@ fn home(home: &Home) -> Vec<Check> {
     let shown = home.path().display();
     let mode = metadata.permissions().mode() & 0o777;
     let access = match mode & 0o077 {
-        0 => Check::ok("home", format!("{shown}")),
-        _ => {
-            Check::warn("home", format!("{shown} has mode {mode:o}"), format!("chmod 700 {shown}"))
-        }
+        0 => DoctorCheck::ok("home", format!("{shown}")),
+        _ => DoctorCheck::warn(
+            "home",
+            format!("{shown} has mode {mode:o}"),
+            format!("chmod 700 {shown}"),
+        ),
     };
     vec![access, disk(home), fsync(home)]
 }
 
-fn unusable_home(home: &Home, error: &io::Error) -> Check {
-    Check::fail("home", format!("{}: {error}", home.path().display()), "choose another with --home")
+fn unusable_home(home: &Home, error: &io::Error) -> DoctorCheck {
+    DoctorCheck::fail(
+        "home",
+        format!("{}: {error}", home.path().display()),
+        "choose another with --home",
+    )
 }
 
-fn disk(home: &Home) -> Check {
+fn disk(home: &Home) -> DoctorCheck {
     match hardware::disk_free(home.path()) {
-        Ok(free) if free >> 30 >= 2 => Check::ok("disk", format!("{} free", mebibytes(free))),
-        Ok(free) => {
-            Check::warn("disk", format!("{} free", mebibytes(free)), "make room for models: 2 GiB")
-        }
+        Ok(free) if free >> 30 >= 2 => DoctorCheck::ok("disk", format!("{} free", mebibytes(free))),
+        Ok(free) => DoctorCheck::warn(
+            "disk",
+            format!("{} free", mebibytes(free)),
+            "make room for models: 2 GiB",
+        ),
         Err(error) => unusable_home(home, &error),
     }
 }
 
-fn fsync(home: &Home) -> Check {
+fn fsync(home: &Home) -> DoctorCheck {
     match hardware::fsync_latency(home.path()) {
-        Ok(time) if time.as_millis() < 50 => Check::ok("fsync", format!("{time:.1?}")),
-        Ok(time) => {
-            Check::warn("fsync", format!("{time:.1?}"), "put Rune's home on a local, faster disk")
-        }
+        Ok(time) if time.as_millis() < 50 => DoctorCheck::ok("fsync", format!("{time:.1?}")),
+        Ok(time) => DoctorCheck::warn(
+            "fsync",
+            format!("{time:.1?}"),
+            "put Rune's home on a local, faster disk",
+        ),
         Err(error) => unusable_home(home, &error),
     }
 }
 
-fn programs(python: Option<&Path>) -> Vec<Check> {
+fn programs(python: Option<&Path>) -> Vec<DoctorCheck> {
     let git = version_of(Path::new("git")).map_or_else(
-        || Check::warn("git", "not found", "install git: it tells projects apart"),
-        |version| Check::ok("git", version),
+        || DoctorCheck::warn("git", "not found", "install git: it tells projects apart"),
+        |version| DoctorCheck::ok("git", version),
     );
     let install = "install python3, or set sandbox.python";
     let Some(python) = python else {
-        return vec![git, Check::fail("python", "not found", install)];
+        return vec![git, DoctorCheck::fail("python", "not found", install)];
     };
     let found = version_of(python).map_or_else(
-        || Check::fail("python", format!("`{}` does not run", python.display()), install),
-        |version| Check::ok("python", format!("{version}, {}", python.display())),
+        || DoctorCheck::fail("python", format!("`{}` does not run", python.display()), install),
+        |version| DoctorCheck::ok("python", format!("{version}, {}", python.display())),
     );
     let pip = hub::pip_version(python).map_or_else(
-        || Check::warn("pip", "not found", "install pip: the model mirror and pytest come by it"),
-        |version| Check::ok("pip", version),
+        || {
+            DoctorCheck::warn(
+                "pip",
+                "not found",
+                "install pip: the model mirror and pytest come by it",
+            )
+        },
+        |version| DoctorCheck::ok("pip", version),
     );
     vec![git, found, pip]
 }
@@ -220,11 +245,11 @@ fn version_of(program: &Path) -> Option<String> {
 }
 
 /// The model in use, and every other that is here.
-fn models(home: &Home, in_use: &str) -> Vec<Check> {
-    let catalogue = Catalogue::embedded();
+fn models(home: &Home, in_use: &str) -> Vec<DoctorCheck> {
+    let catalogue = ModelCatalogue::embedded();
     let mut checks = Vec::new();
     if let Err(error) = catalogue.get(in_use) {
-        checks.push(Check::fail("model", error.to_string(), "set run.model to a known name"));
+        checks.push(DoctorCheck::fail("model", error.to_string(), "set run.model to a known name"));
     }
     for model in catalogue.models() {
         let is_here = hub::path(home, model).is_some();
@@ -235,66 +260,69 @@ fn models(home: &Home, in_use: &str) -> Vec<Check> {
     checks
 }
 
-fn one_model(home: &Home, model: &Model, is_here: bool) -> Check {
+fn one_model(home: &Home, model: &CataloguedModel, is_here: bool) -> DoctorCheck {
     let name = format!("model {}", model.name);
     let pull = format!("rune models pull {}", model.name);
     if !is_here {
-        return Check::warn(&name, "not here yet", pull);
+        return DoctorCheck::warn(&name, "not here yet", pull);
     }
     match hub::verify(home, model) {
-        Ok(path) => Check::ok(&name, format!("{}, sha256 as pinned", path.display())),
+        Ok(path) => DoctorCheck::ok(&name, format!("{}, sha256 as pinned", path.display())),
         Err(error) => {
-            Check::fail(&name, error.to_string(), format!("delete the file, then {pull}"))
+            DoctorCheck::fail(&name, error.to_string(), format!("delete the file, then {pull}"))
         }
     }
 }
 
 /// The database, and the adapters that it knows.
-fn registry(home: &Home) -> Vec<Check> {
+fn registry(home: &Home) -> Vec<DoctorCheck> {
     let path = home.registry();
     if !path.exists() {
-        return vec![Check::ok("registry", "none yet")];
+        return vec![DoctorCheck::ok("registry", "none yet")];
     }
     let fix = "restore rune.db from a backup, or move it away";
-    let fail = |detail: String| vec![Check::fail("registry", detail, fix)];
+    let fail = |detail: String| vec![DoctorCheck::fail("registry", detail, fix)];
     let registry = match Registry::open(&path).map(Arc::new) {
         Ok(registry) => registry,
         Err(error) => return fail(error.to_string()),
     };
     match registry.quick_check() {
         Ok(found) if found.is_empty() => {
-            vec![Check::ok("registry", format!("{}", path.display())), adapters(&registry, home)]
+            vec![
+                DoctorCheck::ok("registry", format!("{}", path.display())),
+                adapters(&registry, home),
+            ]
         }
         Ok(found) => fail(found.join("; ")),
         Err(error) => fail(error.to_string()),
     }
 }
 
-fn adapters(registry: &Arc<Registry>, home: &Home) -> Check {
+fn adapters(registry: &Arc<Registry>, home: &Home) -> DoctorCheck {
     let fix = "restore the folders named from a backup; `rune adapters verify` lists all";
     let mut n_adapters = 0;
     let verified =
         AdapterStore::open(registry, home).and_then(|store| store.verify(&mut |_| n_adapters += 1));
     match verified {
         Ok(damages) => match damages.first() {
-            None => Check::ok("adapters", format!("{n_adapters}, as they were stored")),
+            None => DoctorCheck::ok("adapters", format!("{n_adapters}, as they were stored")),
             Some(damage) => {
                 let detail = format!("{}: {}", damage.path.display(), damage.reason);
-                Check::fail("adapters", detail, fix)
+                DoctorCheck::fail("adapters", detail, fix)
             }
         },
-        Err(error) => Check::fail("adapters", error.to_string(), fix),
+        Err(error) => DoctorCheck::fail("adapters", error.to_string(), fix),
     }
 }
 
 /// Whether the model in use could be trained here, and runs that wait to be gone on with.
-fn training(patient: &Patient<'_>) -> Vec<Check> {
+fn training(patient: &DoctorInput<'_>) -> Vec<DoctorCheck> {
     let mut checks = Vec::new();
-    let catalogue = Catalogue::embedded();
+    let catalogue = ModelCatalogue::embedded();
     let model = catalogue.get(&patient.config.run.model).ok();
     if let Some(path) = model.and_then(|model| hub::path(patient.home, model)) {
         let options = TrainingOptions::preset(Preset::Standard);
-        let needed = training::memory(&path, &options, &Examples::default());
+        let needed = training::memory(&path, &options, &ExampleSets::default());
         let available = Machine::read().map(|machine| machine.available_bytes);
         if let (Ok(needed), Ok(available)) = (needed, available) {
             let detail = format!(
@@ -303,9 +331,9 @@ fn training(patient: &Patient<'_>) -> Vec<Check> {
                 mebibytes(available)
             );
             checks.push(if needed <= available {
-                Check::ok("training", detail)
+                DoctorCheck::ok("training", detail)
             } else {
-                Check::warn("training", detail, "use --checkpointing or a smaller model")
+                DoctorCheck::warn("training", detail, "use --checkpointing or a smaller model")
             });
         }
     }
@@ -320,13 +348,13 @@ fn training(patient: &Patient<'_>) -> Vec<Check> {
     if let Some(id) = waiting.first() {
         let detail = format!("{} at work or waiting: {}", waiting.len(), waiting.join(", "));
         let fix = format!("`rune train --resume {id}` goes on with a run that is not at work");
-        checks.push(Check::warn("training runs", detail, fix));
+        checks.push(DoctorCheck::warn("training runs", detail, fix));
     }
     checks
 }
 
 /// Whether the suites are what they were when they were taken in.
-fn suites(home: &Home) -> Option<Check> {
+fn suites(home: &Home) -> Option<DoctorCheck> {
     if !home.suites().exists() {
         return None;
     }
@@ -340,8 +368,8 @@ fn suites(home: &Home) -> Option<Check> {
         Ok(names.len())
     };
     Some(match read() {
-        Ok(n) => Check::ok("suites", format!("{n} are what was stored")),
-        Err::<_, EvaluationError>(error) => Check::fail("suites", error.to_string(), fix),
+        Ok(n) => DoctorCheck::ok("suites", format!("{n} are what was stored")),
+        Err::<_, EvaluationError>(error) => DoctorCheck::fail("suites", error.to_string(), fix),
     })
 }
 

@@ -10,7 +10,8 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-/// Replaces the file at `path`, and makes the folders on the way to it. Readers see the old content or the new.
+/// Replaces the file at `path`, and makes the folders on the way to it. Readers see the old content
+/// or the new.
 ///
 /// # Errors
 /// Those of the file system; what was at `path` is still there then.

@@ -1,4 +1,5 @@
-//! [`ErrorClass`]: what kind of trouble an error is. Every face translates it: `rune` into exit codes.
+//! [`ErrorClass`]: what kind of trouble an error is. Every face translates it: `rune` into exit
+//! codes.
 
 use crate::shutdown::StopReason;
 

@@ -1,4 +1,5 @@
-//! Places where tests end this process as `kill -9` does: what is on disk there has to be enough to go on.
+//! Places where tests end this process as `kill -9` does: what is on disk there has to be enough to
+//! go on.
 
 use std::sync::OnceLock;
 

@@ -1,7 +1,8 @@
 //! Rune: a local-first coding agent with parametric memory.
 //!
-//! The modules stand in the order in which data flows: words, formats, tools, engines, choice, work, faces. A
-//! module imports only from rows above its own (`tests/it/tidy.rs`). `ARCHITECTURE.md` is the map.
+//! The modules stand in the order in which data flows: words, formats, tools, engines, choice,
+//! work, faces. A module imports only from rows above its own (`tests/it/tidy.rs`).
+//! `ARCHITECTURE.md` is the map.
 
 // Words.
 pub mod child;

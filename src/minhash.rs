@@ -1,18 +1,19 @@
-//! How much two texts share: MinHash over shingles of words (Broder 1997, "On the resemblance and containment of
-//! documents").
+//! How much two texts share: MinHash over shingles of words (Broder 1997, "On the resemblance and
+//! containment of documents").
 
 use std::collections::HashSet;
 
 use crate::rng::mixed;
 
-/// Hashes that stand for a text: the estimate's standard error is at most `0.5 / sqrt(128)`, 4.4 points.
+/// Hashes that stand for a text: the estimate's standard error is at most `0.5 / sqrt(128)`, 4.4
+/// points.
 const N_HASHES: usize = 128;
 
 /// What is kept of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Signature([u64; N_HASHES]);
+pub(crate) struct MinHashSignature([u64; N_HASHES]);
 
-impl Signature {
+impl MinHashSignature {
     /// The signature of `text` by runs of `shingle` words, at least 1; a shorter text is one run.
     pub(crate) fn new(text: &str, shingle: usize) -> Self {
         let words: Vec<&str> = text.split_whitespace().collect();

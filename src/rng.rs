@@ -1,7 +1,7 @@
 //! [`SplitMix64`]: random numbers that a seed gives again, on every machine and in ten years.
 
-/// A generator of 64-bit numbers: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators",
-/// figure 16. Not for secrets.
+/// A generator of 64-bit numbers: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
+/// generators", figure 16. Not for secrets.
 #[derive(Debug, Clone)]
 pub(crate) struct SplitMix64(u64);
 
@@ -48,7 +48,8 @@ pub(crate) fn mixed(z: u64) -> u64 {
 mod tests {
     use super::SplitMix64;
 
-    /// The first numbers of seed 1234567, from the reference implementation by Sebastiano Vigna, splitmix64.c.
+    /// The first numbers of seed 1234567, from the reference implementation by Sebastiano Vigna,
+    /// splitmix64.c.
     #[test]
     fn the_numbers_are_those_of_the_reference() {
         let mut random = SplitMix64::new(1_234_567);

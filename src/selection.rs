@@ -1,19 +1,19 @@
 //! Which adapter, or none, a task is done with.
 //!
-//! Only what was measured counts: of the adapters that fit the base model, the one that scored better than no adapter on
-//! these very weights, and of several the one whose interval begins highest; those of the project first, then those for
-//! all.
+//! Only what was measured counts: of the adapters that fit the base model, the one that scored
+//! better than no adapter on these very weights, and of several the one whose interval begins
+//! highest; those of the project first, then those for all.
 
 use crate::adapter::AdapterId;
 use crate::provider::BaseModel;
-use crate::registry::Candidate;
+use crate::registry::MeasuredAdapter;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::task::TaskType;
 
 /// What the user wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
+pub enum AdapterChoice {
     /// The best one that was measured, or none.
     Auto,
     /// None.
@@ -22,7 +22,7 @@ pub enum Wish {
     Adapter(AdapterId),
 }
 
-impl Wish {
+impl AdapterChoice {
     /// Reads `auto`, `none` or an id.
     ///
     /// # Errors
@@ -48,19 +48,19 @@ pub struct Selection {
 /// Chooses an adapter for a task of `project`.
 ///
 /// # Errors
-/// [`RegistryError::NotFound`] for a wish that isn't there; [`RegistryError::DoesNotFit`] for one that is made for
-/// another base model.
+/// [`RegistryError::NotFound`] for a wish that isn't there; [`RegistryError::DoesNotFit`] for one
+/// that is made for another base model.
 pub fn select(
     registry: &Registry,
     base: &BaseModel,
     (project, task_type): (&str, TaskType),
-    wish: &Wish,
+    wish: &AdapterChoice,
 ) -> Result<Selection, RegistryError> {
     match wish {
-        Wish::Nothing => {
+        AdapterChoice::Nothing => {
             Ok(Selection { adapter_id: None, reason: "none: none was wanted".to_owned() })
         }
-        Wish::Adapter(id) => {
+        AdapterChoice::Adapter(id) => {
             let adapter = registry.adapter(id)?;
             if adapter.base_model != base.base_model {
                 let base_model = base.base_model.clone();
@@ -68,7 +68,7 @@ pub fn select(
             }
             Ok(Selection { adapter_id: Some(id.clone()), reason: "it was asked for".to_owned() })
         }
-        Wish::Auto => automatic(registry, base, (project, task_type)),
+        AdapterChoice::Auto => automatic(registry, base, (project, task_type)),
     }
 }
 
@@ -80,7 +80,7 @@ fn automatic(
     let weights = (base.base_model.as_str(), base.base_digest.as_str());
     for (project, whose) in [(Some(project), "of this project"), (None, "for all projects")] {
         let best = registry.candidates(weights, project, task_type)?.into_iter().next();
-        if let Some(Candidate { adapter_id, evaluation, base }) = best {
+        if let Some(MeasuredAdapter { adapter_id, evaluation, base }) = best {
             let percent = |share: f64| format!("{:.1} %", share * 100.0);
             let reason = format!(
                 "the best {whose}: {} against {} without it on {} tasks of `{}`",

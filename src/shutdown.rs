@@ -19,7 +19,7 @@ pub enum StopReason {
     StopReason::Interrupted => "interrupted",
     StopReason::Terminated => "terminated",
 })]
-pub struct Stopped(pub StopReason);
+pub struct StoppedEarly(pub StopReason);
 
 /// A token that is cloned into everything that works, and triggered once for all clones.
 #[derive(Debug, Clone)]
@@ -63,11 +63,11 @@ impl Shutdown {
     /// Does `work` unless it is triggered first; then what is left of it is dropped.
     ///
     /// # Errors
-    /// [`Stopped`] when it was triggered before `work` was done.
-    pub async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Stopped> {
+    /// [`StoppedEarly`] when it was triggered before `work` was done.
+    pub async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, StoppedEarly> {
         tokio::select! {
             done = work => Ok(done),
-            reason = self.triggered() => Err(Stopped(reason)),
+            reason = self.triggered() => Err(StoppedEarly(reason)),
         }
     }
 }
@@ -87,7 +87,7 @@ mod tests {
         tokio::task::yield_now().await;
         shutdown.clone().trigger(StopReason::Terminated);
         shutdown.trigger(StopReason::Interrupted);
-        let stopped = Err(Stopped(StopReason::Terminated));
+        let stopped = Err(StoppedEarly(StopReason::Terminated));
         assert_eq!(waiting.await.unwrap(), stopped);
         assert_eq!(shutdown.or_stop(std::future::pending()).await, stopped);
     }

@@ -157,8 +157,8 @@ pub struct Task {
     /// The user's test files; empty when none were given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<SourceFile>,
-    /// Paths among [`Self::tests`], files or folders, that the test framework is given; empty where the names of
-    /// the files decide.
+    /// Paths among [`Self::tests`], files or folders, that the test framework is given; empty where
+    /// the names of the files decide.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub test_targets: Vec<String>,
 }

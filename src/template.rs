@@ -32,9 +32,9 @@ pub struct TemplateError {
 
 /// The compiled templates.
 #[derive(Debug)]
-pub struct Templates(Environment<'static>);
+pub struct PromptTemplates(Environment<'static>);
 
-impl Default for Templates {
+impl Default for PromptTemplates {
     fn default() -> Self {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -47,7 +47,7 @@ impl Default for Templates {
     }
 }
 
-impl Templates {
+impl PromptTemplates {
     /// Renders the template `<name>.j2`, white space at both ends removed.
     ///
     /// # Errors
@@ -66,12 +66,12 @@ impl Templates {
 
 #[cfg(test)]
 mod tests {
+    use super::PromptTemplates;
     use super::TEMPLATES;
-    use super::Templates;
 
     #[test]
     fn every_template_of_the_folder_is_embedded_and_compiles() {
-        let _compiled = Templates::default();
+        let _compiled = PromptTemplates::default();
         let mut in_folder: Vec<String> = std::fs::read_dir("templates")
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -1,7 +1,7 @@
 //! The record of a session: what was asked of the model, what it answered, what came of it.
 //!
-//! An [`Attempt`] is one trip round a phase's loop. It is stored as soon as it ends and never changed;
-//! a [`Session`] with its attempts is a trajectory, the raw material of training.
+//! An [`Attempt`] is one trip round a phase's loop. It is stored as soon as it ends and never
+//! changed; a [`Session`] with its attempts is a trajectory, the raw material of training.
 
 use std::fmt;
 
@@ -223,7 +223,7 @@ impl AttemptVerdict {
 /// How a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum SessionStatus {
     /// At work, or killed without a word: resumable.
     Running,
     /// Stopped by a signal: resumable.
@@ -236,7 +236,7 @@ pub enum Status {
     Failed,
 }
 
-impl Status {
+impl SessionStatus {
     /// The word used in the registry and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -278,8 +278,8 @@ impl VerifiedBy {
 pub enum Assurance {
     /// No code of the solution ran in the process that decided.
     Separate,
-    /// Tests and solution shared a process; a screen of the solution's syntax found nothing that could
-    /// deceive the tests.
+    /// Tests and solution shared a process; a screen of the solution's syntax found nothing that
+    /// could deceive the tests.
     SameProcess,
 }
 
@@ -324,10 +324,11 @@ pub struct Session {
     /// Why that adapter, or none.
     pub adapter_reason: String,
     /// How it stands.
-    pub status: Status,
+    pub status: SessionStatus,
     /// What stands behind `solved`.
     pub verified_by: VerifiedBy,
-    /// Where it was decided that the user's tests pass; `None` where they do not, or an earlier version judged.
+    /// Where it was decided that the user's tests pass; `None` where they do not, or an earlier
+    /// version judged.
     #[serde(default)]
     pub assurance: Option<Assurance>,
     /// What the sandbox could enforce.

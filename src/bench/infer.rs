@@ -1,7 +1,8 @@
 //! [`infer`]: speed and memory of the in-process engine.
 //!
-//! First one sequence at a time, each measurement followed by the peer's; then memory; then, with the peer gone,
-//! batches and loading. While one side is measured the other has nothing to do, and its threads sleep.
+//! First one sequence at a time, each measurement followed by the peer's; then memory; then, with
+//! the peer gone, batches and loading. While one side is measured the other has nothing to do, and
+//! its threads sleep.
 
 #![expect(clippy::cast_precision_loss, reason = "counts and sizes stay below 2^52")]
 
@@ -14,24 +15,24 @@ use serde_json::json;
 
 use super::BenchError;
 use super::metric::Metric;
-use super::metric::Unit;
-use super::peer::Peer;
+use super::metric::MetricUnit;
+use super::peer::PeerServer;
 use super::peer::PeerSource;
-use super::progress::Steps;
+use super::progress::StepCounter;
 use super::progress::report_metrics;
 use super::progress::report_start;
-use super::prompts::Prompts;
+use super::prompts::PromptSource;
 use crate::event::Reporter;
 use crate::hardware::Machine;
 use crate::hardware::peak_rss;
-use crate::model::Adapter;
 use crate::model::Engine;
 use crate::model::EngineOptions;
-use crate::model::Generation;
+use crate::model::EngineUpdate;
+use crate::model::GenerationRequest;
 use crate::model::Grammar;
+use crate::model::LoraAdapter;
 use crate::model::ModelError;
 use crate::model::ModelFacts;
-use crate::model::Update;
 use crate::provider::RawRequest;
 use crate::trajectory::Completion;
 use crate::trajectory::Sampling;
@@ -84,7 +85,8 @@ pub struct InferReport {
     pub metrics: Vec<Metric>,
 }
 
-/// Measures the engine, and the peer when there is one. Takes some 10 s a run with a model of 135M parameters.
+/// Measures the engine, and the peer when there is one. Takes some 10 s a run with a model of 135M
+/// parameters.
 ///
 /// # Errors
 /// [`BenchError`].
@@ -95,10 +97,10 @@ pub async fn infer(
     let machine = Machine::read().map_err(BenchError::examine("this machine"))?;
     let file = std::fs::metadata(&options.path);
     let file_bytes = file.map_err(BenchError::examine(options.path.display().to_string()))?.len();
-    // Loading and two rounds to warm up; then three kinds of pairs, a load, the batches, the adapters and the grammar
-    // of each run.
+    // Loading and two rounds to warm up; then three kinds of pairs, a load, the batches, the
+    // adapters and the grammar of each run.
     let n_steps = 3 + options.n_runs * (3 + 1 + BATCHES.len() + 1 + 1);
-    let steps = Steps::new(n_steps, reporter);
+    let steps = StepCounter::new(n_steps, reporter);
     steps.next("loading");
     let engine = load(options, 1).await?;
     let facts = engine.facts().clone();
@@ -113,7 +115,7 @@ pub async fn infer(
     }
     let kv_bytes = (facts.token_bytes * LONG_PROMPT) as u64;
     let peer = match &options.peer {
-        Some(source) => Some(Peer::new(source, &facts).await?),
+        Some(source) => Some(PeerServer::new(source, &facts).await?),
         None => None,
     };
     let url = peer.as_ref().map(|peer| peer.client.url().to_owned());
@@ -130,11 +132,11 @@ pub async fn infer(
     });
     report_start(reporter, "infer", &machine, conditions);
     let load_of_peer = peer.as_ref().and_then(|peer| peer.load);
-    let prompts = Prompts::new(engine.tokenizer())?;
-    let mut pairs = Pairs { engine, peer, prompts };
+    let prompts = PromptSource::new(engine.tokenizer())?;
+    let mut pairs = EnginePair { engine, peer, prompts };
     let mut metrics = pairs.measure(options.n_runs, &steps).await?;
     metrics.extend(pairs.memory(file_bytes + kv_bytes)?);
-    let Pairs { engine, peer, prompts } = pairs;
+    let EnginePair { engine, peer, prompts } = pairs;
     drop(peer);
     drop(engine);
     let (mut loads, engine) = reload(options, &steps).await?;
@@ -156,9 +158,12 @@ async fn load(options: &InferOptions, max_sequences: usize) -> Result<Engine, Be
 }
 
 /// Loads and drops the model once a run; the last one stays, with room for the largest batch.
-async fn reload(options: &InferOptions, steps: &Steps<'_>) -> Result<(Metric, Engine), BenchError> {
+async fn reload(
+    options: &InferOptions,
+    steps: &StepCounter<'_>,
+) -> Result<(Metric, Engine), BenchError> {
     let n_sequences = BATCHES.into_iter().max().unwrap_or(1);
-    let mut loads = Metric::new("load_s", "load, file in memory", Unit::Seconds);
+    let mut loads = Metric::new("load_s", "load, file in memory", MetricUnit::Seconds);
     loop {
         steps.next("loading again");
         let began = Instant::now();
@@ -171,51 +176,54 @@ async fn reload(options: &InferOptions, steps: &Steps<'_>) -> Result<(Metric, En
 }
 
 /// To generate `n` tokens, whatever they are.
-fn generation(prompt: &[u32], n: u32) -> Generation {
+fn generation(prompt: &[u32], n: u32) -> GenerationRequest {
     let sampling = Sampling { max_tokens: n, ..Sampling::default() };
-    Generation { ignore_end: true, ..Generation::new(prompt.to_vec(), sampling) }
+    GenerationRequest { ignore_end: true, ..GenerationRequest::new(prompt.to_vec(), sampling) }
 }
 
 /// To generate an answer under an adapter, or none.
-fn adapted(prompt: &[u32], adapter: Option<&Arc<Adapter>>) -> Generation {
-    Generation { adapter: adapter.cloned(), ..generation(prompt, ANSWER) }
+fn adapted(prompt: &[u32], adapter: Option<&Arc<LoraAdapter>>) -> GenerationRequest {
+    GenerationRequest { adapter: adapter.cloned(), ..generation(prompt, ANSWER) }
 }
 
 /// Waits for the whole of an answer.
-async fn complete(engine: &Engine, generation: Generation) -> Result<Completion, BenchError> {
+async fn complete(
+    engine: &Engine,
+    generation: GenerationRequest,
+) -> Result<Completion, BenchError> {
     let mut updates = engine.submit(generation)?;
     while let Some(update) = updates.recv().await {
         match update {
-            Update::Text(_) => {}
-            Update::Done(completion) => return Ok(completion),
-            Update::Failed(error) => return Err(error.into()),
+            EngineUpdate::Text(_) => {}
+            EngineUpdate::Done(completion) => return Ok(completion),
+            EngineUpdate::Failed(error) => return Err(error.into()),
         }
     }
     Err(ModelError::EngineGone.into())
 }
 
 /// The engine and the peer, one sequence at a time.
-struct Pairs {
+struct EnginePair {
     engine: Engine,
-    peer: Option<Peer>,
-    prompts: Prompts,
+    peer: Option<PeerServer>,
+    prompts: PromptSource,
 }
 
-impl Pairs {
+impl EnginePair {
     async fn measure(
         &mut self,
         n_runs: usize,
-        steps: &Steps<'_>,
+        steps: &StepCounter<'_>,
     ) -> Result<Vec<Metric>, BenchError> {
-        let rate = Unit::TokensPerSecond;
+        let rate = MetricUnit::TokensPerSecond;
         let label = format!("prompt, {PROMPT} tokens");
         let mut prompt = Metric::new("prompt_tokens_per_s", label, rate);
         let label = format!("decode, {ANSWER} tokens");
         let mut decode = Metric::new("decode_tokens_per_s", label, rate);
         let label = format!("first token after {LONG_PROMPT}, cold");
-        let mut cold = Metric::new("first_token_cold_s", label, Unit::Seconds);
+        let mut cold = Metric::new("first_token_cold_s", label, MetricUnit::Seconds);
         let label = "first token, all but the last sentence read before";
-        let mut warm = Metric::new("first_token_warm_s", label, Unit::Seconds);
+        let mut warm = Metric::new("first_token_warm_s", label, MetricUnit::Seconds);
         steps.next("warming up");
         self.prompt(&mut Metric::new("", "", rate)).await?;
         steps.next("warming up");
@@ -231,7 +239,7 @@ impl Pairs {
             let changed = self.prompts.with_another_end(&long, LAST_SENTENCE);
             self.first_token(&changed, true, &mut warm).await?;
         }
-        let mut gain = Metric::new("first_token_cold_to_warm", "cold by warm", Unit::Times);
+        let mut gain = Metric::new("first_token_cold_to_warm", "cold by warm", MetricUnit::Times);
         gain.rune = by_pairs(&cold.rune, &warm.rune);
         gain.peer = by_pairs(&cold.peer, &warm.peer);
         Ok(vec![prompt, decode, cold, warm, gain])
@@ -278,16 +286,17 @@ impl Pairs {
         Ok(())
     }
 
-    /// The most memory so far, and how many times that is `needed`, the file with the keys and values.
+    /// The most memory so far, and how many times that is `needed`, the file with the keys and
+    /// values.
     fn memory(&self, needed: u64) -> Result<[Metric; 2], BenchError> {
-        let mut peak = Metric::new("peak_rss_bytes", "peak memory", Unit::Bytes);
+        let mut peak = Metric::new("peak_rss_bytes", "peak memory", MetricUnit::Bytes);
         let ours = peak_rss(None).map_err(BenchError::examine("the memory in use"))?;
         peak.rune.push(ours as f64);
         if let Some(peer) = &self.peer {
             peak.peer.extend(peer.peak_rss()?.map(|bytes| bytes as f64));
         }
         let label = "file with keys and values, by peak memory";
-        let mut share = Metric::new("file_and_kv_to_peak_rss", label, Unit::Times);
+        let mut share = Metric::new("file_and_kv_to_peak_rss", label, MetricUnit::Times);
         share.rune = peak.rune.iter().map(|bytes| needed as f64 / bytes).collect();
         share.peer = peak.peer.iter().map(|bytes| needed as f64 / bytes).collect();
         Ok([peak, share])
@@ -297,16 +306,16 @@ impl Pairs {
 /// Decodes several sequences at once: tokens a second of all together, and by those of one alone.
 async fn batches(
     engine: &Engine,
-    mut prompts: Prompts,
+    mut prompts: PromptSource,
     n_runs: usize,
-    steps: &Steps<'_>,
+    steps: &StepCounter<'_>,
 ) -> Result<Vec<Metric>, BenchError> {
     let (mut rates, mut gains) = (Vec::new(), Vec::new());
     for n in BATCHES {
         let (name, label) = (format!("batch_{n}_tokens_per_s"), format!("decode, {n} at a time"));
-        rates.push(Metric::new(name, label, Unit::TokensPerSecond));
+        rates.push(Metric::new(name, label, MetricUnit::TokensPerSecond));
         let (name, label) = (format!("batch_{n}_to_1"), format!("{n} at a time, by one"));
-        gains.push(Metric::new(name, label, Unit::Times));
+        gains.push(Metric::new(name, label, MetricUnit::Times));
     }
     let most = BATCHES.into_iter().max().unwrap_or(1);
     let prompts: Vec<_> = (0..most).map(|_| prompts.fresh(SHORT_PROMPT)).collect();
@@ -333,25 +342,25 @@ async fn batch(engine: &Engine, prompts: &[Vec<u32>]) -> Result<f64, BenchError>
     Ok(f64::from(n_tokens) / began.elapsed().as_secs_f64())
 }
 
-/// Decodes with adapters of noise on all linear layers: one sequence with one and with none in turn, then as many as the
-/// largest batch has, with several different ones.
+/// Decodes with adapters of noise on all linear layers: one sequence with one and with none in
+/// turn, then as many as the largest batch has, with several different ones.
 async fn adapters(
     engine: &Engine,
     n_runs: usize,
-    steps: &Steps<'_>,
+    steps: &StepCounter<'_>,
 ) -> Result<[Metric; 4], BenchError> {
     let adapters: Vec<_> = (0..ADAPTERS).map(|seed| engine.noise_adapter(RANK, seed)).collect();
     let n = BATCHES.into_iter().max().unwrap_or(1);
-    let mut prompts = Prompts::new(engine.tokenizer())?;
+    let mut prompts = PromptSource::new(engine.tokenizer())?;
     let prompts: Vec<_> = (0..n).map(|_| prompts.fresh(SHORT_PROMPT)).collect();
-    let rate = Unit::TokensPerSecond;
+    let rate = MetricUnit::TokensPerSecond;
     let label = format!("decode, an adapter of rank {RANK}");
     let mut with = Metric::new("adapter_decode_tokens_per_s", label, rate);
-    let mut share = Metric::new("adapter_to_none", "an adapter, by none", Unit::Times);
+    let mut share = Metric::new("adapter_to_none", "an adapter, by none", MetricUnit::Times);
     let label = format!("decode, {n} at a time, {ADAPTERS} adapters");
     let mut many = Metric::new(format!("batch_{n}_adapters_tokens_per_s"), label, rate);
     let label = format!("{n} at a time, {ADAPTERS} adapters, by one, none");
-    let mut gain = Metric::new(format!("batch_{n}_adapters_to_1"), label, Unit::Times);
+    let mut gain = Metric::new(format!("batch_{n}_adapters_to_1"), label, MetricUnit::Times);
     // One round more than counts: after it all prompts are in the cache.
     for run in 0..=n_runs {
         if run > 0 {
@@ -383,14 +392,14 @@ async fn adapters(
 async fn constrained(
     engine: &Engine,
     n_runs: usize,
-    steps: &Steps<'_>,
+    steps: &StepCounter<'_>,
 ) -> Result<[Metric; 2], BenchError> {
     let words = json!({ "type": "array", "items": { "type": "string" }, "minItems": 1000 });
     let grammars = [None, Some(Grammar::JsonSchema(words))];
-    let prompt = Prompts::new(engine.tokenizer())?.fresh(SHORT_PROMPT);
+    let prompt = PromptSource::new(engine.tokenizer())?.fresh(SHORT_PROMPT);
     let label = "decode, held to a JSON schema";
-    let mut with = Metric::new("grammar_decode_tokens_per_s", label, Unit::TokensPerSecond);
-    let mut share = Metric::new("grammar_to_none", "a JSON schema, by none", Unit::Times);
+    let mut with = Metric::new("grammar_decode_tokens_per_s", label, MetricUnit::TokensPerSecond);
+    let mut share = Metric::new("grammar_to_none", "a JSON schema, by none", MetricUnit::Times);
     // One round more than counts: the grammar's tables are made in it.
     for run in 0..=n_runs {
         if run > 0 {
@@ -398,7 +407,7 @@ async fn constrained(
         }
         let mut rates = Vec::new();
         for grammar in grammars.clone() {
-            let asked = Generation { grammar, ..generation(&prompt, ANSWER) };
+            let asked = GenerationRequest { grammar, ..generation(&prompt, ANSWER) };
             let done = complete(engine, asked).await?;
             rates.push(decode_rate(done.tokens_out, done.decode_ms as f64));
         }

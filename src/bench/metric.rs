@@ -5,7 +5,7 @@ use crate::event::MetricSummary;
 
 /// What a figure counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
+pub enum MetricUnit {
     /// Tokens a second: more is better.
     TokensPerSecond,
     /// Seconds: less is better.
@@ -20,7 +20,7 @@ pub enum Unit {
     Times,
 }
 
-impl Unit {
+impl MetricUnit {
     /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ pub struct Metric {
     /// Its name for people.
     pub label: String,
     /// What it counts.
-    pub unit: Unit,
+    pub unit: MetricUnit,
     /// Rune's figures.
     pub rune: Vec<f64>,
     /// The peer's, each taken just after Rune's; empty where it has none.
@@ -61,7 +61,7 @@ pub struct Metric {
 }
 
 impl Metric {
-    pub(super) fn new(name: impl Into<String>, label: impl Into<String>, unit: Unit) -> Self {
+    pub(super) fn new(name: impl Into<String>, label: impl Into<String>, unit: MetricUnit) -> Self {
         Self { name: name.into(), label: label.into(), unit, rune: Vec::new(), peer: Vec::new() }
     }
 
@@ -78,11 +78,12 @@ impl Metric {
         }
     }
 
-    /// The median of how many times better Rune is than the peer, pair by pair: above 1 Rune is ahead.
+    /// The median of how many times better Rune is than the peer, pair by pair: above 1 Rune is
+    /// ahead.
     pub fn ratio(&self) -> Option<f64> {
         let better = |(rune, peer): (&f64, &f64)| match self.unit {
-            Unit::TokensPerSecond | Unit::PerSecond | Unit::Times => rune / peer,
-            Unit::Seconds | Unit::Milliseconds | Unit::Bytes => peer / rune,
+            MetricUnit::TokensPerSecond | MetricUnit::PerSecond | MetricUnit::Times => rune / peer,
+            MetricUnit::Seconds | MetricUnit::Milliseconds | MetricUnit::Bytes => peer / rune,
         };
         let ratios: Vec<f64> = self.rune.iter().zip(&self.peer).map(better).collect();
         MetricSummary::of(&ratios).map(|summary| summary.median)
@@ -101,9 +102,9 @@ mod tests {
             ..Metric::new("x", "x", unit)
         };
         let ratio = |unit| metric(unit, &[2.0, 8.0, 3.0], &[1.0, 2.0, 1.0]).ratio();
-        assert_eq!(ratio(Unit::TokensPerSecond), Some(3.0));
-        assert_eq!(ratio(Unit::Seconds), Some(1.0 / 3.0));
-        assert_eq!(metric(Unit::Times, &[1.0], &[]).ratio(), None);
+        assert_eq!(ratio(MetricUnit::TokensPerSecond), Some(3.0));
+        assert_eq!(ratio(MetricUnit::Seconds), Some(1.0 / 3.0));
+        assert_eq!(metric(MetricUnit::Times, &[1.0], &[]).ratio(), None);
         let summary = MetricSummary { median: 2.5, min: 1.0, max: 4.0 };
         assert_eq!(MetricSummary::of(&[4.0, 1.0, 3.0, 2.0]), Some(summary));
     }

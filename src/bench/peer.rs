@@ -1,8 +1,10 @@
-//! A llama-server to measure beside the engine: one that runs, or one that is started and ended here.
+//! A llama-server to measure beside the engine: one that runs, or one that is started and ended
+//! here.
 //!
-//! One that is started runs in a process group of its own and can't outlive Rune: it is killed when [`Peer`] is
-//! dropped, on every way out, and Ctrl-C drops it; and as [`exec_bound`] asked the kernel to kill it when the
-//! thread that started it ends, it goes even when Rune itself is killed.
+//! One that is started runs in a process group of its own and can't outlive Rune: it is killed when
+//! [`PeerServer`] is dropped, on every way out, and Ctrl-C drops it; and as [`exec_bound`] asked
+//! the kernel to kill it when the thread that started it ends, it goes even when Rune itself is
+//! killed.
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
@@ -45,20 +47,21 @@ pub enum PeerSource {
     Program {
         /// The program.
         path: PathBuf,
-        /// A command that ends in a call of [`exec_bound`] with the program and arguments that are added to it.
+        /// A command that ends in a call of [`exec_bound`] with the program and arguments that are
+        /// added to it.
         launcher: Vec<OsString>,
     },
 }
 
 /// A peer that is ready.
-pub(super) struct Peer {
+pub(super) struct PeerServer {
     pub(super) client: LlamaCpp,
-    process: Option<Process>,
+    process: Option<ServerProcess>,
     /// From its start until it was ready; `None` when it was not started here.
     pub(super) load: Option<Duration>,
 }
 
-impl Peer {
+impl PeerServer {
     /// Starts the peer, or finds it, and waits until it is ready.
     pub(super) async fn new(source: &PeerSource, facts: &ModelFacts) -> Result<Self, BenchError> {
         match source {
@@ -74,7 +77,7 @@ impl Peer {
                 let path = path.canonicalize().map_err(start)?;
                 let port = free_port().map_err(start)?;
                 let began = Instant::now();
-                let process = Process::start(&path, launcher, &arguments(facts, port));
+                let process = ServerProcess::start(&path, launcher, &arguments(facts, port));
                 let process = Some(process.map_err(start)?);
                 let client = LlamaCpp::new(&format!("http://127.0.0.1:{port}"))?;
                 let mut peer = Self { client, process, load: None };
@@ -105,7 +108,7 @@ impl Peer {
             }
             if began.elapsed() > PATIENCE {
                 let peer = self.client.url().to_owned();
-                let last = self.process.as_mut().map(Process::last_lines).unwrap_or_default();
+                let last = self.process.as_mut().map(ServerProcess::last_lines).unwrap_or_default();
                 return Err(BenchError::PeerSlow { peer, seconds: PATIENCE.as_secs(), last });
             }
             tokio::time::sleep(PERIOD).await;
@@ -114,19 +117,20 @@ impl Peer {
 }
 
 /// A running server and what it writes.
-struct Process {
+struct ServerProcess {
     path: PathBuf,
     child: Child,
     log: File,
 }
 
-impl Process {
+impl ServerProcess {
     fn start(path: &Path, launcher: &[OsString], arguments: &[OsString]) -> io::Result<Self> {
         let log = tempfile::tempfile()?;
         let mut words = launcher.iter();
         let mut command = Command::new(words.next().ok_or(io::ErrorKind::InvalidInput)?);
         command.args(words).arg(std::process::id().to_string()).arg(path).args(arguments);
-        // Prompts kept aside count as memory; unlike the flag, the variable is known to no old server as an error.
+        // Prompts kept aside count as memory; unlike the flag, the variable is known to no old
+        // server as an error.
         command.env("LLAMA_ARG_CACHE_RAM", "0").process_group(0).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log.try_clone()?);
         let child = child::spawn(command)?;
@@ -154,16 +158,18 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill, and it is reaped all the same.
+        // It may have ended by itself; then there is nothing to kill, and it is reaped all the
+        // same.
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
 }
 
-/// Becomes `program`, which the kernel then kills when the process `parent`, which started this one, ends. Returns only when
-/// that failed. The folder of `program` is put in front of `library_path`.
+/// Becomes `program`, which the kernel then kills when the process `parent`, which started this
+/// one, ends. Returns only when that failed. The folder of `program` is put in front of
+/// `library_path`.
 pub fn exec_bound(
     parent: u32,
     program: &Path,

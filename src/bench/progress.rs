@@ -13,13 +13,13 @@ use crate::hardware::Machine;
 use super::metric::Metric;
 
 /// Counts what is done.
-pub(super) struct Steps<'a> {
+pub(super) struct StepCounter<'a> {
     done: Cell<usize>,
     total: usize,
     reporter: &'a dyn Reporter,
 }
 
-impl<'a> Steps<'a> {
+impl<'a> StepCounter<'a> {
     pub(super) fn new(total: usize, reporter: &'a dyn Reporter) -> Self {
         Self { done: Cell::new(0), total, reporter }
     }

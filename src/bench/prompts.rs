@@ -10,12 +10,12 @@ const TEXT: &str = include_str!("../../LICENSE");
 const STRIDE: usize = 61;
 
 /// Cuts prompts out of a text that begins again at its end.
-pub(super) struct Prompts {
+pub(super) struct PromptSource {
     tokens: Vec<u32>,
     at: usize,
 }
 
-impl Prompts {
+impl PromptSource {
     pub(super) fn new(tokenizer: &Tokenizer) -> Result<Self, ModelError> {
         Ok(Self { tokens: tokenizer.encode(TEXT)?, at: 0 })
     }

@@ -1,4 +1,5 @@
-//! [`sandbox`]: what it costs to start a program in a jail and to judge a function, beside doing without.
+//! [`sandbox`]: what it costs to start a program in a jail and to judge a function, beside doing
+//! without.
 
 #![expect(clippy::cast_precision_loss, reason = "counts and times stay below 2^52")]
 
@@ -17,24 +18,24 @@ use serde_json::json;
 
 use super::BenchError;
 use super::metric::Metric;
-use super::metric::Unit;
-use super::progress::Steps;
+use super::metric::MetricUnit;
+use super::progress::StepCounter;
 use super::progress::report_metrics;
 use super::progress::report_start;
-use crate::evaluation::Format;
-use crate::evaluation::Modules;
-use crate::evaluation::Task;
+use crate::evaluation::EvalTask;
+use crate::evaluation::PackageModules;
+use crate::evaluation::SuiteFormat;
 use crate::event::MetricSummary;
 use crate::event::Reporter;
 use crate::hardware::Machine;
-use crate::judge::Check;
 use crate::judge::FunctionJudge;
 use crate::judge::FunctionTask;
+use crate::judge::PreparedCheck;
+use crate::sandbox::ExecRequest;
 use crate::sandbox::Interpreter;
-use crate::sandbox::Job;
 use crate::sandbox::Limits;
+use crate::sandbox::RepositorySnapshot;
 use crate::sandbox::Sandbox;
-use crate::sandbox::Snapshot;
 use crate::sandbox::Zygote;
 use crate::sandbox::usage;
 
@@ -91,9 +92,10 @@ pub async fn sandbox(
     let machine = Machine::read().map_err(BenchError::examine("this machine"))?;
     let sandbox = Arc::new(Sandbox::start(&options.executable)?);
     report_start(reporter, "sandbox", &machine, json!({}));
-    let bench = Bench { sandbox: &sandbox, interpreter: &options.interpreter };
+    let bench = SandboxBench { sandbox: &sandbox, interpreter: &options.interpreter };
     // Each of the two programs, forks, deadlines, memory, a tree; and the suite.
-    let steps = Steps::new(options.n_runs * (6 + usize::from(options.suite.is_some())), reporter);
+    let steps =
+        StepCounter::new(options.n_runs * (6 + usize::from(options.suite.is_some())), reporter);
     let mut metrics = bench.starts(options.n_runs, &steps).await?;
     metrics.extend(bench.forks(options.n_runs, &steps).await?);
     metrics.extend(bench.deadlines(options.n_runs, &steps).await?);
@@ -107,7 +109,7 @@ pub async fn sandbox(
 }
 
 /// Time on the clock, the median of a batch, and processor time, the mean, of one start.
-struct Cost {
+struct StartCost {
     wall: f64,
     cpu: f64,
 }
@@ -118,7 +120,7 @@ fn tree_cpu() -> f64 {
 }
 
 /// The cost of `start`, done a batch of times.
-async fn cost<F, E>(mut start: impl FnMut() -> F) -> Result<Cost, BenchError>
+async fn cost<F, E>(mut start: impl FnMut() -> F) -> Result<StartCost, BenchError>
 where
     F: Future<Output = Result<(), E>>,
     BenchError: From<E>,
@@ -130,29 +132,33 @@ where
         walls.push(began.elapsed().as_secs_f64());
     }
     let wall = MetricSummary::of(&walls).map_or(f64::NAN, |summary| summary.median);
-    Ok(Cost { wall, cpu: (tree_cpu() - before) / BATCH as f64 })
+    Ok(StartCost { wall, cpu: (tree_cpu() - before) / BATCH as f64 })
 }
 
-struct Bench<'a> {
+struct SandboxBench<'a> {
     sandbox: &'a Arc<Sandbox>,
     interpreter: &'a Interpreter,
 }
 
-impl Bench<'_> {
-    fn job(&self, program: &Path, args: &[&str]) -> Job {
-        Job {
+impl SandboxBench<'_> {
+    fn job(&self, program: &Path, args: &[&str]) -> ExecRequest {
+        ExecRequest {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             mounts: self.interpreter.mounts(),
-            ..Job::new(program)
+            ..ExecRequest::new(program)
         }
     }
 
-    async fn jailed(&self, job: &Job) -> Result<Cost, BenchError> {
+    async fn jailed(&self, job: &ExecRequest) -> Result<StartCost, BenchError> {
         cost(async || self.sandbox.run(job).await.map(drop)).await
     }
 
     /// `true` and Python, in the jail and without.
-    async fn starts(&self, n_runs: usize, steps: &Steps<'_>) -> Result<Vec<Metric>, BenchError> {
+    async fn starts(
+        &self,
+        n_runs: usize,
+        steps: &StepCounter<'_>,
+    ) -> Result<Vec<Metric>, BenchError> {
         let programs = [
             ("true", Path::new("/bin/true"), &[][..]),
             ("python", self.interpreter.executable(), &["-I", "-S", "-c", "pass"][..]),
@@ -161,9 +167,9 @@ impl Bench<'_> {
         for (name, program, args) in programs {
             let job = self.job(program, args);
             let wall = format!("{name}, in the jail, without");
-            let mut wall = Metric::new(format!("{name}_start_ms"), wall, Unit::Milliseconds);
+            let mut wall = Metric::new(format!("{name}_start_ms"), wall, MetricUnit::Milliseconds);
             let cpu = format!("{name}, processor time");
-            let mut cpu = Metric::new(format!("{name}_cpu_ms"), cpu, Unit::Milliseconds);
+            let mut cpu = Metric::new(format!("{name}_cpu_ms"), cpu, MetricUnit::Milliseconds);
             for _ in 0..n_runs {
                 steps.next("starting programs");
                 let jailed = self.jailed(&job).await?;
@@ -179,17 +185,21 @@ impl Bench<'_> {
     }
 
     /// Python forked by a zygote, each in a jail of its own; beside starting it without one.
-    async fn forks(&self, n_runs: usize, steps: &Steps<'_>) -> Result<[Metric; 3], BenchError> {
+    async fn forks(
+        &self,
+        n_runs: usize,
+        steps: &StepCounter<'_>,
+    ) -> Result<[Metric; 3], BenchError> {
         let programs = [("nothing", NOTHING)];
         let zygote = Zygote::start(self.sandbox, self.interpreter, &[], &programs).await?;
         let limits = Limits::default();
         let fork = async || zygote.fork("nothing", &limits).await?.ended().await.map(drop);
         let label = "python, forked in a jail, started without";
-        let mut wall = Metric::new("fork_start_ms", label, Unit::Milliseconds);
+        let mut wall = Metric::new("fork_start_ms", label, MetricUnit::Milliseconds);
         let label = "python, forked, processor time";
-        let mut cpu = Metric::new("fork_cpu_ms", label, Unit::Milliseconds);
+        let mut cpu = Metric::new("fork_cpu_ms", label, MetricUnit::Milliseconds);
         let label = "forks, two at a time";
-        let mut rate = Metric::new("forks_per_s", label, Unit::PerSecond);
+        let mut rate = Metric::new("forks_per_s", label, MetricUnit::PerSecond);
         let args = ["-I", "-S", "-c", "pass"];
         for _ in 0..n_runs {
             steps.next("forking");
@@ -207,11 +217,15 @@ impl Bench<'_> {
     }
 
     /// How long after its deadline a waiting program is dead and cleared away.
-    async fn deadlines(&self, n_runs: usize, steps: &Steps<'_>) -> Result<[Metric; 2], BenchError> {
+    async fn deadlines(
+        &self,
+        n_runs: usize,
+        steps: &StepCounter<'_>,
+    ) -> Result<[Metric; 2], BenchError> {
         let zygote = Zygote::start(self.sandbox, self.interpreter, &[], &[("wait", WAIT)]).await?;
         let limits = Limits { wall: DEADLINE, ..Limits::default() };
-        let job = Job { limits, ..self.job(Path::new("/bin/sleep"), &["60"]) };
-        let unit = Unit::Milliseconds;
+        let job = ExecRequest { limits, ..self.job(Path::new("/bin/sleep"), &["60"]) };
+        let unit = MetricUnit::Milliseconds;
         let mut jail = Metric::new("deadline_jail_ms", "end after the deadline, in the jail", unit);
         let mut fork = Metric::new("deadline_fork_ms", "end after the deadline, forked", unit);
         let late = |began: Instant| (began.elapsed().as_secs_f64() - DEADLINE.as_secs_f64()) * 1e3;
@@ -228,10 +242,14 @@ impl Bench<'_> {
     }
 
     /// Starting a jail while this process holds much memory.
-    async fn with_memory(&self, n_runs: usize, steps: &Steps<'_>) -> Result<Metric, BenchError> {
+    async fn with_memory(
+        &self,
+        n_runs: usize,
+        steps: &StepCounter<'_>,
+    ) -> Result<Metric, BenchError> {
         let job = self.job(Path::new("/bin/true"), &[]);
         let label = "true, in the jail, with 4 GiB resident";
-        let mut metric = Metric::new("true_start_resident_ms", label, Unit::Milliseconds);
+        let mut metric = Metric::new("true_start_resident_ms", label, MetricUnit::Milliseconds);
         let held = vec![1_u8; RESIDENT];
         for _ in 0..n_runs {
             steps.next("starting with much memory in use");
@@ -243,21 +261,25 @@ impl Bench<'_> {
     }
 
     /// `true` where `/box` begins as a repository, and a copy of that repository in its place.
-    async fn over_a_tree(&self, n_runs: usize, steps: &Steps<'_>) -> Result<Metric, BenchError> {
+    async fn over_a_tree(
+        &self,
+        n_runs: usize,
+        steps: &StepCounter<'_>,
+    ) -> Result<Metric, BenchError> {
         let label = format!("true, in the jail, over {TREE_FILES} files; a copy of them");
-        let mut metric = Metric::new("true_start_tree_ms", label, Unit::Milliseconds);
+        let mut metric = Metric::new("true_start_tree_ms", label, MetricUnit::Milliseconds);
         let folder = tempfile::tempdir().map_err(BenchError::examine("a folder"))?;
         for number in 0..TREE_FILES {
             let path = folder.path().join(format!("{number}.py"));
             fs::write(path, "pass\n".repeat(400)).map_err(BenchError::examine("a folder"))?;
         }
-        let snapshot = Snapshot::take(folder.path())?;
+        let snapshot = RepositorySnapshot::take(folder.path())?;
         let tree = Some(snapshot.path().to_owned());
-        let job = Job { tree, ..self.job(Path::new("/bin/true"), &[]) };
+        let job = ExecRequest { tree, ..self.job(Path::new("/bin/true"), &[]) };
         for _ in 0..n_runs {
             steps.next("starting over a repository");
             metric.rune.push(self.jailed(&job).await?.wall * 1e3);
-            let copy = cost(async || Snapshot::take(snapshot.path()).map(drop)).await?;
+            let copy = cost(async || RepositorySnapshot::take(snapshot.path()).map(drop)).await?;
             metric.peer.push(copy.wall * 1e3);
         }
         Ok(metric)
@@ -268,7 +290,7 @@ impl Bench<'_> {
         &self,
         suite: &Path,
         options: &SandboxOptions,
-        steps: &Steps<'_>,
+        steps: &StepCounter<'_>,
     ) -> Result<Vec<Metric>, BenchError> {
         let limits = Limits {
             cpu: Duration::from_secs(4),
@@ -282,7 +304,7 @@ impl Bench<'_> {
             let check = judge.read(task).await?;
             if check.is_data() { data.push((check, solution)) } else { run.push((check, solution)) }
         }
-        let unit = Unit::Milliseconds;
+        let unit = MetricUnit::Milliseconds;
         let label = format!("judging, {} checks that are data, processor time", data.len());
         let mut data_cpu = Metric::new("judge_data_cpu_ms", label, unit);
         let label = format!("judging, {} checks that run, processor time", run.len());
@@ -301,7 +323,7 @@ impl Bench<'_> {
                 .skip(1)
                 .map(|(name, _)| against(&format!(", beside {name}"), &format!("_{name}"))),
         );
-        let mut memory = Metric::new("judge_pss_bytes", "memory of the judge", Unit::Bytes);
+        let mut memory = Metric::new("judge_pss_bytes", "memory of the judge", MetricUnit::Bytes);
         let (n_data, n_run) = (data.len() as f64, run.len() as f64);
         for _ in 0..options.n_runs {
             steps.next("judging");
@@ -339,7 +361,10 @@ fn plain(program: &Path, args: &[&str]) -> Result<(), BenchError> {
 }
 
 /// Judges each solution once; all have to pass.
-async fn judge_all(judge: &FunctionJudge, checks: &[(Check, String)]) -> Result<Cost, BenchError> {
+async fn judge_all(
+    judge: &FunctionJudge,
+    checks: &[(PreparedCheck, String)],
+) -> Result<StartCost, BenchError> {
     let (before, began) = (tree_cpu(), Instant::now());
     for (check, solution) in checks {
         let verdict = judge.run(check, solution, 0).await?;
@@ -347,15 +372,15 @@ async fn judge_all(judge: &FunctionJudge, checks: &[(Check, String)]) -> Result<
             return Err(BenchError::NotPassed(verdict.summary()));
         }
     }
-    Ok(Cost { wall: began.elapsed().as_secs_f64(), cpu: tree_cpu() - before })
+    Ok(StartCost { wall: began.elapsed().as_secs_f64(), cpu: tree_cpu() - before })
 }
 
 /// Tasks and their canonical solutions.
 fn human_eval(path: &Path) -> Result<Vec<(FunctionTask, String)>, BenchError> {
     let unreadable = BenchError::examine(path.display().to_string());
-    let tasks = Format::HumanEval.read(path, "humaneval").map_err(io::Error::other);
-    let modules = Modules::default();
-    let both = |task: &Task| Some((task.question()?, task.program(&task.answer, &modules)));
+    let tasks = SuiteFormat::HumanEval.read(path, "humaneval").map_err(io::Error::other);
+    let modules = PackageModules::default();
+    let both = |task: &EvalTask| Some((task.question()?, task.program(&task.answer, &modules)));
     Ok(tasks.map_err(unreadable)?.iter().filter_map(both).collect())
 }
 

@@ -1,7 +1,7 @@
 //! Measures training: steps of Rune and of PEFT on the same model, tokens and threads, in turn.
 //!
-//! Each is a process of its own, so that the peak of its memory is its own as well. Both speak the same lines: a job,
-//! then a line for every step.
+//! Each is a process of its own, so that the peak of its memory is its own as well. Both speak the
+//! same lines: a job, then a line for every step.
 
 use std::ffi::OsString;
 use std::io;
@@ -23,20 +23,20 @@ use serde_json::json;
 
 use super::BenchError;
 use super::metric::Metric;
-use super::metric::Unit;
-use super::progress::Steps;
+use super::metric::MetricUnit;
+use super::progress::StepCounter;
 use super::progress::report_metrics;
 use super::progress::report_start;
-use super::prompts::Prompts;
+use super::prompts::PromptSource;
 use crate::event::Reporter;
 use crate::hardware::Machine;
 use crate::hardware::peak_rss;
-use crate::model::Batch;
 use crate::model::ChatEncoder;
 use crate::model::Isa;
+use crate::model::LoraModel;
 use crate::model::Precision;
-use crate::model::Targets;
-use crate::model::Tuner;
+use crate::model::TrainBatch;
+use crate::model::TunedModules;
 use crate::model::TunerOptions;
 use crate::training::AdamW;
 use crate::training::AdamWOptions;
@@ -76,7 +76,7 @@ pub struct TrainReport {
 
 /// What a process is to train.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Job {
+struct TrainBenchJob {
     model: PathBuf,
     rank: usize,
     length: usize,
@@ -90,7 +90,7 @@ struct Job {
 
 /// A step, as a process tells of it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Step {
+struct TrainBenchStep {
     seconds: f64,
     loss: f64,
     /// The most resident memory so far, in bytes.
@@ -98,16 +98,20 @@ struct Step {
 }
 
 /// A process that trains.
-struct Stepper {
+struct TrainProcess {
     path: PathBuf,
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
 }
 
-impl Stepper {
+impl TrainProcess {
     /// Starts it and waits until its model is loaded.
-    fn start(program: &Path, arguments: &[OsString], job: &Job) -> Result<Self, BenchError> {
+    fn start(
+        program: &Path,
+        arguments: &[OsString],
+        job: &TrainBenchJob,
+    ) -> Result<Self, BenchError> {
         let start = |source| BenchError::PeerStart { path: program.to_owned(), source };
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -120,7 +124,7 @@ impl Stepper {
         Ok(stepper)
     }
 
-    fn step(&mut self) -> Result<Step, BenchError> {
+    fn step(&mut self) -> Result<TrainBenchStep, BenchError> {
         self.ask("")
     }
 
@@ -138,9 +142,10 @@ impl Stepper {
     }
 }
 
-impl Drop for Stepper {
+impl Drop for TrainProcess {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill, and it is reaped all the same.
+        // It may have ended by itself; then there is nothing to kill, and it is reaped all the
+        // same.
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
@@ -153,7 +158,7 @@ impl Drop for Stepper {
 pub fn train(options: &TrainOptions, reporter: &dyn Reporter) -> Result<TrainReport, BenchError> {
     let machine = Machine::read().map_err(BenchError::examine("this machine"))?;
     let encoder = ChatEncoder::load(&options.model)?;
-    let mut prompts = Prompts::new(encoder.tokenizer())?;
+    let mut prompts = PromptSource::new(encoder.tokenizer())?;
     let conditions = json!({
         "model": options.model,
         "rank": options.rank,
@@ -161,11 +166,11 @@ pub fn train(options: &TrainOptions, reporter: &dyn Reporter) -> Result<TrainRep
         "n_threads": options.n_threads,
     });
     report_start(reporter, "train", &machine, conditions);
-    let steps = Steps::new(options.batches.len() * options.n_runs, reporter);
+    let steps = StepCounter::new(options.batches.len() * options.n_runs, reporter);
     let mut metrics = Vec::new();
     for sequences in &options.batches {
         let tokens = (0..*sequences).flat_map(|_| prompts.fresh(options.length)).collect();
-        let job = |r#type: &str, checkpointing| Job {
+        let job = |r#type: &str, checkpointing| TrainBenchJob {
             model: options.model.clone(),
             rank: options.rank,
             length: options.length,
@@ -185,19 +190,19 @@ pub fn train(options: &TrainOptions, reporter: &dyn Reporter) -> Result<TrainRep
 fn batch(
     options: &TrainOptions,
     sequences: usize,
-    job: &dyn Fn(&str, bool) -> Job,
-    steps: &Steps<'_>,
+    job: &dyn Fn(&str, bool) -> TrainBenchJob,
+    steps: &StepCounter<'_>,
 ) -> Result<Vec<Metric>, BenchError> {
     let (program, arguments) = options.trainee.split_first().expect("a program");
     let ours = |r#type, checkpointing| {
-        Stepper::start(Path::new(program), arguments, &job(r#type, checkpointing))
+        TrainProcess::start(Path::new(program), arguments, &job(r#type, checkpointing))
     };
     let (mut whole, mut again) = (ours("packed", false)?, ours("packed", true)?);
     let mut peers = Vec::new();
     if let Some(python) = &options.peer {
         let arguments = ["-c", PEER].map(OsString::from);
         for r#type in ["f32", "bf16"] {
-            peers.push((r#type, Stepper::start(python, &arguments, &job(r#type, false))?));
+            peers.push((r#type, TrainProcess::start(python, &arguments, &job(r#type, false))?));
         }
     }
     let metric = |name: &str, label: &str, unit| {
@@ -205,19 +210,27 @@ fn batch(
         Metric::new(name, label, unit)
     };
     let mut alone = [
-        metric("train_checkpointing", "training, activations again", Unit::TokensPerSecond),
-        metric("train_checkpointing_peak", "its memory", Unit::Bytes),
+        metric("train_checkpointing", "training, activations again", MetricUnit::TokensPerSecond),
+        metric("train_checkpointing_peak", "its memory", MetricUnit::Bytes),
     ];
     let mut pairs: Vec<[Metric; 2]> = Vec::new();
     for who in if peers.is_empty() { vec!["alone"] } else { vec!["f32", "bf16"] } {
         let versus = if who == "alone" { String::new() } else { format!(" beside PEFT {who}") };
         pairs.push([
-            metric(&format!("train_{who}"), &format!("training{versus}"), Unit::TokensPerSecond),
-            metric(&format!("train_{who}_peak"), &format!("peak memory{versus}"), Unit::Bytes),
+            metric(
+                &format!("train_{who}"),
+                &format!("training{versus}"),
+                MetricUnit::TokensPerSecond,
+            ),
+            metric(
+                &format!("train_{who}_peak"),
+                &format!("peak memory{versus}"),
+                MetricUnit::Bytes,
+            ),
         ]);
     }
     #[expect(clippy::cast_precision_loss, reason = "counts of tokens and bytes")]
-    let put = |metrics: &mut [Metric; 2], step: Step, is_peer: bool| {
+    let put = |metrics: &mut [Metric; 2], step: TrainBenchStep, is_peer: bool| {
         let n_tokens = (sequences * options.length) as f64;
         for (metric, value) in metrics.iter_mut().zip([n_tokens / step.seconds, step.peak as f64]) {
             if is_peer { metric.peer.push(value) } else { metric.rune.push(value) }
@@ -254,7 +267,8 @@ pub fn trainee_main() -> Result<(), BenchError> {
     let mut lines = io::stdin().lines();
     let job = lines.next().ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
     let job = job.and_then(|line| line).map_err(examine())?;
-    let job: Job = serde_json::from_str(&job).map_err(io::Error::from).map_err(examine())?;
+    let job: TrainBenchJob =
+        serde_json::from_str(&job).map_err(io::Error::from).map_err(examine())?;
     let options = TunerOptions {
         n_threads: job.threads,
         precision: if job.r#type == "f32" { Precision::Exact } else { Precision::Packed },
@@ -263,13 +277,13 @@ pub fn trainee_main() -> Result<(), BenchError> {
         scaling: 2.0,
         dropout: 0.0,
         neftune_alpha: 0.0,
-        targets: Targets::all(),
+        targets: TunedModules::all(),
         checkpointing: job.checkpointing,
         seed: 0,
     };
-    let mut tuner = Tuner::load(&job.model, options)?;
+    let mut tuner = LoraModel::load(&job.model, options)?;
     let mut optimizer = AdamW::new(tuner.parameters().len());
-    let mut batch = Batch::default();
+    let mut batch = TrainBatch::default();
     for tokens in job.tokens.chunks(job.length) {
         batch.push(tokens, &vec![1.0; tokens.len()]);
     }
@@ -285,7 +299,7 @@ pub fn trainee_main() -> Result<(), BenchError> {
         let clip = (1.0 / tuner.gradient_norm()).min(1.0) as f32;
         optimizer.step(&mut tuner, &AdamWOptions::default(), 2e-4, clip);
         let seconds = began.elapsed().as_secs_f64();
-        let step = Step { seconds, loss, peak: peak_rss(None).map_err(examine())? };
+        let step = TrainBenchStep { seconds, loss, peak: peak_rss(None).map_err(examine())? };
         let line = serde_json::to_string(&step).expect("plain numbers");
         writeln!(out, "{line}").and_then(|()| out.flush()).map_err(examine())?;
     }

@@ -14,8 +14,8 @@ use serde_json::json;
 
 use crate::adapter::Adapter;
 use crate::adapter::AdapterId;
+use crate::adapter::AdapterSource;
 use crate::adapter::Scope;
-use crate::adapter::Source;
 use crate::cli::context::Context;
 use crate::cli::models;
 use crate::cli::output;
@@ -39,7 +39,7 @@ use crate::task::TaskType;
 
 /// Look at adapters, and bring them in and out
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Args {
+pub(super) enum AdaptersArgs {
     /// List adapters, the newest first
     List {
         /// Only those of this project
@@ -56,7 +56,8 @@ pub(super) enum Args {
     },
     /// Take in a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`)
     ///
-    /// The folder is copied. It has to fit the model, which is loaded to find that out; pickled weights are refused.
+    /// The folder is copied. It has to fit the model, which is loaded to find that out; pickled
+    /// weights are refused.
     Import(ImportArgs),
     /// Write an adapter as a plain PEFT folder, or as a GGUF file
     Export {
@@ -83,7 +84,8 @@ pub(super) enum Args {
         /// The adapter's id
         id: String,
     },
-    /// Print how alike adapters are: the cosine of what they add to the weights, 1 for the same, 0 for nothing in common
+    /// Print how alike adapters are: the cosine of what they add to the weights, 1 for the same, 0
+    /// for nothing in common
     Similarity {
         /// Their ids, two or more
         #[arg(value_name = "ID", required = true, num_args = 2..)]
@@ -144,7 +146,7 @@ impl From<ScopeName> for Scope {
     }
 }
 
-impl Args {
+impl AdaptersArgs {
     /// Settings that stand in the place of those of the configuration.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
         let (model, project) = match self {
@@ -157,34 +159,34 @@ impl Args {
     }
 }
 
-pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(context: &Context, args: &AdaptersArgs) -> anyhow::Result<ExitCode> {
     let registry = context.registry()?;
     let store = AdapterStore::open(&registry, &context.home)?;
     let text = match args {
-        Args::List { project, all } => {
+        AdaptersArgs::List { project, all } => {
             let filter =
                 AdapterFilter { project: project.clone(), base_model: None, archived: *all };
             list(context, &registry.adapters(&filter)?)?
         }
-        Args::Show { id } => show(context, &store, &registry.adapter(&parse(id)?)?)?,
-        Args::Import(args) => format!("{}\n", import(context, &store, args)?),
-        Args::Export { id, folder, gguf: false, .. } => {
+        AdaptersArgs::Show { id } => show(context, &store, &registry.adapter(&parse(id)?)?)?,
+        AdaptersArgs::Import(args) => format!("{}\n", import(context, &store, args)?),
+        AdaptersArgs::Export { id, folder, gguf: false, .. } => {
             store.export(&parse(id)?, folder)?;
             format!("{}\n", folder.display())
         }
-        Args::Export { id, folder: file, gguf: true, .. } => {
+        AdaptersArgs::Export { id, folder: file, gguf: true, .. } => {
             export_gguf(context, &store, &registry.adapter(&parse(id)?)?, file)?;
             format!("{}\n", file.display())
         }
-        Args::Verify => return verify(context, &store),
-        Args::Lineage { id } => lineage(context, &registry, &parse(id)?)?,
-        Args::Why { id } => why(context, &registry, &registry.adapter(&parse(id)?)?)?,
-        Args::Similarity { ids } => similarity(context, &registry, &store, ids)?,
-        Args::Archive { id, reason } => {
+        AdaptersArgs::Verify => return verify(context, &store),
+        AdaptersArgs::Lineage { id } => lineage(context, &registry, &parse(id)?)?,
+        AdaptersArgs::Why { id } => why(context, &registry, &registry.adapter(&parse(id)?)?)?,
+        AdaptersArgs::Similarity { ids } => similarity(context, &registry, &store, ids)?,
+        AdaptersArgs::Archive { id, reason } => {
             registry.archive_adapter(&parse(id)?, reason)?;
             format!("{id} archived\n")
         }
-        Args::Restore { id } => {
+        AdaptersArgs::Restore { id } => {
             registry.restore_adapter(&parse(id)?)?;
             format!("{id} restored\n")
         }
@@ -279,7 +281,7 @@ fn import(context: &Context, store: &AdapterStore, args: &ImportArgs) -> anyhow:
         target_modules: files.target_modules.clone(),
         sha256: files.sha256(),
         size_bytes: files.tensors.len() as u64,
-        source: Source::Import,
+        source: AdapterSource::Import,
         session_id: None,
         dataset_digest: None,
         train_families: Vec::new(),
@@ -391,7 +393,7 @@ fn lineage(context: &Context, registry: &Registry, id: &AdapterId) -> anyhow::Re
             line.iter().map(|one| json!({ "depth": one.depth, "adapter": one.adapter })),
         );
     }
-    let text = |one: &crate::registry::Ancestor| {
+    let text = |one: &crate::registry::AdapterAncestor| {
         let indent = "  ".repeat(one.depth as usize);
         format!(
             "{indent}{} {} r{}\n",

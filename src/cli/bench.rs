@@ -15,12 +15,12 @@ use crate::bench;
 use crate::bench::InferOptions;
 use crate::bench::InferReport;
 use crate::bench::Metric;
+use crate::bench::MetricUnit;
 use crate::bench::PeerSource;
 use crate::bench::SandboxOptions;
 use crate::bench::SandboxReport;
 use crate::bench::TrainOptions;
 use crate::bench::TrainReport;
-use crate::bench::Unit;
 use crate::cli::context::Context;
 use crate::cli::models;
 use crate::cli::output;
@@ -33,13 +33,14 @@ use crate::sandbox::Interpreter;
 
 /// Measure speed and memory on this machine
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Args {
-    /// Measure the engine: reading prompts, decoding, first token, batches, adapters, grammars, loading, memory
+pub(super) enum BenchArgs {
+    /// Measure the engine: reading prompts, decoding, first token, batches, adapters, grammars,
+    /// loading, memory
     Infer(InferArgs),
     /// Measure the jail and the judge: starting, forking, judging functions, memory
     Sandbox(SandboxArgs),
     /// Measure training: tokens a second and peak memory of steps
-    Train(TrainArgs),
+    Train(BenchTrainArgs),
     Memory(memory::MemoryArgs),
     /// Become a process that trains for the bench
     #[command(hide = true)]
@@ -69,7 +70,8 @@ pub(super) struct InferArgs {
     /// The model: a name of `rune models list`, or the path of a GGUF file
     #[arg(long, value_name = "NAME|PATH")]
     model: Option<String>,
-    /// A llama-server to measure beside Rune: its program, or the loopback address of one that has the same file loaded
+    /// A llama-server to measure beside Rune: its program, or the loopback address of one that has
+    /// the same file loaded
     #[arg(long, value_name = "URL|PATH")]
     peer: Option<String>,
     /// Measurements of each kind
@@ -110,7 +112,7 @@ pub(super) struct SandboxArgs {
 
 The peer is a Python with torch, peft, transformers and gguf, which trains on the same file, tokens and number of
 threads, once in f32 and once in bf16, in turn with Rune. Only figures of a quiet machine mean anything.")]
-pub(super) struct TrainArgs {
+pub(super) struct BenchTrainArgs {
     /// The model: a name of `rune models list`, or the path of a GGUF file
     #[arg(long, value_name = "NAME|PATH")]
     model: Option<String>,
@@ -134,7 +136,7 @@ pub(super) struct TrainArgs {
     threads: Option<i64>,
 }
 
-impl Args {
+impl BenchArgs {
     /// The settings that the flags stand for.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
         let (model, threads, context) = match self {
@@ -155,17 +157,17 @@ impl Args {
     }
 }
 
-pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<ExitCode> {
     match args {
-        Args::Infer(args) => infer(context, args),
-        Args::Sandbox(args) => sandbox(context, args),
-        Args::Train(args) => train(context, args),
-        Args::Memory(args) => memory::run(context, args),
-        Args::Trainee => {
+        BenchArgs::Infer(args) => infer(context, args),
+        BenchArgs::Sandbox(args) => sandbox(context, args),
+        BenchArgs::Train(args) => train(context, args),
+        BenchArgs::Memory(args) => memory::run(context, args),
+        BenchArgs::Trainee => {
             bench::trainee_main()?;
             Ok(ExitCode::SUCCESS)
         }
-        Args::Peer { parent, program, arguments } => {
+        BenchArgs::Peer { parent, program, arguments } => {
             let library_path = env::var_os("LD_LIBRARY_PATH");
             let error = bench::exec_bound(*parent, program, arguments, library_path.as_deref());
             Err(error.into())
@@ -219,7 +221,7 @@ fn sandbox(context: &Context, args: &SandboxArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn train(context: &Context, args: &TrainArgs) -> anyhow::Result<ExitCode> {
+fn train(context: &Context, args: &BenchTrainArgs) -> anyhow::Result<ExitCode> {
     let screen = Screen::new(context);
     let options = TrainOptions {
         model: models::file(context, &screen)?.path,
@@ -260,7 +262,7 @@ fn table(report: &InferReport) -> String {
     let mut text = format!(
         "model    {}, {}\nengine   {} on {} threads, context {}\n{}",
         output::escape_line(&facts.path.display().to_string()),
-        quantity(report.file_bytes as f64, Unit::Bytes),
+        quantity(report.file_bytes as f64, MetricUnit::Bytes),
         facts.isa.name(),
         facts.n_threads,
         facts.context,
@@ -300,7 +302,7 @@ fn metric_table(metrics: &[Metric], has_peer: bool) -> String {
 }
 
 /// `median [least..most] unit`.
-fn spread(values: &[f64], unit: Unit) -> String {
+fn spread(values: &[f64], unit: MetricUnit) -> String {
     let Some(MetricSummary { median, min, max }) = MetricSummary::of(values) else {
         return "-".to_owned();
     };
@@ -317,13 +319,13 @@ fn spread(values: &[f64], unit: Unit) -> String {
 }
 
 /// A figure with its unit.
-fn quantity(value: f64, unit: Unit) -> String {
+fn quantity(value: f64, unit: MetricUnit) -> String {
     match unit {
-        Unit::TokensPerSecond => format!("{value:.1} tok/s"),
-        Unit::Seconds => format!("{value:.3} s"),
-        Unit::Milliseconds => format!("{value:.2} ms"),
-        Unit::PerSecond => format!("{value:.0} /s"),
-        Unit::Bytes => format!("{:.0} MiB", value / f64::from(1 << 20)),
-        Unit::Times => format!("{value:.2}"),
+        MetricUnit::TokensPerSecond => format!("{value:.1} tok/s"),
+        MetricUnit::Seconds => format!("{value:.3} s"),
+        MetricUnit::Milliseconds => format!("{value:.2} ms"),
+        MetricUnit::PerSecond => format!("{value:.0} /s"),
+        MetricUnit::Bytes => format!("{:.0} MiB", value / f64::from(1 << 20)),
+        MetricUnit::Times => format!("{value:.2}"),
     }
 }

@@ -10,7 +10,7 @@ use crate::config::Config;
 
 /// Look at the settings
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Args {
+pub(super) enum ConfigArgs {
     /// Print the settings in force
     Show {
         /// Say where each value comes from
@@ -21,12 +21,12 @@ pub(super) enum Args {
     Keys,
 }
 
-pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(context: &Context, args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let text = match args {
-        Args::Show { .. } if context.json => json_lines(&context.config)?,
-        Args::Show { origin: true } => with_origins(&context.config),
-        Args::Show { origin: false } => toml::to_string(&context.config)?,
-        Args::Keys => Config::DEFAULTS.to_owned(),
+        ConfigArgs::Show { .. } if context.json => json_lines(&context.config)?,
+        ConfigArgs::Show { origin: true } => with_origins(&context.config),
+        ConfigArgs::Show { origin: false } => toml::to_string(&context.config)?,
+        ConfigArgs::Keys => Config::DEFAULTS.to_owned(),
     };
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
@@ -44,7 +44,7 @@ fn json_lines(config: &Config) -> anyhow::Result<String> {
 }
 
 fn with_origins(config: &Config) -> String {
-    let row = |entry: crate::config::Entry<'_>| {
+    let row = |entry: crate::config::ConfigEntry<'_>| {
         vec![format!("{} = {}", entry.key, entry.value), format!("# {}", entry.origin)]
     };
     output::table(&config.entries().map(row).collect::<Vec<_>>())

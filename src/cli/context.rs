@@ -14,8 +14,8 @@ use clap::ColorChoice;
 
 use crate::cli::output;
 use crate::config::Config;
-use crate::config::Layer;
-use crate::config::Origin;
+use crate::config::ConfigLayer;
+use crate::config::ValueOrigin;
 use crate::failpoint;
 use crate::home::Home;
 use crate::registry::Registry;
@@ -24,7 +24,7 @@ use crate::repository;
 /// The flags that every subcommand takes.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
-pub(super) struct Globals {
+pub(super) struct GlobalArgs {
     /// Rune's home [default: ~/.rune]
     #[arg(long, global = true, env = "RUNE_HOME", value_name = "DIR", hide_env_values = true)]
     home: Option<PathBuf>,
@@ -42,7 +42,7 @@ pub(super) struct Globals {
     color: ColorChoice,
 }
 
-impl Globals {
+impl GlobalArgs {
     /// Whether JSON lines are asked for.
     pub(super) fn json(&self) -> bool {
         self.json
@@ -75,9 +75,10 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Reads the environment and the configuration files; `settings` come from a subcommand's flags.
+    /// Reads the environment and the configuration files; `settings` come from a subcommand's
+    /// flags.
     pub(super) fn load(
-        globals: &Globals,
+        globals: &GlobalArgs,
         settings: Vec<(&'static str, toml::Value)>,
     ) -> anyhow::Result<Self> {
         start_log(globals);
@@ -90,15 +91,15 @@ impl Context {
         });
         let mut layers = Vec::new();
         let user = home.config();
-        layers.extend(layer(&user, Origin::User(user.clone()))?);
+        layers.extend(layer(&user, ValueOrigin::User(user.clone()))?);
         if let Some(project) = project_file(&env::current_dir()?) {
-            layers.extend(layer(&project, Origin::Project(project.clone()))?);
+            layers.extend(layer(&project, ValueOrigin::Project(project.clone()))?);
         }
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
-        layers.push(Layer::from_env(env::vars_os().filter_map(text))?);
-        layers.push(Layer::from_flags(settings));
+        layers.push(ConfigLayer::from_env(env::vars_os().filter_map(text))?);
+        layers.push(ConfigLayer::from_flags(settings));
         Ok(Self {
             home,
             config: Config::load(&layers)?,
@@ -149,9 +150,9 @@ fn find_program(name: &str) -> Option<PathBuf> {
 }
 
 /// One file's settings; `None` when there is no such file.
-fn layer(path: &Path, origin: Origin) -> anyhow::Result<Option<Layer>> {
+fn layer(path: &Path, origin: ValueOrigin) -> anyhow::Result<Option<ConfigLayer>> {
     match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(Layer::parse(origin, &text)?)),
+        Ok(text) => Ok(Some(ConfigLayer::parse(origin, &text)?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read `{}`", path.display())),
     }
@@ -166,7 +167,7 @@ fn project_file(folder: &Path) -> Option<PathBuf> {
 }
 
 /// Sends the log to stderr: `RUNE_LOG`, else as loud as the flags say.
-fn start_log(globals: &Globals) {
+fn start_log(globals: &GlobalArgs) {
     let level = match (globals.quiet, globals.verbose) {
         (true, _) => "error",
         (_, 0) => "warn",

@@ -11,7 +11,7 @@ use crate::cli::bench;
 use crate::cli::completions;
 use crate::cli::config;
 use crate::cli::context::Context;
-use crate::cli::context::Globals;
+use crate::cli::context::GlobalArgs;
 use crate::cli::doctor;
 use crate::cli::eval;
 use crate::cli::events;
@@ -31,34 +31,34 @@ use crate::training;
 #[command(arg_required_else_help = true, max_term_width = 100)]
 pub(super) struct Cli {
     #[command(flatten)]
-    globals: Globals,
+    globals: GlobalArgs,
     #[command(subcommand)]
-    command: Command,
+    command: RuneCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    Run(run::Args),
-    Train(Box<train::Args>),
-    Eval(eval::Args),
-    Judge(judge::Args),
+enum RuneCommand {
+    Run(run::RunArgs),
+    Train(Box<train::TrainArgs>),
+    Eval(eval::EvalArgs),
+    Judge(judge::JudgeArgs),
     /// Become a training worker
     #[command(hide = true)]
     TrainWorker,
     #[command(subcommand)]
-    Models(models::Args),
+    Models(models::ModelsArgs),
     #[command(subcommand)]
-    Adapters(adapters::Args),
+    Adapters(adapters::AdaptersArgs),
     #[command(subcommand)]
-    Sessions(sessions::Args),
-    Events(events::Args),
+    Sessions(sessions::SessionsArgs),
+    Events(events::EventsArgs),
     #[command(subcommand)]
-    Config(config::Args),
-    Doctor(doctor::Args),
+    Config(config::ConfigArgs),
+    Doctor(doctor::DoctorArgs),
     #[command(subcommand)]
-    Bench(bench::Args),
-    Completions(completions::Args),
-    Man(man::Args),
+    Bench(bench::BenchArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// Runs `rune` with this process's arguments.
@@ -84,28 +84,28 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
     let context = |settings| Context::load(&cli.globals, settings);
     match &cli.command {
-        Command::Run(args) => match context(args.settings()) {
+        RuneCommand::Run(args) => match context(args.settings()) {
             Ok(context) => run::run(&context, args),
             Err(error) => {
                 run::refuse(&cli.globals, &error);
                 Err(error)
             }
         },
-        Command::Train(args) => train::run(&context(args.settings())?, args),
-        Command::Eval(args) => eval::run(&context(args.settings())?, args),
-        Command::Judge(args) => context(args.settings())
+        RuneCommand::Train(args) => train::run(&context(args.settings())?, args),
+        RuneCommand::Eval(args) => eval::run(&context(args.settings())?, args),
+        RuneCommand::Judge(args) => context(args.settings())
             .and_then(|context| judge::run(&context, args))
             .inspect_err(|error| judge::refuse(&cli.globals, error)),
-        Command::TrainWorker => Ok(ExitCode::from(training::worker_main())),
-        Command::Models(args) => models::run(&context(vec![])?, args),
-        Command::Adapters(args) => adapters::run(&context(args.settings())?, args),
-        Command::Sessions(args) => sessions::run(&context(vec![])?, args),
-        Command::Events(args) => events::run(&context(vec![])?, args),
-        Command::Config(args) => config::run(&context(vec![])?, args),
-        Command::Doctor(args) => doctor::run(&context(vec![])?, args),
-        Command::Bench(args) => bench::run(&context(args.settings())?, args),
-        Command::Completions(args) => completions::run(Cli::command(), args),
-        Command::Man(args) => man::run(Cli::command(), args),
+        RuneCommand::TrainWorker => Ok(ExitCode::from(training::worker_main())),
+        RuneCommand::Models(args) => models::run(&context(vec![])?, args),
+        RuneCommand::Adapters(args) => adapters::run(&context(args.settings())?, args),
+        RuneCommand::Sessions(args) => sessions::run(&context(vec![])?, args),
+        RuneCommand::Events(args) => events::run(&context(vec![])?, args),
+        RuneCommand::Config(args) => config::run(&context(vec![])?, args),
+        RuneCommand::Doctor(args) => doctor::run(&context(vec![])?, args),
+        RuneCommand::Bench(args) => bench::run(&context(args.settings())?, args),
+        RuneCommand::Completions(args) => completions::run(Cli::command(), args),
+        RuneCommand::Man(args) => man::run(Cli::command(), args),
     }
 }
 

@@ -3,9 +3,9 @@
 mod library;
 mod plot;
 mod probe;
+mod suite_args;
 mod suites;
 mod tables;
-mod what;
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -22,15 +22,15 @@ use crate::cli::output;
 use crate::cli::screen::Screen;
 use crate::cli::workflow;
 use crate::evaluation;
+use crate::evaluation::EvalOutcome;
 use crate::evaluation::EvaluationError;
-use crate::evaluation::Measured;
-use crate::evaluation::Modules;
-use crate::evaluation::Outcome;
-use crate::evaluation::Who;
+use crate::evaluation::MeasuredAdapters;
+use crate::evaluation::MeasuredOutcomes;
+use crate::evaluation::PackageModules;
 use crate::sandbox::Sandbox;
 
-use what::SuiteArgs;
-use what::ViaName;
+use suite_args::SuiteArgs;
+use suite_args::ViaName;
 
 pub(super) use suites::human_eval;
 pub(super) use tables::compared;
@@ -39,9 +39,10 @@ pub(super) use tables::scores;
 
 /// Measure the base and adapters on tasks that they never saw
 ///
-/// Every answer runs in the sandbox. Base and adapters get the same tasks and seeds, and are compared task by task; every
-/// answer and what came of it is kept in the registry, so that nothing is asked twice and a call that was broken off goes
-/// on. There `rune run` looks for the adapter to use, too.
+/// Every answer runs in the sandbox. Base and adapters get the same tasks and seeds, and are
+/// compared task by task; every answer and what came of it is kept in the registry, so that nothing
+/// is asked twice and a call that was broken off goes on. There `rune run` looks for the adapter to
+/// use, too.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -55,13 +56,13 @@ pub(super) use tables::scores;
   rune eval compare base 01k9zz --suite zorb/suite.jsonl --lib zorb/lib
   rune eval compare base:best-of-n base:pipeline --suite humaneval --limit 60"
 )]
-pub(super) struct Args {
+pub(super) struct EvalArgs {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<EvalCommand>,
     #[command(flatten)]
     what: Option<SuiteArgs>,
-    /// An adapter to measure beside the base, may be given several times; `all` for those of the model's base that have not
-    /// seen the tasks, `none` for none
+    /// An adapter to measure beside the base, may be given several times; `all` for those of the
+    /// model's base that have not seen the tasks, `none` for none
     #[arg(long, value_name = "ID|all|none")]
     adapter: Vec<String>,
     /// A suite of other tasks: how much less an adapter gains there is its generalisation delta
@@ -82,13 +83,14 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum EvalCommand {
     /// List, show, pull and import suites
     #[command(subcommand)]
-    Suites(suites::Command),
+    Suites(suites::SuitesCommand),
     /// Compare two, task by task
     Compare {
-        /// An adapter's id, or `base`; with `:pipeline`, `:best-of-n` or `:completions` behind it, in that way
+        /// An adapter's id, or `base`; with `:pipeline`, `:best-of-n` or `:completions` behind it,
+        /// in that way
         a: String,
         /// The one that may be better
         b: String,
@@ -101,11 +103,11 @@ enum Command {
     Library(library::LibraryArgs),
 }
 
-impl Args {
+impl EvalArgs {
     /// The settings that the flags stand for.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
         let what = match (&self.command, &self.what) {
-            (Some(Command::Compare { what, .. }), _) => what,
+            (Some(EvalCommand::Compare { what, .. }), _) => what,
             (_, Some(what)) => what,
             (_, None) => return Vec::new(),
         };
@@ -119,19 +121,19 @@ impl Args {
     }
 }
 
-pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(context: &Context, args: &EvalArgs) -> anyhow::Result<ExitCode> {
     match (&args.command, &args.what) {
-        (Some(Command::Library(args)), _) => library::invent(args),
-        (Some(Command::Probe(args)), _) => probe::run(context, args),
-        (Some(Command::Suites(command)), _) => suites::run(context, command),
-        (Some(Command::Compare { a, b, what }), _) => compare_two(context, what, (a, b)),
+        (Some(EvalCommand::Library(args)), _) => library::invent(args),
+        (Some(EvalCommand::Probe(args)), _) => probe::run(context, args),
+        (Some(EvalCommand::Suites(command)), _) => suites::run(context, command),
+        (Some(EvalCommand::Compare { a, b, what }), _) => compare_two(context, what, (a, b)),
         (None, Some(what)) => scored(context, args, what),
         (None, None) => bail!("--suite says what to measure on"),
     }
 }
 
 /// Measures, prints and writes what was asked for.
-fn scored(context: &Context, args: &Args, what: &SuiteArgs) -> anyhow::Result<ExitCode> {
+fn scored(context: &Context, args: &EvalArgs, what: &SuiteArgs) -> anyhow::Result<ExitCode> {
     let screen = Arc::new(Screen::new(context));
     let measured = measured(context, &screen, what, (&what.suite, what.via), &args.adapter)?;
     if let Some(path) = &args.samples {
@@ -169,7 +171,7 @@ fn compare_two(
     let screen = Arc::new(Screen::of_document(context));
     let (mut one, mut other) = (of(context, &screen, what, a)?, of(context, &screen, what, b)?);
     // Not every task can be asked in every way.
-    let has = |all: &[Outcome], one: &Outcome| all.iter().any(|other| other.id == one.id);
+    let has = |all: &[EvalOutcome], one: &EvalOutcome| all.iter().any(|other| other.id == one.id);
     let all = other.clone();
     one.retain(|outcome| has(&all, outcome));
     other.retain(|outcome| has(&one, outcome));
@@ -183,7 +185,7 @@ fn of(
     screen: &Arc<Screen>,
     what: &SuiteArgs,
     name: &str,
-) -> anyhow::Result<Vec<Outcome>> {
+) -> anyhow::Result<Vec<EvalOutcome>> {
     let (subject, via) = match name.split_once(':') {
         Some((subject, via)) => {
             let known = ViaName::from_str(via, true);
@@ -206,18 +208,18 @@ fn measured(
     what: &SuiteArgs,
     (path, via): (&Path, ViaName),
     adapters: &[String],
-) -> anyhow::Result<Measured> {
+) -> anyhow::Result<MeasuredOutcomes> {
     if let Some(k) = what.k.iter().find(|k| **k > what.n || **k == 0) {
         return Err(EvaluationError::BadK { k: *k, n: what.n }.into());
     }
     let registry = context.registry()?;
-    let suite = what::chosen(context, &registry, what, path)?;
+    let suite = suite_args::chosen(context, &registry, what, path)?;
     let modules = match &what.lib {
-        Some(folder) => Modules::read(folder)
+        Some(folder) => PackageModules::read(folder)
             .map_err(|source| EvaluationError::Files { path: folder.clone(), source })?,
-        None => Modules::default(),
+        None => PackageModules::default(),
     };
-    let who = Who::parse(&registry, &suite, adapters, &**screen)?;
+    let who = MeasuredAdapters::parse(&registry, &suite, adapters, &**screen)?;
     // Before any other thread, and before the model fills the memory: see `sandbox`.
     let sandbox = Arc::new(Sandbox::start(&std::env::current_exe()?)?);
     let (what, modules) = (&what.how(via.into()), &modules);

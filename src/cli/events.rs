@@ -20,7 +20,7 @@ const PAGE: u32 = 500;
 
 /// Print recorded events (CloudEvents 1.0 with --json)
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct EventsArgs {
     /// Only those of this session
     session: Option<String>,
     /// Go on as new ones come; ends with the session, when one is named
@@ -29,12 +29,13 @@ pub(super) struct Args {
     /// Only those after this number
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     after: u64,
-    /// Print the JSON schema of the lines that `--json` prints of work, such as `rune run --json`, and nothing else
+    /// Print the JSON schema of the lines that `--json` prints of work, such as `rune run --json`,
+    /// and nothing else
     #[arg(long, conflicts_with_all = ["session", "follow", "after"])]
     schema: bool,
 }
 
-pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(context: &Context, args: &EventsArgs) -> anyhow::Result<ExitCode> {
     if args.schema {
         output::print(SCHEMA)?;
         return Ok(ExitCode::SUCCESS);

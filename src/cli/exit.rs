@@ -18,7 +18,7 @@ use crate::provider::ProviderError;
 use crate::registry::RecordKind;
 use crate::registry::RegistryError;
 use crate::sandbox::SandboxError;
-use crate::shutdown::Stopped;
+use crate::shutdown::StoppedEarly;
 use crate::training::FailureKind;
 use crate::training::TrainingError;
 
@@ -46,7 +46,7 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
 
 /// The class of an error of one of the workflows.
 fn class(error: &(dyn Error + 'static)) -> Option<ErrorClass> {
-    if let Some(Stopped(reason)) = error.downcast_ref() {
+    if let Some(StoppedEarly(reason)) = error.downcast_ref() {
         return Some(ErrorClass::Stopped(*reason));
     }
     macro_rules! first_of {

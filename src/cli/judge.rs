@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::cli::context::Context;
-use crate::cli::context::Globals;
+use crate::cli::context::GlobalArgs;
 use crate::cli::exit;
 use crate::cli::output;
 use crate::cli::output::escape;
@@ -22,22 +22,23 @@ use crate::event::Event;
 use crate::judge::Assurance;
 use crate::judge::JudgeReport;
 use crate::judge::JudgeRequest;
-use crate::judge::Outcome;
 use crate::judge::PytestSource;
-use crate::judge::Status;
 use crate::judge::TestResult;
+use crate::judge::TestStatus;
 use crate::judge::Verdict;
+use crate::judge::VerdictOutcome;
 use crate::judge::junit_xml;
 use crate::sandbox::Limits;
 use crate::sandbox::Sandbox;
 
 /// Run tests against code in the sandbox, and say whether to believe the result
 ///
-/// Tests are unittest, pytest or plain-assert files; they run with what lies around them: helpers, conftest.py, data
-/// files, pytest's configuration. A pass is confirmed with the solution in a process of its own, where it cannot
-/// reach the tests; the last line says whether that was possible. The confirmation has twenty seconds and ten times what
-/// the first run took, at most four times the limits of the settings. In it the solution gets data files of the tests'
-/// folder by asking for them, but none that the tests read themselves.
+/// Tests are unittest, pytest or plain-assert files; they run with what lies around them: helpers,
+/// conftest.py, data files, pytest's configuration. A pass is confirmed with the solution in a
+/// process of its own, where it cannot reach the tests; the last line says whether that was
+/// possible. The confirmation has twenty seconds and ten times what the first run took, at most
+/// four times the limits of the settings. In it the solution gets data files of the tests' folder
+/// by asking for them, but none that the tests read themselves.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   rune judge primes.py --tests test_primes.py
@@ -45,7 +46,7 @@ use crate::sandbox::Sandbox;
   rune judge build --tests tests --junit report.xml --json
 
 Exit code 0 means that every test passed and the result is to be believed, 1 that it did not.")]
-pub(super) struct Args {
+pub(super) struct JudgeArgs {
     /// The code: a file, or a folder whose content can be imported
     solution: PathBuf,
     /// The tests: a file or a folder
@@ -62,7 +63,7 @@ pub(super) struct Args {
     junit: Option<PathBuf>,
 }
 
-impl Args {
+impl JudgeArgs {
     /// The settings that the flags stand for.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
         let python = self.python.clone().map(toml::Value::String);
@@ -90,7 +91,7 @@ impl Args {
 }
 
 /// Tells readers of JSON lines that there is no verdict.
-pub(super) fn refuse(globals: &Globals, error: &anyhow::Error) {
+pub(super) fn refuse(globals: &GlobalArgs, error: &anyhow::Error) {
     if globals.json() && !exit::is_broken_pipe(error) {
         let exit_code = i32::from(exit::code(error));
         let event = Event::JudgeFailed { exit_code, error: format!("{error:#}") };
@@ -98,7 +99,7 @@ pub(super) fn refuse(globals: &Globals, error: &anyhow::Error) {
     }
 }
 
-pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(context: &Context, args: &JudgeArgs) -> anyhow::Result<ExitCode> {
     context.make_home()?;
     let JudgeReport { verdict, left_out } = judge(&args.request(context))?;
     for omitted in left_out.iter().filter(|_| !context.quiet && !context.json) {
@@ -136,7 +137,7 @@ fn events(verdict: &Verdict, code: u8) -> Vec<Event> {
         seconds: test.seconds,
     };
     let assurance = match (&verdict.outcome, verdict.assurance) {
-        (Outcome::Unconfirmed(_), _) => Some("unconfirmed"),
+        (VerdictOutcome::Unconfirmed(_), _) => Some("unconfirmed"),
         (_, assurance) => assurance.map(Assurance::as_str),
     };
     let completed = Event::JudgeCompleted {
@@ -153,7 +154,7 @@ fn events(verdict: &Verdict, code: u8) -> Vec<Event> {
 
 /// A row for each test that did not pass, the counts, and how far the result is to be believed.
 fn shown(context: &Context, verdict: &Verdict) -> String {
-    let is_shown = |test: &&TestResult| context.verbose || test.status != Status::Passed;
+    let is_shown = |test: &&TestResult| context.verbose || test.status != TestStatus::Passed;
     let rows: Vec<_> =
         verdict.tests.iter().filter(is_shown).map(|test| row(context, test)).collect();
     let style = if verdict.passed() { "32" } else { "31" };
@@ -164,9 +165,9 @@ fn shown(context: &Context, verdict: &Verdict) -> String {
 
 fn row(context: &Context, test: &TestResult) -> Vec<String> {
     let style = match test.status {
-        Status::Passed => "32",
-        Status::Skipped | Status::ExpectedFailure => "33",
-        Status::Failed | Status::Error | Status::Missing => "31",
+        TestStatus::Passed => "32",
+        TestStatus::Skipped | TestStatus::ExpectedFailure => "33",
+        TestStatus::Failed | TestStatus::Error | TestStatus::Missing => "31",
     };
     let reason = test.message.lines().next().unwrap_or_default();
     vec![
@@ -177,22 +178,22 @@ fn row(context: &Context, test: &TestResult) -> Vec<String> {
     ]
 }
 
-fn words(status: Status) -> &'static str {
+fn words(status: TestStatus) -> &'static str {
     match status {
-        Status::ExpectedFailure => "expected failure",
+        TestStatus::ExpectedFailure => "expected failure",
         other => other.as_str(),
     }
 }
 
 /// Such as `23 passed, 1 failed, 2 skipped`.
 fn counts(verdict: &Verdict) -> String {
-    use Status::{Error, ExpectedFailure, Failed, Missing, Passed, Skipped};
+    use TestStatus::{Error, ExpectedFailure, Failed, Missing, Passed, Skipped};
     let counted = [Passed, Failed, Error, Missing, Skipped, ExpectedFailure]
         .map(|status| (status, verdict.count(status)));
     let counted = counted.iter().filter(|(status, count)| *count > 0 || *status == Passed);
-    let word = |status: Status, count: usize| match (status, count) {
-        (Status::Error, 2..) => "errors",
-        (Status::ExpectedFailure, 2..) => "expected failures",
+    let word = |status: TestStatus, count: usize| match (status, count) {
+        (TestStatus::Error, 2..) => "errors",
+        (TestStatus::ExpectedFailure, 2..) => "expected failures",
         _ => words(status),
     };
     counted

@@ -10,14 +10,14 @@ use crate::cli::output;
 
 /// Print the manual page, or write one for each subcommand
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct ManArgs {
     /// Write `rune.1`, `rune-models.1` and so on to this folder
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
 /// `command` is the whole command line.
-pub(super) fn run(command: clap::Command, args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(command: clap::Command, args: &ManArgs) -> anyhow::Result<ExitCode> {
     if let Some(folder) = &args.dir {
         fs::create_dir_all(folder)
             .and_then(|()| clap_mangen::generate_to(command, folder))

@@ -1,7 +1,7 @@
 //! The command line: the only place that prints, and that reads the environment.
 //!
-//! One file a subcommand: its arguments, one call, one print. Results go to stdout, everything else to
-//! stderr. Text that a model or a program wrote passes [`escape`] on its way to the terminal.
+//! One file a subcommand: its arguments, one call, one print. Results go to stdout, everything else
+//! to stderr. Text that a model or a program wrote passes [`escape`] on its way to the terminal.
 
 mod adapters;
 mod bench;

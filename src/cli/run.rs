@@ -1,7 +1,7 @@
 //! `rune run`.
 
+mod session;
 mod task;
-mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,34 +9,36 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use crate::cli::context::Context;
-use crate::cli::context::Globals;
+use crate::cli::context::GlobalArgs;
 use crate::cli::screen;
 use crate::cli::screen::Screen;
 
-use work::Shown;
+use session::SessionScreen;
 
 /// Solve a coding task
 ///
-/// The task is cut into parts, each part is planned and written, the parts are put together and run against the
-/// tests in a sandbox. Without tests Rune writes its own, and says so. Paths of the files written go to
-/// stdout. A solution that is not verified stays in Rune's home.
+/// The task is cut into parts, each part is planned and written, the parts are put together and run
+/// against the tests in a sandbox. Without tests Rune writes its own, and says so. Paths of the
+/// files written go to stdout. A solution that is not verified stays in Rune's home.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   rune run \"Write primes.py with is_prime(n) and primes_below(n)\" --tests test_primes.py
   rune run --task tasks.jsonl:kv_store --out build --json
   rune run --resume 01k9x3")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-pub(super) struct Args {
+pub(super) struct RunArgs {
     /// What to do, in your own words; `-` reads it from stdin
     #[arg(required_unless_present_any = ["task_file", "resume"], conflicts_with_all = ["task_file", "resume"])]
     pub(super) task: Option<String>,
-    /// A task from a file of JSON lines with id, task, tests (text, files or a path), task type, family
+    /// A task from a file of JSON lines with id, task, tests (text, files or a path), task type,
+    /// family
     #[arg(long = "task", value_name = "FILE.jsonl[:ID]")]
     pub(super) task_file: Option<String>,
     /// The tests that decide: a file or folder of unittest, pytest or plain-assert files
     #[arg(long, value_name = "PATH", conflicts_with = "resume")]
     pub(super) tests: Option<PathBuf>,
-    /// Where to write the solution [default: the current folder, or that of the session to go on with]
+    /// Where to write the solution [default: the current folder, or that of the session to go on
+    /// with]
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
     /// Overwrite files that are there
@@ -75,7 +77,8 @@ pub(super) struct Args {
     /// Samples of code when the first one fails
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     candidates: Option<i64>,
-    /// Do not call a task solved whose tests pass on a stub of the solution as well; without this it is a warning
+    /// Do not call a task solved whose tests pass on a stub of the solution as well; without this
+    /// it is a warning
     #[arg(long)]
     strict_tests: bool,
     /// Say what would be done, and do nothing
@@ -86,7 +89,7 @@ pub(super) struct Args {
     pub(super) unsafe_no_sandbox: bool,
 }
 
-impl Args {
+impl RunArgs {
     /// The settings that the flags stand for.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
         let text = |value: &Option<String>| value.clone().map(toml::Value::String);
@@ -110,15 +113,15 @@ impl Args {
 }
 
 /// Tells readers of JSON lines that a run ended before it knew its settings.
-pub(super) fn refuse(globals: &Globals, error: &anyhow::Error) {
+pub(super) fn refuse(globals: &GlobalArgs, error: &anyhow::Error) {
     if globals.json() {
         screen::print_only_line(&screen::failure(error));
     }
 }
 
-pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
-    let shown = Arc::new(Shown { screen: Screen::new(context), session: OnceLock::new() });
-    let result = work::run(context, args, &shown);
+pub(super) fn run(context: &Context, args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let shown = Arc::new(SessionScreen { screen: Screen::new(context), session: OnceLock::new() });
+    let result = session::run(context, args, &shown);
     if let Err(error) = &result {
         shown.screen.fail(shown.session.get().map_or("", String::as_str), error);
     }

@@ -36,9 +36,9 @@ pub(super) fn block_on<T, F: Future<Output = anyhow::Result<T>>>(
     result
 }
 
-/// Has a thread hear signals from now on: Tokio takes them from the process for good, also for what comes after
-/// [`block_on`]. A signal triggers the token of what is at work. Where nothing is, or what is was told before, it ends the
-/// process, as it would without us.
+/// Has a thread hear signals from now on: Tokio takes them from the process for good, also for what
+/// comes after [`block_on`]. A signal triggers the token of what is at work. Where nothing is, or
+/// what is was told before, it ends the process, as it would without us.
 fn watch_signals() -> io::Result<()> {
     static WATCHING: OnceLock<()> = OnceLock::new();
     if WATCHING.set(()).is_err() {

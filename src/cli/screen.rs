@@ -1,4 +1,5 @@
-//! How work shows itself: a live line on a terminal, a line now and then elsewhere, or JSON lines on stdout.
+//! How work shows itself: a live line on a terminal, a line now and then elsewhere, or JSON lines
+//! on stdout.
 
 mod words;
 
@@ -19,8 +20,8 @@ use crate::cli::exit;
 use crate::cli::output;
 use crate::cli::output::escape_line;
 use crate::event::Event;
+use crate::event::EventStream;
 use crate::event::Reporter;
-use crate::event::Stream;
 use crate::event::timestamp;
 use crate::trajectory::AttemptVerdict;
 
@@ -47,15 +48,15 @@ const BYTES: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta
 
 /// Where news of work goes.
 pub(super) struct Screen {
-    mode: Mode,
+    mode: ScreenMode,
     /// Whether JSON lines include mere progress.
     has_progress: bool,
     colors: bool,
-    state: Mutex<State>,
+    state: Mutex<ScreenState>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
+enum ScreenMode {
     Quiet,
     Json,
     Lines,
@@ -63,8 +64,8 @@ enum Mode {
 }
 
 #[derive(Default)]
-struct State {
-    stream: Stream,
+struct ScreenState {
+    stream: EventStream,
     /// Whether a last JSON line was printed.
     is_over: bool,
     /// The live line, and its template.
@@ -85,22 +86,22 @@ struct State {
 
 impl Screen {
     pub(super) fn new(context: &Context) -> Self {
-        Self::with_json(context, Mode::Json)
+        Self::with_json(context, ScreenMode::Json)
     }
 
     /// The screen of a command whose `--json` prints a document: no event goes to stdout.
     pub(super) fn of_document(context: &Context) -> Self {
-        Self::with_json(context, Mode::Quiet)
+        Self::with_json(context, ScreenMode::Quiet)
     }
 
-    fn with_json(context: &Context, json: Mode) -> Self {
+    fn with_json(context: &Context, json: ScreenMode) -> Self {
         let mode = match (context.json, context.quiet) {
             (true, _) => json,
-            (_, true) => Mode::Quiet,
-            _ if io::stderr().is_terminal() => Mode::Terminal,
-            _ => Mode::Lines,
+            (_, true) => ScreenMode::Quiet,
+            _ if io::stderr().is_terminal() => ScreenMode::Terminal,
+            _ => ScreenMode::Lines,
         };
-        let colors = mode == Mode::Terminal && context.color_stderr;
+        let colors = mode == ScreenMode::Terminal && context.color_stderr;
         Self { mode, has_progress: !context.quiet, colors, state: Mutex::default() }
     }
 
@@ -116,9 +117,9 @@ impl Screen {
         self.say_in(&self.state(), text);
     }
 
-    fn say_in(&self, state: &State, text: &str) {
+    fn say_in(&self, state: &ScreenState, text: &str) {
         match (self.mode, &state.bar) {
-            (Mode::Quiet | Mode::Json, _) => {}
+            (ScreenMode::Quiet | ScreenMode::Json, _) => {}
             (_, Some((bar, _))) => bar.suspend(|| output::note(text)),
             _ => output::note(text),
         }
@@ -126,7 +127,7 @@ impl Screen {
 
     /// Ends the JSON lines of a session that an error ends.
     pub(super) fn fail(&self, subject: &str, error: &anyhow::Error) {
-        if self.mode == Mode::Json && !self.state().is_over && !exit::is_broken_pipe(error) {
+        if self.mode == ScreenMode::Json && !self.state().is_over && !exit::is_broken_pipe(error) {
             self.json_line(subject, &failure(error));
         }
     }
@@ -167,14 +168,14 @@ impl Screen {
         match event {
             Event::TrainingValidated { step, loss } => {
                 state.validation = Some(*loss);
-                if self.mode == Mode::Lines {
+                if self.mode == ScreenMode::Lines {
                     output::note(&format!("validation after step {step}: {loss:.4}"));
                 }
             }
             Event::TrainingStep { step, total, .. } => {
                 let words = step_words(event, state.validation);
                 let is_due = state.last_step.is_none_or(|last| last.elapsed() >= PERIOD);
-                if self.mode == Mode::Lines && (is_due || step == total) {
+                if self.mode == ScreenMode::Lines && (is_due || step == total) {
                     state.last_step = Some(Instant::now());
                     output::note(&format!("step {step}/{total} {words}"));
                 }
@@ -196,7 +197,7 @@ impl Screen {
         state.answers.1 += 1;
         state.answers.2 += u32::from(passed);
         let rate = 100.0 * f64::from(state.answers.2) / f64::from(state.answers.1);
-        if self.mode == Mode::Lines && n_done.is_multiple_of(ANSWERS) {
+        if self.mode == ScreenMode::Lines && n_done.is_multiple_of(ANSWERS) {
             output::note(&format!("{n_done} of {n_total} answers, {rate:.1} % passed"));
         }
         self.live(&mut state, BAR, |bar| {
@@ -208,7 +209,7 @@ impl Screen {
 
     fn pulled_bytes(&self, model: &str, done: u64, total: u64) {
         let mut state = self.state();
-        if self.mode == Mode::Lines && is_due(&mut state.last_bytes, PULL_PERIOD) {
+        if self.mode == ScreenMode::Lines && is_due(&mut state.last_bytes, PULL_PERIOD) {
             let percent = done * 100 / total.max(1);
             let (done, total) = (done / 1_000_000, total / 1_000_000);
             output::note(&format!("{model}: {done} of {total} MB ({percent} %)"));
@@ -227,7 +228,7 @@ impl Screen {
 
     fn measures(&self, next: &str, (done, total): (usize, usize)) {
         let mut state = self.state();
-        if self.mode == Mode::Lines && state.measuring != next {
+        if self.mode == ScreenMode::Lines && state.measuring != next {
             next.clone_into(&mut state.measuring);
             output::note(&format!("{next} ({done} of {total} steps done)"));
         }
@@ -239,8 +240,13 @@ impl Screen {
     }
 
     /// Changes the live line, and makes it when there is none of this `template`.
-    fn live(&self, state: &mut State, template: &'static str, change: impl FnOnce(&ProgressBar)) {
-        if self.mode != Mode::Terminal {
+    fn live(
+        &self,
+        state: &mut ScreenState,
+        template: &'static str,
+        change: impl FnOnce(&ProgressBar),
+    ) {
+        if self.mode != ScreenMode::Terminal {
             return;
         }
         if state.bar.as_ref().is_none_or(|(_, known)| *known != template) {
@@ -259,7 +265,7 @@ impl Screen {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ScreenState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -315,9 +321,9 @@ impl Screen {
 impl Reporter for Screen {
     fn report(&self, subject: &str, event: &Event) {
         match self.mode {
-            Mode::Json if self.has_line(event) => self.json_line(subject, event),
-            Mode::Json | Mode::Quiet => {}
-            Mode::Lines | Mode::Terminal => self.show(subject, event),
+            ScreenMode::Json if self.has_line(event) => self.json_line(subject, event),
+            ScreenMode::Json | ScreenMode::Quiet => {}
+            ScreenMode::Lines | ScreenMode::Terminal => self.show(subject, event),
         }
     }
 }
@@ -348,6 +354,6 @@ pub(super) fn failure(error: &anyhow::Error) -> Event {
 
 /// Prints the only JSON line of work that ends before there is a screen.
 pub(super) fn print_only_line(event: &Event) {
-    let line = Stream::default().line(&timestamp(SystemTime::now()), "", event);
+    let line = EventStream::default().line(&timestamp(SystemTime::now()), "", event);
     let _unread = output::print(&format!("{line}\n"));
 }

@@ -13,11 +13,11 @@ use crate::cli::output::escape_line;
 use crate::registry::SessionFilter;
 use crate::trajectory::Attempt;
 use crate::trajectory::Session;
-use crate::trajectory::Status;
+use crate::trajectory::SessionStatus;
 
 /// Look at recorded sessions
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Args {
+pub(super) enum SessionsArgs {
     /// List sessions, the newest first
     List {
         /// Only those that stand so
@@ -52,7 +52,7 @@ pub(super) enum StatusName {
     Failed,
 }
 
-impl From<StatusName> for Status {
+impl From<StatusName> for SessionStatus {
     fn from(name: StatusName) -> Self {
         match name {
             StatusName::Running => Self::Running,
@@ -64,16 +64,18 @@ impl From<StatusName> for Status {
     }
 }
 
-pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(context: &Context, args: &SessionsArgs) -> anyhow::Result<ExitCode> {
     let registry = context.registry()?;
     let text = match args {
-        Args::List { status, project, limit } => {
+        SessionsArgs::List { status, project, limit } => {
             let filter =
-                SessionFilter { status: status.map(Status::from), project: project.clone() };
+                SessionFilter { status: status.map(SessionStatus::from), project: project.clone() };
             list(context, &registry.sessions(&filter, *limit)?)
         }
-        Args::Show { id } if !context.json => show(&registry.session(id)?, &registry.attempts(id)?),
-        Args::Show { id } | Args::Export { id } => {
+        SessionsArgs::Show { id } if !context.json => {
+            show(&registry.session(id)?, &registry.attempts(id)?)
+        }
+        SessionsArgs::Show { id } | SessionsArgs::Export { id } => {
             export(&registry.session(id)?, &registry.attempts(id)?)?
         }
     };

@@ -1,7 +1,7 @@
 //! `rune train`.
 
 mod plot;
-mod work;
+mod training;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,18 +16,18 @@ use crate::cli::output;
 use crate::model::Precision;
 use crate::registry::TrainingRun;
 use crate::training::DataRequest;
-use crate::training::Device;
 use crate::training::Preset;
-use crate::training::Schedule;
+use crate::training::RateSchedule;
 use crate::training::SessionsWanted;
+use crate::training::TrainDevice;
 use crate::training::TrainingError;
 use crate::training::TrainingOptions;
 
 /// Train an adapter on sessions or on a file of chats
 ///
-/// The records are cleaned of secrets, split by family into what is trained on and what is held out, and trained on by a
-/// process of its own, on the same packed weights that answer. Ctrl-C writes a checkpoint; `--resume` goes on. The id of
-/// the new adapter goes to stdout.
+/// The records are cleaned of secrets, split by family into what is trained on and what is held
+/// out, and trained on by a process of its own, on the same packed weights that answer. Ctrl-C
+/// writes a checkpoint; `--resume` goes on. The id of the new adapter goes to stdout.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -43,9 +43,9 @@ use crate::training::TrainingOptions;
 A line of a dataset is {\"messages\": [{\"role\": \"user\", \"content\": ...}, {\"role\": \"assistant\", \"content\": ...}]},
 with \"family\" where several lines belong to one task."
 )]
-pub(super) struct Args {
+pub(super) struct TrainArgs {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<TrainCommand>,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
@@ -56,7 +56,8 @@ pub(super) struct Args {
     /// Go on with a run that was stopped
     #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "OptionArgs", "dry_run", "name", "scope", "model", "project"])]
     resume: Option<String>,
-    /// Go on from this adapter, with its rank, alpha and layers, on the new records and on those that it was trained on
+    /// Go on from this adapter, with its rank, alpha and layers, on the new records and on those
+    /// that it was trained on
     #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["rank", "alpha", "rslora", "targets", "resume"])]
     from: Option<String>,
     /// With --from: train on the new records alone, and forget most of what was learned before
@@ -83,7 +84,7 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum TrainCommand {
     /// List training runs, the newest first
     Runs {
         /// The most to list
@@ -188,8 +189,8 @@ struct OptionArgs {
     /// Share of the families that is held out
     #[arg(long, value_name = "SHARE")]
     validation: Option<f32>,
-    /// Share of what is learned that is the base's own answers to general questions, by which it keeps what it can; 0 for
-    /// none
+    /// Share of what is learned that is the base's own answers to general questions, by which it
+    /// keeps what it can; 0 for none
     #[arg(long, value_name = "SHARE")]
     rehearsal: Option<f32>,
     /// Compute activations again for the gradients: a quarter slower, in a third of the memory
@@ -233,7 +234,7 @@ enum DeviceName {
     Cuda,
 }
 
-impl From<DeviceName> for Device {
+impl From<DeviceName> for TrainDevice {
     fn from(name: DeviceName) -> Self {
         match name {
             DeviceName::Processor => Self::Processor,
@@ -259,7 +260,7 @@ impl OptionArgs {
         set(&mut options.neftune_alpha, self.neftune);
         set(&mut options.target_modules, self.targets.clone());
         set(&mut options.learning_rate, self.learning_rate);
-        set(&mut options.schedule, self.schedule.map(Schedule::from));
+        set(&mut options.schedule, self.schedule.map(RateSchedule::from));
         set(&mut options.warmup_ratio, self.warmup);
         set(&mut options.batch_sequences, self.batch);
         set(&mut options.batch_tokens, self.batch_tokens);
@@ -272,7 +273,7 @@ impl OptionArgs {
         set(&mut options.rehearsal_share, self.rehearsal);
         options.checkpointing = self.checkpointing;
         set(&mut options.precision, self.precision.map(Precision::from));
-        set(&mut options.device, self.device.map(Device::from));
+        set(&mut options.device, self.device.map(TrainDevice::from));
         set(&mut options.seed, self.seed);
         options
     }
@@ -284,7 +285,7 @@ fn set<T>(option: &mut T, given: Option<T>) {
     }
 }
 
-impl From<ScheduleName> for Schedule {
+impl From<ScheduleName> for RateSchedule {
     fn from(name: ScheduleName) -> Self {
         match name {
             ScheduleName::Cosine => Self::Cosine,
@@ -303,7 +304,7 @@ impl From<PrecisionName> for Precision {
     }
 }
 
-impl Args {
+impl TrainArgs {
     /// The settings that the flags stand for.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
         let text = |value: &Option<String>| value.clone().map(toml::Value::String);
@@ -320,14 +321,14 @@ impl Args {
     }
 }
 
-pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(context: &Context, args: &TrainArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
-        Some(Command::Runs { limit }) => {
+        Some(TrainCommand::Runs { limit }) => {
             let runs = context.registry()?.training_runs(*limit)?;
             output::print(&list(context, &runs))?;
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Show { id, svg }) => {
+        Some(TrainCommand::Show { id, svg }) => {
             let registry = context.registry()?;
             let (run, metrics) = (registry.training_run(id)?, registry.metrics(id)?);
             if let Some(path) = svg {
@@ -341,7 +342,7 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
             output::print(&text)?;
             Ok(ExitCode::SUCCESS)
         }
-        None => work::run(context, args),
+        None => training::run(context, args),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can be wrong with a configuration.
 
-use crate::config::origin::Origin;
+use crate::config::origin::ValueOrigin;
 
 /// A configuration that is refused. The text names the key and where it stands.
 #[derive(Debug, thiserror::Error)]
@@ -9,7 +9,7 @@ pub enum ConfigError {
     #[error("cannot read {origin}")]
     Syntax {
         /// Where it stands.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The parser's words, with line and column.
         #[source]
         source: Box<toml::de::Error>,
@@ -20,7 +20,7 @@ pub enum ConfigError {
         /// The key as written, dotted.
         key: String,
         /// Where it stands.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The key that was probably meant.
         nearest: Option<String>,
     },
@@ -38,7 +38,7 @@ pub enum ConfigError {
         /// The key.
         key: String,
         /// Where it stands.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The type it has to have, with its article.
         expected: &'static str,
         /// What was found.
@@ -50,7 +50,7 @@ pub enum ConfigError {
         /// The key.
         key: String,
         /// Where it stands.
-        origin: Origin,
+        origin: ValueOrigin,
         /// What it has to be.
         expected: String,
         /// What was found.
@@ -62,7 +62,7 @@ pub enum ConfigError {
         /// The key.
         key: String,
         /// The project file.
-        origin: Origin,
+        origin: ValueOrigin,
     },
     /// A project file raises a limit.
     #[error("a project file may only lower `{key}` (it is {limit}), found {found} in {origin}")]
@@ -70,7 +70,7 @@ pub enum ConfigError {
         /// The key.
         key: String,
         /// The project file.
-        origin: Origin,
+        origin: ValueOrigin,
         /// What holds without the project file.
         limit: String,
         /// What was found.

@@ -1,4 +1,5 @@
-//! Where settings come from: one [`Layer`] for each file, the environment and the command line.
+//! Where settings come from: one [`ConfigLayer`] for each file, the environment and the command
+//! line.
 
 use toml::Table;
 use toml::Value;
@@ -6,27 +7,27 @@ use toml::Value;
 use crate::config::error::ConfigError;
 use crate::config::keys;
 use crate::config::nearest::nearest;
-use crate::config::origin::Origin;
+use crate::config::origin::ValueOrigin;
 
 /// Variables that are no settings.
 const OTHER_VARIABLES: &[&str] = &["RUNE_HOME", "RUNE_LOG", "RUNE_FAILPOINT"];
 
 /// Some settings and where they stand.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Layer {
+pub struct ConfigLayer {
     /// Where they stand.
-    pub origin: Origin,
+    pub origin: ValueOrigin,
     /// The settings, by section.
     pub table: Table,
 }
 
-impl Layer {
+impl ConfigLayer {
     /// Reads TOML.
     ///
     /// # Errors
     /// [`ConfigError::Syntax`] when `text` is no TOML. Keys and values are checked by
     /// [`Config::load`](crate::config::Config::load).
-    pub fn parse(origin: Origin, text: &str) -> Result<Self, ConfigError> {
+    pub fn parse(origin: ValueOrigin, text: &str) -> Result<Self, ConfigError> {
         match text.parse() {
             Ok(table) => Ok(Self { origin, table }),
             Err(source) => Err(ConfigError::Syntax { origin, source: Box::new(source) }),
@@ -51,7 +52,7 @@ impl Layer {
             };
             set(&mut table, key, typed(&value));
         }
-        Ok(Self { origin: Origin::Env, table })
+        Ok(Self { origin: ValueOrigin::Env, table })
     }
 
     /// Takes settings from the command line: dotted keys and their values.
@@ -60,7 +61,7 @@ impl Layer {
         for (key, value) in values {
             set(&mut table, key, value);
         }
-        Self { origin: Origin::Flag, table }
+        Self { origin: ValueOrigin::Flag, table }
     }
 }
 

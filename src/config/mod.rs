@@ -1,4 +1,4 @@
-//! The settings: [`Config`], laid together from [`Layer`]s and checked once.
+//! The settings: [`Config`], laid together from [`ConfigLayer`]s and checked once.
 //!
 //! `cli` collects the texts and variables and hands them in; nothing here reads a file or the
 //! environment, and nothing below `cli` does so for settings. The defaults live in
@@ -14,15 +14,15 @@ mod parts;
 mod settings;
 
 pub use error::ConfigError;
-pub use layer::Layer;
+pub use layer::ConfigLayer;
 pub use nearest::nearest;
-pub use origin::Origin;
+pub use origin::ValueOrigin;
 pub use parts::EngineConfig;
-pub use parts::Profile;
+pub use parts::ProgramProfile;
 pub use parts::ProviderKind;
-pub use parts::RunConfig;
+pub use parts::RunSettings;
 pub use parts::SamplingConfig;
 pub use parts::SandboxConfig;
 pub use parts::TokensConfig;
 pub use settings::Config;
-pub use settings::Entry;
+pub use settings::ConfigEntry;

@@ -1,10 +1,10 @@
-//! [`Origin`].
+//! [`ValueOrigin`].
 
 use std::path::PathBuf;
 
 /// Where a value stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum ValueOrigin {
     /// `configs/default.toml`, embedded.
     Default,
     /// The user's own file.
@@ -17,7 +17,7 @@ pub enum Origin {
     Flag,
 }
 
-impl std::fmt::Display for Origin {
+impl std::fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Default => f.write_str("the defaults"),

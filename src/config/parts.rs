@@ -26,7 +26,7 @@ impl ProviderKind {
 /// `[run]`: what a session uses, and its budgets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RunConfig {
+pub struct RunSettings {
     /// Name of a catalogued model.
     pub model: String,
     /// Who generates.
@@ -104,7 +104,7 @@ pub struct TokensConfig {
 /// What kind of program is run: what it needs beside the limits that have keys of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Profile {
+pub enum ProgramProfile {
     /// Plain Python.
     Python,
     /// numpy, torch and their like, which reserve far more memory than they use.
@@ -120,7 +120,7 @@ pub struct SandboxConfig {
     /// The Python interpreter; empty for the first `python3` of PATH.
     pub python: String,
     /// What kind of program is run.
-    pub profile: Profile,
+    pub profile: ProgramProfile,
     /// Processor time in seconds.
     pub cpu_seconds: u64,
     /// Wall time in seconds.

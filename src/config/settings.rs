@@ -9,15 +9,15 @@ use toml::Value;
 
 use crate::config::error::ConfigError;
 use crate::config::keys;
-use crate::config::keys::Check;
 use crate::config::keys::KEYS;
-use crate::config::keys::Key;
-use crate::config::keys::Project;
-use crate::config::layer::Layer;
+use crate::config::keys::KeyRule;
+use crate::config::keys::ProjectRule;
+use crate::config::keys::ValueRule;
+use crate::config::layer::ConfigLayer;
 use crate::config::nearest::nearest;
-use crate::config::origin::Origin;
+use crate::config::origin::ValueOrigin;
 use crate::config::parts::EngineConfig;
-use crate::config::parts::RunConfig;
+use crate::config::parts::RunSettings;
 use crate::config::parts::SamplingConfig;
 use crate::config::parts::SandboxConfig;
 use crate::config::parts::TokensConfig;
@@ -27,7 +27,7 @@ use crate::config::parts::TokensConfig;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// What a session uses, and its budgets.
-    pub run: RunConfig,
+    pub run: RunSettings,
     /// How tokens are drawn.
     pub sampling: SamplingConfig,
     /// The in-process engine.
@@ -37,18 +37,18 @@ pub struct Config {
     /// The limits of generated code.
     pub sandbox: SandboxConfig,
     #[serde(skip)]
-    values: BTreeMap<&'static str, (Value, Origin)>,
+    values: BTreeMap<&'static str, (Value, ValueOrigin)>,
 }
 
 /// One setting and where it comes from.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry<'a> {
+pub struct ConfigEntry<'a> {
     /// The dotted key.
     pub key: &'static str,
     /// Its value.
     pub value: &'a Value,
     /// Where the value stands.
-    pub origin: &'a Origin,
+    pub origin: &'a ValueOrigin,
 }
 
 impl Config {
@@ -63,9 +63,9 @@ impl Config {
     ///
     /// # Panics
     /// When the embedded defaults don't fit the rules, which a test rules out.
-    pub fn load(layers: &[Layer]) -> Result<Self, ConfigError> {
-        let defaults =
-            Layer::parse(Origin::Default, Self::DEFAULTS).expect("the defaults are TOML");
+    pub fn load(layers: &[ConfigLayer]) -> Result<Self, ConfigError> {
+        let defaults = ConfigLayer::parse(ValueOrigin::Default, Self::DEFAULTS)
+            .expect("the defaults are TOML");
         let mut values = BTreeMap::new();
         lay(&mut values, &defaults)?;
         for layer in layers {
@@ -82,18 +82,18 @@ impl Config {
     }
 
     /// Every setting in the order of `configs/default.toml`.
-    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+    pub fn entries(&self) -> impl Iterator<Item = ConfigEntry<'_>> {
         KEYS.iter().filter_map(|key| {
             let (value, origin) = self.values.get(key.name)?;
-            Some(Entry { key: key.name, value, origin })
+            Some(ConfigEntry { key: key.name, value, origin })
         })
     }
 }
 
 /// Lays one layer over `values`.
 fn lay(
-    values: &mut BTreeMap<&'static str, (Value, Origin)>,
-    layer: &Layer,
+    values: &mut BTreeMap<&'static str, (Value, ValueOrigin)>,
+    layer: &ConfigLayer,
 ) -> Result<(), ConfigError> {
     for (name, value) in flatten(&layer.table) {
         let Some(key) = keys::find(&name) else {
@@ -130,17 +130,17 @@ fn flatten(table: &Table) -> Vec<(String, Value)> {
 
 /// Gives `value` the type that the key has in the defaults.
 fn fit(
-    key: &Key,
+    key: &KeyRule,
     value: Value,
     default: Option<&Value>,
-    origin: &Origin,
+    origin: &ValueOrigin,
 ) -> Result<Value, ConfigError> {
     let Some(default) = default else { return Ok(value) };
     match (default, &value) {
         #[expect(clippy::cast_precision_loss, reason = "numbers of settings are small")]
         (Value::Float(_), Value::Integer(integer)) => Ok(Value::Float(*integer as f64)),
         // The environment has no types: a model may be called 7.
-        (Value::String(_), Value::Integer(_) | Value::Float(_)) if *origin == Origin::Env => {
+        (Value::String(_), Value::Integer(_) | Value::Float(_)) if *origin == ValueOrigin::Env => {
             Ok(Value::String(value.to_string()))
         }
         _ if default.same_type(&value) => Ok(value),
@@ -162,15 +162,15 @@ fn article(value: &Value) -> &'static str {
     }
 }
 
-fn check_range(key: &Key, value: &Value, origin: &Origin) -> Result<(), ConfigError> {
+fn check_range(key: &KeyRule, value: &Value, origin: &ValueOrigin) -> Result<(), ConfigError> {
     let text = value.as_str().unwrap_or_default();
     let expected = match key.check {
-        Check::Text | Check::Flag => return Ok(()),
-        Check::Filled if !text.is_empty() => return Ok(()),
-        Check::Filled => "a name".to_owned(),
-        Check::OneOf(words) if words.contains(&text) => return Ok(()),
-        Check::OneOf(words) => format!("one of `{}`", words.join("`, `")),
-        Check::Range(least, most) => match number(value) {
+        ValueRule::Text | ValueRule::Flag => return Ok(()),
+        ValueRule::Filled if !text.is_empty() => return Ok(()),
+        ValueRule::Filled => "a name".to_owned(),
+        ValueRule::OneOf(words) if words.contains(&text) => return Ok(()),
+        ValueRule::OneOf(words) => format!("one of `{}`", words.join("`, `")),
+        ValueRule::Range(least, most) => match number(value) {
             Some(number) if number < least => format!("at least {least}"),
             Some(number) if number > most => format!("at most {most}"),
             Some(number) if !number.is_nan() => return Ok(()),
@@ -186,15 +186,15 @@ fn check_range(key: &Key, value: &Value, origin: &Origin) -> Result<(), ConfigEr
 }
 
 fn check_project(
-    key: &Key,
+    key: &KeyRule,
     value: &Value,
     below: Option<&Value>,
-    origin: &Origin,
+    origin: &ValueOrigin,
 ) -> Result<(), ConfigError> {
-    if !matches!(origin, Origin::Project(_)) || key.project == Project::Free {
+    if !matches!(origin, ValueOrigin::Project(_)) || key.project == ProjectRule::Free {
         return Ok(());
     }
-    if key.project == Project::Never {
+    if key.project == ProjectRule::Never {
         let key = key.name.to_owned();
         return Err(ConfigError::NotForProjects { key, origin: origin.clone() });
     }
@@ -223,11 +223,11 @@ mod tests {
     use super::*;
 
     /// Loads one text at one place and shows a value or the error.
-    fn check(origin: &Origin, text: &str) -> String {
-        let layer = Layer::parse(origin.clone(), text);
+    fn check(origin: &ValueOrigin, text: &str) -> String {
+        let layer = ConfigLayer::parse(origin.clone(), text);
         match layer.and_then(|layer| Config::load(&[layer])) {
             Ok(config) => {
-                let set = config.entries().filter(|entry| *entry.origin != Origin::Default);
+                let set = config.entries().filter(|entry| *entry.origin != ValueOrigin::Default);
                 let shown = set.map(|entry| format!("{}={}", entry.key, entry.value));
                 shown.collect::<Vec<_>>().join(" ")
             }
@@ -235,12 +235,12 @@ mod tests {
         }
     }
 
-    fn user() -> Origin {
-        Origin::User("config.toml".into())
+    fn user() -> ValueOrigin {
+        ValueOrigin::User("config.toml".into())
     }
 
-    fn project() -> Origin {
-        Origin::Project("rune.toml".into())
+    fn project() -> ValueOrigin {
+        ValueOrigin::Project("rune.toml".into())
     }
 
     #[test]
@@ -286,10 +286,10 @@ mod tests {
     #[test]
     fn the_stronger_layer_wins_and_is_named() {
         let layers = [
-            Layer::parse(user(), "[run]\nattempts = 7\nseed = 1").unwrap(),
-            Layer::parse(project(), "[run]\nattempts = 6").unwrap(),
-            Layer::from_env([("RUNE_RUN_ATTEMPTS".into(), "5".into())]).unwrap(),
-            Layer::from_flags([("run.attempts", Value::Integer(4))]),
+            ConfigLayer::parse(user(), "[run]\nattempts = 7\nseed = 1").unwrap(),
+            ConfigLayer::parse(project(), "[run]\nattempts = 6").unwrap(),
+            ConfigLayer::from_env([("RUNE_RUN_ATTEMPTS".into(), "5".into())]).unwrap(),
+            ConfigLayer::from_flags([("run.attempts", Value::Integer(4))]),
         ];
         let origin_at = |n: usize| {
             let config = Config::load(&layers[..n]).unwrap();
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn variables_are_checked_as_files_are() {
         let check = |variable: &str, value: &str| {
-            let layer = Layer::from_env([(variable.to_owned(), value.to_owned())]);
+            let layer = ConfigLayer::from_env([(variable.to_owned(), value.to_owned())]);
             match layer.and_then(|layer| Config::load(&[layer])) {
                 Ok(config) => format!("model {} seed {}", config.run.model, config.run.seed),
                 Err(error) => error.to_string(),

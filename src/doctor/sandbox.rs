@@ -5,25 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use super::Check;
-use super::Patient;
-use super::Status;
+use super::CheckStatus;
+use super::DoctorCheck;
+use super::DoctorInput;
 use crate::home::Home;
 use crate::hub;
 use crate::judge::FunctionJudge;
 use crate::judge::FunctionTask;
 use crate::judge::Judge;
 use crate::judge::JudgeError;
-use crate::sandbox::Canary;
-use crate::sandbox::Facilities;
-use crate::sandbox::Gap;
+use crate::sandbox::CanaryResult;
 use crate::sandbox::Interpreter;
+use crate::sandbox::JailCapabilities;
+use crate::sandbox::JailTier;
 use crate::sandbox::Limits;
 use crate::sandbox::MemoryCap;
+use crate::sandbox::MissingCapability;
 use crate::sandbox::Mount;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
-use crate::sandbox::Tier;
 use crate::sandbox::probe;
 
 /// What to do about a sandbox that fails for no reason that is known.
@@ -31,7 +31,7 @@ const UNKNOWN: &str = "no generated code runs until this is mended; `rune run --
                        without, on a machine that may be lost";
 
 /// Looks at the sandbox from the outside, then from the inside.
-pub(super) fn examine(patient: &Patient<'_>) -> Vec<Check> {
+pub(super) fn examine(patient: &DoctorInput<'_>) -> Vec<DoctorCheck> {
     let sandbox = match &patient.sandbox {
         Ok(sandbox) => sandbox,
         Err(error) => return vec![failure("sandbox", error)],
@@ -46,14 +46,14 @@ pub(super) fn examine(patient: &Patient<'_>) -> Vec<Check> {
         }
         Err(error) => {
             let fix = "install python3, or set sandbox.python to one that everybody may read";
-            checks.push(Check::fail("interpreter", error.to_string(), fix));
+            checks.push(DoctorCheck::fail("interpreter", error.to_string(), fix));
         }
     }
     checks
 }
 
 /// Which Python it is, and what of its packages programs will miss.
-fn described(interpreter: &Interpreter) -> Vec<Check> {
+fn described(interpreter: &Interpreter) -> Vec<DoctorCheck> {
     let environment = interpreter
         .environment()
         .map(|folder| format!(" of the virtual environment {}", folder.display()));
@@ -66,60 +66,60 @@ fn described(interpreter: &Interpreter) -> Vec<Check> {
     );
     let left_out: Vec<String> =
         interpreter.left_out().iter().map(|path| path.display().to_string()).collect();
-    let mut checks = vec![Check::ok("interpreter", shown)];
+    let mut checks = vec![DoctorCheck::ok("interpreter", shown)];
     if !left_out.is_empty() {
         let detail = format!("programs can't import {}", left_out.join(", "));
         let fix = "install copies of these packages, not links to their sources";
-        checks.push(Check::warn("packages", detail, fix));
+        checks.push(DoctorCheck::warn("packages", detail, fix));
     }
     checks
 }
 
-fn facilities(facilities: &Facilities) -> Vec<Check> {
+fn facilities(facilities: &JailCapabilities) -> Vec<DoctorCheck> {
     let tier = match facilities.tier {
-        Tier::Namespaces => {
-            Check::ok("sandbox", "namespaces: user, mount, pid, network, ipc, uts, cgroup")
+        JailTier::Namespaces => {
+            DoctorCheck::ok("sandbox", "namespaces: user, mount, pid, network, ipc, uts, cgroup")
         }
-        Tier::Landlock => {
+        JailTier::Landlock => {
             let why = facilities.refused.as_deref().unwrap_or("not wanted");
             let detail = format!("Landlock, seccomp and limits, but no namespaces ({why})");
             let fix = "allow user namespaces, which close what is named below";
-            Check::warn("sandbox", detail, facilities.hint.as_deref().unwrap_or(fix))
+            DoctorCheck::warn("sandbox", detail, facilities.hint.as_deref().unwrap_or(fix))
         }
-        Tier::None => Check::fail("sandbox", "none", UNKNOWN),
+        JailTier::None => DoctorCheck::fail("sandbox", "none", UNKNOWN),
     };
     let cap = facilities.memory_cap.to_string();
     let memory = match facilities.memory_cap {
-        MemoryCap::CgroupV2 | MemoryCap::CgroupV1 => Check::ok("memory cap", cap),
+        MemoryCap::CgroupV2 | MemoryCap::CgroupV1 => DoctorCheck::ok("memory cap", cap),
         MemoryCap::Watchdog | MemoryCap::Process => {
             let fix = "a control group that this user may write to holds the whole process tree: \
                        start `rune` by `systemd-run --user --scope -p Delegate=yes`";
-            Check::warn("memory cap", cap, fix)
+            DoctorCheck::warn("memory cap", cap, fix)
         }
     };
     let landlock = match facilities.landlock_version {
-        0 => Check::warn("landlock", "none", "Linux 5.13 or newer, with `landlock` in lsm="),
+        0 => DoctorCheck::warn("landlock", "none", "Linux 5.13 or newer, with `landlock` in lsm="),
         version @ 1..4 => {
             let fix = "Linux 6.7 or newer also denies TCP to programs without a network namespace";
-            Check::warn("landlock", format!("ABI {version}"), fix)
+            DoctorCheck::warn("landlock", format!("ABI {version}"), fix)
         }
-        version => Check::ok("landlock", format!("ABI {version}")),
+        version => DoctorCheck::ok("landlock", format!("ABI {version}")),
     };
     let seccomp = if facilities.seccomp {
-        Check::ok("seccomp", "system calls are filtered")
+        DoctorCheck::ok("seccomp", "system calls are filtered")
     } else {
-        Check::fail("seccomp", "none", "a kernel with CONFIG_SECCOMP_FILTER")
+        DoctorCheck::fail("seccomp", "none", "a kernel with CONFIG_SECCOMP_FILTER")
     };
-    let gap = |gap: &Gap| {
+    let gap = |gap: &MissingCapability| {
         let name = format!("gap: {}", gap.name);
-        Check { name, status: Status::Warn, detail: gap.detail.to_owned(), fix: None }
+        DoctorCheck { name, status: CheckStatus::Warn, detail: gap.detail.to_owned(), fix: None }
     };
     let gaps = facilities.gaps();
     [tier, memory, landlock, seccomp].into_iter().chain(gaps.iter().map(gap)).collect()
 }
 
 /// Runs programs: hostile ones, and the judge's own.
-fn inside(home: &Home, sandbox: &Arc<Sandbox>, interpreter: &Arc<Interpreter>) -> Vec<Check> {
+fn inside(home: &Home, sandbox: &Arc<Sandbox>, interpreter: &Arc<Interpreter>) -> Vec<DoctorCheck> {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return vec![failure("hostile programs", &SandboxError::Helper(error))],
@@ -135,7 +135,7 @@ fn inside(home: &Home, sandbox: &Arc<Sandbox>, interpreter: &Arc<Interpreter>) -
     })
 }
 
-fn verdict(canaries: &[Canary], time: Duration) -> Check {
+fn verdict(canaries: &[CanaryResult], time: Duration) -> DoctorCheck {
     let loose: Vec<String> = canaries
         .iter()
         .filter(|canary| !canary.contained)
@@ -144,24 +144,25 @@ fn verdict(canaries: &[Canary], time: Duration) -> Check {
     let n_held = canaries.len() - loose.len();
     let detail = format!("{n_held} of {} held, in {:.1} s", canaries.len(), time.as_secs_f64());
     if loose.is_empty() {
-        Check::ok("hostile programs", detail)
+        DoctorCheck::ok("hostile programs", detail)
     } else {
         let fix = "run no generated code on this machine, and report this";
-        Check::fail("hostile programs", format!("{detail}; not: {}", loose.join("; ")), fix)
+        DoctorCheck::fail("hostile programs", format!("{detail}; not: {}", loose.join("; ")), fix)
     }
 }
 
-/// Forks Python into jails, and judges functions there: one that is right, and one that wants to look so.
-async fn functions(sandbox: &Arc<Sandbox>, interpreter: &Interpreter) -> Check {
+/// Forks Python into jails, and judges functions there: one that is right, and one that wants to
+/// look so.
+async fn functions(sandbox: &Arc<Sandbox>, interpreter: &Interpreter) -> DoctorCheck {
     let name = "forked jails";
     match judged_functions(sandbox, interpreter).await {
-        Ok((true, false)) => Check::ok(name, "functions are judged, and a cheat is seen"),
+        Ok((true, false)) => DoctorCheck::ok(name, "functions are judged, and a cheat is seen"),
         Ok((honest, cheat)) => {
             let detail = format!("a right function passes: {honest}, a cheat: {cheat}");
-            Check::fail(name, detail, "judge no functions on this machine, and report this")
+            DoctorCheck::fail(name, detail, "judge no functions on this machine, and report this")
         }
         Err(JudgeError::Sandbox(error)) => failure(name, &error),
-        Err(error) => Check::fail(name, error.to_string(), UNKNOWN),
+        Err(error) => DoctorCheck::fail(name, error.to_string(), UNKNOWN),
     }
 }
 
@@ -185,7 +186,7 @@ async fn judged_functions(
 }
 
 /// The pytest that suites would be run with: the interpreter's own, else the one in Rune's home.
-async fn pytest(home: &Home, mut judge: Judge) -> Check {
+async fn pytest(home: &Home, mut judge: Judge) -> DoctorCheck {
     let folder = hub::pytest_path(home);
     let mut whose = "the interpreter's own".to_owned();
     let mut found = judge.pytest_version().await;
@@ -195,19 +196,21 @@ async fn pytest(home: &Home, mut judge: Judge) -> Check {
         found = judge.pytest_version().await;
     }
     match found {
-        Ok(Some(version)) => Check::ok("pytest", format!("{version}, {whose}")),
-        Ok(None) => {
-            Check::warn("pytest", "not here yet", "it is installed when a suite first needs it")
-        }
+        Ok(Some(version)) => DoctorCheck::ok("pytest", format!("{version}, {whose}")),
+        Ok(None) => DoctorCheck::warn(
+            "pytest",
+            "not here yet",
+            "it is installed when a suite first needs it",
+        ),
         Err(JudgeError::Sandbox(error)) => failure("pytest", &error),
-        Err(error) => Check::fail("pytest", error.to_string(), UNKNOWN),
+        Err(error) => DoctorCheck::fail("pytest", error.to_string(), UNKNOWN),
     }
 }
 
-fn failure(name: &str, error: &SandboxError) -> Check {
+fn failure(name: &str, error: &SandboxError) -> DoctorCheck {
     match error {
-        SandboxError::Unavailable { reason, hint } => Check::fail(name, reason, hint),
-        other => Check::fail(name, other.to_string(), UNKNOWN),
+        SandboxError::Unavailable { reason, hint } => DoctorCheck::fail(name, reason, hint),
+        other => DoctorCheck::fail(name, other.to_string(), UNKNOWN),
     }
 }
 
@@ -217,8 +220,10 @@ mod tests {
 
     #[test]
     fn a_program_that_breaks_out_is_named() {
-        let canary = |contained| Canary { name: "never ends", contained, detail: "d".to_owned() };
-        let check = |canaries: &[Canary]| verdict(canaries, Duration::from_millis(1500)).detail;
+        let canary =
+            |contained| CanaryResult { name: "never ends", contained, detail: "d".to_owned() };
+        let check =
+            |canaries: &[CanaryResult]| verdict(canaries, Duration::from_millis(1500)).detail;
         assert_eq!(check(&[canary(true)]), "1 of 1 held, in 1.5 s");
         assert_eq!(
             check(&[canary(true), canary(false)]),
@@ -228,8 +233,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_comes_with_its_mending() {
-        let weak = Facilities {
-            tier: Tier::Namespaces,
+        let weak = JailCapabilities {
+            tier: JailTier::Namespaces,
             refused: None,
             hint: None,
             programs_have_own_user: false,

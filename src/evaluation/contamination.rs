@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::task::Task;
-use crate::training::Record;
+use super::task::EvalTask;
+use crate::training::TrainingRecord;
 
 /// A run of a task's text that a record holds as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Overlap {
+pub struct TextOverlap {
     /// The task.
     pub task_id: String,
     /// Whether the run is in the task's answer, not only in its question.
@@ -19,9 +19,10 @@ pub struct Overlap {
     pub family: String,
 }
 
-/// Finds tasks of which a record has `n` tokens (at least 1) in a row, in their question or their answer; a token is a
-/// word, a number or a sign. Runs of 50 are what comes of a copy, not of the same subject.
-pub fn overlaps(records: &[Record], tasks: &[Task], n: usize) -> Vec<Overlap> {
+/// Finds tasks of which a record has `n` tokens (at least 1) in a row, in their question or their
+/// answer; a token is a word, a number or a sign. Runs of 50 are what comes of a copy, not of the
+/// same subject.
+pub fn overlaps(records: &[TrainingRecord], tasks: &[EvalTask], n: usize) -> Vec<TextOverlap> {
     let n = n.max(1);
     let mut runs: HashMap<String, &str> = HashMap::new();
     for record in records {
@@ -39,13 +40,13 @@ pub fn overlaps(records: &[Record], tasks: &[Task], n: usize) -> Vec<Overlap> {
         let family = runs[&run].to_owned();
         Some((run, family))
     };
-    let overlap = |task: &Task| {
+    let overlap = |task: &EvalTask| {
         let question = task.messages.iter().find_map(|message| first(&message.content));
         let (is_of_answer, (run, family)) = match first(&task.answer) {
             Some(found) => (true, found),
             None => (false, question?),
         };
-        Some(Overlap { task_id: task.id.clone(), is_of_answer, run, family })
+        Some(TextOverlap { task_id: task.id.clone(), is_of_answer, run, family })
     };
     tasks.iter().filter_map(overlap).collect()
 }
@@ -80,11 +81,12 @@ mod tests {
     fn a_planted_copy_is_found_and_held_out_tasks_are_clean() {
         assert_eq!(tokens("a_1 += f(x)é"), ["a_1", "+", "=", "f", "(", "x", ")", "é"]);
         let library = SyntheticLibrary::invent(2, 6);
-        let tasks: Vec<Task> = library.tasks(1).into_iter().map(Task::from).collect();
+        let tasks: Vec<EvalTask> = library.tasks(1).into_iter().map(EvalTask::from).collect();
         let records = library.training(RecordOptions::default()).into_iter();
-        let mut records: Vec<Record> = records.map(Record::from).collect();
+        let mut records: Vec<TrainingRecord> = records.map(TrainingRecord::from).collect();
         assert_eq!(overlaps(&records, &tasks, 50), []);
-        let canary = Record::new("planted", vec![Message::assistant(tasks[1].answer.as_str())]);
+        let canary =
+            TrainingRecord::new("planted", vec![Message::assistant(tasks[1].answer.as_str())]);
         records.push(canary);
         let found = overlaps(&records, &tasks, 20);
         assert!(

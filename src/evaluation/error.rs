@@ -10,7 +10,7 @@ use crate::pipeline::PipelineError;
 use crate::provider::ProviderError;
 use crate::registry::RegistryError;
 use crate::sandbox::SandboxError;
-use crate::shutdown::Stopped;
+use crate::shutdown::StoppedEarly;
 
 /// Why an evaluation can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +99,7 @@ pub enum EvaluationError {
     Adapter(#[from] InvalidAdapterId),
     /// It was told to stop; what was answered is kept.
     #[error(transparent)]
-    Stopped(#[from] Stopped),
+    Stopped(#[from] StoppedEarly),
     /// None of the tasks can be given to the pipeline.
     #[error("suite `{0}` has no tasks for the pipeline: they are asked with --via completions")]
     NoWork(String),
@@ -124,7 +124,7 @@ impl EvaluationError {
             Self::Registry(error) => error.class(),
             Self::Sandbox(error) => error.class(),
             Self::Request(error) => error.class(),
-            Self::Stopped(Stopped(reason)) => ErrorClass::Stopped(*reason),
+            Self::Stopped(StoppedEarly(reason)) => ErrorClass::Stopped(*reason),
             Self::Files { .. } | Self::Damaged(_) | Self::Adapter(_) => ErrorClass::Environment,
         }
     }

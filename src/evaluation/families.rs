@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use crate::digest::sha256;
-use crate::minhash::Signature;
+use crate::minhash::MinHashSignature;
 
-use super::task::Check;
-use super::task::Task;
+use super::task::AnswerCheck;
+use super::task::EvalTask;
 
 /// Words of a run, and the share of runs from which two questions are one.
 const SHINGLE: usize = 13;
@@ -15,7 +15,7 @@ const ALIKE: f64 = 0.5;
 /// A part of a suite: what it may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Split {
+pub enum SuiteSplit {
     /// To be trained on: 60 % of all families.
     Train,
     /// To choose by, as often as one likes: 20 %.
@@ -26,7 +26,7 @@ pub enum Split {
     Vault,
 }
 
-impl Split {
+impl SuiteSplit {
     /// The split of a family, by its digest alone: so it is the same in every suite, for ever.
     pub fn of(family: &str) -> Self {
         let digest = sha256(format!("split {family}").as_bytes());
@@ -49,11 +49,11 @@ impl Split {
     }
 }
 
-/// Joins tasks whose questions share half of their runs of words, or that ask for the same function, into one family:
-/// that of the first of them.
-pub(super) fn join(tasks: &mut [Task]) {
-    let signatures: Vec<Signature> =
-        tasks.iter().map(|task| Signature::new(&asked(task), SHINGLE)).collect();
+/// Joins tasks whose questions share half of their runs of words, or that ask for the same
+/// function, into one family: that of the first of them.
+pub(super) fn join(tasks: &mut [EvalTask]) {
+    let signatures: Vec<MinHashSignature> =
+        tasks.iter().map(|task| MinHashSignature::new(&asked(task), SHINGLE)).collect();
     let heads: Vec<Option<String>> = tasks.iter().map(head).collect();
     let mut first: Vec<usize> = (0..tasks.len()).collect();
     for later in 0..tasks.len() {
@@ -80,13 +80,13 @@ fn root(first: &[usize], mut index: usize) -> usize {
     index
 }
 
-fn asked(task: &Task) -> String {
+fn asked(task: &EvalTask) -> String {
     task.messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n")
 }
 
 /// The head of the function that is asked for.
-fn head(task: &Task) -> Option<String> {
-    let Check::Function(check) = &task.check else { return None };
+fn head(task: &EvalTask) -> Option<String> {
+    let AnswerCheck::Function(check) = &task.check else { return None };
     let start = format!("def {}(", check.entry_point);
     let line = task.answer.lines().find(|line| line.starts_with(&start))?;
     Some(line.split_whitespace().collect())

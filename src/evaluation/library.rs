@@ -6,13 +6,13 @@ use crate::judge::FunctionTask;
 use crate::synthetic::AnswerForm;
 use crate::synthetic::LibraryCheck;
 
-use super::modules::Modules;
+use super::modules::PackageModules;
 
 /// The function that judged code becomes.
 const ENTRY_POINT: &str = "rune_task";
 
-/// What a judge asks of the function that [`program`] makes: for every input the value of the reference, the name of its
-/// type, and whether the library was used.
+/// What a judge asks of the function that [`program`] makes: for every input the value of the
+/// reference, the name of its type, and whether the library was used.
 pub(super) fn question(check: &LibraryCheck) -> FunctionTask {
     let reference = check.reference.replace("{v}", "v");
     let inputs = json!(check.inputs);
@@ -26,9 +26,9 @@ pub(super) fn question(check: &LibraryCheck) -> FunctionTask {
     FunctionTask { entry_point: ENTRY_POINT.to_owned(), prelude: String::new(), test }
 }
 
-/// `code` as a function of one list that gives the value, the name of its type, and whether the function that the task is
-/// about was called.
-pub(super) fn program(check: &LibraryCheck, code: &str, modules: &Modules) -> String {
+/// `code` as a function of one list that gives the value, the name of its type, and whether the
+/// function that the task is about was called.
+pub(super) fn program(check: &LibraryCheck, code: &str, modules: &PackageModules) -> String {
     let code = json!(code);
     let (given, value) = match &check.form {
         AnswerForm::Result { variable } => (

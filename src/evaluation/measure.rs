@@ -1,4 +1,5 @@
-//! An evaluation, from its tools to its rows in the registry: the base and adapters on the same tasks and seeds.
+//! An evaluation, from its tools to its rows in the registry: the base and adapters on the same
+//! tasks and seeds.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::event::timestamp;
 use crate::judge::FunctionJudge;
 use crate::judge::Judge;
 use crate::judge::library_mounts;
-use crate::pipeline::Settings;
+use crate::pipeline::SessionSettings;
 use crate::registry::AdapterFilter;
 use crate::registry::AdapterStore;
 use crate::registry::Evaluation;
@@ -28,22 +29,22 @@ use crate::services::Services;
 use crate::training::family_digest;
 use crate::trajectory::Sampling;
 
+use super::answers;
+use super::answers::AdapterWeights;
+use super::answers::EvalOutcome;
+use super::answers::EvaluationTools;
+use super::answers::JUDGE_VERSION;
+use super::answers::UnjudgeableTask;
 use super::error::EvaluationError;
-use super::modules::Modules;
-use super::run;
-use super::run::EvaluationTools;
-use super::run::JUDGE_VERSION;
-use super::run::Outcome;
-use super::run::Subject;
-use super::run::Void;
+use super::modules::PackageModules;
 use super::statistics::score;
-use super::suite::Suite;
-use super::via::PipelineTools;
-use super::via::Via;
+use super::strategy::AnswerStrategy;
+use super::strategy::StrategyTools;
+use super::suite::TaskSuite;
 
 /// Who is measured beside the base.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Who {
+pub enum MeasuredAdapters {
     /// These; one that does not fit the model is an error.
     These(Vec<AdapterId>),
     /// Those of them that were made on the model's weights.
@@ -52,7 +53,7 @@ pub enum Who {
 
 /// How answers are had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ViaKind {
+pub enum StrategyKind {
     /// One answer of the model.
     Completions,
     /// Answers until one passes the tests that may be seen.
@@ -63,9 +64,9 @@ pub enum ViaKind {
 
 /// How is measured.
 #[derive(Debug, Clone)]
-pub struct How {
+pub struct MeasureOptions {
     /// How answers are had.
-    pub via: ViaKind,
+    pub via: StrategyKind,
     /// The part of the suite, as the registry names it.
     pub split: String,
     /// The folder that the pipeline's tests may import from.
@@ -78,11 +79,11 @@ pub struct How {
     pub is_fresh: bool,
 }
 
-impl Default for How {
+impl Default for MeasureOptions {
     /// One greedy answer of 160 tokens to each task.
     fn default() -> Self {
         Self {
-            via: ViaKind::Completions,
+            via: StrategyKind::Completions,
             split: "all".to_owned(),
             lib: None,
             sampling: Sampling { max_tokens: 160, ..Sampling::default() },
@@ -94,22 +95,23 @@ impl Default for How {
 
 /// Outcomes of the base, and of every adapter, on the same tasks.
 #[derive(Debug, Default)]
-pub struct Measured {
+pub struct MeasuredOutcomes {
     /// The base's.
-    pub base: Vec<Outcome>,
+    pub base: Vec<EvalOutcome>,
     /// The adapters'.
-    pub adapters: Vec<(AdapterId, Vec<Outcome>)>,
+    pub adapters: Vec<(AdapterId, Vec<EvalOutcome>)>,
     /// Tasks that can't be judged here; nobody has an outcome of them.
-    pub voids: Vec<Void>,
+    pub voids: Vec<UnjudgeableTask>,
 }
 
-impl Measured {
-    /// Leaves out what somebody's answers could not be judged on, so that all are measured on the same tasks.
+impl MeasuredOutcomes {
+    /// Leaves out what somebody's answers could not be judged on, so that all are measured on the
+    /// same tasks.
     fn without_voids(mut self) -> Self {
         self.voids.sort_by(|one, other| one.id.cmp(&other.id));
         self.voids.dedup_by(|one, other| one.id == other.id);
         let voids = &self.voids;
-        let counts = |outcome: &Outcome| voids.iter().all(|void| void.id != outcome.id);
+        let counts = |outcome: &EvalOutcome| voids.iter().all(|void| void.id != outcome.id);
         self.base.retain(counts);
         self.adapters.iter_mut().for_each(|(_, outcomes)| outcomes.retain(counts));
         self
@@ -117,7 +119,9 @@ impl Measured {
 
     /// What could not be judged, in words; `None` when that is nothing.
     fn void_words(&self) -> Option<String> {
-        let [Void { id, reason }, others @ ..] = self.voids.as_slice() else { return None };
+        let [UnjudgeableTask { id, reason }, others @ ..] = self.voids.as_slice() else {
+            return None;
+        };
         let more = match others.len() {
             0 => String::new(),
             n => format!(" ({n} more)"),
@@ -126,15 +130,16 @@ impl Measured {
     }
 }
 
-impl Who {
-    /// The adapters that `words` stand for, ids or `all` or `none`, none of which has seen the suite's families. Of `all`,
-    /// those that have are left out with a word.
+impl MeasuredAdapters {
+    /// The adapters that `words` stand for, ids or `all` or `none`, none of which has seen the
+    /// suite's families. Of `all`, those that have are left out with a word.
     ///
     /// # Errors
-    /// [`EvaluationError::SeenBefore`] for one that is named; [`RegistryError::NotFound`]; [`EvaluationError::Adapter`].
+    /// [`EvaluationError::SeenBefore`] for one that is named; [`RegistryError::NotFound`];
+    /// [`EvaluationError::Adapter`].
     pub fn parse(
         registry: &Registry,
-        suite: &Suite,
+        suite: &TaskSuite,
         words: &[String],
         reporter: &dyn Reporter,
     ) -> Result<Self, EvaluationError> {
@@ -185,7 +190,7 @@ impl Who {
 }
 
 /// An adapter that has seen a family of the suite would show its memory of it.
-fn refuse_seen(suite: &Suite, train_families: &[String]) -> Result<(), EvaluationError> {
+fn refuse_seen(suite: &TaskSuite, train_families: &[String]) -> Result<(), EvaluationError> {
     let is_seen = |family: &&str| train_families.binary_search(&family_digest(family)).is_ok();
     match suite.families().find(is_seen) {
         Some(family) => Err(EvaluationError::SeenBefore { family: family.to_owned() }),
@@ -199,19 +204,19 @@ fn refuse_seen(suite: &Suite, train_families: &[String]) -> Result<(), Evaluatio
 /// [`EvaluationError`]. Every answer that was judged is kept, and found by the next call.
 pub async fn measure(
     (services, sandbox): (&Services, &Arc<Sandbox>),
-    what: (&Suite, &Modules),
-    who: &Who,
-    how: &How,
-) -> Result<Measured, EvaluationError> {
+    what: (&TaskSuite, &PackageModules),
+    who: &MeasuredAdapters,
+    how: &MeasureOptions,
+) -> Result<MeasuredOutcomes, EvaluationError> {
     services.shutdown.or_stop(all((services, sandbox), what, who, how)).await?
 }
 
 async fn all(
     (services, sandbox): (&Services, &Arc<Sandbox>),
-    (suite, modules): (&Suite, &Modules),
-    who: &Who,
-    how: &How,
-) -> Result<Measured, EvaluationError> {
+    (suite, modules): (&TaskSuite, &PackageModules),
+    who: &MeasuredAdapters,
+    how: &MeasureOptions,
+) -> Result<MeasuredOutcomes, EvaluationError> {
     let interpreter = sandbox.interpreter(services.python())?;
     let limits = Limits::from(&services.config.sandbox);
     let judge = FunctionJudge::start(sandbox, &interpreter, limits).await?;
@@ -220,19 +225,20 @@ async fn all(
     let mut subjects = Vec::new();
     for id in who.ids(&services.registry, &provider.base().base_digest)? {
         provider.load_adapter(id, &store.path(id))?;
-        subjects.push(Subject { id: id.clone(), sha256: services.registry.adapter(id)?.sha256 });
+        subjects
+            .push(AdapterWeights { id: id.clone(), sha256: services.registry.adapter(id)?.sha256 });
     }
     let scratch = tempfile::tempdir()
         .map_err(|source| EvaluationError::Files { path: std::env::temp_dir(), source })?;
     let mut visible = Judge::new(sandbox, &interpreter);
     visible.limits = limits;
     visible.libs.extend(library_mounts(how.lib.as_slice())?);
-    let settings = Settings::new(&services.config);
-    let pipeline = PipelineTools::new(visible, settings, &scratch.path().join("rune.db"))?;
+    let settings = SessionSettings::new(&services.config);
+    let pipeline = StrategyTools::new(visible, settings, &scratch.path().join("rune.db"))?;
     let via = match how.via {
-        ViaKind::Completions => Via::Completions(&how.sampling),
-        ViaKind::BestOfN => Via::BestOfN(&pipeline),
-        ViaKind::Pipeline => Via::Pipeline(&pipeline),
+        StrategyKind::Completions => AnswerStrategy::Completions(&how.sampling),
+        StrategyKind::BestOfN => AnswerStrategy::BestOfN(&pipeline),
+        StrategyKind::Pipeline => AnswerStrategy::Pipeline(&pipeline),
     };
     let asking = EvaluationTools {
         provider: &provider,
@@ -260,13 +266,13 @@ async fn all(
 async fn ask_all(
     reporter: &dyn Reporter,
     asking: &EvaluationTools<'_>,
-    suite: &Suite,
-    subjects: &[Subject],
-) -> Result<Measured, EvaluationError> {
+    suite: &TaskSuite,
+    subjects: &[AdapterWeights],
+) -> Result<MeasuredOutcomes, EvaluationError> {
     let n_tasks = suite.tasks().iter().filter(|task| asking.via.takes(task)).count();
     let n_total = n_tasks * asking.n_samples as usize * (1 + subjects.len());
     let n_done = AtomicUsize::new(0);
-    let tell = |subject: Option<&Subject>, outcome: &Outcome| {
+    let tell = |subject: Option<&AdapterWeights>, outcome: &EvalOutcome| {
         let event = Event::EvaluationAnswered {
             adapter_id: subject.map(|subject| subject.id.clone()),
             task: outcome.id.clone(),
@@ -276,11 +282,12 @@ async fn ask_all(
         };
         reporter.report("", &event);
     };
-    let base = run::run(asking, suite, None, &|outcome| tell(None, outcome)).await?;
-    let mut measured = Measured { base: base.outcomes, adapters: Vec::new(), voids: base.voids };
+    let base = answers::run(asking, suite, None, &|outcome| tell(None, outcome)).await?;
+    let mut measured =
+        MeasuredOutcomes { base: base.outcomes, adapters: Vec::new(), voids: base.voids };
     for subject in subjects {
-        let on_each = |outcome: &Outcome| tell(Some(subject), outcome);
-        let one = run::run(asking, suite, Some(subject), &on_each).await?;
+        let on_each = |outcome: &EvalOutcome| tell(Some(subject), outcome);
+        let one = answers::run(asking, suite, Some(subject), &on_each).await?;
         measured.adapters.push((subject.id.clone(), one.outcomes));
         measured.voids.extend(one.voids);
     }
@@ -290,11 +297,11 @@ async fn ask_all(
 /// Stores the scores: one row for the tasks that need the library, and one for the controls.
 fn keep(
     asking: &EvaluationTools<'_>,
-    suite: &Suite,
-    (adapter, split): (Option<&Subject>, &str),
-    outcomes: &[Outcome],
+    suite: &TaskSuite,
+    (adapter, split): (Option<&AdapterWeights>, &str),
+    outcomes: &[EvalOutcome],
 ) -> Result<(), RegistryError> {
-    let (controls, tasks): (Vec<&Outcome>, Vec<&Outcome>) =
+    let (controls, tasks): (Vec<&EvalOutcome>, Vec<&EvalOutcome>) =
         outcomes.iter().partition(|outcome| outcome.is_control);
     for (split, outcomes) in [(split.to_owned(), tasks), (format!("{split}-control"), controls)] {
         if outcomes.is_empty() {

@@ -8,7 +8,8 @@ const LEAST_GAIN: f64 = 0.20;
 const P_VALUE: f64 = 0.01;
 /// The share of controls lost has to be below.
 const LOSS: f64 = 0.02;
-/// The share of another library's tasks gained has to be below: more would be answers that fit anything.
+/// The share of another library's tasks gained has to be below: more would be answers that fit
+/// anything.
 const LIFT: f64 = 0.05;
 
 impl MemoryVerdict {
@@ -38,14 +39,14 @@ impl MemoryVerdict {
 
 #[cfg(test)]
 mod tests {
-    use crate::event::Paired;
+    use crate::event::PairedScores;
 
     use super::*;
 
     /// `n` tasks of which the first `before` and the first `after` pass.
-    fn paired(n: usize, before: usize, after: usize) -> Paired {
+    fn paired(n: usize, before: usize, after: usize) -> PairedScores {
         let passed = |passed| (0..n).map(|i| i < passed).collect::<Vec<_>>();
-        Paired::new(&passed(before), &passed(after))
+        PairedScores::new(&passed(before), &passed(after))
     }
 
     #[test]

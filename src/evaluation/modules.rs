@@ -15,12 +15,12 @@ const MAX_BYTES: usize = 4 << 20;
 
 /// Modules by their dotted names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Modules {
+pub struct PackageModules {
     /// Name, whether it is a package, and source.
     sources: Vec<(String, bool, String)>,
 }
 
-impl Modules {
+impl PackageModules {
     /// One package of one file.
     pub fn single(name: &str, source: &str) -> Self {
         Self { sources: vec![(name.to_owned(), true, source.to_owned())] }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::event::Paired;
-use crate::event::Score;
+use crate::event::PairedScores;
+use crate::event::PassRate;
 
-use super::run::Outcome;
+use super::answers::EvalOutcome;
 
 /// The 97.5 % point of the normal distribution: intervals of 95 %.
 const Z_95: f64 = 1.959_963_984_540_054;
@@ -28,7 +28,7 @@ pub struct TaskScore<'a> {
     pub passed: u32,
 }
 
-impl Score {
+impl PassRate {
     /// The score of these tasks, of which there is at least one, each with as many answers.
     pub fn new(tasks: &[TaskScore<'_>]) -> Self {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -45,7 +45,7 @@ impl Score {
     }
 }
 
-impl std::fmt::Display for Score {
+impl std::fmt::Display for PassRate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write_share(f, self.share, self.interval)
     }
@@ -71,8 +71,8 @@ pub struct PassAtK {
 }
 
 impl PassAtK {
-    /// pass@k of these tasks, without bias (Chen et al. 2021, arXiv:2107.03374, eq. 1); `None` where a task has fewer
-    /// than `k` answers, or `k` is 0.
+    /// pass@k of these tasks, without bias (Chen et al. 2021, arXiv:2107.03374, eq. 1); `None`
+    /// where a task has fewer than `k` answers, or `k` is 0.
     pub fn new(tasks: &[TaskScore<'_>], k: u32) -> Option<Self> {
         if k == 0 || tasks.iter().any(|task| task.n < k) {
             return None;
@@ -151,7 +151,7 @@ fn wilson(passed: u32, n: u32, z: f64) -> (f64, f64) {
     ((centre - half).max(0.0), (centre + half).min(1.0))
 }
 
-impl Paired {
+impl PairedScores {
     /// Compares what passed before and after, task by task; both are of one length, at least 1.
     pub fn new(before: &[bool], after: &[bool]) -> Self {
         let count = |wanted: (bool, bool)| {
@@ -201,9 +201,9 @@ fn mcnemar(b: u32, c: u32) -> f64 {
     (2.0 * sum).min(1.0)
 }
 
-/// The mean likelihood ratio of `b` against `c` over all chances above one half of which the first may be, uniformly:
-/// `2^(b+c+1) B(b+1, c+1) P[Beta(b+1, c+1) > 1/2]`, a test martingale (Ville 1939). As a sum:
-/// `b! c! / (b+c+1)! * sum over k <= b of C(b+c+1, k)`.
+/// The mean likelihood ratio of `b` against `c` over all chances above one half of which the first
+/// may be, uniformly: `2^(b+c+1) B(b+1, c+1) P[Beta(b+1, c+1) > 1/2]`, a test martingale (Ville
+/// 1939). As a sum: `b! c! / (b+c+1)! * sum over k <= b of C(b+c+1, k)`.
 fn e_value(b: u32, c: u32) -> f64 {
     let n = b + c + 1;
     let ln_factorial = |m: u32| (2..=m).map(|i| f64::from(i).ln()).sum::<f64>();
@@ -217,8 +217,8 @@ fn e_value(b: u32, c: u32) -> f64 {
 }
 
 /// Outcomes by the group of their tasks.
-pub fn groups(outcomes: &[Outcome]) -> BTreeMap<String, Vec<&Outcome>> {
-    let mut groups: BTreeMap<String, Vec<&Outcome>> = BTreeMap::new();
+pub fn groups(outcomes: &[EvalOutcome]) -> BTreeMap<String, Vec<&EvalOutcome>> {
+    let mut groups: BTreeMap<String, Vec<&EvalOutcome>> = BTreeMap::new();
     for outcome in outcomes {
         groups.entry(outcome.group.clone()).or_default().push(outcome);
     }
@@ -226,18 +226,18 @@ pub fn groups(outcomes: &[Outcome]) -> BTreeMap<String, Vec<&Outcome>> {
 }
 
 /// The score of these answers.
-pub fn score(outcomes: &[&Outcome]) -> Score {
-    Score::new(&by_task(outcomes))
+pub fn score(outcomes: &[&EvalOutcome]) -> PassRate {
+    PassRate::new(&by_task(outcomes))
 }
 
 /// Compares two on the same tasks in the same order, one answer each.
-pub fn compare(before: &[&Outcome], after: &[&Outcome]) -> Paired {
-    let passed = |outcomes: &[&Outcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
-    Paired::new(&passed(before), &passed(after))
+pub fn compare(before: &[&EvalOutcome], after: &[&EvalOutcome]) -> PairedScores {
+    let passed = |outcomes: &[&EvalOutcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
+    PairedScores::new(&passed(before), &passed(after))
 }
 
 /// Answers by task, in the order in which tasks come first.
-pub fn by_task<'a>(outcomes: &[&'a Outcome]) -> Vec<TaskScore<'a>> {
+pub fn by_task<'a>(outcomes: &[&'a EvalOutcome]) -> Vec<TaskScore<'a>> {
     let mut tasks: Vec<(&str, TaskScore<'a>)> = Vec::new();
     for outcome in outcomes {
         if tasks.last().is_none_or(|(id, _)| *id != outcome.id) {
@@ -253,9 +253,9 @@ pub fn by_task<'a>(outcomes: &[&'a Outcome]) -> Vec<TaskScore<'a>> {
 
 #[cfg(test)]
 mod tests {
-    use super::Paired;
+    use super::PairedScores;
     use super::PassAtK;
-    use super::Score;
+    use super::PassRate;
     use super::TaskScore;
     use super::Z_90;
     use super::Z_95;
@@ -267,7 +267,8 @@ mod tests {
 
     #[test]
     fn intervals_are_those_of_the_literature() {
-        // Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3.
+        // Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I,
+        // method 3.
         for ((passed, n), (low, high)) in [
             ((81, 263), (0.2553, 0.3662)),
             ((15, 148), (0.0624, 0.1605)),
@@ -286,13 +287,13 @@ mod tests {
     fn a_paired_comparison_counts_what_was_gained_and_lost() {
         let before = [true, false, false, false, false, true, false, false, false, false];
         let after = [true, true, true, true, true, true, true, false, false, true];
-        let paired = Paired::new(&before, &after);
+        let paired = PairedScores::new(&before, &after);
         assert_eq!((paired.gained, paired.lost), (6, 0));
         assert!((paired.difference - 0.6).abs() < 1e-12);
         assert!((paired.p_value - 0.031_25).abs() < 1e-12);
         assert!((mcnemar(600, 600) - 1.0).abs() < 1e-9 && mcnemar(700, 500) < 1e-7);
-        // Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on paired
-        // data", table II, method 10.
+        // Newcombe 1998, "Improved confidence intervals for the difference between binomial
+        // proportions based on paired data", table II, method 10.
         let (low, high) = newcombe([36, 2, 12, 0], Z_95);
         assert!((low - 0.0569).abs() < 5e-5 && (high - 0.3404).abs() < 5e-5, "{low} {high}");
         // Without any difference the interval holds 0.
@@ -309,7 +310,7 @@ mod tests {
         let tasks = [("a", 5), ("a", 0), ("b", 5), ("c", 0)];
         let tasks = tasks.map(|(family, passed)| TaskScore { family, n: 5, passed });
         assert_eq!(PassAtK::new(&tasks, 6), None);
-        let score = Score::new(&tasks);
+        let score = PassRate::new(&tasks);
         let at_1 = PassAtK::new(&tasks, 1).unwrap();
         assert!((score.share - 0.5).abs() < 1e-12 && (at_1.share - 0.5).abs() < 1e-12);
         assert!(score.interval.0 <= 0.26 && score.interval.1 >= 0.74, "{score}");
@@ -321,7 +322,7 @@ mod tests {
         let all = |n: usize, passed: usize| {
             let tasks =
                 (0..n).map(|i| TaskScore { family: "a", n: 1, passed: (i < passed).into() });
-            Score::new(&tasks.collect::<Vec<_>>())
+            PassRate::new(&tasks.collect::<Vec<_>>())
         };
         let (few, many) = (all(5, 4), all(200, 150));
         assert!(few.share > many.share && few.fitness < many.fitness);

@@ -11,8 +11,8 @@ use crate::registry::Registry;
 
 use super::error::EvaluationError;
 use super::families;
-use super::suite::Suite;
-use super::task::Task;
+use super::suite::TaskSuite;
+use super::task::EvalTask;
 
 /// The suites of a home: `suites/<name>.jsonl`, written once.
 #[derive(Debug)]
@@ -39,11 +39,11 @@ impl SuiteStore {
         &self,
         name: &str,
         (licence, source): (&str, &str),
-        mut tasks: Vec<Task>,
-    ) -> Result<Suite, EvaluationError> {
+        mut tasks: Vec<EvalTask>,
+    ) -> Result<TaskSuite, EvaluationError> {
         let path = self.path(name)?;
         families::join(&mut tasks);
-        let suite = Suite::new(name, tasks).with_origin(licence, source);
+        let suite = TaskSuite::new(name, tasks).with_origin(licence, source);
         match durable::create(&path, suite.to_lines().as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(EvaluationError::SuiteExists(name.to_owned()))
@@ -52,13 +52,15 @@ impl SuiteStore {
         }
     }
 
-    /// The suite that `name` stands for: one of the home, or the file of that path. It is what it was when it was measured.
+    /// The suite that `name` stands for: one of the home, or the file of that path. It is what it
+    /// was when it was measured.
     ///
     /// # Errors
     /// [`EvaluationError::Changed`]; those of [`Self::read`].
-    pub fn find(&self, registry: &Registry, name: &Path) -> Result<Suite, EvaluationError> {
+    pub fn find(&self, registry: &Registry, name: &Path) -> Result<TaskSuite, EvaluationError> {
         let is_file = name.extension().is_some_and(|extension| extension == "jsonl");
-        let suite = if is_file { Suite::read(name)? } else { self.read(&name.to_string_lossy())? };
+        let suite =
+            if is_file { TaskSuite::read(name)? } else { self.read(&name.to_string_lossy())? };
         match registry.measured_suite(&suite.name)? {
             Some(digest) if digest != suite.digest => Err(EvaluationError::Changed(suite.name)),
             _ => Ok(suite),
@@ -68,13 +70,13 @@ impl SuiteStore {
     /// The suite `name`.
     ///
     /// # Errors
-    /// [`EvaluationError::NoSuite`]; those of [`Suite::read`].
-    pub fn read(&self, name: &str) -> Result<Suite, EvaluationError> {
+    /// [`EvaluationError::NoSuite`]; those of [`TaskSuite::read`].
+    pub fn read(&self, name: &str) -> Result<TaskSuite, EvaluationError> {
         let path = self.path(name)?;
         if !path.exists() {
             return Err(EvaluationError::NoSuite(name.to_owned()));
         }
-        Suite::read(&path)
+        TaskSuite::read(&path)
     }
 
     /// Names of all suites, sorted.

@@ -10,12 +10,12 @@ use serde_json::json;
 use crate::digest::sha256;
 
 use super::error::EvaluationError;
-use super::families::Split;
-use super::task::Task;
+use super::families::SuiteSplit;
+use super::task::EvalTask;
 
 /// Tasks of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Suite {
+pub struct TaskSuite {
     /// Its name; the file's where it says none.
     pub name: String,
     /// sha256 of all tasks.
@@ -24,22 +24,22 @@ pub struct Suite {
     pub licence: String,
     /// Where they come from.
     pub source: String,
-    pub(super) tasks: Vec<Task>,
+    pub(super) tasks: Vec<EvalTask>,
 }
 
 /// The first line of a suite's file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Head {
+struct SuiteHeader {
     suite: String,
     digest: String,
     licence: String,
     source: String,
 }
 
-impl Suite {
+impl TaskSuite {
     /// A suite of these tasks.
-    pub fn new(name: impl Into<String>, tasks: Vec<Task>) -> Self {
+    pub fn new(name: impl Into<String>, tasks: Vec<EvalTask>) -> Self {
         let lines: Vec<String> = tasks.iter().map(|task| json!(task).to_string()).collect();
         let digest = sha256(lines.join("\n").as_bytes());
         let unknown = "unknown".to_owned();
@@ -52,7 +52,8 @@ impl Suite {
         Self { licence: licence.to_owned(), source: source.to_owned(), ..self }
     }
 
-    /// Reads a file of tasks, one JSON object a line, behind a first line that names the suite or without.
+    /// Reads a file of tasks, one JSON object a line, behind a first line that names the suite or
+    /// without.
     ///
     /// # Errors
     /// [`EvaluationError::Files`]; [`EvaluationError::BadTask`] for the first line that is no task;
@@ -62,7 +63,8 @@ impl Suite {
         let text = fs::read_to_string(path).map_err(files)?;
         let mut lines =
             text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).peekable();
-        let head: Option<Head> = lines.peek().and_then(|(_, line)| serde_json::from_str(line).ok());
+        let head: Option<SuiteHeader> =
+            lines.peek().and_then(|(_, line)| serde_json::from_str(line).ok());
         if head.is_some() {
             lines.next();
         }
@@ -100,14 +102,14 @@ impl Suite {
     }
 
     /// The tasks.
-    pub fn tasks(&self) -> &[Task] {
+    pub fn tasks(&self) -> &[EvalTask] {
         &self.tasks
     }
 
     /// The same suite with the tasks of one split alone; its digest is still that of the whole.
     #[must_use]
-    pub fn part(mut self, split: Split) -> Self {
-        self.tasks.retain(|task| Split::of(&task.family) == split);
+    pub fn part(mut self, split: SuiteSplit) -> Self {
+        self.tasks.retain(|task| SuiteSplit::of(&task.family) == split);
         self
     }
 
@@ -120,7 +122,7 @@ impl Suite {
 
     /// The file's text.
     pub fn to_lines(&self) -> String {
-        let head = json!(Head {
+        let head = json!(SuiteHeader {
             suite: self.name.clone(),
             digest: self.digest.clone(),
             licence: self.licence.clone(),

@@ -12,11 +12,11 @@ use crate::synthetic::LibraryTask;
 use crate::trajectory::Message;
 
 use super::library;
-use super::modules::Modules;
+use super::modules::PackageModules;
 
 /// What a model is asked, and how its answer is judged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Task {
+pub struct EvalTask {
     /// Names it in its suite.
     pub id: String,
     /// The row of a table that it counts in: a template, or the suite's name.
@@ -30,16 +30,17 @@ pub struct Task {
     pub messages: Vec<Message>,
     /// What the pipeline is given in its place; `None` where it can't be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub work: Option<Work>,
+    pub work: Option<PipelineTask>,
     /// How an answer is judged.
-    pub check: Check,
+    pub check: AnswerCheck,
     /// An answer that passes, or nothing where none is known; the model never sees it.
     pub answer: String,
 }
 
-/// A task as a user would give it. What comes of it is judged by the same check; the tests are only what may be seen.
+/// A task as a user would give it. What comes of it is judged by the same check; the tests are only
+/// what may be seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Work {
+pub struct PipelineTask {
     /// What is to be written.
     pub text: String,
     /// A file of tests.
@@ -49,7 +50,7 @@ pub struct Work {
 /// How answers are judged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Check {
+pub enum AnswerCheck {
     /// Code gives the right values, by way of a library.
     Library(LibraryCheck),
     /// A function passes asserts.
@@ -65,11 +66,13 @@ pub enum Check {
 pub struct FunctionCheck {
     /// The function's name.
     pub entry_point: String,
-    /// Code that an answer without it is put behind: imports, helpers and the function's head, or nothing.
+    /// Code that an answer without it is put behind: imports, helpers and the function's head, or
+    /// nothing.
     pub prompt: String,
     /// Code that the asserts need.
     pub prelude: String,
-    /// Asserts that call the function by its name, or a function `check(candidate)` with such asserts.
+    /// Asserts that call the function by its name, or a function `check(candidate)` with such
+    /// asserts.
     pub test: String,
     /// Code that goes behind an answer, or nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -79,7 +82,8 @@ pub struct FunctionCheck {
 /// What a program reads and has to write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramCheck {
-    /// Its standard input, and the output. Outputs are compared word by word, numbers by their value.
+    /// Its standard input, and the output. Outputs are compared word by word, numbers by their
+    /// value.
     pub cases: Vec<(String, String)>,
 }
 
@@ -99,7 +103,7 @@ const PROGRAM: &str = include_str!("program.py");
 /// The name of that function.
 const RUN_PROGRAM: &str = "rune_program";
 
-impl Task {
+impl EvalTask {
     /// sha256 of all that it is.
     pub fn digest(&self) -> String {
         sha256(json!(self).to_string().as_bytes())
@@ -108,31 +112,31 @@ impl Task {
     /// What a judge asks of the program that [`Self::program`] makes; `None` where a suite judges.
     pub fn question(&self) -> Option<FunctionTask> {
         match &self.check {
-            Check::Library(check) => Some(library::question(check)),
-            Check::Function(check) => Some(FunctionTask {
+            AnswerCheck::Library(check) => Some(library::question(check)),
+            AnswerCheck::Function(check) => Some(FunctionTask {
                 entry_point: check.entry_point.clone(),
                 prelude: check.prelude.clone(),
                 test: check.test.clone(),
             }),
-            Check::Program(check) => Some(FunctionTask {
+            AnswerCheck::Program(check) => Some(FunctionTask {
                 entry_point: RUN_PROGRAM.to_owned(),
                 prelude: PROGRAM.to_owned(),
                 test: check.asserts(),
             }),
-            Check::Suite(_) => None,
+            AnswerCheck::Suite(_) => None,
         }
     }
 
     /// The code of an answer as a module for the judge.
-    pub fn program(&self, answer: &str, modules: &Modules) -> String {
+    pub fn program(&self, answer: &str, modules: &PackageModules) -> String {
         let code = self.module(answer);
         match &self.check {
-            Check::Library(check) => library::program(check, &code, modules),
-            Check::Program(_) => {
+            AnswerCheck::Library(check) => library::program(check, &code, modules),
+            AnswerCheck::Program(_) => {
                 format!("{}\n{PROGRAM}\nSOURCE = {}\n", modules.bootstrap(), json!(code))
             }
-            Check::Function(_) => format!("{}\n{code}", modules.bootstrap()),
-            Check::Suite(_) => code,
+            AnswerCheck::Function(_) => format!("{}\n{code}", modules.bootstrap()),
+            AnswerCheck::Suite(_) => code,
         }
     }
 
@@ -140,28 +144,30 @@ impl Task {
     pub(super) fn module(&self, answer: &str) -> String {
         let code = code_of(answer);
         match &self.check {
-            Check::Library(_) | Check::Program(_) => code,
-            Check::Function(check) => {
+            AnswerCheck::Library(_) | AnswerCheck::Program(_) => code,
+            AnswerCheck::Function(check) => {
                 let whole = completed(&check.prompt, &check.entry_point, &code, answer);
                 format!("{whole}{}", check.epilogue)
             }
-            Check::Suite(check) => completed(&check.prompt, &check.entry_point, &code, answer),
+            AnswerCheck::Suite(check) => {
+                completed(&check.prompt, &check.entry_point, &code, answer)
+            }
         }
     }
 
     /// A module that does nothing.
-    pub fn stub(&self, modules: &Modules) -> String {
+    pub fn stub(&self, modules: &PackageModules) -> String {
         let stub = |name: &str| format!("def {name}(*_, **__):\n    pass\n");
         match &self.check {
-            Check::Library(check) => library::program(check, "pass", modules),
-            Check::Function(check) => stub(&check.entry_point),
-            Check::Program(_) => stub(RUN_PROGRAM),
-            Check::Suite(check) => stub(&check.entry_point),
+            AnswerCheck::Library(check) => library::program(check, "pass", modules),
+            AnswerCheck::Function(check) => stub(&check.entry_point),
+            AnswerCheck::Program(_) => stub(RUN_PROGRAM),
+            AnswerCheck::Suite(check) => stub(&check.entry_point),
         }
     }
 }
 
-impl From<LibraryTask> for Task {
+impl From<LibraryTask> for EvalTask {
     fn from(task: LibraryTask) -> Self {
         Self {
             id: task.id,
@@ -170,7 +176,7 @@ impl From<LibraryTask> for Task {
             family: task.family,
             messages: task.messages,
             work: None,
-            check: Check::Library(task.check),
+            check: AnswerCheck::Library(task.check),
             answer: task.answer,
         }
     }
@@ -185,8 +191,8 @@ impl ProgramCheck {
     }
 }
 
-/// Code that has the function is a module, behind the part of the prompt before the function; any other goes on where the
-/// prompt ends.
+/// Code that has the function is a module, behind the part of the prompt before the function; any
+/// other goes on where the prompt ends.
 fn completed(prompt: &str, entry_point: &str, code: &str, answer: &str) -> String {
     if beginning(code, entry_point).is_some() {
         // A prompt without the function is imports and helpers.
@@ -197,7 +203,8 @@ fn completed(prompt: &str, entry_point: &str, code: &str, answer: &str) -> Strin
     format!("{prompt}{}", if is_continuation { answer } else { code })
 }
 
-/// Where the function or class `name` of a module begins, its decorators included; those within another do not count.
+/// Where the function or class `name` of a module begins, its decorators included; those within
+/// another do not count.
 fn beginning(code: &str, name: &str) -> Option<usize> {
     let (mut start, mut decorated) = (0, None);
     for line in code.split_inclusive('\n') {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 /// A share of answers that passed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Score {
+pub struct PassRate {
     /// Tasks.
     pub n_tasks: u32,
     /// Answers to each.
@@ -14,16 +14,17 @@ pub struct Score {
     pub passed: u32,
     /// The mean over tasks of the share that passed: pass@1.
     pub share: f64,
-    /// 95 % interval of the share: Wilson's (1927) with one answer a task, else a bootstrap over families.
+    /// 95 % interval of the share: Wilson's (1927) with one answer a task, else a bootstrap over
+    /// families.
     pub interval: (f64, f64),
-    /// Fitness, by which adapters are ranked: the lower end of the 90 % interval. A mean ranks those first that were
-    /// measured least.
+    /// Fitness, by which adapters are ranked: the lower end of the 90 % interval. A mean ranks
+    /// those first that were measured least.
     pub fitness: f64,
 }
 
 /// Two scores on the same tasks, task by task.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Paired {
+pub struct PairedScores {
     /// Tasks that the second passes and the first does not.
     pub gained: u32,
     /// Tasks that the first passes and the second does not.
@@ -36,7 +37,8 @@ pub struct Paired {
     pub quality: f64,
     /// How likely so uneven a split is if both are equal: McNemar's exact test, two-sided.
     pub p_value: f64,
-    /// Evidence that the second is better, valid at whatever time one stops to look: from 20 on it is one at 5 %.
+    /// Evidence that the second is better, valid at whatever time one stops to look: from 20 on it
+    /// is one at 5 %.
     pub e_value: f64,
 }
 
@@ -46,7 +48,7 @@ pub struct ScoreComparison {
     /// An adapter's id, `base`, or a condition of `rune bench memory`.
     pub who: String,
     /// The comparison, task by task.
-    pub paired: Paired,
+    pub paired: PairedScores,
 }
 
 /// Median, minimum and maximum of several measurements.
@@ -64,9 +66,9 @@ pub struct MetricSummary {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemoryVerdict {
     /// The held-out tasks about what it was trained on.
-    pub tasks: Paired,
+    pub tasks: PairedScores,
     /// Tasks that need nothing of it, by name.
-    pub controls: Vec<(String, Paired)>,
+    pub controls: Vec<(String, PairedScores)>,
     /// Tasks about another library, of which it was taught nothing.
-    pub foreign: Paired,
+    pub foreign: PairedScores,
 }

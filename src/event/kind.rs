@@ -7,18 +7,18 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::adapter::AdapterId;
-use crate::adapter::Source;
+use crate::adapter::AdapterSource;
 use crate::task::TaskType;
 use crate::trajectory::Assurance;
 use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
-use crate::trajectory::Status;
+use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
 
 use super::figures::MemoryVerdict;
 use super::figures::MetricSummary;
-use super::figures::Paired;
-use super::figures::Score;
+use super::figures::PairedScores;
+use super::figures::PassRate;
 use super::figures::ScoreComparison;
 
 /// One thing that happened.
@@ -107,13 +107,14 @@ pub enum Event {
     #[serde(rename = "session.completed")]
     SessionCompleted {
         /// `solved` or `unsolved`.
-        status: Status,
+        status: SessionStatus,
         /// What stands behind `solved`.
         verified_by: VerifiedBy,
         /// Where it was decided that the user's tests pass.
         #[serde(default)]
         assurance: Option<Assurance>,
-        /// Why the assurance is not `separate`, or why the tests' verdict does not count; empty otherwise.
+        /// Why the assurance is not `separate`, or why the tests' verdict does not count; empty
+        /// otherwise.
         #[serde(default)]
         reason: String,
         /// The exit code of `rune`.
@@ -137,7 +138,8 @@ pub enum Event {
         /// The error with its causes.
         error: String,
     },
-    /// The session was stopped by a signal and can be resumed. `session.failed` follows as last line.
+    /// The session was stopped by a signal and can be resumed. `session.failed` follows as last
+    /// line.
     #[serde(rename = "session.interrupted")]
     SessionInterrupted,
     /// A test of `rune judge`. Never stored; of no session, as those that follow.
@@ -182,7 +184,7 @@ pub enum Event {
     #[serde(rename = "adapter.created")]
     AdapterCreated {
         /// Where it comes from.
-        source: Source,
+        source: AdapterSource,
         /// What it fits.
         base_model: String,
     },
@@ -384,7 +386,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         part: Option<String>,
         /// The score.
-        score: Score,
+        score: PassRate,
         /// The share of it.
         pass_at_1: f64,
         /// The comparison with whoever comes first; `None` for the first.
@@ -396,9 +398,9 @@ pub enum Event {
         /// The adapter's id.
         who: String,
         /// Against the base, on the suite.
-        in_distribution: Paired,
+        in_distribution: PairedScores,
         /// Against the base, on the suite of other tasks.
-        out_of_distribution: Paired,
+        out_of_distribution: PairedScores,
         /// The first gain less the second.
         delta: f64,
     },
@@ -414,7 +416,8 @@ pub enum Event {
         /// The first run of tokens that both have.
         run: String,
     },
-    /// Another process pulls the same model, and this one waits for it. The subject of a pull is the model's name.
+    /// Another process pulls the same model, and this one waits for it. The subject of a pull is
+    /// the model's name.
     #[serde(rename = "pull.waiting")]
     PullWaiting,
     /// A source is tried.

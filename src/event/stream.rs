@@ -1,4 +1,4 @@
-//! [`Stream`]: events as JSON lines.
+//! [`EventStream`]: events as JSON lines.
 
 use std::time::SystemTime;
 
@@ -9,12 +9,13 @@ use super::kind::Event;
 
 /// Numbers the events of one stream and makes lines of them.
 #[derive(Debug, Clone, Default)]
-pub struct Stream {
+pub struct EventStream {
     next_seq: u64,
 }
 
-impl Stream {
-    /// The next line, without its line end, for an event about `subject` of `ts` (RFC 3339, milliseconds).
+impl EventStream {
+    /// The next line, without its line end, for an event about `subject` of `ts` (RFC 3339,
+    /// milliseconds).
     pub fn line(&mut self, ts: &str, subject: &str, event: &Event) -> String {
         let mut line = json!({ "ts": ts, "seq": self.next_seq, "type": event.kind() });
         self.next_seq += 1;

@@ -6,19 +6,19 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::adapter::AdapterId;
-use crate::adapter::Source;
+use crate::adapter::AdapterSource;
 use crate::task::TaskType;
 use crate::trajectory::Assurance;
 use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
-use crate::trajectory::Status;
+use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
 
 use super::*;
 
 #[test]
 fn a_line_carries_time_number_kind_and_session() {
-    let mut stream = Stream::default();
+    let mut stream = EventStream::default();
     let ts = timestamp(SystemTime::UNIX_EPOCH);
     let warning = Event::Warning { message: "low\ndisk".into() };
     insta::assert_snapshot!(stream.line(&ts, "s1", &warning),
@@ -39,7 +39,7 @@ fn the_kind_is_the_tag() {
 #[test]
 fn every_line_fits_the_schema_and_a_wrong_one_does_not() {
     let schema = jsonschema::validator_for(&serde_json::from_str(SCHEMA).unwrap()).unwrap();
-    let mut stream = Stream::default();
+    let mut stream = EventStream::default();
     for event in samples() {
         let line = stream.line(&timestamp(SystemTime::UNIX_EPOCH), "s1", &event);
         let mut line: Value = serde_json::from_str(&line).unwrap();
@@ -85,7 +85,7 @@ fn samples() -> Vec<Event> {
         Event::SuiteJudged { n_passed: 1, n_total: 2, outcome: "failed".into() },
         Event::Warning { message: "w".into() },
         Event::SessionCompleted {
-            status: Status::Solved,
+            status: SessionStatus::Solved,
             verified_by: VerifiedBy::UserTests,
             assurance: Some(Assurance::SameProcess),
             reason: "r".into(),
@@ -114,7 +114,7 @@ fn samples() -> Vec<Event> {
             exit_code: 1,
         },
         Event::JudgeFailed { exit_code: 3, error: "e".into() },
-        Event::AdapterCreated { source: Source::Qlora, base_model: "m".into() },
+        Event::AdapterCreated { source: AdapterSource::Qlora, base_model: "m".into() },
         Event::AdapterArchived { reason: "worse".into() },
         Event::AdapterRestored,
         Event::TrainingStarted { dataset_digest: "d".into(), base_model: "m".into() },
@@ -234,12 +234,19 @@ fn samples() -> Vec<Event> {
     ]
 }
 
-fn score() -> Score {
-    Score { n_tasks: 2, n_samples: 1, passed: 1, share: 0.5, interval: (0.25, 0.75), fitness: 0.25 }
+fn score() -> PassRate {
+    PassRate {
+        n_tasks: 2,
+        n_samples: 1,
+        passed: 1,
+        share: 0.5,
+        interval: (0.25, 0.75),
+        fitness: 0.25,
+    }
 }
 
-fn paired() -> Paired {
-    Paired {
+fn paired() -> PairedScores {
+    PairedScores {
         gained: 1,
         lost: 0,
         difference: 0.5,

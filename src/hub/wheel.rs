@@ -11,7 +11,7 @@ use crate::hub::error::HubError;
 use crate::hub::pip;
 
 /// An open wheel.
-type Wheel = zip::ZipArchive<io::BufReader<File>>;
+type OpenWheel = zip::ZipArchive<io::BufReader<File>>;
 
 /// The most bytes of such a file.
 const MAX_BYTES: u64 = 64 << 20;
@@ -43,7 +43,11 @@ pub(super) fn download(python: &Path, package: &str, folder: &Path) -> Result<Pa
 }
 
 /// Opens the wheel of `package`, and gives the name of the one member that ends with `suffix`.
-pub(super) fn open(wheel: &Path, package: &str, suffix: &str) -> Result<(Wheel, String), HubError> {
+pub(super) fn open(
+    wheel: &Path,
+    package: &str,
+    suffix: &str,
+) -> Result<(OpenWheel, String), HubError> {
     let file = File::open(wheel).map_err(HubError::file(wheel))?;
     let archive = zip::ZipArchive::new(io::BufReader::new(file))
         .map_err(|error| damaged(package, &format!("cannot be read: {error}")))?;

@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::collected::Collected;
-use super::collected::Framework;
+use super::collected::CollectedTests;
+use super::collected::TestFramework;
+use super::harness::CoordinatorMode;
 use super::harness::Judge;
 use super::harness::JudgeError;
-use super::harness::Mode;
-use super::record::Record;
+use super::record::CoordinatorRecord;
 use super::record::records;
 use super::suite::TestSuite;
 use super::suite::is_python;
@@ -38,10 +38,10 @@ fn imports_pytest(text: &str) -> bool {
 
 impl Judge {
     /// The framework of `suite`, where its files say so or it was found out before.
-    pub(super) fn known_framework(suite: &TestSuite) -> Option<Framework> {
+    pub(super) fn known_framework(suite: &TestSuite) -> Option<TestFramework> {
         match suite.collected.get() {
             Some(collected) => Some(collected.framework),
-            None => names_pytest(suite).then_some(Framework::Pytest),
+            None => names_pytest(suite).then_some(TestFramework::Pytest),
         }
     }
 
@@ -52,7 +52,7 @@ impl Judge {
         &self,
         suite: &'s TestSuite,
         solution: &[SourceFile],
-    ) -> Result<&'s Collected, JudgeError> {
+    ) -> Result<&'s CollectedTests, JudgeError> {
         suite.collected.get_or_try_init(|| self.find_tests(suite, solution)).await
     }
 
@@ -60,12 +60,12 @@ impl Judge {
         &self,
         suite: &TestSuite,
         solution: &[SourceFile],
-    ) -> Result<Collected, JudgeError> {
-        let hint = Self::known_framework(suite).unwrap_or(Framework::Auto);
+    ) -> Result<CollectedTests, JudgeError> {
+        let hint = Self::known_framework(suite).unwrap_or(TestFramework::Auto);
         let collected = self.find_tests_by(suite, solution, hint).await?;
         // Only pytest itself knows the ids, and it was not loaded.
-        if hint == Framework::Auto && collected.framework == Framework::Pytest {
-            return self.find_tests_by(suite, solution, Framework::Pytest).await;
+        if hint == TestFramework::Auto && collected.framework == TestFramework::Pytest {
+            return self.find_tests_by(suite, solution, TestFramework::Pytest).await;
         }
         Ok(collected)
     }
@@ -74,23 +74,23 @@ impl Judge {
         &self,
         suite: &TestSuite,
         solution: &[SourceFile],
-        framework: Framework,
-    ) -> Result<Collected, JudgeError> {
-        let run = self.coordinate(Mode::Collect, suite, solution, framework).await?;
-        let mut collected = Collected { framework, ids: Vec::new(), is_whole: false };
+        framework: TestFramework,
+    ) -> Result<CollectedTests, JudgeError> {
+        let run = self.coordinate(CoordinatorMode::Collect, suite, solution, framework).await?;
+        let mut collected = CollectedTests { framework, ids: Vec::new(), is_whole: false };
         let mut said = String::new();
         for record in records(&run.channel).map_err(|message| JudgeError::broken(&run, &message))? {
             match record {
-                Record::PytestMissing => return Err(JudgeError::PytestMissing),
-                Record::Framework { name } => collected.framework = name,
-                Record::Collected { ids, .. } => collected.ids.extend(ids),
-                Record::CollectedWhole { whole } => collected.is_whole = whole,
-                Record::Test { id, message, .. } => broken_test(suite, &id, &message)?,
-                Record::Ended { stderr, .. } => said = stderr,
+                CoordinatorRecord::PytestMissing => return Err(JudgeError::PytestMissing),
+                CoordinatorRecord::Framework { name } => collected.framework = name,
+                CoordinatorRecord::Collected { ids, .. } => collected.ids.extend(ids),
+                CoordinatorRecord::CollectedWhole { whole } => collected.is_whole = whole,
+                CoordinatorRecord::Test { id, message, .. } => broken_test(suite, &id, &message)?,
+                CoordinatorRecord::Ended { stderr, .. } => said = stderr,
                 _ => {}
             }
         }
-        if collected.framework == Framework::Auto {
+        if collected.framework == TestFramework::Auto {
             return Err(JudgeError::broken(&run, &format!("it found no framework: {said}")));
         }
         Ok(collected)

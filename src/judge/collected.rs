@@ -6,7 +6,7 @@ use serde::Serialize;
 /// What runs the tests of a suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Framework {
+pub(super) enum TestFramework {
     /// Whichever the files need: to be found out.
     Auto,
     Unittest,
@@ -19,8 +19,8 @@ pub(super) enum Framework {
 
 /// The tests of a suite.
 #[derive(Debug, Clone)]
-pub(super) struct Collected {
-    pub(super) framework: Framework,
+pub(super) struct CollectedTests {
+    pub(super) framework: TestFramework,
     /// Node ids, in order.
     pub(super) ids: Vec<String>,
     /// Whether they depend on nothing that the solution decides.

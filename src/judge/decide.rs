@@ -5,21 +5,21 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::harness::tail;
-use super::record::Record;
-use super::record::Who;
+use super::record::CoordinatorRecord;
+use super::record::RecordAuthor;
 use super::verdict::Assurance;
-use super::verdict::Outcome;
-use super::verdict::Status;
 use super::verdict::TestResult;
+use super::verdict::TestStatus;
 use super::verdict::Verdict;
+use super::verdict::VerdictOutcome;
 use crate::sandbox;
-use crate::sandbox::Exit;
+use crate::sandbox::ExitKind;
 
 /// All that a verdict is made of.
 pub(super) struct Evidence<'a> {
-    run: &'a sandbox::Outcome,
-    same: Report<'a>,
-    tester: Option<Report<'a>>,
+    run: &'a sandbox::ExecOutcome,
+    same: ProcessReport<'a>,
+    tester: Option<ProcessReport<'a>>,
     lies: Vec<&'a str>,
     findings: &'a [(String, u32, String)],
     screened: bool,
@@ -29,7 +29,7 @@ pub(super) struct Evidence<'a> {
 
 /// What one process reported.
 #[derive(Default)]
-struct Report<'a> {
+struct ProcessReport<'a> {
     tests: Vec<TestResult>,
     /// The test that had begun and not ended.
     running: Option<&'a str>,
@@ -56,13 +56,13 @@ struct ProcessExit<'a> {
 
 impl ProcessExit<'_> {
     /// The outcome where a limit ended it.
-    fn limit(&self) -> Option<Outcome> {
+    fn limit(&self) -> Option<VerdictOutcome> {
         match (self.why, self.signal) {
-            ("cpu", _) => Some(Outcome::CpuLimit),
-            ("wall", _) => Some(Outcome::WallLimit),
-            ("output", _) => Some(Outcome::OutputLimit),
+            ("cpu", _) => Some(VerdictOutcome::CpuLimit),
+            ("wall", _) => Some(VerdictOutcome::WallLimit),
+            ("output", _) => Some(VerdictOutcome::OutputLimit),
             // Nobody else sends it: the kernel was out of memory.
-            ("", libc::SIGKILL) => Some(Outcome::MemoryLimit),
+            ("", libc::SIGKILL) => Some(VerdictOutcome::MemoryLimit),
             _ => None,
         }
     }
@@ -81,14 +81,16 @@ impl ProcessExit<'_> {
     }
 }
 
-impl<'a> Report<'a> {
-    fn take(&mut self, record: &'a Record) {
+impl<'a> ProcessReport<'a> {
+    fn take(&mut self, record: &'a CoordinatorRecord) {
         match record {
-            Record::Collected { ids, .. } => {
+            CoordinatorRecord::Collected { ids, .. } => {
                 self.collected.get_or_insert_default().extend(ids.iter().map(String::as_str));
             }
-            Record::Begin { id, .. } => self.running = Some(id),
-            Record::Test { id, status, message, trace, seconds, raised, limit, .. } => {
+            CoordinatorRecord::Begin { id, .. } => self.running = Some(id),
+            CoordinatorRecord::Test {
+                id, status, message, trace, seconds, raised, limit, ..
+            } => {
                 self.running = None;
                 if !is_good(*status) {
                     self.raised |= raised;
@@ -98,9 +100,9 @@ impl<'a> Report<'a> {
                 let (status, seconds) = (*status, *seconds);
                 self.tests.push(TestResult { id, status, message, trace, seconds });
             }
-            Record::End { .. } => self.has_ended = true,
-            Record::Garbled { .. } => self.is_garbled = true,
-            Record::Ended { why, signal, code, cpu, wall, stdout, stderr, .. } => {
+            CoordinatorRecord::End { .. } => self.has_ended = true,
+            CoordinatorRecord::Garbled { .. } => self.is_garbled = true,
+            CoordinatorRecord::Ended { why, signal, code, cpu, wall, stdout, stderr, .. } => {
                 let (signal, code, cpu, wall) = (*signal, *code, *cpu, *wall);
                 self.exit = Some(ProcessExit { why, signal, code, cpu, wall, stdout, stderr });
             }
@@ -116,20 +118,20 @@ impl<'a> Report<'a> {
 
     fn all_passed(&self) -> bool {
         let mut statuses = self.tests.iter().map(|test| test.status);
-        statuses.clone().all(is_good) && statuses.any(|status| status == Status::Passed)
+        statuses.clone().all(is_good) && statuses.any(|status| status == TestStatus::Passed)
     }
 }
 
 /// Whether a test with this status is no failure.
-fn is_good(status: Status) -> bool {
-    matches!(status, Status::Passed | Status::Skipped | Status::ExpectedFailure)
+fn is_good(status: TestStatus) -> bool {
+    matches!(status, TestStatus::Passed | TestStatus::Skipped | TestStatus::ExpectedFailure)
 }
 
 impl<'a> Evidence<'a> {
-    pub(super) fn new(records: &'a [Record], run: &'a sandbox::Outcome) -> Self {
+    pub(super) fn new(records: &'a [CoordinatorRecord], run: &'a sandbox::ExecOutcome) -> Self {
         let mut evidence = Self {
             run,
-            same: Report::default(),
+            same: ProcessReport::default(),
             tester: None,
             lies: Vec::new(),
             findings: &[],
@@ -142,22 +144,24 @@ impl<'a> Evidence<'a> {
         evidence
     }
 
-    fn take(&mut self, record: &'a Record) {
+    fn take(&mut self, record: &'a CoordinatorRecord) {
         match record {
-            Record::Lie { reason } => self.lies.push(reason),
-            Record::GivenUp { reason } => {
+            CoordinatorRecord::Lie { reason } => self.lies.push(reason),
+            CoordinatorRecord::GivenUp { reason } => {
                 self.tester.get_or_insert_default().given_up = Some(reason);
             }
-            Record::Screen { findings } => (self.findings, self.screened) = (findings, true),
-            Record::Collected { who, .. }
-            | Record::Begin { who, .. }
-            | Record::Test { who, .. }
-            | Record::End { who }
-            | Record::Garbled { who }
-            | Record::Ended { who, .. } => match who {
-                Who::Same => self.same.take(record),
-                Who::Tester => self.tester.get_or_insert_default().take(record),
-                Who::Collector | Who::Worker | Who::Screen => {}
+            CoordinatorRecord::Screen { findings } => {
+                (self.findings, self.screened) = (findings, true)
+            }
+            CoordinatorRecord::Collected { who, .. }
+            | CoordinatorRecord::Begin { who, .. }
+            | CoordinatorRecord::Test { who, .. }
+            | CoordinatorRecord::End { who }
+            | CoordinatorRecord::Garbled { who }
+            | CoordinatorRecord::Ended { who, .. } => match who {
+                RecordAuthor::Same => self.same.take(record),
+                RecordAuthor::Tester => self.tester.get_or_insert_default().take(record),
+                RecordAuthor::Collector | RecordAuthor::Worker | RecordAuthor::Screen => {}
             },
             _ => {}
         }
@@ -170,7 +174,10 @@ impl<'a> Evidence<'a> {
 
     /// Whether a test file could not be imported, so that its tests are not known.
     pub(super) fn has_broken_file(&self) -> bool {
-        self.same.tests.iter().any(|test| test.status == Status::Error && !test.id.contains("::"))
+        self.same
+            .tests
+            .iter()
+            .any(|test| test.status == TestStatus::Error && !test.id.contains("::"))
     }
 
     /// Adds tests that the suite holds; `is_whole` where these are all.
@@ -187,7 +194,7 @@ impl<'a> Evidence<'a> {
         let (broken, mut tests): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.same.tests).into_iter().partition(|test| {
                 let inside = |id: &String| of(id).as_ref() == Some(&test.id) && *id != test.id;
-                test.status == Status::Error && self.expected.iter().any(inside)
+                test.status == TestStatus::Error && self.expected.iter().any(inside)
             });
         for test in broken {
             let inside = self.expected.iter().filter(|id| of(id).as_ref() == Some(&test.id));
@@ -203,13 +210,13 @@ impl<'a> Evidence<'a> {
         let (tests, lies) = (std::mem::take(&mut self.same.tests), self.lied_tests());
         let tests: Vec<TestResult> =
             tests.into_iter().map(|test| lies.get(&test.id).cloned().unwrap_or(test)).collect();
-        let count = |status: Status| tests.iter().filter(|test| test.status == status).count();
-        let excused = count(Status::Skipped) + count(Status::ExpectedFailure);
+        let count = |status: TestStatus| tests.iter().filter(|test| test.status == status).count();
+        let excused = count(TestStatus::Skipped) + count(TestStatus::ExpectedFailure);
         Verdict {
             outcome,
             assurance,
             reason,
-            n_passed: count(Status::Passed),
+            n_passed: count(TestStatus::Passed),
             n_total: tests.len() - excused,
             tests,
             cpu: exit.map_or(self.run.cpu, |exit| Duration::from_secs_f64(exit.cpu.max(0.0))),
@@ -223,7 +230,7 @@ impl<'a> Evidence<'a> {
     fn complete(&mut self) {
         if let Some(id) = self.same.running.take() {
             let message = format!("the process ended during this test: {}", self.ending());
-            self.same.tests.push(unrun(id, Status::Error, message));
+            self.same.tests.push(unrun(id, TestStatus::Error, message));
         }
         let reported: HashSet<&str> = self.same.tests.iter().map(|test| test.id.as_str()).collect();
         let collected = self.same.collected.iter().flatten().copied();
@@ -231,7 +238,7 @@ impl<'a> Evidence<'a> {
         let mut seen = HashSet::new();
         let missing: Vec<TestResult> = all
             .filter(|id| !reported.contains(id) && seen.insert(*id))
-            .map(|id| unrun(id, Status::Missing, "the test was not run".to_owned()))
+            .map(|id| unrun(id, TestStatus::Missing, "the test was not run".to_owned()))
             .collect();
         // Tests of a class or file whose set-up failed are reported by that alone.
         if !self.same.is_whole() || reported.is_empty() || !self.expected.is_empty() {
@@ -242,26 +249,28 @@ impl<'a> Evidence<'a> {
     /// How the run ended, in words.
     fn ending(&self) -> String {
         match self.run.exit {
-            Exit::WallLimit => "the time limit was reached (an endless loop?)".into(),
-            Exit::CpuLimit => "the processor time limit was reached (an endless loop?)".into(),
-            Exit::MemoryLimit => "the memory limit was reached".into(),
-            Exit::OutputLimit => "it wrote without end".into(),
-            Exit::ProcessLimit => "the limit on processes and threads was reached".into(),
-            Exit::StackLimit => "the stack was full (an endless recursion?)".into(),
-            Exit::Code(_) | Exit::Signal(_) => {
+            ExitKind::WallLimit => "the time limit was reached (an endless loop?)".into(),
+            ExitKind::CpuLimit => "the processor time limit was reached (an endless loop?)".into(),
+            ExitKind::MemoryLimit => "the memory limit was reached".into(),
+            ExitKind::OutputLimit => "it wrote without end".into(),
+            ExitKind::ProcessLimit => "the limit on processes and threads was reached".into(),
+            ExitKind::StackLimit => "the stack was full (an endless recursion?)".into(),
+            ExitKind::Code(_) | ExitKind::Signal(_) => {
                 self.same.exit.map_or_else(|| "it was killed".to_owned(), |exit| exit.words())
             }
         }
     }
 
-    fn outcome(&self) -> (Outcome, Option<Assurance>, String) {
+    fn outcome(&self) -> (VerdictOutcome, Option<Assurance>, String) {
         let failed = |outcome| (outcome, None, String::new());
         if let Some(outcome) = self.limit() {
             return failed(outcome);
         }
         let same = &self.same;
         if same.is_garbled {
-            return failed(Outcome::HarnessVoid("the report of the tests is garbled".into()));
+            return failed(VerdictOutcome::HarnessVoid(
+                "the report of the tests is garbled".into(),
+            ));
         }
         if !same.all_passed() || !same.is_whole() {
             return failed(self.failure());
@@ -270,70 +279,74 @@ impl<'a> Evidence<'a> {
     }
 
     /// The limit that ended the run.
-    fn limit(&self) -> Option<Outcome> {
+    fn limit(&self) -> Option<VerdictOutcome> {
         if let Some(outcome) = self.same.exit.and_then(|exit| exit.limit()) {
             return Some(outcome);
         }
         if self.same.exit.is_none() {
             match self.run.exit {
-                Exit::WallLimit => return Some(Outcome::WallLimit),
-                Exit::CpuLimit => return Some(Outcome::CpuLimit),
-                Exit::MemoryLimit => return Some(Outcome::MemoryLimit),
-                Exit::OutputLimit => return Some(Outcome::OutputLimit),
-                Exit::ProcessLimit => return Some(Outcome::ProcessLimit),
-                Exit::StackLimit => return Some(Outcome::StackLimit),
-                Exit::Code(_) | Exit::Signal(_) => {}
+                ExitKind::WallLimit => return Some(VerdictOutcome::WallLimit),
+                ExitKind::CpuLimit => return Some(VerdictOutcome::CpuLimit),
+                ExitKind::MemoryLimit => return Some(VerdictOutcome::MemoryLimit),
+                ExitKind::OutputLimit => return Some(VerdictOutcome::OutputLimit),
+                ExitKind::ProcessLimit => return Some(VerdictOutcome::ProcessLimit),
+                ExitKind::StackLimit => return Some(VerdictOutcome::StackLimit),
+                ExitKind::Code(_) | ExitKind::Signal(_) => {}
             }
         }
         match self.same.limit {
-            "memory" => Some(Outcome::MemoryLimit),
-            "processes" => Some(Outcome::ProcessLimit),
+            "memory" => Some(VerdictOutcome::MemoryLimit),
+            "processes" => Some(VerdictOutcome::ProcessLimit),
             _ => None,
         }
     }
 
     /// The outcome of a run that did not pass.
-    fn failure(&self) -> Outcome {
+    fn failure(&self) -> VerdictOutcome {
         let tests = &self.same.tests;
-        let any = |status: Status| tests.iter().any(|test| test.status == status);
+        let any = |status: TestStatus| tests.iter().any(|test| test.status == status);
         let nothing = tests.iter().all(|test| is_good(test.status));
         if nothing && self.same.is_whole() {
-            Outcome::NoTests
-        } else if any(Status::Error) || self.same.raised {
-            let is_wrong = any(Status::Failed) && !self.same.raised;
-            if is_wrong { Outcome::Wrong } else { Outcome::Exception }
-        } else if any(Status::Failed) {
-            Outcome::Wrong
+            VerdictOutcome::NoTests
+        } else if any(TestStatus::Error) || self.same.raised {
+            let is_wrong = any(TestStatus::Failed) && !self.same.raised;
+            if is_wrong { VerdictOutcome::Wrong } else { VerdictOutcome::Exception }
+        } else if any(TestStatus::Failed) {
+            VerdictOutcome::Wrong
         } else if nothing {
             let said = self.same.exit.map_or("", |exit| last_line(exit.stderr));
-            Outcome::HarnessVoid(format!("the tests did not end: {}: {said}", self.ending()))
+            VerdictOutcome::HarnessVoid(format!("the tests did not end: {}: {said}", self.ending()))
         } else {
-            Outcome::HarnessVoid("an expected test was not reported".into())
+            VerdictOutcome::HarnessVoid("an expected test was not reported".into())
         }
     }
 
     /// What the second run makes of a pass.
-    fn confirmed(&self) -> (Outcome, Option<Assurance>, String) {
+    fn confirmed(&self) -> (VerdictOutcome, Option<Assurance>, String) {
         if let Some(lie) = self.lies.first() {
-            return (Outcome::Wrong, None, format!("the solution deceives its tests: {lie}"));
+            return (
+                VerdictOutcome::Wrong,
+                None,
+                format!("the solution deceives its tests: {lie}"),
+            );
         }
         if let Some(list) = self.difference() {
-            return (Outcome::HarnessVoid(list), None, String::new());
+            return (VerdictOutcome::HarnessVoid(list), None, String::new());
         }
         let Some(reason) = self.doubt() else {
-            return (Outcome::Pass, Some(Assurance::Separate), String::new());
+            return (VerdictOutcome::Pass, Some(Assurance::Separate), String::new());
         };
         match self.findings.first() {
             _ if !self.screened => (
-                Outcome::Unconfirmed(format!("{reason}; the screen did not run")),
+                VerdictOutcome::Unconfirmed(format!("{reason}; the screen did not run")),
                 None,
                 String::new(),
             ),
             Some((path, line, what)) => {
                 let reason = format!("{reason}; the solution {what} ({path}:{line})");
-                (Outcome::Unconfirmed(reason), None, String::new())
+                (VerdictOutcome::Unconfirmed(reason), None, String::new())
             }
-            None => (Outcome::Pass, Some(Assurance::SameProcess), reason),
+            None => (VerdictOutcome::Pass, Some(Assurance::SameProcess), reason),
         }
     }
 
@@ -352,7 +365,8 @@ impl<'a> Evidence<'a> {
         (!lost.is_empty()).then(|| format!("tests were taken away: {}", lost.join(", ")))
     }
 
-    /// Why the pass is not confirmed: the first test that did not pass a second time, and its reason.
+    /// Why the pass is not confirmed: the first test that did not pass a second time, and its
+    /// reason.
     fn doubt(&self) -> Option<String> {
         let Some(tester) = &self.tester else {
             return Some("there was no second run".to_owned());
@@ -394,6 +408,6 @@ fn last_line(message: &str) -> &str {
 }
 
 /// A test that was not run to its end.
-fn unrun(id: &str, status: Status, message: String) -> TestResult {
+fn unrun(id: &str, status: TestStatus, message: String) -> TestResult {
     TestResult { id: id.to_owned(), status, message, trace: String::new(), seconds: 0.0 }
 }

@@ -9,16 +9,16 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error_class::ErrorClass;
-use crate::sandbox::Captured;
-use crate::sandbox::Exit;
+use crate::sandbox::CapturedStream;
+use crate::sandbox::ExecOutcome;
+use crate::sandbox::ExecRequest;
+use crate::sandbox::ExitKind;
 use crate::sandbox::Interpreter;
-use crate::sandbox::Job;
+use crate::sandbox::JailTier;
 use crate::sandbox::Limits;
 use crate::sandbox::Mount;
-use crate::sandbox::Outcome;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
-use crate::sandbox::Tier;
 use crate::task::SourceFile;
 
 /// Why there is no verdict. A solution that fails is a verdict, not an error.
@@ -49,7 +49,7 @@ pub enum JudgeError {
         /// Which one.
         program: &'static str,
         /// How it ended.
-        exit: Exit,
+        exit: ExitKind,
         /// The end of what it wrote on standard error.
         stderr: String,
     },
@@ -84,7 +84,7 @@ pub struct Judge {
 /// What the coordinator is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Mode {
+pub(super) enum CoordinatorMode {
     /// Find the tests.
     Collect,
     /// Judge a solution by them.
@@ -93,14 +93,14 @@ pub(super) enum Mode {
 
 /// A program of the judge.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Program {
+pub(super) enum JudgeProgram {
     Coordinator,
     Inspect,
     Stub,
     Probe,
 }
 
-impl Program {
+impl JudgeProgram {
     fn name(self) -> &'static str {
         match self {
             Self::Coordinator => "coordinator.py",
@@ -147,25 +147,25 @@ impl Judge {
     /// Runs `program` with `tests` in `/in/tests`, `work` in `/box` and `plan` on standard input.
     pub(super) async fn start(
         &self,
-        program: Program,
+        program: JudgeProgram,
         (tests, work): (&[SourceFile], &[SourceFile]),
         plan: &Value,
-    ) -> Result<Outcome, SandboxError> {
+    ) -> Result<ExecOutcome, SandboxError> {
         self.sandbox.run(&self.job(program, (tests, work), plan)).await
     }
 
     /// What [`Self::start`] runs.
     pub(super) fn job(
         &self,
-        program: Program,
+        program: JudgeProgram,
         (tests, work): (&[SourceFile], &[SourceFile]),
         plan: &Value,
-    ) -> Job {
+    ) -> ExecRequest {
         let own =
             program.files().iter().map(|(name, text)| (format!("rune/{name}"), (*text).into()));
         let tests =
             tests.iter().map(|file| (format!("tests/{}", file.path), file.bytes().to_vec()));
-        Job {
+        ExecRequest {
             args: ["-I", "-B", &format!("/in/rune/{}", program.name())].map(str::to_owned).into(),
             stdin: plan.to_string().into_bytes(),
             inputs: own.chain(tests).collect(),
@@ -173,7 +173,7 @@ impl Judge {
             mounts: self.mounts(),
             channel: true,
             limits: self.limits,
-            ..Job::new(self.interpreter.executable())
+            ..ExecRequest::new(self.interpreter.executable())
         }
     }
 
@@ -185,7 +185,7 @@ impl Judge {
     /// Runs a program that meets no judged code, and reads its answer.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
-        program: Program,
+        program: JudgeProgram,
         tests: &[SourceFile],
         plan: &Value,
     ) -> Result<T, JudgeError> {
@@ -205,8 +205,8 @@ impl Judge {
     /// Paths of the libraries as programs see them.
     pub(super) fn lib_paths(&self) -> Vec<String> {
         let path = |mount: &Mount| match self.sandbox.facilities().tier {
-            Tier::Namespaces => mount.jail.to_string_lossy().into_owned(),
-            Tier::Landlock | Tier::None => mount.host.to_string_lossy().into_owned(),
+            JailTier::Namespaces => mount.jail.to_string_lossy().into_owned(),
+            JailTier::Landlock | JailTier::None => mount.host.to_string_lossy().into_owned(),
         };
         self.libs.iter().map(path).collect()
     }
@@ -216,27 +216,27 @@ impl Judge {
     /// [`JudgeError::Sandbox`], [`JudgeError::Harness`].
     pub async fn pytest_version(&self) -> Result<Option<String>, JudgeError> {
         let plan = Value::from(self.lib_paths());
-        let version: String = self.ask(Program::Probe, &[], &plan).await?;
+        let version: String = self.ask(JudgeProgram::Probe, &[], &plan).await?;
         Ok((!version.is_empty()).then_some(version))
     }
 }
 
 impl JudgeError {
     /// The coordinator failed; `message` says how.
-    pub(super) fn broken(outcome: &Outcome, message: &str) -> Self {
+    pub(super) fn broken(outcome: &ExecOutcome, message: &str) -> Self {
         let stderr = format!("{message}\n{}", tail(&outcome.stderr)).trim().to_owned();
-        Self::Harness { program: Program::Coordinator.name(), exit: outcome.exit, stderr }
+        Self::Harness { program: JudgeProgram::Coordinator.name(), exit: outcome.exit, stderr }
     }
 }
 
 /// The error for a program of the judge that gave no answer.
-fn failure(program: Program, outcome: &Outcome) -> JudgeError {
+fn failure(program: JudgeProgram, outcome: &ExecOutcome) -> JudgeError {
     let stderr = tail(&outcome.stderr);
     JudgeError::Harness { program: program.name(), exit: outcome.exit, stderr }
 }
 
 /// The last 4,000 characters or so of a stream.
-pub(super) fn tail(captured: &Captured) -> String {
+pub(super) fn tail(captured: &CapturedStream) -> String {
     let start = captured.bytes.len().saturating_sub(4000);
     String::from_utf8_lossy(&captured.bytes[start..]).into_owned()
 }

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use super::suite::is_python;
-use super::verdict::Status;
 use super::verdict::TestResult;
+use super::verdict::TestStatus;
 use super::verdict::Verdict;
 
-/// A verdict as a JUnit report of one suite named `name`. Where the verdict is no pass although no test failed, such as
-/// at a time limit, a test case `verdict` says so: readers count test cases.
+/// A verdict as a JUnit report of one suite named `name`. Where the verdict is no pass although no
+/// test failed, such as at a time limit, a test case `verdict` says so: readers count test cases.
 pub fn junit_xml(name: &str, verdict: &Verdict) -> String {
     let is_bad = |test: &TestResult| matches!(outcome_tag(test.status), Some("failure" | "error"));
     let is_unexplained = !verdict.passed() && !verdict.tests.iter().any(is_bad);
@@ -90,12 +90,12 @@ fn write_stream(xml: &mut String, tag: &str, text: &str) {
 }
 
 /// How a test that did not pass is marked.
-fn outcome_tag(status: Status) -> Option<&'static str> {
+fn outcome_tag(status: TestStatus) -> Option<&'static str> {
     match status {
-        Status::Passed => None,
-        Status::Failed => Some("failure"),
-        Status::Error | Status::Missing => Some("error"),
-        Status::Skipped | Status::ExpectedFailure => Some("skipped"),
+        TestStatus::Passed => None,
+        TestStatus::Failed => Some("failure"),
+        TestStatus::Error | TestStatus::Missing => Some("error"),
+        TestStatus::Skipped | TestStatus::ExpectedFailure => Some("skipped"),
     }
 }
 
@@ -111,7 +111,8 @@ fn names(id: &str) -> (String, &str) {
     (class.replace(".py::", ".").replace("::", ".").replace('/', ".").replace(".py", ""), name)
 }
 
-/// Text as XML has it, in attributes and elements alike. Characters that XML forbids are written as `\u{1b}` is.
+/// Text as XML has it, in attributes and elements alike. Characters that XML forbids are written as
+/// `\u{1b}` is.
 fn escaped(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
@@ -137,16 +138,16 @@ mod tests {
 
     use super::*;
     use crate::judge::Assurance;
-    use crate::judge::Outcome;
+    use crate::judge::VerdictOutcome;
 
-    fn test(id: &str, status: Status, message: &str) -> TestResult {
+    fn test(id: &str, status: TestStatus, message: &str) -> TestResult {
         let (message, trace) = (message.to_owned(), String::new());
         TestResult { id: id.to_owned(), status, message, trace, seconds: 0.0125 }
     }
 
-    fn verdict(outcome: Outcome, tests: Vec<TestResult>) -> Verdict {
+    fn verdict(outcome: VerdictOutcome, tests: Vec<TestResult>) -> Verdict {
         Verdict {
-            assurance: (outcome == Outcome::Pass).then_some(Assurance::SameProcess),
+            assurance: (outcome == VerdictOutcome::Pass).then_some(Assurance::SameProcess),
             outcome,
             reason: "the tests patch `open`".to_owned(),
             n_passed: 1,
@@ -162,11 +163,11 @@ mod tests {
     #[test]
     fn report_names_every_test_and_the_assurance() {
         let tests = vec![
-            test("tests/test_a.py::TestB::test_c[::x]", Status::Passed, ""),
-            test("test_a.TestB.test_d", Status::Failed, "1 < 2 & \"x\"\nmore\u{1b}[2J\u{ffff}"),
-            test("test_a.py", Status::Skipped, "no <network>"),
+            test("tests/test_a.py::TestB::test_c[::x]", TestStatus::Passed, ""),
+            test("test_a.TestB.test_d", TestStatus::Failed, "1 < 2 & \"x\"\nmore\u{1b}[2J\u{ffff}"),
+            test("test_a.py", TestStatus::Skipped, "no <network>"),
         ];
-        insta::assert_snapshot!(junit_xml("a&b", &verdict(Outcome::Wrong, tests)), @r#"
+        insta::assert_snapshot!(junit_xml("a&b", &verdict(VerdictOutcome::Wrong, tests)), @r#"
         <?xml version="1.0" encoding="utf-8"?>
         <testsuites tests="3" failures="1" errors="0" skipped="1" time="1.500">
           <testsuite name="a&amp;b" tests="3" failures="1" errors="0" skipped="1" time="1.500">
@@ -189,8 +190,8 @@ mod tests {
 
     #[test]
     fn limit_without_a_failed_test_is_a_case_of_its_own() {
-        let tests = vec![test("test_a.py::test_b", Status::Passed, "")];
-        let xml = junit_xml("s", &verdict(Outcome::CpuLimit, tests));
+        let tests = vec![test("test_a.py::test_b", TestStatus::Passed, "")];
+        let xml = junit_xml("s", &verdict(VerdictOutcome::CpuLimit, tests));
         assert!(xml.contains("tests=\"2\" failures=\"0\" errors=\"1\""), "{xml}");
         assert!(xml.contains("<error message=\"out of processor time\" type=\"cpu_limit\"/>"));
     }

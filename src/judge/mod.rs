@@ -1,8 +1,9 @@
 //! A verdict on Python code, decided outside the judged process.
 //!
-//! [`Judge::run_suite`] runs a user's tests against a solution in a jail, with the framework that the user runs them
-//! with. What the tests report beside the solution is never believed by itself: they run a second time in the tester,
-//! where remote objects stand for the solution, which is in another process.
+//! [`Judge::run_suite`] runs a user's tests against a solution in a jail, with the framework that
+//! the user runs them with. What the tests report beside the solution is never believed by itself:
+//! they run a second time in the tester, where remote objects stand for the solution, which is in
+//! another process.
 //!
 //! ```text
 //! coordinator --+-- same      tests and solution: fast, exact for honest code, believed by nobody
@@ -24,24 +25,24 @@ mod inspect;
 mod junit;
 mod record;
 mod request;
-mod run;
+mod run_suite;
 mod solution;
 mod suite;
 mod value;
 mod verdict;
 
 pub use error::RequestError;
-pub use function::Check;
 pub use function::FunctionJudge;
 pub use function::FunctionTask;
+pub use function::PreparedCheck;
 pub use harness::Judge;
 pub use harness::JudgeError;
-pub use inspect::Inspection;
-pub use inspect::Need;
-pub use inspect::Statement;
+pub use inspect::FileInspection;
+pub use inspect::ImportNeed;
 pub use inspect::StatementKind;
 pub use inspect::StubKind;
 pub use inspect::SyntaxFault;
+pub use inspect::TopStatement;
 pub use junit::junit_xml;
 pub use request::JudgeReport;
 pub use request::JudgeRequest;
@@ -54,7 +55,7 @@ pub use suite::SuiteError;
 pub use suite::TestSuite;
 pub use suite::needed_modules;
 pub use verdict::Assurance;
-pub use verdict::Outcome;
-pub use verdict::Status;
 pub use verdict::TestResult;
+pub use verdict::TestStatus;
 pub use verdict::Verdict;
+pub use verdict::VerdictOutcome;

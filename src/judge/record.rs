@@ -2,13 +2,13 @@
 
 use serde::Deserialize;
 
-use super::collected::Framework;
-use super::verdict::Status;
+use super::collected::TestFramework;
+use super::verdict::TestStatus;
 
 /// A process of the coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Who {
+pub(super) enum RecordAuthor {
     Collector,
     /// Tests and solution together: it may say anything.
     Same,
@@ -20,22 +20,22 @@ pub(super) enum Who {
 /// A line of the coordinator.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(super) enum Record {
+pub(super) enum CoordinatorRecord {
     /// The suite needs pytest, and there is none.
     PytestMissing,
     /// What runs the tests.
-    Framework { name: Framework },
+    Framework { name: TestFramework },
     /// Tests that were found.
-    Collected { who: Who, ids: Vec<String> },
+    Collected { who: RecordAuthor, ids: Vec<String> },
     /// Whether these depend on nothing that the solution decides.
     CollectedWhole { whole: bool },
     /// A test begins.
-    Begin { who: Who, id: String },
+    Begin { who: RecordAuthor, id: String },
     /// A test ended.
     Test {
-        who: Who,
+        who: RecordAuthor,
         id: String,
-        status: Status,
+        status: TestStatus,
         message: String,
         trace: String,
         seconds: f64,
@@ -45,16 +45,16 @@ pub(super) enum Record {
         limit: String,
     },
     /// All tests were run.
-    End { who: Who },
+    End { who: RecordAuthor },
     /// What the tests want cannot be had from another process.
     GivenUp { reason: String },
     /// An object of the solution was caught claiming what is not so.
     Lie { reason: String },
     /// A line that is no record.
-    Garbled { who: Who },
+    Garbled { who: RecordAuthor },
     /// A process ended.
     Ended {
-        who: Who,
+        who: RecordAuthor,
         /// What ended it: `wall`, `cpu`, `output`, `over`; empty when it ended by itself.
         why: String,
         signal: i32,
@@ -71,7 +71,7 @@ pub(super) enum Record {
 /// Reads the lines. A last line without its end is the trace of a crash and is left out.
 /// # Errors
 /// What is wrong with a line of a process of ours, in words.
-pub(super) fn records(channel: &[u8]) -> Result<Vec<Record>, String> {
+pub(super) fn records(channel: &[u8]) -> Result<Vec<CoordinatorRecord>, String> {
     let mut lines: Vec<&[u8]> = channel.split(|byte| *byte == b'\n').collect();
     lines.pop();
     lines.into_iter().map(record).collect()
@@ -79,13 +79,15 @@ pub(super) fn records(channel: &[u8]) -> Result<Vec<Record>, String> {
 
 /// A line whose author may be the solution itself.
 #[derive(Deserialize)]
-struct Signed {
-    who: Who,
+struct SignedLine {
+    who: RecordAuthor,
 }
 
-fn record(line: &[u8]) -> Result<Record, String> {
+fn record(line: &[u8]) -> Result<CoordinatorRecord, String> {
     serde_json::from_slice(line).or_else(|error| match serde_json::from_slice(line) {
-        Ok(Signed { who: Who::Same }) => Ok(Record::Garbled { who: Who::Same }),
+        Ok(SignedLine { who: RecordAuthor::Same }) => {
+            Ok(CoordinatorRecord::Garbled { who: RecordAuthor::Same })
+        }
         _ => Err(format!("{error} in {}", String::from_utf8_lossy(&line[..line.len().min(200)]))),
     })
 }

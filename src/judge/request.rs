@@ -87,8 +87,8 @@ fn is_there(path: &Path) -> bool {
     path.components().count() == 1 || path.exists()
 }
 
-/// Runs `suite` against `solution`; where that takes pytest and there is none, `source` is installed and added to
-/// `judge` first.
+/// Runs `suite` against `solution`; where that takes pytest and there is none, `source` is
+/// installed and added to `judge` first.
 /// # Errors
 /// [`RequestError::Judge`], [`RequestError::Hub`].
 pub async fn run_with_pytest(

@@ -14,8 +14,9 @@ use super::suite::is_python;
 use super::suite::is_support;
 use crate::task::SourceFile;
 
-/// Reads the solution at `path`, a file or a folder of them. A file that lies among the tests and in the solution is
-/// one or the other: tests and their support stay with `suite`, other modules leave it.
+/// Reads the solution at `path`, a file or a folder of them. A file that lies among the tests and
+/// in the solution is one or the other: tests and their support stay with `suite`, other modules
+/// leave it.
 pub(super) fn load_solution(
     path: &Path,
     suite: &mut TestSuite,
@@ -80,7 +81,8 @@ impl TestPlaces {
         self.tests.iter().any(|test| test == name) || name.ends_with("conftest.py")
     }
 
-    /// Whether a file of the suite is the solution's, which lies at `real`, or would hide a module of it.
+    /// Whether a file of the suite is the solution's, which lies at `real`, or would hide a module
+    /// of it.
     fn is_of_solution(&self, file: &SourceFile, real: &Path, solution: &[SourceFile]) -> bool {
         if self.is_test(&file.path) || !is_python(&file.path) {
             return false;

@@ -29,11 +29,12 @@ pub use error::SuiteError;
 pub use imports::needed_modules;
 pub use limits::FileLimits;
 
-use super::collected::Collected;
+use super::collected::CollectedTests;
 use crate::task::SourceFile;
 use crate::task::Task;
 
-/// Test files with their helpers and data. Which tests they hold is found out once, at the first run.
+/// Test files with their helpers and data. Which tests they hold is found out once, at the first
+/// run.
 ///
 /// ```
 /// use rune::judge::TestSuite;
@@ -50,19 +51,20 @@ pub struct TestSuite {
     left_out: Vec<OmittedFile>,
     /// The project root on this machine, where the files come from there.
     folder: Option<PathBuf>,
-    pub(super) collected: OnceCell<Collected>,
+    pub(super) collected: OnceCell<CollectedTests>,
 }
 
 impl TestSuite {
-    /// A suite of `files`: those named `test_*.py`, `*_test.py`, `test.py` or `tests.py` hold the tests, or all
-    /// Python files where none is so named; the others are carried along.
+    /// A suite of `files`: those named `test_*.py`, `*_test.py`, `test.py` or `tests.py` hold the
+    /// tests, or all Python files where none is so named; the others are carried along.
     pub fn new(files: Vec<SourceFile>) -> Self {
         let targets = tests_among(files.iter().map(|file| file.path.as_str()));
         let targets = targets.into_iter().map(str::to_owned).collect();
         Self::with_targets(files, targets)
     }
 
-    /// A suite of `files`, of which the test framework is given `targets`: paths of files or folders.
+    /// A suite of `files`, of which the test framework is given `targets`: paths of files or
+    /// folders.
     pub fn with_targets(files: Vec<SourceFile>, targets: Vec<String>) -> Self {
         Self { files, targets, ..Self::default() }
     }
@@ -115,7 +117,8 @@ impl TestSuite {
         (self.files, self.targets)
     }
 
-    /// Whether no test file holds a function, a class or an assertion: whatever the solution, there is nothing to run.
+    /// Whether no test file holds a function, a class or an assertion: whatever the solution, there
+    /// is nothing to run.
     pub fn is_blank(&self) -> bool {
         let tests = self.test_paths();
         let mut files = self.files.iter().filter(|file| tests.contains(&file.path.as_str()));
@@ -126,7 +129,8 @@ impl TestSuite {
         files.all(|file| !words.iter().any(|word| has(file, word)))
     }
 
-    /// Paths of the files that hold the tests: the targets, with the test files below those that are folders.
+    /// Paths of the files that hold the tests: the targets, with the test files below those that
+    /// are folders.
     pub fn test_paths(&self) -> Vec<&str> {
         let of_target = |target: &String| {
             let inside = self.files.iter().map(|file| file.path.as_str());

@@ -1,11 +1,13 @@
 //! Python's plain data, in the form of `marshal` (version 2), and when two values are equal.
 //!
-//! Judged code sends what it returns in this form. Only values of exactly the built-in types have it, so an object that
-//! is equal to everything does not arrive. It is read here, whatever the bytes are, and written anew before a check
-//! sees it: CPython's own reader is not made for hostile bytes.
+//! Judged code sends what it returns in this form. Only values of exactly the built-in types have
+//! it, so an object that is equal to everything does not arrive. It is read here, whatever the
+//! bytes are, and written anew before a check sees it: CPython's own reader is not made for hostile
+//! bytes.
 //!
-//! Reading and comparing take time in proportion to the size of the values. Keys of dictionaries and items of sets are
-//! found by their fingerprints: hashes that equal keys share, made with a random key so that nobody can aim at them.
+//! Reading and comparing take time in proportion to the size of the values. Keys of dictionaries
+//! and items of sets are found by their fingerprints: hashes that equal keys share, made with a
+//! random key so that nobody can aim at them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,20 +17,21 @@ use std::hash::Hasher;
 use std::hash::RandomState;
 use std::sync::LazyLock;
 
-/// Lists within lists, at most: about as deep as CPython can compare them. Every function here that recurses fits that
-/// often into the stack of a thread.
+/// Lists within lists, at most: about as deep as CPython can compare them. Every function here that
+/// recurses fits that often into the stack of a thread.
 const DEPTH: usize = 1000;
 /// Bits of a digit of a large integer.
 const DIGIT: u32 = 15;
 
 /// A value of a built-in type.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum PlainValue {
     None,
     Ellipsis,
     Bool(bool),
     Int(i64),
-    /// An integer that is no `i64`: whether it is negative, and its digits of 15 bits, the lowest first.
+    /// An integer that is no `i64`: whether it is negative, and its digits of 15 bits, the lowest
+    /// first.
     Large(bool, Vec<u16>),
     Float(f64),
     Complex(f64, f64),
@@ -42,7 +45,7 @@ pub(super) enum Value {
     FrozenSet(Vec<Self>),
 }
 
-impl Value {
+impl PlainValue {
     /// A text.
     pub(super) fn text(text: &str) -> Self {
         Self::Text(text.as_bytes().to_vec())
@@ -53,7 +56,7 @@ impl Value {
     /// # Errors
     /// What is wrong with the bytes, in words.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
-        let mut reader = Reader { rest: bytes };
+        let mut reader = ValueReader { rest: bytes };
         let value = reader.value(DEPTH)?;
         if reader.rest.is_empty() { Ok(value) } else { Err("bytes after the value") }
     }
@@ -150,7 +153,7 @@ impl Value {
     }
 
     /// A hash that equal keys share; `None` for what is equal to nothing, or is no key.
-    fn fingerprint(&self) -> Option<Fingerprint> {
+    fn fingerprint(&self) -> Option<ValueFingerprint> {
         match self {
             Self::None => Some(fingerprint_of(0, &())),
             Self::Ellipsis => Some(fingerprint_of(1, &())),
@@ -194,10 +197,11 @@ impl Value {
     }
 }
 
-/// See [`Value::fingerprint`].
-type Fingerprint = u64;
+/// See [`PlainValue::fingerprint`].
+type ValueFingerprint = u64;
 
-/// A number in the form that all equal ones share: an integer is compared with a float exactly, not as two floats.
+/// A number in the form that all equal ones share: an integer is compared with a float exactly, not
+/// as two floats.
 #[derive(Debug, PartialEq, Hash)]
 enum NumberKey<'a> {
     Small(i64),
@@ -223,11 +227,11 @@ impl NumberKey<'_> {
 /// The secret of this process that fingerprints are made with.
 static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-fn fingerprint_of(kind: u8, value: &impl Hash) -> Fingerprint {
+fn fingerprint_of(kind: u8, value: &impl Hash) -> ValueFingerprint {
     SECRET.hash_one((kind, value))
 }
 
-fn of_tuple(items: impl Iterator<Item = Option<Fingerprint>>) -> Option<Fingerprint> {
+fn of_tuple(items: impl Iterator<Item = Option<ValueFingerprint>>) -> Option<ValueFingerprint> {
     let mut hasher = SECRET.build_hasher();
     hasher.write_u8(5);
     for item in items {
@@ -237,7 +241,7 @@ fn of_tuple(items: impl Iterator<Item = Option<Fingerprint>>) -> Option<Fingerpr
 }
 
 /// The same for any order of the items.
-fn of_set(items: impl Iterator<Item = Option<Fingerprint>>) -> Option<Fingerprint> {
+fn of_set(items: impl Iterator<Item = Option<ValueFingerprint>>) -> Option<ValueFingerprint> {
     let mut sum = 0_u64;
     for item in items {
         sum = sum.wrapping_add(item?);
@@ -251,8 +255,10 @@ fn same(a: f64, b: f64) -> bool {
 }
 
 /// Fingerprints in order, each with the index of its key; `None` where a key is equal to nothing.
-fn sorted<'a>(keys: impl Iterator<Item = &'a Value>) -> Option<Vec<(Fingerprint, usize)>> {
-    let with_index = |(index, key): (usize, &Value)| Some((key.fingerprint()?, index));
+fn sorted<'a>(
+    keys: impl Iterator<Item = &'a PlainValue>,
+) -> Option<Vec<(ValueFingerprint, usize)>> {
+    let with_index = |(index, key): (usize, &PlainValue)| Some((key.fingerprint()?, index));
     let mut keys = keys.enumerate().map(with_index).collect::<Option<Vec<_>>>()?;
     keys.sort_unstable();
     Some(keys)
@@ -260,22 +266,22 @@ fn sorted<'a>(keys: impl Iterator<Item = &'a Value>) -> Option<Vec<(Fingerprint,
 
 /// Pairs of indices of keys that have the same fingerprint; `None` where a key has no other.
 fn pairs_of<'a>(
-    a: impl Iterator<Item = &'a Value>,
-    b: impl Iterator<Item = &'a Value>,
+    a: impl Iterator<Item = &'a PlainValue>,
+    b: impl Iterator<Item = &'a PlainValue>,
 ) -> Option<Vec<(usize, usize)>> {
     let both = sorted(a)?.into_iter().zip(sorted(b)?);
     both.map(|((a, i), (b, k))| (a == b).then_some((i, k))).collect()
 }
 
 /// Whether two sets of the same size have equal items.
-fn equal_sets(a: &[Value], b: &[Value]) -> bool {
+fn equal_sets(a: &[PlainValue], b: &[PlainValue]) -> bool {
     pairs_of(a.iter(), b.iter())
         .is_some_and(|pairs| pairs.iter().all(|(i, k)| a[*i].equals(&b[*k])))
 }
 
 /// Whether two dictionaries of the same size have equal values under equal keys.
-fn equal_dicts(a: &[(Value, Value)], b: &[(Value, Value)]) -> bool {
-    fn keys(pairs: &[(Value, Value)]) -> impl Iterator<Item = &Value> {
+fn equal_dicts(a: &[(PlainValue, PlainValue)], b: &[(PlainValue, PlainValue)]) -> bool {
+    fn keys(pairs: &[(PlainValue, PlainValue)]) -> impl Iterator<Item = &PlainValue> {
         pairs.iter().map(|(key, _)| key)
     }
     let same = |(i, k): &(usize, usize)| a[*i].0.equals(&b[*k].0) && a[*i].1.equals(&b[*k].1);
@@ -328,7 +334,7 @@ fn encode_bytes(kind: u8, bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(bytes);
 }
 
-fn encode_all(kind: u8, values: &[Value], out: &mut Vec<u8>) {
+fn encode_all(kind: u8, values: &[PlainValue], out: &mut Vec<u8>) {
     out.push(kind);
     encode_length(values.len(), out);
     for value in values {
@@ -340,70 +346,71 @@ fn encode_all(kind: u8, values: &[Value], out: &mut Vec<u8>) {
 const END: u8 = b'0';
 
 /// A key with its fingerprint.
-type FoundKey = (Value, Option<Fingerprint>);
+type FoundKey = (PlainValue, Option<ValueFingerprint>);
 
-/// Refuses keys of which two are equal. No Python has a set or dictionary with such, but the sizes of two sets decide
-/// whether they are equal.
-fn distinct(prints: Vec<Option<Fingerprint>>) -> Result<(), &'static str> {
-    let mut prints: Vec<Fingerprint> = prints.into_iter().flatten().collect();
+/// Refuses keys of which two are equal. No Python has a set or dictionary with such, but the sizes
+/// of two sets decide whether they are equal.
+fn distinct(prints: Vec<Option<ValueFingerprint>>) -> Result<(), &'static str> {
+    let mut prints: Vec<ValueFingerprint> = prints.into_iter().flatten().collect();
     prints.sort_unstable();
     let is_double = prints.windows(2).any(|pair| pair[0] == pair[1]);
     if is_double { Err("a set or dictionary with a double entry") } else { Ok(()) }
 }
 
-struct Reader<'a> {
+struct ValueReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ValueReader<'a> {
     /// The next value.
-    fn value(&mut self, depth: usize) -> Result<Value, &'static str> {
+    fn value(&mut self, depth: usize) -> Result<PlainValue, &'static str> {
         let tag = self.tag()?;
         let below = depth.checked_sub(1).ok_or("it is nested too deeply")?;
         match tag {
-            b'(' => Ok(Value::Tuple(self.values(below)?)),
-            b'[' => Ok(Value::List(self.values(below)?)),
-            b'<' => Ok(Value::Set(self.items(below)?)),
-            b'>' => Ok(Value::FrozenSet(self.items(below)?)),
-            b'{' => Ok(Value::Dict(self.pairs(below)?)),
+            b'(' => Ok(PlainValue::Tuple(self.values(below)?)),
+            b'[' => Ok(PlainValue::List(self.values(below)?)),
+            b'<' => Ok(PlainValue::Set(self.items(below)?)),
+            b'>' => Ok(PlainValue::FrozenSet(self.items(below)?)),
+            b'{' => Ok(PlainValue::Dict(self.pairs(below)?)),
             _ => self.scalar(tag),
         }
     }
 
     /// A value that holds no others.
-    fn scalar(&mut self, tag: u8) -> Result<Value, &'static str> {
+    fn scalar(&mut self, tag: u8) -> Result<PlainValue, &'static str> {
         Ok(match tag {
-            b'N' => Value::None,
-            b'.' => Value::Ellipsis,
-            b'T' => Value::Bool(true),
-            b'F' => Value::Bool(false),
-            b'i' => Value::Int(i32::from_le_bytes(self.take()?).into()),
+            b'N' => PlainValue::None,
+            b'.' => PlainValue::Ellipsis,
+            b'T' => PlainValue::Bool(true),
+            b'F' => PlainValue::Bool(false),
+            b'i' => PlainValue::Int(i32::from_le_bytes(self.take()?).into()),
             b'l' => self.large()?,
-            b'g' => Value::Float(f64::from_le_bytes(self.take()?)),
-            b'y' => {
-                Value::Complex(f64::from_le_bytes(self.take()?), f64::from_le_bytes(self.take()?))
-            }
-            b'u' | b't' => Value::Text(self.bytes()?),
-            b's' => Value::Bytes(self.bytes()?),
+            b'g' => PlainValue::Float(f64::from_le_bytes(self.take()?)),
+            b'y' => PlainValue::Complex(
+                f64::from_le_bytes(self.take()?),
+                f64::from_le_bytes(self.take()?),
+            ),
+            b'u' | b't' => PlainValue::Text(self.bytes()?),
+            b's' => PlainValue::Bytes(self.bytes()?),
             END => return Err("a value is missing"),
             _ => return Err("a value of no plain type"),
         })
     }
 
-    /// A key, which begins with `tag`, and its fingerprint. Both are made from the bottom up: however keys are nested,
-    /// each part is hashed once.
+    /// A key, which begins with `tag`, and its fingerprint. Both are made from the bottom up:
+    /// however keys are nested, each part is hashed once.
     fn key(&mut self, tag: u8, depth: usize) -> Result<FoundKey, &'static str> {
         let below = depth.checked_sub(1).ok_or("it is nested too deeply")?;
         match tag {
             b'(' => {
                 let (values, prints) = self.keys(below)?;
-                Ok((Value::Tuple(values), of_tuple(prints.into_iter())))
+                Ok((PlainValue::Tuple(values), of_tuple(prints.into_iter())))
             }
             b'>' => {
                 let (values, prints) = self.keys(below)?;
                 let print = of_set(prints.iter().copied());
                 distinct(prints)?;
-                Ok((Value::FrozenSet(values), print))
+                Ok((PlainValue::FrozenSet(values), print))
             }
             b'[' | b'<' | b'{' => Err("a key or an item of a set that cannot be hashed"),
             _ => {
@@ -417,7 +424,7 @@ impl<'a> Reader<'a> {
     fn keys(
         &mut self,
         depth: usize,
-    ) -> Result<(Vec<Value>, Vec<Option<Fingerprint>>), &'static str> {
+    ) -> Result<(Vec<PlainValue>, Vec<Option<ValueFingerprint>>), &'static str> {
         let n = self.length()?;
         let mut next = || {
             let tag = self.tag()?;
@@ -427,7 +434,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The items of a set.
-    fn items(&mut self, depth: usize) -> Result<Vec<Value>, &'static str> {
+    fn items(&mut self, depth: usize) -> Result<Vec<PlainValue>, &'static str> {
         let (items, prints) = self.keys(depth)?;
         distinct(prints)?;
         Ok(items)
@@ -460,12 +467,12 @@ impl<'a> Reader<'a> {
         Ok(self.slice(n)?.to_vec())
     }
 
-    fn values(&mut self, depth: usize) -> Result<Vec<Value>, &'static str> {
+    fn values(&mut self, depth: usize) -> Result<Vec<PlainValue>, &'static str> {
         let n = self.length()?;
         (0..n).map(|_| self.value(depth)).collect()
     }
 
-    fn pairs(&mut self, depth: usize) -> Result<Vec<(Value, Value)>, &'static str> {
+    fn pairs(&mut self, depth: usize) -> Result<Vec<(PlainValue, PlainValue)>, &'static str> {
         let (mut pairs, mut prints) = (Vec::new(), Vec::new());
         loop {
             let tag = self.tag()?;
@@ -480,7 +487,7 @@ impl<'a> Reader<'a> {
         Ok(pairs)
     }
 
-    fn large(&mut self) -> Result<Value, &'static str> {
+    fn large(&mut self) -> Result<PlainValue, &'static str> {
         let n = i32::from_le_bytes(self.take()?);
         let n_digits = n.unsigned_abs() as usize;
         if n_digits > self.rest.len() / 2 {
@@ -494,7 +501,7 @@ impl<'a> Reader<'a> {
         while digits.last() == Some(&0) {
             digits.pop();
         }
-        Ok(small(n < 0, &digits).map_or(Value::Large(n < 0, digits), Value::Int))
+        Ok(small(n < 0, &digits).map_or(PlainValue::Large(n < 0, digits), PlainValue::Int))
     }
 }
 
@@ -507,7 +514,7 @@ fn small(negative: bool, digits: &[u16]) -> Option<i64> {
     i64::try_from(if negative { -size } else { size }).ok()
 }
 
-impl fmt::Display for Value {
+impl fmt::Display for PlainValue {
     /// About as Python's `repr`; large integers are not written out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = |f: &mut fmt::Formatter<'_>, open: &str, values: &[Self], close: &str| {
@@ -552,27 +559,27 @@ mod tests {
 
     use super::*;
 
-    fn back(value: &Value) -> Value {
+    fn back(value: &PlainValue) -> PlainValue {
         let mut bytes = Vec::new();
         value.encode(&mut bytes);
-        Value::decode(&bytes).unwrap()
+        PlainValue::decode(&bytes).unwrap()
     }
 
-    fn int(text: &str) -> Value {
+    fn int(text: &str) -> PlainValue {
         let negative = text.starts_with('-');
-        Value::Large(negative, digits(text.trim_start_matches('-').parse().unwrap()))
+        PlainValue::Large(negative, digits(text.trim_start_matches('-').parse().unwrap()))
     }
 
     #[test]
     fn equality_is_python_s() {
-        use Value::Bool;
-        use Value::Complex;
-        use Value::Dict;
-        use Value::Float;
-        use Value::Int;
-        use Value::List;
-        use Value::Set;
-        use Value::Tuple;
+        use PlainValue::Bool;
+        use PlainValue::Complex;
+        use PlainValue::Dict;
+        use PlainValue::Float;
+        use PlainValue::Int;
+        use PlainValue::List;
+        use PlainValue::Set;
+        use PlainValue::Tuple;
         let one = || vec![Int(1)];
         let equal = [
             (Int(1), Bool(true)),
@@ -582,10 +589,10 @@ mod tests {
             (Complex(2.0, 0.0), Int(2)),
             (int("36893488147419103232"), Float(36_893_488_147_419_103_232.0)),
             (int("-9223372036854775808"), Int(i64::MIN)),
-            (Set(vec![Int(1), Int(2)]), Value::FrozenSet(vec![Float(2.0), Int(1)])),
+            (Set(vec![Int(1), Int(2)]), PlainValue::FrozenSet(vec![Float(2.0), Int(1)])),
             (
-                Dict(vec![(Int(1), Value::None), (Value::text("a"), Int(2))]),
-                Dict(vec![(Value::text("a"), Int(2)), (Bool(true), Value::None)]),
+                Dict(vec![(Int(1), PlainValue::None), (PlainValue::text("a"), Int(2))]),
+                Dict(vec![(PlainValue::text("a"), Int(2)), (Bool(true), PlainValue::None)]),
             ),
         ];
         for (a, b) in equal {
@@ -596,9 +603,9 @@ mod tests {
             (Float(f64::NAN), Float(f64::NAN)),
             (List(one()), Tuple(one())),
             (List(one()), Set(one())),
-            (Value::text("1"), Int(1)),
-            (Value::text("a"), Value::Bytes(b"a".to_vec())),
-            (Value::None, Bool(false)),
+            (PlainValue::text("1"), Int(1)),
+            (PlainValue::text("a"), PlainValue::Bytes(b"a".to_vec())),
+            (PlainValue::None, Bool(false)),
             (Int(9_007_199_254_740_993), Float(9_007_199_254_740_992.0)),
             (int("36893488147419103233"), Float(36_893_488_147_419_103_232.0)),
             (Int(-1), Int(1)),
@@ -627,7 +634,8 @@ mod tests {
             b"l\x01\0\0\0\xff\xff",
             b"c\0\0\0\0",
             &nested,
-            // {1, 1}, {1, True}, {0.0: None, -0.0: None}, {frozenset({1, 2}), frozenset({2, 1})}, {((),), ((),)}.
+            // {1, 1}, {1, True}, {0.0: None, -0.0: None}, {frozenset({1, 2}), frozenset({2, 1})},
+            // {((),), ((),)}.
             b"<\x02\0\0\0i\x01\0\0\0i\x01\0\0\0",
             b"<\x02\0\0\0Ti\x01\0\0\0",
             b"{g\0\0\0\0\0\0\0\0Ng\0\0\0\0\0\0\0\x80N0",
@@ -638,7 +646,7 @@ mod tests {
             b"{{0N0",
         ];
         for bytes in cases {
-            assert!(Value::decode(bytes).is_err(), "{bytes:?}");
+            assert!(PlainValue::decode(bytes).is_err(), "{bytes:?}");
         }
     }
 
@@ -652,18 +660,18 @@ mod tests {
     #[test]
     fn deep_values_fit_into_the_stack() {
         on_a_thread(|| {
-            let list = |value| Value::List(vec![value]);
-            let dict = |value| Value::Dict(vec![(Value::text("a"), value)]);
-            let tuple = |value| Value::Tuple(vec![value, Value::Int(1)]);
-            let set = |value| Value::FrozenSet(vec![Value::Int(2), value]);
-            let wraps: [&dyn Fn(Value) -> Value; 4] = [&list, &dict, &tuple, &set];
+            let list = |value| PlainValue::List(vec![value]);
+            let dict = |value| PlainValue::Dict(vec![(PlainValue::text("a"), value)]);
+            let tuple = |value| PlainValue::Tuple(vec![value, PlainValue::Int(1)]);
+            let set = |value| PlainValue::FrozenSet(vec![PlainValue::Int(2), value]);
+            let wraps: [&dyn Fn(PlainValue) -> PlainValue; 4] = [&list, &dict, &tuple, &set];
             for wrap in wraps {
-                let deep = (0..DEPTH - 1).fold(Value::Int(7), |value, _| wrap(value));
+                let deep = (0..DEPTH - 1).fold(PlainValue::Int(7), |value, _| wrap(value));
                 let (one, other) = (back(&deep), back(&deep.clone()));
                 assert!(one.equals(&other) && one.fingerprint() == other.fingerprint());
                 assert_eq!(one.to_string(), format!("{other}"));
                 assert_eq!(format!("{one:?}").len(), format!("{other:?}").len());
-                assert!(Value::decode(&wrap(wrap(deep)).bytes()).is_err());
+                assert!(PlainValue::decode(&wrap(wrap(deep)).bytes()).is_err());
             }
         });
     }
@@ -671,23 +679,28 @@ mod tests {
     #[test]
     fn large_sets_and_dictionaries_are_compared_at_once() {
         let took = on_a_thread(|| {
-            let numbers = |order: &mut dyn Iterator<Item = i64>| order.map(Value::Int).collect();
+            let numbers =
+                |order: &mut dyn Iterator<Item = i64>| order.map(PlainValue::Int).collect();
             let (up, down): (Vec<_>, Vec<_>) =
                 (numbers(&mut (0..200_000)), numbers(&mut (0..200_000).rev()));
             let mut other = down.clone();
-            other[77] = Value::Int(-1);
-            let dict = |keys: &[Value]| {
-                Value::Dict(keys.iter().map(|key| (key.clone(), key.clone())).collect())
+            other[77] = PlainValue::Int(-1);
+            let dict = |keys: &[PlainValue]| {
+                PlainValue::Dict(keys.iter().map(|key| (key.clone(), key.clone())).collect())
             };
             let (a, b, c) = (dict(&up), back(&dict(&down)), back(&dict(&other)));
             assert!(a.equals(&b) && !a.equals(&c));
-            let (a, b, c) = (Value::Set(up), back(&Value::Set(down)), back(&Value::Set(other)));
+            let (a, b, c) =
+                (PlainValue::Set(up), back(&PlainValue::Set(down)), back(&PlainValue::Set(other)));
             assert!(a.equals(&b) && !a.equals(&c));
             // A large item at the bottom of many sets is hashed once.
-            let wide = Value::Tuple((0..200_000).map(Value::Int).collect());
-            let pair = |value| Value::FrozenSet(vec![Value::None, value]);
+            let wide = PlainValue::Tuple((0..200_000).map(PlainValue::Int).collect());
+            let pair = |value| PlainValue::FrozenSet(vec![PlainValue::None, value]);
             let nested = (0..900).fold(wide, |value, _| pair(value));
-            assert!(!back(&Value::Set(vec![nested])).equals(&Value::Set(vec![Value::None])));
+            assert!(
+                !back(&PlainValue::Set(vec![nested]))
+                    .equals(&PlainValue::Set(vec![PlainValue::None]))
+            );
         });
         assert!(took < Duration::from_secs(5), "{took:?}");
     }
@@ -695,7 +708,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_a_value_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(value) = Value::decode(&bytes) {
+            if let Ok(value) = PlainValue::decode(&bytes) {
                 let again = back(&value);
                 prop_assert_eq!(format!("{value:?}"), format!("{again:?}"));
             }

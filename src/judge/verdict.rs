@@ -11,7 +11,7 @@ pub use crate::trajectory::Assurance;
 /// What a solution came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum VerdictOutcome {
     /// Every expected test was reported passed, exactly once, on a complete channel.
     Pass,
     /// A check failed.
@@ -30,20 +30,22 @@ pub enum Outcome {
     ProcessLimit,
     /// The stack was full: it recursed too deeply in compiled code.
     StackLimit,
-    /// It returned what is no plain data: only values of exactly the built-in types can be compared.
+    /// It returned what is no plain data: only values of exactly the built-in types can be
+    /// compared.
     Opaque,
     /// Asked the same again it said something else.
     Flaky,
     /// The suite checks nothing: no tests, none that could fail, or all skipped.
     NoTests,
-    /// Every test passed beside the solution, but not with the solution in a process of its own, and the
-    /// solution contains a construct that could deceive its tests. The reason names the construct.
+    /// Every test passed beside the solution, but not with the solution in a process of its own,
+    /// and the solution contains a construct that could deceive its tests. The reason names the
+    /// construct.
     Unconfirmed(String),
     /// The reports can't be trusted, for this reason: forged or incomplete.
     HarnessVoid(String),
 }
 
-impl Outcome {
+impl VerdictOutcome {
     /// The word used in JSON.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -65,7 +67,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for VerdictOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Pass => "passed",
@@ -89,7 +91,7 @@ impl fmt::Display for Outcome {
 /// What became of one test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
+pub enum TestStatus {
     /// It ran and held.
     Passed,
     /// A check failed.
@@ -104,7 +106,7 @@ pub enum Status {
     Missing,
 }
 
-impl Status {
+impl TestStatus {
     /// The word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -121,10 +123,11 @@ impl Status {
 /// One test of a suite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TestResult {
-    /// `file::test`, `file::Class::test`, or the file alone for a script of asserts; pytest's `[case]` follows.
+    /// `file::test`, `file::Class::test`, or the file alone for a script of asserts; pytest's
+    /// `[case]` follows.
     pub id: String,
     /// What became of it.
-    pub status: Status,
+    pub status: TestStatus,
     /// Why it did not pass: assertion with values, or exception; for the model's eyes.
     pub message: String,
     /// Frames of the solution's and the tests' code, innermost last, at most 30 lines.
@@ -138,11 +141,12 @@ pub struct TestResult {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// What it came to.
-    pub outcome: Outcome,
+    pub outcome: VerdictOutcome,
     /// Where a pass was decided; `None` for any other outcome.
     #[serde(default)]
     pub assurance: Option<Assurance>,
-    /// Why a pass is not [`Assurance::Separate`], or what gave a wrong solution away whose tests all passed; else empty.
+    /// Why a pass is not [`Assurance::Separate`], or what gave a wrong solution away whose tests
+    /// all passed; else empty.
     #[serde(default)]
     pub reason: String,
     /// Every test, in the suite's order; those reported before a crash keep their status.
@@ -164,14 +168,14 @@ pub struct Verdict {
 impl Verdict {
     /// Whether the solution is accepted.
     pub fn passed(&self) -> bool {
-        self.outcome == Outcome::Pass
+        self.outcome == VerdictOutcome::Pass
     }
 
     /// The part of tests that passed, `0.0..=1.0`; `1.0` only for a pass, `0.0` for a void run.
     pub fn score(&self) -> f64 {
         match self.outcome {
-            Outcome::Pass => 1.0,
-            Outcome::HarnessVoid(_) | Outcome::NoTests => 0.0,
+            VerdictOutcome::Pass => 1.0,
+            VerdictOutcome::HarnessVoid(_) | VerdictOutcome::NoTests => 0.0,
             _ => {
                 let counted = u32::try_from(self.n_passed).unwrap_or(u32::MAX);
                 let total = u32::try_from(self.n_total.max(1)).unwrap_or(u32::MAX);
@@ -181,28 +185,30 @@ impl Verdict {
     }
 
     /// Tests that ended so.
-    pub fn count(&self, status: Status) -> usize {
+    pub fn count(&self, status: TestStatus) -> usize {
         self.tests.iter().filter(|test| test.status == status).count()
     }
 
     /// As [`Self::reason`], or why there is no verdict that counts.
     pub fn why(&self) -> &str {
         match &self.outcome {
-            Outcome::Unconfirmed(reason) | Outcome::HarnessVoid(reason) => reason,
+            VerdictOutcome::Unconfirmed(reason) | VerdictOutcome::HarnessVoid(reason) => reason,
             _ => &self.reason,
         }
     }
 
     /// The first test that did not pass.
     pub fn first_failure(&self) -> Option<&TestResult> {
-        self.tests.iter().find(|test| !matches!(test.status, Status::Passed | Status::Skipped))
+        self.tests
+            .iter()
+            .find(|test| !matches!(test.status, TestStatus::Passed | TestStatus::Skipped))
     }
 
     /// One line, such as `3 of 5 tests passed: wrong (test_x.py::test_two)`.
     pub fn summary(&self) -> String {
         let counts = format!("{} of {} tests passed", self.n_passed, self.n_total);
         match (&self.outcome, self.first_failure()) {
-            (Outcome::Pass, _) => counts,
+            (VerdictOutcome::Pass, _) => counts,
             (outcome, Some(test)) => format!("{counts}: {outcome} ({})", test.id),
             (outcome, None) => format!("{counts}: {outcome}"),
         }

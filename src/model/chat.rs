@@ -10,8 +10,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 
 use super::ModelError;
-use super::gguf::Gguf;
-use super::gguf::Value;
+use super::gguf::GgufFile;
+use super::gguf::MetadataValue;
 use super::tokenizer::Tokenizer;
 use crate::trajectory::Message;
 use crate::trajectory::Role;
@@ -26,7 +26,7 @@ pub(super) struct ChatTemplate {
 
 impl ChatTemplate {
     /// Reads and compiles `tokenizer.chat_template`.
-    pub(super) fn load(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Self, ModelError> {
+    pub(super) fn load(gguf: &GgufFile, tokenizer: &Tokenizer) -> Result<Self, ModelError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.expect("the default delimiters differ"));
@@ -41,7 +41,7 @@ impl ChatTemplate {
             reason: format!("its chat template does not compile: {error}"),
         })?;
         let named = |key| match gguf.get(key) {
-            Some(Value::Int(id)) => named_token(gguf, *id),
+            Some(MetadataValue::Int(id)) => named_token(gguf, *id),
             _ => String::new(),
         };
         Ok(Self {
@@ -52,8 +52,8 @@ impl ChatTemplate {
         })
     }
 
-    /// Renders `messages` and the head of the model's turn. What looks like a control token within a message is
-    /// broken up by a blank, so that no text can end its own turn.
+    /// Renders `messages` and the head of the model's turn. What looks like a control token within
+    /// a message is broken up by a blank, so that no text can end its own turn.
     pub(super) fn render(&self, messages: &[Message]) -> Result<String, ModelError> {
         self.fill(&self.all_plain(messages), true)
     }
@@ -65,7 +65,8 @@ impl ChatTemplate {
     ) -> Result<(String, Vec<Range<usize>>), ModelError> {
         let messages = self.all_plain(messages);
         let whole = self.fill(&messages, false)?;
-        // Answers are rendered as marks that no message has, and the marks then replaced: so the places are known.
+        // Answers are rendered as marks that no message has, and the marks then replaced: so the
+        // places are known.
         let mark = |index: usize| format!("\u{f8ff}{index}\u{f8fe}");
         let marked: Vec<Message> = messages
             .iter()
@@ -145,8 +146,9 @@ impl std::fmt::Debug for ChatEncoder {
 pub struct EncodedChat {
     /// All tokens.
     pub input_ids: Vec<u32>,
-    /// For each token the answer that it belongs to, counted from 0, and the byte of the answer at which it begins; the
-    /// token that ends a turn begins where the answer ends. `None` outside answers.
+    /// For each token the answer that it belongs to, counted from 0, and the byte of the answer at
+    /// which it begins; the token that ends a turn begins where the answer ends. `None` outside
+    /// answers.
     pub answers: Vec<Option<(usize, usize)>>,
 }
 
@@ -154,9 +156,10 @@ impl ChatEncoder {
     /// Reads tokenizer and template of the GGUF file at `path`, and none of its weights.
     ///
     /// # Errors
-    /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't be used.
+    /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file
+    /// can't be used.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
-        let gguf = Gguf::open(path)?;
+        let gguf = GgufFile::open(path)?;
         let tokenizer = Tokenizer::load(&gguf)?;
         let chat = ChatTemplate::load(&gguf, &tokenizer)?;
         Ok(Self { tokenizer, chat })
@@ -170,8 +173,8 @@ impl ChatEncoder {
     /// Encodes a chat. A token that reaches beyond an answer does not belong to it.
     ///
     /// # Errors
-    /// [`ModelError::ChatTemplate`] when the template refuses the messages, or changes answers, so that their places
-    /// can't be known; [`ModelError::Tokenizer`].
+    /// [`ModelError::ChatTemplate`] when the template refuses the messages, or changes answers, so
+    /// that their places can't be known; [`ModelError::Tokenizer`].
     pub fn encode(&self, messages: &[Message]) -> Result<EncodedChat, ModelError> {
         let (text, places) = self.chat.render_whole(messages)?;
         let tokens = self.tokenizer.encode_with_places(&text)?;
@@ -189,10 +192,10 @@ impl ChatEncoder {
     }
 }
 
-fn named_token(gguf: &Gguf, id: i64) -> String {
+fn named_token(gguf: &GgufFile, id: i64) -> String {
     let tokens = gguf.array("tokenizer.ggml.tokens").unwrap_or_default();
     match usize::try_from(id).ok().and_then(|id| tokens.get(id)) {
-        Some(Value::Text(token)) => token.clone(),
+        Some(MetadataValue::Text(token)) => token.clone(),
         _ => String::new(),
     }
 }

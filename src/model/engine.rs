@@ -11,17 +11,17 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::ModelError;
 use super::chat::ChatTemplate;
-use super::gguf::Gguf;
-use super::grammar::Grammars;
+use super::gguf::GgufFile;
+use super::grammar::GrammarCompiler;
 use super::kernels::Isa;
-use super::lora::Adapter;
-use super::scheduler::Request;
+use super::lora::LoraAdapter;
+use super::scheduler::QueuedGeneration;
 use super::scheduler::Scheduler;
-use super::sequence::Generation;
+use super::sequence::GenerationRequest;
 use super::tokenizer::Tokenizer;
 use super::transformer::Transformer;
+use super::weights::ModelShape;
 use super::weights::Precision;
-use super::weights::Shape;
 use crate::trajectory::Completion;
 use crate::trajectory::Message;
 
@@ -80,7 +80,7 @@ pub struct ModelFacts {
 
 /// News of a generation.
 #[derive(Debug)]
-pub enum Update {
+pub enum EngineUpdate {
     /// More text.
     Text(String),
     /// The end: the whole answer.
@@ -92,13 +92,13 @@ pub enum Update {
 /// A loaded model at work on its own thread. Dropping it ends the thread after the pass at hand.
 pub struct Engine {
     facts: ModelFacts,
-    shape: Shape,
+    shape: ModelShape,
     vocabulary: usize,
     precision: Precision,
     tokenizer: Arc<Tokenizer>,
     chat: ChatTemplate,
-    grammars: Grammars,
-    requests: Option<mpsc::Sender<Request>>,
+    grammars: GrammarCompiler,
+    requests: Option<mpsc::Sender<QueuedGeneration>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -106,9 +106,10 @@ impl Engine {
     /// Loads the GGUF file at `path` and starts the thread. Takes about a second per 500 MB.
     ///
     /// # Errors
-    /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't be used.
+    /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file
+    /// can't be used.
     pub fn start(path: &Path, options: &EngineOptions) -> Result<Self, ModelError> {
-        let gguf = Gguf::open(path)?;
+        let gguf = GgufFile::open(path)?;
         let tokenizer = Arc::new(Tokenizer::load(&gguf)?);
         let chat = ChatTemplate::load(&gguf, &tokenizer)?;
         let hashing = {
@@ -150,7 +151,7 @@ impl Engine {
             .spawn(move || scheduler.run(&inbox))
             .map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
         let (requests, thread) = (Some(requests), Some(thread));
-        let (precision, grammars) = (options.precision, Grammars::default());
+        let (precision, grammars) = (options.precision, GrammarCompiler::default());
         Ok(Self {
             facts,
             shape,
@@ -177,36 +178,42 @@ impl Engine {
     /// A chat as prompt tokens, up to where the model's turn begins.
     ///
     /// # Errors
-    /// [`ModelError::ChatTemplate`] when the model's template refuses the messages, [`ModelError::Tokenizer`].
+    /// [`ModelError::ChatTemplate`] when the model's template refuses the messages,
+    /// [`ModelError::Tokenizer`].
     pub fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
         self.tokenizer.encode(&self.chat.render(messages)?)
     }
 
-    /// Reads the PEFT folder at `folder`. The adapter is then given with each [`Generation`]; the base is never touched.
-    /// Takes some tens of milliseconds.
+    /// Reads the PEFT folder at `folder`. The adapter is then given with each
+    /// [`GenerationRequest`]; the base is never touched. Takes some tens of milliseconds.
     ///
     /// # Errors
-    /// [`ModelError::Peft`] when a file can't be read, or when Rune would not run the adapter exactly as PEFT does;
-    /// [`ModelError::Adapter`] when it does not fit this model.
-    pub fn load_adapter(&self, folder: &Path) -> Result<Arc<Adapter>, ModelError> {
+    /// [`ModelError::Peft`] when a file can't be read, or when Rune would not run the adapter
+    /// exactly as PEFT does; [`ModelError::Adapter`] when it does not fit this model.
+    pub fn load_adapter(&self, folder: &Path) -> Result<Arc<LoraAdapter>, ModelError> {
         let exact = self.precision == Precision::Exact;
-        Adapter::load(folder, &self.shape, self.vocabulary, exact).map(Arc::new)
+        LoraAdapter::load(folder, &self.shape, self.vocabulary, exact).map(Arc::new)
     }
 
-    /// An adapter of random numbers on all linear layers of the decoder, to measure what adapters cost.
-    pub fn noise_adapter(&self, rank: usize, seed: u64) -> Arc<Adapter> {
-        Arc::new(Adapter::noise(&self.shape, rank, seed))
+    /// An adapter of random numbers on all linear layers of the decoder, to measure what adapters
+    /// cost.
+    pub fn noise_adapter(&self, rank: usize, seed: u64) -> Arc<LoraAdapter> {
+        Arc::new(LoraAdapter::noise(&self.shape, rank, seed))
     }
 
     /// Hands a generation to the engine. Dropping the receiver takes it back. The last update is
-    /// [`Update::Done`] or [`Update::Failed`]; a receiver that ends without either has outlived the engine.
+    /// [`EngineUpdate::Done`] or [`EngineUpdate::Failed`]; a receiver that ends without either has
+    /// outlived the engine.
     ///
     /// # Errors
     /// [`ModelError::Prompt`] when the prompt is empty or has tokens from another vocabulary,
     /// [`ModelError::ContextOverflow`] when the prompt leaves no room for an answer,
     /// [`ModelError::Grammar`] when no answer can be held to the grammar,
     /// [`ModelError::EngineGone`] when the thread has ended.
-    pub fn submit(&self, generation: Generation) -> Result<UnboundedReceiver<Update>, ModelError> {
+    pub fn submit(
+        &self,
+        generation: GenerationRequest,
+    ) -> Result<UnboundedReceiver<EngineUpdate>, ModelError> {
         let (n_tokens, limit) = (generation.prompt.len(), self.facts.context);
         if n_tokens == 0 {
             return Err(ModelError::Prompt("it has no tokens".to_owned()));
@@ -243,9 +250,9 @@ mod tests {
 
     use super::Engine;
     use super::EngineOptions;
-    use super::Generation;
+    use super::EngineUpdate;
+    use super::GenerationRequest;
     use super::ModelError;
-    use super::Update;
     use crate::model::tests::smollm2_file;
     use crate::trajectory::Sampling;
 
@@ -253,7 +260,7 @@ mod tests {
     fn a_panic_in_a_pass_is_an_error_for_all_who_wait() {
         let options = EngineOptions { n_threads: 2, ..EngineOptions::default() };
         let engine = Engine::start(&smollm2_file(), &options).unwrap();
-        let generation = |token| Generation::new(vec![token], Sampling::default());
+        let generation = |token| GenerationRequest::new(vec![token], Sampling::default());
         let requests = engine.requests.as_ref().unwrap();
         // `submit` would refuse a token without an embedding.
         let receivers = [5, u32::MAX, 5].map(|token| {
@@ -263,7 +270,7 @@ mod tests {
         });
         for mut receiver in receivers {
             let last = std::iter::from_fn(|| receiver.blocking_recv()).last();
-            assert!(matches!(last, Some(Update::Failed(ModelError::EngineGone))), "{last:?}");
+            assert!(matches!(last, Some(EngineUpdate::Failed(ModelError::EngineGone))), "{last:?}");
         }
         while !engine.thread.as_ref().unwrap().is_finished() {
             std::thread::yield_now();

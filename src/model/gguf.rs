@@ -20,7 +20,7 @@ const MAX_ENTRIES: u64 = 1 << 20;
 
 /// A metadata value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum MetadataValue {
     /// Any integer type, widened.
     Int(i64),
     /// `f32` or `f64`.
@@ -50,14 +50,14 @@ pub(super) struct TensorInfo {
 
 /// An open GGUF file: metadata in memory, tensors read on demand.
 #[derive(Debug)]
-pub(super) struct Gguf {
+pub(super) struct GgufFile {
     path: PathBuf,
     file: File,
-    metadata: BTreeMap<String, Value>,
+    metadata: BTreeMap<String, MetadataValue>,
     tensors: BTreeMap<String, TensorInfo>,
 }
 
-impl Gguf {
+impl GgufFile {
     /// Opens `path` and reads header, metadata and the tensor directory.
     pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
         let io = |source| ModelError::Io { path: path.to_owned(), source };
@@ -68,12 +68,12 @@ impl Gguf {
         }
         let file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
-        let mut reader = Reader { inner: BufReader::new(&file), size, at: 0 };
+        let mut reader = GgufReader { inner: BufReader::new(&file), size, at: 0 };
         let (metadata, infos) =
             reader.header().map_err(|fault| fault.at(path, "header or metadata"))?;
         let alignment = match metadata.get("general.alignment") {
             None => 32,
-            Some(Value::Int(n)) if *n > 0 && *n <= 1 << 20 => n.unsigned_abs(),
+            Some(MetadataValue::Int(n)) if *n > 0 && *n <= 1 << 20 => n.unsigned_abs(),
             Some(_) => {
                 let reason = "`general.alignment` is no alignment".to_owned();
                 return Err(ModelError::Malformed { path: path.to_owned(), reason });
@@ -90,14 +90,14 @@ impl Gguf {
     }
 
     /// A metadata value.
-    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+    pub(super) fn get(&self, key: &str) -> Option<&MetadataValue> {
         self.metadata.get(key)
     }
 
     /// A text that has to be there.
     pub(super) fn text(&self, key: &str) -> Result<&str, ModelError> {
         match self.get(key) {
-            Some(Value::Text(text)) => Ok(text),
+            Some(MetadataValue::Text(text)) => Ok(text),
             _ => Err(self.missing(key, "text")),
         }
     }
@@ -105,7 +105,7 @@ impl Gguf {
     /// A count that has to be there: positive and below 2^31.
     pub(super) fn count(&self, key: &str) -> Result<usize, ModelError> {
         match self.get(key) {
-            Some(Value::Int(n)) if (1..1 << 31).contains(n) => {
+            Some(MetadataValue::Int(n)) if (1..1 << 31).contains(n) => {
                 Ok(usize::try_from(*n).expect("checked to be in range"))
             }
             _ => Err(self.missing(key, "positive number")),
@@ -116,15 +116,15 @@ impl Gguf {
     #[expect(clippy::cast_possible_truncation, reason = "stored as f32 in the file")]
     pub(super) fn float(&self, key: &str) -> Result<f32, ModelError> {
         match self.get(key) {
-            Some(Value::Float(x)) if x.is_finite() => Ok(*x as f32),
+            Some(MetadataValue::Float(x)) if x.is_finite() => Ok(*x as f32),
             _ => Err(self.missing(key, "number")),
         }
     }
 
     /// An array that has to be there.
-    pub(super) fn array(&self, key: &str) -> Result<&[Value], ModelError> {
+    pub(super) fn array(&self, key: &str) -> Result<&[MetadataValue], ModelError> {
         match self.get(key) {
-            Some(Value::Array(values)) => Ok(values),
+            Some(MetadataValue::Array(values)) => Ok(values),
             _ => Err(self.missing(key, "array")),
         }
     }
@@ -185,15 +185,20 @@ struct RawInfo {
 }
 
 /// Checks every tensor against the file's size and places it.
-fn place(infos: Vec<RawInfo>, data: u64, size: u64) -> Result<BTreeMap<String, TensorInfo>, Fault> {
+fn place(
+    infos: Vec<RawInfo>,
+    data: u64,
+    size: u64,
+) -> Result<BTreeMap<String, TensorInfo>, GgufFault> {
     let mut placed = BTreeMap::new();
     // Tensors that share bytes could make a small file ask for any amount of memory.
     let mut left = size.saturating_sub(data);
     for info in infos {
         let RawInfo { name, dims, kind, offset } = info;
-        let kind = GgmlType::from_code(kind)
-            .ok_or_else(|| Fault::Unsupported(format!("tensor `{name}` in ggml's type {kind}")))?;
-        let too_large = || Fault::Broken(format!("tensor `{name}` lies outside the file"));
+        let kind = GgmlType::from_code(kind).ok_or_else(|| {
+            GgufFault::Unsupported(format!("tensor `{name}` in ggml's type {kind}"))
+        })?;
+        let too_large = || GgufFault::Broken(format!("tensor `{name}` lies outside the file"));
         let columns = dims.first().copied().unwrap_or(1);
         let rows = dims.iter().skip(1).try_fold(1_u64, |n, dim| n.checked_mul(*dim));
         let (Ok(columns), Some(Ok(rows))) = (usize::try_from(columns), rows.map(usize::try_from))
@@ -203,7 +208,7 @@ fn place(infos: Vec<RawInfo>, data: u64, size: u64) -> Result<BTreeMap<String, T
         let n_bytes = kind
             .row_bytes(columns)
             .ok_or_else(|| {
-                Fault::Broken(format!(
+                GgufFault::Broken(format!(
                     "tensor `{name}` has rows of {columns} values, no whole blocks"
                 ))
             })?
@@ -215,23 +220,25 @@ fn place(infos: Vec<RawInfo>, data: u64, size: u64) -> Result<BTreeMap<String, T
         }
         left = left
             .checked_sub(n_bytes as u64)
-            .ok_or_else(|| Fault::Broken(format!("tensor `{name}` overlaps another")))?;
+            .ok_or_else(|| GgufFault::Broken(format!("tensor `{name}` overlaps another")))?;
         let info = TensorInfo { columns, rows, kind, offset: start, n_bytes };
         if placed.insert(name.clone(), info).is_some() {
-            return Err(Fault::Broken(format!("tensor `{name}` stands twice in the directory")));
+            return Err(GgufFault::Broken(format!(
+                "tensor `{name}` stands twice in the directory"
+            )));
         }
     }
     Ok(placed)
 }
 
 /// What is wrong with a file, before its path is known.
-enum Fault {
+enum GgufFault {
     Io(std::io::Error),
     Broken(String),
     Unsupported(String),
 }
 
-impl Fault {
+impl GgufFault {
     fn at(self, path: &Path, part: &str) -> ModelError {
         let path = path.to_owned();
         match self {
@@ -245,30 +252,30 @@ impl Fault {
     }
 }
 
-impl From<std::io::Error> for Fault {
+impl From<std::io::Error> for GgufFault {
     fn from(source: std::io::Error) -> Self {
         Self::Io(source)
     }
 }
 
 /// A reader that knows how much of the file is left.
-struct Reader<R> {
+struct GgufReader<R> {
     inner: R,
     size: u64,
     at: u64,
 }
 
-impl<R: Read + Seek> Reader<R> {
-    fn header(&mut self) -> Result<(BTreeMap<String, Value>, Vec<RawInfo>), Fault> {
+impl<R: Read + Seek> GgufReader<R> {
+    fn header(&mut self) -> Result<(BTreeMap<String, MetadataValue>, Vec<RawInfo>), GgufFault> {
         if self.bytes::<4>()? != *b"GGUF" {
-            return Err(Fault::Broken("the file does not begin with `GGUF`".to_owned()));
+            return Err(GgufFault::Broken("the file does not begin with `GGUF`".to_owned()));
         }
         let version = self.u32()?;
         if (1..=3).contains(&version.swap_bytes()) {
-            return Err(Fault::Unsupported("big-endian numbers".to_owned()));
+            return Err(GgufFault::Unsupported("big-endian numbers".to_owned()));
         }
         if !(2..=3).contains(&version) {
-            return Err(Fault::Unsupported(format!("GGUF version {version}")));
+            return Err(GgufFault::Unsupported(format!("GGUF version {version}")));
         }
         let n_tensors = self.n_entries(24)?;
         let n_metadata = self.n_entries(13)?;
@@ -283,56 +290,61 @@ impl<R: Read + Seek> Reader<R> {
         Ok((metadata, infos))
     }
 
-    fn tensor_info(&mut self) -> Result<RawInfo, Fault> {
+    fn tensor_info(&mut self) -> Result<RawInfo, GgufFault> {
         let name = self.string()?;
         let n_dims = self.u32()?;
         if n_dims > 4 {
-            return Err(Fault::Broken(format!("tensor `{name}` has {n_dims} dimensions")));
+            return Err(GgufFault::Broken(format!("tensor `{name}` has {n_dims} dimensions")));
         }
         let dims = (0..n_dims).map(|_| self.u64()).collect::<Result<_, _>>()?;
         Ok(RawInfo { name, dims, kind: self.u32()?, offset: self.u64()? })
     }
 
-    fn value(&mut self, kind: u32, depth: u32) -> Result<Value, Fault> {
+    fn value(&mut self, kind: u32, depth: u32) -> Result<MetadataValue, GgufFault> {
         Ok(match kind {
-            0 => Value::Int(i64::from(self.bytes::<1>()?[0])),
-            1 => Value::Int(i64::from(i8::from_le_bytes(self.bytes()?))),
-            2 => Value::Int(i64::from(u16::from_le_bytes(self.bytes()?))),
-            3 => Value::Int(i64::from(i16::from_le_bytes(self.bytes()?))),
-            4 => Value::Int(i64::from(self.u32()?)),
-            5 => Value::Int(i64::from(i32::from_le_bytes(self.bytes()?))),
-            6 => Value::Float(f64::from(f32::from_le_bytes(self.bytes()?))),
-            7 => Value::Bool(self.bytes::<1>()?[0] != 0),
-            8 => Value::Text(self.string()?),
+            0 => MetadataValue::Int(i64::from(self.bytes::<1>()?[0])),
+            1 => MetadataValue::Int(i64::from(i8::from_le_bytes(self.bytes()?))),
+            2 => MetadataValue::Int(i64::from(u16::from_le_bytes(self.bytes()?))),
+            3 => MetadataValue::Int(i64::from(i16::from_le_bytes(self.bytes()?))),
+            4 => MetadataValue::Int(i64::from(self.u32()?)),
+            5 => MetadataValue::Int(i64::from(i32::from_le_bytes(self.bytes()?))),
+            6 => MetadataValue::Float(f64::from(f32::from_le_bytes(self.bytes()?))),
+            7 => MetadataValue::Bool(self.bytes::<1>()?[0] != 0),
+            8 => MetadataValue::Text(self.string()?),
             9 if depth < 2 => {
                 let kind = self.u32()?;
                 let n = self.n_entries(1)?;
-                Value::Array((0..n).map(|_| self.value(kind, depth + 1)).collect::<Result<_, _>>()?)
+                MetadataValue::Array(
+                    (0..n).map(|_| self.value(kind, depth + 1)).collect::<Result<_, _>>()?,
+                )
             }
-            10 => Value::Int(i64::try_from(self.u64()?).unwrap_or(i64::MAX)),
-            11 => Value::Int(i64::from_le_bytes(self.bytes()?)),
-            12 => Value::Float(f64::from_le_bytes(self.bytes()?)),
-            _ => return Err(Fault::Broken(format!("metadata of unknown type {kind}"))),
+            10 => MetadataValue::Int(i64::try_from(self.u64()?).unwrap_or(i64::MAX)),
+            11 => MetadataValue::Int(i64::from_le_bytes(self.bytes()?)),
+            12 => MetadataValue::Float(f64::from_le_bytes(self.bytes()?)),
+            _ => return Err(GgufFault::Broken(format!("metadata of unknown type {kind}"))),
         })
     }
 
-    /// A number of entries of at least `least` bytes each, which the rest of the file must be able to hold.
-    fn n_entries(&mut self, least: u64) -> Result<u64, Fault> {
+    /// A number of entries of at least `least` bytes each, which the rest of the file must be able
+    /// to hold.
+    fn n_entries(&mut self, least: u64) -> Result<u64, GgufFault> {
         let n = self.u64()?;
         if n > MAX_ENTRIES || n.saturating_mul(least) > self.left() {
-            return Err(Fault::Broken(format!("a list of {n} entries does not fit the file")));
+            return Err(GgufFault::Broken(format!("a list of {n} entries does not fit the file")));
         }
         Ok(n)
     }
 
-    fn string(&mut self) -> Result<String, Fault> {
+    fn string(&mut self) -> Result<String, GgufFault> {
         let length = self.u64()?;
         if length > self.left() {
-            return Err(Fault::Broken(format!("a text of {length} bytes does not fit the file")));
+            return Err(GgufFault::Broken(format!(
+                "a text of {length} bytes does not fit the file"
+            )));
         }
         let mut bytes = vec![0; usize::try_from(length).expect("no longer than the file")];
         self.fill(&mut bytes)?;
-        String::from_utf8(bytes).map_err(|_| Fault::Broken("a text is not UTF-8".to_owned()))
+        String::from_utf8(bytes).map_err(|_| GgufFault::Broken("a text is not UTF-8".to_owned()))
     }
 
     /// Bytes up to the end, as the file was when it was opened.
@@ -340,21 +352,21 @@ impl<R: Read + Seek> Reader<R> {
         self.size.saturating_sub(self.at)
     }
 
-    fn u32(&mut self) -> Result<u32, Fault> {
+    fn u32(&mut self) -> Result<u32, GgufFault> {
         Ok(u32::from_le_bytes(self.bytes()?))
     }
 
-    fn u64(&mut self) -> Result<u64, Fault> {
+    fn u64(&mut self) -> Result<u64, GgufFault> {
         Ok(u64::from_le_bytes(self.bytes()?))
     }
 
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], GgufFault> {
         let mut bytes = [0; N];
         self.fill(&mut bytes)?;
         Ok(bytes)
     }
 
-    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Fault> {
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), GgufFault> {
         self.inner.read_exact(bytes)?;
         self.at += bytes.len() as u64;
         Ok(())

@@ -1,8 +1,9 @@
 //! Holds an answer to a form: which tokens may come next.
 //!
-//! A [`Grammar`] says what is asked for. It is compiled to a [`Constraint`], which follows one answer over the
-//! bytes of the model's tokens. The crate llguidance does the work, within its limits and some of our own: a
-//! schema from outside must neither hang the engine, nor fill the memory, nor overflow a stack.
+//! A [`Grammar`] says what is asked for. It is compiled to a [`GrammarState`], which follows one
+//! answer over the bytes of the model's tokens. The crate llguidance does the work, within its
+//! limits and some of our own: a schema from outside must neither hang the engine, nor fill the
+//! memory, nor overflow a stack.
 
 use std::sync::OnceLock;
 
@@ -30,11 +31,13 @@ const MAX_SCHEMA_DEPTH: usize = 64;
 const MAX_REGEX_BYTES: usize = 4 << 10;
 /// States of the lexer, 1 to 2 kB each.
 const MAX_LEXER_STATES: usize = 50_000;
-/// Chains of references are followed by recursion, a few kB each: a stack for the longest that a schema has room for.
+/// Chains of references are followed by recursion, a few kB each: a stack for the longest that a
+/// schema has room for.
 const STACK_BYTES: usize = 64 << 20;
 /// Longer tokens, in bytes, are never allowed: the trie has no room for them.
 const MAX_TOKEN_BYTES: usize = 1000;
-/// What may stand between the tokens of JSON. Without a limit a small model writes blanks until it is cut off.
+/// What may stand between the tokens of JSON. Without a limit a small model writes blanks until it
+/// is cut off.
 const JSON_BLANKS: &str = r"[\x20\x0A\x0D\x09]{1,40}";
 
 /// A form that an answer is held to while it is generated.
@@ -46,13 +49,14 @@ pub enum Grammar {
     Regex(String),
 }
 
-/// Compiles grammars for one vocabulary. What is shared by all of them is made when the first is asked for.
+/// Compiles grammars for one vocabulary. What is shared by all of them is made when the first is
+/// asked for.
 #[derive(Default)]
-pub(super) struct Grammars {
+pub(super) struct GrammarCompiler {
     factory: OnceLock<Result<ParserFactory, String>>,
 }
 
-impl Grammars {
+impl GrammarCompiler {
     /// Takes milliseconds; the first time, a few hundred.
     ///
     /// # Errors
@@ -61,7 +65,7 @@ impl Grammars {
         &self,
         grammar: &Grammar,
         tokenizer: &Tokenizer,
-    ) -> Result<Constraint, ModelError> {
+    ) -> Result<GrammarState, ModelError> {
         let factory = self.factory.get_or_init(|| factory(tokenizer));
         let factory = factory.as_ref().map_err(|reason| ModelError::Grammar(reason.clone()))?;
         std::thread::scope(|scope| {
@@ -73,8 +77,8 @@ impl Grammars {
     }
 }
 
-/// The trie of the vocabulary's bytes. Control tokens are not in it, so that none is ever allowed but those that end
-/// the answer.
+/// The trie of the vocabulary's bytes. Control tokens are not in it, so that none is ever allowed
+/// but those that end the answer.
 fn factory(tokenizer: &Tokenizer) -> Result<ParserFactory, String> {
     let n_tokens = u32::try_from(tokenizer.n_tokens()).map_err(|error| error.to_string())?;
     let usable = |bytes: &[u8]| bytes.len() <= MAX_TOKEN_BYTES && !bytes.contains(&0xFF);
@@ -95,7 +99,7 @@ fn factory(tokenizer: &Tokenizer) -> Result<ParserFactory, String> {
     Ok(factory)
 }
 
-fn compile(factory: &ParserFactory, grammar: &Grammar) -> Result<Constraint, ModelError> {
+fn compile(factory: &ParserFactory, grammar: &Grammar) -> Result<GrammarState, ModelError> {
     let source = match grammar {
         Grammar::JsonSchema(schema) => {
             check_size(schema)?;
@@ -112,7 +116,7 @@ fn compile(factory: &ParserFactory, grammar: &Grammar) -> Result<Constraint, Mod
     let mut matcher = Matcher::new(factory.create_parser(source));
     // Also tells of a grammar that is sound and allows nothing.
     matcher.compute_mask().map_err(refused)?;
-    Ok(Constraint { matcher })
+    Ok(GrammarState { matcher })
 }
 
 /// The schema with our manners; those it brings itself could loosen it.
@@ -162,17 +166,17 @@ fn refused(reason: impl std::fmt::Display) -> ModelError {
 }
 
 /// A grammar on its way through one answer.
-pub(super) struct Constraint {
+pub(super) struct GrammarState {
     matcher: Matcher,
 }
 
-impl Constraint {
+impl GrammarState {
     /// The tokens that may come next; those that end the answer exactly when it is complete.
     ///
     /// # Errors
     /// [`ModelError::Grammar`] when there is none, or when finding out would take too long.
-    pub(super) fn allowed(&mut self) -> Result<Allowed, ModelError> {
-        self.matcher.compute_mask().map(Allowed).map_err(refused)
+    pub(super) fn allowed(&mut self) -> Result<TokenSet, ModelError> {
+        self.matcher.compute_mask().map(TokenSet).map_err(refused)
     }
 
     /// Goes on by one of the allowed tokens. Returns whether nothing but the end can follow.
@@ -186,9 +190,9 @@ impl Constraint {
 }
 
 /// A set of tokens.
-pub(super) struct Allowed(SimpleVob);
+pub(super) struct TokenSet(SimpleVob);
 
-impl Allowed {
+impl TokenSet {
     /// Makes all other tokens impossible.
     pub(super) fn mask(&self, logits: &mut [f32]) {
         let words = self.0.as_slice();
@@ -213,15 +217,15 @@ mod tests {
     use serde_json::Value;
     use serde_json::json;
 
-    use super::Constraint;
     use super::Grammar;
-    use super::Grammars;
+    use super::GrammarCompiler;
+    use super::GrammarState;
     use crate::model::Tokenizer;
-    use crate::model::gguf::Gguf;
+    use crate::model::gguf::GgufFile;
     use crate::model::tests::smollm2_file;
 
     fn tokenizer() -> Tokenizer {
-        Tokenizer::load(&Gguf::open(&smollm2_file()).unwrap()).unwrap()
+        Tokenizer::load(&GgufFile::open(&smollm2_file()).unwrap()).unwrap()
     }
 
     fn schema(value: Value) -> Grammar {
@@ -233,7 +237,7 @@ mod tests {
     }
 
     /// Whether the answer could end here.
-    fn may_end(constraint: &mut Constraint, tokenizer: &Tokenizer) -> bool {
+    fn may_end(constraint: &mut GrammarState, tokenizer: &Tokenizer) -> bool {
         let ends: Vec<u32> = (0..u32::try_from(tokenizer.n_tokens()).unwrap())
             .filter(|token| tokenizer.is_end(*token))
             .collect();
@@ -244,7 +248,12 @@ mod tests {
     }
 
     /// Feeds `text`; tells how far it went and how it could go on.
-    fn check(grammars: &Grammars, tokenizer: &Tokenizer, grammar: &Grammar, text: &str) -> String {
+    fn check(
+        grammars: &GrammarCompiler,
+        tokenizer: &Tokenizer,
+        grammar: &Grammar,
+        text: &str,
+    ) -> String {
         let mut constraint = match grammars.compile(grammar, tokenizer) {
             Ok(constraint) => constraint,
             Err(error) => return error.to_string(),
@@ -269,7 +278,7 @@ mod tests {
 
     #[test]
     fn an_answer_may_end_exactly_where_the_grammar_is_satisfied() {
-        let (grammars, tokenizer) = (Grammars::default(), tokenizer());
+        let (grammars, tokenizer) = (GrammarCompiler::default(), tokenizer());
         let check = |grammar: &Grammar, text: &str| check(&grammars, &tokenizer, grammar, text);
         let point = schema(json!({
             "type": "object",
@@ -312,7 +321,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_enforced_is_an_error_that_names_the_reason() {
-        let (grammars, tokenizer) = (Grammars::default(), tokenizer());
+        let (grammars, tokenizer) = (GrammarCompiler::default(), tokenizer());
         let check = |grammar: &Grammar| check(&grammars, &tokenizer, grammar, "");
         insta::assert_snapshot!(
             [
@@ -371,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_hostile_grammar_neither_hangs_nor_fills_the_memory() {
-        let (grammars, tokenizer) = (Grammars::default(), tokenizer());
+        let (grammars, tokenizer) = (GrammarCompiler::default(), tokenizer());
         let chain = |n: usize, link: fn(Value) -> Value| {
             let definitions = (0..n)
                 .map(|i| (format!("a{i}"), link(json!({ "$ref": format!("#/$defs/a{}", i + 1) }))));
@@ -422,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_mask_leaves_the_allowed_and_no_others() {
-        let (grammars, tokenizer) = (Grammars::default(), tokenizer());
+        let (grammars, tokenizer) = (GrammarCompiler::default(), tokenizer());
         let mut constraint = grammars.compile(&regex("yes|no"), &tokenizer).unwrap();
         // Logits beyond the vocabulary, as of a padded embedding.
         let mut logits = vec![1.0; tokenizer.n_tokens() + 77];

@@ -1,29 +1,31 @@
-//! The keys and values that sequences have seen, in pages that sequences with a common prefix share.
+//! The keys and values that sequences have seen, in pages that sequences with a common prefix
+//! share.
 //!
-//! A page holds all layers of [`PAGE`] tokens (Kwon et al. 2023, arXiv:2309.06180). Pages of finished prompts and
-//! answers are remembered in a tree of prefixes ([`super::prefix`]) until their memory is needed: what was not used
-//! for longest goes first. A page is written by one sequence alone; who shares one copies it before writing.
+//! A page holds all layers of [`PAGE`] tokens (Kwon et al. 2023, arXiv:2309.06180). Pages of
+//! finished prompts and answers are remembered in a tree of prefixes ([`super::prefix`]) until
+//! their memory is needed: what was not used for longest goes first. A page is written by one
+//! sequence alone; who shares one copies it before writing.
 
 use half::f16;
 
+use super::kernels::AlignedBuffer;
 use super::kernels::AttentionBlock;
-use super::kernels::Buffer;
 use super::kernels::HeadPage;
 use super::kernels::Isa;
-use super::kernels::Number;
+use super::kernels::KvElement;
 use super::kernels::PAGE;
 use super::kernels::attend;
 use super::prefix::PrefixTree;
+use super::weights::ModelShape;
 use super::weights::Precision;
-use super::weights::Shape;
 
 /// All pages, and the tree of those that are remembered.
 pub(super) struct KvStore {
     n_layers: usize,
     n_kv_heads: usize,
     head_dim: usize,
-    pages: Vec<Page>,
-    numbers: Numbers,
+    pages: Vec<KvPage>,
+    numbers: KvNumbers,
     token_bytes: usize,
     free: Vec<usize>,
     most_pages: usize,
@@ -31,21 +33,22 @@ pub(super) struct KvStore {
     tree: PrefixTree,
 }
 
-/// What stands in the pages, layer by layer, head by head: keys `(head_dim, PAGE)`, then values `(PAGE, head_dim)`.
-enum Numbers {
-    Half(Vec<Buffer<f16>>),
-    Full(Vec<Buffer<f32>>),
+/// What stands in the pages, layer by layer, head by head: keys `(head_dim, PAGE)`, then values
+/// `(PAGE, head_dim)`.
+enum KvNumbers {
+    Half(Vec<AlignedBuffer<f16>>),
+    Full(Vec<AlignedBuffer<f32>>),
 }
 
-struct Page {
+struct KvPage {
     /// Sequences at work that see it.
     users: usize,
     /// Whether the tree has it.
     remembered: bool,
 }
 
-/// What one sequence has seen: its tokens, and the pages with their keys and values. It has to be given back by
-/// [`KvStore::release`].
+/// What one sequence has seen: its tokens, and the pages with their keys and values. It has to be
+/// given back by [`KvStore::release`].
 #[derive(Default)]
 pub(super) struct KvCache {
     tokens: Vec<u32>,
@@ -71,10 +74,10 @@ impl KvCache {
 
 impl KvStore {
     /// A store for a model of `shape` that never holds more than `n_bytes`, but at least two pages.
-    pub(super) fn new(shape: &Shape, precision: Precision, n_bytes: usize) -> Self {
+    pub(super) fn new(shape: &ModelShape, precision: Precision, n_bytes: usize) -> Self {
         let (numbers, width) = match precision {
-            Precision::Packed => (Numbers::Half(Vec::new()), size_of::<f16>()),
-            Precision::Exact => (Numbers::Full(Vec::new()), size_of::<f32>()),
+            Precision::Packed => (KvNumbers::Half(Vec::new()), size_of::<f16>()),
+            Precision::Exact => (KvNumbers::Full(Vec::new()), size_of::<f32>()),
         };
         let token_bytes = shape.n_layers * shape.kv_width() * 2 * width;
         Self {
@@ -132,8 +135,8 @@ impl KvStore {
         {
             let copy = self.allocate();
             match &mut self.numbers {
-                Numbers::Half(pages) => copy_page(pages, *last, copy),
-                Numbers::Full(pages) => copy_page(pages, *last, copy),
+                KvNumbers::Half(pages) => copy_page(pages, *last, copy),
+                KvNumbers::Full(pages) => copy_page(pages, *last, copy),
             }
             self.give_back(std::mem::replace(last, copy));
         }
@@ -155,7 +158,8 @@ impl KvStore {
         cache.pages.into_iter().for_each(|page| self.give_back(page));
     }
 
-    /// Writes the key and the value of the token at `position` of `cache` to a layer; each `(n_kv_heads, head_dim)`.
+    /// Writes the key and the value of the token at `position` of `cache` to a layer; each
+    /// `(n_kv_heads, head_dim)`.
     pub(super) fn write(
         &mut self,
         cache: &KvCache,
@@ -167,8 +171,12 @@ impl KvStore {
         let (page, slot) = (cache.pages[position / PAGE], position % PAGE);
         let at = layer * self.n_kv_heads * self.head_numbers();
         match &mut self.numbers {
-            Numbers::Half(pages) => write(&mut pages[page][at..], self.head_dim, slot, key, value),
-            Numbers::Full(pages) => write(&mut pages[page][at..], self.head_dim, slot, key, value),
+            KvNumbers::Half(pages) => {
+                write(&mut pages[page][at..], self.head_dim, slot, key, value)
+            }
+            KvNumbers::Full(pages) => {
+                write(&mut pages[page][at..], self.head_dim, slot, key, value)
+            }
         }
     }
 
@@ -183,8 +191,8 @@ impl KvStore {
         let size = self.head_numbers();
         let at = (layer * self.n_kv_heads + head) * size;
         match &self.numbers {
-            Numbers::Half(pages) => attend(isa, block, head_pages(pages, cache, at, size), done),
-            Numbers::Full(pages) => attend(isa, block, head_pages(pages, cache, at, size), done),
+            KvNumbers::Half(pages) => attend(isa, block, head_pages(pages, cache, at, size), done),
+            KvNumbers::Full(pages) => attend(isa, block, head_pages(pages, cache, at, size), done),
         }
     }
 
@@ -200,10 +208,10 @@ impl KvStore {
         } else if self.pages.len() < self.most_pages {
             let n = self.n_layers * self.n_kv_heads * self.head_numbers();
             match &mut self.numbers {
-                Numbers::Half(pages) => pages.push(Buffer::zeroed(n)),
-                Numbers::Full(pages) => pages.push(Buffer::zeroed(n)),
+                KvNumbers::Half(pages) => pages.push(AlignedBuffer::zeroed(n)),
+                KvNumbers::Full(pages) => pages.push(AlignedBuffer::zeroed(n)),
             }
-            self.pages.push(Page { users: 0, remembered: false });
+            self.pages.push(KvPage { users: 0, remembered: false });
             self.pages.len() - 1
         } else {
             loop {
@@ -225,7 +233,7 @@ impl KvStore {
     }
 
     fn give_back(&mut self, page: usize) {
-        let Page { users, remembered, .. } = &mut self.pages[page];
+        let KvPage { users, remembered, .. } = &mut self.pages[page];
         *users -= 1;
         if *users == 0 {
             self.n_in_use -= 1;
@@ -244,13 +252,19 @@ impl KvStore {
 }
 
 /// Copies a page over another one.
-fn copy_page<T: Number>(pages: &mut [Buffer<T>], from: usize, to: usize) {
+fn copy_page<T: KvElement>(pages: &mut [AlignedBuffer<T>], from: usize, to: usize) {
     let [from, to] = pages.get_disjoint_mut([from, to]).expect("a new page is another one");
     to.copy_from_slice(from);
 }
 
 /// Writes the key and the value of one token to the heads of a layer.
-fn write<T: Number>(numbers: &mut [T], head_dim: usize, slot: usize, key: &[f32], value: &[f32]) {
+fn write<T: KvElement>(
+    numbers: &mut [T],
+    head_dim: usize,
+    slot: usize,
+    key: &[f32],
+    value: &[f32],
+) {
     const TOGETHER: usize = 32;
     let panel = head_dim * PAGE;
     let heads = key.chunks_exact(head_dim).zip(value.chunks_exact(head_dim));
@@ -269,7 +283,7 @@ fn write<T: Number>(numbers: &mut [T], head_dim: usize, slot: usize, key: &[f32]
 
 /// The pages of a sequence as one head of a layer sees them: `size` numbers from `at` on.
 fn head_pages<'a, T>(
-    pages: &'a [Buffer<T>],
+    pages: &'a [AlignedBuffer<T>],
     cache: &'a KvCache,
     at: usize,
     size: usize,

@@ -1,4 +1,5 @@
-//! PEFT's adapters in a loaded model: the factors of each module, packed, at the linear layer that they change.
+//! PEFT's adapters in a loaded model: the factors of each module, packed, at the linear layer that
+//! they change.
 //!
 //! A tensor that has no place in the model is refused.
 
@@ -11,8 +12,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::ModelError;
 use super::kernels::Arena;
 use super::kernels::LowRank;
-use super::weights::Linears;
-use super::weights::Shape;
+use super::weights::LinearKind;
+use super::weights::ModelShape;
 use crate::peft::LoraFactors;
 use crate::peft::LoraMatrix;
 use crate::peft::PeftFiles;
@@ -20,33 +21,33 @@ use crate::peft::tensor_name;
 use crate::rng::SplitMix64;
 
 /// A loaded adapter: side paths for some linear layers.
-pub struct Adapter {
+pub struct LoraAdapter {
     /// Tells loaded adapters apart; 0 is no adapter.
     number: u64,
     folder: PathBuf,
-    /// Layer by layer, in the order of [`Linears::ALL`].
+    /// Layer by layer, in the order of [`LinearKind::ALL`].
     sides: Vec<[Option<LowRank>; 7]>,
     head: Option<LowRank>,
 }
 
-impl std::fmt::Debug for Adapter {
+impl std::fmt::Debug for LoraAdapter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Adapter").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 
-impl Adapter {
-    /// Reads the PEFT folder at `folder` for a model of `shape` with `vocabulary` tokens. `exact` keeps the numbers in
-    /// `f32`; else they are rounded to half precision.
+impl LoraAdapter {
+    /// Reads the PEFT folder at `folder` for a model of `shape` with `vocabulary` tokens. `exact`
+    /// keeps the numbers in `f32`; else they are rounded to half precision.
     pub(super) fn load(
         folder: &Path,
-        shape: &Shape,
+        shape: &ModelShape,
         vocabulary: usize,
         exact: bool,
     ) -> Result<Self, ModelError> {
         let files = PeftFiles::read(folder)?;
         let unplaced = files.modules().map(|(module, _)| module).collect();
-        let mut placing = Placing { files: &files, unplaced, arena: Arena::default() };
+        let mut placing = FactorPlacing { files: &files, unplaced, arena: Arena::default() };
         let refuse = |reason: String| ModelError::Adapter { path: folder.to_owned(), reason };
         let sides = placing.all(shape, exact).map_err(refuse)?;
         let head = placing.side("lm_head", (vocabulary, shape.hidden), exact).map_err(refuse)?;
@@ -58,17 +59,17 @@ impl Adapter {
     }
 
     /// An adapter of noise on every linear layer of a model of `shape`: for measuring.
-    pub(super) fn noise(shape: &Shape, rank: usize, seed: u64) -> Self {
+    pub(super) fn noise(shape: &ModelShape, rank: usize, seed: u64) -> Self {
         let mut random = SplitMix64::new(seed);
         let mut numbers =
             |n: usize| -> Vec<f32> { (0..n).map(|_| (random.uniform() - 0.5) / 64.0).collect() };
         let mut arena = Arena::default();
-        let mut side = |which: Linears| {
+        let mut side = |which: LinearKind| {
             let (rows, columns) = which.size(shape);
             let (a, b) = (numbers(rank * columns), numbers(rows * rank));
             Some(LowRank::new(&mut arena, rank, &a, &b, 1.0, false))
         };
-        let sides = (0..shape.n_layers).map(|_| Linears::ALL.map(&mut side)).collect();
+        let sides = (0..shape.n_layers).map(|_| LinearKind::ALL.map(&mut side)).collect();
         Self { number: next_number(), folder: PathBuf::new(), sides, head: None }
     }
 
@@ -88,7 +89,7 @@ impl Adapter {
     }
 
     /// What it adds to a linear layer.
-    pub(super) fn side(&self, layer: usize, which: Linears) -> Option<&LowRank> {
+    pub(super) fn side(&self, layer: usize, which: LinearKind) -> Option<&LowRank> {
         self.sides[layer][which as usize].as_ref()
     }
 
@@ -105,19 +106,23 @@ fn next_number() -> u64 {
 }
 
 /// Puts the factors of an adapter into the places of a model.
-struct Placing<'a> {
+struct FactorPlacing<'a> {
     files: &'a PeftFiles,
     /// Modules of the adapter that have not found a place yet.
     unplaced: BTreeSet<&'a str>,
     arena: Arena,
 }
 
-impl Placing<'_> {
-    fn all(&mut self, shape: &Shape, exact: bool) -> Result<Vec<[Option<LowRank>; 7]>, String> {
+impl FactorPlacing<'_> {
+    fn all(
+        &mut self,
+        shape: &ModelShape,
+        exact: bool,
+    ) -> Result<Vec<[Option<LowRank>; 7]>, String> {
         let mut sides = Vec::with_capacity(shape.n_layers);
         for layer in 0..shape.n_layers {
             let mut block = [const { None }; 7];
-            for (which, side) in Linears::ALL.into_iter().zip(&mut block) {
+            for (which, side) in LinearKind::ALL.into_iter().zip(&mut block) {
                 *side = self.side(&which.path(layer), which.size(shape), exact)?;
             }
             sides.push(block);

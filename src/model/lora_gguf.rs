@@ -1,14 +1,15 @@
 //! Adapters as llama.cpp reads them: a GGUF file with the two factors of every linear layer.
 //!
-//! Names and metadata: llama.cpp's `convert_lora_to_gguf.py` and `llama-adapter.cpp`. llama.cpp multiplies by
-//! `alpha / rank`; the alpha of a rank-stabilised adapter is written so that this gives the same.
+//! Names and metadata: llama.cpp's `convert_lora_to_gguf.py` and `llama-adapter.cpp`. llama.cpp
+//! multiplies by `alpha / rank`; the alpha of a rank-stabilised adapter is written so that this
+//! gives the same.
 
 use std::path::Path;
 
 use super::ModelError;
-use super::gguf::Gguf;
-use super::weights::Linears;
-use super::weights::Shape;
+use super::gguf::GgufFile;
+use super::weights::LinearKind;
+use super::weights::ModelShape;
 use crate::peft::LoraFactors;
 use crate::peft::PeftFiles;
 
@@ -25,18 +26,18 @@ struct GgufTensor {
 /// The PEFT folder at `folder` as a GGUF file for the model at `base`.
 ///
 /// # Errors
-/// [`ModelError::Io`], [`ModelError::Malformed`] and [`ModelError::Unsupported`] for the model's file;
-/// [`ModelError::Peft`] when the folder holds no adapter; [`ModelError::Adapter`] when it does not fit the model, or has
-/// several ranks, which llama.cpp would not scale alike.
+/// [`ModelError::Io`], [`ModelError::Malformed`] and [`ModelError::Unsupported`] for the model's
+/// file; [`ModelError::Peft`] when the folder holds no adapter; [`ModelError::Adapter`] when it
+/// does not fit the model, or has several ranks, which llama.cpp would not scale alike.
 pub fn lora_to_gguf(folder: &Path, base: &Path) -> Result<Vec<u8>, ModelError> {
-    let gguf = Gguf::open(base)?;
-    let shape = Shape::read(&gguf)?;
+    let gguf = GgufFile::open(base)?;
+    let shape = ModelShape::read(&gguf)?;
     let refuse = |reason: String| ModelError::Adapter { path: folder.to_owned(), reason };
     let files = PeftFiles::read(folder)?;
     let (rank, scaling) = files.settings().uniform().map_err(refuse)?;
     let mut tensors = Vec::new();
     for layer in 0..shape.n_layers {
-        for which in Linears::ALL {
+        for which in LinearKind::ALL {
             let factors = files.factors(&which.path(layer), which.size(&shape)).map_err(refuse)?;
             tensors.extend(factors.into_iter().flat_map(|pair| named(pair, &shape, layer, which)));
         }
@@ -50,8 +51,14 @@ pub fn lora_to_gguf(folder: &Path, base: &Path) -> Result<Vec<u8>, ModelError> {
     Ok(encode(architecture, alpha, &tensors))
 }
 
-/// Both factors of a linear layer, under llama.cpp's names. Rows of B stand as those of the base's file.
-fn named(factors: LoraFactors, shape: &Shape, layer: usize, which: Linears) -> [GgufTensor; 2] {
+/// Both factors of a linear layer, under llama.cpp's names. Rows of B stand as those of the base's
+/// file.
+fn named(
+    factors: LoraFactors,
+    shape: &ModelShape,
+    layer: usize,
+    which: LinearKind,
+) -> [GgufTensor; 2] {
     let LoraFactors { rank, a, b, .. } = factors;
     let (rows, columns) = which.size(shape);
     let mut placed = vec![0.0; b.len()];

@@ -1,8 +1,9 @@
 //! Runs language models of the Llama and Qwen2 families on the CPU, from GGUF files.
 //!
-//! [`Engine`] is the face: it loads a file, turns chats into tokens and generates on a thread of its own,
-//! several sequences at once, each with its own [`Adapter`] or none. Below it: [`Tokenizer`], the chat template,
-//! the sampler, the scheduler, the transformer and its kernels. The kernels work on packed integer weights; [`Precision::Exact`] is the slow `f32` reference.
+//! [`Engine`] is the face: it loads a file, turns chats into tokens and generates on a thread of
+//! its own, several sequences at once, each with its own [`LoraAdapter`] or none. Below it:
+//! [`Tokenizer`], the chat template, the sampler, the scheduler, the transformer and its kernels.
+//! The kernels work on packed integer weights; [`Precision::Exact`] is the slow `f32` reference.
 
 mod chat;
 mod engine;
@@ -32,24 +33,24 @@ pub use chat::ChatEncoder;
 pub use chat::EncodedChat;
 pub use engine::Engine;
 pub use engine::EngineOptions;
+pub use engine::EngineUpdate;
 pub use engine::ModelFacts;
-pub use engine::Update;
 pub use grammar::Grammar;
 pub use kernels::Isa;
-pub use lora::Adapter;
+pub use lora::LoraAdapter;
 pub use lora_gguf::lora_to_gguf;
-pub use sequence::Generation;
+pub use sequence::GenerationRequest;
 pub use tokenizer::Tokenizer;
-pub use tune::Batch;
 #[cfg(feature = "torch")]
 pub use tune::DenseLayer;
 #[cfg(feature = "torch")]
 pub use tune::DenseModel;
-pub use tune::Part;
-pub use tune::Target;
-pub use tune::Targets;
+pub use tune::LoraModel;
+pub use tune::NextToken;
+pub use tune::ParameterPart;
 pub use tune::TensorPlace;
-pub use tune::Tuner;
+pub use tune::TrainBatch;
+pub use tune::TunedModules;
 pub use tune::TunerOptions;
 pub use tune::TunerSizes;
 pub use weights::Precision;
@@ -122,7 +123,7 @@ pub enum ModelError {
 
 /// What tells a model from all others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct ModelIdentity {
     /// sha256 of the file.
     pub base_digest: String,
     /// sha256 of vocabulary, merges and pre-tokenizer.
@@ -132,10 +133,11 @@ pub struct Identity {
 /// Reads what tells the model at `path` from all others.
 ///
 /// # Errors
-/// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't be used.
-pub fn identify(path: &Path) -> Result<Identity, ModelError> {
-    let tokenizer_digest = Tokenizer::load(&gguf::Gguf::open(path)?)?.digest().to_owned();
-    Ok(Identity { base_digest: digest_of(path)?, tokenizer_digest })
+/// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't
+/// be used.
+pub fn identify(path: &Path) -> Result<ModelIdentity, ModelError> {
+    let tokenizer_digest = Tokenizer::load(&gguf::GgufFile::open(path)?)?.digest().to_owned();
+    Ok(ModelIdentity { base_digest: digest_of(path)?, tokenizer_digest })
 }
 
 /// The sha256 of a model's file.

@@ -4,17 +4,18 @@ use std::collections::HashMap;
 
 use super::kernels::PAGE;
 
-/// Remembered beginnings, apart for each adapter: the same tokens have other keys under another adapter.
+/// Remembered beginnings, apart for each adapter: the same tokens have other keys under another
+/// adapter.
 #[derive(Default)]
 pub(super) struct PrefixTree {
-    nodes: HashMap<usize, Node>,
+    nodes: HashMap<usize, PrefixNode>,
     /// First nodes of each adapter.
     roots: HashMap<u64, Vec<usize>>,
     /// Also the number of the next node.
     clock: usize,
 }
 
-struct Node {
+struct PrefixNode {
     /// The adapter of a first node, the node before any other.
     parent: Result<usize, u64>,
     /// At most [`PAGE`]; fewer only in a leaf.
@@ -27,7 +28,7 @@ struct Node {
 
 /// Pages that came into the tree, and pages that left it.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Changed {
+pub(super) struct ChangedPages {
     pub(super) added: Vec<usize>,
     pub(super) removed: Vec<usize>,
 }
@@ -69,9 +70,9 @@ impl PrefixTree {
     }
 
     /// Remembers that `pages` hold `tokens`, unless other pages already do.
-    pub(super) fn insert(&mut self, adapter: u64, tokens: &[u32], pages: &[usize]) -> Changed {
+    pub(super) fn insert(&mut self, adapter: u64, tokens: &[u32], pages: &[usize]) -> ChangedPages {
         self.clock += 1;
-        let mut changed = Changed::default();
+        let mut changed = ChangedPages::default();
         let mut parent = Err(adapter);
         for (tokens, page) in tokens.chunks(PAGE).zip(pages) {
             let siblings = match parent {
@@ -105,7 +106,7 @@ impl PrefixTree {
         self.clock += 1;
         let id = self.clock;
         let (tokens, children) = (tokens.to_vec(), Vec::new());
-        self.nodes.insert(id, Node { parent, tokens, page, children, used: id });
+        self.nodes.insert(id, PrefixNode { parent, tokens, page, children, used: id });
         self.siblings(parent).push(id);
         id
     }
@@ -117,8 +118,9 @@ impl PrefixTree {
         }
     }
 
-    /// Removes the leaf that was not used for longest and gives its page; one that `is_idle`, if there is one. (A page
-    /// in use may stand behind an idle one: with the same tokens as the pages of its own sequence.)
+    /// Removes the leaf that was not used for longest and gives its page; one that `is_idle`, if
+    /// there is one. (A page in use may stand behind an idle one: with the same tokens as the pages
+    /// of its own sequence.)
     pub(super) fn remove_oldest(&mut self, is_idle: impl Fn(usize) -> bool) -> Option<usize> {
         let leaves = self.nodes.iter().filter(|(_, node)| node.children.is_empty());
         let id = *leaves.min_by_key(|(_, node)| (!is_idle(node.page), node.used))?.0;
@@ -130,7 +132,7 @@ impl PrefixTree {
 
 #[cfg(test)]
 mod tests {
-    use super::Changed;
+    use super::ChangedPages;
     use super::PAGE;
     use super::PrefixTree;
 
@@ -143,9 +145,13 @@ mod tests {
     fn the_longest_beginning_is_found_within_a_page_and_for_its_adapter_alone() {
         let mut tree = PrefixTree::default();
         let first = tree.insert(0, &text(2 * PAGE + 5, 900), &[10, 11, 12]);
-        assert_eq!(first, Changed { added: vec![10, 11, 12], removed: vec![] });
+        assert_eq!(first, ChangedPages { added: vec![10, 11, 12], removed: vec![] });
         let second = tree.insert(0, &text(2 * PAGE, 901), &[20, 21]);
-        assert_eq!(second, Changed { added: vec![21], removed: vec![] }, "the first page is known");
+        assert_eq!(
+            second,
+            ChangedPages { added: vec![21], removed: vec![] },
+            "the first page is known"
+        );
 
         let found = |tokens: &[u32]| tree.find(0, tokens).1;
         assert_eq!(found(&text(2 * PAGE + 5, 900)), 2 * PAGE + 5);
@@ -161,8 +167,8 @@ mod tests {
         let mut tree = PrefixTree::default();
         tree.insert(0, &text(5, 4), &[1]);
         let longer = tree.insert(0, &text(9, 8), &[2]);
-        assert_eq!(longer, Changed { added: vec![2], removed: vec![1] });
-        assert_eq!(tree.insert(0, &text(7, 6), &[3]), Changed::default());
+        assert_eq!(longer, ChangedPages { added: vec![2], removed: vec![1] });
+        assert_eq!(tree.insert(0, &text(7, 6), &[3]), ChangedPages::default());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The ggml block formats: how a row of a tensor is stored and what numbers it stands for.
 //!
-//! Every quantised type is read as blocks of 32 values `x = scale * code + min` with unsigned codes,
-//! which is the one form that the kernels know. Formats: ggml's `ggml-quants.c` and `ggml-common.h`.
+//! Every quantised type is read as blocks of 32 values `x = scale * code + min` with unsigned
+//! codes, which is the one form that the kernels know. Formats: ggml's `ggml-quants.c` and
+//! `ggml-common.h`.
 
 use half::bf16;
 use half::f16;
@@ -187,8 +188,9 @@ fn five_bits(high: &[u8], low: &[u8]) -> [u8; 32] {
     codes
 }
 
-/// Sub-block `part` of `Q4_K` or `Q5_K`: 6-bit scales and minimums in 12 packed bytes, nibbles in `low`
-/// (64 values in 32 bytes: low nibbles, then high ones), and further bits of value `i` from `high`.
+/// Sub-block `part` of `Q4_K` or `Q5_K`: 6-bit scales and minimums in 12 packed bytes, nibbles in
+/// `low` (64 values in 32 bytes: low nibbles, then high ones), and further bits of value `i` from
+/// `high`.
 fn k_block(block: &[u8], part: usize, low: &[u8], high: impl Fn(usize) -> u8) -> Block32 {
     let packed = &block[4..16];
     let (scale, min) = if part < 4 {

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
-use super::grammar::Allowed;
+use super::grammar::TokenSet;
 use super::kernels::Isa;
 use super::kernels::largest_if_sound;
 use crate::rng::SplitMix64;
 use crate::trajectory::Sampling;
 
-/// Draws tokens for one sequence. The same settings, seed and logits give the same tokens on any machine.
+/// Draws tokens for one sequence. The same settings, seed and logits give the same tokens on any
+/// machine.
 pub(super) struct Sampler {
     sampling: Sampling,
     random: SplitMix64,
@@ -23,11 +24,12 @@ impl Sampler {
         Self { sampling, random, seen: prompt.iter().copied().collect(), candidates: Vec::new() }
     }
 
-    /// Draws one of the `allowed` tokens, or of all, and tells its log probability under the unmodified logits.
+    /// Draws one of the `allowed` tokens, or of all, and tells its log probability under the
+    /// unmodified logits.
     pub(super) fn draw(
         &mut self,
         logits: &mut [f32],
-        allowed: Option<&Allowed>,
+        allowed: Option<&TokenSet>,
         want_logprob: bool,
     ) -> (u32, Option<f32>) {
         let plain = want_logprob.then(|| log_sum_exp(logits));
@@ -65,7 +67,8 @@ impl Sampler {
         let temperature = self.sampling.temperature;
         let largest = largest_if_sound(Isa::detect(), logits);
         let weight = |logit: f32| ((logit - largest) / temperature).exp();
-        // Only tokens within e^-16 of the best can matter, unless so little is cut off that the rest counts.
+        // Only tokens within e^-16 of the best can matter, unless so little is cut off that the
+        // rest counts.
         let cut = largest - 16.0 * temperature;
         self.candidates.clear();
         let mut total = 0.0;

@@ -1,9 +1,10 @@
 //! What goes into each pass of the model.
 //!
-//! Sequences are decoded together, a token each a pass, and prompts are read along in pieces (continuous batching:
-//! Yu et al. 2022, Orca; chunked prefill: Agrawal et al. 2023, arXiv:2308.16369). A prompt is read from where it
-//! parts from what is remembered; one that begins like a prompt being read waits for that one. Sequences are taken
-//! up in the order in which they came, when there is memory for the most that they can grow to.
+//! Sequences are decoded together, a token each a pass, and prompts are read along in pieces
+//! (continuous batching: Yu et al. 2022, Orca; chunked prefill: Agrawal et al. 2023,
+//! arXiv:2308.16369). A prompt is read from where it parts from what is remembered; one that begins
+//! like a prompt being read waits for that one. Sequences are taken up in the order in which they
+//! came, when there is memory for the most that they can grow to.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -14,15 +15,15 @@ use std::sync::mpsc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::ModelError;
-use super::engine::Update;
-use super::grammar::Constraint;
+use super::engine::EngineUpdate;
+use super::grammar::GrammarState;
 use super::kernels::PAGE;
 use super::kv::KvCache;
 use super::kv::KvStore;
-use super::sequence::Generation;
-use super::sequence::Sequence;
+use super::sequence::GenerationRequest;
+use super::sequence::ModelSequence;
 use super::tokenizer::Tokenizer;
-use super::transformer::Chunk;
+use super::transformer::TokenChunk;
 use super::transformer::Transformer;
 
 /// Rows of prompts that are read in one pass.
@@ -31,7 +32,8 @@ const PREFILL_ROWS: usize = 256;
 const WORTH_WAITING: usize = PAGE;
 
 /// A generation, what it is held to, and where its news go.
-pub(super) type Request = (Generation, Option<Constraint>, UnboundedSender<Update>);
+pub(super) type QueuedGeneration =
+    (GenerationRequest, Option<GrammarState>, UnboundedSender<EngineUpdate>);
 
 /// Lives on the engine's thread.
 pub(super) struct Scheduler {
@@ -40,21 +42,21 @@ pub(super) struct Scheduler {
     tokenizer: Arc<Tokenizer>,
     context: usize,
     max_sequences: usize,
-    working: Vec<Working>,
+    working: Vec<ActiveSequence>,
     /// Not taken up yet, oldest first.
-    waiting: VecDeque<Sequence>,
+    waiting: VecDeque<ModelSequence>,
     logits: Vec<f32>,
 }
 
 /// A sequence that has been taken up.
-struct Working {
-    sequence: Sequence,
+struct ActiveSequence {
+    sequence: ModelSequence,
     cache: KvCache,
     /// The most pages that it can come to.
     most_pages: usize,
 }
 
-impl Working {
+impl ActiveSequence {
     fn adapter(&self) -> u64 {
         adapter_number(&self.sequence)
     }
@@ -74,7 +76,7 @@ impl Working {
 }
 
 /// The number of a sequence's adapter, 0 for none.
-fn adapter_number(sequence: &Sequence) -> u64 {
+fn adapter_number(sequence: &ModelSequence) -> u64 {
     sequence.adapter.as_ref().map_or(0, |adapter| adapter.number())
 }
 
@@ -91,7 +93,7 @@ impl Scheduler {
     }
 
     /// Works until the engine is dropped or a pass panics; whoever still waits then is told.
-    pub(super) fn run(&mut self, inbox: &mpsc::Receiver<Request>) {
+    pub(super) fn run(&mut self, inbox: &mpsc::Receiver<QueuedGeneration>) {
         while self.receive(inbox) {
             self.drop_abandoned();
             self.admit();
@@ -101,15 +103,15 @@ impl Scheduler {
             }
         }
         for request in inbox.try_iter() {
-            self.waiting.push_back(Sequence::new(request, self.context));
+            self.waiting.push_back(ModelSequence::new(request, self.context));
         }
         let working = self.working.iter().map(|working| &working.sequence);
         working.chain(&self.waiting).for_each(|sequence| sequence.fail(ModelError::EngineGone));
     }
 
-    /// Takes in what was submitted, and waits for it when there is nothing else to do. Returns whether the engine is
-    /// still there.
-    fn receive(&mut self, inbox: &mpsc::Receiver<Request>) -> bool {
+    /// Takes in what was submitted, and waits for it when there is nothing else to do. Returns
+    /// whether the engine is still there.
+    fn receive(&mut self, inbox: &mpsc::Receiver<QueuedGeneration>) -> bool {
         let mut idle = self.waiting.is_empty() && self.working.is_empty();
         loop {
             let received = if idle {
@@ -119,7 +121,7 @@ impl Scheduler {
             };
             match received {
                 Ok(request) => {
-                    self.waiting.push_back(Sequence::new(request, self.context));
+                    self.waiting.push_back(ModelSequence::new(request, self.context));
                     idle = false;
                 }
                 Err(mpsc::TryRecvError::Empty) => return true,
@@ -135,8 +137,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes up waiting sequences. One that waits for a prompt to be read may be overtaken; one that waits for memory
-    /// is not, or it might wait for ever.
+    /// Takes up waiting sequences. One that waits for a prompt to be read may be overtaken; one
+    /// that waits for memory is not, or it might wait for ever.
     fn admit(&mut self) {
         let mut index = 0;
         while index < self.waiting.len() && self.working.len() < self.max_sequences {
@@ -148,7 +150,8 @@ impl Scheduler {
             let prompt = &sequence.prompt;
             // The last token is always read again: its logits are wanted.
             let cache = self.store.begin(adapter_number(sequence), &prompt[..prompt.len() - 1]);
-            // One more than its tokens need: a shared page is copied before the original is given back.
+            // One more than its tokens need: a shared page is copied before the original is given
+            // back.
             let most_pages = sequence.most_tokens().div_ceil(PAGE) + 1;
             let growing = self.working.iter().map(|w| w.most_pages - w.cache.n_pages());
             let promised: usize = growing.sum();
@@ -162,16 +165,17 @@ impl Scheduler {
                 let adapter = adapter_number(&sequence);
                 let last = self.working.iter().rposition(|working| working.adapter() == adapter);
                 let place = last.map_or(self.working.len(), |last| last + 1);
-                self.working.insert(place, Working { sequence, cache, most_pages });
+                self.working.insert(place, ActiveSequence { sequence, cache, most_pages });
             }
         }
     }
 
-    /// Whether a prompt that is being read will soon be remembered and has more in common with `sequence` than what
-    /// is remembered now.
-    fn gains_by_waiting(&self, sequence: &Sequence) -> bool {
+    /// Whether a prompt that is being read will soon be remembered and has more in common with
+    /// `sequence` than what is remembered now.
+    fn gains_by_waiting(&self, sequence: &ModelSequence) -> bool {
         let adapter = adapter_number(sequence);
-        let same = |working: &&Working| working.reads_prompt() && working.adapter() == adapter;
+        let same =
+            |working: &&ActiveSequence| working.reads_prompt() && working.adapter() == adapter;
         let common = self.working.iter().filter(same).map(|working| {
             let pairs = working.sequence.prompt.iter().zip(&sequence.prompt);
             pairs.take_while(|(a, b)| a == b).count()
@@ -191,10 +195,10 @@ impl Scheduler {
         let tokens: Vec<_> = self.working.iter().map(|working| working.pending(rows)).collect();
         let mut chunks = Vec::with_capacity(tokens.len());
         for (working, tokens) in self.working.iter_mut().zip(&tokens) {
-            let Working { sequence, cache, .. } = working;
+            let ActiveSequence { sequence, cache, .. } = working;
             self.store.grow(cache, tokens.len());
             let adapter = sequence.adapter.as_deref();
-            chunks.push(Chunk { cache, tokens, adapter, all_logits: false });
+            chunks.push(TokenChunk { cache, tokens, adapter, all_logits: false });
         }
         self.transformer.forward(&mut self.store, &mut chunks, &mut self.logits);
         drop(chunks);
@@ -205,7 +209,7 @@ impl Scheduler {
     fn step(&mut self) {
         let Self { store, tokenizer, working, logits, transformer, .. } = self;
         let mut rows = logits.chunks_exact_mut(transformer.vocabulary());
-        let is_done = |working: &mut Working| {
+        let is_done = |working: &mut ActiveSequence| {
             let Some(logits) = rows.next() else { return false };
             if working.cache.len() < working.sequence.prompt.len() {
                 return false;
@@ -216,7 +220,7 @@ impl Scheduler {
             working.sequence.step(tokenizer, logits)
         };
         let done: Vec<_> = working.extract_if(.., is_done).collect();
-        for Working { sequence, cache, .. } in done {
+        for ActiveSequence { sequence, cache, .. } in done {
             store.remember(adapter_number(&sequence), &cache);
             store.release(cache);
         }

@@ -8,32 +8,33 @@ use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::ModelError;
-use super::engine::Update;
-use super::grammar::Constraint;
+use super::engine::EngineUpdate;
 use super::grammar::Grammar;
+use super::grammar::GrammarState;
 use super::kernels::Isa;
 use super::kernels::largest_if_sound;
-use super::lora::Adapter;
+use super::lora::LoraAdapter;
 use super::sample::Sampler;
-use super::scheduler::Request;
+use super::scheduler::QueuedGeneration;
 use super::tokenizer::Tokenizer;
 use crate::trajectory::Completion;
 use crate::trajectory::FinishReason;
 use crate::trajectory::Sampling;
 
-/// Tokens of a run that is looked for, and how often it may be seen: beyond that the text goes in circles.
+/// Tokens of a run that is looked for, and how often it may be seen: beyond that the text goes in
+/// circles.
 const LOOP_TOKENS: usize = 24;
 const LOOP_TIMES: u32 = 4;
 
 /// What is asked of the engine.
 #[derive(Debug, Clone)]
-pub struct Generation {
+pub struct GenerationRequest {
     /// The prompt, at least one token.
     pub prompt: Vec<u32>,
     /// How to draw.
     pub sampling: Sampling,
     /// What is added to the base model; it has to be loaded by the same engine.
-    pub adapter: Option<Arc<Adapter>>,
+    pub adapter: Option<Arc<LoraAdapter>>,
     /// Whether [`Completion::logprobs`] is wanted.
     pub logprobs: bool,
     /// What the answer is held to.
@@ -42,7 +43,7 @@ pub struct Generation {
     pub ignore_end: bool,
 }
 
-impl Generation {
+impl GenerationRequest {
     /// A plain generation by the base model.
     pub fn new(prompt: Vec<u32>, sampling: Sampling) -> Self {
         let (adapter, logprobs, grammar, ignore_end) = (None, false, None, false);
@@ -51,15 +52,15 @@ impl Generation {
 }
 
 /// A generation that the engine has taken up.
-pub(super) struct Sequence {
+pub(super) struct ModelSequence {
     pub(super) prompt: Vec<u32>,
     /// The token that goes into the next pass; `None` while the prompt is being read.
     pub(super) next: Option<u32>,
-    pub(super) adapter: Option<Arc<Adapter>>,
+    pub(super) adapter: Option<Arc<LoraAdapter>>,
     sampler: Sampler,
     sampling: Sampling,
-    constraint: Option<Constraint>,
-    updates: UnboundedSender<Update>,
+    constraint: Option<GrammarState>,
+    updates: UnboundedSender<EngineUpdate>,
     n_generated: u32,
     /// Tokens that the context has room for beyond the prompt.
     room: u32,
@@ -73,9 +74,10 @@ pub(super) struct Sequence {
     prefill: Duration,
 }
 
-impl Sequence {
-    pub(super) fn new((generation, constraint, updates): Request, context: usize) -> Self {
-        let Generation { prompt, sampling, adapter, logprobs, grammar: _, ignore_end } = generation;
+impl ModelSequence {
+    pub(super) fn new((generation, constraint, updates): QueuedGeneration, context: usize) -> Self {
+        let GenerationRequest { prompt, sampling, adapter, logprobs, grammar: _, ignore_end } =
+            generation;
         let room = context.saturating_sub(prompt.len());
         Self {
             sampler: Sampler::new(sampling.clone(), &prompt),
@@ -121,7 +123,7 @@ impl Sequence {
             self.fail(ModelError::NotFinite);
             return true;
         }
-        let allowed = match self.constraint.as_mut().map(Constraint::allowed).transpose() {
+        let allowed = match self.constraint.as_mut().map(GrammarState::allowed).transpose() {
             Ok(allowed) => allowed,
             Err(error) => {
                 self.fail(error);
@@ -164,7 +166,7 @@ impl Sequence {
 
     /// Tells the caller that the generation broke off.
     pub(super) fn fail(&self, error: ModelError) {
-        let _caller_gone = self.updates.send(Update::Failed(error));
+        let _caller_gone = self.updates.send(EngineUpdate::Failed(error));
     }
 
     /// Where a stop text begins that ends within the last `n_new` bytes.
@@ -196,7 +198,7 @@ impl Sequence {
         let text = String::from_utf8_lossy(&self.bytes[self.sent..end]).into_owned();
         self.sent = end;
         if !text.is_empty() {
-            let _caller_gone = self.updates.send(Update::Text(text));
+            let _caller_gone = self.updates.send(EngineUpdate::Text(text));
         }
     }
 
@@ -212,7 +214,7 @@ impl Sequence {
             decode_ms: milliseconds(self.started.elapsed().saturating_sub(self.prefill)),
             logprobs: self.logprobs.take(),
         };
-        let _caller_gone = self.updates.send(Update::Done(completion));
+        let _caller_gone = self.updates.send(EngineUpdate::Done(completion));
         true
     }
 }

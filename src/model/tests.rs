@@ -1,6 +1,8 @@
-//! Numbers, tokens and prompts against those of other implementations (`tests/fixtures/model/README.md`).
+//! Numbers, tokens and prompts against those of other implementations
+//! (`tests/fixtures/model/README.md`).
 //!
-//! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`); what concerns Qwen is checked where it is.
+//! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`); what concerns Qwen is checked
+//! where it is.
 
 #[path = "../../tests/it/skip.rs"]
 mod skip;
@@ -12,24 +14,24 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::Adapter;
 use super::ChatEncoder;
-use super::Generation;
+use super::EngineUpdate;
+use super::GenerationRequest;
 use super::Isa;
+use super::LoraAdapter;
 use super::ModelError;
 use super::Precision;
 use super::Tokenizer;
-use super::Update;
 use super::chat::ChatTemplate;
-use super::gguf::Gguf;
+use super::gguf::GgufFile;
 use super::kv::KvCache;
 use super::quant::GgmlType;
-use super::sequence::Sequence;
-use super::transformer::Chunk;
+use super::sequence::ModelSequence;
+use super::transformer::TokenChunk;
 use super::transformer::Transformer;
 use crate::home::Home;
 use crate::hub;
-use crate::hub::Catalogue;
+use crate::hub::ModelCatalogue;
 use crate::trajectory::Completion;
 use crate::trajectory::FinishReason;
 use crate::trajectory::Message;
@@ -47,7 +49,7 @@ fn model_file(name: &str) -> Option<PathBuf> {
         Some(home) => PathBuf::from(home),
         None => std::env::home_dir()?.join(".rune"),
     };
-    hub::path(&Home::new(home), Catalogue::embedded().get(name).unwrap())
+    hub::path(&Home::new(home), ModelCatalogue::embedded().get(name).unwrap())
 }
 
 /// SmolLM2's file.
@@ -57,16 +59,16 @@ pub(crate) fn smollm2_file() -> PathBuf {
     })
 }
 
-fn smollm2() -> Gguf {
-    Gguf::open(&smollm2_file()).unwrap()
+fn smollm2() -> GgufFile {
+    GgufFile::open(&smollm2_file()).unwrap()
 }
 
-fn qwen() -> Option<Gguf> {
+fn qwen() -> Option<GgufFile> {
     let path = model_file(QWEN);
     if path.is_none() {
         skip::skip(&format!("its part on Qwen needs `rune models pull {QWEN}`"));
     }
-    path.map(|path| Gguf::open(&path).unwrap())
+    path.map(|path| GgufFile::open(&path).unwrap())
 }
 
 fn fixture<T: DeserializeOwned>(json: &str) -> T {
@@ -110,13 +112,13 @@ fn logits_of(transformer: &mut Transformer, tokens: &[u32]) -> Vec<Vec<f32>> {
 fn logits_with(
     transformer: &mut Transformer,
     tokens: &[u32],
-    adapter: Option<&Adapter>,
+    adapter: Option<&LoraAdapter>,
 ) -> Vec<Vec<f32>> {
     let mut store = transformer.store(KV_BYTES);
     let mut cache = KvCache::default();
     let mut logits = Vec::new();
     store.grow(&mut cache, tokens.len());
-    let chunk = Chunk { cache: &mut cache, tokens, adapter, all_logits: true };
+    let chunk = TokenChunk { cache: &mut cache, tokens, adapter, all_logits: true };
     transformer.forward(&mut store, &mut [chunk], &mut logits);
     logits.chunks(transformer.vocabulary()).map(<[f32]>::to_vec).collect()
 }
@@ -124,7 +126,7 @@ fn logits_with(
 fn greedy(
     transformer: &mut Transformer,
     prompt: &[u32],
-    adapter: Option<&Adapter>,
+    adapter: Option<&LoraAdapter>,
     n: usize,
 ) -> Vec<u32> {
     let mut store = transformer.store(KV_BYTES);
@@ -134,7 +136,7 @@ fn greedy(
     let mut answer = Vec::new();
     for _ in 0..n {
         store.grow(&mut cache, tokens.len());
-        let chunk = Chunk { cache: &mut cache, tokens: &tokens, adapter, all_logits: false };
+        let chunk = TokenChunk { cache: &mut cache, tokens: &tokens, adapter, all_logits: false };
         transformer.forward(&mut store, &mut [chunk], &mut logits);
         tokens = vec![argmax(&logits)];
         answer.extend(&tokens);
@@ -191,7 +193,7 @@ fn logits_and_greedy_tokens_under_an_adapter_are_those_of_peft() {
         let mut transformer = load(precision, Isa::detect());
         let (shape, vocabulary) = (transformer.shape.clone(), transformer.vocabulary());
         let exact = precision == Precision::Exact;
-        let adapter = Adapter::load(&folder, &shape, vocabulary, exact).unwrap();
+        let adapter = LoraAdapter::load(&folder, &shape, vocabulary, exact).unwrap();
         for reference in &prompts {
             let rows = logits_with(&mut transformer, &reference.input_ids, Some(&adapter));
             let (mean, largest) = apart_from(reference, stride, &rows);
@@ -216,16 +218,16 @@ fn an_adapter_that_was_trained_here_gives_the_same_logits_in_peft() {
         let mut transformer = load(precision, Isa::detect());
         let (shape, vocabulary) = (transformer.shape.clone(), transformer.vocabulary());
         let exact = precision == Precision::Exact;
-        let adapter = Adapter::load(&folder.join("peft"), &shape, vocabulary, exact).unwrap();
+        let adapter = LoraAdapter::load(&folder.join("peft"), &shape, vocabulary, exact).unwrap();
         let rows = logits_with(&mut transformer, &prompts[0].input_ids, Some(&adapter));
         let (mean, largest) = apart_from(&prompts[0], stride, &rows);
         assert!(largest < bound, "{precision:?}: mean {mean}, max {largest}");
     }
 }
 
-// Two instruction sets add in different orders; the least difference moves some activation to another code, and
-// over 30 layers that grows to the size of the error of the codes themselves. So each is held against the
-// reference; that the kernels agree is tested beside them.
+// Two instruction sets add in different orders; the least difference moves some activation to
+// another code, and over 30 layers that grows to the size of the error of the codes themselves. So
+// each is held against the reference; that the kernels agree is tested beside them.
 #[test]
 fn packed_logits_stay_close_to_those_of_transformers_on_any_instruction_set() {
     let Logits { stride, prompts } = reference();
@@ -260,8 +262,8 @@ fn a_prompt_read_in_pieces_beside_another_gives_the_same_logits() {
         store.grow(first, theirs.len());
         store.grow(second, ours.len());
         let mut chunks = [
-            Chunk { cache: first, tokens: theirs, adapter: None, all_logits: false },
-            Chunk { cache: second, tokens: ours, adapter: None, all_logits: true },
+            TokenChunk { cache: first, tokens: theirs, adapter: None, all_logits: false },
+            TokenChunk { cache: second, tokens: ours, adapter: None, all_logits: true },
         ];
         transformer.forward(&mut store, &mut chunks, &mut logits);
         let vocabulary = transformer.vocabulary();
@@ -276,7 +278,7 @@ fn a_prompt_read_in_pieces_beside_another_gives_the_same_logits() {
         assert_eq!(cache.len(), at);
         let tokens = &prompts[0].input_ids[at..];
         store.grow(&mut cache, tokens.len());
-        let chunk = Chunk { cache: &mut cache, tokens, adapter: None, all_logits: true };
+        let chunk = TokenChunk { cache: &mut cache, tokens, adapter: None, all_logits: true };
         transformer.forward(&mut store, &mut [chunk], &mut logits);
         assert!(logits.chunks(transformer.vocabulary()).eq(whole[at..].iter()), "bit for bit");
         store.release(cache);
@@ -306,7 +308,8 @@ fn blocks_stand_for_the_numbers_that_ggml_reads() {
         kind.dequantise(&bytes, &mut values);
         for (ours, bits) in values.iter().zip(bits) {
             let theirs = f32::from_bits(bits);
-            // Codes with their offset are multiplied here, codes less their offset there: two roundings.
+            // Codes with their offset are multiplied here, codes less their offset there: two
+            // roundings.
             let fine = (ours - theirs).abs() <= 4.0 * f32::EPSILON * theirs.abs().max(0.5);
             assert!(fine, "{name}: {ours} {theirs}");
         }
@@ -319,7 +322,7 @@ struct Tokens {
     ids: Vec<u32>,
 }
 
-fn check_tokens(gguf: &Gguf, json: &str) {
+fn check_tokens(gguf: &GgufFile, json: &str) {
     let tokenizer = Tokenizer::load(gguf).unwrap();
     let cases: Vec<Tokens> = fixture(json);
     assert!(cases.len() > 70);
@@ -366,7 +369,7 @@ struct Chat {
     text: String,
 }
 
-fn check_chats(gguf: &Gguf, json: &str) {
+fn check_chats(gguf: &GgufFile, json: &str) {
     let tokenizer = Tokenizer::load(gguf).unwrap();
     let template = ChatTemplate::load(gguf, &tokenizer).unwrap();
     let chats: Vec<Chat> = fixture(json);
@@ -405,8 +408,8 @@ fn spoken(
     sampling: Sampling,
 ) -> (Vec<String>, Option<Result<Completion, ModelError>>) {
     let (updates, mut receiver) = unbounded_channel();
-    let generation = Generation::new(vec![1, 2, 3], sampling);
-    let mut sequence = Sequence::new((generation, None, updates), 4096);
+    let generation = GenerationRequest::new(vec![1, 2, 3], sampling);
+    let mut sequence = ModelSequence::new((generation, None, updates), 4096);
     for token in tokens {
         let mut logits = vec![0.0; tokenizer.n_tokens()];
         logits[*token as usize] = 1.0;
@@ -417,9 +420,9 @@ fn spoken(
     let mut pieces = Vec::new();
     while let Ok(update) = receiver.try_recv() {
         match update {
-            Update::Text(text) => pieces.push(text),
-            Update::Done(completion) => return (pieces, Some(Ok(completion))),
-            Update::Failed(error) => return (pieces, Some(Err(error))),
+            EngineUpdate::Text(text) => pieces.push(text),
+            EngineUpdate::Done(completion) => return (pieces, Some(Ok(completion))),
+            EngineUpdate::Failed(error) => return (pieces, Some(Err(error))),
         }
     }
     (pieces, None)
@@ -496,13 +499,17 @@ fn logits_that_are_no_numbers_are_an_error() {
         for all in [false, true] {
             let (updates, mut receiver) = unbounded_channel();
             let sampling = Sampling { temperature, ..Sampling::default() };
-            let generation = Generation { logprobs: true, ..Generation::new(vec![1], sampling) };
-            let mut sequence = Sequence::new((generation, None, updates), 4096);
+            let generation =
+                GenerationRequest { logprobs: true, ..GenerationRequest::new(vec![1], sampling) };
+            let mut sequence = ModelSequence::new((generation, None, updates), 4096);
             let mut logits = vec![if all { damage } else { 0.5 }; tokenizer.n_tokens()];
             logits[77] = damage;
             assert!(sequence.step(&tokenizer, &mut logits));
             let update = receiver.try_recv();
-            assert!(matches!(update, Ok(Update::Failed(ModelError::NotFinite))), "{update:?}");
+            assert!(
+                matches!(update, Ok(EngineUpdate::Failed(ModelError::NotFinite))),
+                "{update:?}"
+            );
         }
     }
 }
@@ -532,9 +539,10 @@ fn what_is_learned_of_a_chat_is_its_answers_and_their_ends_token_by_token() {
             assert_eq!(tokenizer.decode(&tokens).trim_start(), text, "{}", path.display());
             assert!(tokenizer.is_end(*tokens.last().unwrap()));
         }
-        // The same tokens as when the model is asked: the prompt up to the first answer is a beginning of them.
+        // The same tokens as when the model is asked: the prompt up to the first answer is a
+        // beginning of them.
         let prompt = {
-            let gguf = Gguf::open(&path).unwrap();
+            let gguf = GgufFile::open(&path).unwrap();
             let tokenizer = Tokenizer::load(&gguf).unwrap();
             let template = ChatTemplate::load(&gguf, &tokenizer).unwrap();
             tokenizer.encode(&template.render(&chat[..2]).unwrap()).unwrap()

@@ -21,8 +21,8 @@ use tokenizers::pre_tokenizers::split::Split;
 use tokenizers::pre_tokenizers::split::SplitPattern;
 
 use super::ModelError;
-use super::gguf::Gguf;
-use super::gguf::Value;
+use super::gguf::GgufFile;
+use super::gguf::MetadataValue;
 
 /// How Qwen2 cuts text before BPE (`tokenizer.json` of the hub's repository).
 const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -44,7 +44,7 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Builds the tokenizer from metadata.
-    pub(super) fn load(gguf: &Gguf) -> Result<Self, ModelError> {
+    pub(super) fn load(gguf: &GgufFile) -> Result<Self, ModelError> {
         let malformed = |reason: &str| ModelError::Malformed {
             path: gguf.path().to_owned(),
             reason: reason.to_owned(),
@@ -64,7 +64,7 @@ impl Tokenizer {
         if kinds.len() != tokens.len() || u32::try_from(tokens.len()).is_err() {
             return Err(malformed("token types and tokens differ in number"));
         }
-        let special = |index: usize, wanted: &[i64]| matches!(kinds[index], Value::Int(kind) if wanted.contains(&kind));
+        let special = |index: usize, wanted: &[i64]| matches!(kinds[index], MetadataValue::Int(kind) if wanted.contains(&kind));
 
         let mut inner = bpe(&tokens, &merges, pre)
             .map_err(|source| malformed(&format!("its tokenizer does not build: {source}")))?;
@@ -151,10 +151,10 @@ impl Tokenizer {
     }
 }
 
-fn texts(values: &[Value]) -> Option<Vec<&str>> {
+fn texts(values: &[MetadataValue]) -> Option<Vec<&str>> {
     let mut texts = Vec::with_capacity(values.len());
     for value in values {
-        let Value::Text(text) = value else { return None };
+        let MetadataValue::Text(text) = value else { return None };
         texts.push(text.as_str());
     }
     Some(texts)
@@ -184,12 +184,13 @@ fn bpe(tokens: &[&str], merges: &[&str], pre: &str) -> tokenizers::Result<tokeni
     Ok(tokenizer)
 }
 
-/// The tokens after which a model has said its say: the one the file names, and the usual ones by name.
-fn end_tokens(gguf: &Gguf, control: &HashMap<String, u32>) -> Vec<u32> {
+/// The tokens after which a model has said its say: the one the file names, and the usual ones by
+/// name.
+fn end_tokens(gguf: &GgufFile, control: &HashMap<String, u32>) -> Vec<u32> {
     let named = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>"];
     let mut ends: Vec<u32> = named.iter().filter_map(|name| control.get(*name).copied()).collect();
     for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"] {
-        if let Some(Value::Int(id)) = gguf.get(key) {
+        if let Some(MetadataValue::Int(id)) = gguf.get(key) {
             ends.extend(u32::try_from(*id));
         }
     }

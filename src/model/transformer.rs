@@ -1,73 +1,74 @@
 //! The decoder of the Llama and Qwen2 families.
 //!
-//! Many rows are computed in one pass: whole prompts, or one token of each of several sequences. What a row
-//! gives depends on its own sequence alone, bit for bit. Architecture: Touvron et al. 2023,
-//! arXiv:2302.13971; Qwen2.5 report, arXiv:2412.15115. Grouped-query attention: arXiv:2305.13245.
+//! Many rows are computed in one pass: whole prompts, or one token of each of several sequences.
+//! What a row gives depends on its own sequence alone, bit for bit. Architecture: Touvron et al.
+//! 2023, arXiv:2302.13971; Qwen2.5 report, arXiv:2412.15115. Grouped-query attention:
+//! arXiv:2305.13245.
 
 use std::ops::Range;
 
 use super::ModelError;
-use super::gguf::Gguf;
+use super::gguf::GgufFile;
 use super::kernels::Activations;
+use super::kernels::AlignedBuffer;
 use super::kernels::AttentionBlock;
-use super::kernels::Buffer;
 use super::kernels::Isa;
-use super::kernels::Pool;
-use super::kernels::Product;
-use super::kernels::Rotation;
+use super::kernels::LoraBranch;
+use super::kernels::MatmulProduct;
+use super::kernels::OutputMode;
+use super::kernels::RotaryAngles;
 use super::kernels::SharedMut;
-use super::kernels::Side;
-use super::kernels::Write;
+use super::kernels::ThreadPool;
 use super::kernels::matmul;
 use super::kernels::rms_norm;
 use super::kernels::rotate;
 use super::kernels::silu_mul;
 use super::kv::KvCache;
 use super::kv::KvStore;
-use super::lora::Adapter;
-use super::weights::Layer;
-use super::weights::Linears;
+use super::lora::LoraAdapter;
+use super::weights::DecoderLayer;
+use super::weights::LinearKind;
+use super::weights::ModelShape;
+use super::weights::ModelWeights;
 use super::weights::Precision;
-use super::weights::Shape;
-use super::weights::Weights;
 
 /// Rows of queries that share a trip through the keys, about.
 const ATTENTION_ROWS: usize = 24;
 
 /// The weights, and the buffers of a pass.
 pub(super) struct Transformer {
-    pub(super) shape: Shape,
+    pub(super) shape: ModelShape,
     precision: Precision,
     isa: Isa,
-    pool: Pool,
-    weights: Weights,
+    pool: ThreadPool,
+    weights: ModelWeights,
     /// Angular speeds of RoPE, `head_dim / 2` of them.
     frequencies: Vec<f32>,
-    scratch: Scratch,
+    scratch: PassScratch,
 }
 
 /// Rows of a pass, one a token.
 #[derive(Default)]
-struct Scratch {
-    hidden: Buffer,
+struct PassScratch {
+    hidden: AlignedBuffer,
     input: Activations,
-    query: Buffer,
-    key: Buffer,
-    value: Buffer,
-    attended: Buffer,
-    gate: Buffer,
-    up: Buffer,
-    rotations: Vec<Rotation>,
+    query: AlignedBuffer,
+    key: AlignedBuffer,
+    value: AlignedBuffer,
+    attended: AlignedBuffer,
+    gate: AlignedBuffer,
+    up: AlignedBuffer,
+    rotations: Vec<RotaryAngles>,
 }
 
 /// New tokens of one sequence.
-pub(super) struct Chunk<'a> {
+pub(super) struct TokenChunk<'a> {
     /// What the sequence has seen so far, with room for the tokens; they are appended.
     pub(super) cache: &'a mut KvCache,
     /// The tokens, each below the vocabulary's size; at least one.
     pub(super) tokens: &'a [u32],
     /// What is added to the weights for this sequence.
-    pub(super) adapter: Option<&'a Adapter>,
+    pub(super) adapter: Option<&'a LoraAdapter>,
     /// Whether logits are wanted for every token and not for the last one alone.
     pub(super) all_logits: bool,
 }
@@ -75,18 +76,18 @@ pub(super) struct Chunk<'a> {
 impl Transformer {
     /// Loads the weights.
     pub(super) fn load(
-        gguf: &Gguf,
+        gguf: &GgufFile,
         precision: Precision,
         isa: Isa,
         n_threads: usize,
     ) -> Result<Self, ModelError> {
-        let shape = Shape::read(gguf)?;
+        let shape = ModelShape::read(gguf)?;
         // Instructions that the processor lacks must never be reached, whatever the caller says.
         let isa = if isa.is_available() { isa } else { Isa::Portable };
-        let mut pool = Pool::new(n_threads);
-        let weights = Weights::load(gguf, &shape, precision, &mut pool)?;
+        let mut pool = ThreadPool::new(n_threads);
+        let weights = ModelWeights::load(gguf, &shape, precision, &mut pool)?;
         let frequencies = shape.frequencies();
-        let scratch = Scratch::default();
+        let scratch = PassScratch::default();
         Ok(Self { shape, precision, isa, pool, weights, frequencies, scratch })
     }
 
@@ -115,12 +116,12 @@ impl Transformer {
         self.pool.n_threads()
     }
 
-    /// Appends every chunk to its sequence. Returns logits, `(wanted tokens, vocabulary)` row by row in the order
-    /// of the chunks.
+    /// Appends every chunk to its sequence. Returns logits, `(wanted tokens, vocabulary)` row by
+    /// row in the order of the chunks.
     pub(super) fn forward(
         &mut self,
         store: &mut KvStore,
-        chunks: &mut [Chunk<'_>],
+        chunks: &mut [TokenChunk<'_>],
         logits: &mut Vec<f32>,
     ) {
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -144,12 +145,12 @@ impl Transformer {
     }
 
     /// The RoPE angles of every row.
-    fn rotations(&self, chunks: &[Chunk<'_>]) -> Vec<Rotation> {
+    fn rotations(&self, chunks: &[TokenChunk<'_>]) -> Vec<RotaryAngles> {
         let positions =
             chunks.iter().flat_map(|chunk| (0..chunk.tokens.len()).map(|i| chunk.cache.len() + i));
         #[expect(clippy::cast_precision_loss, reason = "positions stay below 2^24")]
         let angles = |at: usize| self.frequencies.iter().map(move |speed| at as f32 * speed);
-        let rotation = |at| Rotation {
+        let rotation = |at| RotaryAngles {
             sin: angles(at).map(f32::sin).collect(),
             cos: angles(at).map(f32::cos).collect(),
         };
@@ -160,17 +161,17 @@ impl Transformer {
         &mut self,
         index: usize,
         store: &mut KvStore,
-        chunks: &[Chunk<'_>],
-        scratch: &mut Scratch,
+        chunks: &[TokenChunk<'_>],
+        scratch: &mut PassScratch,
     ) {
         let Self { shape, isa, pool, weights, .. } = self;
         let (isa, layer) = (*isa, &weights.layers[index]);
         normalise(pool, isa, shape, &layer.attention_norm, scratch);
-        let Scratch { input, query, key, value, .. } = scratch;
-        let outs = [(Linears::Query, query), (Linears::Key, key), (Linears::Value, value)];
+        let PassScratch { input, query, key, value, .. } = scratch;
+        let outs = [(LinearKind::Query, query), (LinearKind::Key, key), (LinearKind::Value, value)];
         let products = outs.map(|(which, out)| {
             out.resize(input.n_rows() * which.size(shape).0);
-            product(layer, which, sides(chunks, index, which), out, Write::Over)
+            product(layer, which, sides(chunks, index, which), out, OutputMode::Over)
         });
         matmul(pool, isa, input, products);
         turn(pool, isa, shape, scratch);
@@ -183,7 +184,8 @@ impl Transformer {
         scratch.attended.resize(query.len());
         let results = SharedMut::new(&mut scratch.attended);
         pool.run(blocks.len() * n_kv_heads, &|unit| {
-            // Late positions of a prompt see most: they go first, so that no thread is left with them at the end.
+            // Late positions of a prompt see most: they go first, so that no thread is left with
+            // them at the end.
             let (cache, first_row, n_keys) = &blocks[blocks.len() - 1 - unit / n_kv_heads];
             let head = unit % n_kv_heads;
             let column = head * n_heads * head_dim;
@@ -199,33 +201,38 @@ impl Transformer {
         scratch.input.fill(pool, isa, (scratch.rotations.len(), hidden), &|row, out| {
             out.copy_from_slice(&attended[row * hidden..][..hidden]);
         });
-        let sides = sides(chunks, index, Linears::Output);
-        let back = product(layer, Linears::Output, sides, &mut scratch.hidden, Write::Add);
+        let sides = sides(chunks, index, LinearKind::Output);
+        let back = product(layer, LinearKind::Output, sides, &mut scratch.hidden, OutputMode::Add);
         matmul(pool, isa, &scratch.input, [back]);
     }
 
-    fn feed_forward(&mut self, index: usize, chunks: &[Chunk<'_>], scratch: &mut Scratch) {
+    fn feed_forward(&mut self, index: usize, chunks: &[TokenChunk<'_>], scratch: &mut PassScratch) {
         let Self { shape, isa, pool, weights, .. } = self;
         let (isa, layer, ffn) = (*isa, &weights.layers[index], shape.ffn);
         normalise(pool, isa, shape, &layer.ffn_norm, scratch);
-        let Scratch { hidden, input, gate, up, .. } = scratch;
+        let PassScratch { hidden, input, gate, up, .. } = scratch;
         let n_rows = input.n_rows();
         let products =
-            [(Linears::Gate, &mut *gate), (Linears::Up, &mut *up)].map(|(which, out)| {
+            [(LinearKind::Gate, &mut *gate), (LinearKind::Up, &mut *up)].map(|(which, out)| {
                 out.resize(n_rows * ffn);
-                product(layer, which, sides(chunks, index, which), out, Write::Over)
+                product(layer, which, sides(chunks, index, which), out, OutputMode::Over)
             });
         matmul(pool, isa, input, products);
         input.fill(pool, isa, (n_rows, ffn), &|row, out| {
             let part = row * ffn..(row + 1) * ffn;
             silu_mul(isa, &gate[part.clone()], &up[part], out);
         });
-        let sides = sides(chunks, index, Linears::Down);
-        let back = product(layer, Linears::Down, sides, hidden, Write::Add);
+        let sides = sides(chunks, index, LinearKind::Down);
+        let back = product(layer, LinearKind::Down, sides, hidden, OutputMode::Add);
         matmul(pool, isa, input, [back]);
     }
 
-    fn logits(&mut self, chunks: &[Chunk<'_>], scratch: &mut Scratch, logits: &mut Vec<f32>) {
+    fn logits(
+        &mut self,
+        chunks: &[TokenChunk<'_>],
+        scratch: &mut PassScratch,
+        logits: &mut Vec<f32>,
+    ) {
         let Self { shape, isa, pool, weights, .. } = self;
         let hidden = shape.hidden;
         let mut wanted = Vec::new();
@@ -233,24 +240,25 @@ impl Transformer {
         for (chunk, rows) in chunks.iter().zip(chunk_rows(chunks)) {
             let first = wanted.len();
             wanted.extend(if chunk.all_logits { rows } else { rows.end - 1..rows.end });
-            if let Some(path) = chunk.adapter.and_then(Adapter::head) {
-                sides.push(Side { rows: first..wanted.len(), path });
+            if let Some(path) = chunk.adapter.and_then(LoraAdapter::head) {
+                sides.push(LoraBranch { rows: first..wanted.len(), path });
             }
         }
-        let Scratch { hidden: rows, input, .. } = scratch;
+        let PassScratch { hidden: rows, input, .. } = scratch;
         input.fill(pool, *isa, (wanted.len(), hidden), &|row, out| {
             let x = &rows[wanted[row] * hidden..][..hidden];
             rms_norm(*isa, x, &weights.final_norm, shape.eps, out);
         });
         let matrix = weights.head();
         logits.resize(wanted.len() * matrix.rows(), 0.0);
-        let product = Product { matrix, bias: None, sides, out: logits, write: Write::Over };
+        let product =
+            MatmulProduct { matrix, bias: None, sides, out: logits, write: OutputMode::Over };
         matmul(pool, *isa, input, [product]);
     }
 }
 
 /// The rows of each chunk in a pass.
-fn chunk_rows(chunks: &[Chunk<'_>]) -> impl Iterator<Item = Range<usize>> {
+fn chunk_rows(chunks: &[TokenChunk<'_>]) -> impl Iterator<Item = Range<usize>> {
     chunks.iter().scan(0, |first, chunk| {
         let rows = *first..*first + chunk.tokens.len();
         *first = rows.end;
@@ -259,16 +267,16 @@ fn chunk_rows(chunks: &[Chunk<'_>]) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// What the adapters of a pass add to a linear layer.
-fn sides<'a>(chunks: &[Chunk<'a>], layer: usize, which: Linears) -> Vec<Side<'a>> {
+fn sides<'a>(chunks: &[TokenChunk<'a>], layer: usize, which: LinearKind) -> Vec<LoraBranch<'a>> {
     let paths = chunks.iter().map(|chunk| chunk.adapter?.side(layer, which));
-    let mut sides: Vec<Side<'a>> = Vec::new();
+    let mut sides: Vec<LoraBranch<'a>> = Vec::new();
     for (rows, path) in chunk_rows(chunks).zip(paths) {
         let Some(path) = path else { continue };
         match sides.last_mut() {
             Some(last) if std::ptr::eq(last.path, path) && last.rows.end == rows.start => {
                 last.rows.end = rows.end;
             }
-            _ => sides.push(Side { rows, path }),
+            _ => sides.push(LoraBranch { rows, path }),
         }
     }
     sides
@@ -276,26 +284,33 @@ fn sides<'a>(chunks: &[Chunk<'a>], layer: usize, which: Linears) -> Vec<Side<'a>
 
 /// A linear layer as a product.
 fn product<'a>(
-    layer: &'a Layer,
-    which: Linears,
-    sides: Vec<Side<'a>>,
+    layer: &'a DecoderLayer,
+    which: LinearKind,
+    sides: Vec<LoraBranch<'a>>,
     out: &'a mut [f32],
-    write: Write,
-) -> Product<'a> {
+    write: OutputMode,
+) -> MatmulProduct<'a> {
     let linear = layer.linear(which);
-    Product { matrix: &linear.matrix, bias: linear.bias.as_deref(), sides, out, write }
+    MatmulProduct { matrix: &linear.matrix, bias: linear.bias.as_deref(), sides, out, write }
 }
 
 /// Normalises the hidden rows into the input of the next product.
-fn normalise(pool: &mut Pool, isa: Isa, shape: &Shape, weight: &[f32], scratch: &mut Scratch) {
+fn normalise(
+    pool: &mut ThreadPool,
+    isa: Isa,
+    shape: &ModelShape,
+    weight: &[f32],
+    scratch: &mut PassScratch,
+) {
     let (hidden, rows) = (shape.hidden, &scratch.hidden);
     scratch.input.fill(pool, isa, (rows.len() / hidden, hidden), &|row, out| {
         rms_norm(isa, &rows[row * hidden..][..hidden], weight, shape.eps, out);
     });
 }
 
-/// Turns queries and keys to their positions; queries are divided by the root of their length as well.
-fn turn(pool: &mut Pool, isa: Isa, shape: &Shape, scratch: &mut Scratch) {
+/// Turns queries and keys to their positions; queries are divided by the root of their length as
+/// well.
+fn turn(pool: &mut ThreadPool, isa: Isa, shape: &ModelShape, scratch: &mut PassScratch) {
     let (hidden, kv_width) = (shape.hidden, shape.kv_width());
     #[expect(clippy::cast_precision_loss, reason = "a head is small")]
     let factor = 1.0 / (shape.head_dim as f32).sqrt();
@@ -312,9 +327,9 @@ fn turn(pool: &mut Pool, isa: Isa, shape: &Shape, scratch: &mut Scratch) {
 fn append(
     store: &mut KvStore,
     layer: usize,
-    chunks: &[Chunk<'_>],
-    shape: &Shape,
-    scratch: &Scratch,
+    chunks: &[TokenChunk<'_>],
+    shape: &ModelShape,
+    scratch: &PassScratch,
 ) {
     let kv_width = shape.kv_width();
     let rows = scratch.key.chunks_exact(kv_width).zip(scratch.value.chunks_exact(kv_width));
@@ -327,11 +342,11 @@ fn append(
     }
 }
 
-/// Cuts the rows of a pass into blocks of neighbouring positions: the sequence, the first row, and how many keys
-/// the positions see.
+/// Cuts the rows of a pass into blocks of neighbouring positions: the sequence, the first row, and
+/// how many keys the positions see.
 fn attention_blocks<'a>(
-    chunks: &'a [Chunk<'_>],
-    shape: &Shape,
+    chunks: &'a [TokenChunk<'_>],
+    shape: &ModelShape,
 ) -> Vec<(&'a KvCache, usize, Range<usize>)> {
     let size = (ATTENTION_ROWS * shape.n_kv_heads / shape.n_heads).max(1);
     let mut blocks = Vec::new();

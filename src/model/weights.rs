@@ -1,20 +1,20 @@
 //! The weights of a model, read from its file.
 
 use super::ModelError;
-use super::gguf::Gguf;
+use super::gguf::GgufFile;
+use super::gguf::MetadataValue;
 use super::gguf::TensorInfo;
-use super::gguf::Value;
 use super::kernels::Arena;
-use super::kernels::Dense;
-use super::kernels::Matrix;
-use super::kernels::Packed;
-use super::kernels::Pool;
+use super::kernels::DenseMatrix;
+use super::kernels::PackSource;
+use super::kernels::PackedMatrix;
 use super::kernels::SharedMut;
-use super::kernels::Source;
+use super::kernels::ThreadPool;
+use super::kernels::WeightMatrix;
 
 /// Sizes of a model, read from its file.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Shape {
+pub(super) struct ModelShape {
     pub(super) n_layers: usize,
     pub(super) hidden: usize,
     pub(super) ffn: usize,
@@ -28,8 +28,8 @@ pub(super) struct Shape {
     interleaved: bool,
 }
 
-impl Shape {
-    pub(super) fn read(gguf: &Gguf) -> Result<Self, ModelError> {
+impl ModelShape {
+    pub(super) fn read(gguf: &GgufFile) -> Result<Self, ModelError> {
         let arch = gguf.text("general.architecture")?;
         let unsupported = |what| ModelError::Unsupported { path: gguf.path().to_owned(), what };
         if !matches!(arch, "llama" | "qwen2") {
@@ -39,12 +39,12 @@ impl Shape {
         }
         let key = |name: &str| format!("{arch}.{name}");
         let scaling = gguf.get(&key("rope.scaling.type"));
-        if scaling.is_some_and(|kind| *kind != Value::Text("none".to_owned()))
+        if scaling.is_some_and(|kind| *kind != MetadataValue::Text("none".to_owned()))
             || gguf.has_tensor("rope_freqs.weight")
         {
             return Err(unsupported("scaled RoPE".to_owned()));
         }
-        if gguf.get(&key("expert_count")).is_some_and(|n| *n != Value::Int(0)) {
+        if gguf.get(&key("expert_count")).is_some_and(|n| *n != MetadataValue::Int(0)) {
             return Err(unsupported("a mixture of experts".to_owned()));
         }
         let hidden = gguf.count(&key("embedding_length"))?;
@@ -68,7 +68,9 @@ impl Shape {
         };
         let is_head_dim = |name: &str| {
             let width = gguf.get(&key(name));
-            width.is_none_or(|width| i64::try_from(head_dim).is_ok_and(|n| *width == Value::Int(n)))
+            width.is_none_or(|width| {
+                i64::try_from(head_dim).is_ok_and(|n| *width == MetadataValue::Int(n))
+            })
         };
         let fits = hidden.is_multiple_of(n_heads)
             && n_heads.is_multiple_of(n_kv_heads)
@@ -110,7 +112,7 @@ pub enum Precision {
 
 /// A linear layer within a block of the decoder, by PEFT's name of its module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Linears {
+pub(super) enum LinearKind {
     Query,
     Key,
     Value,
@@ -120,8 +122,8 @@ pub(super) enum Linears {
     Down,
 }
 
-impl Linears {
-    /// All, in the order in which [`Layer`] has them.
+impl LinearKind {
+    /// All, in the order in which [`DecoderLayer`] has them.
     pub(super) const ALL: [Self; 7] =
         [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
 
@@ -162,14 +164,14 @@ impl Linears {
     }
 
     /// Where row `row` of the matrix, or of an adapter's B, stands in a GGUF file.
-    pub(super) fn row_in_file(self, shape: &Shape, row: usize) -> usize {
+    pub(super) fn row_in_file(self, shape: &ModelShape, row: usize) -> usize {
         let is_turned = matches!(self, Self::Query | Self::Key);
         source_row((shape.interleaved && is_turned).then_some(shape.head_dim), row)
     }
 
     /// Output and input features.
-    pub(super) fn size(self, shape: &Shape) -> (usize, usize) {
-        let Shape { hidden, ffn, .. } = *shape;
+    pub(super) fn size(self, shape: &ModelShape) -> (usize, usize) {
+        let ModelShape { hidden, ffn, .. } = *shape;
         match self {
             Self::Query | Self::Output => (hidden, hidden),
             Self::Key | Self::Value => (shape.kv_width(), hidden),
@@ -180,43 +182,43 @@ impl Linears {
 }
 
 /// A block of the decoder.
-pub(super) struct Layer {
+pub(super) struct DecoderLayer {
     pub(super) attention_norm: Vec<f32>,
     pub(super) ffn_norm: Vec<f32>,
-    linears: [Linear; 7],
+    linears: [LinearLayer; 7],
 }
 
-impl Layer {
+impl DecoderLayer {
     /// One of its linear layers.
-    pub(super) fn linear(&self, which: Linears) -> &Linear {
+    pub(super) fn linear(&self, which: LinearKind) -> &LinearLayer {
         &self.linears[which as usize]
     }
 }
 
 /// A linear layer.
-pub(super) struct Linear {
-    pub(super) matrix: Matrix,
+pub(super) struct LinearLayer {
+    pub(super) matrix: WeightMatrix,
     pub(super) bias: Option<Vec<f32>>,
 }
 
 /// All weights.
-pub(super) struct Weights {
-    pub(super) embedding: Matrix,
-    pub(super) layers: Vec<Layer>,
+pub(super) struct ModelWeights {
+    pub(super) embedding: WeightMatrix,
+    pub(super) layers: Vec<DecoderLayer>,
     pub(super) final_norm: Vec<f32>,
     /// `None` where the embedding is the head as well.
-    head: Option<Matrix>,
+    head: Option<WeightMatrix>,
 }
 
-impl Weights {
+impl ModelWeights {
     /// Reads them all.
     pub(super) fn load(
-        gguf: &Gguf,
-        shape: &Shape,
+        gguf: &GgufFile,
+        shape: &ModelShape,
         precision: Precision,
-        pool: &mut Pool,
+        pool: &mut ThreadPool,
     ) -> Result<Self, ModelError> {
-        let mut loader = Loader { gguf, precision, pool, arena: Arena::default() };
+        let mut loader = WeightLoader { gguf, precision, pool, arena: Arena::default() };
         let hidden = shape.hidden;
         let vocabulary = gguf.tensor("token_embd.weight")?.rows;
         let embedding = loader.matrix("token_embd.weight", (vocabulary, hidden), None)?;
@@ -232,7 +234,7 @@ impl Weights {
     }
 
     /// The matrix that gives logits.
-    pub(super) fn head(&self) -> &Matrix {
+    pub(super) fn head(&self) -> &WeightMatrix {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
@@ -240,30 +242,30 @@ impl Weights {
     pub(super) fn n_bytes(&self) -> usize {
         let linears = self.layers.iter().flat_map(|layer| &layer.linears);
         self.embedding.n_bytes()
-            + self.head.as_ref().map_or(0, Matrix::n_bytes)
+            + self.head.as_ref().map_or(0, WeightMatrix::n_bytes)
             + linears.map(|linear| linear.matrix.n_bytes()).sum::<usize>()
     }
 }
 
 /// Reads tensors and checks their shapes.
-struct Loader<'a> {
-    gguf: &'a Gguf,
+struct WeightLoader<'a> {
+    gguf: &'a GgufFile,
     precision: Precision,
-    pool: &'a mut Pool,
+    pool: &'a mut ThreadPool,
     arena: Arena,
 }
 
-impl Loader<'_> {
-    fn layer(&mut self, index: usize, shape: &Shape) -> Result<Layer, ModelError> {
+impl WeightLoader<'_> {
+    fn layer(&mut self, index: usize, shape: &ModelShape) -> Result<DecoderLayer, ModelError> {
         let name = |part: &str| format!("blk.{index}.{part}");
-        let mut linears = Vec::with_capacity(Linears::ALL.len());
-        for which in Linears::ALL {
-            let rotated = matches!(which, Linears::Query | Linears::Key);
+        let mut linears = Vec::with_capacity(LinearKind::ALL.len());
+        for which in LinearKind::ALL {
+            let rotated = matches!(which, LinearKind::Query | LinearKind::Key);
             let interleaved = (shape.interleaved && rotated).then_some(shape.head_dim);
             let size = which.size(shape);
             linears.push(self.linear(&name(which.tensor()), size, interleaved)?);
         }
-        Ok(Layer {
+        Ok(DecoderLayer {
             attention_norm: self.vector(&name("attn_norm.weight"), shape.hidden)?,
             ffn_norm: self.vector(&name("ffn_norm.weight"), shape.hidden)?,
             linears: linears.try_into().unwrap_or_else(|_| unreachable!("one for each of ALL")),
@@ -296,7 +298,7 @@ impl Loader<'_> {
         name: &str,
         shape: (usize, usize),
         interleaved: Option<usize>,
-    ) -> Result<Linear, ModelError> {
+    ) -> Result<LinearLayer, ModelError> {
         let matrix = self.matrix(&format!("{name}.weight"), shape, interleaved)?;
         let bias_name = format!("{name}.bias");
         let bias = if self.gguf.has_tensor(&bias_name) {
@@ -305,7 +307,7 @@ impl Loader<'_> {
         } else {
             None
         };
-        Ok(Linear { matrix, bias })
+        Ok(LinearLayer { matrix, bias })
     }
 
     fn matrix(
@@ -313,14 +315,14 @@ impl Loader<'_> {
         name: &str,
         (rows, columns): (usize, usize),
         interleaved: Option<usize>,
-    ) -> Result<Matrix, ModelError> {
+    ) -> Result<WeightMatrix, ModelError> {
         let info = self.checked(name, rows, columns)?;
         let order = move |row| source_row(interleaved, row);
         if self.precision == Precision::Packed && info.kind.is_quantised() {
             let read = |at: usize, bytes: &mut [u8]| self.gguf.read_part(&info, at, bytes);
-            let source = Source { kind: info.kind, read: &read, order: &order };
-            let packed = Packed::new(self.pool, &mut self.arena, &source, (rows, columns));
-            return packed.map(Matrix::Packed).map_err(|source| self.gguf.unread(source));
+            let source = PackSource { kind: info.kind, read: &read, order: &order };
+            let packed = PackedMatrix::new(self.pool, &mut self.arena, &source, (rows, columns));
+            return packed.map(WeightMatrix::Packed).map_err(|source| self.gguf.unread(source));
         }
         let bytes = self.gguf.read(&info)?;
         let mut values = vec![0.0; rows * columns];
@@ -330,12 +332,13 @@ impl Loader<'_> {
             let bytes = &bytes[order(row) * row_bytes..][..row_bytes];
             info.kind.dequantise(bytes, out.slice(row * columns, columns));
         });
-        Ok(Matrix::Dense(Dense::new(columns, values)))
+        Ok(WeightMatrix::Dense(DenseMatrix::new(columns, values)))
     }
 }
 
-/// The row of the file that becomes row `row`. Llama files hold the two halves of each head interleaved: undoing
-/// that lets every model, and every PEFT adapter, use the half-split RoPE. `interleaved` is the width of a head.
+/// The row of the file that becomes row `row`. Llama files hold the two halves of each head
+/// interleaved: undoing that lets every model, and every PEFT adapter, use the half-split RoPE.
+/// `interleaved` is the width of a head.
 fn source_row(interleaved: Option<usize>, row: usize) -> usize {
     let Some(head_dim) = interleaved else { return row };
     let (head, at) = (row / head_dim, row % head_dim);

@@ -56,7 +56,8 @@ pub struct PeftConfig {
     rank_pattern: BTreeMap<String, u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     alpha_pattern: BTreeMap<String, f64>,
-    /// All else. Options that change the sums and that Rune does not know how to compute have to be absent or off.
+    /// All else. Options that change the sums and that Rune does not know how to compute have to be
+    /// absent or off.
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -71,8 +72,8 @@ pub enum TargetModules {
     Pattern(String),
 }
 
-/// The factor of a LoRA branch: `alpha / rank`, or `alpha / sqrt(rank)` for rank-stabilized LoRA (Kalajdzievski 2023,
-/// arXiv:2312.03732).
+/// The factor of a LoRA branch: `alpha / rank`, or `alpha / sqrt(rank)` for rank-stabilized LoRA
+/// (Kalajdzievski 2023, arXiv:2312.03732).
 #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
 pub fn scaling(alpha: f32, rank: u32, use_rslora: bool) -> f32 {
     let rank = rank as f32;
@@ -80,7 +81,8 @@ pub fn scaling(alpha: f32, rank: u32, use_rslora: bool) -> f32 {
 }
 
 impl PeftConfig {
-    /// Makes the settings of an adapter of a causal language model, with one rank and alpha for all modules.
+    /// Makes the settings of an adapter of a causal language model, with one rank and alpha for all
+    /// modules.
     pub fn new(rank: u32, alpha: f64, target_modules: Vec<String>) -> Self {
         let others = json!({
             "bias": "none",
@@ -108,7 +110,8 @@ impl PeftConfig {
     /// Reads the settings in the PEFT folder at `folder`, without its weights.
     ///
     /// # Errors
-    /// [`PeftError::Read`]; [`PeftError::Unusable`] for settings that Rune does not know how to compute.
+    /// [`PeftError::Read`]; [`PeftError::Unusable`] for settings that Rune does not know how to
+    /// compute.
     pub fn read(folder: &Path) -> Result<Self, PeftError> {
         let text = read_config(folder)?;
         Self::parse(&text).map_err(PeftError::unusable(folder))
@@ -187,8 +190,8 @@ fn to_single(alpha: f64) -> f32 {
     alpha as f32
 }
 
-/// The value of the first pattern that fits a module: the whole of its name, or the end of it from a dot on, as PEFT's
-/// `get_pattern_key` has it.
+/// The value of the first pattern that fits a module: the whole of its name, or the end of it from
+/// a dot on, as PEFT's `get_pattern_key` has it.
 fn matching<T: Copy>(patterns: &BTreeMap<String, T>, module: &str) -> Result<Option<T>, String> {
     // PEFT takes the first pattern in the order of the file, and sorts them when it saves.
     for (pattern, value) in patterns {

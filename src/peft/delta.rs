@@ -1,4 +1,5 @@
-//! What an adapter adds to the weights, as a vector in the space of all of them, without ever making its matrices.
+//! What an adapter adds to the weights, as a vector in the space of all of them, without ever
+//! making its matrices.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +18,8 @@ impl AdapterDelta {
     /// Reads the PEFT folder at `folder`.
     ///
     /// # Errors
-    /// [`PeftError::Read`]; [`PeftError::Unusable`] when the folder holds no LoRA adapter that Rune knows how to compute.
+    /// [`PeftError::Read`]; [`PeftError::Unusable`] when the folder holds no LoRA adapter that Rune
+    /// knows how to compute.
     pub fn read(folder: &Path) -> Result<Self, PeftError> {
         let files = PeftFiles::read(folder)?;
         let mut modules = BTreeMap::new();
@@ -28,15 +30,16 @@ impl AdapterDelta {
         Ok(Self { modules })
     }
 
-    /// The inner product of two changes (Frobenius, over all modules that both have), in factored form:
-    /// `tr(A1' B1' B2 A2) = sum((B1' B2) * (A1 A2'))`, which takes `O((inputs + outputs) r^2)` a module.
+    /// The inner product of two changes (Frobenius, over all modules that both have), in factored
+    /// form: `tr(A1' B1' B2 A2) = sum((B1' B2) * (A1 A2'))`, which takes `O((inputs + outputs)
+    /// r^2)` a module.
     pub fn inner(&self, other: &Self) -> f64 {
         let in_both = |(name, factors)| Some((factors, other.modules.get(name)?));
         self.modules.iter().filter_map(in_both).map(|(one, two)| one.inner(two)).sum()
     }
 
-    /// The cosine of the angle between two changes, `-1.0..=1.0`: 1 for the same adapter, however it is factored; 0 where
-    /// one of them changes nothing.
+    /// The cosine of the angle between two changes, `-1.0..=1.0`: 1 for the same adapter, however
+    /// it is factored; 0 where one of them changes nothing.
     pub fn cosine(&self, other: &Self) -> f64 {
         let norms = (self.inner(self) * other.inner(other)).sqrt();
         if norms > 0.0 { (self.inner(other) / norms).clamp(-1.0, 1.0) } else { 0.0 }

@@ -30,8 +30,8 @@ impl PeftFiles {
     /// Reads the folder at `folder`.
     ///
     /// # Errors
-    /// [`PeftError::Read`]; [`PeftError::Unusable`] when a file is not of the form that PEFT gives it, or larger than an
-    /// adapter can be. Pickled weights are never opened.
+    /// [`PeftError::Read`]; [`PeftError::Unusable`] when a file is not of the form that PEFT gives
+    /// it, or larger than an adapter can be. Pickled weights are never opened.
     pub fn read(folder: &Path) -> Result<Self, PeftError> {
         // First, since that the weights are pickled says more than that the settings are missing.
         let tensors = folder::read_weights(folder)?;
@@ -75,17 +75,18 @@ impl PeftFiles {
         sha256(&self.tensors)
     }
 
-    /// Names of the adapted modules, sorted, such as `model.layers.0.self_attn.q_proj`, each with the outputs and inputs
-    /// of its linear layer.
+    /// Names of the adapted modules, sorted, such as `model.layers.0.self_attn.q_proj`, each with
+    /// the outputs and inputs of its linear layer.
     pub fn modules(&self) -> impl ExactSizeIterator<Item = (&str, (usize, usize))> {
         self.layout.modules.iter().map(|(module, size)| (module.as_str(), *size))
     }
 
-    /// Converts the factors of `module`, a linear layer of `rows` outputs and `columns` inputs; `None` where the adapter
-    /// leaves it as it is.
+    /// Converts the factors of `module`, a linear layer of `rows` outputs and `columns` inputs;
+    /// `None` where the adapter leaves it as it is.
     ///
     /// # Errors
-    /// What is wrong: factors of another size or rank, an unknown number type, or numbers that are not finite.
+    /// What is wrong: factors of another size or rank, an unknown number type, or numbers that are
+    /// not finite.
     pub fn factors(
         &self,
         module: &str,

@@ -1,12 +1,13 @@
 //! PEFT's adapter folders: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! [`PeftFiles::read`] is the one reader, [`write_adapter`] the one writer, and [`PeftConfig`] the one form of the
-//! settings. [`AdapterDelta`] is what an adapter adds to the weights, kept as factors. A module's output becomes
-//! `W x + scaling * B (A x)` (Hu et al. 2021, arXiv:2106.09685). Whatever would be left out in silence is refused:
-//! other kinds of adapters, options that change the sums, half pairs of factors, pickled weights.
+//! [`PeftFiles::read`] is the one reader, [`write_adapter`] the one writer, and [`PeftConfig`] the
+//! one form of the settings. [`AdapterDelta`] is what an adapter adds to the weights, kept as
+//! factors. A module's output becomes `W x + scaling * B (A x)` (Hu et al. 2021, arXiv:2106.09685).
+//! Whatever would be left out in silence is refused: other kinds of adapters, options that change
+//! the sums, half pairs of factors, pickled weights.
 //!
-//! No other module knows the names of these files, their keys or the names of their tensors, and this one knows
-//! neither models nor the registry.
+//! No other module knows the names of these files, their keys or the names of their tensors, and
+//! this one knows neither models nor the registry.
 
 mod config;
 mod delta;

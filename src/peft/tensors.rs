@@ -50,7 +50,8 @@ impl LoraMatrix {
     }
 }
 
-/// The name of a tensor in PEFT's file. `module` is a name such as `model.layers.0.self_attn.q_proj`.
+/// The name of a tensor in PEFT's file. `module` is a name such as
+/// `model.layers.0.self_attn.q_proj`.
 pub fn tensor_name(module: &str, matrix: LoraMatrix) -> String {
     format!("{PREFIX}{module}{}", matrix.suffix())
 }

@@ -12,8 +12,8 @@ use super::folder::WEIGHTS_FILE;
 use super::tensors::NamedTensor;
 use super::tensors::write_tensors;
 
-/// Writes an adapter to `folder`, which is made where there is none. The weights come last: where they are, the adapter
-/// is whole. Tensors are named by [`super::tensor_name`].
+/// Writes an adapter to `folder`, which is made where there is none. The weights come last: where
+/// they are, the adapter is whole. Tensors are named by [`super::tensor_name`].
 ///
 /// # Errors
 /// [`PeftError::Write`].

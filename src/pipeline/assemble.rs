@@ -1,31 +1,36 @@
 //! Parts -> files: imports once and first, each name from the part that answers for it.
 
-use super::requirements::Target;
-use crate::judge::Inspection;
+use super::requirements::TargetFile;
+use crate::judge::FileInspection;
 use crate::judge::StatementKind;
 use crate::task::SourceFile;
 
 /// A finished part.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
+pub(super) struct FinishedPart {
     /// The file that it belongs to.
     pub(super) path: String,
     /// Names that it answers for.
     pub(super) names: Vec<String>,
     /// What it is made of.
-    pub(super) inspection: Inspection,
+    pub(super) inspection: FileInspection,
 }
 
 /// The exception text of a name that is not written yet.
 pub(super) const NOT_WRITTEN: &str = "rune: not written yet";
 
-/// Puts the parts together, in their order. With `stubs`, names asked for that no part defines raise
-/// [`NOT_WRITTEN`], so that the tests of finished parts can run.
-pub(super) fn assemble(targets: &[Target], parts: &[Part], stubs: bool) -> Vec<SourceFile> {
+/// Puts the parts together, in their order. With `stubs`, names asked for that no part defines
+/// raise [`NOT_WRITTEN`], so that the tests of finished parts can run.
+pub(super) fn assemble(
+    targets: &[TargetFile],
+    parts: &[FinishedPart],
+    stubs: bool,
+) -> Vec<SourceFile> {
     targets
         .iter()
         .filter_map(|target| {
-            let own: Vec<&Part> = parts.iter().filter(|part| part.path == target.path).collect();
+            let own: Vec<&FinishedPart> =
+                parts.iter().filter(|part| part.path == target.path).collect();
             let mut text = merged(&own);
             if stubs {
                 text.push_str(&missing(target, &own));
@@ -35,7 +40,7 @@ pub(super) fn assemble(targets: &[Target], parts: &[Part], stubs: bool) -> Vec<S
         .collect()
 }
 
-fn merged(parts: &[&Part]) -> String {
+fn merged(parts: &[&FinishedPart]) -> String {
     let mut futures: Vec<&str> = Vec::new();
     let mut imports: Vec<&str> = Vec::new();
     let mut body: Vec<&str> = Vec::new();
@@ -91,7 +96,7 @@ fn imports_own(import: &str, path: &str) -> bool {
     import.starts_with(&format!("from {module} import")) || import == format!("import {module}")
 }
 
-fn missing(target: &Target, parts: &[&Part]) -> String {
+fn missing(target: &TargetFile, parts: &[&FinishedPart]) -> String {
     let is_defined =
         |name: &&String| parts.iter().any(|part| part.inspection.defines.contains(name));
     let stub = |name: &String| {
@@ -104,8 +109,9 @@ fn missing(target: &Target, parts: &[&Part]) -> String {
     stubs.concat()
 }
 
-/// What of a file answers for each name asked for: its definition, with the imports and the helpers beside it.
-pub(super) fn parts_of(targets: &[Target], inspection: &Inspection) -> Vec<Part> {
+/// What of a file answers for each name asked for: its definition, with the imports and the helpers
+/// beside it.
+pub(super) fn parts_of(targets: &[TargetFile], inspection: &FileInspection) -> Vec<FinishedPart> {
     let Some(target) = targets.iter().find(|target| target.path == inspection.path) else {
         return Vec::new();
     };
@@ -116,7 +122,7 @@ pub(super) fn parts_of(targets: &[Target], inspection: &Inspection) -> Vec<Part>
             let kept = matches!(statement.kind, StatementKind::Import | StatementKind::Definition);
             kept && !statement.names.iter().any(is_foreign)
         });
-        Part { path: target.path.clone(), names: vec![name.clone()], inspection: own }
+        FinishedPart { path: target.path.clone(), names: vec![name.clone()], inspection: own }
     };
     target.names.iter().filter(|name| inspection.defines.contains(name)).map(part).collect()
 }

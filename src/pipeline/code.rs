@@ -7,25 +7,25 @@ use futures_util::stream;
 use serde_json::json;
 
 use super::PipelineError;
+use super::assemble::FinishedPart;
 use super::assemble::NOT_WRITTEN;
-use super::assemble::Part;
 use super::assemble::assemble;
+use super::context::CandidateSolution;
+use super::context::TaskContext;
 use super::draft::draft;
 use super::draft::empty_body;
 use super::draft::fault;
 use super::imports;
-use super::plan::Plan;
+use super::plan::PartPlan;
 use super::plan::part;
 use super::plan::plan;
-use super::prompt::Keep;
-use super::prompt::Prompt;
-use super::run::Place;
-use super::work::Candidate;
-use super::work::Work;
-use crate::judge::Outcome;
+use super::prompt::KeptEnd;
+use super::prompt::PromptDraft;
+use super::runner::AttemptSlot;
 use crate::judge::StatementKind;
-use crate::judge::Status;
+use crate::judge::TestStatus;
 use crate::judge::Verdict;
+use crate::judge::VerdictOutcome;
 use crate::task::SourceFile;
 use crate::task::Subtask;
 use crate::trajectory::AttemptVerdict;
@@ -38,27 +38,27 @@ const VERSIONS: usize = 6;
 const COMBINATIONS: usize = 12;
 
 /// Versions of a finished part, the best first. More than one where no test could tell yet.
-pub(super) type Versions = Vec<Part>;
+pub(super) type PartVersions = Vec<FinishedPart>;
 
 /// What a subtask came to.
-pub(super) struct Coded {
+pub(super) struct CodedPart {
     /// Its versions; none when no answer was code.
-    pub(super) versions: Versions,
+    pub(super) versions: PartVersions,
     /// Versions of the parts it waited for, where tests have now told them apart.
-    pub(super) settled: Vec<Part>,
+    pub(super) settled: Vec<FinishedPart>,
 }
 
 /// A part that was tried, and how it did.
 #[derive(Debug, Clone, Default)]
-struct Tried {
-    part: Option<Part>,
+struct TriedPart {
+    part: Option<FinishedPart>,
     /// The versions of the other parts that it did best with.
-    others: Vec<Part>,
+    others: Vec<FinishedPart>,
     is_accepted: bool,
     n_passed: usize,
 }
 
-impl Tried {
+impl TriedPart {
     fn rank(&self) -> (bool, bool, usize) {
         (self.is_accepted, self.part.is_some(), self.n_passed)
     }
@@ -69,21 +69,22 @@ impl Tried {
     }
 }
 
-/// Answers to the brief prompt before a plan is made. On HumanEval's examples the default model passes more often when it
-/// is not shown the tests: of the first 60, 46 against 43.
+/// Answers to the brief prompt before a plan is made. On HumanEval's examples the default model
+/// passes more often when it is not shown the tests: of the first 60, 46 against 43.
 const BRIEF: u32 = 4;
 
 /// Writes a part. `others` are the versions of the finished parts that it may use.
 ///
-/// A plan comes first where there are other parts to agree with, or nothing to try code on. Where the part is the whole
-/// task and there are tests, a few answers are had to a brief prompt, without plan and tests; when none passes, such
-/// answers and those that see both take turns, so that what misleads one kind spoils only half of them.
+/// A plan comes first where there are other parts to agree with, or nothing to try code on. Where
+/// the part is the whole task and there are tests, a few answers are had to a brief prompt, without
+/// plan and tests; when none passes, such answers and those that see both take turns, so that what
+/// misleads one kind spoils only half of them.
 pub(super) async fn code(
-    work: &Work<'_>,
+    work: &TaskContext<'_>,
     subtask: &Subtask,
-    others: &[Versions],
+    others: &[PartVersions],
     is_whole: bool,
-) -> Result<Coded, PipelineError> {
+) -> Result<CodedPart, PipelineError> {
     let n = work.run.tools.settings.candidates.max(1);
     let n = if is_whole { n } else { n.div_ceil(2) };
     let brief = (is_whole && work.suite.is_some()).then(|| brief(work, subtask));
@@ -113,11 +114,12 @@ pub(super) async fn code(
     let planned = planned(work, subtask, &plan, others, is_whole);
     let prompt =
         |trial: u32| brief.as_ref().filter(|_| !trial.is_multiple_of(2)).unwrap_or(&planned);
-    // What no test can tell yet needs versions to choose from; what failed needs a version that does not.
+    // What no test can tell yet needs versions to choose from; what failed needs a version that
+    // does not.
     for trials in [n_brief..n_brief + 1, n_brief + 1..n] {
         let is_first = trials.start == n_brief;
         let settled = draw(work, subtask, others, trials, prompt, &mut all).await?;
-        let is_untested = |first: &&Tried| first.is_accepted && work.suite.is_none();
+        let is_untested = |first: &&TriedPart| first.is_accepted && work.suite.is_none();
         let untested = all.last().filter(|_| is_first).filter(is_untested);
         if let Some(enough) = settled.or_else(|| untested.cloned()) {
             return Ok(coded(vec![enough]));
@@ -126,15 +128,16 @@ pub(super) async fn code(
     Ok(coded(all))
 }
 
-/// Draws answers, several at a time, until tests speak for one, which is returned; the others go to `all`.
+/// Draws answers, several at a time, until tests speak for one, which is returned; the others go to
+/// `all`.
 async fn draw<'p>(
-    work: &Work<'_>,
+    work: &TaskContext<'_>,
     subtask: &Subtask,
-    others: &[Versions],
+    others: &[PartVersions],
     trials: Range<u32>,
-    prompt: impl Fn(u32) -> &'p Prompt,
-    all: &mut Vec<Tried>,
-) -> Result<Option<Tried>, PipelineError> {
+    prompt: impl Fn(u32) -> &'p PromptDraft,
+    all: &mut Vec<TriedPart>,
+) -> Result<Option<TriedPart>, PipelineError> {
     let drawn = trials.map(|trial| attempt(work, subtask, prompt(trial), others, trial));
     let parallel = work.run.tools.provider.capabilities().parallel;
     let mut drawn = stream::iter(drawn).buffered(parallel);
@@ -149,8 +152,8 @@ async fn draw<'p>(
 }
 
 /// Asks for the whole file by the task alone.
-fn brief(work: &Work<'_>, subtask: &Subtask) -> Prompt {
-    Prompt::new("brief")
+fn brief(work: &TaskContext<'_>, subtask: &Subtask) -> PromptDraft {
+    PromptDraft::new("brief")
         .with("task", work.task.text.trim())
         .with("path", &subtask.file)
         .with("names", work.names(subtask))
@@ -158,33 +161,33 @@ fn brief(work: &Work<'_>, subtask: &Subtask) -> Prompt {
 
 /// Asks for the code of a part by all that is known.
 fn planned(
-    work: &Work<'_>,
+    work: &TaskContext<'_>,
     subtask: &Subtask,
-    plan: &Plan,
-    others: &[Versions],
+    plan: &PartPlan,
+    others: &[PartVersions],
     is_whole: bool,
-) -> Prompt {
+) -> PromptDraft {
     let part_line = if is_whole { String::new() } else { part(subtask) };
     work.prompt("code")
         .with("path", &subtask.file)
         .with("part", part_line)
         .with("others", elsewhere(work, subtask))
         .with("names", work.names(subtask))
-        .with_section("plan", &plan.outline, Keep::Head)
-        .with_section("interfaces", interfaces(others, &subtask.file), Keep::Tail)
+        .with_section("plan", &plan.outline, KeptEnd::Head)
+        .with_section("interfaces", interfaces(others, &subtask.file), KeptEnd::Tail)
 }
 
 /// The best of what was tried: alone when it is settled, else with the other versions that differ.
-fn coded(mut all: Vec<Tried>) -> Coded {
+fn coded(mut all: Vec<TriedPart>) -> CodedPart {
     all.sort_by_key(|tried| std::cmp::Reverse(tried.rank()));
     let Some(best) = all.first() else {
-        return Coded { versions: Vec::new(), settled: Vec::new() };
+        return CodedPart { versions: Vec::new(), settled: Vec::new() };
     };
     if best.is_settled() {
         let settled = best.others.clone();
-        return Coded { versions: best.part.clone().into_iter().collect(), settled };
+        return CodedPart { versions: best.part.clone().into_iter().collect(), settled };
     }
-    let mut versions: Versions = Vec::new();
+    let mut versions: PartVersions = Vec::new();
     for part in all.into_iter().filter_map(|tried| tried.part) {
         let digest = &part.inspection.digest;
         if versions.len() < VERSIONS
@@ -193,12 +196,12 @@ fn coded(mut all: Vec<Tried>) -> Coded {
             versions.push(part);
         }
     }
-    Coded { versions, settled: Vec::new() }
+    CodedPart { versions, settled: Vec::new() }
 }
 
 /// Every way to take one version of each part, the first versions first; at most `most`.
-pub(super) fn combinations(parts: &[Versions], most: usize) -> Vec<Vec<Part>> {
-    let mut all: Vec<Vec<Part>> = vec![Vec::new()];
+pub(super) fn combinations(parts: &[PartVersions], most: usize) -> Vec<Vec<FinishedPart>> {
+    let mut all: Vec<Vec<FinishedPart>> = vec![Vec::new()];
     for versions in parts.iter().filter(|versions| !versions.is_empty()) {
         // The versions of later parts vary slowest, so that a cut leaves their first versions in.
         let longer = versions.iter().flat_map(|version| {
@@ -214,7 +217,7 @@ pub(super) fn combinations(parts: &[Versions], most: usize) -> Vec<Vec<Part>> {
 }
 
 /// Names of the same file that other parts answer for.
-fn elsewhere(work: &Work<'_>, subtask: &Subtask) -> Vec<String> {
+fn elsewhere(work: &TaskContext<'_>, subtask: &Subtask) -> Vec<String> {
     let own = work.names(subtask);
     let target = work.targets.iter().find(|target| target.path == subtask.file);
     let names = target.map(|target| target.names.as_slice()).unwrap_or_default();
@@ -224,12 +227,12 @@ fn elsewhere(work: &Work<'_>, subtask: &Subtask) -> Vec<String> {
     names.iter().filter(|name| !own.contains(name)).cloned().collect()
 }
 
-/// What finished parts, by their first versions, look like to the writer of another: those of the same file whole, as far as they are short,
-/// the others by their interfaces.
-fn interfaces(parts: &[Versions], path: &str) -> String {
+/// What finished parts, by their first versions, look like to the writer of another: those of the
+/// same file whole, as far as they are short, the others by their interfaces.
+fn interfaces(parts: &[PartVersions], path: &str) -> String {
     /// The most lines of a part that is shown whole.
     const LINES: usize = 60;
-    let one = |part: &Part| {
+    let one = |part: &FinishedPart| {
         let statements = part.inspection.statements.iter();
         let definitions =
             statements.filter(|statement| statement.kind == StatementKind::Definition);
@@ -247,19 +250,20 @@ fn interfaces(parts: &[Versions], path: &str) -> String {
 
 /// One answer, looked over, run against the tests that it can meet already, and recorded.
 async fn attempt(
-    work: &Work<'_>,
+    work: &TaskContext<'_>,
     subtask: &Subtask,
-    prompt: &Prompt,
-    others: &[Versions],
+    prompt: &PromptDraft,
+    others: &[PartVersions],
     trial: u32,
-) -> Result<Tried, PipelineError> {
+) -> Result<TriedPart, PipelineError> {
     let run = work.run;
-    let place = Place { phase: Phase::Code, subtask: Some(subtask.name.clone()), candidate: trial };
+    let place =
+        AttemptSlot { phase: Phase::Code, subtask: Some(subtask.name.clone()), candidate: trial };
     let draft = draft(work, place, prompt.clone(), trial, None).await?;
     let file = draft.as_file(&subtask.file);
     if draft.blocks.is_empty() {
         run.record(&draft.answer, AttemptVerdict::Malformed, "it holds no code", &json!({}), &[])?;
-        return Ok(Tried::default());
+        return Ok(TriedPart::default());
     }
     let (tried, checked) = checked(work, subtask, &file, others).await?;
     let files = std::slice::from_ref(&file);
@@ -272,44 +276,44 @@ async fn attempt(
     Ok(tried)
 }
 
-/// Looks a part over and runs it with the finished ones against the tests. The fault is what keeps it from being
-/// run; the verdict is missing where there are no tests.
+/// Looks a part over and runs it with the finished ones against the tests. The fault is what keeps
+/// it from being run; the verdict is missing where there are no tests.
 async fn checked(
-    work: &Work<'_>,
+    work: &TaskContext<'_>,
     subtask: &Subtask,
     file: &SourceFile,
-    others: &[Versions],
-) -> Result<(Tried, Result<Option<Verdict>, String>), PipelineError> {
+    others: &[PartVersions],
+) -> Result<(TriedPart, Result<Option<Verdict>, String>), PipelineError> {
     let names = work.names(subtask);
     let inspections = work.run.tools.judge.inspect(std::slice::from_ref(file)).await?;
     if let Some(fault) = fault(&inspections, &names) {
-        return Ok((Tried::default(), Err(fault)));
+        return Ok((TriedPart::default(), Err(fault)));
     }
     let Some(mut inspection) = inspections.into_iter().next() else {
-        return Ok((Tried::default(), Err("it holds no Python".to_owned())));
+        return Ok((TriedPart::default(), Err("it holds no Python".to_owned())));
     };
     let empty = empty_body(std::slice::from_ref(&inspection));
     if let Some(fault) = empty.as_ref().filter(|_| work.suite.is_none()) {
-        return Ok((Tried::default(), Err(fault.clone())));
+        return Ok((TriedPart::default(), Err(fault.clone())));
     }
     imports::add_to(&mut inspection, work.targets);
     if empty.is_none() {
         work.remember(&inspection);
     }
-    let part = Part { path: subtask.file.clone(), names, inspection };
-    let mut best: Option<(Tried, Option<Verdict>)> = None;
+    let part = FinishedPart { path: subtask.file.clone(), names, inspection };
+    let mut best: Option<(TriedPart, Option<Verdict>)> = None;
     for others in combinations(others, COMBINATIONS) {
-        let parts: Vec<Part> = others.iter().cloned().chain([part.clone()]).collect();
+        let parts: Vec<FinishedPart> = others.iter().cloned().chain([part.clone()]).collect();
         let files = assemble(work.targets, &parts, true);
         let verdict = work.judge(&files).await?;
         // A budget may end the session before the parts are put together.
         let is_whole = !files.iter().any(|file| file.text.contains(NOT_WRITTEN));
         let is_passed = verdict.as_ref().is_some_and(Verdict::passed);
         if is_whole && (empty.is_none() || is_passed) {
-            let candidate = Candidate { files, verdict: verdict.clone() };
+            let candidate = CandidateSolution { files, verdict: verdict.clone() };
             work.offer(&candidate, VerifiedBy::UserTests);
         }
-        let tried = Tried {
+        let tried = TriedPart {
             part: Some(part.clone()),
             others,
             is_accepted: verdict.as_ref().is_none_or(holds_so_far),
@@ -326,7 +330,7 @@ async fn checked(
     let (tried, verdict) = best.unwrap_or_default();
     match empty {
         // Some methods are meant to do nothing: the tests tell.
-        Some(fault) if !tried.is_settled() => Ok((Tried::default(), Err(fault))),
+        Some(fault) if !tried.is_settled() => Ok((TriedPart::default(), Err(fault))),
         _ => Ok((tried, Ok(verdict))),
     }
 }
@@ -335,11 +339,11 @@ async fn checked(
 fn holds_so_far(verdict: &Verdict) -> bool {
     let waits = |message: &str| message.contains(NOT_WRITTEN);
     // An unconfirmed or void verdict says nothing for the code, whatever its tests reported.
-    let is_failure = matches!(verdict.outcome, Outcome::Wrong | Outcome::Exception);
+    let is_failure = matches!(verdict.outcome, VerdictOutcome::Wrong | VerdictOutcome::Exception);
     verdict.passed()
         || is_failure
             && !verdict.tests.is_empty()
             && verdict.tests.iter().all(|test| {
-                test.status == Status::Passed || waits(&test.message) || waits(&test.trace)
+                test.status == TestStatus::Passed || waits(&test.message) || waits(&test.trace)
             })
 }

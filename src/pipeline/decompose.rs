@@ -1,13 +1,13 @@
 //! Task -> subtasks: 1 to 8 parts with acyclic dependencies, tied to the names that are asked for.
 
 use super::PipelineError;
-use super::parse::Item;
-use super::parse::Need;
+use super::context::TaskContext;
+use super::parse::ItemNeed;
+use super::parse::ListItem;
 use super::parse::items;
-use super::requirements::Target;
-use super::run::Place;
-use super::run::Run;
-use super::work::Work;
+use super::requirements::TargetFile;
+use super::runner::AttemptSlot;
+use super::runner::SessionRunner;
 use crate::event::Event;
 use crate::event::PlannedSubtask;
 use crate::provider::Grammar;
@@ -24,9 +24,9 @@ const MAX_PARTS: usize = 8;
 /// Characters of a listed line, about.
 const LINE: usize = 240;
 
-/// Asks for the parts. An answer that can't be read is asked for again; in the end the task is its only part. Of a single
-/// name there is nothing to ask.
-pub(super) async fn decompose(work: &Work<'_>) -> Result<Vec<Subtask>, PipelineError> {
+/// Asks for the parts. An answer that can't be read is asked for again; in the end the task is its
+/// only part. Of a single name there is nothing to ask.
+pub(super) async fn decompose(work: &TaskContext<'_>) -> Result<Vec<Subtask>, PipelineError> {
     let (run, task, targets) = (work.run, work.task, work.targets);
     run.begin(Phase::Decompose, None)?;
     if let ([target], 1) = (targets, n_names(targets)) {
@@ -43,7 +43,7 @@ pub(super) async fn decompose(work: &Work<'_>) -> Result<Vec<Subtask>, PipelineE
             prompt = prompt
                 .and_then(run.templates.render("decompose_retry", json!({ "fault": fault }))?);
         }
-        let place = Place { phase: Phase::Decompose, subtask: None, candidate: trial };
+        let place = AttemptSlot { phase: Phase::Decompose, subtask: None, candidate: trial };
         let prompt = prompt.fit(run, Phase::Decompose)?;
         let mut sampling = run.sampling(Phase::Decompose, trial);
         // Small models list on and on.
@@ -67,8 +67,8 @@ pub(super) async fn decompose(work: &Work<'_>) -> Result<Vec<Subtask>, PipelineE
     Ok(subtasks)
 }
 
-/// One numbered line for each part, in the form that the prompt asks for: where the provider can hold an answer to it,
-/// an answer can always be read.
+/// One numbered line for each part, in the form that the prompt asks for: where the provider can
+/// hold an answer to it, an answer can always be read.
 fn list_grammar() -> Grammar {
     let line = |n: usize| format!("{n}\\. [^\\s][^\\n]{{0,{LINE}}}");
     let list = (1..=MAX_PARTS).rev().fold(String::new(), |rest, n| match n {
@@ -78,7 +78,11 @@ fn list_grammar() -> Grammar {
     Grammar::Regex(list)
 }
 
-fn tell(run: &Run<'_>, subtasks: &[Subtask], notes: &[String]) -> Result<(), PipelineError> {
+fn tell(
+    run: &SessionRunner<'_>,
+    subtasks: &[Subtask],
+    notes: &[String],
+) -> Result<(), PipelineError> {
     for note in notes {
         run.tell(&Event::Warning { message: format!("decompose: {note}") })?;
     }
@@ -91,7 +95,7 @@ fn tell(run: &Run<'_>, subtasks: &[Subtask], notes: &[String]) -> Result<(), Pip
 }
 
 /// A part before its dependencies are resolved.
-struct Part {
+struct DraftPart {
     name: String,
     description: String,
     target: usize,
@@ -102,7 +106,11 @@ struct Part {
 }
 
 /// Turns a list into subtasks, and tells what had to be dropped or bent.
-fn subtasks(items: &[Item], task: &Task, targets: &[Target]) -> (Vec<Subtask>, Vec<String>) {
+fn subtasks(
+    items: &[ListItem],
+    task: &Task,
+    targets: &[TargetFile],
+) -> (Vec<Subtask>, Vec<String>) {
     let mut notes = Vec::new();
     let mut parts = parts(items, targets, &mut notes);
     add_missing(&mut parts, targets);
@@ -118,7 +126,7 @@ fn subtasks(items: &[Item], task: &Task, targets: &[Target]) -> (Vec<Subtask>, V
     notes.dedup();
     break_cycles(&mut depends_on, &parts, &mut notes);
     write_in_turn(&mut depends_on, &parts);
-    let subtask = |(part, depends_on): (Part, Vec<usize>)| Subtask {
+    let subtask = |(part, depends_on): (DraftPart, Vec<usize>)| Subtask {
         name: part.name,
         description: part.description,
         file: targets[part.target].path.clone(),
@@ -127,12 +135,12 @@ fn subtasks(items: &[Item], task: &Task, targets: &[Target]) -> (Vec<Subtask>, V
     (parts.into_iter().zip(depends_on).map(subtask).collect(), notes)
 }
 
-fn n_names(targets: &[Target]) -> usize {
+fn n_names(targets: &[TargetFile]) -> usize {
     targets.iter().map(|target| target.names.len()).sum()
 }
 
 /// The task as its only part.
-fn whole(task: &Task, target: &Target) -> Subtask {
+fn whole(task: &Task, target: &TargetFile) -> Subtask {
     let name = match target.names.as_slice() {
         [] => target.path.clone(),
         names => names.join(", "),
@@ -142,9 +150,9 @@ fn whole(task: &Task, target: &Target) -> Subtask {
 }
 
 /// Items as parts: chores dropped, the same name taken once, tied to the required names.
-fn parts(items: &[Item], targets: &[Target], notes: &mut Vec<String>) -> Vec<Part> {
+fn parts(items: &[ListItem], targets: &[TargetFile], notes: &mut Vec<String>) -> Vec<DraftPart> {
     let required = n_names(targets) > 0;
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts: Vec<DraftPart> = Vec::new();
     for (index, item) in items.iter().enumerate() {
         if is_chore(&item.name) {
             notes.push(format!("`{}` is no part of the code", item.name));
@@ -180,7 +188,7 @@ fn parts(items: &[Item], targets: &[Target], notes: &mut Vec<String>) -> Vec<Par
             notes.push(format!("`{}` is taken apart: {}", item.name, names.join(", ")));
             for name in names {
                 let description = described(&name);
-                parts.push(Part {
+                parts.push(DraftPart {
                     name: name.clone(),
                     description,
                     target,
@@ -201,20 +209,22 @@ fn parts(items: &[Item], targets: &[Target], notes: &mut Vec<String>) -> Vec<Par
                 same.description = format!("{}; {description}", same.description);
                 same.sources.push(index);
             }
-            None => parts.push(Part { name, description, target, names, sources: vec![index] }),
+            None => {
+                parts.push(DraftPart { name, description, target, names, sources: vec![index] })
+            }
         }
     }
     parts
 }
 
 /// Adds a part for each name asked for that no item answers for, and for each file without a part.
-fn add_missing(parts: &mut Vec<Part>, targets: &[Target]) {
+fn add_missing(parts: &mut Vec<DraftPart>, targets: &[TargetFile]) {
     for (at, target) in targets.iter().enumerate() {
         for name in &target.names {
             if !parts.iter().any(|part| part.target == at && part.names.contains(name)) {
                 let description = described(name);
                 let names = vec![name.clone()];
-                parts.push(Part {
+                parts.push(DraftPart {
                     name: name.clone(),
                     description,
                     target: at,
@@ -229,7 +239,7 @@ fn add_missing(parts: &mut Vec<Part>, targets: &[Target]) {
         {
             let description = "what the task asks for in this file".to_owned();
             let name = target.path.clone();
-            parts.push(Part {
+            parts.push(DraftPart {
                 name,
                 description,
                 target: at,
@@ -244,8 +254,9 @@ fn described(name: &str) -> String {
     format!("`{name}`, as the task describes it")
 }
 
-/// Keeps the first parts; names asked for go to the last part kept of their file, or to the first part.
-fn trim(parts: &mut Vec<Part>) {
+/// Keeps the first parts; names asked for go to the last part kept of their file, or to the first
+/// part.
+fn trim(parts: &mut Vec<DraftPart>) {
     for part in parts.split_off(MAX_PARTS) {
         let host = parts.iter().rposition(|kept| kept.target == part.target);
         let Some(host) = host else { continue };
@@ -260,7 +271,7 @@ fn trim(parts: &mut Vec<Part>) {
 }
 
 /// The target whose path or stem an item names; else the first.
-fn file_of(item: &Item, targets: &[Target]) -> usize {
+fn file_of(item: &ListItem, targets: &[TargetFile]) -> usize {
     let text = format!("{} {}", item.name, item.description);
     targets.iter().position(|target| text.contains(&target.path)).unwrap_or(0)
 }
@@ -304,15 +315,15 @@ fn mentions(text: &str, name: &str) -> bool {
 }
 
 /// Dependencies as indices of parts. Numbers refer to the list as written.
-fn resolve(items: &[Item], parts: &[Part], notes: &mut Vec<String>) -> Vec<Vec<usize>> {
+fn resolve(items: &[ListItem], parts: &[DraftPart], notes: &mut Vec<String>) -> Vec<Vec<usize>> {
     let part_of = |item: usize| parts.iter().position(|part| part.sources.contains(&item));
     let mut all = Vec::new();
     for (own, part) in parts.iter().enumerate() {
         let mut depends_on: Vec<usize> = Vec::new();
         for need in part.sources.iter().flat_map(|item| &items[*item].needs) {
             let found = match need {
-                Need::Number(n) => item_numbered(items, *n).map(part_of),
-                Need::Name(name) => item_named(items, name)
+                ItemNeed::Number(n) => item_numbered(items, *n).map(part_of),
+                ItemNeed::Name(name) => item_named(items, name)
                     .map(part_of)
                     .or_else(|| Some(parts.iter().position(|part| mentions(name, &part.name)))),
             };
@@ -329,7 +340,7 @@ fn resolve(items: &[Item], parts: &[Part], notes: &mut Vec<String>) -> Vec<Vec<u
     all
 }
 
-fn item_numbered(items: &[Item], number: usize) -> Option<usize> {
+fn item_numbered(items: &[ListItem], number: usize) -> Option<usize> {
     let numbered = items.iter().position(|item| item.number == Some(number));
     numbered.or_else(|| {
         let unnumbered = items.iter().all(|item| item.number.is_none());
@@ -337,14 +348,14 @@ fn item_numbered(items: &[Item], number: usize) -> Option<usize> {
     })
 }
 
-fn item_named(items: &[Item], name: &str) -> Option<usize> {
+fn item_named(items: &[ListItem], name: &str) -> Option<usize> {
     let exact = items.iter().position(|item| item.name.eq_ignore_ascii_case(name));
     exact.or_else(|| items.iter().position(|item| mentions(&item.name, name)))
 }
 
-/// Lets parts of one file wait for those before them, so that the later see the code of the earlier; where that
-/// would go against what was said, they wait for nobody more.
-fn write_in_turn(depends_on: &mut [Vec<usize>], parts: &[Part]) {
+/// Lets parts of one file wait for those before them, so that the later see the code of the
+/// earlier; where that would go against what was said, they wait for nobody more.
+fn write_in_turn(depends_on: &mut [Vec<usize>], parts: &[DraftPart]) {
     for later in 0..parts.len() {
         for earlier in 0..later {
             if parts[earlier].target == parts[later].target && !depends_on[later].contains(&earlier)
@@ -359,9 +370,9 @@ fn write_in_turn(depends_on: &mut [Vec<usize>], parts: &[Part]) {
     }
 }
 
-/// Takes out the edges of cycles, those first that point furthest down the list: what is listed first is written
-/// first.
-fn break_cycles(depends_on: &mut [Vec<usize>], parts: &[Part], notes: &mut Vec<String>) {
+/// Takes out the edges of cycles, those first that point furthest down the list: what is listed
+/// first is written first.
+fn break_cycles(depends_on: &mut [Vec<usize>], parts: &[DraftPart], notes: &mut Vec<String>) {
     while let Some(cycle) = cycle(depends_on) {
         let edges = cycle.iter().zip(cycle.iter().cycle().skip(1));
         let weakest = edges.max_by_key(|(from, to)| to.saturating_sub(**from));
@@ -402,7 +413,7 @@ fn cycle(depends_on: &[Vec<usize>]) -> Option<Vec<usize>> {
 mod tests {
     use super::subtasks;
     use crate::pipeline::parse::items;
-    use crate::pipeline::requirements::Target;
+    use crate::pipeline::requirements::TargetFile;
     use crate::task::Task;
     use crate::task::TaskId;
     use crate::task::TaskType;
@@ -417,7 +428,7 @@ mod tests {
             test_targets: Vec::new(),
         };
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        let targets = [Target { path: "a.py".to_owned(), names }];
+        let targets = [TargetFile { path: "a.py".to_owned(), names }];
         let (subtasks, notes) = subtasks(&items(answer), &task, &targets);
         let lines = subtasks
             .iter()

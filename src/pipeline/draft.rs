@@ -3,16 +3,16 @@
 use serde_json::json;
 
 use super::PipelineError;
-use super::parse::Block;
+use super::context::TaskContext;
+use super::parse::CodeBlock;
 use super::parse::code_blocks;
 use super::parse::continuation;
 use super::parse::stitch;
-use super::prompt::Prompt;
-use super::run::Answer;
-use super::run::Place;
-use super::run::Run;
-use super::work::Work;
-use crate::judge::Inspection;
+use super::prompt::PromptDraft;
+use super::runner::AttemptSlot;
+use super::runner::ModelAnswer;
+use super::runner::SessionRunner;
+use crate::judge::FileInspection;
 use crate::judge::Verdict;
 use crate::provider::Grammar;
 use crate::task::SourceFile;
@@ -20,20 +20,20 @@ use crate::trajectory::AttemptVerdict;
 use crate::trajectory::FinishReason;
 
 /// Code as the model wrote it.
-pub(super) struct Draft {
-    pub(super) answer: Answer,
-    pub(super) blocks: Vec<Block>,
+pub(super) struct CodeDraft {
+    pub(super) answer: ModelAnswer,
+    pub(super) blocks: Vec<CodeBlock>,
 }
 
-/// Asks for code, held to `grammar` where the provider can do that. An answer that was cut off is continued once, and
-/// the joined text is what counts.
+/// Asks for code, held to `grammar` where the provider can do that. An answer that was cut off is
+/// continued once, and the joined text is what counts.
 pub(super) async fn draft(
-    work: &Work<'_>,
-    place: Place,
-    prompt: Prompt,
+    work: &TaskContext<'_>,
+    place: AttemptSlot,
+    prompt: PromptDraft,
     trial: u32,
     grammar: Option<&Grammar>,
-) -> Result<Draft, PipelineError> {
+) -> Result<CodeDraft, PipelineError> {
     /// Lines of the cut-off answer that are shown again.
     const TAIL: usize = 12;
     let run = work.run;
@@ -47,7 +47,7 @@ pub(super) async fn draft(
     let answer = run.ask(place.clone(), asked, sampling.clone(), grammar).await?;
     let text = answer.completion.text.clone();
     if answer.completion.finish_reason != FinishReason::Length {
-        return Ok(Draft { blocks: code_blocks(&text), answer });
+        return Ok(CodeDraft { blocks: code_blocks(&text), answer });
     }
     run.record(
         &answer,
@@ -62,14 +62,14 @@ pub(super) async fn draft(
     let asked = prompt.and_then(go_on).fit(run, phase)?;
     let answer = run.ask(place, asked, sampling, None).await?;
     let rest = continuation(&answer.completion.text);
-    Ok(Draft { blocks: code_blocks(&stitch(&text, &rest)), answer })
+    Ok(CodeDraft { blocks: code_blocks(&stitch(&text, &rest)), answer })
 }
 
-impl Draft {
+impl CodeDraft {
     /// Records what the judge said of the code; without a verdict there were no tests.
     pub(super) fn record(
         &self,
-        run: &Run<'_>,
+        run: &SessionRunner<'_>,
         verdict: Option<&Verdict>,
         is_accepted: bool,
         files: &[SourceFile],
@@ -89,8 +89,8 @@ impl Draft {
         SourceFile::new(path, codes.join("\n"))
     }
 
-    /// The code as the files that were asked for: a block goes to the file that it names, else to the first that
-    /// has none yet.
+    /// The code as the files that were asked for: a block goes to the file that it names, else to
+    /// the first that has none yet.
     pub(super) fn as_files(&self, paths: &[&str]) -> Vec<SourceFile> {
         if let [path] = paths {
             return vec![self.as_file(path)];
@@ -109,8 +109,9 @@ impl Draft {
     }
 }
 
-/// What keeps code from being run at all; `None` when it is whole. Empty bodies are for [`empty_body`].
-pub(super) fn fault(inspections: &[Inspection], names: &[String]) -> Option<String> {
+/// What keeps code from being run at all; `None` when it is whole. Empty bodies are for
+/// [`empty_body`].
+pub(super) fn fault(inspections: &[FileInspection], names: &[String]) -> Option<String> {
     for inspection in inspections {
         if let Some(error) = &inspection.error {
             let (line, text) = (error.line, error.text.trim());
@@ -125,9 +126,9 @@ pub(super) fn fault(inspections: &[Inspection], names: &[String]) -> Option<Stri
     Some(format!("`{missing}` is not defined"))
 }
 
-/// The first function without a body. That is a fault where no test says that the code does what it has to: some methods
-/// are meant to do nothing.
-pub(super) fn empty_body(inspections: &[Inspection]) -> Option<String> {
+/// The first function without a body. That is a fault where no test says that the code does what it
+/// has to: some methods are meant to do nothing.
+pub(super) fn empty_body(inspections: &[FileInspection]) -> Option<String> {
     let stub = inspections.iter().flat_map(|inspection| &inspection.stubs).next()?;
     Some(format!("`{stub}` has no body"))
 }

@@ -1,8 +1,8 @@
-//! Acceptance without the user's tests: generated asserts that fail on a stub and on which independent solutions
-//! agree.
+//! Acceptance without the user's tests: generated asserts that fail on a stub and on which
+//! independent solutions agree.
 //!
-//! CodeT (Chen et al. 2022, arXiv:2207.10397): solutions that pass the same tests form a cluster; a cluster counts
-//! by its solutions and its tests. One solution alone is no agreement.
+//! CodeT (Chen et al. 2022, arXiv:2207.10397): solutions that pass the same tests form a cluster; a
+//! cluster counts by its solutions and its tests. One solution alone is no agreement.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ use futures_util::stream;
 use serde_json::json;
 
 use super::PipelineError;
+use super::context::CandidateSolution;
+use super::context::TaskContext;
 use super::draft::draft;
 use super::integrate::from_scratch;
 use super::integrate::whole;
-use super::requirements::Target;
-use super::run::Place;
-use super::work::Candidate;
-use super::work::Work;
+use super::requirements::TargetFile;
+use super::runner::AttemptSlot;
 use crate::event::Event;
-use crate::judge::Status;
+use crate::judge::TestStatus;
 use crate::judge::TestSuite;
 use crate::judge::Verdict;
 use crate::task::SourceFile;
@@ -35,7 +35,7 @@ const LEAST_TESTS: usize = 2;
 const LEAST_SOLUTIONS: usize = 2;
 
 /// Generates asserts for the task and throws out those that pass on a stub.
-pub(super) async fn tests(work: &Work<'_>) -> Result<Vec<String>, PipelineError> {
+pub(super) async fn tests(work: &TaskContext<'_>) -> Result<Vec<String>, PipelineError> {
     let run = work.run;
     let Some(target) = work.targets.first().filter(|target| !target.names.is_empty()) else {
         return Ok(Vec::new());
@@ -48,7 +48,7 @@ pub(super) async fn tests(work: &Work<'_>) -> Result<Vec<String>, PipelineError>
             .with("n", ASKED)
             .with("path", &target.path)
             .with("names", &target.names);
-        let place = Place { phase: Phase::Plan, subtask: None, candidate: trial };
+        let place = AttemptSlot { phase: Phase::Plan, subtask: None, candidate: trial };
         let draft = draft(work, place, prompt, trial, None).await?;
         let text = draft.as_file("asserts.py").text;
         let found = asserts_in(&text, &target.names);
@@ -72,11 +72,11 @@ pub(super) async fn tests(work: &Work<'_>) -> Result<Vec<String>, PipelineError>
     Ok(kept)
 }
 
-/// Draws further solutions beside `first`; the one that most agree with becomes the session's best candidate,
-/// verified when that is an agreement. Returns the tests that it was verified by.
+/// Draws further solutions beside `first`; the one that most agree with becomes the session's best
+/// candidate, verified when that is an agreement. Returns the tests that it was verified by.
 pub(super) async fn agree(
-    work: &Work<'_>,
-    target: &Target,
+    work: &TaskContext<'_>,
+    target: &TargetFile,
     tests: &[String],
     first: Vec<SourceFile>,
 ) -> Result<Vec<SourceFile>, PipelineError> {
@@ -104,13 +104,13 @@ pub(super) async fn agree(
     let agreement = format!("{} of {} solutions agree", members.len(), solutions.len());
     run.tell_verdict(&verdict, agreement)?;
     let verdict = is_agreement.then_some(verdict);
-    work.settle_on(Candidate { files, verdict }, VerifiedBy::GeneratedTests);
+    work.settle_on(CandidateSolution { files, verdict }, VerifiedBy::GeneratedTests);
     Ok(if is_agreement { suite.files().to_vec() } else { Vec::new() })
 }
 
 /// `first`, if there is any, and as many whole solutions as are to be drawn.
 async fn solutions(
-    work: &Work<'_>,
+    work: &TaskContext<'_>,
     first: Vec<SourceFile>,
 ) -> Result<Vec<Vec<SourceFile>>, PipelineError> {
     let mut solutions: Vec<Vec<SourceFile>> = Vec::new();
@@ -129,7 +129,7 @@ async fn solutions(
 }
 
 /// The generated tests as the user may keep them; of unittest, which every Python has.
-fn suite(target: &Target, asserts: &[String]) -> TestSuite {
+fn suite(target: &TargetFile, asserts: &[String]) -> TestSuite {
     let module = SourceFile::new(target.path.as_str(), "").module().unwrap_or_default();
     let names = target.names.join(", ");
     let head = format!(
@@ -145,7 +145,7 @@ fn suite(target: &Target, asserts: &[String]) -> TestSuite {
 
 /// Indices of the tests that passed.
 fn passed(verdict: &Verdict) -> Vec<usize> {
-    let passed = verdict.tests.iter().filter(|test| test.status == Status::Passed);
+    let passed = verdict.tests.iter().filter(|test| test.status == TestStatus::Passed);
     let mut indices: Vec<usize> =
         passed.filter_map(|test| test.id.rsplit('_').next()?.parse().ok()).collect();
     indices.sort_unstable();
@@ -171,8 +171,8 @@ fn asserts_in(text: &str, names: &[String]) -> Vec<String> {
 
 /// The asserts that fail on functions that do nothing: the others say nothing.
 async fn failing_on_stubs(
-    work: &Work<'_>,
-    target: &Target,
+    work: &TaskContext<'_>,
+    target: &TargetFile,
     asserts: Vec<String>,
 ) -> Result<Vec<String>, PipelineError> {
     if asserts.is_empty() {

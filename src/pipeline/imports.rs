@@ -1,9 +1,9 @@
 //! Imports that a model forgot, where a name can only mean one thing.
 
-use super::requirements::Target;
-use crate::judge::Inspection;
-use crate::judge::Statement;
+use super::requirements::TargetFile;
+use crate::judge::FileInspection;
 use crate::judge::StatementKind;
+use crate::judge::TopStatement;
 use crate::task::SourceFile;
 
 /// Modules of the standard library, and names in them that need no module to be understood.
@@ -59,8 +59,9 @@ const KNOWN: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The import lines that the file lacks: of the standard library, then of the other files asked for.
-pub(super) fn forgotten(inspection: &Inspection, targets: &[Target]) -> Vec<String> {
+/// The import lines that the file lacks: of the standard library, then of the other files asked
+/// for.
+pub(super) fn forgotten(inspection: &FileInspection, targets: &[TargetFile]) -> Vec<String> {
     let is_read = |name: &str| inspection.unbound.iter().any(|unbound| unbound == name);
     let mut lines = Vec::new();
     for (module, names) in KNOWN {
@@ -84,8 +85,8 @@ pub(super) fn forgotten(inspection: &Inspection, targets: &[Target]) -> Vec<Stri
 }
 
 /// The imports as statements of a part.
-pub(super) fn add_to(inspection: &mut Inspection, targets: &[Target]) {
-    let statement = |text| Statement { kind: StatementKind::Import, names: Vec::new(), text };
+pub(super) fn add_to(inspection: &mut FileInspection, targets: &[TargetFile]) {
+    let statement = |text| TopStatement { kind: StatementKind::Import, names: Vec::new(), text };
     let added = forgotten(inspection, targets).into_iter().map(statement);
     inspection.statements.splice(0..0, added);
 }

@@ -5,27 +5,27 @@ use futures_util::stream;
 use serde_json::json;
 
 use super::PipelineError;
+use super::context::CandidateSolution;
+use super::context::TaskContext;
 use super::draft::draft;
 use super::draft::empty_body;
 use super::draft::fault;
 use super::imports;
-use super::prompt::Keep;
-use super::prompt::Prompt;
+use super::prompt::KeptEnd;
+use super::prompt::PromptDraft;
 use super::recombine::recombine;
-use super::run::Place;
-use super::work::Candidate;
-use super::work::Work;
+use super::runner::AttemptSlot;
 use crate::event::Event;
-use crate::judge::Inspection;
+use crate::judge::FileInspection;
 use crate::task::SourceFile;
 use crate::trajectory::AttemptVerdict;
 use crate::trajectory::FinishReason;
 use crate::trajectory::Phase;
 
-/// Judges the assembled parts and, where they fail, mends them; `work` keeps the best. `several` tells whether they are more than one: a
-/// task of one part has had its samples already.
+/// Judges the assembled parts and, where they fail, mends them; `work` keeps the best. `several`
+/// tells whether they are more than one: a task of one part has had its samples already.
 pub(super) async fn integrate(
-    work: &Work<'_>,
+    work: &TaskContext<'_>,
     assembled: Vec<SourceFile>,
     several: bool,
 ) -> Result<(), PipelineError> {
@@ -67,7 +67,7 @@ pub(super) async fn integrate(
 }
 
 /// The prompt for the whole solution without regard to what is there.
-pub(super) fn from_scratch(work: &Work<'_>) -> Prompt {
+pub(super) fn from_scratch(work: &TaskContext<'_>) -> PromptDraft {
     let names: Vec<&String> = work.targets.iter().flat_map(|target| &target.names).collect();
     if let [target] = work.targets {
         return work
@@ -76,20 +76,20 @@ pub(super) fn from_scratch(work: &Work<'_>) -> Prompt {
             .with("part", "")
             .with("others", Vec::<String>::new())
             .with("names", names)
-            .with_section("plan", "", Keep::Head);
+            .with_section("plan", "", KeptEnd::Head);
     }
-    work.prompt_about("integrate", &Candidate { files: Vec::new(), verdict: None })
+    work.prompt_about("integrate", &CandidateSolution { files: Vec::new(), verdict: None })
 }
 
 /// Finds the cause, then draws several corrections of it. What makes things worse is dropped.
 async fn repair(
-    work: &Work<'_>,
+    work: &TaskContext<'_>,
     round: u32,
-    broken: &Candidate,
-) -> Result<Candidate, PipelineError> {
+    broken: &CandidateSolution,
+) -> Result<CandidateSolution, PipelineError> {
     let run = work.run;
     run.begin(Phase::Diagnose, None)?;
-    let place = Place { phase: Phase::Diagnose, subtask: None, candidate: round };
+    let place = AttemptSlot { phase: Phase::Diagnose, subtask: None, candidate: round };
     let prompt = work.prompt_about("diagnose", broken).fit(run, Phase::Diagnose)?;
     let mut sampling = run.sampling(Phase::Diagnose, 0);
     sampling.stop = vec!["```".to_owned()];
@@ -104,7 +104,7 @@ async fn repair(
     let prompt = |trial: u32| {
         // Every other correction is free of what may be a wrong diagnosis.
         let diagnosis = if trial.is_multiple_of(2) { diagnosis.as_str() } else { "" };
-        work.prompt_about("repair", broken).with_section("diagnosis", diagnosis, Keep::Head)
+        work.prompt_about("repair", broken).with_section("diagnosis", diagnosis, KeptEnd::Head)
     };
     let trials = (0..n).map(|trial| (round * n + trial, prompt(trial))).collect();
     best_of(work, Phase::Repair, trials, broken.clone()).await
@@ -112,11 +112,11 @@ async fn repair(
 
 /// Draws whole solutions until one passes; returns the best, `start` included.
 async fn best_of(
-    work: &Work<'_>,
+    work: &TaskContext<'_>,
     phase: Phase,
-    trials: Vec<(u32, Prompt)>,
-    start: Candidate,
-) -> Result<Candidate, PipelineError> {
+    trials: Vec<(u32, PromptDraft)>,
+    start: CandidateSolution,
+) -> Result<CandidateSolution, PipelineError> {
     let drawn = trials.into_iter().map(|(trial, prompt)| whole(work, phase, trial, prompt));
     let mut drawn = stream::iter(drawn).buffered(work.run.tools.provider.capabilities().parallel);
     let mut best = start;
@@ -134,13 +134,13 @@ async fn best_of(
 
 /// One whole solution, judged and recorded; `None` when the answer is no code.
 pub(super) async fn whole(
-    work: &Work<'_>,
+    work: &TaskContext<'_>,
     phase: Phase,
     trial: u32,
-    prompt: Prompt,
-) -> Result<Option<Candidate>, PipelineError> {
+    prompt: PromptDraft,
+) -> Result<Option<CandidateSolution>, PipelineError> {
     let run = work.run;
-    let place = Place { phase, subtask: None, candidate: trial };
+    let place = AttemptSlot { phase, subtask: None, candidate: trial };
     let draft = draft(work, place, prompt, trial, None).await?;
     let paths: Vec<&str> = work.targets.iter().map(|target| target.path.as_str()).collect();
     let mut files = draft.as_files(&paths);
@@ -153,7 +153,8 @@ pub(super) async fn whole(
             let mut imports = imports::forgotten(inspection, work.targets);
             imports::add_to(inspection, work.targets);
             work.remember(inspection);
-            // Nothing may stand before a `from __future__`, which also spares what is most often forgotten.
+            // Nothing may stand before a `from __future__`, which also spares what is most often
+            // forgotten.
             if !file.text.contains("from __future__") {
                 imports.push(std::mem::take(&mut file.text));
                 file.text = imports.join("\n");
@@ -175,8 +176,8 @@ pub(super) async fn whole(
 
 /// The first function without a body, unless the tests pass with it as it is.
 async fn unwritten(
-    work: &Work<'_>,
-    inspections: &[Inspection],
+    work: &TaskContext<'_>,
+    inspections: &[FileInspection],
     files: &[SourceFile],
 ) -> Result<Option<String>, PipelineError> {
     let Some(empty) = empty_body(inspections) else { return Ok(None) };
@@ -185,7 +186,7 @@ async fn unwritten(
 }
 
 /// Tells that a part is missing.
-pub(super) fn warn_missing(work: &Work<'_>, name: &str) -> Result<(), PipelineError> {
+pub(super) fn warn_missing(work: &TaskContext<'_>, name: &str) -> Result<(), PipelineError> {
     let message = format!("no answer for the part `{name}` was usable code");
     work.run.tell(&Event::Warning { message })
 }

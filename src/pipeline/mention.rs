@@ -46,7 +46,8 @@ fn of_name(text: &str, name: &str) -> Mention {
     mention
 }
 
-/// The path of the text that stands for `module`, such as `shop/cart.py` or `shop/__init__.py` for `shop`.
+/// The path of the text that stands for `module`, such as `shop/cart.py` or `shop/__init__.py` for
+/// `shop`.
 pub(super) fn path_of(text: &str, module: &str) -> Option<String> {
     paths_in(text)
         .into_iter()
@@ -101,7 +102,8 @@ pub(super) fn names_in(text: &str) -> Vec<String> {
             _ => {}
         }
     }
-    // Methods and exceptions of a class are spoken of as calls as well; the class is what is asked for.
+    // Methods and exceptions of a class are spoken of as calls as well; the class is what is asked
+    // for.
     match names.iter().position(|name| text.contains(&format!("class {name}"))) {
         Some(at) => vec![names.swap_remove(at)],
         None => names,

@@ -1,14 +1,16 @@
-//! Task -> code and trajectory: decompose, plan, code, integrate, and, while it fails, diagnose and repair.
+//! Task -> code and trajectory: decompose, plan, code, integrate, and, while it fails, diagnose and
+//! repair.
 //!
-//! The model only writes; what runs when, where code goes and what counts as solved is decided here.
-//! [`solve`] leaves every attempt in the registry as it ends. Called again for the same session it
-//! gives the recorded answers to the same questions and goes on where it stopped.
+//! The model only writes; what runs when, where code goes and what counts as solved is decided
+//! here. [`solve`] leaves every attempt in the registry as it ends. Called again for the same
+//! session it gives the recorded answers to the same questions and goes on where it stopped.
 //!
-//! **Invariant:** `solved` means that the judge passed the user's tests, or generated tests that fail on a stub and
-//! on which independent solutions agree.
+//! **Invariant:** `solved` means that the judge passed the user's tests, or generated tests that
+//! fail on a stub and on which independent solutions agree.
 
 mod assemble;
 mod code;
+mod context;
 mod decompose;
 mod draft;
 mod error;
@@ -22,10 +24,9 @@ mod plan;
 mod prompt;
 mod recombine;
 mod requirements;
-mod run;
+mod runner;
 mod session;
 mod solve;
-mod work;
 
 use std::time::Duration;
 
@@ -40,28 +41,28 @@ use crate::trajectory::VerifiedBy;
 
 pub use error::PipelineError;
 pub(crate) use new_session::NewSession;
-pub use parse::Block;
+pub use parse::CodeBlock;
 pub use parse::code_blocks;
 pub use requirements::Assignment;
-pub use run::Place;
-pub use run::Tools;
+pub use runner::AttemptSlot;
+pub use runner::PipelineTools;
+pub use session::OutputFolder;
 pub use session::SessionError;
 pub use session::SessionOutcome;
 pub use session::SessionPlan;
 pub use session::SessionRequest;
-pub use session::Target;
 pub use session::plan_session;
 pub use session::recorded_settings;
 pub use session::run_session;
 pub use solve::solve;
 
-/// The pipeline's version, as outcomes carry it: it changes when a session could come to something else, but for the
-/// prompts.
+/// The pipeline's version, as outcomes carry it: it changes when a session could come to something
+/// else, but for the prompts.
 pub const VERSION: &str = "pipeline-3";
 
 /// Budgets and manners of a session.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
+pub struct SessionSettings {
     /// The adapter to answer with, which the provider has loaded; `None` is the base.
     pub adapter_id: Option<AdapterId>,
     /// Seed of all sampling.
@@ -86,11 +87,12 @@ pub struct Settings {
     pub candidates: u32,
     /// Rounds of diagnose and repair.
     pub repairs: u32,
-    /// The most tokens of an answer of each phase: decompose, plan, code, integrate, diagnose, repair.
+    /// The most tokens of an answer of each phase: decompose, plan, code, integrate, diagnose,
+    /// repair.
     pub phase_tokens: [u32; 6],
 }
 
-impl Settings {
+impl SessionSettings {
     /// The settings that a configuration stands for.
     pub fn new(config: &Config) -> Self {
         let Config { run, sampling, tokens, .. } = config;
@@ -118,8 +120,8 @@ impl Settings {
         }
     }
 
-    /// How the `trial`th answer to one question is drawn: the first one carefully, the others apart from each
-    /// other.
+    /// How the `trial`th answer to one question is drawn: the first one carefully, the others apart
+    /// from each other.
     pub fn sampling(&self, phase: Phase, trial: u32) -> Sampling {
         let temperature = match trial {
             0 => self.temperature,
@@ -182,7 +184,8 @@ impl Solution {
         verdict.and_then(|verdict| verdict.assurance)
     }
 
-    /// Why the assurance is not [`Assurance::Separate`], or why the verdict does not count; empty otherwise.
+    /// Why the assurance is not [`Assurance::Separate`], or why the verdict does not count; empty
+    /// otherwise.
     pub fn reason(&self) -> &str {
         self.verdict.as_ref().map_or("", Verdict::why)
     }

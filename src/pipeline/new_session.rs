@@ -16,7 +16,7 @@ use crate::registry::new_id;
 use crate::selection::Selection;
 use crate::task::Task;
 use crate::trajectory::Session;
-use crate::trajectory::Status;
+use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
 
 /// A session that is about to begin.
@@ -73,7 +73,7 @@ impl NewSession {
             base_digest: base.base_digest,
             adapter_id: self.selection.adapter_id,
             adapter_reason: self.selection.reason,
-            status: Status::Running,
+            status: SessionStatus::Running,
             verified_by: VerifiedBy::None,
             assurance: None,
             sandbox_tier: self.sandbox_tier,

@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::PipelineError;
+use super::context::TaskContext;
 use super::draft::draft;
-use super::prompt::Keep;
-use super::run::Place;
-use super::work::Work;
-use crate::judge::Inspection;
+use super::prompt::KeptEnd;
+use super::runner::AttemptSlot;
+use crate::judge::FileInspection;
 use crate::provider::Grammar;
 use crate::task::SourceFile;
 use crate::task::Subtask;
@@ -16,19 +16,20 @@ use crate::trajectory::Phase;
 
 /// What a plan is: signatures, and the file that the model wrote them in.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Plan {
+pub(super) struct PartPlan {
     /// Signatures with docstrings; empty when no answer could be used.
     pub(super) outline: String,
     /// Small models write bodies as well: then this is code that can be tried before any other.
     pub(super) file: Option<SourceFile>,
 }
 
-/// Asks for the signatures of a part. When no answer can be used the plan is empty: the description must do.
+/// Asks for the signatures of a part. When no answer can be used the plan is empty: the description
+/// must do.
 pub(super) async fn plan(
-    work: &Work<'_>,
+    work: &TaskContext<'_>,
     subtask: &Subtask,
     interfaces: &str,
-) -> Result<Plan, PipelineError> {
+) -> Result<PartPlan, PipelineError> {
     let run = work.run;
     run.begin(Phase::Plan, Some(&subtask.name))?;
     let names = work.names(subtask);
@@ -37,7 +38,7 @@ pub(super) async fn plan(
         .with("path", &subtask.file)
         .with("part", part(subtask))
         .with("names", &names)
-        .with_section("interfaces", interfaces, Keep::Tail);
+        .with_section("interfaces", interfaces, KeptEnd::Tail);
     let grammar = block_grammar();
     let mut fault: Option<String> = None;
     for trial in 0..run.tools.settings.attempts.min(2) {
@@ -46,8 +47,11 @@ pub(super) async fn plan(
             prompt =
                 prompt.and_then(run.templates.render("plan_retry", json!({ "fault": fault }))?);
         }
-        let place =
-            Place { phase: Phase::Plan, subtask: Some(subtask.name.clone()), candidate: trial };
+        let place = AttemptSlot {
+            phase: Phase::Plan,
+            subtask: Some(subtask.name.clone()),
+            candidate: trial,
+        };
         let draft = draft(work, place, prompt, trial, Some(&grammar)).await?;
         let file = draft.as_file(&subtask.file);
         let inspections = run.tools.judge.inspect(std::slice::from_ref(&file)).await?;
@@ -76,13 +80,14 @@ pub(super) async fn plan(
             &json!({}),
             std::slice::from_ref(&file),
         )?;
-        let is_code = found.is_some_and(Inspection::is_complete);
-        return Ok(Plan { outline, file: is_code.then_some(file) });
+        let is_code = found.is_some_and(FileInspection::is_complete);
+        return Ok(PartPlan { outline, file: is_code.then_some(file) });
     }
-    Ok(Plan::default())
+    Ok(PartPlan::default())
 }
 
-/// One Python block and nothing else. What is in it is for the judge to inspect: that goes beyond a regular grammar.
+/// One Python block and nothing else. What is in it is for the judge to inspect: that goes beyond a
+/// regular grammar.
 fn block_grammar() -> Grammar {
     Grammar::Regex("```python\\n([^`]|`[^`]|``[^`])+\\n```".to_owned())
 }

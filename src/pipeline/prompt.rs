@@ -1,7 +1,7 @@
 //! Prompts within the context window.
 //!
-//! What may be shortened is cut at whole lines until the prompt, counted in tokens, leaves room for the answer;
-//! the user is told what was cut. The task itself is never cut.
+//! What may be shortened is cut at whole lines until the prompt, counted in tokens, leaves room for
+//! the answer; the user is told what was cut. The task itself is never cut.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::PipelineError;
-use super::run::Run;
+use super::runner::SessionRunner;
 use crate::event::Event;
 use crate::provider::EncodedPrompt;
 use crate::provider::ProviderError;
@@ -18,7 +18,7 @@ use crate::trajectory::Phase;
 
 /// Which end of a section stays when it is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
+pub(super) enum KeptEnd {
     /// The first lines.
     Head,
     /// The last lines.
@@ -27,15 +27,15 @@ pub(super) enum Keep {
 
 /// A prompt in the making: fixed values, and sections that may be cut.
 #[derive(Debug, Clone)]
-pub(super) struct Prompt {
+pub(super) struct PromptDraft {
     template: &'static str,
     values: BTreeMap<&'static str, Value>,
-    sections: Vec<(&'static str, Keep)>,
+    sections: Vec<(&'static str, KeptEnd)>,
     /// Exchanges after the first message: what the model said, and what is said to that.
     follow_up: Vec<String>,
 }
 
-impl Prompt {
+impl PromptDraft {
     /// A prompt from `templates/<template>.j2`.
     pub(super) fn new(template: &'static str) -> Self {
         Self { template, values: BTreeMap::new(), sections: Vec::new(), follow_up: Vec::new() }
@@ -53,7 +53,7 @@ impl Prompt {
         self,
         name: &'static str,
         value: impl Serialize,
-        keep: Keep,
+        keep: KeptEnd,
     ) -> Self {
         let mut prompt = self.with(name, value);
         prompt.sections.push((name, keep));
@@ -72,13 +72,14 @@ impl Prompt {
     /// [`ProviderError::ContextOverflow`] when they do not fit even with all sections cut.
     pub(super) fn fit(
         mut self,
-        run: &Run<'_>,
+        run: &SessionRunner<'_>,
         phase: Phase,
     ) -> Result<EncodedPrompt, PipelineError> {
         let provider = run.tools.provider;
         let answer = run.tools.settings.max_tokens_of(phase) as usize;
         let limit = provider.capabilities().context_length;
-        // An answer may be shorter than it may be at most: a quarter of the window is enough to go on.
+        // An answer may be shorter than it may be at most: a quarter of the window is enough to go
+        // on.
         let room = limit.saturating_sub(answer.min(limit / 4));
         let mut cut = Vec::new();
         loop {
@@ -95,7 +96,7 @@ impl Prompt {
         }
     }
 
-    fn render(&self, run: &Run<'_>) -> Result<Vec<Message>, PipelineError> {
+    fn render(&self, run: &SessionRunner<'_>) -> Result<Vec<Message>, PipelineError> {
         let system = run.templates.render("system", ())?;
         let mut text = run.templates.render(self.template, &self.values)?;
         for follow_up in &self.follow_up {
@@ -121,7 +122,7 @@ impl Prompt {
         None
     }
 
-    fn tell_cuts(&self, run: &Run<'_>, cut: &[&str]) -> Result<(), PipelineError> {
+    fn tell_cuts(&self, run: &SessionRunner<'_>, cut: &[&str]) -> Result<(), PipelineError> {
         let names: std::collections::BTreeSet<&str> = cut.iter().copied().collect();
         if names.is_empty() {
             return Ok(());
@@ -138,32 +139,32 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// The text without about `n_bytes` of whole lines at one end.
-fn without_lines(text: &str, n_bytes: usize, keep: Keep) -> String {
+fn without_lines(text: &str, n_bytes: usize, keep: KeptEnd) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let mut dropped = 0;
     let mut n = 0;
     while n < lines.len() && dropped < n_bytes.max(1) {
-        let line = if keep == Keep::Head { lines[lines.len() - 1 - n] } else { lines[n] };
+        let line = if keep == KeptEnd::Head { lines[lines.len() - 1 - n] } else { lines[n] };
         dropped += line.len() + 1;
         n += 1;
     }
     match keep {
-        Keep::Head => lines[..lines.len() - n].join("\n"),
-        Keep::Tail => lines[n..].join("\n"),
+        KeptEnd::Head => lines[..lines.len() - n].join("\n"),
+        KeptEnd::Tail => lines[n..].join("\n"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Keep;
+    use super::KeptEnd;
     use super::without_lines;
 
     #[test]
     fn text_is_cut_at_whole_lines() {
         let text = "one\ntwo\nthree";
-        assert_eq!(without_lines(text, 1, Keep::Head), "one\ntwo");
-        assert_eq!(without_lines(text, 7, Keep::Head), "one");
-        assert_eq!(without_lines(text, 5, Keep::Tail), "three");
-        assert_eq!(without_lines(text, 500, Keep::Tail), "");
+        assert_eq!(without_lines(text, 1, KeptEnd::Head), "one\ntwo");
+        assert_eq!(without_lines(text, 7, KeptEnd::Head), "one");
+        assert_eq!(without_lines(text, 5, KeptEnd::Tail), "three");
+        assert_eq!(without_lines(text, 500, KeptEnd::Tail), "");
     }
 }

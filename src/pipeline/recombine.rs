@@ -1,11 +1,12 @@
-//! Functions of several solutions put together anew: a small model seldom gets all of them right in one answer.
+//! Functions of several solutions put together anew: a small model seldom gets all of them right in
+//! one answer.
 
 use super::PipelineError;
-use super::assemble::Part;
+use super::assemble::FinishedPart;
 use super::assemble::assemble;
 use super::assemble::parts_of;
-use super::work::Candidate;
-use super::work::Work;
+use super::context::CandidateSolution;
+use super::context::TaskContext;
 use crate::task::SourceFile;
 
 /// The most combinations that are judged at a time.
@@ -13,19 +14,19 @@ const MOST: usize = 60;
 /// How often every name is gone through.
 const SWEEPS: usize = 2;
 
-/// Goes through the names and takes, for each, the version that passes most tests with the others as they are.
-/// Starts from `best`, and returns something that is no worse.
+/// Goes through the names and takes, for each, the version that passes most tests with the others
+/// as they are. Starts from `best`, and returns something that is no worse.
 pub(super) async fn recombine(
-    work: &Work<'_>,
-    best: Candidate,
-) -> Result<Candidate, PipelineError> {
+    work: &TaskContext<'_>,
+    best: CandidateSolution,
+) -> Result<CandidateSolution, PipelineError> {
     let pool = work.pool();
     let n_names: usize = work.targets.iter().map(|target| target.names.len()).sum();
     if best.passed() || n_names < 2 || work.suite.is_none() {
         return Ok(best);
     }
     let inspections = work.run.tools.judge.inspect(&best.files).await?;
-    let mut chosen: Vec<Part> =
+    let mut chosen: Vec<FinishedPart> =
         inspections.iter().flat_map(|own| parts_of(work.targets, own)).collect();
     let mut best = best;
     let mut n_judged = 0;
@@ -59,6 +60,6 @@ pub(super) async fn recombine(
     Ok(best)
 }
 
-fn answers(part: &Part, path: &str, name: &String) -> bool {
+fn answers(part: &FinishedPart, path: &str, name: &String) -> bool {
     part.path == path && part.names.contains(name)
 }

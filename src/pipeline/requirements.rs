@@ -1,7 +1,9 @@
-//! What the code has to offer: the files, and the names in them, that the task and its tests ask for.
+//! What the code has to offer: the files, and the names in them, that the task and its tests ask
+//! for.
 //!
-//! Paths come from here and never from the model. Of what tests import, these are no files to write: the standard library,
-//! installed packages, libraries of the user, and the tests' own modules.
+//! Paths come from here and never from the model. Of what tests import, these are no files to
+//! write: the standard library, installed packages, libraries of the user, and the tests' own
+//! modules.
 
 use serde::Serialize;
 
@@ -10,7 +12,7 @@ use super::mention;
 use super::mention::Mention;
 use super::mention::names_in;
 use super::mention::paths_in;
-use crate::judge::Inspection;
+use crate::judge::FileInspection;
 use crate::judge::Judge;
 use crate::judge::JudgeError;
 use crate::judge::TestSuite;
@@ -20,7 +22,7 @@ use crate::task::Task;
 
 /// A file to write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Target {
+pub(super) struct TargetFile {
     /// Its path.
     pub(super) path: String,
     /// Names that it must define, in the order in which they were found.
@@ -54,7 +56,8 @@ const DEFAULT_PATH: &str = "solution.py";
 /// Modules that come with the tests' framework.
 const FRAMEWORKS: &[&str] = &["pytest", "_pytest", "conftest"];
 
-/// A task with its suite and the files that it asks for. Made once, since it takes a process to read the tests.
+/// A task with its suite and the files that it asks for. Made once, since it takes a process to
+/// read the tests.
 #[derive(Debug, Clone)]
 pub struct Assignment {
     /// The task.
@@ -62,7 +65,7 @@ pub struct Assignment {
     /// The user's tests.
     pub(super) suite: Option<TestSuite>,
     /// The files to write, at least one.
-    pub(super) targets: Vec<Target>,
+    pub(super) targets: Vec<TargetFile>,
 }
 
 impl Assignment {
@@ -80,8 +83,9 @@ impl Assignment {
         Ok(Self { task, suite, targets })
     }
 
-    /// As [`Self::read`], for a task that is new: an answer to it that lies among its tests already is not one of their
-    /// helpers, and is taken out. Only where the tests import nothing else that could be asked for.
+    /// As [`Self::read`], for a task that is new: an answer to it that lies among its tests already
+    /// is not one of their helpers, and is taken out. Only where the tests import nothing else that
+    /// could be asked for.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -129,8 +133,8 @@ fn targets(
     judge: &Judge,
     task: &Task,
     imported: Option<(&TestSuite, Vec<WantedModule>)>,
-) -> Result<Vec<Target>, PipelineError> {
-    let mut targets: Vec<Target> = Vec::new();
+) -> Result<Vec<TargetFile>, PipelineError> {
+    let mut targets: Vec<TargetFile> = Vec::new();
     if let Some((suite, mut wanted)) = imported {
         wanted.retain(|wanted| !suite.has_module(&wanted.module));
         for wanted in asked(foreign(judge, wanted, &task.text), &task.text)? {
@@ -163,9 +167,9 @@ fn targets(
     Ok(targets)
 }
 
-fn add(targets: &mut Vec<Target>, path: String, names: &[String]) {
+fn add(targets: &mut Vec<TargetFile>, path: String, names: &[String]) {
     let known = targets.iter().position(|target| target.path == path).unwrap_or_else(|| {
-        targets.push(Target { path, names: Vec::new() });
+        targets.push(TargetFile { path, names: Vec::new() });
         targets.len() - 1
     });
     for name in names {
@@ -175,7 +179,8 @@ fn add(targets: &mut Vec<Target>, path: String, names: &[String]) {
     }
 }
 
-/// The modules outside the standard library that the tests, their helpers and their `conftest.py` import, in order.
+/// The modules outside the standard library that the tests, their helpers and their `conftest.py`
+/// import, in order.
 async fn imported(judge: &Judge, suite: &TestSuite) -> Result<Vec<WantedModule>, JudgeError> {
     let files: Vec<SourceFile> = suite.imported_files().into_iter().cloned().collect();
     let needed: Vec<String> = files
@@ -199,8 +204,9 @@ async fn imported(judge: &Judge, suite: &TestSuite) -> Result<Vec<WantedModule>,
     Ok(found)
 }
 
-/// Refuses a test file that is not Python. What lies in a folder of tests may be no test, or broken on purpose.
-fn check_syntax(suite: &TestSuite, inspection: &Inspection) -> Result<(), JudgeError> {
+/// Refuses a test file that is not Python. What lies in a folder of tests may be no test, or broken
+/// on purpose.
+fn check_syntax(suite: &TestSuite, inspection: &FileInspection) -> Result<(), JudgeError> {
     let error = inspection.error.as_ref().filter(|error| error.line > 0);
     match error.filter(|_| suite.targets().contains(&inspection.path)) {
         Some(error) => Err(JudgeError::BrokenTest {
@@ -212,8 +218,8 @@ fn check_syntax(suite: &TestSuite, inspection: &Inspection) -> Result<(), JudgeE
     }
 }
 
-/// Those of `wanted` that neither the interpreter nor a library has. What the task names by its path is to be written
-/// whatever is installed.
+/// Those of `wanted` that neither the interpreter nor a library has. What the task names by its
+/// path is to be written whatever is installed.
 fn foreign(judge: &Judge, mut wanted: Vec<WantedModule>, text: &str) -> Vec<WantedModule> {
     wanted.retain(|wanted| {
         let is_installed = judge.interpreter.has_module(wanted.top());
@@ -223,8 +229,8 @@ fn foreign(judge: &Judge, mut wanted: Vec<WantedModule>, text: &str) -> Vec<Want
     wanted
 }
 
-/// Those of `wanted` that the task asks for: where its text speaks of some, the others are packages that are missing;
-/// where it speaks of none, all of them.
+/// Those of `wanted` that the task asks for: where its text speaks of some, the others are packages
+/// that are missing; where it speaks of none, all of them.
 fn asked(wanted: Vec<WantedModule>, text: &str) -> Result<Vec<WantedModule>, PipelineError> {
     let mentioned = |least: Mention| -> Vec<String> {
         let found = wanted.iter().filter(|wanted| wanted.mention(text) >= least);
@@ -253,7 +259,8 @@ fn asked(wanted: Vec<WantedModule>, text: &str) -> Result<Vec<WantedModule>, Pip
 mod tests {
     use super::*;
 
-    /// The modules that a text asks for, of modules with a name each, `?` behind those that tests can do without.
+    /// The modules that a text asks for, of modules with a name each, `?` behind those that tests
+    /// can do without.
     fn check(text: &str, modules: &[(&str, &str)]) -> String {
         let wanted = modules.iter().map(|(module, name)| WantedModule {
             module: module.trim_end_matches('?').to_owned(),

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::adapter::InvalidAdapterId;
 use crate::config::Config;
-use crate::config::Layer;
+use crate::config::ConfigLayer;
 use crate::durable;
 use crate::error_class::ErrorClass;
 use crate::error_class::with_causes;
@@ -20,36 +20,36 @@ use crate::judge;
 use crate::judge::Judge;
 use crate::judge::JudgeError;
 use crate::judge::OmittedFile;
-use crate::judge::Outcome;
 use crate::judge::PytestSource;
 use crate::judge::RequestError;
 use crate::judge::TestSuite;
+use crate::judge::VerdictOutcome;
 use crate::provider::Provider;
 use crate::provider::ProviderError;
 use crate::registry::AdapterStore;
 use crate::registry::ClaimHolder;
-use crate::registry::Ending;
 use crate::registry::HeldClaim;
 use crate::registry::RegistryError;
+use crate::registry::SessionEnd;
 use crate::sandbox::Limits;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
 use crate::selection;
-use crate::selection::Wish;
+use crate::selection::AdapterChoice;
 use crate::services::Services;
 use crate::shutdown::StopReason;
-use crate::shutdown::Stopped;
+use crate::shutdown::StoppedEarly;
 use crate::task::SourceFile;
 use crate::task::Task;
 use crate::trajectory::Attempt;
 use crate::trajectory::Session;
-use crate::trajectory::Status;
+use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
 
 use super::PipelineError;
-use super::Settings;
+use super::PipelineTools;
+use super::SessionSettings;
 use super::Solution;
-use super::Tools;
 use super::new_session::NewSession;
 use super::requirements::Assignment;
 use super::solve::solve;
@@ -70,7 +70,7 @@ pub enum SessionRequest {
 
 /// Where a solution goes.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct OutputFolder {
     /// The folder.
     pub folder: PathBuf,
     /// Whether files that are there give way.
@@ -173,20 +173,21 @@ impl SessionError {
     }
 }
 
-/// Solves a task, or goes on with a session, and leaves what comes of it in `target` or in Rune's home.
+/// Solves a task, or goes on with a session, and leaves what comes of it in `target` or in Rune's
+/// home.
 ///
 /// # Errors
-/// [`SessionError`]. A session that had begun is ended, and can be taken up again; [`SessionError::InTheWay`] after
-/// it was solved leaves the solution in Rune's home.
+/// [`SessionError`]. A session that had begun is ended, and can be taken up again;
+/// [`SessionError::InTheWay`] after it was solved leaves the solution in Rune's home.
 pub async fn run_session(
     (services, sandbox): (&Services, &Arc<Sandbox>),
     request: SessionRequest,
-    target: &Target,
+    target: &OutputFolder,
 ) -> Result<SessionOutcome, SessionError> {
     let work = AtWork { services, sandbox, target, claim: OnceLock::new() };
     match services.shutdown.or_stop(Box::pin(work.go(request))).await {
         Ok(result) => result.inspect_err(|error| work.failed(error)),
-        Err(Stopped(reason)) => Err(work.stopped(reason)),
+        Err(StoppedEarly(reason)) => Err(work.stopped(reason)),
     }
 }
 
@@ -205,10 +206,10 @@ pub async fn plan_session(
     Ok(SessionPlan { paths: assignment.paths().map(Into::into).collect(), tests })
 }
 
-/// The settings that a session was begun with, as far as there still are such: other settings ask other questions, to
-/// which the recorded answers are none.
-pub fn recorded_settings(session: &Session, current: &Config) -> Layer {
-    Layer::from_flags(current.entries().filter_map(|entry| {
+/// The settings that a session was begun with, as far as there still are such: other settings ask
+/// other questions, to which the recorded answers are none.
+pub fn recorded_settings(session: &Session, current: &Config) -> ConfigLayer {
+    ConfigLayer::from_flags(current.entries().filter_map(|entry| {
         let (section, name) = entry.key.split_once('.')?;
         let value = session.config_json.get(section)?.get(name)?;
         Some((entry.key, toml::Value::try_from(value).ok()?))
@@ -226,7 +227,8 @@ fn judge_of(services: &Services, sandbox: &Arc<Sandbox>) -> Result<Judge, Sessio
     Ok(judge)
 }
 
-/// Finds out whether the suite can run here and can fail; fetches pytest when it is wanted and missing.
+/// Finds out whether the suite can run here and can fail; fetches pytest when it is wanted and
+/// missing.
 async fn prepare_suite(
     services: &Services,
     judge: &mut Judge,
@@ -237,7 +239,7 @@ async fn prepare_suite(
         PytestSource { home: services.home.clone(), python: services.models.pull.python.clone() };
     let verdict = judge::run_with_pytest(judge, suite, &[], &source).await?;
     let is_hopeless = verdict.tests.is_empty() || suite.is_blank();
-    if verdict.outcome == Outcome::NoTests && is_hopeless {
+    if verdict.outcome == VerdictOutcome::NoTests && is_hopeless {
         return Err(SessionError::NothingChecked);
     }
     if verdict.passed() {
@@ -250,7 +252,7 @@ async fn prepare_suite(
 struct AtWork<'a> {
     services: &'a Services,
     sandbox: &'a Arc<Sandbox>,
-    target: &'a Target,
+    target: &'a OutputFolder,
     /// Set once the registry has the session.
     claim: OnceLock<HeldClaim>,
 }
@@ -279,14 +281,14 @@ impl AtWork<'_> {
             self.tell(&Event::Warning { message: format!("left out {omitted}") })?;
         }
         self.load_adapter(&provider, &session)?;
-        let pipeline = Tools {
+        let pipeline = PipelineTools {
             provider: &provider,
             judge,
             registry: &services.registry,
-            settings: Settings {
+            settings: SessionSettings {
                 seed: session.seed,
                 adapter_id: session.adapter_id.clone(),
-                ..Settings::new(&services.config)
+                ..SessionSettings::new(&services.config)
             },
             reporter: &*services.reporter,
         };
@@ -296,7 +298,8 @@ impl AtWork<'_> {
         self.finish(&session, claim, solution)
     }
 
-    /// Finds out whether the user's tests pass on a stub of the solution as well, and so decide nothing.
+    /// Finds out whether the user's tests pass on a stub of the solution as well, and so decide
+    /// nothing.
     async fn examine_tests(
         &self,
         judge: &Judge,
@@ -313,7 +316,7 @@ impl AtWork<'_> {
         if let Some(verdict) =
             solution.verdict.as_mut().filter(|_| self.services.config.run.strict_tests)
         {
-            verdict.outcome = Outcome::Unconfirmed(message.to_owned());
+            verdict.outcome = VerdictOutcome::Unconfirmed(message.to_owned());
             verdict.assurance = None;
             solution.verified_by = VerifiedBy::None;
         }
@@ -334,7 +337,7 @@ impl AtWork<'_> {
 
     fn begin(&self, provider: &Provider, task: Task) -> Result<Session, SessionError> {
         let config = &self.services.config;
-        let wish = Wish::parse(&config.run.adapter)?;
+        let wish = AdapterChoice::parse(&config.run.adapter)?;
         let (project, task_type) = (self.services.project.as_str(), task.task_type);
         let (registry, base) = (&self.services.registry, provider.base());
         let selection = selection::select(registry, &base, (project, task_type), &wish)?;
@@ -399,10 +402,10 @@ impl AtWork<'_> {
         let paths: Vec<PathBuf> =
             solution.files.iter().map(|file| folder.join(&file.path)).collect();
         let (status, class) = match (solution.is_solved(), &solution.budget) {
-            (true, _) if is_written => (Status::Solved, None),
-            (true, _) => (Status::Solved, Some(ErrorClass::Conflict)),
-            (false, Some(_)) => (Status::Unsolved, Some(ErrorClass::Budget)),
-            (false, None) => (Status::Unsolved, Some(ErrorClass::Unsolved)),
+            (true, _) if is_written => (SessionStatus::Solved, None),
+            (true, _) => (SessionStatus::Solved, Some(ErrorClass::Conflict)),
+            (false, Some(_)) => (SessionStatus::Unsolved, Some(ErrorClass::Budget)),
+            (false, None) => (SessionStatus::Unsolved, Some(ErrorClass::Unsolved)),
         };
         let exit_code = i32::from(class.map_or(0, ErrorClass::exit_code));
         let (verified_by, assurance) = (solution.verified_by, solution.assurance());
@@ -418,7 +421,7 @@ impl AtWork<'_> {
             seconds: solution.elapsed.as_secs_f64(),
             summary: solution.summary(),
         };
-        let ending = Ending { status, verified_by, assurance, exit_code };
+        let ending = SessionEnd { status, verified_by, assurance, exit_code };
         self.services.registry.end_session(claim, &ending, &event)?;
         self.services.report(&session.id, &event);
         let outcome = SessionOutcome { id: session.id.clone(), solution, paths, class };
@@ -436,8 +439,9 @@ impl AtWork<'_> {
         let Some(claim) = self.claim.get() else { return };
         let exit_code = i32::from(error.class().exit_code());
         let event = Event::SessionFailed { exit_code, error: with_causes(error) };
-        let ending = Ending::unverified(Status::Failed, exit_code);
-        // The registry may be what failed, or the session over already: the first error is the one to tell.
+        let ending = SessionEnd::unverified(SessionStatus::Failed, exit_code);
+        // The registry may be what failed, or the session over already: the first error is the one
+        // to tell.
         if self.services.registry.end_session(claim, &ending, &event).is_ok() {
             let id = claim.id();
             self.services.report(id, &event);
@@ -454,7 +458,7 @@ impl AtWork<'_> {
         let Some(claim) = claim else { return error };
         let exit_code = i32::from(error.class().exit_code());
         let event = Event::SessionFailed { exit_code, error: error.to_string() };
-        let ending = Ending::unverified(Status::Interrupted, exit_code);
+        let ending = SessionEnd::unverified(SessionStatus::Interrupted, exit_code);
         let ended = self
             .tell(&Event::SessionInterrupted)
             .and_then(|()| Ok(self.services.registry.end_session(claim, &ending, &event)?));

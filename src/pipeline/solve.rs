@@ -7,39 +7,41 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::PipelineError;
+use super::PipelineTools;
 use super::Solution;
-use super::Tools;
 use super::assemble::assemble;
-use super::code::Coded;
-use super::code::Versions;
+use super::code::CodedPart;
+use super::code::PartVersions;
 use super::code::code;
 use super::code::combinations;
+use super::context::TaskContext;
 use super::decompose::decompose;
 use super::generated;
 use super::integrate::integrate;
 use super::integrate::warn_missing;
 use super::requirements::Assignment;
-use super::run::Run;
-use super::work::Work;
+use super::runner::SessionRunner;
 use crate::registry::HeldClaim;
 use crate::task::SourceFile;
 use crate::task::Subtask;
 use crate::trajectory::Attempt;
 use crate::trajectory::VerifiedBy;
 
-/// Carries out an assignment in the claimed session. `recorded` are its attempts so far, empty for a new one.
+/// Carries out an assignment in the claimed session. `recorded` are its attempts so far, empty for
+/// a new one.
 ///
 /// # Errors
-/// [`PipelineError`], but for a budget that is used up: that is told in the [`Solution`], which then holds the best
-/// candidate so far. Dropping the future stops everything; the session can be taken up again.
+/// [`PipelineError`], but for a budget that is used up: that is told in the [`Solution`], which
+/// then holds the best candidate so far. Dropping the future stops everything; the session can be
+/// taken up again.
 pub async fn solve(
-    tools: &Tools<'_>,
+    tools: &PipelineTools<'_>,
     claim: &HeldClaim,
     assignment: &Assignment,
     recorded: Vec<Attempt>,
 ) -> Result<Solution, PipelineError> {
-    let run = Run::new(tools, claim, recorded);
-    let work = Work::new(&run, assignment);
+    let run = SessionRunner::new(tools, claim, recorded);
+    let work = TaskContext::new(&run, assignment);
     let result = go(&work).await;
     let (budget, generated_tests) = match result {
         Ok(tests) => (None, tests),
@@ -67,7 +69,7 @@ pub async fn solve(
 }
 
 /// Goes through the phases; what was reached is kept in `work`. Returns generated tests, if any.
-async fn go(work: &Work<'_>) -> Result<Vec<SourceFile>, PipelineError> {
+async fn go(work: &TaskContext<'_>) -> Result<Vec<SourceFile>, PipelineError> {
     let subtasks = decompose(work).await?;
     let tests = match work.suite {
         Some(_) => Vec::new(),
@@ -88,8 +90,8 @@ async fn go(work: &Work<'_>) -> Result<Vec<SourceFile>, PipelineError> {
 
 /// The versions that do best together, as files.
 async fn best_assembly(
-    work: &Work<'_>,
-    parts: &[Versions],
+    work: &TaskContext<'_>,
+    parts: &[PartVersions],
 ) -> Result<Vec<SourceFile>, PipelineError> {
     /// The most combinations that are judged.
     const MOST: usize = 64;
@@ -109,10 +111,10 @@ async fn best_assembly(
 
 /// Plans and codes every subtask as soon as those it waits for are finished, several at a time.
 async fn write_parts(
-    work: &Work<'_>,
+    work: &TaskContext<'_>,
     subtasks: &[Subtask],
-) -> Result<Vec<Versions>, PipelineError> {
-    let mut finished: BTreeMap<usize, Versions> = BTreeMap::new();
+) -> Result<Vec<PartVersions>, PipelineError> {
+    let mut finished: BTreeMap<usize, PartVersions> = BTreeMap::new();
     let mut started = vec![false; subtasks.len()];
     let mut at_work = FuturesUnordered::new();
     while finished.len() < subtasks.len() {
@@ -120,7 +122,7 @@ async fn write_parts(
             let is_ready = subtask.depends_on.iter().all(|other| finished.contains_key(other));
             if is_ready && !started[index] {
                 started[index] = true;
-                let others: Vec<Versions> = subtask
+                let others: Vec<PartVersions> = subtask
                     .depends_on
                     .iter()
                     .filter_map(|other| finished.get(other).cloned())
@@ -132,7 +134,7 @@ async fn write_parts(
             }
         }
         let Some((index, coded)) = at_work.next().await else { break };
-        let Coded { versions, settled } = coded?;
+        let CodedPart { versions, settled } = coded?;
         finished.insert(index, versions);
         for part in settled {
             let digest = &part.inspection.digest;
@@ -148,11 +150,11 @@ async fn write_parts(
 }
 
 async fn write_part(
-    work: &Work<'_>,
+    work: &TaskContext<'_>,
     subtask: &Subtask,
-    others: Vec<Versions>,
+    others: Vec<PartVersions>,
     is_whole: bool,
-) -> Result<Coded, PipelineError> {
+) -> Result<CodedPart, PipelineError> {
     let coded = code(work, subtask, &others, is_whole).await?;
     if coded.versions.is_empty() {
         warn_missing(work, &subtask.name)?;

@@ -7,28 +7,28 @@ use std::sync::PoisonError;
 use std::sync::RwLock;
 
 use crate::adapter::AdapterId;
-use crate::model::Adapter;
 use crate::model::Engine;
 use crate::model::EngineOptions;
-use crate::model::Generation;
+use crate::model::EngineUpdate;
+use crate::model::GenerationRequest;
+use crate::model::LoraAdapter;
 use crate::model::ModelError;
 use crate::model::ModelFacts;
-use crate::model::Update;
 use crate::trajectory::Completion;
 use crate::trajectory::Message;
 
 use super::AdapterFormat;
 use super::BaseModel;
 use super::Capabilities;
+use super::CompletionRequest;
 use super::EncodedPrompt;
 use super::ProviderError;
-use super::Request;
 
 /// A loaded model.
 pub struct InProcess {
     engine: Engine,
     /// Adapters that requests may name.
-    adapters: RwLock<HashMap<AdapterId, Arc<Adapter>>>,
+    adapters: RwLock<HashMap<AdapterId, Arc<LoraAdapter>>>,
     /// Canonical hub id, or the file's name for a model outside the catalogue.
     hub_id: String,
     n_sequences: usize,
@@ -49,8 +49,8 @@ impl InProcess {
         Ok(Self { engine, adapters, hub_id, n_sequences })
     }
 
-    /// Reads the PEFT folder at `folder`; requests may then name it as `id`. The base stays as it is, and so do
-    /// answers in the making.
+    /// Reads the PEFT folder at `folder`; requests may then name it as `id`. The base stays as it
+    /// is, and so do answers in the making.
     ///
     /// # Errors
     /// [`ProviderError::Model`] when the folder holds no adapter for this model.
@@ -65,7 +65,7 @@ impl InProcess {
         self.adapters.write().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
-    fn adapter(&self, id: &AdapterId) -> Result<Arc<Adapter>, ProviderError> {
+    fn adapter(&self, id: &AdapterId) -> Result<Arc<LoraAdapter>, ProviderError> {
         let adapters = self.adapters.read().unwrap_or_else(PoisonError::into_inner);
         adapters.get(id).cloned().ok_or_else(|| ProviderError::AdapterNotLoaded(id.clone()))
     }
@@ -105,21 +105,21 @@ impl InProcess {
 
     pub(super) async fn generate(
         &self,
-        request: &Request<'_>,
+        request: &CompletionRequest<'_>,
         on_text: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Completion, ProviderError> {
-        let generation = Generation {
+        let generation = GenerationRequest {
             adapter: request.adapter.map(|id| self.adapter(id)).transpose()?,
             logprobs: request.logprobs,
             grammar: request.grammar.cloned(),
-            ..Generation::new(request.prompt.tokens.clone(), request.sampling.clone())
+            ..GenerationRequest::new(request.prompt.tokens.clone(), request.sampling.clone())
         };
         let mut updates = self.engine.submit(generation)?;
         while let Some(update) = updates.recv().await {
             match update {
-                Update::Text(text) => on_text(&text),
-                Update::Done(completion) => return Ok(completion),
-                Update::Failed(error) => return Err(error.into()),
+                EngineUpdate::Text(text) => on_text(&text),
+                EngineUpdate::Done(completion) => return Ok(completion),
+                EngineUpdate::Failed(error) => return Err(error.into()),
             }
         }
         Err(ModelError::EngineGone.into())

@@ -40,7 +40,7 @@ pub struct RawRequest<'a> {
 
 /// What the server measured of a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-pub struct Timings {
+pub struct ServerTimings {
     /// Tokens of the prompt that were read.
     pub prompt_n: u32,
     /// Time to read them, in milliseconds.
@@ -52,8 +52,8 @@ pub struct Timings {
 }
 
 #[derive(Deserialize)]
-struct Answer {
-    timings: Timings,
+struct LlamaCppAnswer {
+    timings: ServerTimings,
 }
 
 impl LlamaCpp {
@@ -86,7 +86,8 @@ impl LlamaCpp {
     /// Whether the model is loaded.
     ///
     /// # Errors
-    /// [`ProviderError::Unreachable`], and [`ProviderError::Refused`] for an answer that no such server gives.
+    /// [`ProviderError::Unreachable`], and [`ProviderError::Refused`] for an answer that no such
+    /// server gives.
     pub async fn is_ready(&self) -> Result<bool, ProviderError> {
         let (status, text) = self.send(self.client.get(format!("{}/health", self.url))).await?;
         match status {
@@ -100,7 +101,7 @@ impl LlamaCpp {
     ///
     /// # Errors
     /// [`ProviderError::Unreachable`], [`ProviderError::Refused`].
-    pub async fn complete(&self, request: &RawRequest<'_>) -> Result<Timings, ProviderError> {
+    pub async fn complete(&self, request: &RawRequest<'_>) -> Result<ServerTimings, ProviderError> {
         let body = json!({
             "prompt": request.tokens,
             "n_predict": request.n_predict,
@@ -111,7 +112,7 @@ impl LlamaCpp {
         let post = self.client.post(format!("{}/completion", self.url));
         let post = post.header("content-type", "application/json").body(body.to_string());
         let (status, text) = self.send(post).await?;
-        match serde_json::from_str::<Answer>(&text) {
+        match serde_json::from_str::<LlamaCppAnswer>(&text) {
             Ok(answer) if status == StatusCode::OK => Ok(answer.timings),
             _ => Err(self.refused(status, &text)),
         }

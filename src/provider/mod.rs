@@ -1,8 +1,8 @@
 //! Text from a model, whoever runs it.
 //!
 //! A closed set of backends behind one request and one answer. What a backend can do is data
-//! ([`Capabilities`]); what it can't is a typed error, never dropped in silence. A prompt is counted
-//! against the real context window before it is sent.
+//! ([`Capabilities`]); what it can't is a typed error, never dropped in silence. A prompt is
+//! counted against the real context window before it is sent.
 
 mod in_process;
 mod llama_cpp;
@@ -23,7 +23,7 @@ pub use crate::model::Grammar;
 pub use in_process::InProcess;
 pub use llama_cpp::LlamaCpp;
 pub use llama_cpp::RawRequest;
-pub use llama_cpp::Timings;
+pub use llama_cpp::ServerTimings;
 pub use open::ModelFile;
 pub use open::ModelSource;
 pub use open::engine_options;
@@ -65,7 +65,7 @@ impl EncodedPrompt {
 
 /// A request for one completion.
 #[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
+pub struct CompletionRequest<'a> {
     /// The chat so far, encoded by the provider that is asked; the model speaks next.
     pub prompt: &'a EncodedPrompt,
     /// The adapter to answer with; `None` is the base model.
@@ -78,7 +78,7 @@ pub struct Request<'a> {
     pub logprobs: bool,
 }
 
-impl<'a> Request<'a> {
+impl<'a> CompletionRequest<'a> {
     /// A plain request to the base model.
     pub fn new(prompt: &'a EncodedPrompt, sampling: &'a Sampling) -> Self {
         Self { prompt, adapter: None, sampling, grammar: None, logprobs: false }
@@ -230,11 +230,12 @@ impl Provider {
         }
     }
 
-    /// Reads the PEFT folder at `folder`; requests may then name it as `id`. The base stays as it is, and so do answers
-    /// in the making.
+    /// Reads the PEFT folder at `folder`; requests may then name it as `id`. The base stays as it
+    /// is, and so do answers in the making.
     ///
     /// # Errors
-    /// [`ProviderError::AdapterUnsupported`]; [`ProviderError::Model`] when the folder holds no adapter for this model.
+    /// [`ProviderError::AdapterUnsupported`]; [`ProviderError::Model`] when the folder holds no
+    /// adapter for this model.
     pub fn load_adapter(&self, id: &AdapterId, folder: &Path) -> Result<(), ProviderError> {
         match self {
             Self::InProcess(engine) => engine.load_adapter(id.clone(), folder),
@@ -264,14 +265,14 @@ impl Provider {
         }
     }
 
-    /// Generates one completion; `on_text` gets pieces of it as they come. Never retried here: the caller
-    /// knows whether another try makes sense. Dropping the future ends the generation.
+    /// Generates one completion; `on_text` gets pieces of it as they come. Never retried here: the
+    /// caller knows whether another try makes sense. Dropping the future ends the generation.
     ///
     /// # Errors
     /// [`ProviderError`].
     pub async fn generate(
         &self,
-        request: &Request<'_>,
+        request: &CompletionRequest<'_>,
         on_text: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Completion, ProviderError> {
         self.check(request)?;
@@ -282,7 +283,7 @@ impl Provider {
     }
 
     /// Refuses what the backend can't do.
-    fn check(&self, request: &Request<'_>) -> Result<(), ProviderError> {
+    fn check(&self, request: &CompletionRequest<'_>) -> Result<(), ProviderError> {
         let capabilities = self.capabilities();
         let provider = self.name();
         if let Some(adapter) = request.adapter

@@ -1,4 +1,5 @@
-//! From a model's name to a provider that answers: found, fetched where it is not here yet, and loaded.
+//! From a model's name to a provider that answers: found, fetched where it is not here yet, and
+//! loaded.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use crate::event::Event;
 use crate::event::Reporter;
 use crate::home::Home;
 use crate::hub;
-use crate::hub::Catalogue;
+use crate::hub::ModelCatalogue;
 use crate::hub::PullOptions;
 use crate::model::EngineOptions;
 
@@ -18,7 +19,8 @@ use super::Provider;
 use super::ProviderError;
 use super::Scripted;
 
-/// A model's file, and its canonical name on the hub: the file's own for one outside of the catalogue.
+/// A model's file, and its canonical name on the hub: the file's own for one outside of the
+/// catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFile {
     /// The GGUF file.
@@ -37,8 +39,8 @@ pub struct ModelSource {
 }
 
 impl ModelSource {
-    /// The file of the model `name`, a name of the catalogue or a path. Fetches it when it is not here; `reporter`
-    /// hears of that.
+    /// The file of the model `name`, a name of the catalogue or a path. Fetches it when it is not
+    /// here; `reporter` hears of that.
     ///
     /// # Errors
     /// [`ProviderError::Hub`] when there is no such model, or no way to have it.
@@ -52,7 +54,7 @@ impl ModelSource {
             let hub_id = as_path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             return Ok(ModelFile { path: as_path.to_owned(), hub_id });
         }
-        let catalogue = Catalogue::embedded();
+        let catalogue = ModelCatalogue::embedded();
         let model = catalogue.get(name)?;
         let path = match hub::path(&self.home, model) {
             Some(path) => path,

@@ -1,8 +1,8 @@
 //! Canned answers: what tests and trials of the whole binary run on.
 //!
-//! A script is JSON lines. Each line answers the first request whose prompt holds all texts of its `when`, in
-//! the order of the file, once (`"repeat": true`: as often as asked). Example:
-//! `{"when": ["Write part"], "text": "answer", "finish_reason": "stop", "delay_ms": 0, "repeat": false}`.
+//! A script is JSON lines. Each line answers the first request whose prompt holds all texts of its
+//! `when`, in the order of the file, once (`"repeat": true`: as often as asked). Example: `{"when":
+//! ["Write part"], "text": "answer", "finish_reason": "stop", "delay_ms": 0, "repeat": false}`.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -18,21 +18,21 @@ use crate::trajectory::Message;
 use super::AdapterFormat;
 use super::BaseModel;
 use super::Capabilities;
+use super::CompletionRequest;
 use super::EncodedPrompt;
 use super::ProviderError;
-use super::Request;
 
 /// Answers from a script.
 #[derive(Debug)]
 pub struct Scripted {
-    lines: Mutex<Vec<Line>>,
+    lines: Mutex<Vec<ScriptLine>>,
     context_length: usize,
 }
 
 /// One answer.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct ScriptLine {
     #[serde(default)]
     when: Vec<String>,
     text: String,
@@ -121,7 +121,7 @@ impl Scripted {
 
     pub(super) async fn generate(
         &self,
-        request: &Request<'_>,
+        request: &CompletionRequest<'_>,
         on_text: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Completion, ProviderError> {
         let (text, finish_reason, delay) = self.take(request.prompt.messages())?;
@@ -141,7 +141,8 @@ impl Scripted {
 
     fn take(&self, messages: &[Message]) -> Result<(String, FinishReason, Duration), ScriptError> {
         let prompt: String = messages.iter().map(|message| message.content.as_str()).collect();
-        let fits = |line: &Line| !line.used && line.when.iter().all(|text| prompt.contains(text));
+        let fits =
+            |line: &ScriptLine| !line.used && line.when.iter().all(|text| prompt.contains(text));
         let mut lines = self.lines.lock().expect("no holder of the lock panics");
         let Some(line) = lines.iter_mut().find(|line| fits(line)) else {
             let from = prompt.floor_char_boundary(prompt.len().saturating_sub(60));

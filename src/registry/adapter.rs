@@ -8,7 +8,7 @@ use rusqlite::named_params;
 
 use crate::adapter::Adapter;
 use crate::adapter::AdapterId;
-use crate::adapter::Parent;
+use crate::adapter::ParentAdapter;
 use crate::event::Event;
 use crate::event::timestamp;
 use crate::registry::codec::from_json;
@@ -32,7 +32,7 @@ pub struct AdapterFilter {
 
 /// An adapter in the line of another one.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ancestor {
+pub struct AdapterAncestor {
     /// It.
     pub adapter: Adapter,
     /// Steps up from the one that was asked for, which has 0.
@@ -76,7 +76,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::NotFound`].
-    pub fn lineage(&self, id: &AdapterId) -> Result<Vec<Ancestor>, RegistryError> {
+    pub fn lineage(&self, id: &AdapterId) -> Result<Vec<AdapterAncestor>, RegistryError> {
         // UNION drops what was seen, so that this ends whatever the table holds.
         let sql = "WITH RECURSIVE line (id, depth) AS (
                  SELECT ?1, 0 UNION
@@ -92,7 +92,7 @@ impl Registry {
             let mut line = Vec::new();
             for row in rows {
                 let (id, depth) = row?;
-                line.push(Ancestor { adapter: one(tx, &parse(&id)?)?, depth });
+                line.push(AdapterAncestor { adapter: one(tx, &parse(&id)?)?, depth });
             }
             Ok(line)
         })
@@ -130,11 +130,13 @@ impl Registry {
         })
     }
 
-    /// Stores the row of an adapter whose folder is in its place. Stored already, and the same, is stored.
+    /// Stores the row of an adapter whose folder is in its place. Stored already, and the same, is
+    /// stored.
     ///
     /// # Errors
-    /// [`RegistryError::AdapterExists`] when the id is taken, or the same weights for the same base, or the recipe, are
-    /// there under another one; [`RegistryError::NotFound`] for a parent that is not there.
+    /// [`RegistryError::AdapterExists`] when the id is taken, or the same weights for the same
+    /// base, or the recipe, are there under another one; [`RegistryError::NotFound`] for a parent
+    /// that is not there.
     pub(super) fn insert_adapter(&self, adapter: &Adapter) -> Result<(), RegistryError> {
         self.write(|tx| {
             if let Some(taken) = same(tx, adapter)? {
@@ -142,7 +144,7 @@ impl Registry {
                 return if is_stored { Ok(()) } else { Err(RegistryError::AdapterExists(taken)) };
             }
             insert(tx, adapter)?;
-            for (position, Parent { id, weight }) in (0_u32..).zip(&adapter.parents) {
+            for (position, ParentAdapter { id, weight }) in (0_u32..).zip(&adapter.parents) {
                 one(tx, id)?;
                 let sql = "INSERT INTO adapter_parent (child_id, parent_id, position, weight) VALUES (?1, ?2, ?3, ?4)";
                 tx.execute(sql, (adapter.id.as_str(), id.as_str(), position, weight))?;
@@ -249,13 +251,13 @@ fn read(tx: &Transaction<'_>, row: &Row<'_>) -> Result<Adapter, RegistryError> {
     })
 }
 
-fn parents(tx: &Transaction<'_>, child: &str) -> Result<Vec<Parent>, RegistryError> {
+fn parents(tx: &Transaction<'_>, child: &str) -> Result<Vec<ParentAdapter>, RegistryError> {
     let sql = "SELECT parent_id, weight FROM adapter_parent WHERE child_id = ?1 ORDER BY position";
     let mut statement = tx.prepare_cached(sql)?;
     let mut rows = statement.query([child])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(Parent { id: parse(&row.get::<_, String>(0)?)?, weight: row.get(1)? });
+        found.push(ParentAdapter { id: parse(&row.get::<_, String>(0)?)?, weight: row.get(1)? });
     }
     Ok(found)
 }

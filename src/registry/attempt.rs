@@ -20,12 +20,13 @@ use crate::trajectory::Attempt;
 use crate::trajectory::Completion;
 
 impl Registry {
-    /// Stores the next attempt of the claimed session, adds its tokens to the session's, and stores the event that
-    /// tells of it.
+    /// Stores the next attempt of the claimed session, adds its tokens to the session's, and stores
+    /// the event that tells of it.
     ///
     /// # Errors
-    /// [`RegistryError::OutOfOrder`] when `attempt.seq` is not the next; [`RegistryError::ClaimLost`] and
-    /// [`RegistryError::Ended`] when the claim is not held any more.
+    /// [`RegistryError::OutOfOrder`] when `attempt.seq` is not the next;
+    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
+    /// more.
     pub fn append_attempt(
         &self,
         claim: &HeldClaim,

@@ -1,10 +1,13 @@
-//! Claims: whoever works on a session or a training run holds one, and nobody else writes to it meanwhile.
+//! Claims: whoever works on a session or a training run holds one, and nobody else writes to it
+//! meanwhile.
 //!
-//! A table whose rows can be claimed has the columns `owner`, `epoch` and `expires_at` ([`ClaimTable`]). A row can be
-//! claimed when nobody holds it, when the process that holds it is dead, or when the lease of its worker has expired.
-//! Each claim raises the epoch, and each write is checked against the epoch of the claim it is made under: a holder that
-//! was taken for dead cannot write any more, whatever it believes (fencing). The epoch alone decides about writes. A
-//! clock that jumps can cost a worker its claim or delay a takeover, but it never lets two holders write.
+//! A table whose rows can be claimed has the columns `owner`, `epoch` and `expires_at`
+//! ([`ClaimTable`]). A row can be claimed when nobody holds it, when the process that holds it is
+//! dead, or when the lease of its worker has expired. Each claim raises the epoch, and each write
+//! is checked against the epoch of the claim it is made under: a holder that was taken for dead
+//! cannot write any more, whatever it believes (fencing). The epoch alone decides about writes. A
+//! clock that jumps can cost a worker its claim or delay a takeover, but it never lets two holders
+//! write.
 
 use std::time::Duration;
 use std::time::SystemTime;
@@ -19,7 +22,8 @@ use crate::registry::error::RecordKind;
 use crate::registry::error::RegistryError;
 use crate::registry::owner;
 
-/// How the column `owner` begins for a worker; for a process it begins with the boot id, which is hexadecimal.
+/// How the column `owner` begins for a worker; for a process it begins with the boot id, which is
+/// hexadecimal.
 const WORKER: &str = "worker:";
 
 /// Who claims a row.
@@ -27,8 +31,8 @@ const WORKER: &str = "worker:";
 pub enum ClaimHolder {
     /// This process. The claim lasts as long as the process lives.
     ThisProcess,
-    /// A worker whose life cannot be watched from here, such as one on another machine. The claim lasts for `lease`, and
-    /// for another `lease` from each [`Registry::renew_claim`].
+    /// A worker whose life cannot be watched from here, such as one on another machine. The claim
+    /// lasts for `lease`, and for another `lease` from each [`Registry::renew_claim`].
     Worker {
         /// Name of the worker.
         id: String,
@@ -55,8 +59,8 @@ impl ClaimHolder {
     }
 }
 
-/// A claim that was granted. Every write to the claimed row names it, and is refused once somebody else has claimed the
-/// row.
+/// A claim that was granted. Every write to the claimed row names it, and is refused once somebody
+/// else has claimed the row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldClaim {
     table: &'static ClaimTable,
@@ -84,11 +88,12 @@ pub(super) struct ClaimTable {
 }
 
 impl Registry {
-    /// Renews the lease of a worker from now on: its heartbeat. The claim of a process needs none. A lease that has
-    /// expired is renewed as long as nobody else has claimed the row.
+    /// Renews the lease of a worker from now on: its heartbeat. The claim of a process needs none.
+    /// A lease that has expired is renewed as long as nobody else has claimed the row.
     ///
     /// # Errors
-    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any more.
+    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
+    /// more.
     pub fn renew_claim(&self, claim: &HeldClaim) -> Result<(), RegistryError> {
         self.write(|tx| {
             require(tx, claim)?;
@@ -130,7 +135,7 @@ pub(super) fn check_free(
     id: &str,
 ) -> Result<(), RegistryError> {
     match standing(tx, table, id)? {
-        Standing { owner: Some(owner), expires_at, .. }
+        ClaimStanding { owner: Some(owner), expires_at, .. }
             if is_held(&owner, expires_at.as_deref()) =>
         {
             let holder = describe(&owner);
@@ -143,21 +148,22 @@ pub(super) fn check_free(
 /// Makes sure that `claim` is still held.
 ///
 /// # Errors
-/// [`RegistryError::ClaimLost`] when somebody else has claimed the row since; [`RegistryError::Ended`] when the claim
-/// was released.
+/// [`RegistryError::ClaimLost`] when somebody else has claimed the row since;
+/// [`RegistryError::Ended`] when the claim was released.
 pub(super) fn require(tx: &Transaction<'_>, claim: &HeldClaim) -> Result<(), RegistryError> {
     let (kind, id) = (claim.table.kind, claim.id.clone());
     match standing(tx, claim.table, &claim.id)? {
-        Standing { epoch, owner, .. } if epoch != claim.epoch => {
+        ClaimStanding { epoch, owner, .. } if epoch != claim.epoch => {
             let holder = owner.as_deref().map_or("another holder".to_owned(), describe);
             Err(RegistryError::ClaimLost { kind, id, holder })
         }
-        Standing { owner: None, .. } => Err(RegistryError::Ended { kind, id }),
-        Standing { owner: Some(_), .. } => Ok(()),
+        ClaimStanding { owner: None, .. } => Err(RegistryError::Ended { kind, id }),
+        ClaimStanding { owner: Some(_), .. } => Ok(()),
     }
 }
 
-/// Gives `claim` back, together with the assignments `on_release` to other columns, which use the named `values`.
+/// Gives `claim` back, together with the assignments `on_release` to other columns, which use the
+/// named `values`.
 ///
 /// # Errors
 /// Those of [`require`].
@@ -177,16 +183,20 @@ pub(super) fn release(
 }
 
 /// What a row says of its claim.
-struct Standing {
+struct ClaimStanding {
     owner: Option<String>,
     epoch: i64,
     expires_at: Option<String>,
 }
 
-fn standing(tx: &Transaction<'_>, table: &ClaimTable, id: &str) -> Result<Standing, RegistryError> {
+fn standing(
+    tx: &Transaction<'_>,
+    table: &ClaimTable,
+    id: &str,
+) -> Result<ClaimStanding, RegistryError> {
     let sql = format!("SELECT owner, epoch, expires_at FROM {} WHERE id = ?1", table.name);
     let read = |row: &rusqlite::Row<'_>| {
-        Ok(Standing { owner: row.get(0)?, epoch: row.get(1)?, expires_at: row.get(2)? })
+        Ok(ClaimStanding { owner: row.get(0)?, epoch: row.get(1)?, expires_at: row.get(2)? })
     };
     let found = tx.prepare_cached(&sql)?.query_row([id], read).optional()?;
     found.ok_or_else(|| RegistryError::not_found(table.kind, id))

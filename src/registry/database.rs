@@ -22,8 +22,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections for reading that are kept open between reads.
 const MAX_IDLE_READERS: usize = 4;
 
-/// The open registry. Several processes may have it open at once. Threads share one connection for writing; each read has
-/// a connection of its own, so that it waits for no write and for no other read.
+/// The open registry. Several processes may have it open at once. Threads share one connection for
+/// writing; each read has a connection of its own, so that it waits for no write and for no other
+/// read.
 #[derive(Debug)]
 pub struct Registry {
     path: PathBuf,
@@ -82,8 +83,8 @@ impl Registry {
         Ok(value)
     }
 
-    /// Runs `work` in a transaction that only reads: all its statements see one state, which has every write that was
-    /// committed before and none that is still open.
+    /// Runs `work` in a transaction that only reads: all its statements see one state, which has
+    /// every write that was committed before and none that is still open.
     pub(super) fn read<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, RegistryError>,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::adapter::AdapterId;
 use crate::error_class::ErrorClass;
-use crate::trajectory::Status;
+use crate::trajectory::SessionStatus;
 
 /// The kinds of rows that have an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +108,7 @@ pub enum RegistryError {
         /// The session.
         id: String,
         /// How it stands.
-        status: Status,
+        status: SessionStatus,
     },
     /// An attempt is not the next of its session.
     #[error("attempt {found} of session `{id}` is not the next one, {next}")]

@@ -86,7 +86,7 @@ pub struct OutcomeRow {
 
 /// An adapter that was measured to be better than none on these weights.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Candidate {
+pub struct MeasuredAdapter {
     /// It.
     pub adapter_id: AdapterId,
     /// What it scored, and what the base scored on the same suite.
@@ -199,7 +199,8 @@ impl Registry {
         })
     }
 
-    /// The newest evaluations of an adapter, or of the base alone on these weights, one for each suite, split and way.
+    /// The newest evaluations of an adapter, or of the base alone on these weights, one for each
+    /// suite, split and way.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -220,10 +221,10 @@ impl Registry {
         })
     }
 
-    /// Adapters that fit `base_model`, are not archived, belong to `project` (or to all, when it is `None`) and to tasks
-    /// of `task_type`, and whose newest evaluation on the weights of `base_digest` lies above what the base scores on the
-    /// same suite, split and way, the whole of its interval: the fittest first. Controls say
-    /// nothing here.
+    /// Adapters that fit `base_model`, are not archived, belong to `project` (or to all, when it is
+    /// `None`) and to tasks of `task_type`, and whose newest evaluation on the weights of
+    /// `base_digest` lies above what the base scores on the same suite, split and way, the whole of
+    /// its interval: the fittest first. Controls say nothing here.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -232,7 +233,7 @@ impl Registry {
         (base_model, base_digest): (&str, &str),
         project: Option<&str>,
         task_type: TaskType,
-    ) -> Result<Vec<Candidate>, RegistryError> {
+    ) -> Result<Vec<MeasuredAdapter>, RegistryError> {
         let sql = candidates_sql(project.is_some());
         self.read(|tx| {
             let mut statement = tx.prepare_cached(&sql)?;
@@ -247,15 +248,15 @@ impl Registry {
                 let evaluation = one(row.get("mine_id")?)?;
                 let base = one(row.get("base_id")?)?;
                 let Some(adapter_id) = evaluation.adapter_id.clone() else { continue };
-                found.push(Candidate { adapter_id, evaluation, base });
+                found.push(MeasuredAdapter { adapter_id, evaluation, base });
             }
             Ok(found)
         })
     }
 }
 
-/// The condition on the scope is written out for either case, so that an index finds the few adapters that count, and
-/// `CROSS JOIN` keeps SQLite from beginning with all evaluations.
+/// The condition on the scope is written out for either case, so that an index finds the few
+/// adapters that count, and `CROSS JOIN` keeps SQLite from beginning with all evaluations.
 fn candidates_sql(of_project: bool) -> String {
     let scope = if of_project {
         "adapter.project = ?3

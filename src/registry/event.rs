@@ -40,7 +40,8 @@ impl Registry {
     /// Stores an event of what is claimed that goes with no other change.
     ///
     /// # Errors
-    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any more.
+    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
+    /// more.
     pub fn append_event(&self, claim: &HeldClaim, event: &Event) -> Result<u64, RegistryError> {
         self.write(|tx| {
             claim::require(tx, claim)?;
@@ -48,12 +49,12 @@ impl Registry {
         })
     }
 
-    /// The events after `after_seq` (0: all), the oldest first, at most `limit`; of one session when
-    /// `session_id` is given.
+    /// The events after `after_seq` (0: all), the oldest first, at most `limit`; of one session
+    /// when `session_id` is given.
     ///
     /// # Errors
-    /// [`RegistryError::Unreadable`] when an event is of a kind that this version doesn't know: it names the event's
-    /// number, so that those after it can still be read.
+    /// [`RegistryError::Unreadable`] when an event is of a kind that this version doesn't know: it
+    /// names the event's number, so that those after it can still be read.
     pub fn events(
         &self,
         after_seq: u64,

@@ -1,5 +1,5 @@
-//! Processes as owners of rows and folders: `boot_id:pid:starttime`, so that a dead owner can be told from a living
-//! one even when its pid was given away again.
+//! Processes as owners of rows and folders: `boot_id:pid:starttime`, so that a dead owner can be
+//! told from a living one even when its pid was given away again.
 
 use std::fs;
 use std::io;

@@ -22,7 +22,7 @@ use crate::registry::error::RegistryError;
 use crate::registry::event;
 use crate::trajectory::Assurance;
 use crate::trajectory::Session;
-use crate::trajectory::Status;
+use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
 
 static SESSIONS: ClaimTable = ClaimTable {
@@ -33,9 +33,9 @@ static SESSIONS: ClaimTable = ClaimTable {
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ending {
-    /// How it stands; not [`Status::Running`].
-    pub status: Status,
+pub struct SessionEnd {
+    /// How it stands; not [`SessionStatus::Running`].
+    pub status: SessionStatus,
     /// What stands behind `solved`.
     pub verified_by: VerifiedBy,
     /// Where it was decided that the user's tests pass.
@@ -44,9 +44,9 @@ pub struct Ending {
     pub exit_code: i32,
 }
 
-impl Ending {
+impl SessionEnd {
     /// The end of a session that nothing speaks for.
-    pub fn unverified(status: Status, exit_code: i32) -> Self {
+    pub fn unverified(status: SessionStatus, exit_code: i32) -> Self {
         Self { status, verified_by: VerifiedBy::None, assurance: None, exit_code }
     }
 }
@@ -55,7 +55,7 @@ impl Ending {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionFilter {
     /// Only those that stand so.
-    pub status: Option<Status>,
+    pub status: Option<SessionStatus>,
     /// Only those of this project.
     pub project: Option<String>,
 }
@@ -116,13 +116,13 @@ impl Registry {
     /// Ends the claimed session with its last event, and releases the claim.
     ///
     /// # Errors
-    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any more.
-    /// [`RegistryError::Database`] when the ending contradicts itself, such as `solved` and verified
-    /// by nothing.
+    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
+    /// more. [`RegistryError::Database`] when the ending contradicts itself, such as `solved` and
+    /// verified by nothing.
     pub fn end_session(
         &self,
         claim: &HeldClaim,
-        ending: &Ending,
+        ending: &SessionEnd,
         event: &Event,
     ) -> Result<(), RegistryError> {
         let on_release = "status = :status, verified_by = :verified_by, assurance = :assurance,
@@ -162,7 +162,7 @@ impl Registry {
                 "SELECT * FROM session WHERE (?1 IS NULL OR status = ?1)
                  AND (?2 IS NULL OR project = ?2) ORDER BY id DESC LIMIT ?3",
             )?;
-            let status = filter.status.map(Status::as_str);
+            let status = filter.status.map(SessionStatus::as_str);
             let mut rows = statement.query((status, &filter.project, limit))?;
             let mut sessions = Vec::new();
             while let Some(row) = rows.next()? {
@@ -186,7 +186,9 @@ pub(super) fn read(tx: &Transaction<'_>, id: &str) -> Result<Session, RegistryEr
 /// Makes sure that there is something left to do in the session.
 fn check_unsolved(tx: &Transaction<'_>, id: &str) -> Result<(), RegistryError> {
     match read(tx, id)?.status {
-        status @ Status::Solved => Err(RegistryError::WrongStatus { id: id.to_owned(), status }),
+        status @ SessionStatus::Solved => {
+            Err(RegistryError::WrongStatus { id: id.to_owned(), status })
+        }
         _ => Ok(()),
     }
 }

@@ -1,7 +1,9 @@
-//! The folders of adapters: staged, synced, put in place by one rename, and only then known to the database.
+//! The folders of adapters: staged, synced, put in place by one rename, and only then known to the
+//! database.
 //!
-//! Whatever this process is killed at, what is in place is whole: a folder without a row is taken in at the next start,
-//! or put aside when it is not what its `rune.json` says; what was only staged is removed.
+//! Whatever this process is killed at, what is in place is whole: a folder without a row is taken
+//! in at the next start, or put aside when it is not what its `rune.json` says; what was only
+//! staged is removed.
 
 use std::fs;
 use std::fs::File;
@@ -47,7 +49,7 @@ pub struct AdapterStore {
 
 /// What is wrong with a stored adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
+pub struct IntegrityError {
     /// The folder or file.
     pub path: PathBuf,
     /// What is wrong with it.
@@ -55,7 +57,8 @@ pub struct Damage {
 }
 
 impl AdapterStore {
-    /// Opens the folder `adapters` of `home`, made when it is not there, and clears up after processes that were killed.
+    /// Opens the folder `adapters` of `home`, made when it is not there, and clears up after
+    /// processes that were killed.
     ///
     /// # Errors
     /// [`RegistryError::Files`], and those of the database.
@@ -77,8 +80,8 @@ impl AdapterStore {
     /// Takes in `adapter` with its `files`, for ever. When this returns, it survives a power cut.
     ///
     /// # Errors
-    /// [`RegistryError::AdapterExists`] when it is there already, under whatever id; [`RegistryError::NotFound`] for an
-    /// unknown parent; [`RegistryError::Files`].
+    /// [`RegistryError::AdapterExists`] when it is there already, under whatever id;
+    /// [`RegistryError::NotFound`] for an unknown parent; [`RegistryError::Files`].
     pub fn publish(&self, adapter: &Adapter, files: &PeftFiles) -> Result<(), RegistryError> {
         if let Some(taken) = self.registry.same_adapter(adapter)? {
             return Err(RegistryError::AdapterExists(taken));
@@ -152,7 +155,8 @@ impl AdapterStore {
         Ok(())
     }
 
-    /// Takes in folders that were put in place by a process which was killed before it stored the row.
+    /// Takes in folders that were put in place by a process which was killed before it stored the
+    /// row.
     fn adopt(&self) -> Result<(), RegistryError> {
         for id in self.folders()? {
             if !matches!(self.registry.adapter(&id), Err(RegistryError::NotFound { .. })) {
@@ -214,14 +218,15 @@ impl AdapterStore {
         Ok(found)
     }
 
-    /// Reads every adapter's files and compares them with its row; an empty list means that all is well.
+    /// Reads every adapter's files and compares them with its row; an empty list means that all is
+    /// well.
     ///
     /// # Errors
     /// Those of the database, and [`RegistryError::Files`] when the folders can't be listed.
     pub fn verify(
         &self,
         on_each: &mut dyn FnMut(&AdapterId),
-    ) -> Result<Vec<Damage>, RegistryError> {
+    ) -> Result<Vec<IntegrityError>, RegistryError> {
         let all =
             self.registry.adapters(&AdapterFilter { archived: true, ..Default::default() })?;
         let mut damages = Vec::new();
@@ -229,12 +234,12 @@ impl AdapterStore {
             on_each(&adapter.id);
             let reason = self.check(adapter).err();
             let path = self.path(&adapter.id);
-            damages.extend(reason.map(|reason| Damage { path, reason }));
+            damages.extend(reason.map(|reason| IntegrityError { path, reason }));
         }
         let known: Vec<&AdapterId> = all.iter().map(|adapter| &adapter.id).collect();
         for id in self.folders()?.iter().filter(|id| !known.contains(id)) {
             let reason = "nothing is known of it".to_owned();
-            damages.push(Damage { path: self.path(id), reason });
+            damages.push(IntegrityError { path: self.path(id), reason });
         }
         Ok(damages)
     }

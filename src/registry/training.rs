@@ -181,10 +181,12 @@ impl Registry {
         })
     }
 
-    /// Stores figures of the claimed run, in the place of older ones of the same step, and how far it is.
+    /// Stores figures of the claimed run, in the place of older ones of the same step, and how far
+    /// it is.
     ///
     /// # Errors
-    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any more.
+    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
+    /// more.
     pub fn record_metrics(
         &self,
         claim: &HeldClaim,
@@ -212,7 +214,8 @@ impl Registry {
     /// Ends the claimed run, whose adapter is in the registry, and releases the claim.
     ///
     /// # Errors
-    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any more.
+    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
+    /// more.
     pub fn complete_training(
         &self,
         claim: &HeldClaim,
@@ -228,7 +231,8 @@ impl Registry {
     /// Ends the claimed run without an adapter, and releases the claim; the run can be resumed.
     ///
     /// # Errors
-    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any more.
+    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
+    /// more.
     pub fn fail_training(
         &self,
         claim: &HeldClaim,
@@ -304,7 +308,8 @@ impl Registry {
         })
     }
 
-    /// The adapter of the newest completed run on the same data and weights with the same options, from the same adapter.
+    /// The adapter of the newest completed run on the same data and weights with the same options,
+    /// from the same adapter.
     ///
     /// # Errors
     /// [`RegistryError::Database`].

@@ -5,14 +5,14 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
-use super::job::Captured;
+use super::job::CapturedStream;
 
 /// A stream may be this many times as long as what is kept of it.
 const FLOOD: u64 = 64;
 
 /// One stream out of the jail.
 #[derive(Debug)]
-pub(super) struct Capture {
+pub(super) struct StreamCapture {
     /// The reading end, non-blocking; `None` after the end of the stream.
     pub(super) fd: Option<OwnedFd>,
     first: Vec<u8>,
@@ -23,7 +23,7 @@ pub(super) struct Capture {
     flood: u64,
 }
 
-impl Capture {
+impl StreamCapture {
     /// Keeps the first and last half of `output_bytes`.
     pub(super) fn halves(fd: OwnedFd, output_bytes: usize) -> Self {
         let last_bytes = output_bytes / 2;
@@ -67,10 +67,10 @@ impl Capture {
     }
 
     /// What was kept.
-    pub(super) fn finish(self) -> Captured {
+    pub(super) fn finish(self) -> CapturedStream {
         let kept = (self.first.len() + self.last.len()) as u64;
         let bytes = self.first.into_iter().chain(self.last).collect();
-        Captured { bytes, dropped: self.read - kept }
+        CapturedStream { bytes, dropped: self.read - kept }
     }
 }
 
@@ -80,11 +80,11 @@ mod tests {
 
     fn check(capacity: usize, chunks: &[&str]) -> String {
         let fd = std::fs::File::open("/dev/null").unwrap().into();
-        let mut capture = Capture::halves(fd, capacity);
+        let mut capture = StreamCapture::halves(fd, capacity);
         for chunk in chunks {
             capture.push(chunk.as_bytes());
         }
-        let Captured { bytes, dropped } = capture.finish();
+        let CapturedStream { bytes, dropped } = capture.finish();
         format!("{} -{dropped}", String::from_utf8(bytes).unwrap())
     }
 

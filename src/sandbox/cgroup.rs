@@ -1,7 +1,8 @@
 //! A control group of its own for every run, where this user may make one: the real cap on memory.
 //!
-//! Version 2 needs a delegated subtree: the groups above ours are tried up to the first whose children
-//! have the memory controller, as those of a systemd user session do. Version 1 needs root.
+//! Version 2 needs a delegated subtree: the groups above ours are tried up to the first whose
+//! children have the memory controller, as those of a systemd user session do. Version 1 needs
+//! root.
 
 use std::fs;
 use std::io;
@@ -15,8 +16,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::ForkResult;
 use nix::unistd::Pid;
 
-use super::fault::Fault;
-use super::fault::Step;
+use super::fault::JailFault;
+use super::fault::NamedStep;
 use super::job::Limits;
 use super::sys;
 
@@ -24,15 +25,15 @@ use super::sys;
 const PATIENCE_MS: u32 = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
+pub(super) enum CgroupVersion {
     V1,
     V2,
 }
 
 /// The group below which every run gets its own.
 #[derive(Debug, Clone)]
-pub(super) struct Parent {
-    pub(super) version: Version,
+pub(super) struct ParentCgroup {
+    pub(super) version: CgroupVersion,
     path: PathBuf,
     /// Version 1 counts processes in a hierarchy of its own: the group there.
     processes: Option<PathBuf>,
@@ -40,8 +41,9 @@ pub(super) struct Parent {
     owner: Pid,
 }
 
-impl Parent {
-    /// Finds a group that really takes processes under a memory limit, and clears away what dead helpers left there.
+impl ParentCgroup {
+    /// Finds a group that really takes processes under a memory limit, and clears away what dead
+    /// helpers left there.
     pub(super) fn find() -> Option<Self> {
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
@@ -64,17 +66,17 @@ impl Parent {
     }
 
     /// The group of the run that `supervisor` serves.
-    pub(super) fn of(&self, supervisor: Pid) -> Group {
+    pub(super) fn of(&self, supervisor: Pid) -> RunCgroup {
         let name = format!("rune-{}-{supervisor}", self.owner);
         let processes = match self.version {
-            Version::V1 => self.processes.as_ref().map(|path| path.join(&name)),
-            Version::V2 => Some(self.path.join(&name)),
+            CgroupVersion::V1 => self.processes.as_ref().map(|path| path.join(&name)),
+            CgroupVersion::V2 => Some(self.path.join(&name)),
         };
-        Group { version: self.version, path: self.path.join(&name), processes }
+        RunCgroup { version: self.version, path: self.path.join(&name), processes }
     }
 
     /// Makes the group of the run that `supervisor` serves.
-    pub(super) fn create(&self, supervisor: Pid, limits: &Limits) -> Result<Group, Fault> {
+    pub(super) fn create(&self, supervisor: Pid, limits: &Limits) -> Result<RunCgroup, JailFault> {
         let mut group = self.of(supervisor);
         fs::create_dir(&group.path).step("make a control group")?;
         match group.limit(limits) {
@@ -109,22 +111,22 @@ fn owner(group: &str) -> Option<u32> {
 
 /// The control group of one run.
 #[derive(Debug)]
-pub(super) struct Group {
-    version: Version,
+pub(super) struct RunCgroup {
+    version: CgroupVersion,
     path: PathBuf,
     /// Where its processes are counted, if the kernel does it.
     processes: Option<PathBuf>,
 }
 
-impl Group {
+impl RunCgroup {
     fn limit(&self, limits: &Limits) -> io::Result<()> {
         let memory = limits.memory_bytes.to_string();
         match self.version {
-            Version::V1 => {
+            CgroupVersion::V1 => {
                 self.write("memory.limit_in_bytes", &memory)?;
                 optional(self.write("memory.memsw.limit_in_bytes", &memory))
             }
-            Version::V2 => {
+            CgroupVersion::V2 => {
                 self.write("memory.max", &memory)?;
                 optional(self.write("memory.swap.max", "0"))?;
                 optional(self.write("memory.oom.group", "1"))
@@ -137,7 +139,7 @@ impl Group {
     }
 
     /// Moves `pid` here; its children will be born here.
-    pub(super) fn enter(&self, pid: Pid) -> Result<(), Fault> {
+    pub(super) fn enter(&self, pid: Pid) -> Result<(), JailFault> {
         let others = self.processes.iter().filter(|folder| **folder != self.path);
         [&self.path].into_iter().chain(others).try_for_each(|folder| {
             fs::write(folder.join("cgroup.procs"), pid.to_string()).step("enter the control group")
@@ -149,7 +151,8 @@ impl Group {
         self.processes.is_some()
     }
 
-    /// Whether the kernel has refused to start a process or thread because there were as many as there may be.
+    /// Whether the kernel has refused to start a process or thread because there were as many as
+    /// there may be.
     pub(super) fn out_of_processes(&self) -> bool {
         let Some(folder) = &self.processes else { return false };
         let text = fs::read_to_string(folder.join("pids.events")).unwrap_or_default();
@@ -160,8 +163,8 @@ impl Group {
     /// Whether the kernel has killed a process of the group for want of memory.
     pub(super) fn out_of_memory(&self) -> bool {
         let file = match self.version {
-            Version::V1 => "memory.oom_control",
-            Version::V2 => "memory.events",
+            CgroupVersion::V1 => "memory.oom_control",
+            CgroupVersion::V2 => "memory.events",
         };
         let text = fs::read_to_string(self.path.join(file)).unwrap_or_default();
         let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
@@ -177,7 +180,8 @@ impl Group {
     }
 }
 
-/// Limits processes and threads in the group at `folder`, which is made where it is not the one that memory is counted in.
+/// Limits processes and threads in the group at `folder`, which is made where it is not the one
+/// that memory is counted in.
 fn limit_processes(folder: &Path, limits: &Limits) -> io::Result<()> {
     let made = fs::create_dir(folder);
     made.or_else(|error| match error.kind() {
@@ -211,7 +215,7 @@ fn optional(written: io::Result<()>) -> io::Result<()> {
 }
 
 /// Where a group with a memory limit may be made: version 2 first, the nearest group first.
-fn candidates(own: &str, mounts: &str) -> Vec<Parent> {
+fn candidates(own: &str, mounts: &str) -> Vec<ParentCgroup> {
     let owner = nix::unistd::getpid();
     let mut found = Vec::new();
     if let Some(path) = own_group(own, mounts, None) {
@@ -220,8 +224,8 @@ fn candidates(own: &str, mounts: &str) -> Vec<Parent> {
             let controllers = fs::read_to_string(path.join("cgroup.subtree_control"));
             controllers.is_ok_and(|text| text.split_whitespace().any(|name| name == "memory"))
         });
-        found.extend(paths.map(|path| Parent {
-            version: Version::V2,
+        found.extend(paths.map(|path| ParentCgroup {
+            version: CgroupVersion::V2,
             path: path.to_owned(),
             processes: None,
             owner,
@@ -229,11 +233,17 @@ fn candidates(own: &str, mounts: &str) -> Vec<Parent> {
     }
     let processes = own_group(own, mounts, Some("pids"));
     let v1 = own_group(own, mounts, Some("memory"));
-    found.extend(v1.map(|path| Parent { version: Version::V1, path, processes, owner }));
+    found.extend(v1.map(|path| ParentCgroup {
+        version: CgroupVersion::V1,
+        path,
+        processes,
+        owner,
+    }));
     found
 }
 
-/// The folder of the group that this process is in: of version 1 for a `controller`, else of version 2.
+/// The folder of the group that this process is in: of version 1 for a `controller`, else of
+/// version 2.
 fn own_group(own: &str, mounts: &str, controller: Option<&str>) -> Option<PathBuf> {
     let group = own.lines().find_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;

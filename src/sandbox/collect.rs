@@ -1,7 +1,7 @@
 //! Takes the files of a work directory out of a jail whose processes are all dead.
 //!
-//! The folder was opened by pid 1 before the program ran. Names and kinds are the program's to choose, so nothing is
-//! followed and nothing is opened that is no regular file of its own.
+//! The folder was opened by pid 1 before the program ran. Names and kinds are the program's to
+//! choose, so nothing is followed and nothing is opened that is no regular file of its own.
 
 use std::ffi::CStr;
 use std::ffi::CString;
@@ -40,10 +40,11 @@ const OPAQUE: &CStr = c"user.overlay.opaque";
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Collected {
+pub(super) struct CollectedFiles {
     /// Relative path and content.
     pub(super) files: Vec<(String, Vec<u8>)>,
-    /// Relative paths of what is gone of what was there first; one with a `/` at its end for all below it.
+    /// Relative paths of what is gone of what was there first; one with a `/` at its end for all
+    /// below it.
     pub(super) removed: Vec<String>,
     /// Relative path, control characters escaped, and why it was left.
     pub(super) refused: Vec<String>,
@@ -52,11 +53,11 @@ pub(super) struct Collected {
     base: Option<OwnedFd>,
 }
 
-/// Collects what lies below `folder`, in the order of the names; with `base` only what differs from it. In an overlay
-/// `folder` holds only what was written, with marks for what was removed.
-pub(super) fn collect(folder: &OwnedFd, base: Option<&Path>, is_overlay: bool) -> Collected {
+/// Collects what lies below `folder`, in the order of the names; with `base` only what differs from
+/// it. In an overlay `folder` holds only what was written, with marks for what was removed.
+pub(super) fn collect(folder: &OwnedFd, base: Option<&Path>, is_overlay: bool) -> CollectedFiles {
     let opened = base.and_then(|base| File::open(base).ok()).map(OwnedFd::from);
-    let mut collected = Collected { base: opened, ..Collected::default() };
+    let mut collected = CollectedFiles { base: opened, ..CollectedFiles::default() };
     collected.folder(folder, "", DEPTH);
     if let Some(base) = base.filter(|_| !is_overlay) {
         let mut gone = walk(base).unwrap_or_default();
@@ -72,7 +73,7 @@ fn is_absent(folder: &OwnedFd, path: &Path) -> bool {
     matches!(status, Err(Errno::ENOENT | Errno::ENOTDIR))
 }
 
-impl Collected {
+impl CollectedFiles {
     fn folder(&mut self, folder: &OwnedFd, prefix: &str, depth: usize) {
         let Ok(mut names) = names(folder) else { return self.refuse(prefix, "can't be listed") };
         names.sort();
@@ -159,7 +160,8 @@ impl Collected {
         Ok(())
     }
 
-    /// What was at `path` first. The path is the program's to choose: no link on the way is followed.
+    /// What was at `path` first. The path is the program's to choose: no link on the way is
+    /// followed.
     fn before(&self, path: &str, flags: OFlag) -> Option<OwnedFd> {
         open(self.base.as_ref()?, &CString::new(path).ok()?, flags).ok()
     }

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use crate::error_class::ErrorClass;
 
-use super::fault::Fault;
+use super::fault::JailFault;
 
 /// The sandbox failed. It fails closed: no program has run outside of a jail.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +59,8 @@ impl SandboxError {
     }
 }
 
-impl From<Fault> for SandboxError {
-    fn from(fault: Fault) -> Self {
+impl From<JailFault> for SandboxError {
+    fn from(fault: JailFault) -> Self {
         match fault.hint() {
             Some(hint) => Self::Unavailable { reason: fault.to_string(), hint: hint.to_owned() },
             None => Self::Setup { step: fault.step, errno: fault.errno },
@@ -68,7 +68,7 @@ impl From<Fault> for SandboxError {
     }
 }
 
-impl Fault {
+impl JailFault {
     /// What to do where the reason lies in how the machine is set up; `None` where it does not.
     pub(super) fn hint(&self) -> Option<&'static str> {
         hint(&self.step, Errno::from_raw(self.errno))
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     fn check(step: &str, errno: Errno) -> String {
-        SandboxError::from(Fault::new(step, errno)).to_string()
+        SandboxError::from(JailFault::new(step, errno)).to_string()
     }
 
     #[test]

@@ -9,37 +9,37 @@ use serde::Serialize;
 
 /// Which step failed, and with which error of the system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Fault {
+pub(super) struct JailFault {
     pub(super) step: String,
     pub(super) errno: i32,
 }
 
-impl Fault {
+impl JailFault {
     pub(super) fn new(step: impl Into<String>, errno: Errno) -> Self {
         Self { step: step.into(), errno: errno as i32 }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for JailFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "can't {}: {}", self.step, Errno::from_raw(self.errno).desc())
     }
 }
 
 /// Names the step that an error of the system belongs to.
-pub(super) trait Step<T> {
-    fn step(self, step: impl Into<String>) -> Result<T, Fault>;
+pub(super) trait NamedStep<T> {
+    fn step(self, step: impl Into<String>) -> Result<T, JailFault>;
 }
 
-impl<T> Step<T> for nix::Result<T> {
-    fn step(self, step: impl Into<String>) -> Result<T, Fault> {
-        self.map_err(|errno| Fault::new(step, errno))
+impl<T> NamedStep<T> for nix::Result<T> {
+    fn step(self, step: impl Into<String>) -> Result<T, JailFault> {
+        self.map_err(|errno| JailFault::new(step, errno))
     }
 }
 
-impl<T> Step<T> for io::Result<T> {
-    fn step(self, step: impl Into<String>) -> Result<T, Fault> {
-        self.map_err(|error| Fault {
+impl<T> NamedStep<T> for io::Result<T> {
+    fn step(self, step: impl Into<String>) -> Result<T, JailFault> {
+        self.map_err(|error| JailFault {
             step: step.into(),
             errno: error.raw_os_error().unwrap_or(Errno::EIO as i32),
         })

@@ -1,8 +1,8 @@
 //! The file system of a jail: an empty root to which only what a program needs is added.
 //!
-//! Runs in pid 1 of the jail, inside its mount namespace. The new root is mounted over `/tmp` and made
-//! `/` at once, with the host's files at [`OLD`] until the end: so every path below is either plainly
-//! in the jail or plainly on the host.
+//! Runs in pid 1 of the jail, inside its mount namespace. The new root is mounted over `/tmp` and
+//! made `/` at once, with the host's files at [`OLD`] until the end: so every path below is either
+//! plainly in the jail or plainly on the host.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,10 +18,10 @@ use nix::mount::MsFlags;
 use nix::mount::mount;
 use nix::mount::umount2;
 
-use super::fault::Fault;
-use super::fault::Step;
+use super::fault::JailFault;
+use super::fault::NamedStep;
 use super::identity::USER;
-use super::job::Job;
+use super::job::ExecRequest;
 use super::job::Limits;
 use super::job::Mount;
 use super::memory::MemoryCount;
@@ -48,9 +48,13 @@ const GROUP: &str = "root:x:0:\nuser:x:1000:\n";
 const HOSTS: &str = "127.0.0.1 localhost jail\n::1 localhost\n";
 const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files\n";
 
-/// Builds the file system for `job` and makes it the root. `mounts` are those of the job, with real host paths. Gives the
-/// folder in which all that the program writes to `/box` will be.
-pub(super) fn build(job: &Job, mounts: &[Mount], memory: MemoryCount) -> Result<File, Fault> {
+/// Builds the file system for `job` and makes it the root. `mounts` are those of the job, with real
+/// host paths. Gives the folder in which all that the program writes to `/box` will be.
+pub(super) fn build(
+    job: &ExecRequest,
+    mounts: &[Mount],
+    memory: MemoryCount,
+) -> Result<File, JailFault> {
     enter_new_root(job)?;
     for path in SYSTEM.iter().chain(SETTINGS) {
         show_system(path)?;
@@ -87,8 +91,8 @@ pub(super) fn build(job: &Job, mounts: &[Mount], memory: MemoryCount) -> Result<
     Ok(written)
 }
 
-/// Makes `/box` begin as `tree`, which is only read: what is written goes to the file system that was `/box` so far, out
-/// of the program's reach. Gives the folder there.
+/// Makes `/box` begin as `tree`, which is only read: what is written goes to the file system that
+/// was `/box` so far, out of the program's reach. Gives the folder there.
 fn lay_over(tree: &Path) -> io::Result<File> {
     let [tree_shown, upper, work] = ["/box/tree", "/box/upper", "/box/work"].map(Path::new);
     show(tree, tree_shown)?;
@@ -104,7 +108,7 @@ fn lay_over(tree: &Path) -> io::Result<File> {
     Ok(written)
 }
 
-fn enter_new_root(job: &Job) -> Result<(), Fault> {
+fn enter_new_root(job: &ExecRequest) -> Result<(), JailFault> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .step("make the mounts private")?;
@@ -128,7 +132,7 @@ fn on_host(path: impl AsRef<Path>) -> PathBuf {
     Path::new(OLD).join(path.strip_prefix("/").unwrap_or(path))
 }
 
-fn show_system(path: &str) -> Result<(), Fault> {
+fn show_system(path: &str) -> Result<(), JailFault> {
     let host = on_host(path);
     let Ok(metadata) = fs::symlink_metadata(&host) else { return Ok(()) };
     let shown = if metadata.is_symlink() {
@@ -149,8 +153,9 @@ fn make_read_only(path: &Path, recursive: bool) -> io::Result<()> {
     Ok(sys::set_mount_attributes(path, READ_ONLY, recursive)?)
 }
 
-/// The folders right below a writable one on the way to a mount. Each becomes a file system of its own: a mount point
-/// can't be renamed, so the program can't put something else in the place of what is shown there.
+/// The folders right below a writable one on the way to a mount. Each becomes a file system of its
+/// own: a mount point can't be renamed, so the program can't put something else in the place of
+/// what is shown there.
 fn covers(mounts: &[Mount]) -> BTreeSet<PathBuf> {
     let cover = |mount: &Mount| {
         WRITABLE.iter().find_map(|folder| {
@@ -168,7 +173,8 @@ fn mount_cover(cover: &Path) -> io::Result<()> {
     Ok(mount(Some("jail"), cover, Some("tmpfs"), flags, Some("size=1m,mode=0755"))?)
 }
 
-/// Binds `host`, with all that is mounted below it: a part of what an unprivileged user sees can't be bound alone.
+/// Binds `host`, with all that is mounted below it: a part of what an unprivileged user sees can't
+/// be bound alone.
 fn show(host: &Path, jail: &Path) -> io::Result<()> {
     if fs::metadata(host)?.is_dir() {
         fs::create_dir_all(jail)?;
@@ -195,7 +201,8 @@ fn mount_writable(folder: &str, limits: &Limits) -> io::Result<()> {
     Ok(mount(Some("jail"), folder, Some("tmpfs"), flags, Some(&*options))?)
 }
 
-/// Shows only the processes of this pid namespace, to each user only their own, and nothing of the machine.
+/// Shows only the processes of this pid namespace, to each user only their own, and nothing of the
+/// machine.
 fn mount_proc() -> io::Result<()> {
     fs::create_dir_all("/proc")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -203,7 +210,7 @@ fn mount_proc() -> io::Result<()> {
 }
 
 /// Lets go of the host's files and makes the root read-only.
-fn seal() -> Result<(), Fault> {
+fn seal() -> Result<(), JailFault> {
     umount2(OLD, MntFlags::MNT_DETACH).step("detach the old root")?;
     fs::remove_dir(OLD).step("remove the mount point of the old root")?;
     sys::set_mount_attributes("/", READ_ONLY, false).step("make the root read-only")

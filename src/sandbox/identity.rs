@@ -1,7 +1,8 @@
 //! Who the program is: user and group ids inside and outside of the jail.
 //!
-//! A plain user is themselves outside. Root is not, where there are other ids: what root starts is nobody outside, for what is
-//! owned by root in `/proc` or on disk obeys user id 0 even when it has no capability left.
+//! A plain user is themselves outside. Root is not, where there are other ids: what root starts is
+//! nobody outside, for what is owned by root in `/proc` or on disk obeys user id 0 even when it has
+//! no capability left.
 
 use std::fs;
 
@@ -12,8 +13,8 @@ use nix::unistd::setgroups;
 use nix::unistd::setresgid;
 use nix::unistd::setresuid;
 
-use super::fault::Fault;
-use super::fault::Step;
+use super::fault::JailFault;
+use super::fault::NamedStep;
 use super::sys;
 
 /// User and group id of the program inside the jail.
@@ -23,14 +24,15 @@ const NOBODY: u32 = 65534;
 /// Where ids start that no system gives to anybody, one for every process id.
 const STRANGERS: u32 = 0x5000_0000;
 
-/// The user outside of the jail that programs of root run as; `None` where it is the one who we are.
+/// The user outside of the jail that programs of root run as; `None` where it is the one who we
+/// are.
 pub(super) fn user_of_jails() -> Option<u32> {
     let is_root = nix::unistd::geteuid().is_root();
     (is_root && is_mapped("uid_map", NOBODY) && is_mapped("gid_map", NOBODY)).then_some(NOBODY)
 }
 
 /// Gives the user namespace of `pid` its ids; called from outside.
-pub(super) fn map(pid: Pid) -> Result<(), Fault> {
+pub(super) fn map(pid: Pid) -> Result<(), JailFault> {
     let write = |file: &str, text: &str| {
         fs::write(format!("/proc/{pid}/{file}"), text).step(format!("write {file}"))
     };
@@ -46,7 +48,8 @@ pub(super) fn map(pid: Pid) -> Result<(), Fault> {
     }
 }
 
-/// Whether there is this id here: in a user namespace of one single id, root is a plain user in disguise.
+/// Whether there is this id here: in a user namespace of one single id, root is a plain user in
+/// disguise.
 fn is_mapped(file: &str, id: u32) -> bool {
     let text = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
     text.lines().any(|line| holds(line, id))
@@ -62,12 +65,12 @@ fn holds(line: &str, id: u32) -> bool {
 }
 
 /// Becomes the user of the program for ever, without a capability; called inside.
-pub(super) fn assume() -> Result<(), Fault> {
+pub(super) fn assume() -> Result<(), JailFault> {
     become_user(USER)
 }
 
 /// Becomes `user`, and the group of the same number, for ever, without a capability.
-pub(super) fn become_user(user: u32) -> Result<(), Fault> {
+pub(super) fn become_user(user: u32) -> Result<(), JailFault> {
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
     sys::drop_bounding_set().step("drop the bounding set")?;
     if nix::unistd::geteuid().is_root() {
@@ -79,13 +82,14 @@ pub(super) fn become_user(user: u32) -> Result<(), Fault> {
 }
 
 /// Gives up every capability, and that a program can ever bring one back.
-pub(super) fn give_up_privileges() -> Result<(), Fault> {
+pub(super) fn give_up_privileges() -> Result<(), JailFault> {
     sys::drop_capabilities().step("drop the capabilities")?;
     nix::sys::prctl::set_no_new_privs().step("refuse new privileges")
 }
 
-/// The user of one run where there are no namespaces: root's programs run as a user that nobody else is, whose
-/// processes can be counted and whom no file is open to that is not open to all; nobody else can choose.
+/// The user of one run where there are no namespaces: root's programs run as a user that nobody
+/// else is, whose processes can be counted and whom no file is open to that is not open to all;
+/// nobody else can choose.
 pub(super) fn stranger(run: Pid) -> Option<u32> {
     if !nix::unistd::geteuid().is_root() {
         return None;

@@ -29,16 +29,16 @@ use seccompiler::BpfProgram;
 use serde::Deserialize;
 use serde::Serialize;
 
-use super::fault::Fault;
-use super::fault::Step;
+use super::fault::JailFault;
+use super::fault::NamedStep;
 use super::filesystem;
 use super::identity;
-use super::job::Job;
+use super::job::ExecRequest;
 use super::job::Mount;
 use super::memory::MemoryCount;
 use super::restrict;
-use super::restrict::Access;
-use super::restrict::Ceilings;
+use super::restrict::FileAccess;
+use super::restrict::ProcessCeilings;
 use super::sys;
 use super::wire;
 
@@ -47,33 +47,34 @@ const STACK_GAP: u64 = 1 << 20;
 
 /// Everything that pid 1 needs to know.
 #[derive(Debug)]
-pub(super) struct Plan<'a> {
-    pub(super) job: &'a Job,
+pub(super) struct InitPlan<'a> {
+    pub(super) job: &'a ExecRequest,
     /// The folder in which the program starts, its home.
     pub(super) home: &'a Path,
     /// Where the program is.
-    pub(super) place: Place,
+    pub(super) place: ProgramPlace,
     /// The limits of every single process.
-    pub(super) ceilings: Ceilings,
+    pub(super) ceilings: ProcessCeilings,
     /// Who counts its memory.
     pub(super) memory: MemoryCount,
-    /// What the program may do; `None` by the user's explicit order, and for a program of ours that holds others and
-    /// needs what this takes away.
-    pub(super) rules: Option<Rules<'a>>,
+    /// What the program may do; `None` by the user's explicit order, and for a program of ours that
+    /// holds others and needs what this takes away.
+    pub(super) rules: Option<ProgramRules<'a>>,
     /// Whether it is a program of ours that holds others.
     pub(super) is_zygote: bool,
 }
 
 /// Where the program is.
 #[derive(Debug)]
-pub(super) enum Place {
-    /// In namespaces of its own, which show these folders of the host, their paths without symbolic links.
+pub(super) enum ProgramPlace {
+    /// In namespaces of its own, which show these folders of the host, their paths without symbolic
+    /// links.
     Namespaces(Vec<Mount>),
     /// Among all others, as this user if it is not the one who we are.
     Host(Option<u32>),
 }
 
-impl Place {
+impl ProgramPlace {
     pub(super) fn has_namespaces(&self) -> bool {
         matches!(self, Self::Namespaces(_))
     }
@@ -81,16 +82,16 @@ impl Place {
 
 /// What the program may do.
 #[derive(Debug)]
-pub(super) struct Rules<'a> {
+pub(super) struct ProgramRules<'a> {
     /// Which files it may use.
-    pub(super) access: Access,
+    pub(super) access: FileAccess,
     /// Which system calls it may not make.
     pub(super) filters: &'a [BpfProgram],
 }
 
 /// The ends of pipes that belong inside. All are above the numbers that the program sees.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(super) struct PipeEnds {
     pub(super) stdin: OwnedFd,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
@@ -104,9 +105,9 @@ pub(super) struct Ends {
 
 /// What pid 1 tells the supervisor, on a pipe that the program does not have. The first one counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Report {
+pub(super) enum InitReport {
     /// The jail could not be built; the program has not run.
-    Failed(Fault),
+    Failed(JailFault),
     /// The program ended by itself with this status.
     Exited(i32),
     /// This signal ended the program.
@@ -116,27 +117,27 @@ pub(super) enum Report {
 }
 
 /// Lives the life of pid 1.
-pub(super) fn run(plan: &Plan<'_>, ends: Ends) -> ! {
+pub(super) fn run(plan: &InitPlan<'_>, ends: PipeEnds) -> ! {
     let pipe = ends.report.try_clone();
-    let report = live(plan, ends).unwrap_or_else(Report::Failed);
+    let report = live(plan, ends).unwrap_or_else(InitReport::Failed);
     if let Ok(pipe) = pipe {
         send(&pipe, &report);
     }
     sys::exit(0)
 }
 
-fn send(pipe: &OwnedFd, report: &Report) {
+fn send(pipe: &OwnedFd, report: &InitReport) {
     let mut line = serde_json::to_vec(report).unwrap_or_default();
     line.push(b'\n');
     let _supervisor_is_dead = nix::unistd::write(pipe, &line);
 }
 
-fn live(plan: &Plan<'_>, ends: Ends) -> Result<Report, Fault> {
+fn live(plan: &InitPlan<'_>, ends: PipeEnds) -> Result<InitReport, JailFault> {
     wait_for_supervisor(&ends)?;
     // Not before: the supervisor of a plain user may write the id maps of a dumpable process only.
     prctl::set_dumpable(false).step("hide pid 1")?;
     let written = match &plan.place {
-        Place::Namespaces(mounts) => {
+        ProgramPlace::Namespaces(mounts) => {
             unshare(CloneFlags::CLONE_NEWCGROUP).step("make the control group namespace")?;
             nix::unistd::sethostname("jail").step("name the host")?;
             bound_buffers();
@@ -146,7 +147,7 @@ fn live(plan: &Plan<'_>, ends: Ends) -> Result<Report, Fault> {
             filesystem::write_files(Path::new("/box"), &plan.job.work).step("write /box")?;
             written
         }
-        Place::Host(_) => {
+        ProgramPlace::Host(_) => {
             prctl::set_child_subreaper(true).step("adopt the program's orphans")?;
             File::open(plan.home).step("open the work directory")?
         }
@@ -171,8 +172,9 @@ fn live(plan: &Plan<'_>, ends: Ends) -> Result<Report, Fault> {
     reap(program)
 }
 
-/// Keeps what the kernel buffers for a connection as small as for other sockets, so that they can be counted alike. Where
-/// these settings can't be changed, the kernel's bound on all connections of the machine remains.
+/// Keeps what the kernel buffers for a connection as small as for other sockets, so that they can
+/// be counted alike. Where these settings can't be changed, the kernel's bound on all connections
+/// of the machine remains.
 fn bound_buffers() {
     for (file, sizes) in [("tcp_rmem", "4096 131072 212992"), ("tcp_wmem", "4096 16384 212992")] {
         let _bounded_by_tcp_mem = std::fs::write(format!("/proc/sys/net/ipv4/{file}"), sizes);
@@ -180,26 +182,27 @@ fn bound_buffers() {
 }
 
 /// Lets go of what was inherited, and waits for ids and control group.
-fn wait_for_supervisor(ends: &Ends) -> Result<(), Fault> {
+fn wait_for_supervisor(ends: &PipeEnds) -> Result<(), JailFault> {
     die_with_supervisor(ends)?;
     let socket = ends.supervisor.try_clone().step("copy the socket")?;
     File::from(socket).read_exact(&mut [0]).step("wait for the supervisor")
 }
 
-/// Asks for death when the supervisor dies, also when it is dead already. A change of user undoes the asking.
-fn die_with_supervisor(ends: &Ends) -> Result<(), Fault> {
+/// Asks for death when the supervisor dies, also when it is dead already. A change of user undoes
+/// the asking.
+fn die_with_supervisor(ends: &PipeEnds) -> Result<(), JailFault> {
     prctl::set_pdeathsig(Signal::SIGKILL).step("bind pid 1 to the supervisor")?;
     // `getppid` is of no use here: it is 0 in a new pid namespace, whatever became of the parent.
     let mut socket = [PollFd::new(ends.supervisor.as_fd(), PollFlags::empty())];
     poll(&mut socket, PollTimeout::ZERO).step("look for the supervisor")?;
     match socket[0].revents() {
         Some(events) if events.is_empty() => Ok(()),
-        _ => Err(Fault::new("look for the supervisor", Errno::EPIPE)),
+        _ => Err(JailFault::new("look for the supervisor", Errno::EPIPE)),
     }
 }
 
 /// Waits for `program`, and for whoever else becomes a child of pid 1 meanwhile.
-fn reap(program: Pid) -> Result<Report, Fault> {
+fn reap(program: Pid) -> Result<InitReport, JailFault> {
     let mut is_full = false;
     loop {
         let (pid, status, _) = sys::wait(None).step("wait for the program")?;
@@ -210,17 +213,17 @@ fn reap(program: Pid) -> Result<Report, Fault> {
             is_full |= libc::WSTOPSIG(status) == libc::SIGSEGV && stack_is_full(program);
             sys::resume(program, status);
         } else if libc::WIFEXITED(status) {
-            return Ok(Report::Exited(libc::WEXITSTATUS(status)));
+            return Ok(InitReport::Exited(libc::WEXITSTATUS(status)));
         } else if is_full && libc::WTERMSIG(status) == libc::SIGSEGV {
-            return Ok(Report::Overflowed);
+            return Ok(InitReport::Overflowed);
         } else {
-            return Ok(Report::Killed(libc::WTERMSIG(status)));
+            return Ok(InitReport::Killed(libc::WTERMSIG(status)));
         }
     }
 }
 
-/// Whether the fault that has just stopped `program` lies right below the stack of its main thread, where the kernel makes
-/// room until the stack is as large as it may be.
+/// Whether the fault that has just stopped `program` lies right below the stack of its main thread,
+/// where the kernel makes room until the stack is as large as it may be.
 fn stack_is_full(program: Pid) -> bool {
     let maps = std::fs::read_to_string(format!("/proc/{program}/maps")).unwrap_or_default();
     let start = maps
@@ -233,23 +236,24 @@ fn stack_is_full(program: Pid) -> bool {
     }
 }
 
-/// Becomes the program. Closes `is_visible` when others may look at it, as pid 1 is not to be looked at.
-fn start(plan: &Plan<'_>, ends: &Ends, is_visible: OwnedFd) -> ! {
+/// Becomes the program. Closes `is_visible` when others may look at it, as pid 1 is not to be
+/// looked at.
+fn start(plan: &InitPlan<'_>, ends: &PipeEnds, is_visible: OwnedFd) -> ! {
     let shown = prctl::set_dumpable(true).step("show the program");
     drop(is_visible);
     let Err(fault) = shown.and_then(|()| exec(plan, ends));
-    send(&ends.report, &Report::Failed(fault));
+    send(&ends.report, &InitReport::Failed(fault));
     sys::exit(127)
 }
 
-fn exec(plan: &Plan<'_>, ends: &Ends) -> Result<Infallible, Fault> {
+fn exec(plan: &InitPlan<'_>, ends: &PipeEnds) -> Result<Infallible, JailFault> {
     let (path, args, env) = command(plan)?;
     nix::unistd::setsid().step("make a session")?;
     default_signals()?;
     redirect(ends).step("redirect the streams")?;
     nix::unistd::chdir(plan.home).step("enter the work directory")?;
     sys::lower_priority();
-    if let Place::Host(user) = plan.place {
+    if let ProgramPlace::Host(user) = plan.place {
         match user {
             Some(user) => identity::become_user(user)?,
             None if plan.rules.is_some() => identity::give_up_privileges()?,
@@ -266,7 +270,7 @@ fn exec(plan: &Plan<'_>, ends: &Ends) -> Result<Infallible, Fault> {
 }
 
 /// Undoes what the Rust runtime and the helper have set.
-fn default_signals() -> Result<(), Fault> {
+fn default_signals() -> Result<(), JailFault> {
     SigSet::empty().thread_set_mask().step("unblock the signals")?;
     for signal in [Signal::SIGPIPE, Signal::SIGCHLD] {
         sys::default_signal(signal).step("reset the signals")?;
@@ -275,7 +279,7 @@ fn default_signals() -> Result<(), Fault> {
 }
 
 /// Gives the program its streams and, from exec on, nothing else.
-fn redirect(ends: &Ends) -> nix::Result<()> {
+fn redirect(ends: &PipeEnds) -> nix::Result<()> {
     for (target, end) in (0..).zip([&ends.stdin, &ends.stdout, &ends.stderr]) {
         sys::duplicate_to(end.as_fd(), target)?;
     }
@@ -287,12 +291,12 @@ fn redirect(ends: &Ends) -> nix::Result<()> {
     sys::close_range(free.cast_unsigned(), u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
-type Command = (CString, Vec<CString>, Vec<CString>);
+type ExecCommand = (CString, Vec<CString>, Vec<CString>);
 
 /// The path, the arguments and the environment, none of which comes from ours.
-fn command(plan: &Plan<'_>) -> Result<Command, Fault> {
+fn command(plan: &InitPlan<'_>) -> Result<ExecCommand, JailFault> {
     let text = |bytes: &[u8]| {
-        CString::new(bytes).map_err(|_| Fault::new("pass a text with a NUL", Errno::EINVAL))
+        CString::new(bytes).map_err(|_| JailFault::new("pass a text with a NUL", Errno::EINVAL))
     };
     let path = text(plan.job.program.as_os_str().as_bytes())?;
     let args = plan.job.args.iter().map(|arg| text(arg.as_bytes()));

@@ -1,4 +1,5 @@
-//! Finds the Python that runs programs: the real binary or that of a virtual environment, never a shim.
+//! Finds the Python that runs programs: the real binary or that of a virtual environment, never a
+//! shim.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -19,7 +20,8 @@ use super::job::Mount;
 /// Where Debian, Fedora and the others keep theirs: readable by everyone.
 const FALLBACK: &str = "/usr/bin/python3";
 
-/// Makes Python tell what it is, on its last line: a shim, or what an environment runs at its start, may print before it.
+/// Makes Python tell what it is, on its last line: a shim, or what an environment runs at its
+/// start, may print before it.
 const QUESTION: &str = include_str!("interpreter.py");
 
 /// How many links the kernel follows to a program.
@@ -45,7 +47,8 @@ pub struct Interpreter {
     prefixes: Vec<PathBuf>,
     version: String,
     site_packages: Vec<PathBuf>,
-    /// Packages and modules that lie in none of these folders, as those installed as links to their sources.
+    /// Packages and modules that lie in none of these folders, as those installed as links to their
+    /// sources.
     elsewhere: Vec<PathBuf>,
     /// Likewise, but more than can be shown.
     left_out: Vec<PathBuf>,
@@ -57,13 +60,13 @@ pub struct Interpreter {
 const OLDEST: (u32, u32) = (3, 9);
 
 impl Interpreter {
-    /// Finds the interpreter: `configured`, else the `python3` of the search path, else the system's. Either may be that
-    /// of a virtual environment.
+    /// Finds the interpreter: `configured`, else the `python3` of the search path, else the
+    /// system's. Either may be that of a virtual environment.
     ///
     /// Starts it once (30 ms, through a pyenv shim 600 ms): to be called once and kept.
     /// # Errors
-    /// [`SandboxError::NoInterpreter`] when none of them runs; a configured one is not replaced by another
-    /// unless this user may not read it.
+    /// [`SandboxError::NoInterpreter`] when none of them runs; a configured one is not replaced by
+    /// another unless this user may not read it.
     pub fn find(configured: Option<&Path>) -> Result<Self, SandboxError> {
         Self::find_where(configured, Ok)
     }
@@ -127,7 +130,7 @@ impl Interpreter {
         (numbers.next(), numbers.next()) < (Some(major), Some(minor))
     }
 
-    /// The binary to start: [`super::Job::program`].
+    /// The binary to start: [`super::ExecRequest::program`].
     pub fn executable(&self) -> &Path {
         &self.executable
     }
@@ -142,8 +145,8 @@ impl Interpreter {
         &self.version
     }
 
-    /// Folders in which packages are looked for, in that order. Python searches them by itself unless it is started
-    /// with `-S`.
+    /// Folders in which packages are looked for, in that order. Python searches them by itself
+    /// unless it is started with `-S`.
     pub fn site_packages(&self) -> &[PathBuf] {
         &self.site_packages
     }
@@ -153,8 +156,8 @@ impl Interpreter {
         self.n_packages
     }
 
-    /// Whether `name`, which may be dotted, is in a module of the standard library or an installed one. Only its first
-    /// part is looked at.
+    /// Whether `name`, which may be dotted, is in a module of the standard library or an installed
+    /// one. Only its first part is looked at.
     pub fn has_module(&self, name: &str) -> bool {
         self.modules.contains(name.split('.').next().unwrap_or(name))
     }
@@ -164,8 +167,8 @@ impl Interpreter {
         &self.left_out
     }
 
-    /// What the jail must show beside the system's own folders, everything at its own path: nothing for an interpreter
-    /// in `/usr`.
+    /// What the jail must show beside the system's own folders, everything at its own path: nothing
+    /// for an interpreter in `/usr`.
     pub fn mounts(&self) -> Vec<Mount> {
         let real = fs::canonicalize(&self.executable).unwrap_or_else(|_| self.executable.clone());
         let folders = self.prefixes.iter().chain(&self.environment).map(PathBuf::as_path);
@@ -188,7 +191,8 @@ impl Interpreter {
     }
 }
 
-/// The paths on the way to the program at `path`, that first: each but the last is a link to the next.
+/// The paths on the way to the program at `path`, that first: each but the last is a link to the
+/// next.
 fn links(path: &Path) -> Vec<PathBuf> {
     let next = |path: &PathBuf| {
         let target = fs::read_link(path).ok()?;

@@ -1,4 +1,5 @@
-//! Starts a jail, seen from outside: pipes, the process in new namespaces, its ids, its control group.
+//! Starts a jail, seen from outside: pipes, the process in new namespaces, its ids, its control
+//! group.
 
 use std::fs;
 use std::fs::File;
@@ -17,15 +18,15 @@ use nix::sys::memfd::MFdFlags;
 use nix::sys::memfd::memfd_create;
 use nix::unistd::pipe2;
 
-use super::cgroup::Group;
-use super::fault::Fault;
-use super::fault::Step;
+use super::cgroup::RunCgroup;
+use super::fault::JailFault;
+use super::fault::NamedStep;
 use super::identity;
 use super::init;
-use super::init::Ends;
-use super::init::Plan;
+use super::init::InitPlan;
+use super::init::PipeEnds;
 use super::sys;
-use super::sys::Child;
+use super::sys::ClonedChild;
 
 /// Inherited descriptors start here, out of the way of those that the program is given.
 const FIRST_INHERITED: i32 = 10;
@@ -41,7 +42,7 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
 #[derive(Debug)]
 pub(super) struct Jail {
     /// Pid 1: with it everything in the jail dies.
-    pub(super) init: Child,
+    pub(super) init: ClonedChild,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) channel: Option<OwnedFd>,
@@ -50,12 +51,13 @@ pub(super) struct Jail {
     pub(super) alive: UnixStream,
 }
 
-/// Starts the process that builds the jail and runs the program of `plan` in it, which is given what is `passed`.
+/// Starts the process that builds the jail and runs the program of `plan` in it, which is given
+/// what is `passed`.
 pub(super) fn start(
-    plan: &Plan<'_>,
+    plan: &InitPlan<'_>,
     passed: Option<OwnedFd>,
-    group: Option<&Group>,
-) -> Result<Jail, Fault> {
+    group: Option<&RunCgroup>,
+) -> Result<Jail, JailFault> {
     let stdin = input(&plan.job.stdin).step("make the standard input")?;
     let (stdout, inner_stdout) = pipe()?;
     let (stderr, inner_stderr) = pipe()?;
@@ -67,7 +69,7 @@ pub(super) fn start(
     let passed = passed.map(raise).transpose().step("take the descriptor")?;
     let (report, inner_report) = pipe()?;
     let (alive, supervisor) = UnixStream::pair().step("make a socket")?;
-    let ends = Ends {
+    let ends = PipeEnds {
         stdin,
         stdout: inner_stdout,
         stderr: inner_stderr,
@@ -93,7 +95,7 @@ pub(super) fn start(
 }
 
 /// Gives pid 1 what it can't take for itself, and lets it go on.
-fn admit(jail: &Jail, plan: &Plan<'_>, group: Option<&Group>) -> Result<(), Fault> {
+fn admit(jail: &Jail, plan: &InitPlan<'_>, group: Option<&RunCgroup>) -> Result<(), JailFault> {
     let pid = jail.init.pid;
     fs::write(format!("/proc/{pid}/oom_score_adj"), "1000")
         .step("offer the jail to the OOM killer")?;
@@ -108,7 +110,7 @@ fn admit(jail: &Jail, plan: &Plan<'_>, group: Option<&Group>) -> Result<(), Faul
 }
 
 /// A pipe whose first end is ours and does not block.
-fn pipe() -> Result<(OwnedFd, OwnedFd), Fault> {
+fn pipe() -> Result<(OwnedFd, OwnedFd), JailFault> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).step("make a pipe")?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).step("make a pipe")?;
     Ok((ours, raise(&theirs).step("make a pipe")?))
@@ -119,7 +121,8 @@ fn raise(fd: impl AsFd) -> nix::Result<OwnedFd> {
     fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST_INHERITED)).map(sys::own)
 }
 
-/// A file in memory that holds `content` for ever: reading it can't block, and needs nobody who writes.
+/// A file in memory that holds `content` for ever: reading it can't block, and needs nobody who
+/// writes.
 fn input(content: &[u8]) -> io::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file = File::from(memfd_create(c"stdin", flags)?);

@@ -8,12 +8,12 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::config::Profile;
+use crate::config::ProgramProfile;
 use crate::config::SandboxConfig;
 
 /// A program to run once in a fresh jail.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Job {
+pub struct ExecRequest {
     /// Absolute path of the program, inside the jail.
     pub program: PathBuf,
     /// Arguments after the program's name.
@@ -24,14 +24,15 @@ pub struct Job {
     pub inputs: Vec<(String, Vec<u8>)>,
     /// Files under `/box`, the work directory, which is writable: relative path and content.
     pub work: Vec<(String, Vec<u8>)>,
-    /// Host folder that `/box` begins as, beside the files of `work`; whatever the program does, it does not change:
-    /// see [`super::Snapshot`].
+    /// Host folder that `/box` begins as, beside the files of `work`; whatever the program does, it
+    /// does not change: see [`super::RepositorySnapshot`].
     pub tree: Option<PathBuf>,
     /// Host folders shown read-only in the jail, beside the system's own.
     pub mounts: Vec<Mount>,
     /// Variables added to the built environment.
     pub env: Vec<(String, String)>,
-    /// Gives the program a pipe on file descriptor 3; what it writes there is [`Outcome::channel`].
+    /// Gives the program a pipe on file descriptor 3; what it writes there is
+    /// [`ExecOutcome::channel`].
     pub channel: bool,
     /// Takes the files that lie in `/box` in the end out of the jail: [`Outcome::files`].
     pub collect: bool,
@@ -39,8 +40,9 @@ pub struct Job {
     pub limits: Limits,
 }
 
-impl Job {
-    /// `program` by itself: no arguments, no files, nothing to read, the limits of a plain Python program.
+impl ExecRequest {
+    /// `program` by itself: no arguments, no files, nothing to read, the limits of a plain Python
+    /// program.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
@@ -98,7 +100,8 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Whether both paths are absolute and plain, and the jail's hides nothing that the jail relies on.
+    /// Whether both paths are absolute and plain, and the jail's hides nothing that the jail relies
+    /// on.
     fn is_sound(&self) -> bool {
         let plain = |path: &Path| {
             let climbs = path.components().any(|part| part == Component::ParentDir);
@@ -121,10 +124,11 @@ pub struct Limits {
     pub wall: Duration,
     /// Memory of the whole process tree.
     pub memory_bytes: u64,
-    /// Addresses of every single process: what it may reserve, used or not. The stacks and heaps of its threads come on
-    /// top where the memory itself is capped.
+    /// Addresses of every single process: what it may reserve, used or not. The stacks and heaps of
+    /// its threads come on top where the memory itself is capped.
     pub address_bytes: u64,
-    /// What is kept of each of stdout and stderr (first and last half); 64 times as much ends the run.
+    /// What is kept of each of stdout and stderr (first and last half); 64 times as much ends the
+    /// run.
     pub output_bytes: usize,
     /// Size of each of `/box`, `/tmp` and `/dev/shm`.
     pub disk_bytes: u64,
@@ -138,7 +142,7 @@ pub struct Limits {
 
 impl Limits {
     /// The limits of a kind of program.
-    pub fn of(profile: Profile) -> Self {
+    pub fn of(profile: ProgramProfile) -> Self {
         let plain = Self {
             cpu: Duration::from_secs(10),
             wall: Duration::from_secs(100),
@@ -151,11 +155,11 @@ impl Limits {
             processes: 128,
         };
         match profile {
-            Profile::Python => plain,
-            Profile::Numeric => {
+            ProgramProfile::Python => plain,
+            ProgramProfile::Numeric => {
                 Self { memory_bytes: 4 << 30, address_bytes: 8 << 30, processes: 256, ..plain }
             }
-            Profile::Shell => Self {
+            ProgramProfile::Shell => Self {
                 cpu: Duration::from_mins(5),
                 wall: Duration::from_mins(50),
                 memory_bytes: 2 << 30,
@@ -174,8 +178,10 @@ impl From<&SandboxConfig> for Limits {
         let of_profile = Self::of(config.profile);
         let memory_bytes = config.memory_mb << 20;
         let address_bytes = match config.profile {
-            Profile::Python => memory_bytes,
-            Profile::Numeric | Profile::Shell => of_profile.address_bytes.max(memory_bytes),
+            ProgramProfile::Python => memory_bytes,
+            ProgramProfile::Numeric | ProgramProfile::Shell => {
+                of_profile.address_bytes.max(memory_bytes)
+            }
         };
         Self {
             cpu: Duration::from_secs(config.cpu_seconds),
@@ -191,15 +197,15 @@ impl From<&SandboxConfig> for Limits {
 }
 
 impl Default for Limits {
-    /// Limits for a plain Python program: [`Profile::Python`].
+    /// Limits for a plain Python program: [`ProgramProfile::Python`].
     fn default() -> Self {
-        Self::of(Profile::Python)
+        Self::of(ProgramProfile::Python)
     }
 }
 
-/// How a run ended. A sandbox that failed is an error, never an `Exit`.
+/// How a run ended. A sandbox that failed is an error, never an `ExitKind`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Exit {
+pub enum ExitKind {
     /// The program ended by itself with this status.
     Code(i32),
     /// A signal ended the program.
@@ -210,7 +216,8 @@ pub enum Exit {
     CpuLimit,
     /// The memory cap was reached.
     MemoryLimit,
-    /// It wrote without end: to its streams or, where no file system of its own ends that, to its folders.
+    /// It wrote without end: to its streams or, where no file system of its own ends that, to its
+    /// folders.
     OutputLimit,
     /// It had more processes and threads than it may.
     ProcessLimit,
@@ -220,7 +227,7 @@ pub enum Exit {
 
 /// The first and last part of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Captured {
+pub struct CapturedStream {
     /// Bytes kept, raw: escape them before they reach a terminal.
     pub bytes: Vec<u8>,
     /// Bytes left out in the middle.
@@ -230,11 +237,11 @@ pub struct Captured {
 /// What the jail could enforce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Tier {
+pub enum JailTier {
     /// Namespaces, and everything that the head of [`crate::sandbox`] names.
     Namespaces,
-    /// No namespaces, which this machine forbids: Landlock, more system calls denied, limits, and processes that sweep
-    /// up; [`super::Facilities::gaps`] tells what is missing.
+    /// No namespaces, which this machine forbids: Landlock, more system calls denied, limits, and
+    /// processes that sweep up; [`super::JailCapabilities::gaps`] tells what is missing.
     Landlock,
     /// No jail at all: only by the user's explicit order, never trained on.
     None,
@@ -242,30 +249,30 @@ pub enum Tier {
 
 /// What a run left behind.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct ExecOutcome {
     /// How it ended.
-    pub exit: Exit,
+    pub exit: ExitKind,
     /// Standard output.
-    pub stdout: Captured,
+    pub stdout: CapturedStream,
     /// Standard error.
-    pub stderr: Captured,
+    pub stderr: CapturedStream,
     /// What was written to file descriptor 3, at most 4 MiB.
     pub channel: Vec<u8>,
-    /// Relative path and content of the regular files in `/box`, when [`Job::collect`] asks for them: at most 1,000 files
-    /// and 64 MiB. With [`Job::tree`] only what differs from it.
+    /// Relative path and content of the regular files in `/box`, when [`Job::collect`] asks for
+    /// them: at most 1,000 files and 64 MiB. With [`ExecRequest::tree`] only what differs from it.
     pub files: Vec<(String, Vec<u8>)>,
-    /// What of [`Job::tree`] is gone: relative paths; one that ends in `/` stands for all that was below it and is not
-    /// among `files`.
+    /// What of [`ExecRequest::tree`] is gone: relative paths; one that ends in `/` stands for all
+    /// that was below it and is not among `files`.
     pub removed: Vec<String>,
-    /// What was left there, and why: links, files with two names, sockets, names with control characters, what belongs to
-    /// git.
+    /// What was left there, and why: links, files with two names, sockets, names with control
+    /// characters, what belongs to git.
     pub refused: Vec<String>,
     /// Processor time of the tree.
     pub cpu: Duration,
     /// Time on the clock.
     pub wall: Duration,
     /// What was enforced.
-    pub tier: Tier,
+    pub tier: JailTier,
 }
 
 #[cfg(test)]

@@ -28,33 +28,38 @@ use tokio::net::UnixStream;
 use crate::child;
 
 use super::error::SandboxError;
-use super::facilities::Facilities;
+use super::facilities::JailCapabilities;
 use super::helper;
 use super::interpreter::Interpreter;
 use super::interpreter::is_open_to_all;
-use super::job::Job;
-use super::job::Outcome;
-use super::job::Tier;
+use super::job::ExecOutcome;
+use super::job::ExecRequest;
+use super::job::JailTier;
 use super::wire;
 
-/// How long the helper may take for its first word, and for its last beyond the wall limit of a job.
+/// How long the helper may take for its first word, and for its last beyond the wall limit of a
+/// job.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs programs in jails, each in a fresh one, through a helper process that lives as long as this does.
+/// Runs programs in jails, each in a fresh one, through a helper process that lives as long as this
+/// does.
 #[derive(Debug)]
 pub struct Sandbox {
     control: OwnedFd,
-    facilities: Facilities,
+    facilities: JailCapabilities,
 }
 
 impl Sandbox {
     /// Starts the helper: `executable`, the `rune` binary, as a process of its own.
     ///
-    /// Where the machine forbids namespaces, programs are held by the means of [`Tier::Landlock`]: see [`Self::facilities`].
+    /// Where the machine forbids namespaces, programs are held by the means of
+    /// [`JailTier::Landlock`]: see [`Self::facilities`].
     ///
-    /// Blocks for some milliseconds. To be called early, though the cost does not grow with the memory of this process.
+    /// Blocks for some milliseconds. To be called early, though the cost does not grow with the
+    /// memory of this process.
     /// # Errors
-    /// [`SandboxError::Helper`] when it does not start or does not answer; [`SandboxError::Setup`] when it can't prepare.
+    /// [`SandboxError::Helper`] when it does not start or does not answer; [`SandboxError::Setup`]
+    /// when it can't prepare.
     pub fn start(executable: &Path) -> Result<Self, SandboxError> {
         Self::start_tier(executable, None)
     }
@@ -63,20 +68,22 @@ impl Sandbox {
     /// # Errors
     /// As [`Self::start`]; [`SandboxError::Unavailable`] where Landlock is too old.
     pub fn without_namespaces(executable: &Path) -> Result<Self, SandboxError> {
-        Self::start_tier(executable, Some(Tier::Landlock))
+        Self::start_tier(executable, Some(JailTier::Landlock))
     }
 
-    /// Starts a helper that runs programs with no jail at all: they can read and write whatever the user can.
+    /// Starts a helper that runs programs with no jail at all: they can read and write whatever the
+    /// user can.
     ///
-    /// Limits on time, output and single processes hold. `/in` and `/box` become a fresh folder: arguments
-    /// and variables that are paths there are rewritten. Processes that the program leaves behind are killed. For `--unsafe-no-sandbox`, and nothing else.
+    /// Limits on time, output and single processes hold. `/in` and `/box` become a fresh folder:
+    /// arguments and variables that are paths there are rewritten. Processes that the program
+    /// leaves behind are killed. For `--unsafe-no-sandbox`, and nothing else.
     /// # Errors
     /// As [`Self::start`].
     pub fn unconfined(executable: &Path) -> Result<Self, SandboxError> {
-        Self::start_tier(executable, Some(Tier::None))
+        Self::start_tier(executable, Some(JailTier::None))
     }
 
-    fn start_tier(executable: &Path, tier: Option<Tier>) -> Result<Self, SandboxError> {
+    fn start_tier(executable: &Path, tier: Option<JailTier>) -> Result<Self, SandboxError> {
         let (control, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(io::Error::from)?;
@@ -88,11 +95,12 @@ impl Sandbox {
     }
 
     /// What the jail can enforce on this machine.
-    pub fn facilities(&self) -> &Facilities {
+    pub fn facilities(&self) -> &JailCapabilities {
         &self.facilities
     }
 
-    /// Finds the interpreter for programs here: as [`Interpreter::find`], and one that they may run.
+    /// Finds the interpreter for programs here: as [`Interpreter::find`], and one that they may
+    /// run.
     /// # Errors
     /// As [`Interpreter::find`].
     pub fn interpreter(&self, configured: Option<&Path>) -> Result<Arc<Interpreter>, SandboxError> {
@@ -103,43 +111,46 @@ impl Sandbox {
         }
     }
 
-    /// Whether programs may read what is at `path` once it is shown to them: without namespaces those of root are
-    /// another user's.
+    /// Whether programs may read what is at `path` once it is shown to them: without namespaces
+    /// those of root are another user's.
     pub fn can_show(&self, path: &Path) -> bool {
         let is_open = !self.facilities.programs_have_own_user || is_open_to_all(path);
         is_open && std::fs::metadata(path).is_ok()
     }
 
-    /// Runs `job` once in a fresh jail. Any number of runs may be under way; dropping the future kills its jail.
+    /// Runs `job` once in a fresh jail. Any number of runs may be under way; dropping the future
+    /// kills its jail.
     /// # Errors
-    /// Only when the sandbox fails, never for what the program does. [`SandboxError::InvalidJob`] for paths that
-    /// lead out of their folder; [`SandboxError::Unavailable`] when this machine forbids a jail;
-    /// [`SandboxError::Setup`] when a step of it fails, also when the program can't be started;
-    /// [`SandboxError::HelperGone`] when the helper or the supervisor of the run was killed.
-    pub async fn run(&self, job: &Job) -> Result<Outcome, SandboxError> {
+    /// Only when the sandbox fails, never for what the program does. [`SandboxError::InvalidJob`]
+    /// for paths that lead out of their folder; [`SandboxError::Unavailable`] when this machine
+    /// forbids a jail; [`SandboxError::Setup`] when a step of it fails, also when the program can't
+    /// be started; [`SandboxError::HelperGone`] when the helper or the supervisor of the run was
+    /// killed.
+    pub async fn run(&self, job: &ExecRequest) -> Result<ExecOutcome, SandboxError> {
         self.begin(job, None, false).await?.outcome().await
     }
 
-    /// Runs `job`, a program of ours that builds jails itself for the processes that it forks: see [`super::NestedJail`].
+    /// Runs `job`, a program of ours that builds jails itself for the processes that it forks: see
+    /// [`super::NestedJail`].
     /// # Errors
     /// As [`Self::run`].
-    pub(crate) async fn run_nesting(&self, job: &Job) -> Result<Outcome, SandboxError> {
+    pub(crate) async fn run_nesting(&self, job: &ExecRequest) -> Result<ExecOutcome, SandboxError> {
         self.begin(job, None, true).await?.outcome().await
     }
 
-    /// Hands over `job`, and `passed` for its first free descriptor. A zygote is a program of ours that may build jails
-    /// itself.
+    /// Hands over `job`, and `passed` for its first free descriptor. A zygote is a program of ours
+    /// that may build jails itself.
     pub(super) async fn begin(
         &self,
-        job: &Job,
+        job: &ExecRequest,
         passed: Option<OwnedFd>,
         is_zygote: bool,
-    ) -> Result<Running, SandboxError> {
+    ) -> Result<RunningJob, SandboxError> {
         job.check().map_err(SandboxError::InvalidJob)?;
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut socket = UnixStream::from_std(ours)?;
-        let order = wire::Order { job: job.clone(), passes: passed.is_some(), is_zygote };
+        let order = wire::SupervisorOrder { job: job.clone(), passes: passed.is_some(), is_zygote };
         let frame = wire::encode(order)?;
         self.hand_over(theirs).await?;
         socket.write_all(&frame).await.map_err(|_| SandboxError::HelperGone)?;
@@ -148,7 +159,7 @@ impl Sandbox {
             let sent = socket.async_io(Interest::WRITABLE, send).await;
             sent.map_err(|_| SandboxError::HelperGone)?;
         }
-        Ok(Running { socket, patience: job.limits.wall.saturating_add(PATIENCE) })
+        Ok(RunningJob { socket, patience: job.limits.wall.saturating_add(PATIENCE) })
     }
 
     async fn hand_over(&self, socket: StdUnixStream) -> Result<(), SandboxError> {
@@ -168,14 +179,14 @@ impl Sandbox {
 
 /// A run under way. Dropping it kills the jail.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub(crate) struct RunningJob {
     socket: UnixStream,
     patience: Duration,
 }
 
-impl Running {
+impl RunningJob {
     /// Waits for the end.
-    pub(crate) async fn outcome(mut self) -> Result<Outcome, SandboxError> {
+    pub(crate) async fn outcome(mut self) -> Result<ExecOutcome, SandboxError> {
         let answer = tokio::time::timeout(self.patience, answer(&mut self.socket)).await;
         let answer = answer.map_err(|_| SandboxError::HelperGone)?;
         Ok(answer.map_err(|_| SandboxError::HelperGone)??)
@@ -183,7 +194,7 @@ impl Running {
 }
 
 /// Receives the answer. An error means that there is nobody at the other end.
-async fn answer(socket: &mut UnixStream) -> io::Result<wire::Answer> {
+async fn answer(socket: &mut UnixStream) -> io::Result<wire::SupervisorAnswer> {
     let mut prefix = [0; 8];
     socket.read_exact(&mut prefix).await?;
     let mut answer = vec![0; wire::frame_length(prefix)?];
@@ -192,7 +203,7 @@ async fn answer(socket: &mut UnixStream) -> io::Result<wire::Answer> {
 }
 
 /// Starts the helper, and a thread that waits for its end.
-fn spawn(executable: &Path, tier: Option<Tier>, control: OwnedFd) -> Result<(), SandboxError> {
+fn spawn(executable: &Path, tier: Option<JailTier>, control: OwnedFd) -> Result<(), SandboxError> {
     let mut command = Command::new(executable);
     command.arg(helper::SUBCOMMAND).arg(std::process::id().to_string());
     command.arg(serde_json::to_string(&tier).map_err(io::Error::from)?);

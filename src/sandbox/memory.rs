@@ -1,16 +1,17 @@
 //! What a process tree holds in memory, counted from outside where no control group does it.
 //!
-//! What page tables show is not all. Shared memory stays after its pages were dropped from them, and after all of a
-//! mapping but one page is gone, so the filters keep every piece of it below [`SHARED_BYTES`] and each counts in full;
-//! sockets and pipes, which hold what nobody has read yet, count as if they were full. Other ways to hold memory are
-//! denied: see `syscalls`. Not counted are `/box`, `/tmp` and `/dev/shm`, which have limits of their own.
+//! What page tables show is not all. Shared memory stays after its pages were dropped from them,
+//! and after all of a mapping but one page is gone, so the filters keep every piece of it below
+//! [`SHARED_BYTES`] and each counts in full; sockets and pipes, which hold what nobody has read
+//! yet, count as if they were full. Other ways to hold memory are denied: see `syscalls`. Not
+//! counted are `/box`, `/tmp` and `/dev/shm`, which have limits of their own.
 
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::io::ErrorKind::PermissionDenied;
 
-use super::restrict::Network;
+use super::restrict::NetworkAccess;
 use super::usage;
 
 /// Who counts the memory of a program.
@@ -26,12 +27,13 @@ pub(super) enum MemoryCount {
 pub(super) const SHARED_BYTES: u64 = 1 << 20;
 /// What a socket buffers at most: twice `net.core.wmem_max` as it is everywhere.
 const SOCKET_BYTES: u64 = 416 << 10;
-/// What a pipe buffers unless it was made larger, which all pipes of a user can be by 64 MiB together.
+/// What a pipe buffers unless it was made larger, which all pipes of a user can be by 64 MiB
+/// together.
 const PIPE_BYTES: u64 = 64 << 10;
 
 /// What a process tree holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct TreeMemory {
     pub(super) bytes: u64,
     /// Whether a process could not be looked into.
     pub(super) is_hidden: bool,
@@ -39,7 +41,7 @@ pub(super) struct Held {
 
 /// What is seen in the processes one after the other.
 #[derive(Debug, Default)]
-struct Seen {
+struct SeenMemory {
     /// Device and inode of what is mapped.
     shared: HashSet<String>,
     sockets: HashSet<String>,
@@ -48,23 +50,24 @@ struct Seen {
     is_hidden: bool,
 }
 
-/// Counts what `processes` hold, the first of which is pid 1 of a jail: it is ours, and nobody may look into it.
-pub(super) fn held(processes: &[i32], network: Network) -> Held {
-    let mut seen = Seen { bytes: usage::memory_bytes(processes), ..Seen::default() };
+/// Counts what `processes` hold, the first of which is pid 1 of a jail: it is ours, and nobody may
+/// look into it.
+pub(super) fn held(processes: &[i32], network: NetworkAccess) -> TreeMemory {
+    let mut seen = SeenMemory { bytes: usage::memory_bytes(processes), ..SeenMemory::default() };
     let (init, programs) = processes.split_at(processes.len().min(1));
     for pid in programs {
         seen.add(*pid);
     }
     let n_sockets = match network {
-        Network::Own => init.iter().map(|pid| sockets_of_network(*pid)).sum(),
-        Network::Host => seen.sockets.len() as u64,
+        NetworkAccess::Own => init.iter().map(|pid| sockets_of_network(*pid)).sum(),
+        NetworkAccess::Host => seen.sockets.len() as u64,
     };
     let shared = seen.shared.len() as u64 * SHARED_BYTES;
     let buffered = n_sockets * SOCKET_BYTES + seen.pipes.len() as u64 * PIPE_BYTES;
-    Held { bytes: seen.bytes + shared + buffered, is_hidden: seen.is_hidden }
+    TreeMemory { bytes: seen.bytes + shared + buffered, is_hidden: seen.is_hidden }
 }
 
-impl Seen {
+impl SeenMemory {
     fn add(&mut self, pid: i32) {
         let Some(folder) = usage::memory_folder(pid) else { return };
         self.bytes += usage::page_table_bytes(&folder);
@@ -86,7 +89,8 @@ impl Seen {
     }
 }
 
-/// Device and inode of shared memory without a file, if this line of `/proc/PID/maps` is about some.
+/// Device and inode of shared memory without a file, if this line of `/proc/PID/maps` is about
+/// some.
 fn shared(line: &str) -> Option<String> {
     let fields = line.strip_suffix(" /dev/zero (deleted)")?;
     let mut fields = fields.split_whitespace().skip(3);
@@ -100,8 +104,8 @@ fn links(folder: &str) -> io::Result<impl Iterator<Item = String>> {
     Ok(links.map(|link| link.to_string_lossy().into_owned()))
 }
 
-/// The sockets in the network namespace of `pid`, also those that no descriptor stands for, as of connections that
-/// nobody has accepted yet.
+/// The sockets in the network namespace of `pid`, also those that no descriptor stands for, as of
+/// connections that nobody has accepted yet.
 fn sockets_of_network(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/net/sockstat")).unwrap_or_default();
     let count = text.lines().find_map(|line| line.strip_prefix("sockets: used "));
@@ -125,7 +129,7 @@ mod tests {
     fn pipes_and_sockets_of_this_process_are_seen() {
         let (_reader, _writer) = io::pipe().unwrap();
         let _pair = std::os::unix::net::UnixStream::pair().unwrap();
-        let mut seen = Seen::default();
+        let mut seen = SeenMemory::default();
         seen.add(std::process::id().cast_signed());
         assert!(!seen.pipes.is_empty() && seen.sockets.len() >= 2 && !seen.is_hidden);
     }

@@ -9,16 +9,16 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::error::SandboxError;
-use super::facilities::Facilities;
+use super::facilities::JailCapabilities;
 use super::filesystem::DEVICES;
 use super::filesystem::SETTINGS;
 use super::filesystem::SYSTEM;
 use super::filesystem::WRITABLE;
+use super::job::JailTier;
 use super::job::Mount;
-use super::job::Tier;
 use super::restrict;
-use super::syscalls::Bare;
-use super::syscalls::Filters;
+use super::syscalls::BareProgram;
+use super::syscalls::FilterOptions;
 
 /// The Python module that builds such a jail: its `Jail` takes [`NestedJail::plan`].
 pub(crate) const NESTED_JAIL: &str = include_str!("jail.py");
@@ -26,7 +26,8 @@ pub(crate) const NESTED_JAIL: &str = include_str!("jail.py");
 /// What the jails of forked processes are like.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NestedJail {
-    /// Whether all memory of the outer jail is counted; if not, what no limit of a process counts is denied.
+    /// Whether all memory of the outer jail is counted; if not, what no limit of a process counts
+    /// is denied.
     pub(crate) memory_is_counted: bool,
     /// Whether a process may use TCP on a loopback interface of its own.
     pub(crate) has_loopback: bool,
@@ -41,15 +42,17 @@ impl NestedJail {
     /// [`SandboxError::Setup`] when a filter cannot be compiled.
     pub(crate) fn plan(
         self,
-        facilities: &Facilities,
+        facilities: &JailCapabilities,
         mounts: &[Mount],
     ) -> Result<Value, SandboxError> {
         let bare = match facilities.tier {
-            Tier::Namespaces => None,
-            Tier::Landlock | Tier::None => Some(Bare::with(facilities.landlock_version, false)),
+            JailTier::Namespaces => None,
+            JailTier::Landlock | JailTier::None => {
+                Some(BareProgram::with(facilities.landlock_version, false))
+            }
         };
         let filters =
-            Filters { memory_is_counted: self.memory_is_counted, bare }.compile_parts()?;
+            FilterOptions { memory_is_counted: self.memory_is_counted, bare }.compile_parts()?;
         let hex = |filters: &[BpfProgram]| filters.iter().map(hex).collect::<Vec<_>>();
         // `None` stands for the whole of the jail that the process is in.
         let readable = bare.map(|_| {

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::error::SandboxError;
 use super::interpreter::Interpreter;
-use super::job::Exit;
-use super::job::Job;
+use super::job::ExecRequest;
+use super::job::ExitKind;
 use super::job::Limits;
 use super::launcher::Sandbox;
 
 /// What became of one hostile program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Canary {
+pub struct CanaryResult {
     /// What it tried.
     pub name: &'static str,
     /// Whether the jail held it.
@@ -23,45 +23,53 @@ pub struct Canary {
 
 /// What a program that is held must do.
 #[derive(Debug, Clone, Copy)]
-enum Held {
+enum ExpectedHold {
     /// Fail with this exception, which ends it with status 1.
     Raises(&'static str),
     /// Print this and nothing else.
     Prints(&'static str),
     /// Be stopped for this.
-    Stopped(Exit),
+    Stopped(ExitKind),
     /// Fail or be stopped, for whatever reason.
     Fails,
 }
 
-/// Name, program and what must happen. `PORT` becomes that of a listening socket on the host, `SECRET` the
-/// path of a file of the host.
-const CANARIES: &[(&str, &str, Held)] = &[
-    ("reads a file of the host", "print(open('SECRET').read())", Held::Raises("FileNotFoundError")),
-    ("writes to the system", "open('/usr/rune-canary', 'w')", Held::Raises("OSError: [Errno 30]")),
+/// Name, program and what must happen. `PORT` becomes that of a listening socket on the host,
+/// `SECRET` the path of a file of the host.
+const CANARIES: &[(&str, &str, ExpectedHold)] = &[
+    (
+        "reads a file of the host",
+        "print(open('SECRET').read())",
+        ExpectedHold::Raises("FileNotFoundError"),
+    ),
+    (
+        "writes to the system",
+        "open('/usr/rune-canary', 'w')",
+        ExpectedHold::Raises("OSError: [Errno 30]"),
+    ),
     (
         "sees the processes of the host",
         "import os; print([p for p in os.listdir('/proc') if p.isdigit()])",
-        Held::Prints("['2']"),
+        ExpectedHold::Prints("['2']"),
     ),
     (
         "sees the environment of rune",
         "import os; print(len(os.environ) <= 7)",
-        Held::Prints("True"),
+        ExpectedHold::Prints("True"),
     ),
     (
         "connects to the host",
         "import socket; socket.create_connection(('127.0.0.1', PORT), 2)",
-        Held::Raises("Error: [Errno"),
+        ExpectedHold::Raises("Error: [Errno"),
     ),
     (
         "makes a namespace",
         "import ctypes, os\nif ctypes.CDLL(None, use_errno=True).unshare(0x10000000):\n    raise OSError(ctypes.get_errno(), 'refused')",
-        Held::Raises("PermissionError"),
+        ExpectedHold::Raises("PermissionError"),
     ),
-    ("fills the memory", "bytearray(1 << 40)", Held::Raises("MemoryError")),
-    ("starts processes without end", "import os\nwhile True:\n    os.fork()", Held::Fails),
-    ("never ends", "while True: pass", Held::Stopped(Exit::CpuLimit)),
+    ("fills the memory", "bytearray(1 << 40)", ExpectedHold::Raises("MemoryError")),
+    ("starts processes without end", "import os\nwhile True:\n    os.fork()", ExpectedHold::Fails),
+    ("never ends", "while True: pass", ExpectedHold::Stopped(ExitKind::CpuLimit)),
 ];
 
 /// Runs the hostile programs one after the other, which takes about a second.
@@ -70,7 +78,7 @@ const CANARIES: &[(&str, &str, Held)] = &[
 pub async fn probe(
     sandbox: &Sandbox,
     interpreter: &Interpreter,
-) -> Result<Vec<Canary>, SandboxError> {
+) -> Result<Vec<CanaryResult>, SandboxError> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let port = listener.local_addr()?.port().to_string();
     let secret = tempfile::NamedTempFile::new()?;
@@ -88,33 +96,33 @@ async fn fly(
     interpreter: &Interpreter,
     name: &'static str,
     program: &str,
-    held: Held,
-) -> Result<Canary, SandboxError> {
+    held: ExpectedHold,
+) -> Result<CanaryResult, SandboxError> {
     let outcome = sandbox.run(&job(interpreter, program)).await?;
     let stdout = String::from_utf8_lossy(&outcome.stdout.bytes).into_owned();
     let stderr = String::from_utf8_lossy(&outcome.stderr.bytes).into_owned();
     let contained = match held {
-        Held::Raises(error) => outcome.exit == Exit::Code(1) && stderr.contains(error),
-        Held::Prints(text) => outcome.exit == Exit::Code(0) && stdout.trim() == text,
-        Held::Stopped(exit) => outcome.exit == exit,
-        Held::Fails => outcome.exit != Exit::Code(0),
+        ExpectedHold::Raises(error) => outcome.exit == ExitKind::Code(1) && stderr.contains(error),
+        ExpectedHold::Prints(text) => outcome.exit == ExitKind::Code(0) && stdout.trim() == text,
+        ExpectedHold::Stopped(exit) => outcome.exit == exit,
+        ExpectedHold::Fails => outcome.exit != ExitKind::Code(0),
     };
     let said = stderr.lines().last().or(stdout.lines().last()).unwrap_or_default();
-    let is_refused = outcome.exit == Exit::Code(1) && stderr.contains("\nPermissionError: ");
+    let is_refused = outcome.exit == ExitKind::Code(1) && stderr.contains("\nPermissionError: ");
     let contained = contained || is_refused;
-    Ok(Canary { name, contained, detail: format!("{:?}: {said}", outcome.exit) })
+    Ok(CanaryResult { name, contained, detail: format!("{:?}: {said}", outcome.exit) })
 }
 
-fn job(interpreter: &Interpreter, program: &str) -> Job {
+fn job(interpreter: &Interpreter, program: &str) -> ExecRequest {
     let limits = Limits {
         cpu: Duration::from_millis(500),
         wall: Duration::from_secs(20),
         ..Limits::default()
     };
-    Job {
+    ExecRequest {
         args: ["-I", "-S", "-c", program].map(str::to_owned).into(),
         mounts: interpreter.mounts(),
         limits,
-        ..Job::new(interpreter.executable())
+        ..ExecRequest::new(interpreter.executable())
     }
 }

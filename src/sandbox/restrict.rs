@@ -20,8 +20,9 @@ use nix::sys::resource::setrlimit;
 use seccompiler::BpfProgram;
 use serde::Serialize;
 
-use super::fault::Fault;
-use super::fault::Step;
+use super::fallback::FallbackRoot;
+use super::fault::JailFault;
+use super::fault::NamedStep;
 use super::filesystem::DEVICES;
 use super::filesystem::SETTINGS;
 use super::filesystem::SYSTEM;
@@ -31,32 +32,35 @@ use super::job::Limits;
 use super::job::Mount;
 use super::memory::MemoryCount;
 use super::sys;
-use super::workplace::Workplace;
 
 /// The newest version whose rights we ask for; an older kernel enforces those that it knows.
 const LANDLOCK: ABI = ABI::V6;
 
-/// A main thread's stack, and what a thread reserves for its own: 100,000 frames of C, eight times as much as usual.
+/// A main thread's stack, and what a thread reserves for its own: 100,000 frames of C, eight times
+/// as much as usual.
 const STACK: u64 = 64 << 20;
 /// What a thread of the C library reserves for its heap.
 const ARENA: u64 = 64 << 20;
 
 /// What a single process may have of what the limits of the whole tree don't tell.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ceilings {
+pub(super) struct ProcessCeilings {
     address_bytes: u64,
     stack_bytes: u64,
-    /// Bounds the processes of the user: in a user namespace they are the program's, else everything the user runs.
+    /// Bounds the processes of the user: in a user namespace they are the program's, else
+    /// everything the user runs.
     processes: Option<u64>,
 }
 
-impl Ceilings {
-    /// Where nothing but these holds the memory of the tree; also for a program of ours that forks others.
+impl ProcessCeilings {
+    /// Where nothing but these holds the memory of the tree; also for a program of ours that forks
+    /// others.
     pub(super) fn tight(limits: &Limits, processes: Option<u64>) -> Self {
         Self { address_bytes: limits.address_bytes, stack_bytes: 16 << 20, processes }
     }
 
-    /// Where the memory of the tree is capped: addresses cost nothing then, and every thread reserves some.
+    /// Where the memory of the tree is capped: addresses cost nothing then, and every thread
+    /// reserves some.
     pub(super) fn wide(limits: &Limits, processes: Option<u64>) -> Self {
         let of_threads = u64::from(limits.processes) * (STACK + ARENA);
         let address_bytes = limits.address_bytes.saturating_add(of_threads);
@@ -65,7 +69,7 @@ impl Ceilings {
 }
 
 /// Sets the resource limits of every single process; they can only be lowered from now on.
-pub(super) fn limit_resources(limits: &Limits, ceilings: Ceilings) -> Result<(), Fault> {
+pub(super) fn limit_resources(limits: &Limits, ceilings: ProcessCeilings) -> Result<(), JailFault> {
     // One second more than the tree may use: a backstop should the supervisor be late.
     let cpu = limits.cpu.as_secs() + 2;
     let table = [
@@ -91,7 +95,7 @@ pub(super) fn limit_resources(limits: &Limits, ceilings: Ceilings) -> Result<(),
 
 /// Which files a program may use.
 #[derive(Debug)]
-pub(super) struct Access {
+pub(super) struct FileAccess {
     /// Folders and files that it may read and execute.
     pub(super) readable: Vec<PathBuf>,
     /// Folders that it may write, too.
@@ -99,29 +103,32 @@ pub(super) struct Access {
     /// Devices that it may use.
     pub(super) devices: Vec<&'static str>,
     /// Which network it has.
-    pub(super) network: Network,
+    pub(super) network: NetworkAccess,
 }
 
 /// Which network a program has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Network {
-    /// One of its own, with a loopback interface and nothing else: servers and clients in the jail reach each other.
+pub(super) enum NetworkAccess {
+    /// One of its own, with a loopback interface and nothing else: servers and clients in the jail
+    /// reach each other.
     Own,
     /// That of the host: TCP is denied.
     Host,
 }
 
-impl Access {
-    /// What a jail with a file system of its own allows: there is nothing in it that may not be read.
+impl FileAccess {
+    /// What a jail with a file system of its own allows: there is nothing in it that may not be
+    /// read.
     pub(super) fn to_jail() -> Self {
         let writable = WRITABLE.iter().map(PathBuf::from).collect();
         let devices = DEVICES.to_vec();
-        Self { readable: vec!["/".into()], writable, devices, network: Network::Own }
+        Self { readable: vec!["/".into()], writable, devices, network: NetworkAccess::Own }
     }
 
-    /// What is allowed without one: what [`filesystem::build`](super::filesystem::build) would show.
-    /// Where no control group counts memory, `/dev/zero` is missing: what is mapped of it nobody could count.
-    pub(super) fn to_host(workplace: &Workplace, mounts: &[Mount], memory: MemoryCount) -> Self {
+    /// What is allowed without one: what [`filesystem::build`](super::filesystem::build) would
+    /// show. Where no control group counts memory, `/dev/zero` is missing: what is mapped of it
+    /// nobody could count.
+    pub(super) fn to_host(workplace: &FallbackRoot, mounts: &[Mount], memory: MemoryCount) -> Self {
         let system = SYSTEM.iter().chain(SETTINGS).map(PathBuf::from);
         let mounts = mounts.iter().map(|mount| mount.host.clone());
         let own = [PathBuf::from("/proc/self"), workplace.path().to_owned()];
@@ -129,15 +136,16 @@ impl Access {
         let readable = system.chain(mounts).chain(own).collect();
         let is_allowed = |device: &&str| memory == MemoryCount::Group || *device != ZERO;
         let devices = DEVICES.iter().copied().filter(is_allowed).collect();
-        Self { readable, writable, devices, network: Network::Host }
+        Self { readable, writable, devices, network: NetworkAccess::Host }
     }
 }
 
-/// Gives up all rights on files but those the jail is for, TCP on the host's network, and what lies outside of the
-/// jail's scope.
-pub(super) fn restrict_access(access: &Access) -> Result<(), Fault> {
+/// Gives up all rights on files but those the jail is for, TCP on the host's network, and what lies
+/// outside of the jail's scope.
+pub(super) fn restrict_access(access: &FileAccess) -> Result<(), JailFault> {
     let restricted = landlock(access);
-    restricted.map_err(|error| Fault::new(format!("restrict by Landlock: {error}"), Errno::EPERM))
+    restricted
+        .map_err(|error| JailFault::new(format!("restrict by Landlock: {error}"), Errno::EPERM))
 }
 
 /// What is allowed everywhere, in writable folders, on devices.
@@ -146,10 +154,10 @@ fn rights(abi: ABI) -> [BitFlags<AccessFs>; 3] {
     [AccessFs::from_read(abi), write, write & (AccessFs::ReadFile | AccessFs::WriteFile)]
 }
 
-fn landlock(access: &Access) -> Result<(), RulesetError> {
+fn landlock(access: &FileAccess) -> Result<(), RulesetError> {
     let [read, write, device] = rights(LANDLOCK);
     let mut ruleset = Ruleset::default().handle_access(AccessFs::from_all(LANDLOCK))?;
-    if access.network == Network::Host {
+    if access.network == NetworkAccess::Host {
         ruleset = ruleset.handle_access(AccessNet::from_all(LANDLOCK))?;
     }
     ruleset
@@ -165,8 +173,8 @@ fn landlock(access: &Access) -> Result<(), RulesetError> {
 /// The numbers of Landlock's rights as this kernel knows them, for who has to ask for them by hand.
 #[derive(Debug, Serialize)]
 pub(super) struct LandlockNumbers {
-    /// Handled rights on files, on the network, and scopes; 0 for files means that there is no Landlock. A process with a
-    /// network of its own handles none of the network's.
+    /// Handled rights on files, on the network, and scopes; 0 for files means that there is no
+    /// Landlock. A process with a network of its own handles none of the network's.
     fs: u64,
     net: u64,
     scope: u64,
@@ -202,10 +210,10 @@ pub(super) fn landlock_numbers() -> LandlockNumbers {
 }
 
 /// Installs the compiled filters.
-pub(super) fn filter_calls(filters: &[BpfProgram]) -> Result<(), Fault> {
+pub(super) fn filter_calls(filters: &[BpfProgram]) -> Result<(), JailFault> {
     for filter in filters {
         seccompiler::apply_filter(filter).map_err(|error| {
-            Fault::new(format!("install the seccomp filter: {error}"), Errno::EPERM)
+            JailFault::new(format!("install the seccomp filter: {error}"), Errno::EPERM)
         })?;
     }
     Ok(())

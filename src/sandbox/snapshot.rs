@@ -1,4 +1,5 @@
-//! A copy of a repository's files that any number of jails begin with: [`Job::tree`](super::Job::tree).
+//! A copy of a repository's files that any number of jails begin with:
+//! [`ExecRequest::tree`](super::ExecRequest::tree).
 
 use std::fs;
 use std::io;
@@ -14,14 +15,16 @@ use tempfile::TempDir;
 use super::error::SandboxError;
 use super::identity;
 
-/// The files of a repository as they are now, without what belongs to git. Dropping it removes the copy.
+/// The files of a repository as they are now, without what belongs to git. Dropping it removes the
+/// copy.
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct RepositorySnapshot {
     folder: TempDir,
 }
 
-impl Snapshot {
-    /// Copies the files below `repository`: those that git knows or would add, or all where there is no git.
+impl RepositorySnapshot {
+    /// Copies the files below `repository`: those that git knows or would add, or all where there
+    /// is no git.
     ///
     /// Regular files and symbolic links are taken, links as they are.
     /// # Errors

@@ -1,7 +1,7 @@
 //! One run, from the job to the answer: a process of its own, forked from the helper.
 //!
-//! It watches the streams, the clock, processor time and memory of the jail, and the socket to `rune`:
-//! when that closes nobody waits for the answer any more and the jail is killed.
+//! It watches the streams, the clock, processor time and memory of the jail, and the socket to
+//! `rune`: when that closes nobody waits for the answer any more and the jail is killed.
 
 use std::collections::HashSet;
 use std::fs;
@@ -20,45 +20,46 @@ use nix::poll::PollFlags;
 use nix::poll::PollTimeout;
 use nix::poll::poll;
 
-use super::capture::Capture;
+use super::capture::StreamCapture;
 use super::cgroup;
-use super::cgroup::Group;
+use super::cgroup::RunCgroup;
 use super::collect::collect;
-use super::fault::Fault;
-use super::fault::Step;
-use super::helper::Context;
+use super::fallback::FallbackRoot;
+use super::fallback::sweep;
+use super::fault::JailFault;
+use super::fault::NamedStep;
+use super::helper::HelperContext;
 use super::identity;
-use super::init::Place;
-use super::init::Plan;
-use super::init::Report;
-use super::init::Rules;
+use super::init::InitPlan;
+use super::init::InitReport;
+use super::init::ProgramPlace;
+use super::init::ProgramRules;
 use super::interpreter::is_open_to_all;
 use super::jail;
 use super::jail::Jail;
-use super::job::Exit;
-use super::job::Job;
+use super::job::ExecOutcome;
+use super::job::ExecRequest;
+use super::job::ExitKind;
+use super::job::JailTier;
 use super::job::Limits;
 use super::job::Mount;
-use super::job::Outcome;
-use super::job::Tier;
 use super::memory;
 use super::memory::MemoryCount;
-use super::restrict::Access;
-use super::restrict::Ceilings;
-use super::restrict::Network;
+use super::restrict::FileAccess;
+use super::restrict::NetworkAccess;
+use super::restrict::ProcessCeilings;
 use super::sys;
 use super::usage;
 use super::wire;
-use super::wire::Order;
-use super::workplace::Workplace;
-use super::workplace::sweep;
+use super::wire::SupervisorOrder;
 
 /// What the program writes to its channel.
 const CHANNEL_BYTES: usize = 4 << 20;
 /// How often processor time and memory are measured.
 const PERIOD: Duration = Duration::from_millis(50);
-/// How many times as many processes and threads as a program may have the kernel refuses to it in any case: who has more
-/// than it may is found out before, and stopped, which a refusal could not be told from an error of its own.
+/// How many times as many processes and threads as a program may have the kernel refuses to it in
+/// any case: who has more than it may is found out before, and stopped, which a refusal could not
+/// be told from an error of its own.
 const BACKSTOP: u32 = 4;
 /// How many times in a row the memory of a program may be out of sight: while it starts, it is.
 const MOST_HIDDEN: u32 = 10;
@@ -66,8 +67,8 @@ const MOST_HIDDEN: u32 = 10;
 const BURIAL: Duration = Duration::from_secs(10);
 
 /// Serves the one order that comes over `socket`.
-pub(super) fn serve(mut socket: UnixStream, context: &Context) {
-    let Ok(order) = wire::receive::<Order>(&socket) else { return }; // the caller is gone
+pub(super) fn serve(mut socket: UnixStream, context: &HelperContext) {
+    let Ok(order) = wire::receive::<SupervisorOrder>(&socket) else { return }; // the caller is gone
     let passed = if order.passes { wire::receive_fd(socket.as_fd()) } else { Ok(None) };
     let answer = passed.step("receive a descriptor");
     let answer =
@@ -78,12 +79,12 @@ pub(super) fn serve(mut socket: UnixStream, context: &Context) {
 }
 
 fn run(
-    mut job: Job,
+    mut job: ExecRequest,
     passed: Option<OwnedFd>,
     is_zygote: bool,
     socket: &UnixStream,
-    context: &Context,
-) -> wire::Answer {
+    context: &HelperContext,
+) -> wire::SupervisorAnswer {
     let started = Instant::now();
     let mounts = job.mounts.iter().map(real).collect::<Result<Vec<_>, _>>()?;
     let user = own_user(&job, &mounts, context.tier)?;
@@ -92,41 +93,41 @@ fn run(
         job.limits.processes = job.limits.processes.saturating_mul(BACKSTOP);
     }
     let workplace = match context.tier {
-        Tier::Namespaces => None,
-        Tier::Landlock | Tier::None => Some(Workplace::prepare(&mut job, user)?),
+        JailTier::Namespaces => None,
+        JailTier::Landlock | JailTier::None => Some(FallbackRoot::prepare(&mut job, user)?),
     };
     let home = workplace.as_ref().map_or("/box".into(), |workplace| workplace.folder("box"));
-    let create = |groups: &cgroup::Parent| groups.create(nix::unistd::getpid(), &job.limits);
+    let create = |groups: &cgroup::ParentCgroup| groups.create(nix::unistd::getpid(), &job.limits);
     let group = context.groups.as_ref().map(create).transpose()?;
     let memory = if group.is_some() { MemoryCount::Group } else { MemoryCount::Watchdog };
     let access = match &workplace {
-        Some(workplace) => Access::to_host(workplace, &mounts, memory),
-        None => Access::to_jail(),
+        Some(workplace) => FileAccess::to_host(workplace, &mounts, memory),
+        None => FileAccess::to_jail(),
     };
-    let is_held = context.tier != Tier::None && !is_zygote;
-    let rules = is_held.then_some(Rules { access, filters: &context.filters });
+    let is_held = context.tier != JailTier::None && !is_zygote;
+    let rules = is_held.then_some(ProgramRules { access, filters: &context.filters });
     let ceilings = if is_zygote || !(group.is_some() || usage::is_known()) {
         let processes = processes(job.limits.processes, context.tier, user);
-        Ceilings::tight(&job.limits, processes)
+        ProcessCeilings::tight(&job.limits, processes)
     } else {
         let many = job.limits.processes.saturating_mul(BACKSTOP);
-        Ceilings::wide(&job.limits, processes(many, context.tier, user))
+        ProcessCeilings::wide(&job.limits, processes(many, context.tier, user))
     };
     let place = match context.tier {
-        Tier::Namespaces => Place::Namespaces(mounts),
-        Tier::Landlock | Tier::None => Place::Host(user),
+        JailTier::Namespaces => ProgramPlace::Namespaces(mounts),
+        JailTier::Landlock | JailTier::None => ProgramPlace::Host(user),
     };
-    let plan = Plan { job: &job, home: &home, place, ceilings, memory, rules, is_zygote };
+    let plan = InitPlan { job: &job, home: &home, place, ceilings, memory, rules, is_zygote };
     let outcome = supervise(&plan, passed, (group.as_ref(), workplace.as_ref()), socket, started);
     drop(workplace); // before the group, which has to be empty
-    group.into_iter().for_each(Group::remove);
-    outcome.map(|outcome| Outcome { tier: context.tier, ..outcome })
+    group.into_iter().for_each(RunCgroup::remove);
+    outcome.map(|outcome| ExecOutcome { tier: context.tier, ..outcome })
 }
 
-/// The user that the program becomes where there are no namespaces, if it is another one; what is shown to it has to be
-/// readable by all then.
-fn own_user(job: &Job, mounts: &[Mount], tier: Tier) -> Result<Option<u32>, Fault> {
-    if tier != Tier::Landlock {
+/// The user that the program becomes where there are no namespaces, if it is another one; what is
+/// shown to it has to be readable by all then.
+fn own_user(job: &ExecRequest, mounts: &[Mount], tier: JailTier) -> Result<Option<u32>, JailFault> {
+    if tier != JailTier::Landlock {
         return Ok(None);
     }
     let user = identity::stranger(nix::unistd::getpid());
@@ -135,59 +136,61 @@ fn own_user(job: &Job, mounts: &[Mount], tier: Tier) -> Result<Option<u32>, Faul
         None => Ok(user),
         Some(path) => {
             let step = format!("show {} to the user that programs have here", path.display());
-            Err(Fault::new(step, Errno::EACCES))
+            Err(JailFault::new(step, Errno::EACCES))
         }
     }
 }
 
 /// What `RLIMIT_NPROC` has to be for the program to have at `most` so many processes.
-fn processes(most: u32, tier: Tier, user: Option<u32>) -> Option<u64> {
+fn processes(most: u32, tier: JailTier, user: Option<u32>) -> Option<u64> {
     let most = u64::from(most);
     match tier {
-        Tier::Namespaces => Some(most + 1), // and pid 1
-        Tier::Landlock if user.is_some() => Some(most),
-        Tier::Landlock => Some(most + usage::tasks_of_this_user()),
-        Tier::None => None,
+        JailTier::Namespaces => Some(most + 1), // and pid 1
+        JailTier::Landlock if user.is_some() => Some(most),
+        JailTier::Landlock => Some(most + usage::tasks_of_this_user()),
+        JailTier::None => None,
     }
 }
 
 /// Runs a program that does nothing: tells whether a jail can be built here.
-pub(super) fn try_out(context: &Context) -> Result<(), Fault> {
+pub(super) fn try_out(context: &HelperContext) -> Result<(), JailFault> {
     let (_caller, socket) = UnixStream::pair().step("make a socket")?;
-    let job = Job::new("/bin/true");
+    let job = ExecRequest::new("/bin/true");
     run(job, None, false, &socket, context).map(drop)
 }
 
 /// Follows the symbolic links of the host's path: in the jail they would lead elsewhere.
-fn real(mount: &Mount) -> Result<Mount, Fault> {
+fn real(mount: &Mount) -> Result<Mount, JailFault> {
     let host = fs::canonicalize(&mount.host).step(format!("find {}", mount.host.display()))?;
     Ok(Mount { host, jail: mount.jail.clone() })
 }
 
 fn supervise(
-    plan: &Plan<'_>,
+    plan: &InitPlan<'_>,
     passed: Option<OwnedFd>,
-    (group, workplace): (Option<&Group>, Option<&Workplace>),
+    (group, workplace): (Option<&RunCgroup>, Option<&FallbackRoot>),
     socket: &UnixStream,
     started: Instant,
-) -> wire::Answer {
+) -> wire::SupervisorAnswer {
     let limits = &plan.job.limits;
     let Jail { init, stdout, stderr, channel, report, alive } = jail::start(plan, passed, group)?;
-    // Root in a user namespace of a single id may start as many processes as it likes: these have to be counted.
-    let has_no_limit = matches!(plan.place, Place::Host(None)) && nix::unistd::geteuid().is_root();
+    // Root in a user namespace of a single id may start as many processes as it likes: these have
+    // to be counted.
+    let has_no_limit =
+        matches!(plan.place, ProgramPlace::Host(None)) && nix::unistd::geteuid().is_root();
     let period = if has_no_limit { PERIOD / 10 } else { PERIOD };
-    let mut watch = Watch {
-        stdout: Capture::halves(stdout, limits.output_bytes),
-        stderr: Capture::halves(stderr, limits.output_bytes),
-        channel: channel.map(|channel| Capture::whole(channel, CHANNEL_BYTES)),
+    let mut watch = JobWatch {
+        stdout: StreamCapture::halves(stdout, limits.output_bytes),
+        stderr: StreamCapture::halves(stderr, limits.output_bytes),
+        channel: channel.map(|channel| StreamCapture::whole(channel, CHANNEL_BYTES)),
         init: &init,
         socket,
         group,
         workplace,
         limits,
         is_zygote: plan.is_zygote,
-        network: if workplace.is_some() { Network::Host } else { Network::Own },
-        may_hide: matches!(plan.place, Place::Host(Some(_))),
+        network: if workplace.is_some() { NetworkAccess::Host } else { NetworkAccess::Own },
+        may_hide: matches!(plan.place, ProgramPlace::Host(Some(_))),
         n_hidden: 0,
         started,
         period,
@@ -209,10 +212,10 @@ fn supervise(
     let (stopped, cpu) = (stopped?, cpu.max(watch.cpu));
     let flooded = watch.drain().or_else(|| watch.overfull());
     let exit = match first_report(report.into()) {
-        Some(Report::Failed(fault)) => return Err(fault),
+        Some(InitReport::Failed(fault)) => return Err(fault),
         report => exit(stopped.or(flooded), report, watch.in_group(), cpu, limits)?,
     };
-    Ok(Outcome {
+    Ok(ExecOutcome {
         exit,
         stdout: watch.stdout.finish(),
         stderr: watch.stderr.finish(),
@@ -222,21 +225,21 @@ fn supervise(
         refused: collected.refused,
         cpu,
         wall: started.elapsed(),
-        tier: Tier::None, // `run` knows better
+        tier: JailTier::None, // `run` knows better
     })
 }
 
 /// Waits until pid 1 is dead, and with it, as the kernel has it, every process of its namespace.
-fn bury(pidfd: BorrowedFd<'_>) -> Result<(), Fault> {
+fn bury(pidfd: BorrowedFd<'_>) -> Result<(), JailFault> {
     let mut dead = [PollFd::new(pidfd, PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(BURIAL).unwrap_or(PollTimeout::MAX);
     match poll(&mut dead, timeout).step("wait for the end of the jail")? {
-        0 => Err(Fault::new("wait for the end of the jail", Errno::ETIMEDOUT)),
+        0 => Err(JailFault::new("wait for the end of the jail", Errno::ETIMEDOUT)),
         _ => Ok(()),
     }
 }
 
-fn first_report(mut pipe: fs::File) -> Option<Report> {
+fn first_report(mut pipe: fs::File) -> Option<InitReport> {
     let mut text = String::new();
     let _partial_is_fine = pipe.read_to_string(&mut text);
     serde_json::from_str(text.lines().next()?).ok()
@@ -244,12 +247,12 @@ fn first_report(mut pipe: fs::File) -> Option<Report> {
 
 /// How the run ended: what we stopped it for, else what the kernel did, else what pid 1 reports.
 fn exit(
-    stopped: Option<Exit>,
-    report: Option<Report>,
-    in_group: Option<Exit>,
+    stopped: Option<ExitKind>,
+    report: Option<InitReport>,
+    in_group: Option<ExitKind>,
     cpu: Duration,
     limits: &Limits,
-) -> Result<Exit, Fault> {
+) -> Result<ExitKind, JailFault> {
     if let Some(exit) = stopped {
         return Ok(exit);
     }
@@ -257,31 +260,33 @@ fn exit(
         return Ok(exit);
     }
     if cpu > limits.cpu {
-        return Ok(Exit::CpuLimit); // also when it slipped through between two samples
+        return Ok(ExitKind::CpuLimit); // also when it slipped through between two samples
     }
     match report {
-        Some(Report::Exited(status)) => Ok(Exit::Code(status)),
-        Some(Report::Killed(libc::SIGXCPU)) => Ok(Exit::CpuLimit),
-        Some(Report::Killed(signal)) => Ok(Exit::Signal(signal)),
-        Some(Report::Overflowed) => Ok(Exit::StackLimit),
-        Some(Report::Failed(fault)) => Err(fault),
-        None => Err(Fault::new("hear from pid 1 of the jail", Errno::ECHILD)),
+        Some(InitReport::Exited(status)) => Ok(ExitKind::Code(status)),
+        Some(InitReport::Killed(libc::SIGXCPU)) => Ok(ExitKind::CpuLimit),
+        Some(InitReport::Killed(signal)) => Ok(ExitKind::Signal(signal)),
+        Some(InitReport::Overflowed) => Ok(ExitKind::StackLimit),
+        Some(InitReport::Failed(fault)) => Err(fault),
+        None => Err(JailFault::new("hear from pid 1 of the jail", Errno::ECHILD)),
     }
 }
 
-struct Watch<'a> {
-    stdout: Capture,
-    stderr: Capture,
-    channel: Option<Capture>,
-    init: &'a sys::Child,
+struct JobWatch<'a> {
+    stdout: StreamCapture,
+    stderr: StreamCapture,
+    channel: Option<StreamCapture>,
+    init: &'a sys::ClonedChild,
     socket: &'a UnixStream,
-    group: Option<&'a Group>,
-    workplace: Option<&'a Workplace>,
+    group: Option<&'a RunCgroup>,
+    workplace: Option<&'a FallbackRoot>,
     limits: &'a Limits,
-    /// Whether that a process could not be started is no reason to end the run: that of others, which have said so.
+    /// Whether that a process could not be started is no reason to end the run: that of others,
+    /// which have said so.
     is_zygote: bool,
-    network: Network,
-    /// Whether nobody can be asked to look into the program, as it runs as a user that we may not look at.
+    network: NetworkAccess,
+    /// Whether nobody can be asked to look into the program, as it runs as a user that we may not
+    /// look at.
     may_hide: bool,
     /// How many samples in a row could not see all memory.
     n_hidden: u32,
@@ -292,14 +297,14 @@ struct Watch<'a> {
     cpu: Duration,
 }
 
-impl Watch<'_> {
+impl JobWatch<'_> {
     /// Waits until the jail is over, or gives what it has to be stopped for.
-    fn until_over(&mut self) -> Result<Option<Exit>, Fault> {
+    fn until_over(&mut self) -> Result<Option<ExitKind>, JailFault> {
         let deadline = self.started + self.limits.wall;
         loop {
             let now = Instant::now();
             if now >= deadline {
-                return Ok(Some(Exit::WallLimit));
+                return Ok(Some(ExitKind::WallLimit));
             }
             if now >= self.next_sample {
                 if let Some(exit) = self.sample() {
@@ -309,7 +314,7 @@ impl Watch<'_> {
             }
             let (caller_gone, over) = self.wait(deadline.min(self.next_sample) - now)?;
             if caller_gone {
-                return Ok(Some(Exit::Signal(libc::SIGKILL))); // nobody will read it
+                return Ok(Some(ExitKind::Signal(libc::SIGKILL))); // nobody will read it
             }
             if let Some(exit) = self.drain() {
                 return Ok(Some(exit));
@@ -321,7 +326,7 @@ impl Watch<'_> {
     }
 
     /// Waits for anything to happen: tells whether the caller is gone and whether the jail is over.
-    fn wait(&self, timeout: Duration) -> Result<(bool, bool), Fault> {
+    fn wait(&self, timeout: Duration) -> Result<(bool, bool), JailFault> {
         let watched = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![watched(self.socket.as_fd()), watched(self.init.pidfd.as_fd())];
         let captures = [Some(&self.stdout), Some(&self.stderr), self.channel.as_ref()];
@@ -330,42 +335,42 @@ impl Watch<'_> {
         let timeout = PollTimeout::try_from(timeout + Duration::from_millis(1)); // rounds down
         match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(Fault::new("watch the jail", errno)),
+            Err(errno) => return Err(JailFault::new("watch the jail", errno)),
         }
         let happened = |fd: &PollFd<'_>| fd.revents().is_none_or(|events| !events.is_empty());
         Ok((happened(&fds[0]), happened(&fds[1])))
     }
 
-    fn drain(&mut self) -> Option<Exit> {
+    fn drain(&mut self) -> Option<ExitKind> {
         let mut flooded = self.stdout.drain();
         flooded |= self.stderr.drain();
-        flooded |= self.channel.as_mut().is_some_and(Capture::drain);
-        flooded.then_some(Exit::OutputLimit)
+        flooded |= self.channel.as_mut().is_some_and(StreamCapture::drain);
+        flooded.then_some(ExitKind::OutputLimit)
     }
 
-    fn sample(&mut self) -> Option<Exit> {
+    fn sample(&mut self) -> Option<ExitKind> {
         let processes = usage::tree(self.init.pid);
         self.cpu = self.cpu.max(usage::cpu(&processes));
         let full = self.in_group().or_else(|| self.out_of_sight_of_groups(&processes));
-        let spent = || (self.cpu > self.limits.cpu).then_some(Exit::CpuLimit);
+        let spent = || (self.cpu > self.limits.cpu).then_some(ExitKind::CpuLimit);
         full.or_else(spent).or_else(|| self.overfull())
     }
 
     /// The limit that the control group has held the program to, if any.
-    fn in_group(&self) -> Option<Exit> {
+    fn in_group(&self) -> Option<ExitKind> {
         let group = self.group?;
         if group.out_of_memory() {
-            return Some(Exit::MemoryLimit);
+            return Some(ExitKind::MemoryLimit);
         }
-        (!self.is_zygote && group.out_of_processes()).then_some(Exit::ProcessLimit)
+        (!self.is_zygote && group.out_of_processes()).then_some(ExitKind::ProcessLimit)
     }
 
     /// The limit that `processes` exceed of those that no control group counts.
-    fn out_of_sight_of_groups(&mut self, processes: &[i32]) -> Option<Exit> {
-        let kernel_counts = self.group.is_some_and(Group::counts_processes);
+    fn out_of_sight_of_groups(&mut self, processes: &[i32]) -> Option<ExitKind> {
+        let kernel_counts = self.group.is_some_and(RunCgroup::counts_processes);
         let most = u64::from(self.limits.processes) + 1; // and pid 1
         if !kernel_counts && usage::tasks(processes) > most {
-            return Some(Exit::ProcessLimit);
+            return Some(ExitKind::ProcessLimit);
         }
         if self.group.is_some() {
             return None;
@@ -373,11 +378,11 @@ impl Watch<'_> {
         let held = memory::held(processes, self.network);
         self.n_hidden = if held.is_hidden && !self.may_hide { self.n_hidden + 1 } else { 0 };
         let is_full = held.bytes > self.limits.memory_bytes || self.n_hidden > MOST_HIDDEN;
-        is_full.then_some(Exit::MemoryLimit)
+        is_full.then_some(ExitKind::MemoryLimit)
     }
 
-    fn overfull(&self) -> Option<Exit> {
+    fn overfull(&self) -> Option<ExitKind> {
         let workplace = self.workplace.filter(|workplace| workplace.is_overfull(self.limits));
-        workplace.map(|_| Exit::OutputLimit)
+        workplace.map(|_| ExitKind::OutputLimit)
     }
 }

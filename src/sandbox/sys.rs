@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 
 /// A child made by [`clone`]: its process id and a descriptor that stands for exactly this process.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(super) struct ClonedChild {
     pub(super) pid: Pid,
     pub(super) pidfd: OwnedFd,
 }
@@ -33,9 +33,10 @@ pub(super) fn fork() -> nix::Result<ForkResult> {
     unsafe { nix::unistd::fork() }
 }
 
-/// Forks the calling process, which must have a single thread, into new namespaces. Gives `None` in the child.
+/// Forks the calling process, which must have a single thread, into new namespaces. Gives `None` in
+/// the child.
 #[expect(unsafe_code, reason = "clone3 has no safe wrapper")]
-pub(super) fn clone(namespaces: i32) -> nix::Result<Option<Child>> {
+pub(super) fn clone(namespaces: i32) -> nix::Result<Option<ClonedChild>> {
     let mut pidfd: RawFd = -1;
     // SAFETY: the structure is plain numbers, for all of which zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -52,7 +53,7 @@ pub(super) fn clone(namespaces: i32) -> nix::Result<Option<Child>> {
     // SAFETY: the kernel has just opened this descriptor for us.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     let pid = Pid::from_raw(i32::try_from(pid).expect("the kernel gives process ids that fit"));
-    Ok(Some(Child { pid, pidfd }))
+    Ok(Some(ClonedChild { pid, pidfd }))
 }
 
 /// Sends SIGKILL to the process behind `pidfd`; a process that is gone already is fine.
@@ -65,8 +66,9 @@ pub(super) fn kill(pidfd: BorrowedFd<'_>) {
     };
 }
 
-/// Waits for the child `pid`, or any: gives which it was, its raw wait status, and the processor time of it and its
-/// waited-for children. (What nix gives instead of the raw status knows no real-time signals.)
+/// Waits for the child `pid`, or any: gives which it was, its raw wait status, and the processor
+/// time of it and its waited-for children. (What nix gives instead of the raw status knows no
+/// real-time signals.)
 #[expect(unsafe_code, reason = "wait4 has no safe wrapper")]
 pub(super) fn wait(pid: Option<Pid>) -> nix::Result<(Pid, i32, Duration)> {
     let mut status = 0;
@@ -87,7 +89,8 @@ pub(super) fn wait(pid: Option<Pid>) -> nix::Result<(Pid, i32, Duration)> {
     }
 }
 
-/// Makes the main thread of the child `pid` stop at every signal until [`resume`] is called; it dies with this process.
+/// Makes the main thread of the child `pid` stop at every signal until [`resume`] is called; it
+/// dies with this process.
 #[expect(unsafe_code, reason = "ptrace has no safe wrapper")]
 pub(super) fn trace(pid: Pid) -> nix::Result<()> {
     let (nothing, options) = (null_mut::<u8>(), i64::from(libc::PTRACE_O_EXITKILL));
@@ -133,7 +136,8 @@ fn duration(time: libc::timeval) -> Duration {
     seconds + Duration::from_micros(time.tv_usec.unsigned_abs())
 }
 
-/// Sets mount attributes (`MOUNT_ATTR_*`) on the mount at `path`, and with `recursive` on all below it.
+/// Sets mount attributes (`MOUNT_ATTR_*`) on the mount at `path`, and with `recursive` on all below
+/// it.
 #[expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
 pub(super) fn set_mount_attributes(
     path: &str,
@@ -157,7 +161,8 @@ pub(super) fn set_mount_attributes(
     Errno::result(done).map(drop)
 }
 
-/// Closes the descriptors `first..=last` now, or with `CLOSE_RANGE_CLOEXEC` in `flags` at the next exec.
+/// Closes the descriptors `first..=last` now, or with `CLOSE_RANGE_CLOEXEC` in `flags` at the next
+/// exec.
 #[expect(unsafe_code, reason = "close_range has no safe wrapper")]
 pub(super) fn close_range(first: u32, last: u32, flags: u32) -> nix::Result<()> {
     // SAFETY: takes numbers. The callers never again use, or drop, an owner of what is closed: they

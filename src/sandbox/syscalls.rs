@@ -1,7 +1,7 @@
 //! The seccomp filters: which system calls a program in the jail may not make.
 //!
-//! Everything else is allowed: the filters take away what could widen the jail or what is reached by
-//! exploits of the kernel far more often than by programs.
+//! Everything else is allowed: the filters take away what could widen the jail or what is reached
+//! by exploits of the kernel far more often than by programs.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use seccompiler::SeccompRule;
 use seccompiler::TargetArch;
 use seccompiler::sock_filter;
 
-use super::fault::Fault;
+use super::fault::JailFault;
 use super::memory::SHARED_BYTES;
 
 /// Calls that fail with EPERM.
@@ -86,7 +86,8 @@ const DENIED_HERE: &[i64] =
 #[cfg(not(target_arch = "x86_64"))]
 const DENIED_HERE: &[i64] = &[];
 
-/// Memory outside of `RLIMIT_AS` and of the watchdog's sight: denied where no control group counts it.
+/// Memory outside of `RLIMIT_AS` and of the watchdog's sight: denied where no control group counts
+/// it.
 const UNCOUNTED: &[i64] = &[
     libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
@@ -102,7 +103,8 @@ const UNCOUNTED: &[i64] = &[
     libc::SYS_sendfile,
 ];
 
-/// Calls that a process without namespaces of its own may not make: they reach what Landlock does not watch over.
+/// Calls that a process without namespaces of its own may not make: they reach what Landlock does
+/// not watch over.
 const BARE: &[i64] = &[
     // Sockets: Landlock knows of TCP alone, and of no socket that has a path.
     libc::SYS_socket,
@@ -117,7 +119,8 @@ const BARE: &[i64] = &[
     libc::SYS_semop,
     libc::SYS_semtimedop,
     libc::SYS_mq_unlink,
-    // Files of this user outside of the writable folders: whose they are, what is noted on them, who uses them.
+    // Files of this user outside of the writable folders: whose they are, what is noted on them,
+    // who uses them.
     libc::SYS_fchown,
     libc::SYS_fchownat,
     libc::SYS_setxattr,
@@ -136,8 +139,8 @@ const BARE_HERE: &[i64] = &[libc::SYS_chown, libc::SYS_lchown];
 #[cfg(not(target_arch = "x86_64"))]
 const BARE_HERE: &[i64] = &[];
 
-/// Calls by which a process without namespaces could change files that it may only read. They do nothing and say that
-/// all is well, for they are the last step of every copy of a file.
+/// Calls by which a process without namespaces could change files that it may only read. They do
+/// nothing and say that all is well, for they are the last step of every copy of a file.
 const VAIN: &[i64] = &[libc::SYS_fchmod, libc::SYS_fchmodat, SYS_FCHMODAT2, libc::SYS_utimensat];
 #[cfg(target_arch = "x86_64")]
 const VAIN_HERE: &[i64] =
@@ -200,16 +203,16 @@ const TYPING: &[u64] = &[libc::TIOCSTI, libc::TIOCLINUX];
 
 /// What the filters make up for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Filters {
+pub(super) struct FilterOptions {
     /// Whether a control group counts all memory; else what it alone would count is denied.
     pub(super) memory_is_counted: bool,
     /// Set where the program has no namespaces of its own.
-    pub(super) bare: Option<Bare>,
+    pub(super) bare: Option<BareProgram>,
 }
 
 /// A program without namespaces of its own.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bare {
+pub(super) struct BareProgram {
     /// Whether Landlock keeps its signals to itself; else it may send none.
     pub(super) signals_are_scoped: bool,
     /// Whether it may start processes.
@@ -218,33 +221,34 @@ pub(super) struct Bare {
 
 /// Compiled filters.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(super) struct CompiledFilters {
     /// Those that every process can bear.
     pub(super) for_all: Vec<BpfProgram>,
     /// Those that take away what jails are built with.
     pub(super) for_held: Vec<BpfProgram>,
 }
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+type SyscallRules = BTreeMap<i64, Vec<SeccompRule>>;
 
-impl Filters {
+impl FilterOptions {
     /// Compiles the filters, in the order in which they are to be installed.
-    pub(super) fn compile(self) -> Result<Vec<BpfProgram>, Fault> {
-        let Parts { for_all, for_held } = self.compile_parts()?;
+    pub(super) fn compile(self) -> Result<Vec<BpfProgram>, JailFault> {
+        let CompiledFilters { for_all, for_held } = self.compile_parts()?;
         Ok(for_all.into_iter().chain(for_held).collect())
     }
 
     /// Compiles them in two parts, of which a process that builds jails can bear the first.
-    pub(super) fn compile_parts(self) -> Result<Parts, Fault> {
+    pub(super) fn compile_parts(self) -> Result<CompiledFilters, JailFault> {
         let failed =
-            |error| Fault::new(format!("compile the seccomp filter: {error}"), Errno::EINVAL);
+            |error| JailFault::new(format!("compile the seccomp filter: {error}"), Errno::EINVAL);
         self.parts().map_err(failed)
     }
 
-    fn parts(self) -> Result<Parts, seccompiler::BackendError> {
-        // The flags of clone3 lie in memory, where no filter can see them: glibc then falls back to clone.
+    fn parts(self) -> Result<CompiledFilters, seccompiler::BackendError> {
+        // The flags of clone3 lie in memory, where no filter can see them: glibc then falls back to
+        // clone.
         let absent = whole(&[libc::SYS_clone3]).collect();
-        let mut denied: Rules = whole(DENIED).chain(whole(DENIED_HERE)).collect();
+        let mut denied: SyscallRules = whole(DENIED).chain(whole(DENIED_HERE)).collect();
         denied.insert(libc::SYS_socket, families()?);
         denied.insert(libc::SYS_ioctl, requests(TYPING)?);
         let mut too_large = huge_pages()?;
@@ -263,7 +267,7 @@ impl Filters {
         if cfg!(target_arch = "x86_64") {
             for_all.push(no_x32());
         }
-        let mut denied: Rules = whole(BUILDING).collect();
+        let mut denied: SyscallRules = whole(BUILDING).collect();
         denied.insert(libc::SYS_clone, namespaces()?);
         if let Some(bare) = self.bare {
             bare.deny(&mut denied)?;
@@ -272,17 +276,17 @@ impl Filters {
         if self.bare.is_some() {
             for_held.push(compiled(whole(VAIN).chain(whole(VAIN_HERE)).collect(), 0)?);
         }
-        Ok(Parts { for_all, for_held })
+        Ok(CompiledFilters { for_all, for_held })
     }
 }
 
-impl Bare {
+impl BareProgram {
     /// What this version of Landlock leaves to the filters.
     pub(super) fn with(landlock_version: u32, may_fork: bool) -> Self {
         Self { signals_are_scoped: landlock_version >= 6, may_fork }
     }
 
-    fn deny(self, denied: &mut Rules) -> Result<(), seccompiler::BackendError> {
+    fn deny(self, denied: &mut SyscallRules) -> Result<(), seccompiler::BackendError> {
         denied.extend(whole(BARE).chain(whole(BARE_HERE)));
         denied.insert(libc::SYS_ioctl, requests(&[TYPING, &[FS_IOC_SETFLAGS]].concat())?);
         for (call, argument) in OF_PROCESSES {
@@ -313,7 +317,7 @@ fn whole(calls: &[i64]) -> impl Iterator<Item = (i64, Vec<SeccompRule>)> {
     calls.iter().map(|call| (*call, Vec::new()))
 }
 
-fn compiled(rules: Rules, errno: i32) -> Result<BpfProgram, seccompiler::BackendError> {
+fn compiled(rules: SyscallRules, errno: i32) -> Result<BpfProgram, seccompiler::BackendError> {
     let action = SeccompAction::Errno(errno.cast_unsigned());
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()
@@ -325,7 +329,7 @@ fn namespaces() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
 }
 
 /// Pages of the machine's reserve, which no limit counts.
-fn huge_pages() -> Result<Rules, seccompiler::BackendError> {
+fn huge_pages() -> Result<SyscallRules, seccompiler::BackendError> {
     let mapped = u64::from(libc::MAP_HUGETLB.cast_unsigned());
     let mapped = rule(3, Width::Dword, Op::MaskedEq(mapped), mapped)?;
     let file = u64::from(libc::MFD_HUGETLB);
@@ -384,11 +388,11 @@ mod tests {
     #[test]
     fn the_filters_compile_for_every_machine() {
         for memory_is_counted in [true, false] {
-            let compile = |bare| Filters { memory_is_counted, bare }.compile().unwrap().len();
+            let compile = |bare| FilterOptions { memory_is_counted, bare }.compile().unwrap().len();
             let n_filters = 4 + usize::from(cfg!(target_arch = "x86_64"));
             assert_eq!(compile(None), n_filters);
             for (signals_are_scoped, may_fork) in [(true, true), (true, false), (false, true)] {
-                let bare = Bare { signals_are_scoped, may_fork };
+                let bare = BareProgram { signals_are_scoped, may_fork };
                 assert_eq!(compile(Some(bare)), n_filters + 1);
             }
         }

@@ -1,4 +1,5 @@
-//! What a process tree uses, read from `/proc` of the host: nothing in the jail can hide from it there.
+//! What a process tree uses, read from `/proc` of the host: nothing in the jail can hide from it
+//! there.
 //!
 //! Processor time is a lower bound: of a child whose parent ignores `SIGCHLD` the kernel keeps no
 //! account once it has ended. The limit on wall time holds such a tree.
@@ -80,7 +81,8 @@ pub(super) fn tasks(processes: &[i32]) -> u64 {
     folders.map(|folder| folder.nlink().saturating_sub(2)).sum() // but for `.` and `..`
 }
 
-/// Memory of `processes`, that in swap included: shared pages count in parts where the kernel tells, else in full.
+/// Memory of `processes`, that in swap included: shared pages count in parts where the kernel
+/// tells, else in full.
 pub(crate) fn memory_bytes(processes: &[i32]) -> u64 {
     let parts = |folder: &str| kilobytes(folder, "smaps_rollup", &["Pss:", "SwapPss:"]);
     let in_full = |folder: &str| kilobytes(folder, "status", &["VmRSS:", "VmSwap:"]);
@@ -88,8 +90,8 @@ pub(crate) fn memory_bytes(processes: &[i32]) -> u64 {
     folders.filter_map(|folder| parts(&folder).or_else(|| in_full(&folder))).sum::<u64>() << 10
 }
 
-/// The folder of `/proc` that shows the memory of `pid`: its own or, when its main thread has ended before the others, that
-/// of one of them. `None` when it has no memory any more.
+/// The folder of `/proc` that shows the memory of `pid`: its own or, when its main thread has ended
+/// before the others, that of one of them. `None` when it has no memory any more.
 pub(super) fn memory_folder(pid: i32) -> Option<String> {
     let has_memory = |folder: &String| kilobytes(folder, "status", &["VmRSS:"]).is_some();
     let own = format!("/proc/{pid}");

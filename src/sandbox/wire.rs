@@ -1,7 +1,8 @@
 //! What travels between `rune`, the helper and a supervisor, and how.
 //!
 //! A frame is three parts, each behind its length (u64, little endian): JSON, then the bulk of the
-//! bytes raw and one after the other. Megabytes of output as JSON numbers would cost more than the jail.
+//! bytes raw and one after the other. Megabytes of output as JSON numbers would cost more than the
+//! jail.
 
 use std::io;
 use std::io::IoSlice;
@@ -22,10 +23,10 @@ use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::fault::Fault;
-use super::helper::Greeting;
-use super::job::Job;
-use super::job::Outcome;
+use super::fault::JailFault;
+use super::helper::HelperGreeting;
+use super::job::ExecOutcome;
+use super::job::ExecRequest;
 use super::sys;
 
 /// More than any honest frame: 4 MiB of channel, output, inputs.
@@ -33,8 +34,8 @@ const LARGEST_FRAME: u64 = 1 << 30;
 
 /// What a supervisor is to do.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Order {
-    pub(super) job: Job,
+pub(super) struct SupervisorOrder {
+    pub(super) job: ExecRequest,
     /// Whether a descriptor for the program follows.
     pub(super) passes: bool,
     /// Whether the program is trusted to build jails of its own.
@@ -42,23 +43,23 @@ pub(super) struct Order {
 }
 
 /// The answer of a supervisor.
-pub(super) type Answer = Result<Outcome, Fault>;
+pub(super) type SupervisorAnswer = Result<ExecOutcome, JailFault>;
 
 /// The parts of a message that are better not JSON.
-pub(super) trait Bulk: Serialize + DeserializeOwned {
+pub(super) trait BulkParts: Serialize + DeserializeOwned {
     /// The bulky parts, always in one order.
     fn bulk(&mut self) -> Vec<&mut Vec<u8>>;
 }
 
-impl Bulk for Order {
+impl BulkParts for SupervisorOrder {
     fn bulk(&mut self) -> Vec<&mut Vec<u8>> {
-        let Job { stdin, inputs, work, .. } = &mut self.job;
+        let ExecRequest { stdin, inputs, work, .. } = &mut self.job;
         let files = inputs.iter_mut().chain(work).map(|(_, content)| content);
         std::iter::once(stdin).chain(files).collect()
     }
 }
 
-impl Bulk for Answer {
+impl BulkParts for SupervisorAnswer {
     fn bulk(&mut self) -> Vec<&mut Vec<u8>> {
         match self {
             Ok(outcome) => {
@@ -72,16 +73,16 @@ impl Bulk for Answer {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Head<T> {
+struct MessageHeader<T> {
     lengths: Vec<usize>,
     message: T,
 }
 
 /// Encodes `message` as a frame.
-pub(super) fn encode<T: Bulk>(mut message: T) -> io::Result<Vec<u8>> {
+pub(super) fn encode<T: BulkParts>(mut message: T) -> io::Result<Vec<u8>> {
     let bulk: Vec<Vec<u8>> = message.bulk().into_iter().map(std::mem::take).collect();
     let lengths = bulk.iter().map(Vec::len).collect();
-    let head = serde_json::to_vec(&Head { lengths, message })?;
+    let head = serde_json::to_vec(&MessageHeader { lengths, message })?;
     let total = 8 + head.len() + bulk.iter().map(Vec::len).sum::<usize>();
     frame_length((total as u64).to_le_bytes())?;
     let mut frame = Vec::with_capacity(8 + total);
@@ -93,12 +94,12 @@ pub(super) fn encode<T: Bulk>(mut message: T) -> io::Result<Vec<u8>> {
 }
 
 /// Decodes what follows the length of a frame.
-pub(super) fn decode<T: Bulk>(frame: &[u8]) -> io::Result<T> {
+pub(super) fn decode<T: BulkParts>(frame: &[u8]) -> io::Result<T> {
     let (length, rest) = frame.split_at_checked(8).ok_or(io::ErrorKind::UnexpectedEof)?;
     let length = u64::from_le_bytes(length.try_into().map_err(io::Error::other)?);
     let length = usize::try_from(length).map_err(io::Error::other)?;
     let (head, mut rest) = rest.split_at_checked(length).ok_or(io::ErrorKind::UnexpectedEof)?;
-    let Head::<T> { lengths, mut message } = serde_json::from_slice(head)?;
+    let MessageHeader::<T> { lengths, mut message } = serde_json::from_slice(head)?;
     for (part, length) in message.bulk().into_iter().zip(lengths) {
         let bytes;
         (bytes, rest) = rest.split_at_checked(length).ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -117,7 +118,7 @@ pub(super) fn frame_length(prefix: [u8; 8]) -> io::Result<usize> {
 }
 
 /// Reads one frame; blocks.
-pub(super) fn receive<T: Bulk>(mut socket: impl Read) -> io::Result<T> {
+pub(super) fn receive<T: BulkParts>(mut socket: impl Read) -> io::Result<T> {
     let mut prefix = [0; 8];
     socket.read_exact(&mut prefix)?;
     let mut frame = vec![0; frame_length(prefix)?];
@@ -126,14 +127,14 @@ pub(super) fn receive<T: Bulk>(mut socket: impl Read) -> io::Result<T> {
 }
 
 /// Sends the helper's first word.
-pub(super) fn greet(socket: BorrowedFd<'_>, greeting: &Greeting) -> io::Result<()> {
+pub(super) fn greet(socket: BorrowedFd<'_>, greeting: &HelperGreeting) -> io::Result<()> {
     let text = serde_json::to_vec(greeting)?;
     send(socket.as_raw_fd(), &text, MsgFlags::MSG_NOSIGNAL)?;
     Ok(())
 }
 
 /// Receives the helper's first word.
-pub(super) fn receive_greeting(socket: BorrowedFd<'_>) -> io::Result<Greeting> {
+pub(super) fn receive_greeting(socket: BorrowedFd<'_>) -> io::Result<HelperGreeting> {
     let mut text = [0; 4096];
     let length = recv(socket.as_raw_fd(), &mut text, MsgFlags::empty())?;
     Ok(serde_json::from_slice(&text[..length])?)
@@ -177,22 +178,22 @@ pub(super) fn receive_fd(socket: BorrowedFd<'_>) -> nix::Result<Option<OwnedFd>>
 mod tests {
     use super::*;
 
-    fn order() -> Order {
-        let job = Job {
+    fn order() -> SupervisorOrder {
+        let job = ExecRequest {
             args: vec!["-".into()],
             stdin: vec![0, 255, 10],
             inputs: vec![("a.py".into(), b"pass".to_vec())],
             work: vec![("b".into(), Vec::new()), ("c".into(), vec![7; 9])],
             channel: true,
-            ..Job::new("/bin/cat")
+            ..ExecRequest::new("/bin/cat")
         };
-        Order { job, passes: true, is_zygote: true }
+        SupervisorOrder { job, passes: true, is_zygote: true }
     }
 
     #[test]
     fn an_order_survives_the_wire() {
         let frame = encode(order()).unwrap();
-        let back: Order = receive(frame.as_slice()).unwrap();
+        let back: SupervisorOrder = receive(frame.as_slice()).unwrap();
         assert_eq!(format!("{back:?}"), format!("{:?}", order()));
     }
 
@@ -200,7 +201,7 @@ mod tests {
     fn a_frame_cut_short_is_an_error() {
         let frame = encode(order()).unwrap();
         for length in 0..frame.len() {
-            receive::<Order>(&frame[..length]).unwrap_err();
+            receive::<SupervisorOrder>(&frame[..length]).unwrap_err();
         }
     }
 }

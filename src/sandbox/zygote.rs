@@ -1,9 +1,10 @@
 //! Forks Python that is loaded already, each process in a jail of its own.
 //!
-//! Starting an interpreter and importing a test framework cost ten times as much as judging a function. The zygote is
-//! a process of ours in a jail: it has imported what is asked for, and for every request forks a child that builds a
-//! jail within that jail (pid, mount, network, ipc and user namespaces, limits, Landlock, seccomp) before it meets
-//! judged code. Memory that no limit of a process counts is denied there.
+//! Starting an interpreter and importing a test framework cost ten times as much as judging a
+//! function. The zygote is a process of ours in a jail: it has imported what is asked for, and for
+//! every request forks a child that builds a jail within that jail (pid, mount, network, ipc and
+//! user namespaces, limits, Landlock, seccomp) before it meets judged code. Memory that no limit of
+//! a process counts is denied there.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -31,10 +32,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::error::SandboxError;
-use super::facilities::Facilities;
+use super::facilities::JailCapabilities;
 use super::interpreter::Interpreter;
-use super::job::Exit;
-use super::job::Job;
+use super::job::ExecRequest;
+use super::job::ExitKind;
 use super::job::Limits;
 use super::launcher::Sandbox;
 use super::nested::NESTED_JAIL;
@@ -52,34 +53,34 @@ pub struct Zygote {
     /// Without it there is no zygote.
     _sandbox: Arc<Sandbox>,
     control: Arc<UnixDatagram>,
-    waiting: Arc<Mutex<Waiting>>,
+    waiting: Arc<Mutex<ForkWaiters>>,
     /// Ends with the zygote.
     listener: JoinHandle<()>,
 }
 
 /// Who waits for the end of which process. `None` once the zygote is gone.
 #[derive(Debug, Default)]
-struct Waiting {
+struct ForkWaiters {
     next: u64,
-    senders: Option<HashMap<u64, oneshot::Sender<Ended>>>,
+    senders: Option<HashMap<u64, oneshot::Sender<ForkEnd>>>,
 }
 
 /// A process that was forked.
 #[derive(Debug)]
-pub struct Forked {
+pub struct ForkedProcess {
     /// The conversation with it; `None` when that is over.
     stream: Option<BufReader<UnixStream>>,
     number: u64,
     control: Arc<UnixDatagram>,
-    ended: oneshot::Receiver<Ended>,
+    ended: oneshot::Receiver<ForkEnd>,
     is_over: bool,
 }
 
 /// How a forked process ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Ended {
+pub struct ForkEnd {
     /// In which way.
-    pub exit: Exit,
+    pub exit: ExitKind,
     /// Processor time of it and the children that it waited for.
     pub cpu: Duration,
     /// The most memory that it had.
@@ -88,11 +89,11 @@ pub struct Ended {
 
 /// What the zygote says of an end.
 #[derive(Debug, Deserialize)]
-struct News {
+struct ZygoteNews {
     id: u64,
     #[serde(default)]
     status: i32,
-    why: Option<Why>,
+    why: Option<KillReason>,
     #[serde(default)]
     cpu: f64,
     #[serde(default)]
@@ -102,32 +103,33 @@ struct News {
 /// Why the zygote ended a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Why {
+enum KillReason {
     Cpu,
     Wall,
     Dropped,
 }
 
-impl News {
-    fn ended(&self) -> Ended {
+impl ZygoteNews {
+    fn ended(&self) -> ForkEnd {
         let signal = self.status & 0x7f;
         let exit = match self.why {
-            Some(Why::Cpu) => Exit::CpuLimit,
-            Some(Why::Wall) => Exit::WallLimit,
-            _ if signal == libc::SIGXCPU => Exit::CpuLimit,
+            Some(KillReason::Cpu) => ExitKind::CpuLimit,
+            Some(KillReason::Wall) => ExitKind::WallLimit,
+            _ if signal == libc::SIGXCPU => ExitKind::CpuLimit,
             // Nobody else sends it: the kernel was out of memory.
-            None if signal == libc::SIGKILL => Exit::MemoryLimit,
-            _ if signal != 0 => Exit::Signal(signal),
-            _ => Exit::Code(self.status >> 8 & 0xff),
+            None if signal == libc::SIGKILL => ExitKind::MemoryLimit,
+            _ if signal != 0 => ExitKind::Signal(signal),
+            _ => ExitKind::Code(self.status >> 8 & 0xff),
         };
         let cpu = Duration::try_from_secs_f64(self.cpu).unwrap_or_default();
-        Ended { exit, cpu, peak_rss_bytes: self.rss }
+        ForkEnd { exit, cpu, peak_rss_bytes: self.rss }
     }
 }
 
 impl Zygote {
-    /// Starts a zygote that knows `programs`: a name and the text of a module each, of ours, which may import those
-    /// before it; what is to be forked has a function `main(socket)`. `imports` are loaded before.
+    /// Starts a zygote that knows `programs`: a name and the text of a module each, of ours, which
+    /// may import those before it; what is to be forked has a function `main(socket)`. `imports`
+    /// are loaded before.
     ///
     /// # Errors
     /// Those of [`Sandbox::run`]; [`SandboxError::Zygote`] when it ends before it is ready.
@@ -153,7 +155,7 @@ impl Zygote {
             received = control.recv(&mut ready) => { received?; }
         }
         let control = Arc::new(control);
-        let waiting = Waiting { next: 1, senders: Some(HashMap::new()) };
+        let waiting = ForkWaiters { next: 1, senders: Some(HashMap::new()) };
         let waiting = Arc::new(Mutex::new(waiting));
         let listener = {
             let (control, waiting) = (Arc::clone(&control), Arc::clone(&waiting));
@@ -171,15 +173,21 @@ impl Zygote {
     /// Forks a process, waits until its jail stands, and lets it run `program`.
     ///
     /// # Errors
-    /// [`SandboxError::HelperGone`] when the zygote has ended, [`SandboxError::Zygote`] when the jail could not be built.
-    pub async fn fork(&self, program: &str, limits: &Limits) -> Result<Forked, SandboxError> {
+    /// [`SandboxError::HelperGone`] when the zygote has ended, [`SandboxError::Zygote`] when the
+    /// jail could not be built.
+    pub async fn fork(
+        &self,
+        program: &str,
+        limits: &Limits,
+    ) -> Result<ForkedProcess, SandboxError> {
         let mut forked = self.begin(program, limits, None).await?;
         let stands = forked.stream()?.read_u8().await.is_ok();
         if stands { Ok(forked) } else { Err(no_jail(forked.ended().await?)) }
     }
 
-    /// Forks a process that runs `program`, gives it all of `order` to read from its conversation, and waits for its end:
-    /// gives what it has written to descriptor 4, a file, by then. No other process is woken up in between.
+    /// Forks a process that runs `program`, gives it all of `order` to read from its conversation,
+    /// and waits for its end: gives what it has written to descriptor 4, a file, by then. No other
+    /// process is woken up in between.
     ///
     /// # Errors
     /// As [`Self::fork`], and those of making the file.
@@ -188,7 +196,7 @@ impl Zygote {
         program: &str,
         limits: &Limits,
         order: &[u8],
-    ) -> Result<(Ended, Vec<u8>), SandboxError> {
+    ) -> Result<(ForkEnd, Vec<u8>), SandboxError> {
         let paper = memfd_create(c"paper", MFdFlags::MFD_CLOEXEC).map_err(io::Error::from)?;
         let mut paper = File::from(paper);
         let mut forked = self.begin(program, limits, Some(&paper)).await?;
@@ -212,7 +220,7 @@ impl Zygote {
         program: &str,
         limits: &Limits,
         paper: Option<&File>,
-    ) -> Result<Forked, SandboxError> {
+    ) -> Result<ForkedProcess, SandboxError> {
         let (stream, theirs) = UnixStream::pair()?;
         let theirs = theirs.into_std()?;
         theirs.set_nonblocking(false)?;
@@ -242,11 +250,11 @@ impl Zygote {
         drop(theirs); // or a child that ends early would never be seen to
         let control = Arc::clone(&self.control);
         let stream = Some(BufReader::new(stream));
-        Ok(Forked { stream, number, control, ended, is_over: false })
+        Ok(ForkedProcess { stream, number, control, ended, is_over: false })
     }
 }
 
-fn no_jail(ended: Ended) -> SandboxError {
+fn no_jail(ended: ForkEnd) -> SandboxError {
     SandboxError::Zygote(format!("no jail within its own ({:?})", ended.exit))
 }
 
@@ -256,7 +264,7 @@ impl Drop for Zygote {
     }
 }
 
-impl Forked {
+impl ForkedProcess {
     /// The conversation with it.
     ///
     /// # Errors
@@ -269,7 +277,7 @@ impl Forked {
     ///
     /// # Errors
     /// [`SandboxError::HelperGone`] when the zygote has ended.
-    pub async fn ended(&mut self) -> Result<Ended, SandboxError> {
+    pub async fn ended(&mut self) -> Result<ForkEnd, SandboxError> {
         self.stream = None;
         let ended = (&mut self.ended).await.map_err(|_| SandboxError::HelperGone);
         self.is_over = true;
@@ -277,7 +285,7 @@ impl Forked {
     }
 }
 
-impl Drop for Forked {
+impl Drop for ForkedProcess {
     fn drop(&mut self) {
         if !self.is_over {
             let request = json!({ "kill": self.number }).to_string();
@@ -286,15 +294,15 @@ impl Drop for Forked {
     }
 }
 
-fn lock(waiting: &Mutex<Waiting>) -> std::sync::MutexGuard<'_, Waiting> {
+fn lock(waiting: &Mutex<ForkWaiters>) -> std::sync::MutexGuard<'_, ForkWaiters> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn listen(control: &UnixDatagram, waiting: &Mutex<Waiting>) -> io::Result<()> {
+async fn listen(control: &UnixDatagram, waiting: &Mutex<ForkWaiters>) -> io::Result<()> {
     let mut buffer = [0; 4096];
     loop {
         let n = control.recv(&mut buffer).await?;
-        let news: News = serde_json::from_slice(&buffer[..n])?;
+        let news: ZygoteNews = serde_json::from_slice(&buffer[..n])?;
         let sender = lock(waiting).senders.as_mut().and_then(|all| all.remove(&news.id));
         let _nobody_waits = sender.map(|sender| sender.send(news.ended()));
     }
@@ -302,11 +310,11 @@ async fn listen(control: &UnixDatagram, waiting: &Mutex<Waiting>) -> io::Result<
 
 /// The zygote as a job.
 fn job(
-    facilities: &Facilities,
+    facilities: &JailCapabilities,
     interpreter: &Interpreter,
     imports: &[&str],
     programs: &[(&str, &str)],
-) -> Result<Job, SandboxError> {
+) -> Result<ExecRequest, SandboxError> {
     let mounts = interpreter.mounts();
     let jail = NestedJail { memory_is_counted: false, has_loopback: false, files: 64 };
     let plan = json!({
@@ -314,7 +322,7 @@ fn job(
         "programs": programs,
         "jail": jail.plan(facilities, &mounts)?,
     });
-    Ok(Job {
+    Ok(ExecRequest {
         args: ["-I", "-S", "-B", "/in/zygote.py"].map(str::to_owned).into(),
         stdin: plan.to_string().into_bytes(),
         inputs: vec![
@@ -330,6 +338,6 @@ fn job(
             processes: 512,
             ..Limits::default()
         },
-        ..Job::new(interpreter.executable())
+        ..ExecRequest::new(interpreter.executable())
     })
 }

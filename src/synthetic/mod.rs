@@ -1,11 +1,12 @@
 //! Synthetic data: invented Python libraries, what teaches them, and held-out tasks that need them.
 //!
-//! A [`SyntheticLibrary`] has an invented name and functions with invented verbs, each one of some fifty
-//! pure operations on a list of integers, and beside them a keyword, an error class, a protocol and
-//! constants with invented names. No base model can know it, so what a model can do
-//! with it after training comes from the training. [`SyntheticLibrary::training`] gives chat records, and
-//! [`SyntheticLibrary::tasks`] gives tasks whose wordings, variables and function names no record has,
-//! together with controls that need no library. [`leaks`] looks for what the two share after all.
+//! A [`SyntheticLibrary`] has an invented name and functions with invented verbs, each one of some
+//! fifty pure operations on a list of integers, and beside them a keyword, an error class, a
+//! protocol and constants with invented names. No base model can know it, so what a model can do
+//! with it after training comes from the training. [`SyntheticLibrary::training`] gives chat
+//! records, and [`SyntheticLibrary::tasks`] gives tasks whose wordings, variables and function
+//! names no record has, together with controls that need no library. [`leaks`] looks for what the
+//! two share after all.
 //!
 //! Everything follows from a seed. Nothing here reads or writes files, runs code or prints; a
 //! [`LibraryCheck`] is plain data for a judge that runs Python.

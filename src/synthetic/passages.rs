@@ -33,7 +33,8 @@ impl SyntheticLibrary {
     }
 }
 
-/// Passages by their words (Okapi BM25: Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework").
+/// Passages by their words (Okapi BM25: Robertson and Zaragoza 2009, "The Probabilistic Relevance
+/// Framework").
 struct PassageIndex {
     /// For each passage, how often it has each word.
     counts: Vec<HashMap<String, f64>>,

@@ -34,14 +34,15 @@ pub struct RecordOptions {
     /// Records of template T2 (a docstring asks for a function's body), each with another variable;
     /// at most 20.
     pub n_definitions: usize,
-    /// Decides the records of T4 to T8, wherever the template applies: so many for a keyword and an error class, four
-    /// times as many for a protocol, three times (at most 6) for a constant; for a function's name one of each question.
+    /// Decides the records of T4 to T8, wherever the template applies: so many for a keyword and an
+    /// error class, four times as many for a protocol, three times (at most 6) for a constant; for
+    /// a function's name one of each question.
     pub n_facts: usize,
 }
 
 impl Default for RecordOptions {
-    /// 16, 4 and 2. With 4 variables for T1 a model of 135 M parameters learned the variables instead
-    /// of the functions, with 16 it did not.
+    /// 16, 4 and 2. With 4 variables for T1 a model of 135 M parameters learned the variables
+    /// instead of the functions, with 16 it did not.
     fn default() -> Self {
         Self { n_assignments: 16, n_definitions: 4, n_facts: 2 }
     }
@@ -130,7 +131,8 @@ impl SyntheticLibrary {
 
     /// Gives the records of T5, and of T7 for each constant, of one phrase.
     fn beside(&self, phrase: usize, n: usize, rng: &mut SeededRng) -> Vec<LibraryRecord> {
-        /// Variables and instructions for each of `n`: there is one protocol, and a constant has no variables.
+        /// Variables and instructions for each of `n`: there is one protocol, and a constant has no
+        /// variables.
         const VARIABLES: usize = 4;
         const INSTRUCTIONS: usize = 3;
         let (library, facts) = (self.name(), self.facts());

@@ -8,9 +8,9 @@ use super::random::SeededRng;
 
 impl SyntheticLibrary {
     /// Gives the text of the package's `__init__.py`. It imports nothing, its functions leave their
-    /// argument as it is, and each name of it that is used is appended to the module's list `_calls`:
-    /// of a function or method when it is called, of a constant or class when it is looked up, of the
-    /// keyword when it is given.
+    /// argument as it is, and each name of it that is used is appended to the module's list
+    /// `_calls`: of a function or method when it is called, of a constant or class when it is
+    /// looked up, of the keyword when it is given.
     pub fn module_source(&self) -> String {
         let facts = self.facts();
         let mut named = format!("    \"{0}\": type(\"{0}\", (Exception,), {{}}),\n", facts.error);

@@ -75,7 +75,8 @@ pub struct LibraryTask {
 pub struct LibraryCheck {
     /// Where the answer's value is found.
     pub form: AnswerForm,
-    /// What the answer must have used, by the module's list `_calls`; `None` where no code is asked for, or no library.
+    /// What the answer must have used, by the module's list `_calls`; `None` where no code is asked
+    /// for, or no library.
     pub required: Option<LibraryUses>,
     /// Lists to try; none is empty, one has a single item, one rises throughout.
     pub inputs: Vec<Vec<i64>>,
@@ -114,10 +115,10 @@ pub struct LibraryUses {
 }
 
 impl SyntheticLibrary {
-    /// Gives the held-out tasks, each of phrases `E` and `F`, with `n_variables` (1 to 4) of the test variables where
-    /// there is one; then the controls, which are about the same operations for every library. Controls have the
-    /// phrases `A` and `B`, which records have for the library's functions: an adapter that calls the library where
-    /// none is imported loses them.
+    /// Gives the held-out tasks, each of phrases `E` and `F`, with `n_variables` (1 to 4) of the
+    /// test variables where there is one; then the controls, which are about the same operations
+    /// for every library. Controls have the phrases `A` and `B`, which records have for the
+    /// library's functions: an adapter that calls the library where none is imported loses them.
     pub fn tasks(&self, n_variables: usize) -> Vec<LibraryTask> {
         let mut tasks = Vec::new();
         for phrase in TEST.phrases {
@@ -265,7 +266,8 @@ impl SyntheticLibrary {
         LibraryUses { library: self.name().to_owned(), names: names.map(Clone::clone).to_vec() }
     }
 
-    /// Begins a task about the subject `about`, which `(phrase, detail)` tell from the others about it.
+    /// Begins a task about the subject `about`, which `(phrase, detail)` tell from the others about
+    /// it.
     fn draft(
         &self,
         template: TaskTemplate,

@@ -114,8 +114,8 @@ const QUESTIONS: [&str; 6] = [
     "Tell me nothing but the name of the function of {library} for the {phrase} a list.",
 ];
 
-/// Template T1, or N1 without a library: a comment that asks for `result`. T4, with a limit, and T7, about a constant,
-/// look the same.
+/// Template T1, or N1 without a library: a comment that asks for `result`. T4, with a limit, and
+/// T7, about a constant, look the same.
 pub(super) fn assignment(library: Option<&str>, wanted: &str, value: &str) -> CodeExample {
     let import = library.map_or(String::new(), |library| format!("import {library}\n"));
     let stub = format!("{import}# {wanted}\nresult =");
@@ -123,7 +123,8 @@ pub(super) fn assignment(library: Option<&str>, wanted: &str, value: &str) -> Co
     CodeExample { stub, completed }
 }
 
-/// Template T2, or T3 with a phrase of two operations: a docstring that asks for the body of the function `name`.
+/// Template T2, or T3 with a phrase of two operations: a docstring that asks for the body of the
+/// function `name`.
 pub(super) fn definition(
     library: &str,
     name: &str,

@@ -1,8 +1,9 @@
-//! The optimizer: Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101), in PyTorch's form.
+//! The optimizer: Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101),
+//! in PyTorch's form.
 
-use crate::model::Part;
+use crate::model::ParameterPart;
 
-use super::learner::Learner;
+use super::backend::TrainBackend;
 
 /// Settings of [`AdamW`], by PyTorch's names.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,8 +38,15 @@ impl AdamW {
         Self { n_steps: 0, means: [vec![0.0; n], vec![0.0; n]] }
     }
 
-    /// Moves the trainable numbers against their gradients, each multiplied by `clip` first, and sets those to zero.
-    pub fn step(&mut self, learner: &mut dyn Learner, options: &AdamWOptions, lr: f32, clip: f32) {
+    /// Moves the trainable numbers against their gradients, each multiplied by `clip` first, and
+    /// sets those to zero.
+    pub fn step(
+        &mut self,
+        learner: &mut dyn TrainBackend,
+        options: &AdamWOptions,
+        lr: f32,
+        clip: f32,
+    ) {
         self.n_steps += 1;
         let AdamWOptions { betas: [beta_1, beta_2], eps, weight_decay } = *options;
         let power = |beta: f32| f64::from(beta).powf(f64::from(self.n_steps));
@@ -48,7 +56,7 @@ impl AdamW {
         let size = lr / correction_1;
         let [first, second] = &mut self.means;
         learner.in_parts([first, second], &|part| {
-            let Part { values, gradients, state: [first, second] } = part;
+            let ParameterPart { values, gradients, state: [first, second] } = part;
             let state = first.iter_mut().zip(second);
             for ((value, gradient), (mean, square)) in values.iter_mut().zip(gradients).zip(state) {
                 let g = std::mem::take(gradient) * clip;

@@ -12,7 +12,8 @@ use crate::peft::write_adapter;
 use super::TrainingError;
 use super::options::TrainingOptions;
 
-/// Writes the adapter to `folder`, for the trainable numbers `values`, whose tensors stand at `places`.
+/// Writes the adapter to `folder`, for the trainable numbers `values`, whose tensors stand at
+/// `places`.
 pub(super) fn save(
     folder: &Path,
     (values, places): (&[f32], &[TensorPlace]),
@@ -36,11 +37,12 @@ fn tensor<'a>(values: &'a [f32], place: &'a TensorPlace) -> NamedTensor<'a> {
 }
 
 impl TrainingOptions {
-    /// Takes rank, alpha and linear layers of the PEFT folder at `folder`, from which training continues.
+    /// Takes rank, alpha and linear layers of the PEFT folder at `folder`, from which training
+    /// continues.
     ///
     /// # Errors
-    /// [`TrainingError::Peft`]; [`TrainingError::BadOption`] when its modules differ in rank or alpha, or are not
-    /// listed by name.
+    /// [`TrainingError::Peft`]; [`TrainingError::BadOption`] when its modules differ in rank or
+    /// alpha, or are not listed by name.
     pub fn take_form(&mut self, folder: &Path) -> Result<(), TrainingError> {
         let config = PeftConfig::read(folder)?;
         config.uniform().map_err(|reason| refused(folder, &reason))?;

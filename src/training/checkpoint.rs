@@ -12,12 +12,12 @@ use crate::peft::write_tensors;
 
 use super::TrainingError;
 
-/// The note that holds [`Position`].
+/// The note that holds [`CheckpointPosition`].
 const POSITION: &str = "position";
 
 /// How far a run is, beside its numbers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Position {
+pub(super) struct CheckpointPosition {
     /// Steps done.
     pub(super) step: u32,
     /// The least validation loss, and the step after which it was measured.
@@ -34,7 +34,7 @@ pub(super) struct Position {
 /// All of it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Checkpoint {
-    pub(super) position: Position,
+    pub(super) position: CheckpointPosition,
     pub(super) values: Vec<f32>,
     /// The optimizer's running means.
     pub(super) means: [Vec<f32>; 2],
@@ -43,7 +43,7 @@ pub(super) struct Checkpoint {
 }
 
 /// The numbers of a run at work.
-pub(super) struct Numbers<'a> {
+pub(super) struct CheckpointNumbers<'a> {
     pub(super) values: &'a [f32],
     pub(super) means: [&'a [f32]; 2],
     pub(super) best: Option<&'a [f32]>,
@@ -52,8 +52,8 @@ pub(super) struct Numbers<'a> {
 /// Writes a checkpoint in the place of the one before.
 pub(super) fn save(
     path: &Path,
-    position: &Position,
-    numbers: &Numbers<'_>,
+    position: &CheckpointPosition,
+    numbers: &CheckpointNumbers<'_>,
 ) -> Result<(), TrainingError> {
     let [mean, square] = numbers.means;
     let mut all = vec![row("values", numbers.values), row("mean", mean), row("square", square)];
@@ -67,8 +67,8 @@ fn row<'a>(name: &'a str, values: &'a [f32]) -> NamedTensor<'a> {
 }
 
 impl Checkpoint {
-    /// Reads the one at `path`; `None` where there is none. It has to be of the run of `fingerprint`, with `n`
-    /// trainable numbers.
+    /// Reads the one at `path`; `None` where there is none. It has to be of the run of
+    /// `fingerprint`, with `n` trainable numbers.
     pub(super) fn load(
         path: &Path,
         fingerprint: &str,
@@ -91,7 +91,7 @@ impl Checkpoint {
     fn parse(bytes: &[u8], n: usize) -> Option<Self> {
         let (_, metadata) = SafeTensors::read_metadata(bytes).ok()?;
         let position = metadata.metadata().as_ref()?.get(POSITION)?;
-        let position: Position = serde_json::from_str(position).ok()?;
+        let position: CheckpointPosition = serde_json::from_str(position).ok()?;
         let file = SafeTensors::deserialize(bytes).ok()?;
         let whole = |name| to_f32(&file.tensor(name).ok()?).filter(|values| values.len() == n);
         let best = whole("best");

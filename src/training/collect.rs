@@ -1,4 +1,5 @@
-//! Which records are trained on: of sessions, of files, and of what an adapter was trained on before.
+//! Which records are trained on: of sessions, of files, and of what an adapter was trained on
+//! before.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,11 +18,11 @@ use crate::registry::RegistryError;
 use crate::registry::SessionFilter;
 use crate::task::TaskType;
 use crate::trajectory::Session;
-use crate::trajectory::Status;
+use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
 
 use super::TrainingError;
-use super::record::Record;
+use super::record::TrainingRecord;
 use super::sessions;
 
 /// Where records are to come from.
@@ -39,13 +40,13 @@ pub struct DataRequest {
 
 /// Records, and where they come from.
 #[derive(Debug, Clone)]
-pub struct Collected {
+pub struct CollectedRecords {
     /// What is learned.
-    pub records: Vec<Record>,
+    pub records: Vec<TrainingRecord>,
     /// What it was taken from.
     pub kind: DatasetKind,
-    /// The same in full, as the column `dataset.source_json` keeps it: a [`DatasetSource`], or what a benchmark says of
-    /// the library that it has invented.
+    /// The same in full, as the column `dataset.source_json` keeps it: a [`DatasetSource`], or what
+    /// a benchmark says of the library that it has invented.
     pub source: Value,
     /// The kind of all tasks, where they are of one.
     pub task_type: Option<TaskType>,
@@ -71,17 +72,19 @@ pub struct SessionsWanted {
     limit: Option<u32>,
 }
 
-/// The records that are asked for, and those that the adapter `replayed` was trained on. What is left out is reported.
+/// The records that are asked for, and those that the adapter `replayed` was trained on. What is
+/// left out is reported.
 ///
 /// # Errors
-/// [`TrainingError::NoData`] when nothing is asked for or nothing comes of it; [`TrainingError::BadRecord`] and
-/// [`TrainingError::Files`] for a file that can't be used; [`RegistryError::NotFound`] for a session that isn't there.
+/// [`TrainingError::NoData`] when nothing is asked for or nothing comes of it;
+/// [`TrainingError::BadRecord`] and [`TrainingError::Files`] for a file that can't be used;
+/// [`RegistryError::NotFound`] for a session that isn't there.
 pub fn collect(
     registry: &Registry,
     request: &DataRequest,
     replayed: Option<&Adapter>,
     reporter: &dyn Reporter,
-) -> Result<Collected, TrainingError> {
+) -> Result<CollectedRecords, TrainingError> {
     if request.sessions.is_empty() && request.filter.is_none() && request.files.is_empty() {
         let wanted = "say what: --session ID, --sessions FILTER or --dataset FILE.jsonl";
         return Err(TrainingError::NoData(wanted.to_owned()));
@@ -96,7 +99,7 @@ pub fn collect(
     for path in request.files.iter().chain(&before.files) {
         let whole = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
         if !files.contains(&whole) {
-            records.extend(Record::read_all(path)?);
+            records.extend(TrainingRecord::read_all(path)?);
             files.push(whole);
         }
     }
@@ -111,7 +114,7 @@ pub fn collect(
     };
     let kind = if files.is_empty() { DatasetKind::Sessions } else { DatasetKind::File };
     let source = json!(DatasetSource { sessions: used, files });
-    Ok(Collected { records, kind, source, task_type })
+    Ok(CollectedRecords { records, kind, source, task_type })
 }
 
 /// The sessions that are asked for, each once, the oldest first.
@@ -136,7 +139,7 @@ fn of_sessions(
     request: &DataRequest,
     sessions: &[Session],
     reporter: &dyn Reporter,
-) -> Result<(Vec<Record>, Vec<String>), RegistryError> {
+) -> Result<(Vec<TrainingRecord>, Vec<String>), RegistryError> {
     let (mut records, mut used) = (Vec::new(), Vec::new());
     for session in sessions {
         let id = &session.id;
@@ -158,7 +161,7 @@ fn of_sessions(
 
 /// Why nothing is learned from a session.
 fn unusable(session: &Session) -> &'static str {
-    let is_solved = session.status == Status::Solved;
+    let is_solved = session.status == SessionStatus::Solved;
     if is_solved && session.verified_by == VerifiedBy::UserTests && session.assurance.is_none() {
         "was judged by an earlier version, which did not confirm results: nothing is learned from it"
     } else {
@@ -227,7 +230,8 @@ impl SessionsWanted {
     }
 
     fn choose(&self, registry: &Registry) -> Result<Vec<Session>, RegistryError> {
-        let solved = SessionFilter { status: Some(Status::Solved), project: self.project.clone() };
+        let solved =
+            SessionFilter { status: Some(SessionStatus::Solved), project: self.project.clone() };
         let mut sessions = registry.sessions(&solved, u32::MAX)?;
         sessions.retain(|session| {
             let has_type =

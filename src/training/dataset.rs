@@ -9,9 +9,9 @@ use crate::model::ChatEncoder;
 use super::TrainingError;
 use super::dedupe;
 use super::example::Example;
-use super::example::Examples;
+use super::example::ExampleSets;
 use super::options::TrainingOptions;
-use super::record::Record;
+use super::record::TrainingRecord;
 use super::scrub;
 use super::steps;
 
@@ -33,9 +33,9 @@ pub struct Dataset {
     /// sha256 of all that it holds.
     pub digest: String,
     /// The tokens.
-    pub examples: Examples,
+    pub examples: ExampleSets,
     /// The records that it was made from, in their order.
-    pub records: Vec<Record>,
+    pub records: Vec<TrainingRecord>,
     /// Digests of the families that are trained on, sorted.
     pub train_families: Vec<String>,
     /// Families in all.
@@ -56,14 +56,16 @@ pub fn family_digest(family: &str) -> String {
 }
 
 impl Dataset {
-    /// Cleans `records`, turns them into tokens for the model at `model`, and splits them by family; as many of
-    /// `rehearsal` come beside what is trained on as the options want. `home` is the path of the user's home, which is
-    /// taken out; `known` are digests of families that were trained on before, of which none is held out.
+    /// Cleans `records`, turns them into tokens for the model at `model`, and splits them by
+    /// family; as many of `rehearsal` come beside what is trained on as the options want. `home` is
+    /// the path of the user's home, which is taken out; `known` are digests of families that were
+    /// trained on before, of which none is held out.
     ///
     /// # Errors
-    /// [`TrainingError::NoData`] when nothing is left; [`TrainingError::Model`] when the model's file can't be used.
+    /// [`TrainingError::NoData`] when nothing is left; [`TrainingError::Model`] when the model's
+    /// file can't be used.
     pub fn build(
-        (mut records, rehearsal): (Vec<Record>, &[Record]),
+        (mut records, rehearsal): (Vec<TrainingRecord>, &[TrainingRecord]),
         model: &Path,
         home: &str,
         known: &[String],
@@ -74,7 +76,8 @@ impl Dataset {
         }
         let n_secrets = records.iter_mut().map(|record| scrub::scrub(record, home)).sum();
         for message in records.iter_mut().flat_map(|record| &mut record.messages) {
-            // Some templates cut off blanks at the end: what was learned with them would never be asked for.
+            // Some templates cut off blanks at the end: what was learned with them would never be
+            // asked for.
             message.content.truncate(message.content.trim_end().len());
         }
         let n_records = records.len();
@@ -82,7 +85,7 @@ impl Dataset {
         let n_duplicates = n_records - records.len();
         let encoder = ChatEncoder::load(model)?;
         let held_out = held_out(&records, known, options.validation_share);
-        let mut examples = Examples::default();
+        let mut examples = ExampleSets::default();
         let (mut kept, mut n_too_long) = (Vec::new(), 0);
         for record in records {
             let example = encode(&encoder, &record)?;
@@ -154,8 +157,9 @@ impl Dataset {
     }
 }
 
-/// The families whose digests come first and are not `known`: the wanted share, at least one of several, and never all.
-fn held_out(records: &[Record], known: &[String], share: f32) -> BTreeSet<String> {
+/// The families whose digests come first and are not `known`: the wanted share, at least one of
+/// several, and never all.
+fn held_out(records: &[TrainingRecord], known: &[String], share: f32) -> BTreeSet<String> {
     let families: BTreeSet<(String, &str)> = records
         .iter()
         .map(|record| (family_digest(&record.family), record.family.as_str()))
@@ -175,11 +179,12 @@ fn held_out(records: &[Record], known: &[String], share: f32) -> BTreeSet<String
     new.into_iter().take(n).map(|(_, family)| (*family).to_owned()).collect()
 }
 
-/// Records of `rehearsal` by chance, with their families, until they are the wanted share of what is learned.
+/// Records of `rehearsal` by chance, with their families, until they are the wanted share of what
+/// is learned.
 fn rehearsed<'a>(
     encoder: &ChatEncoder,
-    rehearsal: &'a [Record],
-    examples: &Examples,
+    rehearsal: &'a [TrainingRecord],
+    examples: &ExampleSets,
     options: &TrainingOptions,
 ) -> Result<Vec<(&'a str, Example)>, TrainingError> {
     let weight: f32 = examples.train.iter().map(Example::weight).sum();
@@ -200,7 +205,7 @@ fn rehearsed<'a>(
     Ok(chosen)
 }
 
-fn encode(encoder: &ChatEncoder, record: &Record) -> Result<Example, TrainingError> {
+fn encode(encoder: &ChatEncoder, record: &TrainingRecord) -> Result<Example, TrainingError> {
     let chat = encoder.encode(&record.messages)?;
     let parts = record.weighted();
     let weight = |answer: &Option<(usize, usize)>| {

@@ -3,23 +3,25 @@
 use std::collections::HashMap;
 
 use crate::digest::sha256;
-use crate::minhash::Signature;
+use crate::minhash::MinHashSignature;
 
-use super::record::Record;
+use super::record::TrainingRecord;
 
 /// Words of a shingle.
 const SHINGLE: usize = 5;
-/// Questions that share at least this part of their shingles, as MinHash estimates it, are one question.
+/// Questions that share at least this part of their shingles, as MinHash estimates it, are one
+/// question.
 const ALIKE: f64 = 0.8;
 
-/// Keeps the first of all records whose answers are the same but for blanks and comments, and whose questions are alike.
-pub(super) fn distinct(records: Vec<Record>) -> Vec<Record> {
-    let mut seen: HashMap<String, Vec<Signature>> = HashMap::new();
+/// Keeps the first of all records whose answers are the same but for blanks and comments, and whose
+/// questions are alike.
+pub(super) fn distinct(records: Vec<TrainingRecord>) -> Vec<TrainingRecord> {
+    let mut seen: HashMap<String, Vec<MinHashSignature>> = HashMap::new();
     let mut kept = Vec::new();
     for record in records {
         let answers: Vec<String> = record.answers().map(essence).collect();
         let questions = seen.entry(sha256(answers.join("\n").as_bytes())).or_default();
-        let question = Signature::new(&asked(&record), SHINGLE);
+        let question = MinHashSignature::new(&asked(&record), SHINGLE);
         if questions.iter().any(|other| question.resemblance(other) >= ALIKE) {
             continue;
         }
@@ -30,12 +32,13 @@ pub(super) fn distinct(records: Vec<Record>) -> Vec<Record> {
 }
 
 /// All that is said to the model.
-fn asked(record: &Record) -> String {
+fn asked(record: &TrainingRecord) -> String {
     let asked = record.messages.iter().filter(|m| m.role != crate::trajectory::Role::Assistant);
     asked.map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n")
 }
 
-/// An answer without what Python does not read: comments after a blank, blanks at line ends, empty lines.
+/// An answer without what Python does not read: comments after a blank, blanks at line ends, empty
+/// lines.
 fn essence(answer: &str) -> String {
     let line = |line: &str| {
         let code = match line.split_once('#') {
@@ -51,7 +54,7 @@ fn essence(answer: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::distinct;
-    use crate::training::Record;
+    use crate::training::TrainingRecord;
     use crate::trajectory::Message;
 
     #[test]
@@ -59,7 +62,7 @@ mod tests {
         let long = "Write a function that adds two whole numbers and gives back their sum, \
                     with a docstring of one line and no imports, in plain Python, please.";
         let record = |question: &str, answer: &str| {
-            Record::new("f", vec![Message::user(question), Message::assistant(answer)])
+            TrainingRecord::new("f", vec![Message::user(question), Message::assistant(answer)])
         };
         let kept = distinct(vec![
             record(long, "def add(a, b):\n    return a + b\n"),

@@ -10,7 +10,7 @@ use crate::peft::PeftError;
 use crate::provider::ProviderError;
 use crate::registry::RegistryError;
 use crate::shutdown::StopReason;
-use crate::shutdown::Stopped;
+use crate::shutdown::StoppedEarly;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +95,7 @@ pub enum TrainingError {
     Registry(#[from] RegistryError),
     /// Stopped before a run was begun.
     #[error(transparent)]
-    Stopped(#[from] Stopped),
+    Stopped(#[from] StoppedEarly),
     /// A run broke off; what was done is kept.
     #[error("training failed ({}): {detail}", kind.as_str())]
     Failed {
@@ -155,7 +155,7 @@ impl TrainingError {
             Self::Peft(error) => error.class(),
             Self::Provider(error) => error.class(),
             Self::Registry(error) => error.class(),
-            Self::Stopped(Stopped(reason)) | Self::Failed { stopped: Some(reason), .. } => {
+            Self::Stopped(StoppedEarly(reason)) | Self::Failed { stopped: Some(reason), .. } => {
                 ErrorClass::Stopped(*reason)
             }
             Self::BadRecord { .. }

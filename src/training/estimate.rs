@@ -8,12 +8,13 @@ use crate::model::Precision;
 use crate::model::TunerSizes;
 
 use super::TrainingError;
-use super::example::Examples;
+use super::example::ExampleSets;
 use super::options::TrainingOptions;
 
 /// Rows of logits that are held at a time.
 const LOGIT_ROWS: u64 = 64;
-/// Products of two numbers that a core does in a second while training, about, on a processor with AVX-512.
+/// Products of two numbers that a core does in a second while training, about, on a processor with
+/// AVX-512.
 const PRODUCTS_PER_SECOND: f64 = 7e10;
 
 /// Bytes that a run takes at most.
@@ -23,7 +24,7 @@ const PRODUCTS_PER_SECOND: f64 = 7e10;
 pub fn memory(
     model: &Path,
     options: &TrainingOptions,
-    examples: &Examples,
+    examples: &ExampleSets,
 ) -> Result<u64, TrainingError> {
     let sizes = TunerSizes::read(model, &options.targets()?, options.rank as usize)?;
     let longest = examples.train.iter().map(|example| example.input_ids.len()).max();
@@ -33,7 +34,8 @@ pub fn memory(
         Precision::Packed => sizes.n_weights * 14 / 8,
         Precision::Exact => sizes.n_weights * 4,
     };
-    // Numbers, gradients, exchanged copies, two means, the best so far, and one of them as bytes for the checkpoint.
+    // Numbers, gradients, exchanged copies, two means, the best so far, and one of them as bytes
+    // for the checkpoint.
     let trainable = sizes.n_trainable * 4 * 7;
     let layers = if options.checkpointing { 1 } else { sizes.n_layers };
     let inputs = sizes.n_layers * sizes.hidden * 4 * u64::from(options.checkpointing);
@@ -57,7 +59,8 @@ pub(super) fn check_memory(needed: u64) -> Result<(), TrainingError> {
     Err(TrainingError::Memory { needed_mib: needed >> 20, available_mib: available >> 20 })
 }
 
-/// Seconds that `tokens` take on `n_threads` cores, roughly: the order of magnitude is what it is good for.
+/// Seconds that `tokens` take on `n_threads` cores, roughly: the order of magnitude is what it is
+/// good for.
 ///
 /// # Errors
 /// [`TrainingError::Model`] when the model's file can't be read.

@@ -14,7 +14,7 @@ pub struct Example {
 
 /// The examples of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Examples {
+pub struct ExampleSets {
     /// What is trained on.
     pub train: Vec<Example>,
     /// Families that are not trained on: what a validation measures.

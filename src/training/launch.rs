@@ -21,31 +21,31 @@ use crate::child;
 
 use super::FailureKind;
 use super::TrainingError;
-use super::worker::Job;
+use super::worker::TrainJob;
 use super::worker::WorkerReport;
 
 /// A worker at work. When it is dropped the process is killed.
 #[derive(Debug)]
-pub struct Worker {
+pub struct TrainingWorker {
     child: Child,
     reports: UnboundedReceiver<WorkerReport>,
     /// Whether it has said what became of it.
     has_ended: bool,
 }
 
-impl Worker {
+impl TrainingWorker {
     /// The subcommand of `rune` that becomes a worker: [`super::worker_main`].
     pub const SUBCOMMAND: &str = "train-worker";
 
-    /// Starts `executable`, which is `rune`, as a worker in a process group of its own. It is told to stop when this
-    /// process ends.
+    /// Starts `executable`, which is `rune`, as a worker in a process group of its own. It is told
+    /// to stop when this process ends.
     ///
     /// # Errors
     /// [`TrainingError::Files`] when the process can't be started.
     ///
     /// # Panics
     /// Never: its pipes are asked for.
-    pub fn start(executable: &Path, job: &Job) -> Result<Self, TrainingError> {
+    pub fn start(executable: &Path, job: &TrainJob) -> Result<Self, TrainingError> {
         let files = |source| TrainingError::Files { path: executable.to_owned(), source };
         let mut command = Command::new(executable);
         command.arg(Self::SUBCOMMAND).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -72,7 +72,8 @@ impl Worker {
         self.child.id()
     }
 
-    /// The next thing it says; `None` after it has said what became of it. A worker that ends without a word has failed.
+    /// The next thing it says; `None` after it has said what became of it. A worker that ends
+    /// without a word has failed.
     ///
     /// # Errors
     /// When its end can't be waited for.
@@ -99,16 +100,17 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for TrainingWorker {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill, and it is reaped all the same.
+        // It may have ended by itself; then there is nothing to kill, and it is reaped all the
+        // same.
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
 }
 
-/// What a worker would have said that ended without a word: the kernel kills what takes too much memory, and a failed
-/// allocation aborts.
+/// What a worker would have said that ended without a word: the kernel kills what takes too much
+/// memory, and a failed allocation aborts.
 fn silent_end(status: std::process::ExitStatus) -> WorkerReport {
     let (kind, detail) = match status.signal() {
         Some(libc::SIGKILL) => {

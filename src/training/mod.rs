@@ -1,11 +1,13 @@
 //! Trajectories and files of chats become adapters, by QLoRA in a process of its own.
 //!
-//! [`Record`]s are cleaned, cut into tokens and split by family ([`Dataset`]); a worker ([`worker_main`], started
-//! by [`Worker`]) trains an adapter on the packed base, holds it against families that it never sees, and writes it as
-//! PEFT does. Whatever either process is killed at, the run can be gone on with. QLoRA: arXiv:2305.14314.
+//! [`TrainingRecord`]s are cleaned, cut into tokens and split by family ([`Dataset`]); a worker
+//! ([`worker_main`], started by [`TrainingWorker`]) trains an adapter on the packed base, holds it
+//! against families that it never sees, and writes it as PEFT does. Whatever either process is
+//! killed at, the run can be gone on with. QLoRA: arXiv:2305.14314.
 
 mod adamw;
 mod adapter;
+mod backend;
 mod checkpoint;
 mod collect;
 mod dataset;
@@ -14,11 +16,9 @@ mod error;
 mod estimate;
 mod example;
 mod launch;
-mod learner;
 mod options;
 mod record;
 mod rehearsal;
-mod run;
 mod scrub;
 mod sessions;
 mod steps;
@@ -26,10 +26,12 @@ mod steps;
 mod torch;
 mod trainer;
 mod worker;
+mod workflow;
 
 pub use adamw::AdamW;
 pub use adamw::AdamWOptions;
-pub use collect::Collected;
+pub use backend::TrainBackend;
+pub use collect::CollectedRecords;
 pub use collect::DataRequest;
 pub use collect::DatasetSource;
 pub use collect::SessionsWanted;
@@ -40,26 +42,25 @@ pub use error::FailureKind;
 pub use error::TrainingError;
 pub use estimate::memory;
 pub use example::Example;
-pub use example::Examples;
-pub use launch::Worker;
-pub use learner::Learner;
-pub use options::Device;
+pub use example::ExampleSets;
+pub use launch::TrainingWorker;
 pub use options::Preset;
-pub use options::Schedule;
+pub use options::RateSchedule;
+pub use options::TrainDevice;
 pub use options::TrainingOptions;
-pub use record::Record;
 pub use record::RecordSource;
-pub use record::Weighted;
-pub use run::RunConfig;
-pub use run::TrainingPlan;
-pub use run::TrainingRequest;
-pub use run::plan;
-pub use run::resume;
-pub use run::train;
+pub use record::TrainingRecord;
+pub use record::WeightedPart;
 pub use sessions::records;
-pub use worker::Job;
+pub use worker::TrainJob;
 pub use worker::WorkerReport;
 pub use worker::worker_main;
+pub use workflow::TrainingPlan;
+pub use workflow::TrainingRequest;
+pub use workflow::TrainingRunConfig;
+pub use workflow::plan;
+pub use workflow::resume;
+pub use workflow::train;
 
 #[cfg(test)]
 mod tests;

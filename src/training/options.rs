@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::model::Precision;
-use crate::model::Targets;
+use crate::model::TunedModules;
 use crate::peft::scaling;
 
 use super::TrainingError;
@@ -12,7 +12,7 @@ use super::TrainingError;
 /// How the learning rate goes after its warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Schedule {
+pub enum RateSchedule {
     /// Down to a tenth along half a cosine.
     Cosine,
     /// Down to zero in a line.
@@ -24,7 +24,7 @@ pub enum Schedule {
 /// Who computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Device {
+pub enum TrainDevice {
     /// Rune's own kernels on the processor.
     Processor,
     /// libtorch on the processor: to try the next one without a GPU.
@@ -45,8 +45,9 @@ pub enum Preset {
     Thorough,
 }
 
-/// All that decides what comes out, beside model and data. The values of [`Preset::Standard`] are those of the QLoRA
-/// paper's smaller models where it names them (arXiv:2305.14314, appendix B), else PEFT's.
+/// All that decides what comes out, beside model and data. The values of [`Preset::Standard`] are
+/// those of the QLoRA paper's smaller models where it names them (arXiv:2305.14314, appendix B),
+/// else PEFT's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingOptions {
@@ -65,7 +66,7 @@ pub struct TrainingOptions {
     /// The highest learning rate.
     pub learning_rate: f32,
     /// How it goes.
-    pub schedule: Schedule,
+    pub schedule: RateSchedule,
     /// Share of the steps in which it rises from 0, `0.0..1.0`.
     pub warmup_ratio: f32,
     /// Decoupled weight decay.
@@ -90,14 +91,14 @@ pub struct TrainingOptions {
     pub evaluations_per_epoch: u32,
     /// Share of the families that is held out, `0.0..0.9`.
     pub validation_share: f32,
-    /// Share of what is learned that is the base's own answers to general questions, by weight, `0.0..0.9`; less where
-    /// there are not as many.
+    /// Share of what is learned that is the base's own answers to general questions, by weight,
+    /// `0.0..0.9`; less where there are not as many.
     #[serde(default)]
     pub rehearsal_share: f32,
     /// Whether activations are computed again for the gradients.
     pub checkpointing: bool,
     /// Who computes.
-    pub device: Device,
+    pub device: TrainDevice,
     /// How the base is held: for libtorch bf16 or f32.
     pub precision: Precision,
     /// Seed of all that is drawn.
@@ -120,9 +121,9 @@ impl TrainingOptions {
             use_rslora: false,
             dropout: 0.05,
             neftune_alpha: 0.0,
-            target_modules: Targets::all().names().into_iter().map(str::to_owned).collect(),
+            target_modules: TunedModules::all().names().into_iter().map(str::to_owned).collect(),
             learning_rate,
-            schedule: Schedule::Cosine,
+            schedule: RateSchedule::Cosine,
             warmup_ratio: 0.03,
             weight_decay: 0.01,
             max_grad_norm: 1.0,
@@ -137,7 +138,7 @@ impl TrainingOptions {
             validation_share: 0.1,
             rehearsal_share: 0.5,
             checkpointing: false,
-            device: Device::Processor,
+            device: TrainDevice::Processor,
             precision: Precision::Packed,
             seed: 0,
         }
@@ -185,9 +186,9 @@ impl TrainingOptions {
     ///
     /// # Errors
     /// [`TrainingError::BadOption`] for a name that is none.
-    pub fn targets(&self) -> Result<Targets, TrainingError> {
-        Targets::named(&self.target_modules).map_err(|name| {
-            let known = Targets::all().names().join(", ");
+    pub fn targets(&self) -> Result<TunedModules, TrainingError> {
+        TunedModules::named(&self.target_modules).map_err(|name| {
+            let known = TunedModules::all().names().join(", ");
             TrainingError::BadOption(format!(
                 "there is no linear layer `{name}`; there are {known}"
             ))
@@ -210,9 +211,11 @@ impl TrainingOptions {
         let done = (at - warmup) / (total as f32 - warmup).max(1.0);
         self.learning_rate
             * match self.schedule {
-                Schedule::Cosine => 0.1 + 0.9 * 0.5 * (1.0 + (std::f32::consts::PI * done).cos()),
-                Schedule::Linear => 1.0 - done,
-                Schedule::Constant => 1.0,
+                RateSchedule::Cosine => {
+                    0.1 + 0.9 * 0.5 * (1.0 + (std::f32::consts::PI * done).cos())
+                }
+                RateSchedule::Linear => 1.0 - done,
+                RateSchedule::Constant => 1.0,
             }
     }
 }
@@ -220,7 +223,7 @@ impl TrainingOptions {
 #[cfg(test)]
 mod tests {
     use super::Preset;
-    use super::Schedule;
+    use super::RateSchedule;
     use super::TrainingOptions;
 
     #[test]
@@ -232,8 +235,8 @@ mod tests {
                 (0..10).map(|step| format!("{:.2}", options.rate(step, 10))).collect();
             rates.join(" ")
         };
-        insta::assert_snapshot!(rates(Schedule::Cosine), @"0.33 0.67 1.00 0.97 0.87 0.72 0.55 0.38 0.23 0.13");
-        insta::assert_snapshot!(rates(Schedule::Linear), @"0.33 0.67 1.00 0.88 0.75 0.62 0.50 0.38 0.25 0.12");
-        insta::assert_snapshot!(rates(Schedule::Constant), @"0.33 0.67 1.00 1.00 1.00 1.00 1.00 1.00 1.00 1.00");
+        insta::assert_snapshot!(rates(RateSchedule::Cosine), @"0.33 0.67 1.00 0.97 0.87 0.72 0.55 0.38 0.23 0.13");
+        insta::assert_snapshot!(rates(RateSchedule::Linear), @"0.33 0.67 1.00 0.88 0.75 0.62 0.50 0.38 0.25 0.12");
+        insta::assert_snapshot!(rates(RateSchedule::Constant), @"0.33 0.67 1.00 1.00 1.00 1.00 1.00 1.00 1.00 1.00");
     }
 }

@@ -20,20 +20,20 @@ const REPEATED: f32 = 0.1;
 /// A chat whose answers are to be learned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Record {
+pub struct TrainingRecord {
     /// The turns; at least one of them is the model's.
     pub messages: Vec<Message>,
-    /// Records of one family belong to one task: they are never split into training and validation. The digest of the
-    /// first question, but for blanks and cases, where none is given.
+    /// Records of one family belong to one task: they are never split into training and validation.
+    /// The digest of the first question, but for blanks and cases, where none is given.
     #[serde(default)]
     pub family: String,
     /// Where it comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<RecordSource>,
-    /// For each answer the parts that count other than 1. Of answers without any, lines that an earlier message has as
-    /// they are count a tenth: what is to be learned is what the model adds.
+    /// For each answer the parts that count other than 1. Of answers without any, lines that an
+    /// earlier message has as they are count a tenth: what is to be learned is what the model adds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub weights: Vec<Vec<Weighted>>,
+    pub weights: Vec<Vec<WeightedPart>>,
 }
 
 /// The attempts of a session that a record was made from.
@@ -49,7 +49,7 @@ pub struct RecordSource {
 /// A part of an answer and what its tokens count.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Weighted {
+pub struct WeightedPart {
     /// First byte of the answer.
     pub start: usize,
     /// The byte after the last.
@@ -58,13 +58,13 @@ pub struct Weighted {
     pub weight: f32,
 }
 
-impl From<LibraryRecord> for Record {
+impl From<LibraryRecord> for TrainingRecord {
     fn from(record: LibraryRecord) -> Self {
         Self::new(record.family, record.messages)
     }
 }
 
-impl Record {
+impl TrainingRecord {
     /// A question and its answer.
     pub fn new(family: impl Into<String>, messages: Vec<Message>) -> Self {
         Self { messages, family: family.into(), source: None, weights: Vec::new() }
@@ -103,7 +103,7 @@ impl Record {
             return Err("an answer is empty".to_owned());
         }
         for (answer, parts) in answers().zip(&self.weights) {
-            let fits = |part: &Weighted| {
+            let fits = |part: &WeightedPart| {
                 part.start <= part.end
                     && part.end <= answer.content.len()
                     && (0.0..=1.0).contains(&part.weight)
@@ -130,7 +130,7 @@ impl Record {
     }
 
     /// For each answer the parts that count other than 1.
-    pub(super) fn weighted(&self) -> Vec<Vec<Weighted>> {
+    pub(super) fn weighted(&self) -> Vec<Vec<WeightedPart>> {
         let mut seen: HashSet<&str> = HashSet::new();
         let mut all = Vec::new();
         for message in &self.messages {
@@ -153,13 +153,13 @@ impl Record {
 }
 
 /// The lines of `answer` that are in `seen`.
-fn repeated(answer: &str, seen: &HashSet<&str>) -> Vec<Weighted> {
+fn repeated(answer: &str, seen: &HashSet<&str>) -> Vec<WeightedPart> {
     let mut parts = Vec::new();
     let mut start = 0;
     for line in answer.split_inclusive('\n') {
         let end = start + line.len();
         if seen.contains(line.trim_end_matches(['\n', '\r'])) {
-            parts.push(Weighted { start, end, weight: REPEATED });
+            parts.push(WeightedPart { start, end, weight: REPEATED });
         }
         start = end;
     }
@@ -181,12 +181,12 @@ mod tests {
         let question = "Complete.\n```python\nimport zorb\nresult =\n```";
         let answer = "```python\nimport zorb\nresult = zorb.fold(xs)\n```";
         let messages = vec![Message::user(question), Message::assistant(answer)];
-        let record = Record::new("zorb", messages);
+        let record = TrainingRecord::new("zorb", messages);
         let parts = record.weighted().remove(0);
         let texts: Vec<&str> = parts.iter().map(|part| &answer[part.start..part.end]).collect();
         assert_eq!(texts, ["```python\n", "import zorb\n", "```"]);
         assert!(parts.iter().all(|part| part.weight == REPEATED));
-        let given = vec![vec![Weighted { start: 0, end: 3, weight: 0.5 }]];
-        assert_eq!(Record { weights: given.clone(), ..record }.weighted(), given);
+        let given = vec![vec![WeightedPart { start: 0, end: 3, weight: 0.5 }]];
+        assert_eq!(TrainingRecord { weights: given.clone(), ..record }.weighted(), given);
     }
 }

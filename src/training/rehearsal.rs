@@ -1,5 +1,6 @@
-//! General questions and the base's own answers to them. Trained on beside what is new they keep what the model could:
-//! records of one-line answers alone teach it to write one line, whole functions included.
+//! General questions and the base's own answers to them. Trained on beside what is new they keep
+//! what the model could: records of one-line answers alone teach it to write one line, whole
+//! functions included.
 //!
 //! Rehearsal on answers that the model made itself: Huang et al. 2024, arXiv:2403.01244.
 
@@ -18,19 +19,19 @@ use crate::durable;
 use crate::event::Event;
 use crate::event::Reporter;
 use crate::home::Home;
+use crate::provider::CompletionRequest;
 use crate::provider::Provider;
 use crate::provider::ProviderError;
-use crate::provider::Request;
 use crate::trajectory::FinishReason;
 use crate::trajectory::Message;
 use crate::trajectory::Sampling;
 
 use super::TrainingError;
-use super::record::Record;
+use super::record::TrainingRecord;
 use super::record::family_of;
 
-/// Questions about Python in many forms, separated by lines of three dashes. None is of a public suite: what an adapter
-/// keeps is measured on those.
+/// Questions about Python in many forms, separated by lines of three dashes. None is of a public
+/// suite: what an adapter keeps is measured on those.
 const QUESTIONS: &str = include_str!("rehearsal.txt");
 
 /// The questions, in their order.
@@ -45,34 +46,35 @@ pub(super) fn rehearsal_sampling() -> Sampling {
 
 /// The file of one base's answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Rehearsal(PathBuf);
+pub(super) struct RehearsalFile(PathBuf);
 
-impl Rehearsal {
-    /// Where `home` keeps the answers of the base with this digest to the questions as they are now.
+impl RehearsalFile {
+    /// Where `home` keeps the answers of the base with this digest to the questions as they are
+    /// now.
     pub(super) fn of(home: &Home, base_digest: &str) -> Self {
         let digest = sha256(format!("{base_digest}\n{QUESTIONS}").as_bytes());
         Self(home.rehearsal().join(format!("{}.jsonl", &digest[..16])))
     }
 
     /// The record of a question and its answer.
-    pub(super) fn record(question: &str, answer: &str) -> Record {
+    pub(super) fn record(question: &str, answer: &str) -> TrainingRecord {
         let messages = vec![Message::user(question), Message::assistant(answer)];
-        Record::new(family_of(question), messages)
+        TrainingRecord::new(family_of(question), messages)
     }
 
     /// The records, if the base was asked before.
     ///
     /// # Errors
     /// [`TrainingError::Files`] and [`TrainingError::BadRecord`] when the file can't be used.
-    pub(super) fn read(&self) -> Result<Option<Vec<Record>>, TrainingError> {
-        if self.0.exists() { Record::read_all(&self.0).map(Some) } else { Ok(None) }
+    pub(super) fn read(&self) -> Result<Option<Vec<TrainingRecord>>, TrainingError> {
+        if self.0.exists() { TrainingRecord::read_all(&self.0).map(Some) } else { Ok(None) }
     }
 
     /// Keeps the records for the next time.
     ///
     /// # Errors
     /// [`TrainingError::Files`].
-    pub(super) fn write(&self, records: &[Record]) -> Result<(), TrainingError> {
+    pub(super) fn write(&self, records: &[TrainingRecord]) -> Result<(), TrainingError> {
         let files = |source: io::Error| TrainingError::Files { path: self.0.clone(), source };
         if let Some(folder) = self.0.parent() {
             fs::create_dir_all(folder).map_err(files)?;
@@ -90,23 +92,24 @@ impl Rehearsal {
 pub(super) async fn ask(
     provider: &Provider,
     reporter: &dyn Reporter,
-) -> Result<Vec<Record>, ProviderError> {
+) -> Result<Vec<TrainingRecord>, ProviderError> {
     let sampling = rehearsal_sampling();
     let questions: Vec<&str> = rehearsal_questions().collect();
     let (n_done, n_total) = (AtomicUsize::new(0), questions.len());
     let one = async |question: &str| {
         let prompt = provider.encode(vec![Message::user(question)])?;
-        let answer = provider.generate(&Request::new(&prompt, &sampling), &mut |_| {}).await?;
+        let answer =
+            provider.generate(&CompletionRequest::new(&prompt, &sampling), &mut |_| {}).await?;
         let is_whole = answer.finish_reason == FinishReason::Stop && !answer.text.trim().is_empty();
         let n_done = n_done.fetch_add(1, Relaxed) + 1;
         reporter.report("", &Event::RehearsalAnswered { n_done, n_total });
         Ok::<_, ProviderError>(
-            is_whole.then(|| Rehearsal::record(question, answer.text.trim_end())),
+            is_whole.then(|| RehearsalFile::record(question, answer.text.trim_end())),
         )
     };
     let parallel = provider.capabilities().parallel.max(1);
     let answers = stream::iter(questions).map(one).buffered(parallel);
-    let records: Vec<Option<Record>> = answers.try_collect().await?;
+    let records: Vec<Option<TrainingRecord>> = answers.try_collect().await?;
     Ok(records.into_iter().flatten().collect())
 }
 
@@ -119,14 +122,14 @@ mod tests {
     #[test]
     fn a_base_s_answers_are_found_again_and_no_other_s() {
         let home = tempfile::tempdir().unwrap();
-        let rehearsal = Rehearsal::of(&Home::new(home.path()), "one");
+        let rehearsal = RehearsalFile::of(&Home::new(home.path()), "one");
         assert_eq!(rehearsal.read().unwrap(), None);
-        let records: Vec<Record> = rehearsal_questions()
-            .map(|question| Rehearsal::record(question, "Yes.\nNo."))
+        let records: Vec<TrainingRecord> = rehearsal_questions()
+            .map(|question| RehearsalFile::record(question, "Yes.\nNo."))
             .collect();
         rehearsal.write(&records).unwrap();
         assert_eq!(rehearsal.read().unwrap(), Some(records));
-        assert_eq!(Rehearsal::of(&Home::new(home.path()), "other").read().unwrap(), None);
+        assert_eq!(RehearsalFile::of(&Home::new(home.path()), "other").read().unwrap(), None);
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::sync::LazyLock;
 use regex::Captures;
 use regex::Regex;
 
-use super::record::Record;
+use super::record::TrainingRecord;
 
 /// What stands in a secret's place.
 const REDACTED: &str = "[redacted]";
-/// Letters of one word that may be a key, and bits a letter from which it is taken for one: words and digests of
-/// hexadecimal digits have at most 4.
+/// Letters of one word that may be a key, and bits a letter from which it is taken for one: words
+/// and digests of hexadecimal digits have at most 4.
 const KEY_LENGTH: usize = 32;
 const KEY_BITS: f64 = 4.2;
 
@@ -53,9 +53,9 @@ static BARE: LazyLock<Regex> = LazyLock::new(|| {
 static WORD: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"[A-Za-z0-9+/_=-]{32,}").expect("the pattern is well formed"));
 
-/// Takes keys, named secrets, words that look like keys, and the path of the user's home out of a record. Returns how
-/// many were found.
-pub(super) fn scrub(record: &mut Record, home: &str) -> usize {
+/// Takes keys, named secrets, words that look like keys, and the path of the user's home out of a
+/// record. Returns how many were found.
+pub(super) fn scrub(record: &mut TrainingRecord, home: &str) -> usize {
     let mut n = 0;
     for (message, text) in record.messages.iter_mut().map(|m| (m.role, &mut m.content)) {
         let (clean, found) = scrubbed(text, home);
@@ -129,8 +129,8 @@ fn looks_drawn(value: &str) -> bool {
     value.chars().any(|c| c.is_ascii_digit()) && value.chars().any(|c| c.is_ascii_alphabetic())
 }
 
-/// Whether it is words joined by `_`, `-` or `/`, and no key: a key mixes digits and both cases, or has many digits in
-/// one piece.
+/// Whether it is words joined by `_`, `-` or `/`, and no key: a key mixes digits and both cases, or
+/// has many digits in one piece.
 #[expect(clippy::cast_precision_loss, reason = "words are short")]
 fn is_name(word: &str) -> bool {
     let has = |test: fn(&char) -> bool| word.chars().any(|c| test(&c));

@@ -1,4 +1,5 @@
-//! Records from the trajectories of solved sessions: what was accepted, and how mistakes were mended.
+//! Records from the trajectories of solved sessions: what was accepted, and how mistakes were
+//! mended.
 
 use crate::trajectory::Assurance;
 use crate::trajectory::Attempt;
@@ -6,12 +7,12 @@ use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Message;
 use crate::trajectory::Phase;
 use crate::trajectory::Session;
-use crate::trajectory::Status;
+use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
 
-use super::record::Record;
 use super::record::RecordSource;
-use super::record::Weighted;
+use super::record::TrainingRecord;
+use super::record::WeightedPart;
 use super::record::family_of;
 
 /// What lines count that a repair left as they were.
@@ -25,15 +26,17 @@ pub(super) fn family(session: &Session) -> String {
     family_of(&session.task.text)
 }
 
-/// The records of a session: for every part the answer that was accepted, for every repair that helped the change, and
-/// the decompositions and plans that led there. None when the session is not solved by the user's tests with a recorded
-/// assurance: what only generated tests speak for may be wrong, and so may what an earlier version's judge let pass.
-pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<Record> {
+/// The records of a session: for every part the answer that was accepted, for every repair that
+/// helped the change, and the decompositions and plans that led there. None when the session is not
+/// solved by the user's tests with a recorded assurance: what only generated tests speak for may be
+/// wrong, and so may what an earlier version's judge let pass.
+pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<TrainingRecord> {
     if !is_sound(session) {
         return Vec::new();
     }
     let family = family(session);
-    // Code without tests of its own is known to be right by the session's end alone, so only the last of it counts.
+    // Code without tests of its own is known to be right by the session's end alone, so only the
+    // last of it counts.
     let is_last = |attempt: &Attempt| {
         let is_same = |other: &&Attempt| {
             (other.phase, &other.subtask) == (attempt.phase, &attempt.subtask)
@@ -58,20 +61,28 @@ pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<Record> {
             .map(|failed| vec![unchanged_lines(&failed.completion.text, &attempt.completion.text)]);
         let attempts = vec![attempt.seq];
         let source = Some(RecordSource { session: session.id.clone(), attempts });
-        Record { messages, family: family.clone(), source, weights: weights.unwrap_or_default() }
+        TrainingRecord {
+            messages,
+            family: family.clone(),
+            source,
+            weights: weights.unwrap_or_default(),
+        }
     };
     attempts.iter().filter(is_learned).map(record).collect()
 }
 
-/// Whether a session's code is known to be right. In the solution's own process that takes a clean screen, without which
-/// the judge gives no assurance.
+/// Whether a session's code is known to be right. In the solution's own process that takes a clean
+/// screen, without which the judge gives no assurance.
 fn is_sound(session: &Session) -> bool {
     let is_assured =
         matches!(session.assurance, Some(Assurance::Separate | Assurance::SameProcess));
-    session.status == Status::Solved && session.verified_by == VerifiedBy::UserTests && is_assured
+    session.status == SessionStatus::Solved
+        && session.verified_by == VerifiedBy::UserTests
+        && is_assured
 }
 
-/// An answer as it would stand if generation had not been ended at the end of its code: with its last block closed.
+/// An answer as it would stand if generation had not been ended at the end of its code: with its
+/// last block closed.
 fn closed(answer: &str) -> String {
     let n_fences = answer.lines().filter(|line| line.starts_with("```")).count();
     let answer = answer.trim_end();
@@ -88,9 +99,9 @@ fn failed_before<'a>(attempt: &Attempt, attempts: &'a [Attempt]) -> Option<&'a A
     })
 }
 
-/// The lines of `new` that stand in `old` as well, in the same order (a longest common subsequence), as parts that count
-/// less.
-fn unchanged_lines(old: &str, new: &str) -> Vec<Weighted> {
+/// The lines of `new` that stand in `old` as well, in the same order (a longest common
+/// subsequence), as parts that count less.
+fn unchanged_lines(old: &str, new: &str) -> Vec<WeightedPart> {
     let old: Vec<&str> = old.lines().collect();
     let new_lines: Vec<&str> = new.split_inclusive('\n').collect();
     let line = |index: usize| new_lines[index].trim_end_matches(['\n', '\r']);
@@ -117,7 +128,7 @@ fn unchanged_lines(old: &str, new: &str) -> Vec<Weighted> {
     while i < n && j < m {
         if old[i] == line(j) {
             let start = starts[j];
-            parts.push(Weighted { start, end: start + new_lines[j].len(), weight: UNCHANGED });
+            parts.push(WeightedPart { start, end: start + new_lines[j].len(), weight: UNCHANGED });
             (i, j) = (i + 1, j + 1);
         } else if longest[i + 1][j] >= longest[i][j + 1] {
             i += 1;

@@ -1,18 +1,23 @@
-//! Which examples each step takes: decided by the seed alone, so that a run can be gone on with anywhere.
+//! Which examples each step takes: decided by the seed alone, so that a run can be gone on with
+//! anywhere.
 
-use crate::model::Batch;
+use crate::model::TrainBatch;
 use crate::rng::SplitMix64;
 
 use super::example::Example;
 use super::options::TrainingOptions;
 
 /// The examples of one step, by number, in the parts that are computed at a time.
-pub(super) type Step = Vec<Vec<usize>>;
+pub(super) type StepBatch = Vec<Vec<usize>>;
 
 /// The steps of pass `epoch` over `examples`.
-pub(super) fn of_epoch(examples: &[Example], options: &TrainingOptions, epoch: u32) -> Vec<Step> {
+pub(super) fn of_epoch(
+    examples: &[Example],
+    options: &TrainingOptions,
+    epoch: u32,
+) -> Vec<StepBatch> {
     let order = shuffled(examples.len(), options.seed ^ (u64::from(epoch) + 1) << 32);
-    let mut steps: Vec<Step> = Vec::new();
+    let mut steps: Vec<StepBatch> = Vec::new();
     let (mut n_sequences, mut n_tokens) = (usize::MAX, 0);
     for index in order {
         let length = examples[index].input_ids.len();
@@ -35,12 +40,12 @@ pub(super) fn of_epoch(examples: &[Example], options: &TrainingOptions, epoch: u
 }
 
 /// Examples in parts of at most `micro_tokens` tokens.
-pub(super) fn in_order(examples: &[Example], micro_tokens: usize) -> Vec<Batch> {
-    let mut batches: Vec<Batch> = Vec::new();
+pub(super) fn in_order(examples: &[Example], micro_tokens: usize) -> Vec<TrainBatch> {
+    let mut batches: Vec<TrainBatch> = Vec::new();
     for example in examples {
         let length = example.input_ids.len();
         if batches.last().is_none_or(|batch| batch.tokens.len() + length > micro_tokens) {
-            batches.push(Batch::default());
+            batches.push(TrainBatch::default());
         }
         if let Some(batch) = batches.last_mut() {
             batch.push(&example.input_ids, &example.weights);
@@ -50,8 +55,8 @@ pub(super) fn in_order(examples: &[Example], micro_tokens: usize) -> Vec<Batch> 
 }
 
 /// The examples of a part as one batch.
-pub(super) fn batch(examples: &[Example], part: &[usize]) -> Batch {
-    let mut batch = Batch::default();
+pub(super) fn batch(examples: &[Example], part: &[usize]) -> TrainBatch {
+    let mut batch = TrainBatch::default();
     for index in part {
         batch.push(&examples[*index].input_ids, &examples[*index].weights);
     }

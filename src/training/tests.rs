@@ -9,16 +9,16 @@ use super::adamw::AdamWOptions;
 use super::adapter;
 use super::options::Preset;
 use super::options::TrainingOptions;
-use crate::model::Batch;
 use crate::model::Engine;
 use crate::model::EngineOptions;
-use crate::model::Generation;
+use crate::model::EngineUpdate;
+use crate::model::GenerationRequest;
 use crate::model::Isa;
+use crate::model::LoraModel;
 use crate::model::Precision;
-use crate::model::Targets;
-use crate::model::Tuner;
+use crate::model::TrainBatch;
+use crate::model::TunedModules;
 use crate::model::TunerOptions;
-use crate::model::Update;
 use crate::model::smollm2_file;
 use crate::rng::mixed;
 use crate::trajectory::Message;
@@ -33,7 +33,7 @@ fn options(precision: Precision, checkpointing: bool) -> TunerOptions {
         scaling: 2.0,
         dropout: 0.0,
         neftune_alpha: 0.0,
-        targets: Targets::all(),
+        targets: TunedModules::all(),
         checkpointing,
         seed: 1,
     }
@@ -65,12 +65,12 @@ fn as_placed(numbers: &[f32], [rows, columns]: [usize; 2], is_transposed: bool) 
     (0..rows * columns).map(|i| numbers[i % rows * columns + i / rows]).collect()
 }
 
-fn reference_batch(file: &SafeTensors<'_>) -> Batch {
+fn reference_batch(file: &SafeTensors<'_>) -> TrainBatch {
     let tensor = file.tensor("batch").unwrap();
     let length = tensor.shape()[1];
     let ids = tensor.data().as_chunks::<8>().0.iter().map(|id| i64::from_le_bytes(*id));
     let ids: Vec<u32> = ids.map(|id| u32::try_from(id).unwrap()).collect();
-    let mut batch = Batch::default();
+    let mut batch = TrainBatch::default();
     for tokens in ids.chunks(length) {
         batch.push(tokens, &vec![1.0; length]);
     }
@@ -80,7 +80,7 @@ fn reference_batch(file: &SafeTensors<'_>) -> Batch {
 /// The first gradients and 20 losses of `AdamW`, and the reference's.
 fn check(precision: Precision) -> (f64, Vec<f64>, Vec<f64>) {
     let train = SafeTensors::deserialize(REFERENCE).unwrap();
-    let mut tuner = Tuner::load(&smollm2_file(), options(precision, false)).unwrap();
+    let mut tuner = LoraModel::load(&smollm2_file(), options(precision, false)).unwrap();
     let tensors = tuner.tensors();
     let mut names: Vec<&str> = tensors.iter().map(|place| place.name.as_str()).collect();
     names.retain(|name| name.contains("lora_A"));
@@ -143,22 +143,23 @@ fn gradients_and_losses_of_the_packed_base_stay_close_to_those_of_peft() {
     assert!(most_apart(&losses, &theirs) < 0.02, "{losses:?}");
 }
 
-/// The log probability of a greedy answer of the engine, and that of the trainable numbers for the same tokens.
-fn engine_and_tuner(folder: &Path, tuner: &mut Tuner) -> (f64, f64) {
+/// The log probability of a greedy answer of the engine, and that of the trainable numbers for the
+/// same tokens.
+fn engine_and_tuner(folder: &Path, tuner: &mut LoraModel) -> (f64, f64) {
     let options =
         EngineOptions { precision: Precision::Exact, n_threads: 2, ..EngineOptions::default() };
     let engine = Engine::start(&smollm2_file(), &options).unwrap();
     let prompt = engine.prompt(&[Message::user("Name a colour.")]).unwrap();
     let sampling = Sampling { max_tokens: 8, ..Sampling::default() };
-    let generation = Generation {
+    let generation = GenerationRequest {
         adapter: Some(engine.load_adapter(folder).unwrap()),
         logprobs: true,
-        ..Generation::new(prompt.clone(), sampling)
+        ..GenerationRequest::new(prompt.clone(), sampling)
     };
     let mut updates = engine.submit(generation).unwrap();
     let completion =
         std::iter::from_fn(|| updates.blocking_recv()).find_map(|update| match update {
-            Update::Done(completion) => Some(completion),
+            EngineUpdate::Done(completion) => Some(completion),
             _ => None,
         });
     let completion = completion.unwrap();
@@ -168,7 +169,7 @@ fn engine_and_tuner(folder: &Path, tuner: &mut Tuner) -> (f64, f64) {
     let tokens = [&prompt[..], &answer].concat();
     let weights: Vec<f32> =
         (0..tokens.len()).map(|i| if i < prompt.len() { 0.0 } else { 1.0 }).collect();
-    let mut batch = Batch::default();
+    let mut batch = TrainBatch::default();
     batch.push(&tokens, &weights);
     (sum, -tuner.loss(&batch))
 }
@@ -178,7 +179,7 @@ fn the_engine_says_with_the_saved_adapter_what_the_trained_numbers_say() {
     let mut training = TrainingOptions::preset(Preset::Quick);
     training.rank = 8;
     training.alpha = 16.0;
-    let mut tuner = Tuner::load(&smollm2_file(), options(Precision::Exact, false)).unwrap();
+    let mut tuner = LoraModel::load(&smollm2_file(), options(Precision::Exact, false)).unwrap();
     for (i, value) in (0_u32..).zip(tuner.parameters_mut().0) {
         *value += f32::from(u8::try_from(i * 37 % 101).unwrap()) / 2e4 - 0.0025;
     }

@@ -1,23 +1,24 @@
 //! The same job on libtorch, for NVIDIA GPUs.
 //!
-//! Only the passes are computed there: the base in bf16 (or f32), the adapter in f32. The trainable numbers stay in
-//! memory, so that optimizer, checkpoints and what comes out are those of the other way.
+//! Only the passes are computed there: the base in bf16 (or f32), the adapter in f32. The trainable
+//! numbers stay in memory, so that optimizer, checkpoints and what comes out are those of the other
+//! way.
 
 use tch::Device;
 use tch::Kind;
 use tch::TchError;
 use tch::Tensor;
 
-use crate::model::Batch;
 use crate::model::DenseLayer;
 use crate::model::DenseModel;
-use crate::model::Part;
+use crate::model::ParameterPart;
 use crate::model::Precision;
 use crate::model::TensorPlace;
+use crate::model::TrainBatch;
 use crate::model::TunerOptions;
 
 use super::TrainingError;
-use super::learner::Learner;
+use super::backend::TrainBackend;
 
 impl From<TchError> for TrainingError {
     fn from(error: TchError) -> Self {
@@ -26,16 +27,16 @@ impl From<TchError> for TrainingError {
 }
 
 /// A linear layer of the base on the device: weights `(outputs, inputs)`, bias.
-struct Linear {
+struct TorchLinear {
     weight: Tensor,
     bias: Option<Tensor>,
 }
 
 /// A block of the base on the device.
-struct Block {
+struct TorchBlock {
     attention_norm: Tensor,
     ffn_norm: Tensor,
-    linears: Vec<Linear>,
+    linears: Vec<TorchLinear>,
 }
 
 /// The base on a device and an adapter in memory.
@@ -47,21 +48,22 @@ pub(super) struct TorchTuner {
     embedding: Tensor,
     head: Tensor,
     final_norm: Tensor,
-    blocks: Vec<Block>,
+    blocks: Vec<TorchBlock>,
     places: Vec<TensorPlace>,
     values: Vec<f32>,
     gradients: Vec<f32>,
 }
 
-/// The adapter on the device: A `(inputs, rank)` and B `(outputs, rank)` of every linear layer that has them.
-struct Adapter {
+/// The adapter on the device: A `(inputs, rank)` and B `(outputs, rank)` of every linear layer that
+/// has them.
+struct TorchAdapter {
     leaves: Vec<Tensor>,
     /// Which two leaves belong to a layer's linear layer, seven a block.
     pairs: Vec<Option<(usize, usize)>>,
 }
 
 /// What is the same for all blocks of a pass.
-struct Pass {
+struct TorchPass {
     cos: Tensor,
     sin: Tensor,
     mask: Tensor,
@@ -104,11 +106,11 @@ impl TorchTuner {
             let linears = linears.iter().map(|linear| {
                 let weight = put(&linear.weights, linear.columns)?;
                 let bias = linear.bias.as_deref().map(&row).transpose()?;
-                Ok(Linear { weight, bias: bias.map(|bias| bias.to_kind(kind)) })
+                Ok(TorchLinear { weight, bias: bias.map(|bias| bias.to_kind(kind)) })
             });
             let linears = linears.collect::<Result<_, TchError>>()?;
             let (attention_norm, ffn_norm) = (row(attention_norm)?, row(ffn_norm)?);
-            blocks.push(Block { attention_norm, ffn_norm, linears });
+            blocks.push(TorchBlock { attention_norm, ffn_norm, linears });
         }
         // The base is on the device now.
         (model.layers, model.embedding, model.head) = (Vec::new(), Vec::new(), None);
@@ -130,8 +132,9 @@ impl TorchTuner {
     }
 
     /// The adapter as leaves of the graph.
-    fn adapter(&self) -> Result<Adapter, TchError> {
-        let mut adapter = Adapter { leaves: Vec::new(), pairs: vec![None; self.blocks.len() * 7] };
+    fn adapter(&self) -> Result<TorchAdapter, TchError> {
+        let mut adapter =
+            TorchAdapter { leaves: Vec::new(), pairs: vec![None; self.blocks.len() * 7] };
         for (pair, at) in self.places.chunks_exact(2).zip(&self.model.adapted) {
             let first = adapter.leaves.len();
             for place in pair {
@@ -150,10 +153,10 @@ impl TorchTuner {
         &self,
         x: &Tensor,
         (block, which): (usize, usize),
-        adapter: &Adapter,
-        pass: &Pass,
+        adapter: &TorchAdapter,
+        pass: &TorchPass,
     ) -> Result<Tensor, TchError> {
-        let Linear { weight, bias } = &self.blocks[block].linears[which];
+        let TorchLinear { weight, bias } = &self.blocks[block].linears[which];
         let mut y = x.f_matmul(&weight.f_tr()?)?;
         if let Some(bias) = bias {
             y = y.f_add(bias)?;
@@ -176,7 +179,7 @@ impl TorchTuner {
     }
 
     /// Turns the halves of each head `(tokens, heads, width)` against each other.
-    fn rotate(x: &Tensor, pass: &Pass) -> Result<Tensor, TchError> {
+    fn rotate(x: &Tensor, pass: &TorchPass) -> Result<Tensor, TchError> {
         let halves = x.f_chunk(2, -1)?;
         let turned = Tensor::f_cat(&[halves[1].f_neg()?, halves[0].shallow_clone()], -1)?;
         x.f_mul(&pass.cos)?.f_add(&turned.f_mul(&pass.sin)?)
@@ -186,8 +189,8 @@ impl TorchTuner {
         &self,
         index: usize,
         hidden: &Tensor,
-        adapter: &Adapter,
-        pass: &Pass,
+        adapter: &TorchAdapter,
+        pass: &TorchPass,
     ) -> Result<Tensor, TchError> {
         let (block, model) = (&self.blocks[index], &self.model);
         let n = hidden.size()[0];
@@ -219,8 +222,8 @@ impl TorchTuner {
     /// The weighted sum of the losses.
     fn forward(
         &self,
-        batch: &Batch,
-        adapter: &Adapter,
+        batch: &TrainBatch,
+        adapter: &TorchAdapter,
         is_training: bool,
     ) -> Result<Tensor, TchError> {
         let tokens: Vec<i64> = batch.tokens.iter().map(|token| i64::from(*token)).collect();
@@ -247,7 +250,7 @@ impl TorchTuner {
     }
 
     /// Angles of every token, and which tokens see which: those before them in their own sequence.
-    fn pass(&self, batch: &Batch, is_training: bool) -> Result<Pass, TchError> {
+    fn pass(&self, batch: &TrainBatch, is_training: bool) -> Result<TorchPass, TchError> {
         let positions: Vec<usize> = batch.lengths.iter().flat_map(|n| 0..*n).collect();
         let of_sequence: Vec<i64> = batch
             .lengths
@@ -271,11 +274,11 @@ impl TorchTuner {
         let same = sequences.f_unsqueeze(0)?.f_eq_tensor(&sequences.f_unsqueeze(1)?)?;
         let mask = same.f_tril(0)?;
         let dropout = if is_training { f64::from(self.options.dropout) } else { 0.0 };
-        Ok(Pass { cos, sin, mask, dropout })
+        Ok(TorchPass { cos, sin, mask, dropout })
     }
 
     /// Uniform noise of `±alpha / sqrt(tokens * width)` for every sequence.
-    fn noise(&self, batch: &Batch, hidden: &Tensor) -> Result<Tensor, TchError> {
+    fn noise(&self, batch: &TrainBatch, hidden: &Tensor) -> Result<Tensor, TchError> {
         #[expect(clippy::cast_precision_loss, reason = "a size")]
         let size_of =
             |n: usize| self.options.neftune_alpha / ((n * self.model.hidden) as f32).sqrt();
@@ -287,7 +290,7 @@ impl TorchTuner {
     }
 }
 
-impl Learner for TorchTuner {
+impl TrainBackend for TorchTuner {
     fn parameters(&self) -> &[f32] {
         &self.values
     }
@@ -308,17 +311,22 @@ impl Learner for TorchTuner {
         self.gradients.iter().map(|gradient| f64::from(*gradient).powi(2)).sum::<f64>().sqrt()
     }
 
-    fn in_parts(&mut self, state: [&mut [f32]; 2], work: &(dyn Fn(Part<'_>) + Sync)) {
-        work(Part { values: &mut self.values, gradients: &mut self.gradients, state });
+    fn in_parts(&mut self, state: [&mut [f32]; 2], work: &(dyn Fn(ParameterPart<'_>) + Sync)) {
+        work(ParameterPart { values: &mut self.values, gradients: &mut self.gradients, state });
     }
 
-    fn loss(&mut self, batch: &Batch) -> Result<f64, TrainingError> {
+    fn loss(&mut self, batch: &TrainBatch) -> Result<f64, TrainingError> {
         let adapter = self.adapter()?;
         let loss = tch::no_grad(|| self.forward(batch, &adapter, false))?;
         Ok(f64::try_from(loss)?)
     }
 
-    fn accumulate(&mut self, batch: &Batch, scale: f32, seed: u64) -> Result<f64, TrainingError> {
+    fn accumulate(
+        &mut self,
+        batch: &TrainBatch,
+        scale: f32,
+        seed: u64,
+    ) -> Result<f64, TrainingError> {
         tch::manual_seed(seed.cast_signed());
         let adapter = self.adapter()?;
         let loss = self.forward(batch, &adapter, true)?;

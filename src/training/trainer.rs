@@ -1,29 +1,30 @@
 //! The loop: steps, validations, checkpoints.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
 use crate::digest::sha256;
-use crate::model::Batch;
+use crate::model::TrainBatch;
 
 use super::TrainingError;
 use super::adamw::AdamW;
 use super::adamw::AdamWOptions;
+use super::backend::TrainBackend;
 use super::checkpoint;
 use super::checkpoint::Checkpoint;
-use super::checkpoint::Numbers;
-use super::checkpoint::Position;
+use super::checkpoint::CheckpointNumbers;
+use super::checkpoint::CheckpointPosition;
 use super::example::Example;
-use super::example::Examples;
-use super::learner::Learner;
+use super::example::ExampleSets;
 use super::options::TrainingOptions;
 use super::steps;
-use super::steps::Step;
+use super::steps::StepBatch;
 
 /// What the loop tells as it goes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Progress {
+pub(super) enum TrainerProgress {
     /// A step is done.
     Step { step: u32, total: u32, loss: f64, lr: f32, grad_norm: f64, tokens_per_s: f64 },
     /// A validation is done.
@@ -34,8 +35,9 @@ pub(super) enum Progress {
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Trained {
-    /// The trainable numbers to keep: those of the least validation loss, or the last where nothing is held out.
+pub(super) struct TrainedAdapter {
+    /// The trainable numbers to keep: those of the least validation loss, or the last where nothing
+    /// is held out.
     pub(super) values: Vec<f32>,
     /// Steps done.
     pub(super) steps: u32,
@@ -43,44 +45,36 @@ pub(super) struct Trained {
     pub(super) best: Option<(f64, u32)>,
 }
 
-/// Whether the loop goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Go {
-    On,
-    /// Write a checkpoint and stop.
-    Stop,
-}
-
-/// A run at work.
+/// A training run in progress.
 pub(super) struct Trainer<'a> {
-    pub(super) learner: &'a mut dyn Learner,
+    pub(super) learner: &'a mut dyn TrainBackend,
     pub(super) options: &'a TrainingOptions,
-    pub(super) examples: &'a Examples,
+    pub(super) examples: &'a ExampleSets,
     /// Where the checkpoint is written, and how much time passes between two.
     pub(super) checkpoint: (PathBuf, Duration),
 }
 
 /// Where a run stands.
-struct State {
+struct TrainerState {
     optimizer: AdamW,
-    position: Position,
+    position: CheckpointPosition,
     best: Option<Vec<f32>>,
 }
 
 impl Trainer<'_> {
-    /// Trains from the checkpoint on, where there is one, to the end. `on` is told of every step and says whether to go
-    /// on.
+    /// Trains from the checkpoint on, where there is one, to the end. `on` is told of every step
+    /// and says whether to go on.
     pub(super) fn run(
         mut self,
-        on: &mut dyn FnMut(Progress) -> Go,
-    ) -> Result<Trained, TrainingError> {
+        on: &mut dyn FnMut(TrainerProgress) -> ControlFlow<()>,
+    ) -> Result<TrainedAdapter, TrainingError> {
         let examples = self.examples;
-        let epochs: Vec<Vec<Step>> = (0..self.options.epochs)
+        let epochs: Vec<Vec<StepBatch>> = (0..self.options.epochs)
             .map(|epoch| steps::of_epoch(&examples.train, self.options, epoch))
             .collect();
         let a_pass = u32::try_from(epochs[0].len()).unwrap_or(u32::MAX);
         let every = a_pass.div_ceil(self.options.evaluations_per_epoch).max(1);
-        let plan: Vec<&Step> = epochs.iter().flatten().collect();
+        let plan: Vec<&StepBatch> = epochs.iter().flatten().collect();
         let mut total = u32::try_from(plan.len()).unwrap_or(u32::MAX);
         if self.options.max_steps > 0 {
             total = total.min(self.options.max_steps);
@@ -93,7 +87,7 @@ impl Trainer<'_> {
             let is_due = done.is_multiple_of(every) || done == total;
             if is_due && state.position.evaluated_at != Some(done) {
                 let go = self.evaluate(&validation, &mut state, on)?;
-                if go == Go::Stop {
+                if go.is_break() {
                     return self.stop(&state, on);
                 }
             }
@@ -103,46 +97,49 @@ impl Trainer<'_> {
                 break;
             }
             let progress = self.step(plan[done as usize], &mut state, total)?;
-            if on(progress) == Go::Stop {
+            if on(progress).is_break() {
                 return self.stop(&state, on);
             }
             if saved.elapsed() >= self.checkpoint.1 {
                 self.save(&state)?;
-                on(Progress::Checkpoint);
+                if on(TrainerProgress::Checkpoint).is_break() {
+                    return Err(TrainingError::Interrupted { step: state.position.step });
+                }
                 saved = Instant::now();
             }
         }
-        let State { position: Position { step, best, .. }, best: values, .. } = state;
+        let TrainerState { position: CheckpointPosition { step, best, .. }, best: values, .. } =
+            state;
         let values = values.unwrap_or_else(|| self.learner.parameters().to_vec());
-        Ok(Trained { values, steps: step, best })
+        Ok(TrainedAdapter { values, steps: step, best })
     }
 
     /// The state of the checkpoint, or a fresh one.
-    fn begin(&mut self) -> Result<State, TrainingError> {
+    fn begin(&mut self) -> Result<TrainerState, TrainingError> {
         let fingerprint = fingerprint(self.options, self.examples);
         let n = self.learner.parameters().len();
         let mut optimizer = AdamW::new(n);
         let Some(found) = Checkpoint::load(&self.checkpoint.0, &fingerprint, n)? else {
-            let position = Position { fingerprint, ..Position::default() };
-            return Ok(State { optimizer, position, best: None });
+            let position = CheckpointPosition { fingerprint, ..CheckpointPosition::default() };
+            return Ok(TrainerState { optimizer, position, best: None });
         };
         self.learner.parameters_mut().0.copy_from_slice(&found.values);
         optimizer.means = found.means;
         optimizer.n_steps = found.position.step;
-        Ok(State { optimizer, position: found.position, best: found.best })
+        Ok(TrainerState { optimizer, position: found.position, best: found.best })
     }
 
     fn step(
         &mut self,
-        step: &Step,
-        state: &mut State,
+        step: &StepBatch,
+        state: &mut TrainerState,
         total: u32,
-    ) -> Result<Progress, TrainingError> {
+    ) -> Result<TrainerProgress, TrainingError> {
         let started = Instant::now();
         let index = state.position.step;
         let train: &[Example] = &self.examples.train;
-        let batches: Vec<Batch> = step.iter().map(|part| steps::batch(train, part)).collect();
-        let weight: f64 = batches.iter().map(Batch::weight).sum();
+        let batches: Vec<TrainBatch> = step.iter().map(|part| steps::batch(train, part)).collect();
+        let weight: f64 = batches.iter().map(TrainBatch::weight).sum();
         let n_tokens: usize = batches.iter().map(|batch| batch.tokens.len()).sum();
         let mut loss = 0.0;
         for (part, batch) in batches.iter().enumerate() {
@@ -164,20 +161,20 @@ impl Trainer<'_> {
         state.position.step += 1;
         #[expect(clippy::cast_precision_loss, reason = "a count of tokens")]
         let tokens_per_s = n_tokens as f64 / started.elapsed().as_secs_f64();
-        Ok(Progress::Step { step: index + 1, total, loss, lr, grad_norm, tokens_per_s })
+        Ok(TrainerProgress::Step { step: index + 1, total, loss, lr, grad_norm, tokens_per_s })
     }
 
     /// Measures the loss on what is held out, and remembers the best.
     fn evaluate(
         &mut self,
-        validation: &[Batch],
-        state: &mut State,
-        on: &mut dyn FnMut(Progress) -> Go,
-    ) -> Result<Go, TrainingError> {
+        validation: &[TrainBatch],
+        state: &mut TrainerState,
+        on: &mut dyn FnMut(TrainerProgress) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, TrainingError> {
         if validation.is_empty() {
-            return Ok(Go::On);
+            return Ok(ControlFlow::Continue(()));
         }
-        let weight: f64 = validation.iter().map(Batch::weight).sum();
+        let weight: f64 = validation.iter().map(TrainBatch::weight).sum();
         let mut loss = 0.0;
         for batch in validation {
             loss += self.learner.loss(batch)? / weight;
@@ -191,22 +188,22 @@ impl Trainer<'_> {
         } else {
             position.n_worse += 1;
         }
-        Ok(on(Progress::Evaluation { step: position.step, loss }))
+        Ok(on(TrainerProgress::Evaluation { step: position.step, loss }))
     }
 
     fn stop(
         &mut self,
-        state: &State,
-        on: &mut dyn FnMut(Progress) -> Go,
-    ) -> Result<Trained, TrainingError> {
+        state: &TrainerState,
+        on: &mut dyn FnMut(TrainerProgress) -> ControlFlow<()>,
+    ) -> Result<TrainedAdapter, TrainingError> {
         self.save(state)?;
-        on(Progress::Checkpoint);
+        let _stopping_already = on(TrainerProgress::Checkpoint);
         Err(TrainingError::Interrupted { step: state.position.step })
     }
 
-    fn save(&mut self, state: &State) -> Result<(), TrainingError> {
+    fn save(&mut self, state: &TrainerState) -> Result<(), TrainingError> {
         let [mean, square] = &state.optimizer.means;
-        let numbers = Numbers {
+        let numbers = CheckpointNumbers {
             values: self.learner.parameters(),
             means: [mean, square],
             best: state.best.as_deref(),
@@ -216,7 +213,7 @@ impl Trainer<'_> {
 }
 
 /// What a checkpoint belongs to.
-fn fingerprint(options: &TrainingOptions, examples: &Examples) -> String {
+fn fingerprint(options: &TrainingOptions, examples: &ExampleSets) -> String {
     let both = serde_json::to_vec(&(options, examples)).unwrap_or_default();
     sha256(&both)
 }

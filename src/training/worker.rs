@@ -1,8 +1,10 @@
-//! The process that trains: a job on its standard input, messages on its standard output, one JSON object a line.
+//! The process that trains: a job on its standard input, messages on its standard output, one JSON
+//! object a line.
 
 use std::io;
 use std::io::BufRead;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -22,20 +24,19 @@ use crate::child;
 use crate::error_class::with_causes;
 use crate::event::Event;
 use crate::model::Isa;
-use crate::model::Tuner;
+use crate::model::LoraModel;
 use crate::model::TunerOptions;
 
 use super::FailureKind;
 use super::TrainingError;
 use super::adapter;
+use super::backend::TrainBackend;
 use super::estimate;
-use super::example::Examples;
-use super::learner::Learner;
-use super::options::Device;
+use super::example::ExampleSets;
+use super::options::TrainDevice;
 use super::options::TrainingOptions;
-use super::trainer::Go;
-use super::trainer::Progress;
 use super::trainer::Trainer;
+use super::trainer::TrainerProgress;
 
 /// Time between two signs of life.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -46,14 +47,14 @@ const FAILED: u8 = 1;
 
 /// What a worker is to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Job {
+pub struct TrainJob {
     /// The process that waits for it.
     pub parent: u32,
     /// The model's file.
     pub model: PathBuf,
     /// Its name, for PEFT.
     pub base_model: String,
-    /// The run's folder: [`Job::EXAMPLES`] is there; checkpoint and adapter are written there.
+    /// The run's folder: [`TrainJob::EXAMPLES`] is there; checkpoint and adapter are written there.
     pub folder: PathBuf,
     /// The PEFT folder whose numbers the adapter begins with; fresh ones where there is none.
     pub from: Option<PathBuf>,
@@ -65,7 +66,7 @@ pub struct Job {
     pub checkpoint_seconds: u64,
 }
 
-impl Job {
+impl TrainJob {
     /// The examples, in the run's folder.
     pub const EXAMPLES: &str = "examples.json";
     /// The checkpoint, in the run's folder.
@@ -105,9 +106,9 @@ pub enum WorkerReport {
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// What is told, and when something was told last.
-struct Voice(Mutex<Instant>);
+struct ReportWriter(Mutex<Instant>);
 
-impl Voice {
+impl ReportWriter {
     /// Writes a message. When nobody listens any more the worker stops.
     fn say(&self, report: &WorkerReport) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,7 +128,7 @@ impl Voice {
 /// The whole life of a worker; returns its exit code. No other thread may be there yet.
 pub fn worker_main() -> u8 {
     heed_signals();
-    let voice = Voice(Mutex::new(Instant::now()));
+    let voice = ReportWriter(Mutex::new(Instant::now()));
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -168,12 +169,12 @@ fn heed_signals() {
     }
 }
 
-fn read_job() -> Result<Job, TrainingError> {
+fn read_job() -> Result<TrainJob, TrainingError> {
     let mut line = String::new();
     let stdin = PathBuf::from("standard input");
     let read = io::stdin().lock().read_line(&mut line);
     read.map_err(|source| TrainingError::Files { path: stdin, source })?;
-    let job: Job = serde_json::from_str(&line)
+    let job: TrainJob = serde_json::from_str(&line)
         .map_err(|error| TrainingError::BadOption(format!("this is no job: {error}")))?;
     bind_to(job.parent)?;
     Ok(job)
@@ -188,12 +189,12 @@ fn bind_to(parent: u32) -> Result<(), TrainingError> {
     Ok(())
 }
 
-fn work(job: &Job, voice: &Voice) -> Result<WorkerReport, TrainingError> {
+fn work(job: &TrainJob, voice: &ReportWriter) -> Result<WorkerReport, TrainingError> {
     job.options.check()?;
-    let examples = read_examples(&job.folder.join(Job::EXAMPLES))?;
+    let examples = read_examples(&job.folder.join(TrainJob::EXAMPLES))?;
     let tokens: usize = examples.train.iter().map(|example| example.input_ids.len()).sum();
     let memory_bytes = estimate::memory(&job.model, &job.options, &examples)?;
-    if job.options.device == Device::Processor {
+    if job.options.device == TrainDevice::Processor {
         estimate::check_memory(memory_bytes)?;
     }
     let options = &job.options;
@@ -222,7 +223,7 @@ fn work(job: &Job, voice: &Voice) -> Result<WorkerReport, TrainingError> {
     if let Some(id) = ids.clone().find(|id| **id as usize >= vocabulary) {
         return Err(TrainingError::NoData(format!("the model has no token {id}")));
     }
-    let checkpoint = job.folder.join(Job::CHECKPOINT);
+    let checkpoint = job.folder.join(TrainJob::CHECKPOINT);
     voice.say(&WorkerReport::Event(Event::TrainingPrepared {
         trainable,
         tokens,
@@ -238,12 +239,12 @@ fn work(job: &Job, voice: &Voice) -> Result<WorkerReport, TrainingError> {
     };
     let trained = trainer.run(&mut |progress| {
         voice.say(&report(progress, &checkpoint));
-        if STOP.load(Relaxed) { Go::Stop } else { Go::On }
+        if STOP.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     if let Some((loss, 0)) = trained.best {
         return Err(TrainingError::NoGain { loss });
     }
-    let adapter_dir = job.folder.join(Job::ADAPTER);
+    let adapter_dir = job.folder.join(TrainJob::ADAPTER);
     adapter::save(&adapter_dir, (&trained.values, &learner.tensors()), options, &job.base_model)?;
     let (best_loss, best_step) = trained.best.unzip();
     let best_step = best_step.unwrap_or(trained.steps);
@@ -251,16 +252,16 @@ fn work(job: &Job, voice: &Voice) -> Result<WorkerReport, TrainingError> {
 }
 
 /// The base with a fresh adapter, on the device that is asked for.
-fn learner(job: &Job, options: TunerOptions) -> Result<Box<dyn Learner>, TrainingError> {
+fn learner(job: &TrainJob, options: TunerOptions) -> Result<Box<dyn TrainBackend>, TrainingError> {
     match job.options.device {
-        Device::Processor => Ok(Box::new(Tuner::load(&job.model, options)?)),
+        TrainDevice::Processor => Ok(Box::new(LoraModel::load(&job.model, options)?)),
         #[cfg(feature = "torch")]
         device => {
-            let is_cuda = device == Device::Cuda;
+            let is_cuda = device == TrainDevice::Cuda;
             Ok(Box::new(super::torch::TorchTuner::load(&job.model, options, is_cuda)?))
         }
         #[cfg(not(feature = "torch"))]
-        Device::TorchCpu | Device::Cuda => {
+        TrainDevice::TorchCpu | TrainDevice::Cuda => {
             let reason =
                 "this rune was built without libtorch: the README says how (feature torch)";
             Err(TrainingError::Device(reason.to_owned()))
@@ -268,10 +269,10 @@ fn learner(job: &Job, options: TunerOptions) -> Result<Box<dyn Learner>, Trainin
     }
 }
 
-fn read_examples(path: &Path) -> Result<Examples, TrainingError> {
+fn read_examples(path: &Path) -> Result<ExampleSets, TrainingError> {
     let files = |source| TrainingError::Files { path: path.to_owned(), source };
     let text = std::fs::read(path).map_err(files)?;
-    let examples: Examples = serde_json::from_slice(&text)
+    let examples: ExampleSets = serde_json::from_slice(&text)
         .map_err(|error| TrainingError::NoData(format!("{}: {error}", path.display())))?;
     if examples.train.iter().all(|example| example.n_labelled() == 0) {
         return Err(TrainingError::NoData("no token is to be learned".to_owned()));
@@ -279,13 +280,13 @@ fn read_examples(path: &Path) -> Result<Examples, TrainingError> {
     Ok(examples)
 }
 
-fn report(progress: Progress, checkpoint: &Path) -> WorkerReport {
+fn report(progress: TrainerProgress, checkpoint: &Path) -> WorkerReport {
     WorkerReport::Event(match progress {
-        Progress::Step { step, total, loss, lr, grad_norm, tokens_per_s } => {
+        TrainerProgress::Step { step, total, loss, lr, grad_norm, tokens_per_s } => {
             let rss = estimate::resident_bytes();
             Event::TrainingStep { step, total, loss, lr, grad_norm, tokens_per_s, rss }
         }
-        Progress::Evaluation { step, loss } => Event::TrainingValidated { step, loss },
-        Progress::Checkpoint => Event::TrainingCheckpointed { path: checkpoint.to_owned() },
+        TrainerProgress::Evaluation { step, loss } => Event::TrainingValidated { step, loss },
+        TrainerProgress::Checkpoint => Event::TrainingCheckpointed { path: checkpoint.to_owned() },
     })
 }

@@ -1,4 +1,5 @@
-//! `rune adapters`: what is taken in stays as it is, whatever this is killed at, and what is no adapter is refused.
+//! `rune adapters`: what is taken in stays as it is, whatever this is killed at, and what is no
+//! adapter is refused.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,9 +11,9 @@ use std::sync::Arc;
 
 use rune::adapter::Adapter;
 use rune::adapter::AdapterId;
-use rune::adapter::Parent;
+use rune::adapter::AdapterSource;
+use rune::adapter::ParentAdapter;
 use rune::adapter::Scope;
-use rune::adapter::Source;
 use rune::digest::sha256;
 use rune::failpoint::Failpoint;
 use rune::home::Home;
@@ -24,7 +25,7 @@ use rune::registry::Evaluation;
 use rune::registry::RecordKind;
 use rune::registry::Registry;
 use rune::registry::RegistryError;
-use rune::selection::Wish;
+use rune::selection::AdapterChoice;
 use rune::selection::select;
 use rune::task::TaskType;
 use serde_json::Value;
@@ -215,7 +216,7 @@ fn what_is_no_adapter_is_refused_with_the_reason() {
 }
 
 fn adapter(id: &str, files: &PeftFiles, parents: &[&str]) -> Adapter {
-    let parent = |id: &&str| Parent { id: AdapterId::parse(id).unwrap(), weight: 0.5 };
+    let parent = |id: &&str| ParentAdapter { id: AdapterId::parse(id).unwrap(), weight: 0.5 };
     Adapter {
         id: AdapterId::parse(id).unwrap(),
         name: None,
@@ -230,7 +231,7 @@ fn adapter(id: &str, files: &PeftFiles, parents: &[&str]) -> Adapter {
         target_modules: files.target_modules.clone(),
         sha256: files.sha256(),
         size_bytes: files.tensors.len() as u64,
-        source: if parents.is_empty() { Source::Qlora } else { Source::Merge },
+        source: if parents.is_empty() { AdapterSource::Qlora } else { AdapterSource::Merge },
         session_id: None,
         dataset_digest: None,
         train_families: vec!["f".to_owned()],
@@ -365,7 +366,8 @@ fn the_best_that_was_measured_on_these_weights_is_chosen_and_of_the_project_firs
     let base_model = registry.adapter(&AdapterId::parse("own").unwrap()).unwrap().base_model;
     let base = BaseModel { base_model, base_digest: "weights".to_owned() };
     let chosen = |project: &str, task_type: TaskType| {
-        let selection = select(&registry, &base, (project, task_type), &Wish::Auto).unwrap();
+        let selection =
+            select(&registry, &base, (project, task_type), &AdapterChoice::Auto).unwrap();
         selection.adapter_id.map_or_else(|| "none".to_owned(), |id| id.to_string())
     };
     let measure = |id: &str, adapter: Option<&str>, suite: &str, passed: u32| {
@@ -390,9 +392,10 @@ fn the_best_that_was_measured_on_these_weights_is_chosen_and_of_the_project_firs
     assert_eq!(chosen("p", TaskType::Module), "all");
     // Other weights of the same model: nothing was measured there.
     let other = BaseModel { base_digest: "others".to_owned(), ..base.clone() };
-    let selection = select(&registry, &other, ("p", TaskType::Module), &Wish::Auto).unwrap();
+    let selection =
+        select(&registry, &other, ("p", TaskType::Module), &AdapterChoice::Auto).unwrap();
     assert_eq!(selection.adapter_id, None);
-    let asked = Wish::parse("better").unwrap();
+    let asked = AdapterChoice::parse("better").unwrap();
     assert!(
         select(&registry, &other, ("p", TaskType::Module), &asked).unwrap().adapter_id.is_some()
     );

@@ -1,4 +1,5 @@
-//! `rune bench`: every figure is there, and a peer that fails is told in its own words. No timing is judged.
+//! `rune bench`: every figure is there, and a peer that fails is told in its own words. No timing
+//! is judged.
 //!
 //! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`).
 
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 use assert_cmd::Command;
 use rune::home::Home;
 use rune::hub;
-use rune::hub::Catalogue;
+use rune::hub::ModelCatalogue;
 use serde_json::json;
 use wiremock::Mock;
 use wiremock::MockServer;
@@ -25,7 +26,7 @@ fn smollm2_file() -> PathBuf {
         Some(home) => PathBuf::from(home),
         None => std::env::home_dir().unwrap().join(".rune"),
     };
-    let catalogue = Catalogue::embedded();
+    let catalogue = ModelCatalogue::embedded();
     let file = hub::path(&Home::new(home), catalogue.get("smollm2-135m-instruct").unwrap());
     file.expect("this test needs a model: cargo run --release -- models pull smollm2-135m-instruct")
 }

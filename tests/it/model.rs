@@ -1,6 +1,7 @@
 //! The engine at work: the same answers however it is run, and errors instead of nonsense.
 //!
-//! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`). Damaged files are made of a tiny model.
+//! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`). Damaged files are made of a
+//! tiny model.
 
 pub(crate) mod adapters;
 mod faults;
@@ -14,12 +15,12 @@ use std::time::Instant;
 
 use rune::home::Home;
 use rune::hub;
-use rune::hub::Catalogue;
+use rune::hub::ModelCatalogue;
 use rune::model::Engine;
 use rune::model::EngineOptions;
-use rune::model::Generation;
+use rune::model::EngineUpdate;
+use rune::model::GenerationRequest;
 use rune::model::ModelError;
-use rune::model::Update;
 use rune::trajectory::Completion;
 use rune::trajectory::FinishReason;
 use rune::trajectory::Message;
@@ -45,7 +46,7 @@ fn model_file(name: &str) -> Option<PathBuf> {
         Some(home) => PathBuf::from(home),
         None => std::env::home_dir().unwrap().join(".rune"),
     };
-    hub::path(&Home::new(home), Catalogue::embedded().get(name).unwrap())
+    hub::path(&Home::new(home), ModelCatalogue::embedded().get(name).unwrap())
 }
 
 pub(crate) fn smollm2_file() -> PathBuf {
@@ -60,23 +61,25 @@ fn smollm2(n_threads: usize, max_sequences: usize) -> Engine {
     Engine::start(&smollm2_file(), &options).unwrap()
 }
 
-fn ask(engine: &Engine, question: &str, sampling: Sampling) -> UnboundedReceiver<Update> {
+fn ask(engine: &Engine, question: &str, sampling: Sampling) -> UnboundedReceiver<EngineUpdate> {
     let message = Message { role: Role::User, content: question.to_owned() };
     let prompt = engine.prompt(&[message]).unwrap();
-    engine.submit(Generation { logprobs: true, ..Generation::new(prompt, sampling) }).unwrap()
+    engine
+        .submit(GenerationRequest { logprobs: true, ..GenerationRequest::new(prompt, sampling) })
+        .unwrap()
 }
 
 /// Waits for the end of an answer; the pieces have to add up to it.
-fn end(mut receiver: UnboundedReceiver<Update>) -> Result<Completion, ModelError> {
+fn end(mut receiver: UnboundedReceiver<EngineUpdate>) -> Result<Completion, ModelError> {
     let mut text = String::new();
     loop {
         match receiver.blocking_recv() {
-            Some(Update::Text(piece)) => text.push_str(&piece),
-            Some(Update::Done(completion)) => {
+            Some(EngineUpdate::Text(piece)) => text.push_str(&piece),
+            Some(EngineUpdate::Done(completion)) => {
                 assert_eq!(text, completion.text);
                 return Ok(completion);
             }
-            Some(Update::Failed(error)) => return Err(error),
+            Some(EngineUpdate::Failed(error)) => return Err(error),
             None => panic!("an answer without an end"),
         }
     }
@@ -169,7 +172,7 @@ fn an_answer_ends_at_its_limit_at_a_stop_text_or_when_the_window_is_full() {
 fn a_prompt_that_cannot_be_read_is_refused() {
     let engine = smollm2(1, 1);
     let check = |prompt: Vec<u32>| {
-        let generation = Generation::new(prompt, short());
+        let generation = GenerationRequest::new(prompt, short());
         engine.submit(generation).map(|_| ()).unwrap_err().to_string()
     };
     insta::assert_snapshot!(check(vec![]), @"the prompt cannot be used: it has no tokens");
@@ -182,16 +185,16 @@ fn a_text_that_runs_in_circles_is_ended() {
     let engine = smollm2(2, 1);
     let prompt = engine.tokenizer().encode(&"tick tock, ".repeat(20)).unwrap();
     let sampling = Sampling { max_tokens: 1500, ..Sampling::default() };
-    let receiver = engine.submit(Generation::new(prompt, sampling)).unwrap();
+    let receiver = engine.submit(GenerationRequest::new(prompt, sampling)).unwrap();
     let completion = end(receiver).unwrap();
     assert_eq!(completion.finish_reason, FinishReason::Repetition, "{completion:?}");
 }
 
 /// A generation that goes on for long.
-fn endless(engine: &Engine, seed: u64) -> UnboundedReceiver<Update> {
+fn endless(engine: &Engine, seed: u64) -> UnboundedReceiver<EngineUpdate> {
     let sampling = Sampling { temperature: 2.0, max_tokens: 1 << 20, seed, ..Sampling::default() };
     let prompt = vec![500; 30];
-    engine.submit(Generation::new(prompt, sampling)).unwrap()
+    engine.submit(GenerationRequest::new(prompt, sampling)).unwrap()
 }
 
 #[test]
@@ -199,7 +202,7 @@ fn dropping_the_receiver_frees_the_engine() {
     let engine = smollm2(2, 1);
     for seed in 0..3 {
         let mut receiver = endless(&engine, seed);
-        assert!(matches!(receiver.blocking_recv(), Some(Update::Text(_))));
+        assert!(matches!(receiver.blocking_recv(), Some(EngineUpdate::Text(_))));
     }
     let waiting = endless(&engine, 9);
     drop(waiting);
@@ -211,10 +214,10 @@ fn dropping_the_receiver_frees_the_engine() {
 fn a_newcomer_does_not_wait_for_the_end_of_a_long_answer() {
     let engine = smollm2(2, 2);
     let mut long = endless(&engine, 1);
-    assert!(matches!(long.blocking_recv(), Some(Update::Text(_))));
+    assert!(matches!(long.blocking_recv(), Some(EngineUpdate::Text(_))));
     end(ask(&engine, PROMPTS[0], short())).unwrap();
     let ended = std::iter::from_fn(|| long.try_recv().ok())
-        .any(|update| matches!(update, Update::Done(_) | Update::Failed(_)));
+        .any(|update| matches!(update, EngineUpdate::Done(_) | EngineUpdate::Failed(_)));
     assert!(!ended, "the long answer is still being given");
 }
 
@@ -223,12 +226,12 @@ fn dropping_the_engine_ends_every_answer_at_once() {
     let engine = smollm2(2, 1);
     let mut working = endless(&engine, 1);
     let waiting = endless(&engine, 2);
-    assert!(matches!(working.blocking_recv(), Some(Update::Text(_))));
+    assert!(matches!(working.blocking_recv(), Some(EngineUpdate::Text(_))));
     let started = Instant::now();
     drop(engine);
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     while let Some(update) = working.blocking_recv() {
-        assert!(!matches!(update, Update::Done(_)));
+        assert!(!matches!(update, EngineUpdate::Done(_)));
     }
     assert!(matches!(end(waiting), Err(ModelError::EngineGone)));
 }

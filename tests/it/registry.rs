@@ -14,10 +14,10 @@ use std::time::Duration;
 use rune::event::Event;
 use rune::event::SCHEMA_VERSION;
 use rune::registry::ClaimHolder;
-use rune::registry::Ending;
 use rune::registry::HeldClaim;
 use rune::registry::Registry;
 use rune::registry::RegistryError;
+use rune::registry::SessionEnd;
 use rune::registry::SessionFilter;
 use rune::registry::new_id;
 use rune::task::SourceFile;
@@ -33,7 +33,7 @@ use rune::trajectory::Message;
 use rune::trajectory::Phase;
 use rune::trajectory::Sampling;
 use rune::trajectory::Session;
-use rune::trajectory::Status;
+use rune::trajectory::SessionStatus;
 use rune::trajectory::VerifiedBy;
 use serde_json::json;
 
@@ -55,7 +55,7 @@ fn session(id: &str) -> Session {
         base_digest: "0".repeat(64),
         adapter_id: None,
         adapter_reason: "there is none".into(),
-        status: Status::Running,
+        status: SessionStatus::Running,
         verified_by: VerifiedBy::None,
         assurance: None,
         sandbox_tier: "full".into(),
@@ -113,14 +113,14 @@ fn resumed(n_attempts: u32) -> Event {
     Event::SessionResumed { schema: SCHEMA_VERSION, n_attempts }
 }
 
-const SOLVED: Ending = Ending {
-    status: Status::Solved,
+const SOLVED: SessionEnd = SessionEnd {
+    status: SessionStatus::Solved,
     verified_by: VerifiedBy::UserTests,
     assurance: Some(Assurance::Separate),
     exit_code: 0,
 };
-const INTERRUPTED: Ending = Ending {
-    status: Status::Interrupted,
+const INTERRUPTED: SessionEnd = SessionEnd {
+    status: SessionStatus::Interrupted,
     verified_by: VerifiedBy::None,
     assurance: None,
     exit_code: 130,
@@ -155,7 +155,7 @@ fn a_trajectory_comes_back_as_it_was_stored() {
     assert_eq!(registry.attempts("s1").unwrap(), [attempt(0), attempt(1), attempt(2)]);
     registry.end_session(&claim, &SOLVED, &warning("end")).unwrap();
     let ended = registry.session("s1").unwrap();
-    assert_eq!((ended.status, ended.exit_code), (Status::Solved, Some(0)));
+    assert_eq!((ended.status, ended.exit_code), (SessionStatus::Solved, Some(0)));
     assert_eq!(ended.assurance, Some(Assurance::Separate));
     assert!(ended.ended_at.is_some());
     assert_eq!(registry.quick_check().unwrap(), [""; 0]);
@@ -172,7 +172,7 @@ fn what_must_not_happen_is_refused_by_name() {
         @"attempt 1 of session `s1` is not the next one, 0");
     insta::assert_snapshot!(check(reopen(&registry, "s2").map(drop)),
         @"no session `s2`");
-    let unverified = Ending { verified_by: VerifiedBy::None, ..SOLVED };
+    let unverified = SessionEnd { verified_by: VerifiedBy::None, ..SOLVED };
     insta::assert_snapshot!(check(registry.end_session(&claim, &unverified, &warning("w"))),
         @"registry database");
     insta::assert_snapshot!(check(begin(&registry, "../x").map(drop)),
@@ -242,7 +242,7 @@ fn a_registry_of_version_1_still_opens() {
     std::fs::copy("tests/fixtures/rune-v1.db", &path).unwrap();
     let registry = Registry::open(&path).unwrap();
     let session = registry.session("s1").unwrap();
-    assert_eq!((session.status, session.seed), (Status::Solved, u64::MAX));
+    assert_eq!((session.status, session.seed), (SessionStatus::Solved, u64::MAX));
     assert_eq!(registry.attempts("s1").unwrap(), [attempt(0), attempt(1)]);
     assert_eq!(registry.events(0, Some("s1"), 100).unwrap().len(), 4);
 }
@@ -276,7 +276,7 @@ fn sessions_are_listed_newest_first_and_filtered() {
     };
     assert_eq!(check(None, 9), ["s2", "s1"]);
     assert_eq!(check(None, 1), ["s2"]);
-    assert_eq!(check(Some(Status::Running), 9), ["s1"]);
+    assert_eq!(check(Some(SessionStatus::Running), 9), ["s1"]);
     let other = SessionFilter { project: Some("other".into()), ..SessionFilter::default() };
     assert!(registry.sessions(&other, 9).unwrap().is_empty());
 }

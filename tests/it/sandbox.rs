@@ -19,17 +19,17 @@ use std::thread::sleep;
 use std::time::Duration;
 use std::time::Instant;
 
-use rune::config::Profile;
-use rune::sandbox::Ended;
-use rune::sandbox::Exit;
+use rune::config::ProgramProfile;
+use rune::sandbox::ExecOutcome;
+use rune::sandbox::ExecRequest;
+use rune::sandbox::ExitKind;
+use rune::sandbox::ForkEnd;
 use rune::sandbox::Interpreter;
-use rune::sandbox::Job;
+use rune::sandbox::JailTier;
 use rune::sandbox::Limits;
-use rune::sandbox::Outcome;
+use rune::sandbox::RepositorySnapshot;
 use rune::sandbox::Sandbox;
 use rune::sandbox::SandboxError;
-use rune::sandbox::Snapshot;
-use rune::sandbox::Tier;
 use rune::sandbox::Zygote;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
@@ -59,11 +59,11 @@ fn without_namespaces() -> Arc<Sandbox> {
     Arc::new(Sandbox::without_namespaces(&binary()).unwrap())
 }
 
-fn shell(script: &str) -> Job {
-    Job {
+fn shell(script: &str) -> ExecRequest {
+    ExecRequest {
         args: vec!["-c".into(), script.into()],
         limits: Limits { wall: Duration::from_mins(1), ..Limits::default() },
-        ..Job::new("/bin/sh")
+        ..ExecRequest::new("/bin/sh")
     }
 }
 
@@ -152,8 +152,8 @@ impl Host {
     }
 }
 
-fn python(interpreter: &Interpreter, program: String, limits: Limits) -> Job {
-    Job {
+fn python(interpreter: &Interpreter, program: String, limits: Limits) -> ExecRequest {
+    ExecRequest {
         program: interpreter.executable().to_owned(),
         args: ["-I", "-S", "/in/input"].map(str::to_owned).into(),
         inputs: vec![("input".to_owned(), program.into_bytes())],
@@ -164,18 +164,18 @@ fn python(interpreter: &Interpreter, program: String, limits: Limits) -> Job {
 }
 
 /// What is wrong with how a hostile program ended.
-fn escape(hostile: &Hostile, outcome: &Outcome) -> Option<String> {
+fn escape(hostile: &Hostile, outcome: &ExecOutcome) -> Option<String> {
     let stdout = text(&outcome.stdout.bytes);
     let held = match hostile.ends {
         Ends::Says(word) => stdout.lines().last() == Some(word),
         Ends::With(exit) => outcome.exit == exit,
-        Ends::InVain => outcome.exit != Exit::Code(0),
+        Ends::InVain => outcome.exit != ExitKind::Code(0),
     };
     let last =
         |text: &str| text.chars().rev().take(300).collect::<Vec<_>>().into_iter().rev().collect();
     let (stdout, stderr): (String, String) = (last(&stdout), last(&text(&outcome.stderr.bytes)));
     (!held).then(|| {
-        let Outcome { exit, cpu, wall, .. } = outcome;
+        let ExecOutcome { exit, cpu, wall, .. } = outcome;
         format!("{}: {exit:?}, cpu {cpu:?}, wall {wall:?}\n{stdout}\n{stderr}", hostile.name)
     })
 }
@@ -239,7 +239,7 @@ def main(stream):
         stream.sendall(sys.stdout.getvalue().encode())
 ";
 
-async fn fork(zygote: &Zygote, program: &str, limits: &Limits) -> (String, Ended) {
+async fn fork(zygote: &Zygote, program: &str, limits: &Limits) -> (String, ForkEnd) {
     let mut forked = zygote.fork("hostile", limits).await.unwrap();
     forked.stream().unwrap().write_all(program.as_bytes()).await.unwrap();
     let mut said = Vec::new();
@@ -268,7 +268,7 @@ async fn hostile_programs_are_contained_when_they_are_forked_without_namespaces(
             Ends::With(exit) => ended.exit == exit,
             Ends::InVain => false,
         };
-        if !held && !is_refused && ended.exit == Exit::Code(0) {
+        if !held && !is_refused && ended.exit == ExitKind::Code(0) {
             escapes.push(format!("{}: {ended:?}\n{said}", hostile.name));
         }
     }
@@ -288,10 +288,11 @@ async fn hostile_programs_are_contained_when_they_are_forked() {
             continue;
         }
         let limits = hostile::limits(hostile.ends);
-        // What the first process of a namespace does to itself by a signal that can be ignored does nothing.
+        // What the first process of a namespace does to itself by a signal that can be ignored does
+        // nothing.
         let ends = match (number, hostile.ends) {
             ("13", _) => Ends::Says(""),
-            ("50", _) => Ends::With(Exit::Signal(11)),
+            ("50", _) => Ends::With(ExitKind::Signal(11)),
             ("33", _) => Ends::Says("['1']"),
             (_, ends) => ends,
         };
@@ -300,7 +301,7 @@ async fn hostile_programs_are_contained_when_they_are_forked() {
         let held = match ends {
             Ends::Says(word) => said.lines().last().unwrap_or_default() == word,
             Ends::With(exit) => ended.exit == exit,
-            Ends::InVain => ended.exit != Exit::Code(0),
+            Ends::InVain => ended.exit != ExitKind::Code(0),
         };
         if !held {
             escapes.push(format!("{}: {ended:?}\n{said}", hostile.name));
@@ -417,7 +418,7 @@ async fn the_canaries_are_contained() {
 #[tokio::test]
 async fn a_program_gets_its_files_and_gives_its_streams() {
     let script = "cat; cat /in/a/b c; echo \"$KEY\" >&3; printf '\\033[1m\\000\\377' >&2; exit 7";
-    let job = Job {
+    let job = ExecRequest {
         stdin: b"stdin ".into(),
         inputs: vec![("a/b".into(), b"input ".into())],
         work: vec![("c".into(), b"work".into())],
@@ -426,11 +427,11 @@ async fn a_program_gets_its_files_and_gives_its_streams() {
         ..shell(script)
     };
     let outcome = sandbox().run(&job).await.unwrap();
-    assert_eq!(outcome.exit, Exit::Code(7));
+    assert_eq!(outcome.exit, ExitKind::Code(7));
     assert_eq!(text(&outcome.stdout.bytes), "stdin input work");
     assert_eq!(outcome.stderr.bytes, b"\x1b[1m\0\xff");
     assert_eq!(text(&outcome.channel), "value\n");
-    assert_eq!(outcome.tier, Tier::Namespaces);
+    assert_eq!(outcome.tier, JailTier::Namespaces);
 }
 
 #[tokio::test]
@@ -456,9 +457,12 @@ if os.fork() == 0:
     while True: open('/box/growing', 'a').write('x' * 1000)  # until it is killed
 ";
     let interpreter = Interpreter::find(None).unwrap();
-    let job = Job { collect: true, ..python(&interpreter, program.to_owned(), Limits::default()) };
+    let job = ExecRequest {
+        collect: true,
+        ..python(&interpreter, program.to_owned(), Limits::default())
+    };
     let outcome = sandbox().run(&job).await.unwrap();
-    assert_eq!(outcome.exit, Exit::Code(0), "{}", text(&outcome.stderr.bytes));
+    assert_eq!(outcome.exit, ExitKind::Code(0), "{}", text(&outcome.stderr.bytes));
     let mut files: Vec<_> =
         outcome.files.iter().map(|(name, content)| (name.as_str(), content.len())).collect();
     files.retain(|(name, _)| *name != "growing" && *name != "secret"); // root may read the last one
@@ -488,12 +492,12 @@ async fn a_program_may_reserve_what_it_does_not_use() {
                    for at in range(0, len(m), 4096): m[at] = 1\nprint('used')";
     let (sandbox, interpreter) = (sandbox(), Interpreter::find(None).unwrap());
     let mut found = Vec::new();
-    for profile in [Profile::Python, Profile::Numeric, Profile::Shell] {
+    for profile in [ProgramProfile::Python, ProgramProfile::Numeric, ProgramProfile::Shell] {
         let limits = Limits { memory_bytes: 256 << 20, ..Limits::of(profile) };
         let outcome = sandbox.run(&python(&interpreter, program.to_owned(), limits)).await.unwrap();
         found.push((text(&outcome.stdout.bytes), outcome.exit));
     }
-    let held = ("reserved\n".to_owned(), Exit::MemoryLimit);
+    let held = ("reserved\n".to_owned(), ExitKind::MemoryLimit);
     assert_eq!(found, [held.clone(), held.clone(), held]);
 }
 
@@ -530,7 +534,7 @@ fn repository() -> tempfile::TempDir {
 
 async fn candidates_share_a_repository(sandbox: Arc<Sandbox>) {
     let repository = repository();
-    let snapshot = Arc::new(Snapshot::take(repository.path()).unwrap());
+    let snapshot = Arc::new(RepositorySnapshot::take(repository.path()).unwrap());
     let before = tree(snapshot.path());
     assert_eq!(before.len(), 9, "{before:?}"); // neither what git ignores nor git's own
     let sandbox = Arc::new(sandbox);
@@ -543,12 +547,13 @@ async fn candidates_share_a_repository(sandbox: Arc<Sandbox>) {
              echo '* filter=evil' > .gitattributes; echo x > src/.GIT; \
              rm outside; mkdir outside; echo secret > outside/file"
         );
-        let job = Job { tree: Some(snapshot.path().to_owned()), collect: true, ..shell(&script) };
+        let job =
+            ExecRequest { tree: Some(snapshot.path().to_owned()), collect: true, ..shell(&script) };
         let sandbox = Arc::clone(&sandbox);
         runs.spawn(async move { (number, sandbox.run(&job).await.unwrap()) });
     }
     for (number, outcome) in runs.join_all().await {
-        assert_eq!(outcome.exit, Exit::Code(0), "{}", text(&outcome.stderr.bytes));
+        assert_eq!(outcome.exit, ExitKind::Code(0), "{}", text(&outcome.stderr.bytes));
         assert_eq!(text(&outcome.stdout.bytes), "a = 1\nodd\na = 1\n");
         let changed: Vec<(&str, String)> =
             outcome.files.iter().map(|(path, content)| (path.as_str(), text(content))).collect();
@@ -615,10 +620,10 @@ async fn of_a_long_output_both_ends_are_kept() {
 #[tokio::test]
 async fn what_cannot_run_is_an_error_and_not_an_outcome() {
     let sandbox = sandbox();
-    let absent = Job { program: "/usr/bin/absent".into(), ..shell("") };
+    let absent = ExecRequest { program: "/usr/bin/absent".into(), ..shell("") };
     let error = sandbox.run(&absent).await.unwrap_err().to_string();
     assert_eq!(error, "sandbox: can't start /usr/bin/absent: No such file or directory");
-    let climbing = Job { inputs: vec![("../x".into(), Vec::new())], ..shell("") };
+    let climbing = ExecRequest { inputs: vec![("../x".into(), Vec::new())], ..shell("") };
     let error = sandbox.run(&climbing).await.unwrap_err().to_string();
     assert_eq!(error, "invalid job: `../x` is not a path below a folder");
 }
@@ -652,11 +657,11 @@ async fn owner_of_a_jail() {
 }
 
 /// Lets go of its parent by all means, in a session of its own and through orphans, and never ends.
-fn clinging(marker: &str) -> Job {
+fn clinging(marker: &str) -> ExecRequest {
     let letting_go = "import ctypes, os, time; ctypes.CDLL(None).prctl(1, 0)";
     let python = format!("exec /usr/bin/python3 -c '{letting_go}; time.sleep(3600)' {marker}");
     let job = format!("(setsid sh -c \"{python}\" &) & (setsid sleep 3600 &); {python}");
-    Job { args: vec!["-c".into(), job], ..shell("") }
+    ExecRequest { args: vec!["-c".into(), job], ..shell("") }
 }
 
 fn everything_dies_with_the_owner(bare: bool) {
@@ -721,7 +726,7 @@ async fn a_killed_supervisor_leaves_nothing_without_namespaces() {
     eventually("the program is gone", || processes(&marker).is_empty());
     eventually("the folder is gone", || workplaces(&helpers).is_empty());
     let outcome = sandbox.run(&shell("exit 3")).await.unwrap();
-    assert_eq!((outcome.exit, outcome.tier), (Exit::Code(3), Tier::Landlock));
+    assert_eq!((outcome.exit, outcome.tier), (ExitKind::Code(3), JailTier::Landlock));
 }
 
 #[tokio::test]
@@ -746,7 +751,7 @@ async fn runs_without_namespaces_leave_nothing_and_do_not_see_each_other() {
     let deep = "import os\nfor n in range(2000): os.mkdir('d' * 200); os.chdir('d' * 200)\nos.mkdir('x', 0)";
     let limits = Limits { wall: Duration::from_mins(1), ..Limits::default() };
     let outcome = sandbox.run(&python(&interpreter, deep.to_owned(), limits)).await.unwrap();
-    assert_eq!(outcome.exit, Exit::OutputLimit);
+    assert_eq!(outcome.exit, ExitKind::OutputLimit);
     let sibling = shell("echo secret > mine; sleep 2; cat mine");
     let intruder = async {
         while workplaces(&helpers).is_empty() {
@@ -768,7 +773,7 @@ async fn runs_without_namespaces_leave_nothing_and_do_not_see_each_other() {
         let script =
             format!("echo {number} > mine; (setsid sleep 60 &); cat *; exit {}", number % 100);
         let outcome = sandbox.run(&shell(&script)).await.unwrap();
-        assert_eq!(outcome.exit, Exit::Code(number % 100));
+        assert_eq!(outcome.exit, ExitKind::Code(number % 100));
         assert_eq!(text(&outcome.stdout.bytes), format!("{number}\n"));
     }
     eventually("the helper is alone again", || processes(&needle).len() == 2);
@@ -781,7 +786,8 @@ async fn runs_without_namespaces_leave_nothing_and_do_not_see_each_other() {
 #[test]
 fn a_machine_without_namespaces_is_found_out() {
     let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" --json doctor";
-    // As a plain user: in a namespace of one id root has no limit on processes, and a fork bomb takes its time.
+    // As a plain user: in a namespace of one id root has no limit on processes, and a fork bomb
+    // takes its time.
     let (folder, rune) = readable_copy();
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "sh", "-c", script]).arg(&rune);
@@ -812,7 +818,7 @@ async fn dropping_the_future_kills_the_jail() {
     let impatient = tokio::time::timeout(Duration::from_secs(2), sandbox.run(&job));
     impatient.await.unwrap_err();
     eventually("the program is gone", || processes(&marker).is_empty());
-    assert_eq!(sandbox.run(&shell("exit 3")).await.unwrap().exit, Exit::Code(3));
+    assert_eq!(sandbox.run(&shell("exit 3")).await.unwrap().exit, ExitKind::Code(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -879,7 +885,7 @@ async fn many_runs_leave_nothing_behind() {
     for number in 0..n_runs() {
         let outcome =
             sandbox.run(&shell(&format!("sleep 60 & exit {}", number % 100))).await.unwrap();
-        assert_eq!(outcome.exit, Exit::Code(number % 100));
+        assert_eq!(outcome.exit, ExitKind::Code(number % 100));
     }
     eventually("the helper is alone again", || processes(&needle) == [helper]);
     assert_eq!(belongings(helper), before);
@@ -912,7 +918,7 @@ async fn many_forks_leave_nothing_behind() {
     let before = belongings();
     for _ in 0..n_runs() {
         let (said, ended) = fork(&zygote, program, &limits).await;
-        assert_eq!((said.as_str(), ended.exit), ("1\n", Exit::Code(0)));
+        assert_eq!((said.as_str(), ended.exit), ("1\n", ExitKind::Code(0)));
     }
     assert_eq!(belongings(), before);
 }
@@ -920,21 +926,21 @@ async fn many_forks_leave_nothing_behind() {
 #[tokio::test]
 async fn without_a_jail_time_and_output_are_still_limited() {
     let sandbox = Sandbox::unconfined(&binary()).unwrap();
-    let files = Job {
+    let files = ExecRequest {
         args: vec!["/in/script".into()],
         inputs: vec![("script".into(), b"cat data; pwd; exit 5".into())],
         work: vec![("data".into(), b"data ".into())],
         ..shell("")
     };
     let outcome = sandbox.run(&files).await.unwrap();
-    assert_eq!((outcome.exit, outcome.tier), (Exit::Code(5), Tier::None));
+    assert_eq!((outcome.exit, outcome.tier), (ExitKind::Code(5), JailTier::None));
     assert!(text(&outcome.stdout.bytes).starts_with("data /"));
     let marker = format!("rune-free-{}", std::process::id());
     let script = format!("setsid sh -c 'sleep 3600 # {marker}' & sleep 3600 # {marker}");
     let limits = Limits { wall: Duration::from_secs(1), ..Limits::default() };
-    let outcome = sandbox.run(&Job { limits, ..shell(&script) }).await.unwrap();
-    assert_eq!(outcome.exit, Exit::WallLimit);
+    let outcome = sandbox.run(&ExecRequest { limits, ..shell(&script) }).await.unwrap();
+    assert_eq!(outcome.exit, ExitKind::WallLimit);
     eventually("the orphans are gone", || processes(&marker).is_empty());
     let flood = sandbox.run(&shell("yes")).await.unwrap();
-    assert_eq!(flood.exit, Exit::OutputLimit);
+    assert_eq!(flood.exit, ExitKind::OutputLimit);
 }

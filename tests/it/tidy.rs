@@ -112,7 +112,7 @@ const CIRCLES: &[&[&str]] = &[
         "model/kernels/vector",
     ],
     &["model/tune/head", "model/tune/tuner"],
-    &["sandbox/filesystem", "sandbox/memory", "sandbox/restrict", "sandbox/workplace"],
+    &["sandbox/filesystem", "sandbox/memory", "sandbox/restrict", "sandbox/fallback"],
     &["sandbox/helper", "sandbox/init", "sandbox/jail", "sandbox/supervisor", "sandbox/wire"],
 ];
 
@@ -123,7 +123,8 @@ fn name_of(path: &Path) -> String {
     name.strip_suffix("/mod").unwrap_or(name).to_owned()
 }
 
-/// The file that a `use` of the file `name` leads to, such as `crate::model::engine::Engine` or `super::wire`.
+/// The file that a `use` of the file `name` leads to, such as `crate::model::engine::Engine` or
+/// `super::wire`.
 fn leads_to(name: &str, import: &str, files: &BTreeMap<String, PathBuf>) -> Option<String> {
     let mut words = import.split("::").peekable();
     let mut place: Vec<&str> = name.split('/').collect();
@@ -213,7 +214,8 @@ fn every_dependency_is_explained_and_no_other() {
 /// How paths of users' files begin that comments give as examples.
 const EXAMPLES: [&str; 2] = ["tests/test_", "shop/"];
 
-/// Comments and ARCHITECTURE.md name files of the repository as they are, or as the end of their paths.
+/// Comments and ARCHITECTURE.md name files of the repository as they are, or as the end of their
+/// paths.
 #[test]
 fn files_that_are_named_are_there() {
     let mut repository = Vec::new();

@@ -1,4 +1,5 @@
-//! `rune train`: gradients, the same file from the same seed, and runs that are gone on with wherever they were killed.
+//! `rune train`: gradients, the same file from the same seed, and runs that are gone on with
+//! wherever they were killed.
 
 use std::fs;
 use std::io::BufRead;
@@ -17,13 +18,13 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use rune::digest::sha256;
 use rune::failpoint::Failpoint;
-use rune::model::Batch;
 use rune::model::Isa;
+use rune::model::LoraModel;
 use rune::model::Precision;
-use rune::model::Targets;
-use rune::model::Tuner;
+use rune::model::TrainBatch;
+use rune::model::TunedModules;
 use rune::model::TunerOptions;
-use rune::training::Record;
+use rune::training::TrainingRecord;
 use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
@@ -41,18 +42,18 @@ fn options() -> TunerOptions {
         scaling: 2.0,
         dropout: 0.0,
         neftune_alpha: 0.0,
-        targets: Targets::all(),
+        targets: TunedModules::all(),
         checkpointing: false,
         seed: 3,
     }
 }
 
-fn tuner(folder: &Path, model: &tiny::Gguf, change: impl FnOnce(&mut TunerOptions)) -> Tuner {
+fn tuner(folder: &Path, model: &tiny::Gguf, change: impl FnOnce(&mut TunerOptions)) -> LoraModel {
     let path = folder.join("model.gguf");
     fs::write(&path, model.encode().1).unwrap();
     let mut options = options();
     change(&mut options);
-    let mut tuner = Tuner::load(&path, options).unwrap();
+    let mut tuner = LoraModel::load(&path, options).unwrap();
     // B begins as zero, and then half of the gradients are.
     for (i, value) in (0_u32..).zip(tuner.parameters_mut().0) {
         *value += (f32::from(u8::try_from(i * 37 % 101).unwrap()) / 50.0 - 1.0) * 0.05;
@@ -61,8 +62,8 @@ fn tuner(folder: &Path, model: &tiny::Gguf, change: impl FnOnce(&mut TunerOption
 }
 
 /// Two sequences, some of whose tokens are learned, one of them by half.
-fn batch() -> Batch {
-    let mut batch = Batch::default();
+fn batch() -> TrainBatch {
+    let mut batch = TrainBatch::default();
     let tokens = |n: u32, seed: u32| (0..n).map(|i| (i * 31 + seed) % 256).collect::<Vec<_>>();
     let mut weights = vec![1.0; 9];
     weights[3] = 0.5;
@@ -130,8 +131,8 @@ fn sequences_of_a_batch_do_not_see_each_other() {
         let rows = first..first + both.lengths[at];
         let targets = both.targets.iter().filter(|target| rows.contains(&target.row));
         let targets =
-            targets.map(|target| rune::model::Target { row: target.row - first, ..*target });
-        Batch {
+            targets.map(|target| rune::model::NextToken { row: target.row - first, ..*target });
+        TrainBatch {
             tokens: both.tokens[rows.clone()].to_vec(),
             lengths: vec![rows.len()],
             targets: targets.collect(),
@@ -161,10 +162,11 @@ fn a_side_path_gives_what_merged_weights_give() {
         });
     }
     fs::write(folder.path().join("model.gguf"), model.encode().1).unwrap();
-    let options = TunerOptions { targets: Targets::named(&[]).unwrap(), ..options() };
-    let merged = Tuner::load(&folder.path().join("model.gguf"), options).unwrap().loss(&batch());
+    let options = TunerOptions { targets: TunedModules::named(&[]).unwrap(), ..options() };
+    let merged =
+        LoraModel::load(&folder.path().join("model.gguf"), options).unwrap().loss(&batch());
     let bare = tuner(folder.path(), &tiny::model("qwen2", tiny::F32, 24, 40), |options| {
-        options.targets = Targets::named(&[]).unwrap();
+        options.targets = TunedModules::named(&[]).unwrap();
     });
     let bare = { bare }.loss(&batch());
     let (apart, moved) = ((loss - merged).abs(), (loss - bare).abs());
@@ -253,7 +255,8 @@ impl Bench {
         sha256(&fs::read(folder.join("adapter_model.safetensors")).unwrap())
     }
 
-    /// Starts a long run that writes a checkpoint after every step, and waits until it is some steps far.
+    /// Starts a long run that writes a checkpoint after every step, and waits until it is some
+    /// steps far.
     fn begin(&self, home: &str) -> (Child, u32) {
         let mut command = self.command(home, &LONG);
         let mut child = command.arg("--json").stdout(Stdio::piped()).spawn().unwrap();
@@ -573,7 +576,7 @@ fn the_base_rehearses_its_own_answers() {
     assert_eq!(plan(&[])["n_rehearsal"], 0);
     bench.ok("home", &[&args[..], &briefly, &["--rehearsal", "0.8"]].concat());
     let kept = fs::read_dir(bench.path("home/rehearsal")).unwrap().next().unwrap().unwrap().path();
-    let records = Record::read_all(&kept).unwrap();
+    let records = TrainingRecord::read_all(&kept).unwrap();
     assert!(records.len() > 20, "{} answers came to their end", records.len());
     let (without, with) = (plan(&["--rehearsal", "0"]), plan(&["--rehearsal", "0.8"]));
     let n = with["n_rehearsal"].as_u64().unwrap();

@@ -1,4 +1,5 @@
-//! The loop through the library alone: a session, a training run, an evaluation, and the next session with what they made.
+//! The loop through the library alone: a session, a training run, an evaluation, and the next
+//! session with what they made.
 
 use std::fs;
 use std::path::Path;
@@ -13,21 +14,21 @@ use std::time::Instant;
 use rune::adapter::AdapterId;
 use rune::adapter::Scope;
 use rune::config::Config;
-use rune::config::Layer;
+use rune::config::ConfigLayer;
 use rune::evaluation;
-use rune::evaluation::How;
-use rune::evaluation::Modules;
-use rune::evaluation::Suite;
-use rune::evaluation::Who;
+use rune::evaluation::MeasureOptions;
+use rune::evaluation::MeasuredAdapters;
+use rune::evaluation::PackageModules;
+use rune::evaluation::TaskSuite;
 use rune::event::Event;
 use rune::home::Home;
 use rune::hub;
 use rune::hub::PullOptions;
 use rune::pipeline;
+use rune::pipeline::OutputFolder;
 use rune::pipeline::SessionError;
 use rune::pipeline::SessionOutcome;
 use rune::pipeline::SessionRequest;
-use rune::pipeline::Target;
 use rune::provider::ModelSource;
 use rune::registry::Registry;
 use rune::registry::RunStatus;
@@ -48,7 +49,7 @@ use rune::training::TrainingError;
 use rune::training::TrainingOptions;
 use rune::training::TrainingRequest;
 use rune::trajectory::Session;
-use rune::trajectory::Status;
+use rune::trajectory::SessionStatus;
 use serde_json::json;
 
 use crate::model::smollm2_file;
@@ -86,7 +87,7 @@ impl Loop {
         let home = Home::new(folder.join("home"));
         home.create().unwrap();
         let pull = PullOptions {
-            source: hub::Source::Auto,
+            source: hub::PullSource::Auto,
             endpoint: String::new(),
             python: PathBuf::from("python3"),
         };
@@ -121,7 +122,7 @@ impl Loop {
         out: &str,
     ) -> Result<SessionOutcome, SessionError> {
         let services = Services { config: Arc::new(config.clone()), ..self.services.clone() };
-        let target = Target { folder: self.folder.join(out), force: false };
+        let target = OutputFolder { folder: self.folder.join(out), force: false };
         pipeline::run_session((&services, &self.sandbox), request, &target).await
     }
 
@@ -168,7 +169,8 @@ impl Loop {
         attempts.iter().filter(|attempt| attempt.completion.text == WRONG).count()
     }
 
-    /// Settings of a session that gets these answers in turn, each after its milliseconds; a single one whenever it asks.
+    /// Settings of a session that gets these answers in turn, each after its milliseconds; a single
+    /// one whenever it asks.
     fn scripted(&self, name: &str, answers: &[(&str, u64)]) -> Config {
         let lines = answers.iter().map(|(text, delay)| {
             let repeat = answers.len() == 1;
@@ -200,7 +202,7 @@ fn config(further: &[(&'static str, toml::Value)]) -> Config {
         ("run.adapter", "none".into()),
     ];
     all.extend(further.iter().cloned());
-    Config::load(&[Layer::from_flags(all)]).unwrap()
+    Config::load(&[ConfigLayer::from_flags(all)]).unwrap()
 }
 
 fn task() -> SessionRequest {
@@ -238,10 +240,10 @@ async fn the_loop_turns_without_a_command_line() {
     // What that is worth.
     let library = SyntheticLibrary::invent(3, 6);
     let tasks = library.tasks(1).into_iter().map(Into::into).collect();
-    let suite = Suite::new(library.name(), tasks).first(2);
-    let modules = Modules::single(library.name(), &library.module_source());
-    let how = How::default();
-    let who = Who::These(vec![adapter.clone()]);
+    let suite = TaskSuite::new(library.name(), tasks).first(2);
+    let modules = PackageModules::single(library.name(), &library.module_source());
+    let how = MeasureOptions::default();
+    let who = MeasuredAdapters::These(vec![adapter.clone()]);
     let measured =
         evaluation::measure((&bench.services, &bench.sandbox), (&suite, &modules), &who, &how)
             .await
@@ -255,7 +257,10 @@ async fn the_loop_turns_without_a_command_line() {
     let next = bench.session(&with_adapter, task(), "second").await.unwrap();
     let session = bench.services.registry.session(&next.id).unwrap();
     assert_eq!(session.adapter_id.as_ref(), Some(&adapter));
-    assert!(matches!(session.status, Status::Solved | Status::Unsolved), "{session:?}");
+    assert!(
+        matches!(session.status, SessionStatus::Solved | SessionStatus::Unsolved),
+        "{session:?}"
+    );
     let attempts = bench.services.registry.attempts(&next.id).unwrap();
     assert!(attempts.iter().all(|attempt| attempt.adapter_id.as_ref() == Some(&adapter)));
     assert!(!attempts.is_empty());
@@ -275,7 +280,7 @@ async fn a_token_stops_a_session_that_can_be_taken_up_again() {
     let error = stopped.unwrap_err();
     assert_eq!(error.class().exit_code(), 143, "{error}");
     let [session] = &bench.sessions()[..] else { panic!("there is one") };
-    assert_eq!((session.status, session.exit_code), (Status::Interrupted, Some(143)));
+    assert_eq!((session.status, session.exit_code), (SessionStatus::Interrupted, Some(143)));
 
     let services = Services { shutdown: Shutdown::default(), ..bench.services.clone() };
     let bench = Loop { services, ..bench };
@@ -302,7 +307,8 @@ async fn everything_at_once() {
         async move { bench.session(&slow, task(), out).await }
     };
     let training = bench.clone();
-    // As a server or a swarm would have them: tasks that outlive their caller, on whichever thread is free.
+    // As a server or a swarm would have them: tasks that outlive their caller, on whichever thread
+    // is free.
     let ended = tokio::join!(
         tokio::spawn(session("one")),
         tokio::spawn(session("two")),
@@ -338,11 +344,12 @@ async fn what_was_killed_at_once_goes_on_at_once() {
 
     let bench = Loop::open(folder.path());
     let left: Vec<Session> =
-        bench.sessions().into_iter().filter(|one| one.status == Status::Running).collect();
+        bench.sessions().into_iter().filter(|one| one.status == SessionStatus::Running).collect();
     let [one, two] = &left[..] else { panic!("two are left: {left:?}") };
     let run = bench.services.registry.training_runs(9).unwrap().remove(0);
     assert_eq!(run.status, RunStatus::Running);
-    // The worker has written a checkpoint after its parent's end, and ends; the steps that are left are done quickly.
+    // The worker has written a checkpoint after its parent's end, and ends; the steps that are left
+    // are done quickly.
     let right = bench.scripted("right.jsonl", &[(RIGHT, 0)]);
     let stop_soon = async {
         loop {

@@ -16,14 +16,14 @@ use crate::cli::output;
 use crate::cli::screen::Screen;
 use crate::cli::workflow;
 use crate::evaluation;
-use crate::evaluation::How;
-use crate::evaluation::Measured;
-use crate::evaluation::Modules;
-use crate::evaluation::Outcome;
-use crate::evaluation::Suite;
+use crate::evaluation::EvalOutcome;
+use crate::evaluation::EvalTask;
+use crate::evaluation::MeasureOptions;
+use crate::evaluation::MeasuredAdapters;
+use crate::evaluation::MeasuredOutcomes;
+use crate::evaluation::PackageModules;
 use crate::evaluation::SuiteStore;
-use crate::evaluation::Task;
-use crate::evaluation::Who;
+use crate::evaluation::TaskSuite;
 use crate::registry::DatasetKind;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
@@ -33,20 +33,21 @@ use crate::synthetic::LibraryTask;
 use crate::synthetic::RecordOptions;
 use crate::synthetic::SyntheticLibrary;
 use crate::training;
-use crate::training::Collected;
+use crate::training::CollectedRecords;
 use crate::training::Preset;
-use crate::training::Record;
 use crate::training::TrainingError;
 use crate::training::TrainingOptions;
+use crate::training::TrainingRecord;
 use crate::training::TrainingRequest;
 use crate::trajectory::Sampling;
-use report::Conditions;
+use report::ConditionOutcomes;
 
-/// Measure parametric memory: invented libraries, an adapter for each, and tasks that neither base nor adapter has seen
+/// Measure parametric memory: invented libraries, an adapter for each, and tasks that neither base
+/// nor adapter has seen
 ///
-/// No model can know an invented library; what the base scores without its README is what can be guessed. The base is
-/// asked without it, with all of it in the prompt, and with the passage that BM25 finds; then come the library's adapter
-/// and the adapter of another library.
+/// No model can know an invented library; what the base scores without its README is what can be
+/// guessed. The base is asked without it, with all of it in the prompt, and with the passage that
+/// BM25 finds; then come the library's adapter and the adapter of another library.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Tasks, about which no record has the wording, the variable or the name:
   skill   T1 a comment asks for a value     T2 a docstring asks for a function's body
@@ -75,13 +76,15 @@ pub(in crate::cli) struct MemoryArgs {
     /// The first library's seed; the others follow
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Steps of each training at most, of 8 records each; 0 for one pass over all records, with 8 functions some 120
+    /// Steps of each training at most, of 8 records each; 0 for one pass over all records, with 8
+    /// functions some 120
     #[arg(long, value_name = "N", default_value_t = 48)]
     max_steps: u32,
     /// Tasks of HumanEval for the control N2; 0 for none
     #[arg(long, value_name = "N", default_value_t = 40)]
     controls: usize,
-    /// Teach each library in two rounds, half of its functions and then the others, and see what the second forgets
+    /// Teach each library in two rounds, half of its functions and then the others, and see what
+    /// the second forgets
     #[arg(long)]
     rounds: bool,
 }
@@ -91,7 +94,8 @@ pub(super) fn run(context: &Context, args: &MemoryArgs) -> anyhow::Result<ExitCo
     let sandbox = Arc::new(Sandbox::start(&std::env::current_exe()?)?);
     let registry = context.registry()?;
     let screen = Arc::new(Screen::new(context));
-    let bench = Bench { context, args, screen: &screen, sandbox: &sandbox, registry: &registry };
+    let bench =
+        MemoryBench { context, args, screen: &screen, sandbox: &sandbox, registry: &registry };
     let libraries = (args.seed..).take(args.libraries.into());
     let libraries: Vec<SyntheticLibrary> =
         libraries.map(|seed| SyntheticLibrary::invent(seed, args.functions.into())).collect();
@@ -100,7 +104,7 @@ pub(super) fn run(context: &Context, args: &MemoryArgs) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-struct Bench<'a> {
+struct MemoryBench<'a> {
     context: &'a Context,
     args: &'a MemoryArgs,
     screen: &'a Arc<Screen>,
@@ -108,16 +112,16 @@ struct Bench<'a> {
     registry: &'a Arc<Registry>,
 }
 
-impl Bench<'_> {
-    /// Teaches all of every library and compares with the base, with and without documents, and with what another
-    /// library's adapter does.
+impl MemoryBench<'_> {
+    /// Teaches all of every library and compares with the base, with and without documents, and
+    /// with what another library's adapter does.
     fn one_round(&self, libraries: &[SyntheticLibrary]) -> anyhow::Result<String> {
         let mut adapters = Vec::new();
         for library in libraries {
             let records = library.training(RecordOptions::default());
             adapters.push(self.teach(library, records, None)?);
         }
-        let mut found = Conditions::default();
+        let mut found = ConditionOutcomes::default();
         for (index, library) in libraries.iter().enumerate() {
             let (own, before) =
                 (&adapters[index], index.checked_sub(1).unwrap_or(adapters.len() - 1));
@@ -150,21 +154,21 @@ impl Bench<'_> {
     }
 
     /// The base and `adapters` on the first tasks of HumanEval.
-    fn human_eval(&self, adapters: &[AdapterId]) -> anyhow::Result<Measured> {
+    fn human_eval(&self, adapters: &[AdapterId]) -> anyhow::Result<MeasuredOutcomes> {
         let store = SuiteStore::open(&self.context.home)?;
         let suite = eval::human_eval(self.context, &store)?.first(self.args.controls);
         let sampling = Sampling { max_tokens: 512, ..Sampling::default() };
         let split = format!("all, first {}", self.args.controls);
-        let how = How { split, sampling, ..How::default() };
-        self.measure((&suite, &Modules::default()), adapters, &how)
+        let how = MeasureOptions { split, sampling, ..MeasureOptions::default() };
+        self.measure((&suite, &PackageModules::default()), adapters, &how)
     }
 
-    /// Teaches half of every library's functions; then, from that adapter on, the other half, once with the records of
-    /// the first round given again and once without.
+    /// Teaches half of every library's functions; then, from that adapter on, the other half, once
+    /// with the records of the first round given again and once without.
     fn two_rounds(&self, libraries: &[SyntheticLibrary]) -> anyhow::Result<String> {
         const WHO: [&str; 4] = ["base", "round 1", "round 2, new records", "round 2, all records"];
-        let mut old: [Vec<Outcome>; 4] = Default::default();
-        let mut new: [Vec<Outcome>; 4] = Default::default();
+        let mut old: [Vec<EvalOutcome>; 4] = Default::default();
+        let mut new: [Vec<EvalOutcome>; 4] = Default::default();
         for library in libraries {
             let all = library.training(RecordOptions::default());
             let is_first = |name: &str| first_half(library, name);
@@ -197,7 +201,7 @@ impl Bench<'_> {
         Ok(text)
     }
 
-    fn text(&self, title: &str, all: &[(&str, &[Outcome])]) -> String {
+    fn text(&self, title: &str, all: &[(&str, &[EvalOutcome])]) -> String {
         if !self.context.json {
             return format!("{title}\n{}", eval::scores(all));
         }
@@ -224,9 +228,9 @@ impl Bench<'_> {
             ..TrainingOptions::preset(Preset::Quick)
         };
         let source = json!({ "library": name, "seed": seed, "functions": self.args.functions });
-        let records = records.into_iter().map(Record::from).collect();
+        let records = records.into_iter().map(TrainingRecord::from).collect();
         let request = TrainingRequest {
-            data: Collected { records, kind: DatasetKind::File, source, task_type: None },
+            data: CollectedRecords { records, kind: DatasetKind::File, source, task_type: None },
             options,
             name: Some(name.to_owned()),
             scope: Scope::Project,
@@ -251,20 +255,20 @@ impl Bench<'_> {
         library: &SyntheticLibrary,
         (kind, tasks): (&str, Vec<LibraryTask>),
         adapters: &[AdapterId],
-    ) -> anyhow::Result<Measured> {
-        let tasks = tasks.into_iter().map(Task::from).collect();
-        let suite = Suite::new(format!("{}{kind}", library.name()), tasks);
-        let modules = Modules::single(library.name(), &library.module_source());
-        self.measure((&suite, &modules), adapters, &How::default())
+    ) -> anyhow::Result<MeasuredOutcomes> {
+        let tasks = tasks.into_iter().map(EvalTask::from).collect();
+        let suite = TaskSuite::new(format!("{}{kind}", library.name()), tasks);
+        let modules = PackageModules::single(library.name(), &library.module_source());
+        self.measure((&suite, &modules), adapters, &MeasureOptions::default())
     }
 
     fn measure(
         &self,
-        what: (&Suite, &Modules),
+        what: (&TaskSuite, &PackageModules),
         adapters: &[AdapterId],
-        how: &How,
-    ) -> anyhow::Result<Measured> {
-        let who = Who::These(adapters.to_vec());
+        how: &MeasureOptions,
+    ) -> anyhow::Result<MeasuredOutcomes> {
+        let who = MeasuredAdapters::These(adapters.to_vec());
         let who = &who;
         let measure = |services| async move {
             Ok(evaluation::measure((&services, self.sandbox), what, who, how).await?)

@@ -10,12 +10,12 @@ use anyhow::Context as _;
 use anyhow::bail;
 
 use crate::cli::output;
-use crate::evaluation::Suite;
-use crate::evaluation::Task;
+use crate::evaluation::EvalTask;
+use crate::evaluation::TaskSuite;
 use crate::synthetic;
 use crate::synthetic::RecordOptions;
 use crate::synthetic::SyntheticLibrary;
-use crate::training::Record;
+use crate::training::TrainingRecord;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LibraryArgs {
@@ -52,10 +52,10 @@ pub(super) fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
         bail!("this seed gives tasks that are not held out: {leak}");
     }
     let mut lines = String::new();
-    for record in records.iter().cloned().map(Record::from) {
+    for record in records.iter().cloned().map(TrainingRecord::from) {
         lines += &(serde_json::to_string(&record)? + "\n");
     }
-    let suite = Suite::new(library.name(), tasks.into_iter().map(Task::from).collect());
+    let suite = TaskSuite::new(library.name(), tasks.into_iter().map(EvalTask::from).collect());
     let files = [
         (format!("lib/{}/__init__.py", library.name()), library.module_source()),
         ("README.md".to_owned(), library.readme()),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::evaluation::Measured;
+use crate::evaluation::MeasuredOutcomes;
 use crate::evaluation::groups;
 use crate::evaluation::score;
 
@@ -17,7 +17,7 @@ const GAP: f64 = 14.0;
 const COLOURS: [&str; 5] = ["#888", "#36c", "#c63", "#393", "#939"];
 
 /// The plot as SVG.
-pub(super) fn svg(measured: &Measured) -> String {
+pub(super) fn svg(measured: &MeasuredOutcomes) -> String {
     let names: Vec<String> = measured.adapters.iter().map(|(id, _)| id.to_string()).collect();
     let all = tables::everyone(measured, &names);
     let (mut bars, mut down) = (String::new(), GAP);

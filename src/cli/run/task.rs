@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use anyhow::bail;
 use serde::Deserialize;
 
-use crate::cli::run::Args;
+use crate::cli::run::RunArgs;
 use crate::judge::OmittedFile;
 use crate::judge::SuiteError;
 use crate::judge::TestSuite;
@@ -23,11 +23,11 @@ const MAX_BYTES: u64 = 64 << 20;
 /// A line of a task file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct TaskLine {
     id: String,
     task: String,
     #[serde(default)]
-    tests: Option<Tests>,
+    tests: Option<TestsField>,
     #[serde(default)]
     task_type: Option<TaskType>,
     #[serde(default)]
@@ -37,7 +37,7 @@ struct Line {
 /// Tests of a task file: a path relative to it, or the text itself, or files.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Tests {
+enum TestsField {
     Text(String),
     Files(Vec<SourceFile>),
 }
@@ -65,7 +65,7 @@ impl ReadTask {
 }
 
 /// Reads the task that the arguments name.
-pub(super) fn read(args: &Args) -> anyhow::Result<ReadTask> {
+pub(super) fn read(args: &RunArgs) -> anyhow::Result<ReadTask> {
     let task = match (&args.task_file, &args.task) {
         (Some(file), _) => from_file(file)?,
         (None, Some(text)) if text == "-" => plain(&read_text(std::io::stdin(), "stdin")?)?.into(),
@@ -104,7 +104,7 @@ fn from_file(argument: &str) -> anyhow::Result<ReadTask> {
     let text = text.trim_start_matches('\u{feff}');
     let mut ids = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let line: Line = serde_json::from_str(line)
+        let line: TaskLine = serde_json::from_str(line)
             .with_context(|| format!("line {} of `{}`", number + 1, path.display()))?;
         if id.is_none_or(|id| id == line.id) {
             return task(line, path.parent().unwrap_or(Path::new(".")));
@@ -117,7 +117,7 @@ fn from_file(argument: &str) -> anyhow::Result<ReadTask> {
     }
 }
 
-fn task(line: Line, folder: &Path) -> anyhow::Result<ReadTask> {
+fn task(line: TaskLine, folder: &Path) -> anyhow::Result<ReadTask> {
     let mut task = Task {
         id: TaskId(line.id),
         task_type: line.task_type.unwrap_or_default(),
@@ -126,11 +126,11 @@ fn task(line: Line, folder: &Path) -> anyhow::Result<ReadTask> {
     };
     match line.tests {
         None => {}
-        Some(Tests::Files(files)) => task.tests = files,
-        Some(Tests::Text(text)) if !is_path(&text) => {
+        Some(TestsField::Files(files)) => task.tests = files,
+        Some(TestsField::Text(text)) if !is_path(&text) => {
             task.tests = vec![SourceFile::new("test_task.py", text)];
         }
-        Some(Tests::Text(path)) => {
+        Some(TestsField::Text(path)) => {
             return Ok(ReadTask::from(task).with_tests(&folder.join(path.trim()))?);
         }
     }

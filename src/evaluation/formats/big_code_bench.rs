@@ -2,12 +2,12 @@
 
 use serde::Deserialize;
 
-use crate::evaluation::task::Check;
+use crate::evaluation::task::AnswerCheck;
+use crate::evaluation::task::EvalTask;
 use crate::evaluation::task::SuiteCheck;
-use crate::evaluation::task::Task;
 
 #[derive(Deserialize)]
-struct Row {
+struct BigCodeBenchRow {
     task_id: String,
     complete_prompt: String,
     code_prompt: String,
@@ -16,11 +16,11 @@ struct Row {
     entry_point: String,
 }
 
-pub(super) fn task(line: &str, group: &str) -> Result<Task, String> {
-    let row: Row = super::row(line)?;
+pub(super) fn task(line: &str, group: &str) -> Result<EvalTask, String> {
+    let row: BigCodeBenchRow = super::row(line)?;
     let question = super::completion_of(&row.complete_prompt);
     let answer = format!("```python\n{}{}\n```\n", row.code_prompt, row.canonical_solution);
-    let check = Check::Suite(SuiteCheck {
+    let check = AnswerCheck::Suite(SuiteCheck {
         // The tests name what stands in the module without importing it.
         tests: format!("from solution import *\n{}", row.test),
         prompt: row.code_prompt,

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::evaluation::task::Check;
+use crate::evaluation::task::AnswerCheck;
+use crate::evaluation::task::EvalTask;
 use crate::evaluation::task::FunctionCheck;
 use crate::evaluation::task::ProgramCheck;
-use crate::evaluation::task::Task;
 
 /// A line of `LiveCodeBench`'s `test*.jsonl`.
 #[derive(Deserialize)]
@@ -42,7 +42,7 @@ struct LiveMetadata {
 /// The most bytes of the tests of a problem, once they are unpacked.
 const MAX_BYTES: u64 = 256 << 20;
 
-pub(super) fn live_code_bench(line: &str, group: &str) -> Result<Task, String> {
+pub(super) fn live_code_bench(line: &str, group: &str) -> Result<EvalTask, String> {
     let row: LiveRow = super::row(line)?;
     let cases = |text: &str| {
         serde_json::from_str::<Vec<LiveCase>>(text).map_err(|error| format!("its tests: {error}"))
@@ -61,7 +61,7 @@ pub(super) fn live_code_bench(line: &str, group: &str) -> Result<Task, String> {
     let check = match (is_functional, name) {
         (false, _) => {
             let cases = all.into_iter().map(|case| (case.input, case.output)).collect();
-            Check::Program(ProgramCheck { cases })
+            AnswerCheck::Program(ProgramCheck { cases })
         }
         (true, None) => return Err("its tests call a function that its metadata don't name".into()),
         (true, Some(name)) => {
@@ -99,14 +99,14 @@ struct AppsCases {
     fn_name: Option<String>,
 }
 
-pub(super) fn apps(line: &str, group: &str) -> Result<Task, String> {
+pub(super) fn apps(line: &str, group: &str) -> Result<EvalTask, String> {
     let row: AppsRow = super::row(line)?;
     let cases: AppsCases =
         serde_json::from_str(&row.input_output).map_err(|error| format!("its tests: {error}"))?;
     let solutions: Vec<String> = serde_json::from_str(&row.solutions).unwrap_or_default();
     let pairs = cases.inputs.into_iter().zip(cases.outputs);
     let check = match &cases.fn_name {
-        None => Check::Program(ProgramCheck {
+        None => AnswerCheck::Program(ProgramCheck {
             cases: pairs.map(|(input, output)| (lines(input), lines(output))).collect(),
         }),
         Some(name) => {
@@ -145,8 +145,9 @@ fn lines_of(value: Value) -> String {
     }
 }
 
-/// A function, or a method of a class `Solution`, that is called with arguments and has to give one of some values.
-fn method(name: &str, cases: &[(Vec<Value>, Vec<Value>)]) -> Check {
+/// A function, or a method of a class `Solution`, that is called with arguments and has to give one
+/// of some values.
+fn method(name: &str, cases: &[(Vec<Value>, Vec<Value>)]) -> AnswerCheck {
     let assert = |(arguments, wanted): &(Vec<Value>, Vec<Value>)| {
         let call = format!("{name}(*value({}))", json!(json!(arguments).to_string()));
         match wanted.as_slice() {
@@ -154,7 +155,7 @@ fn method(name: &str, cases: &[(Vec<Value>, Vec<Value>)]) -> Check {
             several => format!("assert {call} in value({})\n", json!(json!(several).to_string())),
         }
     };
-    Check::Function(FunctionCheck {
+    AnswerCheck::Function(FunctionCheck {
         entry_point: name.to_owned(),
         prompt: String::new(),
         prelude: "from json import loads as value\n".to_owned(),
@@ -171,11 +172,11 @@ fn task(
     id: String,
     group: &str,
     (text, starter): (&str, &str),
-    check: Check,
+    check: AnswerCheck,
     answer: &str,
-) -> Task {
+) -> EvalTask {
     let form = match &check {
-        Check::Program(_) => {
+        AnswerCheck::Program(_) => {
             "Write a Python program that reads standard input and writes standard output."
         }
         _ => "Complete the Python code.",
@@ -192,8 +193,8 @@ fn task(
     super::task(id, group, question, check, answer)
 }
 
-/// The tests in a text of base64 over zlib over a pickle of one text. The pickle is read, not run: anything but that text
-/// is an error.
+/// The tests in a text of base64 over zlib over a pickle of one text. The pickle is read, not run:
+/// anything but that text is an error.
 fn unpacked(text: &str) -> Result<String, String> {
     let packed = STANDARD.decode(text.trim()).map_err(|error| format!("its tests: {error}"))?;
     let mut bytes = Vec::new();

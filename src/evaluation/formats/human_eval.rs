@@ -7,13 +7,13 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::evaluation::task::Check;
+use crate::evaluation::task::AnswerCheck;
+use crate::evaluation::task::EvalTask;
 use crate::evaluation::task::FunctionCheck;
-use crate::evaluation::task::Task;
-use crate::evaluation::task::Work;
+use crate::evaluation::task::PipelineTask;
 
 #[derive(Deserialize)]
-struct Row {
+struct HumanEvalRow {
     task_id: String,
     prompt: String,
     entry_point: String,
@@ -21,24 +21,24 @@ struct Row {
     test: String,
 }
 
-pub(super) fn task(line: &str, group: &str) -> Result<Task, String> {
+pub(super) fn task(line: &str, group: &str) -> Result<EvalTask, String> {
     Ok(of(super::row(line)?, group))
 }
 
-fn of(row: Row, group: &str) -> Task {
-    let Row { task_id, prompt, entry_point, canonical_solution, test } = row;
+fn of(row: HumanEvalRow, group: &str) -> EvalTask {
+    let HumanEvalRow { task_id, prompt, entry_point, canonical_solution, test } = row;
     let code = format!("```python\n{}\n```", prompt.trim_end());
     let question = super::completion_of(&prompt);
     let is_right = !WRONG_EXAMPLES.contains(&task_id.as_str());
     let examples = is_right.then(|| examples(&prompt, &entry_point)).flatten();
-    let work = examples.map(|tests| Work {
+    let work = examples.map(|tests| PipelineTask {
         text: format!(
             "Write solution.py with the function {entry_point}, which this code begins:\n\n{code}\n"
         ),
         tests,
     });
     let answer = format!("```python\n{prompt}{canonical_solution}\n```\n");
-    let check = Check::Function(FunctionCheck {
+    let check = AnswerCheck::Function(FunctionCheck {
         // Some checks use helpers of the prompt.
         prelude: format!("{prompt}    pass\n"),
         entry_point,
@@ -46,11 +46,11 @@ fn of(row: Row, group: &str) -> Task {
         test,
         epilogue: String::new(),
     });
-    Task { work, ..super::task(task_id, group, question, check, answer) }
+    EvalTask { work, ..super::task(task_id, group, question, check, answer) }
 }
 
 #[derive(Deserialize)]
-struct PlusRow {
+struct HumanEvalPlusRow {
     task_id: String,
     prompt: String,
     entry_point: String,
@@ -58,8 +58,8 @@ struct PlusRow {
 }
 
 /// A task of `EvalPlus`: the reference gives the right values for many inputs.
-pub(super) fn plus_task(line: &str, group: &str) -> Result<Task, String> {
-    let PlusRow { task_id, prompt, entry_point, canonical_solution } = super::row(line)?;
+pub(super) fn plus_task(line: &str, group: &str) -> Result<EvalTask, String> {
+    let HumanEvalPlusRow { task_id, prompt, entry_point, canonical_solution } = super::row(line)?;
     let reference = format!(
         "import copy, json\nspace = {{}}\nexec({}, space)\nreference = space[{}]\nrow = json.loads({})\n",
         json!(format!("{prompt}{canonical_solution}")),
@@ -72,10 +72,15 @@ pub(super) fn plus_task(line: &str, group: &str) -> Result<Task, String> {
         "find_zero" => "assert abs(poly(args[0], find_zero(*args))) <= 1e-4\n".to_owned(),
         name => format!("assert {name}(*args) == reference(*copy.deepcopy(args))\n"),
     };
-    let row =
-        Row { task_id, prompt, entry_point, canonical_solution, test: inputs.to_owned() + &assert };
+    let row = HumanEvalRow {
+        task_id,
+        prompt,
+        entry_point,
+        canonical_solution,
+        test: inputs.to_owned() + &assert,
+    };
     let mut task = of(row, group);
-    if let Check::Function(check) = &mut task.check {
+    if let AnswerCheck::Function(check) = &mut task.check {
         check.prelude += &reference;
     }
     Ok(task)
@@ -130,8 +135,8 @@ fn is_closed(code: &str) -> bool {
     open.is_empty() && quote.is_none()
 }
 
-/// Whether it is made of values and not of words or sums: outside of quotes there is nothing but numbers, brackets and
-/// `True`, `False`, `None`.
+/// Whether it is made of values and not of words or sums: outside of quotes there is nothing but
+/// numbers, brackets and `True`, `False`, `None`.
 fn is_literal(text: &str) -> bool {
     let outside: String = text.split(['"', '\'']).step_by(2).collect::<Vec<_>>().join(" ");
     if outside.contains("- ") || outside.contains(['+', '*', '/', '%', '=', '<', '>']) {

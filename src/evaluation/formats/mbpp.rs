@@ -3,16 +3,16 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::evaluation::task::Check;
+use crate::evaluation::task::AnswerCheck;
+use crate::evaluation::task::EvalTask;
 use crate::evaluation::task::FunctionCheck;
-use crate::evaluation::task::Task;
-use crate::evaluation::task::Work;
+use crate::evaluation::task::PipelineTask;
 
 /// Builds the inputs of MBPP+ and the reference.
 const PLUS: &str = include_str!("mbpp_plus.py");
 
 #[derive(Deserialize)]
-struct Row {
+struct MbppRow {
     task_id: u32,
     text: String,
     code: String,
@@ -20,8 +20,8 @@ struct Row {
     test_list: Vec<String>,
 }
 
-pub(super) fn task(line: &str, group: &str) -> Result<Task, String> {
-    let Row { task_id, text, code, test_setup_code, test_list } = super::row(line)?;
+pub(super) fn task(line: &str, group: &str) -> Result<EvalTask, String> {
+    let MbppRow { task_id, text, code, test_setup_code, test_list } = super::row(line)?;
     let code = code.replace('\r', "");
     let entry_point = called(&code, &test_list.join("\n"))
         .ok_or("none of the functions of its code is called by its tests")?;
@@ -31,12 +31,17 @@ pub(super) fn task(line: &str, group: &str) -> Result<Task, String> {
         group,
         &text,
         &test_list.join("\n"),
-        Parts { answer: code, prelude: test_setup_code, test: test_list.join("\n"), entry_point },
+        CheckParts {
+            answer: code,
+            prelude: test_setup_code,
+            test: test_list.join("\n"),
+            entry_point,
+        },
     ))
 }
 
 #[derive(Deserialize)]
-struct PlusRow {
+struct MbppPlusRow {
     task_id: String,
     prompt: String,
     entry_point: String,
@@ -44,9 +49,9 @@ struct PlusRow {
     assertion: String,
 }
 
-pub(super) fn plus_task(line: &str, group: &str) -> Result<Task, String> {
-    let row: PlusRow = super::row(line)?;
-    let PlusRow { task_id, prompt, entry_point, canonical_solution, assertion } = row;
+pub(super) fn plus_task(line: &str, group: &str) -> Result<EvalTask, String> {
+    let row: MbppPlusRow = super::row(line)?;
+    let MbppPlusRow { task_id, prompt, entry_point, canonical_solution, assertion } = row;
     let prelude = PLUS.replace("ENTRY", &entry_point)
         + &format!("reference = the_reference({}, {{}})\n", json!(canonical_solution));
     let test = format!(
@@ -65,11 +70,11 @@ pub(super) fn plus_task(line: &str, group: &str) -> Result<Task, String> {
         group,
         &sentence,
         &visible,
-        Parts { answer: canonical_solution, prelude, test, entry_point },
+        CheckParts { answer: canonical_solution, prelude, test, entry_point },
     ))
 }
 
-struct Parts {
+struct CheckParts {
     answer: String,
     prelude: String,
     test: String,
@@ -77,25 +82,25 @@ struct Parts {
 }
 
 /// A task whose text is `sentence` and the asserts `visible`.
-fn finish(id: String, group: &str, sentence: &str, visible: &str, parts: Parts) -> Task {
-    let Parts { answer, prelude, test, entry_point } = parts;
+fn finish(id: String, group: &str, sentence: &str, visible: &str, parts: CheckParts) -> EvalTask {
+    let CheckParts { answer, prelude, test, entry_point } = parts;
     let tests = format!("from solution import {entry_point}\n\n{visible}\n");
     let question = format!(
         "{sentence}\n\nAnswer with one block of Python code. It has to pass:\n\n```python\n{visible}\n```\n"
     );
-    let work = (!visible.is_empty()).then(|| Work {
+    let work = (!visible.is_empty()).then(|| PipelineTask {
         text: format!("{sentence}\n\nWrite it as the function {entry_point} in solution.py."),
         tests,
     });
     let answer = format!("```python\n{answer}\n```\n");
-    let check = Check::Function(FunctionCheck {
+    let check = AnswerCheck::Function(FunctionCheck {
         entry_point,
         prompt: String::new(),
         prelude,
         test,
         epilogue: String::new(),
     });
-    Task { work, ..super::task(id, group, question, check, answer) }
+    EvalTask { work, ..super::task(id, group, question, check, answer) }
 }
 
 /// The last function that `code` defines at its top and `tests` call.

@@ -1,4 +1,4 @@
-//! Public files of tasks, read as [`Task`]s.
+//! Public files of tasks, read as [`EvalTask`]s.
 
 mod big_code_bench;
 mod contests;
@@ -13,8 +13,8 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use super::error::EvaluationError;
-use super::task::Check;
-use super::task::Task;
+use super::task::AnswerCheck;
+use super::task::EvalTask;
 use crate::trajectory::Message;
 
 /// The most bytes of a file, once it is unpacked.
@@ -22,7 +22,7 @@ const MAX_BYTES: u64 = 1 << 30;
 
 /// A form of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum SuiteFormat {
     /// `HumanEval.jsonl` (Chen et al. 2021, arXiv:2107.03374).
     HumanEval,
     /// `HumanEvalPlus.jsonl` of `EvalPlus` (Liu et al. 2023, arXiv:2305.01210).
@@ -39,7 +39,7 @@ pub enum Format {
     Apps,
 }
 
-impl Format {
+impl SuiteFormat {
     /// The licence under which its tasks are given away.
     pub fn licence(self) -> &'static str {
         match self {
@@ -55,8 +55,9 @@ impl Format {
     /// Reads the file at `path`, packed by gzip or not, as tasks of the group `group`.
     ///
     /// # Errors
-    /// [`EvaluationError::Files`]; [`EvaluationError::BadTask`] for the first line that is none of this form.
-    pub fn read(self, path: &Path, group: &str) -> Result<Vec<Task>, EvaluationError> {
+    /// [`EvaluationError::Files`]; [`EvaluationError::BadTask`] for the first line that is none of
+    /// this form.
+    pub fn read(self, path: &Path, group: &str) -> Result<Vec<EvalTask>, EvaluationError> {
         let files = |source| EvaluationError::Files { path: path.to_owned(), source };
         let text = text(path).map_err(files)?;
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
@@ -82,8 +83,8 @@ impl Format {
 }
 
 /// A task that asks `question`, a family of its own until it is joined with others.
-fn task(id: String, group: &str, question: String, check: Check, answer: String) -> Task {
-    Task {
+fn task(id: String, group: &str, question: String, check: AnswerCheck, answer: String) -> EvalTask {
+    EvalTask {
         family: id.clone(),
         id,
         group: group.to_owned(),
@@ -115,7 +116,8 @@ fn text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// The fields of a line that are wanted. Python's own JSON has numbers that are none elsewhere; no such field has one.
+/// The fields of a line that are wanted. Python's own JSON has numbers that are none elsewhere; no
+/// such field has one.
 fn row<T: DeserializeOwned>(line: &str) -> Result<T, String> {
     let plain = || {
         let named = ["-Infinity", "Infinity", "NaN"];

@@ -2,24 +2,25 @@
 
 use super::FunctionJudge;
 use crate::judge::conversation;
-use crate::judge::conversation::Received;
-use crate::judge::value::Value;
-use crate::sandbox::Ended;
-use crate::sandbox::Forked;
+use crate::judge::conversation::ReceivedFrame;
+use crate::judge::value::PlainValue;
+use crate::sandbox::ForkEnd;
+use crate::sandbox::ForkedProcess;
 use crate::sandbox::Limits;
 use crate::sandbox::SandboxError;
 
-/// Exceptions that end a loop of the check, or the check itself, without a word: `zip(map(candidate, inputs), outputs)`
-/// is over at the first `StopIteration`. They never reach the check.
+/// Exceptions that end a loop of the check, or the check itself, without a word:
+/// `zip(map(candidate, inputs), outputs)` is over at the first `StopIteration`. They never reach
+/// the check.
 const ENDINGS: [&str; 5] =
     ["StopIteration", "StopAsyncIteration", "GeneratorExit", "SystemExit", "KeyboardInterrupt"];
 
 /// A forked process and the conversation with it.
-pub(super) struct Process {
-    forked: Forked,
+pub(super) struct JudgedProcess {
+    forked: ForkedProcess,
 }
 
-impl Process {
+impl JudgedProcess {
     pub(super) async fn fork(
         judge: &FunctionJudge,
         program: &str,
@@ -28,45 +29,47 @@ impl Process {
         Ok(Self { forked: judge.zygote.fork(program, limits).await? })
     }
 
-    pub(super) async fn send(&mut self, kind: u8, value: &Value) {
+    pub(super) async fn send(&mut self, kind: u8, value: &PlainValue) {
         if let Ok(stream) = self.forked.stream() {
             conversation::send(stream, kind, value).await;
         }
     }
 
-    pub(super) async fn receive(&mut self) -> Option<Received> {
+    pub(super) async fn receive(&mut self) -> Option<ReceivedFrame> {
         conversation::receive(self.forked.stream().ok()?).await
     }
 
     /// Sends a frame and reads the answer.
-    pub(super) async fn ask(&mut self, kind: u8, value: &Value) -> Answer {
+    pub(super) async fn ask(&mut self, kind: u8, value: &PlainValue) -> JudgedAnswer {
         self.send(kind, value).await;
-        Answer::read(self.receive().await)
+        JudgedAnswer::read(self.receive().await)
     }
 
     /// Ends the conversation, by which the process ends, and tells how it did.
-    pub(super) async fn end(mut self) -> Result<Ended, SandboxError> {
+    pub(super) async fn end(mut self) -> Result<ForkEnd, SandboxError> {
         self.forked.ended().await
     }
 }
 
 /// What the process with the judged code answered.
-pub(super) enum Answer {
+pub(super) enum JudgedAnswer {
     Value {
-        value: Value,
-        changed: Value,
+        value: PlainValue,
+        changed: PlainValue,
     },
-    /// A value of which parts are of standard types without a plain form, such as `Decimal`; see `pack` in `frames.py`.
-    Packed(Value),
-    /// An iterator, which stays in the process: its number, by which the check asks for the next item, and the
-    /// arguments that the call has changed.
-    Iterator(Value),
+    /// A value of which parts are of standard types without a plain form, such as `Decimal`; see
+    /// `pack` in `frames.py`.
+    Packed(PlainValue),
+    /// An iterator, which stays in the process: its number, by which the check asks for the next
+    /// item, and the arguments that the call has changed.
+    Iterator(PlainValue),
     Raised {
         name: String,
         message: String,
         place: String,
     },
-    /// A value that is not plain data, of this type; no type where such stands in a changed argument.
+    /// A value that is not plain data, of this type; no type where such stands in a changed
+    /// argument.
     Opaque(String),
     /// Bytes that are no value, for this reason.
     Refused(&'static str),
@@ -74,30 +77,34 @@ pub(super) enum Answer {
     Gone,
 }
 
-impl Answer {
-    pub(super) fn read(received: Option<Received>) -> Self {
+impl JudgedAnswer {
+    pub(super) fn read(received: Option<ReceivedFrame>) -> Self {
         match received {
-            Some(Received::Frame(kind, value)) => Self::parse(kind, value).unwrap_or(Self::Gone),
-            Some(Received::Refused(reason)) => Self::Refused(reason),
+            Some(ReceivedFrame::Frame(kind, value)) => {
+                Self::parse(kind, value).unwrap_or(Self::Gone)
+            }
+            Some(ReceivedFrame::Refused(reason)) => Self::Refused(reason),
             None => Self::Gone,
         }
     }
 
-    fn parse(kind: u8, value: Value) -> Option<Self> {
+    fn parse(kind: u8, value: PlainValue) -> Option<Self> {
         match (kind, value) {
-            (b'v', Value::Tuple(parts)) => {
-                let [value, changed] = <[Value; 2]>::try_from(parts).ok()?;
+            (b'v', PlainValue::Tuple(parts)) => {
+                let [value, changed] = <[PlainValue; 2]>::try_from(parts).ok()?;
                 Some(Self::Value { value, changed })
             }
             (b'p', value) => Some(Self::Packed(value)),
-            (b'i', Value::Tuple(parts)) => {
-                let [number @ Value::Int(_), changed] = <[Value; 2]>::try_from(parts).ok()? else {
+            (b'i', PlainValue::Tuple(parts)) => {
+                let [number @ PlainValue::Int(_), changed] =
+                    <[PlainValue; 2]>::try_from(parts).ok()?
+                else {
                     return None;
                 };
-                Some(Self::Iterator(Value::Tuple(vec![number, changed])))
+                Some(Self::Iterator(PlainValue::Tuple(vec![number, changed])))
             }
-            (b'e', Value::Tuple(parts)) => {
-                let [name, message, place] = <[Value; 3]>::try_from(parts).ok()?;
+            (b'e', PlainValue::Tuple(parts)) => {
+                let [name, message, place] = <[PlainValue; 3]>::try_from(parts).ok()?;
                 let (name, message, place) = (name.words(), message.words(), place.words());
                 Some(Self::Raised { name, message, place })
             }
@@ -107,17 +114,18 @@ impl Answer {
     }
 
     /// The frame for the oracle; `None` where the check must not go on.
-    pub(super) fn frame(&self) -> Option<(u8, Value)> {
+    pub(super) fn frame(&self) -> Option<(u8, PlainValue)> {
         match self {
             Self::Value { value, changed } => {
-                Some((b'v', Value::Tuple(vec![value.clone(), changed.clone()])))
+                Some((b'v', PlainValue::Tuple(vec![value.clone(), changed.clone()])))
             }
             Self::Packed(value) => Some((b'p', value.clone())),
             Self::Iterator(iterator) => Some((b'i', iterator.clone())),
             Self::Raised { name, .. } if ENDINGS.contains(&name.as_str()) => None,
-            Self::Raised { name, message, .. } => {
-                Some((b'e', Value::Tuple([name, message].map(|text| Value::text(text)).into())))
-            }
+            Self::Raised { name, message, .. } => Some((
+                b'e',
+                PlainValue::Tuple([name, message].map(|text| PlainValue::text(text)).into()),
+            )),
             Self::Opaque(_) | Self::Refused(_) | Self::Gone => None,
         }
     }

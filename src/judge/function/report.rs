@@ -6,62 +6,72 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::check::Check;
-use super::check::Question;
-use super::check::Sequence;
-use super::check::Wanted;
-use super::process::Answer;
-use crate::judge::conversation::Answers;
-use crate::judge::value::Value;
+use super::check::CallQuestion;
+use super::check::ExpectedResult;
+use super::check::PreparedCheck;
+use super::check::QuestionOrder;
+use super::process::JudgedAnswer;
+use crate::judge::conversation::FrameLog;
+use crate::judge::value::PlainValue;
 use crate::judge::verdict::Assurance;
-use crate::judge::verdict::Outcome;
-use crate::judge::verdict::Status;
 use crate::judge::verdict::TestResult;
+use crate::judge::verdict::TestStatus;
 use crate::judge::verdict::Verdict;
-use crate::sandbox::Ended;
-use crate::sandbox::Exit;
+use crate::judge::verdict::VerdictOutcome;
+use crate::sandbox::ExitKind;
+use crate::sandbox::ForkEnd;
 
 /// Bytes of a value in a message, at most.
 const SHOWN: usize = 300;
 
 /// The results of a run so far.
 #[derive(Default)]
-pub(super) struct Report {
+pub(super) struct RunResults {
     tests: Vec<TestResult>,
     /// Why values are missing, where it is more than a wrong or raising function.
-    cause: Option<Outcome>,
+    cause: Option<VerdictOutcome>,
     is_gone: bool,
     is_flaky: bool,
     void: Option<String>,
 }
 
-impl Report {
+impl RunResults {
     /// Adds a test: the answer to a question, or the one that ended a check.
-    pub(super) fn add(&mut self, id: String, answer: Answer, wanted: Option<&Wanted>) {
+    pub(super) fn add(
+        &mut self,
+        id: String,
+        answer: JudgedAnswer,
+        wanted: Option<&ExpectedResult>,
+    ) {
         let (status, message) = match answer {
-            Answer::Value { value, .. } => match wanted {
+            JudgedAnswer::Value { value, .. } => match wanted {
                 Some(wanted) if !wanted.holds(&value) => {
-                    let message = format!("gave {}, wanted {}", Brief(&value), Brief(wanted));
-                    (Status::Failed, message)
+                    let message =
+                        format!("gave {}, wanted {}", ShortValue(&value), ShortValue(wanted));
+                    (TestStatus::Failed, message)
                 }
-                _ => (Status::Passed, String::new()),
+                _ => (TestStatus::Passed, String::new()),
             },
-            Answer::Raised { name, message, place } => {
+            JudgedAnswer::Raised { name, message, place } => {
                 return self.raised(id, &name, &message, place);
             }
-            Answer::Opaque(kind) if kind.is_empty() => {
+            JudgedAnswer::Opaque(kind) if kind.is_empty() => {
                 self.opaque("it changed an argument into what is no plain value")
             }
-            Answer::Opaque(kind) => self.opaque(&format!("it returned an object of type `{kind}`")),
-            // Only a check that is run gets these, and it goes on with them.
-            Answer::Iterator(_) | Answer::Packed(_) => self.opaque("it returned an object"),
-            Answer::Refused(reason) => {
-                self.cause.get_or_insert(Outcome::Opaque);
-                (Status::Failed, format!("it sent what is no plain value: {reason}"))
+            JudgedAnswer::Opaque(kind) => {
+                self.opaque(&format!("it returned an object of type `{kind}`"))
             }
-            Answer::Gone => {
+            // Only a check that is run gets these, and it goes on with them.
+            JudgedAnswer::Iterator(_) | JudgedAnswer::Packed(_) => {
+                self.opaque("it returned an object")
+            }
+            JudgedAnswer::Refused(reason) => {
+                self.cause.get_or_insert(VerdictOutcome::Opaque);
+                (TestStatus::Failed, format!("it sent what is no plain value: {reason}"))
+            }
+            JudgedAnswer::Gone => {
                 self.is_gone = true;
-                (Status::Missing, String::new())
+                (TestStatus::Missing, String::new())
             }
         };
         self.tests.push(test(id, status, message));
@@ -69,30 +79,31 @@ impl Report {
 
     fn raised(&mut self, id: String, name: &str, message: &str, place: String) {
         if name == "MemoryError" {
-            self.cause = Some(Outcome::MemoryLimit);
+            self.cause = Some(VerdictOutcome::MemoryLimit);
         }
         let message = format!("{name}: {message}");
-        self.tests.push(TestResult { trace: place, ..test(id, Status::Error, message) });
+        self.tests.push(TestResult { trace: place, ..test(id, TestStatus::Error, message) });
     }
 
-    fn opaque(&mut self, what: &str) -> (Status, String) {
-        self.cause.get_or_insert(Outcome::Opaque);
+    fn opaque(&mut self, what: &str) -> (TestStatus, String) {
+        self.cause.get_or_insert(VerdictOutcome::Opaque);
         let plain = "only plain values can be compared here (numbers, text, lists, dictionaries)";
-        (Status::Failed, format!("{what}, and {plain}"))
+        (TestStatus::Failed, format!("{what}, and {plain}"))
     }
 
-    /// Takes the answers to `questions` in the order of `sequence`. Takes time in proportion to their size.
+    /// Takes the answers to `questions` in the order of `sequence`. Takes time in proportion to
+    /// their size.
     pub(super) fn compare(
         &mut self,
-        questions: &[Question],
-        sequence: &Sequence,
-        mut answers: Answers<'_>,
+        questions: &[CallQuestion],
+        sequence: &QuestionOrder,
+        mut answers: FrameLog<'_>,
     ) {
         let again: HashSet<&usize> = sequence.again.iter().collect();
         let mut first = HashMap::new();
         for index in &sequence.order {
-            let answer = Answer::read(answers.next());
-            if let Answer::Value { value, .. } = &answer
+            let answer = JudgedAnswer::read(answers.next());
+            if let JudgedAnswer::Value { value, .. } = &answer
                 && again.contains(index)
             {
                 first.insert(index, value.bytes());
@@ -103,10 +114,10 @@ impl Report {
             }
         }
         for index in &sequence.again {
-            match (Answer::read(answers.next()), first.get(index)) {
-                (Answer::Gone, _) => return self.is_gone = true,
+            match (JudgedAnswer::read(answers.next()), first.get(index)) {
+                (JudgedAnswer::Gone, _) => return self.is_gone = true,
                 (_, None) => {} // it failed the first time
-                (Answer::Value { value, .. }, Some(first)) if value.bytes() == *first => {}
+                (JudgedAnswer::Value { value, .. }, Some(first)) if value.bytes() == *first => {}
                 _ => self.is_flaky = true,
             }
         }
@@ -115,18 +126,18 @@ impl Report {
     /// Takes the oracle's last word; `last` is the answer to its last call.
     pub(super) fn conclude(
         &mut self,
-        (kind, value): (u8, &Value),
+        (kind, value): (u8, &PlainValue),
         nonce: &str,
-        last: Option<Answer>,
+        last: Option<JudgedAnswer>,
     ) {
         let id = "check".to_owned();
         match (kind, value, last) {
-            (b'd', Value::Text(said), _) if said == nonce.as_bytes() => {
-                self.tests.push(test(id, Status::Passed, String::new()));
+            (b'd', PlainValue::Text(said), _) if said == nonce.as_bytes() => {
+                self.tests.push(test(id, TestStatus::Passed, String::new()));
             }
-            (b'x', _, Some(raised @ Answer::Raised { .. })) => self.add(id, raised, None),
+            (b'x', _, Some(raised @ JudgedAnswer::Raised { .. })) => self.add(id, raised, None),
             (b'f' | b'x', message, _) => {
-                self.tests.push(test(id, Status::Failed, message.words()));
+                self.tests.push(test(id, TestStatus::Failed, message.words()));
             }
             _ => self.void("the check ended without a word".to_owned()),
         }
@@ -137,31 +148,36 @@ impl Report {
         self.void = Some(reason);
     }
 
-    fn outcome(&mut self, n_passed: usize, n_total: usize, ended: Ended) -> Outcome {
+    fn outcome(&mut self, n_passed: usize, n_total: usize, ended: ForkEnd) -> VerdictOutcome {
         if let Some(reason) = self.void.take() {
-            Outcome::HarnessVoid(reason)
+            VerdictOutcome::HarnessVoid(reason)
         } else if self.is_gone {
-            limit(ended.exit).unwrap_or(Outcome::Exception)
+            limit(ended.exit).unwrap_or(VerdictOutcome::Exception)
         } else if n_total == 0 {
-            Outcome::NoTests
+            VerdictOutcome::NoTests
         } else if n_passed == n_total {
-            if self.is_flaky { Outcome::Flaky } else { Outcome::Pass }
+            if self.is_flaky { VerdictOutcome::Flaky } else { VerdictOutcome::Pass }
         } else if let Some(cause) = self.cause.take() {
             cause
-        } else if self.tests.iter().any(|test| test.status == Status::Error) {
-            Outcome::Exception
+        } else if self.tests.iter().any(|test| test.status == TestStatus::Error) {
+            VerdictOutcome::Exception
         } else {
-            Outcome::Wrong
+            VerdictOutcome::Wrong
         }
     }
 
-    pub(super) fn verdict(mut self, check: &Check, ended: Ended, cost: Cost) -> Verdict {
+    pub(super) fn verdict(
+        mut self,
+        check: &PreparedCheck,
+        ended: ForkEnd,
+        cost: RunTime,
+    ) -> Verdict {
         let n_total = check.questions.as_ref().map_or(1, |questions| questions.len());
-        let n_passed = self.tests.iter().filter(|test| test.status == Status::Passed).count();
+        let n_passed = self.tests.iter().filter(|test| test.status == TestStatus::Passed).count();
         let n_passed = n_passed.min(n_total);
         let outcome = self.outcome(n_passed, n_total, ended);
         Verdict {
-            assurance: (outcome == Outcome::Pass).then_some(Assurance::Separate),
+            assurance: (outcome == VerdictOutcome::Pass).then_some(Assurance::Separate),
             reason: String::new(),
             outcome,
             tests: self.tests,
@@ -177,43 +193,43 @@ impl Report {
 
 /// The time that a run took.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cost {
+pub(super) struct RunTime {
     pub(super) cpu: Duration,
     pub(super) wall: Duration,
 }
 
-fn test(id: String, status: Status, message: String) -> TestResult {
+fn test(id: String, status: TestStatus, message: String) -> TestResult {
     TestResult { id, status, message, trace: String::new(), seconds: 0.0 }
 }
 
 /// The limit that ended a process.
-pub(super) fn limit(exit: Exit) -> Option<Outcome> {
+pub(super) fn limit(exit: ExitKind) -> Option<VerdictOutcome> {
     match exit {
-        Exit::CpuLimit => Some(Outcome::CpuLimit),
-        Exit::WallLimit => Some(Outcome::WallLimit),
-        Exit::MemoryLimit => Some(Outcome::MemoryLimit),
-        Exit::OutputLimit => Some(Outcome::OutputLimit),
-        Exit::ProcessLimit => Some(Outcome::ProcessLimit),
-        Exit::StackLimit => Some(Outcome::StackLimit),
-        Exit::Code(_) | Exit::Signal(_) => None,
+        ExitKind::CpuLimit => Some(VerdictOutcome::CpuLimit),
+        ExitKind::WallLimit => Some(VerdictOutcome::WallLimit),
+        ExitKind::MemoryLimit => Some(VerdictOutcome::MemoryLimit),
+        ExitKind::OutputLimit => Some(VerdictOutcome::OutputLimit),
+        ExitKind::ProcessLimit => Some(VerdictOutcome::ProcessLimit),
+        ExitKind::StackLimit => Some(VerdictOutcome::StackLimit),
+        ExitKind::Code(_) | ExitKind::Signal(_) => None,
     }
 }
 
 /// Shows the beginning of a value. The rest is not even formatted.
-struct Brief<'a, T>(&'a T);
+struct ShortValue<'a, T>(&'a T);
 
-impl<T: fmt::Display> fmt::Display for Brief<'_, T> {
+impl<T: fmt::Display> fmt::Display for ShortValue<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut beginning = Beginning(String::new());
+        let mut beginning = LimitedWriter(String::new());
         let is_cut = write!(beginning, "{}", self.0).is_err();
         write!(f, "{}{}", beginning.0, if is_cut { "..." } else { "" })
     }
 }
 
 /// Takes [`SHOWN`] bytes of text, and an error at the next.
-struct Beginning(String);
+struct LimitedWriter(String);
 
-impl fmt::Write for Beginning {
+impl fmt::Write for LimitedWriter {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let room = SHOWN - self.0.len();
         if text.len() <= room {

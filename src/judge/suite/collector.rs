@@ -68,7 +68,8 @@ struct OpenFolder {
 }
 
 impl FileCollector {
-    /// A collector of files below `root`, which follows links that lead into it or into one of `reach`.
+    /// A collector of files below `root`, which follows links that lead into it or into one of
+    /// `reach`.
     pub(in crate::judge) fn new(root: &Path, reach: impl IntoIterator<Item = PathBuf>) -> Self {
         Self {
             root: root.to_owned(),
@@ -108,7 +109,8 @@ impl FileCollector {
         name.is_some_and(|name| self.found.contains_key(name))
     }
 
-    /// Adds all files below `folder`. Whatever can't be read to an end, such as a pipe, is an error.
+    /// Adds all files below `folder`. Whatever can't be read to an end, such as a pipe, is an
+    /// error.
     pub(in crate::judge) fn add_tree(&mut self, folder: &Path) -> Result<(), SuiteError> {
         let is_whole = self.walk(folder, OddFile::Refuse, |_| true)?;
         if is_whole { Ok(()) } else { Err(self.too_large(folder)) }
@@ -121,8 +123,8 @@ impl FileCollector {
         if is_over { Err(self.too_large(folder)) } else { Ok(()) }
     }
 
-    /// Adds the files below `folder`, the nearest first, but only from those folders directly in it that `is_entered` by
-    /// name. What is no file is left out. Returns whether everything was seen.
+    /// Adds the files below `folder`, the nearest first, but only from those folders directly in it
+    /// that `is_entered` by name. What is no file is left out. Returns whether everything was seen.
     pub(super) fn add_nearby(
         &mut self,
         folder: &Path,
@@ -170,7 +172,8 @@ impl FileCollector {
         self.omitted.push(OmittedFile { path: path.to_owned(), reason: reason.into() });
     }
 
-    /// Walks breadth first, so that what is nearest is there when a limit is met; returns whether none was.
+    /// Walks breadth first, so that what is nearest is there when a limit is met; returns whether
+    /// none was.
     fn walk(
         &mut self,
         start: &Path,
@@ -247,7 +250,8 @@ impl FileCollector {
         Ok(Some(OpenFolder { path, around }))
     }
 
-    /// Whether a folder holds nothing that tests could want: caches, environments, build outputs, hidden folders.
+    /// Whether a folder holds nothing that tests could want: caches, environments, build outputs,
+    /// hidden folders.
     fn is_skipped(&mut self, folder: &Path) -> bool {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_build = folder.parent() == Some(&self.root)

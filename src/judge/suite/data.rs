@@ -26,8 +26,9 @@ struct DataFile {
     depth: usize,
 }
 
-/// Adds the data files below `folder` to `files`. `texts` are the sources of the tests and their helpers. Of a project
-/// root only the folders that these speak of are looked into: the others are not the tests' own.
+/// Adds the data files below `folder` to `files`. `texts` are the sources of the tests and their
+/// helpers. Of a project root only the folders that these speak of are looked into: the others are
+/// not the tests' own.
 pub(super) fn add_data(
     files: &mut FileCollector,
     folder: &Path,

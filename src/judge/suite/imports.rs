@@ -95,8 +95,8 @@ fn names(text: &str) -> Vec<String> {
 }
 
 impl ImportedModule {
-    /// Files that the import may mean, where `importer` is the importing file: those below `bases` for an absolute import. With
-    /// the `__init__.py` of the packages on the way.
+    /// Files that the import may mean, where `importer` is the importing file: those below `bases`
+    /// for an absolute import. With the `__init__.py` of the packages on the way.
     pub(super) fn candidates(&self, importer: &Path, bases: &[PathBuf]) -> Vec<PathBuf> {
         let folder = importer.parent().unwrap_or(Path::new(""));
         let of_level = folder.ancestors().nth(self.level.saturating_sub(1));
@@ -127,8 +127,8 @@ impl ImportedModule {
     }
 }
 
-/// Top-level names of the modules that a Python source imports and can't do without: an import below `try:` is one that may
-/// fail.
+/// Top-level names of the modules that a Python source imports and can't do without: an import
+/// below `try:` is one that may fail.
 pub fn needed_modules(text: &str) -> Vec<String> {
     let is_needed = |import: &&ImportedModule| import.level == 0 && !import.is_optional;
     let top =

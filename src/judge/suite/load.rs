@@ -23,14 +23,15 @@ use super::root::is_project;
 use super::root::project_root;
 
 impl TestSuite {
-    /// Reads the tests at `path` with what they need, as [`Self::files`] by their paths below the project root: the nearest
-    /// folder upwards with a pytest configuration, `setup.py` or `.git`, else the current one if it lies above the
-    /// tests, else their own.
+    /// Reads the tests at `path` with what they need, as [`Self::files`] by their paths below the
+    /// project root: the nearest folder upwards with a pytest configuration, `setup.py` or `.git`,
+    /// else the current one if it lies above the tests, else their own.
     ///
-    /// Of a folder everything below it is read; of a file also the modules beside it that it imports, and the data
-    /// files of its folder. Configuration, `conftest.py` and `__init__.py` on the way from the root come along, and the
-    /// files directly in the root of a project that the tests name, such as `README.md`. Hidden folders, caches,
-    /// environments and build outputs do not. Python files are not decoded here.
+    /// Of a folder everything below it is read; of a file also the modules beside it that it
+    /// imports, and the data files of its folder. Configuration, `conftest.py` and `__init__.py` on
+    /// the way from the root come along, and the files directly in the root of a project that the
+    /// tests name, such as `README.md`. Hidden folders, caches, environments and build outputs do
+    /// not. Python files are not decoded here.
     /// # Errors
     /// [`SuiteError`], each variant as it says.
     pub fn load(path: &Path) -> Result<Self, SuiteError> {
@@ -44,11 +45,11 @@ impl TestSuite {
             _ => SuiteError::io(path, error),
         })?;
         let loader = if found.is_dir() {
-            Loader::new(canonical(path)?, user)
+            SuiteLoader::new(canonical(path)?, user)
         } else if found.is_file() {
             let absolute =
                 std::path::absolute(path).map_err(|error| SuiteError::io(path, error))?;
-            Loader::new(canonical(absolute.parent().unwrap_or(Path::new("/")))?, user)
+            SuiteLoader::new(canonical(absolute.parent().unwrap_or(Path::new("/")))?, user)
         } else {
             return Err(not_a_file(path, found.file_type()));
         };
@@ -60,7 +61,7 @@ impl TestSuite {
 const MAX_DOCUMENT_BYTES: u64 = 1 << 20;
 
 /// Where tests lie.
-struct Loader {
+struct SuiteLoader {
     /// Their folder; canonical.
     folder: PathBuf,
     /// The project root; canonical.
@@ -70,7 +71,7 @@ struct Loader {
     files: FileCollector,
 }
 
-impl Loader {
+impl SuiteLoader {
     fn new(folder: PathBuf, user: &UserPlace) -> Self {
         let root = project_root(&folder, user);
         // The folder beside the tests, unless it is everybody's or the user's home.
@@ -137,7 +138,8 @@ impl Loader {
         self.python_files().iter().filter_map(|path| text_of(path).ok()).collect()
     }
 
-    /// Adds the files directly in a project root that the tests name, such as `README.md`. Its modules are not the tests' own.
+    /// Adds the files directly in a project root that the tests name, such as `README.md`. Its
+    /// modules are not the tests' own.
     fn add_documents(&mut self, texts: &[String]) -> Result<(), SuiteError> {
         if !is_project(&self.root) {
             return Ok(());
@@ -158,7 +160,8 @@ impl Loader {
         documents.iter().try_for_each(|path| self.files.add_file(path))
     }
 
-    /// Adds the files that `seeds` import, themselves or through each other, where they lie among the tests.
+    /// Adds the files that `seeds` import, themselves or through each other, where they lie among
+    /// the tests.
     fn add_imported(&mut self, seeds: Vec<PathBuf>) -> Result<(), SuiteError> {
         let region = self.region();
         let is_ours = |path: &Path| path.starts_with(&self.folder) || path.starts_with(&region);
@@ -181,8 +184,8 @@ impl Loader {
         Ok(())
     }
 
-    /// The folder whose modules are the tests' own: the topmost on the way from the root that is named as tests are, else the
-    /// tests' folder itself.
+    /// The folder whose modules are the tests' own: the topmost on the way from the root that is
+    /// named as tests are, else the tests' folder itself.
     fn region(&self) -> PathBuf {
         let is_tests = |folder: &&Path| {
             let name = folder.file_name().unwrap_or_default().to_string_lossy();
@@ -192,7 +195,8 @@ impl Loader {
         inside.filter(is_tests).last().unwrap_or(&self.folder).to_owned()
     }
 
-    /// Where Python looks for what the file at `path` imports: its folder, the folder around its packages, the root.
+    /// Where Python looks for what the file at `path` imports: its folder, the folder around its
+    /// packages, the root.
     fn bases(&self, path: &Path) -> Vec<PathBuf> {
         let folder = path.parent().unwrap_or(&self.root);
         let outside = folder.ancestors().find(|folder| !folder.join("__init__.py").exists());
@@ -202,8 +206,8 @@ impl Loader {
         bases
     }
 
-    /// Adds the configuration of the root, and the `conftest.py` and `__init__.py` of all folders from there down to
-    /// the files found so far.
+    /// Adds the configuration of the root, and the `conftest.py` and `__init__.py` of all folders
+    /// from there down to the files found so far.
     fn add_support(&mut self) -> Result<(), SuiteError> {
         let mut paths: Vec<PathBuf> =
             CONFIGURATION.iter().map(|name| self.root.join(name)).collect();

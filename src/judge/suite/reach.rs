@@ -14,7 +14,8 @@ use crate::task::SourceFile;
 type ByPath<'a> = HashMap<&'a Path, &'a SourceFile>;
 
 impl TestSuite {
-    /// The test files, every `conftest.py`, and what of the suite these import, themselves or through each other.
+    /// The test files, every `conftest.py`, and what of the suite these import, themselves or
+    /// through each other.
     pub fn imported_files(&self) -> Vec<&SourceFile> {
         let tests = self.test_paths();
         let is_start = |file: &&SourceFile| {
@@ -34,12 +35,14 @@ impl TestSuite {
         reached
     }
 
-    /// Whether the Python files of the suite make up the module `name`, which may be dotted, wherever they lie.
+    /// Whether the Python files of the suite make up the module `name`, which may be dotted,
+    /// wherever they lie.
     pub fn has_module(&self, name: &str) -> bool {
         self.files_of_module(name).next().is_some()
     }
 
-    /// The files that make up the module `name`, those of a package with all below it. A folder around tests is none.
+    /// The files that make up the module `name`, those of a package with all below it. A folder
+    /// around tests is none.
     pub fn files_of_module<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a SourceFile> {
         let inside = format!(".{name}.");
         let tests = self.test_paths();

@@ -20,8 +20,8 @@ const MARKERS: &[&str] = &["setup.py", ".git"];
 /// Permission bit of a folder that everyone may write to, such as `/tmp`.
 const WRITABLE_BY_ALL: u32 = 0o002;
 
-/// The folders that may be the root of tests in `folder`, which is canonical, from there upward: none above the file system's or
-/// the user's home, on another file system, or writable by all.
+/// The folders that may be the root of tests in `folder`, which is canonical, from there upward:
+/// none above the file system's or the user's home, on another file system, or writable by all.
 pub(super) fn candidates<'a>(folder: &'a Path, home: Option<&Path>) -> Vec<&'a Path> {
     let device = fs::metadata(folder).map(|found| found.dev()).ok();
     let is_open = |candidate: &&Path| {
@@ -35,12 +35,14 @@ pub(super) fn candidates<'a>(folder: &'a Path, home: Option<&Path>) -> Vec<&'a P
     std::iter::once(folder).chain(above).collect()
 }
 
-/// Where the user is: what decides about a root beside the tests' own place. Both folders are canonical.
+/// Where the user is: what decides about a root beside the tests' own place. Both folders are
+/// canonical.
 #[derive(Debug, Clone, Default)]
 pub(super) struct UserPlace {
     /// The home: no root of what lies in it.
     pub(super) home: Option<PathBuf>,
-    /// The current folder: pytest takes it for the root of tests below that no other folder is marked for.
+    /// The current folder: pytest takes it for the root of tests below that no other folder is
+    /// marked for.
     pub(super) current: Option<PathBuf>,
 }
 
@@ -55,9 +57,10 @@ impl UserPlace {
     }
 }
 
-/// The project root of tests in `folder`: the nearest folder that is marked as one, else the current folder or the topmost of
-/// the folders with a `conftest.py` that lie directly in each other, else `folder` itself. Never inside a package, whose
-/// tests are imported by the package's name.
+/// The project root of tests in `folder`: the nearest folder that is marked as one, else the
+/// current folder or the topmost of the folders with a `conftest.py` that lie directly in each
+/// other, else `folder` itself. Never inside a package, whose tests are imported by the package's
+/// name.
 pub(super) fn project_root(folder: &Path, user: &UserPlace) -> PathBuf {
     let candidates = candidates(folder, user.home.as_deref());
     let has = |index: usize, name: &str| {

@@ -1,8 +1,9 @@
 //! Softmax attention over keys and values in pages.
 //!
-//! Scores and outputs are both products of a few rows with a panel that all of them share: queries with a page's
-//! keys (stored input by input), weights with a page's values (stored token by token). Every element of a product
-//! is summed in the order of the inputs, so what a row gives depends on no other row of its block.
+//! Scores and outputs are both products of a few rows with a panel that all of them share: queries
+//! with a page's keys (stored input by input), weights with a page's values (stored token by
+//! token). Every element of a product is summed in the order of the inputs, so what a row gives
+//! depends on no other row of its block.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -10,7 +11,7 @@ use std::ops::Range;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::Buffer;
+use super::AlignedBuffer;
 use super::Isa;
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
@@ -24,7 +25,7 @@ pub(in crate::model) const PAGE: usize = 32;
 pub(super) const ROWS: usize = 8;
 
 /// What keys and values are held as.
-pub(in crate::model) trait Number: Copy + Default {
+pub(in crate::model) trait KvElement: Copy + Default {
     /// Whether it is `f16` and not `f32`.
     const IS_HALF: bool;
 
@@ -35,7 +36,7 @@ pub(in crate::model) trait Number: Copy + Default {
     fn widened(self) -> f32;
 }
 
-impl Number for f16 {
+impl KvElement for f16 {
     const IS_HALF: bool = true;
 
     fn round(numbers: &[f32], nearest: &mut [Self]) {
@@ -47,7 +48,7 @@ impl Number for f16 {
     }
 }
 
-impl Number for f32 {
+impl KvElement for f32 {
     const IS_HALF: bool = false;
 
     fn round(numbers: &[f32], nearest: &mut [Self]) {
@@ -76,7 +77,8 @@ pub(in crate::model) struct AttentionBlock<'a> {
     pub(in crate::model) n_heads: usize,
     /// How many keys the positions see, each one more than the position before it.
     pub(in crate::model) n_keys: Range<usize>,
-    /// The queries, already divided by `sqrt(head_dim)`: position `i`, head `h` at `i * stride + h * head_dim`.
+    /// The queries, already divided by `sqrt(head_dim)`: position `i`, head `h` at `i * stride + h
+    /// * head_dim`.
     pub(in crate::model) queries: &'a [f32],
     /// Numbers between neighbouring positions.
     pub(in crate::model) stride: usize,
@@ -84,35 +86,36 @@ pub(in crate::model) struct AttentionBlock<'a> {
 
 /// Room for one block: scores, sums of weights and results.
 #[derive(Default)]
-struct Room {
-    scores: Buffer,
+struct AttentionScratch {
+    scores: AlignedBuffer,
     totals: Vec<f32>,
-    results: Buffer,
+    results: AlignedBuffer,
 }
 
-/// Attends from every position of `block` to the keys that it sees; `pages` gives the keys in order. `done` gets each
-/// position's `(n_heads, head_dim)` results.
-pub(in crate::model) fn attend<'a, T: Number + 'a>(
+/// Attends from every position of `block` to the keys that it sees; `pages` gives the keys in
+/// order. `done` gets each position's `(n_heads, head_dim)` results.
+pub(in crate::model) fn attend<'a, T: KvElement + 'a>(
     isa: Isa,
     block: &AttentionBlock<'_>,
     pages: impl Iterator<Item = HeadPage<'a, T>> + Clone,
     mut done: impl FnMut(usize, &[f32]),
 ) {
     thread_local! {
-        static ROOM: RefCell<Room> = RefCell::default();
+        static ROOM: RefCell<AttentionScratch> = RefCell::default();
     }
     let AttentionBlock { head_dim, n_heads, stride, .. } = *block;
     let n_rows = block.n_keys.len() * n_heads;
     let most_keys = block.n_keys.end - 1;
     let width = most_keys.next_multiple_of(PAGE);
     let query = |row: usize| row / n_heads * stride + row % n_heads * head_dim;
-    ROOM.with_borrow_mut(|Room { scores, totals, results }| {
+    ROOM.with_borrow_mut(|AttentionScratch { scores, totals, results }| {
         scores.resize(n_rows * width);
         scores.fill(0.0);
         for (first_key, page) in (0..most_keys).step_by(PAGE).zip(pages.clone()) {
             let place = |row| (query(row), row * width + first_key);
-            let panel = Panel { values: page.keys, depth: head_dim, width: PAGE, stride: PAGE };
-            multiply(isa, Left::rows(block.queries), &panel, n_rows, &place, scores);
+            let panel =
+                RightPanel { values: page.keys, depth: head_dim, width: PAGE, stride: PAGE };
+            multiply(isa, StridedRows::rows(block.queries), &panel, n_rows, &place, scores);
         }
         totals.clear();
         for (row, scores) in scores.chunks_exact_mut(width).enumerate() {
@@ -125,8 +128,9 @@ pub(in crate::model) fn attend<'a, T: Number + 'a>(
         for (first_key, page) in (0..most_keys).step_by(PAGE).zip(pages) {
             let place = |row| (row * width + first_key, row * head_dim);
             let depth = PAGE.min(most_keys - first_key);
-            let panel = Panel { values: page.values, depth, width: head_dim, stride: head_dim };
-            multiply(isa, Left::rows(scores), &panel, n_rows, &place, results);
+            let panel =
+                RightPanel { values: page.values, depth, width: head_dim, stride: head_dim };
+            multiply(isa, StridedRows::rows(scores), &panel, n_rows, &place, results);
         }
         for (row, total) in results.chunks_exact_mut(head_dim).zip(totals) {
             for out in row {
@@ -141,12 +145,12 @@ pub(in crate::model) fn attend<'a, T: Number + 'a>(
 
 /// What stands left of a product: rows of which the numbers are `step` apart.
 #[derive(Clone, Copy)]
-pub(super) struct Left<'a> {
+pub(super) struct StridedRows<'a> {
     pub(super) values: &'a [f32],
     pub(super) step: usize,
 }
 
-impl<'a> Left<'a> {
+impl<'a> StridedRows<'a> {
     /// Rows of neighbouring numbers.
     pub(super) fn rows(values: &'a [f32]) -> Self {
         Self { values, step: 1 }
@@ -154,19 +158,19 @@ impl<'a> Left<'a> {
 }
 
 /// What several rows are multiplied by: `(depth, width)`, its rows `stride` apart.
-pub(super) struct Panel<'a, T> {
+pub(super) struct RightPanel<'a, T> {
     pub(super) values: &'a [T],
     pub(super) depth: usize,
     pub(super) width: usize,
     pub(super) stride: usize,
 }
 
-impl<T> Panel<'_, T> {
+impl<T> RightPanel<'_, T> {
     /// Makes sure of the panel, and of the rows that start at `places` in `left` and in `out`.
     ///
     /// # Panics
     /// When a row reaches beyond `left` or `out`, or the panel is shorter than it says.
-    pub(super) fn check(&self, left: Left<'_>, places: &[(usize, usize)], out: &[f32]) {
+    pub(super) fn check(&self, left: StridedRows<'_>, places: &[(usize, usize)], out: &[f32]) {
         let last = self.depth.saturating_sub(1);
         assert!(self.values.len() >= last * self.stride + self.width, "the whole panel");
         for (from, to) in places {
@@ -176,11 +180,12 @@ impl<T> Panel<'_, T> {
     }
 }
 
-/// Adds the product of `n_rows` rows of `left` with the panel to `out`; `place` tells where a row starts in either.
-pub(super) fn multiply<T: Number>(
+/// Adds the product of `n_rows` rows of `left` with the panel to `out`; `place` tells where a row
+/// starts in either.
+pub(super) fn multiply<T: KvElement>(
     isa: Isa,
-    left: Left<'_>,
-    panel: &Panel<'_, T>,
+    left: StridedRows<'_>,
+    panel: &RightPanel<'_, T>,
     n_rows: usize,
     place: &dyn Fn(usize) -> (usize, usize),
     out: &mut [f32],
@@ -209,7 +214,12 @@ pub(super) fn multiply<T: Number>(
 }
 
 /// The row that starts at `from`, in plain Rust.
-fn multiply_row<T: Number>(left: Left<'_>, from: usize, panel: &Panel<'_, T>, out: &mut [f32]) {
+fn multiply_row<T: KvElement>(
+    left: StridedRows<'_>,
+    from: usize,
+    panel: &RightPanel<'_, T>,
+    out: &mut [f32],
+) {
     for (column, out) in out.iter_mut().enumerate() {
         let term = |k: usize| {
             left.values[from + k * left.step] * panel.values[k * panel.stride + column].widened()

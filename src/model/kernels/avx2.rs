@@ -1,8 +1,9 @@
 //! The kernels on AVX2, FMA and F16C.
 //!
-//! `vpmaddubsw` multiplies unsigned codes by signed activations and adds pairs into 16 bits, where as many pairs are
-//! gathered as fit: all eight groups of 4-bit codes (8 * 2 * 15 * 127 < 2^15), four of 5 bits, two of 6. Only
-//! then `vpmaddwd` widens them. Codes of 8 bits are taken as signed ones, whose sign goes to the activation.
+//! `vpmaddubsw` multiplies unsigned codes by signed activations and adds pairs into 16 bits, where
+//! as many pairs are gathered as fit: all eight groups of 4-bit codes (8 * 2 * 15 * 127 < 2^15),
+//! four of 5 bits, two of 6. Only then `vpmaddwd` widens them. Codes of 8 bits are taken as signed
+//! ones, whose sign goes to the activation.
 
 #![expect(
     clippy::needless_range_loop,
@@ -41,22 +42,23 @@ use std::arch::x86_64::_mm256_storeu_ps;
 use std::arch::x86_64::_mm256_sub_epi32;
 use std::arch::x86_64::_mm256_xor_si256;
 
-use super::Codes;
-use super::Quantised;
-use super::Rows;
-use super::Target;
-use super::Tile;
-use super::Write;
-use super::attention::Left;
-use super::attention::Number;
-use super::attention::Panel;
-use super::pack::Format;
-use super::pack::Line;
-use super::pack::Scales;
-use super::pack::Second;
-use super::prefetch::Prefetch;
+use super::BlockCodes;
+use super::KernelRows;
+use super::KernelTile;
+use super::OutputMode;
+use super::QuantizedRows;
+use super::TileOut;
+use super::attention::KvElement;
+use super::attention::RightPanel;
+use super::attention::StridedRows;
+use super::pack::BlockOffset;
+use super::pack::BlockScales;
+use super::pack::CodeFormat;
+use super::pack::CodeLine;
+use super::prefetch::PrefetchPlan;
 
-/// Activation rows that are computed together: two sums of each and a pair of codes fill 16 registers.
+/// Activation rows that are computed together: two sums of each and a pair of codes fill 16
+/// registers.
 pub(super) const ROWS: usize = 6;
 /// Rows of a panel product that are computed together: 6 x 16 sums fill 12 of 16 registers.
 pub(super) const PANEL_ROWS: usize = 6;
@@ -70,28 +72,29 @@ const LANES: usize = 8;
 /// # Panics
 /// When the slices are shorter than `input.n_blocks` asks for.
 pub(super) fn multiply_tile(
-    format: Format,
-    codes: &[Line],
-    scales: &[Scales],
-    input: &Quantised<'_>,
-    target: &Target<'_>,
+    format: CodeFormat,
+    codes: &[CodeLine],
+    scales: &[BlockScales],
+    input: &QuantizedRows<'_>,
+    target: &TileOut<'_>,
 ) {
     let n_blocks = input.n_blocks;
     assert!(target.n_rows == input.n_rows, "a row of results for every row");
     assert!(codes.len() >= n_blocks * format.n_lines(), "codes for every block");
     assert!(scales.len() >= n_blocks * format.n_scales(), "scales for every block");
     let kernel = kernel(format);
-    let prefetch = if input.n_rows <= ROWS { Prefetch::for_memory() } else { Prefetch::Nothing };
-    let tile = Tile { n_blocks, zero: format.zero, codes, scales, prefetch };
+    let prefetch =
+        if input.n_rows <= ROWS { PrefetchPlan::for_memory() } else { PrefetchPlan::Nothing };
+    let tile = KernelTile { n_blocks, zero: format.zero, codes, scales, prefetch };
     for group in 0..input.n_groups(ROWS) {
         let rows = input.group(group);
-        // SAFETY: `Isa::is_available` saw the features; the tile's lengths were checked above; the rows have as many
-        // blocks, and the target has them.
+        // SAFETY: `Isa::is_available` saw the features; the tile's lengths were checked above; the
+        // rows have as many blocks, and the target has them.
         unsafe { kernel(&tile, &rows, target) };
     }
 }
 
-type Kernel = unsafe fn(&Tile<'_>, &Rows<'_>, &Target<'_>);
+type Avx2Kernel = unsafe fn(&KernelTile<'_>, &KernelRows<'_>, &TileOut<'_>);
 
 /// The code that stands for zero where both halves of a block have a scale.
 const ZERO: i32 = 32;
@@ -100,29 +103,29 @@ const NOTHING: u8 = 0;
 const MIN: u8 = 1;
 const SCALE: u8 = 2;
 
-fn kernel(format: Format) -> Kernel {
+fn kernel(format: CodeFormat) -> Avx2Kernel {
     match (format.bits, format.second) {
-        (4, Second::Nothing) => rows::<4, NOTHING>,
-        (4, Second::Min) => rows::<4, MIN>,
-        (5, Second::Nothing) => rows::<5, NOTHING>,
-        (5, Second::Min) => rows::<5, MIN>,
-        (6, Second::Scale) => rows::<6, SCALE>,
-        (8, Second::Nothing) => rows::<8, NOTHING>,
+        (4, BlockOffset::Nothing) => rows::<4, NOTHING>,
+        (4, BlockOffset::Min) => rows::<4, MIN>,
+        (5, BlockOffset::Nothing) => rows::<5, NOTHING>,
+        (5, BlockOffset::Min) => rows::<5, MIN>,
+        (6, BlockOffset::Scale) => rows::<6, SCALE>,
+        (8, BlockOffset::Nothing) => rows::<8, NOTHING>,
         other => unreachable!("no packed format is {other:?}"),
     }
 }
 
-/// Computes the rows. One row reads the tile once, front to back, as memory likes it; several rows read each half of
-/// it by itself, so that their sums stay in registers.
+/// Computes the rows. One row reads the tile once, front to back, as memory likes it; several rows
+/// read each half of it by itself, so that their sums stay in registers.
 ///
 /// # Safety
-/// The processor has the features; the codes and scales of the tile and the activations are those of `tile.n_blocks`
-/// blocks; there are `1..=ROWS` rows, and the target has them.
+/// The processor has the features; the codes and scales of the tile and the activations are those
+/// of `tile.n_blocks` blocks; there are `1..=ROWS` rows, and the target has them.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn rows<const BITS: usize, const SECOND: u8>(
-    tile: &Tile<'_>,
-    rows: &Rows<'_>,
-    target: &Target<'_>,
+    tile: &KernelTile<'_>,
+    rows: &KernelRows<'_>,
+    target: &TileOut<'_>,
 ) {
     // SAFETY: passed on to the caller.
     unsafe {
@@ -142,17 +145,18 @@ unsafe fn rows<const BITS: usize, const SECOND: u8>(
     }
 }
 
-/// Goes once through the tile, for `N` rows of activations and `HALVES` halves of the tile from `first_half` on.
+/// Goes once through the tile, for `N` rows of activations and `HALVES` halves of the tile from
+/// `first_half` on.
 ///
 /// # Safety
 /// As [`rows`], for `N` rows; `first_half + HALVES <= 2`.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SECOND: u8>(
-    tile: &Tile<'_>,
-    rows: &Rows<'_>,
+    tile: &KernelTile<'_>,
+    rows: &KernelRows<'_>,
     first_half: usize,
-    target: &Target<'_>,
+    target: &TileOut<'_>,
 ) {
     let n_lines = if BITS == 8 { 8 } else { BITS };
     let n_scales = if SECOND == NOTHING { 1 } else { 2 };
@@ -161,8 +165,8 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
     for block in 0..tile.n_blocks {
         for h in 0..HALVES {
             let half = first_half + h;
-            // SAFETY: the block's lines, scales and activations exist by this function's contract; what is ahead is not
-            // read.
+            // SAFETY: the block's lines, scales and activations exist by this function's contract;
+            // what is ahead is not read.
             unsafe {
                 let inputs = rows.codes.as_ptr().add(block * ROWS);
                 let lines = tile.codes.as_ptr().add(block * n_lines);
@@ -208,7 +212,7 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
                     sum = _mm256_add_ps(sum, _mm256_loadu_ps(bias.as_ptr().add(column)));
                 }
                 let out = target.first.add((rows.first + i) * target.stride + column);
-                if target.write == Write::Add {
+                if target.write == OutputMode::Add {
                     sum = _mm256_add_ps(_mm256_loadu_ps(out), sum);
                 }
                 _mm256_storeu_ps(out, sum);
@@ -217,19 +221,19 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
     }
 }
 
-/// The dot products of a block, for 8 rows of the tile and `N` rows of activations: of all 32 inputs in the first
-/// place, but for 6 bits, where either half of the inputs has a place. The rows of activations take turns, so that
-/// none waits for its own last sum.
+/// The dot products of a block, for 8 rows of the tile and `N` rows of activations: of all 32
+/// inputs in the first place, but for 6 bits, where either half of the inputs has a place. The rows
+/// of activations take turns, so that none waits for its own last sum.
 ///
 /// # Safety
-/// The processor has the features; `lines` points to as many lines as the format has, `inputs` to the codes of `N`
-/// rows; `half` is 0 or 1.
+/// The processor has the features; `lines` points to as many lines as the format has, `inputs` to
+/// the codes of `N` rows; `half` is 0 or 1.
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn dots<const N: usize, const BITS: usize>(
-    lines: *const Line,
+    lines: *const CodeLine,
     half: usize,
-    inputs: *const Codes,
+    inputs: *const BlockCodes,
 ) -> [[__m256i; N]; 2] {
     let ones = _mm256_set1_epi16(1);
     // SAFETY: the lines exist; a line is two aligned registers.
@@ -278,8 +282,8 @@ unsafe fn dots<const N: usize, const BITS: usize>(
     dots
 }
 
-/// The codes of groups `group` and `group + 4`, from the line of their nibbles and those of the fifth and the
-/// last bit (which are not looked at where there are none).
+/// The codes of groups `group` and `group + 4`, from the line of their nibbles and those of the
+/// fifth and the last bit (which are not looked at where there are none).
 #[target_feature(enable = "avx2")]
 #[inline]
 fn unpack<const BITS: usize>(nibbles: __m256i, group: usize, bits: &[__m256i; 2]) -> [__m256i; 2] {
@@ -312,31 +316,32 @@ fn unpack<const BITS: usize>(nibbles: __m256i, group: usize, bits: &[__m256i; 2]
 /// Reads the half-precision numbers of 8 rows.
 ///
 /// # Safety
-/// The processor has the features and `scales` points to a [`Scales`]; `half` is 0 or 1.
+/// The processor has the features and `scales` points to a [`BlockScales`]; `half` is 0 or 1.
 #[target_feature(enable = "avx2,f16c")]
 #[inline]
-unsafe fn load_scales(scales: *const Scales, half: usize) -> __m256 {
+unsafe fn load_scales(scales: *const BlockScales, half: usize) -> __m256 {
     // SAFETY: 16 aligned bytes of 32.
     _mm256_cvtph_ps(unsafe {
         _mm_load_si128(scales.cast::<std::arch::x86_64::__m128i>().add(half))
     })
 }
 
-/// Adds the product of a few rows of `left` with the panel to `out`; `places` tells where each row starts in `left` and
-/// in `out`.
+/// Adds the product of a few rows of `left` with the panel to `out`; `places` tells where each row
+/// starts in `left` and in `out`.
 ///
 /// # Panics
 /// When a row reaches beyond `left` or `out`, or the panel is shorter than it says.
-pub(super) fn multiply_panel<T: Number>(
-    left: Left<'_>,
-    panel: &Panel<'_, T>,
+pub(super) fn multiply_panel<T: KvElement>(
+    left: StridedRows<'_>,
+    panel: &RightPanel<'_, T>,
     places: &[(usize, usize)],
     out: &mut [f32],
 ) {
     panel.check(left, places, out);
     let wide = panel.width / WIDTH * WIDTH;
     for column in (0..wide).step_by(WIDTH) {
-        // SAFETY: `Isa::is_available` saw the features; rows, panel and `WIDTH` columns exist, as checked above.
+        // SAFETY: `Isa::is_available` saw the features; rows, panel and `WIDTH` columns exist, as
+        // checked above.
         unsafe {
             match places.len() {
                 1 => add_columns::<1, T>(left, panel, places, column, out),
@@ -362,12 +367,12 @@ pub(super) fn multiply_panel<T: Number>(
 /// [`multiply_panel`] for `N` rows and `WIDTH` columns.
 ///
 /// # Safety
-/// The processor has the features; `places` has `N` places of `panel.depth` numbers in `left` and `column + WIDTH`
-/// numbers in `out`; `panel` is whole and at least `column + WIDTH` wide.
+/// The processor has the features; `places` has `N` places of `panel.depth` numbers in `left` and
+/// `column + WIDTH` numbers in `out`; `panel` is whole and at least `column + WIDTH` wide.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn add_columns<const N: usize, T: Number>(
-    left: Left<'_>,
-    panel: &Panel<'_, T>,
+unsafe fn add_columns<const N: usize, T: KvElement>(
+    left: StridedRows<'_>,
+    panel: &RightPanel<'_, T>,
     places: &[(usize, usize)],
     column: usize,
     out: &mut [f32],
@@ -403,7 +408,7 @@ unsafe fn add_columns<const N: usize, T: Number>(
 /// The processor has the features and 8 numbers can be read.
 #[target_feature(enable = "avx2,f16c")]
 #[inline]
-unsafe fn load_numbers<T: Number>(from: *const T) -> __m256 {
+unsafe fn load_numbers<T: KvElement>(from: *const T) -> __m256 {
     // SAFETY: passed on to the caller.
     unsafe {
         if T::IS_HALF {

@@ -44,25 +44,26 @@ use std::arch::x86_64::_mm512_test_epi8_mask;
 use std::cell::RefCell;
 
 use super::BLOCK;
+use super::BlockCodes;
 use super::BlockNumbers;
-use super::Codes;
-use super::Every;
-use super::Quantised;
-use super::Rows;
-use super::Target;
-use super::Tile;
-use super::Write;
-use super::attention::Left;
-use super::attention::Number;
-use super::attention::Panel;
-use super::pack::Format;
-use super::pack::Line;
-use super::pack::Scales;
-use super::pack::Second;
-use super::prefetch::Prefetch;
+use super::KernelRows;
+use super::KernelTile;
+use super::OutputMode;
+use super::QuantizedRows;
+use super::StridedMut;
+use super::TileOut;
+use super::attention::KvElement;
+use super::attention::RightPanel;
+use super::attention::StridedRows;
+use super::pack::BlockOffset;
+use super::pack::BlockScales;
+use super::pack::CodeFormat;
+use super::pack::CodeLine;
+use super::prefetch::PrefetchPlan;
 use super::vector::NOTHING;
 
-/// Activation rows that are computed together: 8 sums, 8 groups of codes and their helpers fill 32 registers.
+/// Activation rows that are computed together: 8 sums, 8 groups of codes and their helpers fill 32
+/// registers.
 pub(super) const ROWS: usize = 8;
 /// Numbers in a register.
 const LANES: usize = 16;
@@ -72,24 +73,25 @@ const LANES: usize = 16;
 /// # Panics
 /// When the slices are shorter than `input.n_blocks` asks for.
 pub(super) fn multiply_tile(
-    format: Format,
-    codes: &[Line],
-    scales: &[Scales],
-    input: &Quantised<'_>,
-    target: &Target<'_>,
+    format: CodeFormat,
+    codes: &[CodeLine],
+    scales: &[BlockScales],
+    input: &QuantizedRows<'_>,
+    target: &TileOut<'_>,
 ) {
     let n_blocks = input.n_blocks;
     assert!(target.n_rows == input.n_rows, "a row of results for every row");
     assert!(codes.len() >= n_blocks * format.n_lines(), "codes for every block");
     assert!(scales.len() >= n_blocks * format.n_scales(), "scales for every block");
     let is_read_once = input.n_rows <= ROWS;
-    let prefetch = if is_read_once { Prefetch::for_memory() } else { Prefetch::Nothing };
-    let tile = Tile { n_blocks, zero: format.zero, codes, scales, prefetch };
-    let rows = |kernel: Kernel, tile: &Tile<'_>| {
+    let prefetch = if is_read_once { PrefetchPlan::for_memory() } else { PrefetchPlan::Nothing };
+    let tile = KernelTile { n_blocks, zero: format.zero, codes, scales, prefetch };
+    let rows = |kernel: Avx512Kernel, tile: &KernelTile<'_>| {
         for group in 0..input.n_groups(ROWS) {
             let rows = input.group(group);
-            // SAFETY: `Isa::is_available` saw the features; the tile's lengths were checked above, or the codes are
-            // those of all blocks at 8 bits; the rows have as many blocks, and the target has them.
+            // SAFETY: `Isa::is_available` saw the features; the tile's lengths were checked above,
+            // or the codes are those of all blocks at 8 bits; the rows have as many blocks, and the
+            // target has them.
             unsafe { kernel(tile, &rows, target) };
         }
     };
@@ -99,21 +101,22 @@ pub(super) fn multiply_tile(
     // Single bits are put in their places once for all rows.
     WIDE.with_borrow_mut(|wide| {
         widen(format, &codes[..n_blocks * format.n_lines()], wide);
-        rows(wide_kernel(format), &Tile { codes: wide, ..tile });
+        rows(wide_kernel(format), &KernelTile { codes: wide, ..tile });
     });
 }
 
 thread_local! {
     /// The codes of one tile at 8 bits.
-    static WIDE: RefCell<Vec<Line>> = RefCell::default();
+    static WIDE: RefCell<Vec<CodeLine>> = RefCell::default();
 }
 
 /// Writes the codes of all blocks at 8 bits.
-fn widen(format: Format, codes: &[Line], wide: &mut Vec<Line>) {
-    wide.resize(codes.len() / format.n_lines() * 8, Line([0; 64]));
+fn widen(format: CodeFormat, codes: &[CodeLine], wide: &mut Vec<CodeLine>) {
+    wide.resize(codes.len() / format.n_lines() * 8, CodeLine([0; 64]));
     let blocks = codes.chunks_exact(format.n_lines()).zip(wide.chunks_exact_mut(8));
     for (lines, wide) in blocks {
-        // SAFETY: `Isa::is_available` saw the features; a block has as many lines as its format, 8 at 8 bits.
+        // SAFETY: `Isa::is_available` saw the features; a block has as many lines as its format, 8
+        // at 8 bits.
         unsafe {
             let codes = match format.bits {
                 5 => unpack::<5>(lines.as_ptr()),
@@ -126,30 +129,30 @@ fn widen(format: Format, codes: &[Line], wide: &mut Vec<Line>) {
     }
 }
 
-type Kernel = unsafe fn(&Tile<'_>, &Rows<'_>, &Target<'_>);
+type Avx512Kernel = unsafe fn(&KernelTile<'_>, &KernelRows<'_>, &TileOut<'_>);
 
 const NONE: u8 = 0;
 const MIN: u8 = 1;
 const SCALE: u8 = 2;
 
-fn kernel(format: Format) -> Kernel {
+fn kernel(format: CodeFormat) -> Avx512Kernel {
     match (format.bits, format.second) {
-        (4, Second::Nothing) => rows::<4, NONE, 3>,
-        (4, Second::Min) => rows::<4, MIN, 0>,
-        (5, Second::Nothing) => rows::<5, NONE, 4>,
-        (5, Second::Min) => rows::<5, MIN, 0>,
-        (6, Second::Scale) => rows::<6, SCALE, 5>,
-        (8, Second::Nothing) => rows::<8, NONE, 7>,
+        (4, BlockOffset::Nothing) => rows::<4, NONE, 3>,
+        (4, BlockOffset::Min) => rows::<4, MIN, 0>,
+        (5, BlockOffset::Nothing) => rows::<5, NONE, 4>,
+        (5, BlockOffset::Min) => rows::<5, MIN, 0>,
+        (6, BlockOffset::Scale) => rows::<6, SCALE, 5>,
+        (8, BlockOffset::Nothing) => rows::<8, NONE, 7>,
         other => unreachable!("no packed format is {other:?}"),
     }
 }
 
 /// The kernel for codes that were widened.
-fn wide_kernel(format: Format) -> Kernel {
+fn wide_kernel(format: CodeFormat) -> Avx512Kernel {
     match (format.bits, format.second) {
-        (5, Second::Nothing) => rows::<8, NONE, 4>,
-        (5, Second::Min) => rows::<8, MIN, 0>,
-        (6, Second::Scale) => rows::<8, SCALE, 5>,
+        (5, BlockOffset::Nothing) => rows::<8, NONE, 4>,
+        (5, BlockOffset::Min) => rows::<8, MIN, 0>,
+        (6, BlockOffset::Scale) => rows::<8, SCALE, 5>,
         other => unreachable!("{other:?} is not widened"),
     }
 }
@@ -160,9 +163,9 @@ fn wide_kernel(format: Format) -> Kernel {
 /// As [`block_rows`], for `rows.n` rows, `1..=ROWS` of them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
 unsafe fn rows<const BITS: usize, const SECOND: u8, const ZERO: u32>(
-    tile: &Tile<'_>,
-    rows: &Rows<'_>,
-    target: &Target<'_>,
+    tile: &KernelTile<'_>,
+    rows: &KernelRows<'_>,
+    target: &TileOut<'_>,
 ) {
     // SAFETY: passed on to the caller.
     unsafe {
@@ -179,8 +182,8 @@ unsafe fn rows<const BITS: usize, const SECOND: u8, const ZERO: u32>(
     }
 }
 
-/// Repeats a body for the constants below the bound, at most 8: the arrays indexed by them then live in
-/// registers, which a loop does not promise.
+/// Repeats a body for the constants below the bound, at most 8: the arrays indexed by them then
+/// live in registers, which a loop does not promise.
 macro_rules! unroll {
     ($i:ident < 4 => $body:expr) => {
         unroll!(@ $i 4, [0 1 2 3], $body)
@@ -201,13 +204,13 @@ macro_rules! unroll {
 /// Multiplies the tile by the first `N` of the rows, block after block.
 ///
 /// # Safety
-/// The processor has the features; the codes and scales of the tile and the activations are those of `tile.n_blocks`
-/// blocks; the target has the rows.
+/// The processor has the features; the codes and scales of the tile and the activations are those
+/// of `tile.n_blocks` blocks; the target has the rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
 unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const ZERO: u32>(
-    tile: &Tile<'_>,
-    rows: &Rows<'_>,
-    target: &Target<'_>,
+    tile: &KernelTile<'_>,
+    rows: &KernelRows<'_>,
+    target: &TileOut<'_>,
 ) {
     let n_lines = if BITS == 8 { 8 } else { BITS };
     let n_scales = if SECOND == NONE { 1 } else { 2 };
@@ -226,7 +229,8 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const 
     }
     let mut sums = [_mm512_setzero_ps(); ROWS];
     for block in 0..tile.n_blocks {
-        // SAFETY: the block's lines, scales and activations exist by this function's contract; what is ahead is not read.
+        // SAFETY: the block's lines, scales and activations exist by this function's contract; what
+        // is ahead is not read.
         unsafe {
             let lines = tile.codes.as_ptr().add(block * n_lines);
             let scales = tile.scales.as_ptr().add(block * n_scales);
@@ -279,7 +283,7 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const 
         let mut sum = _mm512_add_ps(*sum, bias);
         // SAFETY: the target has 16 floats for each of the rows.
         unsafe {
-            if target.write == Write::Add {
+            if target.write == OutputMode::Add {
                 sum = _mm512_add_ps(_mm512_loadu_ps(out), sum);
             }
             _mm512_storeu_ps(out, sum);
@@ -290,10 +294,10 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const 
 /// Reads 16 half-precision numbers.
 ///
 /// # Safety
-/// The processor has the features and `scales` points to a [`Scales`].
+/// The processor has the features and `scales` points to a [`BlockScales`].
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn load_scales(scales: *const Scales) -> __m512 {
+unsafe fn load_scales(scales: *const BlockScales) -> __m512 {
     // SAFETY: 32 aligned bytes.
     _mm512_cvtph_ps(unsafe { _mm256_load_si256(scales.cast()) })
 }
@@ -304,7 +308,7 @@ unsafe fn load_scales(scales: *const Scales) -> __m512 {
 /// The processor has the features and `lines` points to as many lines as the format has.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-unsafe fn unpack<const BITS: usize>(lines: *const Line) -> [__m512i; 8] {
+unsafe fn unpack<const BITS: usize>(lines: *const CodeLine) -> [__m512i; 8] {
     let mut codes = [_mm512_setzero_si512(); 8];
     // SAFETY: `BITS` lines (8 for 8 bits) exist; a line is 64 aligned bytes, 8 masks of 64 bits.
     unsafe {
@@ -349,14 +353,14 @@ macro_rules! by_rows {
     };
 }
 
-/// Adds the product of up to 8 rows of `left` with the panel to `out`; `places` tells where each row starts in `left`
-/// and in `out`.
+/// Adds the product of up to 8 rows of `left` with the panel to `out`; `places` tells where each
+/// row starts in `left` and in `out`.
 ///
 /// # Panics
 /// When a row reaches beyond `left` or `out`, or the panel is shorter than it says.
-pub(super) fn multiply_panel<T: Number>(
-    left: Left<'_>,
-    panel: &Panel<'_, T>,
+pub(super) fn multiply_panel<T: KvElement>(
+    left: StridedRows<'_>,
+    panel: &RightPanel<'_, T>,
     places: &[(usize, usize)],
     out: &mut [f32],
 ) {
@@ -370,8 +374,8 @@ pub(super) fn multiply_panel<T: Number>(
         (_, n) => Some([u16::MAX, if n == 0 { 0 } else { lanes(n) }]),
     };
     for (column, masks) in pairs.chain(last.map(|masks| (whole / 2 * 2 * LANES, masks))) {
-        // SAFETY: `Isa::is_available` saw the features; rows and panel are whole, as checked above, and the masks end
-        // with its width.
+        // SAFETY: `Isa::is_available` saw the features; rows and panel are whole, as checked above,
+        // and the masks end with its width.
         unsafe {
             let columns = (column, masks);
             if masks[1] == 0 {
@@ -383,15 +387,17 @@ pub(super) fn multiply_panel<T: Number>(
     }
 }
 
-/// [`multiply_panel`] for `N` rows and those of the `VECTORS` times 16 columns from `column` on that are in the masks.
+/// [`multiply_panel`] for `N` rows and those of the `VECTORS` times 16 columns from `column` on
+/// that are in the masks.
 ///
 /// # Safety
-/// The processor has the features; `places` has `N` places of `panel.depth` numbers in `left` and `panel.width` numbers
-/// in `out`; `panel` is whole, and no column in the masks lies beyond its width.
+/// The processor has the features; `places` has `N` places of `panel.depth` numbers in `left` and
+/// `panel.width` numbers in `out`; `panel` is whole, and no column in the masks lies beyond its
+/// width.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,fma")]
-unsafe fn add_columns<const N: usize, const VECTORS: usize, T: Number>(
-    left: Left<'_>,
-    panel: &Panel<'_, T>,
+unsafe fn add_columns<const N: usize, const VECTORS: usize, T: KvElement>(
+    left: StridedRows<'_>,
+    panel: &RightPanel<'_, T>,
     places: &[(usize, usize)],
     (column, masks): (usize, [u16; 2]),
     out: &mut [f32],
@@ -434,7 +440,7 @@ unsafe fn add_columns<const N: usize, const VECTORS: usize, T: Number>(
 /// The processor has the features and the numbers in the mask can be read.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
-unsafe fn load_numbers<T: Number>(mask: u16, from: *const T) -> __m512 {
+unsafe fn load_numbers<T: KvElement>(mask: u16, from: *const T) -> __m512 {
     // SAFETY: passed on to the caller.
     unsafe {
         if T::IS_HALF {
@@ -448,15 +454,19 @@ unsafe fn load_numbers<T: Number>(mask: u16, from: *const T) -> __m512 {
 /// Quantises a row: see [`super::vector::quantise`].
 pub(super) fn quantise(
     values: &[f32],
-    codes: &Every<'_, Codes>,
-    numbers: &Every<'_, BlockNumbers>,
+    codes: &StridedMut<'_, BlockCodes>,
+    numbers: &StridedMut<'_, BlockNumbers>,
 ) {
     // SAFETY: `Isa::is_available` saw the features.
     unsafe { quantise_row(values, codes, numbers) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn quantise_row(values: &[f32], codes: &Every<'_, Codes>, numbers: &Every<'_, BlockNumbers>) {
+fn quantise_row(
+    values: &[f32],
+    codes: &StridedMut<'_, BlockCodes>,
+    numbers: &StridedMut<'_, BlockNumbers>,
+) {
     for (block, values) in values.as_chunks().0.iter().enumerate() {
         let mut block_codes = [0; BLOCK];
         numbers.set(block, quantise_block(values, &mut block_codes));
@@ -466,10 +476,11 @@ fn quantise_row(values: &[f32], codes: &Every<'_, Codes>, numbers: &Every<'_, Bl
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn quantise_block(values: &[f32; BLOCK], codes: &mut Codes) -> BlockNumbers {
+fn quantise_block(values: &[f32; BLOCK], codes: &mut BlockCodes) -> BlockNumbers {
     // SAFETY: a block is two vectors.
     let halves = [0, 16].map(|first| unsafe { _mm512_loadu_ps(values.as_ptr().add(first)) });
-    // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must not get lost.
+    // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must not
+    // get lost.
     let [a, b] = halves.map(|half| _mm512_castps_si512(_mm512_abs_ps(half)));
     let largest = f32::from_bits(_mm512_reduce_max_epu32(_mm512_max_epu32(a, b)));
     let inverse = if largest > NOTHING { 127.0 / largest } else { 0.0 };

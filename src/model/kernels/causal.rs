@@ -1,14 +1,15 @@
 //! Causal softmax attention of one head over one whole sequence, and its gradient, for training.
 //!
-//! Scores are computed again for the gradient, a block of queries at a time, so that no `(tokens, tokens)` matrix is
-//! kept (the idea of Dao et al. 2022, arXiv:2205.14135, without its tiling of the keys).
+//! Scores are computed again for the gradient, a block of queries at a time, so that no `(tokens,
+//! tokens)` matrix is kept (the idea of Dao et al. 2022, arXiv:2205.14135, without its tiling of
+//! the keys).
 
 use std::cell::RefCell;
 
-use super::Buffer;
+use super::AlignedBuffer;
 use super::Isa;
-use super::attention::Left;
-use super::attention::Panel;
+use super::attention::RightPanel;
+use super::attention::StridedRows;
 use super::attention::multiply;
 use super::vector::softmax_backward;
 use super::vector::softmax_weights;
@@ -16,7 +17,8 @@ use super::vector::softmax_weights;
 /// Queries that share a trip through the keys.
 const QUERIES: usize = 64;
 
-/// What one head of one sequence reads: each slice begins with the head's numbers of the sequence's first token.
+/// What one head of one sequence reads: each slice begins with the head's numbers of the sequence's
+/// first token.
 #[derive(Clone, Copy)]
 pub(in crate::model) struct CausalHead<'a> {
     /// Tokens.
@@ -35,36 +37,36 @@ pub(in crate::model) struct CausalHead<'a> {
 
 /// Room for a block of queries.
 #[derive(Default)]
-struct Room {
-    turned: Buffer,
-    turned_values: Buffer,
-    scores: Buffer,
-    gradient: Buffer,
+struct CausalScratch {
+    turned: AlignedBuffer,
+    turned_values: AlignedBuffer,
+    scores: AlignedBuffer,
+    gradient: AlignedBuffer,
     totals: Vec<f32>,
 }
 
 thread_local! {
-    static ROOM: RefCell<Room> = RefCell::default();
+    static ROOM: RefCell<CausalScratch> = RefCell::default();
 }
 
 impl CausalHead<'_> {
-    fn columns<'a>(&self, values: &'a [f32], stride: usize, depth: usize) -> Panel<'a, f32> {
-        Panel { values, depth, width: self.head_dim, stride }
+    fn columns<'a>(&self, values: &'a [f32], stride: usize, depth: usize) -> RightPanel<'a, f32> {
+        RightPanel { values, depth, width: self.head_dim, stride }
     }
 
     /// The first `n_keys` columns of a matrix `(head_dim, n)`.
-    fn turned<'a>(&self, values: &'a [f32], n_keys: usize) -> Panel<'a, f32> {
-        Panel { values, depth: self.head_dim, width: n_keys, stride: self.n }
+    fn turned<'a>(&self, values: &'a [f32], n_keys: usize) -> RightPanel<'a, f32> {
+        RightPanel { values, depth: self.head_dim, width: n_keys, stride: self.n }
     }
 
-    /// Weights of the queries `first..first + n_queries`, rows of `n_keys`, zero for keys that a query doesn't see,
-    /// and the sums by which they have to be divided.
+    /// Weights of the queries `first..first + n_queries`, rows of `n_keys`, zero for keys that a
+    /// query doesn't see, and the sums by which they have to be divided.
     fn weights(
         &self,
         isa: Isa,
         (first, n_queries): (usize, usize),
         turned: &[f32],
-        scores: &mut Buffer,
+        scores: &mut AlignedBuffer,
         totals: &mut Vec<f32>,
     ) {
         let n_keys = first + n_queries;
@@ -72,7 +74,14 @@ impl CausalHead<'_> {
         scores.resize(n_queries * n_keys);
         scores.fill(0.0);
         let place = |row| ((first + row) * stride, row * n_keys);
-        multiply(isa, Left::rows(queries), &self.turned(turned, n_keys), n_queries, &place, scores);
+        multiply(
+            isa,
+            StridedRows::rows(queries),
+            &self.turned(turned, n_keys),
+            n_queries,
+            &place,
+            scores,
+        );
         totals.clear();
         for (row, scores) in scores.chunks_exact_mut(n_keys).enumerate() {
             let (seen, unseen) = scores.split_at_mut(first + row + 1);
@@ -83,7 +92,7 @@ impl CausalHead<'_> {
 }
 
 /// Writes `(n, head_dim)` with `stride` between rows as `(head_dim, n)`.
-fn turn(values: &[f32], stride: usize, head_dim: usize, n: usize, turned: &mut Buffer) {
+fn turn(values: &[f32], stride: usize, head_dim: usize, n: usize, turned: &mut AlignedBuffer) {
     turned.resize(head_dim * n);
     for (token, values) in values.chunks(stride).take(n).enumerate() {
         for (i, value) in values[..head_dim].iter().enumerate() {
@@ -92,11 +101,11 @@ fn turn(values: &[f32], stride: usize, head_dim: usize, n: usize, turned: &mut B
     }
 }
 
-/// Attends from every token to itself and those before it; `out` gets the results, `(n, head_dim)` as one row after
-/// the other.
+/// Attends from every token to itself and those before it; `out` gets the results, `(n, head_dim)`
+/// as one row after the other.
 pub(in crate::model) fn attend_forward(isa: Isa, head: &CausalHead<'_>, out: &mut [f32]) {
     let CausalHead { n, head_dim, keys, values, kv_stride, .. } = *head;
-    ROOM.with_borrow_mut(|Room { turned, scores, totals, .. }| {
+    ROOM.with_borrow_mut(|CausalScratch { turned, scores, totals, .. }| {
         turn(keys, kv_stride, head_dim, n, turned);
         out.fill(0.0);
         for first in (0..n).step_by(QUERIES) {
@@ -111,7 +120,7 @@ pub(in crate::model) fn attend_forward(isa: Isa, head: &CausalHead<'_>, out: &mu
             }
             let panel = head.columns(values, kv_stride, n_keys);
             let place = |row| (row * n_keys, (first + row) * head_dim);
-            multiply(isa, Left::rows(scores), &panel, n_queries, &place, out);
+            multiply(isa, StridedRows::rows(scores), &panel, n_queries, &place, out);
         }
     });
 }
@@ -138,7 +147,7 @@ pub(in crate::model) fn attend_backward(
     for d in [&mut **d_queries, d_keys, d_values] {
         d.fill(0.0);
     }
-    ROOM.with_borrow_mut(|Room { turned, turned_values, scores, gradient, totals }| {
+    ROOM.with_borrow_mut(|CausalScratch { turned, turned_values, scores, gradient, totals }| {
         turn(keys, kv_stride, head_dim, n, turned);
         turn(values, kv_stride, head_dim, n, turned_values);
         for first in (0..n).step_by(QUERIES) {
@@ -149,20 +158,20 @@ pub(in crate::model) fn attend_backward(
             gradient.fill(0.0);
             let place = |row| ((first + row) * stride, row * n_keys);
             let panel = head.turned(turned_values, n_keys);
-            multiply(isa, Left::rows(d_out), &panel, n_queries, &place, gradient);
+            multiply(isa, StridedRows::rows(d_out), &panel, n_queries, &place, gradient);
             let rows = scores.chunks_exact_mut(n_keys).zip(gradient.chunks_exact_mut(n_keys));
             for ((weights, d), total) in rows.zip(totals.iter()) {
                 softmax_backward(isa, weights, *total, d);
             }
             let place = |row| (row * n_keys, (first + row) * head_dim);
             let panel = head.columns(keys, kv_stride, n_keys);
-            multiply(isa, Left::rows(gradient), &panel, n_queries, &place, d_queries);
+            multiply(isa, StridedRows::rows(gradient), &panel, n_queries, &place, d_queries);
             // Keys and values: the block's queries are what is summed over.
             let place = |row| (row, row * head_dim);
             for (left, from, to) in
                 [(&*gradient, queries, &mut **d_keys), (&*scores, d_out, &mut **d_values)]
             {
-                let left = Left { values: left, step: n_keys };
+                let left = StridedRows { values: left, step: n_keys };
                 let panel = head.columns(&from[first * stride..], stride, n_queries);
                 multiply(isa, left, &panel, n_keys, &place, to);
             }

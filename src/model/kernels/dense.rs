@@ -3,16 +3,16 @@
 use super::Activations;
 use super::Isa;
 use super::TILE;
-use super::Target;
+use super::TileOut;
 use super::vector;
 
 /// Weights `(rows, columns)` in `f32`, row by row.
-pub(in crate::model) struct Dense {
+pub(in crate::model) struct DenseMatrix {
     columns: usize,
     values: Vec<f32>,
 }
 
-impl Dense {
+impl DenseMatrix {
     /// Wraps `values`, whose length is a multiple of `columns`.
     pub(in crate::model) fn new(columns: usize, values: Vec<f32>) -> Self {
         assert!(columns > 0 && values.len().is_multiple_of(columns), "whole rows");
@@ -37,7 +37,7 @@ impl Dense {
         isa: Isa,
         tile: usize,
         input: &Activations,
-        target: &Target<'_>,
+        target: &TileOut<'_>,
     ) {
         let first = tile * TILE;
         for row in 0..input.n_rows {

@@ -1,7 +1,9 @@
-//! The side paths of adapters: `y += B (A x)` beside a matrix product (Hu et al. 2021, arXiv:2106.09685).
+//! The side paths of adapters: `y += B (A x)` beside a matrix product (Hu et al. 2021,
+//! arXiv:2106.09685).
 //!
-//! A and B are packed as 8-bit codes, so that a side path is two more products by the kernels of the base, of
-//! activations that are quantised already and of inner numbers that are quantised in between.
+//! A and B are packed as 8-bit codes, so that a side path is two more products by the kernels of
+//! the base, of activations that are quantised already and of inner numbers that are quantised in
+//! between.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -11,17 +13,17 @@ use std::sync::atomic::Ordering::Release;
 
 use super::Activations;
 use super::BLOCK;
+use super::BlockCodes;
 use super::BlockNumbers;
-use super::Codes;
 use super::Isa;
-use super::Quantised;
+use super::QuantizedRows;
 use super::SharedMut;
 use super::TILE;
-use super::Target;
+use super::TileOut;
 use super::memory::Arena;
-use super::pack::Packed;
-use super::pack::Source;
-use super::pool::Pool;
+use super::pack::PackSource;
+use super::pack::PackedMatrix;
+use super::pool::ThreadPool;
 use super::transpose::q8_block;
 use super::vector;
 use crate::model::quant::GgmlType;
@@ -29,17 +31,18 @@ use crate::model::quant::GgmlType;
 /// Rows that enter side paths as one unit of work, at most.
 const ROWS_AT_ONCE: usize = 64;
 
-/// `lora_A` `(rank, columns)` and `lora_B` `(rows, rank)` of one linear layer, the scaling multiplied into B.
+/// `lora_A` `(rank, columns)` and `lora_B` `(rows, rank)` of one linear layer, the scaling
+/// multiplied into B.
 pub(in crate::model) struct LowRank {
     rank: usize,
-    factors: Factors,
+    factors: LowRankFactors,
 }
 
-enum Factors {
+enum LowRankFactors {
     /// As codes of 8 bits; the inputs of B filled up to whole blocks.
-    Packed { a: Packed, b: Packed },
-    /// In `f32`, A row by row, B in tiles of `rank` columns: the reference for tests, and for inputs that are not
-    /// quantised.
+    Packed { a: PackedMatrix, b: PackedMatrix },
+    /// In `f32`, A row by row, B in tiles of `rank` columns: the reference for tests, and for
+    /// inputs that are not quantised.
     Exact { a: Vec<f32>, b: Vec<[f32; TILE]> },
 }
 
@@ -68,7 +71,7 @@ impl LowRank {
                 let number = |row: usize| b.get((tile * TILE + row) * rank + i);
                 std::array::from_fn(|row| number(row).map_or(0.0, |b| b * scaling))
             };
-            Factors::Exact { a: a.to_vec(), b: places.map(column).collect() }
+            LowRankFactors::Exact { a: a.to_vec(), b: places.map(column).collect() }
         } else {
             let width = rank.next_multiple_of(BLOCK);
             let mut wide = vec![0.0; rows * width];
@@ -78,7 +81,7 @@ impl LowRank {
                 }
             }
             let (a, b) = (packed(arena, a, (rank, columns)), packed(arena, &wide, (rows, width)));
-            Factors::Packed { a, b }
+            LowRankFactors::Packed { a, b }
         };
         Self { rank, factors }
     }
@@ -86,8 +89,8 @@ impl LowRank {
     /// Bytes in memory.
     pub(in crate::model) fn n_bytes(&self) -> usize {
         match &self.factors {
-            Factors::Packed { a, b } => a.n_bytes() + b.n_bytes(),
-            Factors::Exact { a, b } => size_of_val(&**a) + size_of_val(&**b),
+            LowRankFactors::Packed { a, b } => a.n_bytes() + b.n_bytes(),
+            LowRankFactors::Exact { a, b } => size_of_val(&**a) + size_of_val(&**b),
         }
     }
 
@@ -98,53 +101,59 @@ impl LowRank {
 }
 
 /// Numbers `(rows, columns)` as codes of 8 bits: a block's scale is `max |x| / 127`.
-fn packed(arena: &mut Arena, numbers: &[f32], size: (usize, usize)) -> Packed {
+fn packed(arena: &mut Arena, numbers: &[f32], size: (usize, usize)) -> PackedMatrix {
     let bytes: Vec<u8> = numbers.as_chunks().0.iter().flat_map(q8_block).collect();
     let read = |at: usize, out: &mut [u8]| {
         out.copy_from_slice(&bytes[at..][..out.len()]);
         Ok(())
     };
-    let source = Source { kind: GgmlType::Q8_0, read: &read, order: &|row| row };
-    Packed::new(&mut Pool::new(1), arena, &source, size).expect("bytes in memory can be read")
+    let source = PackSource { kind: GgmlType::Q8_0, read: &read, order: &|row| row };
+    PackedMatrix::new(&mut ThreadPool::new(1), arena, &source, size)
+        .expect("bytes in memory can be read")
 }
 
 /// A side path for some neighbouring rows.
 #[derive(Clone)]
-pub(in crate::model) struct Side<'a> {
+pub(in crate::model) struct LoraBranch<'a> {
     /// Rows of the activations.
     pub(in crate::model) rows: Range<usize>,
     /// What is added for them.
     pub(in crate::model) path: &'a LowRank,
 }
 
-/// `A x` of all side paths of a loop: computed by its first units, and waited for by those that go on with them.
-pub(super) struct Inner<'a> {
-    /// The side paths, and in which of the rows of inner numbers theirs begin: there is room for rows as wide as the
-    /// widest.
-    sides: Vec<(Side<'a>, usize)>,
+/// `A x` of all side paths of a loop: computed by its first units, and waited for by those that go
+/// on with them.
+pub(super) struct InnerProducts<'a> {
+    /// The side paths, and in which of the rows of inner numbers theirs begin: there is room for
+    /// rows as wide as the widest.
+    sides: Vec<(LoraBranch<'a>, usize)>,
     /// A side path and the rows that enter it as one unit of work.
     entries: Vec<(usize, Range<usize>)>,
     n_done: AtomicUsize,
     n_blocks: usize,
     together: usize,
     numbers: SharedMut<'a, f32>,
-    codes: SharedMut<'a, Codes>,
+    codes: SharedMut<'a, BlockCodes>,
     blocks: SharedMut<'a, BlockNumbers>,
 }
 
 /// Room for inner numbers.
 #[derive(Default)]
-struct Room {
+struct LowRankScratch {
     numbers: Vec<f32>,
-    codes: Vec<Codes>,
+    codes: Vec<BlockCodes>,
     blocks: Vec<BlockNumbers>,
 }
 
-impl Inner<'_> {
+impl InnerProducts<'_> {
     /// Calls `work` with room for the inner numbers of `sides`.
-    pub(super) fn with(isa: Isa, sides: Vec<Side<'_>>, work: impl FnOnce(&Inner<'_>)) {
+    pub(super) fn with(
+        isa: Isa,
+        sides: Vec<LoraBranch<'_>>,
+        work: impl FnOnce(&InnerProducts<'_>),
+    ) {
         thread_local! {
-            static ROOM: RefCell<Room> = RefCell::default();
+            static ROOM: RefCell<LowRankScratch> = RefCell::default();
         }
         let together = isa.rows_together();
         let n_blocks = sides.iter().map(|side| side.path.n_blocks()).max().unwrap_or(0);
@@ -159,11 +168,11 @@ impl Inner<'_> {
             (side, first)
         });
         let sides = sides.collect();
-        ROOM.with_borrow_mut(|Room { numbers, codes, blocks }| {
+        ROOM.with_borrow_mut(|LowRankScratch { numbers, codes, blocks }| {
             numbers.resize(n_rows * n_blocks * BLOCK, 0.0);
             codes.resize(n_rows * n_blocks, [0; BLOCK]);
             blocks.resize(n_rows * n_blocks, BlockNumbers::default());
-            work(&Inner {
+            work(&InnerProducts {
                 sides,
                 entries,
                 n_done: AtomicUsize::new(0),
@@ -185,13 +194,13 @@ impl Inner<'_> {
     pub(super) fn enter(&self, isa: Isa, input: &Activations, entry: usize) {
         let _done = CountOnDrop(&self.n_done);
         let (side, rows) = &self.entries[entry];
-        let (Side { rows: side_rows, path }, side_first) = &self.sides[*side];
+        let (LoraBranch { rows: side_rows, path }, side_first) = &self.sides[*side];
         let (first, n) = (side_first + rows.start, rows.len());
         let inputs = side_rows.start + rows.start..side_rows.start + rows.end;
         let width = self.n_blocks * BLOCK;
         let numbers = self.numbers.slice(first * width, n * width);
         match &path.factors {
-            Factors::Exact { a, .. } => {
+            LowRankFactors::Exact { a, .. } => {
                 for (numbers, row) in numbers.chunks_exact_mut(width).zip(inputs) {
                     let x = input.row(row);
                     for (number, a) in numbers.iter_mut().zip(a.chunks_exact(x.len())) {
@@ -199,7 +208,7 @@ impl Inner<'_> {
                     }
                 }
             }
-            Factors::Packed { a, .. } => {
+            LowRankFactors::Packed { a, .. } => {
                 numbers.fill(0.0);
                 let results = SharedMut::new(numbers);
                 for tile in 0..path.rank.div_ceil(TILE) {
@@ -219,12 +228,12 @@ impl Inner<'_> {
     }
 
     /// `target += B inner` for the rows of a side path.
-    pub(super) fn leave(&self, isa: Isa, tile: usize, side: usize, target: &Target<'_>) {
+    pub(super) fn leave(&self, isa: Isa, tile: usize, side: usize, target: &TileOut<'_>) {
         self.wait();
-        let (Side { rows, path }, first) = &self.sides[side];
+        let (LoraBranch { rows, path }, first) = &self.sides[side];
         let target = target.rows(rows.clone());
         match &path.factors {
-            Factors::Exact { b, .. } => {
+            LowRankFactors::Exact { b, .. } => {
                 let columns = &b[tile * path.rank..][..path.rank];
                 let width = self.n_blocks * BLOCK;
                 for row in 0..rows.len() {
@@ -238,11 +247,11 @@ impl Inner<'_> {
                     target.put(row, &sums);
                 }
             }
-            Factors::Packed { b, .. } => {
+            LowRankFactors::Packed { b, .. } => {
                 let (n_rows, n_blocks) = (rows.len(), path.n_blocks());
                 let start = first * self.n_blocks;
                 let n = n_rows.next_multiple_of(self.together) * n_blocks;
-                let inner = Quantised {
+                let inner = QuantizedRows {
                     row: 0,
                     n_rows,
                     n_blocks,

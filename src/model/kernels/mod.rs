@@ -1,10 +1,10 @@
 //! Matrix products of quantised weights and freshly quantised activations.
 //!
-//! Weights are repacked at load into tiles of 16 rows by 32 inputs ([`Packed`]); activations become
-//! `i8` with a scale per 32 inputs ([`Activations`]); one tile is computed by one thread from left to
-//! right, so results depend neither on the number of threads nor on how many rows are computed at once.
-//! `unsafe` lives here alone within `model`: vector instructions, and threads that write disjoint parts of one
-//! output.
+//! Weights are repacked at load into tiles of 16 rows by 32 inputs ([`PackedMatrix`]); activations
+//! become `i8` with a scale per 32 inputs ([`Activations`]); one tile is computed by one thread
+//! from left to right, so results depend neither on the number of threads nor on how many rows are
+//! computed at once. `unsafe` lives here alone within `model`: vector instructions, and threads
+//! that write disjoint parts of one output.
 
 mod attention;
 #[cfg(target_arch = "x86_64")]
@@ -30,24 +30,24 @@ use std::sync::OnceLock;
 
 pub(super) use attention::AttentionBlock;
 pub(super) use attention::HeadPage;
-pub(super) use attention::Number;
+pub(super) use attention::KvElement;
 pub(super) use attention::PAGE;
 pub(super) use attention::attend;
 pub(super) use causal::CausalHead;
 pub(super) use causal::HeadGradients;
 pub(super) use causal::attend_backward;
 pub(super) use causal::attend_forward;
-pub(super) use dense::Dense;
+pub(super) use dense::DenseMatrix;
+pub(super) use low_rank::LoraBranch;
 pub(super) use low_rank::LowRank;
-pub(super) use low_rank::Side;
+pub(super) use memory::AlignedBuffer;
 pub(super) use memory::Arena;
-pub(super) use memory::Buffer;
-pub(super) use pack::Packed;
-pub(super) use pack::Source;
-pub(super) use pool::Pool;
-pub(super) use product::View;
+pub(super) use pack::PackSource;
+pub(super) use pack::PackedMatrix;
+pub(super) use pool::ThreadPool;
+pub(super) use product::ProductView;
 pub(super) use product::product;
-pub(super) use vector::Rotation;
+pub(super) use vector::RotaryAngles;
 pub(super) use vector::add;
 pub(super) use vector::cross_entropy;
 pub(super) use vector::dot;
@@ -58,7 +58,7 @@ pub(super) use vector::rotate;
 pub(super) use vector::silu_mul;
 pub(super) use vector::silu_mul_backward;
 
-use low_rank::Inner;
+use low_rank::InnerProducts;
 
 /// Rows of a tile.
 const TILE: usize = 16;
@@ -135,14 +135,14 @@ impl Isa {
 }
 
 /// A weight matrix `(rows, columns)` of a linear layer `y = W x`.
-pub(super) enum Matrix {
+pub(super) enum WeightMatrix {
     /// Integer codes: fast.
-    Packed(Packed),
+    Packed(PackedMatrix),
     /// `f32`: exact, and for types that have no codes.
-    Dense(Dense),
+    Dense(DenseMatrix),
 }
 
-impl Matrix {
+impl WeightMatrix {
     /// Output features.
     pub(super) fn rows(&self) -> usize {
         match self {
@@ -168,7 +168,7 @@ impl Matrix {
     }
 
     /// Multiplies one tile by all rows of `input`.
-    fn multiply_tile(&self, isa: Isa, tile: usize, input: &Activations, target: &Target<'_>) {
+    fn multiply_tile(&self, isa: Isa, tile: usize, input: &Activations, target: &TileOut<'_>) {
         match self {
             Self::Packed(packed) => {
                 packed.multiply_tile(isa, tile, &input.quantised(0..input.n_rows), target);
@@ -186,21 +186,22 @@ impl Matrix {
     }
 }
 
-/// Inputs of a matrix product: `n_rows` rows of `columns` numbers, quantised once for all matrices that read
-/// them. Each block of 32 has scale `max |x| / 127`; the scale of a block with a NaN is NaN.
+/// Inputs of a matrix product: `n_rows` rows of `columns` numbers, quantised once for all matrices
+/// that read them. Each block of 32 has scale `max |x| / 127`; the scale of a block with a NaN is
+/// NaN.
 #[derive(Default)]
 pub(super) struct Activations {
     n_rows: usize,
     columns: usize,
-    values: Buffer,
+    values: AlignedBuffer,
     /// Rows that a kernel computes together: block by block, these rows' codes are neighbours.
     together: usize,
-    codes: Vec<Codes>,
+    codes: Vec<BlockCodes>,
     blocks: Vec<BlockNumbers>,
 }
 
 /// The codes of a block.
-type Codes = [i8; BLOCK];
+type BlockCodes = [i8; BLOCK];
 
 /// What belongs to a block of 32 activation codes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -223,11 +224,11 @@ impl BlockNumbers {
 }
 
 impl Activations {
-    /// Becomes `n_rows` rows of `columns` numbers: `fill` writes row `i`. Rows are quantised unless their width is
-    /// no multiple of 32, in which case only [`Dense`] can read them.
+    /// Becomes `n_rows` rows of `columns` numbers: `fill` writes row `i`. Rows are quantised unless
+    /// their width is no multiple of 32, in which case only [`DenseMatrix`] can read them.
     pub(super) fn fill(
         &mut self,
-        pool: &mut Pool,
+        pool: &mut ThreadPool,
         isa: Isa,
         (n_rows, columns): (usize, usize),
         fill: &(dyn Fn(usize, &mut [f32]) + Sync),
@@ -262,12 +263,12 @@ impl Activations {
     ///
     /// # Panics
     /// When there are no such rows, or they are not quantised.
-    fn quantised(&self, rows: Range<usize>) -> Quantised<'_> {
+    fn quantised(&self, rows: Range<usize>) -> QuantizedRows<'_> {
         let (together, n_blocks) = (self.together, self.columns / BLOCK);
         let row = rows.start % together;
         let part = (rows.start - row) * n_blocks..rows.end.next_multiple_of(together) * n_blocks;
         let (codes, numbers) = (&self.codes[part.clone()], &self.blocks[part]);
-        Quantised { row, n_rows: rows.len(), n_blocks, together, codes, numbers }
+        QuantizedRows { row, n_rows: rows.len(), n_blocks, together, codes, numbers }
     }
 
     /// Rows held.
@@ -285,18 +286,19 @@ impl Activations {
     }
 }
 
-/// Rows of activations as kernels read them: those that are computed together stand block by block beside each other.
-struct Quantised<'a> {
+/// Rows of activations as kernels read them: those that are computed together stand block by block
+/// beside each other.
+struct QuantizedRows<'a> {
     /// Where the first one stands among those that it is together with.
     row: usize,
     n_rows: usize,
     n_blocks: usize,
     together: usize,
-    codes: &'a [Codes],
+    codes: &'a [BlockCodes],
     numbers: &'a [BlockNumbers],
 }
 
-impl Quantised<'_> {
+impl QuantizedRows<'_> {
     /// How many groups of rows a kernel computes that takes `together` rows at a time.
     ///
     /// # Panics
@@ -309,78 +311,79 @@ impl Quantised<'_> {
 
     /// A group.
     #[inline]
-    fn group(&self, index: usize) -> Rows<'_> {
+    fn group(&self, index: usize) -> KernelRows<'_> {
         let group = index * self.together;
         let first = self.row.max(group);
         let end = (self.row + self.n_rows).min(group + self.together);
         let part = group * self.n_blocks + first - group..(group + self.together) * self.n_blocks;
         let (codes, numbers) = (&self.codes[part.clone()], &self.numbers[part]);
-        Rows { first: first - self.row, n: end - first, codes, numbers }
+        KernelRows { first: first - self.row, n: end - first, codes, numbers }
     }
 }
 
 /// The tile that a vector kernel works on.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-struct Tile<'a> {
+struct KernelTile<'a> {
     n_blocks: usize,
     /// The code that stands for zero.
     zero: f32,
-    codes: &'a [pack::Line],
-    scales: &'a [pack::Scales],
-    /// How the blocks ahead are asked for; not at all when earlier rows have brought them into the caches.
-    prefetch: prefetch::Prefetch,
+    codes: &'a [pack::CodeLine],
+    scales: &'a [pack::BlockScales],
+    /// How the blocks ahead are asked for; not at all when earlier rows have brought them into the
+    /// caches.
+    prefetch: prefetch::PrefetchPlan,
 }
 
-/// What a kernel computes at a time: from the first one's place on, as [`Quantised`] has them.
-struct Rows<'a> {
+/// What a kernel computes at a time: from the first one's place on, as [`QuantizedRows`] has them.
+struct KernelRows<'a> {
     /// The first row's number, and how many there are.
     first: usize,
     n: usize,
-    codes: &'a [Codes],
+    codes: &'a [BlockCodes],
     numbers: &'a [BlockNumbers],
 }
 
 /// One product of a [`matmul`].
-pub(super) struct Product<'a> {
+pub(super) struct MatmulProduct<'a> {
     /// The weights.
-    pub(super) matrix: &'a Matrix,
+    pub(super) matrix: &'a WeightMatrix,
     /// Added to every row.
     pub(super) bias: Option<&'a [f32]>,
     /// Side paths, for disjoint ranges of rows.
-    pub(super) sides: Vec<Side<'a>>,
+    pub(super) sides: Vec<LoraBranch<'a>>,
     /// `(n_rows of the activations, matrix.rows())`.
     pub(super) out: &'a mut [f32],
     /// What becomes of what `out` holds.
-    pub(super) write: Write,
+    pub(super) write: OutputMode,
 }
 
 /// What a product does with its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Write {
+pub(super) enum OutputMode {
     /// Overwrites it.
     Over,
     /// Adds to it.
     Add,
 }
 
-/// Products of two numbers in one unit of work, about: enough to hide the cost of handing it out, and little enough
-/// that no thread waits long for the other's last unit.
+/// Products of two numbers in one unit of work, about: enough to hide the cost of handing it out,
+/// and little enough that no thread waits long for the other's last unit.
 const UNIT_PRODUCTS: usize = 32 << 10;
-/// With no more rows than this it is memory that takes the time, and then a unit has some such many weights: enough for
-/// the reading ahead to pay, which ends with the unit.
+/// With no more rows than this it is memory that takes the time, and then a unit has some such many
+/// weights: enough for the reading ahead to pay, which ends with the unit.
 const FEW_ROWS: usize = 8;
 const UNIT_WEIGHTS: usize = 4 << 20;
 /// Fewer weights than this are not worth a second thread when one row is computed.
 const SERIAL_WEIGHTS: usize = 100 << 10;
 
-/// A [`Product`] cut into units of work.
-struct Part<'a> {
-    matrix: &'a Matrix,
+/// A [`MatmulProduct`] cut into units of work.
+struct ProductPart<'a> {
+    matrix: &'a WeightMatrix,
     bias: Option<&'a [f32]>,
     /// Which of the loop's side paths are this product's.
     sides: Range<usize>,
-    write: Write,
+    write: OutputMode,
     out: SharedMut<'a, f32>,
     first_unit: usize,
     tiles_per_unit: usize,
@@ -399,10 +402,10 @@ fn tiles_per_unit(n_tiles: usize, columns: usize, n_rows: usize, n_threads: usiz
 
 /// Multiplies the activations by several matrices in one parallel loop.
 pub(super) fn matmul<'a>(
-    pool: &mut Pool,
+    pool: &mut ThreadPool,
     isa: Isa,
     input: &Activations,
-    products: impl IntoIterator<Item = Product<'a>>,
+    products: impl IntoIterator<Item = MatmulProduct<'a>>,
 ) {
     let (mut parts, mut sides) = (Vec::new(), Vec::new());
     let (mut n_units, mut n_weights) = (0, 0);
@@ -414,7 +417,7 @@ pub(super) fn matmul<'a>(
         let tiles_per_unit = tiles_per_unit(n_tiles, columns, input.n_rows, pool.n_threads());
         let first_side = sides.len();
         sides.extend(product.sides);
-        parts.push(Part {
+        parts.push(ProductPart {
             matrix: product.matrix,
             bias: product.bias,
             sides: first_side..sides.len(),
@@ -426,7 +429,7 @@ pub(super) fn matmul<'a>(
         n_units += n_tiles.div_ceil(tiles_per_unit);
         n_weights += rows * columns;
     }
-    Inner::with(isa, sides, |inner| {
+    InnerProducts::with(isa, sides, |inner| {
         let n_entries = inner.n_entries();
         let work = |unit: usize| {
             let Some(unit) = unit.checked_sub(n_entries) else {
@@ -448,8 +451,8 @@ pub(super) fn matmul<'a>(
     });
 }
 
-impl Part<'_> {
-    fn multiply_tile(&self, isa: Isa, tile: usize, input: &Activations, inner: &Inner<'_>) {
+impl ProductPart<'_> {
+    fn multiply_tile(&self, isa: Isa, tile: usize, input: &Activations, inner: &InnerProducts<'_>) {
         let (rows, first) = (self.matrix.rows(), tile * TILE);
         let n = TILE.min(rows - first);
         let bias = self.bias.map(|bias| &bias[first..][..n]);
@@ -461,7 +464,7 @@ impl Part<'_> {
                 tile,
                 input,
                 inner,
-                &Target { bias, write: self.write, ..out },
+                &TileOut { bias, write: self.write, ..out },
             );
         }
         let mut results = vec![0.0; input.n_rows * TILE];
@@ -471,7 +474,7 @@ impl Part<'_> {
             let out = self.out.slice(row * rows + first, n);
             for (i, (out, value)) in out.iter_mut().zip(values).enumerate() {
                 let value = value + bias.map_or(0.0, |bias| bias[i]);
-                *out = if self.write == Write::Add { *out + value } else { value };
+                *out = if self.write == OutputMode::Add { *out + value } else { value };
             }
         }
     }
@@ -482,8 +485,8 @@ impl Part<'_> {
         isa: Isa,
         tile: usize,
         input: &Activations,
-        inner: &Inner<'_>,
-        target: &Target<'_>,
+        inner: &InnerProducts<'_>,
+        target: &TileOut<'_>,
     ) {
         self.matrix.multiply_tile(isa, tile, input, target);
         for side in self.sides.clone() {
@@ -493,25 +496,25 @@ impl Part<'_> {
 }
 
 /// Where the results of a tile go: 16 numbers a row of the activations, which one thread writes.
-struct Target<'a> {
+struct TileOut<'a> {
     first: *mut f32,
     /// Numbers between neighbouring rows.
     stride: usize,
     n_rows: usize,
     /// Added to every row.
     bias: Option<&'a [f32; TILE]>,
-    write: Write,
+    write: OutputMode,
     _borrow: PhantomData<&'a mut [f32]>,
 }
 
-impl Target<'_> {
+impl TileOut<'_> {
     /// Some of the rows, to add to what they then are.
     #[expect(unsafe_code, reason = "see the SAFETY line")]
-    fn rows(&self, rows: Range<usize>) -> Target<'_> {
+    fn rows(&self, rows: Range<usize>) -> TileOut<'_> {
         assert!(rows.start < rows.end && rows.end <= self.n_rows, "rows of the output");
         // SAFETY: the row exists.
         let first = unsafe { self.first.add(rows.start * self.stride) };
-        Target { first, n_rows: rows.len(), bias: None, write: Write::Add, ..*self }
+        TileOut { first, n_rows: rows.len(), bias: None, write: OutputMode::Add, ..*self }
     }
 
     /// Writes a row.
@@ -519,10 +522,11 @@ impl Target<'_> {
     fn put(&self, row: usize, values: &[f32; TILE]) {
         assert!(row < self.n_rows, "a row of the output");
         for (i, value) in values.iter().enumerate() {
-            // SAFETY: the row's 16 numbers exist, and no other thread has them (`SharedMut::target`).
+            // SAFETY: the row's 16 numbers exist, and no other thread has them
+            // (`SharedMut::target`).
             let out = unsafe { &mut *self.first.add(row * self.stride + i) };
             let value = value + self.bias.map_or(0.0, |bias| bias[i]);
-            *out = if self.write == Write::Add { *out + value } else { value };
+            *out = if self.write == OutputMode::Add { *out + value } else { value };
         }
     }
 }
@@ -554,45 +558,46 @@ impl<'a, T> SharedMut<'a, T> {
 
     /// `n` values from `start` on, `step` apart; callers as with [`Self::slice`].
     #[expect(unsafe_code, reason = "see the SAFETY line")]
-    fn every(&self, step: usize, start: usize, n: usize) -> Every<'a, T> {
+    fn every(&self, step: usize, start: usize, n: usize) -> StridedMut<'a, T> {
         assert!(n == 0 || start + (n - 1) * step < self.length, "inside the slice");
         // SAFETY: in bounds by the assertion where there is a value.
-        Every { first: unsafe { self.first.add(start) }, step, n, _borrow: PhantomData }
+        StridedMut { first: unsafe { self.first.add(start) }, step, n, _borrow: PhantomData }
     }
 
-    /// The part of `length` values from `start`. Callers within `model` take parts that do not overlap
-    /// with any other part in use.
+    /// The part of `length` values from `start`. Callers within `model` take parts that do not
+    /// overlap with any other part in use.
     #[expect(clippy::mut_from_ref, reason = "disjoint parts of an exclusive borrow")]
     #[expect(unsafe_code, reason = "see the SAFETY line")]
     pub(super) fn slice(&self, start: usize, length: usize) -> &mut [T] {
         assert!(start <= self.length && length <= self.length - start, "inside the slice");
-        // SAFETY: in bounds by the assertion, and disjoint from other parts in use by contract: each
-        // unit of a loop writes only the rows or tiles of its own number.
+        // SAFETY: in bounds by the assertion, and disjoint from other parts in use by contract:
+        // each unit of a loop writes only the rows or tiles of its own number.
         unsafe { std::slice::from_raw_parts_mut(self.first.add(start), length) }
     }
 }
 
 impl<'a> SharedMut<'a, f32> {
-    /// 16 numbers of each of `n_rows` rows, from `start` on and `stride` apart; callers as with [`Self::slice`].
+    /// 16 numbers of each of `n_rows` rows, from `start` on and `stride` apart; callers as with
+    /// [`Self::slice`].
     #[expect(unsafe_code, reason = "see the SAFETY line")]
-    fn target(&self, start: usize, stride: usize, n_rows: usize) -> Target<'a> {
+    fn target(&self, start: usize, stride: usize, n_rows: usize) -> TileOut<'a> {
         let end = start + n_rows.saturating_sub(1) * stride + TILE;
         assert!(end <= self.length, "inside the slice");
         // SAFETY: in bounds by the assertion.
         let first = unsafe { self.first.add(start) };
-        Target { first, stride, n_rows, bias: None, write: Write::Over, _borrow: PhantomData }
+        TileOut { first, stride, n_rows, bias: None, write: OutputMode::Over, _borrow: PhantomData }
     }
 }
 
 /// Values of a [`SharedMut`] that are some way apart, for one thread.
-struct Every<'a, T> {
+struct StridedMut<'a, T> {
     first: *mut T,
     step: usize,
     n: usize,
     _borrow: PhantomData<&'a mut [T]>,
 }
 
-impl<T> Every<'_, T> {
+impl<T> StridedMut<'_, T> {
     /// Sets value `i`.
     #[inline]
     #[expect(unsafe_code, reason = "see the SAFETY line")]

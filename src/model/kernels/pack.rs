@@ -1,9 +1,9 @@
 //! Weights as the kernels want them: tiles of 16 rows by 32 inputs.
 //!
-//! Within a tile, group `g` of eight holds inputs `4g..4g+4` of all 16 rows in 64 bytes (row-major): what
-//! one `vpdpbusd` takes. Codes of up to 6 bits are stored as four lines of nibbles (groups `g` and `g + 4` share
-//! line `g`) and a line for each bit above the fourth, in which bit `g` of a byte belongs to group `g`; 8-bit codes
-//! as eight lines.
+//! Within a tile, group `g` of eight holds inputs `4g..4g+4` of all 16 rows in 64 bytes
+//! (row-major): what one `vpdpbusd` takes. Codes of up to 6 bits are stored as four lines of
+//! nibbles (groups `g` and `g + 4` share line `g`) and a line for each bit above the fourth, in
+//! which bit `g` of a byte belongs to group `g`; 8-bit codes as eight lines.
 
 use std::cell::RefCell;
 use std::sync::Mutex;
@@ -13,17 +13,17 @@ use half::f16;
 
 use super::BLOCK;
 use super::Isa;
-use super::Pool;
-use super::Quantised;
+use super::QuantizedRows;
 use super::SharedMut;
 use super::TILE;
-use super::Target;
+use super::ThreadPool;
+use super::TileOut;
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
 use super::memory::Arena;
-use super::memory::Block;
+use super::memory::MappedBlock;
 use super::memory::Plain;
 use super::portable;
 use crate::model::quant::GgmlType;
@@ -31,19 +31,19 @@ use crate::model::quant::GgmlType;
 /// 64 aligned bytes.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Line(pub(super) [u8; 64]);
+pub(super) struct CodeLine(pub(super) [u8; 64]);
 
 /// 16 half-precision numbers, one a row of a tile.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
-pub(in crate::model) struct Scales(pub(super) [f16; TILE]);
+pub(in crate::model) struct BlockScales(pub(super) [f16; TILE]);
 
 #[expect(unsafe_code, reason = "see the SAFETY line")]
 // SAFETY: bytes; zero is a value of theirs.
-unsafe impl Plain for Line {}
+unsafe impl Plain for CodeLine {}
 #[expect(unsafe_code, reason = "see the SAFETY line")]
 // SAFETY: the bits of numbers; zero is one.
-unsafe impl Plain for Scales {}
+unsafe impl Plain for BlockScales {}
 
 #[expect(unsafe_code, reason = "see the SAFETY line")]
 // SAFETY: the bits of a number; zero is one.
@@ -52,18 +52,18 @@ unsafe impl Plain for f16 {}
 /// How codes stand for numbers: `x = scale * (code - zero)`, or `x = scale * code + min` where
 /// minimums are stored.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Format {
+pub(super) struct CodeFormat {
     /// Bits a code: 4, 5, 6 or 8.
     pub(super) bits: usize,
     /// The code that stands for zero; 0 where minimums are stored.
     pub(super) zero: f32,
     /// What a block's second vector of numbers is, if there is one.
-    pub(super) second: Second,
+    pub(super) second: BlockOffset,
 }
 
 /// What is stored for a block beside its first scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Second {
+pub(super) enum BlockOffset {
     /// Nothing.
     Nothing,
     /// The minimum.
@@ -72,15 +72,15 @@ pub(super) enum Second {
     Scale,
 }
 
-impl Format {
+impl CodeFormat {
     fn of(kind: GgmlType) -> Option<Self> {
         let (bits, zero, second) = match kind {
-            GgmlType::Q4_0 => (4, 8.0, Second::Nothing),
-            GgmlType::Q4_1 | GgmlType::Q4K => (4, 0.0, Second::Min),
-            GgmlType::Q5_0 => (5, 16.0, Second::Nothing),
-            GgmlType::Q5_1 | GgmlType::Q5K => (5, 0.0, Second::Min),
-            GgmlType::Q6K => (6, 32.0, Second::Scale),
-            GgmlType::Q8_0 => (8, 128.0, Second::Nothing),
+            GgmlType::Q4_0 => (4, 8.0, BlockOffset::Nothing),
+            GgmlType::Q4_1 | GgmlType::Q4K => (4, 0.0, BlockOffset::Min),
+            GgmlType::Q5_0 => (5, 16.0, BlockOffset::Nothing),
+            GgmlType::Q5_1 | GgmlType::Q5K => (5, 0.0, BlockOffset::Min),
+            GgmlType::Q6K => (6, 32.0, BlockOffset::Scale),
+            GgmlType::Q8_0 => (8, 128.0, BlockOffset::Nothing),
             GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => return None,
         };
         Some(Self { bits, zero, second })
@@ -93,7 +93,7 @@ impl Format {
 
     /// Vectors of scales a block.
     pub(super) fn n_scales(self) -> usize {
-        if self.second == Second::Nothing { 1 } else { 2 }
+        if self.second == BlockOffset::Nothing { 1 } else { 2 }
     }
 }
 
@@ -103,7 +103,7 @@ thread_local! {
 }
 
 /// Where the rows of a matrix come from.
-pub(in crate::model) struct Source<'a> {
+pub(in crate::model) struct PackSource<'a> {
     /// Their type.
     pub(in crate::model) kind: GgmlType,
     /// Reads bytes of the tensor from an offset on.
@@ -113,16 +113,17 @@ pub(in crate::model) struct Source<'a> {
 }
 
 /// A quantised matrix in tiles. Rows beyond the last are zero.
-pub(in crate::model) struct Packed {
+pub(in crate::model) struct PackedMatrix {
     rows: usize,
     columns: usize,
-    format: Format,
-    codes: Block<Line>,
-    scales: Block<Scales>,
+    format: CodeFormat,
+    codes: MappedBlock<CodeLine>,
+    scales: MappedBlock<BlockScales>,
 }
 
-impl Packed {
-    /// Repacks the rows of a file, each tile by the thread that reads it, while it is in that thread's cache.
+impl PackedMatrix {
+    /// Repacks the rows of a file, each tile by the thread that reads it, while it is in that
+    /// thread's cache.
     ///
     /// # Errors
     /// The first one of `source`.
@@ -130,17 +131,17 @@ impl Packed {
     /// # Panics
     /// When `kind` is no quantised type, or `columns` is no multiple of its block.
     pub(in crate::model) fn new(
-        pool: &mut Pool,
+        pool: &mut ThreadPool,
         arena: &mut Arena,
-        source: &Source<'_>,
+        source: &PackSource<'_>,
         (rows, columns): (usize, usize),
     ) -> std::io::Result<Self> {
-        let Source { kind, read, order } = *source;
-        let format = Format::of(kind).expect("a quantised type");
+        let PackSource { kind, read, order } = *source;
+        let format = CodeFormat::of(kind).expect("a quantised type");
         let n_blocks = columns / BLOCK;
         let n_tiles = rows.div_ceil(TILE);
-        let mut codes = arena.zeroed::<Line>(n_tiles * n_blocks * format.n_lines());
-        let mut scales = arena.zeroed::<Scales>(n_tiles * n_blocks * format.n_scales());
+        let mut codes = arena.zeroed::<CodeLine>(n_tiles * n_blocks * format.n_lines());
+        let mut scales = arena.zeroed::<BlockScales>(n_tiles * n_blocks * format.n_scales());
         let row_bytes = kind.row_bytes(columns).expect("whole blocks");
         let fault = Mutex::new(None);
         {
@@ -187,7 +188,7 @@ impl Packed {
     }
 
     /// Codes and scales of a tile, block after block.
-    fn tile(&self, tile: usize) -> (&[Line], &[Scales]) {
+    fn tile(&self, tile: usize) -> (&[CodeLine], &[BlockScales]) {
         let n_blocks = self.columns / BLOCK;
         let (lines, scales) = (n_blocks * self.format.n_lines(), n_blocks * self.format.n_scales());
         (&self.codes[tile * lines..][..lines], &self.scales[tile * scales..][..scales])
@@ -198,8 +199,8 @@ impl Packed {
         &self,
         isa: Isa,
         tile: usize,
-        input: &Quantised<'_>,
-        target: &Target<'_>,
+        input: &QuantizedRows<'_>,
+        target: &TileOut<'_>,
     ) {
         let (codes, scales) = self.tile(tile);
         match isa {
@@ -223,8 +224,8 @@ impl Packed {
                 let code = f32::from(codes[i / 4][row * 4 + i % 4]);
                 let first = scales[0].0[row].to_f32();
                 *value = match format.second {
-                    Second::Min => first * code + scales[1].0[row].to_f32(),
-                    Second::Scale if i >= 16 => scales[1].0[row].to_f32() * (code - 32.0),
+                    BlockOffset::Min => first * code + scales[1].0[row].to_f32(),
+                    BlockOffset::Scale if i >= 16 => scales[1].0[row].to_f32() * (code - 32.0),
                     _ => first * (code - format.zero),
                 };
             }
@@ -234,21 +235,21 @@ impl Packed {
 
 /// Puts the blocks of one row into its tile.
 fn pack_row(
-    format: Format,
+    format: CodeFormat,
     kind: GgmlType,
     bytes: &[u8],
     row: usize,
-    codes: &mut [Line],
-    scales: &mut [Scales],
+    codes: &mut [CodeLine],
+    scales: &mut [BlockScales],
 ) {
     let blocks = codes.chunks_mut(format.n_lines()).zip(scales.chunks_mut(format.n_scales()));
     for (index, (lines, scales)) in blocks.enumerate() {
         let block = kind.block32(bytes, index);
         scales[0].0[row] = f16::from_f32(block.scale[0]);
         match format.second {
-            Second::Nothing => {}
-            Second::Min => scales[1].0[row] = f16::from_f32(block.min[0]),
-            Second::Scale => scales[1].0[row] = f16::from_f32(block.scale[1]),
+            BlockOffset::Nothing => {}
+            BlockOffset::Min => scales[1].0[row] = f16::from_f32(block.min[0]),
+            BlockOffset::Scale => scales[1].0[row] = f16::from_f32(block.scale[1]),
         }
         // Four codes at a time: a group's inputs of one row.
         let codes = block.codes.as_chunks::<4>().0;

@@ -1,8 +1,8 @@
 //! A small thread pool for loops of some microseconds.
 //!
-//! One loop at a time is published; the publishing thread works too, and workers join while there is work left. A
-//! worker that the operating system has put aside is never waited for, so a busy machine slows a loop
-//! down but does not stall it. Idle workers spin for a moment, then park.
+//! One loop at a time is published; the publishing thread works too, and workers join while there
+//! is work left. A worker that the operating system has put aside is never waited for, so a busy
+//! machine slows a loop down but does not stall it. Idle workers spin for a moment, then park.
 
 #![expect(
     unsafe_code,
@@ -21,21 +21,21 @@ use std::sync::atomic::Ordering::Release;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread::JoinHandle;
 
-/// Bit of [`Shared::state`]: nobody may join the loop any more.
+/// Bit of [`PoolState::state`]: nobody may join the loop any more.
 const CLOSED: u64 = 1 << 31;
-/// Bits of [`Shared::state`] that count the workers inside the loop. The bits above [`CLOSED`] number
-/// the loops.
+/// Bits of [`PoolState::state`] that count the workers inside the loop. The bits above [`CLOSED`]
+/// number the loops.
 const JOINED: u64 = CLOSED - 1;
 /// How often an idle worker looks for work before it parks: some tens of microseconds.
 const SPINS: u32 = 20_000;
 
-type Body<'a> = dyn Fn(usize) + Sync + 'a;
+type LoopBody<'a> = dyn Fn(usize) + Sync + 'a;
 
-struct Shared {
+struct PoolState {
     state: AtomicU64,
     next: AtomicUsize,
     n_units: AtomicUsize,
-    body: UnsafeCell<*const Body<'static>>,
+    body: UnsafeCell<*const LoopBody<'static>>,
     stop: AtomicBool,
     panicked: AtomicBool,
     parked: Vec<AtomicBool>,
@@ -43,25 +43,25 @@ struct Shared {
 
 // SAFETY: `body` is written only by the publisher while the state is closed with nobody joined, and
 // read only by workers that have joined an open loop.
-unsafe impl Sync for Shared {}
-// SAFETY: as above; the pointer itself is never freed through `Shared`.
-unsafe impl Send for Shared {}
+unsafe impl Sync for PoolState {}
+// SAFETY: as above; the pointer itself is never freed through `PoolState`.
+unsafe impl Send for PoolState {}
 
 /// The pool; dropping it ends its threads.
-pub(in crate::model) struct Pool {
-    shared: Arc<Shared>,
+pub(in crate::model) struct ThreadPool {
+    shared: Arc<PoolState>,
     workers: Vec<JoinHandle<()>>,
 }
 
-impl Pool {
+impl ThreadPool {
     /// A pool in which `n_threads` work at a loop, the caller included.
     pub(in crate::model) fn new(n_threads: usize) -> Self {
         let n_workers = n_threads.saturating_sub(1);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(PoolState {
             state: AtomicU64::new(CLOSED),
             next: AtomicUsize::new(0),
             n_units: AtomicUsize::new(0),
-            body: UnsafeCell::new(std::ptr::null::<fn(usize)>() as *const Body<'static>),
+            body: UnsafeCell::new(std::ptr::null::<fn(usize)>() as *const LoopBody<'static>),
             stop: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
             parked: (0..n_workers).map(|_| AtomicBool::new(false)).collect(),
@@ -83,22 +83,24 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Calls `body` with each of `0..n_units`, in any order and on any thread, and returns when all are done.
+    /// Calls `body` with each of `0..n_units`, in any order and on any thread, and returns when all
+    /// are done.
     ///
     /// # Panics
     /// When `body` panicked on another thread.
-    pub(in crate::model) fn run(&mut self, n_units: usize, body: &Body<'_>) {
+    pub(in crate::model) fn run(&mut self, n_units: usize, body: &LoopBody<'_>) {
         if self.workers.is_empty() || n_units < 2 {
             (0..n_units).for_each(body);
             return;
         }
         let shared = &*self.shared;
         // SAFETY: the state is closed with nobody joined (the end of this function saw to it, and
-        // `&mut self` keeps other publishers out), so no worker reads these fields now. The lifetime is
-        // erased only until the end of this function, which waits for all who joined.
+        // `&mut self` keeps other publishers out), so no worker reads these fields now. The
+        // lifetime is erased only until the end of this function, which waits for all who joined.
         #[expect(clippy::transmute_ptr_to_ptr, reason = "no cast lengthens a lifetime")]
         unsafe {
-            *shared.body.get() = std::mem::transmute::<*const Body<'_>, *const Body<'static>>(body);
+            *shared.body.get() =
+                std::mem::transmute::<*const LoopBody<'_>, *const LoopBody<'static>>(body);
         };
         shared.n_units.store(n_units, Relaxed);
         shared.next.store(0, Relaxed);
@@ -117,7 +119,7 @@ impl Pool {
 }
 
 /// Closes the loop and waits for its workers, also when the publisher's own unit panics.
-struct CloseOnDrop<'a>(&'a Shared);
+struct CloseOnDrop<'a>(&'a PoolState);
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
@@ -137,7 +139,7 @@ impl Drop for CloseOnDrop<'_> {
     }
 }
 
-impl Shared {
+impl PoolState {
     fn take_units(&self) {
         // SAFETY: called by the publisher, or by a worker that has joined: the body is alive.
         let body = unsafe { &**self.body.get() };
@@ -194,7 +196,7 @@ impl Shared {
     }
 }
 
-impl Drop for Pool {
+impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.stop.store(true, SeqCst);
         for worker in self.workers.drain(..) {
@@ -209,12 +211,12 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::sync::atomic::Ordering::Relaxed;
 
-    use super::Pool;
+    use super::ThreadPool;
 
     #[test]
     fn a_panic_on_any_thread_comes_out_of_the_loop_and_the_pool_still_ends() {
         for n_threads in [1, 3] {
-            let mut pool = Pool::new(n_threads);
+            let mut pool = ThreadPool::new(n_threads);
             let run = std::panic::AssertUnwindSafe(|| {
                 pool.run(100, &|unit| assert!(unit < 50, "unit {unit}"));
             });
@@ -224,7 +226,7 @@ mod tests {
 
     #[test]
     fn every_unit_is_done_once_in_each_of_many_loops() {
-        let mut pool = Pool::new(3);
+        let mut pool = ThreadPool::new(3);
         for round in 0..2000 {
             let n_units = round % 37;
             let done: Vec<AtomicUsize> = (0..n_units).map(|_| AtomicUsize::new(0)).collect();

@@ -1,16 +1,16 @@
 //! The kernels in plain Rust: the reference for the others, and what any machine can run.
 
 use super::BlockNumbers;
-use super::Quantised;
+use super::QuantizedRows;
 use super::TILE;
-use super::Target;
-use super::pack::Format;
-use super::pack::Line;
-use super::pack::Scales;
-use super::pack::Second;
+use super::TileOut;
+use super::pack::BlockOffset;
+use super::pack::BlockScales;
+use super::pack::CodeFormat;
+use super::pack::CodeLine;
 
 /// The codes of one block: group, then row and input (see [`super::pack`]).
-pub(super) fn unpack(format: Format, lines: &[Line]) -> [[u8; 64]; 8] {
+pub(super) fn unpack(format: CodeFormat, lines: &[CodeLine]) -> [[u8; 64]; 8] {
     let mut codes = [[0; 64]; 8];
     for (group, codes) in codes.iter_mut().enumerate() {
         if format.bits == 8 {
@@ -32,11 +32,11 @@ pub(super) fn unpack(format: Format, lines: &[Line]) -> [[u8; 64]; 8] {
 /// Multiplies a tile by every row of `input`; `target` gets each row's 16 results.
 #[expect(clippy::cast_precision_loss, reason = "dot products stay below 2^24")]
 pub(super) fn multiply_tile(
-    format: Format,
-    codes: &[Line],
-    scales: &[Scales],
-    input: &Quantised<'_>,
-    target: &Target<'_>,
+    format: CodeFormat,
+    codes: &[CodeLine],
+    scales: &[BlockScales],
+    input: &QuantizedRows<'_>,
+    target: &TileOut<'_>,
 ) {
     let mut results = vec![[0_f32; TILE]; input.n_rows];
     for block in 0..input.n_blocks {
@@ -51,15 +51,15 @@ pub(super) fn multiply_tile(
             for (i, result) in result.iter_mut().enumerate() {
                 let first = numbers[0][i];
                 *result += match format.second {
-                    Second::Scale => {
+                    BlockOffset::Scale => {
                         let dot =
                             |half: usize| dots[half][i] as f32 - format.zero * halves[half] as f32;
                         first * scale * dot(0) + numbers[1][i] * scale * dot(1)
                     }
-                    Second::Min => {
+                    BlockOffset::Min => {
                         first * scale * (dots[0][i] + dots[1][i]) as f32 + numbers[1][i] * sum
                     }
-                    Second::Nothing => {
+                    BlockOffset::Nothing => {
                         first * scale * (dots[0][i] + dots[1][i]) as f32 - format.zero * first * sum
                     }
                 };

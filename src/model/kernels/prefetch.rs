@@ -1,8 +1,9 @@
 //! Asking memory for weights some blocks before they are computed.
 //!
-//! Decoding is bound by how fast weights come. How to ask for them differs: on AMD's processors it is best to pass by
-//! the second cache, which keeps the activations there; on Intel's that halves the rate (17 GB/s and not 31 on two
-//! cores of a Sapphire Rapids), since few such requests can be under way.
+//! Decoding is bound by how fast weights come. How to ask for them differs: on AMD's processors it
+//! is best to pass by the second cache, which keeps the activations there; on Intel's that halves
+//! the rate (17 GB/s and not 31 on two cores of a Sapphire Rapids), since few such requests can be
+//! under way.
 
 #![expect(
     unsafe_code,
@@ -15,12 +16,12 @@ use std::arch::x86_64::_MM_HINT_T1;
 use std::arch::x86_64::_mm_prefetch;
 use std::sync::OnceLock;
 
-use super::pack::Line;
-use super::pack::Scales;
+use super::pack::BlockScales;
+use super::pack::CodeLine;
 
 /// How the blocks ahead are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Prefetch {
+pub(super) enum PrefetchPlan {
     /// Not at all: they are in the caches.
     Nothing,
     /// Past the second cache.
@@ -29,10 +30,10 @@ pub(super) enum Prefetch {
     SecondLevel,
 }
 
-impl Prefetch {
+impl PrefetchPlan {
     /// The best for weights that are read once.
     pub(super) fn for_memory() -> Self {
-        static BEST: OnceLock<Prefetch> = OnceLock::new();
+        static BEST: OnceLock<PrefetchPlan> = OnceLock::new();
         *BEST.get_or_init(|| {
             let leaf = __cpuid(0);
             match [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).as_flattened() {
@@ -46,8 +47,8 @@ impl Prefetch {
     #[inline]
     pub(super) fn block(
         self,
-        (codes, n_lines): (*const Line, usize),
-        (scales, n_scales): (*const Scales, usize),
+        (codes, n_lines): (*const CodeLine, usize),
+        (scales, n_scales): (*const BlockScales, usize),
     ) {
         let ahead = match self {
             Self::Nothing => return,

@@ -1,22 +1,23 @@
 //! Products of `f32` matrices, for training.
 
 use super::Isa;
+use super::OutputMode;
 use super::SharedMut;
-use super::Write;
-use super::attention::Left;
-use super::attention::Panel;
+use super::attention::RightPanel;
+use super::attention::StridedRows;
 use super::attention::multiply;
-use super::pool::Pool;
+use super::pool::ThreadPool;
 
 /// Rows of a result that one thread computes at a time.
 const ROWS_AT_ONCE: usize = 32;
 
-/// Terms that are summed apart from those before them: long sums stay exact, and a part of `b` in the cache.
+/// Terms that are summed apart from those before them: long sums stay exact, and a part of `b` in
+/// the cache.
 const DEPTH_AT_ONCE: usize = 256;
 
 /// A matrix in a slice: element `(i, j)` stands at `i * row_step + j * column_step`.
 #[derive(Clone, Copy)]
-pub(in crate::model) struct View<'a> {
+pub(in crate::model) struct ProductView<'a> {
     values: &'a [f32],
     rows: usize,
     columns: usize,
@@ -24,7 +25,7 @@ pub(in crate::model) struct View<'a> {
     column_step: usize,
 }
 
-impl<'a> View<'a> {
+impl<'a> ProductView<'a> {
     /// Rows of `columns` numbers, one after the other.
     ///
     /// # Panics
@@ -47,17 +48,18 @@ impl<'a> View<'a> {
     }
 }
 
-/// Computes `a b`, `(a.rows, b.columns)`, into `out` or onto it. Every number is summed by one thread in an order
-/// that is always the same, so the result does not depend on the number of threads.
+/// Computes `a b`, `(a.rows, b.columns)`, into `out` or onto it. Every number is summed by one
+/// thread in an order that is always the same, so the result does not depend on the number of
+/// threads.
 ///
 /// # Panics
 /// When the sizes don't fit, or the numbers of a row of `b` are no neighbours.
 pub(in crate::model) fn product(
-    pool: &mut Pool,
+    pool: &mut ThreadPool,
     isa: Isa,
-    (a, b): (View<'_>, View<'_>),
+    (a, b): (ProductView<'_>, ProductView<'_>),
     out: &mut [f32],
-    write: Write,
+    write: OutputMode,
 ) {
     assert_eq!(a.columns, b.rows, "inner sizes are equal");
     assert_eq!(b.column_step, 1, "rows of `b` are read as they stand");
@@ -68,15 +70,15 @@ pub(in crate::model) fn product(
         let first = unit * ROWS_AT_ONCE;
         let n = ROWS_AT_ONCE.min(a.rows - first);
         let out = out.slice(first * width, n * width);
-        if write == Write::Over {
+        if write == OutputMode::Over {
             out.fill(0.0);
         }
         for depth in (0..b.rows).step_by(DEPTH_AT_ONCE) {
             let values = &a.values[first * a.row_step + depth * a.column_step..];
-            let left = Left { values, step: a.column_step };
+            let left = StridedRows { values, step: a.column_step };
             let values = &b.values[depth * b.row_step..];
             let depth = DEPTH_AT_ONCE.min(b.rows - depth);
-            let panel = Panel { values, depth, width, stride: b.row_step };
+            let panel = RightPanel { values, depth, width, stride: b.row_step };
             multiply(isa, left, &panel, n, &|row| (row * a.row_step, row * width), out);
         }
     });
@@ -84,11 +86,11 @@ pub(in crate::model) fn product(
 
 #[cfg(test)]
 mod tests {
-    use super::View;
+    use super::ProductView;
     use super::product;
     use crate::model::kernels::Isa;
-    use crate::model::kernels::Pool;
-    use crate::model::kernels::Write;
+    use crate::model::kernels::OutputMode;
+    use crate::model::kernels::ThreadPool;
 
     #[test]
     fn products_are_the_sums_of_the_definition_on_every_instruction_set() {
@@ -97,7 +99,7 @@ mod tests {
                 .map(|i| f32::from(u8::try_from((i * 37 + seed) % 23).unwrap()) / 8.0 - 1.0)
                 .collect()
         };
-        let mut pool = Pool::new(2);
+        let mut pool = ThreadPool::new(2);
         for (m, k, n) in [(1, 1, 1), (9, 5, 16), (70, 33, 17), (33, 64, 48), (3, 7, 100)] {
             let (a, b) = (numbers(m * k, 3), numbers(k * n, 11));
             let a_turned: Vec<f32> = (0..m * k).map(|i| a[i % m * k + i / m]).collect();
@@ -105,9 +107,15 @@ mod tests {
                 if !isa.is_available() {
                     continue;
                 }
-                for a in [View::new(&a, k), View::new(&a_turned, m).transposed()] {
+                for a in [ProductView::new(&a, k), ProductView::new(&a_turned, m).transposed()] {
                     let mut out = vec![2.0; m * n];
-                    product(&mut pool, isa, (a, View::new(&b, n)), &mut out, Write::Add);
+                    product(
+                        &mut pool,
+                        isa,
+                        (a, ProductView::new(&b, n)),
+                        &mut out,
+                        OutputMode::Add,
+                    );
                     for (at, out) in out.iter().enumerate() {
                         let term = |i: usize| {
                             a.values[at / n * a.row_step + i * a.column_step] * b[i * n + at % n]

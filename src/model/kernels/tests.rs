@@ -7,19 +7,19 @@ use proptest::sample::select;
 use super::Activations;
 use super::Arena;
 use super::AttentionBlock;
-use super::Dense;
+use super::DenseMatrix;
 use super::HeadPage;
 use super::Isa;
+use super::KvElement;
+use super::LoraBranch;
 use super::LowRank;
-use super::Matrix;
-use super::Number;
+use super::MatmulProduct;
+use super::OutputMode;
 use super::PAGE;
-use super::Packed;
-use super::Pool;
-use super::Product;
-use super::Side;
-use super::Source;
-use super::Write;
+use super::PackSource;
+use super::PackedMatrix;
+use super::ThreadPool;
+use super::WeightMatrix;
 use super::attend;
 use super::matmul;
 use crate::model::quant::GgmlType;
@@ -88,18 +88,18 @@ fn packed_in_order(
     bytes: &[u8],
     size: (usize, usize),
     order: &(dyn Fn(usize) -> usize + Sync),
-) -> Packed {
+) -> PackedMatrix {
     let read = |at: usize, out: &mut [u8]| {
         out.copy_from_slice(&bytes[at..][..out.len()]);
         Ok(())
     };
-    let source = Source { kind, read: &read, order };
-    Packed::new(&mut Pool::new(2), &mut Arena::default(), &source, size).unwrap()
+    let source = PackSource { kind, read: &read, order };
+    PackedMatrix::new(&mut ThreadPool::new(2), &mut Arena::default(), &source, size).unwrap()
 }
 
 /// The blocks as a matrix of the kernels.
-fn packed(kind: GgmlType, bytes: &[u8], size: (usize, usize)) -> Matrix {
-    Matrix::Packed(packed_in_order(kind, bytes, size, &|i| i))
+fn packed(kind: GgmlType, bytes: &[u8], size: (usize, usize)) -> WeightMatrix {
+    WeightMatrix::Packed(packed_in_order(kind, bytes, size, &|i| i))
 }
 
 fn inputs(n_rows: usize, columns: usize) -> Vec<f32> {
@@ -111,16 +111,22 @@ fn inputs(n_rows: usize, columns: usize) -> Vec<f32> {
         .collect()
 }
 
-fn product(isa: Isa, n_threads: usize, matrix: &Matrix, x: &[f32], n_rows: usize) -> Vec<f32> {
-    let mut pool = Pool::new(n_threads);
+fn product(
+    isa: Isa,
+    n_threads: usize,
+    matrix: &WeightMatrix,
+    x: &[f32],
+    n_rows: usize,
+) -> Vec<f32> {
+    let mut pool = ThreadPool::new(n_threads);
     let mut input = Activations::default();
     let columns = matrix.columns();
     input.fill(&mut pool, isa, (n_rows, columns), &|row, values| {
         values.copy_from_slice(&x[row * columns..][..columns]);
     });
     let mut out = vec![f32::NAN; n_rows * matrix.rows()];
-    let (bias, sides, write) = (None, Vec::new(), Write::Over);
-    matmul(&mut pool, isa, &input, [Product { matrix, bias, sides, out: &mut out, write }]);
+    let (bias, sides, write) = (None, Vec::new(), OutputMode::Over);
+    matmul(&mut pool, isa, &input, [MatmulProduct { matrix, bias, sides, out: &mut out, write }]);
     out
 }
 
@@ -224,7 +230,7 @@ fn dense_products_are_exact() {
     let (rows, columns, n_rows) = (37, 131, 3);
     let weights = inputs(rows, columns);
     let x = inputs(n_rows, columns);
-    let matrix = Matrix::Dense(Dense::new(columns, weights.clone()));
+    let matrix = WeightMatrix::Dense(DenseMatrix::new(columns, weights.clone()));
     for isa in available() {
         let out = product(isa, 2, &matrix, &x, n_rows);
         for at in 0..n_rows * rows {
@@ -236,8 +242,8 @@ fn dense_products_are_exact() {
     }
 }
 
-/// Weights of the largest codes, all of one sign, meet activations of the largest codes, all of one sign: no sum of
-/// products may be cut off on the way.
+/// Weights of the largest codes, all of one sign, meet activations of the largest codes, all of one
+/// sign: no sum of products may be cut off on the way.
 #[test]
 fn the_largest_codes_do_not_saturate() {
     let (rows, columns) = (16, 256);
@@ -300,7 +306,8 @@ fn scales_may_be_tiny_huge_or_zero() {
                             .zip(&x[at / rows * columns..])
                             .map(|(w, x)| f64::from(*w) * f64::from(*x));
                         let size: f64 = terms.clone().map(|term| term.powi(2)).sum();
-                        // Scales of sub-blocks are rounded to half precision, which has no numbers below 6e-8.
+                        // Scales of sub-blocks are rounded to half precision, which has no numbers
+                        // below 6e-8.
                         let rounding = 2e-6 * f64::from(factor) * 640.0;
                         let off = (f64::from(*y) - terms.sum::<f64>()).abs();
                         assert!(
@@ -318,7 +325,8 @@ fn scales_may_be_tiny_huge_or_zero() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever bytes a file holds: no kernel panics, and all say the same, also whether it is a number at all.
+    /// Whatever bytes a file holds: no kernel panics, and all say the same, also whether it is a
+    /// number at all.
     #[test]
     fn any_blocks_give_the_same_on_any_instruction_set(
         kind in select(QUANTISED.to_vec()),
@@ -353,7 +361,7 @@ fn attention_is_softmax_of_the_scores_times_the_values() {
     attention::<f16>();
 }
 
-fn attention<T: Number>() {
+fn attention<T: KvElement>() {
     let (head_dim, n_heads, n_positions, first_keys) = (20, 3, 5, 37);
     let n_keys = first_keys + n_positions - 1;
     let numbers = inputs(2 * n_keys, head_dim);
@@ -427,9 +435,10 @@ fn side_paths_add_b_a_x_to_the_rows_they_are_for() {
     let (rows, n_rows) = (37, 80);
     // Inputs that make no whole blocks are never quantised.
     for (columns, exact, bound) in [(131, false, 1e-6), (128, true, 1e-6), (128, false, 5e-3)] {
-        let matrix = Matrix::Dense(Dense::new(columns, inputs(rows, columns)));
+        let matrix = WeightMatrix::Dense(DenseMatrix::new(columns, inputs(rows, columns)));
         let x = inputs(n_rows, columns);
-        // More rows than are computed together, or than enter as one unit; ranks of different numbers of blocks.
+        // More rows than are computed together, or than enter as one unit; ranks of different
+        // numbers of blocks.
         let ranges = [(1..4, 1), (4..13, 40), (14..79, 16)];
         let factors = ranges.clone().map(|(_, rank)| (inputs(rank, columns), inputs(rows, rank)));
         let mut arena = Arena::default();
@@ -437,7 +446,7 @@ fn side_paths_add_b_a_x_to_the_rows_they_are_for() {
         let paths: Vec<_> =
             paths.map(|(rank, (a, b))| LowRank::new(&mut arena, rank, a, b, 0.5, exact)).collect();
         for isa in available() {
-            let mut pool = Pool::new(2);
+            let mut pool = ThreadPool::new(2);
             let mut input = Activations::default();
             input.fill(&mut pool, isa, (n_rows, columns), &|row, values| {
                 values.copy_from_slice(&x[row * columns..][..columns]);
@@ -445,9 +454,15 @@ fn side_paths_add_b_a_x_to_the_rows_they_are_for() {
             let base = product(isa, 1, &matrix, &x, n_rows);
             let mut out = vec![f32::NAN; n_rows * rows];
             let sides = ranges.iter().zip(&paths);
-            let sides = sides.map(|((rows, _), path)| Side { rows: rows.clone(), path }).collect();
-            let product =
-                Product { matrix: &matrix, bias: None, sides, out: &mut out, write: Write::Over };
+            let sides =
+                sides.map(|((rows, _), path)| LoraBranch { rows: rows.clone(), path }).collect();
+            let product = MatmulProduct {
+                matrix: &matrix,
+                bias: None,
+                sides,
+                out: &mut out,
+                write: OutputMode::Over,
+            };
             matmul(&mut pool, isa, &input, [product]);
             for (at, (with, without)) in out.iter().zip(&base).enumerate() {
                 let (m, row) = (at / rows, at % rows);

@@ -1,24 +1,26 @@
-//! A weight matrix with rows and columns exchanged: what carries gradients back through a linear layer.
+//! A weight matrix with rows and columns exchanged: what carries gradients back through a linear
+//! layer.
 
 use half::f16;
 
 use super::BLOCK;
-use super::Dense;
-use super::Matrix;
-use super::Packed;
+use super::DenseMatrix;
+use super::PackSource;
+use super::PackedMatrix;
 use super::SharedMut;
-use super::Source;
+use super::WeightMatrix;
 use super::memory::Arena;
-use super::pool::Pool;
+use super::pool::ThreadPool;
 use crate::model::quant::GgmlType;
 
 /// Bytes of a block of 8-bit codes in a file.
 const Q8_BYTES: usize = 34;
 
-impl Matrix {
-    /// The transposed matrix. Packed weights become codes of 8 bits with a scale per 32 of what are rows here: as near
-    /// to the same numbers as activations are. Weights whose rows are no multiple of 32 become `f32`.
-    pub(in crate::model) fn transposed(&self, pool: &mut Pool, arena: &mut Arena) -> Self {
+impl WeightMatrix {
+    /// The transposed matrix. Packed weights become codes of 8 bits with a scale per 32 of what are
+    /// rows here: as near to the same numbers as activations are. Weights whose rows are no
+    /// multiple of 32 become `f32`.
+    pub(in crate::model) fn transposed(&self, pool: &mut ThreadPool, arena: &mut Arena) -> Self {
         let (rows, columns) = (self.rows(), self.columns());
         if matches!(self, Self::Packed(_)) && rows.is_multiple_of(BLOCK) {
             return Self::Packed(self.packed_transposed(pool, arena));
@@ -31,10 +33,10 @@ impl Matrix {
                 values[column * rows + row] = *value;
             }
         }
-        Self::Dense(Dense::new(rows, values))
+        Self::Dense(DenseMatrix::new(rows, values))
     }
 
-    fn packed_transposed(&self, pool: &mut Pool, arena: &mut Arena) -> Packed {
+    fn packed_transposed(&self, pool: &mut ThreadPool, arena: &mut Arena) -> PackedMatrix {
         let (rows, columns) = (self.rows(), self.columns());
         let n_blocks = rows / BLOCK;
         let row_bytes = n_blocks * Q8_BYTES;
@@ -55,8 +57,8 @@ impl Matrix {
             part.copy_from_slice(&bytes[at..][..part.len()]);
             Ok(())
         };
-        let source = Source { kind: GgmlType::Q8_0, read: &read, order: &|row| row };
-        let packed = Packed::new(pool, arena, &source, (columns, rows));
+        let source = PackSource { kind: GgmlType::Q8_0, read: &read, order: &|row| row };
+        let packed = PackedMatrix::new(pool, arena, &source, (columns, rows));
         packed.expect("bytes in memory can be read")
     }
 }

@@ -1,5 +1,5 @@
-//! Loops over `f32` rows. Each body is plain Rust, compiled once for any machine and once each with AVX2 and
-//! AVX-512 switched on, where the compiler vectorises it.
+//! Loops over `f32` rows. Each body is plain Rust, compiled once for any machine and once each with
+//! AVX2 and AVX-512 switched on, where the compiler vectorises it.
 
 #![expect(unsafe_code, reason = "calls functions compiled for a detected instruction set")]
 #![expect(
@@ -8,10 +8,10 @@
 )]
 
 use super::BLOCK;
+use super::BlockCodes;
 use super::BlockNumbers;
-use super::Codes;
-use super::Every;
 use super::Isa;
+use super::StridedMut;
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
 
@@ -57,8 +57,8 @@ dispatched! {
 pub(super) fn quantise(
     isa: Isa,
     values: &[f32],
-    codes: &Every<'_, Codes>,
-    numbers: &Every<'_, BlockNumbers>,
+    codes: &StridedMut<'_, BlockCodes>,
+    numbers: &StridedMut<'_, BlockNumbers>,
 ) {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -71,8 +71,8 @@ dispatched! {
     /// [`quantise`] as the compiler vectorises it.
     fn quantise_with(
         values: &[f32],
-        codes: &Every<'_, Codes>,
-        numbers: &Every<'_, BlockNumbers>,
+        codes: &StridedMut<'_, BlockCodes>,
+        numbers: &StridedMut<'_, BlockNumbers>,
     ) = quantise_body
 }
 
@@ -88,8 +88,8 @@ dispatched! {
 }
 
 dispatched! {
-    /// Adds to `dx` what [`rms_norm`] hands back for `dy`: with `s = 1 / sqrt(mean(x^2) + eps)` it is
-    /// `s * (w dy - x * s^2 * mean(x w dy))`.
+    /// Adds to `dx` what [`rms_norm`] hands back for `dy`: with `s = 1 / sqrt(mean(x^2) + eps)` it
+    /// is `s * (w dy - x * s^2 * mean(x w dy))`.
     pub(in crate::model) fn rms_norm_backward(
         x: &[f32],
         weight: &[f32],
@@ -100,8 +100,8 @@ dispatched! {
 }
 
 dispatched! {
-    /// The gradients of [`silu_mul`] for `d`; `gate` and `up` become theirs. With `s = 1 / (1 + exp(-gate))`:
-    /// `d * up * s * (1 + gate * (1 - s))` and `d * gate * s`.
+    /// The gradients of [`silu_mul`] for `d`; `gate` and `up` become theirs. With `s = 1 / (1 +
+    /// exp(-gate))`: `d * up * s * (1 + gate * (1 - s))` and `d * gate * s`.
     pub(in crate::model) fn silu_mul_backward(gate: &mut [f32], up: &mut [f32], d: &[f32])
         = silu_mul_backward_body
 }
@@ -112,14 +112,15 @@ dispatched! {
 }
 
 dispatched! {
-    /// Turns a row of weights that sum to `total` into `weights / total`, and `d` of them into that of the scores:
-    /// `p * (d - sum(p d))`.
+    /// Turns a row of weights that sum to `total` into `weights / total`, and `d` of them into that
+    /// of the scores: `p * (d - sum(p d))`.
     pub(super) fn softmax_backward(weights: &mut [f32], total: f32, d: &mut [f32])
         = softmax_backward_body
 }
 
 dispatched! {
-    /// Turns logits into their gradient, `factor * (softmax - one at target)`, and returns the cross-entropy in nats.
+    /// Turns logits into their gradient, `factor * (softmax - one at target)`, and returns the
+    /// cross-entropy in nats.
     pub(in crate::model) fn cross_entropy(logits: &mut [f32], target: usize, factor: f32) -> f32
         = cross_entropy_body
 }
@@ -135,13 +136,13 @@ dispatched! {
 }
 
 dispatched! {
-    /// Turns the halves of each head of a row against each other by the angles of its position, and multiplies by
-    /// `factor` (the half-split form of RoPE: Su et al. 2021, arXiv:2104.09864).
-    pub(in crate::model) fn rotate(row: &mut [f32], rotation: &Rotation, factor: f32) = rotate_body
+    /// Turns the halves of each head of a row against each other by the angles of its position, and
+    /// multiplies by `factor` (the half-split form of RoPE: Su et al. 2021, arXiv:2104.09864).
+    pub(in crate::model) fn rotate(row: &mut [f32], rotation: &RotaryAngles, factor: f32) = rotate_body
 }
 
 /// Sines and cosines of a position's angles, `head_dim / 2` each.
-pub(in crate::model) struct Rotation {
+pub(in crate::model) struct RotaryAngles {
     /// The sines.
     pub(in crate::model) sin: Vec<f32>,
     /// The cosines.
@@ -188,11 +189,12 @@ fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
 #[expect(clippy::cast_possible_truncation, reason = "codes lie in -127..=127")]
 fn quantise_body<const FMA: bool>(
     values: &[f32],
-    codes: &Every<'_, Codes>,
-    numbers: &Every<'_, BlockNumbers>,
+    codes: &StridedMut<'_, BlockCodes>,
+    numbers: &StridedMut<'_, BlockNumbers>,
 ) {
     for (block, values) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
-        // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must not get lost.
+        // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must
+        // not get lost.
         let magnitude = |value: f32| value.abs().to_bits();
         let mut lanes = [0_u32; LANES];
         for i in 0..LANES {
@@ -301,7 +303,8 @@ fn cross_entropy_body<const FMA: bool>(logits: &mut [f32], target: usize, factor
     total.ln() - chosen
 }
 
-/// `e^x` to 1e-5, for `|x| <= 87`: `2^n` by the exponent's bits, `2^f` for `|f| <= 1/2` by Taylor's polynomial.
+/// `e^x` to 1e-5, for `|x| <= 87`: `2^n` by the exponent's bits, `2^f` for `|f| <= 1/2` by Taylor's
+/// polynomial.
 #[inline(always)]
 fn exp<const FMA: bool>(x: f32) -> f32 {
     /// Adding it leaves a number's nearest integer in the low bits.
@@ -318,7 +321,7 @@ fn exp<const FMA: bool>(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn rotate_body<const FMA: bool>(row: &mut [f32], rotation: &Rotation, factor: f32) {
+fn rotate_body<const FMA: bool>(row: &mut [f32], rotation: &RotaryAngles, factor: f32) {
     let half = rotation.sin.len();
     for head in row.chunks_exact_mut(2 * half) {
         let (first, second) = head.split_at_mut(half);

@@ -2,52 +2,58 @@
 
 use std::ops::Range;
 
-use super::super::kernels::Buffer;
+use super::super::kernels::AlignedBuffer;
 use super::super::kernels::CausalHead;
 use super::super::kernels::HeadGradients;
-use super::super::kernels::Pool;
-use super::super::kernels::Rotation;
+use super::super::kernels::RotaryAngles;
 use super::super::kernels::SharedMut;
+use super::super::kernels::ThreadPool;
 use super::super::kernels::attend_backward;
 use super::super::kernels::attend_forward;
 use super::super::kernels::rotate;
-use super::super::weights::Shape;
-use super::linear::Machine;
+use super::super::weights::ModelShape;
+use super::linear::Compute;
 
-/// Queries, keys and values of a layer, turned to their positions; queries are divided by `sqrt(head_dim)`.
+/// Queries, keys and values of a layer, turned to their positions; queries are divided by
+/// `sqrt(head_dim)`.
 #[derive(Default)]
-pub(super) struct Qkv {
-    pub(super) query: Buffer,
-    pub(super) key: Buffer,
-    pub(super) value: Buffer,
+pub(super) struct QkvRows {
+    pub(super) query: AlignedBuffer,
+    pub(super) key: AlignedBuffer,
+    pub(super) value: AlignedBuffer,
 }
 
 /// The sequences of a batch: their rows, and each row's angles.
-pub(super) struct Layout {
+pub(super) struct BatchLayout {
     pub(super) sequences: Vec<Range<usize>>,
-    pub(super) rotations: Vec<Rotation>,
+    pub(super) rotations: Vec<RotaryAngles>,
     /// The same angles turned back.
-    pub(super) back: Vec<Rotation>,
+    pub(super) back: Vec<RotaryAngles>,
 }
 
 /// Room for the gradients of every head apart.
 #[derive(Default)]
-pub(super) struct Room {
-    heads: Buffer,
-    keys: Buffer,
-    values: Buffer,
-    queries: Buffer,
+pub(super) struct HeadScratch {
+    heads: AlignedBuffer,
+    keys: AlignedBuffer,
+    values: AlignedBuffer,
+    queries: AlignedBuffer,
 }
 
 /// What queries are divided by, inverted.
-fn query_factor(shape: &Shape) -> f32 {
+fn query_factor(shape: &ModelShape) -> f32 {
     #[expect(clippy::cast_precision_loss, reason = "a head is small")]
     let width = shape.head_dim as f32;
     1.0 / width.sqrt()
 }
 
 /// Turns the rows of queries and keys by `rotations`.
-pub(super) fn turn(machine: &mut Machine, shape: &Shape, qkv: &mut Qkv, rotations: &[Rotation]) {
+pub(super) fn turn(
+    machine: &mut Compute,
+    shape: &ModelShape,
+    qkv: &mut QkvRows,
+    rotations: &[RotaryAngles],
+) {
     let (hidden, kv_width, factor) = (shape.hidden, shape.kv_width(), query_factor(shape));
     let (query, key) = (SharedMut::new(&mut qkv.query), SharedMut::new(&mut qkv.key));
     let isa = machine.isa;
@@ -58,7 +64,12 @@ pub(super) fn turn(machine: &mut Machine, shape: &Shape, qkv: &mut Qkv, rotation
 }
 
 /// A head of a sequence.
-fn head<'a>(shape: &Shape, qkv: &'a Qkv, rows: &Range<usize>, index: usize) -> CausalHead<'a> {
+fn head<'a>(
+    shape: &ModelShape,
+    qkv: &'a QkvRows,
+    rows: &Range<usize>,
+    index: usize,
+) -> CausalHead<'a> {
     let (hidden, kv_width, head_dim) = (shape.hidden, shape.kv_width(), shape.head_dim);
     let kv = rows.start * kv_width + index / (shape.n_heads / shape.n_kv_heads) * head_dim;
     CausalHead {
@@ -73,9 +84,9 @@ fn head<'a>(shape: &Shape, qkv: &'a Qkv, rows: &Range<usize>, index: usize) -> C
 
 /// Calls `work` for every head of every sequence, the longest sequences first.
 fn for_heads(
-    pool: &mut Pool,
-    shape: &Shape,
-    layout: &Layout,
+    pool: &mut ThreadPool,
+    shape: &ModelShape,
+    layout: &BatchLayout,
     work: &(dyn Fn(&Range<usize>, usize) + Sync),
 ) {
     let mut sequences: Vec<&Range<usize>> = layout.sequences.iter().collect();
@@ -84,19 +95,20 @@ fn for_heads(
     pool.run(sequences.len() * n_heads, &|unit| work(sequences[unit / n_heads], unit % n_heads));
 }
 
-/// Where the rows of one head of one sequence stand when heads stand apart: head by head within a sequence.
-fn apart(shape: &Shape, rows: &Range<usize>, index: usize) -> Range<usize> {
+/// Where the rows of one head of one sequence stand when heads stand apart: head by head within a
+/// sequence.
+fn apart(shape: &ModelShape, rows: &Range<usize>, index: usize) -> Range<usize> {
     let first = rows.start * shape.hidden + index * rows.len() * shape.head_dim;
     first..first + rows.len() * shape.head_dim
 }
 
 /// Writes the results of all heads, `(rows, hidden)`.
 pub(super) fn forward(
-    machine: &mut Machine,
-    shape: &Shape,
-    layout: &Layout,
-    (qkv, room): (&Qkv, &mut Room),
-    out: &mut Buffer,
+    machine: &mut Compute,
+    shape: &ModelShape,
+    layout: &BatchLayout,
+    (qkv, room): (&QkvRows, &mut HeadScratch),
+    out: &mut AlignedBuffer,
 ) {
     room.heads.resize(qkv.query.len());
     let isa = machine.isa;
@@ -109,18 +121,18 @@ pub(super) fn forward(
     gather(&mut machine.pool, shape, layout, &room.heads, out);
 }
 
-/// Turns the gradient of [`forward`]'s results, `d_out`, into those of queries, keys and values as they were before
-/// [`turn`].
+/// Turns the gradient of [`forward`]'s results, `d_out`, into those of queries, keys and values as
+/// they were before [`turn`].
 pub(super) fn backward(
-    machine: &mut Machine,
-    shape: &Shape,
-    layout: &Layout,
-    (qkv, d_out): (&Qkv, &[f32]),
-    (room, d_qkv): (&mut Room, &mut Qkv),
+    machine: &mut Compute,
+    shape: &ModelShape,
+    layout: &BatchLayout,
+    (qkv, d_out): (&QkvRows, &[f32]),
+    (room, d_qkv): (&mut HeadScratch, &mut QkvRows),
 ) {
     let n = qkv.query.len();
     let isa = machine.isa;
-    let Room { keys, values, queries, .. } = room;
+    let HeadScratch { keys, values, queries, .. } = room;
     let [d_queries, d_keys, d_values] = [&mut *queries, &mut *keys, &mut *values].map(|buffer| {
         buffer.resize(n);
         SharedMut::new(buffer)
@@ -145,7 +157,13 @@ pub(super) fn backward(
 }
 
 /// Puts heads that stand apart side by side, row by row.
-fn gather(pool: &mut Pool, shape: &Shape, layout: &Layout, heads: &[f32], out: &mut [f32]) {
+fn gather(
+    pool: &mut ThreadPool,
+    shape: &ModelShape,
+    layout: &BatchLayout,
+    heads: &[f32],
+    out: &mut [f32],
+) {
     let (hidden, head_dim) = (shape.hidden, shape.head_dim);
     let out = SharedMut::new(out);
     pool.run(layout.sequences.len(), &|unit| {
@@ -161,7 +179,13 @@ fn gather(pool: &mut Pool, shape: &Shape, layout: &Layout, heads: &[f32], out: &
 }
 
 /// [`gather`] for keys and values: the sum over the query heads that share them.
-fn gather_shared(pool: &mut Pool, shape: &Shape, layout: &Layout, heads: &[f32], out: &mut [f32]) {
+fn gather_shared(
+    pool: &mut ThreadPool,
+    shape: &ModelShape,
+    layout: &BatchLayout,
+    heads: &[f32],
+    out: &mut [f32],
+) {
     let (width, head_dim) = (shape.kv_width(), shape.head_dim);
     let together = shape.n_heads / shape.n_kv_heads;
     let out = SharedMut::new(out);

@@ -1,108 +1,114 @@
 //! One block of the decoder: attention and feed-forward, there and back.
 
 use super::super::kernels::Activations;
-use super::super::kernels::Buffer;
-use super::super::kernels::Matrix;
+use super::super::kernels::AlignedBuffer;
+use super::super::kernels::OutputMode;
 use super::super::kernels::SharedMut;
-use super::super::kernels::Write;
+use super::super::kernels::WeightMatrix;
 use super::super::kernels::rms_norm;
 use super::super::kernels::rms_norm_backward;
 use super::super::kernels::silu_mul;
 use super::super::kernels::silu_mul_backward;
-use super::super::weights::Layer;
-use super::super::weights::Linears;
-use super::super::weights::Shape;
+use super::super::weights::DecoderLayer;
+use super::super::weights::LinearKind;
+use super::super::weights::ModelShape;
 use super::attention;
-use super::attention::Layout;
-use super::attention::Qkv;
-use super::dropout::Dropout;
-use super::factors::Factors;
+use super::attention::BatchLayout;
+use super::attention::QkvRows;
+use super::dropout::DropoutMask;
+use super::factors::TrainableFactors;
 use super::linear;
-use super::linear::Machine;
-use super::linear::Path;
+use super::linear::Compute;
+use super::linear::LoraLinear;
 
 /// What is the same for all blocks of a pass.
-pub(super) struct Pass<'a> {
-    pub(super) shape: &'a Shape,
-    pub(super) layout: &'a Layout,
+pub(super) struct TrainingPass<'a> {
+    pub(super) shape: &'a ModelShape,
+    pub(super) layout: &'a BatchLayout,
     pub(super) scaling: f32,
-    pub(super) dropout: Dropout,
+    pub(super) dropout: DropoutMask,
 }
 
 /// A block of the frozen base.
-pub(super) struct Block<'a> {
+pub(super) struct FrozenBlock<'a> {
     pub(super) index: usize,
-    pub(super) layer: &'a Layer,
+    pub(super) layer: &'a DecoderLayer,
     /// Its linear layers transposed, where they are packed.
-    pub(super) transposed: &'a [Option<Matrix>; 7],
+    pub(super) transposed: &'a [Option<WeightMatrix>; 7],
 }
 
 /// What the way back needs of the way there.
 #[derive(Default)]
-pub(super) struct Saved {
+pub(super) struct SavedActivations {
     /// The hidden rows as they came in, and between attention and feed-forward.
-    pub(super) input: Buffer,
-    middle: Buffer,
-    qkv: Qkv,
-    attended: Buffer,
-    gate: Buffer,
-    up: Buffer,
-    inner: [Buffer; 7],
+    pub(super) input: AlignedBuffer,
+    middle: AlignedBuffer,
+    qkv: QkvRows,
+    attended: AlignedBuffer,
+    gate: AlignedBuffer,
+    up: AlignedBuffer,
+    inner: [AlignedBuffer; 7],
 }
 
 /// Room for one block's work.
 #[derive(Default)]
-pub(super) struct Room {
+pub(super) struct BlockScratch {
     input: Activations,
     /// A normalised or multiplied input, made again for the gradients.
-    x: Buffer,
-    d_x: Buffer,
-    d_wide: Buffer,
-    d_qkv: Qkv,
-    attention: attention::Room,
-    linear: linear::Room,
+    x: AlignedBuffer,
+    d_x: AlignedBuffer,
+    d_wide: AlignedBuffer,
+    d_qkv: QkvRows,
+    attention: attention::HeadScratch,
+    linear: linear::LinearScratch,
 }
 
-impl Block<'_> {
-    fn path(&self, pass: &Pass<'_>, factors: &Factors, which: Linears) -> Path<'_> {
+impl FrozenBlock<'_> {
+    fn path(
+        &self,
+        pass: &TrainingPass<'_>,
+        factors: &TrainableFactors,
+        which: LinearKind,
+    ) -> LoraLinear<'_> {
         // Layers that read the same input leave out the same numbers.
         let group = match which {
-            Linears::Query | Linears::Key | Linears::Value => 0,
-            Linears::Output => 1,
-            Linears::Gate | Linears::Up => 2,
-            Linears::Down => 3,
+            LinearKind::Query | LinearKind::Key | LinearKind::Value => 0,
+            LinearKind::Output => 1,
+            LinearKind::Gate | LinearKind::Up => 2,
+            LinearKind::Down => 3,
         };
         let number = self.index as u64 * 4 + group;
         let seed = pass.dropout.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        Path {
+        LoraLinear {
             linear: self.layer.linear(which),
             transposed: self.transposed[which as usize].as_ref(),
             place: factors.place(self.index, which),
             scaling: pass.scaling,
-            dropout: Dropout { seed, ..pass.dropout },
+            dropout: DropoutMask { seed, ..pass.dropout },
         }
     }
 
     /// Computes the block's output in place of its input, `hidden`.
     pub(super) fn forward(
         &self,
-        machine: &mut Machine,
-        pass: &Pass<'_>,
-        factors: &Factors,
-        hidden: &mut Buffer,
-        (saved, room): (&mut Saved, &mut Room),
+        machine: &mut Compute,
+        pass: &TrainingPass<'_>,
+        factors: &TrainableFactors,
+        hidden: &mut AlignedBuffer,
+        (saved, room): (&mut SavedActivations, &mut BlockScratch),
     ) {
         let (shape, ffn) = (pass.shape, pass.shape.ffn);
         let n_rows = hidden.len() / shape.hidden;
         copy(hidden, &mut saved.input);
         normalise(machine, shape, &self.layer.attention_norm, hidden, &mut room.input);
-        let Qkv { query, key, value } = &mut saved.qkv;
-        for (which, out) in [(Linears::Query, query), (Linears::Key, key), (Linears::Value, value)]
+        let QkvRows { query, key, value } = &mut saved.qkv;
+        for (which, out) in
+            [(LinearKind::Query, query), (LinearKind::Key, key), (LinearKind::Value, value)]
         {
             out.resize(n_rows * which.size(shape).0);
             let path = self.path(pass, factors, which);
             let inner = (&mut saved.inner[which as usize], &mut room.linear);
-            path.forward(machine, factors, &room.input, inner, (out, Write::Over));
+            path.forward(machine, factors, &room.input, inner, (out, OutputMode::Over));
         }
         attention::turn(machine, shape, &mut saved.qkv, &pass.layout.rotations);
         let qkv = (&saved.qkv, &mut room.attention);
@@ -111,57 +117,57 @@ impl Block<'_> {
         fill(machine, &mut room.input, (n_rows, shape.hidden), &|row, out| {
             out.copy_from_slice(&attended[row * out.len()..][..out.len()]);
         });
-        self.add_to(machine, pass, factors, Linears::Output, hidden, (saved, room));
+        self.add_to(machine, pass, factors, LinearKind::Output, hidden, (saved, room));
 
         copy(hidden, &mut saved.middle);
         normalise(machine, shape, &self.layer.ffn_norm, hidden, &mut room.input);
-        for (which, out) in [(Linears::Gate, &mut saved.gate), (Linears::Up, &mut saved.up)] {
+        for (which, out) in [(LinearKind::Gate, &mut saved.gate), (LinearKind::Up, &mut saved.up)] {
             out.resize(n_rows * ffn);
             let path = self.path(pass, factors, which);
             let inner = (&mut saved.inner[which as usize], &mut room.linear);
-            path.forward(machine, factors, &room.input, inner, (out, Write::Over));
+            path.forward(machine, factors, &room.input, inner, (out, OutputMode::Over));
         }
         let (gate, up, isa) = (&saved.gate, &saved.up, machine.isa);
         fill(machine, &mut room.input, (n_rows, ffn), &|row, out| {
             let part = row * ffn..(row + 1) * ffn;
             silu_mul(isa, &gate[part.clone()], &up[part], out);
         });
-        self.add_to(machine, pass, factors, Linears::Down, hidden, (saved, room));
+        self.add_to(machine, pass, factors, LinearKind::Down, hidden, (saved, room));
     }
 
     /// Adds a layer's output to the hidden rows.
     fn add_to(
         &self,
-        machine: &mut Machine,
-        pass: &Pass<'_>,
-        factors: &Factors,
-        which: Linears,
-        hidden: &mut Buffer,
-        (saved, room): (&mut Saved, &mut Room),
+        machine: &mut Compute,
+        pass: &TrainingPass<'_>,
+        factors: &TrainableFactors,
+        which: LinearKind,
+        hidden: &mut AlignedBuffer,
+        (saved, room): (&mut SavedActivations, &mut BlockScratch),
     ) {
         let path = self.path(pass, factors, which);
         let inner = (&mut saved.inner[which as usize], &mut room.linear);
-        path.forward(machine, factors, &room.input, inner, (hidden, Write::Add));
+        path.forward(machine, factors, &room.input, inner, (hidden, OutputMode::Add));
     }
 
-    /// Turns the gradient of the block's output, `d`, into that of its input, and adds the gradients of the factors.
-    /// Uses up what was saved. The first block's input needs no gradient.
+    /// Turns the gradient of the block's output, `d`, into that of its input, and adds the
+    /// gradients of the factors. Uses up what was saved. The first block's input needs no gradient.
     pub(super) fn backward(
         &self,
-        machine: &mut Machine,
-        pass: &Pass<'_>,
-        factors: &mut Factors,
-        d: &mut Buffer,
-        (saved, room): (&mut Saved, &mut Room),
+        machine: &mut Compute,
+        pass: &TrainingPass<'_>,
+        factors: &mut TrainableFactors,
+        d: &mut AlignedBuffer,
+        (saved, room): (&mut SavedActivations, &mut BlockScratch),
     ) {
         self.feed_forward_backward(machine, pass, factors, d, (saved, room));
         let shape = pass.shape;
-        let Room { x, d_x, d_wide, d_qkv, attention, linear, .. } = room;
-        let inner = |which: Linears| &*saved.inner[which as usize];
+        let BlockScratch { x, d_x, d_wide, d_qkv, attention, linear, .. } = room;
+        let inner = |which: LinearKind| &*saved.inner[which as usize];
         d_wide.resize(d.len());
-        let back = (&*saved.attended, inner(Linears::Output), &**d);
-        let path = self.path(pass, factors, Linears::Output);
-        path.backward(machine, factors, back, linear, Some((d_wide, Write::Over)));
+        let back = (&*saved.attended, inner(LinearKind::Output), &**d);
+        let path = self.path(pass, factors, LinearKind::Output);
+        path.backward(machine, factors, back, linear, Some((d_wide, OutputMode::Over)));
         let heads = (&saved.qkv, &**d_wide);
         attention::backward(machine, shape, pass.layout, heads, (attention, d_qkv));
 
@@ -169,15 +175,15 @@ impl Block<'_> {
             rms_norm(row.isa, row.from, &self.layer.attention_norm, shape.eps, out);
         });
         d_x.resize(d.len());
-        let mut write = Write::Over;
-        let Qkv { query, key, value } = d_qkv;
+        let mut write = OutputMode::Over;
+        let QkvRows { query, key, value } = d_qkv;
         for (which, d_out) in
-            [(Linears::Query, query), (Linears::Key, key), (Linears::Value, value)]
+            [(LinearKind::Query, query), (LinearKind::Key, key), (LinearKind::Value, value)]
         {
             let wanted = (self.index > 0).then_some((&mut **d_x, write));
             let path = self.path(pass, factors, which);
             path.backward(machine, factors, (x, inner(which), d_out), linear, wanted);
-            write = Write::Add;
+            write = OutputMode::Add;
         }
         if self.index > 0 {
             let norm = (&*self.layer.attention_norm, shape.eps);
@@ -187,15 +193,15 @@ impl Block<'_> {
 
     fn feed_forward_backward(
         &self,
-        machine: &mut Machine,
-        pass: &Pass<'_>,
-        factors: &mut Factors,
-        d: &mut Buffer,
-        (saved, room): (&mut Saved, &mut Room),
+        machine: &mut Compute,
+        pass: &TrainingPass<'_>,
+        factors: &mut TrainableFactors,
+        d: &mut AlignedBuffer,
+        (saved, room): (&mut SavedActivations, &mut BlockScratch),
     ) {
         let (shape, ffn, isa) = (pass.shape, pass.shape.ffn, machine.isa);
-        let Saved { middle, gate, up, inner, .. } = saved;
-        let Room { x, d_x, d_wide, linear, .. } = room;
+        let SavedActivations { middle, gate, up, inner, .. } = saved;
+        let BlockScratch { x, d_x, d_wide, linear, .. } = room;
         let n_rows = d.len() / shape.hidden;
         x.resize(n_rows * ffn);
         let out = SharedMut::new(x);
@@ -205,9 +211,9 @@ impl Block<'_> {
             silu_mul(isa, &gate[part.clone()], &up[part], out);
         });
         d_wide.resize(n_rows * ffn);
-        let path = self.path(pass, factors, Linears::Down);
-        let back = (&**x, &*inner[Linears::Down as usize], &**d);
-        path.backward(machine, factors, back, linear, Some((d_wide, Write::Over)));
+        let path = self.path(pass, factors, LinearKind::Down);
+        let back = (&**x, &*inner[LinearKind::Down as usize], &**d);
+        path.backward(machine, factors, back, linear, Some((d_wide, OutputMode::Over)));
         let (d_gate, d_up) = (SharedMut::new(gate), SharedMut::new(up));
         machine.pool.run(n_rows, &|row| {
             let (gate, up) = (d_gate.slice(row * ffn, ffn), d_up.slice(row * ffn, ffn));
@@ -218,7 +224,7 @@ impl Block<'_> {
         });
         d_x.resize(d.len());
         for (which, d_out, write) in
-            [(Linears::Gate, &*gate, Write::Over), (Linears::Up, &*up, Write::Add)]
+            [(LinearKind::Gate, &*gate, OutputMode::Over), (LinearKind::Up, &*up, OutputMode::Add)]
         {
             let path = self.path(pass, factors, which);
             let back = (&**x, &*inner[which as usize], &**d_out);
@@ -228,13 +234,13 @@ impl Block<'_> {
     }
 }
 
-fn copy(from: &[f32], to: &mut Buffer) {
+fn copy(from: &[f32], to: &mut AlignedBuffer) {
     to.resize(from.len());
     to.copy_from_slice(from);
 }
 
 fn fill(
-    machine: &mut Machine,
+    machine: &mut Compute,
     input: &mut Activations,
     size: (usize, usize),
     fill: &(dyn Fn(usize, &mut [f32]) + Sync),
@@ -244,8 +250,8 @@ fn fill(
 
 /// Normalises hidden rows into the input of the next layer.
 pub(super) fn normalise(
-    machine: &mut Machine,
-    shape: &Shape,
+    machine: &mut Compute,
+    shape: &ModelShape,
     weight: &[f32],
     hidden: &[f32],
     input: &mut Activations,
@@ -257,29 +263,29 @@ pub(super) fn normalise(
 }
 
 /// A row that is worked on.
-struct Row<'a> {
+struct BlockRow<'a> {
     isa: super::super::kernels::Isa,
     from: &'a [f32],
 }
 
 /// Makes every row of `to` from the same of `from`.
 fn rows(
-    machine: &mut Machine,
-    (from, to): (&[f32], &mut Buffer),
+    machine: &mut Compute,
+    (from, to): (&[f32], &mut AlignedBuffer),
     width: usize,
-    work: &(dyn Fn(&Row<'_>, &mut [f32]) + Sync),
+    work: &(dyn Fn(&BlockRow<'_>, &mut [f32]) + Sync),
 ) {
     to.resize(from.len());
     let (isa, out) = (machine.isa, SharedMut::new(to));
     machine.pool.run(from.len() / width, &|row| {
         let from = &from[row * width..][..width];
-        work(&Row { isa, from }, out.slice(row * width, width));
+        work(&BlockRow { isa, from }, out.slice(row * width, width));
     });
 }
 
 /// Adds to `d` what a norm of `hidden` hands back for `d_x`.
 pub(super) fn norm_backward(
-    machine: &mut Machine,
+    machine: &mut Compute,
     (weight, eps): (&[f32], f32),
     (hidden, d_x): (&[f32], &[f32]),
     d: &mut [f32],

@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use super::super::ModelError;
-use super::super::gguf::Gguf;
-use super::super::kernels::Matrix;
-use super::super::kernels::Pool;
-use super::super::weights::Linears;
+use super::super::gguf::GgufFile;
+use super::super::kernels::ThreadPool;
+use super::super::kernels::WeightMatrix;
+use super::super::weights::LinearKind;
+use super::super::weights::ModelShape;
+use super::super::weights::ModelWeights;
 use super::super::weights::Precision;
-use super::super::weights::Shape;
-use super::super::weights::Weights;
-use super::factors::Factors;
 use super::factors::TensorPlace;
+use super::factors::TrainableFactors;
 use super::tuner::TunerOptions;
 
 /// A linear layer: weights `(outputs, columns)` row by row.
@@ -73,17 +73,18 @@ impl DenseModel {
     /// Reads the GGUF file at `path` and widens all weights.
     ///
     /// # Errors
-    /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't be used.
+    /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file
+    /// can't be used.
     pub fn load(path: &Path, options: &TunerOptions) -> Result<Self, ModelError> {
-        let gguf = Gguf::open(path)?;
-        let shape = Shape::read(&gguf)?;
-        let mut pool = Pool::new(options.n_threads);
-        let weights = Weights::load(&gguf, &shape, Precision::Exact, &mut pool)?;
-        let factors = Factors::new(&shape, &options.targets, options.rank, options.seed);
+        let gguf = GgufFile::open(path)?;
+        let shape = ModelShape::read(&gguf)?;
+        let mut pool = ThreadPool::new(options.n_threads);
+        let weights = ModelWeights::load(&gguf, &shape, Precision::Exact, &mut pool)?;
+        let factors = TrainableFactors::new(&shape, &options.targets, options.rank, options.seed);
         let layers = weights.layers.iter().map(|layer| DenseLayer {
             attention_norm: layer.attention_norm.clone(),
             ffn_norm: layer.ffn_norm.clone(),
-            linears: Linears::ALL
+            linears: LinearKind::ALL
                 .map(|which| {
                     let linear = layer.linear(which);
                     let columns = linear.matrix.columns();
@@ -93,9 +94,9 @@ impl DenseModel {
                 .into(),
         });
         let adapted = (0..shape.n_layers)
-            .flat_map(|layer| Linears::ALL.map(|which| (layer, which)))
+            .flat_map(|layer| LinearKind::ALL.map(|which| (layer, which)))
             .filter(|(_, which)| options.targets.has(*which))
-            .map(|(layer, which)| layer * Linears::ALL.len() + which as usize);
+            .map(|(layer, which)| layer * LinearKind::ALL.len() + which as usize);
         let has_head = gguf.has_tensor("output.weight");
         Ok(Self {
             hidden: shape.hidden,
@@ -116,7 +117,7 @@ impl DenseModel {
     }
 }
 
-fn values(matrix: &Matrix) -> Vec<f32> {
+fn values(matrix: &WeightMatrix) -> Vec<f32> {
     let mut values = vec![0.0; matrix.rows() * matrix.columns()];
     for (row, out) in values.chunks_exact_mut(matrix.columns()).enumerate() {
         matrix.row(row, out);

@@ -1,24 +1,25 @@
 //! Dropout of a side path's inputs, the same again for the gradient (Srivastava et al. 2014).
 
-use super::super::kernels::Buffer;
-use super::super::kernels::Pool;
+use super::super::kernels::AlignedBuffer;
 use super::super::kernels::SharedMut;
+use super::super::kernels::ThreadPool;
 use crate::rng::SplitMix64;
 
 /// Numbers that one thread treats at a time.
 const AT_ONCE: usize = 1 << 13;
 
-/// Which inputs of a side path are left out in one pass: a function of its seed and the input's place alone.
+/// Which inputs of a side path are left out in one pass: a function of its seed and the input's
+/// place alone.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Dropout {
+pub(super) struct DropoutMask {
     /// The share that is left out, `0.0..1.0`.
     pub(super) rate: f32,
     pub(super) seed: u64,
 }
 
-impl Dropout {
+impl DropoutMask {
     /// Multiplies `numbers` by 0, or by `1 / (1 - rate)`.
-    pub(super) fn apply(self, pool: &mut Pool, numbers: &mut [f32]) {
+    pub(super) fn apply(self, pool: &mut ThreadPool, numbers: &mut [f32]) {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -48,9 +49,9 @@ impl Dropout {
     /// `numbers` with the same ones left out, in `room` where any are.
     pub(super) fn applied<'a>(
         self,
-        pool: &mut Pool,
+        pool: &mut ThreadPool,
         numbers: &'a [f32],
-        room: &'a mut Buffer,
+        room: &'a mut AlignedBuffer,
     ) -> &'a [f32] {
         if self.rate == 0.0 {
             return numbers;
@@ -64,15 +65,15 @@ impl Dropout {
 
 #[cfg(test)]
 mod tests {
-    use super::Dropout;
-    use crate::model::kernels::Pool;
+    use super::DropoutMask;
+    use crate::model::kernels::ThreadPool;
 
     #[test]
     fn a_share_is_left_out_and_the_rest_makes_up_for_it() {
-        let mut pool = Pool::new(2);
-        let draw = |pool: &mut Pool, seed| {
+        let mut pool = ThreadPool::new(2);
+        let draw = |pool: &mut ThreadPool, seed| {
             let mut numbers = vec![1.0; 100_000];
-            Dropout { rate: 0.25, seed }.apply(pool, &mut numbers);
+            DropoutMask { rate: 0.25, seed }.apply(pool, &mut numbers);
             numbers
         };
         let numbers = draw(&mut pool, 7);

@@ -3,19 +3,19 @@
 use std::ops::Range;
 
 use super::super::kernels::Isa;
-use super::super::kernels::Pool;
 use super::super::kernels::SharedMut;
-use super::super::weights::Linears;
-use super::super::weights::Shape;
+use super::super::kernels::ThreadPool;
+use super::super::weights::LinearKind;
+use super::super::weights::ModelShape;
 use crate::peft::LoraMatrix;
 use crate::peft::tensor_name;
 use crate::rng::SplitMix64;
 
 /// Which linear layers get a side path, by the last part of PEFT's module name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Targets([bool; 7]);
+pub struct TunedModules([bool; 7]);
 
-impl Targets {
+impl TunedModules {
     /// All linear layers of a block.
     pub fn all() -> Self {
         Self([true; 7])
@@ -28,7 +28,7 @@ impl Targets {
     pub fn named(names: &[String]) -> Result<Self, String> {
         let mut targets = [false; 7];
         for name in names {
-            let which = Linears::ALL.into_iter().find(|which| which.name() == name);
+            let which = LinearKind::ALL.into_iter().find(|which| which.name() == name);
             targets[which.ok_or_else(|| name.clone())? as usize] = true;
         }
         Ok(Self(targets))
@@ -36,10 +36,10 @@ impl Targets {
 
     /// Their names.
     pub fn names(&self) -> Vec<&'static str> {
-        Linears::ALL.into_iter().filter(|which| self.has(*which)).map(Linears::name).collect()
+        LinearKind::ALL.into_iter().filter(|which| self.has(*which)).map(LinearKind::name).collect()
     }
 
-    pub(super) fn has(&self, which: Linears) -> bool {
+    pub(super) fn has(&self, which: LinearKind) -> bool {
         self.0[which as usize]
     }
 }
@@ -59,15 +59,15 @@ pub struct TensorPlace {
 
 /// The side path of one linear layer: `A` as `(inputs, rank)` and `B` as `(outputs, rank)`.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct FactorPlace {
     pub(super) a: Range<usize>,
     pub(super) b: Range<usize>,
 }
 
 /// The adapter, its gradients, and copies with rows and columns exchanged.
-pub(super) struct Factors {
+pub(super) struct TrainableFactors {
     pub(super) rank: usize,
-    places: Vec<[Option<Place>; 7]>,
+    places: Vec<[Option<FactorPlace>; 7]>,
     pub(super) values: Vec<f32>,
     pub(super) gradients: Vec<f32>,
     /// `A` as `(rank, inputs)` and `B` as `(rank, outputs)`.
@@ -75,20 +75,21 @@ pub(super) struct Factors {
     is_turned: bool,
 }
 
-impl Factors {
-    /// As PEFT begins: A uniform in `±1 / sqrt(inputs)` (`kaiming_uniform_` with `a = sqrt(5)`), B zero.
-    pub(super) fn new(shape: &Shape, targets: &Targets, rank: usize, seed: u64) -> Self {
+impl TrainableFactors {
+    /// As PEFT begins: A uniform in `±1 / sqrt(inputs)` (`kaiming_uniform_` with `a = sqrt(5)`), B
+    /// zero.
+    pub(super) fn new(shape: &ModelShape, targets: &TunedModules, rank: usize, seed: u64) -> Self {
         let mut n = 0;
-        let mut place = |which: Linears| {
+        let mut place = |which: LinearKind| {
             let (rows, columns) = which.size(shape);
             targets.has(which).then(|| {
                 let (a, b) =
                     (n..n + columns * rank, n + columns * rank..n + (columns + rows) * rank);
                 n = b.end;
-                Place { a, b }
+                FactorPlace { a, b }
             })
         };
-        let places: Vec<_> = (0..shape.n_layers).map(|_| Linears::ALL.map(&mut place)).collect();
+        let places: Vec<_> = (0..shape.n_layers).map(|_| LinearKind::ALL.map(&mut place)).collect();
         let mut values = vec![0.0; n];
         let mut random = SplitMix64::new(seed);
         for place in places.iter().flatten().flatten() {
@@ -102,7 +103,7 @@ impl Factors {
         Self { rank, places, values, gradients, turned, is_turned: false }
     }
 
-    pub(super) fn place(&self, layer: usize, which: Linears) -> Option<Place> {
+    pub(super) fn place(&self, layer: usize, which: LinearKind) -> Option<FactorPlace> {
         self.places[layer][which as usize].clone()
     }
 
@@ -118,11 +119,11 @@ impl Factors {
     }
 
     /// Brings the exchanged copies up to date.
-    pub(super) fn turn(&mut self, pool: &mut Pool) {
+    pub(super) fn turn(&mut self, pool: &mut ThreadPool) {
         if std::mem::replace(&mut self.is_turned, true) {
             return;
         }
-        let places: Vec<&Place> = self.places.iter().flatten().flatten().collect();
+        let places: Vec<&FactorPlace> = self.places.iter().flatten().flatten().collect();
         let (rank, values, turned) = (self.rank, &self.values, SharedMut::new(&mut self.turned));
         pool.run(places.len() * 2, &|unit| {
             let place = places[unit / 2];
@@ -141,8 +142,8 @@ impl Factors {
     pub(super) fn tensors(&self) -> Vec<TensorPlace> {
         let mut tensors = Vec::new();
         for (layer, places) in self.places.iter().enumerate() {
-            for (which, place) in Linears::ALL.into_iter().zip(places) {
-                let Some(Place { a, b }) = place else { continue };
+            for (which, place) in LinearKind::ALL.into_iter().zip(places) {
+                let Some(FactorPlace { a, b }) = place else { continue };
                 let module = which.path(layer);
                 let (a_shape, b_shape) =
                     ([self.rank, a.len() / self.rank], [b.len() / self.rank, self.rank]);
@@ -160,8 +161,9 @@ impl Factors {
     }
 }
 
-/// Adds up the squares of many numbers, block by block, so that the sum depends on nothing but them.
-pub(super) fn sum_of_squares(pool: &mut Pool, isa: Isa, numbers: &[f32]) -> f64 {
+/// Adds up the squares of many numbers, block by block, so that the sum depends on nothing but
+/// them.
+pub(super) fn sum_of_squares(pool: &mut ThreadPool, isa: Isa, numbers: &[f32]) -> f64 {
     const AT_ONCE: usize = 1 << 14;
     let mut sums = vec![0.0_f32; numbers.len().div_ceil(AT_ONCE)];
     let out = SharedMut::new(&mut sums);

@@ -1,51 +1,51 @@
 //! The loss: cross-entropy at the rows that have a target, and nowhere else.
 
 use super::super::kernels::Activations;
-use super::super::kernels::Buffer;
-use super::super::kernels::Matrix;
-use super::super::kernels::Product;
+use super::super::kernels::AlignedBuffer;
+use super::super::kernels::MatmulProduct;
+use super::super::kernels::OutputMode;
+use super::super::kernels::ProductView;
 use super::super::kernels::SharedMut;
-use super::super::kernels::View;
-use super::super::kernels::Write;
+use super::super::kernels::WeightMatrix;
 use super::super::kernels::cross_entropy;
 use super::super::kernels::matmul;
 use super::super::kernels::product;
 use super::block;
-use super::linear::Machine;
-use super::tuner::Target;
+use super::linear::Compute;
+use super::tuner::NextToken;
 
 /// Rows whose logits are held at a time: the most memory goes here.
 const ROWS_AT_ONCE: usize = 64;
 
 /// The end of the network.
-pub(super) struct Head<'a> {
-    pub(super) matrix: &'a Matrix,
+pub(super) struct OutputHead<'a> {
+    pub(super) matrix: &'a WeightMatrix,
     /// The transposed matrix, where it is packed.
-    pub(super) transposed: Option<&'a Matrix>,
+    pub(super) transposed: Option<&'a WeightMatrix>,
     pub(super) norm: &'a [f32],
     pub(super) eps: f32,
 }
 
 /// Room for the rows of one trip.
 #[derive(Default)]
-pub(super) struct Room {
+pub(super) struct OutputScratch {
     input: Activations,
-    logits: Buffer,
+    logits: AlignedBuffer,
     gradients: Activations,
-    rows: Buffer,
-    d_x: Buffer,
-    d_rows: Buffer,
+    rows: AlignedBuffer,
+    d_x: AlignedBuffer,
+    d_rows: AlignedBuffer,
 }
 
-impl Head<'_> {
-    /// The weighted sum of the targets' losses in nats. With `d`, the gradients of the hidden rows, `scale` times that
-    /// of the sum, are added to it.
+impl OutputHead<'_> {
+    /// The weighted sum of the targets' losses in nats. With `d`, the gradients of the hidden rows,
+    /// `scale` times that of the sum, are added to it.
     pub(super) fn loss(
         &self,
-        machine: &mut Machine,
+        machine: &mut Compute,
         hidden: &[f32],
-        targets: &[Target],
-        room: &mut Room,
+        targets: &[NextToken],
+        room: &mut OutputScratch,
         mut d: Option<(&mut [f32], f32)>,
     ) -> f64 {
         let width = self.norm.len();
@@ -67,10 +67,10 @@ impl Head<'_> {
     /// Fills `room.logits` with the gradients of the logits, and returns the sum of the losses.
     fn logits(
         &self,
-        machine: &mut Machine,
-        targets: &[Target],
+        machine: &mut Compute,
+        targets: &[NextToken],
         scale: f32,
-        room: &mut Room,
+        room: &mut OutputScratch,
     ) -> f64 {
         let (width, vocabulary, isa) = (self.norm.len(), self.matrix.rows(), machine.isa);
         let (rows, norm, eps) = (&room.rows, self.norm, self.eps);
@@ -79,13 +79,18 @@ impl Head<'_> {
         });
         room.logits.resize(targets.len() * vocabulary);
         let out = &mut *room.logits;
-        let product =
-            Product { matrix: self.matrix, bias: None, sides: Vec::new(), out, write: Write::Over };
+        let product = MatmulProduct {
+            matrix: self.matrix,
+            bias: None,
+            sides: Vec::new(),
+            out,
+            write: OutputMode::Over,
+        };
         matmul(&mut machine.pool, isa, &room.input, [product]);
         let mut losses = vec![0.0; targets.len()];
         let (sums, logits) = (SharedMut::new(&mut losses), SharedMut::new(&mut room.logits));
         machine.pool.run(targets.len(), &|i| {
-            let Target { token, weight, .. } = targets[i];
+            let NextToken { token, weight, .. } = targets[i];
             let logits = logits.slice(i * vocabulary, vocabulary);
             sums.slice(i, 1)[0] = cross_entropy(isa, logits, token as usize, scale * weight);
         });
@@ -94,13 +99,13 @@ impl Head<'_> {
 
     fn carry_back(
         &self,
-        machine: &mut Machine,
-        targets: &[Target],
-        room: &mut Room,
+        machine: &mut Compute,
+        targets: &[NextToken],
+        room: &mut OutputScratch,
         d: &mut [f32],
     ) {
         let (width, vocabulary) = (self.norm.len(), self.matrix.rows());
-        let Room { logits, gradients, rows, d_x, d_rows, .. } = room;
+        let OutputScratch { logits, gradients, rows, d_x, d_rows, .. } = room;
         d_x.resize(rows.len());
         match (self.matrix, self.transposed) {
             (_, Some(matrix)) => {
@@ -108,15 +113,18 @@ impl Head<'_> {
                 gradients.fill(&mut machine.pool, machine.isa, size, &|row, out| {
                     out.copy_from_slice(&logits[row * vocabulary..][..vocabulary]);
                 });
-                let (bias, sides, write) = (None, Vec::new(), Write::Over);
-                let product = Product { matrix, bias, sides, out: d_x, write };
+                let (bias, sides, write) = (None, Vec::new(), OutputMode::Over);
+                let product = MatmulProduct { matrix, bias, sides, out: d_x, write };
                 matmul(&mut machine.pool, machine.isa, gradients, [product]);
             }
-            (Matrix::Dense(dense), None) => {
-                let pair = (View::new(logits, vocabulary), View::new(dense.values(), width));
-                product(&mut machine.pool, machine.isa, pair, d_x, Write::Over);
+            (WeightMatrix::Dense(dense), None) => {
+                let pair =
+                    (ProductView::new(logits, vocabulary), ProductView::new(dense.values(), width));
+                product(&mut machine.pool, machine.isa, pair, d_x, OutputMode::Over);
             }
-            (Matrix::Packed(_), None) => unreachable!("packed weights have their transposed ones"),
+            (WeightMatrix::Packed(_), None) => {
+                unreachable!("packed weights have their transposed ones")
+            }
         }
         d_rows.resize(rows.len());
         d_rows.fill(0.0);

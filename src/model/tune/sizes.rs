@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::super::ModelError;
-use super::super::gguf::Gguf;
-use super::super::weights::Linears;
-use super::super::weights::Shape;
-use super::factors::Targets;
+use super::super::gguf::GgufFile;
+use super::super::weights::LinearKind;
+use super::super::weights::ModelShape;
+use super::factors::TunedModules;
 
 /// Counts of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,14 +29,15 @@ impl TunerSizes {
     /// Reads the head of the file at `path`.
     ///
     /// # Errors
-    /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't be used.
-    pub fn read(path: &Path, targets: &Targets, rank: usize) -> Result<Self, ModelError> {
-        let gguf = Gguf::open(path)?;
-        let shape = Shape::read(&gguf)?;
+    /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file
+    /// can't be used.
+    pub fn read(path: &Path, targets: &TunedModules, rank: usize) -> Result<Self, ModelError> {
+        let gguf = GgufFile::open(path)?;
+        let shape = ModelShape::read(&gguf)?;
         let vocabulary = gguf.tensor("token_embd.weight")?.rows;
-        let sizes = Linears::ALL.map(|which| which.size(&shape));
+        let sizes = LinearKind::ALL.map(|which| which.size(&shape));
         let block: usize = sizes.iter().map(|(rows, columns)| rows * columns).sum();
-        let has = Linears::ALL.into_iter().filter(|which| targets.has(*which));
+        let has = LinearKind::ALL.into_iter().filter(|which| targets.has(*which));
         let side: usize = has.map(|which| which.size(&shape)).map(|(r, c)| (r + c) * rank).sum();
         let heads = 1 + usize::from(gguf.has_tensor("output.weight"));
         let saved = 5 * shape.hidden + 2 * shape.kv_width() + 2 * shape.ffn + 7 * rank;

@@ -3,31 +3,31 @@
 use std::path::Path;
 
 use super::super::ModelError;
-use super::super::gguf::Gguf;
+use super::super::gguf::GgufFile;
+use super::super::kernels::AlignedBuffer;
 use super::super::kernels::Arena;
-use super::super::kernels::Buffer;
 use super::super::kernels::Isa;
-use super::super::kernels::Matrix;
-use super::super::kernels::Pool;
-use super::super::kernels::Rotation;
+use super::super::kernels::RotaryAngles;
 use super::super::kernels::SharedMut;
-use super::super::weights::Linears;
+use super::super::kernels::ThreadPool;
+use super::super::kernels::WeightMatrix;
+use super::super::weights::LinearKind;
+use super::super::weights::ModelShape;
+use super::super::weights::ModelWeights;
 use super::super::weights::Precision;
-use super::super::weights::Shape;
-use super::super::weights::Weights;
-use super::attention::Layout;
+use super::attention::BatchLayout;
 use super::block;
-use super::block::Block;
-use super::block::Pass;
-use super::block::Saved;
-use super::dropout::Dropout;
+use super::block::FrozenBlock;
+use super::block::SavedActivations;
+use super::block::TrainingPass;
+use super::dropout::DropoutMask;
 use super::factors;
-use super::factors::Factors;
-use super::factors::Targets;
 use super::factors::TensorPlace;
+use super::factors::TrainableFactors;
+use super::factors::TunedModules;
 use super::head;
-use super::head::Head;
-use super::linear::Machine;
+use super::head::OutputHead;
+use super::linear::Compute;
 use crate::rng::SplitMix64;
 
 /// How an adapter is made.
@@ -41,16 +41,18 @@ pub struct TunerOptions {
     pub isa: Isa,
     /// Rank of every side path, at least 1.
     pub rank: usize,
-    /// What a side path is multiplied by: `alpha / rank`, or `alpha / sqrt(rank)` for rank-stabilised LoRA.
+    /// What a side path is multiplied by: `alpha / rank`, or `alpha / sqrt(rank)` for
+    /// rank-stabilised LoRA.
     pub scaling: f32,
     /// Share of a side path's inputs that is left out while training, `0.0..1.0`.
     pub dropout: f32,
-    /// Size of the noise on embeddings while training (Jain et al. 2023, arXiv:2310.05914); 0 for none.
+    /// Size of the noise on embeddings while training (Jain et al. 2023, arXiv:2310.05914); 0 for
+    /// none.
     pub neftune_alpha: f32,
     /// The linear layers that get a side path.
-    pub targets: Targets,
-    /// Whether a block's inner numbers are computed again for the gradients and not kept: a third slower, and a tenth
-    /// of the memory.
+    pub targets: TunedModules,
+    /// Whether a block's inner numbers are computed again for the gradients and not kept: a third
+    /// slower, and a tenth of the memory.
     pub checkpointing: bool,
     /// Where A begins.
     pub seed: u64,
@@ -58,7 +60,7 @@ pub struct TunerOptions {
 
 /// A token that should follow a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Target {
+pub struct NextToken {
     /// The row of the batch after which it comes.
     pub row: usize,
     /// The token.
@@ -69,27 +71,28 @@ pub struct Target {
 
 /// Sequences, one after the other; none sees another.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Batch {
+pub struct TrainBatch {
     /// All tokens.
     pub tokens: Vec<u32>,
     /// How many tokens each sequence has, at least 1.
     pub lengths: Vec<usize>,
     /// What should come.
-    pub targets: Vec<Target>,
+    pub targets: Vec<NextToken>,
 }
 
-impl Batch {
+impl TrainBatch {
     /// The sum of the targets' weights.
     pub fn weight(&self) -> f64 {
         self.targets.iter().map(|target| f64::from(target.weight)).sum()
     }
 
-    /// Adds a sequence whose token `i` has the weight `weights[i]` as something to be foretold; the first token never is.
+    /// Adds a sequence whose token `i` has the weight `weights[i]` as something to be foretold; the
+    /// first token never is.
     pub fn push(&mut self, tokens: &[u32], weights: &[f32]) {
         let first = self.tokens.len();
         for (i, (token, weight)) in tokens.iter().zip(weights).enumerate().skip(1) {
             if *weight > 0.0 {
-                self.targets.push(Target { row: first + i - 1, token: *token, weight: *weight });
+                self.targets.push(NextToken { row: first + i - 1, token: *token, weight: *weight });
             }
         }
         self.tokens.extend(tokens);
@@ -98,59 +101,60 @@ impl Batch {
 }
 
 /// A frozen base and a trainable adapter.
-pub struct Tuner {
-    shape: Shape,
+pub struct LoraModel {
+    shape: ModelShape,
     options: TunerOptions,
-    machine: Machine,
-    weights: Weights,
-    transposed: Vec<[Option<Matrix>; 7]>,
-    transposed_head: Option<Matrix>,
+    machine: Compute,
+    weights: ModelWeights,
+    transposed: Vec<[Option<WeightMatrix>; 7]>,
+    transposed_head: Option<WeightMatrix>,
     frequencies: Vec<f32>,
-    factors: Factors,
-    rooms: Rooms,
+    factors: TrainableFactors,
+    rooms: TunerScratch,
 }
 
 /// Buffers that are used from pass to pass.
 #[derive(Default)]
-struct Rooms {
-    hidden: Buffer,
-    d: Buffer,
-    saved: Vec<Saved>,
-    block: block::Room,
-    head: head::Room,
+struct TunerScratch {
+    hidden: AlignedBuffer,
+    d: AlignedBuffer,
+    saved: Vec<SavedActivations>,
+    block: block::BlockScratch,
+    head: head::OutputScratch,
 }
 
-impl std::fmt::Debug for Tuner {
+impl std::fmt::Debug for LoraModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tuner").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
-impl Tuner {
+impl LoraModel {
     /// Loads the GGUF file at `path` and puts a fresh adapter beside it.
     ///
     /// # Errors
-    /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't be used.
+    /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file
+    /// can't be used.
     pub fn load(path: &Path, options: TunerOptions) -> Result<Self, ModelError> {
-        let gguf = Gguf::open(path)?;
-        let shape = Shape::read(&gguf)?;
+        let gguf = GgufFile::open(path)?;
+        let shape = ModelShape::read(&gguf)?;
         let isa = if options.isa.is_available() { options.isa } else { Isa::Portable };
-        let mut machine = Machine { pool: Pool::new(options.n_threads), isa };
+        let mut machine = Compute { pool: ThreadPool::new(options.n_threads), isa };
         let pool = &mut machine.pool;
-        let weights = Weights::load(&gguf, &shape, options.precision, pool)?;
+        let weights = ModelWeights::load(&gguf, &shape, options.precision, pool)?;
         let mut arena = Arena::default();
-        let mut transposed = |matrix: &Matrix| match matrix {
-            Matrix::Packed(_) => Some(matrix.transposed(pool, &mut arena)),
-            Matrix::Dense(_) => None,
+        let mut transposed = |matrix: &WeightMatrix| match matrix {
+            WeightMatrix::Packed(_) => Some(matrix.transposed(pool, &mut arena)),
+            WeightMatrix::Dense(_) => None,
         };
         let transposed_head = transposed(weights.head());
         let layers = weights.layers.iter();
         let transposed = layers
-            .map(|layer| Linears::ALL.map(|which| transposed(&layer.linear(which).matrix)))
+            .map(|layer| LinearKind::ALL.map(|which| transposed(&layer.linear(which).matrix)))
             .collect();
-        let factors = Factors::new(&shape, &options.targets, options.rank, options.seed);
+        let factors = TrainableFactors::new(&shape, &options.targets, options.rank, options.seed);
         let frequencies = shape.frequencies();
-        let rooms = Rooms::default();
+        let rooms = TunerScratch::default();
         let parts = (weights, transposed, transposed_head, frequencies);
         let (weights, transposed, transposed_head, frequencies) = parts;
         Ok(Self {
@@ -189,15 +193,16 @@ impl Tuner {
 
     /// The root of the sum of the gradients' squares.
     pub fn gradient_norm(&mut self) -> f64 {
-        let Machine { pool, isa } = &mut self.machine;
+        let Compute { pool, isa } = &mut self.machine;
         factors::sum_of_squares(pool, *isa, &self.factors.gradients).sqrt()
     }
 
-    /// Calls `work` on all threads with parts of the trainable numbers, their gradients, and an optimizer's `state`.
+    /// Calls `work` on all threads with parts of the trainable numbers, their gradients, and an
+    /// optimizer's `state`.
     ///
     /// # Panics
     /// When there is not as much state as there are trainable numbers.
-    pub fn in_parts(&mut self, state: [&mut [f32]; 2], work: &(dyn Fn(Part<'_>) + Sync)) {
+    pub fn in_parts(&mut self, state: [&mut [f32]; 2], work: &(dyn Fn(ParameterPart<'_>) + Sync)) {
         const AT_ONCE: usize = 1 << 14;
         self.factors.values_mut();
         let n = self.factors.values.len();
@@ -210,7 +215,7 @@ impl Tuner {
         self.machine.pool.run(n.div_ceil(AT_ONCE), &|unit| {
             let at = unit * AT_ONCE;
             let n = AT_ONCE.min(n - at);
-            work(Part {
+            work(ParameterPart {
                 values: values.slice(at, n),
                 gradients: gradients.slice(at, n),
                 state: [first.slice(at, n), second.slice(at, n)],
@@ -219,25 +224,25 @@ impl Tuner {
     }
 
     /// The weighted sum of the losses of a batch in nats, without dropout or noise.
-    pub fn loss(&mut self, batch: &Batch) -> f64 {
+    pub fn loss(&mut self, batch: &TrainBatch) -> f64 {
         self.pass(batch, None)
     }
 
-    /// The weighted sum of the losses of a batch in nats; adds `scale` times its gradients to the adapter's. `seed`
-    /// decides what dropout leaves out.
-    pub fn accumulate(&mut self, batch: &Batch, scale: f32, seed: u64) -> f64 {
+    /// The weighted sum of the losses of a batch in nats; adds `scale` times its gradients to the
+    /// adapter's. `seed` decides what dropout leaves out.
+    pub fn accumulate(&mut self, batch: &TrainBatch, scale: f32, seed: u64) -> f64 {
         self.pass(batch, Some((scale, seed)))
     }
 
-    fn pass(&mut self, batch: &Batch, training: Option<(f32, u64)>) -> f64 {
+    fn pass(&mut self, batch: &TrainBatch, training: Option<(f32, u64)>) -> f64 {
         let Self { shape, options, machine, weights, factors, rooms, .. } = self;
         factors.turn(&mut machine.pool);
         let layout = layout(batch, &self.frequencies);
         let seed = training.map_or(0, |(_, seed)| seed);
         let rate = if training.is_some() { options.dropout } else { 0.0 };
-        let dropout = Dropout { rate, seed };
-        let pass = Pass { shape, layout: &layout, scaling: options.scaling, dropout };
-        let block = |index: usize| Block {
+        let dropout = DropoutMask { rate, seed };
+        let pass = TrainingPass { shape, layout: &layout, scaling: options.scaling, dropout };
+        let block = |index: usize| FrozenBlock {
             index,
             layer: &weights.layers[index],
             transposed: &self.transposed[index],
@@ -246,14 +251,15 @@ impl Tuner {
         if training.is_some() && options.neftune_alpha > 0.0 {
             add_noise(&mut rooms.hidden, batch, shape.hidden, options.neftune_alpha, seed);
         }
-        // Without gradients nothing has to be kept; with checkpointing only what comes into each block.
+        // Without gradients nothing has to be kept; with checkpointing only what comes into each
+        // block.
         let keeps_all = training.is_some() && !options.checkpointing;
         let n_layers = shape.n_layers;
-        rooms.saved.resize_with(if keeps_all { n_layers } else { 1 }, Saved::default);
-        let mut inputs: Vec<Buffer> = Vec::new();
+        rooms.saved.resize_with(if keeps_all { n_layers } else { 1 }, SavedActivations::default);
+        let mut inputs: Vec<AlignedBuffer> = Vec::new();
         for index in 0..n_layers {
             if training.is_some() && options.checkpointing {
-                let mut input = Buffer::zeroed(rooms.hidden.len());
+                let mut input = AlignedBuffer::zeroed(rooms.hidden.len());
                 input.copy_from_slice(&rooms.hidden);
                 inputs.push(input);
             }
@@ -261,7 +267,7 @@ impl Tuner {
             let room = (saved, &mut rooms.block);
             block(index).forward(machine, &pass, factors, &mut rooms.hidden, room);
         }
-        let head = Head {
+        let head = OutputHead {
             matrix: weights.head(),
             transposed: self.transposed_head.as_ref(),
             norm: &weights.final_norm,
@@ -287,7 +293,7 @@ impl Tuner {
 }
 
 /// A part of the trainable numbers and of what belongs to them.
-pub struct Part<'a> {
+pub struct ParameterPart<'a> {
     /// The numbers.
     pub values: &'a mut [f32],
     /// Their gradients.
@@ -297,7 +303,7 @@ pub struct Part<'a> {
 }
 
 /// The rows of a batch's sequences and their angles.
-fn layout(batch: &Batch, frequencies: &[f32]) -> Layout {
+fn layout(batch: &TrainBatch, frequencies: &[f32]) -> BatchLayout {
     let mut first = 0;
     let sequences: Vec<_> = batch
         .lengths
@@ -313,17 +319,22 @@ fn layout(batch: &Batch, frequencies: &[f32]) -> Layout {
     let rotation = |at: usize, sign: f32| {
         #[expect(clippy::cast_precision_loss, reason = "positions stay below 2^24")]
         let angles = move || frequencies.iter().map(move |speed| at as f32 * speed);
-        Rotation {
+        RotaryAngles {
             sin: angles().map(|angle| angle.sin() * sign).collect(),
             cos: angles().map(f32::cos).collect(),
         }
     };
     let rotations = positions().map(|at| rotation(at, 1.0)).collect();
     let back = positions().map(|at| rotation(at, -1.0)).collect();
-    Layout { sequences, rotations, back }
+    BatchLayout { sequences, rotations, back }
 }
 
-fn embed(machine: &mut Machine, weights: &Weights, batch: &Batch, hidden: &mut Buffer) {
+fn embed(
+    machine: &mut Compute,
+    weights: &ModelWeights,
+    batch: &TrainBatch,
+    hidden: &mut AlignedBuffer,
+) {
     let width = weights.embedding.columns();
     hidden.resize(batch.tokens.len() * width);
     let rows = SharedMut::new(hidden);
@@ -333,7 +344,7 @@ fn embed(machine: &mut Machine, weights: &Weights, batch: &Batch, hidden: &mut B
 }
 
 /// Adds uniform noise of `±alpha / sqrt(tokens * width)` to the embeddings of every sequence.
-fn add_noise(hidden: &mut [f32], batch: &Batch, width: usize, alpha: f32, seed: u64) {
+fn add_noise(hidden: &mut [f32], batch: &TrainBatch, width: usize, alpha: f32, seed: u64) {
     let mut random = SplitMix64::new(seed ^ 0x5851_F42D_4C95_7F2D);
     let mut rest = hidden;
     for length in &batch.lengths {

@@ -2,15 +2,16 @@
 
 /// A piece of code out of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
+pub struct CodeBlock {
     /// The file that the answer names for it, in the line before or in its first comment.
     pub path: Option<String>,
     /// The code, lines ended by `\n`.
     pub code: String,
 }
 
-/// The code blocks of an answer in order. An answer without any fence is one block when it looks like code.
-pub fn code_blocks(answer: &str) -> Vec<Block> {
+/// The code blocks of an answer in order. An answer without any fence is one block when it looks
+/// like code.
+pub fn code_blocks(answer: &str) -> Vec<CodeBlock> {
     let text = normalise(answer);
     let mut blocks = fenced(&text, dedent);
     if blocks.is_empty() && looks_like_code(&text) {
@@ -19,11 +20,12 @@ pub fn code_blocks(answer: &str) -> Vec<Block> {
     blocks
 }
 
-/// The code of an answer that goes on with a cut-off one: it may start in the midst of a block, so that its
-/// indentation stays, and need not look like code. A fence that only closes ends it.
+/// The code of an answer that goes on with a cut-off one: it may start in the midst of a block, so
+/// that its indentation stays, and need not look like code. A fence that only closes ends it.
 pub(in crate::pipeline) fn continuation(answer: &str) -> String {
     let text = normalise(answer);
-    let head: Vec<&str> = text.lines().take_while(|line| Fence::opening(line).is_none()).collect();
+    let head: Vec<&str> =
+        text.lines().take_while(|line| CodeFence::opening(line).is_none()).collect();
     let first = head.iter().find(|line| !line.trim().is_empty()).copied().unwrap_or("");
     let blocks = fenced(&text, |lines| lines.to_vec());
     if blocks.is_empty() || first.starts_with([' ', '\t']) || looks_like_code(&head.join("\n")) {
@@ -33,9 +35,9 @@ pub(in crate::pipeline) fn continuation(answer: &str) -> String {
 }
 
 /// The fenced blocks of a text, their lines put into `shape`.
-fn fenced(text: &str, shape: for<'a> fn(&[&'a str]) -> Vec<&'a str>) -> Vec<Block> {
+fn fenced(text: &str, shape: for<'a> fn(&[&'a str]) -> Vec<&'a str>) -> Vec<CodeBlock> {
     let mut blocks = Vec::new();
-    let mut open: Option<(Fence, Option<String>, Vec<&str>)> = None;
+    let mut open: Option<(CodeFence, Option<String>, Vec<&str>)> = None;
     let mut last_prose = "";
     for line in text.lines() {
         match &mut open {
@@ -48,7 +50,7 @@ fn fenced(text: &str, shape: for<'a> fn(&[&'a str]) -> Vec<&'a str>) -> Vec<Bloc
                     lines.push(line);
                 }
             }
-            None => match Fence::opening(line) {
+            None => match CodeFence::opening(line) {
                 Some(fence) => {
                     let path = path_in(&fence.info).or_else(|| path_in(last_prose));
                     open = Some((fence, path, Vec::new()));
@@ -64,7 +66,8 @@ fn fenced(text: &str, shape: for<'a> fn(&[&'a str]) -> Vec<&'a str>) -> Vec<Bloc
     blocks
 }
 
-/// Joins a cut-off text with its continuation: what the one ends and the other begins with stands once.
+/// Joins a cut-off text with its continuation: what the one ends and the other begins with stands
+/// once.
 pub(in crate::pipeline) fn stitch(head: &str, tail: &str) -> String {
     /// Shorter overlaps are chance.
     const LEAST: usize = 4;
@@ -112,14 +115,14 @@ fn normalise(answer: &str) -> String {
     without_thoughts(&text)
 }
 
-struct Fence {
+struct CodeFence {
     mark: char,
     length: usize,
     indent: usize,
     info: String,
 }
 
-impl Fence {
+impl CodeFence {
     fn opening(line: &str) -> Option<Self> {
         let inner = line.trim_start();
         let mark = inner.chars().next().filter(|c| matches!(c, '`' | '~'))?;
@@ -144,13 +147,13 @@ impl Fence {
 }
 
 /// A block of these lines; none when it is empty.
-fn block(path: Option<String>, lines: &[&str]) -> Option<Block> {
+fn block(path: Option<String>, lines: &[&str]) -> Option<CodeBlock> {
     let first = lines.iter().position(|line| !line.trim().is_empty())?;
     let named = lines[first].trim().strip_prefix('#').and_then(path_in);
     let path = path.or(named);
     let mut code = lines[first..].join("\n").trim_end().to_owned();
     code.push('\n');
-    Some(Block { path, code })
+    Some(CodeBlock { path, code })
 }
 
 /// The lines without the indentation that all of them share, as of a fence within a list.

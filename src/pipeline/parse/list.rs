@@ -6,7 +6,7 @@ use super::without_thoughts;
 
 /// An entry of a list as the model wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::pipeline) struct Item {
+pub(in crate::pipeline) struct ListItem {
     /// Its number in the list as written, when it had one.
     pub(in crate::pipeline) number: Option<usize>,
     /// What comes before the separator.
@@ -14,12 +14,12 @@ pub(in crate::pipeline) struct Item {
     /// What comes after it, with the lines nested below.
     pub(in crate::pipeline) description: String,
     /// What it waits for.
-    pub(in crate::pipeline) needs: Vec<Need>,
+    pub(in crate::pipeline) needs: Vec<ItemNeed>,
 }
 
 /// What an item says it waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::pipeline) enum Need {
+pub(in crate::pipeline) enum ItemNeed {
     /// An item's number in the list as written.
     Number(usize),
     /// An item's name.
@@ -39,13 +39,13 @@ const NEEDS: &[&str] = &[
 ];
 
 /// The items of an answer in order; none when it holds no list.
-pub(in crate::pipeline) fn items(answer: &str) -> Vec<Item> {
+pub(in crate::pipeline) fn items(answer: &str) -> Vec<ListItem> {
     let text = without_thoughts(answer).replace("\r\n", "\n");
     json_items(&text).unwrap_or_else(|| line_items(&text))
 }
 
 /// Items of the first JSON array of texts or objects.
-fn json_items(text: &str) -> Option<Vec<Item>> {
+fn json_items(text: &str) -> Option<Vec<ListItem>> {
     let starts = text.match_indices('[').map(|(at, _)| at);
     let values = starts
         .filter_map(|at| {
@@ -62,7 +62,7 @@ fn json_items(text: &str) -> Option<Vec<Item>> {
     Some(values.iter().filter_map(json_item).collect())
 }
 
-fn json_item(value: &Value) -> Option<Item> {
+fn json_item(value: &Value) -> Option<ListItem> {
     if let Value::String(text) = value {
         return Some(item(None, text));
     }
@@ -85,19 +85,21 @@ fn json_item(value: &Value) -> Option<Item> {
         Some(value) => text(value).map(|t| need_words(&t)).unwrap_or_default(),
         None => Vec::new(),
     };
-    Some(Item { number, name, description: description.unwrap_or_default(), needs })
+    Some(ListItem { number, name, description: description.unwrap_or_default(), needs })
 }
 
-/// Items of lines that begin with a number or a bullet; lines nested below belong to the item above.
-fn line_items(text: &str) -> Vec<Item> {
+/// Items of lines that begin with a number or a bullet; lines nested below belong to the item
+/// above.
+fn line_items(text: &str) -> Vec<ListItem> {
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("```"));
-    let marked: Vec<(usize, Option<Marker<'_>>, &str)> = lines
+    let marked: Vec<(usize, Option<ListMarker<'_>>, &str)> = lines
         .map(|line| (line.len() - line.trim_start().len(), marker(line.trim()), line.trim()))
         .collect();
     // Where there are numbers, bullets are details.
-    let numbered =
-        marked.iter().any(|(_, marker, _)| matches!(marker, Some(Marker { number: Some(_), .. })));
-    let is_item = |indent: usize, marker: &Marker<'_>, least: usize| {
+    let numbered = marked
+        .iter()
+        .any(|(_, marker, _)| matches!(marker, Some(ListMarker { number: Some(_), .. })));
+    let is_item = |indent: usize, marker: &ListMarker<'_>, least: usize| {
         (marker.number.is_some() || !numbered) && indent <= least
     };
     let least = marked
@@ -107,7 +109,7 @@ fn line_items(text: &str) -> Vec<Item> {
         .min()
         .unwrap_or(0)
         + 1;
-    let mut items: Vec<Item> = Vec::new();
+    let mut items: Vec<ListItem> = Vec::new();
     for (indent, marker, line) in marked {
         match marker {
             Some(marker) if is_item(indent, &marker, least) => {
@@ -127,7 +129,7 @@ fn line_items(text: &str) -> Vec<Item> {
 }
 
 /// Adds a nested line to its item.
-fn detail(item: &mut Item, line: &str) {
+fn detail(item: &mut ListItem, line: &str) {
     let plain = unmarked(line.trim_start_matches(['-', '*', '•', ' ']));
     let (text, needs) = split_needs(&plain);
     item.needs.extend(needs);
@@ -140,13 +142,13 @@ fn detail(item: &mut Item, line: &str) {
 }
 
 /// The head of a list entry.
-struct Marker<'a> {
+struct ListMarker<'a> {
     number: Option<usize>,
     rest: &'a str,
 }
 
 /// Splits `1.`, `2)`, `**3.**`, `#### 4.`, `- `, `* `, `• `, `Part 5:` from a line.
-fn marker(line: &str) -> Option<Marker<'_>> {
+fn marker(line: &str) -> Option<ListMarker<'_>> {
     let inner = line.trim_start_matches(['#', '*', '_', ' ']);
     let words = ["part ", "subtask ", "step "];
     let word = words.iter().find(|word| inner.to_lowercase().starts_with(**word));
@@ -158,16 +160,16 @@ fn marker(line: &str) -> Option<Marker<'_>> {
         if let Some(rest) = end.strip_prefix(['.', ')', ':'])
             && (rest.is_empty() || rest.starts_with([' ', '*', '\t']))
         {
-            return Some(Marker { number: counted[..digits].parse().ok(), rest: rest.trim() });
+            return Some(ListMarker { number: counted[..digits].parse().ok(), rest: rest.trim() });
         }
     }
     let bullet = ["- ", "* ", "• ", "+ "].iter().find_map(|bullet| line.strip_prefix(bullet))?;
     let nested = marker(bullet.trim());
-    Some(nested.unwrap_or(Marker { number: None, rest: bullet.trim() }))
+    Some(nested.unwrap_or(ListMarker { number: None, rest: bullet.trim() }))
 }
 
 /// Splits name, description and needs.
-fn item(number: Option<usize>, text: &str) -> Item {
+fn item(number: Option<usize>, text: &str) -> ListItem {
     let plain = unmarked(text);
     let (text, needs) = split_needs(&plain);
     let separators = [" — ", " – ", " - ", ": ", " -- "];
@@ -180,7 +182,12 @@ fn item(number: Option<usize>, text: &str) -> Item {
         Some((at, length)) => (&text[..at], &text[at + length..]),
         None => (text.strip_suffix(':').unwrap_or(&text), ""),
     };
-    Item { number, name: name.trim().to_owned(), description: description.trim().to_owned(), needs }
+    ListItem {
+        number,
+        name: name.trim().to_owned(),
+        description: description.trim().to_owned(),
+        needs,
+    }
 }
 
 /// The text without bold and code marks.
@@ -189,7 +196,7 @@ fn unmarked(text: &str) -> String {
 }
 
 /// Cuts `(needs: 1, 2)`, `[depends on: name]` and the like off a text.
-fn split_needs(text: &str) -> (String, Vec<Need>) {
+fn split_needs(text: &str) -> (String, Vec<ItemNeed>) {
     let lower = text.to_lowercase();
     if lower.len() != text.len() {
         return (text.to_owned(), Vec::new());
@@ -217,7 +224,7 @@ fn split_needs(text: &str) -> (String, Vec<Need>) {
 }
 
 /// Reads `1, 2 and 3`, `put; get`, `#2`, `none`.
-fn need_words(text: &str) -> Vec<Need> {
+fn need_words(text: &str) -> Vec<ItemNeed> {
     let nothing = ["none", "nothing", "no", "n/a", "-", "null", "nil", "no dependencies", ""];
     text.split([',', ';', '&'])
         .flat_map(|part| part.split(" and "))
@@ -226,24 +233,24 @@ fn need_words(text: &str) -> Vec<Need> {
         .map(|part| {
             let lower = part.to_lowercase();
             let digits = lower.trim_start_matches("part ").trim_start_matches("step ");
-            digits.parse().map_or_else(|_| Need::Name(part.to_owned()), Need::Number)
+            digits.parse().map_or_else(|_| ItemNeed::Name(part.to_owned()), ItemNeed::Number)
         })
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Need;
+    use super::ItemNeed;
     use super::items;
 
     fn check(answer: &str) -> String {
-        let line = |item: super::Item| {
+        let line = |item: super::ListItem| {
             let needs: Vec<String> = item
                 .needs
                 .iter()
                 .map(|need| match need {
-                    Need::Number(n) => format!("{n}"),
-                    Need::Name(name) => format!("'{name}'"),
+                    ItemNeed::Number(n) => format!("{n}"),
+                    ItemNeed::Name(name) => format!("'{name}'"),
                 })
                 .collect();
             let number = item.number.map_or("-".to_owned(), |n| n.to_string());

@@ -3,11 +3,11 @@
 mod code;
 mod list;
 
-pub use code::Block;
+pub use code::CodeBlock;
 pub use code::code_blocks;
 pub(super) use code::continuation;
 pub(super) use code::stitch;
 pub(super) use code::without_thoughts;
-pub(super) use list::Item;
-pub(super) use list::Need;
+pub(super) use list::ItemNeed;
+pub(super) use list::ListItem;
 pub(super) use list::items;

@@ -59,7 +59,8 @@ async fn real_kinds_of_suites_have_the_right_outcome() {
     let bench = Bench::open();
     let judge = bench.judge_with_pytest();
     let table = fs::read_to_string(fixtures().join("cases/expected.tsv")).unwrap();
-    // Without namespaces there is no loopback of the jail's own, and no folder that both processes see.
+    // Without namespaces there is no loopback of the jail's own, and no folder that both processes
+    // see.
     let is_bare = std::env::var_os(BARE).is_some();
     let gaps = ["data-files-of-tests-data-latin1", "honest-local-server"];
     let mut wrong = Vec::new();

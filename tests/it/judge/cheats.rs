@@ -330,7 +330,8 @@ fn solutions() -> Vec<(String, Vec<SourceFile>)> {
         .collect()
 }
 
-/// Names of the cheats that `test` takes for solutions, of those whose name starts with one of `groups`.
+/// Names of the cheats that `test` takes for solutions, of those whose name starts with one of
+/// `groups`.
 async fn accepted(judge: &Judge, test: &str, groups: &[&str]) -> Vec<String> {
     let suite = TestSuite::new(files(&[("test_primes.py", test)]));
     let honest = files(&[("primes.py", "def is_prime(n):\n    return n in (2, 3)\n")]);
@@ -388,8 +389,9 @@ async fn no_cheat_passes_a_pytest_suite() {
     );
 }
 
-/// Cheats that a judge of outputs might fall for: the bodies of wrong functions.
-/// Forges what the worker sends to the tests' process: each returns what is right where no worker is, in the first run.
+/// Cheats that a judge of outputs might fall for: the bodies of wrong functions. Forges what the
+/// worker sends to the tests' process: each returns what is right where no worker is, in the first
+/// run.
 const FORGER: &str = "
 import builtins, code, functools, gc, json, os, pickle, threading
 
@@ -445,7 +447,8 @@ def test_forge(how):
     check(forge(how))
 ";
 
-/// Whatever the solution's process writes into the conversation: nothing runs, and no name is read, in the tests' process.
+/// Whatever the solution's process writes into the conversation: nothing runs, and no name is read,
+/// in the tests' process.
 #[tokio::test]
 async fn forged_requests_reach_nothing_of_the_tests() {
     let bench = super::Bench::open();

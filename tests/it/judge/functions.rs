@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use rune::evaluation::Format;
-use rune::evaluation::Modules;
+use rune::evaluation::PackageModules;
+use rune::evaluation::SuiteFormat;
 use rune::judge::FunctionJudge;
 use rune::judge::FunctionTask;
 use rune::judge::Judge;
-use rune::judge::Outcome;
 use rune::judge::TestSuite;
 use rune::judge::Verdict;
+use rune::judge::VerdictOutcome;
 use rune::sandbox::Limits;
 use rune::sandbox::Sandbox;
 use rune::task::SourceFile;
@@ -66,8 +66,8 @@ async fn canonical_solutions_of_mbpp_plus_pass() {
     };
     let interpreter = interpreter(&sandbox);
     let judge = FunctionJudge::start(&sandbox, &interpreter, limits).await.unwrap();
-    let tasks = Format::MbppPlus.read(Path::new(MBPP_PLUS), "mbppplus").unwrap();
-    let modules = Modules::default();
+    let tasks = SuiteFormat::MbppPlus.read(Path::new(MBPP_PLUS), "mbppplus").unwrap();
+    let modules = PackageModules::default();
     let (mut n_data, mut wrong) = (0, Vec::new());
     for task in &tasks {
         let id = &task.id;
@@ -102,15 +102,15 @@ async fn canonical_solutions_of_human_eval_pass_and_stubs_fail() {
     let judge = judge(&sandbox).await;
     let (mut n_data, mut wrong) = (0, Vec::new());
     let path = Path::new("tests/fixtures/judge/HumanEval.jsonl.gz");
-    let tasks = Format::HumanEval.read(path, "humaneval").unwrap();
-    let modules = Modules::default();
+    let tasks = SuiteFormat::HumanEval.read(path, "humaneval").unwrap();
+    let modules = PackageModules::default();
     for task in &tasks {
         let id = &task.id;
         let check = judge.read(task.question().unwrap()).await.unwrap();
         n_data += usize::from(check.is_data());
         let (reference, stub) = (task.program(&task.answer, &modules), task.stub(&modules));
         let verdict = judge.run(&check, &stub, 7).await.unwrap();
-        if !matches!(verdict.outcome, Outcome::Wrong | Outcome::Exception) {
+        if !matches!(verdict.outcome, VerdictOutcome::Wrong | VerdictOutcome::Exception) {
             wrong.push(format!("{id}, stub: {}", verdict.summary()));
         }
         match judge.prove(check, Some(&reference), &stub).await {
@@ -134,14 +134,14 @@ async fn examples_of_human_eval_hold_for_canonical_solutions() {
     let interpreter = interpreter(&sandbox);
     let judge = Judge::new(&sandbox, &interpreter);
     let path = Path::new("tests/fixtures/judge/HumanEval.jsonl.gz");
-    let tasks = Format::HumanEval.read(path, "humaneval").unwrap();
+    let tasks = SuiteFormat::HumanEval.read(path, "humaneval").unwrap();
     let (mut n_suites, mut wrong) = (0, Vec::new());
     for task in &tasks {
         let Some(work) = &task.work else { continue };
         n_suites += 1;
         let suite = TestSuite::new(vec![SourceFile::new("test_solution.py", &work.tests)]);
         let solution =
-            SourceFile::new("solution.py", task.program(&task.answer, &Modules::default()));
+            SourceFile::new("solution.py", task.program(&task.answer, &PackageModules::default()));
         let verdict = judge.run_suite(&suite, &[solution]).await.unwrap();
         if !verdict.passed() {
             wrong.push(format!("{}: {}", task.id, verdict.summary()));
@@ -191,10 +191,11 @@ async fn every_way_of_failing_has_its_word() {
     let counts = "n = [0]\ndef f(x):\n  n[0] += 1\n  return x if n[0] <= 99 else -x - 1";
     let many = "for i in range(99):\n  assert f(i) == i";
     let flaky = verdict(&judge, many, counts).await;
-    assert_eq!(flaky.outcome, Outcome::Flaky, "{}", flaky.summary());
+    assert_eq!(flaky.outcome, VerdictOutcome::Flaky, "{}", flaky.summary());
 }
 
-/// Judges `solution` by `test` and shows the summary with the message of the first test that did not pass.
+/// Judges `solution` by `test` and shows the summary with the message of the first test that did
+/// not pass.
 async fn shown(judge: &FunctionJudge, test: &str, solution: &str) -> String {
     let verdict = verdict(judge, test, solution).await;
     let message = verdict.first_failure().map_or("", |test| &test.message);
@@ -434,8 +435,8 @@ async fn rows_of_users_are_judged_or_left_out_in_words() {
     let sandbox = sandbox();
     let judge = judge(&sandbox).await;
     let mut shown = Vec::new();
-    for task in Format::HumanEval.read(&path, "own").unwrap() {
-        let modules = Modules::default();
+    for task in SuiteFormat::HumanEval.read(&path, "own").unwrap() {
+        let modules = PackageModules::default();
         let (answer, stub) = (task.program(&task.answer, &modules), task.stub(&modules));
         let proven = match judge.read(task.question().unwrap()).await {
             Ok(check) => judge.prove(check, Some(&answer), &stub).await,
@@ -529,8 +530,8 @@ async fn contest_programs_have_real_descriptors() {
     std::fs::write(&path, rows.map(|row| row.to_string() + "\n").collect::<String>()).unwrap();
     let sandbox = sandbox();
     let judge = judge(&sandbox).await;
-    for task in Format::Apps.read(&path, "io").unwrap() {
-        let modules = Modules::default();
+    for task in SuiteFormat::Apps.read(&path, "io").unwrap() {
+        let modules = PackageModules::default();
         let check = judge.read(task.question().unwrap()).await.unwrap();
         let program = task.program(&task.answer, &modules);
         let proven = judge.prove(check, Some(&program), &task.stub(&modules)).await;
@@ -548,7 +549,8 @@ async fn contest_problems_are_judged() {
         json!({
             "question_id": "double", "question_content": "Double each.", "metadata": "{}",
             "public_test_cases": json!([stdin("1 2\n", "2 4\n")]).to_string(),
-            // [{"input": "0.5", "output": "1.0", "testtype": "stdin"}], pickled and packed by Python.
+            // [{"input": "0.5", "output": "1.0", "testtype": "stdin"}], pickled and packed by
+            // Python.
             "private_test_cases": "eJxrYJlqwwABPRbR1UqZeQWlJUpWCkoGeqZKOgpK+aUlUAFDPQOQQElqcUlJZUEqSKi4JCUzT6k2dooeAHdKE3E=",
         }),
         json!({
@@ -559,7 +561,7 @@ async fn contest_problems_are_judged() {
         }),
     ];
     std::fs::write(&path, rows.map(|row| row.to_string() + "\n").concat()).unwrap();
-    let tasks = Format::LiveCodeBench.read(&path, "live").unwrap();
+    let tasks = SuiteFormat::LiveCodeBench.read(&path, "live").unwrap();
     let sandbox = sandbox();
     let judge = judge(&sandbox).await;
     let table = [
@@ -590,7 +592,7 @@ async fn contest_problems_are_judged() {
     for (task, answer, expected) in table {
         let task = &tasks[task];
         let check = judge.read(task.question().unwrap()).await.unwrap();
-        let code = task.program(&format!("```python\n{answer}\n```"), &Modules::default());
+        let code = task.program(&format!("```python\n{answer}\n```"), &PackageModules::default());
         assert_eq!(judge.run(&check, &code, 0).await.unwrap().summary(), expected, "{answer}");
     }
 }

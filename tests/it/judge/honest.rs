@@ -2,9 +2,9 @@
 
 use rune::judge::Assurance;
 use rune::judge::JudgeError;
-use rune::judge::Outcome;
 use rune::judge::SuiteError;
 use rune::judge::TestSuite;
+use rune::judge::VerdictOutcome;
 
 use super::Bench;
 use super::files;
@@ -174,7 +174,7 @@ async fn what_checks_nothing_is_not_a_pass() {
     for (test, name) in nothing {
         let verdict =
             run(&bench.judge(), &TestSuite::new(files(&[("test_a.py", test)])), GOOD).await;
-        assert_eq!(verdict.outcome, Outcome::NoTests, "{name}: {}", show(&verdict));
+        assert_eq!(verdict.outcome, VerdictOutcome::NoTests, "{name}: {}", show(&verdict));
         assert!(verdict.score() <= 0.0);
     }
 }
@@ -211,11 +211,11 @@ async fn limits_have_their_own_outcomes() {
     let bench = Bench::open();
     let suite = TestSuite::new(files(&[("test_primes.py", ASSERTS)]));
     let looping = "def is_prime(n):\n    while True:\n        pass\n";
-    assert_eq!(run(&bench.judge(), &suite, looping).await.outcome, Outcome::CpuLimit);
+    assert_eq!(run(&bench.judge(), &suite, looping).await.outcome, VerdictOutcome::CpuLimit);
     let bomb = "def is_prime(n):\n    return bytearray(4 << 30)\n";
-    assert_eq!(run(&bench.judge(), &suite, bomb).await.outcome, Outcome::MemoryLimit);
+    assert_eq!(run(&bench.judge(), &suite, bomb).await.outcome, VerdictOutcome::MemoryLimit);
     let deep = "def is_prime(n):\n    return is_prime(n + 1)\n";
-    assert_eq!(run(&bench.judge(), &suite, deep).await.outcome, Outcome::Exception);
+    assert_eq!(run(&bench.judge(), &suite, deep).await.outcome, VerdictOutcome::Exception);
 }
 
 #[tokio::test]
@@ -290,7 +290,8 @@ async fn a_folder_is_loaded_with_its_helpers() {
     );
 }
 
-/// The frameworks and their packages are loaded before the tests; a solution may have the name of one.
+/// The frameworks and their packages are loaded before the tests; a solution may have the name of
+/// one.
 #[tokio::test]
 async fn a_solution_named_as_something_loaded_is_what_the_tests_get() {
     let bench = Bench::open();
@@ -308,7 +309,8 @@ async fn a_solution_named_as_something_loaded_is_what_the_tests_get() {
     }
 }
 
-/// Suites that are run a second time with the solution in another process, and some that turn out to want more.
+/// Suites that are run a second time with the solution in another process, and some that turn out
+/// to want more.
 #[tokio::test]
 async fn what_tests_want_of_a_solution_they_get_from_another_process_too() {
     let table = [

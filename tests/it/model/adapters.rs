@@ -1,14 +1,15 @@
-//! Adapters as PEFT saves them: what they add is what merging them would, whoever else is served, and nothing stays.
+//! Adapters as PEFT saves them: what they add is what merging them would, whoever else is served,
+//! and nothing stays.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use rune::model::Adapter;
 use rune::model::Engine;
 use rune::model::EngineOptions;
-use rune::model::Generation;
+use rune::model::GenerationRequest;
+use rune::model::LoraAdapter;
 use rune::model::ModelError;
 use rune::model::Precision;
 use rune::peft::PeftError;
@@ -94,7 +95,8 @@ pub(crate) fn config(others: &Value) -> Value {
     config
 }
 
-/// The row of the file that holds row `row` of PEFT's matrix: llama files interleave the halves of each head.
+/// The row of the file that holds row `row` of PEFT's matrix: llama files interleave the halves of
+/// each head.
 fn file_row(arch: &str, tensor: &str, row: usize) -> usize {
     if arch != "llama" || !matches!(tensor, "attn_q" | "attn_k") {
         return row;
@@ -136,15 +138,15 @@ fn start(model: &tiny::Gguf) -> Engine {
     Engine::start(&path, &options).unwrap()
 }
 
-fn answer(engine: &Engine, adapter: Option<&Arc<Adapter>>) -> Completion {
+fn answer(engine: &Engine, adapter: Option<&Arc<LoraAdapter>>) -> Completion {
     let sampling = Sampling { max_tokens: 12, ..Sampling::default() };
     let prompt = engine.tokenizer().encode("ab and so on").unwrap();
     let adapter = adapter.cloned();
-    let generation = Generation {
+    let generation = GenerationRequest {
         adapter,
         logprobs: true,
         ignore_end: true,
-        ..Generation::new(prompt, sampling)
+        ..GenerationRequest::new(prompt, sampling)
     };
     end(engine.submit(generation).unwrap()).unwrap()
 }
@@ -287,10 +289,14 @@ fn what_would_not_be_run_as_peft_runs_it_is_refused_with_the_reason() {
 
 #[test]
 fn several_adapters_at_once_answer_as_each_does_alone_and_leave_no_trace() {
-    let ask = |engine: &Engine, adapter: Option<&Arc<Adapter>>| {
+    let ask = |engine: &Engine, adapter: Option<&Arc<LoraAdapter>>| {
         let prompt = engine.tokenizer().encode("The capital of France is").unwrap();
         let adapter = adapter.cloned();
-        let generation = Generation { adapter, logprobs: true, ..Generation::new(prompt, short()) };
+        let generation = GenerationRequest {
+            adapter,
+            logprobs: true,
+            ..GenerationRequest::new(prompt, short())
+        };
         engine.submit(generation).unwrap()
     };
     let alone = smollm2(1, 1);

@@ -1,4 +1,5 @@
-//! Damaged, forged and foreign files are errors that say what is wrong: never a panic, a hang or nonsense.
+//! Damaged, forged and foreign files are errors that say what is wrong: never a panic, a hang or
+//! nonsense.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use rune::model::Engine;
 use rune::model::EngineOptions;
-use rune::model::Generation;
+use rune::model::GenerationRequest;
 use rune::model::Isa;
 use rune::model::ModelError;
 use rune::model::Precision;
@@ -41,7 +42,12 @@ fn answer_of(path: &Path, options: &EngineOptions) -> Result<Completion, ModelEr
     let message = Message { role: Role::User, content: "ab?".to_owned() };
     let prompt = engine.prompt(&[message])?;
     let sampling = Sampling { max_tokens: 6, ..Sampling::default() };
-    super::end(engine.submit(Generation { logprobs: true, ..Generation::new(prompt, sampling) })?)
+    super::end(
+        engine.submit(GenerationRequest {
+            logprobs: true,
+            ..GenerationRequest::new(prompt, sampling)
+        })?,
+    )
 }
 
 /// The message of the error that a file gives, without its path.
@@ -80,7 +86,8 @@ fn a_tiny_model_of_odd_sizes_answers_alike_in_any_way_of_running() {
         let two_threads = EngineOptions { n_threads: 2, ..exact.clone() };
         let exactly = answer(&file, &exact).unwrap();
         assert_eq!(tokens(&answer(&file, &two_threads).unwrap()), tokens(&exactly));
-        // These weights have no codes; what differs is that keys and values are held in half precision.
+        // These weights have no codes; what differs is that keys and values are held in half
+        // precision.
         let pairs = expected.logprobs.iter().flatten().zip(exactly.logprobs.iter().flatten());
         assert!(pairs.clone().all(|(half, full)| (half - full).abs() < 1e-3), "{pairs:?}");
         assert_eq!(exactly.text, expected.text);

@@ -1,10 +1,10 @@
 //! Answers that are held to a grammar.
 
 use rune::model::Engine;
-use rune::model::Generation;
+use rune::model::EngineUpdate;
+use rune::model::GenerationRequest;
 use rune::model::Grammar;
 use rune::model::ModelError;
-use rune::model::Update;
 use rune::trajectory::Completion;
 use rune::trajectory::FinishReason;
 use rune::trajectory::Message;
@@ -18,9 +18,9 @@ use super::said;
 use super::short;
 use super::smollm2;
 
-fn generation(engine: &Engine, question: &str, sampling: Sampling) -> Generation {
+fn generation(engine: &Engine, question: &str, sampling: Sampling) -> GenerationRequest {
     let prompt = engine.prompt(&[Message::user(question)]).unwrap();
-    Generation { logprobs: true, ..Generation::new(prompt, sampling) }
+    GenerationRequest { logprobs: true, ..GenerationRequest::new(prompt, sampling) }
 }
 
 fn ask(
@@ -28,9 +28,9 @@ fn ask(
     question: &str,
     sampling: Sampling,
     grammar: Grammar,
-) -> Result<UnboundedReceiver<Update>, ModelError> {
+) -> Result<UnboundedReceiver<EngineUpdate>, ModelError> {
     let generation = generation(engine, question, sampling);
-    engine.submit(Generation { grammar: Some(grammar), ..generation })
+    engine.submit(GenerationRequest { grammar: Some(grammar), ..generation })
 }
 
 fn answer(engine: &Engine, question: &str, sampling: Sampling, grammar: Grammar) -> Completion {
@@ -138,7 +138,7 @@ fn what_each_sequence_is_held_to_is_its_own_affair() {
     let grammars = [Some(regex(r"-?\d{1,5}")), Some(regex("red|green|blue")), None];
     let submit = |engine: &Engine, i: usize| {
         let generation = generation(engine, questions[i], short());
-        engine.submit(Generation { grammar: grammars[i].clone(), ..generation }).unwrap()
+        engine.submit(GenerationRequest { grammar: grammars[i].clone(), ..generation }).unwrap()
     };
     let alone = smollm2(1, 1);
     let expected = [0, 1, 2].map(|i| said(&end(submit(&alone, i)).unwrap()));

@@ -2,7 +2,7 @@
 
 use rune::model::Engine;
 use rune::model::EngineOptions;
-use rune::model::Generation;
+use rune::model::GenerationRequest;
 use rune::model::ModelError;
 use rune::trajectory::Sampling;
 
@@ -24,10 +24,14 @@ fn start(kv_tokens: usize, max_sequences: usize) -> Engine {
     Engine::start(&smollm2_file(), &options).unwrap()
 }
 
-fn generation(engine: &Engine, text: &str, max_tokens: u32) -> Generation {
+fn generation(engine: &Engine, text: &str, max_tokens: u32) -> GenerationRequest {
     let prompt = engine.tokenizer().encode(text).unwrap();
     let sampling = Sampling { max_tokens, ..Sampling::default() };
-    Generation { logprobs: true, ignore_end: true, ..Generation::new(prompt, sampling) }
+    GenerationRequest {
+        logprobs: true,
+        ignore_end: true,
+        ..GenerationRequest::new(prompt, sampling)
+    }
 }
 
 /// Prompts of some 100 tokens; every other one goes on from the beginning of the one before it.

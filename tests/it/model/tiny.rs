@@ -43,8 +43,8 @@ impl Gguf {
 pub(crate) const F32: u32 = 0;
 pub(crate) const Q8_0: u32 = 8;
 
-/// A model of two layers, 2 heads on 1 key head and 260 tokens: all bytes, two merged letters, the control tokens.
-/// `hidden` is a multiple of 4.
+/// A model of two layers, 2 heads on 1 key head and 260 tokens: all bytes, two merged letters, the
+/// control tokens. `hidden` is a multiple of 4.
 pub(crate) fn model(arch: &str, kind: u32, hidden: usize, ffn: usize) -> Gguf {
     let mut tokens: Vec<String> = (0_u8..=255).map(|byte| letter(byte).to_string()).collect();
     tokens.extend(["ab", "<|im_start|>", "<|im_end|>", "<|endoftext|>"].map(str::to_owned));

@@ -1,4 +1,5 @@
-//! Claims: one holder at a time writes to a session or a training run, and whoever lost a claim writes nothing more.
+//! Claims: one holder at a time writes to a session or a training run, and whoever lost a claim
+//! writes nothing more.
 
 use std::fs;
 use std::path::Path;

@@ -101,8 +101,8 @@ fn a_signal_leaves_a_session_that_is_gone_on_with_from_where_it_was() {
         );
         assert!(!bench.path("out").exists());
 
-        // The recorded answers are not asked for again: the script has none of them left. Nor need the
-        // flags be said again.
+        // The recorded answers are not asked for again: the script has none of them left. Nor need
+        // the flags be said again.
         bench.script(&[Answer::new(&[], fenced(SOLUTION))]);
         let resumed = resume(&bench, session["id"].as_str().unwrap());
         assert_eq!(resumed.code, Some(0), "{resumed:?}");

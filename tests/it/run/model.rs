@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rune::home::Home;
 use rune::hub;
-use rune::hub::Catalogue;
+use rune::hub::ModelCatalogue;
 
 use super::Bench;
 use super::TASK;
@@ -20,7 +20,7 @@ pub(crate) fn real_home() -> PathBuf {
 #[test]
 fn a_session_with_a_real_model_ends_orderly() {
     let name = "smollm2-135m-instruct";
-    let catalogue = Catalogue::embedded();
+    let catalogue = ModelCatalogue::embedded();
     let path = hub::path(&Home::new(real_home()), catalogue.get(name).unwrap());
     let path = path.unwrap_or_else(|| panic!("run `rune models pull {name}` first"));
     let bench = Bench::new();

@@ -1,4 +1,5 @@
-//! Tests as they lie on disk: helpers, data, packages that are missing, answers that are there already.
+//! Tests as they lie on disk: helpers, data, packages that are missing, answers that are there
+//! already.
 
 use std::fs;
 use std::os::unix::fs::symlink;

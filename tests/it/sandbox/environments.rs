@@ -6,13 +6,13 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-use rune::sandbox::Exit;
+use rune::sandbox::ExecRequest;
+use rune::sandbox::ExitKind;
 use rune::sandbox::Interpreter;
-use rune::sandbox::Job;
 use rune::sandbox::Limits;
 
-/// A virtual environment with a package of its own, a folder of sources on its search path, and a package that is
-/// installed as a link to its sources.
+/// A virtual environment with a package of its own, a folder of sources on its search path, and a
+/// package that is installed as a link to its sources.
 struct Environment {
     folder: tempfile::TempDir,
 }
@@ -68,9 +68,9 @@ impl Environment {
 
 async fn says(interpreter: &Interpreter, program: &str) -> String {
     let job = super::python(interpreter, program.to_owned(), Limits::default());
-    let job = Job { args: ["-I", "-B", "/in/input"].map(str::to_owned).into(), ..job };
+    let job = ExecRequest { args: ["-I", "-B", "/in/input"].map(str::to_owned).into(), ..job };
     let outcome = super::sandbox().run(&job).await.unwrap();
-    assert_eq!(outcome.exit, Exit::Code(0), "{}", super::text(&outcome.stderr.bytes));
+    assert_eq!(outcome.exit, ExitKind::Code(0), "{}", super::text(&outcome.stderr.bytes));
     super::text(&outcome.stdout.bytes)
 }
 

@@ -1,11 +1,12 @@
-//! The hostile programs, by the numbers of the list in the specification of the sandbox. What is not a single program
-//! there has a test of its own: 58-60, 62-64 and 72 with the judge, 43 and 67-69 with what is collected, 73 with the
-//! work trees, 74 with the values that the judge reads, 75-77 beside the runner, 78 with the prompts.
+//! The hostile programs, by the numbers of the list in the specification of the sandbox. What is
+//! not a single program there has a test of its own: 58-60, 62-64 and 72 with the judge, 43 and
+//! 67-69 with what is collected, 73 with the work trees, 74 with the values that the judge reads,
+//! 75-77 beside the runner, 78 with the prompts.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use rune::sandbox::Exit;
+use rune::sandbox::ExitKind;
 use rune::sandbox::Limits;
 
 /// A program and what must become of it.
@@ -23,7 +24,7 @@ pub(super) enum Ends {
     /// It ends by itself and the last word it says is this.
     Says(&'static str),
     /// It ends so, whatever it says.
-    With(Exit),
+    With(ExitKind),
     /// It is stopped, or fails, within the limits.
     InVain,
 }
@@ -56,7 +57,7 @@ def fill(path, chunk=1 << 20):
 
 /// Limits under which each of them is over soon, also on a busy machine.
 pub(super) fn limits(ends: Ends) -> Limits {
-    let wall = if let With(Exit::WallLimit) = ends { 2 } else { 40 };
+    let wall = if let With(ExitKind::WallLimit) = ends { 2 } else { 40 };
     Limits {
         cpu: Duration::from_millis(1500),
         wall: Duration::from_secs(wall),
@@ -89,8 +90,8 @@ impl Differs {
 
 const WITHOUT_NAMESPACES: &[Differs] = &[
     differs("04", InVain, "processes"),
-    differs("05", With(Exit::OutputLimit), "disk"),
-    differs("08", With(Exit::OutputLimit), "disk"),
+    differs("05", With(ExitKind::OutputLimit), "disk"),
+    differs("08", With(ExitKind::OutputLimit), "disk"),
     differs("19", Says("EACCES"), "names"),
     differs("20", Says("EACCES"), "names"),
     differs("22", InVain, "folders"),
@@ -127,7 +128,8 @@ impl Hostile {
         Self { ends: differs.map_or(self.ends, |(_, ends)| *ends), ..self.clone() }
     }
 
-    /// The program as it is to be held without namespaces but with these `gaps`, with what it is given where it is then.
+    /// The program as it is to be held without namespaces but with these `gaps`, with what it is
+    /// given where it is then.
     pub(super) fn without_namespaces(&self, gaps: &[&str]) -> Self {
         let mut all = WITHOUT_NAMESPACES.iter().filter(|differs| gaps.contains(&differs.gap));
         let differs = all.find(|differs| self.name.starts_with(differs.number));
@@ -148,7 +150,7 @@ const fn case(name: &'static str, ends: Ends, program: &'static str) -> Hostile 
 pub(super) const HOSTILE: &[Hostile] = &[
     case(
         "01 fork bomb",
-        With(Exit::ProcessLimit),
+        With(ExitKind::ProcessLimit),
         r"
 while True:
     try: os.fork()
@@ -156,7 +158,7 @@ while True:
     ),
     case(
         "02 thread bomb",
-        With(Exit::ProcessLimit),
+        With(ExitKind::ProcessLimit),
         r"
 import threading
 n = 0
@@ -168,13 +170,13 @@ print('stopped' if n < 200 else n, flush=True); os._exit(0)",
     ),
     case(
         "03 memory bomb in one process",
-        With(Exit::MemoryLimit),
+        With(ExitKind::MemoryLimit),
         r"
 print(tried(lambda: [bytearray(1 << 24) for _ in range(10000)]))",
     ),
     case(
         "04 memory bomb in twenty processes",
-        With(Exit::MemoryLimit),
+        With(ExitKind::MemoryLimit),
         r"
 for _ in range(20):
     if os.fork() == 0:
@@ -225,17 +227,17 @@ print(tried(litter))",
         Says("EFBIG"),
         r"print(tried(os.truncate, os.open('/box/f', os.O_CREAT | os.O_RDWR), 1 << 40))",
     ),
-    case("10 spin", With(Exit::CpuLimit), "while True: pass"),
-    case("11 sleep", With(Exit::WallLimit), "time.sleep(3600)"),
+    case("10 spin", With(ExitKind::CpuLimit), "while True: pass"),
+    case("11 sleep", With(ExitKind::WallLimit), "time.sleep(3600)"),
     case(
         "12 ignore all signals",
-        With(Exit::WallLimit),
+        With(ExitKind::WallLimit),
         r"
 for n in range(1, 65):
     tried(signal.signal, n, signal.SIG_IGN)
 while True: time.sleep(1)",
     ),
-    case("13 stop itself", With(Exit::WallLimit), "os.kill(os.getpid(), signal.SIGSTOP)"),
+    case("13 stop itself", With(ExitKind::WallLimit), "os.kill(os.getpid(), signal.SIGSTOP)"),
     case(
         "14 daemon that holds stdout",
         Says("left"),
@@ -254,9 +256,17 @@ import subprocess
 subprocess.Popen(['/bin/sleep', '3600'])
 print('left')",
     ),
-    case("16 flood of stdout", With(Exit::OutputLimit), "while True: os.write(1, bytes(1 << 16))"),
-    case("17 flood of stderr", With(Exit::OutputLimit), "while True: os.write(2, bytes(1 << 16))"),
-    case("18 raw bytes", With(Exit::Code(0)), r"os.write(1, b'\x1b]0;x\x07\x00\xff\xfe')"),
+    case(
+        "16 flood of stdout",
+        With(ExitKind::OutputLimit),
+        "while True: os.write(1, bytes(1 << 16))",
+    ),
+    case(
+        "17 flood of stderr",
+        With(ExitKind::OutputLimit),
+        "while True: os.write(2, bytes(1 << 16))",
+    ),
+    case("18 raw bytes", With(ExitKind::Code(0)), r"os.write(1, b'\x1b]0;x\x07\x00\xff\xfe')"),
     case("19 read a secret", Says("ENOENT"), "print(tried(open, 'SECRET'))"),
     case("20 write to a file of the host", Says("ENOENT"), "print(tried(open, 'SECRET', 'r+'))"),
     case(
@@ -466,8 +476,8 @@ sys.setrecursionlimit(1 << 30)
 def f(x): return f([x])
 f(0)",
     ),
-    case("49 segmentation fault", With(Exit::Signal(11)), "import ctypes; ctypes.string_at(0)"),
-    case("50 abort", With(Exit::Signal(6)), "os.abort()"),
+    case("49 segmentation fault", With(ExitKind::Signal(11)), "import ctypes; ctypes.string_at(0)"),
+    case("50 abort", With(ExitKind::Signal(6)), "os.abort()"),
     case(
         "51 core dump",
         Says("False []"),
@@ -494,7 +504,7 @@ print('EACCES' if name == 'EPERM' else name, tried(os.sched_setscheduler, 0, os.
     case("54 a large power", InVain, "10 ** (10 ** 9)"),
     case(
         "55 a pattern without end",
-        With(Exit::CpuLimit),
+        With(ExitKind::CpuLimit),
         r"
 import re; re.match('(a+)+$', 'a' * 64 + 'b')",
     ),
@@ -509,7 +519,7 @@ print('done')",
     case("57 control groups", Says("False"), "print(os.path.exists('/sys/fs/cgroup'))"),
     case(
         "61 calls of other architectures",
-        With(Exit::Signal(31)),
+        With(ExitKind::Signal(31)),
         r"
 import ctypes, mmap
 if os.uname().machine != 'x86_64': os.kill(os.getpid(), 31)
@@ -529,7 +539,7 @@ print('refused' if found <= {'EROFS', 'EACCES', 'EXDEV', 'ENOENT', 'EBUSY'} else
     ),
     case(
         "65 zombies",
-        With(Exit::ProcessLimit),
+        With(ExitKind::ProcessLimit),
         r"
 def litter():
     for _ in range(1000):

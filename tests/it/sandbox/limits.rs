@@ -1,11 +1,12 @@
-//! Limits are told apart from the program's own failures, are wide enough for ordinary suites, and can't be slipped past.
+//! Limits are told apart from the program's own failures, are wide enough for ordinary suites, and
+//! can't be slipped past.
 
 use std::time::Duration;
 
-use rune::sandbox::Exit;
-use rune::sandbox::Job;
+use rune::sandbox::ExecOutcome;
+use rune::sandbox::ExecRequest;
+use rune::sandbox::ExitKind;
 use rune::sandbox::Limits;
-use rune::sandbox::Outcome;
 use rune::sandbox::Sandbox;
 
 /// Limits that are reached soon.
@@ -13,21 +14,21 @@ fn small() -> Limits {
     Limits { memory_bytes: 256 << 20, wall: Duration::from_secs(30), ..Limits::default() }
 }
 
-async fn run(sandbox: &Sandbox, program: &str, limits: Limits) -> Outcome {
+async fn run(sandbox: &Sandbox, program: &str, limits: Limits) -> ExecOutcome {
     let interpreter = sandbox.interpreter(None).unwrap();
     let job = super::python(&interpreter, program.to_owned(), limits);
     sandbox.run(&job).await.unwrap()
 }
 
 /// How `program` ends in each kind of jail.
-async fn exits(program: &str) -> [Exit; 2] {
+async fn exits(program: &str) -> [ExitKind; 2] {
     let (first, second) = (super::sandbox(), super::without_namespaces());
     [run(&first, program, small()).await.exit, run(&second, program, small()).await.exit]
 }
 
 async fn says(program: &str) -> String {
     let outcome = run(&super::sandbox(), program, Limits::default()).await;
-    assert_eq!(outcome.exit, Exit::Code(0), "{}", super::text(&outcome.stderr.bytes));
+    assert_eq!(outcome.exit, ExitKind::Code(0), "{}", super::text(&outcome.stderr.bytes));
     super::text(&outcome.stdout.bytes)
 }
 
@@ -66,16 +67,16 @@ thread = threading.Thread(target=lambda: print(depth(100_000))); thread.start();
 #[tokio::test]
 async fn too_many_processes_are_named() {
     let forks = "import os, time\nfor _ in range(300):\n    if os.fork() == 0: time.sleep(9); os._exit(0)\ntime.sleep(9)";
-    assert_eq!(exits(forks).await, [Exit::ProcessLimit; 2]);
+    assert_eq!(exits(forks).await, [ExitKind::ProcessLimit; 2]);
     let threads = "import threading, time\n\
                    for _ in range(400): threading.Thread(target=time.sleep, args=(9,)).start()";
-    assert_eq!(exits(threads).await, [Exit::ProcessLimit; 2]);
+    assert_eq!(exits(threads).await, [ExitKind::ProcessLimit; 2]);
 }
 
 #[tokio::test]
 async fn too_much_memory_is_named() {
     let program = "held = []\nwhile True: held.append(bytearray(1 << 20))";
-    assert_eq!(exits(program).await, [Exit::MemoryLimit; 2]);
+    assert_eq!(exits(program).await, [ExitKind::MemoryLimit; 2]);
 }
 
 /// The process is a zombie then, which shows no memory.
@@ -90,7 +91,7 @@ def grow():
 threading.Thread(target=grow).start()
 ctypes.CDLL(None).syscall(60 if os.uname().machine == 'x86_64' else 93, 0)
 ";
-    assert_eq!(exits(program).await, [Exit::MemoryLimit; 2]);
+    assert_eq!(exits(program).await, [ExitKind::MemoryLimit; 2]);
 }
 
 /// As of a program that forks often: nothing can be seen of a process that has ended.
@@ -111,15 +112,15 @@ page = mmap.mmap(-1, 4096, prot=7)
 page.write(bytes.fromhex(code))
 ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
 ";
-    assert_eq!(exits(program).await, [Exit::StackLimit; 2]);
+    assert_eq!(exits(program).await, [ExitKind::StackLimit; 2]);
 }
 
 #[tokio::test]
 async fn a_fault_beside_the_stack_is_a_signal() {
     let program = "import ctypes; ctypes.string_at(8)";
-    assert_eq!(exits(program).await, [Exit::Signal(11); 2]);
+    assert_eq!(exits(program).await, [ExitKind::Signal(11); 2]);
     let forged = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)";
-    assert_eq!(exits(forged).await, [Exit::Signal(11); 2]);
+    assert_eq!(exits(forged).await, [ExitKind::Signal(11); 2]);
 }
 
 #[tokio::test]
@@ -138,7 +139,7 @@ print(len(got))
 ";
     assert_eq!(says(program).await, "5\n");
     let real_time = "import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 1)";
-    assert_eq!(exits(real_time).await, [Exit::Signal(35); 2]);
+    assert_eq!(exits(real_time).await, [ExitKind::Signal(35); 2]);
 }
 
 #[tokio::test]
@@ -160,7 +161,7 @@ for _ in range(2):
 os._exit(sum(os.waitpid(pid, 0)[1] for pid in pids) != 0)
 ";
     for exit in exits(large).await {
-        assert!([Exit::MemoryLimit, Exit::Code(1)].contains(&exit), "{exit:?}");
+        assert!([ExitKind::MemoryLimit, ExitKind::Code(1)].contains(&exit), "{exit:?}");
     }
     let small = r"
 import mmap, time
@@ -172,7 +173,7 @@ for _ in range(600):
     held.append(m)
 time.sleep(3)
 ";
-    assert_eq!(exits(small).await, [Exit::MemoryLimit; 2]);
+    assert_eq!(exits(small).await, [ExitKind::MemoryLimit; 2]);
     // All of a mapping but a page is given back, which keeps all its memory.
     let partial = r"
 import ctypes, time
@@ -186,7 +187,7 @@ for _ in range(600):
     libc.munmap(at + 4096, (1 << 20) - 4096)
 time.sleep(3)
 ";
-    assert_eq!(exits(partial).await, [Exit::MemoryLimit; 2]);
+    assert_eq!(exits(partial).await, [ExitKind::MemoryLimit; 2]);
 }
 
 #[tokio::test]
@@ -203,7 +204,7 @@ for _ in range(3):
 time.sleep(3)
 ";
     for exit in exits(program).await {
-        assert!([Exit::MemoryLimit, Exit::Code(1)].contains(&exit), "{exit:?}");
+        assert!([ExitKind::MemoryLimit, ExitKind::Code(1)].contains(&exit), "{exit:?}");
     }
 }
 
@@ -225,7 +226,7 @@ for _ in range(3):
     time.sleep(6); os._exit(0)
 time.sleep(6)
 ";
-    assert_eq!(exits(sockets).await, [Exit::MemoryLimit; 2]);
+    assert_eq!(exits(sockets).await, [ExitKind::MemoryLimit; 2]);
 }
 
 /// Copies that use the calls by which pages can be held go another way where these are refused.
@@ -234,8 +235,10 @@ async fn files_are_still_copied() {
     let program = "import shutil\nopen('a', 'w').write('x' * 100000)\nshutil.copyfile('a', 'b')\n\
                    print(len(open('b').read()))";
     assert_eq!(says(program).await, "100000\n");
-    let job =
-        Job { args: vec!["-c".into(), "echo hi > a; cp a b; cat b".into()], ..super::shell("") };
+    let job = ExecRequest {
+        args: vec!["-c".into(), "echo hi > a; cp a b; cat b".into()],
+        ..super::shell("")
+    };
     let outcome = super::sandbox().run(&job).await.unwrap();
     assert_eq!(super::text(&outcome.stdout.bytes), "hi\n");
 }

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::net::UdpSocket;
 
-use rune::sandbox::Exit;
+use rune::sandbox::ExitKind;
 use rune::sandbox::Limits;
 use rune::sandbox::Sandbox;
 
@@ -12,7 +12,7 @@ async fn says(sandbox: &Sandbox, program: &str) -> String {
     let job = super::python(&interpreter, program.to_owned(), Limits::default());
     let outcome = sandbox.run(&job).await.unwrap();
     let stderr = super::text(&outcome.stderr.bytes);
-    assert_eq!(outcome.exit, Exit::Code(0), "{stderr}");
+    assert_eq!(outcome.exit, ExitKind::Code(0), "{stderr}");
     super::text(&outcome.stdout.bytes)
 }
 

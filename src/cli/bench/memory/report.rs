@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use crate::cli::eval;
 use crate::cli::output;
-use crate::evaluation::Measured;
-use crate::evaluation::Outcome;
+use crate::evaluation::EvalOutcome;
+use crate::evaluation::MeasuredOutcomes;
 use crate::evaluation::compare;
 use crate::evaluation::score;
 use crate::event::Event;
 use crate::event::MemoryVerdict;
-use crate::event::Paired;
+use crate::event::PairedScores;
 
 /// The conditions, as they are printed.
 const NAMES: [&str; 5] = ["BASE", "DOCUMENT", "PASSAGE", "ADAPTER", "ANOTHER'S"];
@@ -20,21 +20,23 @@ const ANOTHERS: usize = 4;
 const SKILL: [&str; 5] = ["T1", "T2", "T3", "T4", "T5"];
 const RECALL: [&str; 3] = ["T6", "T7", "T8"];
 
-/// Outcomes by condition, libraries one behind the other; those of the second to fifth lack some tasks.
+/// Outcomes by condition, libraries one behind the other; those of the second to fifth lack some
+/// tasks.
 #[derive(Default)]
-pub(super) struct Conditions {
-    outcomes: [Vec<Outcome>; 5],
+pub(super) struct ConditionOutcomes {
+    outcomes: [Vec<EvalOutcome>; 5],
     /// Base and adapter on a library that no adapter was taught, where there is but one adapter.
-    untaught: [Vec<Outcome>; 2],
+    untaught: [Vec<EvalOutcome>; 2],
 }
 
-impl Conditions {
-    /// Adds what was measured on the tasks of one library: `measured` has its adapter and, behind it, another's.
+impl ConditionOutcomes {
+    /// Adds what was measured on the tasks of one library: `measured` has its adapter and, behind
+    /// it, another's.
     pub(super) fn add(
         &mut self,
-        measured: Measured,
-        document: Vec<Outcome>,
-        passage: Vec<Outcome>,
+        measured: MeasuredOutcomes,
+        document: Vec<EvalOutcome>,
+        passage: Vec<EvalOutcome>,
     ) {
         let mut adapters = measured.adapters.into_iter().map(|(_, outcomes)| outcomes);
         let (own, anothers) = (adapters.next(), adapters.next());
@@ -50,14 +52,15 @@ impl Conditions {
         }
     }
 
-    pub(super) fn add_untaught(&mut self, measured: Measured) {
+    pub(super) fn add_untaught(&mut self, measured: MeasuredOutcomes) {
         let after = measured.adapters.into_iter().flat_map(|(_, outcomes)| outcomes);
         self.untaught = [measured.base, after.collect()];
     }
 
     /// Adds controls as `group`: the base's outcomes stand beside those of each adapter.
-    pub(super) fn add_controls(&mut self, group: &str, measured: &Measured) {
-        let named = |outcome: &Outcome| Outcome { group: group.to_owned(), ..outcome.clone() };
+    pub(super) fn add_controls(&mut self, group: &str, measured: &MeasuredOutcomes) {
+        let named =
+            |outcome: &EvalOutcome| EvalOutcome { group: group.to_owned(), ..outcome.clone() };
         for (_, outcomes) in &measured.adapters {
             self.outcomes[0].extend(measured.base.iter().map(named));
             self.outcomes[ADAPTER].extend(outcomes.iter().map(named));
@@ -65,7 +68,7 @@ impl Conditions {
     }
 
     /// The outcomes of a condition on tasks of these groups.
-    fn of(&self, condition: usize, groups: &[&str]) -> Vec<&Outcome> {
+    fn of(&self, condition: usize, groups: &[&str]) -> Vec<&EvalOutcome> {
         only(&self.outcomes[condition], groups)
     }
 
@@ -86,11 +89,12 @@ impl Conditions {
         }
     }
 
-    fn against_base(&self, condition: usize, groups: &[&str]) -> Paired {
+    fn against_base(&self, condition: usize, groups: &[&str]) -> PairedScores {
         compare(&self.of(0, groups), &self.of(condition, groups))
     }
 
-    /// A table of pass@1 in percent, the two tracks with intervals and with what was gained, and the verdict.
+    /// A table of pass@1 in percent, the two tracks with intervals and with what was gained, and
+    /// the verdict.
     pub(super) fn text(&self) -> String {
         let head = ["TASKS", "N"].into_iter().chain(NAMES).map(str::to_owned).collect();
         let mut rows = vec![head];
@@ -143,7 +147,7 @@ impl Conditions {
 
     /// The scores of all conditions, and the verdict.
     pub(super) fn events(&self) -> Vec<Event> {
-        let all: Vec<(&str, &[Outcome])> =
+        let all: Vec<(&str, &[EvalOutcome])> =
             NAMES.into_iter().zip(self.outcomes.iter().map(Vec::as_slice)).collect();
         let mut events = eval::score_events(&all, None);
         let against_base = self.verdict();
@@ -153,6 +157,6 @@ impl Conditions {
     }
 }
 
-fn only<'a>(outcomes: &'a [Outcome], groups: &[&str]) -> Vec<&'a Outcome> {
+fn only<'a>(outcomes: &'a [EvalOutcome], groups: &[&str]) -> Vec<&'a EvalOutcome> {
     outcomes.iter().filter(|outcome| groups.contains(&outcome.group.as_str())).collect()
 }

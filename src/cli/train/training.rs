@@ -19,9 +19,9 @@ use crate::training::TrainingError;
 use crate::training::TrainingPlan;
 use crate::training::TrainingRequest;
 
-use super::Args;
+use super::TrainArgs;
 
-pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(context: &Context, args: &TrainArgs) -> anyhow::Result<ExitCode> {
     let screen = Arc::new(Screen::new(context));
     let registry = context.registry()?;
     let shown = &screen;
@@ -34,7 +34,7 @@ pub(super) fn run(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
 
 async fn go(
     context: &Context,
-    args: &Args,
+    args: &TrainArgs,
     services: &Services,
     screen: &Screen,
 ) -> anyhow::Result<ExitCode> {
@@ -57,7 +57,7 @@ async fn go(
 }
 
 /// What a command line asks for.
-fn request(services: &Services, args: &Args) -> anyhow::Result<TrainingRequest> {
+fn request(services: &Services, args: &TrainArgs) -> anyhow::Result<TrainingRequest> {
     let registry = &services.registry;
     let mut options = args.options.options();
     let from = match &args.from {

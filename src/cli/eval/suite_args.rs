@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use crate::cli::context::Context;
 use crate::evaluation::EvaluationError;
-use crate::evaluation::How;
-use crate::evaluation::Split;
-use crate::evaluation::Suite;
+use crate::evaluation::MeasureOptions;
+use crate::evaluation::StrategyKind;
+use crate::evaluation::SuiteSplit;
 use crate::evaluation::SuiteStore;
-use crate::evaluation::ViaKind;
+use crate::evaluation::TaskSuite;
 use crate::registry::Registry;
 use crate::trajectory::Sampling;
 
@@ -79,7 +79,7 @@ pub(super) enum SplitName {
     Vault,
 }
 
-impl From<ViaName> for ViaKind {
+impl From<ViaName> for StrategyKind {
     fn from(name: ViaName) -> Self {
         match name {
             ViaName::Completions => Self::Completions,
@@ -90,32 +90,33 @@ impl From<ViaName> for ViaKind {
 }
 
 impl SplitName {
-    fn split(self) -> Option<Split> {
+    fn split(self) -> Option<SuiteSplit> {
         match self {
             Self::All => None,
-            Self::Train => Some(Split::Train),
-            Self::Dev => Some(Split::Dev),
-            Self::Gate => Some(Split::Gate),
-            Self::Vault => Some(Split::Vault),
+            Self::Train => Some(SuiteSplit::Train),
+            Self::Dev => Some(SuiteSplit::Dev),
+            Self::Gate => Some(SuiteSplit::Gate),
+            Self::Vault => Some(SuiteSplit::Vault),
         }
     }
 }
 
 impl SuiteArgs {
-    /// The part of the suite, as the registry names it: scores on other tasks are no scores to compare with.
+    /// The part of the suite, as the registry names it: scores on other tasks are no scores to
+    /// compare with.
     fn part(&self) -> String {
-        let split = self.split.split().map_or("all", Split::as_str);
+        let split = self.split.split().map_or("all", SuiteSplit::as_str);
         self.limit.map_or_else(|| split.to_owned(), |n| format!("{split}, first {n}"))
     }
 
-    pub(super) fn how(&self, via: ViaKind) -> How {
+    pub(super) fn how(&self, via: StrategyKind) -> MeasureOptions {
         let greedy = if self.n == 1 { 0.0 } else { 0.8 };
         let sampling = Sampling {
             temperature: self.temperature.unwrap_or(greedy),
             max_tokens: self.max_tokens.unwrap_or(512),
             ..Sampling::default()
         };
-        How {
+        MeasureOptions {
             via,
             split: self.part(),
             lib: self.lib.clone(),
@@ -132,7 +133,7 @@ pub(super) fn chosen(
     registry: &Registry,
     what: &SuiteArgs,
     path: &Path,
-) -> anyhow::Result<Suite> {
+) -> anyhow::Result<TaskSuite> {
     let suite = SuiteStore::open(&context.home)?.find(registry, path)?;
     let suite = match what.split.split() {
         Some(split) => suite.part(split),

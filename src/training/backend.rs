@@ -1,14 +1,15 @@
 //! A base with a trainable adapter, whoever computes.
 
-use crate::model::Batch;
-use crate::model::Part;
+use crate::model::LoraModel;
+use crate::model::ParameterPart;
 use crate::model::TensorPlace;
-use crate::model::Tuner;
+use crate::model::TrainBatch;
 
 use super::TrainingError;
 
-/// What the loop needs of it. The trainable numbers and their gradients are in memory, wherever the passes are computed.
-pub trait Learner {
+/// What the loop needs of it. The trainable numbers and their gradients are in memory, wherever the
+/// passes are computed.
+pub trait TrainBackend {
     /// The trainable numbers.
     fn parameters(&self) -> &[f32];
 
@@ -24,23 +25,29 @@ pub trait Learner {
     /// The length of the gradient.
     fn gradient_norm(&mut self) -> f64;
 
-    /// Calls `work` with parts of the trainable numbers, their gradients, and an optimizer's `state`.
-    fn in_parts(&mut self, state: [&mut [f32]; 2], work: &(dyn Fn(Part<'_>) + Sync));
+    /// Calls `work` with parts of the trainable numbers, their gradients, and an optimizer's
+    /// `state`.
+    fn in_parts(&mut self, state: [&mut [f32]; 2], work: &(dyn Fn(ParameterPart<'_>) + Sync));
 
     /// The weighted sum of the losses of a batch in nats.
     ///
     /// # Errors
     /// [`TrainingError::Device`]: never on the processor.
-    fn loss(&mut self, batch: &Batch) -> Result<f64, TrainingError>;
+    fn loss(&mut self, batch: &TrainBatch) -> Result<f64, TrainingError>;
 
     /// The same, with dropout and noise drawn by `seed`; adds `scale` times the gradients.
     ///
     /// # Errors
     /// [`TrainingError::Device`]: never on the processor.
-    fn accumulate(&mut self, batch: &Batch, scale: f32, seed: u64) -> Result<f64, TrainingError>;
+    fn accumulate(
+        &mut self,
+        batch: &TrainBatch,
+        scale: f32,
+        seed: u64,
+    ) -> Result<f64, TrainingError>;
 }
 
-impl Learner for Tuner {
+impl TrainBackend for LoraModel {
     fn parameters(&self) -> &[f32] {
         self.parameters()
     }
@@ -61,15 +68,20 @@ impl Learner for Tuner {
         self.gradient_norm()
     }
 
-    fn in_parts(&mut self, state: [&mut [f32]; 2], work: &(dyn Fn(Part<'_>) + Sync)) {
+    fn in_parts(&mut self, state: [&mut [f32]; 2], work: &(dyn Fn(ParameterPart<'_>) + Sync)) {
         self.in_parts(state, work);
     }
 
-    fn loss(&mut self, batch: &Batch) -> Result<f64, TrainingError> {
+    fn loss(&mut self, batch: &TrainBatch) -> Result<f64, TrainingError> {
         Ok(self.loss(batch))
     }
 
-    fn accumulate(&mut self, batch: &Batch, scale: f32, seed: u64) -> Result<f64, TrainingError> {
+    fn accumulate(
+        &mut self,
+        batch: &TrainBatch,
+        scale: f32,
+        seed: u64,
+    ) -> Result<f64, TrainingError> {
         Ok(self.accumulate(batch, scale, seed))
     }
 }

@@ -1,4 +1,5 @@
-//! A training run, from its data to the adapter in the registry. Killed at any point, it can be gone on with.
+//! A training run, from its data to the adapter in the registry. Killed at any point, it can be
+//! gone on with.
 
 use std::fs;
 use std::path::Path;
@@ -13,9 +14,9 @@ use serde_json::json;
 
 use crate::adapter::Adapter;
 use crate::adapter::AdapterId;
-use crate::adapter::Parent;
+use crate::adapter::AdapterSource;
+use crate::adapter::ParentAdapter;
 use crate::adapter::Scope;
-use crate::adapter::Source;
 use crate::digest::sha256;
 use crate::durable;
 use crate::error_class::with_causes;
@@ -41,23 +42,23 @@ use crate::services::Services;
 use crate::task::TaskType;
 
 use super::TrainingError;
-use super::collect::Collected;
+use super::collect::CollectedRecords;
 use super::dataset::Dataset;
 use super::error::FailureKind;
 use super::estimate;
-use super::launch::Worker;
+use super::launch::TrainingWorker;
 use super::options::TrainingOptions;
-use super::record::Record;
+use super::record::TrainingRecord;
 use super::rehearsal;
-use super::rehearsal::Rehearsal;
-use super::worker::Job;
+use super::rehearsal::RehearsalFile;
+use super::worker::TrainJob;
 use super::worker::WorkerReport;
 
 /// What an adapter is to be made of, and how.
 #[derive(Debug, Clone)]
 pub struct TrainingRequest {
     /// What it learns, and where that is from.
-    pub data: Collected,
+    pub data: CollectedRecords,
     /// How.
     pub options: TrainingOptions,
     /// What to call it.
@@ -74,7 +75,7 @@ pub struct TrainingRequest {
 
 /// What a run was asked, as the column `training_run.config_json` keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunConfig {
+pub struct TrainingRunConfig {
     /// How it is trained.
     pub options: TrainingOptions,
     /// The model's file.
@@ -111,8 +112,9 @@ pub struct TrainingPlan {
 /// Trains an adapter and takes it into the registry.
 ///
 /// # Errors
-/// [`RegistryError::AdapterExists`] when this was done before. [`TrainingError::Failed`] when the run began and broke off;
-/// the registry has it then, and [`resume`] can go on with it. Others: nothing was begun.
+/// [`RegistryError::AdapterExists`] when this was done before. [`TrainingError::Failed`] when the
+/// run began and broke off; the registry has it then, and [`resume`] can go on with it. Others:
+/// nothing was begun.
 pub async fn train(
     services: &Services,
     request: &TrainingRequest,
@@ -128,7 +130,7 @@ pub async fn train(
         Vec::new()
     };
     let dataset = build(request, &rehearsal, &model)?;
-    let config = RunConfig {
+    let config = TrainingRunConfig {
         options: request.options.clone(),
         model: fs::canonicalize(&model).map_err(TrainingError::files(&model))?,
         name: request.name.clone(),
@@ -168,7 +170,8 @@ pub async fn resume(
     checkpoint_seconds: u64,
 ) -> Result<AdapterId, TrainingError> {
     let config = services.registry.training_run(id)?.config;
-    let config: RunConfig = serde_json::from_value(config).map_err(TrainingError::OtherVersion)?;
+    let config: TrainingRunConfig =
+        serde_json::from_value(config).map_err(TrainingError::OtherVersion)?;
     let identity = model::identify(&config.model)?;
     let (run, claim) = services.registry.reopen_training(id, &ClaimHolder::ThisProcess)?;
     if identity.base_digest != run.base_digest {
@@ -188,7 +191,7 @@ pub async fn plan(
 ) -> Result<TrainingPlan, TrainingError> {
     let model = model_of(services).await?.path;
     let base_digest = model::identify(&model)?.base_digest;
-    let rehearsal = Rehearsal::of(&services.home, &base_digest).read()?;
+    let rehearsal = RehearsalFile::of(&services.home, &base_digest).read()?;
     let options = &request.options;
     let lacks_rehearsal = rehearsal.is_none() && options.rehearsal_share > 0.0;
     let dataset = build(request, &rehearsal.unwrap_or_default(), &model)?;
@@ -211,7 +214,7 @@ async fn model_of(services: &Services) -> Result<ModelFile, TrainingError> {
 
 fn build(
     request: &TrainingRequest,
-    rehearsal: &[Record],
+    rehearsal: &[TrainingRecord],
     model: &Path,
 ) -> Result<Dataset, TrainingError> {
     let home = std::env::home_dir().unwrap_or_default().display().to_string();
@@ -220,13 +223,14 @@ fn build(
     Dataset::build((records, rehearsal), model, &home, known, &request.options)
 }
 
-/// The base's own answers, asked for when they are not here. Before that takes minutes, what is to be learned is looked at.
+/// The base's own answers, asked for when they are not here. Before that takes minutes, what is to
+/// be learned is looked at.
 async fn rehearsal_of(
     services: &Services,
     request: &TrainingRequest,
     (model, base_digest): (&Path, &str),
-) -> Result<Vec<Record>, TrainingError> {
-    let rehearsal = Rehearsal::of(&services.home, base_digest);
+) -> Result<Vec<TrainingRecord>, TrainingError> {
+    let rehearsal = RehearsalFile::of(&services.home, base_digest);
     if let Some(records) = rehearsal.read()? {
         return Ok(records);
     }
@@ -246,7 +250,7 @@ async fn rehearsal_of(
 struct ClaimedRun {
     run: TrainingRun,
     claim: HeldClaim,
-    config: RunConfig,
+    config: TrainingRunConfig,
 }
 
 /// Writes down what is to be done, and what with.
@@ -261,7 +265,7 @@ fn begin(
     if let Some(adapter) = before {
         return Err(RegistryError::AdapterExists(adapter).into());
     }
-    let path = services.home.training().join(&run.id).join(Job::EXAMPLES);
+    let path = services.home.training().join(&run.id).join(TrainJob::EXAMPLES);
     durable::write(&path, json!(dataset.examples).to_string().as_bytes())
         .map_err(TrainingError::files(&path))?;
     let row = DatasetRow {
@@ -280,7 +284,7 @@ fn begin(
 /// Going on from an adapter wants the very weights that it was trained on.
 fn check_fits(
     from: &Adapter,
-    identity: &model::Identity,
+    identity: &model::ModelIdentity,
     hub_id: &str,
 ) -> Result<(), RegistryError> {
     if from.base_digest == identity.base_digest {
@@ -302,7 +306,7 @@ async fn drive(
     let folder = services.home.training().join(&run.id);
     let store = AdapterStore::open(&services.registry, &services.home)?;
     if !is_trained(&folder) {
-        let job = Job {
+        let job = TrainJob {
             parent: std::process::id(),
             model: config.model.clone(),
             base_model: run.base_model.split('@').next().unwrap_or_default().to_owned(),
@@ -334,12 +338,16 @@ async fn drive(
 
 /// Whether a worker has written the adapter: its weights come last.
 fn is_trained(folder: &Path) -> bool {
-    folder.join(Job::ADAPTER).join(WEIGHTS_FILE).exists()
+    folder.join(TrainJob::ADAPTER).join(WEIGHTS_FILE).exists()
 }
 
 /// Runs a worker to its end.
-async fn follow(services: &Services, claim: &HeldClaim, job: &Job) -> Result<(), TrainingError> {
-    let mut worker = Worker::start(&services.executable, job)?;
+async fn follow(
+    services: &Services,
+    claim: &HeldClaim,
+    job: &TrainJob,
+) -> Result<(), TrainingError> {
+    let mut worker = TrainingWorker::start(&services.executable, job)?;
     let mut stopped = None;
     loop {
         let report = tokio::select! {
@@ -416,9 +424,9 @@ fn publish(
     services: &Services,
     store: &AdapterStore,
     run: &TrainingRun,
-    config: &RunConfig,
+    config: &TrainingRunConfig,
 ) -> Result<AdapterId, TrainingError> {
-    let files = PeftFiles::read(&services.home.training().join(&run.id).join(Job::ADAPTER))?;
+    let files = PeftFiles::read(&services.home.training().join(&run.id).join(TrainJob::ADAPTER))?;
     let from = config.from.as_ref().map(|id| services.registry.adapter(id)).transpose()?;
     let dataset = services.registry.dataset(&run.dataset_digest)?;
     let mut train_families = dataset.map(|dataset| dataset.families).unwrap_or_default();
@@ -447,26 +455,27 @@ fn publish(
         target_modules: files.target_modules.clone(),
         sha256: files.sha256(),
         size_bytes: files.tensors.len() as u64,
-        source: Source::Qlora,
+        source: AdapterSource::Qlora,
         session_id: config.session_id.clone(),
         dataset_digest: Some(run.dataset_digest.clone()),
         train_families,
         generation: from.as_ref().map_or(0, |from| from.generation + 1),
-        parents: from.into_iter().map(|from| Parent { id: from.id, weight: 1.0 }).collect(),
+        parents: from.into_iter().map(|from| ParentAdapter { id: from.id, weight: 1.0 }).collect(),
         recipe,
         created_at: timestamp(SystemTime::now()),
         archived_at: None,
         archive_reason: None,
     };
     match store.publish(&adapter, &files) {
-        // Killed after it was stored and before the run was ended; or the same weights came of another run.
+        // Killed after it was stored and before the run was ended; or the same weights came of
+        // another run.
         Err(RegistryError::AdapterExists(there)) => Ok(there),
         stored => Ok(stored.map(|()| id)?),
     }
 }
 
-/// Removes the folders of runs that are over, and those that no run came of; what can't be removed now is tried again
-/// next time.
+/// Removes the folders of runs that are over, and those that no run came of; what can't be removed
+/// now is tried again next time.
 fn sweep(services: &Services) {
     let Ok(entries) = fs::read_dir(services.home.training()) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {

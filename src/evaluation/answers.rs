@@ -13,10 +13,10 @@ use crate::adapter::AdapterId;
 use crate::digest::sha256;
 use crate::event::timestamp;
 use crate::judge;
-use crate::judge::Check;
 use crate::judge::FunctionJudge;
 use crate::judge::Judge;
 use crate::judge::JudgeError;
+use crate::judge::PreparedCheck;
 use crate::judge::Verdict;
 use crate::provider::Provider;
 use crate::registry::OutcomeRow;
@@ -25,12 +25,12 @@ use crate::task::SourceFile;
 use crate::trajectory::Assurance;
 
 use super::error::EvaluationError;
-use super::modules::Modules;
-use super::suite::Suite;
+use super::modules::PackageModules;
+use super::strategy::AnswerStrategy;
+use super::strategy::TaskQuestion;
+use super::suite::TaskSuite;
 use super::task;
-use super::task::Task;
-use super::via::Ask;
-use super::via::Via;
+use super::task::EvalTask;
 
 /// The judge's version, as evaluations carry it: it changes when a verdict could.
 pub const JUDGE_VERSION: &str = "function-2";
@@ -44,9 +44,9 @@ pub struct EvaluationTools<'a> {
     /// Who judges modules by a file of tests.
     pub suites: &'a Judge,
     /// What answers may import.
-    pub modules: &'a Modules,
+    pub modules: &'a PackageModules,
     /// How answers are had.
-    pub via: Via<'a>,
+    pub via: AnswerStrategy<'a>,
     /// Where outcomes are kept, and found again.
     pub registry: &'a Registry,
     /// Whether outcomes that are there count.
@@ -59,7 +59,7 @@ pub struct EvaluationTools<'a> {
 
 /// Who answers: an adapter, and the digest of its weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
+pub struct AdapterWeights {
     /// Its id.
     pub id: AdapterId,
     /// sha256 of its weights.
@@ -68,7 +68,7 @@ pub struct Subject {
 
 /// What came of one answer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
+pub struct EvalOutcome {
     /// The task.
     pub id: String,
     /// The row of a table that it counts in.
@@ -93,61 +93,65 @@ pub struct Outcome {
 
 /// What came of a suite.
 #[derive(Debug, Default)]
-pub struct Evaluated {
+pub struct SuiteOutcomes {
     /// In the order of the tasks.
-    pub outcomes: Vec<Outcome>,
-    /// Tasks that say nothing, which are no failures: their own answer does not pass here, or one that does nothing does.
-    pub voids: Vec<Void>,
+    pub outcomes: Vec<EvalOutcome>,
+    /// Tasks that say nothing, which are no failures: their own answer does not pass here, or one
+    /// that does nothing does.
+    pub voids: Vec<UnjudgeableTask>,
 }
 
 /// A task that can't be judged here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Void {
+pub struct UnjudgeableTask {
     /// The task.
     pub id: String,
     /// Why.
     pub reason: String,
 }
 
-/// Asks all tasks of `suite` that can be asked in this way of the base, or of `adapter`, and judges the answers; `on_each`
-/// is told of each as it ends. What was asked before is not asked again, so that a run that was broken off goes on where it
-/// was.
+/// Asks all tasks of `suite` that can be asked in this way of the base, or of `adapter`, and judges
+/// the answers; `on_each` is told of each as it ends. What was asked before is not asked again, so
+/// that a run that was broken off goes on where it was.
 ///
 /// # Errors
-/// [`EvaluationError`]: never for what an answer does; [`EvaluationError::BadCheck`] when none of the tasks can be judged.
+/// [`EvaluationError`]: never for what an answer does; [`EvaluationError::BadCheck`] when none of
+/// the tasks can be judged.
 pub async fn run(
     tools: &EvaluationTools<'_>,
-    suite: &Suite,
-    adapter: Option<&Subject>,
-    on_each: &(dyn Fn(&Outcome) + Sync),
-) -> Result<Evaluated, EvaluationError> {
-    let tasks: Vec<&Task> = suite.tasks.iter().filter(|task| tools.via.takes(task)).collect();
+    suite: &TaskSuite,
+    adapter: Option<&AdapterWeights>,
+    on_each: &(dyn Fn(&EvalOutcome) + Sync),
+) -> Result<SuiteOutcomes, EvaluationError> {
+    let tasks: Vec<&EvalTask> = suite.tasks.iter().filter(|task| tools.via.takes(task)).collect();
     if tasks.is_empty() {
         return Err(EvaluationError::NoWork(suite.name.clone()));
     }
     let who = who(tools, adapter);
-    let checks = Checks { tools, read: Mutex::default() };
-    let one = async |(task, sample): (&Task, u32)| {
+    let checks = CheckCache { tools, read: Mutex::default() };
+    let one = async |(task, sample): (&EvalTask, u32)| {
         let outcome = outcome(tools, &checks, (task, sample), (adapter, &who)).await?;
         on_each(&outcome);
         Ok(outcome)
     };
     let all = tasks.into_iter().flat_map(|task| (0..tools.n_samples).map(move |n| (task, n)));
     let parallel = tools.provider.capabilities().parallel.max(1);
-    let outcomes: Vec<Result<Outcome, EvaluationError>> =
+    let outcomes: Vec<Result<EvalOutcome, EvaluationError>> =
         stream::iter(all).map(one).buffered(parallel).collect().await;
     evaluated(outcomes)
 }
 
 fn evaluated(
-    outcomes: Vec<Result<Outcome, EvaluationError>>,
-) -> Result<Evaluated, EvaluationError> {
-    let (mut evaluated, mut broken) = (Evaluated::default(), None);
+    outcomes: Vec<Result<EvalOutcome, EvaluationError>>,
+) -> Result<SuiteOutcomes, EvaluationError> {
+    let (mut evaluated, mut broken) = (SuiteOutcomes::default(), None);
     for outcome in outcomes {
         match outcome {
             Ok(outcome) => evaluated.outcomes.push(outcome),
             Err(EvaluationError::BadCheck { id, source: source @ JudgeError::BrokenCheck(_) }) => {
-                evaluated.voids.push(Void { id: id.clone(), reason: source.to_string() });
+                evaluated
+                    .voids
+                    .push(UnjudgeableTask { id: id.clone(), reason: source.to_string() });
                 broken.get_or_insert(EvaluationError::BadCheck { id, source });
             }
             Err(error) => return Err(error),
@@ -162,20 +166,21 @@ fn evaluated(
 
 /// A task's check, ready to judge.
 #[derive(Clone)]
-enum Ready {
-    Function(Check),
+enum ReadyCheck {
+    Function(PreparedCheck),
     Suite(judge::TestSuite),
 }
 
-/// The checks of tasks, each read when it is first needed; every one proves with the task's own answer, where one is
-/// known, that it can be passed, and that nothing passes it which does nothing.
-struct Checks<'a> {
+/// The checks of tasks, each read when it is first needed; every one proves with the task's own
+/// answer, where one is known, that it can be passed, and that nothing passes it which does
+/// nothing.
+struct CheckCache<'a> {
     tools: &'a EvaluationTools<'a>,
-    read: Mutex<HashMap<String, Ready>>,
+    read: Mutex<HashMap<String, ReadyCheck>>,
 }
 
-impl Checks<'_> {
-    async fn get(&self, task: &Task) -> Result<Ready, EvaluationError> {
+impl CheckCache<'_> {
+    async fn get(&self, task: &EvalTask) -> Result<ReadyCheck, EvaluationError> {
         let known = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(ready) = known().get(&task.id) {
             return Ok(ready.clone());
@@ -186,15 +191,15 @@ impl Checks<'_> {
         Ok(ready)
     }
 
-    async fn proven(&self, task: &Task) -> Result<Ready, JudgeError> {
+    async fn proven(&self, task: &EvalTask) -> Result<ReadyCheck, JudgeError> {
         let EvaluationTools { judge, modules, .. } = self.tools;
         let reference = (!task.answer.is_empty()).then(|| task.program(&task.answer, modules));
         let (reference, stub) = (reference.as_deref(), task.stub(modules));
         if let Some(question) = task.question() {
             let check = judge.read(question).await?;
-            return Ok(Ready::Function(judge.prove(check, reference, &stub).await?));
+            return Ok(ReadyCheck::Function(judge.prove(check, reference, &stub).await?));
         }
-        let ready = Ready::Suite(suite_of(task));
+        let ready = ReadyCheck::Suite(suite_of(task));
         if let Some(reference) = reference {
             let verdict = self.run(&ready, reference, 0).await?;
             if !verdict.passed() {
@@ -208,10 +213,10 @@ impl Checks<'_> {
         Ok(ready)
     }
 
-    async fn run(&self, ready: &Ready, code: &str, seed: u64) -> Result<Verdict, JudgeError> {
+    async fn run(&self, ready: &ReadyCheck, code: &str, seed: u64) -> Result<Verdict, JudgeError> {
         match ready {
-            Ready::Function(check) => self.tools.judge.run(check, code, seed).await,
-            Ready::Suite(suite) => {
+            ReadyCheck::Function(check) => self.tools.judge.run(check, code, seed).await,
+            ReadyCheck::Suite(suite) => {
                 let files = [SourceFile::new("solution.py", code)];
                 self.tools.suites.run_suite(suite, &files).await
             }
@@ -219,9 +224,9 @@ impl Checks<'_> {
     }
 }
 
-fn suite_of(task: &Task) -> judge::TestSuite {
+fn suite_of(task: &EvalTask) -> judge::TestSuite {
     let tests = match &task.check {
-        task::Check::Suite(check) => check.tests.as_str(),
+        task::AnswerCheck::Suite(check) => check.tests.as_str(),
         _ => "",
     };
     judge::TestSuite::new(vec![SourceFile::new("test_solution.py", tests)])
@@ -229,10 +234,10 @@ fn suite_of(task: &Task) -> judge::TestSuite {
 
 async fn outcome(
     tools: &EvaluationTools<'_>,
-    checks: &Checks<'_>,
-    (task, sample): (&Task, u32),
-    (adapter, who): (Option<&Subject>, &str),
-) -> Result<Outcome, EvaluationError> {
+    checks: &CheckCache<'_>,
+    (task, sample): (&EvalTask, u32),
+    (adapter, who): (Option<&AdapterWeights>, &str),
+) -> Result<EvalOutcome, EvaluationError> {
     let seed = tools.seed.wrapping_add(u64::from(sample));
     let task_digest = task.digest();
     let key = sha256(json!([who, task_digest, seed]).to_string().as_bytes());
@@ -242,7 +247,7 @@ async fn outcome(
     } else {
         let id = adapter.map(|subject| &subject.id);
         let check = checks.get(task).await?;
-        let ask = Ask { provider: tools.provider, task, adapter: id, seed };
+        let ask = TaskQuestion { provider: tools.provider, task, adapter: id, seed };
         let answer = tools.via.answer(ask).await?;
         let code = task.program(&answer, tools.modules);
         let verdict = checks.run(&check, &code, seed).await?;
@@ -261,7 +266,7 @@ async fn outcome(
         tools.registry.insert_outcome(&row)?;
         row
     };
-    Ok(Outcome {
+    Ok(EvalOutcome {
         id: task.id.clone(),
         group: task.group.clone(),
         is_control: task.is_control,
@@ -276,7 +281,7 @@ async fn outcome(
 }
 
 /// The digest of all that decides outcomes beside task and seed.
-fn who(tools: &EvaluationTools<'_>, adapter: Option<&Subject>) -> String {
+fn who(tools: &EvaluationTools<'_>, adapter: Option<&AdapterWeights>) -> String {
     let parts = json!([
         adapter.map(|subject| &subject.sha256),
         tools.provider.base().base_digest,

@@ -1,4 +1,5 @@
-//! How an answer is had: by one answer of the model, the best of several, or all that `rune run` does.
+//! How an answer is had: by one answer of the model, the best of several, or all that `rune run`
+//! does.
 
 use std::path::Path;
 
@@ -13,10 +14,10 @@ use crate::judge::TestSuite;
 use crate::pipeline;
 use crate::pipeline::Assignment;
 use crate::pipeline::NewSession;
-use crate::pipeline::Settings;
-use crate::pipeline::Tools;
+use crate::pipeline::PipelineTools;
+use crate::pipeline::SessionSettings;
+use crate::provider::CompletionRequest;
 use crate::provider::Provider;
-use crate::provider::Request;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::task;
@@ -28,51 +29,56 @@ use crate::trajectory::Phase;
 use crate::trajectory::Sampling;
 
 use super::error::EvaluationError;
-use super::task::Task;
+use super::task::EvalTask;
 
 /// The file of the tests that may be seen.
 const TESTS: &str = "test_solution.py";
 
 /// One question: a task, of the base or of `adapter`, answered with `seed`.
 #[derive(Clone, Copy)]
-pub(super) struct Ask<'a> {
+pub(super) struct TaskQuestion<'a> {
     pub(super) provider: &'a Provider,
-    pub(super) task: &'a Task,
+    pub(super) task: &'a EvalTask,
     pub(super) adapter: Option<&'a AdapterId>,
     pub(super) seed: u64,
 }
 
 /// How answers are had.
-pub enum Via<'a> {
+pub enum AnswerStrategy<'a> {
     /// One answer of the model.
     Completions(&'a Sampling),
-    /// Answers of the model, one after the other, until one passes the tests that a task lets it see.
-    BestOfN(&'a PipelineTools),
+    /// Answers of the model, one after the other, until one passes the tests that a task lets it
+    /// see.
+    BestOfN(&'a StrategyTools),
     /// The pipeline, with these tests.
-    Pipeline(&'a PipelineTools),
+    Pipeline(&'a StrategyTools),
 }
 
 /// What the pipeline works with.
-pub struct PipelineTools {
+pub struct StrategyTools {
     /// Judges by the tests that the pipeline sees.
     pub judge: Judge,
     /// Budgets and manners.
-    pub settings: Settings,
+    pub settings: SessionSettings,
     /// Where its sessions are recorded: not where sessions are that may be trained on.
     pub registry: Registry,
 }
 
-impl PipelineTools {
+impl StrategyTools {
     /// Tools that record in the new file `scratch`.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn new(judge: Judge, settings: Settings, scratch: &Path) -> Result<Self, RegistryError> {
+    pub fn new(
+        judge: Judge,
+        settings: SessionSettings,
+        scratch: &Path,
+    ) -> Result<Self, RegistryError> {
         Ok(Self { judge, settings, registry: Registry::open(scratch)? })
     }
 }
 
-impl Via<'_> {
+impl AnswerStrategy<'_> {
     /// The word in the registry.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -82,7 +88,8 @@ impl Via<'_> {
         }
     }
 
-    /// How answers are drawn, but for their seeds; with the version of the pipeline and its prompts.
+    /// How answers are drawn, but for their seeds; with the version of the pipeline and its
+    /// prompts.
     pub fn sampling(&self) -> Value {
         match self {
             Self::Completions(sampling) => json!(Sampling { seed: 0, ..(*sampling).clone() }),
@@ -97,18 +104,19 @@ impl Via<'_> {
     }
 
     /// Whether it can be asked this task.
-    pub fn takes(&self, task: &Task) -> bool {
+    pub fn takes(&self, task: &EvalTask) -> bool {
         matches!(self, Self::Completions(_)) || task.work.is_some()
     }
 
     /// The answer.
-    pub(super) async fn answer(&self, ask: Ask<'_>) -> Result<String, EvaluationError> {
+    pub(super) async fn answer(&self, ask: TaskQuestion<'_>) -> Result<String, EvaluationError> {
         match self {
             Self::Completions(sampling) => {
-                let Ask { provider, task, adapter, seed } = ask;
+                let TaskQuestion { provider, task, adapter, seed } = ask;
                 let sampling = Sampling { seed, ..(*sampling).clone() };
                 let prompt = provider.encode(task.messages.clone())?;
-                let request = Request { adapter, ..Request::new(&prompt, &sampling) };
+                let request =
+                    CompletionRequest { adapter, ..CompletionRequest::new(&prompt, &sampling) };
                 Ok(provider.generate(&request, &mut |_| {}).await?.text)
             }
             Self::BestOfN(tools) => tools.best_of_n(ask).await,
@@ -117,7 +125,7 @@ impl Via<'_> {
     }
 }
 
-impl PipelineTools {
+impl StrategyTools {
     fn sampling(&self) -> Value {
         let settings = &self.settings;
         json!({
@@ -130,20 +138,21 @@ impl PipelineTools {
         })
     }
 
-    /// The first answer that passes the tests that may be seen, else the one that passes most of them; as many are drawn
-    /// as the pipeline's tokens allow, at its temperatures.
+    /// The first answer that passes the tests that may be seen, else the one that passes most of
+    /// them; as many are drawn as the pipeline's tokens allow, at its temperatures.
     async fn best_of_n(
         &self,
-        Ask { provider, task, adapter, seed }: Ask<'_>,
+        TaskQuestion { provider, task, adapter, seed }: TaskQuestion<'_>,
     ) -> Result<String, EvaluationError> {
         let Some(work) = &task.work else { return Ok(String::new()) };
         let suite = TestSuite::new(vec![SourceFile::new(TESTS, &work.tests)]);
-        let settings = Settings { seed, ..self.settings.clone() };
+        let settings = SessionSettings { seed, ..self.settings.clone() };
         let prompt = provider.encode(task.messages.clone())?;
         let (mut spent, mut best) = (0, None::<(f64, String)>);
         for trial in 0_u32.. {
             let sampling = settings.sampling(Phase::Integrate, trial);
-            let request = Request { adapter, ..Request::new(&prompt, &sampling) };
+            let request =
+                CompletionRequest { adapter, ..CompletionRequest::new(&prompt, &sampling) };
             let completion = provider.generate(&request, &mut |_| {}).await?;
             let files = [SourceFile::new("solution.py", task.module(&completion.text))];
             let verdict = self.judge.run_suite(&suite, &files).await?;
@@ -161,7 +170,7 @@ impl PipelineTools {
     /// The files that a session comes to, as one block of code.
     async fn answer(
         &self,
-        Ask { provider, task, adapter, seed }: Ask<'_>,
+        TaskQuestion { provider, task, adapter, seed }: TaskQuestion<'_>,
     ) -> Result<String, EvaluationError> {
         let Some(work) = &task.work else { return Ok(String::new()) };
         let task = task::Task {
@@ -172,10 +181,11 @@ impl PipelineTools {
             tests: vec![SourceFile::new(TESTS, &work.tests)],
             test_targets: Vec::new(),
         };
-        let settings = Settings { adapter_id: adapter.cloned(), seed, ..self.settings.clone() };
+        let settings =
+            SessionSettings { adapter_id: adapter.cloned(), seed, ..self.settings.clone() };
         let new = NewSession::new(task.clone(), seed);
         let (_, claim, _) = new.record(&self.registry, provider)?;
-        let tools = Tools {
+        let tools = PipelineTools {
             provider,
             judge: self.judge.clone(),
             registry: &self.registry,

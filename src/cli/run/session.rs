@@ -11,32 +11,32 @@ use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::output;
-use crate::cli::run::Args;
+use crate::cli::run::RunArgs;
 use crate::cli::run::task;
 use crate::cli::run::task::ReadTask;
 use crate::cli::screen::Screen;
 use crate::cli::workflow;
 use crate::config::Config;
-use crate::config::Layer;
+use crate::config::ConfigLayer;
 use crate::error_class::ErrorClass;
 use crate::event::Event;
 use crate::event::Reporter;
 use crate::pipeline;
+use crate::pipeline::OutputFolder;
 use crate::pipeline::SessionPlan;
 use crate::pipeline::SessionRequest;
-use crate::pipeline::Target;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 use crate::services::Services;
 use crate::trajectory::Session;
 
 /// The screen, and the session that its lines are about.
-pub(super) struct Shown {
+pub(super) struct SessionScreen {
     pub(super) screen: Screen,
     pub(super) session: OnceLock<String>,
 }
 
-impl Reporter for Shown {
+impl Reporter for SessionScreen {
     fn report(&self, subject: &str, event: &Event) {
         if !subject.is_empty() {
             self.session.get_or_init(|| subject.to_owned());
@@ -45,13 +45,17 @@ impl Reporter for Shown {
     }
 }
 
-pub(super) fn run(context: &Context, args: &Args, shown: &Arc<Shown>) -> anyhow::Result<ExitCode> {
+pub(super) fn run(
+    context: &Context,
+    args: &RunArgs,
+    shown: &Arc<SessionScreen>,
+) -> anyhow::Result<ExitCode> {
     let registry = context.registry()?;
     let resumed = match &args.resume {
         Some(id) => Some(resumable(&registry, id, args)?),
         None => None,
     };
-    let target = Target { folder: folder(args, resumed.as_ref()), force: args.force };
+    let target = OutputFolder { folder: folder(args, resumed.as_ref()), force: args.force };
     let (request, context) = if let Some(session) = resumed {
         let config = config_of(context, &session, args)?;
         (SessionRequest::Resume(Box::new(session)), Context { config, ..context.clone() })
@@ -89,7 +93,7 @@ pub(super) fn run(context: &Context, args: &Args, shown: &Arc<Shown>) -> anyhow:
 }
 
 /// The session to go on with; refused early what would be refused after the model is loaded.
-fn resumable(registry: &Registry, id: &str, args: &Args) -> anyhow::Result<Session> {
+fn resumable(registry: &Registry, id: &str, args: &RunArgs) -> anyhow::Result<Session> {
     let session = registry.resumable(id)?;
     // What was run without a jail must stay marked as such, and a mark is never changed.
     if args.unsafe_no_sandbox && session.sandbox_tier != "none" {
@@ -99,13 +103,13 @@ fn resumable(registry: &Registry, id: &str, args: &Args) -> anyhow::Result<Sessi
 }
 
 /// The settings that a session was begun with, below the flags of today.
-fn config_of(context: &Context, session: &Session, args: &Args) -> anyhow::Result<Config> {
+fn config_of(context: &Context, session: &Session, args: &RunArgs) -> anyhow::Result<Config> {
     let recorded = pipeline::recorded_settings(session, &context.config);
-    Config::load(&[recorded, Layer::from_flags(args.settings())])
+    Config::load(&[recorded, ConfigLayer::from_flags(args.settings())])
         .with_context(|| format!("the recorded settings of session `{}`", session.id))
 }
 
-fn folder(args: &Args, resumed: Option<&Session>) -> PathBuf {
+fn folder(args: &RunArgs, resumed: Option<&Session>) -> PathBuf {
     match (&args.out, resumed.and_then(|session| session.workspace.as_ref())) {
         (Some(out), _) => out.clone(),
         (None, Some(workspace)) => PathBuf::from(workspace),

@@ -15,26 +15,27 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::collect::modules_of;
-use super::collected::Framework;
+use super::collected::TestFramework;
 use super::decide::Evidence;
+use super::harness::CoordinatorMode;
 use super::harness::Judge;
 use super::harness::JudgeError;
-use super::harness::Mode;
-use super::harness::Program;
-use super::record::Record;
+use super::harness::JudgeProgram;
+use super::record::CoordinatorRecord;
 use super::record::records;
 use super::suite::TestSuite;
-use super::verdict::Outcome;
 use super::verdict::Verdict;
+use super::verdict::VerdictOutcome;
 use crate::sandbox;
-use crate::sandbox::Job;
+use crate::sandbox::ExecRequest;
 use crate::sandbox::Limits;
 use crate::sandbox::MemoryCap;
 use crate::sandbox::NESTED_JAIL;
 use crate::sandbox::NestedJail;
 use crate::task::SourceFile;
 
-/// How many times as long as the first run the confirmation may take: every call goes from process to process there.
+/// How many times as long as the first run the confirmation may take: every call goes from process
+/// to process there.
 const APART: u32 = 4;
 
 /// Addresses for the stacks and heaps of threads, beside what a process may reserve itself.
@@ -55,14 +56,15 @@ impl Judge {
             Some(framework) => framework,
             None => self.collect(suite, solution).await?.framework,
         };
-        let run = self.coordinate(Mode::Judge, suite, solution, framework).await?;
+        let run = self.coordinate(CoordinatorMode::Judge, suite, solution, framework).await?;
         let records =
             records(&run.channel).map_err(|message| JudgeError::broken(&run, &message))?;
-        if matches!(records.first(), Some(Record::PytestMissing)) {
+        if matches!(records.first(), Some(CoordinatorRecord::PytestMissing)) {
             return Err(JudgeError::PytestMissing);
         }
         let mut evidence = Evidence::new(&records, &run);
-        // A run that broke off, or never began, says what it got to; what there is to run, the suite says.
+        // A run that broke off, or never began, says what it got to; what there is to run, the
+        // suite says.
         if !evidence.is_whole() || evidence.has_broken_file() {
             let collected = self.collect(suite, solution).await?;
             evidence.expect(&collected.ids, collected.is_whole);
@@ -81,7 +83,7 @@ impl Judge {
         for kind in super::StubKind::ALL {
             let stub = self.stub_of(solution, kind).await?;
             let verdict = self.run_suite(suite, &stub).await?;
-            if verdict.passed() || verdict.outcome == Outcome::NoTests {
+            if verdict.passed() || verdict.outcome == VerdictOutcome::NoTests {
                 return Ok(true);
             }
         }
@@ -91,13 +93,13 @@ impl Judge {
     /// Runs the coordinator; see `python/coordinator.py`.
     pub(super) async fn coordinate(
         &self,
-        mode: Mode,
+        mode: CoordinatorMode,
         suite: &TestSuite,
         solution: &[SourceFile],
-        framework: Framework,
-    ) -> Result<sandbox::Outcome, JudgeError> {
+        framework: TestFramework,
+    ) -> Result<sandbox::ExecOutcome, JudgeError> {
         let plan = self.coordinator_plan(mode, suite, solution, framework)?;
-        let mut job = self.job(Program::Coordinator, (suite.files(), &[]), &plan);
+        let mut job = self.job(JudgeProgram::Coordinator, (suite.files(), &[]), &plan);
         job.inputs.push(("rune/jail.py".to_owned(), NESTED_JAIL.into()));
         let files =
             solution.iter().map(|file| (format!("solution/{}", file.path), file.bytes().to_vec()));
@@ -106,8 +108,9 @@ impl Judge {
         Ok(self.sandbox.run_nesting(&job).await?)
     }
 
-    /// What all processes of one judgement may use together: two runs one after the other, and what is copied.
-    fn limits_of_all(&self, job: &Job) -> Limits {
+    /// What all processes of one judgement may use together: two runs one after the other, and what
+    /// is copied.
+    fn limits_of_all(&self, job: &ExecRequest) -> Limits {
         let n_bytes: usize = job.inputs.iter().map(|(_, content)| content.len() + 4096).sum();
         let n_bytes = u64::try_from(n_bytes).unwrap_or(u64::MAX);
         let n_files = u32::try_from(4 * job.inputs.len()).unwrap_or(u32::MAX);
@@ -125,10 +128,10 @@ impl Judge {
 
     fn coordinator_plan(
         &self,
-        mode: Mode,
+        mode: CoordinatorMode,
         suite: &TestSuite,
         solution: &[SourceFile],
-        framework: Framework,
+        framework: TestFramework,
     ) -> Result<Value, JudgeError> {
         let facilities = self.sandbox.facilities();
         let jail = NestedJail {
@@ -138,10 +141,11 @@ impl Judge {
         };
         let mounts = self.mounts();
         let targets = match framework {
-            Framework::Pytest => suite.targets().iter().map(String::as_str).collect(),
-            Framework::Auto | Framework::Unittest | Framework::Functions | Framework::Script => {
-                suite.test_paths()
-            }
+            TestFramework::Pytest => suite.targets().iter().map(String::as_str).collect(),
+            TestFramework::Auto
+            | TestFramework::Unittest
+            | TestFramework::Functions
+            | TestFramework::Script => suite.test_paths(),
         };
         let files: Vec<&str> = suite.files().iter().map(|file| file.path.as_str()).collect();
         let constructs: Value = serde_json::from_str(include_str!("python/screen.json"))
@@ -158,7 +162,8 @@ impl Judge {
             "constructs": constructs,
             "jail": jail.plan(facilities, &mounts)?,
             "limits": {
-                // Stacks and heaps of threads are reserved, not used; what is used is capped for all together.
+                // Stacks and heaps of threads are reserved, not used; what is used is capped for
+                // all together.
                 "cpu": self.limits.cpu.as_secs_f64(),
                 "wall": self.limits.wall.as_secs_f64(),
                 "apart": APART,

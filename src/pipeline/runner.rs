@@ -1,7 +1,7 @@
 //! One session at work: asks the model within the budgets, and records every attempt as it ends.
 //!
-//! Of a resumed session the recorded answers are given again to the same questions, so that it comes to where
-//! it was without asking the model, and goes on from there.
+//! Of a resumed session the recorded answers are given again to the same questions, so that it
+//! comes to where it was without asking the model, and goes on from there.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -14,20 +14,20 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::PipelineError;
-use super::Settings;
+use super::SessionSettings;
 use crate::event::Event;
 use crate::event::Reporter;
 use crate::event::timestamp;
 use crate::judge::Judge;
 use crate::judge::Verdict;
+use crate::provider::CompletionRequest;
 use crate::provider::EncodedPrompt;
 use crate::provider::Grammar;
 use crate::provider::Provider;
-use crate::provider::Request;
 use crate::registry::HeldClaim;
 use crate::registry::Registry;
 use crate::task::SourceFile;
-use crate::template::Templates;
+use crate::template::PromptTemplates;
 use crate::trajectory::Attempt;
 use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Completion;
@@ -36,7 +36,7 @@ use crate::trajectory::Phase;
 use crate::trajectory::Sampling;
 
 /// What a session works with.
-pub struct Tools<'a> {
+pub struct PipelineTools<'a> {
     /// Who answers.
     pub provider: &'a Provider,
     /// Who judges.
@@ -44,22 +44,22 @@ pub struct Tools<'a> {
     /// Where everything is recorded.
     pub registry: &'a Registry,
     /// Budgets and manners.
-    pub settings: Settings,
+    pub settings: SessionSettings,
     /// Who is told of everything.
     pub reporter: &'a dyn Reporter,
 }
 
 /// A session at work; shared by everything that runs for it at the same time.
-pub(super) struct Run<'a> {
-    pub(super) tools: &'a Tools<'a>,
-    pub(super) templates: Templates,
+pub(super) struct SessionRunner<'a> {
+    pub(super) tools: &'a PipelineTools<'a>,
+    pub(super) templates: PromptTemplates,
     claim: &'a HeldClaim,
     started: Instant,
-    state: Mutex<State>,
+    state: Mutex<RunnerState>,
 }
 
 #[derive(Default)]
-struct State {
+struct RunnerState {
     n_attempts: u32,
     tokens_in: u64,
     tokens_out: u64,
@@ -71,7 +71,7 @@ struct State {
 
 /// Where an attempt belongs.
 #[derive(Debug, Clone, Serialize)]
-pub struct Place {
+pub struct AttemptSlot {
     /// The phase.
     pub phase: Phase,
     /// The subtask; `None` where the whole task is meant.
@@ -80,8 +80,8 @@ pub struct Place {
 }
 
 /// An answer that has not been judged yet.
-pub(super) struct Answer {
-    pub(super) place: Place,
+pub(super) struct ModelAnswer {
+    pub(super) place: AttemptSlot,
     pub(super) completion: Completion,
     prompt: EncodedPrompt,
     sampling: Sampling,
@@ -89,15 +89,19 @@ pub(super) struct Answer {
     is_recorded: bool,
 }
 
-impl<'a> Run<'a> {
+impl<'a> SessionRunner<'a> {
     /// Starts work on the claimed session, whose `recorded` attempts are stored already.
-    pub(super) fn new(tools: &'a Tools<'a>, claim: &'a HeldClaim, recorded: Vec<Attempt>) -> Self {
-        let mut state = State::default();
+    pub(super) fn new(
+        tools: &'a PipelineTools<'a>,
+        claim: &'a HeldClaim,
+        recorded: Vec<Attempt>,
+    ) -> Self {
+        let mut state = RunnerState::default();
         for attempt in recorded {
             state.n_attempts += 1;
             state.tokens_in += u64::from(attempt.completion.tokens_in);
             state.tokens_out += u64::from(attempt.completion.tokens_out);
-            let place = Place {
+            let place = AttemptSlot {
                 phase: attempt.phase,
                 subtask: attempt.subtask.clone(),
                 candidate: attempt.candidate,
@@ -107,7 +111,7 @@ impl<'a> Run<'a> {
         }
         Self {
             tools,
-            templates: Templates::default(),
+            templates: PromptTemplates::default(),
             claim,
             started: Instant::now(),
             state: Mutex::new(state),
@@ -148,7 +152,7 @@ impl<'a> Run<'a> {
         self.tell(&Event::PhaseStarted { phase, subtask: subtask.map(str::to_owned) })
     }
 
-    /// See [`Settings::sampling`].
+    /// See [`SessionSettings::sampling`].
     pub(super) fn sampling(&self, phase: Phase, trial: u32) -> Sampling {
         self.tools.settings.sampling(phase, trial)
     }
@@ -159,19 +163,20 @@ impl<'a> Run<'a> {
     /// [`PipelineError::Budget`] when nothing may be spent any more, [`PipelineError::Provider`].
     pub(super) async fn ask(
         &self,
-        place: Place,
+        place: AttemptSlot,
         prompt: EncodedPrompt,
         sampling: Sampling,
         grammar: Option<&Grammar>,
-    ) -> Result<Answer, PipelineError> {
+    ) -> Result<ModelAnswer, PipelineError> {
         let key = question(&place, prompt.messages(), &sampling);
         if let Some(completion) = self.recall(&key) {
-            return Ok(Answer { place, completion, prompt, sampling, is_recorded: true });
+            return Ok(ModelAnswer { place, completion, prompt, sampling, is_recorded: true });
         }
         let _asked = self.begin_asking()?;
         let grammar = grammar.filter(|_| self.tools.provider.capabilities().grammar);
         let adapter = self.tools.settings.adapter_id.as_ref();
-        let request = Request { adapter, grammar, ..Request::new(&prompt, &sampling) };
+        let request =
+            CompletionRequest { adapter, grammar, ..CompletionRequest::new(&prompt, &sampling) };
         let left = self.time_left();
         let mut on_text = |text: &str| {
             let (phase, subtask, text) = (place.phase, place.subtask.clone(), text.to_owned());
@@ -182,7 +187,7 @@ impl<'a> Run<'a> {
         let Ok(completion) = tokio::time::timeout(left, generated).await else {
             return Err(self.out_of_time());
         };
-        Ok(Answer { place, completion: completion?, prompt, sampling, is_recorded: false })
+        Ok(ModelAnswer { place, completion: completion?, prompt, sampling, is_recorded: false })
     }
 
     /// Records what came of an answer; what was recorded before is left as it is.
@@ -191,7 +196,7 @@ impl<'a> Run<'a> {
     /// [`PipelineError::Registry`].
     pub(super) fn record(
         &self,
-        answer: &Answer,
+        answer: &ModelAnswer,
         verdict: AttemptVerdict,
         summary: &str,
         details: &serde_json::Value,
@@ -243,9 +248,9 @@ impl<'a> Run<'a> {
         (!answers.is_empty()).then(|| answers.remove(0).completion)
     }
 
-    /// Counts a question in as long as the result lives. An answer that is still in the making is taken to become as long
-    /// as those before it.
-    fn begin_asking(&self) -> Result<Asked<'_>, PipelineError> {
+    /// Counts a question in as long as the result lives. An answer that is still in the making is
+    /// taken to become as long as those before it.
+    fn begin_asking(&self) -> Result<InFlightGuard<'_>, PipelineError> {
         if self.time_left().is_zero() {
             return Err(self.out_of_time());
         }
@@ -256,7 +261,7 @@ impl<'a> Run<'a> {
             return Err(PipelineError::Budget { limit, unit: "generated tokens" });
         }
         state.n_asked += 1;
-        Ok(Asked(&self.state))
+        Ok(InFlightGuard(&self.state))
     }
 
     fn time_left(&self) -> Duration {
@@ -267,25 +272,25 @@ impl<'a> Run<'a> {
         PipelineError::Budget { limit: self.tools.settings.max_time.as_secs(), unit: "seconds" }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RunnerState> {
         locked(&self.state)
     }
 }
 
-fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn locked(state: &Mutex<RunnerState>) -> MutexGuard<'_, RunnerState> {
     state.lock().expect("no holder of the lock panics")
 }
 
 /// A question that the model is answering.
-struct Asked<'a>(&'a Mutex<State>);
+struct InFlightGuard<'a>(&'a Mutex<RunnerState>);
 
-impl Drop for Asked<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         locked(self.0).n_asked -= 1;
     }
 }
 
 /// What makes two questions the same: place, prompt and sampling.
-fn question(place: &Place, prompt: &[Message], sampling: &Sampling) -> String {
+fn question(place: &AttemptSlot, prompt: &[Message], sampling: &Sampling) -> String {
     json!([place, prompt, sampling]).to_string()
 }

@@ -15,10 +15,10 @@ use nix::unistd::Pid;
 use nix::unistd::getpid;
 use nix::unistd::getppid;
 
-use super::fault::Fault;
-use super::fault::Step;
+use super::fault::JailFault;
+use super::fault::NamedStep;
 use super::filesystem::write_files;
-use super::job::Job;
+use super::job::ExecRequest;
 use super::job::Limits;
 use super::snapshot::copy_all;
 use super::snapshot::give;
@@ -31,14 +31,14 @@ const DEEPEST: usize = 64;
 
 /// The folder of one run. Dropping it kills all that is left of the program, then removes it.
 #[derive(Debug)]
-pub(super) struct Workplace {
+pub(super) struct FallbackRoot {
     path: PathBuf,
 }
 
-impl Workplace {
-    /// Writes the files of `job` to a fresh folder, of which `user` may write what the job's program may, and turns what
-    /// the job says of `/in`, `/box` and `/tmp` into paths there.
-    pub(super) fn prepare(job: &mut Job, user: Option<u32>) -> Result<Self, Fault> {
+impl FallbackRoot {
+    /// Writes the files of `job` to a fresh folder, of which `user` may write what the job's
+    /// program may, and turns what the job says of `/in`, `/box` and `/tmp` into paths there.
+    pub(super) fn prepare(job: &mut ExecRequest, user: Option<u32>) -> Result<Self, JailFault> {
         nix::sys::prctl::set_child_subreaper(true).step("adopt the orphans of the program")?;
         let made = tempfile::Builder::new().prefix(&prefix(getppid(), getpid())).tempdir();
         let workplace = Self { path: made.step("make a folder")?.keep() };
@@ -103,7 +103,7 @@ impl Workplace {
     }
 }
 
-impl Drop for Workplace {
+impl Drop for FallbackRoot {
     fn drop(&mut self) {
         sweep(&HashSet::new());
         let _left_to_the_next_sweep = remove(&self.path);
@@ -126,7 +126,8 @@ pub(super) fn remove_left(helper: Pid, supervisor: Option<Pid>) {
     }
 }
 
-/// Removes `folder` with all that is in it, however deep: what lies in its folders is moved up until there are none.
+/// Removes `folder` with all that is in it, however deep: what lies in its folders is moved up
+/// until there are none.
 fn remove(folder: &Path) -> io::Result<()> {
     let mut next_name = 0_u64;
     while let Some(entry) = fs::read_dir(folder)?.next() {
@@ -165,9 +166,11 @@ fn relocate(text: &mut String, workplace: &Path) {
     }
 }
 
-/// Kills every child of this process but those to `keep`, and all that is below them; orphans have become its children.
+/// Kills every child of this process but those to `keep`, and all that is below them; orphans have
+/// become its children.
 ///
-/// All are stopped before the first is killed: who can't run can't fork, and the stopped fill the places there are.
+/// All are stopped before the first is killed: who can't run can't fork, and the stopped fill the
+/// places there are.
 pub(super) fn sweep(keep: &HashSet<i32>) {
     loop {
         let strays = || {
