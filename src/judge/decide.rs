@@ -151,7 +151,7 @@ impl<'a> Evidence<'a> {
                 self.tester.get_or_insert_default().given_up = Some(reason);
             }
             CoordinatorRecord::Screen { findings } => {
-                (self.findings, self.screened) = (findings, true)
+                (self.findings, self.screened) = (findings, true);
             }
             CoordinatorRecord::Collected { who, .. }
             | CoordinatorRecord::Begin { who, .. }

@@ -172,10 +172,10 @@ impl KvStore {
         let at = layer * self.n_kv_heads * self.head_numbers();
         match &mut self.numbers {
             KvNumbers::Half(pages) => {
-                write(&mut pages[page][at..], self.head_dim, slot, key, value)
+                write(&mut pages[page][at..], self.head_dim, slot, key, value);
             }
             KvNumbers::Full(pages) => {
-                write(&mut pages[page][at..], self.head_dim, slot, key, value)
+                write(&mut pages[page][at..], self.head_dim, slot, key, value);
             }
         }
     }

@@ -210,7 +210,7 @@ fn parts(items: &[ListItem], targets: &[TargetFile], notes: &mut Vec<String>) ->
                 same.sources.push(index);
             }
             None => {
-                parts.push(DraftPart { name, description, target, names, sources: vec![index] })
+                parts.push(DraftPart { name, description, target, names, sources: vec![index] });
             }
         }
     }

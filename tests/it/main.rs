@@ -10,6 +10,7 @@ mod hub;
 mod judge;
 mod lines;
 mod model;
+mod reference;
 mod registry;
 mod run;
 mod sandbox;

@@ -10,7 +10,6 @@ const SKIPS: &str = "RUNE_TEST_SKIPS";
 pub(crate) fn skip(reason: &str) {
     let thread = std::thread::current();
     let line = format!("{}: {reason}\n", thread.name().unwrap_or("a test"));
-    eprint!("skipped {line}");
     if let Some(path) = std::env::var_os(SKIPS) {
         let file = OpenOptions::new().create(true).append(true).open(path);
         file.and_then(|mut file| file.write_all(line.as_bytes())).unwrap();

@@ -24,12 +24,17 @@ const MAX_BYTES: u64 = 64 << 20;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TaskLine {
+    /// Name of the task, unique in the file; `--task FILE:ID` selects it.
     id: String,
+    /// The task in words.
     task: String,
+    /// The tests that decide: a path relative to the file, the text of a test file, or files.
     #[serde(default)]
     tests: Option<TestsField>,
+    /// The kind of work; `function` unless it is given.
     #[serde(default)]
     task_type: Option<TaskType>,
+    /// Tasks of one family are alike: they are never split between training and validation.
     #[serde(default)]
     family: Option<String>,
 }

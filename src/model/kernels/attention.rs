@@ -77,8 +77,8 @@ pub(in crate::model) struct AttentionBlock<'a> {
     pub(in crate::model) n_heads: usize,
     /// How many keys the positions see, each one more than the position before it.
     pub(in crate::model) n_keys: Range<usize>,
-    /// The queries, already divided by `sqrt(head_dim)`: position `i`, head `h` at `i * stride + h
-    /// * head_dim`.
+    /// The queries, already divided by `sqrt(head_dim)`: position `i`, head `h` at
+    /// `i * stride + h * head_dim`.
     pub(in crate::model) queries: &'a [f32],
     /// Numbers between neighbouring positions.
     pub(in crate::model) stride: usize,

@@ -59,7 +59,7 @@ const MBPP_PLUS: &str = "tests/fixtures/judge/MbppPlus-v0.1.0.jsonl.gz";
 async fn canonical_solutions_of_mbpp_plus_pass() {
     let sandbox = sandbox();
     let limits = Limits {
-        cpu: Duration::from_secs(60),
+        cpu: Duration::from_mins(1),
         wall: Duration::from_secs(200),
         address_bytes: 4 << 30,
         ..Limits::default()
