@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release --example judge_function`
 
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+
 use std::sync::Arc;
 
 use rune::judge::Judge;

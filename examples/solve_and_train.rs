@@ -4,6 +4,8 @@
 //! `cargo run --release --example solve_and_train -- FOLDER`: everything is kept in FOLDER; the
 //! model (98 MB) is downloaded there unless `~/.rune` has it.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;

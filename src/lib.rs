@@ -46,3 +46,6 @@ pub mod evaluation;
 pub mod bench;
 pub mod cli;
 pub mod doctor;
+
+#[doc(hidden)]
+pub mod fuzzing;

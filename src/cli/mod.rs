@@ -27,3 +27,4 @@ mod workflow;
 pub use entry::main;
 pub use output::escape;
 pub use output::escape_line;
+pub(crate) use run::is_task_line;

@@ -15,6 +15,8 @@ use crate::cli::screen::Screen;
 
 use session::SessionScreen;
 
+pub(crate) use task::is_task_line;
+
 /// Solve a coding task
 ///
 /// The task is cut into parts, each part is planned and written, the parts are put together and run

@@ -59,3 +59,13 @@ pub use verdict::TestResult;
 pub use verdict::TestStatus;
 pub use verdict::Verdict;
 pub use verdict::VerdictOutcome;
+
+/// Whether `bytes` are records of the coordinator; for fuzzing.
+pub(crate) fn read_channel(bytes: &[u8]) -> bool {
+    record::records(bytes).is_ok()
+}
+
+/// Whether `bytes` are a value that judged code may return; for fuzzing.
+pub(crate) fn read_value(bytes: &[u8]) -> bool {
+    value::PlainValue::decode(bytes).is_ok()
+}

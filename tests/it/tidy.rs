@@ -23,6 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["doctor", "bench"],
     &["serve"],
     &["cli"],
+    &["fuzzing"],
 ];
 
 fn layer(module: &str) -> usize {

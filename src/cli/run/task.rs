@@ -122,6 +122,11 @@ fn from_file(argument: &str) -> anyhow::Result<ReadTask> {
     }
 }
 
+/// Whether `line` is a line of a task file; for fuzzing.
+pub(crate) fn is_task_line(line: &str) -> bool {
+    serde_json::from_str::<TaskLine>(line).is_ok()
+}
+
 fn task(line: TaskLine, folder: &Path) -> anyhow::Result<ReadTask> {
     let mut task = Task {
         id: TaskId(line.id),
