@@ -4,8 +4,9 @@
 //! Every method is one transaction, with `synchronous=FULL`: what it returned from survives `kill
 //! -9` and a power cut, and a change is stored together with the event that tells of it. Calls take
 //! milliseconds; async code may call them directly, or through `spawn_blocking`. What must never
-//! change (attempts, events, a solved session) is guarded by triggers in the schema itself. ALL SQL
-//! lives here.
+//! change (attempts, events, a solved session) is guarded by triggers in the schema itself. Sessions
+//! and training runs are written under a claim ([`HeldClaim`]), which one holder at a time has. ALL
+//! SQL lives here.
 
 mod adapter;
 mod attempt;
