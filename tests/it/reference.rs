@@ -1,5 +1,5 @@
 //! The pages of `docs/reference/` are generated from the code, and a page that differs fails.
-//! `RUNE_UPDATE_REFERENCE=1 cargo test --release --test it reference` writes them anew.
+//! `UPDATE_REFERENCE=1 cargo test --release --test it reference` writes them anew.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Tells that the pages shall be written, not compared.
-const UPDATE: &str = "RUNE_UPDATE_REFERENCE";
+const UPDATE: &str = "UPDATE_REFERENCE";
 
 /// The first lines of a page.
 fn page(title: &str, source: &str, text: &str) -> String {

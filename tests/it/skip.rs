@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 
 /// The file that gets a line for each skipped test; `.ci/run` sets it and reads the lines.
-const SKIPS: &str = "RUNE_TEST_SKIPS";
+const SKIPS: &str = "SKIPPED_TESTS";
 
 /// Records that the running test is skipped.
 pub(crate) fn skip(reason: &str) {

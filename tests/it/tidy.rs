@@ -261,3 +261,36 @@ fn all_files(folder: &Path, found: &mut Vec<String>) {
         }
     }
 }
+
+/// The name of the type that a line defines; associated types have no name of their own.
+fn defined_type(line: &str) -> Option<&str> {
+    let is_inner = line.starts_with(' ');
+    let line = line.trim_start();
+    let line = match line.strip_prefix("pub") {
+        Some(rest) => rest.split_once(' ')?.1,
+        None => line,
+    };
+    let (kind, rest) = line.split_once(' ')?;
+    let kinds: &[&str] = if is_inner {
+        &["struct", "enum", "trait", "union"]
+    } else {
+        &["struct", "enum", "trait", "union", "type"]
+    };
+    let name = rest.split(|c: char| !c.is_alphanumeric()).next()?;
+    (kinds.contains(&kind) && name.starts_with(char::is_uppercase)).then_some(name)
+}
+
+#[test]
+fn every_type_name_has_one_meaning() {
+    let mut places: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in sources(Path::new("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
+        for name in code.lines().filter_map(defined_type) {
+            places.entry(name.to_owned()).or_default().insert(path.display().to_string());
+        }
+    }
+    assert!(places.len() > 500, "types are found");
+    places.retain(|_, paths| paths.len() > 1);
+    assert!(places.is_empty(), "type names with several meanings: {places:#?}");
+}
