@@ -4,10 +4,13 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::error_class::ErrorClass;
+use crate::evaluation::EvaluationError;
 use crate::judge::JudgeError;
 use crate::model::ModelError;
 use crate::provider::ProviderError;
+use crate::registry::RegistryError;
 use crate::sandbox::SandboxError;
+use crate::training::TrainingError;
 
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,15 @@ pub enum BenchError {
     /// The judge failed.
     #[error(transparent)]
     Judge(#[from] JudgeError),
+    /// A training failed.
+    #[error(transparent)]
+    Training(#[from] TrainingError),
+    /// An evaluation failed.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+    /// The registry failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// A canonical solution did not pass.
     #[error("a canonical solution did not pass: {0}")]
     NotPassed(String),
@@ -80,6 +92,9 @@ impl BenchError {
             Self::Provider(error) => error.class(),
             Self::Sandbox(error) => error.class(),
             Self::Judge(error) => error.class(),
+            Self::Training(error) => error.class(),
+            Self::Evaluation(error) => error.class(),
+            Self::Registry(error) => error.class(),
             _ => ErrorClass::Environment,
         }
     }

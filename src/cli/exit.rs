@@ -88,14 +88,14 @@ fn spoken_for<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static)
         PipelineError: Provider | Judge | Registry;
         RequestError: Suite | Judge | Hub;
         ProviderError: Hub;
-        BenchError: Provider | Sandbox | Judge;
+        BenchError: Provider | Sandbox | Judge | Training | Evaluation | Registry;
     }
     error
 }
 
 /// What the user can do about an error, where that is known.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
-    if let Some(TrainingError::Failed { id, kind, .. }) = error.downcast_ref() {
+    if let Some(TrainingError::Failed { id, kind, .. }) = cause(error) {
         // The same data and options would come to the same again.
         let is_final = matches!(
             kind,

@@ -132,11 +132,9 @@ impl Screen {
         }
     }
 
-    /// Takes the live line away; what comes next is other work.
+    /// Takes the live line away.
     pub(super) fn close(&self) {
-        let mut state = self.state();
-        state.validation = None;
-        if let Some((bar, _)) = state.bar.take() {
+        if let Some((bar, _)) = self.state().bar.take() {
             bar.finish_and_clear();
         }
     }
@@ -201,6 +199,9 @@ impl Screen {
             output::note(&format!("{n_done} of {n_total} answers, {rate:.1} % passed"));
         }
         self.live(&mut state, BAR, |bar| {
+            if bar.position() > n_done as u64 {
+                bar.reset(); // another evaluation
+            }
             bar.set_length(n_total as u64);
             bar.set_message(format!("answers, {rate:.1} % passed,"));
             bar.set_position(n_done as u64);
@@ -307,8 +308,11 @@ impl Screen {
             Event::BenchProgress { done, total, next } => self.measures(next, (*done, *total)),
             Event::TrainingStep { .. } | Event::TrainingValidated { .. } => self.trained(event),
             _ => {
-                if matches!(event, Event::PullCompleted { .. }) {
+                if ends_live_line(event) {
                     self.close();
+                }
+                if matches!(event, Event::TrainingPrepared { .. }) {
+                    self.state().validation = None;
                 }
                 if let Some(line) = event_words(subject, event) {
                     self.say(&output::paint(&line, style(event), self.colors));
@@ -326,6 +330,16 @@ impl Reporter for Screen {
             ScreenMode::Lines | ScreenMode::Terminal => self.show(subject, event),
         }
     }
+}
+
+/// Whether what the live line shows is over.
+fn ends_live_line(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::PullCompleted { .. }
+            | Event::TrainingPrepared { .. }
+            | Event::TrainingCompleted { .. }
+    )
 }
 
 fn style(event: &Event) -> &'static str {

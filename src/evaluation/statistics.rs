@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::event::Event;
 use crate::event::PairedScores;
 use crate::event::PassRate;
+use crate::event::ScoreComparison;
 
 use super::answers::EvalOutcome;
 
@@ -234,6 +236,31 @@ pub fn score(outcomes: &[&EvalOutcome]) -> PassRate {
 pub fn compare(before: &[&EvalOutcome], after: &[&EvalOutcome]) -> PairedScores {
     let passed = |outcomes: &[&EvalOutcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
     PairedScores::new(&passed(before), &passed(after))
+}
+
+/// The score of everyone on each group of tasks; `part` names one part of a benchmark.
+pub fn score_events(all: &[(&str, &[EvalOutcome])], part: Option<&str>) -> Vec<Event> {
+    let Some(((first, before), _)) = all.split_first() else { return Vec::new() };
+    let mut events = Vec::new();
+    for (index, (who, outcomes)) in all.iter().enumerate() {
+        for (group, outcomes) in groups(outcomes) {
+            let before = groups(before).remove(&group).unwrap_or_default();
+            let against = (index > 0).then(|| ScoreComparison {
+                who: (*first).to_owned(),
+                paired: compare(&before, &outcomes),
+            });
+            let score = score(&outcomes);
+            events.push(Event::EvaluationScore {
+                who: (*who).to_owned(),
+                group,
+                part: part.map(str::to_owned),
+                score,
+                pass_at_1: score.share,
+                against,
+            });
+        }
+    }
+    events
 }
 
 /// Answers by task, in the order in which tasks come first.

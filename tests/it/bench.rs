@@ -20,6 +20,7 @@ use wiremock::matchers::method;
 use wiremock::matchers::path;
 
 use crate::lines::events;
+use crate::model::tiny;
 
 fn smollm2_file() -> PathBuf {
     let home = match std::env::var_os("RUNE_HOME") {
@@ -192,4 +193,32 @@ fn jails_and_the_judge_are_measured() {
     let (code, stdout, stderr) = sandbox(&["--json", "--suite", "/nowhere.jsonl"]);
     assert!(events(&stdout).len() == 1, "{stdout}");
     assert_eq!((code, stderr.contains("/nowhere.jsonl")), (3, true), "{stderr}");
+}
+
+/// Adapters of a tiny model learn nothing; all of the benchmark's steps are taken.
+#[test]
+fn memory_is_measured_once_and_printed_in_every_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny::model("llama", tiny::Q8_0, 64, 96).with_context(8192).encode().1;
+    fs::write(folder.path().join("m.gguf"), model).unwrap();
+    let memory = |more: &[&str]| -> String {
+        let mut command = Command::cargo_bin("rune").unwrap();
+        command.current_dir(folder.path()).arg("--home").arg(folder.path().join("home"));
+        command.args(["bench", "memory", "--model", "m.gguf", "--libraries", "1", "--quiet"]);
+        command.args(["--functions", "6", "--max-steps", "1", "--controls", "0"]).args(more);
+        String::from_utf8(command.assert().success().get_output().stdout.clone()).unwrap()
+    };
+    let lines = events(&memory(&["--json"]));
+    let count = |kind: &str| lines.iter().filter(|line| line["type"] == kind).count();
+    assert_eq!((count("training.completed"), count("evaluation.answered")), (1, 0));
+    // The templates T1 to T8 under four conditions, and N1 under two.
+    assert_eq!(count("evaluation.score"), 8 * 4 + 2);
+    let last = lines.last().unwrap();
+    assert_eq!((&last["type"], &last["works"]), (&json!("bench.memory"), &json!(false)));
+    assert_eq!(last["against_base"]["controls"][0][0], "N1");
+    // The adapter and the answers are found again.
+    let again = events(&memory(&["--json"]));
+    assert_eq!(again.len(), count("evaluation.score") + 1);
+    let text = memory(&[]);
+    assert!(text.contains("TRACK") && text.contains("memory does not work: the gain is"), "{text}");
 }

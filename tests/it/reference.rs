@@ -172,8 +172,9 @@ fn members(path: &str, head: &str) -> Vec<(usize, String, String, String)> {
 #[test]
 fn event_page_is_current() {
     let mut text = "With `--json`, work prints one JSON object a line. Every line has `type`, `ts` (RFC 3339, UTC), `seq`\n\
-        (gap-free, from 0) and `subject` (the id of a session or a training run, or empty), and the fields of\n\
-        its type. The JSON schema is `src/event/schema.json`.\n"
+        (gap-free, from 0) and `subject` (the id of a session or a training run, the name of a model\n\
+        that is pulled, or empty), and the fields of its type. What `--json` prints at once, such as a list or a\n\
+        plan, is a document without them. The JSON schema is `src/event/schema.json`.\n"
         .to_owned();
     for (depth, name, kind, doc) in members("src/event/kind.rs", "pub enum Event") {
         if depth == 1 {

@@ -13,9 +13,9 @@ use crate::evaluation::by_task;
 use crate::evaluation::compare;
 use crate::evaluation::groups;
 use crate::evaluation::score;
+use crate::evaluation::score_events;
 use crate::event::Event;
 use crate::event::PairedScores;
-use crate::event::ScoreComparison;
 
 /// The outcomes of the base and of the adapters, by name.
 pub(super) fn everyone<'a>(
@@ -251,32 +251,4 @@ fn outcome_event(who: &str, outcome: &EvalOutcome) -> Event {
         answer: outcome.answer.clone(),
         summary: outcome.summary.clone(),
     }
-}
-
-/// The score of everyone on each group of tasks; `part` names one part of a benchmark.
-pub(in crate::cli) fn score_events(
-    all: &[(&str, &[EvalOutcome])],
-    part: Option<&str>,
-) -> Vec<Event> {
-    let Some(((first, before), _)) = all.split_first() else { return Vec::new() };
-    let mut events = Vec::new();
-    for (index, (who, outcomes)) in all.iter().enumerate() {
-        for (group, outcomes) in groups(outcomes) {
-            let before = groups(before).remove(&group).unwrap_or_default();
-            let against = (index > 0).then(|| ScoreComparison {
-                who: (*first).to_owned(),
-                paired: compare(&before, &outcomes),
-            });
-            let score = score(&outcomes);
-            events.push(Event::EvaluationScore {
-                who: (*who).to_owned(),
-                group,
-                part: part.map(str::to_owned),
-                score,
-                pass_at_1: score.share,
-                against,
-            });
-        }
-    }
-    events
 }

@@ -105,6 +105,12 @@ pub(crate) fn model(arch: &str, kind: u32, hidden: usize, ffn: usize) -> Gguf {
 }
 
 impl Gguf {
+    /// The same with a context window of so many tokens.
+    pub(crate) fn with_context(mut self, n_tokens: u32) -> Self {
+        *self.value("context_length") = Value::U32(n_tokens);
+        self
+    }
+
     pub(super) fn value(&mut self, key: &str) -> &mut Value {
         &mut self.metadata.iter_mut().find(|(k, _)| k.ends_with(key)).unwrap().1
     }
