@@ -310,18 +310,12 @@ impl SandboxBench<'_> {
         let label = format!("judging, {} checks that run, processor time", run.len());
         let mut run_cpu = Metric::new("judge_run_cpu_ms", label, unit);
         let peers = peers(options.peer.as_deref())?;
-        let against = |peer: &str, suffix: &str| {
-            let (cpu, wall) = (format!("judge_cpu_ms{suffix}"), format!("judge_ms{suffix}"));
-            let label = format!("judging, all{peer}");
-            let cpu = Metric::new(cpu, format!("{label}, processor time"), unit);
-            (cpu, Metric::new(wall, label, unit))
-        };
-        let mut all = vec![against("", "")];
+        let mut all = vec![judge_costs("", "")];
         all.extend(
             peers
                 .iter()
                 .skip(1)
-                .map(|(name, _)| against(&format!(", beside {name}"), &format!("_{name}"))),
+                .map(|(name, _)| judge_costs(&format!(", beside {name}"), &format!("_{name}"))),
         );
         let mut memory = Metric::new("judge_pss_bytes", "memory of the judge", MetricUnit::Bytes);
         let (n_data, n_run) = (data.len() as f64, run.len() as f64);
@@ -349,6 +343,15 @@ impl SandboxBench<'_> {
         let all = all.into_iter().flat_map(|(cpu, wall)| [cpu, wall]);
         Ok([data_cpu, run_cpu].into_iter().chain(all).chain([memory]).collect())
     }
+}
+
+/// Processor time and time on the clock of judging, compared with `peer`.
+fn judge_costs(peer: &str, suffix: &str) -> (Metric, Metric) {
+    let label = format!("judging, all{peer}");
+    let cpu_label = format!("{label}, processor time");
+    let unit = MetricUnit::Milliseconds;
+    let cpu = Metric::new(format!("judge_cpu_ms{suffix}"), cpu_label, unit);
+    (cpu, Metric::new(format!("judge_ms{suffix}"), label, unit))
 }
 
 /// Starts a program without a jail and waits for it.

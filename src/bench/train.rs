@@ -186,6 +186,24 @@ pub fn train(options: &TrainOptions, reporter: &dyn Reporter) -> Result<TrainRep
     Ok(TrainReport { machine, metrics })
 }
 
+/// Metrics of the speed and the memory of steps of `sequences` sequences.
+fn speed_and_memory(sequences: usize, names: [&str; 2], labels: [String; 2]) -> [Metric; 2] {
+    let metric = |name: &str, label: &str, unit| {
+        Metric::new(format!("{name}_b{sequences}"), format!("{label}, batch {sequences}"), unit)
+    };
+    [
+        metric(names[0], &labels[0], MetricUnit::TokensPerSecond),
+        metric(names[1], &labels[1], MetricUnit::Bytes),
+    ]
+}
+
+/// As [`speed_and_memory`], compared with PEFT on the number type `peer`.
+fn beside(sequences: usize, peer: &str) -> [Metric; 2] {
+    let names = [format!("train_{peer}"), format!("train_{peer}_peak")];
+    let labels = ["training", "peak memory"].map(|label| format!("{label} beside PEFT {peer}"));
+    speed_and_memory(sequences, [&names[0], &names[1]], labels)
+}
+
 /// The figures of steps of so many sequences.
 fn batch(
     options: &TrainOptions,
@@ -205,30 +223,20 @@ fn batch(
             peers.push((r#type, TrainProcess::start(python, &arguments, &job(r#type, false))?));
         }
     }
-    let metric = |name: &str, label: &str, unit| {
-        let (name, label) = (format!("{name}_b{sequences}"), format!("{label}, batch {sequences}"));
-        Metric::new(name, label, unit)
+    let mut alone = speed_and_memory(
+        sequences,
+        ["train_checkpointing", "train_checkpointing_peak"],
+        ["training, activations again".to_owned(), "its memory".to_owned()],
+    );
+    let mut pairs = if peers.is_empty() {
+        vec![speed_and_memory(
+            sequences,
+            ["train_alone", "train_alone_peak"],
+            ["training".to_owned(), "peak memory".to_owned()],
+        )]
+    } else {
+        vec![beside(sequences, "f32"), beside(sequences, "bf16")]
     };
-    let mut alone = [
-        metric("train_checkpointing", "training, activations again", MetricUnit::TokensPerSecond),
-        metric("train_checkpointing_peak", "its memory", MetricUnit::Bytes),
-    ];
-    let mut pairs: Vec<[Metric; 2]> = Vec::new();
-    for who in if peers.is_empty() { vec!["alone"] } else { vec!["f32", "bf16"] } {
-        let versus = if who == "alone" { String::new() } else { format!(" beside PEFT {who}") };
-        pairs.push([
-            metric(
-                &format!("train_{who}"),
-                &format!("training{versus}"),
-                MetricUnit::TokensPerSecond,
-            ),
-            metric(
-                &format!("train_{who}_peak"),
-                &format!("peak memory{versus}"),
-                MetricUnit::Bytes,
-            ),
-        ]);
-    }
     #[expect(clippy::cast_precision_loss, reason = "counts of tokens and bytes")]
     let put = |metrics: &mut [Metric; 2], step: TrainBenchStep, is_peer: bool| {
         let n_tokens = (sequences * options.length) as f64;
