@@ -132,7 +132,7 @@ impl Engine {
             architecture: gguf.text("general.architecture")?.to_owned(),
             base_digest: hashing.join().unwrap_or(Err(ModelError::EngineGone))?,
             tokenizer_digest: tokenizer.digest().to_owned(),
-            context: options.context.min(shape.context).min(store.most_tokens()),
+            context: options.context.min(shape.context).min(store.max_tokens()),
             weight_bytes: transformer.n_bytes(),
             token_bytes: store.token_bytes(),
             n_threads: transformer.n_threads(),
@@ -197,8 +197,8 @@ impl Engine {
 
     /// An adapter of random numbers on all linear layers of the decoder, to measure what adapters
     /// cost.
-    pub fn noise_adapter(&self, rank: usize, seed: u64) -> Arc<LoraAdapter> {
-        Arc::new(LoraAdapter::noise(&self.shape, rank, seed))
+    pub fn random_adapter(&self, rank: usize, seed: u64) -> Arc<LoraAdapter> {
+        Arc::new(LoraAdapter::random(&self.shape, rank, seed))
     }
 
     /// Hands a generation to the engine. Dropping the receiver takes it back. The last update is

@@ -168,10 +168,10 @@ impl GgufFile {
         ModelError::Io { path: self.path.clone(), source }
     }
 
-    fn missing(&self, key: &str, wanted: &str) -> ModelError {
+    fn missing(&self, key: &str, expected: &str) -> ModelError {
         ModelError::Malformed {
             path: self.path.clone(),
-            reason: format!("metadata `{key}` is missing or no {wanted}"),
+            reason: format!("metadata `{key}` is missing or no {expected}"),
         }
     }
 }

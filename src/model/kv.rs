@@ -28,7 +28,7 @@ pub(super) struct KvStore {
     numbers: KvNumbers,
     token_bytes: usize,
     free: Vec<usize>,
-    most_pages: usize,
+    max_pages: usize,
     n_in_use: usize,
     tree: PrefixTree,
 }
@@ -44,7 +44,7 @@ struct KvPage {
     /// Sequences at work that see it.
     users: usize,
     /// Whether the tree has it.
-    remembered: bool,
+    is_cached: bool,
 }
 
 /// What one sequence has seen: its tokens, and the pages with their keys and values. It has to be
@@ -88,7 +88,7 @@ impl KvStore {
             numbers,
             token_bytes,
             free: Vec::new(),
-            most_pages: (n_bytes / (token_bytes * PAGE)).max(2),
+            max_pages: (n_bytes / (token_bytes * PAGE)).max(2),
             n_in_use: 0,
             tree: PrefixTree::default(),
         }
@@ -100,17 +100,17 @@ impl KvStore {
     }
 
     /// The most tokens that one sequence can have: a page is set aside for copying.
-    pub(super) fn most_tokens(&self) -> usize {
-        (self.most_pages - 1) * PAGE
+    pub(super) fn max_tokens(&self) -> usize {
+        (self.max_pages - 1) * PAGE
     }
 
     /// Pages that are neither in use by a sequence at work nor beyond the limit.
     pub(super) fn n_available(&self) -> usize {
-        self.most_pages - self.n_in_use
+        self.max_pages - self.n_in_use
     }
 
     /// How many of the first tokens are remembered for this adapter.
-    pub(super) fn n_remembered(&self, adapter: u64, tokens: &[u32]) -> usize {
+    pub(super) fn n_cached(&self, adapter: u64, tokens: &[u32]) -> usize {
         self.tree.find(adapter, tokens).1
     }
 
@@ -119,7 +119,7 @@ impl KvStore {
         let (nodes, n) = self.tree.find(adapter, tokens);
         let pages: Vec<usize> = self.tree.touch(&nodes);
         for page in &pages {
-            self.take(*page);
+            self.add_user(*page);
         }
         KvCache { tokens: tokens[..n].to_vec(), pages }
     }
@@ -131,14 +131,14 @@ impl KvStore {
     pub(super) fn grow(&mut self, cache: &mut KvCache, n: usize) {
         if let Some(last) = cache.pages.last_mut()
             && !cache.tokens.len().is_multiple_of(PAGE)
-            && (self.pages[*last].users > 1 || self.pages[*last].remembered)
+            && (self.pages[*last].users > 1 || self.pages[*last].is_cached)
         {
             let copy = self.allocate();
             match &mut self.numbers {
                 KvNumbers::Half(pages) => copy_page(pages, *last, copy),
                 KvNumbers::Full(pages) => copy_page(pages, *last, copy),
             }
-            self.give_back(std::mem::replace(last, copy));
+            self.drop_user(std::mem::replace(last, copy));
         }
         while cache.pages.len() * PAGE < cache.tokens.len() + n {
             let page = self.allocate();
@@ -149,13 +149,13 @@ impl KvStore {
     /// Remembers what `cache` holds.
     pub(super) fn remember(&mut self, adapter: u64, cache: &KvCache) {
         let changed = self.tree.insert(adapter, &cache.tokens, &cache.pages);
-        changed.added.into_iter().for_each(|page| self.pages[page].remembered = true);
-        changed.removed.into_iter().for_each(|page| self.forget(page));
+        changed.added.into_iter().for_each(|page| self.pages[page].is_cached = true);
+        changed.removed.into_iter().for_each(|page| self.uncache(page));
     }
 
     /// Ends a sequence.
     pub(super) fn release(&mut self, cache: KvCache) {
-        cache.pages.into_iter().for_each(|page| self.give_back(page));
+        cache.pages.into_iter().for_each(|page| self.drop_user(page));
     }
 
     /// Writes the key and the value of the token at `position` of `cache` to a layer; each
@@ -205,46 +205,46 @@ impl KvStore {
     fn allocate(&mut self) -> usize {
         let page = if let Some(page) = self.free.pop() {
             page
-        } else if self.pages.len() < self.most_pages {
+        } else if self.pages.len() < self.max_pages {
             let n = self.n_layers * self.n_kv_heads * self.head_numbers();
             match &mut self.numbers {
                 KvNumbers::Half(pages) => pages.push(AlignedBuffer::zeroed(n)),
                 KvNumbers::Full(pages) => pages.push(AlignedBuffer::zeroed(n)),
             }
-            self.pages.push(KvPage { users: 0, remembered: false });
+            self.pages.push(KvPage { users: 0, is_cached: false });
             self.pages.len() - 1
         } else {
             loop {
                 let oldest = self.tree.remove_oldest(|page| self.pages[page].users == 0);
                 let page = oldest.expect("the scheduler takes up no more than there is room for");
-                self.pages[page].remembered = false;
+                self.pages[page].is_cached = false;
                 if self.pages[page].users == 0 {
                     break page;
                 }
             }
         };
-        self.take(page);
+        self.add_user(page);
         page
     }
 
-    fn take(&mut self, page: usize) {
+    fn add_user(&mut self, page: usize) {
         self.pages[page].users += 1;
         self.n_in_use += usize::from(self.pages[page].users == 1);
     }
 
-    fn give_back(&mut self, page: usize) {
-        let KvPage { users, remembered, .. } = &mut self.pages[page];
+    fn drop_user(&mut self, page: usize) {
+        let KvPage { users, is_cached, .. } = &mut self.pages[page];
         *users -= 1;
         if *users == 0 {
             self.n_in_use -= 1;
-            if !*remembered {
+            if !*is_cached {
                 self.free.push(page);
             }
         }
     }
 
-    fn forget(&mut self, page: usize) {
-        self.pages[page].remembered = false;
+    fn uncache(&mut self, page: usize) {
+        self.pages[page].is_cached = false;
         if self.pages[page].users == 0 {
             self.free.push(page);
         }

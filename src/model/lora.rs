@@ -26,13 +26,13 @@ pub struct LoraAdapter {
     number: u64,
     folder: PathBuf,
     /// Layer by layer, in the order of [`LinearKind::ALL`].
-    sides: Vec<[Option<LowRank>; 7]>,
+    branches: Vec<[Option<LowRank>; 7]>,
     head: Option<LowRank>,
 }
 
 impl std::fmt::Debug for LoraAdapter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Adapter").field("folder", &self.folder).finish_non_exhaustive()
+        f.debug_struct("LoraAdapter").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 
@@ -49,28 +49,28 @@ impl LoraAdapter {
         let unplaced = files.modules().map(|(module, _)| module).collect();
         let mut placing = FactorPlacing { files: &files, unplaced, arena: Arena::default() };
         let refuse = |reason: String| ModelError::Adapter { path: folder.to_owned(), reason };
-        let sides = placing.all(shape, exact).map_err(refuse)?;
-        let head = placing.side("lm_head", (vocabulary, shape.hidden), exact).map_err(refuse)?;
+        let branches = placing.layers(shape, exact).map_err(refuse)?;
+        let head = placing.branch("lm_head", (vocabulary, shape.hidden), exact).map_err(refuse)?;
         if let Some(module) = placing.unplaced.first() {
             let name = tensor_name(module, LoraMatrix::A);
             return Err(refuse(format!("this model has no place for the tensor `{name}`")));
         }
-        Ok(Self { number: next_number(), folder: folder.to_owned(), sides, head })
+        Ok(Self { number: next_number(), folder: folder.to_owned(), branches, head })
     }
 
     /// An adapter of noise on every linear layer of a model of `shape`: for measuring.
-    pub(super) fn noise(shape: &ModelShape, rank: usize, seed: u64) -> Self {
+    pub(super) fn random(shape: &ModelShape, rank: usize, seed: u64) -> Self {
         let mut random = SplitMix64::new(seed);
         let mut numbers =
             |n: usize| -> Vec<f32> { (0..n).map(|_| (random.uniform() - 0.5) / 64.0).collect() };
         let mut arena = Arena::default();
-        let mut side = |which: LinearKind| {
+        let mut branch = |which: LinearKind| {
             let (rows, columns) = which.size(shape);
             let (a, b) = (numbers(rank * columns), numbers(rows * rank));
             Some(LowRank::new(&mut arena, rank, &a, &b, 1.0, false))
         };
-        let sides = (0..shape.n_layers).map(|_| LinearKind::ALL.map(&mut side)).collect();
-        Self { number: next_number(), folder: PathBuf::new(), sides, head: None }
+        let branches = (0..shape.n_layers).map(|_| LinearKind::ALL.map(&mut branch)).collect();
+        Self { number: next_number(), folder: PathBuf::new(), branches, head: None }
     }
 
     /// The folder it was read from; empty for noise.
@@ -80,7 +80,7 @@ impl LoraAdapter {
 
     /// Bytes in memory.
     pub fn n_bytes(&self) -> usize {
-        self.sides.iter().flatten().chain([&self.head]).flatten().map(LowRank::n_bytes).sum()
+        self.branches.iter().flatten().chain([&self.head]).flatten().map(LowRank::n_bytes).sum()
     }
 
     /// A number of its own among all that were loaded, never 0.
@@ -89,8 +89,8 @@ impl LoraAdapter {
     }
 
     /// What it adds to a linear layer.
-    pub(super) fn side(&self, layer: usize, which: LinearKind) -> Option<&LowRank> {
-        self.sides[layer][which as usize].as_ref()
+    pub(super) fn branch(&self, layer: usize, which: LinearKind) -> Option<&LowRank> {
+        self.branches[layer][which as usize].as_ref()
     }
 
     /// What it adds to the head.
@@ -114,24 +114,24 @@ struct FactorPlacing<'a> {
 }
 
 impl FactorPlacing<'_> {
-    fn all(
+    fn layers(
         &mut self,
         shape: &ModelShape,
         exact: bool,
     ) -> Result<Vec<[Option<LowRank>; 7]>, String> {
-        let mut sides = Vec::with_capacity(shape.n_layers);
+        let mut branches = Vec::with_capacity(shape.n_layers);
         for layer in 0..shape.n_layers {
             let mut block = [const { None }; 7];
-            for (which, side) in LinearKind::ALL.into_iter().zip(&mut block) {
-                *side = self.side(&which.path(layer), which.size(shape), exact)?;
+            for (which, branch) in LinearKind::ALL.into_iter().zip(&mut block) {
+                *branch = self.branch(&which.path(layer), which.size(shape), exact)?;
             }
-            sides.push(block);
+            branches.push(block);
         }
-        Ok(sides)
+        Ok(branches)
     }
 
     /// The side path of a module of `size`, outputs and inputs.
-    fn side(
+    fn branch(
         &mut self,
         module: &str,
         size: (usize, usize),

@@ -1,7 +1,7 @@
 //! Adapters as llama.cpp reads them: a GGUF file with the two factors of every linear layer.
 //!
 //! Names and metadata: llama.cpp's `convert_lora_to_gguf.py` and `llama-adapter.cpp`. llama.cpp
-//! multiplies by `alpha / rank`; the alpha of a rank-stabilised adapter is written so that this
+//! multiplies by `alpha / rank`; the alpha of a rank-stabilized adapter is written so that this
 //! gives the same.
 
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! The ggml block formats: how a row of a tensor is stored and what numbers it stands for.
 //!
-//! Every quantised type is read as blocks of 32 values `x = scale * code + min` with unsigned
+//! Every quantized type is read as blocks of 32 values `x = scale * code + min` with unsigned
 //! codes, which is the one form that the kernels know. Formats: ggml's `ggml-quants.c` and
 //! `ggml-common.h`.
 
@@ -23,7 +23,7 @@ pub(super) enum GgmlType {
     Q6K,
 }
 
-/// 32 neighbouring values of a row as codes with a scale and a minimum for either half.
+/// 32 neighboring values of a row as codes with a scale and a minimum for either half.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Block32 {
     /// Unsigned codes, below `2^bits` of their type.
@@ -90,14 +90,14 @@ impl GgmlType {
     }
 
     /// Whether values are stored as codes.
-    pub(super) fn is_quantised(self) -> bool {
+    pub(super) fn is_quantized(self) -> bool {
         !matches!(self, Self::F32 | Self::F16 | Self::Bf16)
     }
 
     /// Reads block `index` of 32 values of a row.
     ///
     /// # Panics
-    /// When the type is not quantised or `row` is too short.
+    /// When the type is not quantized or `row` is too short.
     pub(super) fn block32(self, row: &[u8], index: usize) -> Block32 {
         let (values, bytes) = self.block();
         let first = index * 32 / values * bytes;
@@ -134,7 +134,7 @@ impl GgmlType {
     }
 
     /// Reads a whole row as numbers.
-    pub(super) fn dequantise(self, row: &[u8], values: &mut [f32]) {
+    pub(super) fn dequantize(self, row: &[u8], values: &mut [f32]) {
         match self {
             Self::F32 => {
                 for (value, bytes) in values.iter_mut().zip(row.as_chunks::<4>().0) {

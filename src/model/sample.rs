@@ -34,7 +34,7 @@ impl Sampler {
     ) -> (u32, Option<f32>) {
         let plain = want_logprob.then(|| log_sum_exp(logits));
         let unmodified = want_logprob.then(|| logits.to_vec());
-        self.penalise(logits);
+        self.penalize(logits);
         if let Some(allowed) = allowed {
             allowed.mask(logits);
         }
@@ -49,7 +49,7 @@ impl Sampler {
     }
 
     /// Makes tokens seen before less likely (Keskar et al. 2019, arXiv:1909.05858, section 4.1).
-    fn penalise(&self, logits: &mut [f32]) {
+    fn penalize(&self, logits: &mut [f32]) {
         let penalty = self.sampling.repetition_penalty;
         #[expect(clippy::float_cmp, reason = "exactly 1.0 means off")]
         if penalty == 1.0 {
@@ -85,14 +85,14 @@ impl Sampler {
             self.candidates.truncate(self.sampling.top_k as usize);
             total = self.candidates.iter().map(|(_, weight)| weight).sum();
         }
-        let mut kept = 0.0;
+        let mut cumulative = 0.0;
         let enough = self.sampling.top_p * total;
         let n = self.candidates.iter().position(|(_, weight)| {
-            kept += weight;
-            kept >= enough
+            cumulative += weight;
+            cumulative >= enough
         });
         self.candidates.truncate(n.map_or(self.candidates.len(), |n| n + 1));
-        let mut left = self.random.uniform() * kept.min(total);
+        let mut left = self.random.uniform() * cumulative.min(total);
         for (token, weight) in &self.candidates {
             left -= weight;
             if left < 0.0 {

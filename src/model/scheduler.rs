@@ -42,7 +42,7 @@ pub(super) struct Scheduler {
     tokenizer: Arc<Tokenizer>,
     context: usize,
     max_sequences: usize,
-    working: Vec<ActiveSequence>,
+    active: Vec<ActiveSequence>,
     /// Not taken up yet, oldest first.
     waiting: VecDeque<ModelSequence>,
     logits: Vec<f32>,
@@ -53,7 +53,7 @@ struct ActiveSequence {
     sequence: ModelSequence,
     cache: KvCache,
     /// The most pages that it can come to.
-    most_pages: usize,
+    max_pages: usize,
 }
 
 impl ActiveSequence {
@@ -88,8 +88,8 @@ impl Scheduler {
         context: usize,
         max_sequences: usize,
     ) -> Self {
-        let (working, waiting, logits) = (Vec::new(), VecDeque::new(), Vec::new());
-        Self { transformer, store, tokenizer, context, max_sequences, working, waiting, logits }
+        let (active, waiting, logits) = (Vec::new(), VecDeque::new(), Vec::new());
+        Self { transformer, store, tokenizer, context, max_sequences, active, waiting, logits }
     }
 
     /// Works until the engine is dropped or a pass panics; whoever still waits then is told.
@@ -105,14 +105,14 @@ impl Scheduler {
         for request in inbox.try_iter() {
             self.waiting.push_back(ModelSequence::new(request, self.context));
         }
-        let working = self.working.iter().map(|working| &working.sequence);
-        working.chain(&self.waiting).for_each(|sequence| sequence.fail(ModelError::EngineGone));
+        let active = self.active.iter().map(|active| &active.sequence);
+        active.chain(&self.waiting).for_each(|sequence| sequence.fail(ModelError::EngineGone));
     }
 
     /// Takes in what was submitted, and waits for it when there is nothing else to do. Returns
     /// whether the engine is still there.
     fn receive(&mut self, inbox: &mpsc::Receiver<QueuedGeneration>) -> bool {
-        let mut idle = self.waiting.is_empty() && self.working.is_empty();
+        let mut idle = self.waiting.is_empty() && self.active.is_empty();
         loop {
             let received = if idle {
                 inbox.recv().map_err(|_| mpsc::TryRecvError::Disconnected)
@@ -132,8 +132,8 @@ impl Scheduler {
 
     fn drop_abandoned(&mut self) {
         self.waiting.retain(|sequence| !sequence.is_abandoned());
-        for working in self.working.extract_if(.., |working| working.sequence.is_abandoned()) {
-            self.store.release(working.cache);
+        for active in self.active.extract_if(.., |active| active.sequence.is_abandoned()) {
+            self.store.release(active.cache);
         }
     }
 
@@ -141,7 +141,7 @@ impl Scheduler {
     /// that waits for memory is not, or it might wait for ever.
     fn admit(&mut self) {
         let mut index = 0;
-        while index < self.waiting.len() && self.working.len() < self.max_sequences {
+        while index < self.waiting.len() && self.active.len() < self.max_sequences {
             if self.gains_by_waiting(&self.waiting[index]) {
                 index += 1;
                 continue;
@@ -152,10 +152,10 @@ impl Scheduler {
             let cache = self.store.begin(adapter_number(sequence), &prompt[..prompt.len() - 1]);
             // One more than its tokens need: a shared page is copied before the original is given
             // back.
-            let most_pages = sequence.most_tokens().div_ceil(PAGE) + 1;
-            let growing = self.working.iter().map(|w| w.most_pages - w.cache.n_pages());
+            let max_pages = sequence.max_tokens().div_ceil(PAGE) + 1;
+            let growing = self.active.iter().map(|w| w.max_pages - w.cache.n_pages());
             let promised: usize = growing.sum();
-            if promised + most_pages - cache.n_pages() > self.store.n_available() {
+            if promised + max_pages - cache.n_pages() > self.store.n_available() {
                 self.store.release(cache);
                 return;
             }
@@ -163,9 +163,9 @@ impl Scheduler {
                 sequence.begin();
                 // Beside those with the same adapter, which is then read once for all of them.
                 let adapter = adapter_number(&sequence);
-                let last = self.working.iter().rposition(|working| working.adapter() == adapter);
-                let place = last.map_or(self.working.len(), |last| last + 1);
-                self.working.insert(place, ActiveSequence { sequence, cache, most_pages });
+                let last = self.active.iter().rposition(|active| active.adapter() == adapter);
+                let place = last.map_or(self.active.len(), |last| last + 1);
+                self.active.insert(place, ActiveSequence { sequence, cache, max_pages });
             }
         }
     }
@@ -174,28 +174,27 @@ impl Scheduler {
     /// `sequence` than what is remembered now.
     fn gains_by_waiting(&self, sequence: &ModelSequence) -> bool {
         let adapter = adapter_number(sequence);
-        let same =
-            |working: &&ActiveSequence| working.reads_prompt() && working.adapter() == adapter;
-        let common = self.working.iter().filter(same).map(|working| {
-            let pairs = working.sequence.prompt.iter().zip(&sequence.prompt);
+        let same = |active: &&ActiveSequence| active.reads_prompt() && active.adapter() == adapter;
+        let common = self.active.iter().filter(same).map(|active| {
+            let pairs = active.sequence.prompt.iter().zip(&sequence.prompt);
             pairs.take_while(|(a, b)| a == b).count()
         });
         let most = common.max().unwrap_or(0);
         most >= WORTH_WAITING
-            && most >= self.store.n_remembered(adapter, &sequence.prompt) + WORTH_WAITING
+            && most >= self.store.n_cached(adapter, &sequence.prompt) + WORTH_WAITING
     }
 
     /// One pass over all sequences at work.
     fn pass(&mut self) {
-        if self.working.is_empty() {
+        if self.active.is_empty() {
             return;
         }
-        let n_reading = self.working.iter().filter(|working| working.reads_prompt()).count();
+        let n_reading = self.active.iter().filter(|active| active.reads_prompt()).count();
         let rows = (PREFILL_ROWS / n_reading.max(1)).max(PAGE);
-        let tokens: Vec<_> = self.working.iter().map(|working| working.pending(rows)).collect();
+        let tokens: Vec<_> = self.active.iter().map(|active| active.pending(rows)).collect();
         let mut chunks = Vec::with_capacity(tokens.len());
-        for (working, tokens) in self.working.iter_mut().zip(&tokens) {
-            let ActiveSequence { sequence, cache, .. } = working;
+        for (active, tokens) in self.active.iter_mut().zip(&tokens) {
+            let ActiveSequence { sequence, cache, .. } = active;
             self.store.grow(cache, tokens.len());
             let adapter = sequence.adapter.as_deref();
             chunks.push(TokenChunk { cache, tokens, adapter, all_logits: false });
@@ -207,19 +206,19 @@ impl Scheduler {
 
     /// Draws a token for each sequence whose prompt has been read, and ends those that are done.
     fn step(&mut self) {
-        let Self { store, tokenizer, working, logits, transformer, .. } = self;
+        let Self { store, tokenizer, active, logits, transformer, .. } = self;
         let mut rows = logits.chunks_exact_mut(transformer.vocabulary());
-        let is_done = |working: &mut ActiveSequence| {
+        let is_done = |active: &mut ActiveSequence| {
             let Some(logits) = rows.next() else { return false };
-            if working.cache.len() < working.sequence.prompt.len() {
+            if active.cache.len() < active.sequence.prompt.len() {
                 return false;
             }
-            if working.reads_prompt() {
-                store.remember(working.adapter(), &working.cache);
+            if active.reads_prompt() {
+                store.remember(active.adapter(), &active.cache);
             }
-            working.sequence.step(tokenizer, logits)
+            active.sequence.step(tokenizer, logits)
         };
-        let done: Vec<_> = working.extract_if(.., is_done).collect();
+        let done: Vec<_> = active.extract_if(.., is_done).collect();
         for ActiveSequence { sequence, cache, .. } in done {
             store.remember(adapter_number(&sequence), &cache);
             store.release(cache);

@@ -63,7 +63,7 @@ pub(super) struct ModelSequence {
     updates: UnboundedSender<EngineUpdate>,
     n_generated: u32,
     /// Tokens that the context has room for beyond the prompt.
-    room: u32,
+    max_new: u32,
     bytes: Vec<u8>,
     /// Bytes sent so far.
     sent: usize,
@@ -78,7 +78,7 @@ impl ModelSequence {
     pub(super) fn new((generation, constraint, updates): QueuedGeneration, context: usize) -> Self {
         let GenerationRequest { prompt, sampling, adapter, logprobs, grammar: _, ignore_end } =
             generation;
-        let room = context.saturating_sub(prompt.len());
+        let max_new = context.saturating_sub(prompt.len());
         Self {
             sampler: Sampler::new(sampling.clone(), &prompt),
             prompt,
@@ -88,7 +88,7 @@ impl ModelSequence {
             constraint,
             updates,
             n_generated: 0,
-            room: u32::try_from(room).unwrap_or(u32::MAX),
+            max_new: u32::try_from(max_new).unwrap_or(u32::MAX),
             bytes: Vec::new(),
             sent: 0,
             logprobs: logprobs.then(Vec::new),
@@ -105,8 +105,8 @@ impl ModelSequence {
     }
 
     /// The most tokens that it may come to, the prompt included.
-    pub(super) fn most_tokens(&self) -> usize {
-        self.prompt.len() + self.sampling.max_tokens.min(self.room) as usize
+    pub(super) fn max_tokens(&self) -> usize {
+        self.prompt.len() + self.sampling.max_tokens.min(self.max_new) as usize
     }
 
     /// Starts the clock of the prompt.
@@ -140,7 +140,7 @@ impl ModelSequence {
         }
         self.next = Some(token);
         self.n_generated += 1;
-        self.logprobs.iter_mut().for_each(|all| all.extend(logprob));
+        self.logprobs.iter_mut().for_each(|logprobs| logprobs.extend(logprob));
         self.bytes.extend_from_slice(tokenizer.bytes(token));
         if let Some(at) = self.stop_at(tokenizer.bytes(token).len()) {
             self.bytes.truncate(at);
@@ -157,7 +157,7 @@ impl ModelSequence {
         if !self.ignore_end && self.loops.push(token) {
             return self.finish(FinishReason::Repetition);
         }
-        if self.n_generated >= self.sampling.max_tokens.min(self.room) {
+        if self.n_generated >= self.sampling.max_tokens.min(self.max_new) {
             return self.finish(FinishReason::Length);
         }
         self.send_text(self.bytes.len().saturating_sub(self.held_back()));

@@ -305,7 +305,7 @@ fn blocks_stand_for_the_numbers_that_ggml_reads() {
         let kind = GgmlType::from_code(kind).unwrap();
         assert_eq!(kind.row_bytes(bits.len()), Some(bytes.len()), "{name}");
         let mut values = vec![f32::NAN; bits.len()];
-        kind.dequantise(&bytes, &mut values);
+        kind.dequantize(&bytes, &mut values);
         for (ours, bits) in values.iter().zip(bits) {
             let theirs = f32::from_bits(bits);
             // Codes with their offset are multiplied here, codes less their offset there: two

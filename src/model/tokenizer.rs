@@ -64,7 +64,7 @@ impl Tokenizer {
         if kinds.len() != tokens.len() || u32::try_from(tokens.len()).is_err() {
             return Err(malformed("token types and tokens differ in number"));
         }
-        let special = |index: usize, wanted: &[i64]| matches!(kinds[index], MetadataValue::Int(kind) if wanted.contains(&kind));
+        let special = |index: usize, expected: &[i64]| matches!(kinds[index], MetadataValue::Int(kind) if expected.contains(&kind));
 
         let mut inner = bpe(&tokens, &merges, pre)
             .map_err(|source| malformed(&format!("its tokenizer does not build: {source}")))?;
@@ -94,7 +94,7 @@ impl Tokenizer {
         Ok(Self { inner, bytes, control, end_tokens, digest: digest(&tokens, &merges, pre) })
     }
 
-    /// Cuts `text` into tokens; control tokens in it are recognised.
+    /// Cuts `text` into tokens; control tokens in it are recognized.
     ///
     /// # Errors
     /// [`ModelError::Tokenizer`] when the library refuses the text.

@@ -166,15 +166,15 @@ impl Transformer {
     ) {
         let Self { shape, isa, pool, weights, .. } = self;
         let (isa, layer) = (*isa, &weights.layers[index]);
-        normalise(pool, isa, shape, &layer.attention_norm, scratch);
+        normalize(pool, isa, shape, &layer.attention_norm, scratch);
         let PassScratch { input, query, key, value, .. } = scratch;
         let outs = [(LinearKind::Query, query), (LinearKind::Key, key), (LinearKind::Value, value)];
         let products = outs.map(|(which, out)| {
             out.resize(input.n_rows() * which.size(shape).0);
-            product(layer, which, sides(chunks, index, which), out, OutputMode::Over)
+            product(layer, which, branches(chunks, index, which), out, OutputMode::Over)
         });
         matmul(pool, isa, input, products);
-        turn(pool, isa, shape, scratch);
+        rotate_rows(pool, isa, shape, scratch);
         append(store, index, chunks, shape, scratch);
 
         let blocks = attention_blocks(chunks, shape);
@@ -201,29 +201,30 @@ impl Transformer {
         scratch.input.fill(pool, isa, (scratch.rotations.len(), hidden), &|row, out| {
             out.copy_from_slice(&attended[row * hidden..][..hidden]);
         });
-        let sides = sides(chunks, index, LinearKind::Output);
-        let back = product(layer, LinearKind::Output, sides, &mut scratch.hidden, OutputMode::Add);
+        let branches = branches(chunks, index, LinearKind::Output);
+        let back =
+            product(layer, LinearKind::Output, branches, &mut scratch.hidden, OutputMode::Add);
         matmul(pool, isa, &scratch.input, [back]);
     }
 
     fn feed_forward(&mut self, index: usize, chunks: &[TokenChunk<'_>], scratch: &mut PassScratch) {
         let Self { shape, isa, pool, weights, .. } = self;
         let (isa, layer, ffn) = (*isa, &weights.layers[index], shape.ffn);
-        normalise(pool, isa, shape, &layer.ffn_norm, scratch);
+        normalize(pool, isa, shape, &layer.ffn_norm, scratch);
         let PassScratch { hidden, input, gate, up, .. } = scratch;
         let n_rows = input.n_rows();
         let products =
             [(LinearKind::Gate, &mut *gate), (LinearKind::Up, &mut *up)].map(|(which, out)| {
                 out.resize(n_rows * ffn);
-                product(layer, which, sides(chunks, index, which), out, OutputMode::Over)
+                product(layer, which, branches(chunks, index, which), out, OutputMode::Over)
             });
         matmul(pool, isa, input, products);
         input.fill(pool, isa, (n_rows, ffn), &|row, out| {
             let part = row * ffn..(row + 1) * ffn;
             silu_mul(isa, &gate[part.clone()], &up[part], out);
         });
-        let sides = sides(chunks, index, LinearKind::Down);
-        let back = product(layer, LinearKind::Down, sides, hidden, OutputMode::Add);
+        let branches = branches(chunks, index, LinearKind::Down);
+        let back = product(layer, LinearKind::Down, branches, hidden, OutputMode::Add);
         matmul(pool, isa, input, [back]);
     }
 
@@ -235,24 +236,24 @@ impl Transformer {
     ) {
         let Self { shape, isa, pool, weights, .. } = self;
         let hidden = shape.hidden;
-        let mut wanted = Vec::new();
-        let mut sides = Vec::new();
+        let mut logit_rows = Vec::new();
+        let mut branches = Vec::new();
         for (chunk, rows) in chunks.iter().zip(chunk_rows(chunks)) {
-            let first = wanted.len();
-            wanted.extend(if chunk.all_logits { rows } else { rows.end - 1..rows.end });
-            if let Some(path) = chunk.adapter.and_then(LoraAdapter::head) {
-                sides.push(LoraBranch { rows: first..wanted.len(), path });
+            let first = logit_rows.len();
+            logit_rows.extend(if chunk.all_logits { rows } else { rows.end - 1..rows.end });
+            if let Some(low_rank) = chunk.adapter.and_then(LoraAdapter::head) {
+                branches.push(LoraBranch { rows: first..logit_rows.len(), low_rank });
             }
         }
         let PassScratch { hidden: rows, input, .. } = scratch;
-        input.fill(pool, *isa, (wanted.len(), hidden), &|row, out| {
-            let x = &rows[wanted[row] * hidden..][..hidden];
+        input.fill(pool, *isa, (logit_rows.len(), hidden), &|row, out| {
+            let x = &rows[logit_rows[row] * hidden..][..hidden];
             rms_norm(*isa, x, &weights.final_norm, shape.eps, out);
         });
         let matrix = weights.head();
-        logits.resize(wanted.len() * matrix.rows(), 0.0);
+        logits.resize(logit_rows.len() * matrix.rows(), 0.0);
         let product =
-            MatmulProduct { matrix, bias: None, sides, out: logits, write: OutputMode::Over };
+            MatmulProduct { matrix, bias: None, branches, out: logits, write: OutputMode::Over };
         matmul(pool, *isa, input, [product]);
     }
 }
@@ -267,35 +268,35 @@ fn chunk_rows(chunks: &[TokenChunk<'_>]) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// What the adapters of a pass add to a linear layer.
-fn sides<'a>(chunks: &[TokenChunk<'a>], layer: usize, which: LinearKind) -> Vec<LoraBranch<'a>> {
-    let paths = chunks.iter().map(|chunk| chunk.adapter?.side(layer, which));
-    let mut sides: Vec<LoraBranch<'a>> = Vec::new();
-    for (rows, path) in chunk_rows(chunks).zip(paths) {
-        let Some(path) = path else { continue };
-        match sides.last_mut() {
-            Some(last) if std::ptr::eq(last.path, path) && last.rows.end == rows.start => {
+fn branches<'a>(chunks: &[TokenChunk<'a>], layer: usize, which: LinearKind) -> Vec<LoraBranch<'a>> {
+    let factors = chunks.iter().map(|chunk| chunk.adapter?.branch(layer, which));
+    let mut branches: Vec<LoraBranch<'a>> = Vec::new();
+    for (rows, low_rank) in chunk_rows(chunks).zip(factors) {
+        let Some(low_rank) = low_rank else { continue };
+        match branches.last_mut() {
+            Some(last) if std::ptr::eq(last.low_rank, low_rank) && last.rows.end == rows.start => {
                 last.rows.end = rows.end;
             }
-            _ => sides.push(LoraBranch { rows, path }),
+            _ => branches.push(LoraBranch { rows, low_rank }),
         }
     }
-    sides
+    branches
 }
 
 /// A linear layer as a product.
 fn product<'a>(
     layer: &'a DecoderLayer,
     which: LinearKind,
-    sides: Vec<LoraBranch<'a>>,
+    branches: Vec<LoraBranch<'a>>,
     out: &'a mut [f32],
     write: OutputMode,
 ) -> MatmulProduct<'a> {
     let linear = layer.linear(which);
-    MatmulProduct { matrix: &linear.matrix, bias: linear.bias.as_deref(), sides, out, write }
+    MatmulProduct { matrix: &linear.matrix, bias: linear.bias.as_deref(), branches, out, write }
 }
 
-/// Normalises the hidden rows into the input of the next product.
-fn normalise(
+/// Normalizes the hidden rows into the input of the next product.
+fn normalize(
     pool: &mut ThreadPool,
     isa: Isa,
     shape: &ModelShape,
@@ -310,7 +311,7 @@ fn normalise(
 
 /// Turns queries and keys to their positions; queries are divided by the root of their length as
 /// well.
-fn turn(pool: &mut ThreadPool, isa: Isa, shape: &ModelShape, scratch: &mut PassScratch) {
+fn rotate_rows(pool: &mut ThreadPool, isa: Isa, shape: &ModelShape, scratch: &mut PassScratch) {
     let (hidden, kv_width) = (shape.hidden, shape.kv_width());
     #[expect(clippy::cast_precision_loss, reason = "a head is small")]
     let factor = 1.0 / (shape.head_dim as f32).sqrt();
@@ -342,7 +343,7 @@ fn append(
     }
 }
 
-/// Cuts the rows of a pass into blocks of neighbouring positions: the sequence, the first row, and
+/// Cuts the rows of a pass into blocks of neighboring positions: the sequence, the first row, and
 /// how many keys the positions see.
 fn attention_blocks<'a>(
     chunks: &'a [TokenChunk<'_>],

@@ -104,7 +104,7 @@ impl ModelShape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// As packed integer codes, multiplied by quantised activations.
+    /// As packed integer codes, multiplied by quantized activations.
     Packed,
     /// As `f32`: four to eight times the memory, the reference for tests.
     Exact,
@@ -165,8 +165,8 @@ impl LinearKind {
 
     /// Where row `row` of the matrix, or of an adapter's B, stands in a GGUF file.
     pub(super) fn row_in_file(self, shape: &ModelShape, row: usize) -> usize {
-        let is_turned = matches!(self, Self::Query | Self::Key);
-        source_row((shape.interleaved && is_turned).then_some(shape.head_dim), row)
+        let is_rotated = matches!(self, Self::Query | Self::Key);
+        source_row((shape.interleaved && is_rotated).then_some(shape.head_dim), row)
     }
 
     /// Output and input features.
@@ -289,7 +289,7 @@ impl WeightLoader<'_> {
     fn vector(&self, name: &str, n: usize) -> Result<Vec<f32>, ModelError> {
         let info = self.checked(name, 1, n)?;
         let mut values = vec![0.0; n];
-        info.kind.dequantise(&self.gguf.read(&info)?, &mut values);
+        info.kind.dequantize(&self.gguf.read(&info)?, &mut values);
         Ok(values)
     }
 
@@ -318,7 +318,7 @@ impl WeightLoader<'_> {
     ) -> Result<WeightMatrix, ModelError> {
         let info = self.checked(name, rows, columns)?;
         let order = move |row| source_row(interleaved, row);
-        if self.precision == Precision::Packed && info.kind.is_quantised() {
+        if self.precision == Precision::Packed && info.kind.is_quantized() {
             let read = |at: usize, bytes: &mut [u8]| self.gguf.read_part(&info, at, bytes);
             let source = PackSource { kind: info.kind, read: &read, order: &order };
             let packed = PackedMatrix::new(self.pool, &mut self.arena, &source, (rows, columns));
@@ -330,7 +330,7 @@ impl WeightLoader<'_> {
         let out = SharedMut::new(&mut values);
         self.pool.run(rows, &|row| {
             let bytes = &bytes[order(row) * row_bytes..][..row_bytes];
-            info.kind.dequantise(bytes, out.slice(row * columns, columns));
+            info.kind.dequantize(bytes, out.slice(row * columns, columns));
         });
         Ok(WeightMatrix::Dense(DenseMatrix::new(columns, values)))
     }

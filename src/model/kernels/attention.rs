@@ -80,7 +80,7 @@ pub(in crate::model) struct AttentionBlock<'a> {
     /// The queries, already divided by `sqrt(head_dim)`: position `i`, head `h` at
     /// `i * stride + h * head_dim`.
     pub(in crate::model) queries: &'a [f32],
-    /// Numbers between neighbouring positions.
+    /// Numbers between neighboring positions.
     pub(in crate::model) stride: usize,
 }
 
@@ -101,14 +101,14 @@ pub(in crate::model) fn attend<'a, T: KvElement + 'a>(
     mut done: impl FnMut(usize, &[f32]),
 ) {
     thread_local! {
-        static ROOM: RefCell<AttentionScratch> = RefCell::default();
+        static SCRATCH: RefCell<AttentionScratch> = RefCell::default();
     }
     let AttentionBlock { head_dim, n_heads, stride, .. } = *block;
     let n_rows = block.n_keys.len() * n_heads;
     let most_keys = block.n_keys.end - 1;
     let width = most_keys.next_multiple_of(PAGE);
     let query = |row: usize| row / n_heads * stride + row % n_heads * head_dim;
-    ROOM.with_borrow_mut(|AttentionScratch { scores, totals, results }| {
+    SCRATCH.with_borrow_mut(|AttentionScratch { scores, totals, results }| {
         scores.resize(n_rows * width);
         scores.fill(0.0);
         for (first_key, page) in (0..most_keys).step_by(PAGE).zip(pages.clone()) {
@@ -151,7 +151,7 @@ pub(super) struct StridedRows<'a> {
 }
 
 impl<'a> StridedRows<'a> {
-    /// Rows of neighbouring numbers.
+    /// Rows of neighboring numbers.
     pub(super) fn rows(values: &'a [f32]) -> Self {
         Self { values, step: 1 }
     }

@@ -451,32 +451,32 @@ unsafe fn load_numbers<T: KvElement>(mask: u16, from: *const T) -> __m512 {
     }
 }
 
-/// Quantises a row: see [`super::vector::quantise`].
-pub(super) fn quantise(
+/// Quantizes a row: see [`super::vector::quantize`].
+pub(super) fn quantize(
     values: &[f32],
     codes: &StridedMut<'_, BlockCodes>,
     numbers: &StridedMut<'_, BlockNumbers>,
 ) {
     // SAFETY: `Isa::is_available` saw the features.
-    unsafe { quantise_row(values, codes, numbers) }
+    unsafe { quantize_row(values, codes, numbers) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn quantise_row(
+fn quantize_row(
     values: &[f32],
     codes: &StridedMut<'_, BlockCodes>,
     numbers: &StridedMut<'_, BlockNumbers>,
 ) {
     for (block, values) in values.as_chunks().0.iter().enumerate() {
         let mut block_codes = [0; BLOCK];
-        numbers.set(block, quantise_block(values, &mut block_codes));
+        numbers.set(block, quantize_block(values, &mut block_codes));
         codes.set(block, block_codes);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn quantise_block(values: &[f32; BLOCK], codes: &mut BlockCodes) -> BlockNumbers {
+fn quantize_block(values: &[f32; BLOCK], codes: &mut BlockCodes) -> BlockNumbers {
     // SAFETY: a block is two vectors.
     let halves = [0, 16].map(|first| unsafe { _mm512_loadu_ps(values.as_ptr().add(first)) });
     // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must not

@@ -25,28 +25,28 @@ pub(in crate::model) struct CausalHead<'a> {
     pub(in crate::model) n: usize,
     /// Numbers a head.
     pub(in crate::model) head_dim: usize,
-    /// Queries, already divided by `sqrt(head_dim)`, and numbers between neighbouring tokens.
+    /// Queries, already divided by `sqrt(head_dim)`, and numbers between neighboring tokens.
     pub(in crate::model) queries: (&'a [f32], usize),
-    /// Keys and values, and numbers between neighbouring tokens of either.
+    /// Keys and values, and numbers between neighboring tokens of either.
     pub(in crate::model) keys: &'a [f32],
     /// The values.
     pub(in crate::model) values: &'a [f32],
-    /// Numbers between neighbouring tokens' keys, and values.
+    /// Numbers between neighboring tokens' keys, and values.
     pub(in crate::model) kv_stride: usize,
 }
 
 /// Room for a block of queries.
 #[derive(Default)]
 struct CausalScratch {
-    turned: AlignedBuffer,
-    turned_values: AlignedBuffer,
+    transposed: AlignedBuffer,
+    transposed_values: AlignedBuffer,
     scores: AlignedBuffer,
     gradient: AlignedBuffer,
     totals: Vec<f32>,
 }
 
 thread_local! {
-    static ROOM: RefCell<CausalScratch> = RefCell::default();
+    static SCRATCH: RefCell<CausalScratch> = RefCell::default();
 }
 
 impl CausalHead<'_> {
@@ -55,7 +55,7 @@ impl CausalHead<'_> {
     }
 
     /// The first `n_keys` columns of a matrix `(head_dim, n)`.
-    fn turned<'a>(&self, values: &'a [f32], n_keys: usize) -> RightPanel<'a, f32> {
+    fn transposed<'a>(&self, values: &'a [f32], n_keys: usize) -> RightPanel<'a, f32> {
         RightPanel { values, depth: self.head_dim, width: n_keys, stride: self.n }
     }
 
@@ -65,7 +65,7 @@ impl CausalHead<'_> {
         &self,
         isa: Isa,
         (first, n_queries): (usize, usize),
-        turned: &[f32],
+        transposed: &[f32],
         scores: &mut AlignedBuffer,
         totals: &mut Vec<f32>,
     ) {
@@ -77,7 +77,7 @@ impl CausalHead<'_> {
         multiply(
             isa,
             StridedRows::rows(queries),
-            &self.turned(turned, n_keys),
+            &self.transposed(transposed, n_keys),
             n_queries,
             &place,
             scores,
@@ -92,11 +92,17 @@ impl CausalHead<'_> {
 }
 
 /// Writes `(n, head_dim)` with `stride` between rows as `(head_dim, n)`.
-fn turn(values: &[f32], stride: usize, head_dim: usize, n: usize, turned: &mut AlignedBuffer) {
-    turned.resize(head_dim * n);
+fn transpose(
+    values: &[f32],
+    stride: usize,
+    head_dim: usize,
+    n: usize,
+    transposed: &mut AlignedBuffer,
+) {
+    transposed.resize(head_dim * n);
     for (token, values) in values.chunks(stride).take(n).enumerate() {
         for (i, value) in values[..head_dim].iter().enumerate() {
-            turned[i * n + token] = *value;
+            transposed[i * n + token] = *value;
         }
     }
 }
@@ -105,13 +111,13 @@ fn turn(values: &[f32], stride: usize, head_dim: usize, n: usize, turned: &mut A
 /// as one row after the other.
 pub(in crate::model) fn attend_forward(isa: Isa, head: &CausalHead<'_>, out: &mut [f32]) {
     let CausalHead { n, head_dim, keys, values, kv_stride, .. } = *head;
-    ROOM.with_borrow_mut(|CausalScratch { turned, scores, totals, .. }| {
-        turn(keys, kv_stride, head_dim, n, turned);
+    SCRATCH.with_borrow_mut(|CausalScratch { transposed, scores, totals, .. }| {
+        transpose(keys, kv_stride, head_dim, n, transposed);
         out.fill(0.0);
         for first in (0..n).step_by(QUERIES) {
             let n_queries = QUERIES.min(n - first);
             let n_keys = first + n_queries;
-            head.weights(isa, (first, n_queries), turned, scores, totals);
+            head.weights(isa, (first, n_queries), transposed, scores, totals);
             for (scores, total) in scores.chunks_exact_mut(n_keys).zip(totals.iter()) {
                 let inverse = 1.0 / total;
                 for score in scores {
@@ -147,34 +153,36 @@ pub(in crate::model) fn attend_backward(
     for d in [&mut **d_queries, d_keys, d_values] {
         d.fill(0.0);
     }
-    ROOM.with_borrow_mut(|CausalScratch { turned, turned_values, scores, gradient, totals }| {
-        turn(keys, kv_stride, head_dim, n, turned);
-        turn(values, kv_stride, head_dim, n, turned_values);
-        for first in (0..n).step_by(QUERIES) {
-            let n_queries = QUERIES.min(n - first);
-            let n_keys = first + n_queries;
-            head.weights(isa, (first, n_queries), turned, scores, totals);
-            gradient.resize(n_queries * n_keys);
-            gradient.fill(0.0);
-            let place = |row| ((first + row) * stride, row * n_keys);
-            let panel = head.turned(turned_values, n_keys);
-            multiply(isa, StridedRows::rows(d_out), &panel, n_queries, &place, gradient);
-            let rows = scores.chunks_exact_mut(n_keys).zip(gradient.chunks_exact_mut(n_keys));
-            for ((weights, d), total) in rows.zip(totals.iter()) {
-                softmax_backward(isa, weights, *total, d);
+    SCRATCH.with_borrow_mut(
+        |CausalScratch { transposed, transposed_values, scores, gradient, totals }| {
+            transpose(keys, kv_stride, head_dim, n, transposed);
+            transpose(values, kv_stride, head_dim, n, transposed_values);
+            for first in (0..n).step_by(QUERIES) {
+                let n_queries = QUERIES.min(n - first);
+                let n_keys = first + n_queries;
+                head.weights(isa, (first, n_queries), transposed, scores, totals);
+                gradient.resize(n_queries * n_keys);
+                gradient.fill(0.0);
+                let place = |row| ((first + row) * stride, row * n_keys);
+                let panel = head.transposed(transposed_values, n_keys);
+                multiply(isa, StridedRows::rows(d_out), &panel, n_queries, &place, gradient);
+                let rows = scores.chunks_exact_mut(n_keys).zip(gradient.chunks_exact_mut(n_keys));
+                for ((weights, d), total) in rows.zip(totals.iter()) {
+                    softmax_backward(isa, weights, *total, d);
+                }
+                let place = |row| (row * n_keys, (first + row) * head_dim);
+                let panel = head.columns(keys, kv_stride, n_keys);
+                multiply(isa, StridedRows::rows(gradient), &panel, n_queries, &place, d_queries);
+                // Keys and values: the block's queries are what is summed over.
+                let place = |row| (row, row * head_dim);
+                for (left, from, to) in
+                    [(&*gradient, queries, &mut **d_keys), (&*scores, d_out, &mut **d_values)]
+                {
+                    let left = StridedRows { values: left, step: n_keys };
+                    let panel = head.columns(&from[first * stride..], stride, n_queries);
+                    multiply(isa, left, &panel, n_keys, &place, to);
+                }
             }
-            let place = |row| (row * n_keys, (first + row) * head_dim);
-            let panel = head.columns(keys, kv_stride, n_keys);
-            multiply(isa, StridedRows::rows(gradient), &panel, n_queries, &place, d_queries);
-            // Keys and values: the block's queries are what is summed over.
-            let place = |row| (row, row * head_dim);
-            for (left, from, to) in
-                [(&*gradient, queries, &mut **d_keys), (&*scores, d_out, &mut **d_values)]
-            {
-                let left = StridedRows { values: left, step: n_keys };
-                let panel = head.columns(&from[first * stride..], stride, n_queries);
-                multiply(isa, left, &panel, n_keys, &place, to);
-            }
-        }
-    });
+        },
+    );
 }

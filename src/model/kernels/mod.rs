@@ -1,4 +1,4 @@
-//! Matrix products of quantised weights and freshly quantised activations.
+//! Matrix products of quantized weights and freshly quantized activations.
 //!
 //! Weights are repacked at load into tiles of 16 rows by 32 inputs ([`PackedMatrix`]); activations
 //! become `i8` with a scale per 32 inputs ([`Activations`]); one tile is computed by one thread
@@ -114,7 +114,7 @@ impl Isa {
     }
 
     /// Rows of activations that the kernel computes together.
-    fn rows_together(self) -> usize {
+    fn rows_per_group(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => avx512::ROWS,
@@ -171,7 +171,7 @@ impl WeightMatrix {
     fn multiply_tile(&self, isa: Isa, tile: usize, input: &Activations, target: &TileOut<'_>) {
         match self {
             Self::Packed(packed) => {
-                packed.multiply_tile(isa, tile, &input.quantised(0..input.n_rows), target);
+                packed.multiply_tile(isa, tile, &input.quantized(0..input.n_rows), target);
             }
             Self::Dense(dense) => dense.multiply_tile(isa, tile, input, target),
         }
@@ -186,7 +186,7 @@ impl WeightMatrix {
     }
 }
 
-/// Inputs of a matrix product: `n_rows` rows of `columns` numbers, quantised once for all matrices
+/// Inputs of a matrix product: `n_rows` rows of `columns` numbers, quantized once for all matrices
 /// that read them. Each block of 32 has scale `max |x| / 127`; the scale of a block with a NaN is
 /// NaN.
 #[derive(Default)]
@@ -194,8 +194,8 @@ pub(super) struct Activations {
     n_rows: usize,
     columns: usize,
     values: AlignedBuffer,
-    /// Rows that a kernel computes together: block by block, these rows' codes are neighbours.
-    together: usize,
+    /// Rows that a kernel computes together: block by block, these rows' codes are neighbors.
+    group_size: usize,
     codes: Vec<BlockCodes>,
     blocks: Vec<BlockNumbers>,
 }
@@ -224,7 +224,7 @@ impl BlockNumbers {
 }
 
 impl Activations {
-    /// Becomes `n_rows` rows of `columns` numbers: `fill` writes row `i`. Rows are quantised unless
+    /// Becomes `n_rows` rows of `columns` numbers: `fill` writes row `i`. Rows are quantized unless
     /// their width is no multiple of 32, in which case only [`DenseMatrix`] can read them.
     pub(super) fn fill(
         &mut self,
@@ -236,25 +236,25 @@ impl Activations {
         self.n_rows = n_rows;
         self.columns = columns;
         self.values.resize(n_rows * columns);
-        self.together = isa.rows_together();
+        self.group_size = isa.rows_per_group();
         let n_blocks = columns / BLOCK;
-        let quantised = columns.is_multiple_of(BLOCK);
-        if quantised {
-            let n = n_rows.next_multiple_of(self.together) * n_blocks;
+        let quantized = columns.is_multiple_of(BLOCK);
+        if quantized {
+            let n = n_rows.next_multiple_of(self.group_size) * n_blocks;
             self.codes.resize(n, [0; BLOCK]);
             self.blocks.resize(n, BlockNumbers::default());
         }
-        let together = self.together;
+        let group_size = self.group_size;
         let values = SharedMut::new(&mut self.values);
         let codes = SharedMut::new(&mut self.codes);
         let blocks = SharedMut::new(&mut self.blocks);
         pool.run(n_rows, &|row| {
             let values = values.slice(row * columns, columns);
             fill(row, values);
-            if quantised {
-                let first = (row - row % together) * n_blocks + row % together;
-                let codes = codes.every(together, first, n_blocks);
-                vector::quantise(isa, values, &codes, &blocks.every(together, first, n_blocks));
+            if quantized {
+                let first = (row - row % group_size) * n_blocks + row % group_size;
+                let codes = codes.strided(group_size, first, n_blocks);
+                vector::quantize(isa, values, &codes, &blocks.strided(group_size, first, n_blocks));
             }
         });
     }
@@ -262,13 +262,13 @@ impl Activations {
     /// Some of the rows, as kernels read them.
     ///
     /// # Panics
-    /// When there are no such rows, or they are not quantised.
-    fn quantised(&self, rows: Range<usize>) -> QuantizedRows<'_> {
-        let (together, n_blocks) = (self.together, self.columns / BLOCK);
-        let row = rows.start % together;
-        let part = (rows.start - row) * n_blocks..rows.end.next_multiple_of(together) * n_blocks;
+    /// When there are no such rows, or they are not quantized.
+    fn quantized(&self, rows: Range<usize>) -> QuantizedRows<'_> {
+        let (group_size, n_blocks) = (self.group_size, self.columns / BLOCK);
+        let row = rows.start % group_size;
+        let part = (rows.start - row) * n_blocks..rows.end.next_multiple_of(group_size) * n_blocks;
         let (codes, numbers) = (&self.codes[part.clone()], &self.blocks[part]);
-        QuantizedRows { row, n_rows: rows.len(), n_blocks, together, codes, numbers }
+        QuantizedRows { row, n_rows: rows.len(), n_blocks, group_size, codes, numbers }
     }
 
     /// Rows held.
@@ -293,7 +293,7 @@ struct QuantizedRows<'a> {
     row: usize,
     n_rows: usize,
     n_blocks: usize,
-    together: usize,
+    group_size: usize,
     codes: &'a [BlockCodes],
     numbers: &'a [BlockNumbers],
 }
@@ -304,18 +304,18 @@ impl QuantizedRows<'_> {
     /// # Panics
     /// When these are laid out for another one.
     #[inline]
-    fn n_groups(&self, together: usize) -> usize {
-        assert_eq!(self.together, together, "rows laid out for this kernel");
-        (self.row + self.n_rows).div_ceil(together)
+    fn n_groups(&self, group_size: usize) -> usize {
+        assert_eq!(self.group_size, group_size, "rows laid out for this kernel");
+        (self.row + self.n_rows).div_ceil(group_size)
     }
 
     /// A group.
     #[inline]
     fn group(&self, index: usize) -> KernelRows<'_> {
-        let group = index * self.together;
+        let group = index * self.group_size;
         let first = self.row.max(group);
-        let end = (self.row + self.n_rows).min(group + self.together);
-        let part = group * self.n_blocks + first - group..(group + self.together) * self.n_blocks;
+        let end = (self.row + self.n_rows).min(group + self.group_size);
+        let part = group * self.n_blocks + first - group..(group + self.group_size) * self.n_blocks;
         let (codes, numbers) = (&self.codes[part.clone()], &self.numbers[part]);
         KernelRows { first: first - self.row, n: end - first, codes, numbers }
     }
@@ -351,7 +351,7 @@ pub(super) struct MatmulProduct<'a> {
     /// Added to every row.
     pub(super) bias: Option<&'a [f32]>,
     /// Side paths, for disjoint ranges of rows.
-    pub(super) sides: Vec<LoraBranch<'a>>,
+    pub(super) branches: Vec<LoraBranch<'a>>,
     /// `(n_rows of the activations, matrix.rows())`.
     pub(super) out: &'a mut [f32],
     /// What becomes of what `out` holds.
@@ -382,7 +382,7 @@ struct ProductPart<'a> {
     matrix: &'a WeightMatrix,
     bias: Option<&'a [f32]>,
     /// Which of the loop's side paths are this product's.
-    sides: Range<usize>,
+    branches: Range<usize>,
     write: OutputMode,
     out: SharedMut<'a, f32>,
     first_unit: usize,
@@ -407,7 +407,7 @@ pub(super) fn matmul<'a>(
     input: &Activations,
     products: impl IntoIterator<Item = MatmulProduct<'a>>,
 ) {
-    let (mut parts, mut sides) = (Vec::new(), Vec::new());
+    let (mut parts, mut branches) = (Vec::new(), Vec::new());
     let (mut n_units, mut n_weights) = (0, 0);
     for product in products {
         let (rows, columns) = (product.matrix.rows(), product.matrix.columns());
@@ -415,12 +415,12 @@ pub(super) fn matmul<'a>(
         assert_eq!(product.out.len(), input.n_rows * rows, "the output has the product's shape");
         let n_tiles = rows.div_ceil(TILE);
         let tiles_per_unit = tiles_per_unit(n_tiles, columns, input.n_rows, pool.n_threads());
-        let first_side = sides.len();
-        sides.extend(product.sides);
+        let first_branch = branches.len();
+        branches.extend(product.branches);
         parts.push(ProductPart {
             matrix: product.matrix,
             bias: product.bias,
-            sides: first_side..sides.len(),
+            branches: first_branch..branches.len(),
             write: product.write,
             out: SharedMut::new(product.out),
             first_unit: n_units,
@@ -429,11 +429,11 @@ pub(super) fn matmul<'a>(
         n_units += n_tiles.div_ceil(tiles_per_unit);
         n_weights += rows * columns;
     }
-    InnerProducts::with(isa, sides, |inner| {
-        let n_entries = inner.n_entries();
+    InnerProducts::with(isa, branches, |inner| {
+        let n_down_units = inner.n_down_units();
         let work = |unit: usize| {
-            let Some(unit) = unit.checked_sub(n_entries) else {
-                return inner.enter(isa, input, unit);
+            let Some(unit) = unit.checked_sub(n_down_units) else {
+                return inner.project_down(isa, input, unit);
             };
             let part =
                 parts.iter().rfind(|part| part.first_unit <= unit).expect("units start at 0");
@@ -444,9 +444,9 @@ pub(super) fn matmul<'a>(
             }
         };
         if n_weights * input.n_rows < SERIAL_WEIGHTS {
-            (0..n_entries + n_units).for_each(work);
+            (0..n_down_units + n_units).for_each(work);
         } else {
-            pool.run(n_entries + n_units, &work);
+            pool.run(n_down_units + n_units, &work);
         }
     });
 }
@@ -489,8 +489,8 @@ impl ProductPart<'_> {
         target: &TileOut<'_>,
     ) {
         self.matrix.multiply_tile(isa, tile, input, target);
-        for side in self.sides.clone() {
-            inner.leave(isa, tile, side, target);
+        for branch in self.branches.clone() {
+            inner.project_up(isa, tile, branch, target);
         }
     }
 }
@@ -498,7 +498,7 @@ impl ProductPart<'_> {
 /// Where the results of a tile go: 16 numbers a row of the activations, which one thread writes.
 struct TileOut<'a> {
     first: *mut f32,
-    /// Numbers between neighbouring rows.
+    /// Numbers between neighboring rows.
     stride: usize,
     n_rows: usize,
     /// Added to every row.
@@ -558,7 +558,7 @@ impl<'a, T> SharedMut<'a, T> {
 
     /// `n` values from `start` on, `step` apart; callers as with [`Self::slice`].
     #[expect(unsafe_code, reason = "see the SAFETY line")]
-    fn every(&self, step: usize, start: usize, n: usize) -> StridedMut<'a, T> {
+    fn strided(&self, step: usize, start: usize, n: usize) -> StridedMut<'a, T> {
         assert!(n == 0 || start + (n - 1) * step < self.length, "inside the slice");
         // SAFETY: in bounds by the assertion where there is a value.
         StridedMut { first: unsafe { self.first.add(start) }, step, n, _borrow: PhantomData }
@@ -603,7 +603,7 @@ impl<T> StridedMut<'_, T> {
     #[expect(unsafe_code, reason = "see the SAFETY line")]
     fn set(&self, i: usize, value: T) {
         assert!(i < self.n, "as many values");
-        // SAFETY: in bounds (`SharedMut::every`), and no other thread has it.
+        // SAFETY: in bounds (`SharedMut::strided`), and no other thread has it.
         unsafe { *self.first.add(i * self.step) = value };
     }
 }

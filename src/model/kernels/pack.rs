@@ -112,7 +112,7 @@ pub(in crate::model) struct PackSource<'a> {
     pub(in crate::model) order: &'a (dyn Fn(usize) -> usize + Sync),
 }
 
-/// A quantised matrix in tiles. Rows beyond the last are zero.
+/// A quantized matrix in tiles. Rows beyond the last are zero.
 pub(in crate::model) struct PackedMatrix {
     rows: usize,
     columns: usize,
@@ -129,7 +129,7 @@ impl PackedMatrix {
     /// The first one of `source`.
     ///
     /// # Panics
-    /// When `kind` is no quantised type, or `columns` is no multiple of its block.
+    /// When `kind` is no quantized type, or `columns` is no multiple of its block.
     pub(in crate::model) fn new(
         pool: &mut ThreadPool,
         arena: &mut Arena,
@@ -137,7 +137,7 @@ impl PackedMatrix {
         (rows, columns): (usize, usize),
     ) -> std::io::Result<Self> {
         let PackSource { kind, read, order } = *source;
-        let format = CodeFormat::of(kind).expect("a quantised type");
+        let format = CodeFormat::of(kind).expect("a quantized type");
         let n_blocks = columns / BLOCK;
         let n_tiles = rows.div_ceil(TILE);
         let mut codes = arena.zeroed::<CodeLine>(n_tiles * n_blocks * format.n_lines());

@@ -53,7 +53,7 @@ impl<'a> ProductView<'a> {
 /// threads.
 ///
 /// # Panics
-/// When the sizes don't fit, or the numbers of a row of `b` are no neighbours.
+/// When the sizes don't fit, or the numbers of a row of `b` are no neighbors.
 pub(in crate::model) fn product(
     pool: &mut ThreadPool,
     isa: Isa,

@@ -1,4 +1,4 @@
-//! Every kernel against dequantise-then-multiply in `f64`.
+//! Every kernel against dequantize-then-multiply in `f64`.
 
 use half::f16;
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ use super::attend;
 use super::matmul;
 use crate::model::quant::GgmlType;
 
-const QUANTISED: [GgmlType; 8] = [
+const QUANTIZED: [GgmlType; 8] = [
     GgmlType::Q4_0,
     GgmlType::Q4_1,
     GgmlType::Q5_0,
@@ -125,26 +125,31 @@ fn product(
         values.copy_from_slice(&x[row * columns..][..columns]);
     });
     let mut out = vec![f32::NAN; n_rows * matrix.rows()];
-    let (bias, sides, write) = (None, Vec::new(), OutputMode::Over);
-    matmul(&mut pool, isa, &input, [MatmulProduct { matrix, bias, sides, out: &mut out, write }]);
+    let (bias, branches, write) = (None, Vec::new(), OutputMode::Over);
+    matmul(
+        &mut pool,
+        isa,
+        &input,
+        [MatmulProduct { matrix, bias, branches, out: &mut out, write }],
+    );
     out
 }
 
-fn dequantised(kind: GgmlType, bytes: &[u8], rows: usize, columns: usize) -> Vec<f32> {
+fn dequantized(kind: GgmlType, bytes: &[u8], rows: usize, columns: usize) -> Vec<f32> {
     let mut values = vec![0.0; rows * columns];
     let row_bytes = kind.row_bytes(columns).unwrap();
     for (row, values) in values.chunks_mut(columns).enumerate() {
-        kind.dequantise(&bytes[row * row_bytes..][..row_bytes], values);
+        kind.dequantize(&bytes[row * row_bytes..][..row_bytes], values);
     }
     values
 }
 
 #[test]
-fn packed_products_are_those_of_the_dequantised_weights() {
-    for kind in QUANTISED {
+fn packed_products_are_those_of_the_dequantized_weights() {
+    for kind in QUANTIZED {
         for (rows, columns, n_rows) in [(16, 256, 1), (5, 512, 3), (35, 768, 9), (160, 1024, 20)] {
             let bytes = weights(kind, rows, columns);
-            let plain = dequantised(kind, &bytes, rows, columns);
+            let plain = dequantized(kind, &bytes, rows, columns);
             let x = inputs(n_rows, columns);
             let matrix = packed(kind, &bytes, (rows, columns));
             let portable = product(Isa::Portable, 1, &matrix, &x, n_rows);
@@ -169,7 +174,7 @@ fn packed_products_are_those_of_the_dequantised_weights() {
 #[test]
 fn results_depend_neither_on_threads_nor_on_the_number_of_rows() {
     let (rows, columns) = (160, 1024);
-    for kind in QUANTISED {
+    for kind in QUANTIZED {
         let bytes = weights(kind, rows, columns);
         let x = inputs(11, columns);
         let matrix = packed(kind, &bytes, (rows, columns));
@@ -186,10 +191,10 @@ fn results_depend_neither_on_threads_nor_on_the_number_of_rows() {
 
 #[test]
 fn a_row_of_a_packed_matrix_is_the_row_of_the_file() {
-    for kind in QUANTISED {
+    for kind in QUANTIZED {
         let (rows, columns) = (21, 512);
         let bytes = weights(kind, rows, columns);
-        let plain = dequantised(kind, &bytes, rows, columns);
+        let plain = dequantized(kind, &bytes, rows, columns);
         let packed = packed_in_order(kind, &bytes, (rows, columns), &|i| rows - 1 - i);
         let mut row = vec![0.0; columns];
         for index in 0..rows {
@@ -247,7 +252,7 @@ fn dense_products_are_exact() {
 #[test]
 fn the_largest_codes_do_not_saturate() {
     let (rows, columns) = (16, 256);
-    for kind in QUANTISED {
+    for kind in QUANTIZED {
         for byte in [0x00, 0x7F, 0x80, 0xFF] {
             let mut bytes = weights(kind, rows, columns);
             let scales = scale_places(kind);
@@ -258,7 +263,7 @@ fn the_largest_codes_do_not_saturate() {
                     }
                 }
             }
-            let plain = dequantised(kind, &bytes, rows, columns);
+            let plain = dequantized(kind, &bytes, rows, columns);
             let matrix = packed(kind, &bytes, (rows, columns));
             for sign in [1.0, -1.0] {
                 let x = vec![sign * 3.0; 9 * columns];
@@ -284,7 +289,7 @@ fn the_largest_codes_do_not_saturate() {
 #[test]
 fn scales_may_be_tiny_huge_or_zero() {
     let (rows, columns, n_rows) = (16, 256, 9);
-    for kind in QUANTISED {
+    for kind in QUANTIZED {
         for scale in [0.0, 6e-8, 1e-4, 50.0, -50.0] {
             let mut bytes = weights(kind, rows, columns);
             let (size, places) = scale_places(kind);
@@ -294,7 +299,7 @@ fn scales_may_be_tiny_huge_or_zero() {
                         .copy_from_slice(&half::f16::from_f32(scale).to_le_bytes());
                 }
             }
-            let plain = dequantised(kind, &bytes, rows, columns);
+            let plain = dequantized(kind, &bytes, rows, columns);
             let matrix = packed(kind, &bytes, (rows, columns));
             for factor in [1e-20, 1.0, 1e20] {
                 let x: Vec<f32> = inputs(n_rows, columns).iter().map(|x| x * factor).collect();
@@ -329,7 +334,7 @@ proptest! {
     /// number at all.
     #[test]
     fn any_blocks_give_the_same_on_any_instruction_set(
-        kind in select(QUANTISED.to_vec()),
+        kind in select(QUANTIZED.to_vec()),
         (rows, n_super, n_rows) in (1..40_usize, 1..3_usize, 1..20_usize),
         seed: u64,
     ) {
@@ -418,7 +423,7 @@ fn attention<T: KvElement>() {
 }
 
 /// `0.5 * B A x` in `f64`, and the same of all magnitudes.
-fn side_path((a, b): (&[f32], &[f32]), rank: usize, x: &[f32], row: usize) -> (f64, f64) {
+fn branch_reference((a, b): (&[f32], &[f32]), rank: usize, x: &[f32], row: usize) -> (f64, f64) {
     let (mut sum, mut size) = (0.0, 0.0);
     for (a, b) in a.chunks_exact(x.len()).zip(&b[row * rank..][..rank]) {
         for (a, x) in a.iter().zip(x) {
@@ -433,7 +438,7 @@ fn side_path((a, b): (&[f32], &[f32]), rank: usize, x: &[f32], row: usize) -> (f
 #[test]
 fn side_paths_add_b_a_x_to_the_rows_they_are_for() {
     let (rows, n_rows) = (37, 80);
-    // Inputs that make no whole blocks are never quantised.
+    // Inputs that make no whole blocks are never quantized.
     for (columns, exact, bound) in [(131, false, 1e-6), (128, true, 1e-6), (128, false, 5e-3)] {
         let matrix = WeightMatrix::Dense(DenseMatrix::new(columns, inputs(rows, columns)));
         let x = inputs(n_rows, columns);
@@ -453,26 +458,27 @@ fn side_paths_add_b_a_x_to_the_rows_they_are_for() {
             });
             let base = product(isa, 1, &matrix, &x, n_rows);
             let mut out = vec![f32::NAN; n_rows * rows];
-            let sides = ranges.iter().zip(&paths);
-            let sides =
-                sides.map(|((rows, _), path)| LoraBranch { rows: rows.clone(), path }).collect();
+            let branches = ranges.iter().zip(&paths);
+            let branches = branches
+                .map(|((rows, _), low_rank)| LoraBranch { rows: rows.clone(), low_rank })
+                .collect();
             let product = MatmulProduct {
                 matrix: &matrix,
                 bias: None,
-                sides,
+                branches,
                 out: &mut out,
                 write: OutputMode::Over,
             };
             matmul(&mut pool, isa, &input, [product]);
             for (at, (with, without)) in out.iter().zip(&base).enumerate() {
                 let (m, row) = (at / rows, at % rows);
-                let Some(side) = ranges.iter().position(|(rows, _)| rows.contains(&m)) else {
+                let Some(branch) = ranges.iter().position(|(rows, _)| rows.contains(&m)) else {
                     assert_eq!(with.to_bits(), without.to_bits(), "{isa:?} {m}");
                     continue;
                 };
-                let ((a, b), rank) = (&factors[side], ranges[side].1);
+                let ((a, b), rank) = (&factors[branch], ranges[branch].1);
                 let x = &x[m * columns..][..columns];
-                let (added, size) = side_path((a, b), rank, x, row);
+                let (added, size) = branch_reference((a, b), rank, x, row);
                 let off = (f64::from(*with) - f64::from(*without) - added).abs();
                 assert!(off <= bound * size + 1e-3, "{isa:?} {rank} {at}: {off} of {size}");
             }

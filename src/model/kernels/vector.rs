@@ -1,5 +1,5 @@
 //! Loops over `f32` rows. Each body is plain Rust, compiled once for any machine and once each with
-//! AVX2 and AVX-512 switched on, where the compiler vectorises it.
+//! AVX2 and AVX-512 switched on, where the compiler vectorizes it.
 
 #![expect(unsafe_code, reason = "calls functions compiled for a detected instruction set")]
 #![expect(
@@ -43,7 +43,7 @@ macro_rules! dispatched {
     };
 }
 
-/// What counts as zero when quantised: the inverse of a smaller number would be infinite.
+/// What counts as zero when quantized: the inverse of a smaller number would be infinite.
 pub(super) const NOTHING: f32 = 1e-30;
 /// Lanes that are summed apart, so that the compiler may use vectors.
 const LANES: usize = 16;
@@ -53,8 +53,8 @@ dispatched! {
     pub(in crate::model) fn dot(a: &[f32], b: &[f32]) -> f32 = dot_body
 }
 
-/// Quantises a row in blocks of 32: `codes = round(values / scale)`, `scale = max |values| / 127`.
-pub(super) fn quantise(
+/// Quantizes a row in blocks of 32: `codes = round(values / scale)`, `scale = max |values| / 127`.
+pub(super) fn quantize(
     isa: Isa,
     values: &[f32],
     codes: &StridedMut<'_, BlockCodes>,
@@ -62,18 +62,18 @@ pub(super) fn quantise(
 ) {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => avx512::quantise(values, codes, numbers),
-        _ => quantise_with(isa, values, codes, numbers),
+        Isa::Avx512Vnni => avx512::quantize(values, codes, numbers),
+        _ => quantize_with(isa, values, codes, numbers),
     }
 }
 
 dispatched! {
-    /// [`quantise`] as the compiler vectorises it.
-    fn quantise_with(
+    /// [`quantize`] as the compiler vectorizes it.
+    fn quantize_with(
         values: &[f32],
         codes: &StridedMut<'_, BlockCodes>,
         numbers: &StridedMut<'_, BlockNumbers>,
-    ) = quantise_body
+    ) = quantize_body
 }
 
 dispatched! {
@@ -187,7 +187,7 @@ fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
 
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "codes lie in -127..=127")]
-fn quantise_body<const FMA: bool>(
+fn quantize_body<const FMA: bool>(
     values: &[f32],
     codes: &StridedMut<'_, BlockCodes>,
     numbers: &StridedMut<'_, BlockNumbers>,

@@ -28,7 +28,7 @@ pub(super) struct BatchLayout {
     pub(super) sequences: Vec<Range<usize>>,
     pub(super) rotations: Vec<RotaryAngles>,
     /// The same angles turned back.
-    pub(super) back: Vec<RotaryAngles>,
+    pub(super) inverse_rotations: Vec<RotaryAngles>,
 }
 
 /// Room for the gradients of every head apart.
@@ -48,16 +48,16 @@ fn query_factor(shape: &ModelShape) -> f32 {
 }
 
 /// Turns the rows of queries and keys by `rotations`.
-pub(super) fn turn(
-    machine: &mut Compute,
+pub(super) fn rotate_rows(
+    compute: &mut Compute,
     shape: &ModelShape,
     qkv: &mut QkvRows,
     rotations: &[RotaryAngles],
 ) {
     let (hidden, kv_width, factor) = (shape.hidden, shape.kv_width(), query_factor(shape));
     let (query, key) = (SharedMut::new(&mut qkv.query), SharedMut::new(&mut qkv.key));
-    let isa = machine.isa;
-    machine.pool.run(rotations.len(), &|row| {
+    let isa = compute.isa;
+    compute.pool.run(rotations.len(), &|row| {
         rotate(isa, query.slice(row * hidden, hidden), &rotations[row], factor);
         rotate(isa, key.slice(row * kv_width, kv_width), &rotations[row], 1.0);
     });
@@ -97,48 +97,48 @@ fn for_heads(
 
 /// Where the rows of one head of one sequence stand when heads stand apart: head by head within a
 /// sequence.
-fn apart(shape: &ModelShape, rows: &Range<usize>, index: usize) -> Range<usize> {
+fn head_range(shape: &ModelShape, rows: &Range<usize>, index: usize) -> Range<usize> {
     let first = rows.start * shape.hidden + index * rows.len() * shape.head_dim;
     first..first + rows.len() * shape.head_dim
 }
 
 /// Writes the results of all heads, `(rows, hidden)`.
 pub(super) fn forward(
-    machine: &mut Compute,
+    compute: &mut Compute,
     shape: &ModelShape,
     layout: &BatchLayout,
-    (qkv, room): (&QkvRows, &mut HeadScratch),
+    (qkv, scratch): (&QkvRows, &mut HeadScratch),
     out: &mut AlignedBuffer,
 ) {
-    room.heads.resize(qkv.query.len());
-    let isa = machine.isa;
-    let heads = SharedMut::new(&mut room.heads);
-    for_heads(&mut machine.pool, shape, layout, &|rows, index| {
-        let part = apart(shape, rows, index);
+    scratch.heads.resize(qkv.query.len());
+    let isa = compute.isa;
+    let heads = SharedMut::new(&mut scratch.heads);
+    for_heads(&mut compute.pool, shape, layout, &|rows, index| {
+        let part = head_range(shape, rows, index);
         attend_forward(isa, &head(shape, qkv, rows, index), heads.slice(part.start, part.len()));
     });
     out.resize(qkv.query.len());
-    gather(&mut machine.pool, shape, layout, &room.heads, out);
+    gather(&mut compute.pool, shape, layout, &scratch.heads, out);
 }
 
 /// Turns the gradient of [`forward`]'s results, `d_out`, into those of queries, keys and values as
 /// they were before [`turn`].
 pub(super) fn backward(
-    machine: &mut Compute,
+    compute: &mut Compute,
     shape: &ModelShape,
     layout: &BatchLayout,
     (qkv, d_out): (&QkvRows, &[f32]),
-    (room, d_qkv): (&mut HeadScratch, &mut QkvRows),
+    (scratch, d_qkv): (&mut HeadScratch, &mut QkvRows),
 ) {
     let n = qkv.query.len();
-    let isa = machine.isa;
-    let HeadScratch { keys, values, queries, .. } = room;
+    let isa = compute.isa;
+    let HeadScratch { keys, values, queries, .. } = scratch;
     let [d_queries, d_keys, d_values] = [&mut *queries, &mut *keys, &mut *values].map(|buffer| {
         buffer.resize(n);
         SharedMut::new(buffer)
     });
-    for_heads(&mut machine.pool, shape, layout, &|rows, index| {
-        let part = apart(shape, rows, index);
+    for_heads(&mut compute.pool, shape, layout, &|rows, index| {
+        let part = head_range(shape, rows, index);
         let mut gradients = HeadGradients {
             queries: d_queries.slice(part.start, part.len()),
             keys: d_keys.slice(part.start, part.len()),
@@ -148,12 +148,12 @@ pub(super) fn backward(
         attend_backward(isa, &head(shape, qkv, rows, index), d_out, &mut gradients);
     });
     d_qkv.query.resize(n);
-    gather(&mut machine.pool, shape, layout, queries, &mut d_qkv.query);
-    for (apart, d) in [(keys, &mut d_qkv.key), (values, &mut d_qkv.value)] {
+    gather(&mut compute.pool, shape, layout, queries, &mut d_qkv.query);
+    for (heads, d) in [(keys, &mut d_qkv.key), (values, &mut d_qkv.value)] {
         d.resize(n / shape.n_heads * shape.n_kv_heads);
-        gather_shared(&mut machine.pool, shape, layout, apart, d);
+        gather_shared(&mut compute.pool, shape, layout, heads, d);
     }
-    turn(machine, shape, d_qkv, &layout.back);
+    rotate_rows(compute, shape, d_qkv, &layout.inverse_rotations);
 }
 
 /// Puts heads that stand apart side by side, row by row.
@@ -170,7 +170,7 @@ fn gather(
         let rows = &layout.sequences[unit];
         let out = out.slice(rows.start * hidden, rows.len() * hidden);
         for index in 0..shape.n_heads {
-            let head = &heads[apart(shape, rows, index)];
+            let head = &heads[head_range(shape, rows, index)];
             for (out, values) in out.chunks_exact_mut(hidden).zip(head.chunks_exact(head_dim)) {
                 out[index * head_dim..][..head_dim].copy_from_slice(values);
             }
@@ -194,7 +194,7 @@ fn gather_shared(
         let out = out.slice(rows.start * width, rows.len() * width);
         out.fill(0.0);
         for index in 0..shape.n_heads {
-            let head = &heads[apart(shape, rows, index)];
+            let head = &heads[head_range(shape, rows, index)];
             let at = index / together * head_dim;
             for (out, values) in out.chunks_exact_mut(width).zip(head.chunks_exact(head_dim)) {
                 for (out, value) in out[at..][..head_dim].iter_mut().zip(values) {

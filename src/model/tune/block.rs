@@ -54,7 +54,7 @@ pub(super) struct SavedActivations {
 #[derive(Default)]
 pub(super) struct BlockScratch {
     input: Activations,
-    /// A normalised or multiplied input, made again for the gradients.
+    /// A normalized or multiplied input, made again for the gradients.
     x: AlignedBuffer,
     d_x: AlignedBuffer,
     d_wide: AlignedBuffer,
@@ -64,7 +64,7 @@ pub(super) struct BlockScratch {
 }
 
 impl FrozenBlock<'_> {
-    fn path(
+    fn lora_linear(
         &self,
         pass: &TrainingPass<'_>,
         factors: &TrainableFactors,
@@ -91,87 +91,87 @@ impl FrozenBlock<'_> {
     /// Computes the block's output in place of its input, `hidden`.
     pub(super) fn forward(
         &self,
-        machine: &mut Compute,
+        compute: &mut Compute,
         pass: &TrainingPass<'_>,
         factors: &TrainableFactors,
         hidden: &mut AlignedBuffer,
-        (saved, room): (&mut SavedActivations, &mut BlockScratch),
+        (saved, scratch): (&mut SavedActivations, &mut BlockScratch),
     ) {
         let (shape, ffn) = (pass.shape, pass.shape.ffn);
         let n_rows = hidden.len() / shape.hidden;
         copy(hidden, &mut saved.input);
-        normalise(machine, shape, &self.layer.attention_norm, hidden, &mut room.input);
+        normalize(compute, shape, &self.layer.attention_norm, hidden, &mut scratch.input);
         let QkvRows { query, key, value } = &mut saved.qkv;
         for (which, out) in
             [(LinearKind::Query, query), (LinearKind::Key, key), (LinearKind::Value, value)]
         {
             out.resize(n_rows * which.size(shape).0);
-            let path = self.path(pass, factors, which);
-            let inner = (&mut saved.inner[which as usize], &mut room.linear);
-            path.forward(machine, factors, &room.input, inner, (out, OutputMode::Over));
+            let lora = self.lora_linear(pass, factors, which);
+            let inner = (&mut saved.inner[which as usize], &mut scratch.linear);
+            lora.forward(compute, factors, &scratch.input, inner, (out, OutputMode::Over));
         }
-        attention::turn(machine, shape, &mut saved.qkv, &pass.layout.rotations);
-        let qkv = (&saved.qkv, &mut room.attention);
-        attention::forward(machine, shape, pass.layout, qkv, &mut saved.attended);
+        attention::rotate_rows(compute, shape, &mut saved.qkv, &pass.layout.rotations);
+        let qkv = (&saved.qkv, &mut scratch.attention);
+        attention::forward(compute, shape, pass.layout, qkv, &mut saved.attended);
         let attended = &saved.attended;
-        fill(machine, &mut room.input, (n_rows, shape.hidden), &|row, out| {
+        fill(compute, &mut scratch.input, (n_rows, shape.hidden), &|row, out| {
             out.copy_from_slice(&attended[row * out.len()..][..out.len()]);
         });
-        self.add_to(machine, pass, factors, LinearKind::Output, hidden, (saved, room));
+        self.add_to(compute, pass, factors, LinearKind::Output, hidden, (saved, scratch));
 
         copy(hidden, &mut saved.middle);
-        normalise(machine, shape, &self.layer.ffn_norm, hidden, &mut room.input);
+        normalize(compute, shape, &self.layer.ffn_norm, hidden, &mut scratch.input);
         for (which, out) in [(LinearKind::Gate, &mut saved.gate), (LinearKind::Up, &mut saved.up)] {
             out.resize(n_rows * ffn);
-            let path = self.path(pass, factors, which);
-            let inner = (&mut saved.inner[which as usize], &mut room.linear);
-            path.forward(machine, factors, &room.input, inner, (out, OutputMode::Over));
+            let lora = self.lora_linear(pass, factors, which);
+            let inner = (&mut saved.inner[which as usize], &mut scratch.linear);
+            lora.forward(compute, factors, &scratch.input, inner, (out, OutputMode::Over));
         }
-        let (gate, up, isa) = (&saved.gate, &saved.up, machine.isa);
-        fill(machine, &mut room.input, (n_rows, ffn), &|row, out| {
+        let (gate, up, isa) = (&saved.gate, &saved.up, compute.isa);
+        fill(compute, &mut scratch.input, (n_rows, ffn), &|row, out| {
             let part = row * ffn..(row + 1) * ffn;
             silu_mul(isa, &gate[part.clone()], &up[part], out);
         });
-        self.add_to(machine, pass, factors, LinearKind::Down, hidden, (saved, room));
+        self.add_to(compute, pass, factors, LinearKind::Down, hidden, (saved, scratch));
     }
 
     /// Adds a layer's output to the hidden rows.
     fn add_to(
         &self,
-        machine: &mut Compute,
+        compute: &mut Compute,
         pass: &TrainingPass<'_>,
         factors: &TrainableFactors,
         which: LinearKind,
         hidden: &mut AlignedBuffer,
-        (saved, room): (&mut SavedActivations, &mut BlockScratch),
+        (saved, scratch): (&mut SavedActivations, &mut BlockScratch),
     ) {
-        let path = self.path(pass, factors, which);
-        let inner = (&mut saved.inner[which as usize], &mut room.linear);
-        path.forward(machine, factors, &room.input, inner, (hidden, OutputMode::Add));
+        let lora = self.lora_linear(pass, factors, which);
+        let inner = (&mut saved.inner[which as usize], &mut scratch.linear);
+        lora.forward(compute, factors, &scratch.input, inner, (hidden, OutputMode::Add));
     }
 
     /// Turns the gradient of the block's output, `d`, into that of its input, and adds the
     /// gradients of the factors. Uses up what was saved. The first block's input needs no gradient.
     pub(super) fn backward(
         &self,
-        machine: &mut Compute,
+        compute: &mut Compute,
         pass: &TrainingPass<'_>,
         factors: &mut TrainableFactors,
         d: &mut AlignedBuffer,
-        (saved, room): (&mut SavedActivations, &mut BlockScratch),
+        (saved, scratch): (&mut SavedActivations, &mut BlockScratch),
     ) {
-        self.feed_forward_backward(machine, pass, factors, d, (saved, room));
+        self.feed_forward_backward(compute, pass, factors, d, (saved, scratch));
         let shape = pass.shape;
-        let BlockScratch { x, d_x, d_wide, d_qkv, attention, linear, .. } = room;
+        let BlockScratch { x, d_x, d_wide, d_qkv, attention, linear, .. } = scratch;
         let inner = |which: LinearKind| &*saved.inner[which as usize];
         d_wide.resize(d.len());
         let back = (&*saved.attended, inner(LinearKind::Output), &**d);
-        let path = self.path(pass, factors, LinearKind::Output);
-        path.backward(machine, factors, back, linear, Some((d_wide, OutputMode::Over)));
+        let lora = self.lora_linear(pass, factors, LinearKind::Output);
+        lora.backward(compute, factors, back, linear, Some((d_wide, OutputMode::Over)));
         let heads = (&saved.qkv, &**d_wide);
-        attention::backward(machine, shape, pass.layout, heads, (attention, d_qkv));
+        attention::backward(compute, shape, pass.layout, heads, (attention, d_qkv));
 
-        rows(machine, (&saved.input, x), shape.hidden, &|row, out| {
+        rows(compute, (&saved.input, x), shape.hidden, &|row, out| {
             rms_norm(row.isa, row.from, &self.layer.attention_norm, shape.eps, out);
         });
         d_x.resize(d.len());
@@ -180,57 +180,57 @@ impl FrozenBlock<'_> {
         for (which, d_out) in
             [(LinearKind::Query, query), (LinearKind::Key, key), (LinearKind::Value, value)]
         {
-            let wanted = (self.index > 0).then_some((&mut **d_x, write));
-            let path = self.path(pass, factors, which);
-            path.backward(machine, factors, (x, inner(which), d_out), linear, wanted);
+            let d_input = (self.index > 0).then_some((&mut **d_x, write));
+            let lora = self.lora_linear(pass, factors, which);
+            lora.backward(compute, factors, (x, inner(which), d_out), linear, d_input);
             write = OutputMode::Add;
         }
         if self.index > 0 {
             let norm = (&*self.layer.attention_norm, shape.eps);
-            norm_backward(machine, norm, (&saved.input, d_x), d);
+            norm_backward(compute, norm, (&saved.input, d_x), d);
         }
     }
 
     fn feed_forward_backward(
         &self,
-        machine: &mut Compute,
+        compute: &mut Compute,
         pass: &TrainingPass<'_>,
         factors: &mut TrainableFactors,
         d: &mut AlignedBuffer,
-        (saved, room): (&mut SavedActivations, &mut BlockScratch),
+        (saved, scratch): (&mut SavedActivations, &mut BlockScratch),
     ) {
-        let (shape, ffn, isa) = (pass.shape, pass.shape.ffn, machine.isa);
+        let (shape, ffn, isa) = (pass.shape, pass.shape.ffn, compute.isa);
         let SavedActivations { middle, gate, up, inner, .. } = saved;
-        let BlockScratch { x, d_x, d_wide, linear, .. } = room;
+        let BlockScratch { x, d_x, d_wide, linear, .. } = scratch;
         let n_rows = d.len() / shape.hidden;
         x.resize(n_rows * ffn);
         let out = SharedMut::new(x);
-        machine.pool.run(n_rows, &|row| {
+        compute.pool.run(n_rows, &|row| {
             let part = row * ffn..(row + 1) * ffn;
             let out = out.slice(part.start, ffn);
             silu_mul(isa, &gate[part.clone()], &up[part], out);
         });
         d_wide.resize(n_rows * ffn);
-        let path = self.path(pass, factors, LinearKind::Down);
+        let lora = self.lora_linear(pass, factors, LinearKind::Down);
         let back = (&**x, &*inner[LinearKind::Down as usize], &**d);
-        path.backward(machine, factors, back, linear, Some((d_wide, OutputMode::Over)));
+        lora.backward(compute, factors, back, linear, Some((d_wide, OutputMode::Over)));
         let (d_gate, d_up) = (SharedMut::new(gate), SharedMut::new(up));
-        machine.pool.run(n_rows, &|row| {
+        compute.pool.run(n_rows, &|row| {
             let (gate, up) = (d_gate.slice(row * ffn, ffn), d_up.slice(row * ffn, ffn));
             silu_mul_backward(isa, gate, up, &d_wide[row * ffn..][..ffn]);
         });
-        rows(machine, (middle, x), shape.hidden, &|row, out| {
+        rows(compute, (middle, x), shape.hidden, &|row, out| {
             rms_norm(row.isa, row.from, &self.layer.ffn_norm, shape.eps, out);
         });
         d_x.resize(d.len());
         for (which, d_out, write) in
             [(LinearKind::Gate, &*gate, OutputMode::Over), (LinearKind::Up, &*up, OutputMode::Add)]
         {
-            let path = self.path(pass, factors, which);
+            let lora = self.lora_linear(pass, factors, which);
             let back = (&**x, &*inner[which as usize], &**d_out);
-            path.backward(machine, factors, back, linear, Some((&mut **d_x, write)));
+            lora.backward(compute, factors, back, linear, Some((&mut **d_x, write)));
         }
-        norm_backward(machine, (&self.layer.ffn_norm, shape.eps), (middle, d_x), d);
+        norm_backward(compute, (&self.layer.ffn_norm, shape.eps), (middle, d_x), d);
     }
 }
 
@@ -240,24 +240,24 @@ fn copy(from: &[f32], to: &mut AlignedBuffer) {
 }
 
 fn fill(
-    machine: &mut Compute,
+    compute: &mut Compute,
     input: &mut Activations,
     size: (usize, usize),
     fill: &(dyn Fn(usize, &mut [f32]) + Sync),
 ) {
-    input.fill(&mut machine.pool, machine.isa, size, fill);
+    input.fill(&mut compute.pool, compute.isa, size, fill);
 }
 
-/// Normalises hidden rows into the input of the next layer.
-pub(super) fn normalise(
-    machine: &mut Compute,
+/// Normalizes hidden rows into the input of the next layer.
+pub(super) fn normalize(
+    compute: &mut Compute,
     shape: &ModelShape,
     weight: &[f32],
     hidden: &[f32],
     input: &mut Activations,
 ) {
-    let (width, isa) = (shape.hidden, machine.isa);
-    fill(machine, input, (hidden.len() / width, width), &|row, out| {
+    let (width, isa) = (shape.hidden, compute.isa);
+    fill(compute, input, (hidden.len() / width, width), &|row, out| {
         rms_norm(isa, &hidden[row * width..][..width], weight, shape.eps, out);
     });
 }
@@ -270,14 +270,14 @@ struct BlockRow<'a> {
 
 /// Makes every row of `to` from the same of `from`.
 fn rows(
-    machine: &mut Compute,
+    compute: &mut Compute,
     (from, to): (&[f32], &mut AlignedBuffer),
     width: usize,
     work: &(dyn Fn(&BlockRow<'_>, &mut [f32]) + Sync),
 ) {
     to.resize(from.len());
-    let (isa, out) = (machine.isa, SharedMut::new(to));
-    machine.pool.run(from.len() / width, &|row| {
+    let (isa, out) = (compute.isa, SharedMut::new(to));
+    compute.pool.run(from.len() / width, &|row| {
         let from = &from[row * width..][..width];
         work(&BlockRow { isa, from }, out.slice(row * width, width));
     });
@@ -285,15 +285,15 @@ fn rows(
 
 /// Adds to `d` what a norm of `hidden` hands back for `d_x`.
 pub(super) fn norm_backward(
-    machine: &mut Compute,
+    compute: &mut Compute,
     (weight, eps): (&[f32], f32),
     (hidden, d_x): (&[f32], &[f32]),
     d: &mut [f32],
 ) {
-    let (isa, width) = (machine.isa, weight.len());
+    let (isa, width) = (compute.isa, weight.len());
     let n_rows = d.len() / width;
     let d = SharedMut::new(d);
-    machine.pool.run(n_rows, &|row| {
+    compute.pool.run(n_rows, &|row| {
         let part = row * width..(row + 1) * width;
         let out = d.slice(part.start, width);
         rms_norm_backward(isa, &hidden[part.clone()], weight, eps, &d_x[part], out);

@@ -26,7 +26,7 @@ impl DropoutMask {
             reason = "a rate below 1 in steps of 1 / 65536"
         )]
         let bound = (self.rate * 65536.0) as u16;
-        let kept = 1.0 / (1.0 - self.rate);
+        let keep_scale = 1.0 / (1.0 - self.rate);
         let n = numbers.len();
         let shared = SharedMut::new(numbers);
         pool.run(n.div_ceil(AT_ONCE), &|unit| {
@@ -40,7 +40,7 @@ impl DropoutMask {
                     #[expect(clippy::cast_possible_truncation, reason = "the low 16 bits")]
                     let is_kept = bits as u16 >= bound;
                     bits >>= 16;
-                    *number = if is_kept { *number * kept } else { 0.0 };
+                    *number = if is_kept { *number * keep_scale } else { 0.0 };
                 }
             }
         });
@@ -51,15 +51,15 @@ impl DropoutMask {
         self,
         pool: &mut ThreadPool,
         numbers: &'a [f32],
-        room: &'a mut AlignedBuffer,
+        scratch: &'a mut AlignedBuffer,
     ) -> &'a [f32] {
         if self.rate == 0.0 {
             return numbers;
         }
-        room.resize(numbers.len());
-        room.copy_from_slice(numbers);
-        self.apply(pool, room);
-        room
+        scratch.resize(numbers.len());
+        scratch.copy_from_slice(numbers);
+        self.apply(pool, scratch);
+        scratch
     }
 }
 

@@ -71,8 +71,8 @@ pub(super) struct TrainableFactors {
     pub(super) values: Vec<f32>,
     pub(super) gradients: Vec<f32>,
     /// `A` as `(rank, inputs)` and `B` as `(rank, outputs)`.
-    turned: Vec<f32>,
-    is_turned: bool,
+    transposed: Vec<f32>,
+    is_current: bool,
 }
 
 impl TrainableFactors {
@@ -99,8 +99,8 @@ impl TrainableFactors {
                 *value = (random.uniform() * 2.0 - 1.0) * bound;
             }
         }
-        let (gradients, turned) = (vec![0.0; n], vec![0.0; n]);
-        Self { rank, places, values, gradients, turned, is_turned: false }
+        let (gradients, transposed) = (vec![0.0; n], vec![0.0; n]);
+        Self { rank, places, values, gradients, transposed, is_current: false }
     }
 
     pub(super) fn place(&self, layer: usize, which: LinearKind) -> Option<FactorPlace> {
@@ -108,31 +108,32 @@ impl TrainableFactors {
     }
 
     /// The numbers of a part with rows and columns exchanged.
-    pub(super) fn turned(&self, part: Range<usize>) -> &[f32] {
-        &self.turned[part]
+    pub(super) fn transposed(&self, part: Range<usize>) -> &[f32] {
+        &self.transposed[part]
     }
 
     /// The numbers, to be changed: their copies are made anew before the next pass.
     pub(super) fn values_mut(&mut self) -> &mut [f32] {
-        self.is_turned = false;
+        self.is_current = false;
         &mut self.values
     }
 
     /// Brings the exchanged copies up to date.
-    pub(super) fn turn(&mut self, pool: &mut ThreadPool) {
-        if std::mem::replace(&mut self.is_turned, true) {
+    pub(super) fn refresh_transposed(&mut self, pool: &mut ThreadPool) {
+        if std::mem::replace(&mut self.is_current, true) {
             return;
         }
         let places: Vec<&FactorPlace> = self.places.iter().flatten().flatten().collect();
-        let (rank, values, turned) = (self.rank, &self.values, SharedMut::new(&mut self.turned));
+        let (rank, values, transposed) =
+            (self.rank, &self.values, SharedMut::new(&mut self.transposed));
         pool.run(places.len() * 2, &|unit| {
             let place = places[unit / 2];
             let part = if unit % 2 == 0 { place.a.clone() } else { place.b.clone() };
             let n_rows = part.len() / rank;
-            let turned = turned.slice(part.start, part.len());
+            let transposed = transposed.slice(part.start, part.len());
             for (row, numbers) in values[part].chunks_exact(rank).enumerate() {
                 for (i, number) in numbers.iter().enumerate() {
-                    turned[i * n_rows + row] = *number;
+                    transposed[i * n_rows + row] = *number;
                 }
             }
         });

@@ -42,23 +42,23 @@ impl OutputHead<'_> {
     /// `scale` times that of the sum, are added to it.
     pub(super) fn loss(
         &self,
-        machine: &mut Compute,
+        compute: &mut Compute,
         hidden: &[f32],
         targets: &[NextToken],
-        room: &mut OutputScratch,
+        scratch: &mut OutputScratch,
         mut d: Option<(&mut [f32], f32)>,
     ) -> f64 {
         let width = self.norm.len();
         let mut total = 0.0;
         for targets in targets.chunks(ROWS_AT_ONCE) {
-            room.rows.resize(targets.len() * width);
-            for (row, target) in room.rows.chunks_exact_mut(width).zip(targets) {
+            scratch.rows.resize(targets.len() * width);
+            for (row, target) in scratch.rows.chunks_exact_mut(width).zip(targets) {
                 row.copy_from_slice(&hidden[target.row * width..][..width]);
             }
             let scale = d.as_ref().map_or(0.0, |(_, scale)| *scale);
-            total += self.logits(machine, targets, scale, room);
+            total += self.logits(compute, targets, scale, scratch);
             if let Some((d, _)) = &mut d {
-                self.carry_back(machine, targets, room, d);
+                self.carry_back(compute, targets, scratch, d);
             }
         }
         total
@@ -67,29 +67,29 @@ impl OutputHead<'_> {
     /// Fills `room.logits` with the gradients of the logits, and returns the sum of the losses.
     fn logits(
         &self,
-        machine: &mut Compute,
+        compute: &mut Compute,
         targets: &[NextToken],
         scale: f32,
-        room: &mut OutputScratch,
+        scratch: &mut OutputScratch,
     ) -> f64 {
-        let (width, vocabulary, isa) = (self.norm.len(), self.matrix.rows(), machine.isa);
-        let (rows, norm, eps) = (&room.rows, self.norm, self.eps);
-        room.input.fill(&mut machine.pool, isa, (targets.len(), width), &|row, out| {
+        let (width, vocabulary, isa) = (self.norm.len(), self.matrix.rows(), compute.isa);
+        let (rows, norm, eps) = (&scratch.rows, self.norm, self.eps);
+        scratch.input.fill(&mut compute.pool, isa, (targets.len(), width), &|row, out| {
             super::super::kernels::rms_norm(isa, &rows[row * width..][..width], norm, eps, out);
         });
-        room.logits.resize(targets.len() * vocabulary);
-        let out = &mut *room.logits;
+        scratch.logits.resize(targets.len() * vocabulary);
+        let out = &mut *scratch.logits;
         let product = MatmulProduct {
             matrix: self.matrix,
             bias: None,
-            sides: Vec::new(),
+            branches: Vec::new(),
             out,
             write: OutputMode::Over,
         };
-        matmul(&mut machine.pool, isa, &room.input, [product]);
+        matmul(&mut compute.pool, isa, &scratch.input, [product]);
         let mut losses = vec![0.0; targets.len()];
-        let (sums, logits) = (SharedMut::new(&mut losses), SharedMut::new(&mut room.logits));
-        machine.pool.run(targets.len(), &|i| {
+        let (sums, logits) = (SharedMut::new(&mut losses), SharedMut::new(&mut scratch.logits));
+        compute.pool.run(targets.len(), &|i| {
             let NextToken { token, weight, .. } = targets[i];
             let logits = logits.slice(i * vocabulary, vocabulary);
             sums.slice(i, 1)[0] = cross_entropy(isa, logits, token as usize, scale * weight);
@@ -99,28 +99,28 @@ impl OutputHead<'_> {
 
     fn carry_back(
         &self,
-        machine: &mut Compute,
+        compute: &mut Compute,
         targets: &[NextToken],
-        room: &mut OutputScratch,
+        scratch: &mut OutputScratch,
         d: &mut [f32],
     ) {
         let (width, vocabulary) = (self.norm.len(), self.matrix.rows());
-        let OutputScratch { logits, gradients, rows, d_x, d_rows, .. } = room;
+        let OutputScratch { logits, gradients, rows, d_x, d_rows, .. } = scratch;
         d_x.resize(rows.len());
         match (self.matrix, self.transposed) {
             (_, Some(matrix)) => {
                 let size = (targets.len(), vocabulary);
-                gradients.fill(&mut machine.pool, machine.isa, size, &|row, out| {
+                gradients.fill(&mut compute.pool, compute.isa, size, &|row, out| {
                     out.copy_from_slice(&logits[row * vocabulary..][..vocabulary]);
                 });
-                let (bias, sides, write) = (None, Vec::new(), OutputMode::Over);
-                let product = MatmulProduct { matrix, bias, sides, out: d_x, write };
-                matmul(&mut machine.pool, machine.isa, gradients, [product]);
+                let (bias, branches, write) = (None, Vec::new(), OutputMode::Over);
+                let product = MatmulProduct { matrix, bias, branches, out: d_x, write };
+                matmul(&mut compute.pool, compute.isa, gradients, [product]);
             }
             (WeightMatrix::Dense(dense), None) => {
                 let pair =
                     (ProductView::new(logits, vocabulary), ProductView::new(dense.values(), width));
-                product(&mut machine.pool, machine.isa, pair, d_x, OutputMode::Over);
+                product(&mut compute.pool, compute.isa, pair, d_x, OutputMode::Over);
             }
             (WeightMatrix::Packed(_), None) => {
                 unreachable!("packed weights have their transposed ones")
@@ -128,7 +128,7 @@ impl OutputHead<'_> {
         }
         d_rows.resize(rows.len());
         d_rows.fill(0.0);
-        block::norm_backward(machine, (self.norm, self.eps), (rows, d_x), d_rows);
+        block::norm_backward(compute, (self.norm, self.eps), (rows, d_x), d_rows);
         for (d_row, target) in d_rows.chunks_exact(width).zip(targets) {
             let d = &mut d[target.row * width..][..width];
             d.iter_mut().zip(d_row).for_each(|(d, d_row)| *d += d_row);

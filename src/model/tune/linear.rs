@@ -47,24 +47,24 @@ impl LoraLinear<'_> {
     /// rank)`, for the gradients.
     pub(super) fn forward(
         &self,
-        machine: &mut Compute,
+        compute: &mut Compute,
         factors: &TrainableFactors,
         input: &Activations,
-        (inner, room): (&mut AlignedBuffer, &mut LinearScratch),
+        (inner, scratch): (&mut AlignedBuffer, &mut LinearScratch),
         (out, write): (&mut [f32], OutputMode),
     ) {
-        let Compute { pool, isa } = machine;
+        let Compute { pool, isa } = compute;
         let (matrix, bias) = (&self.linear.matrix, self.linear.bias.as_deref());
-        let base = MatmulProduct { matrix, bias, sides: Vec::new(), out: &mut *out, write };
+        let base = MatmulProduct { matrix, bias, branches: Vec::new(), out: &mut *out, write };
         matmul(pool, *isa, input, [base]);
         let Some(FactorPlace { a, b }) = &self.place else { return };
         let rank = factors.rank;
-        let x = self.dropout.applied(pool, input.values(), &mut room.dropped);
+        let x = self.dropout.applied(pool, input.values(), &mut scratch.dropped);
         inner.resize(input.n_rows() * rank);
         let a = ProductView::new(&factors.values[a.clone()], rank);
         product(pool, *isa, (ProductView::new(x, matrix.columns()), a), inner, OutputMode::Over);
         inner.iter_mut().for_each(|number| *number *= self.scaling);
-        let b = ProductView::new(factors.turned(b.clone()), matrix.rows());
+        let b = ProductView::new(factors.transposed(b.clone()), matrix.rows());
         product(pool, *isa, (ProductView::new(inner, rank), b), out, OutputMode::Add);
     }
 
@@ -72,17 +72,16 @@ impl LoraLinear<'_> {
     /// input to `d_input`, if it is wanted. `x` is the input, `inner` what [`Self::forward`] kept.
     pub(super) fn backward(
         &self,
-        machine: &mut Compute,
+        compute: &mut Compute,
         factors: &mut TrainableFactors,
         (x, inner, d_out): (&[f32], &[f32], &[f32]),
-        room: &mut LinearScratch,
+        scratch: &mut LinearScratch,
         d_input: Option<(&mut [f32], OutputMode)>,
     ) {
         let (rows, columns) = (self.linear.matrix.rows(), self.linear.matrix.columns());
-        let LinearScratch { dropped, d_inner, d_input: d_side, gradients } = room;
-        let has_side = self.place.is_some();
+        let LinearScratch { dropped, d_inner, d_input: d_branch, gradients } = scratch;
         if let Some(FactorPlace { a, b }) = &self.place {
-            let Compute { pool, isa } = machine;
+            let Compute { pool, isa } = compute;
             let rank = factors.rank;
             let d_out = ProductView::new(d_out, rows);
             d_inner.resize(inner.len());
@@ -108,18 +107,18 @@ impl LoraLinear<'_> {
             );
         }
         let Some((d_input, write)) = d_input else { return };
-        self.carry_back(machine, d_out, gradients, (&mut *d_input, write));
-        if let Some(FactorPlace { a, .. }) = self.place.as_ref().filter(|_| has_side) {
-            let Compute { pool, isa } = machine;
-            let a = ProductView::new(factors.turned(a.clone()), columns);
+        self.carry_back(compute, d_out, gradients, (&mut *d_input, write));
+        if let Some(FactorPlace { a, .. }) = &self.place {
+            let Compute { pool, isa } = compute;
+            let a = ProductView::new(factors.transposed(a.clone()), columns);
             let d_inner = ProductView::new(d_inner, factors.rank);
             if self.dropout.rate == 0.0 {
                 return product(pool, *isa, (d_inner, a), d_input, OutputMode::Add);
             }
-            d_side.resize(d_input.len());
-            product(pool, *isa, (d_inner, a), d_side, OutputMode::Over);
-            self.dropout.apply(pool, d_side);
-            sum(machine, d_side, d_input);
+            d_branch.resize(d_input.len());
+            product(pool, *isa, (d_inner, a), d_branch, OutputMode::Over);
+            self.dropout.apply(pool, d_branch);
+            sum(compute, d_branch, d_input);
         }
     }
 
@@ -137,7 +136,7 @@ impl LoraLinear<'_> {
                 gradients.fill(pool, *isa, (d_out.len() / rows, rows), &|row, values| {
                     values.copy_from_slice(&d_out[row * rows..][..rows]);
                 });
-                let back = MatmulProduct { matrix, bias: None, sides: Vec::new(), out, write };
+                let back = MatmulProduct { matrix, bias: None, branches: Vec::new(), out, write };
                 matmul(pool, *isa, gradients, [back]);
             }
             (WeightMatrix::Dense(dense), None) => {

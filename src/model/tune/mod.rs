@@ -1,7 +1,7 @@
 //! A frozen base with a trainable adapter beside it: the forward pass, and the gradients of the
 //! adapter.
 //!
-//! The base stays as the file has it, packed, and is multiplied by quantised activations, as when
+//! The base stays as the file has it, packed, and is multiplied by quantized activations, as when
 //! it answers; gradients are carried back through the same weights, transposed, by the same
 //! kernels. The adapter, attention, norms and the loss are `f32`. With [`Precision::Exact`] all is
 //! `f32`. QLoRA: Dettmers et al. 2023, arXiv:2305.14314.

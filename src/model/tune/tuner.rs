@@ -42,7 +42,7 @@ pub struct TunerOptions {
     /// Rank of every side path, at least 1.
     pub rank: usize,
     /// What a side path is multiplied by: `alpha / rank`, or `alpha / sqrt(rank)` for
-    /// rank-stabilised LoRA.
+    /// rank-stabilized LoRA.
     pub scaling: f32,
     /// Share of a side path's inputs that is left out while training, `0.0..1.0`.
     pub dropout: f32,
@@ -104,13 +104,13 @@ impl TrainBatch {
 pub struct LoraModel {
     shape: ModelShape,
     options: TunerOptions,
-    machine: Compute,
+    compute: Compute,
     weights: ModelWeights,
     transposed: Vec<[Option<WeightMatrix>; 7]>,
     transposed_head: Option<WeightMatrix>,
     frequencies: Vec<f32>,
     factors: TrainableFactors,
-    rooms: TunerScratch,
+    buffers: TunerScratch,
 }
 
 /// Buffers that are used from pass to pass.
@@ -125,7 +125,7 @@ struct TunerScratch {
 
 impl std::fmt::Debug for LoraModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tuner").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("LoraModel").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -139,8 +139,8 @@ impl LoraModel {
         let gguf = GgufFile::open(path)?;
         let shape = ModelShape::read(&gguf)?;
         let isa = if options.isa.is_available() { options.isa } else { Isa::Portable };
-        let mut machine = Compute { pool: ThreadPool::new(options.n_threads), isa };
-        let pool = &mut machine.pool;
+        let mut compute = Compute { pool: ThreadPool::new(options.n_threads), isa };
+        let pool = &mut compute.pool;
         let weights = ModelWeights::load(&gguf, &shape, options.precision, pool)?;
         let mut arena = Arena::default();
         let mut transposed = |matrix: &WeightMatrix| match matrix {
@@ -154,19 +154,19 @@ impl LoraModel {
             .collect();
         let factors = TrainableFactors::new(&shape, &options.targets, options.rank, options.seed);
         let frequencies = shape.frequencies();
-        let rooms = TunerScratch::default();
+        let buffers = TunerScratch::default();
         let parts = (weights, transposed, transposed_head, frequencies);
         let (weights, transposed, transposed_head, frequencies) = parts;
         Ok(Self {
             shape,
             options,
-            machine,
+            compute,
             weights,
             transposed,
             transposed_head,
             frequencies,
             factors,
-            rooms,
+            buffers,
         })
     }
 
@@ -193,7 +193,7 @@ impl LoraModel {
 
     /// The root of the sum of the gradients' squares.
     pub fn gradient_norm(&mut self) -> f64 {
-        let Compute { pool, isa } = &mut self.machine;
+        let Compute { pool, isa } = &mut self.compute;
         factors::sum_of_squares(pool, *isa, &self.factors.gradients).sqrt()
     }
 
@@ -212,7 +212,7 @@ impl LoraModel {
             assert_eq!(slice.len(), n, "as much state as trainable numbers");
             SharedMut::new(slice)
         });
-        self.machine.pool.run(n.div_ceil(AT_ONCE), &|unit| {
+        self.compute.pool.run(n.div_ceil(AT_ONCE), &|unit| {
             let at = unit * AT_ONCE;
             let n = AT_ONCE.min(n - at);
             work(ParameterPart {
@@ -235,8 +235,8 @@ impl LoraModel {
     }
 
     fn pass(&mut self, batch: &TrainBatch, training: Option<(f32, u64)>) -> f64 {
-        let Self { shape, options, machine, weights, factors, rooms, .. } = self;
-        factors.turn(&mut machine.pool);
+        let Self { shape, options, compute, weights, factors, buffers, .. } = self;
+        factors.refresh_transposed(&mut compute.pool);
         let layout = layout(batch, &self.frequencies);
         let seed = training.map_or(0, |(_, seed)| seed);
         let rate = if training.is_some() { options.dropout } else { 0.0 };
@@ -247,25 +247,25 @@ impl LoraModel {
             layer: &weights.layers[index],
             transposed: &self.transposed[index],
         };
-        embed(machine, weights, batch, &mut rooms.hidden);
+        embed(compute, weights, batch, &mut buffers.hidden);
         if training.is_some() && options.neftune_alpha > 0.0 {
-            add_noise(&mut rooms.hidden, batch, shape.hidden, options.neftune_alpha, seed);
+            add_noise(&mut buffers.hidden, batch, shape.hidden, options.neftune_alpha, seed);
         }
         // Without gradients nothing has to be kept; with checkpointing only what comes into each
         // block.
         let keeps_all = training.is_some() && !options.checkpointing;
         let n_layers = shape.n_layers;
-        rooms.saved.resize_with(if keeps_all { n_layers } else { 1 }, SavedActivations::default);
+        buffers.saved.resize_with(if keeps_all { n_layers } else { 1 }, SavedActivations::default);
         let mut inputs: Vec<AlignedBuffer> = Vec::new();
         for index in 0..n_layers {
             if training.is_some() && options.checkpointing {
-                let mut input = AlignedBuffer::zeroed(rooms.hidden.len());
-                input.copy_from_slice(&rooms.hidden);
+                let mut input = AlignedBuffer::zeroed(buffers.hidden.len());
+                input.copy_from_slice(&buffers.hidden);
                 inputs.push(input);
             }
-            let saved = &mut rooms.saved[if keeps_all { index } else { 0 }];
-            let room = (saved, &mut rooms.block);
-            block(index).forward(machine, &pass, factors, &mut rooms.hidden, room);
+            let saved = &mut buffers.saved[if keeps_all { index } else { 0 }];
+            let scratch = (saved, &mut buffers.block);
+            block(index).forward(compute, &pass, factors, &mut buffers.hidden, scratch);
         }
         let head = OutputHead {
             matrix: weights.head(),
@@ -274,19 +274,25 @@ impl LoraModel {
             eps: shape.eps,
         };
         let Some((scale, _)) = training else {
-            return head.loss(machine, &rooms.hidden, &batch.targets, &mut rooms.head, None);
+            return head.loss(compute, &buffers.hidden, &batch.targets, &mut buffers.head, None);
         };
-        rooms.d.resize(rooms.hidden.len());
-        rooms.d.fill(0.0);
-        let d = Some((&mut *rooms.d, scale));
-        let loss = head.loss(machine, &rooms.hidden, &batch.targets, &mut rooms.head, d);
+        buffers.d.resize(buffers.hidden.len());
+        buffers.d.fill(0.0);
+        let d = Some((&mut *buffers.d, scale));
+        let loss = head.loss(compute, &buffers.hidden, &batch.targets, &mut buffers.head, d);
         for index in (0..n_layers).rev() {
-            let saved = &mut rooms.saved[if keeps_all { index } else { 0 }];
+            let saved = &mut buffers.saved[if keeps_all { index } else { 0 }];
             if let Some(mut input) = inputs.pop() {
-                let room = (&mut *saved, &mut rooms.block);
-                block(index).forward(machine, &pass, factors, &mut input, room);
+                let scratch = (&mut *saved, &mut buffers.block);
+                block(index).forward(compute, &pass, factors, &mut input, scratch);
             }
-            block(index).backward(machine, &pass, factors, &mut rooms.d, (saved, &mut rooms.block));
+            block(index).backward(
+                compute,
+                &pass,
+                factors,
+                &mut buffers.d,
+                (saved, &mut buffers.block),
+            );
         }
         loss
     }
@@ -325,12 +331,12 @@ fn layout(batch: &TrainBatch, frequencies: &[f32]) -> BatchLayout {
         }
     };
     let rotations = positions().map(|at| rotation(at, 1.0)).collect();
-    let back = positions().map(|at| rotation(at, -1.0)).collect();
-    BatchLayout { sequences, rotations, back }
+    let inverse_rotations = positions().map(|at| rotation(at, -1.0)).collect();
+    BatchLayout { sequences, rotations, inverse_rotations }
 }
 
 fn embed(
-    machine: &mut Compute,
+    compute: &mut Compute,
     weights: &ModelWeights,
     batch: &TrainBatch,
     hidden: &mut AlignedBuffer,
@@ -338,7 +344,7 @@ fn embed(
     let width = weights.embedding.columns();
     hidden.resize(batch.tokens.len() * width);
     let rows = SharedMut::new(hidden);
-    machine.pool.run(batch.tokens.len(), &|row| {
+    compute.pool.run(batch.tokens.len(), &|row| {
         weights.embedding.row(batch.tokens[row] as usize, rows.slice(row * width, width));
     });
 }

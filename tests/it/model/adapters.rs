@@ -164,7 +164,7 @@ fn an_adapter_adds_what_merging_it_adds() {
     let root = 3.0_f32.sqrt();
     let cases: [(&str, Value, RankAndScaling<'_>); 4] = [
         ("plain", json!({}), &|_| (3, 2.0)),
-        ("rank-stabilised", json!({ "use_rslora": true }), &|_| (3, 6.0 / root)),
+        ("rank-stabilized", json!({ "use_rslora": true }), &|_| (3, 6.0 / root)),
         (
             "ranks by pattern",
             json!({ "rank_pattern": { "q_proj": 5, "layers.1.mlp.up_proj": 1 } }),
@@ -300,7 +300,7 @@ fn several_adapters_at_once_answer_as_each_does_alone_and_leave_no_trace() {
         engine.submit(generation).unwrap()
     };
     let alone = smollm2(1, 1);
-    let adapters: Vec<_> = (1..4).map(|seed| alone.noise_adapter(16, seed)).collect();
+    let adapters: Vec<_> = (1..4).map(|seed| alone.random_adapter(16, seed)).collect();
     let of = |i: usize| adapters.get(i);
     // The fourth is the base alone; the same seeds give the same adapters in every engine.
     let expected: Vec<_> = (0..4).map(|i| said(&end(ask(&alone, of(i))).unwrap())).collect();

@@ -134,7 +134,7 @@ fn log_probabilities_are_those_of_the_unmasked_logits() {
 
 #[test]
 fn what_each_sequence_is_held_to_is_its_own_affair() {
-    let questions = ["Give me a number.", "Name a colour.", super::PROMPTS[0]];
+    let questions = ["Give me a number.", "Name a color.", super::PROMPTS[0]];
     let grammars = [Some(regex(r"-?\d{1,5}")), Some(regex("red|green|blue")), None];
     let submit = |engine: &Engine, i: usize| {
         let generation = generation(engine, questions[i], short());
