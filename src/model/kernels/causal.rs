@@ -1,8 +1,14 @@
-//! Causal softmax attention of one head over one whole sequence, and its gradient, for training.
+//! Causal attention of one head over one whole sequence and its backward pass, for training.
 //!
-//! Scores are computed again for the gradient, a block of queries at a time, so that no `(tokens,
-//! tokens)` matrix is kept (the idea of Dao et al. 2022, arXiv:2205.14135, without its tiling of
-//! the keys).
+//! The backward pass recomputes the scores, a block of queries at a time, so no `(tokens, tokens)`
+//! matrix is stored (the idea of FlashAttention, Dao et al. 2022, arXiv:2205.14135, without its
+//! tiling of the keys).
+//!
+//! ```text
+//! forward    S = Q K^T (masked)    P = softmax(S)    O = P V
+//! backward   dV = P^T dO           dP = dO V^T       dS = P * (dP - rowsum(P * dP))
+//!            dQ = dS K             dK = dS^T Q
+//! ```
 
 use std::cell::RefCell;
 
@@ -14,28 +20,29 @@ use super::attention::multiply;
 use super::vector::softmax_backward;
 use super::vector::softmax_weights;
 
-/// Queries that share a trip through the keys.
+/// Queries per block, which share one pass over the keys.
 const QUERIES: usize = 64;
 
-/// What one head of one sequence reads: each slice begins with the head's numbers of the sequence's
-/// first token.
+/// Inputs of one head for one sequence. Each slice begins at the head's elements of the first
+/// token.
 #[derive(Clone, Copy)]
 pub(in crate::model) struct CausalHead<'a> {
-    /// Tokens.
+    /// Number of tokens.
     pub(in crate::model) n: usize,
-    /// Numbers a head.
+    /// Width of a head.
     pub(in crate::model) head_dim: usize,
-    /// Queries, already divided by `sqrt(head_dim)`, and numbers between neighboring tokens.
+    /// Queries, already scaled by `1 / sqrt(head_dim)`, and the distance between consecutive tokens
+    /// in elements.
     pub(in crate::model) queries: (&'a [f32], usize),
-    /// Keys and values, and numbers between neighboring tokens of either.
+    /// Keys, `kv_stride` apart.
     pub(in crate::model) keys: &'a [f32],
-    /// The values.
+    /// Values, `kv_stride` apart.
     pub(in crate::model) values: &'a [f32],
-    /// Numbers between neighboring tokens' keys, and values.
+    /// Distance between consecutive tokens' keys, and values, in elements.
     pub(in crate::model) kv_stride: usize,
 }
 
-/// Room for a block of queries.
+/// Scratch buffers for a block of queries.
 #[derive(Default)]
 struct CausalScratch {
     transposed: AlignedBuffer,
@@ -50,6 +57,7 @@ thread_local! {
 }
 
 impl CausalHead<'_> {
+    /// The first `depth` rows of a strided matrix `(tokens, head_dim)`.
     fn columns<'a>(&self, values: &'a [f32], stride: usize, depth: usize) -> RightPanel<'a, f32> {
         RightPanel { values, depth, width: self.head_dim, stride }
     }
@@ -59,8 +67,9 @@ impl CausalHead<'_> {
         RightPanel { values, depth: self.head_dim, width: n_keys, stride: self.n }
     }
 
-    /// Weights of the queries `first..first + n_queries`, rows of `n_keys`, zero for keys that a
-    /// query doesn't see, and the sums by which they have to be divided.
+    /// Computes unnormalized softmax weights of the queries `first..first + n_queries` into
+    /// `scores`, rows of `first + n_queries` keys with zeros for masked ones, and the denominators
+    /// into `totals`.
     fn weights(
         &self,
         isa: Isa,
@@ -69,6 +78,7 @@ impl CausalHead<'_> {
         scores: &mut AlignedBuffer,
         totals: &mut Vec<f32>,
     ) {
+        // No query of the block attends past its last token.
         let n_keys = first + n_queries;
         let (queries, stride) = self.queries;
         scores.resize(n_queries * n_keys);
@@ -91,7 +101,7 @@ impl CausalHead<'_> {
     }
 }
 
-/// Writes `(n, head_dim)` with `stride` between rows as `(head_dim, n)`.
+/// Transposes `(n, head_dim)` with row distance `stride` to a contiguous `(head_dim, n)`.
 fn transpose(
     values: &[f32],
     stride: usize,
@@ -107,11 +117,12 @@ fn transpose(
     }
 }
 
-/// Attends from every token to itself and those before it; `out` gets the results, `(n, head_dim)`
-/// as one row after the other.
+/// Computes causal attention for every token. `out` receives the contiguous results, `(n,
+/// head_dim)`.
 pub(in crate::model) fn attend_forward(isa: Isa, head: &CausalHead<'_>, out: &mut [f32]) {
     let CausalHead { n, head_dim, keys, values, kv_stride, .. } = *head;
     SCRATCH.with_borrow_mut(|CausalScratch { transposed, scores, totals, .. }| {
+        // Products read their right operand row by row, and a score needs a column of the keys.
         transpose(keys, kv_stride, head_dim, n, transposed);
         out.fill(0.0);
         for first in (0..n).step_by(QUERIES) {
@@ -131,17 +142,18 @@ pub(in crate::model) fn attend_forward(isa: Isa, head: &CausalHead<'_>, out: &mu
     });
 }
 
-/// Gradients of one head, `(n, head_dim)` each, one row after the other.
+/// Gradients of one head, each a contiguous `(n, head_dim)`.
 pub(in crate::model) struct HeadGradients<'a> {
-    /// Of the queries as they came, divided by `sqrt(head_dim)`.
+    /// Gradient of the scaled queries.
     pub(in crate::model) queries: &'a mut [f32],
-    /// Of the keys.
+    /// Gradient of the keys.
     pub(in crate::model) keys: &'a mut [f32],
-    /// Of the values.
+    /// Gradient of the values.
     pub(in crate::model) values: &'a mut [f32],
 }
 
-/// The gradients of [`attend_forward`] for `d_out`, whose rows are `queries.1` apart.
+/// Computes the gradients of [`attend_forward`] for the output gradient `d_out`, whose rows are as
+/// far apart as those of the queries.
 pub(in crate::model) fn attend_backward(
     isa: Isa,
     head: &CausalHead<'_>,
@@ -161,6 +173,7 @@ pub(in crate::model) fn attend_backward(
                 let n_queries = QUERIES.min(n - first);
                 let n_keys = first + n_queries;
                 head.weights(isa, (first, n_queries), transposed, scores, totals);
+                // dP = dO V^T.
                 gradient.resize(n_queries * n_keys);
                 gradient.fill(0.0);
                 let place = |row| ((first + row) * stride, row * n_keys);
@@ -168,12 +181,16 @@ pub(in crate::model) fn attend_backward(
                 multiply(isa, StridedRows::rows(d_out), &panel, n_queries, &place, gradient);
                 let rows = scores.chunks_exact_mut(n_keys).zip(gradient.chunks_exact_mut(n_keys));
                 for ((weights, d), total) in rows.zip(totals.iter()) {
+                    // `weights` become P, and `d` becomes dS. Masked keys have P = 0, hence dS = 0.
                     softmax_backward(isa, weights, *total, d);
                 }
+                // dQ = dS K.
                 let place = |row| (row * n_keys, (first + row) * head_dim);
                 let panel = head.columns(keys, kv_stride, n_keys);
                 multiply(isa, StridedRows::rows(gradient), &panel, n_queries, &place, d_queries);
-                // Keys and values: the block's queries are what is summed over.
+                // dK += dS^T Q and dV += P^T dO. The left operand is read column by column
+                // (`step`), so the block's queries are the inner dimension; later blocks add to the
+                // same rows.
                 let place = |row| (row, row * head_dim);
                 for (left, from, to) in
                     [(&*gradient, queries, &mut **d_keys), (&*scores, d_out, &mut **d_values)]

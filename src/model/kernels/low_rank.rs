@@ -1,9 +1,16 @@
-//! The side paths of adapters: `y += B (A x)` beside a matrix product (Hu et al. 2021,
-//! arXiv:2106.09685).
+//! LoRA branches: `y += B (A x)` beside a base matrix product (Hu et al. 2021, arXiv:2106.09685).
 //!
-//! A and B are packed as 8-bit codes, so that a side path is two more products by the kernels of
-//! the base, of activations that are quantized already and of inner numbers that are quantized in
-//! between.
+//! A and B are packed as 8-bit codes, so a branch is two more products by the base's kernels: the
+//! down projection reads the activations that are quantized anyway, and its results, the inner
+//! activations, are quantized for the up projection.
+//!
+//! ```text
+//! units of one `matmul` loop, started in this order:
+//!   down projections   inner = A x        up to 64 rows of one branch each
+//!   tiles              out = W x + b      then, for the tile's 16 outputs:
+//!                      wait for all down projections
+//!                      out += B inner
+//! ```
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -28,29 +35,29 @@ use super::transpose::q8_block;
 use super::vector;
 use crate::model::quant::GgmlType;
 
-/// Rows that enter side paths as one unit of work, at most.
+/// Maximum activation rows per down-projection unit.
 const ROWS_AT_ONCE: usize = 64;
 
-/// `lora_A` `(rank, columns)` and `lora_B` `(rows, rank)` of one linear layer, the scaling
-/// multiplied into B.
+/// `lora_A` `(rank, columns)` and `lora_B` `(rows, rank)` of one linear layer, with the scaling
+/// folded into B.
 pub(in crate::model) struct LowRank {
     rank: usize,
     factors: LowRankFactors,
 }
 
 enum LowRankFactors {
-    /// As codes of 8 bits; the inputs of B filled up to whole blocks.
+    /// 8-bit codes; B's rank is padded to whole blocks.
     Packed { a: PackedMatrix, b: PackedMatrix },
-    /// In `f32`, A row by row, B in tiles of `rank` columns: the reference for tests, and for
-    /// inputs that are not quantized.
+    /// `f32`, A row-major, B in tiles of `rank` columns: the reference for tests, and for inputs
+    /// that are not quantized.
     Exact { a: Vec<f32>, b: Vec<[f32; TILE]> },
 }
 
 impl LowRank {
-    /// Packs `a` `(rank, columns)` and `b` `(rows, rank)`; `exact` keeps them in `f32`.
+    /// Packs `a` `(rank, columns)` and `b` `(rows, rank)`; with `exact` they stay `f32`.
     ///
     /// # Panics
-    /// When `rank` is 0 or the lengths are no multiples of it.
+    /// When `rank` is 0 or the lengths are not multiples of it.
     pub(in crate::model) fn new(
         arena: &mut Arena,
         rank: usize,
@@ -73,6 +80,8 @@ impl LowRank {
             };
             LowRankFactors::Exact { a: a.to_vec(), b: places.map(column).collect() }
         } else {
+            // Zero columns pad the rank to whole blocks; the inner activations are zero there as
+            // well.
             let width = rank.next_multiple_of(BLOCK);
             let mut wide = vec![0.0; rows * width];
             for (wide, b) in wide.chunks_exact_mut(width).zip(b.chunks_exact(rank)) {
@@ -86,7 +95,7 @@ impl LowRank {
         Self { rank, factors }
     }
 
-    /// Bytes in memory.
+    /// Size in memory, in bytes.
     pub(in crate::model) fn n_bytes(&self) -> usize {
         match &self.factors {
             LowRankFactors::Packed { a, b } => a.n_bytes() + b.n_bytes(),
@@ -94,13 +103,13 @@ impl LowRank {
         }
     }
 
-    /// Blocks of a row of inner numbers.
+    /// Blocks per row of inner activations.
     fn n_blocks(&self) -> usize {
         self.rank.div_ceil(BLOCK)
     }
 }
 
-/// Numbers `(rows, columns)` as codes of 8 bits: a block's scale is `max |x| / 127`.
+/// Packs `(rows, columns)` as 8-bit codes with a scale `max |x| / 127` per block.
 fn packed(arena: &mut Arena, numbers: &[f32], size: (usize, usize)) -> PackedMatrix {
     let bytes: Vec<u8> = numbers.as_chunks().0.iter().flat_map(q8_block).collect();
     let read = |at: usize, out: &mut [u8]| {
@@ -112,22 +121,22 @@ fn packed(arena: &mut Arena, numbers: &[f32], size: (usize, usize)) -> PackedMat
         .expect("bytes in memory can be read")
 }
 
-/// A side path for some neighboring rows.
+/// A LoRA branch applied to a range of activation rows.
 #[derive(Clone)]
 pub(in crate::model) struct LoraBranch<'a> {
     /// Rows of the activations.
     pub(in crate::model) rows: Range<usize>,
-    /// What is added for them.
+    /// Factors of the branch.
     pub(in crate::model) low_rank: &'a LowRank,
 }
 
-/// `A x` of all side paths of a loop: computed by its first units, and waited for by those that go
-/// on with them.
+/// Inner activations `A x` of all branches of a loop: computed by its first units, awaited by the
+/// tiles.
 pub(super) struct InnerProducts<'a> {
-    /// The side paths, and in which of the rows of inner numbers theirs begin: there is room for
-    /// rows as wide as the widest.
+    /// The branches, and the first row of each among the inner activations. All rows are as wide as
+    /// the widest branch.
     branches: Vec<(LoraBranch<'a>, usize)>,
-    /// A side path and the rows that enter it as one unit of work.
+    /// Branch index and rows of each down-projection unit.
     down_units: Vec<(usize, Range<usize>)>,
     n_done: AtomicUsize,
     n_blocks: usize,
@@ -137,7 +146,7 @@ pub(super) struct InnerProducts<'a> {
     blocks: SharedMut<'a, BlockNumbers>,
 }
 
-/// Room for inner numbers.
+/// Scratch buffers for inner activations.
 #[derive(Default)]
 struct LowRankScratch {
     numbers: Vec<f32>,
@@ -146,7 +155,7 @@ struct LowRankScratch {
 }
 
 impl InnerProducts<'_> {
-    /// Calls `work` with room for the inner numbers of `sides`.
+    /// Calls `work` with buffers for the inner activations of `branches`.
     pub(super) fn with(
         isa: Isa,
         branches: Vec<LoraBranch<'_>>,
@@ -164,6 +173,7 @@ impl InnerProducts<'_> {
             let starts = (0..n).step_by(ROWS_AT_ONCE);
             down_units.extend(starts.map(|start| (index, start..n.min(start + ROWS_AT_ONCE))));
             let first = n_rows;
+            // Every branch starts a new group of rows, so that kernels read whole groups of it.
             n_rows += n.next_multiple_of(group_size);
             (branch, first)
         });
@@ -185,12 +195,12 @@ impl InnerProducts<'_> {
         });
     }
 
-    /// Units of work before the inner numbers are there.
+    /// Number of down-projection units.
     pub(super) fn n_down_units(&self) -> usize {
         self.down_units.len()
     }
 
-    /// Computes the inner numbers of one unit.
+    /// Computes the inner activations of one unit.
     pub(super) fn project_down(&self, isa: Isa, input: &Activations, unit: usize) {
         let _done = CountOnDrop(&self.n_done);
         let (branch, rows) = &self.down_units[unit];
@@ -215,6 +225,8 @@ impl InnerProducts<'_> {
                     let target = results.target(tile * TILE, width, n);
                     a.multiply_tile(isa, tile, &input.quantized(inputs.clone()), &target);
                 }
+                // Quantized in the grouped layout of `Activations`, but with this branch's own,
+                // possibly smaller, number of blocks.
                 let n_blocks = low_rank.n_blocks();
                 for (row, numbers) in rows.clone().zip(numbers.chunks_exact(width)) {
                     let group = row - row % self.group_size;
@@ -227,7 +239,7 @@ impl InnerProducts<'_> {
         }
     }
 
-    /// `target += B inner` for the rows of a side path.
+    /// Adds `B inner` to one tile of the output, for the rows of a branch.
     pub(super) fn project_up(&self, isa: Isa, tile: usize, branch: usize, target: &TileOut<'_>) {
         self.wait();
         let (LoraBranch { rows, low_rank }, first) = &self.branches[branch];
@@ -264,7 +276,8 @@ impl InnerProducts<'_> {
         }
     }
 
-    /// Waits for all inner numbers: units begin in order, so they are at least being computed.
+    /// Waits for all down projections. Units start in order, so by now each one is running or done,
+    /// and the wait is short.
     fn wait(&self) {
         let mut spins = 0_u32;
         while self.n_done.load(Acquire) < self.down_units.len() {
@@ -277,7 +290,7 @@ impl InnerProducts<'_> {
     }
 }
 
-/// Counts also what ends in a panic: others wait for it.
+/// Counts a unit as done even if it panics: other threads wait for the count.
 struct CountOnDrop<'a>(&'a AtomicUsize);
 
 impl Drop for CountOnDrop<'_> {
