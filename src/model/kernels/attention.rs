@@ -84,8 +84,8 @@ pub(in crate::model) struct AttentionBlock<'a> {
     pub(in crate::model) n_heads: usize,
     /// Keys visible to each position: `start` for the first, one more for each further position.
     pub(in crate::model) n_keys: Range<usize>,
-    /// Queries, already scaled by `1 / sqrt(head_dim)`: position `i`, head `h` at `i * stride + h *
-    /// head_dim`.
+    /// Queries, already scaled by `1 / sqrt(head_dim)`: position `i`, head `h` at
+    /// `i * stride + h * head_dim`.
     pub(in crate::model) queries: &'a [f32],
     /// Distance between consecutive positions, in elements.
     pub(in crate::model) stride: usize,

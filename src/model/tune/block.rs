@@ -1,4 +1,27 @@
-//! One block of the decoder: attention and feed-forward, there and back.
+//! Forward and backward pass of one decoder block.
+//!
+//! What the forward pass saves ([`SavedActivations`], in brackets) and where the backward pass uses
+//! it. Normalized inputs and `silu(gate) * up` are recomputed: they are cheap. With checkpointing
+//! only `[input]` of each block is kept, and the block's forward pass runs again before its
+//! backward pass.
+//!
+//! ```text
+//! [input] --norm--> x --q,k,v--> RoPE --> [qkv] --attention--> [attended] --o--+
+//!    |              |                                                          |
+//!    +--------------|-------------------- residual ----------------------------+--> [middle]
+//!                   +-- [inner] = scaling A x, one per linear layer
+//!
+//! [middle] --norm--> x --gate,up--> [gate], [up] --silu(gate) * up--> down --+
+//!    |                                                                       |
+//!    +----------------------------- residual --------------------------------+--> output
+//!
+//! backward, from d = d(output):
+//!   d(gate), d(up)     from d, [gate], [up]; overwrites both
+//!   d += d(middle)     through the norm of [middle]
+//!   d(qkv)             from d, [attended], [qkv]; scores are recomputed
+//!   d += d(input)      through the norm of [input]; skipped in the first block
+//!   dA, dB             at every linear layer, from its input x, [inner] and d(output of the layer)
+//! ```
 
 use super::super::kernels::Activations;
 use super::super::kernels::AlignedBuffer;
@@ -21,7 +44,7 @@ use super::linear;
 use super::linear::Compute;
 use super::linear::LoraLinear;
 
-/// What is the same for all blocks of a pass.
+/// Parameters shared by all blocks of a pass.
 pub(super) struct TrainingPass<'a> {
     pub(super) shape: &'a ModelShape,
     pub(super) layout: &'a BatchLayout,
@@ -29,32 +52,38 @@ pub(super) struct TrainingPass<'a> {
     pub(super) dropout: DropoutMask,
 }
 
-/// A block of the frozen base.
+/// A decoder block of the frozen base.
 pub(super) struct FrozenBlock<'a> {
     pub(super) index: usize,
     pub(super) layer: &'a DecoderLayer,
-    /// Its linear layers transposed, where they are packed.
+    /// Transposed weights of its packed linear layers.
     pub(super) transposed: &'a [Option<WeightMatrix>; 7],
 }
 
-/// What the way back needs of the way there.
+/// Activations saved by the forward pass for the backward pass; see the module's diagram.
 #[derive(Default)]
 pub(super) struct SavedActivations {
-    /// The hidden rows as they came in, and between attention and feed-forward.
+    /// Hidden rows at the block's input, `(rows, hidden)`.
     pub(super) input: AlignedBuffer,
+    /// Hidden rows between attention and feed-forward, `(rows, hidden)`.
     middle: AlignedBuffer,
+    /// Queries, keys and values after RoPE.
     qkv: QkvRows,
+    /// Attention results before the output projection, `(rows, hidden)`.
     attended: AlignedBuffer,
+    /// Gate activations before `silu`, `(rows, ffn)`; become their gradients.
     gate: AlignedBuffer,
+    /// Up activations, `(rows, ffn)`; become their gradients.
     up: AlignedBuffer,
+    /// `scaling A x` of every linear layer, `(rows, rank)` each.
     inner: [AlignedBuffer; 7],
 }
 
-/// Room for one block's work.
+/// Scratch buffers of one block.
 #[derive(Default)]
 pub(super) struct BlockScratch {
     input: Activations,
-    /// A normalized or multiplied input, made again for the gradients.
+    /// Recomputed input of a linear layer.
     x: AlignedBuffer,
     d_x: AlignedBuffer,
     d_wide: AlignedBuffer,
@@ -70,7 +99,8 @@ impl FrozenBlock<'_> {
         factors: &TrainableFactors,
         which: LinearKind,
     ) -> LoraLinear<'_> {
-        // Layers that read the same input leave out the same numbers.
+        // Layers that read the same input drop the same elements of it; seeds differ between inputs
+        // and between blocks.
         let group = match which {
             LinearKind::Query | LinearKind::Key | LinearKind::Value => 0,
             LinearKind::Output => 1,
@@ -88,7 +118,7 @@ impl FrozenBlock<'_> {
         }
     }
 
-    /// Computes the block's output in place of its input, `hidden`.
+    /// Runs the block forward, replacing its input `hidden` by its output.
     pub(super) fn forward(
         &self,
         compute: &mut Compute,
@@ -135,7 +165,7 @@ impl FrozenBlock<'_> {
         self.add_to(compute, pass, factors, LinearKind::Down, hidden, (saved, scratch));
     }
 
-    /// Adds a layer's output to the hidden rows.
+    /// Adds a linear layer's output to the hidden rows: a residual connection.
     fn add_to(
         &self,
         compute: &mut Compute,
@@ -150,8 +180,9 @@ impl FrozenBlock<'_> {
         lora.forward(compute, factors, &scratch.input, inner, (hidden, OutputMode::Add));
     }
 
-    /// Turns the gradient of the block's output, `d`, into that of its input, and adds the
-    /// gradients of the factors. Uses up what was saved. The first block's input needs no gradient.
+    /// Replaces the gradient `d` of the block's output by that of its input, and accumulates the
+    /// gradients of the factors. Consumes the saved activations. The first block's `d` is left
+    /// incomplete: nothing below it is trained.
     pub(super) fn backward(
         &self,
         compute: &mut Compute,
@@ -165,6 +196,8 @@ impl FrozenBlock<'_> {
         let BlockScratch { x, d_x, d_wide, d_qkv, attention, linear, .. } = scratch;
         let inner = |which: LinearKind| &*saved.inner[which as usize];
         d_wide.resize(d.len());
+        // The residual connection passes `d` on unchanged; the branch through attention is added to
+        // it at the end.
         let back = (&*saved.attended, inner(LinearKind::Output), &**d);
         let lora = self.lora_linear(pass, factors, LinearKind::Output);
         lora.backward(compute, factors, back, linear, Some((d_wide, OutputMode::Over)));
@@ -174,6 +207,7 @@ impl FrozenBlock<'_> {
         rows(compute, (&saved.input, x), shape.hidden, &|row, out| {
             rms_norm(row.isa, row.from, &self.layer.attention_norm, shape.eps, out);
         });
+        // Three layers read `x`: the first one overwrites its gradient, the others add to it.
         d_x.resize(d.len());
         let mut write = OutputMode::Over;
         let QkvRows { query, key, value } = d_qkv;
@@ -203,6 +237,7 @@ impl FrozenBlock<'_> {
         let SavedActivations { middle, gate, up, inner, .. } = saved;
         let BlockScratch { x, d_x, d_wide, linear, .. } = scratch;
         let n_rows = d.len() / shape.hidden;
+        // Recompute the input of the down projection.
         x.resize(n_rows * ffn);
         let out = SharedMut::new(x);
         compute.pool.run(n_rows, &|row| {
@@ -214,6 +249,7 @@ impl FrozenBlock<'_> {
         let lora = self.lora_linear(pass, factors, LinearKind::Down);
         let back = (&**x, &*inner[LinearKind::Down as usize], &**d);
         lora.backward(compute, factors, back, linear, Some((d_wide, OutputMode::Over)));
+        // In place: the activations are not needed after this.
         let (d_gate, d_up) = (SharedMut::new(gate), SharedMut::new(up));
         compute.pool.run(n_rows, &|row| {
             let (gate, up) = (d_gate.slice(row * ffn, ffn), d_up.slice(row * ffn, ffn));
@@ -248,7 +284,7 @@ fn fill(
     input.fill(&mut compute.pool, compute.isa, size, fill);
 }
 
-/// Normalizes hidden rows into the input of the next layer.
+/// RMS-normalizes hidden rows into the input of the next layer.
 pub(super) fn normalize(
     compute: &mut Compute,
     shape: &ModelShape,
@@ -262,13 +298,13 @@ pub(super) fn normalize(
     });
 }
 
-/// A row that is worked on.
+/// A source row and the instruction set to process it with.
 struct BlockRow<'a> {
     isa: super::super::kernels::Isa,
     from: &'a [f32],
 }
 
-/// Makes every row of `to` from the same of `from`.
+/// Computes every row of `to` from the same row of `from`, in parallel.
 fn rows(
     compute: &mut Compute,
     (from, to): (&[f32], &mut AlignedBuffer),
@@ -283,7 +319,7 @@ fn rows(
     });
 }
 
-/// Adds to `d` what a norm of `hidden` hands back for `d_x`.
+/// Adds the gradient of `hidden` through an RMSNorm with output gradient `d_x` to `d`.
 pub(super) fn norm_backward(
     compute: &mut Compute,
     (weight, eps): (&[f32], f32),

@@ -1,4 +1,7 @@
-//! The loss: cross-entropy at the rows that have a target, and nowhere else.
+//! Output head and loss: cross-entropy, computed only at rows with a target.
+//!
+//! Logits `(rows, vocabulary)` are the largest buffer of a pass. They are computed, turned into
+//! gradients in place and consumed 64 rows at a time.
 
 use super::super::kernels::Activations;
 use super::super::kernels::AlignedBuffer;
@@ -14,19 +17,19 @@ use super::block;
 use super::linear::Compute;
 use super::tuner::NextToken;
 
-/// Rows whose logits are held at a time: the most memory goes here.
+/// Rows whose logits are in memory at a time.
 const ROWS_AT_ONCE: usize = 64;
 
-/// The end of the network.
+/// Final norm and output head of the network.
 pub(super) struct OutputHead<'a> {
     pub(super) matrix: &'a WeightMatrix,
-    /// The transposed matrix, where it is packed.
+    /// Transposed matrix; `None` where the matrix is `f32`.
     pub(super) transposed: Option<&'a WeightMatrix>,
     pub(super) norm: &'a [f32],
     pub(super) eps: f32,
 }
 
-/// Room for the rows of one trip.
+/// Scratch buffers for one chunk of rows.
 #[derive(Default)]
 pub(super) struct OutputScratch {
     input: Activations,
@@ -38,8 +41,8 @@ pub(super) struct OutputScratch {
 }
 
 impl OutputHead<'_> {
-    /// The weighted sum of the targets' losses in nats. With `d`, the gradients of the hidden rows,
-    /// `scale` times that of the sum, are added to it.
+    /// Returns the weighted sum of the targets' losses in nats. With `d`, adds `scale` times its
+    /// gradient with respect to the hidden rows.
     pub(super) fn loss(
         &self,
         compute: &mut Compute,
@@ -64,7 +67,7 @@ impl OutputHead<'_> {
         total
     }
 
-    /// Fills `room.logits` with the gradients of the logits, and returns the sum of the losses.
+    /// Fills `scratch.logits` with the gradients of the logits and returns the sum of the losses.
     fn logits(
         &self,
         compute: &mut Compute,
@@ -87,6 +90,8 @@ impl OutputHead<'_> {
             write: OutputMode::Over,
         };
         matmul(&mut compute.pool, isa, &scratch.input, [product]);
+        // Losses are collected per row and summed in order, for a result independent of the
+        // threads.
         let mut losses = vec![0.0; targets.len()];
         let (sums, logits) = (SharedMut::new(&mut losses), SharedMut::new(&mut scratch.logits));
         compute.pool.run(targets.len(), &|i| {
@@ -97,6 +102,7 @@ impl OutputHead<'_> {
         losses.iter().zip(targets).map(|(loss, target)| f64::from(loss * target.weight)).sum()
     }
 
+    /// Propagates the gradients in `scratch.logits` through head and norm, and adds them to `d`.
     fn carry_back(
         &self,
         compute: &mut Compute,
@@ -123,9 +129,10 @@ impl OutputHead<'_> {
                 product(&mut compute.pool, compute.isa, pair, d_x, OutputMode::Over);
             }
             (WeightMatrix::Packed(_), None) => {
-                unreachable!("packed weights have their transposed ones")
+                unreachable!("packed weights have a transposed copy")
             }
         }
+        // A separate buffer, scattered at the end: target rows need not be contiguous in `d`.
         d_rows.resize(rows.len());
         d_rows.fill(0.0);
         block::norm_backward(compute, (self.norm, self.eps), (rows, d_x), d_rows);

@@ -1,4 +1,12 @@
-//! A linear layer with its side path: `y = W x + b + scaling B A x`, and its gradients.
+//! A linear layer with a LoRA branch, `y = W x + b + scaling B A x`, and its gradients.
+//!
+//! ```text
+//! with inner = scaling A x, (rows, rank):
+//!   dB += dy^T inner
+//!   d(inner) = scaling dy B
+//!   dA += d(inner)^T x             stored transposed: (inputs, rank)
+//!   dx = dy W + d(inner) A         W frozen: by integer kernels on its transposed copy
+//! ```
 
 use super::super::kernels::Activations;
 use super::super::kernels::AlignedBuffer;
@@ -17,23 +25,23 @@ use super::dropout::DropoutMask;
 use super::factors::FactorPlace;
 use super::factors::TrainableFactors;
 
-/// The threads and instructions of a pass.
+/// Thread pool and instruction set of a pass.
 pub(super) struct Compute {
     pub(super) pool: ThreadPool,
     pub(super) isa: Isa,
 }
 
-/// A linear layer of the frozen base and what is added to it.
+/// A linear layer of the frozen base with its LoRA branch, if it has one.
 pub(super) struct LoraLinear<'a> {
     pub(super) linear: &'a LinearLayer,
-    /// The transposed weights; `None` where the weights are `f32`.
+    /// Transposed weights; `None` where the weights are `f32`.
     pub(super) transposed: Option<&'a WeightMatrix>,
     pub(super) place: Option<FactorPlace>,
     pub(super) scaling: f32,
     pub(super) dropout: DropoutMask,
 }
 
-/// Room for the side path of one layer.
+/// Scratch buffers for the branch of one layer.
 #[derive(Default)]
 pub(super) struct LinearScratch {
     dropped: AlignedBuffer,
@@ -43,8 +51,8 @@ pub(super) struct LinearScratch {
 }
 
 impl LoraLinear<'_> {
-    /// Writes the layer's output for all rows of `input`; `inner` keeps `scaling A x`, `(rows,
-    /// rank)`, for the gradients.
+    /// Computes the layer's output for all rows of `input`. `inner` saves `scaling A x`, `(rows,
+    /// rank)`, for the backward pass.
     pub(super) fn forward(
         &self,
         compute: &mut Compute,
@@ -59,6 +67,8 @@ impl LoraLinear<'_> {
         matmul(pool, *isa, input, [base]);
         let Some(FactorPlace { a, b }) = &self.place else { return };
         let rank = factors.rank;
+        // The branch reads the exact `f32` input, not its quantized codes: its gradients are
+        // computed from the same values.
         let x = self.dropout.applied(pool, input.values(), &mut scratch.dropped);
         inner.resize(input.n_rows() * rank);
         let a = ProductView::new(&factors.values[a.clone()], rank);
@@ -68,8 +78,9 @@ impl LoraLinear<'_> {
         product(pool, *isa, (ProductView::new(inner, rank), b), out, OutputMode::Add);
     }
 
-    /// Adds the gradients of A and B for the output's gradient `d_out`, and writes that of the
-    /// input to `d_input`, if it is wanted. `x` is the input, `inner` what [`Self::forward`] kept.
+    /// Accumulates the gradients of A and B for the output gradient `d_out`, and writes or adds the
+    /// input gradient to `d_input`, if given. `x` is the layer's input, `inner` was saved by
+    /// [`Self::forward`].
     pub(super) fn backward(
         &self,
         compute: &mut Compute,
@@ -85,9 +96,11 @@ impl LoraLinear<'_> {
             let rank = factors.rank;
             let d_out = ProductView::new(d_out, rows);
             d_inner.resize(inner.len());
+            // d(inner) = scaling dy B.
             let values = ProductView::new(&factors.values[b.clone()], rank);
             product(pool, *isa, (d_out, values), d_inner, OutputMode::Over);
             d_inner.iter_mut().for_each(|number| *number *= self.scaling);
+            // dB += dy^T inner; `inner` already contains the scaling.
             let b = &mut factors.gradients[b.clone()];
             product(
                 pool,
@@ -96,6 +109,8 @@ impl LoraLinear<'_> {
                 b,
                 OutputMode::Add,
             );
+            // A's gradient sees the masked input. The mask is drawn again from its seed, not
+            // stored.
             let x = ProductView::new(self.dropout.applied(pool, x, dropped), columns);
             let a = &mut factors.gradients[a.clone()];
             product(
@@ -112,6 +127,8 @@ impl LoraLinear<'_> {
             let Compute { pool, isa } = compute;
             let a = ProductView::new(factors.transposed(a.clone()), columns);
             let d_inner = ProductView::new(d_inner, factors.rank);
+            // The mask applies to the branch alone, so with dropout its gradient is computed
+            // separately, masked, and then added.
             if self.dropout.rate == 0.0 {
                 return product(pool, *isa, (d_inner, a), d_input, OutputMode::Add);
             }
@@ -122,7 +139,7 @@ impl LoraLinear<'_> {
         }
     }
 
-    /// `d_out W`.
+    /// Computes `d_out W`, the input gradient through the frozen weights.
     fn carry_back(
         &self,
         Compute { pool, isa }: &mut Compute,
@@ -133,6 +150,7 @@ impl LoraLinear<'_> {
         let (rows, columns) = (self.linear.matrix.rows(), self.linear.matrix.columns());
         match (&self.linear.matrix, self.transposed) {
             (_, Some(matrix)) => {
+                // Output gradients are quantized like activations, per 32 outputs.
                 gradients.fill(pool, *isa, (d_out.len() / rows, rows), &|row, values| {
                     values.copy_from_slice(&d_out[row * rows..][..rows]);
                 });
@@ -144,13 +162,13 @@ impl LoraLinear<'_> {
                 product(pool, *isa, (ProductView::new(d_out, rows), weights), out, write);
             }
             (WeightMatrix::Packed(_), None) => {
-                unreachable!("packed weights have their transposed ones")
+                unreachable!("packed weights have a transposed copy")
             }
         }
     }
 }
 
-/// `to += from`, by all threads.
+/// Computes `to += from` in parallel.
 pub(super) fn sum(Compute { pool, isa }: &mut Compute, from: &[f32], to: &mut [f32]) {
     const AT_ONCE: usize = 1 << 14;
     let n = to.len();
