@@ -52,7 +52,7 @@ pub(super) struct TensorInfo {
     pub(super) kind: GgmlType,
     /// Absolute offset in the file.
     offset: u64,
-    /// Length in bytes.
+    /// Length of the raw blocks in bytes.
     n_bytes: usize,
 }
 

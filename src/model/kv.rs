@@ -77,7 +77,7 @@ impl KvCache {
         self.tokens.len()
     }
 
-    /// Number of pages.
+    /// Number of pages referenced.
     pub(super) fn n_pages(&self) -> usize {
         self.pages.len()
     }

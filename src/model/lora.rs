@@ -51,6 +51,7 @@ impl LoraAdapter {
         let refuse = |reason: String| ModelError::Adapter { path: folder.to_owned(), reason };
         let branches = placing.layers(shape, exact).map_err(refuse)?;
         let head = placing.branch("lm_head", (vocabulary, shape.hidden), exact).map_err(refuse)?;
+        // PEFT would have trained it, so ignoring it would run a different adapter.
         if let Some(module) = placing.unplaced.first() {
             let name = tensor_name(module, LoraMatrix::A);
             return Err(refuse(format!("the model has no module for the tensor `{name}`")));

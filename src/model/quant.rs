@@ -45,7 +45,7 @@ impl Block32 {
         Self { codes, scale: [scale; 2], min: [min; 2] }
     }
 
-    /// Dequantizes the block.
+    /// The 32 dequantized values.
     fn values(&self) -> [f32; 32] {
         std::array::from_fn(|i| self.scale[i / 16] * f32::from(self.codes[i]) + self.min[i / 16])
     }

@@ -175,7 +175,8 @@ fn exact_logits_match_transformers_on_any_instruction_set() {
             assert!(largest < 1e-3, "mean {mean}, max {largest}");
             assert_eq!(rows.iter().map(|row| argmax(row)).collect::<Vec<_>>(), reference.argmax);
             if isa == Isa::Portable {
-                continue; // Decoding in portable code is slow, and prefill has covered the same kernels.
+                // Decoding in portable code is slow, and prefill has covered the same kernels.
+                continue;
             }
             let tokens =
                 greedy(&mut transformer, &reference.input_ids, None, reference.greedy.len());

@@ -177,6 +177,7 @@ fn bpe(tokens: &[&str], merges: &[&str], pre: &str) -> tokenizers::Result<tokeni
         let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?;
         vec![split.into(), ByteLevel::new(false, false, false).into()]
     } else {
+        // As in SmolLM's `tokenizer.json`: single digits, then GPT-2's own pattern.
         vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()]
     };
     tokenizer.with_pre_tokenizer(Some(Sequence::new(steps)));
@@ -212,6 +213,8 @@ fn byte_table() -> HashMap<char, u8> {
 fn digest(tokens: &[&str], merges: &[&str], pre: &str) -> String {
     let mut hash = Sha256::new();
     for text in tokens.iter().chain(merges).chain([&pre]) {
+        // Lengths are hashed too: otherwise moving a character between two tokens would go
+        // unnoticed.
         hash.update(text.len().to_le_bytes());
         hash.update(text);
     }

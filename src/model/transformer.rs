@@ -138,6 +138,7 @@ impl Transformer {
             self.attention(index, store, chunks, &mut scratch);
             self.feed_forward(index, chunks, &mut scratch);
         }
+        // Only now: every layer needed the position of the chunk's first token.
         for chunk in chunks.iter_mut() {
             chunk.cache.advance(chunk.tokens);
         }
@@ -182,6 +183,8 @@ impl Transformer {
         let (hidden, head_dim, n_kv_heads) = (shape.hidden, shape.head_dim, shape.n_kv_heads);
         let n_heads = shape.n_heads / n_kv_heads;
         let query = &scratch.query;
+        // A unit is one block of queries for one KV head; units write disjoint columns of
+        // `attended`.
         scratch.attended.resize(query.len());
         let results = SharedMut::new(&mut scratch.attended);
         pool.run(blocks.len() * n_kv_heads, &|unit| {

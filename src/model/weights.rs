@@ -36,6 +36,7 @@ impl ModelShape {
             return Err(unsupported(format!("architecture `{arch}`")));
         }
         let key = |name: &str| format!("{arch}.{name}");
+        // Silently ignoring any of these would load a model that answers nonsense.
         let scaling = gguf.get(&key("rope.scaling.type"));
         if scaling.is_some_and(|kind| *kind != MetadataValue::Text("none".to_owned()))
             || gguf.has_tensor("rope_freqs.weight")
@@ -64,6 +65,8 @@ impl ModelShape {
             eps: gguf.float(&key("attention.layer_norm_rms_epsilon"))?,
             interleaved: arch == "llama",
         };
+        // Models whose heads are not `hidden / n_heads` wide, or rotate only a part, are not
+        // supported.
         let is_head_dim = |name: &str| {
             let width = gguf.get(&key(name));
             width.is_none_or(|width| {

@@ -27,16 +27,16 @@ const QUERIES: usize = 64;
 /// token.
 #[derive(Clone, Copy)]
 pub(in crate::model) struct CausalHead<'a> {
-    /// Number of tokens.
+    /// Number of tokens in the sequence.
     pub(in crate::model) n: usize,
     /// Width of a head.
     pub(in crate::model) head_dim: usize,
     /// Queries, already scaled by `1 / sqrt(head_dim)`, and the distance between consecutive tokens
     /// in elements.
     pub(in crate::model) queries: (&'a [f32], usize),
-    /// Keys, `kv_stride` apart.
+    /// Keys, with `kv_stride` between tokens.
     pub(in crate::model) keys: &'a [f32],
-    /// Values, `kv_stride` apart.
+    /// Values, with `kv_stride` between tokens.
     pub(in crate::model) values: &'a [f32],
     /// Distance between consecutive tokens' keys, and values, in elements.
     pub(in crate::model) kv_stride: usize,

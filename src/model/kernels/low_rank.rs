@@ -207,6 +207,7 @@ impl InnerProducts<'_> {
         let (LoraBranch { rows: branch_rows, low_rank }, branch_first) = &self.branches[*branch];
         let (first, n) = (branch_first + rows.start, rows.len());
         let inputs = branch_rows.start + rows.start..branch_rows.start + rows.end;
+        // Rows have the width of the widest branch; a narrower one leaves the rest unused.
         let width = self.n_blocks * BLOCK;
         let numbers = self.numbers.slice(first * width, n * width);
         match &low_rank.factors {

@@ -292,7 +292,7 @@ impl Activations {
         QuantizedRows { row, n_rows: rows.len(), n_blocks, group_size, codes, numbers }
     }
 
-    /// Number of rows.
+    /// Number of activation rows.
     pub(super) fn n_rows(&self) -> usize {
         self.n_rows
     }
@@ -455,6 +455,8 @@ pub(super) fn matmul<'a>(
         n_units += n_tiles.div_ceil(tiles_per_unit);
         n_weights += rows * columns;
     }
+    // Products are numbered as one sequence of units, so that threads go on to the next matrix
+    // without waiting at the end of one.
     InnerProducts::with(isa, branches, |inner| {
         let n_down_units = inner.n_down_units();
         // Units start in order. A tile can therefore wait for the down projections without
@@ -627,7 +629,7 @@ struct StridedMut<'a, T> {
 }
 
 impl<T> StridedMut<'_, T> {
-    /// Sets value `i`.
+    /// Writes value `i`.
     #[inline]
     #[expect(unsafe_code, reason = "see the SAFETY line")]
     fn set(&self, i: usize, value: T) {

@@ -69,7 +69,7 @@ pub(super) fn quantize(
 }
 
 dispatched! {
-    /// [`quantize`] without intrinsics.
+    /// [`quantize`] without intrinsics, vectorized by the compiler.
     fn quantize_with(
         values: &[f32],
         codes: &StridedMut<'_, BlockCodes>,

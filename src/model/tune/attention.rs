@@ -39,7 +39,7 @@ pub(super) struct HeadScratch {
     queries: AlignedBuffer,
 }
 
-/// `1 / sqrt(head_dim)`.
+/// The scaling of queries, `1 / sqrt(head_dim)`.
 fn query_factor(shape: &ModelShape) -> f32 {
     #[expect(clippy::cast_precision_loss, reason = "a head is small")]
     let width = shape.head_dim as f32;

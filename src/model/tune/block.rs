@@ -107,6 +107,8 @@ impl FrozenBlock<'_> {
             LinearKind::Gate | LinearKind::Up => 2,
             LinearKind::Down => 3,
         };
+        // An odd multiplier (2^64 / golden ratio) spreads consecutive numbers over all bits of the
+        // seed.
         let number = self.index as u64 * 4 + group;
         let seed = pass.dropout.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         LoraLinear {
@@ -140,6 +142,7 @@ impl FrozenBlock<'_> {
             let inner = (&mut saved.inner[which as usize], &mut scratch.linear);
             lora.forward(compute, factors, &scratch.input, inner, (out, OutputMode::Over));
         }
+        // Saved after RoPE: attention's backward pass needs the rotated queries and keys.
         attention::rotate_rows(compute, shape, &mut saved.qkv, &pass.layout.rotations);
         let qkv = (&saved.qkv, &mut scratch.attention);
         attention::forward(compute, shape, pass.layout, qkv, &mut saved.attended);
@@ -157,6 +160,8 @@ impl FrozenBlock<'_> {
             let inner = (&mut saved.inner[which as usize], &mut scratch.linear);
             lora.forward(compute, factors, &scratch.input, inner, (out, OutputMode::Over));
         }
+        // The product replaces the normalized rows in `scratch.input`; the backward pass recomputes
+        // both.
         let (gate, up, isa) = (&saved.gate, &saved.up, compute.isa);
         fill(compute, &mut scratch.input, (n_rows, ffn), &|row, out| {
             let part = row * ffn..(row + 1) * ffn;

@@ -39,7 +39,7 @@ pub struct DenseLayer {
 /// A model in `f32` and a freshly initialized adapter.
 #[derive(Debug)]
 pub struct DenseModel {
-    /// Hidden size.
+    /// Hidden size: the width of a row between blocks.
     pub hidden: usize,
     /// Number of query heads.
     pub n_heads: usize,
@@ -53,7 +53,7 @@ pub struct DenseModel {
     pub eps: f32,
     /// RoPE frequencies in radians per position, `head_dim / 2` values.
     pub frequencies: Vec<f32>,
-    /// Embedding, `(vocabulary, hidden)`.
+    /// Embedding matrix, `(vocabulary, hidden)`.
     pub embedding: Vec<f32>,
     /// Output head, `(vocabulary, hidden)`; `None` when tied to the embedding.
     pub head: Option<Vec<f32>>,
@@ -80,6 +80,7 @@ impl DenseModel {
         let shape = ModelShape::read(&gguf)?;
         let mut pool = ThreadPool::new(options.n_threads);
         let weights = ModelWeights::load(&gguf, &shape, Precision::Exact, &mut pool)?;
+        // The same initialization as `LoraModel`, so that both backends start from equal adapters.
         let factors = TrainableFactors::new(&shape, &options.targets, options.rank, options.seed);
         let layers = weights.layers.iter().map(|layer| DenseLayer {
             attention_norm: layer.attention_norm.clone(),

@@ -13,7 +13,7 @@ const AT_ONCE: usize = 1 << 13;
 /// position alone, so the backward pass can regenerate it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DropoutMask {
-    /// Dropout probability, `0.0..1.0`.
+    /// Dropout probability in `0.0..1.0`.
     pub(super) rate: f32,
     pub(super) seed: u64,
 }

@@ -101,6 +101,8 @@ impl TrainableFactors {
         let mut values = vec![0.0; n];
         let mut random = SplitMix64::new(seed);
         for place in places.iter().flatten().flatten() {
+            // kaiming_uniform_: bound = sqrt(6 / ((1 + a^2) fan_in)), with a^2 = 5 and fan_in =
+            // inputs.
             #[expect(clippy::cast_precision_loss, reason = "a layer's width is small")]
             let bound = 1.0 / ((place.a.len() / rank) as f32).sqrt();
             for value in &mut values[place.a.clone()] {
@@ -132,6 +134,7 @@ impl TrainableFactors {
         if std::mem::replace(&mut self.is_current, true) {
             return;
         }
+        // One unit per factor: even units transpose A, odd ones B.
         let places: Vec<&FactorPlace> = self.places.iter().flatten().flatten().collect();
         let (rank, values, transposed) =
             (self.rank, &self.values, SharedMut::new(&mut self.transposed));
@@ -180,5 +183,6 @@ pub(super) fn sum_of_squares(pool: &mut ThreadPool, isa: Isa, numbers: &[f32]) -
         let part = &numbers[unit * AT_ONCE..numbers.len().min((unit + 1) * AT_ONCE)];
         out.slice(unit, 1)[0] = super::super::kernels::dot(isa, part, part);
     });
+    // Partial sums are `f32`, their total `f64`: adapters have millions of parameters.
     sums.iter().map(|sum| f64::from(*sum)).sum()
 }

@@ -17,7 +17,7 @@ pub struct TunerSizes {
     pub n_trainable: u64,
     /// Number of decoder blocks.
     pub n_layers: u64,
-    /// Hidden size.
+    /// Hidden size: the width of a row between blocks.
     pub hidden: u64,
     /// Rows of the embedding.
     pub vocabulary: u64,

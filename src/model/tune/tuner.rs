@@ -71,7 +71,7 @@ pub struct TunerOptions {
 pub struct NextToken {
     /// Row of the batch whose logits predict it.
     pub row: usize,
-    /// Target token id.
+    /// Id of the target token.
     pub token: u32,
     /// Weight of its loss, above 0.
     pub weight: f32,
@@ -146,11 +146,14 @@ impl LoraModel {
     pub fn load(path: &Path, options: TunerOptions) -> Result<Self, ModelError> {
         let gguf = GgufFile::open(path)?;
         let shape = ModelShape::read(&gguf)?;
+        // The kernels' safety depends on this check: callers may pass any `Isa`.
         let isa = if options.isa.is_available() { options.isa } else { Isa::Portable };
         let mut compute = Compute { pool: ThreadPool::new(options.n_threads), isa };
         let pool = &mut compute.pool;
         let weights = ModelWeights::load(&gguf, &shape, options.precision, pool)?;
         let mut arena = Arena::default();
+        // Packed tiles can't be read column by column, so the backward pass gets its own copy.
+        // Dense weights are transposed by a view.
         let mut transposed = |matrix: &WeightMatrix| match matrix {
             WeightMatrix::Packed(_) => Some(matrix.transposed(pool, &mut arena)),
             WeightMatrix::Dense(_) => None,
