@@ -33,9 +33,9 @@ pub(super) enum MetadataValue {
     Int(i64),
     /// `f32` or `f64`, widened.
     Float(f64),
-    /// `bool`.
+    /// A boolean, stored as one byte.
     Bool(bool),
-    /// UTF-8 string.
+    /// A string, checked to be UTF-8.
     Text(String),
     /// Elements of one type.
     Array(Vec<Self>),

@@ -382,9 +382,9 @@ pub(super) struct MatmulProduct<'a> {
 /// How a product writes its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OutputMode {
-    /// Overwrites the output.
+    /// Overwrites what the output holds.
     Over,
-    /// Adds to the output.
+    /// Adds to what the output holds.
     Add,
 }
 
@@ -629,7 +629,7 @@ struct StridedMut<'a, T> {
 }
 
 impl<T> StridedMut<'_, T> {
-    /// Writes value `i`.
+    /// Writes the value at index `i`.
     #[inline]
     #[expect(unsafe_code, reason = "see the SAFETY line")]
     fn set(&self, i: usize, value: T) {
