@@ -1,7 +1,7 @@
 //! Paged KV cache with prefix sharing.
 //!
-//! A page holds the keys and values of [`PAGE`] tokens, all layers (Kwon et al. 2023,
-//! PagedAttention, arXiv:2309.06180). Pages of finished prompts and answers stay in the prefix tree
+//! A page holds the keys and values of [`PAGE`] tokens, all layers (Kwon et al. 2023, paged
+//! attention, arXiv:2309.06180). Pages of finished prompts and answers stay in the prefix tree
 //! ([`super::prefix`]) until their memory is needed; the least recently used leaf is evicted first.
 //! A page has at most one writer: a sequence that shares its last page copies it before appending
 //! (copy-on-write).

@@ -1,7 +1,7 @@
 //! Causal attention of one head over one whole sequence and its backward pass, for training.
 //!
 //! The backward pass recomputes the scores, a block of queries at a time, so no `(tokens, tokens)`
-//! matrix is stored (the idea of FlashAttention, Dao et al. 2022, arXiv:2205.14135, without its
+//! matrix is stored (the idea of flash attention, Dao et al. 2022, arXiv:2205.14135, without its
 //! tiling of the keys).
 //!
 //! ```text

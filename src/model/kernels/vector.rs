@@ -78,15 +78,15 @@ dispatched! {
 }
 
 dispatched! {
-    /// Computes RMSNorm: `out = x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019,
+    /// Computes the RMS norm `out = x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019,
     /// arXiv:1910.07467).
     pub(in crate::model) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32])
         = rms_norm_body
 }
 
 dispatched! {
-    /// Computes SwiGLU: `out = silu(gate) * up` with `silu(x) = x / (1 + exp(-x))` (Shazeer 2020,
-    /// arXiv:2002.05202).
+    /// Computes the gated activation `out = silu(gate) * up` with `silu(x) = x / (1 + exp(-x))`
+    /// (Shazeer 2020, arXiv:2002.05202).
     pub(in crate::model) fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) = silu_mul_body
 }
 

@@ -324,7 +324,7 @@ fn rows(
     });
 }
 
-/// Adds the gradient of `hidden` through an RMSNorm with output gradient `d_x` to `d`.
+/// Adds the gradient of `hidden` through an RMS norm with output gradient `d_x` to `d`.
 pub(super) fn norm_backward(
     compute: &mut Compute,
     (weight, eps): (&[f32], f32),

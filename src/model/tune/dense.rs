@@ -28,9 +28,9 @@ pub struct DenseLinear {
 /// A decoder block with `f32` weights.
 #[derive(Debug)]
 pub struct DenseLayer {
-    /// RMSNorm weights before attention.
+    /// RMS norm weights before attention.
     pub attention_norm: Vec<f32>,
-    /// RMSNorm weights before the feed-forward network.
+    /// RMS norm weights before the feed-forward network.
     pub ffn_norm: Vec<f32>,
     /// Linear layers in the order query, key, value, output, gate, up, down.
     pub linears: Vec<DenseLinear>,
@@ -49,7 +49,7 @@ pub struct DenseModel {
     pub head_dim: usize,
     /// Rows of the embedding.
     pub vocabulary: usize,
-    /// RMSNorm epsilon, added to the mean of squares.
+    /// RMS norm epsilon, added to the mean of squares.
     pub eps: f32,
     /// RoPE frequencies in radians per position, `head_dim / 2` values.
     pub frequencies: Vec<f32>,
@@ -57,7 +57,7 @@ pub struct DenseModel {
     pub embedding: Vec<f32>,
     /// Output head, `(vocabulary, hidden)`; `None` when tied to the embedding.
     pub head: Option<Vec<f32>>,
-    /// RMSNorm weights before the output head.
+    /// RMS norm weights before the output head.
     pub final_norm: Vec<f32>,
     /// Decoder blocks in order.
     pub layers: Vec<DenseLayer>,

@@ -55,7 +55,7 @@ pub struct TunerOptions {
     pub scaling: f32,
     /// LoRA dropout probability while training, `0.0..1.0`.
     pub dropout: f32,
-    /// NEFTune noise alpha while training (Jain et al. 2023, arXiv:2310.05914); 0 disables it.
+    /// `NEFTune` noise alpha while training (Jain et al. 2023, arXiv:2310.05914); 0 disables it.
     pub neftune_alpha: f32,
     /// Target modules: the linear layers that get a LoRA branch.
     pub targets: TunedModules,
@@ -363,7 +363,7 @@ fn embed(
     });
 }
 
-/// Adds NEFTune noise, uniform in `±alpha / sqrt(tokens * width)`, to the embeddings of every
+/// Adds `NEFTune` noise, uniform in `±alpha / sqrt(tokens * width)`, to the embeddings of every
 /// sequence.
 fn add_noise(hidden: &mut [f32], batch: &TrainBatch, width: usize, alpha: f32, seed: u64) {
     let mut random = SplitMix64::new(seed ^ 0x5851_F42D_4C95_7F2D);
