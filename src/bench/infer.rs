@@ -349,7 +349,7 @@ async fn adapters(
     n_runs: usize,
     steps: &StepCounter<'_>,
 ) -> Result<[Metric; 4], BenchError> {
-    let adapters: Vec<_> = (0..ADAPTERS).map(|seed| engine.noise_adapter(RANK, seed)).collect();
+    let adapters: Vec<_> = (0..ADAPTERS).map(|seed| engine.random_adapter(RANK, seed)).collect();
     let n = BATCHES.into_iter().max().unwrap_or(1);
     let mut prompts = PromptSource::new(engine.tokenizer())?;
     let prompts: Vec<_> = (0..n).map(|_| prompts.fresh(SHORT_PROMPT)).collect();

@@ -11,6 +11,7 @@ use crate::hub::HubError;
 use crate::judge::JudgeError;
 use crate::judge::RequestError;
 use crate::judge::SuiteError;
+use crate::model::ModelError;
 use crate::peft::PeftError;
 use crate::pipeline::PipelineError;
 use crate::pipeline::SessionError;
@@ -83,12 +84,12 @@ fn spoken_for<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static)
     }
     look_into! {
         SessionError: Pipeline | Provider | Judge | Request | Sandbox | Registry;
-        TrainingError: Provider | Registry;
+        TrainingError: Provider | Registry | Model;
         EvaluationError: Provider | Judge | Pipeline | Registry | Sandbox | Request;
         PipelineError: Provider | Judge | Registry;
         RequestError: Suite | Judge | Hub;
-        ProviderError: Hub;
-        BenchError: Provider | Sandbox | Judge | Training | Evaluation | Registry;
+        ProviderError: Hub | Model;
+        BenchError: Provider | Sandbox | Judge | Model | Training | Evaluation | Registry;
     }
     error
 }
@@ -128,6 +129,9 @@ fn fixed_hint(error: &anyhow::Error) -> Option<&'static str> {
             _ => None,
         };
     }
+    if let Some(error) = cause::<ModelError>(error) {
+        return model_hint(error);
+    }
     match cause(error) {
         Some(RegistryError::NotFound { kind, .. }) => {
             return Some(match kind {
@@ -142,6 +146,20 @@ fn fixed_hint(error: &anyhow::Error) -> Option<&'static str> {
         _ => {}
     }
     error.downcast_ref::<ConfigError>().map(|_| "`rune config keys` describes every setting")
+}
+
+/// What the user can do about a model that can't be run.
+fn model_hint(error: &ModelError) -> Option<&'static str> {
+    match error {
+        ModelError::Malformed { .. } | ModelError::NotFinite => {
+            Some("download the file again: `rune models pull NAME`")
+        }
+        ModelError::Unsupported { .. } => Some(
+            "Rune runs GGUF files of the llama and qwen2 architectures; `rune models list` shows \
+             models that work",
+        ),
+        _ => None,
+    }
 }
 
 /// Whether nobody reads our output any more.

@@ -1,4 +1,4 @@
-//! A chat as one prompt, by the template that the model was trained with.
+//! Renders chats with the Jinja template that the model was trained with.
 
 use std::ops::Range;
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::tokenizer::Tokenizer;
 use crate::trajectory::Message;
 use crate::trajectory::Role;
 
-/// The template of a GGUF file, ready to render.
+/// The compiled chat template of a GGUF file.
 pub(super) struct ChatTemplate {
     environment: Environment<'static>,
     bos: String,
@@ -28,6 +28,7 @@ impl ChatTemplate {
     /// Reads and compiles `tokenizer.chat_template`.
     pub(super) fn load(gguf: &GgufFile, tokenizer: &Tokenizer) -> Result<Self, ModelError> {
         let mut environment = Environment::new();
+        // The settings that transformers renders chat templates with.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.expect("the default delimiters differ"));
         environment
@@ -38,7 +39,7 @@ impl ChatTemplate {
         let source = gguf.text("tokenizer.chat_template")?.to_owned();
         environment.add_template_owned("chat", source).map_err(|error| ModelError::Malformed {
             path: gguf.path().to_owned(),
-            reason: format!("its chat template does not compile: {error}"),
+            reason: format!("the chat template does not compile: {error}"),
         })?;
         let named = |key| match gguf.get(key) {
             Some(MetadataValue::Int(id)) => named_token(gguf, *id),
@@ -52,21 +53,21 @@ impl ChatTemplate {
         })
     }
 
-    /// Renders `messages` and the head of the model's turn. What looks like a control token within
-    /// a message is broken up by a blank, so that no text can end its own turn.
+    /// Renders `messages` and the header of the model's turn. Control tokens inside a message are
+    /// broken up by a space, so that no message can end its own turn.
     pub(super) fn render(&self, messages: &[Message]) -> Result<String, ModelError> {
         self.fill(&self.all_plain(messages), true)
     }
 
-    /// Renders a whole chat, and tells where each answer of the model stands, in bytes.
+    /// Renders a whole chat. Also returns the byte range of each assistant message.
     fn render_whole(
         &self,
         messages: &[Message],
     ) -> Result<(String, Vec<Range<usize>>), ModelError> {
         let messages = self.all_plain(messages);
         let whole = self.fill(&messages, false)?;
-        // Answers are rendered as marks that no message has, and the marks then replaced: so the
-        // places are known.
+        // Answers are rendered as private-use markers and substituted afterwards: searching for
+        // their text would find quotations of it elsewhere in the chat.
         let mark = |index: usize| format!("\u{f8ff}{index}\u{f8fe}");
         let marked: Vec<Message> = messages
             .iter()
@@ -89,12 +90,14 @@ impl ChatTemplate {
             rest = after;
         }
         text.push_str(rest);
+        // Differs when the template trims or rewrites answers, or drops some of them.
         if text == whole {
             return Ok((text, places));
         }
-        Err(ModelError::ChatTemplate("it changes the model's answers".to_owned()))
+        Err(ModelError::ChatTemplate("the template alters assistant messages".to_owned()))
     }
 
+    /// [`Self::plain`] for the content of every message.
     fn all_plain(&self, messages: &[Message]) -> Vec<Message> {
         let plain = |message: &Message| Message {
             role: message.role,
@@ -115,6 +118,7 @@ impl ChatTemplate {
             .map_err(|error| ModelError::ChatTemplate(error.to_string()))
     }
 
+    /// Breaks up every control token in `text` by a space after its first character.
     fn plain(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for control in &self.control {
@@ -127,7 +131,7 @@ impl ChatTemplate {
     }
 }
 
-/// Turns whole chats into tokens for training, as the model is shown them when it answers.
+/// Encodes whole chats for training, with the same tokens that inference uses.
 pub struct ChatEncoder {
     tokenizer: Tokenizer,
     chat: ChatTemplate,
@@ -141,23 +145,23 @@ impl std::fmt::Debug for ChatEncoder {
     }
 }
 
-/// Tokens of a chat, and what part of it the model is to learn.
+/// Tokens of a chat, and which of them are the model's answers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodedChat {
-    /// All tokens.
+    /// Token ids of the whole chat.
     pub input_ids: Vec<u32>,
-    /// For each token the answer that it belongs to, counted from 0, and the byte of the answer at
-    /// which it begins; the token that ends a turn begins where the answer ends. `None` outside
+    /// For each token: the index of the answer that it belongs to, and its start in bytes within
+    /// that answer. The token that ends a turn starts where the answer ends. `None` outside
     /// answers.
     pub answers: Vec<Option<(usize, usize)>>,
 }
 
 impl ChatEncoder {
-    /// Reads tokenizer and template of the GGUF file at `path`, and none of its weights.
+    /// Loads tokenizer and template of the GGUF file at `path`, without its weights.
     ///
     /// # Errors
     /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file
-    /// can't be used.
+    /// can't be loaded.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
         let gguf = GgufFile::open(path)?;
         let tokenizer = Tokenizer::load(&gguf)?;
@@ -165,16 +169,18 @@ impl ChatEncoder {
         Ok(Self { tokenizer, chat })
     }
 
-    /// The tokenizer.
+    /// Returns the model's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// Encodes a chat. A token that reaches beyond an answer does not belong to it.
+    /// Encodes a chat. A token that straddles the boundary of an answer does not count as part of
+    /// it.
     ///
     /// # Errors
-    /// [`ModelError::ChatTemplate`] when the template refuses the messages, or changes answers, so
-    /// that their places can't be known; [`ModelError::Tokenizer`].
+    /// [`ModelError::ChatTemplate`] when the template rejects the messages, or alters answers so
+    /// that their positions are unknown; [`ModelError::Tokenizer`] when the rendered text can't be
+    /// tokenized.
     pub fn encode(&self, messages: &[Message]) -> Result<EncodedChat, ModelError> {
         let (text, places) = self.chat.render_whole(messages)?;
         let tokens = self.tokenizer.encode_with_places(&text)?;

@@ -1,4 +1,4 @@
-//! A loaded model, and the channel to the thread on which it works.
+//! A loaded model, and the channel to its inference thread.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -25,20 +25,20 @@ use super::weights::Precision;
 use crate::trajectory::Completion;
 use crate::trajectory::Message;
 
-/// How the engine is run.
+/// Resource limits and compute settings of an [`Engine`].
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Threads that compute, at least 1.
+    /// Compute threads, at least 1.
     pub n_threads: usize,
-    /// The most tokens of one sequence; the model's own limit holds as well.
+    /// Maximum tokens per sequence, prompt and answer together; the model's own limit also applies.
     pub context: usize,
-    /// The most sequences at a time, at least 1.
+    /// Maximum number of sequences decoded concurrently, at least 1.
     pub max_sequences: usize,
-    /// The most bytes of keys and values, of sequences at work and remembered ones together.
+    /// Size limit of the KV cache in bytes, active sequences and cached prefixes together.
     pub kv_bytes: usize,
-    /// How weights are held.
+    /// In-memory format of the weights.
     pub precision: Precision,
-    /// Which kernels compute.
+    /// Instruction set of the kernels.
     pub isa: Isa,
 }
 
@@ -55,41 +55,69 @@ impl Default for EngineOptions {
     }
 }
 
-/// What is known of the loaded model.
+/// Properties of a loaded model.
 #[derive(Debug, Clone)]
 pub struct ModelFacts {
-    /// The file.
+    /// Path of the model file.
     pub path: PathBuf,
-    /// The architecture's name, such as `qwen2`.
+    /// GGUF name of the architecture, such as `qwen2`.
     pub architecture: String,
-    /// sha256 of the file.
+    /// SHA-256 of the model file.
     pub base_digest: String,
-    /// sha256 of vocabulary, merges and pre-tokenizer.
+    /// SHA-256 of vocabulary, merges and pre-tokenizer name.
     pub tokenizer_digest: String,
-    /// The most tokens of one sequence here.
+    /// Effective context window in tokens: the minimum of the model's, the configured one and what
+    /// fits the KV cache.
     pub context: usize,
-    /// Bytes of the weights in memory.
+    /// Size of the weights in memory, in bytes.
     pub weight_bytes: usize,
-    /// Bytes of the keys and values of one token.
+    /// KV cache bytes per token, all layers together.
     pub token_bytes: usize,
-    /// Threads that compute.
+    /// Number of compute threads.
     pub n_threads: usize,
-    /// The kernels in use.
+    /// Instruction set of the kernels in use.
     pub isa: Isa,
 }
 
-/// News of a generation.
+/// Streamed output of one generation.
 #[derive(Debug)]
 pub enum EngineUpdate {
-    /// More text.
+    /// The next piece of generated text, whole characters only.
     Text(String),
-    /// The end: the whole answer.
+    /// Final update: the complete answer.
     Done(Completion),
-    /// The end: no answer.
+    /// Final update: the generation failed.
     Failed(ModelError),
 }
 
-/// A loaded model at work on its own thread. Dropping it ends the thread after the pass at hand.
+/// A loaded model that generates on its own thread. Dropping it stops the thread after the current
+/// forward pass.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use rune::model::Engine;
+/// use rune::model::EngineOptions;
+/// use rune::model::EngineUpdate;
+/// use rune::model::GenerationRequest;
+/// use rune::trajectory::Message;
+/// use rune::trajectory::Sampling;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::start(Path::new("qwen2.5-coder.gguf"), &EngineOptions::default())?;
+/// let prompt = engine.prompt(&[Message::user("Write a haiku about Rust.")])?;
+/// let sampling = Sampling { max_tokens: 64, ..Sampling::default() };
+/// let mut updates = engine.submit(GenerationRequest::new(prompt, sampling))?;
+/// while let Some(update) = updates.blocking_recv() {
+///     match update {
+///         EngineUpdate::Text(text) => print!("{text}"),
+///         EngineUpdate::Done(completion) => println!("\n{} tokens", completion.tokens_out),
+///         EngineUpdate::Failed(error) => return Err(error.into()),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Engine {
     facts: ModelFacts,
     shape: ModelShape,
@@ -103,15 +131,17 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads the GGUF file at `path` and starts the thread. Takes about a second per 500 MB.
+    /// Loads the GGUF file at `path` and starts the inference thread. Takes about a second per 500
+    /// MB.
     ///
     /// # Errors
     /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file
-    /// can't be used.
+    /// can't be loaded.
     pub fn start(path: &Path, options: &EngineOptions) -> Result<Self, ModelError> {
         let gguf = GgufFile::open(path)?;
         let tokenizer = Arc::new(Tokenizer::load(&gguf)?);
         let chat = ChatTemplate::load(&gguf, &tokenizer)?;
+        // Hashing a large file takes as long as repacking it, so both run at the same time.
         let hashing = {
             let path = path.to_owned();
             std::thread::spawn(move || super::digest_of(&path))
@@ -121,7 +151,7 @@ impl Engine {
         if transformer.vocabulary() < tokenizer.n_tokens() {
             return Err(ModelError::Malformed {
                 path: path.to_owned(),
-                reason: "it has more tokens than embeddings".to_owned(),
+                reason: "fewer embeddings than tokens".to_owned(),
             });
         }
         let shape = transformer.shape.clone();
@@ -132,7 +162,7 @@ impl Engine {
             architecture: gguf.text("general.architecture")?.to_owned(),
             base_digest: hashing.join().unwrap_or(Err(ModelError::EngineGone))?,
             tokenizer_digest: tokenizer.digest().to_owned(),
-            context: options.context.min(shape.context).min(store.most_tokens()),
+            context: options.context.min(shape.context).min(store.max_tokens()),
             weight_bytes: transformer.n_bytes(),
             token_bytes: store.token_bytes(),
             n_threads: transformer.n_threads(),
@@ -165,65 +195,65 @@ impl Engine {
         })
     }
 
-    /// What is known of the model.
+    /// Returns the properties of the loaded model.
     pub fn facts(&self) -> &ModelFacts {
         &self.facts
     }
 
-    /// The model's tokenizer.
+    /// Returns the model's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// A chat as prompt tokens, up to where the model's turn begins.
+    /// Renders a chat with the model's template and tokenizes it, up to the start of the model's
+    /// turn.
     ///
     /// # Errors
-    /// [`ModelError::ChatTemplate`] when the model's template refuses the messages,
-    /// [`ModelError::Tokenizer`].
+    /// [`ModelError::ChatTemplate`] when the template rejects the messages,
+    /// [`ModelError::Tokenizer`] when the rendered text can't be tokenized.
     pub fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
         self.tokenizer.encode(&self.chat.render(messages)?)
     }
 
-    /// Reads the PEFT folder at `folder`. The adapter is then given with each
-    /// [`GenerationRequest`]; the base is never touched. Takes some tens of milliseconds.
+    /// Loads the PEFT adapter in `folder`, to be attached to any [`GenerationRequest`]. The base
+    /// weights stay unchanged. Takes some tens of milliseconds.
     ///
     /// # Errors
-    /// [`ModelError::Peft`] when a file can't be read, or when Rune would not run the adapter
-    /// exactly as PEFT does; [`ModelError::Adapter`] when it does not fit this model.
+    /// [`ModelError::Peft`] when a file can't be read or uses a PEFT feature that Rune does not
+    /// implement; [`ModelError::Adapter`] when the adapter does not fit this model.
     pub fn load_adapter(&self, folder: &Path) -> Result<Arc<LoraAdapter>, ModelError> {
         let exact = self.precision == Precision::Exact;
         LoraAdapter::load(folder, &self.shape, self.vocabulary, exact).map(Arc::new)
     }
 
-    /// An adapter of random numbers on all linear layers of the decoder, to measure what adapters
-    /// cost.
-    pub fn noise_adapter(&self, rank: usize, seed: u64) -> Arc<LoraAdapter> {
-        Arc::new(LoraAdapter::noise(&self.shape, rank, seed))
+    /// Creates an adapter with random factors on all linear layers of the decoder, for benchmarks.
+    pub fn random_adapter(&self, rank: usize, seed: u64) -> Arc<LoraAdapter> {
+        Arc::new(LoraAdapter::random(&self.shape, rank, seed))
     }
 
-    /// Hands a generation to the engine. Dropping the receiver takes it back. The last update is
-    /// [`EngineUpdate::Done`] or [`EngineUpdate::Failed`]; a receiver that ends without either has
-    /// outlived the engine.
+    /// Queues a generation. Dropping the receiver cancels it. The last update is
+    /// [`EngineUpdate::Done`] or [`EngineUpdate::Failed`]; a channel that closes without either
+    /// means that the engine is gone.
     ///
     /// # Errors
-    /// [`ModelError::Prompt`] when the prompt is empty or has tokens from another vocabulary,
-    /// [`ModelError::ContextOverflow`] when the prompt leaves no room for an answer,
-    /// [`ModelError::Grammar`] when no answer can be held to the grammar,
-    /// [`ModelError::EngineGone`] when the thread has ended.
+    /// [`ModelError::Prompt`] when the prompt is empty or has token ids outside the vocabulary,
+    /// [`ModelError::ContextOverflow`] when the prompt fills the context window,
+    /// [`ModelError::Grammar`] when the grammar can't be compiled, [`ModelError::EngineGone`] when
+    /// the thread has ended.
     pub fn submit(
         &self,
         generation: GenerationRequest,
     ) -> Result<UnboundedReceiver<EngineUpdate>, ModelError> {
         let (n_tokens, limit) = (generation.prompt.len(), self.facts.context);
         if n_tokens == 0 {
-            return Err(ModelError::Prompt("it has no tokens".to_owned()));
+            return Err(ModelError::Prompt("it is empty".to_owned()));
         }
         if n_tokens >= limit {
             return Err(ModelError::ContextOverflow { n_tokens, limit });
         }
         let n_known = self.tokenizer.n_tokens();
         if let Some(token) = generation.prompt.iter().find(|token| **token as usize >= n_known) {
-            return Err(ModelError::Prompt(format!("there is no token {token}")));
+            return Err(ModelError::Prompt(format!("unknown token id {token}")));
         }
         let grammar = generation.grammar.as_ref();
         let constraint = grammar.map(|grammar| self.grammars.compile(grammar, &self.tokenizer));
@@ -237,6 +267,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        // Closing the channel is what makes the scheduler's loop return.
         self.requests = None;
         if let Some(thread) = self.thread.take() {
             let _panic_already_reported = thread.join();
@@ -257,12 +288,12 @@ mod tests {
     use crate::trajectory::Sampling;
 
     #[test]
-    fn a_panic_in_a_pass_is_an_error_for_all_who_wait() {
+    fn panic_in_a_pass_fails_every_pending_generation() {
         let options = EngineOptions { n_threads: 2, ..EngineOptions::default() };
         let engine = Engine::start(&smollm2_file(), &options).unwrap();
         let generation = |token| GenerationRequest::new(vec![token], Sampling::default());
         let requests = engine.requests.as_ref().unwrap();
-        // `submit` would refuse a token without an embedding.
+        // `submit` would reject a token id without an embedding, so this goes around it.
         let receivers = [5, u32::MAX, 5].map(|token| {
             let (updates, receiver) = unbounded_channel();
             requests.send((generation(token), None, updates)).unwrap();

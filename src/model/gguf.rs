@@ -1,7 +1,15 @@
-//! Reads GGUF files (version 2 and 3, little endian): metadata and the directory of tensors.
+//! GGUF reader (versions 2 and 3, little endian): metadata and the tensor directory.
 //!
-//! Every length in the file is checked against the file's size before anything is allocated, so a
-//! truncated or forged file is an error and never a panic. Format: ggml's "docs/gguf.md".
+//! Every length in the file is checked against the file size before anything is allocated, so a
+//! truncated or forged file is an error and never a panic. Format: ggml's `docs/gguf.md`.
+//!
+//! ```text
+//! "GGUF" version n_tensors n_metadata
+//! n_metadata x (key, type, value)
+//! n_tensors  x (name, n_dims, dims innermost first, ggml type, offset)
+//! padding to `general.alignment` (32)
+//! tensor data; offsets count from here
+//! ```
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,36 +23,36 @@ use std::path::PathBuf;
 use super::ModelError;
 use super::quant::GgmlType;
 
-/// The most entries that a directory or a nested array may have; real files stay far below.
+/// Maximum entries of a directory or array; real files stay far below.
 const MAX_ENTRIES: u64 = 1 << 20;
 
-/// A metadata value.
+/// A value of the GGUF metadata.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum MetadataValue {
-    /// Any integer type, widened.
+    /// Any integer type, widened to `i64`.
     Int(i64),
-    /// `f32` or `f64`.
+    /// `f32` or `f64`, widened.
     Float(f64),
-    /// A truth value.
+    /// A boolean, stored as one byte.
     Bool(bool),
-    /// UTF-8 text.
+    /// A string, checked to be UTF-8.
     Text(String),
-    /// Values of one type.
+    /// Elements of one type.
     Array(Vec<Self>),
 }
 
-/// Where a tensor lies in the file.
+/// Shape, type and file position of a tensor.
 #[derive(Debug, Clone)]
 pub(super) struct TensorInfo {
-    /// Numbers a row: the input features of a linear layer.
+    /// Values per row: the input features of a linear layer.
     pub(super) columns: usize,
     /// Rows: the output features of a linear layer; 1 for a vector.
     pub(super) rows: usize,
-    /// How the numbers are stored.
+    /// Storage type of the values.
     pub(super) kind: GgmlType,
-    /// Absolute position in the file.
+    /// Absolute offset in the file.
     offset: u64,
-    /// Length in bytes.
+    /// Length of the raw blocks in bytes.
     n_bytes: usize,
 }
 
@@ -61,10 +69,10 @@ impl GgufFile {
     /// Opens `path` and reads header, metadata and the tensor directory.
     pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
         let io = |source| ModelError::Io { path: path.to_owned(), source };
-        // Asked before opening: to open a pipe is to wait for its writer.
+        // Checked before opening: opening a FIFO blocks until it has a writer.
         if !std::fs::metadata(path).map_err(io)?.is_file() {
             let kind = std::io::ErrorKind::InvalidInput;
-            return Err(io(std::io::Error::new(kind, "it is no regular file")));
+            return Err(io(std::io::Error::new(kind, "not a regular file")));
         }
         let file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
@@ -75,7 +83,7 @@ impl GgufFile {
             None => 32,
             Some(MetadataValue::Int(n)) if *n > 0 && *n <= 1 << 20 => n.unsigned_abs(),
             Some(_) => {
-                let reason = "`general.alignment` is no alignment".to_owned();
+                let reason = "invalid `general.alignment`".to_owned();
                 return Err(ModelError::Malformed { path: path.to_owned(), reason });
             }
         };
@@ -84,52 +92,52 @@ impl GgufFile {
         Ok(Self { path: path.to_owned(), file, metadata, tensors })
     }
 
-    /// The file's path.
+    /// Path of the file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A metadata value.
+    /// Returns a metadata value.
     pub(super) fn get(&self, key: &str) -> Option<&MetadataValue> {
         self.metadata.get(key)
     }
 
-    /// A text that has to be there.
+    /// Returns a required string.
     pub(super) fn text(&self, key: &str) -> Result<&str, ModelError> {
         match self.get(key) {
             Some(MetadataValue::Text(text)) => Ok(text),
-            _ => Err(self.missing(key, "text")),
+            _ => Err(self.missing(key, "a string")),
         }
     }
 
-    /// A count that has to be there: positive and below 2^31.
+    /// Returns a required count in `1..2^31`.
     pub(super) fn count(&self, key: &str) -> Result<usize, ModelError> {
         match self.get(key) {
             Some(MetadataValue::Int(n)) if (1..1 << 31).contains(n) => {
                 Ok(usize::try_from(*n).expect("checked to be in range"))
             }
-            _ => Err(self.missing(key, "positive number")),
+            _ => Err(self.missing(key, "a positive integer")),
         }
     }
 
-    /// A finite number that has to be there.
+    /// Returns a required finite number.
     #[expect(clippy::cast_possible_truncation, reason = "stored as f32 in the file")]
     pub(super) fn float(&self, key: &str) -> Result<f32, ModelError> {
         match self.get(key) {
             Some(MetadataValue::Float(x)) if x.is_finite() => Ok(*x as f32),
-            _ => Err(self.missing(key, "number")),
+            _ => Err(self.missing(key, "a finite number")),
         }
     }
 
-    /// An array that has to be there.
+    /// Returns a required array.
     pub(super) fn array(&self, key: &str) -> Result<&[MetadataValue], ModelError> {
         match self.get(key) {
             Some(MetadataValue::Array(values)) => Ok(values),
-            _ => Err(self.missing(key, "array")),
+            _ => Err(self.missing(key, "an array")),
         }
     }
 
-    /// The place of a tensor that has to be there.
+    /// Returns the directory entry of a required tensor.
     pub(super) fn tensor(&self, name: &str) -> Result<&TensorInfo, ModelError> {
         self.tensors.get(name).ok_or_else(|| ModelError::Malformed {
             path: self.path.clone(),
@@ -137,22 +145,22 @@ impl GgufFile {
         })
     }
 
-    /// Whether the tensor exists.
+    /// Whether the file has a tensor of this name.
     pub(super) fn has_tensor(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// The tensor's raw blocks.
+    /// Reads all raw blocks of a tensor.
     pub(super) fn read(&self, info: &TensorInfo) -> Result<Vec<u8>, ModelError> {
         let mut bytes = vec![0; info.n_bytes];
         self.read_part(info, 0, &mut bytes).map_err(|source| self.unread(source))?;
         Ok(bytes)
     }
 
-    /// Reads bytes of a tensor's blocks, from `at` on.
+    /// Fills `bytes` from the tensor's blocks, starting at byte `at`.
     ///
     /// # Panics
-    /// When they reach beyond the tensor.
+    /// When the range extends past the end of the tensor.
     pub(super) fn read_part(
         &self,
         info: &TensorInfo,
@@ -163,20 +171,20 @@ impl GgufFile {
         self.file.read_exact_at(bytes, info.offset + at as u64)
     }
 
-    /// The error of a tensor that could not be read.
+    /// Wraps an I/O error with the file's path.
     pub(super) fn unread(&self, source: std::io::Error) -> ModelError {
         ModelError::Io { path: self.path.clone(), source }
     }
 
-    fn missing(&self, key: &str, wanted: &str) -> ModelError {
+    fn missing(&self, key: &str, expected: &str) -> ModelError {
         ModelError::Malformed {
             path: self.path.clone(),
-            reason: format!("metadata `{key}` is missing or no {wanted}"),
+            reason: format!("metadata `{key}` is missing or not {expected}"),
         }
     }
 }
 
-/// A tensor as the directory tells of it, its offset relative to the data section.
+/// An unchecked directory entry; its offset is relative to the data section.
 struct RawInfo {
     name: String,
     dims: Vec<u64>,
@@ -184,21 +192,23 @@ struct RawInfo {
     offset: u64,
 }
 
-/// Checks every tensor against the file's size and places it.
+/// Validates every directory entry against the file size and makes offsets absolute.
 fn place(
     infos: Vec<RawInfo>,
     data: u64,
     size: u64,
 ) -> Result<BTreeMap<String, TensorInfo>, GgufFault> {
     let mut placed = BTreeMap::new();
-    // Tensors that share bytes could make a small file ask for any amount of memory.
+    // Overlapping tensors would let a small file demand any amount of memory. Their total size must
+    // fit the data section, which also catches overlaps that no pairwise check looks for.
     let mut left = size.saturating_sub(data);
     for info in infos {
         let RawInfo { name, dims, kind, offset } = info;
         let kind = GgmlType::from_code(kind).ok_or_else(|| {
-            GgufFault::Unsupported(format!("tensor `{name}` in ggml's type {kind}"))
+            GgufFault::Unsupported(format!("tensor `{name}` has ggml type {kind}"))
         })?;
-        let too_large = || GgufFault::Broken(format!("tensor `{name}` lies outside the file"));
+        let too_large =
+            || GgufFault::Broken(format!("tensor `{name}` extends past the end of the file"));
         let columns = dims.first().copied().unwrap_or(1);
         let rows = dims.iter().skip(1).try_fold(1_u64, |n, dim| n.checked_mul(*dim));
         let (Ok(columns), Some(Ok(rows))) = (usize::try_from(columns), rows.map(usize::try_from))
@@ -209,7 +219,7 @@ fn place(
             .row_bytes(columns)
             .ok_or_else(|| {
                 GgufFault::Broken(format!(
-                    "tensor `{name}` has rows of {columns} values, no whole blocks"
+                    "tensor `{name}` has rows of {columns} values, not a multiple of its block size"
                 ))
             })?
             .checked_mul(rows)
@@ -220,18 +230,16 @@ fn place(
         }
         left = left
             .checked_sub(n_bytes as u64)
-            .ok_or_else(|| GgufFault::Broken(format!("tensor `{name}` overlaps another")))?;
+            .ok_or_else(|| GgufFault::Broken(format!("tensor `{name}` overlaps another tensor")))?;
         let info = TensorInfo { columns, rows, kind, offset: start, n_bytes };
         if placed.insert(name.clone(), info).is_some() {
-            return Err(GgufFault::Broken(format!(
-                "tensor `{name}` stands twice in the directory"
-            )));
+            return Err(GgufFault::Broken(format!("duplicate tensor `{name}`")));
         }
     }
     Ok(placed)
 }
 
-/// What is wrong with a file, before its path is known.
+/// A parse failure, before the file's path is attached.
 enum GgufFault {
     Io(std::io::Error),
     Broken(String),
@@ -243,7 +251,7 @@ impl GgufFault {
         let path = path.to_owned();
         match self {
             Self::Io(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => {
-                ModelError::Malformed { path, reason: format!("the file ends within its {part}") }
+                ModelError::Malformed { path, reason: format!("the file ends inside its {part}") }
             }
             Self::Io(source) => ModelError::Io { path, source },
             Self::Broken(reason) => ModelError::Malformed { path, reason },
@@ -258,7 +266,7 @@ impl From<std::io::Error> for GgufFault {
     }
 }
 
-/// A reader that knows how much of the file is left.
+/// A reader that tracks how much of the file is left.
 struct GgufReader<R> {
     inner: R,
     size: u64,
@@ -268,15 +276,18 @@ struct GgufReader<R> {
 impl<R: Read + Seek> GgufReader<R> {
     fn header(&mut self) -> Result<(BTreeMap<String, MetadataValue>, Vec<RawInfo>), GgufFault> {
         if self.bytes::<4>()? != *b"GGUF" {
-            return Err(GgufFault::Broken("the file does not begin with `GGUF`".to_owned()));
+            return Err(GgufFault::Broken("missing `GGUF` magic bytes".to_owned()));
         }
         let version = self.u32()?;
+        // A small number in the wrong byte order is a file for big-endian machines.
         if (1..=3).contains(&version.swap_bytes()) {
-            return Err(GgufFault::Unsupported("big-endian numbers".to_owned()));
+            return Err(GgufFault::Unsupported("big-endian byte order".to_owned()));
         }
         if !(2..=3).contains(&version) {
             return Err(GgufFault::Unsupported(format!("GGUF version {version}")));
         }
+        // Minimum entry sizes: a tensor is a name length, n_dims, type and offset; a metadata entry
+        // is a key length, a type and one byte.
         let n_tensors = self.n_entries(24)?;
         let n_metadata = self.n_entries(13)?;
         let mut metadata = BTreeMap::new();
@@ -311,6 +322,7 @@ impl<R: Read + Seek> GgufReader<R> {
             6 => MetadataValue::Float(f64::from(f32::from_le_bytes(self.bytes()?))),
             7 => MetadataValue::Bool(self.bytes::<1>()?[0] != 0),
             8 => MetadataValue::Text(self.string()?),
+            // The depth limit bounds the recursion; real files nest no arrays.
             9 if depth < 2 => {
                 let kind = self.u32()?;
                 let n = self.n_entries(1)?;
@@ -321,16 +333,16 @@ impl<R: Read + Seek> GgufReader<R> {
             10 => MetadataValue::Int(i64::try_from(self.u64()?).unwrap_or(i64::MAX)),
             11 => MetadataValue::Int(i64::from_le_bytes(self.bytes()?)),
             12 => MetadataValue::Float(f64::from_le_bytes(self.bytes()?)),
-            _ => return Err(GgufFault::Broken(format!("metadata of unknown type {kind}"))),
+            _ => return Err(GgufFault::Broken(format!("unknown metadata type {kind}"))),
         })
     }
 
-    /// A number of entries of at least `least` bytes each, which the rest of the file must be able
-    /// to hold.
+    /// Reads an entry count. Rejects counts whose entries, of at least `least` bytes each, would
+    /// exceed the rest of the file.
     fn n_entries(&mut self, least: u64) -> Result<u64, GgufFault> {
         let n = self.u64()?;
         if n > MAX_ENTRIES || n.saturating_mul(least) > self.left() {
-            return Err(GgufFault::Broken(format!("a list of {n} entries does not fit the file")));
+            return Err(GgufFault::Broken(format!("a list of {n} entries exceeds the file size")));
         }
         Ok(n)
     }
@@ -339,15 +351,16 @@ impl<R: Read + Seek> GgufReader<R> {
         let length = self.u64()?;
         if length > self.left() {
             return Err(GgufFault::Broken(format!(
-                "a text of {length} bytes does not fit the file"
+                "a string of {length} bytes exceeds the file size"
             )));
         }
         let mut bytes = vec![0; usize::try_from(length).expect("no longer than the file")];
         self.fill(&mut bytes)?;
-        String::from_utf8(bytes).map_err(|_| GgufFault::Broken("a text is not UTF-8".to_owned()))
+        String::from_utf8(bytes)
+            .map_err(|_| GgufFault::Broken("a string is not valid UTF-8".to_owned()))
     }
 
-    /// Bytes up to the end, as the file was when it was opened.
+    /// Bytes left, by the file size at the time of opening.
     fn left(&self) -> u64 {
         self.size.saturating_sub(self.at)
     }

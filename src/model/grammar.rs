@@ -1,9 +1,8 @@
-//! Holds an answer to a form: which tokens may come next.
+//! Grammar-constrained decoding: computes which tokens may come next.
 //!
-//! A [`Grammar`] says what is asked for. It is compiled to a [`GrammarState`], which follows one
-//! answer over the bytes of the model's tokens. The crate llguidance does the work, within its
-//! limits and some of our own: a schema from outside must neither hang the engine, nor fill the
-//! memory, nor overflow a stack.
+//! A [`Grammar`] is compiled to a [`GrammarState`], which follows one answer over the bytes of the
+//! model's tokens. The crate llguidance does the work, within its own limits and some of ours: an
+//! untrusted schema must neither hang the engine, nor exhaust memory, nor overflow a stack.
 
 use std::sync::OnceLock;
 
@@ -23,44 +22,43 @@ use serde_json::Value;
 use super::ModelError;
 use super::tokenizer::Tokenizer;
 
-/// The most bytes of a schema, written out: beyond it compiling takes seconds.
+/// Maximum size of a schema in bytes of JSON; beyond it compilation takes seconds.
 const MAX_SCHEMA_BYTES: usize = 64 << 10;
-/// The deepest nesting of a schema.
+/// Maximum nesting depth of a schema.
 const MAX_SCHEMA_DEPTH: usize = 64;
-/// The most bytes of a regular expression: beyond it compiling takes seconds.
+/// Maximum size of a regular expression in bytes; beyond it compilation takes seconds.
 const MAX_REGEX_BYTES: usize = 4 << 10;
-/// States of the lexer, 1 to 2 kB each.
+/// Maximum lexer states, 1 to 2 kB each.
 const MAX_LEXER_STATES: usize = 50_000;
-/// Chains of references are followed by recursion, a few kB each: a stack for the longest that a
-/// schema has room for.
+/// Stack of the compiling thread. llguidance follows `$ref` chains by recursion, a few kB per step;
+/// this suffices for the longest chain that fits [`MAX_SCHEMA_BYTES`].
 const STACK_BYTES: usize = 64 << 20;
-/// Longer tokens, in bytes, are never allowed: the trie has no room for them.
+/// Maximum token length in bytes that the trie supports; longer tokens are never allowed.
 const MAX_TOKEN_BYTES: usize = 1000;
-/// What may stand between the tokens of JSON. Without a limit a small model writes blanks until it
-/// is cut off.
+/// Whitespace allowed between JSON tokens. Without a limit, small models emit whitespace until they
+/// reach `max_tokens`.
 const JSON_BLANKS: &str = r"[\x20\x0A\x0D\x09]{1,40}";
 
-/// A form that an answer is held to while it is generated.
+/// A grammar that constrains an answer while it is generated.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Grammar {
-    /// A JSON schema. A keyword that can't be enforced is an error.
+    /// A JSON schema. Keywords that can't be enforced are an error.
     JsonSchema(Value),
-    /// A regular expression, for the whole answer.
+    /// A regular expression that the whole answer must match.
     Regex(String),
 }
 
-/// Compiles grammars for one vocabulary. What is shared by all of them is made when the first is
-/// asked for.
+/// Compiles grammars for one vocabulary. The token trie is built on first use and shared.
 #[derive(Default)]
 pub(super) struct GrammarCompiler {
     factory: OnceLock<Result<ParserFactory, String>>,
 }
 
 impl GrammarCompiler {
-    /// Takes milliseconds; the first time, a few hundred.
+    /// Compiles a grammar. Takes milliseconds, a few hundred on first use.
     ///
     /// # Errors
-    /// [`ModelError::Grammar`] when the grammar is wrong, too large, or allows no answer at all.
+    /// [`ModelError::Grammar`] when the grammar is invalid, too large, or allows no answer at all.
     pub(super) fn compile(
         &self,
         grammar: &Grammar,
@@ -68,17 +66,18 @@ impl GrammarCompiler {
     ) -> Result<GrammarState, ModelError> {
         let factory = self.factory.get_or_init(|| factory(tokenizer));
         let factory = factory.as_ref().map_err(|reason| ModelError::Grammar(reason.clone()))?;
+        // A thread of its own for the large stack; a panic in it becomes an error as well.
         std::thread::scope(|scope| {
             let builder = std::thread::Builder::new().stack_size(STACK_BYTES);
             let thread =
                 builder.spawn_scoped(scope, || compile(factory, grammar)).map_err(refused)?;
-            thread.join().unwrap_or_else(|_| Err(refused("the compiler broke off")))
+            thread.join().unwrap_or_else(|_| Err(refused("the grammar compiler panicked")))
         })
     }
 }
 
-/// The trie of the vocabulary's bytes. Control tokens are not in it, so that none is ever allowed
-/// but those that end the answer.
+/// Builds the byte trie of the vocabulary. Control tokens are left out, so that none is ever
+/// allowed except those that end the answer.
 fn factory(tokenizer: &Tokenizer) -> Result<ParserFactory, String> {
     let n_tokens = u32::try_from(tokenizer.n_tokens()).map_err(|error| error.to_string())?;
     let usable = |bytes: &[u8]| bytes.len() <= MAX_TOKEN_BYTES && !bytes.contains(&0xFF);
@@ -87,9 +86,10 @@ fn factory(tokenizer: &Tokenizer) -> Result<ParserFactory, String> {
         .map(|bytes| if usable(bytes) { bytes.to_vec() } else { Vec::new() })
         .collect();
     let ends: Vec<u32> = (0..n_tokens).filter(|token| tokenizer.is_end(*token)).collect();
-    let end = *ends.first().ok_or("no token ends a turn")?;
+    let end = *ends.first().ok_or("no end-of-turn token")?;
     let trie = TokTrie::from(&TokRxInfo::new(n_tokens, end), &words).with_eos_tokens(&ends);
-    // Tokens are not forced: the model cuts the text as it is used to.
+    // Without canonical tokenization, forced text is not fed as fixed tokens: the model chooses its
+    // usual segmentation.
     let vocabulary: TokEnv = std::sync::Arc::new(ApproximateTokEnv::new(trie));
     let mut factory = ParserFactory::new_simple(&vocabulary).map_err(|error| error.to_string())?;
     factory.quiet();
@@ -106,20 +106,22 @@ fn compile(factory: &ParserFactory, grammar: &Grammar) -> Result<GrammarState, M
             TopLevelGrammar::from_json_schema(with_options(schema))
         }
         Grammar::Regex(pattern) if pattern.len() > MAX_REGEX_BYTES => {
-            return Err(refused(format!("it has more than {MAX_REGEX_BYTES} bytes")));
+            return Err(refused(format!("larger than {MAX_REGEX_BYTES} bytes")));
         }
         Grammar::Regex(pattern) => {
+            // Checked first: llguidance reports a syntax error here with a position.
             RegexBuilder::new().mk_regex(pattern).map_err(refused)?;
             TopLevelGrammar::from_regex(pattern)
         }
     };
     let mut matcher = Matcher::new(factory.create_parser(source));
-    // Also tells of a grammar that is sound and allows nothing.
+    // Computing the first mask also detects a valid grammar that no answer satisfies.
     matcher.compute_mask().map_err(refused)?;
     Ok(GrammarState { matcher })
 }
 
-/// The schema with our manners; those it brings itself could loosen it.
+/// Applies our compile options to a schema, overriding any `x-guidance` options of its own, which
+/// could loosen it.
 fn with_options(schema: &Value) -> Value {
     let mut schema = schema.clone();
     if schema.is_object() {
@@ -130,13 +132,14 @@ fn with_options(schema: &Value) -> Value {
     schema
 }
 
-/// Refuses what is too large or too deep, without recursion.
+/// Rejects schemas that are too large or too deep. Iterative: a hostile schema could overflow the
+/// stack of a recursive check.
 fn check_size(schema: &Value) -> Result<(), ModelError> {
     let mut n_bytes = 0;
     let mut rest = vec![(schema, 0)];
     while let Some((value, depth)) = rest.pop() {
         if depth > MAX_SCHEMA_DEPTH {
-            return Err(refused(format!("it is nested deeper than {MAX_SCHEMA_DEPTH}")));
+            return Err(refused(format!("nested deeper than {MAX_SCHEMA_DEPTH} levels")));
         }
         n_bytes += match value {
             Value::String(text) => text.len() + 3,
@@ -145,7 +148,7 @@ fn check_size(schema: &Value) -> Result<(), ModelError> {
             _ => 5,
         };
         if n_bytes > MAX_SCHEMA_BYTES {
-            return Err(refused(format!("it has more than {MAX_SCHEMA_BYTES} bytes")));
+            return Err(refused(format!("larger than {MAX_SCHEMA_BYTES} bytes")));
         }
         match value {
             Value::Object(object) => rest.extend(object.values().map(|value| (value, depth + 1))),
@@ -159,41 +162,42 @@ fn check_size(schema: &Value) -> Result<(), ModelError> {
 fn refused(reason: impl std::fmt::Display) -> ModelError {
     let reason = reason.to_string();
     let reason = match reason.replace("<non-verbose/>", "").trim() {
-        "NoExtensionBias" => "no answer of tokens fits it".to_owned(),
+        "NoExtensionBias" => "no answer satisfies it".to_owned(),
         reason => reason.to_owned(),
     };
     ModelError::Grammar(reason)
 }
 
-/// A grammar on its way through one answer.
+/// Parser state of a grammar within one answer.
 pub(super) struct GrammarState {
     matcher: Matcher,
 }
 
 impl GrammarState {
-    /// The tokens that may come next; those that end the answer exactly when it is complete.
+    /// Computes the tokens allowed next. End-of-turn tokens are among them exactly when the answer
+    /// is complete.
     ///
     /// # Errors
-    /// [`ModelError::Grammar`] when there is none, or when finding out would take too long.
+    /// [`ModelError::Grammar`] when no token is allowed, or when a limit of llguidance is reached.
     pub(super) fn allowed(&mut self) -> Result<TokenSet, ModelError> {
         self.matcher.compute_mask().map(TokenSet).map_err(refused)
     }
 
-    /// Goes on by one of the allowed tokens. Returns whether nothing but the end can follow.
+    /// Advances by one allowed token. Returns whether only the end can follow.
     ///
     /// # Errors
-    /// [`ModelError::Grammar`] when the token does not fit or the limits are reached.
+    /// [`ModelError::Grammar`] when the token is not allowed or a limit is reached.
     pub(super) fn advance(&mut self, token: u32) -> Result<bool, ModelError> {
         self.matcher.consume_token(token).map_err(refused)?;
         Ok(self.matcher.stop_reason() == StopReason::NoExtension)
     }
 }
 
-/// A set of tokens.
+/// A set of token ids, as a bit mask.
 pub(super) struct TokenSet(SimpleVob);
 
 impl TokenSet {
-    /// Makes all other tokens impossible.
+    /// Sets the logits of all other tokens to negative infinity.
     pub(super) fn mask(&self, logits: &mut [f32]) {
         let words = self.0.as_slice();
         for (index, logits) in logits.chunks_mut(32).enumerate() {
@@ -236,7 +240,7 @@ mod tests {
         Grammar::Regex(pattern.into())
     }
 
-    /// Whether the answer could end here.
+    /// Whether the answer may end in this state.
     fn may_end(constraint: &mut GrammarState, tokenizer: &Tokenizer) -> bool {
         let ends: Vec<u32> = (0..u32::try_from(tokenizer.n_tokens()).unwrap())
             .filter(|token| tokenizer.is_end(*token))
@@ -247,7 +251,7 @@ mod tests {
         n_allowed > 0
     }
 
-    /// Feeds `text`; tells how far it went and how it could go on.
+    /// Feeds `text` and describes how far it was accepted and whether the answer may end there.
     fn check(
         grammars: &GrammarCompiler,
         tokenizer: &Tokenizer,
@@ -273,11 +277,11 @@ mod tests {
             }
         }
         let end = may_end(&mut constraint, tokenizer);
-        format!("`{text}`, {}", if end { "may end" } else { "has to go on" })
+        format!("`{text}`, {}", if end { "may end" } else { "incomplete" })
     }
 
     #[test]
-    fn an_answer_may_end_exactly_where_the_grammar_is_satisfied() {
+    fn answer_may_end_exactly_where_the_grammar_is_satisfied() {
         let (grammars, tokenizer) = (GrammarCompiler::default(), tokenizer());
         let check = |grammar: &Grammar, text: &str| check(&grammars, &tokenizer, grammar, text);
         let point = schema(json!({
@@ -302,7 +306,7 @@ mod tests {
                 check(&regex("é+"), "éé"),
             ]
             .join("\n"), @r#"
-        `{"x": 12`, has to go on
+        `{"x": 12`, incomplete
         `{"x": 12, "name": "a/b"}`, complete
         `{
           "x": 12`, then not "."
@@ -310,7 +314,7 @@ mod tests {
         `{"x": 12, "name": "`, then not ""
         `-7`, may end
         `[null, {}]`, complete
-        `abc`, has to go on
+        `abc`, incomplete
         `abc/`, may end
         `abc/x`, complete
         ``, may end
@@ -320,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_enforced_is_an_error_that_names_the_reason() {
+    fn unenforceable_grammars_are_rejected_with_the_reason() {
         let (grammars, tokenizer) = (GrammarCompiler::default(), tokenizer());
         let check = |grammar: &Grammar| check(&grammars, &tokenizer, grammar, "");
         insta::assert_snapshot!(
@@ -339,38 +343,38 @@ mod tests {
                 check(&regex("x(?=y)")),
             ]
             .join("\n---\n"), @r#"
-        the answer cannot be held to the grammar: schema must be an object or boolean
+        the grammar cannot be enforced: schema must be an object or boolean
         ---
-        the answer cannot be held to the grammar: Unsatisfiable schema: schema is false
+        the grammar cannot be enforced: Unsatisfiable schema: schema is false
         ---
-        the answer cannot be held to the grammar: Invalid type: nonsense
+        the grammar cannot be enforced: Invalid type: nonsense
         ---
-        the answer cannot be held to the grammar: Unimplemented keys: ["uniqueItems"]
+        the grammar cannot be enforced: Unimplemented keys: ["uniqueItems"]
         ---
-        the answer cannot be held to the grammar: Unsatisfiable schema: minimum (5) is greater than maximum (3)
+        the grammar cannot be enforced: Unsatisfiable schema: minimum (5) is greater than maximum (3)
         ---
-        the answer cannot be held to the grammar: Reference segment '$defs' not found in '#/$defs/none'.
+        the grammar cannot be enforced: Reference segment '$defs' not found in '#/$defs/none'.
         ---
-        the answer cannot be held to the grammar: no answer of tokens fits it
+        the grammar cannot be enforced: no answer satisfies it
         ---
-        the answer cannot be held to the grammar: regex parse error:
+        the grammar cannot be enforced: regex parse error:
             (
             ^
         error: unclosed group
         ---
-        the answer cannot be held to the grammar: Invalid type: nonsense
+        the grammar cannot be enforced: Invalid type: nonsense
         ---
-        the answer cannot be held to the grammar: regex parse error:
+        the grammar cannot be enforced: regex parse error:
             (
             ^
         error: unclosed group
         ---
-        the answer cannot be held to the grammar: regex parse error:
+        the grammar cannot be enforced: regex parse error:
             a\
              ^
         error: incomplete escape sequence, reached end of pattern prematurely
         ---
-        the answer cannot be held to the grammar: regex parse error:
+        the grammar cannot be enforced: regex parse error:
             x(?=y)
              ^^^
         error: look-around, including look-ahead and look-behind, is not supported
@@ -379,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_grammar_neither_hangs_nor_fills_the_memory() {
+    fn hostile_grammars_neither_hang_nor_exhaust_memory() {
         let (grammars, tokenizer) = (GrammarCompiler::default(), tokenizer());
         let chain = |n: usize, link: fn(Value) -> Value| {
             let definitions = (0..n)
@@ -425,15 +429,15 @@ mod tests {
         }
         assert_eq!(
             check(&grammars, &tokenizer, &nested(2000), ""),
-            "the answer cannot be held to the grammar: it is nested deeper than 64"
+            "the grammar cannot be enforced: nested deeper than 64 levels"
         );
     }
 
     #[test]
-    fn a_mask_leaves_the_allowed_and_no_others() {
+    fn mask_leaves_only_the_allowed_tokens() {
         let (grammars, tokenizer) = (GrammarCompiler::default(), tokenizer());
         let mut constraint = grammars.compile(&regex("yes|no"), &tokenizer).unwrap();
-        // Logits beyond the vocabulary, as of a padded embedding.
+        // More logits than tokens, as with a padded embedding.
         let mut logits = vec![1.0; tokenizer.n_tokens() + 77];
         constraint.allowed().unwrap().mask(&mut logits);
         let left = (0_u32..).zip(&logits).filter(|(_, logit)| logit.is_finite());

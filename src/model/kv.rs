@@ -1,10 +1,27 @@
-//! The keys and values that sequences have seen, in pages that sequences with a common prefix
-//! share.
+//! Paged KV cache with prefix sharing.
 //!
-//! A page holds all layers of [`PAGE`] tokens (Kwon et al. 2023, arXiv:2309.06180). Pages of
-//! finished prompts and answers are remembered in a tree of prefixes ([`super::prefix`]) until
-//! their memory is needed: what was not used for longest goes first. A page is written by one
-//! sequence alone; who shares one copies it before writing.
+//! A page holds the keys and values of [`PAGE`] tokens, all layers (Kwon et al. 2023, paged
+//! attention, arXiv:2309.06180). Pages of finished prompts and answers stay in the prefix tree
+//! ([`super::prefix`]) until their memory is needed; the least recently used leaf is evicted first.
+//! A page has at most one writer: a sequence that shares its last page copies it before appending
+//! (copy-on-write).
+//!
+//! ```text
+//! sequence A  tokens 0..70  pages [0, 1, 2]     users: page 0 = 2, 1 = 2, 2 = 1, 3 = 1
+//! sequence B  tokens 0..68  pages [0, 1, 3]     A and B share a prefix of 64 tokens
+//!
+//!   prefix tree:  [page 0] -- [page 1] -+- [page 2]   tokens 64..70 of A
+//!                                       +- [page 3]   tokens 64..68 of B
+//!
+//! one page:
+//!   layer 0, head 0: keys (head_dim, PAGE) | values (PAGE, head_dim)
+//!   layer 0, head 1: keys (head_dim, PAGE) | values (PAGE, head_dim)
+//!   ...
+//!   layer 1, head 0: ...
+//! ```
+//!
+//! Keys are stored transposed: scores of one query for a whole page are then sums over contiguous
+//! vectors, as outputs are over values.
 
 use half::f16;
 
@@ -19,7 +36,7 @@ use super::prefix::PrefixTree;
 use super::weights::ModelShape;
 use super::weights::Precision;
 
-/// All pages, and the tree of those that are remembered.
+/// The page allocator and the prefix tree over cached pages.
 pub(super) struct KvStore {
     n_layers: usize,
     n_kv_heads: usize,
@@ -28,27 +45,26 @@ pub(super) struct KvStore {
     numbers: KvNumbers,
     token_bytes: usize,
     free: Vec<usize>,
-    most_pages: usize,
+    max_pages: usize,
     n_in_use: usize,
     tree: PrefixTree,
 }
 
-/// What stands in the pages, layer by layer, head by head: keys `(head_dim, PAGE)`, then values
-/// `(PAGE, head_dim)`.
+/// Contents of the pages; see the module's diagram for the layout.
 enum KvNumbers {
     Half(Vec<AlignedBuffer<f16>>),
     Full(Vec<AlignedBuffer<f32>>),
 }
 
 struct KvPage {
-    /// Sequences at work that see it.
+    /// Active sequences that reference the page.
     users: usize,
-    /// Whether the tree has it.
-    remembered: bool,
+    /// Whether the prefix tree references the page.
+    is_cached: bool,
 }
 
-/// What one sequence has seen: its tokens, and the pages with their keys and values. It has to be
-/// given back by [`KvStore::release`].
+/// The cached tokens of one sequence and the pages that hold their keys and values. Must be
+/// returned with [`KvStore::release`], or its pages leak.
 #[derive(Default)]
 pub(super) struct KvCache {
     tokens: Vec<u32>,
@@ -56,24 +72,24 @@ pub(super) struct KvCache {
 }
 
 impl KvCache {
-    /// Tokens held.
+    /// Number of cached tokens.
     pub(super) fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Pages held.
+    /// Number of pages referenced.
     pub(super) fn n_pages(&self) -> usize {
         self.pages.len()
     }
 
-    /// Counts new tokens as held, when every layer has them.
+    /// Appends tokens whose keys and values have been written in every layer.
     pub(super) fn advance(&mut self, tokens: &[u32]) {
         self.tokens.extend_from_slice(tokens);
     }
 }
 
 impl KvStore {
-    /// A store for a model of `shape` that never holds more than `n_bytes`, but at least two pages.
+    /// Creates an empty store limited to `n_bytes`, with a minimum of two pages.
     pub(super) fn new(shape: &ModelShape, precision: Precision, n_bytes: usize) -> Self {
         let (numbers, width) = match precision {
             Precision::Packed => (KvNumbers::Half(Vec::new()), size_of::<f16>()),
@@ -88,57 +104,59 @@ impl KvStore {
             numbers,
             token_bytes,
             free: Vec::new(),
-            most_pages: (n_bytes / (token_bytes * PAGE)).max(2),
+            max_pages: (n_bytes / (token_bytes * PAGE)).max(2),
             n_in_use: 0,
             tree: PrefixTree::default(),
         }
     }
 
-    /// Bytes of the keys and values of one token.
+    /// Bytes per token, all layers together.
     pub(super) fn token_bytes(&self) -> usize {
         self.token_bytes
     }
 
-    /// The most tokens that one sequence can have: a page is set aside for copying.
-    pub(super) fn most_tokens(&self) -> usize {
-        (self.most_pages - 1) * PAGE
+    /// Maximum tokens of one sequence. One page is reserved for copy-on-write.
+    pub(super) fn max_tokens(&self) -> usize {
+        (self.max_pages - 1) * PAGE
     }
 
-    /// Pages that are neither in use by a sequence at work nor beyond the limit.
+    /// Pages that an active sequence could still get: free, unallocated, or held by the prefix tree
+    /// alone.
     pub(super) fn n_available(&self) -> usize {
-        self.most_pages - self.n_in_use
+        self.max_pages - self.n_in_use
     }
 
-    /// How many of the first tokens are remembered for this adapter.
-    pub(super) fn n_remembered(&self, adapter: u64, tokens: &[u32]) -> usize {
+    /// Length of the longest cached prefix of `tokens` under this adapter.
+    pub(super) fn n_cached(&self, adapter: u64, tokens: &[u32]) -> usize {
         self.tree.find(adapter, tokens).1
     }
 
-    /// Begins a sequence with what is remembered of the first of `tokens`.
+    /// Starts a sequence from the longest cached prefix of `tokens`.
     pub(super) fn begin(&mut self, adapter: u64, tokens: &[u32]) -> KvCache {
         let (nodes, n) = self.tree.find(adapter, tokens);
         let pages: Vec<usize> = self.tree.touch(&nodes);
         for page in &pages {
-            self.take(*page);
+            self.add_user(*page);
         }
         KvCache { tokens: tokens[..n].to_vec(), pages }
     }
 
-    /// Makes room for `n` more tokens at the end of `cache`, in pages of its own.
+    /// Allocates space for `n` more tokens at the end of `cache`, copying a shared last page.
     ///
     /// # Panics
-    /// When more pages are in use than the caller made sure of by [`Self::n_available`].
+    /// When no page is available; callers check [`Self::n_available`] first.
     pub(super) fn grow(&mut self, cache: &mut KvCache, n: usize) {
         if let Some(last) = cache.pages.last_mut()
             && !cache.tokens.len().is_multiple_of(PAGE)
-            && (self.pages[*last].users > 1 || self.pages[*last].remembered)
+            && (self.pages[*last].users > 1 || self.pages[*last].is_cached)
         {
+            // Copy-on-write: other sequences or the prefix tree still read the original.
             let copy = self.allocate();
             match &mut self.numbers {
                 KvNumbers::Half(pages) => copy_page(pages, *last, copy),
                 KvNumbers::Full(pages) => copy_page(pages, *last, copy),
             }
-            self.give_back(std::mem::replace(last, copy));
+            self.drop_user(std::mem::replace(last, copy));
         }
         while cache.pages.len() * PAGE < cache.tokens.len() + n {
             let page = self.allocate();
@@ -146,20 +164,20 @@ impl KvStore {
         }
     }
 
-    /// Remembers what `cache` holds.
+    /// Inserts the tokens and pages of `cache` into the prefix tree.
     pub(super) fn remember(&mut self, adapter: u64, cache: &KvCache) {
         let changed = self.tree.insert(adapter, &cache.tokens, &cache.pages);
-        changed.added.into_iter().for_each(|page| self.pages[page].remembered = true);
-        changed.removed.into_iter().for_each(|page| self.forget(page));
+        changed.added.into_iter().for_each(|page| self.pages[page].is_cached = true);
+        changed.removed.into_iter().for_each(|page| self.uncache(page));
     }
 
-    /// Ends a sequence.
+    /// Releases the pages of a finished sequence.
     pub(super) fn release(&mut self, cache: KvCache) {
-        cache.pages.into_iter().for_each(|page| self.give_back(page));
+        cache.pages.into_iter().for_each(|page| self.drop_user(page));
     }
 
-    /// Writes the key and the value of the token at `position` of `cache` to a layer; each
-    /// `(n_kv_heads, head_dim)`.
+    /// Writes the key and value of the token at `position` in one layer, each `(n_kv_heads,
+    /// head_dim)`.
     pub(super) fn write(
         &mut self,
         cache: &KvCache,
@@ -180,7 +198,7 @@ impl KvStore {
         }
     }
 
-    /// [`attend`] to what `cache` holds for one head of a layer.
+    /// Runs [`attend`] over the cached tokens for one KV head of a layer.
     pub(super) fn attend(
         &self,
         isa: Isa,
@@ -196,68 +214,72 @@ impl KvStore {
         }
     }
 
-    /// Numbers of one head of a layer in a page.
+    /// Elements of one head of one layer in a page, keys and values together.
     fn head_numbers(&self) -> usize {
         2 * self.head_dim * PAGE
     }
 
-    /// A page for one user: a new one, a free one, or the one that nobody has used for longest.
+    /// Returns a page with one user: a free one, a new one, or an evicted one.
     fn allocate(&mut self) -> usize {
         let page = if let Some(page) = self.free.pop() {
             page
-        } else if self.pages.len() < self.most_pages {
+        } else if self.pages.len() < self.max_pages {
             let n = self.n_layers * self.n_kv_heads * self.head_numbers();
             match &mut self.numbers {
                 KvNumbers::Half(pages) => pages.push(AlignedBuffer::zeroed(n)),
                 KvNumbers::Full(pages) => pages.push(AlignedBuffer::zeroed(n)),
             }
-            self.pages.push(KvPage { users: 0, remembered: false });
+            self.pages.push(KvPage { users: 0, is_cached: false });
             self.pages.len() - 1
         } else {
             loop {
+                // A removed leaf can still be in use by a sequence; it only stops being shareable,
+                // and its parent becomes the next candidate.
                 let oldest = self.tree.remove_oldest(|page| self.pages[page].users == 0);
-                let page = oldest.expect("the scheduler takes up no more than there is room for");
-                self.pages[page].remembered = false;
+                let page = oldest.expect("the scheduler admits only sequences that fit");
+                self.pages[page].is_cached = false;
                 if self.pages[page].users == 0 {
                     break page;
                 }
             }
         };
-        self.take(page);
+        self.add_user(page);
         page
     }
 
-    fn take(&mut self, page: usize) {
+    fn add_user(&mut self, page: usize) {
         self.pages[page].users += 1;
         self.n_in_use += usize::from(self.pages[page].users == 1);
     }
 
-    fn give_back(&mut self, page: usize) {
-        let KvPage { users, remembered, .. } = &mut self.pages[page];
+    fn drop_user(&mut self, page: usize) {
+        let KvPage { users, is_cached, .. } = &mut self.pages[page];
         *users -= 1;
         if *users == 0 {
             self.n_in_use -= 1;
-            if !*remembered {
+            if !*is_cached {
                 self.free.push(page);
             }
         }
     }
 
-    fn forget(&mut self, page: usize) {
-        self.pages[page].remembered = false;
+    fn uncache(&mut self, page: usize) {
+        self.pages[page].is_cached = false;
         if self.pages[page].users == 0 {
             self.free.push(page);
         }
     }
 }
 
-/// Copies a page over another one.
+/// Copies the contents of page `from` to page `to`.
 fn copy_page<T: KvElement>(pages: &mut [AlignedBuffer<T>], from: usize, to: usize) {
-    let [from, to] = pages.get_disjoint_mut([from, to]).expect("a new page is another one");
+    let [from, to] = pages
+        .get_disjoint_mut([from, to])
+        .expect("a newly allocated page differs from the copied one");
     to.copy_from_slice(from);
 }
 
-/// Writes the key and the value of one token to the heads of a layer.
+/// Writes the key and value of one token to all heads of a layer.
 fn write<T: KvElement>(
     numbers: &mut [T],
     head_dim: usize,
@@ -265,14 +287,16 @@ fn write<T: KvElement>(
     key: &[f32],
     value: &[f32],
 ) {
-    const TOGETHER: usize = 32;
+    const CHUNK: usize = 32;
     let panel = head_dim * PAGE;
     let heads = key.chunks_exact(head_dim).zip(value.chunks_exact(head_dim));
     for ((key, value), numbers) in heads.zip(numbers.chunks_exact_mut(2 * panel)) {
         let (keys, values) = numbers.split_at_mut(panel);
         T::round(value, &mut values[slot * head_dim..][..head_dim]);
-        for (key, keys) in key.chunks(TOGETHER).zip(keys.chunks_mut(TOGETHER * PAGE)) {
-            let mut nearest = [T::default(); TOGETHER];
+        // Keys are scattered with a stride of `PAGE`; converting a chunk at a time keeps the
+        // vectorized rounding.
+        for (key, keys) in key.chunks(CHUNK).zip(keys.chunks_mut(CHUNK * PAGE)) {
+            let mut nearest = [T::default(); CHUNK];
             T::round(key, &mut nearest[..key.len()]);
             for (place, number) in keys[slot..].iter_mut().step_by(PAGE).zip(nearest) {
                 *place = number;
@@ -281,7 +305,8 @@ fn write<T: KvElement>(
     }
 }
 
-/// The pages of a sequence as one head of a layer sees them: `size` numbers from `at` on.
+/// The pages of a sequence restricted to one head of a layer: `size` elements from offset `at` of
+/// each page.
 fn head_pages<'a, T>(
     pages: &'a [AlignedBuffer<T>],
     cache: &'a KvCache,

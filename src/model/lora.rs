@@ -1,7 +1,7 @@
-//! PEFT's adapters in a loaded model: the factors of each module, packed, at the linear layer that
-//! they change.
+//! PEFT adapters for inference: each module's factors are packed and attached to the linear layer
+//! that they change.
 //!
-//! A tensor that has no place in the model is refused.
+//! An adapter with a tensor for a module that the model lacks is rejected.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,25 +20,25 @@ use crate::peft::PeftFiles;
 use crate::peft::tensor_name;
 use crate::rng::SplitMix64;
 
-/// A loaded adapter: side paths for some linear layers.
+/// A loaded LoRA adapter: low-rank branches for some of the model's linear layers.
 pub struct LoraAdapter {
-    /// Tells loaded adapters apart; 0 is no adapter.
+    /// Unique among loaded adapters; the prefix cache uses 0 for the base model.
     number: u64,
     folder: PathBuf,
-    /// Layer by layer, in the order of [`LinearKind::ALL`].
-    sides: Vec<[Option<LowRank>; 7]>,
+    /// One array per layer, in the order of [`LinearKind::ALL`].
+    branches: Vec<[Option<LowRank>; 7]>,
     head: Option<LowRank>,
 }
 
 impl std::fmt::Debug for LoraAdapter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Adapter").field("folder", &self.folder).finish_non_exhaustive()
+        f.debug_struct("LoraAdapter").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 
 impl LoraAdapter {
-    /// Reads the PEFT folder at `folder` for a model of `shape` with `vocabulary` tokens. `exact`
-    /// keeps the numbers in `f32`; else they are rounded to half precision.
+    /// Loads the PEFT adapter in `folder` for a model of `shape` with `vocabulary` tokens. With
+    /// `exact` the factors stay `f32`; otherwise they are packed as 8-bit codes.
     pub(super) fn load(
         folder: &Path,
         shape: &ModelShape,
@@ -49,89 +49,90 @@ impl LoraAdapter {
         let unplaced = files.modules().map(|(module, _)| module).collect();
         let mut placing = FactorPlacing { files: &files, unplaced, arena: Arena::default() };
         let refuse = |reason: String| ModelError::Adapter { path: folder.to_owned(), reason };
-        let sides = placing.all(shape, exact).map_err(refuse)?;
-        let head = placing.side("lm_head", (vocabulary, shape.hidden), exact).map_err(refuse)?;
+        let branches = placing.layers(shape, exact).map_err(refuse)?;
+        let head = placing.branch("lm_head", (vocabulary, shape.hidden), exact).map_err(refuse)?;
+        // PEFT would have trained it, so ignoring it would run a different adapter.
         if let Some(module) = placing.unplaced.first() {
             let name = tensor_name(module, LoraMatrix::A);
-            return Err(refuse(format!("this model has no place for the tensor `{name}`")));
+            return Err(refuse(format!("the model has no module for the tensor `{name}`")));
         }
-        Ok(Self { number: next_number(), folder: folder.to_owned(), sides, head })
+        Ok(Self { number: next_number(), folder: folder.to_owned(), branches, head })
     }
 
-    /// An adapter of noise on every linear layer of a model of `shape`: for measuring.
-    pub(super) fn noise(shape: &ModelShape, rank: usize, seed: u64) -> Self {
+    /// Creates an adapter with random factors on every linear layer of a model of `shape`.
+    pub(super) fn random(shape: &ModelShape, rank: usize, seed: u64) -> Self {
         let mut random = SplitMix64::new(seed);
         let mut numbers =
             |n: usize| -> Vec<f32> { (0..n).map(|_| (random.uniform() - 0.5) / 64.0).collect() };
         let mut arena = Arena::default();
-        let mut side = |which: LinearKind| {
+        let mut branch = |which: LinearKind| {
             let (rows, columns) = which.size(shape);
             let (a, b) = (numbers(rank * columns), numbers(rows * rank));
             Some(LowRank::new(&mut arena, rank, &a, &b, 1.0, false))
         };
-        let sides = (0..shape.n_layers).map(|_| LinearKind::ALL.map(&mut side)).collect();
-        Self { number: next_number(), folder: PathBuf::new(), sides, head: None }
+        let branches = (0..shape.n_layers).map(|_| LinearKind::ALL.map(&mut branch)).collect();
+        Self { number: next_number(), folder: PathBuf::new(), branches, head: None }
     }
 
-    /// The folder it was read from; empty for noise.
+    /// Folder it was loaded from; empty for a random adapter.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Bytes in memory.
+    /// Size of the factors in memory, in bytes.
     pub fn n_bytes(&self) -> usize {
-        self.sides.iter().flatten().chain([&self.head]).flatten().map(LowRank::n_bytes).sum()
+        self.branches.iter().flatten().chain([&self.head]).flatten().map(LowRank::n_bytes).sum()
     }
 
-    /// A number of its own among all that were loaded, never 0.
+    /// Unique number of this loaded adapter, never 0.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// What it adds to a linear layer.
-    pub(super) fn side(&self, layer: usize, which: LinearKind) -> Option<&LowRank> {
-        self.sides[layer][which as usize].as_ref()
+    /// The branch of a linear layer, if the adapter has one.
+    pub(super) fn branch(&self, layer: usize, which: LinearKind) -> Option<&LowRank> {
+        self.branches[layer][which as usize].as_ref()
     }
 
-    /// What it adds to the head.
+    /// The branch of the output head, if the adapter has one.
     pub(super) fn head(&self) -> Option<&LowRank> {
         self.head.as_ref()
     }
 }
 
-/// A number that no adapter had before.
+/// Returns the next unused adapter number.
 fn next_number() -> u64 {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     NUMBER.fetch_add(1, Relaxed)
 }
 
-/// Puts the factors of an adapter into the places of a model.
+/// Assigns the factors of an adapter to the modules of a model.
 struct FactorPlacing<'a> {
     files: &'a PeftFiles,
-    /// Modules of the adapter that have not found a place yet.
+    /// Modules of the adapter that no module of the model has claimed yet.
     unplaced: BTreeSet<&'a str>,
     arena: Arena,
 }
 
 impl FactorPlacing<'_> {
-    fn all(
+    fn layers(
         &mut self,
         shape: &ModelShape,
         exact: bool,
     ) -> Result<Vec<[Option<LowRank>; 7]>, String> {
-        let mut sides = Vec::with_capacity(shape.n_layers);
+        let mut branches = Vec::with_capacity(shape.n_layers);
         for layer in 0..shape.n_layers {
             let mut block = [const { None }; 7];
-            for (which, side) in LinearKind::ALL.into_iter().zip(&mut block) {
-                *side = self.side(&which.path(layer), which.size(shape), exact)?;
+            for (which, branch) in LinearKind::ALL.into_iter().zip(&mut block) {
+                *branch = self.branch(&which.path(layer), which.size(shape), exact)?;
             }
-            sides.push(block);
+            branches.push(block);
         }
-        Ok(sides)
+        Ok(branches)
     }
 
-    /// The side path of a module of `size`, outputs and inputs.
-    fn side(
+    /// The LoRA branch of a module of `size`, `(outputs, inputs)`.
+    fn branch(
         &mut self,
         module: &str,
         size: (usize, usize),

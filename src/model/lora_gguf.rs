@@ -1,8 +1,8 @@
-//! Adapters as llama.cpp reads them: a GGUF file with the two factors of every linear layer.
+//! Exports adapters to llama.cpp: a GGUF file with both factors of every linear layer.
 //!
-//! Names and metadata: llama.cpp's `convert_lora_to_gguf.py` and `llama-adapter.cpp`. llama.cpp
-//! multiplies by `alpha / rank`; the alpha of a rank-stabilised adapter is written so that this
-//! gives the same.
+//! Names and metadata follow llama.cpp's `convert_lora_to_gguf.py` and `llama-adapter.cpp`.
+//! llama.cpp scales by `alpha / rank`; for a rank-stabilized adapter an alpha is written that gives
+//! the same scaling.
 
 use std::path::Path;
 
@@ -13,22 +13,22 @@ use super::weights::ModelShape;
 use crate::peft::LoraFactors;
 use crate::peft::PeftFiles;
 
-/// Tensors begin at multiples of this.
+/// Alignment of tensor data, in bytes.
 const ALIGNMENT: usize = 32;
 
-/// A tensor: its name, rows, columns, and numbers row by row.
+/// A tensor to write: name, `[rows, columns]`, and values in row-major order.
 struct GgufTensor {
     name: String,
     size: [usize; 2],
     numbers: Vec<f32>,
 }
 
-/// The PEFT folder at `folder` as a GGUF file for the model at `base`.
+/// Converts the PEFT adapter in `folder` to the bytes of a GGUF file for the model at `base`.
 ///
 /// # Errors
 /// [`ModelError::Io`], [`ModelError::Malformed`] and [`ModelError::Unsupported`] for the model's
-/// file; [`ModelError::Peft`] when the folder holds no adapter; [`ModelError::Adapter`] when it
-/// does not fit the model, or has several ranks, which llama.cpp would not scale alike.
+/// file; [`ModelError::Peft`] when the folder holds no usable adapter; [`ModelError::Adapter`] when
+/// it does not fit the model, or mixes ranks or alphas, which a GGUF adapter can't express.
 pub fn lora_to_gguf(folder: &Path, base: &Path) -> Result<Vec<u8>, ModelError> {
     let gguf = GgufFile::open(base)?;
     let shape = ModelShape::read(&gguf)?;
@@ -43,7 +43,9 @@ pub fn lora_to_gguf(folder: &Path, base: &Path) -> Result<Vec<u8>, ModelError> {
         }
     }
     if tensors.len() != 2 * files.modules().len() {
-        return Err(refuse("it has tensors that belong to no linear layer of a block".to_owned()));
+        return Err(refuse(
+            "it has tensors outside the linear layers of the decoder blocks".to_owned(),
+        ));
     }
     #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
     let alpha = scaling * rank as f32;
@@ -51,8 +53,8 @@ pub fn lora_to_gguf(folder: &Path, base: &Path) -> Result<Vec<u8>, ModelError> {
     Ok(encode(architecture, alpha, &tensors))
 }
 
-/// Both factors of a linear layer, under llama.cpp's names. Rows of B stand as those of the base's
-/// file.
+/// Names both factors of a linear layer as llama.cpp does. Rows of B are in the order of the base
+/// model's file.
 fn named(
     factors: LoraFactors,
     shape: &ModelShape,
@@ -94,7 +96,7 @@ fn encode(architecture: &str, alpha: f32, tensors: &[GgufTensor]) -> Vec<u8> {
     for GgufTensor { name, size: [rows, columns], numbers } in tensors {
         put_text(&mut out, name);
         out.extend(2_u32.to_le_bytes());
-        // The innermost dimension comes first, and type 0 is F32.
+        // GGUF stores the innermost dimension first; type 0 is F32.
         out.extend((*columns as u64).to_le_bytes());
         out.extend((*rows as u64).to_le_bytes());
         out.extend(0_u32.to_le_bytes());

@@ -1,9 +1,13 @@
-//! Runs language models of the Llama and Qwen2 families on the CPU, from GGUF files.
+//! CPU inference and LoRA training for Llama and Qwen2 models stored as GGUF.
 //!
-//! [`Engine`] is the face: it loads a file, turns chats into tokens and generates on a thread of
-//! its own, several sequences at once, each with its own [`LoraAdapter`] or none. Below it:
-//! [`Tokenizer`], the chat template, the sampler, the scheduler, the transformer and its kernels.
-//! The kernels work on packed integer weights; [`Precision::Exact`] is the slow `f32` reference.
+//! [`Engine`] is the entry point: it loads a file, tokenizes chats and generates on its own thread,
+//! batching several sequences, each with its own [`LoraAdapter`] or none. It is built from the
+//! [`Tokenizer`], the chat template, the sampler, the continuous-batching scheduler, the
+//! transformer and its kernels. The kernels multiply packed integer weights; [`Precision::Exact`]
+//! is the slow `f32` reference.
+//!
+//! [`LoraModel`] trains an adapter beside the frozen base; [`lora_to_gguf`] exports one for
+//! llama.cpp.
 
 mod chat;
 mod engine;
@@ -55,92 +59,92 @@ pub use tune::TunerOptions;
 pub use tune::TunerSizes;
 pub use weights::Precision;
 
-/// Why a model can't be loaded or can't answer.
+/// Errors from loading a model or generating with it.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The file can't be read.
     #[error("cannot read the model `{}`", path.display())]
     Io {
-        /// The file.
+        /// Path of the model file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// The file is damaged or no GGUF file.
-    #[error("`{}` is no usable GGUF file: {reason}", path.display())]
+    /// The file is damaged or not a GGUF file.
+    #[error("invalid GGUF file `{}`: {reason}", path.display())]
     Malformed {
-        /// The file.
+        /// Path of the model file.
         path: PathBuf,
-        /// What is wrong.
+        /// The defect, for the error message.
         reason: String,
     },
-    /// The file is sound, but Rune can't run it.
-    #[error("Rune cannot run `{}`: it has {what}", path.display())]
+    /// The file is valid, but uses a feature that Rune does not implement.
+    #[error("unsupported model `{}`: {what}", path.display())]
     Unsupported {
-        /// The file.
+        /// Path of the model file.
         path: PathBuf,
-        /// What it has.
+        /// The unsupported feature, such as an architecture or a tensor type.
         what: String,
     },
-    /// The tokenizer refused a text.
-    #[error("the text cannot be cut into tokens: {0}")]
+    /// The tokenizer rejected a text.
+    #[error("cannot tokenize the text: {0}")]
     Tokenizer(String),
-    /// The model's chat template refused the messages.
-    #[error("the model's chat template refuses the messages: {0}")]
+    /// The model's chat template rejected the messages.
+    #[error("the model's chat template rejected the messages: {0}")]
     ChatTemplate(String),
-    /// The folder holds no adapter that can be read.
+    /// The folder does not hold a usable PEFT adapter.
     #[error(transparent)]
     Peft(#[from] PeftError),
     /// The adapter does not fit this model.
     #[error("the adapter `{}` cannot be used: {reason}", path.display())]
     Adapter {
-        /// The folder.
+        /// Folder of the adapter.
         path: PathBuf,
-        /// What is wrong.
+        /// The defect, for the error message.
         reason: String,
     },
-    /// The prompt is empty, or it has a token that the model doesn't know.
-    #[error("the prompt cannot be used: {0}")]
+    /// The prompt is empty or contains a token id outside the vocabulary.
+    #[error("invalid prompt: {0}")]
     Prompt(String),
-    /// The prompt leaves no room in the context window.
-    #[error("the prompt has {n_tokens} tokens, the context window {limit}")]
+    /// The prompt fills the context window and leaves no space for an answer.
+    #[error("prompt too long: {n_tokens} tokens, but the context window is {limit}")]
     ContextOverflow {
-        /// Tokens of the prompt.
+        /// Length of the prompt in tokens.
         n_tokens: usize,
-        /// Tokens of the window.
+        /// Size of the context window in tokens.
         limit: usize,
     },
-    /// The grammar is wrong, too large, or allows nothing more.
-    #[error("the answer cannot be held to the grammar: {0}")]
+    /// The grammar is invalid, too large, or allows no further token.
+    #[error("the grammar cannot be enforced: {0}")]
     Grammar(String),
-    /// The logits are no numbers: the weights are damaged.
-    #[error("the model computes no finite numbers: its weights are damaged")]
+    /// The logits are NaN or infinite, which only damaged weights produce.
+    #[error("the model's logits are not finite: its weights are damaged")]
     NotFinite,
-    /// The engine's thread has ended, by a fault of its own or because the engine was dropped.
-    #[error("the engine has stopped")]
+    /// The engine's thread has ended: it panicked, or the engine was dropped.
+    #[error("the inference engine has stopped")]
     EngineGone,
 }
 
-/// What tells a model from all others.
+/// Digests that identify a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelIdentity {
-    /// sha256 of the file.
+    /// SHA-256 of the model file.
     pub base_digest: String,
-    /// sha256 of vocabulary, merges and pre-tokenizer.
+    /// SHA-256 of vocabulary, merges and pre-tokenizer name.
     pub tokenizer_digest: String,
 }
 
-/// Reads what tells the model at `path` from all others.
+/// Computes the digests of the model file at `path`. Hashes the whole file.
 ///
 /// # Errors
 /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file can't
-/// be used.
+/// be loaded.
 pub fn identify(path: &Path) -> Result<ModelIdentity, ModelError> {
     let tokenizer_digest = Tokenizer::load(&gguf::GgufFile::open(path)?)?.digest().to_owned();
     Ok(ModelIdentity { base_digest: digest_of(path)?, tokenizer_digest })
 }
 
-/// The sha256 of a model's file.
+/// SHA-256 of a model file, in hex.
 fn digest_of(path: &Path) -> Result<String, ModelError> {
     sha256_of_file(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })
 }

@@ -1,32 +1,44 @@
-//! Which pages hold which beginnings: a tree with a page a node.
+//! Prefix cache: a radix tree of token sequences with one KV page per node.
+//!
+//! ```text
+//! adapter 0 -+- page 10: 32 tokens -+- page 11: 32 tokens --- page 12: 5 tokens (leaf)
+//!            |                      +- page 21: 32 tokens (leaf)
+//!            +- page 30: 9 tokens (leaf)
+//! adapter 7 --- ...
+//! ```
+//!
+//! Inner nodes are always full ([`PAGE`] tokens); only leaves may be partial. A lookup may use the
+//! first tokens of a node whose rest differs: keys depend on earlier tokens alone, so that part of
+//! the page is valid. Siblings may therefore share leading tokens, unlike in a textbook radix tree,
+//! where such nodes are split: a page can't be.
 
 use std::collections::HashMap;
 
 use super::kernels::PAGE;
 
-/// Remembered beginnings, apart for each adapter: the same tokens have other keys under another
+/// Cached prefixes, keyed by adapter: the same tokens have different keys and values under another
 /// adapter.
 #[derive(Default)]
 pub(super) struct PrefixTree {
     nodes: HashMap<usize, PrefixNode>,
-    /// First nodes of each adapter.
+    /// Root nodes by adapter number.
     roots: HashMap<u64, Vec<usize>>,
-    /// Also the number of the next node.
+    /// Logical time for LRU eviction; also the source of node ids.
     clock: usize,
 }
 
 struct PrefixNode {
-    /// The adapter of a first node, the node before any other.
+    /// `Ok` is the parent node's id; `Err` is the adapter number of a root.
     parent: Result<usize, u64>,
-    /// At most [`PAGE`]; fewer only in a leaf.
+    /// Tokens whose keys the page holds: [`PAGE`] of them, fewer only in a leaf.
     tokens: Vec<u32>,
     page: usize,
     children: Vec<usize>,
-    /// When it was last used.
+    /// Logical time of the last use.
     used: usize,
 }
 
-/// Pages that came into the tree, and pages that left it.
+/// Pages added to the tree and removed from it by an insertion.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct ChangedPages {
     pub(super) added: Vec<usize>,
@@ -34,7 +46,8 @@ pub(super) struct ChangedPages {
 }
 
 impl PrefixTree {
-    /// The nodes that hold the first of `tokens`, and how many tokens that are.
+    /// Finds the longest cached prefix of `tokens`: its nodes, root first, and its length in
+    /// tokens.
     pub(super) fn find(&self, adapter: u64, tokens: &[u32]) -> (Vec<usize>, usize) {
         let mut found = Vec::new();
         let mut n = 0;
@@ -48,28 +61,29 @@ impl PrefixTree {
         (found, n)
     }
 
-    /// The node that has most of `tokens`, if any has one, and how many.
+    /// The node among `ids` with the longest common prefix with `tokens`, and that length; `None`
+    /// if all lengths are 0.
     fn best(&self, ids: &[usize], tokens: &[u32]) -> Option<(usize, usize)> {
         let common = |id: &usize| {
             self.nodes[id].tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count()
         };
-        let all = ids.iter().map(|id| (*id, common(id)));
-        all.max_by_key(|(_, common)| *common).filter(|(_, common)| *common > 0)
+        let lengths = ids.iter().map(|id| (*id, common(id)));
+        lengths.max_by_key(|(_, common)| *common).filter(|(_, common)| *common > 0)
     }
 
-    /// Marks nodes as used just now, and gives their pages.
+    /// Marks nodes as just used and returns their pages.
     pub(super) fn touch(&mut self, ids: &[usize]) -> Vec<usize> {
         self.clock += 1;
         let mut pages = Vec::with_capacity(ids.len());
         for id in ids {
-            let node = self.nodes.get_mut(id).expect("found a moment ago");
+            let node = self.nodes.get_mut(id).expect("returned by `find`");
             node.used = self.clock;
             pages.push(node.page);
         }
         pages
     }
 
-    /// Remembers that `pages` hold `tokens`, unless other pages already do.
+    /// Inserts `tokens`, held by `pages`. Chunks that are already cached keep their existing page.
     pub(super) fn insert(&mut self, adapter: u64, tokens: &[u32], pages: &[usize]) -> ChangedPages {
         self.clock += 1;
         let mut changed = ChangedPages::default();
@@ -77,15 +91,18 @@ impl PrefixTree {
         for (tokens, page) in tokens.chunks(PAGE).zip(pages) {
             let siblings = match parent {
                 Err(adapter) => self.roots.entry(adapter).or_default(),
-                Ok(id) => &mut self.nodes.get_mut(&id).expect("the node before").children,
+                Ok(id) => {
+                    &mut self.nodes.get_mut(&id).expect("the parent was just inserted").children
+                }
             };
             let siblings = siblings.clone();
             let best = self.best(&siblings, tokens);
             let id = match best {
                 Some((id, common)) if common == tokens.len() => id,
-                // A leaf whose tokens went on: the longer page takes its place.
+                // The chunk extends a partial leaf: the new page holds everything the old one did,
+                // so it replaces it.
                 Some((id, common)) if common == self.nodes[&id].tokens.len() => {
-                    let node = self.nodes.get_mut(&id).expect("found a moment ago");
+                    let node = self.nodes.get_mut(&id).expect("returned by `find`");
                     node.tokens = tokens.to_vec();
                     changed.removed.push(std::mem::replace(&mut node.page, *page));
                     changed.added.push(*page);
@@ -118,9 +135,9 @@ impl PrefixTree {
         }
     }
 
-    /// Removes the leaf that was not used for longest and gives its page; one that `is_idle`, if
-    /// there is one. (A page in use may stand behind an idle one: with the same tokens as the pages
-    /// of its own sequence.)
+    /// Evicts the least recently used leaf and returns its page, preferring pages that are idle. A
+    /// page in use can hide an idle parent: two sequences that computed the same tokens hold
+    /// different pages, and only one of them is in the tree.
     pub(super) fn remove_oldest(&mut self, is_idle: impl Fn(usize) -> bool) -> Option<usize> {
         let leaves = self.nodes.iter().filter(|(_, node)| node.children.is_empty());
         let id = *leaves.min_by_key(|(_, node)| (!is_idle(node.page), node.used))?.0;
@@ -142,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_beginning_is_found_within_a_page_and_for_its_adapter_alone() {
+    fn longest_prefix_is_found_within_a_page_and_per_adapter() {
         let mut tree = PrefixTree::default();
         let first = tree.insert(0, &text(2 * PAGE + 5, 900), &[10, 11, 12]);
         assert_eq!(first, ChangedPages { added: vec![10, 11, 12], removed: vec![] });
@@ -163,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_page_takes_the_place_of_its_beginning_and_a_shorter_one_is_not_kept() {
+    fn longer_leaf_replaces_its_prefix_and_shorter_one_is_dropped() {
         let mut tree = PrefixTree::default();
         tree.insert(0, &text(5, 4), &[1]);
         let longer = tree.insert(0, &text(9, 8), &[2]);
@@ -172,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_idle_leaf_goes_first_and_never_a_page_with_others_behind_it() {
+    fn eviction_takes_the_oldest_idle_leaf_and_never_an_inner_node() {
         let mut tree = PrefixTree::default();
         tree.insert(0, &text(PAGE + 1, 900), &[1, 2]);
         tree.insert(0, &text(PAGE + 1, 901), &[1, 3]);

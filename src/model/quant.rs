@@ -1,13 +1,19 @@
-//! The ggml block formats: how a row of a tensor is stored and what numbers it stands for.
+//! ggml block formats: storage layout and dequantization of tensor rows.
 //!
-//! Every quantised type is read as blocks of 32 values `x = scale * code + min` with unsigned
-//! codes, which is the one form that the kernels know. Formats: ggml's `ggml-quants.c` and
-//! `ggml-common.h`.
+//! Every quantized type is read as blocks of 32 values `x = scale * code + min` with unsigned
+//! codes, the only form that the kernels know. Formats: ggml's `ggml-quants.c` and `ggml-common.h`.
+//!
+//! ```text
+//! Q4_0   [d: f16][16 bytes: nibbles]                          x = d * (code - 8)
+//! Q8_0   [d: f16][32 signed bytes]                            x = d * code
+//! Q4_K   [d, dmin: f16][12 bytes: 8 x (6-bit scale, 6-bit min)][128 bytes: nibbles]
+//! Q6_K   [128 bytes: low 4 bits][64 bytes: high 2 bits][16 x i8 scale][d: f16]
+//! ```
 
 use half::bf16;
 use half::f16;
 
-/// The storage types that Rune reads.
+/// Tensor storage types that Rune reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GgmlType {
     F32,
@@ -23,14 +29,14 @@ pub(super) enum GgmlType {
     Q6K,
 }
 
-/// 32 neighbouring values of a row as codes with a scale and a minimum for either half.
+/// 32 consecutive values of a row as codes, with a scale and a minimum for each half.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Block32 {
-    /// Unsigned codes, below `2^bits` of their type.
+    /// Unsigned codes below `2^bits` of their type.
     pub(super) codes: [u8; 32],
-    /// Scale of the first and of the last 16 values; equal but for `Q6_K`.
+    /// Scales of the first and the last 16 values; equal except in `Q6_K`.
     pub(super) scale: [f32; 2],
-    /// Added to each value of the half.
+    /// Offsets added to each value of the half.
     pub(super) min: [f32; 2],
 }
 
@@ -39,14 +45,15 @@ impl Block32 {
         Self { codes, scale: [scale; 2], min: [min; 2] }
     }
 
-    /// The 32 values.
+    /// The 32 dequantized values.
     fn values(&self) -> [f32; 32] {
         std::array::from_fn(|i| self.scale[i / 16] * f32::from(self.codes[i]) + self.min[i / 16])
     }
 }
 
 impl GgmlType {
-    /// The type of ggml's number `code`; `None` for types that Rune does not read.
+    /// The type with ggml's number `code` (`enum ggml_type`); `None` for types that Rune does not
+    /// read.
     pub(super) fn from_code(code: u32) -> Option<Self> {
         Some(match code {
             0 => Self::F32,
@@ -64,7 +71,7 @@ impl GgmlType {
         })
     }
 
-    /// Values and bytes of one block.
+    /// `(values, bytes)` of one block.
     fn block(self) -> (usize, usize) {
         match self {
             Self::F32 => (1, 4),
@@ -80,7 +87,8 @@ impl GgmlType {
         }
     }
 
-    /// Bytes of a row of `columns` values; `None` when they do not fill whole blocks.
+    /// Bytes of a row of `columns` values; `None` when `columns` is not a multiple of the block
+    /// size.
     pub(super) fn row_bytes(self, columns: usize) -> Option<usize> {
         let (values, bytes) = self.block();
         if !columns.is_multiple_of(values) {
@@ -90,14 +98,14 @@ impl GgmlType {
     }
 
     /// Whether values are stored as codes.
-    pub(super) fn is_quantised(self) -> bool {
+    pub(super) fn is_quantized(self) -> bool {
         !matches!(self, Self::F32 | Self::F16 | Self::Bf16)
     }
 
     /// Reads block `index` of 32 values of a row.
     ///
     /// # Panics
-    /// When the type is not quantised or `row` is too short.
+    /// When the type is not quantized or `row` is too short.
     pub(super) fn block32(self, row: &[u8], index: usize) -> Block32 {
         let (values, bytes) = self.block();
         let first = index * 32 / values * bytes;
@@ -121,6 +129,8 @@ impl GgmlType {
             }
             Self::Q8_0 => {
                 let scale = half_at(block, 0);
+                // Flipping the sign bit turns a signed code into an unsigned one with an offset of
+                // 128.
                 let codes = std::array::from_fn(|i| block[2 + i] ^ 0x80);
                 Block32::new(codes, scale, -128.0 * scale)
             }
@@ -133,8 +143,8 @@ impl GgmlType {
         }
     }
 
-    /// Reads a whole row as numbers.
-    pub(super) fn dequantise(self, row: &[u8], values: &mut [f32]) {
+    /// Dequantizes a whole row.
+    pub(super) fn dequantize(self, row: &[u8], values: &mut [f32]) {
         match self {
             Self::F32 => {
                 for (value, bytes) in values.iter_mut().zip(row.as_chunks::<4>().0) {
@@ -160,13 +170,13 @@ impl GgmlType {
     }
 }
 
-/// The f16 number at byte `at`.
+/// Reads the `f16` at byte `at`.
 #[inline]
 fn half_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
-/// 16 bytes as 32 codes: the low nibbles first, then the high ones.
+/// Unpacks 16 bytes into 32 codes: all low nibbles first, then all high ones.
 fn nibbles(bytes: &[u8]) -> [u8; 32] {
     let bytes: &[u8; 16] = bytes.first_chunk().expect("half a byte a code");
     let mut codes = [0; 32];
@@ -177,7 +187,7 @@ fn nibbles(bytes: &[u8]) -> [u8; 32] {
     codes
 }
 
-/// Nibbles with a fifth bit each, from a 32-bit mask.
+/// Unpacks 5-bit codes: nibbles from `low`, the fifth bits from the 32-bit mask `high`.
 fn five_bits(high: &[u8], low: &[u8]) -> [u8; 32] {
     let mut codes = nibbles(low);
     for (codes, bits) in codes.as_chunks_mut::<8>().0.iter_mut().zip(high) {
@@ -193,6 +203,8 @@ fn five_bits(high: &[u8], low: &[u8]) -> [u8; 32] {
 /// `high`.
 fn k_block(block: &[u8], part: usize, low: &[u8], high: impl Fn(usize) -> u8) -> Block32 {
     let packed = &block[4..16];
+    // ggml's `get_scale_min_k4`: scales and minimums 0-3 fill the low 6 bits of bytes 0-7; those of
+    // 4-7 have their low 4 bits in bytes 8-11 and their high 2 bits on top of bytes 0-7.
     let (scale, min) = if part < 4 {
         (packed[part] & 63, packed[part + 4] & 63)
     } else {
@@ -208,7 +220,7 @@ fn k_block(block: &[u8], part: usize, low: &[u8], high: impl Fn(usize) -> u8) ->
     Block32::new(codes, scale, -half_at(block, 2) * f32::from(min))
 }
 
-/// Sub-block `part` of `Q6_K`: 4 low bits, 2 high bits, and a signed 8-bit scale for 16 values.
+/// Sub-block `part` of `Q6_K`: 4 low bits, 2 high bits, and a signed 8-bit scale per 16 values.
 fn q6_k(block: &[u8], part: usize) -> Block32 {
     let (half, quarter) = (part / 4, part % 4);
     let low = &block[half * 64 + quarter % 2 * 32..][..32];

@@ -1,4 +1,4 @@
-//! Draws the next token from logits.
+//! Token sampling: repetition penalty, grammar mask, temperature, top-k, top-p.
 
 use std::collections::HashSet;
 
@@ -8,8 +8,8 @@ use super::kernels::largest_if_sound;
 use crate::rng::SplitMix64;
 use crate::trajectory::Sampling;
 
-/// Draws tokens for one sequence. The same settings, seed and logits give the same tokens on any
-/// machine.
+/// Samples the tokens of one sequence. Deterministic: equal settings, seed and logits give equal
+/// tokens on any machine.
 pub(super) struct Sampler {
     sampling: Sampling,
     random: SplitMix64,
@@ -18,14 +18,14 @@ pub(super) struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler that has seen `prompt`.
+    /// Creates a sampler; the tokens of `prompt` count as seen for the repetition penalty.
     pub(super) fn new(sampling: Sampling, prompt: &[u32]) -> Self {
         let random = SplitMix64::new(sampling.seed);
         Self { sampling, random, seen: prompt.iter().copied().collect(), candidates: Vec::new() }
     }
 
-    /// Draws one of the `allowed` tokens, or of all, and tells its log probability under the
-    /// unmodified logits.
+    /// Samples one of the `allowed` tokens, or of all. With `want_logprob` also returns the token's
+    /// log probability in nats under the unmodified logits.
     pub(super) fn draw(
         &mut self,
         logits: &mut [f32],
@@ -34,7 +34,7 @@ impl Sampler {
     ) -> (u32, Option<f32>) {
         let plain = want_logprob.then(|| log_sum_exp(logits));
         let unmodified = want_logprob.then(|| logits.to_vec());
-        self.penalise(logits);
+        self.penalize(logits);
         if let Some(allowed) = allowed {
             allowed.mask(logits);
         }
@@ -48,8 +48,9 @@ impl Sampler {
         (token, logprob)
     }
 
-    /// Makes tokens seen before less likely (Keskar et al. 2019, arXiv:1909.05858, section 4.1).
-    fn penalise(&self, logits: &mut [f32]) {
+    /// Applies the repetition penalty to seen tokens (Keskar et al. 2019, CTRL, arXiv:1909.05858,
+    /// section 4.1).
+    fn penalize(&self, logits: &mut [f32]) {
         let penalty = self.sampling.repetition_penalty;
         #[expect(clippy::float_cmp, reason = "exactly 1.0 means off")]
         if penalty == 1.0 {
@@ -62,13 +63,14 @@ impl Sampler {
         }
     }
 
-    /// Temperature, then top-k, then top-p, as transformers' logits processors do.
+    /// Applies temperature, top-k and top-p, in the order of transformers' logits processors, and
+    /// samples.
     fn draw_at_temperature(&mut self, logits: &[f32]) -> u32 {
         let temperature = self.sampling.temperature;
         let largest = largest_if_sound(Isa::detect(), logits);
         let weight = |logit: f32| ((logit - largest) / temperature).exp();
-        // Only tokens within e^-16 of the best can matter, unless so little is cut off that the
-        // rest counts.
+        // Tokens below e^-16 of the best carry a negligible share of the mass; dropping them before
+        // the sort leaves few candidates.
         let cut = largest - 16.0 * temperature;
         self.candidates.clear();
         let mut total = 0.0;
@@ -85,14 +87,15 @@ impl Sampler {
             self.candidates.truncate(self.sampling.top_k as usize);
             total = self.candidates.iter().map(|(_, weight)| weight).sum();
         }
-        let mut kept = 0.0;
+        let mut cumulative = 0.0;
         let enough = self.sampling.top_p * total;
         let n = self.candidates.iter().position(|(_, weight)| {
-            kept += weight;
-            kept >= enough
+            cumulative += weight;
+            cumulative >= enough
         });
         self.candidates.truncate(n.map_or(self.candidates.len(), |n| n + 1));
-        let mut left = self.random.uniform() * kept.min(total);
+        // Inverse transform sampling over the remaining mass.
+        let mut left = self.random.uniform() * cumulative.min(total);
         for (token, weight) in &self.candidates {
             left -= weight;
             if left < 0.0 {
@@ -103,13 +106,13 @@ impl Sampler {
     }
 }
 
-/// The first of the largest.
+/// Index of the largest logit, the first one on ties.
 fn argmax(logits: &[f32]) -> u32 {
-    const TOGETHER: usize = 1024;
+    const CHUNK: usize = 1024;
     let largest = largest_if_sound(Isa::detect(), logits);
-    // Counted, without a way out of the loop: the compiler then looks at several at a time.
+    // `count` instead of `any`: without an early exit the compiler vectorizes the comparison.
     let has_it = |part: &[f32]| part.iter().filter(|logit| **logit >= largest).count() > 0;
-    let part = logits.chunks(TOGETHER).position(has_it).unwrap_or(0) * TOGETHER;
+    let part = logits.chunks(CHUNK).position(has_it).unwrap_or(0) * CHUNK;
     let place = logits[part..].iter().position(|logit| *logit >= largest).unwrap_or(0);
     u32::try_from(part + place).expect("a vocabulary is small")
 }
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn greedy_takes_the_best_and_the_penalty_moves_on() {
+    fn greedy_takes_the_best_token_not_yet_penalized() {
         assert_eq!(counts(Sampling::default())[0], 10_000);
         let sampling = Sampling { repetition_penalty: 4.0, ..Sampling::default() };
         let mut sampler = Sampler::new(sampling, &[]);
@@ -167,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_gives_the_same_tokens_again() {
+    fn equal_seeds_give_equal_tokens() {
         let draw = |seed| {
             let sampling = Sampling { temperature: 1.0, seed, ..Sampling::default() };
             let mut sampler = Sampler::new(sampling, &[]);

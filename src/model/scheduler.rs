@@ -1,10 +1,18 @@
-//! What goes into each pass of the model.
+//! Continuous-batching scheduler: decides which tokens go into each forward pass.
 //!
-//! Sequences are decoded together, a token each a pass, and prompts are read along in pieces
+//! ```text
+//! submit --> waiting (FIFO) --admit--> active --> one forward pass over all active sequences
+//!                                        ^          decode:  1 token each
+//!                                        |          prefill: up to 256 prompt rows, shared
+//!                                        |        v
+//!                                        +------- sample, finish, cache prefixes
+//! ```
+//!
+//! Decoding sequences advance one token per pass while prompts are prefilled in chunks beside them
 //! (continuous batching: Yu et al. 2022, Orca; chunked prefill: Agrawal et al. 2023,
-//! arXiv:2308.16369). A prompt is read from where it parts from what is remembered; one that begins
-//! like a prompt being read waits for that one. Sequences are taken up in the order in which they
-//! came, when there is memory for the most that they can grow to.
+//! arXiv:2308.16369). Prefill starts after the longest cached prefix; a prompt that shares a prefix
+//! with one being prefilled waits for it. Sequences are admitted in order of arrival, as soon as
+//! the KV store can hold their maximum length.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -26,34 +34,34 @@ use super::tokenizer::Tokenizer;
 use super::transformer::TokenChunk;
 use super::transformer::Transformer;
 
-/// Rows of prompts that are read in one pass.
+/// Maximum prompt rows per pass, all prefilling sequences together.
 const PREFILL_ROWS: usize = 256;
-/// What a prompt must have in common with one being read to wait for it.
+/// Minimum gain in shared prefix tokens for which a sequence waits for another's prefill.
 const WORTH_WAITING: usize = PAGE;
 
-/// A generation, what it is held to, and where its news go.
+/// A submitted request, its compiled grammar, and the channel for its updates.
 pub(super) type QueuedGeneration =
     (GenerationRequest, Option<GrammarState>, UnboundedSender<EngineUpdate>);
 
-/// Lives on the engine's thread.
+/// The engine's loop; lives on the inference thread.
 pub(super) struct Scheduler {
     transformer: Transformer,
     store: KvStore,
     tokenizer: Arc<Tokenizer>,
     context: usize,
     max_sequences: usize,
-    working: Vec<ActiveSequence>,
-    /// Not taken up yet, oldest first.
+    active: Vec<ActiveSequence>,
+    /// Not admitted yet, oldest first.
     waiting: VecDeque<ModelSequence>,
     logits: Vec<f32>,
 }
 
-/// A sequence that has been taken up.
+/// An admitted sequence with its KV cache.
 struct ActiveSequence {
     sequence: ModelSequence,
     cache: KvCache,
-    /// The most pages that it can come to.
-    most_pages: usize,
+    /// Pages reserved for its maximum length.
+    max_pages: usize,
 }
 
 impl ActiveSequence {
@@ -65,7 +73,8 @@ impl ActiveSequence {
         self.sequence.next.is_none()
     }
 
-    /// Tokens for the next pass: what is left of the prompt, up to `rows`, or the token drawn last.
+    /// Input tokens of the next pass: up to `rows` remaining prompt tokens, or the last sampled
+    /// token.
     fn pending(&self, rows: usize) -> Vec<u32> {
         if let Some(token) = self.sequence.next {
             return vec![token];
@@ -75,7 +84,7 @@ impl ActiveSequence {
     }
 }
 
-/// The number of a sequence's adapter, 0 for none.
+/// Number of the sequence's adapter, 0 for none.
 fn adapter_number(sequence: &ModelSequence) -> u64 {
     sequence.adapter.as_ref().map_or(0, |adapter| adapter.number())
 }
@@ -88,11 +97,11 @@ impl Scheduler {
         context: usize,
         max_sequences: usize,
     ) -> Self {
-        let (working, waiting, logits) = (Vec::new(), VecDeque::new(), Vec::new());
-        Self { transformer, store, tokenizer, context, max_sequences, working, waiting, logits }
+        let (active, waiting, logits) = (Vec::new(), VecDeque::new(), Vec::new());
+        Self { transformer, store, tokenizer, context, max_sequences, active, waiting, logits }
     }
 
-    /// Works until the engine is dropped or a pass panics; whoever still waits then is told.
+    /// Runs until the engine is dropped or a pass panics, then fails all pending generations.
     pub(super) fn run(&mut self, inbox: &mpsc::Receiver<QueuedGeneration>) {
         while self.receive(inbox) {
             self.drop_abandoned();
@@ -105,14 +114,14 @@ impl Scheduler {
         for request in inbox.try_iter() {
             self.waiting.push_back(ModelSequence::new(request, self.context));
         }
-        let working = self.working.iter().map(|working| &working.sequence);
-        working.chain(&self.waiting).for_each(|sequence| sequence.fail(ModelError::EngineGone));
+        let active = self.active.iter().map(|active| &active.sequence);
+        active.chain(&self.waiting).for_each(|sequence| sequence.fail(ModelError::EngineGone));
     }
 
-    /// Takes in what was submitted, and waits for it when there is nothing else to do. Returns
-    /// whether the engine is still there.
+    /// Receives submitted requests, blocking only when idle. Returns `false` once the engine has
+    /// been dropped.
     fn receive(&mut self, inbox: &mpsc::Receiver<QueuedGeneration>) -> bool {
-        let mut idle = self.waiting.is_empty() && self.working.is_empty();
+        let mut idle = self.waiting.is_empty() && self.active.is_empty();
         loop {
             let received = if idle {
                 inbox.recv().map_err(|_| mpsc::TryRecvError::Disconnected)
@@ -132,70 +141,72 @@ impl Scheduler {
 
     fn drop_abandoned(&mut self) {
         self.waiting.retain(|sequence| !sequence.is_abandoned());
-        for working in self.working.extract_if(.., |working| working.sequence.is_abandoned()) {
-            self.store.release(working.cache);
+        for active in self.active.extract_if(.., |active| active.sequence.is_abandoned()) {
+            self.store.release(active.cache);
         }
     }
 
-    /// Takes up waiting sequences. One that waits for a prompt to be read may be overtaken; one
-    /// that waits for memory is not, or it might wait for ever.
+    /// Admits waiting sequences. One that waits for another's prefill may be overtaken; one that
+    /// waits for memory blocks those behind it, or it could starve.
     fn admit(&mut self) {
         let mut index = 0;
-        while index < self.waiting.len() && self.working.len() < self.max_sequences {
+        while index < self.waiting.len() && self.active.len() < self.max_sequences {
             if self.gains_by_waiting(&self.waiting[index]) {
                 index += 1;
                 continue;
             }
             let sequence = &self.waiting[index];
             let prompt = &sequence.prompt;
-            // The last token is always read again: its logits are wanted.
+            // The last prompt token is always computed, even if cached: sampling needs its logits.
             let cache = self.store.begin(adapter_number(sequence), &prompt[..prompt.len() - 1]);
-            // One more than its tokens need: a shared page is copied before the original is given
-            // back.
-            let most_pages = sequence.most_tokens().div_ceil(PAGE) + 1;
-            let growing = self.working.iter().map(|w| w.most_pages - w.cache.n_pages());
-            let promised: usize = growing.sum();
-            if promised + most_pages - cache.n_pages() > self.store.n_available() {
+            // One page more than its tokens fill: copy-on-write holds original and copy for a
+            // moment.
+            let max_pages = sequence.max_tokens().div_ceil(PAGE) + 1;
+            // Pages are allocated as sequences grow, but admission reserves the maximum, so that
+            // `KvStore::allocate` never fails halfway through an answer.
+            let growing = self.active.iter().map(|w| w.max_pages - w.cache.n_pages());
+            let reserved: usize = growing.sum();
+            if reserved + max_pages - cache.n_pages() > self.store.n_available() {
                 self.store.release(cache);
                 return;
             }
             if let Some(mut sequence) = self.waiting.remove(index) {
                 sequence.begin();
-                // Beside those with the same adapter, which is then read once for all of them.
+                // Rows with the same adapter stay adjacent, so that its factors are read once for
+                // all of them.
                 let adapter = adapter_number(&sequence);
-                let last = self.working.iter().rposition(|working| working.adapter() == adapter);
-                let place = last.map_or(self.working.len(), |last| last + 1);
-                self.working.insert(place, ActiveSequence { sequence, cache, most_pages });
+                let last = self.active.iter().rposition(|active| active.adapter() == adapter);
+                let place = last.map_or(self.active.len(), |last| last + 1);
+                self.active.insert(place, ActiveSequence { sequence, cache, max_pages });
             }
         }
     }
 
-    /// Whether a prompt that is being read will soon be remembered and has more in common with
-    /// `sequence` than what is remembered now.
+    /// Whether a prompt being prefilled shares a longer prefix with `sequence` than the cache holds
+    /// now.
     fn gains_by_waiting(&self, sequence: &ModelSequence) -> bool {
         let adapter = adapter_number(sequence);
-        let same =
-            |working: &&ActiveSequence| working.reads_prompt() && working.adapter() == adapter;
-        let common = self.working.iter().filter(same).map(|working| {
-            let pairs = working.sequence.prompt.iter().zip(&sequence.prompt);
+        let same = |active: &&ActiveSequence| active.reads_prompt() && active.adapter() == adapter;
+        let common = self.active.iter().filter(same).map(|active| {
+            let pairs = active.sequence.prompt.iter().zip(&sequence.prompt);
             pairs.take_while(|(a, b)| a == b).count()
         });
         let most = common.max().unwrap_or(0);
         most >= WORTH_WAITING
-            && most >= self.store.n_remembered(adapter, &sequence.prompt) + WORTH_WAITING
+            && most >= self.store.n_cached(adapter, &sequence.prompt) + WORTH_WAITING
     }
 
-    /// One pass over all sequences at work.
+    /// Runs one forward pass over all active sequences.
     fn pass(&mut self) {
-        if self.working.is_empty() {
+        if self.active.is_empty() {
             return;
         }
-        let n_reading = self.working.iter().filter(|working| working.reads_prompt()).count();
+        let n_reading = self.active.iter().filter(|active| active.reads_prompt()).count();
         let rows = (PREFILL_ROWS / n_reading.max(1)).max(PAGE);
-        let tokens: Vec<_> = self.working.iter().map(|working| working.pending(rows)).collect();
+        let tokens: Vec<_> = self.active.iter().map(|active| active.pending(rows)).collect();
         let mut chunks = Vec::with_capacity(tokens.len());
-        for (working, tokens) in self.working.iter_mut().zip(&tokens) {
-            let ActiveSequence { sequence, cache, .. } = working;
+        for (active, tokens) in self.active.iter_mut().zip(&tokens) {
+            let ActiveSequence { sequence, cache, .. } = active;
             self.store.grow(cache, tokens.len());
             let adapter = sequence.adapter.as_deref();
             chunks.push(TokenChunk { cache, tokens, adapter, all_logits: false });
@@ -205,21 +216,22 @@ impl Scheduler {
         self.step();
     }
 
-    /// Draws a token for each sequence whose prompt has been read, and ends those that are done.
+    /// Samples a token for each sequence past prefill, and finishes those that are done.
     fn step(&mut self) {
-        let Self { store, tokenizer, working, logits, transformer, .. } = self;
+        let Self { store, tokenizer, active, logits, transformer, .. } = self;
         let mut rows = logits.chunks_exact_mut(transformer.vocabulary());
-        let is_done = |working: &mut ActiveSequence| {
+        let is_done = |active: &mut ActiveSequence| {
             let Some(logits) = rows.next() else { return false };
-            if working.cache.len() < working.sequence.prompt.len() {
+            if active.cache.len() < active.sequence.prompt.len() {
                 return false;
             }
-            if working.reads_prompt() {
-                store.remember(working.adapter(), &working.cache);
+            if active.reads_prompt() {
+                // Cached now rather than at the end, for the sequences that wait for this prefix.
+                store.remember(active.adapter(), &active.cache);
             }
-            working.sequence.step(tokenizer, logits)
+            active.sequence.step(tokenizer, logits)
         };
-        let done: Vec<_> = working.extract_if(.., is_done).collect();
+        let done: Vec<_> = active.extract_if(.., is_done).collect();
         for ActiveSequence { sequence, cache, .. } in done {
             store.remember(adapter_number(&sequence), &cache);
             store.release(cache);

@@ -1,4 +1,4 @@
-//! One generation in the making: draws tokens, assembles text, knows when to stop.
+//! State of one generation: samples tokens, assembles text and decides when to stop.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,40 +21,40 @@ use crate::trajectory::Completion;
 use crate::trajectory::FinishReason;
 use crate::trajectory::Sampling;
 
-/// Tokens of a run that is looked for, and how often it may be seen: beyond that the text goes in
-/// circles.
+/// Length of the n-gram that detects degenerate repetition, in tokens.
 const LOOP_TOKENS: usize = 24;
+/// Occurrences of the same n-gram at which a generation is stopped.
 const LOOP_TIMES: u32 = 4;
 
-/// What is asked of the engine.
+/// A generation to run on the engine.
 #[derive(Debug, Clone)]
 pub struct GenerationRequest {
-    /// The prompt, at least one token.
+    /// Prompt token ids, at least one.
     pub prompt: Vec<u32>,
-    /// How to draw.
+    /// Sampling settings, stop texts and the token limit.
     pub sampling: Sampling,
-    /// What is added to the base model; it has to be loaded by the same engine.
+    /// Adapter to apply; must have been loaded by the same engine. `None` is the base model.
     pub adapter: Option<Arc<LoraAdapter>>,
-    /// Whether [`Completion::logprobs`] is wanted.
+    /// Whether to fill [`Completion::logprobs`].
     pub logprobs: bool,
-    /// What the answer is held to.
+    /// Grammar that constrains the answer.
     pub grammar: Option<Grammar>,
-    /// Whether it goes on to `max_tokens` through ends of the turn and repetitions: for measuring.
+    /// Ignores end-of-turn tokens and repetition until `max_tokens` is reached; for benchmarks.
     pub ignore_end: bool,
 }
 
 impl GenerationRequest {
-    /// A plain generation by the base model.
+    /// Creates a request to the base model without grammar or log probabilities.
     pub fn new(prompt: Vec<u32>, sampling: Sampling) -> Self {
         let (adapter, logprobs, grammar, ignore_end) = (None, false, None, false);
         Self { prompt, sampling, adapter, logprobs, grammar, ignore_end }
     }
 }
 
-/// A generation that the engine has taken up.
+/// A generation received by the engine, waiting or active.
 pub(super) struct ModelSequence {
     pub(super) prompt: Vec<u32>,
-    /// The token that goes into the next pass; `None` while the prompt is being read.
+    /// Input token of the next decode pass; `None` during prefill.
     pub(super) next: Option<u32>,
     pub(super) adapter: Option<Arc<LoraAdapter>>,
     sampler: Sampler,
@@ -62,10 +62,10 @@ pub(super) struct ModelSequence {
     constraint: Option<GrammarState>,
     updates: UnboundedSender<EngineUpdate>,
     n_generated: u32,
-    /// Tokens that the context has room for beyond the prompt.
-    room: u32,
+    /// Context window minus prompt, in tokens.
+    max_new: u32,
     bytes: Vec<u8>,
-    /// Bytes sent so far.
+    /// Number of bytes already sent to the receiver.
     sent: usize,
     logprobs: Option<Vec<f32>>,
     loops: LoopDetector,
@@ -78,7 +78,7 @@ impl ModelSequence {
     pub(super) fn new((generation, constraint, updates): QueuedGeneration, context: usize) -> Self {
         let GenerationRequest { prompt, sampling, adapter, logprobs, grammar: _, ignore_end } =
             generation;
-        let room = context.saturating_sub(prompt.len());
+        let max_new = context.saturating_sub(prompt.len());
         Self {
             sampler: Sampler::new(sampling.clone(), &prompt),
             prompt,
@@ -88,7 +88,7 @@ impl ModelSequence {
             constraint,
             updates,
             n_generated: 0,
-            room: u32::try_from(room).unwrap_or(u32::MAX),
+            max_new: u32::try_from(max_new).unwrap_or(u32::MAX),
             bytes: Vec::new(),
             sent: 0,
             logprobs: logprobs.then(Vec::new),
@@ -99,22 +99,22 @@ impl ModelSequence {
         }
     }
 
-    /// Whether nobody waits for the answer any more.
+    /// Whether the receiver has been dropped.
     pub(super) fn is_abandoned(&self) -> bool {
         self.updates.is_closed()
     }
 
-    /// The most tokens that it may come to, the prompt included.
-    pub(super) fn most_tokens(&self) -> usize {
-        self.prompt.len() + self.sampling.max_tokens.min(self.room) as usize
+    /// Maximum length of the sequence in tokens, prompt included.
+    pub(super) fn max_tokens(&self) -> usize {
+        self.prompt.len() + self.sampling.max_tokens.min(self.max_new) as usize
     }
 
-    /// Starts the clock of the prompt.
+    /// Starts the prefill timer.
     pub(super) fn begin(&mut self) {
         self.started = Instant::now();
     }
 
-    /// Draws the next token. Returns whether the generation is over.
+    /// Samples the next token and sends new text. Returns whether the generation is finished.
     pub(super) fn step(&mut self, tokenizer: &Tokenizer, logits: &mut [f32]) -> bool {
         if self.next.is_none() {
             self.prefill = self.started.elapsed();
@@ -130,6 +130,7 @@ impl ModelSequence {
                 return true;
             }
         };
+        // `-inf` passes the check above. Sampling it means that no candidate had a finite logit.
         let (token, logprob) = self.sampler.draw(logits, allowed.as_ref(), self.logprobs.is_some());
         if !logits.get(token as usize).is_some_and(|logit| logit.is_finite()) {
             self.fail(ModelError::NotFinite);
@@ -140,7 +141,7 @@ impl ModelSequence {
         }
         self.next = Some(token);
         self.n_generated += 1;
-        self.logprobs.iter_mut().for_each(|all| all.extend(logprob));
+        self.logprobs.iter_mut().for_each(|logprobs| logprobs.extend(logprob));
         self.bytes.extend_from_slice(tokenizer.bytes(token));
         if let Some(at) = self.stop_at(tokenizer.bytes(token).len()) {
             self.bytes.truncate(at);
@@ -157,23 +158,24 @@ impl ModelSequence {
         if !self.ignore_end && self.loops.push(token) {
             return self.finish(FinishReason::Repetition);
         }
-        if self.n_generated >= self.sampling.max_tokens.min(self.room) {
+        if self.n_generated >= self.sampling.max_tokens.min(self.max_new) {
             return self.finish(FinishReason::Length);
         }
         self.send_text(self.bytes.len().saturating_sub(self.held_back()));
         false
     }
 
-    /// Tells the caller that the generation broke off.
+    /// Reports failure to the receiver.
     pub(super) fn fail(&self, error: ModelError) {
         let _caller_gone = self.updates.send(EngineUpdate::Failed(error));
     }
 
-    /// Where a stop text begins that ends within the last `n_new` bytes.
+    /// Start of the first stop text that ends within the last `n_new` bytes.
     fn stop_at(&self, n_new: usize) -> Option<usize> {
         let stops = self.sampling.stop.iter().filter(|stop| !stop.is_empty());
         stops
             .filter_map(|stop| {
+                // Earlier windows were searched when their bytes arrived.
                 let from = self.bytes.len().saturating_sub(n_new + stop.len() - 1);
                 let windows = self.bytes[from..].windows(stop.len());
                 windows.enumerate().find(|(_, w)| *w == stop.as_bytes()).map(|(at, _)| from + at)
@@ -181,12 +183,12 @@ impl ModelSequence {
             .min()
     }
 
-    /// Bytes at the end that may turn out to be the head of a stop text.
+    /// Bytes at the end that must not be sent yet: they could be the start of a stop text.
     fn held_back(&self) -> usize {
         self.sampling.stop.iter().map(|stop| stop.len().saturating_sub(1)).max().unwrap_or(0)
     }
 
-    /// Sends what is new before byte `end`, up to the last whole character.
+    /// Sends unsent bytes before `end`, up to the last complete character.
     fn send_text(&mut self, end: usize) {
         if end <= self.sent {
             return;
@@ -219,7 +221,8 @@ impl ModelSequence {
     }
 }
 
-/// The length of `bytes` without a character at the end that is still to be completed.
+/// Length of `bytes` without an incomplete UTF-8 character at the end. Invalid bytes in the middle
+/// count as complete: they are replaced when sent.
 fn whole_characters(bytes: &[u8]) -> usize {
     let mut checked = 0;
     loop {
@@ -233,7 +236,7 @@ fn whole_characters(bytes: &[u8]) -> usize {
     }
 }
 
-/// Notices when the same run of tokens comes again and again.
+/// Detects degenerate repetition: the same n-gram of tokens occurring [`LOOP_TIMES`] times.
 #[derive(Default)]
 struct LoopDetector {
     tokens: Vec<u32>,
@@ -241,7 +244,7 @@ struct LoopDetector {
 }
 
 impl LoopDetector {
-    /// Adds a token; true when the last tokens have now been seen too often.
+    /// Adds a token. Returns whether the current n-gram has reached the limit.
     fn push(&mut self, token: u32) -> bool {
         self.tokens.push(token);
         let Some(run) = self.tokens.last_chunk::<LOOP_TOKENS>() else { return false };
@@ -256,7 +259,7 @@ mod tests {
     use super::LoopDetector;
 
     #[test]
-    fn a_text_that_goes_in_circles_is_noticed_and_another_is_not() {
+    fn repetition_is_detected_only_in_looping_text() {
         let mut detector = LoopDetector::default();
         assert!((0..2000_u32).all(|i| !detector.push(i * i % 4099)), "no loop");
         let mut detector = LoopDetector::default();

@@ -1,8 +1,8 @@
-//! Numbers, tokens and prompts against those of other implementations
+//! Compares logits, tokens and prompts with reference implementations
 //! (`tests/fixtures/model/README.md`).
 //!
-//! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`); what concerns Qwen is checked
-//! where it is.
+//! Needs SmolLM2 (`rune models pull smollm2-135m-instruct`); tests on Qwen are skipped unless it
+//! has been pulled.
 
 #[path = "../../tests/it/skip.rs"]
 mod skip;
@@ -39,11 +39,11 @@ use crate::trajectory::Role;
 use crate::trajectory::Sampling;
 
 const SMOLLM2: &str = "smollm2-135m-instruct";
-/// Room for keys and values.
+/// Size of the KV cache in tests.
 const KV_BYTES: usize = 64 << 20;
 const QWEN: &str = "qwen2.5-coder-0.5b-instruct";
 
-/// A model's file in Rune's home, where it has been pulled.
+/// Path of a model in Rune's home, if it has been pulled.
 fn model_file(name: &str) -> Option<PathBuf> {
     let home = match std::env::var_os("RUNE_HOME") {
         Some(home) => PathBuf::from(home),
@@ -52,7 +52,7 @@ fn model_file(name: &str) -> Option<PathBuf> {
     hub::path(&Home::new(home), ModelCatalogue::embedded().get(name).unwrap())
 }
 
-/// SmolLM2's file.
+/// Path of SmolLM2; panics if it has not been pulled.
 pub(crate) fn smollm2_file() -> PathBuf {
     model_file(SMOLLM2).unwrap_or_else(|| {
         panic!("this test needs a model: cargo run --release -- models pull {SMOLLM2}")
@@ -86,7 +86,7 @@ struct Reference {
     input_ids: Vec<u32>,
     greedy: Vec<u32>,
     argmax: Vec<u32>,
-    /// A row a position: the logits of every `stride`th token.
+    /// One row per position: the logits of every `stride`th token.
     logits: Vec<Vec<f32>>,
 }
 
@@ -103,12 +103,12 @@ fn argmax(row: &[f32]) -> u32 {
     u32::try_from(best).unwrap()
 }
 
-/// All logits of a prompt, row by row.
+/// Computes the logits of all positions of a prompt.
 fn logits_of(transformer: &mut Transformer, tokens: &[u32]) -> Vec<Vec<f32>> {
     logits_with(transformer, tokens, None)
 }
 
-/// All logits of a prompt under an adapter.
+/// Computes the logits of all positions of a prompt under an adapter.
 fn logits_with(
     transformer: &mut Transformer,
     tokens: &[u32],
@@ -144,8 +144,8 @@ fn greedy(
     answer
 }
 
-/// The mean and the largest of the differences.
-fn apart<'a>(pairs: impl Iterator<Item = (&'a f32, &'a f32)>) -> (f32, f32) {
+/// Mean and maximum of the absolute differences.
+fn differences<'a>(pairs: impl Iterator<Item = (&'a f32, &'a f32)>) -> (f32, f32) {
     let (mut n, mut sum, mut largest) = (0, 0.0, 0.0_f32);
     for (ours, theirs) in pairs {
         let off = (ours - theirs).abs();
@@ -156,26 +156,27 @@ fn apart<'a>(pairs: impl Iterator<Item = (&'a f32, &'a f32)>) -> (f32, f32) {
     ((sum / f64::from(n)) as f32, largest)
 }
 
-/// The differences from the reference over all positions of a prompt.
-fn apart_from(reference: &Reference, stride: usize, rows: &[Vec<f32>]) -> (f32, f32) {
+/// Mean and maximum differences from the reference over all positions of a prompt.
+fn differences_from(reference: &Reference, stride: usize, rows: &[Vec<f32>]) -> (f32, f32) {
     assert_eq!(rows.len(), reference.logits.len());
     let pairs = rows.iter().zip(&reference.logits);
-    apart(pairs.flat_map(|(ours, theirs)| ours.iter().step_by(stride).zip(theirs)))
+    differences(pairs.flat_map(|(ours, theirs)| ours.iter().step_by(stride).zip(theirs)))
 }
 
 #[test]
-fn exact_logits_and_greedy_tokens_are_those_of_transformers_on_any_instruction_set() {
+fn exact_logits_match_transformers_on_any_instruction_set() {
     let Logits { stride, prompts } = reference();
     for isa in [Isa::detect(), Isa::Portable] {
         let mut transformer = load(Precision::Exact, isa);
         for reference in &prompts {
             let rows = logits_of(&mut transformer, &reference.input_ids);
-            let (mean, largest) = apart_from(reference, stride, &rows);
+            let (mean, largest) = differences_from(reference, stride, &rows);
             eprintln!("exact, {}: mean {mean:.2e}, max {largest:.2e}", isa.name());
             assert!(largest < 1e-3, "mean {mean}, max {largest}");
             assert_eq!(rows.iter().map(|row| argmax(row)).collect::<Vec<_>>(), reference.argmax);
             if isa == Isa::Portable {
-                continue; // Plain Rust takes its time; the positions above have said it all.
+                // Decoding in portable code is slow, and prefill has covered the same kernels.
+                continue;
             }
             let tokens =
                 greedy(&mut transformer, &reference.input_ids, None, reference.greedy.len());
@@ -185,7 +186,7 @@ fn exact_logits_and_greedy_tokens_are_those_of_transformers_on_any_instruction_s
 }
 
 #[test]
-fn logits_and_greedy_tokens_under_an_adapter_are_those_of_peft() {
+fn adapter_logits_match_peft() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/training/peft_all");
     let Logits { stride, prompts } =
         fixture(include_str!("../../tests/fixtures/training/adapter_logits.json"));
@@ -196,7 +197,7 @@ fn logits_and_greedy_tokens_under_an_adapter_are_those_of_peft() {
         let adapter = LoraAdapter::load(&folder, &shape, vocabulary, exact).unwrap();
         for reference in &prompts {
             let rows = logits_with(&mut transformer, &reference.input_ids, Some(&adapter));
-            let (mean, largest) = apart_from(reference, stride, &rows);
+            let (mean, largest) = differences_from(reference, stride, &rows);
             eprintln!("{precision:?}, with an adapter: mean {mean:.2e}, max {largest:.2e}");
             if exact {
                 assert!(largest < 2e-3, "mean {mean}, max {largest}");
@@ -210,7 +211,7 @@ fn logits_and_greedy_tokens_under_an_adapter_are_those_of_peft() {
 }
 
 #[test]
-fn an_adapter_that_was_trained_here_gives_the_same_logits_in_peft() {
+fn adapter_trained_by_rune_gives_the_same_logits_in_peft() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/training");
     let Logits { stride, prompts } =
         fixture(include_str!("../../tests/fixtures/training/logits.json"));
@@ -220,22 +221,22 @@ fn an_adapter_that_was_trained_here_gives_the_same_logits_in_peft() {
         let exact = precision == Precision::Exact;
         let adapter = LoraAdapter::load(&folder.join("peft"), &shape, vocabulary, exact).unwrap();
         let rows = logits_with(&mut transformer, &prompts[0].input_ids, Some(&adapter));
-        let (mean, largest) = apart_from(&prompts[0], stride, &rows);
+        let (mean, largest) = differences_from(&prompts[0], stride, &rows);
         assert!(largest < bound, "{precision:?}: mean {mean}, max {largest}");
     }
 }
 
-// Two instruction sets add in different orders; the least difference moves some activation to
-// another code, and over 30 layers that grows to the size of the error of the codes themselves. So
-// each is held against the reference; that the kernels agree is tested beside them.
+// Instruction sets add in different orders. The slightest difference moves some activation to
+// another code, and over 30 layers that grows to the size of the quantization error itself. So each
+// one is compared with the reference; that the kernels agree is tested beside them.
 #[test]
-fn packed_logits_stay_close_to_those_of_transformers_on_any_instruction_set() {
+fn packed_logits_stay_close_to_transformers_on_any_isa() {
     let Logits { stride, prompts } = reference();
     for isa in [Isa::detect(), Isa::Portable] {
         let mut transformer = load(Precision::Packed, isa);
         for reference in &prompts {
             let rows = logits_of(&mut transformer, &reference.input_ids);
-            let (mean, largest) = apart_from(reference, stride, &rows);
+            let (mean, largest) = differences_from(reference, stride, &rows);
             let agreed = rows.iter().zip(&reference.argmax).filter(|(row, id)| argmax(row) == **id);
             let (agreed, n) = (agreed.count(), rows.len());
             eprintln!(
@@ -249,7 +250,7 @@ fn packed_logits_stay_close_to_those_of_transformers_on_any_instruction_set() {
 }
 
 #[test]
-fn a_prompt_read_in_pieces_beside_another_gives_the_same_logits() {
+fn chunked_prefill_beside_another_sequence_gives_equal_logits() {
     let mut transformer = load(Precision::Packed, Isa::detect());
     let Logits { prompts, .. } = reference();
     let whole = logits_of(&mut transformer, &prompts[0].input_ids);
@@ -271,7 +272,7 @@ fn a_prompt_read_in_pieces_beside_another_gives_the_same_logits() {
     }
     assert!(rows == whole, "bit for bit");
 
-    // One that begins with what is remembered goes on as one that read everything itself.
+    // A sequence that starts from a cached prefix continues like one that computed it.
     store.remember(0, &caches[1]);
     for at in [1, 9, whole.len() - 1] {
         let mut cache = store.begin(0, &prompts[0].input_ids[..at]);
@@ -295,7 +296,7 @@ struct Blocks {
 }
 
 #[test]
-fn blocks_stand_for_the_numbers_that_ggml_reads() {
+fn dequantized_blocks_match_ggml() {
     let cases: Vec<Blocks> = fixture(include_str!("../../tests/fixtures/model/blocks.json"));
     assert_eq!(cases.len(), 10);
     for Blocks { kind, name, bytes, bits } in cases {
@@ -305,11 +306,10 @@ fn blocks_stand_for_the_numbers_that_ggml_reads() {
         let kind = GgmlType::from_code(kind).unwrap();
         assert_eq!(kind.row_bytes(bits.len()), Some(bytes.len()), "{name}");
         let mut values = vec![f32::NAN; bits.len()];
-        kind.dequantise(&bytes, &mut values);
+        kind.dequantize(&bytes, &mut values);
         for (ours, bits) in values.iter().zip(bits) {
             let theirs = f32::from_bits(bits);
-            // Codes with their offset are multiplied here, codes less their offset there: two
-            // roundings.
+            // Rune computes `scale * code + min`, ggml `scale * (code - zero)`: one more rounding.
             let fine = (ours - theirs).abs() <= 4.0 * f32::EPSILON * theirs.abs().max(0.5);
             assert!(fine, "{name}: {ours} {theirs}");
         }
@@ -330,25 +330,25 @@ fn check_tokens(gguf: &GgufFile, json: &str) {
         assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{text:?}");
         if !text.contains("<|") && !text.contains("<fim") && !text.contains("<repo") {
             let decoded = tokenizer.decode(&ids);
-            // Qwen's tokenizer composes characters before it cuts.
+            // Qwen's tokenizer normalizes to NFC first.
             assert!(decoded == text || !text.is_ascii(), "{text:?} {decoded:?}");
         }
     }
 }
 
 #[test]
-fn tokens_of_smollm2_are_those_of_the_tokenizers_library() {
+fn smollm2_tokens_match_the_tokenizers_library() {
     check_tokens(&smollm2(), include_str!("../../tests/fixtures/model/tokens_smollm.json"));
 }
 
 #[test]
-fn tokens_of_qwen_are_those_of_the_tokenizers_library() {
+fn qwen_tokens_match_the_tokenizers_library() {
     let Some(qwen) = qwen() else { return };
     check_tokens(&qwen, include_str!("../../tests/fixtures/model/tokens_qwen2.json"));
 }
 
 #[test]
-fn a_hostile_text_is_cut_into_tokens_in_good_time() {
+fn hostile_text_is_tokenized_in_bounded_time() {
     let mut files = vec![smollm2()];
     files.extend(qwen());
     for gguf in files {
@@ -391,18 +391,19 @@ fn check_chats(gguf: &GgufFile, json: &str) {
 }
 
 #[test]
-fn chats_of_smollm2_are_rendered_as_by_jinja_and_cannot_end_their_own_turn() {
+fn smollm2_chats_match_jinja_and_cannot_end_their_own_turn() {
     check_chats(&smollm2(), include_str!("../../tests/fixtures/model/chats_smollm.json"));
 }
 
 #[test]
-fn chats_of_qwen_are_rendered_as_by_jinja_and_cannot_end_their_own_turn() {
+fn qwen_chats_match_jinja_and_cannot_end_their_own_turn() {
     let Some(qwen) = qwen() else { return };
     check_chats(&qwen, include_str!("../../tests/fixtures/model/chats_qwen2.json"));
 }
 
-/// What a sequence says when the model's choices are `tokens`: the pieces of text, and the end.
-fn spoken(
+/// Runs a sequence whose sampled tokens are `tokens`. Returns the streamed pieces and the final
+/// update.
+fn run_sequence(
     tokenizer: &Tokenizer,
     tokens: &[u32],
     sampling: Sampling,
@@ -429,7 +430,7 @@ fn spoken(
 }
 
 #[test]
-fn a_stop_text_ends_the_answer_where_it_begins_and_is_never_shown() {
+fn stop_text_ends_the_answer_and_is_never_sent() {
     let tokenizer = Tokenizer::load(&smollm2()).unwrap();
     let text = "naïve 你好🙂 and then: ```\nEND of it 🙂🙂 the rest";
     let tokens = tokenizer.encode(text).unwrap();
@@ -452,7 +453,7 @@ fn a_stop_text_ends_the_answer_where_it_begins_and_is_never_shown() {
         let mut tokens = tokens.clone();
         tokens.push(2);
         let sampling = Sampling { stop: stop.clone(), ..Sampling::default() };
-        let (pieces, end) = spoken(&tokenizer, &tokens, sampling);
+        let (pieces, end) = run_sequence(&tokenizer, &tokens, sampling);
         let completion = end.unwrap().unwrap();
         assert_eq!(completion.text, text[..expected.unwrap_or(text.len())], "{stop:?}");
         assert_eq!(pieces.concat(), completion.text, "{stop:?}");
@@ -462,7 +463,7 @@ fn a_stop_text_ends_the_answer_where_it_begins_and_is_never_shown() {
 }
 
 #[test]
-fn pieces_add_up_to_the_text_also_where_a_character_stays_broken() {
+fn streamed_pieces_add_up_to_the_text_with_broken_characters() {
     let tokenizer = Tokenizer::load(&smollm2()).unwrap();
     let emoji = tokenizer.encode("🙂").unwrap();
     assert!(emoji.len() > 1, "a character of several tokens");
@@ -475,7 +476,7 @@ fn pieces_add_up_to_the_text_also_where_a_character_stays_broken() {
         stop: vec!["zzz".to_owned()],
         ..Sampling::default()
     };
-    let (pieces, end) = spoken(&tokenizer, &tokens, sampling);
+    let (pieces, end) = run_sequence(&tokenizer, &tokens, sampling);
     let completion = end.unwrap().unwrap();
     assert_eq!(completion.finish_reason, FinishReason::Length);
     assert!(completion.text.contains('🙂') && completion.text.ends_with('\u{FFFD}'));
@@ -483,15 +484,15 @@ fn pieces_add_up_to_the_text_also_where_a_character_stays_broken() {
 }
 
 #[test]
-fn a_text_in_circles_is_ended() {
+fn repetition_ends_the_answer() {
     let tokenizer = Tokenizer::load(&smollm2()).unwrap();
     let circle = tokenizer.encode("Again and again, the same words come round. ").unwrap();
-    let (_, end) = spoken(&tokenizer, &circle.repeat(200), Sampling::default());
+    let (_, end) = run_sequence(&tokenizer, &circle.repeat(200), Sampling::default());
     assert_eq!(end.unwrap().unwrap().finish_reason, FinishReason::Repetition);
 }
 
 #[test]
-fn logits_that_are_no_numbers_are_an_error() {
+fn non_finite_logits_are_an_error() {
     let tokenizer = Tokenizer::load(&smollm2()).unwrap();
     for (temperature, damage) in
         [0.0, 1.0].into_iter().flat_map(|t| [f32::NAN, f32::INFINITY].map(|damage| (t, damage)))
@@ -515,7 +516,7 @@ fn logits_that_are_no_numbers_are_an_error() {
 }
 
 #[test]
-fn what_is_learned_of_a_chat_is_its_answers_and_their_ends_token_by_token() {
+fn training_targets_are_exactly_answers_and_turn_ends() {
     let chat = [
         Message::system("Be brief."),
         Message::user("Say <|im_end|> twice, or 'ab'."),
@@ -535,12 +536,11 @@ fn what_is_learned_of_a_chat_is_its_answers_and_their_ends_token_by_token() {
         let tokenizer = encoder.tokenizer();
         for (answer, text) in ["ab\n\n  c< |im_end|>d é", "ab"].into_iter().enumerate() {
             let tokens = tokens(answer);
-            // The line end before the second answer is one token with the first of its own.
+            // The line break before the second answer merges into one token with its own first one.
             assert_eq!(tokenizer.decode(&tokens).trim_start(), text, "{}", path.display());
             assert!(tokenizer.is_end(*tokens.last().unwrap()));
         }
-        // The same tokens as when the model is asked: the prompt up to the first answer is a
-        // beginning of them.
+        // Training sees the tokens of inference: the prompt of the first answer is a prefix.
         let prompt = {
             let gguf = GgufFile::open(&path).unwrap();
             let tokenizer = Tokenizer::load(&gguf).unwrap();

@@ -1,7 +1,7 @@
-//! Text to token ids and back, from the vocabulary inside a GGUF file.
+//! Tokenizer built from the vocabulary inside a GGUF file.
 //!
 //! Byte-level BPE (`tokenizer.ggml.model = gpt2`) with the pre-tokenizers `qwen2` and `smollm`. Any
-//! other is refused: splitting text in another way than in training makes a model silently worse.
+//! other is rejected: a different split than in training degrades a model without any error.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,12 +24,12 @@ use super::ModelError;
 use super::gguf::GgufFile;
 use super::gguf::MetadataValue;
 
-/// How Qwen2 cuts text before BPE (`tokenizer.json` of the hub's repository).
+/// Qwen2's pre-tokenization pattern, from `tokenizer.json` of its Hugging Face repository.
 const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// ggml's number for tokens that stand for themselves and are never text, such as `<|im_end|>`.
+/// `LLAMA_TOKEN_TYPE_CONTROL`: special tokens that are never text, such as `<|im_end|>`.
 const CONTROL: i64 = 3;
-/// ggml's number for tokens added whole by the model's makers.
+/// `LLAMA_TOKEN_TYPE_USER_DEFINED`: added tokens that are matched as a whole.
 const USER_DEFINED: i64 = 4;
 
 /// A byte-level BPE tokenizer.
@@ -43,7 +43,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Builds the tokenizer from metadata.
+    /// Builds the tokenizer from GGUF metadata.
     pub(super) fn load(gguf: &GgufFile) -> Result<Self, ModelError> {
         let malformed = |reason: &str| ModelError::Malformed {
             path: gguf.path().to_owned(),
@@ -52,28 +52,27 @@ impl Tokenizer {
         let kind = gguf.text("tokenizer.ggml.model")?;
         let pre = gguf.text("tokenizer.ggml.pre")?;
         if kind != "gpt2" || !matches!(pre, "qwen2" | "smollm") {
-            let what =
-                format!("the tokenizer `{kind}`/`{pre}`; Rune knows gpt2/qwen2 and gpt2/smollm");
+            let what = format!("tokenizer `{kind}`/`{pre}`");
             return Err(ModelError::Unsupported { path: gguf.path().to_owned(), what });
         }
         let tokens = texts(gguf.array("tokenizer.ggml.tokens")?)
-            .ok_or_else(|| malformed("a token is no text"))?;
+            .ok_or_else(|| malformed("a token is not a string"))?;
         let merges = texts(gguf.array("tokenizer.ggml.merges")?)
-            .ok_or_else(|| malformed("a merge is no text"))?;
+            .ok_or_else(|| malformed("a merge is not a string"))?;
         let kinds = gguf.array("tokenizer.ggml.token_type")?;
         if kinds.len() != tokens.len() || u32::try_from(tokens.len()).is_err() {
-            return Err(malformed("token types and tokens differ in number"));
+            return Err(malformed("the numbers of tokens and token types differ"));
         }
-        let special = |index: usize, wanted: &[i64]| matches!(kinds[index], MetadataValue::Int(kind) if wanted.contains(&kind));
+        let special = |index: usize, expected: &[i64]| matches!(kinds[index], MetadataValue::Int(kind) if expected.contains(&kind));
 
         let mut inner = bpe(&tokens, &merges, pre)
-            .map_err(|source| malformed(&format!("its tokenizer does not build: {source}")))?;
+            .map_err(|source| malformed(&format!("cannot build the tokenizer: {source}")))?;
         let added = (0..tokens.len())
             .filter(|i| special(*i, &[CONTROL, USER_DEFINED]))
             .map(|i| AddedToken::from(tokens[i], special(i, &[CONTROL])).normalized(false));
         inner
             .add_special_tokens(added.collect::<Vec<_>>())
-            .map_err(|source| malformed(&format!("its tokenizer does not build: {source}")))?;
+            .map_err(|source| malformed(&format!("cannot build the tokenizer: {source}")))?;
 
         let table = byte_table();
         let bytes = (0..tokens.len()).map(|index| match special(index, &[CONTROL, USER_DEFINED]) {
@@ -89,15 +88,15 @@ impl Tokenizer {
             .collect();
         let end_tokens = end_tokens(gguf, &control);
         if end_tokens.is_empty() {
-            return Err(malformed("no token ends a turn"));
+            return Err(malformed("no end-of-turn token"));
         }
         Ok(Self { inner, bytes, control, end_tokens, digest: digest(&tokens, &merges, pre) })
     }
 
-    /// Cuts `text` into tokens; control tokens in it are recognised.
+    /// Tokenizes `text`. Control tokens in it, such as `<|im_end|>`, are recognized.
     ///
     /// # Errors
-    /// [`ModelError::Tokenizer`] when the library refuses the text.
+    /// [`ModelError::Tokenizer`] when the `tokenizers` crate rejects the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = self
             .inner
@@ -106,7 +105,7 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// As [`Self::encode`], with the bytes of `text` that each token was made from.
+    /// Like [`Self::encode`], with the byte range of `text` behind each token.
     pub(super) fn encode_with_places(
         &self,
         text: &str,
@@ -117,12 +116,12 @@ impl Tokenizer {
         Ok(encoding.get_ids().iter().copied().zip(places).collect())
     }
 
-    /// The bytes that a token stands for: part of a character maybe, none for a control token.
+    /// Bytes of a token: possibly part of a character, empty for a control token.
     pub(super) fn bytes(&self, token: u32) -> &[u8] {
         self.bytes.get(token as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// The text of `tokens`, control tokens left out, broken characters replaced.
+    /// Decodes `tokens`. Control tokens are skipped, invalid UTF-8 is replaced.
     pub fn decode(&self, tokens: &[u32]) -> String {
         let bytes: Vec<u8> = tokens.iter().flat_map(|token| self.bytes(*token)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -133,19 +132,19 @@ impl Tokenizer {
         self.end_tokens.contains(&token)
     }
 
-    /// Tokens in the vocabulary.
+    /// Size of the vocabulary.
     pub(super) fn n_tokens(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The texts of control tokens, such as `<|im_end|>`, the longest first.
+    /// Texts of all control tokens, such as `<|im_end|>`, longest first.
     pub(super) fn control_texts(&self) -> Vec<String> {
         let mut texts: Vec<_> = self.control.keys().filter(|t| !t.is_empty()).cloned().collect();
         texts.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         texts
     }
 
-    /// sha256 of the vocabulary, the merges and the pre-tokenizer's name.
+    /// SHA-256 of the vocabulary, the merges and the pre-tokenizer's name, in hex.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -166,7 +165,7 @@ fn bpe(tokens: &[&str], merges: &[&str], pre: &str) -> tokenizers::Result<tokeni
     let pairs = merges
         .iter()
         .map(|merge| {
-            let (left, right) = merge.split_once(' ').ok_or("a merge without a blank")?;
+            let (left, right) = merge.split_once(' ').ok_or("a merge without a space")?;
             Ok((left.to_owned(), right.to_owned()))
         })
         .collect::<tokenizers::Result<Vec<_>>>()?;
@@ -178,14 +177,14 @@ fn bpe(tokens: &[&str], merges: &[&str], pre: &str) -> tokenizers::Result<tokeni
         let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?;
         vec![split.into(), ByteLevel::new(false, false, false).into()]
     } else {
+        // As in SmolLM's `tokenizer.json`: single digits, then GPT-2's own pattern.
         vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()]
     };
     tokenizer.with_pre_tokenizer(Some(Sequence::new(steps)));
     Ok(tokenizer)
 }
 
-/// The tokens after which a model has said its say: the one the file names, and the usual ones by
-/// name.
+/// End-of-turn tokens: those named by the metadata, and well-known ones by text.
 fn end_tokens(gguf: &GgufFile, control: &HashMap<String, u32>) -> Vec<u32> {
     let named = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>"];
     let mut ends: Vec<u32> = named.iter().filter_map(|name| control.get(*name).copied()).collect();
@@ -197,7 +196,8 @@ fn end_tokens(gguf: &GgufFile, control: &HashMap<String, u32>) -> Vec<u32> {
     ends
 }
 
-/// GPT-2's letters for bytes: printable ones stand for themselves, the others for 256 and up.
+/// GPT-2's byte-to-character table (`bytes_to_unicode`): printable bytes map to themselves, the
+/// others to code points from 256 on.
 fn byte_table() -> HashMap<char, u8> {
     let mut next = 256_u32;
     (0_u8..=255)
@@ -213,6 +213,8 @@ fn byte_table() -> HashMap<char, u8> {
 fn digest(tokens: &[&str], merges: &[&str], pre: &str) -> String {
     let mut hash = Sha256::new();
     for text in tokens.iter().chain(merges).chain([&pre]) {
+        // Lengths are hashed too: otherwise moving a character between two tokens would go
+        // unnoticed.
         hash.update(text.len().to_le_bytes());
         hash.update(text);
     }

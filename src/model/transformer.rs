@@ -1,9 +1,9 @@
-//! The decoder of the Llama and Qwen2 families.
+//! Forward pass of the Llama and Qwen2 decoders over a batch of token chunks.
 //!
-//! Many rows are computed in one pass: whole prompts, or one token of each of several sequences.
-//! What a row gives depends on its own sequence alone, bit for bit. Architecture: Touvron et al.
-//! 2023, arXiv:2302.13971; Qwen2.5 report, arXiv:2412.15115. Grouped-query attention:
-//! arXiv:2305.13245.
+//! One pass computes many rows: prompt chunks (prefill), one token of each decoding sequence, or
+//! both. A row's result depends on its own sequence alone, bit for bit. Architecture: Touvron et
+//! al. 2023, arXiv:2302.13971; Qwen2.5 report, arXiv:2412.15115. Grouped-query attention: Ainslie
+//! et al. 2023, arXiv:2305.13245.
 
 use std::ops::Range;
 
@@ -32,10 +32,10 @@ use super::weights::ModelShape;
 use super::weights::ModelWeights;
 use super::weights::Precision;
 
-/// Rows of queries that share a trip through the keys, about.
+/// Approximate number of query rows per attention unit: they share one pass over the keys.
 const ATTENTION_ROWS: usize = 24;
 
-/// The weights, and the buffers of a pass.
+/// The model's weights, thread pool and scratch buffers.
 pub(super) struct Transformer {
     pub(super) shape: ModelShape,
     precision: Precision,
@@ -47,7 +47,7 @@ pub(super) struct Transformer {
     scratch: PassScratch,
 }
 
-/// Rows of a pass, one a token.
+/// Scratch buffers of a pass, one row per token.
 #[derive(Default)]
 struct PassScratch {
     hidden: AlignedBuffer,
@@ -61,20 +61,20 @@ struct PassScratch {
     rotations: Vec<RotaryAngles>,
 }
 
-/// New tokens of one sequence.
+/// New tokens of one sequence, prefill or decode.
 pub(super) struct TokenChunk<'a> {
-    /// What the sequence has seen so far, with room for the tokens; they are appended.
+    /// KV cache of the sequence, already grown for the new tokens; the pass appends them.
     pub(super) cache: &'a mut KvCache,
-    /// The tokens, each below the vocabulary's size; at least one.
+    /// Token ids below the vocabulary size, at least one.
     pub(super) tokens: &'a [u32],
-    /// What is added to the weights for this sequence.
+    /// Adapter applied to this sequence.
     pub(super) adapter: Option<&'a LoraAdapter>,
-    /// Whether logits are wanted for every token and not for the last one alone.
+    /// Computes logits for every token instead of the last one alone.
     pub(super) all_logits: bool,
 }
 
 impl Transformer {
-    /// Loads the weights.
+    /// Loads the weights and starts the thread pool.
     pub(super) fn load(
         gguf: &GgufFile,
         precision: Precision,
@@ -82,7 +82,7 @@ impl Transformer {
         n_threads: usize,
     ) -> Result<Self, ModelError> {
         let shape = ModelShape::read(gguf)?;
-        // Instructions that the processor lacks must never be reached, whatever the caller says.
+        // The kernels' safety depends on this check: callers may pass any `Isa`.
         let isa = if isa.is_available() { isa } else { Isa::Portable };
         let mut pool = ThreadPool::new(n_threads);
         let weights = ModelWeights::load(gguf, &shape, precision, &mut pool)?;
@@ -91,39 +91,40 @@ impl Transformer {
         Ok(Self { shape, precision, isa, pool, weights, frequencies, scratch })
     }
 
-    /// An empty store of `n_bytes` for the keys and values of this model.
+    /// Creates an empty KV store of at most `n_bytes` for this model.
     pub(super) fn store(&self, n_bytes: usize) -> KvStore {
         KvStore::new(&self.shape, self.precision, n_bytes)
     }
 
-    /// Tokens that have an embedding.
+    /// Rows of the embedding: the vocabulary, possibly padded.
     pub(super) fn vocabulary(&self) -> usize {
         self.weights.embedding.rows()
     }
 
-    /// Bytes of all weights in memory.
+    /// Size of all weights in memory, in bytes.
     pub(super) fn n_bytes(&self) -> usize {
         self.weights.n_bytes()
     }
 
-    /// The kernels in use.
+    /// Instruction set in use.
     pub(super) fn isa(&self) -> Isa {
         self.isa
     }
 
-    /// Threads that share the work.
+    /// Number of compute threads.
     pub(super) fn n_threads(&self) -> usize {
         self.pool.n_threads()
     }
 
-    /// Appends every chunk to its sequence. Returns logits, `(wanted tokens, vocabulary)` row by
-    /// row in the order of the chunks.
+    /// Runs one forward pass and appends every chunk to its sequence. Writes logits `(rows,
+    /// vocabulary)` in the order of the chunks: one row per chunk, or per token with `all_logits`.
     pub(super) fn forward(
         &mut self,
         store: &mut KvStore,
         chunks: &mut [TokenChunk<'_>],
         logits: &mut Vec<f32>,
     ) {
+        // Moved out so that the methods below can borrow `self` and the buffers separately.
         let mut scratch = std::mem::take(&mut self.scratch);
         let hidden = self.shape.hidden;
         let tokens: Vec<u32> = chunks.iter().flat_map(|chunk| chunk.tokens).copied().collect();
@@ -137,6 +138,7 @@ impl Transformer {
             self.attention(index, store, chunks, &mut scratch);
             self.feed_forward(index, chunks, &mut scratch);
         }
+        // Only now: every layer needed the position of the chunk's first token.
         for chunk in chunks.iter_mut() {
             chunk.cache.advance(chunk.tokens);
         }
@@ -144,7 +146,7 @@ impl Transformer {
         self.scratch = scratch;
     }
 
-    /// The RoPE angles of every row.
+    /// Computes the RoPE angles of every row.
     fn rotations(&self, chunks: &[TokenChunk<'_>]) -> Vec<RotaryAngles> {
         let positions =
             chunks.iter().flat_map(|chunk| (0..chunk.tokens.len()).map(|i| chunk.cache.len() + i));
@@ -166,26 +168,28 @@ impl Transformer {
     ) {
         let Self { shape, isa, pool, weights, .. } = self;
         let (isa, layer) = (*isa, &weights.layers[index]);
-        normalise(pool, isa, shape, &layer.attention_norm, scratch);
+        normalize(pool, isa, shape, &layer.attention_norm, scratch);
         let PassScratch { input, query, key, value, .. } = scratch;
         let outs = [(LinearKind::Query, query), (LinearKind::Key, key), (LinearKind::Value, value)];
         let products = outs.map(|(which, out)| {
             out.resize(input.n_rows() * which.size(shape).0);
-            product(layer, which, sides(chunks, index, which), out, OutputMode::Over)
+            product(layer, which, branches(chunks, index, which), out, OutputMode::Over)
         });
         matmul(pool, isa, input, products);
-        turn(pool, isa, shape, scratch);
+        rotate_rows(pool, isa, shape, scratch);
         append(store, index, chunks, shape, scratch);
 
         let blocks = attention_blocks(chunks, shape);
         let (hidden, head_dim, n_kv_heads) = (shape.hidden, shape.head_dim, shape.n_kv_heads);
         let n_heads = shape.n_heads / n_kv_heads;
         let query = &scratch.query;
+        // A unit is one block of queries for one KV head; units write disjoint columns of
+        // `attended`.
         scratch.attended.resize(query.len());
         let results = SharedMut::new(&mut scratch.attended);
         pool.run(blocks.len() * n_kv_heads, &|unit| {
-            // Late positions of a prompt see most: they go first, so that no thread is left with
-            // them at the end.
+            // Late prompt positions attend to the most keys. They go first, so that no thread is
+            // left with a long unit at the end.
             let (cache, first_row, n_keys) = &blocks[blocks.len() - 1 - unit / n_kv_heads];
             let head = unit % n_kv_heads;
             let column = head * n_heads * head_dim;
@@ -201,29 +205,30 @@ impl Transformer {
         scratch.input.fill(pool, isa, (scratch.rotations.len(), hidden), &|row, out| {
             out.copy_from_slice(&attended[row * hidden..][..hidden]);
         });
-        let sides = sides(chunks, index, LinearKind::Output);
-        let back = product(layer, LinearKind::Output, sides, &mut scratch.hidden, OutputMode::Add);
+        let branches = branches(chunks, index, LinearKind::Output);
+        let back =
+            product(layer, LinearKind::Output, branches, &mut scratch.hidden, OutputMode::Add);
         matmul(pool, isa, &scratch.input, [back]);
     }
 
     fn feed_forward(&mut self, index: usize, chunks: &[TokenChunk<'_>], scratch: &mut PassScratch) {
         let Self { shape, isa, pool, weights, .. } = self;
         let (isa, layer, ffn) = (*isa, &weights.layers[index], shape.ffn);
-        normalise(pool, isa, shape, &layer.ffn_norm, scratch);
+        normalize(pool, isa, shape, &layer.ffn_norm, scratch);
         let PassScratch { hidden, input, gate, up, .. } = scratch;
         let n_rows = input.n_rows();
         let products =
             [(LinearKind::Gate, &mut *gate), (LinearKind::Up, &mut *up)].map(|(which, out)| {
                 out.resize(n_rows * ffn);
-                product(layer, which, sides(chunks, index, which), out, OutputMode::Over)
+                product(layer, which, branches(chunks, index, which), out, OutputMode::Over)
             });
         matmul(pool, isa, input, products);
         input.fill(pool, isa, (n_rows, ffn), &|row, out| {
             let part = row * ffn..(row + 1) * ffn;
             silu_mul(isa, &gate[part.clone()], &up[part], out);
         });
-        let sides = sides(chunks, index, LinearKind::Down);
-        let back = product(layer, LinearKind::Down, sides, hidden, OutputMode::Add);
+        let branches = branches(chunks, index, LinearKind::Down);
+        let back = product(layer, LinearKind::Down, branches, hidden, OutputMode::Add);
         matmul(pool, isa, input, [back]);
     }
 
@@ -235,29 +240,29 @@ impl Transformer {
     ) {
         let Self { shape, isa, pool, weights, .. } = self;
         let hidden = shape.hidden;
-        let mut wanted = Vec::new();
-        let mut sides = Vec::new();
+        let mut logit_rows = Vec::new();
+        let mut branches = Vec::new();
         for (chunk, rows) in chunks.iter().zip(chunk_rows(chunks)) {
-            let first = wanted.len();
-            wanted.extend(if chunk.all_logits { rows } else { rows.end - 1..rows.end });
-            if let Some(path) = chunk.adapter.and_then(LoraAdapter::head) {
-                sides.push(LoraBranch { rows: first..wanted.len(), path });
+            let first = logit_rows.len();
+            logit_rows.extend(if chunk.all_logits { rows } else { rows.end - 1..rows.end });
+            if let Some(low_rank) = chunk.adapter.and_then(LoraAdapter::head) {
+                branches.push(LoraBranch { rows: first..logit_rows.len(), low_rank });
             }
         }
         let PassScratch { hidden: rows, input, .. } = scratch;
-        input.fill(pool, *isa, (wanted.len(), hidden), &|row, out| {
-            let x = &rows[wanted[row] * hidden..][..hidden];
+        input.fill(pool, *isa, (logit_rows.len(), hidden), &|row, out| {
+            let x = &rows[logit_rows[row] * hidden..][..hidden];
             rms_norm(*isa, x, &weights.final_norm, shape.eps, out);
         });
         let matrix = weights.head();
-        logits.resize(wanted.len() * matrix.rows(), 0.0);
+        logits.resize(logit_rows.len() * matrix.rows(), 0.0);
         let product =
-            MatmulProduct { matrix, bias: None, sides, out: logits, write: OutputMode::Over };
+            MatmulProduct { matrix, bias: None, branches, out: logits, write: OutputMode::Over };
         matmul(pool, *isa, input, [product]);
     }
 }
 
-/// The rows of each chunk in a pass.
+/// Row range of each chunk within the pass.
 fn chunk_rows(chunks: &[TokenChunk<'_>]) -> impl Iterator<Item = Range<usize>> {
     chunks.iter().scan(0, |first, chunk| {
         let rows = *first..*first + chunk.tokens.len();
@@ -266,36 +271,37 @@ fn chunk_rows(chunks: &[TokenChunk<'_>]) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// What the adapters of a pass add to a linear layer.
-fn sides<'a>(chunks: &[TokenChunk<'a>], layer: usize, which: LinearKind) -> Vec<LoraBranch<'a>> {
-    let paths = chunks.iter().map(|chunk| chunk.adapter?.side(layer, which));
-    let mut sides: Vec<LoraBranch<'a>> = Vec::new();
-    for (rows, path) in chunk_rows(chunks).zip(paths) {
-        let Some(path) = path else { continue };
-        match sides.last_mut() {
-            Some(last) if std::ptr::eq(last.path, path) && last.rows.end == rows.start => {
+/// LoRA branches of a linear layer for the rows of the pass; neighboring chunks with the same
+/// adapter are merged.
+fn branches<'a>(chunks: &[TokenChunk<'a>], layer: usize, which: LinearKind) -> Vec<LoraBranch<'a>> {
+    let factors = chunks.iter().map(|chunk| chunk.adapter?.branch(layer, which));
+    let mut branches: Vec<LoraBranch<'a>> = Vec::new();
+    for (rows, low_rank) in chunk_rows(chunks).zip(factors) {
+        let Some(low_rank) = low_rank else { continue };
+        match branches.last_mut() {
+            Some(last) if std::ptr::eq(last.low_rank, low_rank) && last.rows.end == rows.start => {
                 last.rows.end = rows.end;
             }
-            _ => sides.push(LoraBranch { rows, path }),
+            _ => branches.push(LoraBranch { rows, low_rank }),
         }
     }
-    sides
+    branches
 }
 
-/// A linear layer as a product.
+/// Describes a linear layer as a matrix product.
 fn product<'a>(
     layer: &'a DecoderLayer,
     which: LinearKind,
-    sides: Vec<LoraBranch<'a>>,
+    branches: Vec<LoraBranch<'a>>,
     out: &'a mut [f32],
     write: OutputMode,
 ) -> MatmulProduct<'a> {
     let linear = layer.linear(which);
-    MatmulProduct { matrix: &linear.matrix, bias: linear.bias.as_deref(), sides, out, write }
+    MatmulProduct { matrix: &linear.matrix, bias: linear.bias.as_deref(), branches, out, write }
 }
 
-/// Normalises the hidden rows into the input of the next product.
-fn normalise(
+/// RMS-normalizes the hidden rows into the input of the next product.
+fn normalize(
     pool: &mut ThreadPool,
     isa: Isa,
     shape: &ModelShape,
@@ -308,9 +314,8 @@ fn normalise(
     });
 }
 
-/// Turns queries and keys to their positions; queries are divided by the root of their length as
-/// well.
-fn turn(pool: &mut ThreadPool, isa: Isa, shape: &ModelShape, scratch: &mut PassScratch) {
+/// Applies RoPE to queries and keys, and scales queries by `1 / sqrt(head_dim)`.
+fn rotate_rows(pool: &mut ThreadPool, isa: Isa, shape: &ModelShape, scratch: &mut PassScratch) {
     let (hidden, kv_width) = (shape.hidden, shape.kv_width());
     #[expect(clippy::cast_precision_loss, reason = "a head is small")]
     let factor = 1.0 / (shape.head_dim as f32).sqrt();
@@ -323,7 +328,7 @@ fn turn(pool: &mut ThreadPool, isa: Isa, shape: &ModelShape, scratch: &mut PassS
     });
 }
 
-/// Adds the keys and values of all rows to their sequences.
+/// Writes the keys and values of all rows to the KV cache.
 fn append(
     store: &mut KvStore,
     layer: usize,
@@ -342,8 +347,8 @@ fn append(
     }
 }
 
-/// Cuts the rows of a pass into blocks of neighbouring positions: the sequence, the first row, and
-/// how many keys the positions see.
+/// Splits the rows of a pass into blocks of consecutive positions: `(sequence, first row, keys
+/// visible to each position)`.
 fn attention_blocks<'a>(
     chunks: &'a [TokenChunk<'_>],
     shape: &ModelShape,

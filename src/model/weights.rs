@@ -1,4 +1,4 @@
-//! The weights of a model, read from its file.
+//! Loads a model's dimensions and weights from its GGUF file.
 
 use super::ModelError;
 use super::gguf::GgufFile;
@@ -12,7 +12,7 @@ use super::kernels::SharedMut;
 use super::kernels::ThreadPool;
 use super::kernels::WeightMatrix;
 
-/// Sizes of a model, read from its file.
+/// Dimensions and constants of a model, from the GGUF metadata.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ModelShape {
     pub(super) n_layers: usize,
@@ -24,7 +24,7 @@ pub(super) struct ModelShape {
     pub(super) context: usize,
     pub(super) rope_base: f32,
     pub(super) eps: f32,
-    /// Whether rows of q and k stand interleaved in the file (llama) and have to be put apart.
+    /// Whether the rows of q and k are interleaved in the file (llama) and must be reordered.
     interleaved: bool,
 }
 
@@ -33,19 +33,18 @@ impl ModelShape {
         let arch = gguf.text("general.architecture")?;
         let unsupported = |what| ModelError::Unsupported { path: gguf.path().to_owned(), what };
         if !matches!(arch, "llama" | "qwen2") {
-            return Err(unsupported(format!(
-                "the architecture `{arch}`; Rune runs llama and qwen2"
-            )));
+            return Err(unsupported(format!("architecture `{arch}`")));
         }
         let key = |name: &str| format!("{arch}.{name}");
+        // Silently ignoring any of these would load a model that answers nonsense.
         let scaling = gguf.get(&key("rope.scaling.type"));
         if scaling.is_some_and(|kind| *kind != MetadataValue::Text("none".to_owned()))
             || gguf.has_tensor("rope_freqs.weight")
         {
-            return Err(unsupported("scaled RoPE".to_owned()));
+            return Err(unsupported("RoPE scaling".to_owned()));
         }
         if gguf.get(&key("expert_count")).is_some_and(|n| *n != MetadataValue::Int(0)) {
-            return Err(unsupported("a mixture of experts".to_owned()));
+            return Err(unsupported("mixture of experts".to_owned()));
         }
         let hidden = gguf.count(&key("embedding_length"))?;
         let n_heads = gguf.count(&key("attention.head_count"))?;
@@ -66,6 +65,8 @@ impl ModelShape {
             eps: gguf.float(&key("attention.layer_norm_rms_epsilon"))?,
             interleaved: arch == "llama",
         };
+        // Models whose heads are not `hidden / n_heads` wide, or rotate only a part, are not
+        // supported.
         let is_head_dim = |name: &str| {
             let width = gguf.get(&key(name));
             width.is_none_or(|width| {
@@ -82,11 +83,16 @@ impl ModelShape {
         if fits {
             Ok(shape)
         } else {
-            Err(unsupported(format!("sizes that do not fit together: {shape:?}")))
+            let n_layers = shape.n_layers;
+            Err(unsupported(format!(
+                "inconsistent dimensions: hidden size {hidden}, {n_heads} heads of {head_dim}, \
+                 {n_kv_heads} KV heads, {n_layers} layers"
+            )))
         }
     }
 
-    /// Angular speeds of RoPE, `head_dim / 2` of them.
+    /// RoPE frequencies `base^(-2i / head_dim)` for `i` in `0..head_dim / 2`, in radians per
+    /// position (Su et al. 2021, arXiv:2104.09864).
     pub(super) fn frequencies(&self) -> Vec<f32> {
         let half = self.head_dim / 2;
         #[expect(clippy::cast_precision_loss, reason = "a head is small")]
@@ -94,23 +100,23 @@ impl ModelShape {
         (0..half).map(speed).collect()
     }
 
-    /// Numbers of a token's keys (or values) in one layer.
+    /// Width of a token's keys (or values) in one layer.
     pub(super) fn kv_width(&self) -> usize {
         self.n_kv_heads * self.head_dim
     }
 }
 
-/// How weights are held.
+/// In-memory format of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// As packed integer codes, multiplied by quantised activations.
+    /// Packed integer codes, multiplied by quantized activations.
     Packed,
-    /// As `f32`: four to eight times the memory, the reference for tests.
+    /// `f32`: four to eight times the memory; the reference for tests.
     Exact,
 }
 
-/// A linear layer within a block of the decoder, by PEFT's name of its module.
+/// A linear layer of a decoder block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LinearKind {
     Query,
@@ -123,11 +129,11 @@ pub(super) enum LinearKind {
 }
 
 impl LinearKind {
-    /// All, in the order in which [`DecoderLayer`] has them.
+    /// All kinds, in the order in which [`DecoderLayer`] stores them.
     pub(super) const ALL: [Self; 7] =
         [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
 
-    /// The module's name within its block on the hub.
+    /// Module name within its block, as in Hugging Face checkpoints and PEFT.
     pub(super) fn module(self) -> &'static str {
         match self {
             Self::Query => "self_attn.q_proj",
@@ -163,13 +169,13 @@ impl LinearKind {
         }
     }
 
-    /// Where row `row` of the matrix, or of an adapter's B, stands in a GGUF file.
+    /// The row of a GGUF file that corresponds to row `row` of the matrix, or of an adapter's B.
     pub(super) fn row_in_file(self, shape: &ModelShape, row: usize) -> usize {
-        let is_turned = matches!(self, Self::Query | Self::Key);
-        source_row((shape.interleaved && is_turned).then_some(shape.head_dim), row)
+        let is_rotated = matches!(self, Self::Query | Self::Key);
+        source_row((shape.interleaved && is_rotated).then_some(shape.head_dim), row)
     }
 
-    /// Output and input features.
+    /// `(output features, input features)`.
     pub(super) fn size(self, shape: &ModelShape) -> (usize, usize) {
         let ModelShape { hidden, ffn, .. } = *shape;
         match self {
@@ -181,7 +187,7 @@ impl LinearKind {
     }
 }
 
-/// A block of the decoder.
+/// One decoder block: attention and feed-forward with their norms.
 pub(super) struct DecoderLayer {
     pub(super) attention_norm: Vec<f32>,
     pub(super) ffn_norm: Vec<f32>,
@@ -189,29 +195,29 @@ pub(super) struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    /// One of its linear layers.
+    /// Returns the linear layer of the given kind.
     pub(super) fn linear(&self, which: LinearKind) -> &LinearLayer {
         &self.linears[which as usize]
     }
 }
 
-/// A linear layer.
+/// A linear layer `y = W x + b`.
 pub(super) struct LinearLayer {
     pub(super) matrix: WeightMatrix,
     pub(super) bias: Option<Vec<f32>>,
 }
 
-/// All weights.
+/// All weights of a model.
 pub(super) struct ModelWeights {
     pub(super) embedding: WeightMatrix,
     pub(super) layers: Vec<DecoderLayer>,
     pub(super) final_norm: Vec<f32>,
-    /// `None` where the embedding is the head as well.
+    /// `None` when the head is tied to the embedding.
     head: Option<WeightMatrix>,
 }
 
 impl ModelWeights {
-    /// Reads them all.
+    /// Loads all tensors and checks their shapes.
     pub(super) fn load(
         gguf: &GgufFile,
         shape: &ModelShape,
@@ -233,12 +239,12 @@ impl ModelWeights {
         Ok(Self { embedding, layers, final_norm, head })
     }
 
-    /// The matrix that gives logits.
+    /// Output head: maps hidden rows to logits.
     pub(super) fn head(&self) -> &WeightMatrix {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// Bytes in memory.
+    /// Size in memory, in bytes; norms and biases are not counted.
     pub(super) fn n_bytes(&self) -> usize {
         let linears = self.layers.iter().flat_map(|layer| &layer.linears);
         self.embedding.n_bytes()
@@ -247,7 +253,7 @@ impl ModelWeights {
     }
 }
 
-/// Reads tensors and checks their shapes.
+/// Loads tensors, checking each against its expected shape.
 struct WeightLoader<'a> {
     gguf: &'a GgufFile,
     precision: Precision,
@@ -268,7 +274,7 @@ impl WeightLoader<'_> {
         Ok(DecoderLayer {
             attention_norm: self.vector(&name("attn_norm.weight"), shape.hidden)?,
             ffn_norm: self.vector(&name("ffn_norm.weight"), shape.hidden)?,
-            linears: linears.try_into().unwrap_or_else(|_| unreachable!("one for each of ALL")),
+            linears: linears.try_into().unwrap_or_else(|_| unreachable!("one per entry of `ALL`")),
         })
     }
 
@@ -280,7 +286,7 @@ impl WeightLoader<'_> {
         Err(ModelError::Malformed {
             path: self.gguf.path().to_owned(),
             reason: format!(
-                "tensor `{name}` is {} x {}, expected {rows} x {columns}",
+                "tensor `{name}` has shape {} x {}, expected {rows} x {columns}",
                 info.rows, info.columns
             ),
         })
@@ -289,7 +295,7 @@ impl WeightLoader<'_> {
     fn vector(&self, name: &str, n: usize) -> Result<Vec<f32>, ModelError> {
         let info = self.checked(name, 1, n)?;
         let mut values = vec![0.0; n];
-        info.kind.dequantise(&self.gguf.read(&info)?, &mut values);
+        info.kind.dequantize(&self.gguf.read(&info)?, &mut values);
         Ok(values)
     }
 
@@ -318,7 +324,7 @@ impl WeightLoader<'_> {
     ) -> Result<WeightMatrix, ModelError> {
         let info = self.checked(name, rows, columns)?;
         let order = move |row| source_row(interleaved, row);
-        if self.precision == Precision::Packed && info.kind.is_quantised() {
+        if self.precision == Precision::Packed && info.kind.is_quantized() {
             let read = |at: usize, bytes: &mut [u8]| self.gguf.read_part(&info, at, bytes);
             let source = PackSource { kind: info.kind, read: &read, order: &order };
             let packed = PackedMatrix::new(self.pool, &mut self.arena, &source, (rows, columns));
@@ -330,15 +336,15 @@ impl WeightLoader<'_> {
         let out = SharedMut::new(&mut values);
         self.pool.run(rows, &|row| {
             let bytes = &bytes[order(row) * row_bytes..][..row_bytes];
-            info.kind.dequantise(bytes, out.slice(row * columns, columns));
+            info.kind.dequantize(bytes, out.slice(row * columns, columns));
         });
         Ok(WeightMatrix::Dense(DenseMatrix::new(columns, values)))
     }
 }
 
-/// The row of the file that becomes row `row`. Llama files hold the two halves of each head
-/// interleaved: undoing that lets every model, and every PEFT adapter, use the half-split RoPE.
-/// `interleaved` is the width of a head.
+/// The row of the file that becomes row `row`. Llama GGUF files interleave the two halves of each
+/// head (llama.cpp's `permute`); undoing that here lets every model, and every PEFT adapter, use
+/// the half-split form of RoPE. `interleaved` is the head size.
 fn source_row(interleaved: Option<usize>, row: usize) -> usize {
     let Some(head_dim) = interleaved else { return row };
     let (head, at) = (row / head_dim, row % head_dim);

@@ -1,7 +1,8 @@
-//! The engine at work: the same answers however it is run, and errors instead of nonsense.
+//! The engine through its public interface: equal answers in every configuration, and errors for
+//! damaged models.
 //!
-//! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`). Damaged files are made of a
-//! tiny model.
+//! Needs SmolLM2 (`rune models pull smollm2-135m-instruct`). Damaged files are derived from a tiny
+//! generated model.
 
 pub(crate) mod adapters;
 mod faults;
@@ -40,7 +41,7 @@ const PROMPTS: [&str; 4] = [
     "What is the capital of Italy, and how many people live there?",
 ];
 
-/// A model's file in Rune's home, where it has been pulled.
+/// Path of a model in Rune's home, if it has been pulled.
 fn model_file(name: &str) -> Option<PathBuf> {
     let home = match std::env::var_os("RUNE_HOME") {
         Some(home) => PathBuf::from(home),
@@ -69,7 +70,7 @@ fn ask(engine: &Engine, question: &str, sampling: Sampling) -> UnboundedReceiver
         .unwrap()
 }
 
-/// Waits for the end of an answer; the pieces have to add up to it.
+/// Waits for the end of an answer and checks that the streamed pieces add up to it.
 fn end(mut receiver: UnboundedReceiver<EngineUpdate>) -> Result<Completion, ModelError> {
     let mut text = String::new();
     loop {
@@ -80,7 +81,7 @@ fn end(mut receiver: UnboundedReceiver<EngineUpdate>) -> Result<Completion, Mode
                 return Ok(completion);
             }
             Some(EngineUpdate::Failed(error)) => return Err(error),
-            None => panic!("an answer without an end"),
+            None => panic!("the channel closed without a final update"),
         }
     }
 }
@@ -89,45 +90,45 @@ fn short() -> Sampling {
     Sampling { max_tokens: 24, ..Sampling::default() }
 }
 
-/// An answer in full: its text and the log probability of each token, to the last bit.
-fn said(completion: &Completion) -> (String, Vec<u32>) {
+/// The text of an answer and the bits of every token's log probability.
+fn transcript(completion: &Completion) -> (String, Vec<u32>) {
     let logprobs = completion.logprobs.iter().flatten().map(|logprob| logprob.to_bits());
     (completion.text.clone(), logprobs.collect())
 }
 
 #[test]
-fn an_answer_depends_neither_on_threads_nor_on_company_nor_on_what_is_remembered() {
+fn answers_are_independent_of_threads_batch_and_cache() {
     let alone = smollm2(1, 1);
     let expected: Vec<_> =
-        PROMPTS.iter().map(|p| said(&end(ask(&alone, p, short())).unwrap())).collect();
+        PROMPTS.iter().map(|p| transcript(&end(ask(&alone, p, short())).unwrap())).collect();
     assert!(expected[3].0.contains("Rome"), "{expected:?}");
     drop(alone);
 
     let shared = smollm2(2, 4);
-    for round in ["new", "remembered"] {
+    for round in ["uncached", "cached"] {
         let receivers = PROMPTS.map(|prompt| ask(&shared, prompt, short()));
         for (receiver, expected) in receivers.into_iter().zip(&expected) {
-            assert_eq!(said(&end(receiver).unwrap()), *expected, "{round}");
+            assert_eq!(transcript(&end(receiver).unwrap()), *expected, "{round}");
         }
     }
     let receivers = [2, 0].map(|i| ask(&shared, PROMPTS[i], short()));
     for (receiver, i) in receivers.into_iter().zip([2, 0]) {
-        assert_eq!(said(&end(receiver).unwrap()), expected[i], "in another order");
+        assert_eq!(transcript(&end(receiver).unwrap()), expected[i], "in another order");
     }
 }
 
 #[test]
-fn a_seed_gives_the_same_text_again_and_another_seed_another() {
+fn equal_seeds_give_equal_text_and_others_differ() {
     let engine = smollm2(2, 3);
     let draw = |seed| Sampling { temperature: 1.0, top_p: 0.95, top_k: 50, seed, ..short() };
     let receivers = [7, 7, 8].map(|seed| ask(&engine, "Tell me a story.", draw(seed)));
-    let [first, second, third] = receivers.map(|receiver| said(&end(receiver).unwrap()));
+    let [first, second, third] = receivers.map(|receiver| transcript(&end(receiver).unwrap()));
     assert_eq!(first, second);
     assert_ne!(first, third);
 }
 
 #[test]
-fn settings_at_their_extremes_give_the_greedy_answer() {
+fn extreme_sampling_settings_give_the_greedy_answer() {
     let engine = smollm2(2, 4);
     let greedy = end(ask(&engine, PROMPTS[0], short())).unwrap().text;
     let hot = Sampling { temperature: 2.0, ..short() };
@@ -146,7 +147,7 @@ fn settings_at_their_extremes_give_the_greedy_answer() {
 }
 
 #[test]
-fn an_answer_ends_at_its_limit_at_a_stop_text_or_when_the_window_is_full() {
+fn answer_ends_at_limit_stop_text_or_full_context() {
     let engine = smollm2(2, 2);
     let long = Sampling { max_tokens: 60, ..Sampling::default() };
     let whole = end(ask(&engine, PROMPTS[1], long.clone())).unwrap();
@@ -169,19 +170,19 @@ fn an_answer_ends_at_its_limit_at_a_stop_text_or_when_the_window_is_full() {
 }
 
 #[test]
-fn a_prompt_that_cannot_be_read_is_refused() {
+fn invalid_prompts_are_rejected() {
     let engine = smollm2(1, 1);
     let check = |prompt: Vec<u32>| {
         let generation = GenerationRequest::new(prompt, short());
         engine.submit(generation).map(|_| ()).unwrap_err().to_string()
     };
-    insta::assert_snapshot!(check(vec![]), @"the prompt cannot be used: it has no tokens");
-    insta::assert_snapshot!(check(vec![1, 49_152]), @"the prompt cannot be used: there is no token 49152");
-    insta::assert_snapshot!(check(vec![5; 2048]), @"the prompt has 2048 tokens, the context window 2048");
+    insta::assert_snapshot!(check(vec![]), @"invalid prompt: it is empty");
+    insta::assert_snapshot!(check(vec![1, 49_152]), @"invalid prompt: unknown token id 49152");
+    insta::assert_snapshot!(check(vec![5; 2048]), @"prompt too long: 2048 tokens, but the context window is 2048");
 }
 
 #[test]
-fn a_text_that_runs_in_circles_is_ended() {
+fn repetitive_answers_are_ended() {
     let engine = smollm2(2, 1);
     let prompt = engine.tokenizer().encode(&"tick tock, ".repeat(20)).unwrap();
     let sampling = Sampling { max_tokens: 1500, ..Sampling::default() };
@@ -190,7 +191,7 @@ fn a_text_that_runs_in_circles_is_ended() {
     assert_eq!(completion.finish_reason, FinishReason::Repetition, "{completion:?}");
 }
 
-/// A generation that goes on for long.
+/// Starts a generation that practically never ends.
 fn endless(engine: &Engine, seed: u64) -> UnboundedReceiver<EngineUpdate> {
     let sampling = Sampling { temperature: 2.0, max_tokens: 1 << 20, seed, ..Sampling::default() };
     let prompt = vec![500; 30];
@@ -211,18 +212,18 @@ fn dropping_the_receiver_frees_the_engine() {
 }
 
 #[test]
-fn a_newcomer_does_not_wait_for_the_end_of_a_long_answer() {
+fn new_request_does_not_wait_for_a_long_answer() {
     let engine = smollm2(2, 2);
     let mut long = endless(&engine, 1);
     assert!(matches!(long.blocking_recv(), Some(EngineUpdate::Text(_))));
     end(ask(&engine, PROMPTS[0], short())).unwrap();
     let ended = std::iter::from_fn(|| long.try_recv().ok())
         .any(|update| matches!(update, EngineUpdate::Done(_) | EngineUpdate::Failed(_)));
-    assert!(!ended, "the long answer is still being given");
+    assert!(!ended, "the long answer is still running");
 }
 
 #[test]
-fn dropping_the_engine_ends_every_answer_at_once() {
+fn dropping_the_engine_ends_all_answers_at_once() {
     let engine = smollm2(2, 1);
     let mut working = endless(&engine, 1);
     let waiting = endless(&engine, 2);

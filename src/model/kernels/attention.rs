@@ -1,9 +1,15 @@
-//! Softmax attention over keys and values in pages.
+//! Softmax attention over keys and values in KV cache pages.
 //!
 //! Scores and outputs are both products of a few rows with a panel that all of them share: queries
 //! with a page's keys (stored input by input), weights with a page's values (stored token by
-//! token). Every element of a product is summed in the order of the inputs, so what a row gives
-//! depends on no other row of its block.
+//! token). Every element of a product is summed in the order of the inputs, so a row's result does
+//! not depend on the other rows of its block.
+//!
+//! ```text
+//! queries (rows, head_dim) x keys   (head_dim, 32) -> scores (rows, 32), page by page
+//! softmax over the row's visible keys
+//! weights (rows, 32)       x values (32, head_dim) -> results (rows, head_dim), summed over pages
+//! ```
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -19,20 +25,20 @@ use super::avx2;
 use super::avx512;
 use super::vector::softmax_weights;
 
-/// Tokens of a page.
+/// Tokens per page of the KV cache.
 pub(in crate::model) const PAGE: usize = 32;
-/// Rows that are summed at a time, at most.
+/// Maximum rows of a panel product per kernel call.
 pub(super) const ROWS: usize = 8;
 
-/// What keys and values are held as.
+/// Storage type of keys and values.
 pub(in crate::model) trait KvElement: Copy + Default {
-    /// Whether it is `f16` and not `f32`.
+    /// Whether the type is `f16` rather than `f32`.
     const IS_HALF: bool;
 
-    /// Writes the nearest ones; both slices are of one length.
+    /// Rounds `numbers` to the nearest representable values; both slices have equal length.
     fn round(numbers: &[f32], nearest: &mut [Self]);
 
-    /// The same number.
+    /// Converts to `f32`, exactly.
     fn widened(self) -> f32;
 }
 
@@ -63,28 +69,29 @@ impl KvElement for f32 {
 /// Keys and values of one head for the tokens of one page.
 #[derive(Clone, Copy)]
 pub(in crate::model) struct HeadPage<'a, T> {
-    /// `(head_dim, PAGE)`.
+    /// Keys of shape `(head_dim, PAGE)`.
     pub(in crate::model) keys: &'a [T],
-    /// `(PAGE, head_dim)`.
+    /// Values of shape `(PAGE, head_dim)`.
     pub(in crate::model) values: &'a [T],
 }
 
-/// Neighbouring positions of one sequence, and the query heads that share one key head.
+/// Queries of consecutive positions of one sequence, for the heads that share one KV head
+/// (grouped-query attention).
 pub(in crate::model) struct AttentionBlock<'a> {
-    /// Numbers a head.
+    /// Width of a head.
     pub(in crate::model) head_dim: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub(in crate::model) n_heads: usize,
-    /// How many keys the positions see, each one more than the position before it.
+    /// Keys visible to each position: `start` for the first, one more for each further position.
     pub(in crate::model) n_keys: Range<usize>,
-    /// The queries, already divided by `sqrt(head_dim)`: position `i`, head `h` at
+    /// Queries, already scaled by `1 / sqrt(head_dim)`: position `i`, head `h` at
     /// `i * stride + h * head_dim`.
     pub(in crate::model) queries: &'a [f32],
-    /// Numbers between neighbouring positions.
+    /// Distance between consecutive positions, in elements.
     pub(in crate::model) stride: usize,
 }
 
-/// Room for one block: scores, sums of weights and results.
+/// Scratch buffers for one block: scores, softmax denominators and results.
 #[derive(Default)]
 struct AttentionScratch {
     scores: AlignedBuffer,
@@ -92,8 +99,8 @@ struct AttentionScratch {
     results: AlignedBuffer,
 }
 
-/// Attends from every position of `block` to the keys that it sees; `pages` gives the keys in
-/// order. `done` gets each position's `(n_heads, head_dim)` results.
+/// Computes attention for every position of `block` over its visible keys. `pages` yields the pages
+/// in order; `done` receives each position's results, `(n_heads, head_dim)`.
 pub(in crate::model) fn attend<'a, T: KvElement + 'a>(
     isa: Isa,
     block: &AttentionBlock<'_>,
@@ -101,14 +108,16 @@ pub(in crate::model) fn attend<'a, T: KvElement + 'a>(
     mut done: impl FnMut(usize, &[f32]),
 ) {
     thread_local! {
-        static ROOM: RefCell<AttentionScratch> = RefCell::default();
+        static SCRATCH: RefCell<AttentionScratch> = RefCell::default();
     }
     let AttentionBlock { head_dim, n_heads, stride, .. } = *block;
     let n_rows = block.n_keys.len() * n_heads;
     let most_keys = block.n_keys.end - 1;
     let width = most_keys.next_multiple_of(PAGE);
+    // Rows are ordered position by position, so all heads of a KV head share one pass over its
+    // keys.
     let query = |row: usize| row / n_heads * stride + row % n_heads * head_dim;
-    ROOM.with_borrow_mut(|AttentionScratch { scores, totals, results }| {
+    SCRATCH.with_borrow_mut(|AttentionScratch { scores, totals, results }| {
         scores.resize(n_rows * width);
         scores.fill(0.0);
         for (first_key, page) in (0..most_keys).step_by(PAGE).zip(pages.clone()) {
@@ -120,6 +129,8 @@ pub(in crate::model) fn attend<'a, T: KvElement + 'a>(
         totals.clear();
         for (row, scores) in scores.chunks_exact_mut(width).enumerate() {
             let (seen, unseen) = scores.split_at_mut(block.n_keys.start + row / n_heads);
+            // Unnormalized weights: dividing `head_dim` results is cheaper than dividing all
+            // weights.
             totals.push(softmax_weights(isa, seen));
             unseen.fill(0.0);
         }
@@ -127,6 +138,7 @@ pub(in crate::model) fn attend<'a, T: KvElement + 'a>(
         results.fill(0.0);
         for (first_key, page) in (0..most_keys).step_by(PAGE).zip(pages) {
             let place = |row| (row * width + first_key, row * head_dim);
+            // The rest of the last page is stale: even times a weight of 0 it could yield NaN.
             let depth = PAGE.min(most_keys - first_key);
             let panel =
                 RightPanel { values: page.values, depth, width: head_dim, stride: head_dim };
@@ -143,7 +155,7 @@ pub(in crate::model) fn attend<'a, T: KvElement + 'a>(
     });
 }
 
-/// What stands left of a product: rows of which the numbers are `step` apart.
+/// Left operand of a product: rows whose elements are `step` apart.
 #[derive(Clone, Copy)]
 pub(super) struct StridedRows<'a> {
     pub(super) values: &'a [f32],
@@ -151,13 +163,13 @@ pub(super) struct StridedRows<'a> {
 }
 
 impl<'a> StridedRows<'a> {
-    /// Rows of neighbouring numbers.
+    /// Rows of contiguous elements.
     pub(super) fn rows(values: &'a [f32]) -> Self {
         Self { values, step: 1 }
     }
 }
 
-/// What several rows are multiplied by: `(depth, width)`, its rows `stride` apart.
+/// Right operand shared by several rows: a `(depth, width)` panel with rows `stride` apart.
 pub(super) struct RightPanel<'a, T> {
     pub(super) values: &'a [T],
     pub(super) depth: usize,
@@ -166,10 +178,10 @@ pub(super) struct RightPanel<'a, T> {
 }
 
 impl<T> RightPanel<'_, T> {
-    /// Makes sure of the panel, and of the rows that start at `places` in `left` and in `out`.
+    /// Checks the bounds of the panel and of the rows that start at `places` in `left` and `out`.
     ///
     /// # Panics
-    /// When a row reaches beyond `left` or `out`, or the panel is shorter than it says.
+    /// When a row extends past the end of `left` or `out`, or the panel is shorter than its shape.
     pub(super) fn check(&self, left: StridedRows<'_>, places: &[(usize, usize)], out: &[f32]) {
         let last = self.depth.saturating_sub(1);
         assert!(self.values.len() >= last * self.stride + self.width, "the whole panel");
@@ -180,8 +192,8 @@ impl<T> RightPanel<'_, T> {
     }
 }
 
-/// Adds the product of `n_rows` rows of `left` with the panel to `out`; `place` tells where a row
-/// starts in either.
+/// Adds the product of `n_rows` rows of `left` with the panel to `out`. `place` returns the start
+/// of a row in `left` and in `out`.
 pub(super) fn multiply<T: KvElement>(
     isa: Isa,
     left: StridedRows<'_>,
@@ -197,6 +209,7 @@ pub(super) fn multiply<T: KvElement>(
     };
     for first in (0..n_rows).step_by(rows_together) {
         let n = rows_together.min(n_rows - first);
+        // Places beyond the last row repeat it; the slices below cut them off.
         let places: [_; ROWS] = std::array::from_fn(|i| place(first + i.min(n - 1)));
         match isa {
             #[cfg(target_arch = "x86_64")]
@@ -213,7 +226,7 @@ pub(super) fn multiply<T: KvElement>(
     }
 }
 
-/// The row that starts at `from`, in plain Rust.
+/// Multiplies the row that starts at `from`, in portable Rust.
 fn multiply_row<T: KvElement>(
     left: StridedRows<'_>,
     from: usize,

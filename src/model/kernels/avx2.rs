@@ -57,20 +57,20 @@ use super::pack::CodeFormat;
 use super::pack::CodeLine;
 use super::prefetch::PrefetchPlan;
 
-/// Activation rows that are computed together: two sums of each and a pair of codes fill 16
-/// registers.
+/// Activation rows per kernel call: two sums per row and a pair of code registers, with
+/// temporaries, fill the 16 registers.
 pub(super) const ROWS: usize = 6;
-/// Rows of a panel product that are computed together: 6 x 16 sums fill 12 of 16 registers.
+/// Rows per panel product: 6 x 16 sums fill 12 of 16 registers.
 pub(super) const PANEL_ROWS: usize = 6;
-/// Columns of a panel that are summed at a time.
+/// Panel columns per kernel call.
 const WIDTH: usize = 16;
-/// Rows of a tile in one register.
+/// `f32` lanes per register: half the rows of a tile.
 const LANES: usize = 8;
 
-/// Multiplies a tile by every row of `input`; `target` gets each row's 16 results.
+/// Multiplies a tile by every row of `input` and writes 16 results per row to `target`.
 ///
 /// # Panics
-/// When the slices are shorter than `input.n_blocks` asks for.
+/// When `codes` or `scales` are shorter than `input.n_blocks` blocks.
 pub(super) fn multiply_tile(
     format: CodeFormat,
     codes: &[CodeLine],
@@ -96,9 +96,10 @@ pub(super) fn multiply_tile(
 
 type Avx2Kernel = unsafe fn(&KernelTile<'_>, &KernelRows<'_>, &TileOut<'_>);
 
-/// The code that stands for zero where both halves of a block have a scale.
+/// Zero point of `Q6_K`, the only format with a scale per half block.
 const ZERO: i32 = 32;
 
+// `BlockOffset` as a const generic parameter, so that each format gets a kernel without branches.
 const NOTHING: u8 = 0;
 const MIN: u8 = 1;
 const SCALE: u8 = 2;
@@ -115,8 +116,8 @@ fn kernel(format: CodeFormat) -> Avx2Kernel {
     }
 }
 
-/// Computes the rows. One row reads the tile once, front to back, as memory likes it; several rows
-/// read each half of it by itself, so that their sums stay in registers.
+/// Computes up to [`ROWS`] rows. A single row sweeps over the tile once, front to back, for memory
+/// bandwidth; several rows sweep over each half separately, so that their sums stay in registers.
 ///
 /// # Safety
 /// The processor has the features; the codes and scales of the tile and the activations are those
@@ -145,8 +146,8 @@ unsafe fn rows<const BITS: usize, const SECOND: u8>(
     }
 }
 
-/// Goes once through the tile, for `N` rows of activations and `HALVES` halves of the tile from
-/// `first_half` on.
+/// Sweeps over the tile once, for `N` activation rows and `HALVES` halves (8 tile rows each)
+/// starting at `first_half`.
 ///
 /// # Safety
 /// As [`rows`], for `N` rows; `first_half + HALVES <= 2`.
@@ -171,6 +172,7 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
                 let inputs = rows.codes.as_ptr().add(block * ROWS);
                 let lines = tile.codes.as_ptr().add(block * n_lines);
                 let scales = tile.scales.as_ptr().add(block * n_scales);
+                // A line holds both halves, so the sweep over the first one prefetches for both.
                 if half == 0 {
                     tile.prefetch.block((lines, n_lines), (scales, n_scales));
                 }
@@ -182,6 +184,8 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
                     let numbers = &*rows.numbers.as_ptr().add(block * ROWS + i);
                     let scale = _mm256_set1_ps(numbers.scale);
                     if SECOND == SCALE {
+                        // `vpmaddubsw` has no initial value: the zero point is subtracted
+                        // afterwards, as zero * sum of the inputs.
                         let [low, high] = numbers.halves.map(|half| _mm256_set1_epi32(half * ZERO));
                         let low = _mm256_cvtepi32_ps(_mm256_sub_epi32(dots[0][i], low));
                         let high = _mm256_cvtepi32_ps(_mm256_sub_epi32(dots[1][i], high));
@@ -189,11 +193,14 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
                         sums[i][h] = _mm256_fmadd_ps(both, scale, sums[i][h]);
                         continue;
                     }
-                    // The scale of activations first: it is the same for both halves of a block.
+                    // dot * activation scale comes first: the product is shared by both halves of
+                    // the tile.
                     let dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[0][i]), scale);
                     let mut sum = _mm256_fmadd_ps(dot, first, sums[i][h]);
                     if SECOND == MIN {
                         sum = _mm256_fmadd_ps(second, _mm256_set1_ps(numbers.sum), sum);
+                    // At 8 bits `dots` flips the sign bit itself, so there is no zero point left to
+                    // subtract.
                     } else if BITS != 8 {
                         let min = _mm256_mul_ps(first, zero);
                         sum = _mm256_fmadd_ps(min, _mm256_set1_ps(numbers.sum), sum);
@@ -221,13 +228,9 @@ unsafe fn sweep<const N: usize, const HALVES: usize, const BITS: usize, const SE
     }
 }
 
-/// The dot products of a block, for 8 rows of the tile and `N` rows of activations: of all 32
-/// inputs in the first place, but for 6 bits, where either half of the inputs has a place. The rows
-/// of activations take turns, so that none waits for its own last sum.
-///
-/// # Safety
-/// The processor has the features; `lines` points to as many lines as the format has, `inputs` to
-/// the codes of `N` rows; `half` is 0 or 1.
+/// Computes the dot products of a block, for 8 tile rows and `N` activation rows. The first array
+/// covers all 32 inputs; at 6 bits, each array covers one half of them. Activation rows alternate,
+/// so that no addition waits for the one before it.
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn dots<const N: usize, const BITS: usize>(
@@ -236,6 +239,7 @@ unsafe fn dots<const N: usize, const BITS: usize>(
     inputs: *const BlockCodes,
 ) -> [[__m256i; N]; 2] {
     let ones = _mm256_set1_epi16(1);
+    // Rows 0-7 of a tile are the first 32 bytes of a line, rows 8-15 the last.
     // SAFETY: the lines exist; a line is two aligned registers.
     let load =
         |line: usize| unsafe { _mm256_load_si256(lines.add(line).cast::<__m256i>().add(half)) };
@@ -246,6 +250,9 @@ unsafe fn dots<const N: usize, const BITS: usize>(
     };
     let mut dots = [[_mm256_setzero_si256(); N]; 2];
     if BITS == 8 {
+        // `vpmaddubsw` multiplies unsigned by signed bytes. Signed codes become magnitudes, and
+        // their sign moves to the activations: |c| * (sign(c) x) = c x. Two products of at most
+        // 128 * 127 fit 16 bits.
         let sign = _mm256_set1_epi8(i8::MIN);
         for group in 0..8 {
             let code = _mm256_xor_si256(load(group), sign);
@@ -259,7 +266,9 @@ unsafe fn dots<const N: usize, const BITS: usize>(
         return dots;
     }
     let bits = if BITS == 4 { [ones; 2] } else { [load(4), load(BITS - 1)] };
-    // Lines after which the 16-bit sums are full.
+    // Lines whose 16-bit sums can be added before they could overflow. A pair of products is at
+    // most 2 * 127 * (2^BITS - 1): 3,810 at 4 bits, 8 of which fit; 7,874 and 16,002 at 5 and 6
+    // bits. A line adds two pairs, at 6 bits one to each half's sum.
     let full = if BITS == 4 { 4 } else { 2 };
     for first in (0..4).step_by(full) {
         let mut pairs = [[_mm256_setzero_si256(); N]; 2];
@@ -267,6 +276,7 @@ unsafe fn dots<const N: usize, const BITS: usize>(
             let codes = unpack::<BITS>(load(line), line, &bits);
             for (place, code) in codes.into_iter().enumerate() {
                 for i in 0..N {
+                    // The high nibbles of line g are group g + 4, the second half of the inputs.
                     let products = _mm256_maddubs_epi16(code, four(i, line + 4 * place));
                     let sums = &mut pairs[if BITS == 6 { place } else { 0 }][i];
                     *sums = _mm256_add_epi16(*sums, products);
@@ -282,8 +292,8 @@ unsafe fn dots<const N: usize, const BITS: usize>(
     dots
 }
 
-/// The codes of groups `group` and `group + 4`, from the line of their nibbles and those of the
-/// fifth and the last bit (which are not looked at where there are none).
+/// Unpacks groups `group` and `group + 4` from the line with their nibbles and the lines with bits
+/// 4 and 5, which are ignored for narrower codes.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn unpack<const BITS: usize>(nibbles: __m256i, group: usize, bits: &[__m256i; 2]) -> [__m256i; 2] {
@@ -313,7 +323,7 @@ fn unpack<const BITS: usize>(nibbles: __m256i, group: usize, bits: &[__m256i; 2]
     codes
 }
 
-/// Reads the half-precision numbers of 8 rows.
+/// Loads the half-precision values of 8 rows as `f32`.
 ///
 /// # Safety
 /// The processor has the features and `scales` points to a [`BlockScales`]; `half` is 0 or 1.
@@ -326,11 +336,11 @@ unsafe fn load_scales(scales: *const BlockScales, half: usize) -> __m256 {
     })
 }
 
-/// Adds the product of a few rows of `left` with the panel to `out`; `places` tells where each row
-/// starts in `left` and in `out`.
+/// Adds the product of up to [`PANEL_ROWS`] rows of `left` with the panel to `out`. `places` has
+/// the start of each row in `left` and in `out`.
 ///
 /// # Panics
-/// When a row reaches beyond `left` or `out`, or the panel is shorter than it says.
+/// When a row extends past the end of `left` or `out`, or the panel is shorter than its shape.
 pub(super) fn multiply_panel<T: KvElement>(
     left: StridedRows<'_>,
     panel: &RightPanel<'_, T>,
@@ -353,6 +363,7 @@ pub(super) fn multiply_panel<T: KvElement>(
             }
         }
     }
+    // Remaining columns one at a time: AVX2 has no masked half-precision loads.
     for (from, to) in places {
         for column in wide..panel.width {
             let out = &mut out[to + column];
@@ -364,7 +375,7 @@ pub(super) fn multiply_panel<T: KvElement>(
     }
 }
 
-/// [`multiply_panel`] for `N` rows and `WIDTH` columns.
+/// [`multiply_panel`] for `N` rows and `WIDTH` columns starting at `column`.
 ///
 /// # Safety
 /// The processor has the features; `places` has `N` places of `panel.depth` numbers in `left` and
@@ -402,10 +413,10 @@ unsafe fn add_columns<const N: usize, T: KvElement>(
     }
 }
 
-/// Reads 8 numbers.
+/// Loads 8 elements as `f32`.
 ///
 /// # Safety
-/// The processor has the features and 8 numbers can be read.
+/// The processor has the features and 8 elements can be read.
 #[target_feature(enable = "avx2,f16c")]
 #[inline]
 unsafe fn load_numbers<T: KvElement>(from: *const T) -> __m256 {

@@ -1,4 +1,9 @@
-//! The kernels on AVX-512 VNNI.
+//! Kernels for AVX-512 with VNNI.
+//!
+//! `vpdpbusd` (`_mm512_dpbusd_epi32`) multiplies 64 unsigned bytes by 64 signed ones and adds
+//! neighboring fours to 16 `i32` sums. A group of codes (see [`super::pack`]) and four activations,
+//! broadcast to all lanes, fit it exactly: one instruction is 64 multiplications, one sum per row
+//! of the tile.
 
 #![expect(unsafe_code, reason = "vector loads through pointers; each block has its SAFETY line")]
 
@@ -62,16 +67,16 @@ use super::pack::CodeLine;
 use super::prefetch::PrefetchPlan;
 use super::vector::NOTHING;
 
-/// Activation rows that are computed together: 8 sums, 8 groups of codes and their helpers fill 32
-/// registers.
+/// Activation rows per kernel call: 8 float sums, 8 dot products and 8 groups of codes, with
+/// temporaries, fill the 32 registers.
 pub(super) const ROWS: usize = 8;
-/// Numbers in a register.
+/// `f32` lanes per register.
 const LANES: usize = 16;
 
-/// Multiplies a tile by every row of `input`; `target` gets each row's 16 results.
+/// Multiplies a tile by every row of `input` and writes 16 results per row to `target`.
 ///
 /// # Panics
-/// When the slices are shorter than `input.n_blocks` asks for.
+/// When `codes` or `scales` are shorter than `input.n_blocks` blocks.
 pub(super) fn multiply_tile(
     format: CodeFormat,
     codes: &[CodeLine],
@@ -98,7 +103,8 @@ pub(super) fn multiply_tile(
     if is_read_once || !matches!(format.bits, 5 | 6) {
         return rows(kernel(format), &tile);
     }
-    // Single bits are put in their places once for all rows.
+    // With several groups of rows, merging the single-bit lines of 5- and 6-bit codes pays once per
+    // tile instead of once per group.
     WIDE.with_borrow_mut(|wide| {
         widen(format, &codes[..n_blocks * format.n_lines()], wide);
         rows(wide_kernel(format), &KernelTile { codes: wide, ..tile });
@@ -106,11 +112,11 @@ pub(super) fn multiply_tile(
 }
 
 thread_local! {
-    /// The codes of one tile at 8 bits.
+    /// One tile's codes, expanded to 8 bits.
     static WIDE: RefCell<Vec<CodeLine>> = RefCell::default();
 }
 
-/// Writes the codes of all blocks at 8 bits.
+/// Expands the codes of all blocks to 8 bits.
 fn widen(format: CodeFormat, codes: &[CodeLine], wide: &mut Vec<CodeLine>) {
     wide.resize(codes.len() / format.n_lines() * 8, CodeLine([0; 64]));
     let blocks = codes.chunks_exact(format.n_lines()).zip(wide.chunks_exact_mut(8));
@@ -131,6 +137,7 @@ fn widen(format: CodeFormat, codes: &[CodeLine], wide: &mut Vec<CodeLine>) {
 
 type Avx512Kernel = unsafe fn(&KernelTile<'_>, &KernelRows<'_>, &TileOut<'_>);
 
+// `BlockOffset` as a const generic parameter, so that each format gets a kernel without branches.
 const NONE: u8 = 0;
 const MIN: u8 = 1;
 const SCALE: u8 = 2;
@@ -147,7 +154,7 @@ fn kernel(format: CodeFormat) -> Avx512Kernel {
     }
 }
 
-/// The kernel for codes that were widened.
+/// The kernel for expanded codes. The zero point stays that of the narrow format.
 fn wide_kernel(format: CodeFormat) -> Avx512Kernel {
     match (format.bits, format.second) {
         (5, BlockOffset::Nothing) => rows::<8, NONE, 4>,
@@ -157,7 +164,7 @@ fn wide_kernel(format: CodeFormat) -> Avx512Kernel {
     }
 }
 
-/// Picks the kernel for the number of rows, so that the loop over rows is unrolled.
+/// Selects the kernel for the number of rows, so that loops over rows are unrolled.
 ///
 /// # Safety
 /// As [`block_rows`], for `rows.n` rows, `1..=ROWS` of them.
@@ -182,8 +189,8 @@ unsafe fn rows<const BITS: usize, const SECOND: u8, const ZERO: u32>(
     }
 }
 
-/// Repeats a body for the constants below the bound, at most 8: the arrays indexed by them then
-/// live in registers, which a loop does not promise.
+/// Repeats a body for constant indices below a bound of at most 8. Arrays indexed by constants stay
+/// in registers; a loop does not guarantee that.
 macro_rules! unroll {
     ($i:ident < 4 => $body:expr) => {
         unroll!(@ $i 4, [0 1 2 3], $body)
@@ -201,7 +208,8 @@ macro_rules! unroll {
     };
 }
 
-/// Multiplies the tile by the first `N` of the rows, block after block.
+/// Multiplies the tile by the first `N` rows, block by block. `ZERO` is the binary logarithm of the
+/// zero point.
 ///
 /// # Safety
 /// The processor has the features; the codes and scales of the tile and the activations are those
@@ -214,14 +222,17 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const 
 ) {
     let n_lines = if BITS == 8 { 8 } else { BITS };
     let n_scales = if SECOND == NONE { 1 } else { 2 };
-    // Macros and not closures: the compiler would leave calls to those.
+    // Macros, because closures are not always inlined into a `target_feature` function.
+    //
+    // Four activations of a row, broadcast to all 16 lanes.
     macro_rules! four {
         ($inputs:expr, $row:expr, $group:expr) => {{
             let inputs = $inputs.add($row).cast::<[u8; 4]>();
             _mm512_set1_epi32(i32::from_ne_bytes(*inputs.add($group)))
         }};
     }
-    // What the dot product starts from: the codes count from the one that stands for zero, 2^ZERO.
+    // Initial value of a dot product, which subtracts the zero point for free: sum (c - 2^ZERO) x =
+    // sum c x - 2^ZERO * sum x.
     macro_rules! start {
         ($block:expr, $half:literal) => {
             _mm512_slli_epi32::<ZERO>(_mm512_set1_epi32(-$block.halves[$half]))
@@ -241,6 +252,8 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const 
             let inputs = rows.codes.as_ptr().add(block * ROWS);
             let numbers = rows.numbers.as_ptr().add(block * ROWS);
             let numbers = |row: usize| &*numbers.add(row);
+            // First half of the inputs, groups 0 to 3. The group is the outer loop: N independent
+            // chains of `vpdpbusd` hide its latency.
             let mut dots = [_mm512_setzero_si512(); ROWS];
             if SECOND != MIN {
                 unroll!(I < N => dots[I] = start!(numbers(I), 0));
@@ -249,6 +262,7 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const 
                 dots[I] = _mm512_dpbusd_epi32(dots[I], codes[G], four!(inputs, I, G));
             }));
             let mut halves = [_mm512_setzero_ps(); ROWS];
+            // With two scales the halves are scaled separately, so the integer sums start over.
             if SECOND == SCALE {
                 unroll!(I < N => {
                     halves[I] = _mm512_mul_ps(first, _mm512_cvtepi32_ps(dots[I]));
@@ -261,6 +275,7 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const 
             unroll!(G < 4 => unroll!(I < N => {
                 dots[I] = _mm512_dpbusd_epi32(dots[I], codes[G + 4], four!(inputs, I, G + 4));
             }));
+            // sums += (weight scale * activation scale) * dot (+ minimum * sum of the activations).
             unroll!(I < N => {
                 let (dot, scale) = (_mm512_cvtepi32_ps(dots[I]), _mm512_set1_ps(numbers(I).scale));
                 if SECOND == SCALE {
@@ -291,7 +306,7 @@ unsafe fn block_rows<const N: usize, const BITS: usize, const SECOND: u8, const 
     }
 }
 
-/// Reads 16 half-precision numbers.
+/// Loads 16 half-precision values as `f32`.
 ///
 /// # Safety
 /// The processor has the features and `scales` points to a [`BlockScales`].
@@ -302,7 +317,7 @@ unsafe fn load_scales(scales: *const BlockScales) -> __m512 {
     _mm512_cvtph_ps(unsafe { _mm256_load_si256(scales.cast()) })
 }
 
-/// The codes of one block, a group a register.
+/// Unpacks the codes of one block, one group per register.
 ///
 /// # Safety
 /// The processor has the features and `lines` points to as many lines as the format has.
@@ -320,10 +335,14 @@ unsafe fn unpack<const BITS: usize>(lines: *const CodeLine) -> [__m512i; 8] {
         }
         let nibble = _mm512_set1_epi8(15);
         for group in 0..4 {
+            // There is no 8-bit shift; after the 16-bit one the mask removes what crossed over from
+            // the neighboring byte.
             let line = _mm512_load_si512(lines.add(group).cast());
             codes[group] = _mm512_and_si512(line, nibble);
             codes[group + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(line), nibble);
         }
+        // Bit `group` of every byte becomes a 64-bit mask under which bit `bit` is added to that
+        // group's codes.
         for bit in 4..BITS {
             let line = _mm512_load_si512(lines.add(bit).cast());
             let value = _mm512_set1_epi8(1 << bit);
@@ -337,7 +356,8 @@ unsafe fn unpack<const BITS: usize>(lines: *const CodeLine) -> [__m512i; 8] {
     codes
 }
 
-/// [`add_columns`] for as many rows as there are places, so that the loop over rows is unrolled.
+/// Calls [`add_columns`] for the number of rows as a constant, so that loops over rows are
+/// unrolled.
 macro_rules! by_rows {
     ($vectors:literal, $t:ty, $left:expr, $panel:expr, $places:expr, $columns:expr, $out:expr) => {
         match $places.len() {
@@ -353,11 +373,11 @@ macro_rules! by_rows {
     };
 }
 
-/// Adds the product of up to 8 rows of `left` with the panel to `out`; `places` tells where each
-/// row starts in `left` and in `out`.
+/// Adds the product of up to 8 rows of `left` with the panel to `out`. `places` has the start of
+/// each row in `left` and in `out`.
 ///
 /// # Panics
-/// When a row reaches beyond `left` or `out`, or the panel is shorter than it says.
+/// When a row extends past the end of `left` or `out`, or the panel is shorter than its shape.
 pub(super) fn multiply_panel<T: KvElement>(
     left: StridedRows<'_>,
     panel: &RightPanel<'_, T>,
@@ -366,6 +386,8 @@ pub(super) fn multiply_panel<T: KvElement>(
 ) {
     panel.check(left, places, out);
     let (whole, rest) = (panel.width / LANES, panel.width % LANES);
+    // Columns go in pairs of vectors, so that one broadcast of `left` serves two multiplications.
+    // Masks cover the rest without a scalar tail.
     let lanes = |n: usize| u16::MAX >> (LANES - n);
     let pairs = (0..whole / 2).map(|pair| (pair * 2 * LANES, [u16::MAX; 2]));
     let last = match (whole % 2, rest) {
@@ -387,8 +409,8 @@ pub(super) fn multiply_panel<T: KvElement>(
     }
 }
 
-/// [`multiply_panel`] for `N` rows and those of the `VECTORS` times 16 columns from `column` on
-/// that are in the masks.
+/// [`multiply_panel`] for `N` rows and `VECTORS` x 16 columns starting at `column`, restricted to
+/// the masks.
 ///
 /// # Safety
 /// The processor has the features; `places` has `N` places of `panel.depth` numbers in `left` and
@@ -408,6 +430,7 @@ unsafe fn add_columns<const N: usize, const VECTORS: usize, T: KvElement>(
         let rows: [*const f32; N] = std::array::from_fn(|i| left.values.as_ptr().add(places[i].0));
         let outs: [*mut f32; N] =
             std::array::from_fn(|i| out.as_mut_ptr().wrapping_add(places[i].1 + column));
+        // N x VECTORS sums stay in registers over the whole depth; `out` is read and written once.
         let mut sums = [[_mm512_setzero_ps(); VECTORS]; N];
         let mut values = panel.values.as_ptr().wrapping_add(column);
         for k in 0..panel.depth {
@@ -434,10 +457,10 @@ unsafe fn add_columns<const N: usize, const VECTORS: usize, T: KvElement>(
     }
 }
 
-/// Reads those of 16 numbers that are in the mask.
+/// Loads 16 elements as `f32`; those outside the mask are 0 and not accessed.
 ///
 /// # Safety
-/// The processor has the features and the numbers in the mask can be read.
+/// The processor has the features and the elements in the mask can be read.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
 unsafe fn load_numbers<T: KvElement>(mask: u16, from: *const T) -> __m512 {
@@ -451,36 +474,36 @@ unsafe fn load_numbers<T: KvElement>(mask: u16, from: *const T) -> __m512 {
     }
 }
 
-/// Quantises a row: see [`super::vector::quantise`].
-pub(super) fn quantise(
+/// Quantizes a row; see [`super::vector::quantize`].
+pub(super) fn quantize(
     values: &[f32],
     codes: &StridedMut<'_, BlockCodes>,
     numbers: &StridedMut<'_, BlockNumbers>,
 ) {
     // SAFETY: `Isa::is_available` saw the features.
-    unsafe { quantise_row(values, codes, numbers) }
+    unsafe { quantize_row(values, codes, numbers) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn quantise_row(
+fn quantize_row(
     values: &[f32],
     codes: &StridedMut<'_, BlockCodes>,
     numbers: &StridedMut<'_, BlockNumbers>,
 ) {
     for (block, values) in values.as_chunks().0.iter().enumerate() {
         let mut block_codes = [0; BLOCK];
-        numbers.set(block, quantise_block(values, &mut block_codes));
+        numbers.set(block, quantize_block(values, &mut block_codes));
         codes.set(block, block_codes);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn quantise_block(values: &[f32; BLOCK], codes: &mut BlockCodes) -> BlockNumbers {
+fn quantize_block(values: &[f32; BLOCK], codes: &mut BlockCodes) -> BlockNumbers {
     // SAFETY: a block is two vectors.
     let halves = [0, 16].map(|first| unsafe { _mm512_loadu_ps(values.as_ptr().add(first)) });
-    // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must not
-    // get lost.
+    // Without the sign, the bits of floats order like their values, with NaN above infinity. An
+    // integer maximum therefore propagates NaN, which `_mm512_max_ps` might drop.
     let [a, b] = halves.map(|half| _mm512_castps_si512(_mm512_abs_ps(half)));
     let largest = f32::from_bits(_mm512_reduce_max_epu32(_mm512_max_epu32(a, b)));
     let inverse = if largest > NOTHING { 127.0 / largest } else { 0.0 };
@@ -493,6 +516,7 @@ fn quantise_block(values: &[f32; BLOCK], codes: &mut BlockCodes) -> BlockNumbers
         _mm_storeu_si128(codes.as_mut_ptr().cast(), low);
         _mm_storeu_si128(codes.as_mut_ptr().add(16).cast(), high);
     }
+    // Sums of the codes: a dot product with ones, then horizontal additions.
     let [low, high] =
         [low, high].map(|half| _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_set1_epi8(1), half));
     let sums = _mm_hadd_epi32(low, high);

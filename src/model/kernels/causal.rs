@@ -1,8 +1,14 @@
-//! Causal softmax attention of one head over one whole sequence, and its gradient, for training.
+//! Causal attention of one head over one whole sequence and its backward pass, for training.
 //!
-//! Scores are computed again for the gradient, a block of queries at a time, so that no `(tokens,
-//! tokens)` matrix is kept (the idea of Dao et al. 2022, arXiv:2205.14135, without its tiling of
-//! the keys).
+//! The backward pass recomputes the scores, a block of queries at a time, so no `(tokens, tokens)`
+//! matrix is stored (the idea of flash attention, Dao et al. 2022, arXiv:2205.14135, without its
+//! tiling of the keys).
+//!
+//! ```text
+//! forward    S = Q K^T (masked)    P = softmax(S)    O = P V
+//! backward   dV = P^T dO           dP = dO V^T       dS = P * (dP - rowsum(P * dP))
+//!            dQ = dS K             dK = dS^T Q
+//! ```
 
 use std::cell::RefCell;
 
@@ -14,61 +20,65 @@ use super::attention::multiply;
 use super::vector::softmax_backward;
 use super::vector::softmax_weights;
 
-/// Queries that share a trip through the keys.
+/// Queries per block, which share one pass over the keys.
 const QUERIES: usize = 64;
 
-/// What one head of one sequence reads: each slice begins with the head's numbers of the sequence's
-/// first token.
+/// Inputs of one head for one sequence. Each slice begins at the head's elements of the first
+/// token.
 #[derive(Clone, Copy)]
 pub(in crate::model) struct CausalHead<'a> {
-    /// Tokens.
+    /// Number of tokens in the sequence.
     pub(in crate::model) n: usize,
-    /// Numbers a head.
+    /// Width of a head.
     pub(in crate::model) head_dim: usize,
-    /// Queries, already divided by `sqrt(head_dim)`, and numbers between neighbouring tokens.
+    /// Queries, already scaled by `1 / sqrt(head_dim)`, and the distance between consecutive tokens
+    /// in elements.
     pub(in crate::model) queries: (&'a [f32], usize),
-    /// Keys and values, and numbers between neighbouring tokens of either.
+    /// Keys, with `kv_stride` between tokens.
     pub(in crate::model) keys: &'a [f32],
-    /// The values.
+    /// Values, with `kv_stride` between tokens.
     pub(in crate::model) values: &'a [f32],
-    /// Numbers between neighbouring tokens' keys, and values.
+    /// Distance between consecutive tokens' keys, and values, in elements.
     pub(in crate::model) kv_stride: usize,
 }
 
-/// Room for a block of queries.
+/// Scratch buffers for a block of queries.
 #[derive(Default)]
 struct CausalScratch {
-    turned: AlignedBuffer,
-    turned_values: AlignedBuffer,
+    transposed: AlignedBuffer,
+    transposed_values: AlignedBuffer,
     scores: AlignedBuffer,
     gradient: AlignedBuffer,
     totals: Vec<f32>,
 }
 
 thread_local! {
-    static ROOM: RefCell<CausalScratch> = RefCell::default();
+    static SCRATCH: RefCell<CausalScratch> = RefCell::default();
 }
 
 impl CausalHead<'_> {
+    /// The first `depth` rows of a strided matrix `(tokens, head_dim)`.
     fn columns<'a>(&self, values: &'a [f32], stride: usize, depth: usize) -> RightPanel<'a, f32> {
         RightPanel { values, depth, width: self.head_dim, stride }
     }
 
     /// The first `n_keys` columns of a matrix `(head_dim, n)`.
-    fn turned<'a>(&self, values: &'a [f32], n_keys: usize) -> RightPanel<'a, f32> {
+    fn transposed<'a>(&self, values: &'a [f32], n_keys: usize) -> RightPanel<'a, f32> {
         RightPanel { values, depth: self.head_dim, width: n_keys, stride: self.n }
     }
 
-    /// Weights of the queries `first..first + n_queries`, rows of `n_keys`, zero for keys that a
-    /// query doesn't see, and the sums by which they have to be divided.
+    /// Computes unnormalized softmax weights of the queries `first..first + n_queries` into
+    /// `scores`, rows of `first + n_queries` keys with zeros for masked ones, and the denominators
+    /// into `totals`.
     fn weights(
         &self,
         isa: Isa,
         (first, n_queries): (usize, usize),
-        turned: &[f32],
+        transposed: &[f32],
         scores: &mut AlignedBuffer,
         totals: &mut Vec<f32>,
     ) {
+        // No query of the block attends past its last token.
         let n_keys = first + n_queries;
         let (queries, stride) = self.queries;
         scores.resize(n_queries * n_keys);
@@ -77,7 +87,7 @@ impl CausalHead<'_> {
         multiply(
             isa,
             StridedRows::rows(queries),
-            &self.turned(turned, n_keys),
+            &self.transposed(transposed, n_keys),
             n_queries,
             &place,
             scores,
@@ -91,27 +101,34 @@ impl CausalHead<'_> {
     }
 }
 
-/// Writes `(n, head_dim)` with `stride` between rows as `(head_dim, n)`.
-fn turn(values: &[f32], stride: usize, head_dim: usize, n: usize, turned: &mut AlignedBuffer) {
-    turned.resize(head_dim * n);
+/// Transposes `(n, head_dim)` with row distance `stride` to a contiguous `(head_dim, n)`.
+fn transpose(
+    values: &[f32],
+    stride: usize,
+    head_dim: usize,
+    n: usize,
+    transposed: &mut AlignedBuffer,
+) {
+    transposed.resize(head_dim * n);
     for (token, values) in values.chunks(stride).take(n).enumerate() {
         for (i, value) in values[..head_dim].iter().enumerate() {
-            turned[i * n + token] = *value;
+            transposed[i * n + token] = *value;
         }
     }
 }
 
-/// Attends from every token to itself and those before it; `out` gets the results, `(n, head_dim)`
-/// as one row after the other.
+/// Computes causal attention for every token. `out` receives the contiguous results, `(n,
+/// head_dim)`.
 pub(in crate::model) fn attend_forward(isa: Isa, head: &CausalHead<'_>, out: &mut [f32]) {
     let CausalHead { n, head_dim, keys, values, kv_stride, .. } = *head;
-    ROOM.with_borrow_mut(|CausalScratch { turned, scores, totals, .. }| {
-        turn(keys, kv_stride, head_dim, n, turned);
+    SCRATCH.with_borrow_mut(|CausalScratch { transposed, scores, totals, .. }| {
+        // Products read their right operand row by row, and a score needs a column of the keys.
+        transpose(keys, kv_stride, head_dim, n, transposed);
         out.fill(0.0);
         for first in (0..n).step_by(QUERIES) {
             let n_queries = QUERIES.min(n - first);
             let n_keys = first + n_queries;
-            head.weights(isa, (first, n_queries), turned, scores, totals);
+            head.weights(isa, (first, n_queries), transposed, scores, totals);
             for (scores, total) in scores.chunks_exact_mut(n_keys).zip(totals.iter()) {
                 let inverse = 1.0 / total;
                 for score in scores {
@@ -125,17 +142,18 @@ pub(in crate::model) fn attend_forward(isa: Isa, head: &CausalHead<'_>, out: &mu
     });
 }
 
-/// Gradients of one head, `(n, head_dim)` each, one row after the other.
+/// Gradients of one head, each a contiguous `(n, head_dim)`.
 pub(in crate::model) struct HeadGradients<'a> {
-    /// Of the queries as they came, divided by `sqrt(head_dim)`.
+    /// Gradient of the scaled queries.
     pub(in crate::model) queries: &'a mut [f32],
-    /// Of the keys.
+    /// Gradient of the keys.
     pub(in crate::model) keys: &'a mut [f32],
-    /// Of the values.
+    /// Gradient of the values.
     pub(in crate::model) values: &'a mut [f32],
 }
 
-/// The gradients of [`attend_forward`] for `d_out`, whose rows are `queries.1` apart.
+/// Computes the gradients of [`attend_forward`] for the output gradient `d_out`, whose rows are as
+/// far apart as those of the queries.
 pub(in crate::model) fn attend_backward(
     isa: Isa,
     head: &CausalHead<'_>,
@@ -147,34 +165,41 @@ pub(in crate::model) fn attend_backward(
     for d in [&mut **d_queries, d_keys, d_values] {
         d.fill(0.0);
     }
-    ROOM.with_borrow_mut(|CausalScratch { turned, turned_values, scores, gradient, totals }| {
-        turn(keys, kv_stride, head_dim, n, turned);
-        turn(values, kv_stride, head_dim, n, turned_values);
-        for first in (0..n).step_by(QUERIES) {
-            let n_queries = QUERIES.min(n - first);
-            let n_keys = first + n_queries;
-            head.weights(isa, (first, n_queries), turned, scores, totals);
-            gradient.resize(n_queries * n_keys);
-            gradient.fill(0.0);
-            let place = |row| ((first + row) * stride, row * n_keys);
-            let panel = head.turned(turned_values, n_keys);
-            multiply(isa, StridedRows::rows(d_out), &panel, n_queries, &place, gradient);
-            let rows = scores.chunks_exact_mut(n_keys).zip(gradient.chunks_exact_mut(n_keys));
-            for ((weights, d), total) in rows.zip(totals.iter()) {
-                softmax_backward(isa, weights, *total, d);
+    SCRATCH.with_borrow_mut(
+        |CausalScratch { transposed, transposed_values, scores, gradient, totals }| {
+            transpose(keys, kv_stride, head_dim, n, transposed);
+            transpose(values, kv_stride, head_dim, n, transposed_values);
+            for first in (0..n).step_by(QUERIES) {
+                let n_queries = QUERIES.min(n - first);
+                let n_keys = first + n_queries;
+                head.weights(isa, (first, n_queries), transposed, scores, totals);
+                // dP = dO V^T.
+                gradient.resize(n_queries * n_keys);
+                gradient.fill(0.0);
+                let place = |row| ((first + row) * stride, row * n_keys);
+                let panel = head.transposed(transposed_values, n_keys);
+                multiply(isa, StridedRows::rows(d_out), &panel, n_queries, &place, gradient);
+                let rows = scores.chunks_exact_mut(n_keys).zip(gradient.chunks_exact_mut(n_keys));
+                for ((weights, d), total) in rows.zip(totals.iter()) {
+                    // `weights` become P, and `d` becomes dS. Masked keys have P = 0, hence dS = 0.
+                    softmax_backward(isa, weights, *total, d);
+                }
+                // dQ = dS K.
+                let place = |row| (row * n_keys, (first + row) * head_dim);
+                let panel = head.columns(keys, kv_stride, n_keys);
+                multiply(isa, StridedRows::rows(gradient), &panel, n_queries, &place, d_queries);
+                // dK += dS^T Q and dV += P^T dO. The left operand is read column by column
+                // (`step`), so the block's queries are the inner dimension; later blocks add to the
+                // same rows.
+                let place = |row| (row, row * head_dim);
+                for (left, from, to) in
+                    [(&*gradient, queries, &mut **d_keys), (&*scores, d_out, &mut **d_values)]
+                {
+                    let left = StridedRows { values: left, step: n_keys };
+                    let panel = head.columns(&from[first * stride..], stride, n_queries);
+                    multiply(isa, left, &panel, n_keys, &place, to);
+                }
             }
-            let place = |row| (row * n_keys, (first + row) * head_dim);
-            let panel = head.columns(keys, kv_stride, n_keys);
-            multiply(isa, StridedRows::rows(gradient), &panel, n_queries, &place, d_queries);
-            // Keys and values: the block's queries are what is summed over.
-            let place = |row| (row, row * head_dim);
-            for (left, from, to) in
-                [(&*gradient, queries, &mut **d_keys), (&*scores, d_out, &mut **d_values)]
-            {
-                let left = StridedRows { values: left, step: n_keys };
-                let panel = head.columns(&from[first * stride..], stride, n_queries);
-                multiply(isa, left, &panel, n_keys, &place, to);
-            }
-        }
-    });
+        },
+    );
 }

@@ -1,4 +1,4 @@
-//! An `f32` matrix.
+//! Unquantized `f32` weight matrices.
 
 use super::Activations;
 use super::Isa;
@@ -31,7 +31,7 @@ impl DenseMatrix {
         self.values.len() * 4
     }
 
-    /// Multiplies one tile, which may lack rows at its end, by all rows of `input`.
+    /// Multiplies one tile by all rows of `input`. Rows that the last tile lacks give 0.
     pub(super) fn multiply_tile(
         &self,
         isa: Isa,
@@ -49,7 +49,7 @@ impl DenseMatrix {
         }
     }
 
-    /// All weights, row by row.
+    /// All weights in row-major order.
     pub(in crate::model) fn values(&self) -> &[f32] {
         &self.values
     }

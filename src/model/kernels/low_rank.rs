@@ -1,9 +1,16 @@
-//! The side paths of adapters: `y += B (A x)` beside a matrix product (Hu et al. 2021,
-//! arXiv:2106.09685).
+//! LoRA branches: `y += B (A x)` beside a base matrix product (Hu et al. 2021, arXiv:2106.09685).
 //!
-//! A and B are packed as 8-bit codes, so that a side path is two more products by the kernels of
-//! the base, of activations that are quantised already and of inner numbers that are quantised in
-//! between.
+//! A and B are packed as 8-bit codes, so a branch is two more products by the base's kernels: the
+//! down projection reads the activations that are quantized anyway, and its results, the inner
+//! activations, are quantized for the up projection.
+//!
+//! ```text
+//! units of one `matmul` loop, started in this order:
+//!   down projections   inner = A x        up to 64 rows of one branch each
+//!   tiles              out = W x + b      then, for the tile's 16 outputs:
+//!                      wait for all down projections
+//!                      out += B inner
+//! ```
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -28,29 +35,29 @@ use super::transpose::q8_block;
 use super::vector;
 use crate::model::quant::GgmlType;
 
-/// Rows that enter side paths as one unit of work, at most.
+/// Maximum activation rows per down-projection unit.
 const ROWS_AT_ONCE: usize = 64;
 
-/// `lora_A` `(rank, columns)` and `lora_B` `(rows, rank)` of one linear layer, the scaling
-/// multiplied into B.
+/// `lora_A` `(rank, columns)` and `lora_B` `(rows, rank)` of one linear layer, with the scaling
+/// folded into B.
 pub(in crate::model) struct LowRank {
     rank: usize,
     factors: LowRankFactors,
 }
 
 enum LowRankFactors {
-    /// As codes of 8 bits; the inputs of B filled up to whole blocks.
+    /// 8-bit codes; B's rank is padded to whole blocks.
     Packed { a: PackedMatrix, b: PackedMatrix },
-    /// In `f32`, A row by row, B in tiles of `rank` columns: the reference for tests, and for
-    /// inputs that are not quantised.
+    /// `f32`, A row-major, B in tiles of `rank` columns: the reference for tests, and for inputs
+    /// that are not quantized.
     Exact { a: Vec<f32>, b: Vec<[f32; TILE]> },
 }
 
 impl LowRank {
-    /// Packs `a` `(rank, columns)` and `b` `(rows, rank)`; `exact` keeps them in `f32`.
+    /// Packs `a` `(rank, columns)` and `b` `(rows, rank)`; with `exact` they stay `f32`.
     ///
     /// # Panics
-    /// When `rank` is 0 or the lengths are no multiples of it.
+    /// When `rank` is 0 or the lengths are not multiples of it.
     pub(in crate::model) fn new(
         arena: &mut Arena,
         rank: usize,
@@ -73,6 +80,8 @@ impl LowRank {
             };
             LowRankFactors::Exact { a: a.to_vec(), b: places.map(column).collect() }
         } else {
+            // Zero columns pad the rank to whole blocks; the inner activations are zero there as
+            // well.
             let width = rank.next_multiple_of(BLOCK);
             let mut wide = vec![0.0; rows * width];
             for (wide, b) in wide.chunks_exact_mut(width).zip(b.chunks_exact(rank)) {
@@ -86,7 +95,7 @@ impl LowRank {
         Self { rank, factors }
     }
 
-    /// Bytes in memory.
+    /// Size in memory, in bytes.
     pub(in crate::model) fn n_bytes(&self) -> usize {
         match &self.factors {
             LowRankFactors::Packed { a, b } => a.n_bytes() + b.n_bytes(),
@@ -94,13 +103,13 @@ impl LowRank {
         }
     }
 
-    /// Blocks of a row of inner numbers.
+    /// Blocks per row of inner activations.
     fn n_blocks(&self) -> usize {
         self.rank.div_ceil(BLOCK)
     }
 }
 
-/// Numbers `(rows, columns)` as codes of 8 bits: a block's scale is `max |x| / 127`.
+/// Packs `(rows, columns)` as 8-bit codes with a scale `max |x| / 127` per block.
 fn packed(arena: &mut Arena, numbers: &[f32], size: (usize, usize)) -> PackedMatrix {
     let bytes: Vec<u8> = numbers.as_chunks().0.iter().flat_map(q8_block).collect();
     let read = |at: usize, out: &mut [u8]| {
@@ -112,32 +121,32 @@ fn packed(arena: &mut Arena, numbers: &[f32], size: (usize, usize)) -> PackedMat
         .expect("bytes in memory can be read")
 }
 
-/// A side path for some neighbouring rows.
+/// A LoRA branch applied to a range of activation rows.
 #[derive(Clone)]
 pub(in crate::model) struct LoraBranch<'a> {
     /// Rows of the activations.
     pub(in crate::model) rows: Range<usize>,
-    /// What is added for them.
-    pub(in crate::model) path: &'a LowRank,
+    /// Factors of the branch.
+    pub(in crate::model) low_rank: &'a LowRank,
 }
 
-/// `A x` of all side paths of a loop: computed by its first units, and waited for by those that go
-/// on with them.
+/// Inner activations `A x` of all branches of a loop: computed by its first units, awaited by the
+/// tiles.
 pub(super) struct InnerProducts<'a> {
-    /// The side paths, and in which of the rows of inner numbers theirs begin: there is room for
-    /// rows as wide as the widest.
-    sides: Vec<(LoraBranch<'a>, usize)>,
-    /// A side path and the rows that enter it as one unit of work.
-    entries: Vec<(usize, Range<usize>)>,
+    /// The branches, and the first row of each among the inner activations. All rows are as wide as
+    /// the widest branch.
+    branches: Vec<(LoraBranch<'a>, usize)>,
+    /// Branch index and rows of each down-projection unit.
+    down_units: Vec<(usize, Range<usize>)>,
     n_done: AtomicUsize,
     n_blocks: usize,
-    together: usize,
+    group_size: usize,
     numbers: SharedMut<'a, f32>,
     codes: SharedMut<'a, BlockCodes>,
     blocks: SharedMut<'a, BlockNumbers>,
 }
 
-/// Room for inner numbers.
+/// Scratch buffers for inner activations.
 #[derive(Default)]
 struct LowRankScratch {
     numbers: Vec<f32>,
@@ -146,38 +155,39 @@ struct LowRankScratch {
 }
 
 impl InnerProducts<'_> {
-    /// Calls `work` with room for the inner numbers of `sides`.
+    /// Calls `work` with buffers for the inner activations of `branches`.
     pub(super) fn with(
         isa: Isa,
-        sides: Vec<LoraBranch<'_>>,
+        branches: Vec<LoraBranch<'_>>,
         work: impl FnOnce(&InnerProducts<'_>),
     ) {
         thread_local! {
-            static ROOM: RefCell<LowRankScratch> = RefCell::default();
+            static SCRATCH: RefCell<LowRankScratch> = RefCell::default();
         }
-        let together = isa.rows_together();
-        let n_blocks = sides.iter().map(|side| side.path.n_blocks()).max().unwrap_or(0);
+        let group_size = isa.rows_per_group();
+        let n_blocks = branches.iter().map(|branch| branch.low_rank.n_blocks()).max().unwrap_or(0);
         let mut n_rows = 0;
-        let mut entries = Vec::new();
-        let sides = sides.into_iter().enumerate().map(|(index, side)| {
-            let n = side.rows.len();
+        let mut down_units = Vec::new();
+        let branches = branches.into_iter().enumerate().map(|(index, branch)| {
+            let n = branch.rows.len();
             let starts = (0..n).step_by(ROWS_AT_ONCE);
-            entries.extend(starts.map(|start| (index, start..n.min(start + ROWS_AT_ONCE))));
+            down_units.extend(starts.map(|start| (index, start..n.min(start + ROWS_AT_ONCE))));
             let first = n_rows;
-            n_rows += n.next_multiple_of(together);
-            (side, first)
+            // Every branch starts a new group of rows, so that kernels read whole groups of it.
+            n_rows += n.next_multiple_of(group_size);
+            (branch, first)
         });
-        let sides = sides.collect();
-        ROOM.with_borrow_mut(|LowRankScratch { numbers, codes, blocks }| {
+        let branches = branches.collect();
+        SCRATCH.with_borrow_mut(|LowRankScratch { numbers, codes, blocks }| {
             numbers.resize(n_rows * n_blocks * BLOCK, 0.0);
             codes.resize(n_rows * n_blocks, [0; BLOCK]);
             blocks.resize(n_rows * n_blocks, BlockNumbers::default());
             work(&InnerProducts {
-                sides,
-                entries,
+                branches,
+                down_units,
                 n_done: AtomicUsize::new(0),
                 n_blocks,
-                together,
+                group_size,
                 numbers: SharedMut::new(numbers),
                 codes: SharedMut::new(codes),
                 blocks: SharedMut::new(blocks),
@@ -185,21 +195,22 @@ impl InnerProducts<'_> {
         });
     }
 
-    /// Units of work before the inner numbers are there.
-    pub(super) fn n_entries(&self) -> usize {
-        self.entries.len()
+    /// Number of down-projection units.
+    pub(super) fn n_down_units(&self) -> usize {
+        self.down_units.len()
     }
 
-    /// Computes the inner numbers of one unit.
-    pub(super) fn enter(&self, isa: Isa, input: &Activations, entry: usize) {
+    /// Computes the inner activations of one unit.
+    pub(super) fn project_down(&self, isa: Isa, input: &Activations, unit: usize) {
         let _done = CountOnDrop(&self.n_done);
-        let (side, rows) = &self.entries[entry];
-        let (LoraBranch { rows: side_rows, path }, side_first) = &self.sides[*side];
-        let (first, n) = (side_first + rows.start, rows.len());
-        let inputs = side_rows.start + rows.start..side_rows.start + rows.end;
+        let (branch, rows) = &self.down_units[unit];
+        let (LoraBranch { rows: branch_rows, low_rank }, branch_first) = &self.branches[*branch];
+        let (first, n) = (branch_first + rows.start, rows.len());
+        let inputs = branch_rows.start + rows.start..branch_rows.start + rows.end;
+        // Rows have the width of the widest branch; a narrower one leaves the rest unused.
         let width = self.n_blocks * BLOCK;
         let numbers = self.numbers.slice(first * width, n * width);
-        match &path.factors {
+        match &low_rank.factors {
             LowRankFactors::Exact { a, .. } => {
                 for (numbers, row) in numbers.chunks_exact_mut(width).zip(inputs) {
                     let x = input.row(row);
@@ -211,33 +222,35 @@ impl InnerProducts<'_> {
             LowRankFactors::Packed { a, .. } => {
                 numbers.fill(0.0);
                 let results = SharedMut::new(numbers);
-                for tile in 0..path.rank.div_ceil(TILE) {
+                for tile in 0..low_rank.rank.div_ceil(TILE) {
                     let target = results.target(tile * TILE, width, n);
-                    a.multiply_tile(isa, tile, &input.quantised(inputs.clone()), &target);
+                    a.multiply_tile(isa, tile, &input.quantized(inputs.clone()), &target);
                 }
-                let n_blocks = path.n_blocks();
+                // Quantized in the grouped layout of `Activations`, but with this branch's own,
+                // possibly smaller, number of blocks.
+                let n_blocks = low_rank.n_blocks();
                 for (row, numbers) in rows.clone().zip(numbers.chunks_exact(width)) {
-                    let group = row - row % self.together;
-                    let place = side_first * self.n_blocks + group * n_blocks + row - group;
-                    let codes = self.codes.every(self.together, place, n_blocks);
-                    let blocks = self.blocks.every(self.together, place, n_blocks);
-                    vector::quantise(isa, &numbers[..n_blocks * BLOCK], &codes, &blocks);
+                    let group = row - row % self.group_size;
+                    let place = branch_first * self.n_blocks + group * n_blocks + row - group;
+                    let codes = self.codes.strided(self.group_size, place, n_blocks);
+                    let blocks = self.blocks.strided(self.group_size, place, n_blocks);
+                    vector::quantize(isa, &numbers[..n_blocks * BLOCK], &codes, &blocks);
                 }
             }
         }
     }
 
-    /// `target += B inner` for the rows of a side path.
-    pub(super) fn leave(&self, isa: Isa, tile: usize, side: usize, target: &TileOut<'_>) {
+    /// Adds `B inner` to one tile of the output, for the rows of a branch.
+    pub(super) fn project_up(&self, isa: Isa, tile: usize, branch: usize, target: &TileOut<'_>) {
         self.wait();
-        let (LoraBranch { rows, path }, first) = &self.sides[side];
+        let (LoraBranch { rows, low_rank }, first) = &self.branches[branch];
         let target = target.rows(rows.clone());
-        match &path.factors {
+        match &low_rank.factors {
             LowRankFactors::Exact { b, .. } => {
-                let columns = &b[tile * path.rank..][..path.rank];
+                let columns = &b[tile * low_rank.rank..][..low_rank.rank];
                 let width = self.n_blocks * BLOCK;
                 for row in 0..rows.len() {
-                    let inner = self.numbers.read((first + row) * width, path.rank);
+                    let inner = self.numbers.read((first + row) * width, low_rank.rank);
                     let mut sums = [0.0; TILE];
                     for (factor, column) in inner.iter().zip(columns) {
                         for (sum, value) in sums.iter_mut().zip(column) {
@@ -248,14 +261,14 @@ impl InnerProducts<'_> {
                 }
             }
             LowRankFactors::Packed { b, .. } => {
-                let (n_rows, n_blocks) = (rows.len(), path.n_blocks());
+                let (n_rows, n_blocks) = (rows.len(), low_rank.n_blocks());
                 let start = first * self.n_blocks;
-                let n = n_rows.next_multiple_of(self.together) * n_blocks;
+                let n = n_rows.next_multiple_of(self.group_size) * n_blocks;
                 let inner = QuantizedRows {
                     row: 0,
                     n_rows,
                     n_blocks,
-                    together: self.together,
+                    group_size: self.group_size,
                     codes: self.codes.read(start, n),
                     numbers: self.blocks.read(start, n),
                 };
@@ -264,10 +277,11 @@ impl InnerProducts<'_> {
         }
     }
 
-    /// Waits for all inner numbers: units begin in order, so they are at least being computed.
+    /// Waits for all down projections. Units start in order, so by now each one is running or done,
+    /// and the wait is short.
     fn wait(&self) {
         let mut spins = 0_u32;
-        while self.n_done.load(Acquire) < self.entries.len() {
+        while self.n_done.load(Acquire) < self.down_units.len() {
             spins += 1;
             if spins.is_multiple_of(1024) {
                 std::thread::yield_now();
@@ -277,7 +291,7 @@ impl InnerProducts<'_> {
     }
 }
 
-/// Counts also what ends in a panic: others wait for it.
+/// Counts a unit as done even if it panics: other threads wait for the count.
 struct CountOnDrop<'a>(&'a AtomicUsize);
 
 impl Drop for CountOnDrop<'_> {

@@ -1,7 +1,7 @@
 //! Memory for weights, in huge pages where the system grants them.
 //!
-//! Decoding reads all weights once a token. With pages of 4 KiB a good part of that time goes into
-//! finding them, and the processor's own reading ahead ends at each; so matrices share a few large
+//! Decoding reads all weights once per token. With 4 KiB pages, TLB misses take a good part of that
+//! time, and hardware prefetching stops at every page boundary; so matrices share a few large
 //! mappings.
 
 #![expect(unsafe_code, reason = "maps memory; each block has its SAFETY line")]
@@ -18,35 +18,38 @@ use std::sync::Arc;
 
 use nix::sys::mman;
 
-/// Bytes of a huge page.
+/// Size of a huge page in bytes.
 const HUGE_PAGE: usize = 2 << 20;
-/// Bytes of a mapping, unless one matrix needs more. What is never touched takes no memory.
+/// Size of a mapping in bytes, unless one matrix needs more. Untouched pages take no memory.
 const CHUNK: usize = 64 << 20;
-/// Blocks begin at multiples of this: lines of the cache.
+/// Alignment of blocks: a cache line.
 const ALIGNMENT: usize = 64;
 
-/// Types that may be made of zero bytes.
+/// Types for which zeroed memory is a valid value.
 ///
 /// # Safety
-/// Zero bytes are a value, there is nothing to drop, and the alignment is at most [`ALIGNMENT`].
+/// All-zero bytes must be valid, there must be nothing to drop, and the alignment must be at most
+/// [`ALIGNMENT`].
 pub(super) unsafe trait Plain: Copy {}
 
-/// Hands out memory; what it handed out outlives it.
+/// A bump allocator over mappings. Its blocks keep their mapping alive and may outlive it.
 #[derive(Default)]
 pub(in crate::model) struct Arena {
     chunk: Option<Arc<MemoryMapping>>,
-    /// Bytes of the chunk that are in use.
+    /// Bytes of the current chunk already allocated.
     used: usize,
 }
 
 impl Arena {
-    /// `n` values of zero bytes.
+    /// Allocates `n` zeroed values.
     pub(super) fn zeroed<T: Plain>(&mut self, n: usize) -> MappedBlock<T> {
         let n_bytes = (n * size_of::<T>()).next_multiple_of(ALIGNMENT);
         let left = self.chunk.as_ref().map_or(0, |chunk| chunk.n_bytes - self.used);
         let chunk = match &self.chunk {
             Some(chunk) if n_bytes <= left => Arc::clone(chunk),
             _ => {
+                // The rest of the old chunk is wasted, but was never touched: it costs address
+                // space alone.
                 self.used = 0;
                 let chunk = Arc::new(MemoryMapping::new(n_bytes.max(CHUNK)));
                 Arc::clone(self.chunk.insert(chunk))
@@ -59,7 +62,7 @@ impl Arena {
     }
 }
 
-/// Values in a mapping, exclusively its own.
+/// An owned slice within a mapping.
 pub(in crate::model) struct MappedBlock<T> {
     first: NonNull<T>,
     length: usize,
@@ -89,7 +92,7 @@ impl<T: Plain> DerefMut for MappedBlock<T> {
     }
 }
 
-/// Numbers that begin at a line of the cache: vectors that lie across two lines cost twice.
+/// A buffer aligned to cache lines: vector loads that cross a line cost twice.
 #[derive(Default)]
 pub(in crate::model) struct AlignedBuffer<T = f32> {
     values: Vec<T>,
@@ -98,15 +101,17 @@ pub(in crate::model) struct AlignedBuffer<T = f32> {
 }
 
 impl<T: Copy + Default> AlignedBuffer<T> {
-    /// `n` numbers, zeros at first.
+    /// Creates a buffer of `n` zeros.
     pub(in crate::model) fn zeroed(n: usize) -> Self {
         let mut buffer = Self::default();
         buffer.resize(n);
         buffer
     }
 
-    /// Becomes `n` numbers, for the caller to overwrite.
+    /// Sets the length to `n`. Contents are unspecified afterwards; the caller overwrites them.
     pub(in crate::model) fn resize(&mut self, n: usize) {
+        // `Vec` aligns to `T` alone; one cache line of spare elements leaves space to skip to the
+        // next line.
         let spare = ALIGNMENT / size_of::<T>();
         if self.values.len() < n + spare {
             self.values = vec![T::default(); n + spare];
@@ -130,7 +135,7 @@ impl<T> DerefMut for AlignedBuffer<T> {
     }
 }
 
-/// Zero bytes from the system, from the first huge page on.
+/// An anonymous mapping, used from its first huge-page boundary on.
 struct MemoryMapping {
     whole: NonNull<c_void>,
     whole_bytes: NonZeroUsize,
@@ -181,7 +186,7 @@ mod tests {
     use super::CHUNK;
 
     #[test]
-    fn blocks_are_zero_aligned_apart_and_outlive_their_arena() {
+    fn arena_blocks_are_zeroed_aligned_disjoint_and_outlive_it() {
         let mut arena = Arena::default();
         let mut small = arena.zeroed::<BlockScales>(3);
         let mut odd = arena.zeroed::<CodeLine>(5);

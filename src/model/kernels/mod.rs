@@ -1,10 +1,19 @@
-//! Matrix products of quantised weights and freshly quantised activations.
+//! CPU kernels: products of packed integer weights with activations quantized on the fly.
+//!
+//! ```text
+//!        x: f32 rows                        W: (rows, columns), packed once at load
+//!   quantize per 32 inputs                  tiles of 16 rows by 32 inputs (`pack`)
+//!            |                                        |
+//!   i8 codes + scale (Activations)                    |
+//!            +---------------> kernel <---------------+
+//!                    16 sums per row of x and tile, one thread per tile, left to right
+//! ```
 //!
 //! Weights are repacked at load into tiles of 16 rows by 32 inputs ([`PackedMatrix`]); activations
-//! become `i8` with a scale per 32 inputs ([`Activations`]); one tile is computed by one thread
-//! from left to right, so results depend neither on the number of threads nor on how many rows are
-//! computed at once. `unsafe` lives here alone within `model`: vector instructions, and threads
-//! that write disjoint parts of one output.
+//! become `i8` with a scale per 32 inputs ([`Activations`]). One thread computes a tile from left
+//! to right, so results depend neither on the number of threads nor on the number of rows in a
+//! batch. Within `model`, `unsafe` is confined to this module: vector intrinsics, mapped memory,
+//! and threads that write disjoint parts of one output.
 
 mod attention;
 #[cfg(target_arch = "x86_64")]
@@ -60,24 +69,24 @@ pub(super) use vector::silu_mul_backward;
 
 use low_rank::InnerProducts;
 
-/// Rows of a tile.
+/// Weight rows per tile.
 const TILE: usize = 16;
-/// Inputs of a block.
+/// Inputs per block: the granularity of scales.
 const BLOCK: usize = 32;
 
-/// Which instructions the kernels use.
+/// Instruction set of the kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
-    /// AVX-512 F, BW, VL, VNNI, beside what [`Self::Avx2`] needs.
+    /// AVX-512 F, BW, VL and VNNI, in addition to the features of [`Self::Avx2`].
     Avx512Vnni,
-    /// AVX2, FMA, F16C.
+    /// AVX2, FMA and F16C.
     Avx2,
-    /// Plain Rust.
+    /// Portable Rust without intrinsics.
     Portable,
 }
 
 impl Isa {
-    /// The best that this processor has.
+    /// Returns the fastest instruction set that this processor supports.
     pub fn detect() -> Self {
         static ISA: OnceLock<Isa> = OnceLock::new();
         *ISA.get_or_init(|| {
@@ -86,7 +95,7 @@ impl Isa {
         })
     }
 
-    /// Whether this processor has the instructions.
+    /// Whether this processor supports the instruction set.
     pub fn is_available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         {
@@ -113,8 +122,8 @@ impl Isa {
         }
     }
 
-    /// Rows of activations that the kernel computes together.
-    fn rows_together(self) -> usize {
+    /// Activation rows that the kernel computes at a time: the group size of [`Activations`].
+    fn rows_per_group(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => avx512::ROWS,
@@ -124,7 +133,7 @@ impl Isa {
         }
     }
 
-    /// The name shown to users.
+    /// Name shown to users.
     pub fn name(self) -> &'static str {
         match self {
             Self::Avx512Vnni => "avx512-vnni",
@@ -136,14 +145,14 @@ impl Isa {
 
 /// A weight matrix `(rows, columns)` of a linear layer `y = W x`.
 pub(super) enum WeightMatrix {
-    /// Integer codes: fast.
+    /// Packed integer codes: fast.
     Packed(PackedMatrix),
-    /// `f32`: exact, and for types that have no codes.
+    /// `f32`: exact, and for tensor types without codes.
     Dense(DenseMatrix),
 }
 
 impl WeightMatrix {
-    /// Output features.
+    /// Number of output features.
     pub(super) fn rows(&self) -> usize {
         match self {
             Self::Packed(packed) => packed.rows(),
@@ -151,7 +160,7 @@ impl WeightMatrix {
         }
     }
 
-    /// Input features.
+    /// Number of input features.
     pub(super) fn columns(&self) -> usize {
         match self {
             Self::Packed(packed) => packed.columns(),
@@ -159,7 +168,7 @@ impl WeightMatrix {
         }
     }
 
-    /// Bytes in memory.
+    /// Size in memory, in bytes.
     pub(super) fn n_bytes(&self) -> usize {
         match self {
             Self::Packed(packed) => packed.n_bytes(),
@@ -167,17 +176,17 @@ impl WeightMatrix {
         }
     }
 
-    /// Multiplies one tile by all rows of `input`.
+    /// Multiplies one tile of 16 rows by all rows of `input`.
     fn multiply_tile(&self, isa: Isa, tile: usize, input: &Activations, target: &TileOut<'_>) {
         match self {
             Self::Packed(packed) => {
-                packed.multiply_tile(isa, tile, &input.quantised(0..input.n_rows), target);
+                packed.multiply_tile(isa, tile, &input.quantized(0..input.n_rows), target);
             }
             Self::Dense(dense) => dense.multiply_tile(isa, tile, input, target),
         }
     }
 
-    /// Writes row `index` as numbers to `values`: an embedding look-up.
+    /// Dequantizes row `index` into `values`, as for an embedding lookup.
     pub(super) fn row(&self, index: usize, values: &mut [f32]) {
         match self {
             Self::Packed(packed) => packed.row(index, values),
@@ -186,32 +195,43 @@ impl WeightMatrix {
     }
 }
 
-/// Inputs of a matrix product: `n_rows` rows of `columns` numbers, quantised once for all matrices
-/// that read them. Each block of 32 has scale `max |x| / 127`; the scale of a block with a NaN is
-/// NaN.
+/// Input rows of a matrix product, `(n_rows, columns)`, quantized once for all matrices that read
+/// them. Each block of 32 has the scale `max |x| / 127`; a block that contains a NaN has the scale
+/// NaN, so that it reaches the output.
+///
+/// Rows are stored in groups of `G` (8 on AVX-512, 6 on AVX2, 1 in portable code). A kernel reads a
+/// group front to back while it sweeps over a tile:
+///
+/// ```text
+/// codes    group 0: block 0: row 0 | row 1 | .. | row G-1    32 x i8 each
+///                   block 1: row 0 | row 1 | .. | row G-1
+///                   ...
+///          group 1: ...                   the last group is padded to G rows
+/// blocks   the same order                 scale, scale * sum, sums of both halves
+/// ```
 #[derive(Default)]
 pub(super) struct Activations {
     n_rows: usize,
     columns: usize,
     values: AlignedBuffer,
-    /// Rows that a kernel computes together: block by block, these rows' codes are neighbours.
-    together: usize,
+    /// Rows per group, `G` above.
+    group_size: usize,
     codes: Vec<BlockCodes>,
     blocks: Vec<BlockNumbers>,
 }
 
-/// The codes of a block.
+/// The 32 codes of one block of one row.
 type BlockCodes = [i8; BLOCK];
 
-/// What belongs to a block of 32 activation codes.
+/// Scale and sums of a block of 32 activation codes.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(16))]
 struct BlockNumbers {
-    /// What a code is multiplied by.
+    /// Value of one unit of the codes.
     scale: f32,
-    /// `scale` times the sum of all codes.
+    /// `scale` times the sum of all codes: the factor of a weight block's minimum.
     sum: f32,
-    /// Sums of the codes of either half.
+    /// Sums of the codes of each half, to correct for the zero point of the weight codes.
     halves: [i32; 2],
 }
 
@@ -224,8 +244,8 @@ impl BlockNumbers {
 }
 
 impl Activations {
-    /// Becomes `n_rows` rows of `columns` numbers: `fill` writes row `i`. Rows are quantised unless
-    /// their width is no multiple of 32, in which case only [`DenseMatrix`] can read them.
+    /// Resizes to `(n_rows, columns)`, calls `fill` for every row and quantizes it. Rows whose
+    /// width is not a multiple of 32 are not quantized; only [`DenseMatrix`] can read them.
     pub(super) fn fill(
         &mut self,
         pool: &mut ThreadPool,
@@ -236,47 +256,48 @@ impl Activations {
         self.n_rows = n_rows;
         self.columns = columns;
         self.values.resize(n_rows * columns);
-        self.together = isa.rows_together();
+        self.group_size = isa.rows_per_group();
         let n_blocks = columns / BLOCK;
-        let quantised = columns.is_multiple_of(BLOCK);
-        if quantised {
-            let n = n_rows.next_multiple_of(self.together) * n_blocks;
+        let quantized = columns.is_multiple_of(BLOCK);
+        if quantized {
+            let n = n_rows.next_multiple_of(self.group_size) * n_blocks;
             self.codes.resize(n, [0; BLOCK]);
             self.blocks.resize(n, BlockNumbers::default());
         }
-        let together = self.together;
+        let group_size = self.group_size;
         let values = SharedMut::new(&mut self.values);
         let codes = SharedMut::new(&mut self.codes);
         let blocks = SharedMut::new(&mut self.blocks);
         pool.run(n_rows, &|row| {
             let values = values.slice(row * columns, columns);
             fill(row, values);
-            if quantised {
-                let first = (row - row % together) * n_blocks + row % together;
-                let codes = codes.every(together, first, n_blocks);
-                vector::quantise(isa, values, &codes, &blocks.every(together, first, n_blocks));
+            if quantized {
+                // Block 0 of this row; its later blocks follow at a stride of one group.
+                let first = (row - row % group_size) * n_blocks + row % group_size;
+                let codes = codes.strided(group_size, first, n_blocks);
+                vector::quantize(isa, values, &codes, &blocks.strided(group_size, first, n_blocks));
             }
         });
     }
 
-    /// Some of the rows, as kernels read them.
+    /// Returns a range of rows in the layout that kernels read.
     ///
     /// # Panics
-    /// When there are no such rows, or they are not quantised.
-    fn quantised(&self, rows: Range<usize>) -> QuantizedRows<'_> {
-        let (together, n_blocks) = (self.together, self.columns / BLOCK);
-        let row = rows.start % together;
-        let part = (rows.start - row) * n_blocks..rows.end.next_multiple_of(together) * n_blocks;
+    /// When the rows don't exist or are not quantized.
+    fn quantized(&self, rows: Range<usize>) -> QuantizedRows<'_> {
+        let (group_size, n_blocks) = (self.group_size, self.columns / BLOCK);
+        let row = rows.start % group_size;
+        let part = (rows.start - row) * n_blocks..rows.end.next_multiple_of(group_size) * n_blocks;
         let (codes, numbers) = (&self.codes[part.clone()], &self.blocks[part]);
-        QuantizedRows { row, n_rows: rows.len(), n_blocks, together, codes, numbers }
+        QuantizedRows { row, n_rows: rows.len(), n_blocks, group_size, codes, numbers }
     }
 
-    /// Rows held.
+    /// Number of activation rows.
     pub(super) fn n_rows(&self) -> usize {
         self.n_rows
     }
 
-    /// All numbers, row by row.
+    /// The `f32` values, row by row.
     pub(super) fn values(&self) -> &[f32] {
         &self.values
     }
@@ -286,128 +307,133 @@ impl Activations {
     }
 }
 
-/// Rows of activations as kernels read them: those that are computed together stand block by block
-/// beside each other.
+/// A range of quantized rows in the grouped layout of [`Activations`].
 struct QuantizedRows<'a> {
-    /// Where the first one stands among those that it is together with.
+    /// Index of the first row within its group.
     row: usize,
     n_rows: usize,
     n_blocks: usize,
-    together: usize,
+    group_size: usize,
     codes: &'a [BlockCodes],
     numbers: &'a [BlockNumbers],
 }
 
 impl QuantizedRows<'_> {
-    /// How many groups of rows a kernel computes that takes `together` rows at a time.
+    /// Number of groups that the range touches.
     ///
     /// # Panics
-    /// When these are laid out for another one.
+    /// When the rows are laid out for another group size.
     #[inline]
-    fn n_groups(&self, together: usize) -> usize {
-        assert_eq!(self.together, together, "rows laid out for this kernel");
-        (self.row + self.n_rows).div_ceil(together)
+    fn n_groups(&self, group_size: usize) -> usize {
+        assert_eq!(self.group_size, group_size, "rows laid out for this kernel");
+        (self.row + self.n_rows).div_ceil(group_size)
     }
 
-    /// A group.
+    /// The rows of one group that lie within the range.
     #[inline]
     fn group(&self, index: usize) -> KernelRows<'_> {
-        let group = index * self.together;
+        let group = index * self.group_size;
         let first = self.row.max(group);
-        let end = (self.row + self.n_rows).min(group + self.together);
-        let part = group * self.n_blocks + first - group..(group + self.together) * self.n_blocks;
+        let end = (self.row + self.n_rows).min(group + self.group_size);
+        let part = group * self.n_blocks + first - group..(group + self.group_size) * self.n_blocks;
         let (codes, numbers) = (&self.codes[part.clone()], &self.numbers[part]);
         KernelRows { first: first - self.row, n: end - first, codes, numbers }
     }
 }
 
-/// The tile that a vector kernel works on.
+/// A tile of packed weights, as the vector kernels read it.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 struct KernelTile<'a> {
     n_blocks: usize,
-    /// The code that stands for zero.
+    /// Zero point: the code that represents 0.
     zero: f32,
     codes: &'a [pack::CodeLine],
     scales: &'a [pack::BlockScales],
-    /// How the blocks ahead are asked for; not at all when earlier rows have brought them into the
-    /// caches.
+    /// Prefetch plan; off when an earlier group of rows has brought the tile into the caches.
     prefetch: prefetch::PrefetchPlan,
 }
 
-/// What a kernel computes at a time: from the first one's place on, as [`QuantizedRows`] has them.
+/// Rows of one group for one kernel call. The slices begin at the first row's block 0 and keep the
+/// group's stride.
 struct KernelRows<'a> {
-    /// The first row's number, and how many there are.
+    /// Index of the first row in the range.
     first: usize,
+    /// Number of rows, at most one group.
     n: usize,
     codes: &'a [BlockCodes],
     numbers: &'a [BlockNumbers],
 }
 
-/// One product of a [`matmul`].
+/// One matrix product within a [`matmul`].
 pub(super) struct MatmulProduct<'a> {
-    /// The weights.
+    /// Weights of shape `(rows, columns)`.
     pub(super) matrix: &'a WeightMatrix,
-    /// Added to every row.
+    /// Bias added to every row.
     pub(super) bias: Option<&'a [f32]>,
-    /// Side paths, for disjoint ranges of rows.
-    pub(super) sides: Vec<LoraBranch<'a>>,
-    /// `(n_rows of the activations, matrix.rows())`.
+    /// LoRA branches, for disjoint ranges of activation rows.
+    pub(super) branches: Vec<LoraBranch<'a>>,
+    /// Output of shape `(activation rows, matrix.rows())`.
     pub(super) out: &'a mut [f32],
-    /// What becomes of what `out` holds.
+    /// Whether to overwrite `out` or to add to it.
     pub(super) write: OutputMode,
 }
 
-/// What a product does with its output.
+/// How a product writes its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OutputMode {
-    /// Overwrites it.
+    /// Overwrites what the output holds.
     Over,
-    /// Adds to it.
+    /// Adds to what the output holds.
     Add,
 }
 
-/// Products of two numbers in one unit of work, about: enough to hide the cost of handing it out,
-/// and little enough that no thread waits long for the other's last unit.
+/// Approximate multiplications per unit of work: enough to hide the cost of dispatch, few enough
+/// that no thread waits long for the last unit.
 const UNIT_PRODUCTS: usize = 32 << 10;
-/// With no more rows than this it is memory that takes the time, and then a unit has some such many
-/// weights: enough for the reading ahead to pay, which ends with the unit.
+/// Up to this many rows a product is bound by memory bandwidth rather than by arithmetic.
 const FEW_ROWS: usize = 8;
+/// Approximate weights per unit of a memory-bound product: long units, because prefetching restarts
+/// at every unit.
 const UNIT_WEIGHTS: usize = 4 << 20;
-/// Fewer weights than this are not worth a second thread when one row is computed.
+/// A product with fewer multiplications than this runs on the calling thread alone.
 const SERIAL_WEIGHTS: usize = 100 << 10;
 
-/// A [`MatmulProduct`] cut into units of work.
+/// A [`MatmulProduct`] divided into units of work.
 struct ProductPart<'a> {
     matrix: &'a WeightMatrix,
     bias: Option<&'a [f32]>,
-    /// Which of the loop's side paths are this product's.
-    sides: Range<usize>,
+    /// This product's share of the loop's LoRA branches.
+    branches: Range<usize>,
     write: OutputMode,
     out: SharedMut<'a, f32>,
     first_unit: usize,
     tiles_per_unit: usize,
 }
 
-/// Tiles of a matrix that are multiplied as one unit of work.
+/// Number of tiles that form one unit of work.
 fn tiles_per_unit(n_tiles: usize, columns: usize, n_rows: usize, n_threads: usize) -> usize {
     let tile_weights = TILE * columns;
     if n_rows > FEW_ROWS {
         return (UNIT_PRODUCTS / (tile_weights * n_rows)).clamp(1, n_tiles);
     }
-    // As many units for every thread, so that none waits long for the others.
+    // Memory-bound: the same number of units for every thread, so that all finish together.
     let rounds = (n_tiles * tile_weights).div_ceil(UNIT_WEIGHTS * n_threads);
     n_tiles.div_ceil(rounds * n_threads)
 }
 
 /// Multiplies the activations by several matrices in one parallel loop.
+///
+/// The loop's units are, in this order: down projections `A x` of all LoRA branches, then tiles of
+/// all products. Tiles add their branch's up projection at the end, so base and adapter take one
+/// loop.
 pub(super) fn matmul<'a>(
     pool: &mut ThreadPool,
     isa: Isa,
     input: &Activations,
     products: impl IntoIterator<Item = MatmulProduct<'a>>,
 ) {
-    let (mut parts, mut sides) = (Vec::new(), Vec::new());
+    let (mut parts, mut branches) = (Vec::new(), Vec::new());
     let (mut n_units, mut n_weights) = (0, 0);
     for product in products {
         let (rows, columns) = (product.matrix.rows(), product.matrix.columns());
@@ -415,12 +441,12 @@ pub(super) fn matmul<'a>(
         assert_eq!(product.out.len(), input.n_rows * rows, "the output has the product's shape");
         let n_tiles = rows.div_ceil(TILE);
         let tiles_per_unit = tiles_per_unit(n_tiles, columns, input.n_rows, pool.n_threads());
-        let first_side = sides.len();
-        sides.extend(product.sides);
+        let first_branch = branches.len();
+        branches.extend(product.branches);
         parts.push(ProductPart {
             matrix: product.matrix,
             bias: product.bias,
-            sides: first_side..sides.len(),
+            branches: first_branch..branches.len(),
             write: product.write,
             out: SharedMut::new(product.out),
             first_unit: n_units,
@@ -429,11 +455,15 @@ pub(super) fn matmul<'a>(
         n_units += n_tiles.div_ceil(tiles_per_unit);
         n_weights += rows * columns;
     }
-    InnerProducts::with(isa, sides, |inner| {
-        let n_entries = inner.n_entries();
+    // Products are numbered as one sequence of units, so that threads go on to the next matrix
+    // without waiting at the end of one.
+    InnerProducts::with(isa, branches, |inner| {
+        let n_down_units = inner.n_down_units();
+        // Units start in order. A tile can therefore wait for the down projections without
+        // deadlock: all of them have been claimed by a running thread (see `InnerProducts::wait`).
         let work = |unit: usize| {
-            let Some(unit) = unit.checked_sub(n_entries) else {
-                return inner.enter(isa, input, unit);
+            let Some(unit) = unit.checked_sub(n_down_units) else {
+                return inner.project_down(isa, input, unit);
             };
             let part =
                 parts.iter().rfind(|part| part.first_unit <= unit).expect("units start at 0");
@@ -444,9 +474,9 @@ pub(super) fn matmul<'a>(
             }
         };
         if n_weights * input.n_rows < SERIAL_WEIGHTS {
-            (0..n_entries + n_units).for_each(work);
+            (0..n_down_units + n_units).for_each(work);
         } else {
-            pool.run(n_entries + n_units, &work);
+            pool.run(n_down_units + n_units, &work);
         }
     });
 }
@@ -467,6 +497,7 @@ impl ProductPart<'_> {
                 &TileOut { bias, write: self.write, ..out },
             );
         }
+        // The last tile is partial: its 16 results would overrun the row of the output.
         let mut results = vec![0.0; input.n_rows * TILE];
         let target = SharedMut::new(&mut results).target(0, TILE, input.n_rows);
         self.multiply(isa, tile, input, inner, &target);
@@ -479,7 +510,7 @@ impl ProductPart<'_> {
         }
     }
 
-    /// A tile with its side paths.
+    /// Multiplies a tile and adds its LoRA branches.
     fn multiply(
         &self,
         isa: Isa,
@@ -489,26 +520,26 @@ impl ProductPart<'_> {
         target: &TileOut<'_>,
     ) {
         self.matrix.multiply_tile(isa, tile, input, target);
-        for side in self.sides.clone() {
-            inner.leave(isa, tile, side, target);
+        for branch in self.branches.clone() {
+            inner.project_up(isa, tile, branch, target);
         }
     }
 }
 
-/// Where the results of a tile go: 16 numbers a row of the activations, which one thread writes.
+/// Output of one tile: 16 values per activation row, written by one thread.
 struct TileOut<'a> {
     first: *mut f32,
-    /// Numbers between neighbouring rows.
+    /// Distance between consecutive rows, in elements.
     stride: usize,
     n_rows: usize,
-    /// Added to every row.
+    /// Bias added to every row.
     bias: Option<&'a [f32; TILE]>,
     write: OutputMode,
     _borrow: PhantomData<&'a mut [f32]>,
 }
 
 impl TileOut<'_> {
-    /// Some of the rows, to add to what they then are.
+    /// A range of the rows, in add mode and without bias.
     #[expect(unsafe_code, reason = "see the SAFETY line")]
     fn rows(&self, rows: Range<usize>) -> TileOut<'_> {
         assert!(rows.start < rows.end && rows.end <= self.n_rows, "rows of the output");
@@ -517,7 +548,7 @@ impl TileOut<'_> {
         TileOut { first, n_rows: rows.len(), bias: None, write: OutputMode::Add, ..*self }
     }
 
-    /// Writes a row.
+    /// Writes or adds the 16 values of a row.
     #[expect(unsafe_code, reason = "see the SAFETY line")]
     fn put(&self, row: usize, values: &[f32; TILE]) {
         assert!(row < self.n_rows, "a row of the output");
@@ -531,7 +562,7 @@ impl TileOut<'_> {
     }
 }
 
-/// A slice whose disjoint parts several threads write.
+/// A slice of which several threads write disjoint parts.
 pub(super) struct SharedMut<'a, T> {
     first: *mut T,
     length: usize,
@@ -543,12 +574,12 @@ pub(super) struct SharedMut<'a, T> {
 unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
 
 impl<'a, T> SharedMut<'a, T> {
-    /// Shares `slice` among threads.
+    /// Wraps a slice for shared writing.
     pub(super) fn new(slice: &'a mut [T]) -> Self {
         Self { first: slice.as_mut_ptr(), length: slice.len(), _borrow: PhantomData }
     }
 
-    /// The part of `length` values from `start`, which nobody writes any more.
+    /// The part of `length` values from `start`; no thread may write it any more.
     #[expect(unsafe_code, reason = "see the SAFETY line")]
     fn read(&self, start: usize, length: usize) -> &[T] {
         assert!(start <= self.length && length <= self.length - start, "inside the slice");
@@ -556,16 +587,16 @@ impl<'a, T> SharedMut<'a, T> {
         unsafe { std::slice::from_raw_parts(self.first.add(start), length) }
     }
 
-    /// `n` values from `start` on, `step` apart; callers as with [`Self::slice`].
+    /// `n` values from `start`, `step` apart. The caller contract is that of [`Self::slice`].
     #[expect(unsafe_code, reason = "see the SAFETY line")]
-    fn every(&self, step: usize, start: usize, n: usize) -> StridedMut<'a, T> {
+    fn strided(&self, step: usize, start: usize, n: usize) -> StridedMut<'a, T> {
         assert!(n == 0 || start + (n - 1) * step < self.length, "inside the slice");
         // SAFETY: in bounds by the assertion where there is a value.
         StridedMut { first: unsafe { self.first.add(start) }, step, n, _borrow: PhantomData }
     }
 
-    /// The part of `length` values from `start`. Callers within `model` take parts that do not
-    /// overlap with any other part in use.
+    /// The part of `length` values from `start`. Callers, all within `model`, must not take parts
+    /// that overlap with another part in use.
     #[expect(clippy::mut_from_ref, reason = "disjoint parts of an exclusive borrow")]
     #[expect(unsafe_code, reason = "see the SAFETY line")]
     pub(super) fn slice(&self, start: usize, length: usize) -> &mut [T] {
@@ -577,8 +608,8 @@ impl<'a, T> SharedMut<'a, T> {
 }
 
 impl<'a> SharedMut<'a, f32> {
-    /// 16 numbers of each of `n_rows` rows, from `start` on and `stride` apart; callers as with
-    /// [`Self::slice`].
+    /// 16 values in each of `n_rows` rows, from `start`, `stride` apart. The caller contract is
+    /// that of [`Self::slice`].
     #[expect(unsafe_code, reason = "see the SAFETY line")]
     fn target(&self, start: usize, stride: usize, n_rows: usize) -> TileOut<'a> {
         let end = start + n_rows.saturating_sub(1) * stride + TILE;
@@ -589,7 +620,7 @@ impl<'a> SharedMut<'a, f32> {
     }
 }
 
-/// Values of a [`SharedMut`] that are some way apart, for one thread.
+/// Strided values of a [`SharedMut`], written by one thread.
 struct StridedMut<'a, T> {
     first: *mut T,
     step: usize,
@@ -598,12 +629,12 @@ struct StridedMut<'a, T> {
 }
 
 impl<T> StridedMut<'_, T> {
-    /// Sets value `i`.
+    /// Writes the value at index `i`.
     #[inline]
     #[expect(unsafe_code, reason = "see the SAFETY line")]
     fn set(&self, i: usize, value: T) {
         assert!(i < self.n, "as many values");
-        // SAFETY: in bounds (`SharedMut::every`), and no other thread has it.
+        // SAFETY: in bounds (`SharedMut::strided`), and no other thread has it.
         unsafe { *self.first.add(i * self.step) = value };
     }
 }

@@ -1,9 +1,29 @@
-//! Weights as the kernels want them: tiles of 16 rows by 32 inputs.
+//! Packed weight matrices: tiles of 16 rows by blocks of 32 inputs, in the order in which kernels
+//! read them.
 //!
-//! Within a tile, group `g` of eight holds inputs `4g..4g+4` of all 16 rows in 64 bytes
-//! (row-major): what one `vpdpbusd` takes. Codes of up to 6 bits are stored as four lines of
-//! nibbles (groups `g` and `g + 4` share line `g`) and a line for each bit above the fourth, in
-//! which bit `g` of a byte belongs to group `g`; 8-bit codes as eight lines.
+//! ```text
+//! matrix (rows, columns)              tile 1, block 2: 16 rows x 32 inputs in 8 groups
+//!         32     32     32
+//!      +------+------+------+                  group 0    group 1          group 7
+//!   16 | t0b0 | t0b1 | t0b2 |                  in 0..4    in 4..8   ...    in 28..32
+//!      +------+------+------+          row 0   [c c c c]  [c c c c]        [c c c c]
+//!   16 | t1b0 | t1b1 | t1b2 |          row 1   [c c c c]  [c c c c]        [c c c c]
+//!      +------+------+------+          ...
+//!                                      row 15  [c c c c]  [c c c c]        [c c c c]
+//!
+//! in memory, tile by tile and block by block within a tile:
+//!   group    64 bytes: row 0's four codes, row 1's, ..., row 15's  (one `vpdpbusd`)
+//!   scales   16 x f16, one per row; then 16 minimums, or 16 scales of inputs 16..32
+//!
+//! a block's code lines of 64 bytes; byte k of a line belongs to byte k of its groups:
+//!   8 bits   lines 0-7: group g is line g
+//!   4 bits   lines 0-3: group g in the low nibbles of line g, group g + 4 in the high ones
+//!   5 bits   lines 0-3 as for 4 bits, line 4: bit g of a byte is bit 4 of group g's code
+//!   6 bits   as for 5 bits, line 5: bit g of a byte is bit 5 of group g's code
+//! ```
+//!
+//! One `vpdpbusd` multiplies a group by four activations, broadcast to all lanes, and adds to 16
+//! sums: one per row of the tile.
 
 use std::cell::RefCell;
 use std::sync::Mutex;
@@ -28,12 +48,12 @@ use super::memory::Plain;
 use super::portable;
 use crate::model::quant::GgmlType;
 
-/// 64 aligned bytes.
+/// 64 bytes of codes: one cache line, one AVX-512 register.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct CodeLine(pub(super) [u8; 64]);
 
-/// 16 half-precision numbers, one a row of a tile.
+/// 16 half-precision values, one per row of a tile.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
 pub(in crate::model) struct BlockScales(pub(super) [f16; TILE]);
@@ -49,26 +69,26 @@ unsafe impl Plain for BlockScales {}
 // SAFETY: the bits of a number; zero is one.
 unsafe impl Plain for f16 {}
 
-/// How codes stand for numbers: `x = scale * (code - zero)`, or `x = scale * code + min` where
-/// minimums are stored.
+/// Encoding of weights: `x = scale * (code - zero)`, or `x = scale * code + min` where minimums are
+/// stored.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct CodeFormat {
-    /// Bits a code: 4, 5, 6 or 8.
+    /// Bits per code: 4, 5, 6 or 8.
     pub(super) bits: usize,
-    /// The code that stands for zero; 0 where minimums are stored.
+    /// Zero point; 0 where minimums are stored.
     pub(super) zero: f32,
-    /// What a block's second vector of numbers is, if there is one.
+    /// Meaning of a block's second vector of half-precision values.
     pub(super) second: BlockOffset,
 }
 
-/// What is stored for a block beside its first scale.
+/// The second vector stored for a block, after its scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BlockOffset {
-    /// Nothing.
+    /// None: one scale per row and block.
     Nothing,
-    /// The minimum.
+    /// Minimums, one per row.
     Min,
-    /// The scale of the last 16 inputs.
+    /// Scales of the last 16 inputs; the first vector then covers the first 16.
     Scale,
 }
 
@@ -86,33 +106,33 @@ impl CodeFormat {
         Some(Self { bits, zero, second })
     }
 
-    /// Lines of codes a block.
+    /// Code lines per block.
     pub(super) fn n_lines(self) -> usize {
         if self.bits == 8 { 8 } else { self.bits }
     }
 
-    /// Vectors of scales a block.
+    /// Scale vectors per block.
     pub(super) fn n_scales(self) -> usize {
         if self.second == BlockOffset::Nothing { 1 } else { 2 }
     }
 }
 
 thread_local! {
-    /// The rows of one tile as the file has them.
+    /// Raw rows of one tile, as read from the file.
     static BYTES: RefCell<Vec<u8>> = RefCell::default();
 }
 
-/// Where the rows of a matrix come from.
+/// Source of the rows of a matrix to pack.
 pub(in crate::model) struct PackSource<'a> {
-    /// Their type.
+    /// Storage type of the rows.
     pub(in crate::model) kind: GgmlType,
-    /// Reads bytes of the tensor from an offset on.
+    /// Fills a slice with the tensor's bytes, starting at an offset.
     pub(in crate::model) read: &'a (dyn Fn(usize, &mut [u8]) -> std::io::Result<()> + Sync),
-    /// The row of the tensor that becomes row `i`.
+    /// Maps a row of the packed matrix to its row in the tensor.
     pub(in crate::model) order: &'a (dyn Fn(usize) -> usize + Sync),
 }
 
-/// A quantised matrix in tiles. Rows beyond the last are zero.
+/// A quantized matrix in tiles. The last tile is padded with zero rows.
 pub(in crate::model) struct PackedMatrix {
     rows: usize,
     columns: usize,
@@ -122,14 +142,14 @@ pub(in crate::model) struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Repacks the rows of a file, each tile by the thread that reads it, while it is in that
-    /// thread's cache.
+    /// Reads and packs a matrix. Each tile is packed by the thread that reads it, while its bytes
+    /// are in that thread's cache.
     ///
     /// # Errors
-    /// The first one of `source`.
+    /// The first read error of `source`.
     ///
     /// # Panics
-    /// When `kind` is no quantised type, or `columns` is no multiple of its block.
+    /// When `kind` is not a quantized type, or `columns` is not a multiple of its block size.
     pub(in crate::model) fn new(
         pool: &mut ThreadPool,
         arena: &mut Arena,
@@ -137,7 +157,7 @@ impl PackedMatrix {
         (rows, columns): (usize, usize),
     ) -> std::io::Result<Self> {
         let PackSource { kind, read, order } = *source;
-        let format = CodeFormat::of(kind).expect("a quantised type");
+        let format = CodeFormat::of(kind).expect("a quantized type");
         let n_blocks = columns / BLOCK;
         let n_tiles = rows.div_ceil(TILE);
         let mut codes = arena.zeroed::<CodeLine>(n_tiles * n_blocks * format.n_lines());
@@ -152,6 +172,8 @@ impl PackedMatrix {
             let pack = |tile: usize, bytes: &mut Vec<u8>| {
                 let codes = codes.slice(tile * per_tile, per_tile);
                 let scales = scales.slice(tile * scales_per_tile, scales_per_tile);
+                // A reordered tile (see `PackSource::order`) needs a wider span of the file than 16
+                // rows, but still a contiguous one: it is read at once.
                 let sources = (tile * TILE..rows.min((tile + 1) * TILE)).map(order);
                 let first = sources.clone().min().unwrap_or(0);
                 let end = sources.clone().max().map_or(0, |last| last + 1);
@@ -187,7 +209,7 @@ impl PackedMatrix {
         size_of_val(&*self.codes) + size_of_val(&*self.scales)
     }
 
-    /// Codes and scales of a tile, block after block.
+    /// Codes and scales of a tile, block by block.
     fn tile(&self, tile: usize) -> (&[CodeLine], &[BlockScales]) {
         let n_blocks = self.columns / BLOCK;
         let (lines, scales) = (n_blocks * self.format.n_lines(), n_blocks * self.format.n_scales());
@@ -212,7 +234,7 @@ impl PackedMatrix {
         }
     }
 
-    /// Writes row `index` as numbers.
+    /// Dequantizes row `index` into `values`.
     pub(super) fn row(&self, index: usize, values: &mut [f32]) {
         let (codes, scales) = self.tile(index / TILE);
         let row = index % TILE;
@@ -225,6 +247,7 @@ impl PackedMatrix {
                 let first = scales[0].0[row].to_f32();
                 *value = match format.second {
                     BlockOffset::Min => first * code + scales[1].0[row].to_f32(),
+                    // Two scales exist in `Q6_K` alone, whose zero point is 32.
                     BlockOffset::Scale if i >= 16 => scales[1].0[row].to_f32() * (code - 32.0),
                     _ => first * (code - format.zero),
                 };
@@ -233,7 +256,7 @@ impl PackedMatrix {
     }
 }
 
-/// Puts the blocks of one row into its tile.
+/// Writes the blocks of one row into its tile.
 fn pack_row(
     format: CodeFormat,
     kind: GgmlType,
@@ -251,7 +274,7 @@ fn pack_row(
             BlockOffset::Min => scales[1].0[row] = f16::from_f32(block.min[0]),
             BlockOffset::Scale => scales[1].0[row] = f16::from_f32(block.scale[1]),
         }
-        // Four codes at a time: a group's inputs of one row.
+        // Four codes at a time: one group of this row is one 32-bit word.
         let codes = block.codes.as_chunks::<4>().0;
         let place = row * 4..row * 4 + 4;
         if format.bits == 8 {
@@ -268,6 +291,8 @@ fn pack_row(
         }
         for (bit, line) in bits.iter_mut().enumerate() {
             for (group, word) in words.iter().enumerate() {
+                // Bit `4 + bit` of four codes, gathered from the word, moves to bit `group` of four
+                // bytes.
                 let singles = (word >> (4 + bit) & 0x0101_0101) << group;
                 for (byte, single) in line.0[place.clone()].iter_mut().zip(singles.to_le_bytes()) {
                     *byte |= single;

@@ -1,8 +1,15 @@
-//! A small thread pool for loops of some microseconds.
+//! A small thread pool for parallel loops of a few microseconds.
 //!
-//! One loop at a time is published; the publishing thread works too, and workers join while there
-//! is work left. A worker that the operating system has put aside is never waited for, so a busy
-//! machine slows a loop down but does not stall it. Idle workers spin for a moment, then park.
+//! One loop is published at a time; the publishing thread takes part, and workers join while units
+//! are left. A worker that the operating system has descheduled is never waited for, so a busy
+//! machine slows a loop down but does not stall it. Idle workers spin briefly, then park.
+//!
+//! ```text
+//! PoolState::state, 64 bits:  [ loop number : 32 ][ CLOSED : 1 ][ joined workers : 31 ]
+//!
+//! publisher  write body, open loop n + 1, unpark | take units | close, wait until joined = 0
+//! worker     see an open, new loop, joined += 1  | take units | joined -= 1
+//! ```
 
 #![expect(
     unsafe_code,
@@ -21,12 +28,12 @@ use std::sync::atomic::Ordering::Release;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread::JoinHandle;
 
-/// Bit of [`PoolState::state`]: nobody may join the loop any more.
+/// Bit of [`PoolState::state`]: workers may not join the loop any more.
 const CLOSED: u64 = 1 << 31;
 /// Bits of [`PoolState::state`] that count the workers inside the loop. The bits above [`CLOSED`]
 /// number the loops.
 const JOINED: u64 = CLOSED - 1;
-/// How often an idle worker looks for work before it parks: some tens of microseconds.
+/// Spins of an idle worker before it parks: some tens of microseconds.
 const SPINS: u32 = 20_000;
 
 type LoopBody<'a> = dyn Fn(usize) + Sync + 'a;
@@ -47,14 +54,14 @@ unsafe impl Sync for PoolState {}
 // SAFETY: as above; the pointer itself is never freed through `PoolState`.
 unsafe impl Send for PoolState {}
 
-/// The pool; dropping it ends its threads.
+/// The thread pool. Dropping it joins its threads.
 pub(in crate::model) struct ThreadPool {
     shared: Arc<PoolState>,
     workers: Vec<JoinHandle<()>>,
 }
 
 impl ThreadPool {
-    /// A pool in which `n_threads` work at a loop, the caller included.
+    /// Creates a pool of `n_threads`, including the caller's.
     pub(in crate::model) fn new(n_threads: usize) -> Self {
         let n_workers = n_threads.saturating_sub(1);
         let shared = Arc::new(PoolState {
@@ -78,13 +85,13 @@ impl ThreadPool {
         Self { shared, workers }
     }
 
-    /// Threads that work at a loop.
+    /// Number of threads, including the caller's.
     pub(in crate::model) fn n_threads(&self) -> usize {
         self.workers.len() + 1
     }
 
-    /// Calls `body` with each of `0..n_units`, in any order and on any thread, and returns when all
-    /// are done.
+    /// Calls `body` with each of `0..n_units` and returns when all are done. Units start in order,
+    /// on any thread.
     ///
     /// # Panics
     /// When `body` panicked on another thread.
@@ -104,8 +111,11 @@ impl ThreadPool {
         };
         shared.n_units.store(n_units, Relaxed);
         shared.next.store(0, Relaxed);
+        // Opening the loop releases the writes above to workers that join.
         let loop_number = (shared.state.load(Relaxed) >> 32).wrapping_add(1);
         shared.state.store(loop_number << 32, SeqCst);
+        // Sequentially consistent, against a lost wakeup: either this thread sees `parked`, or the
+        // worker sees the open loop before it parks.
         for (worker, parked) in self.workers.iter().zip(&shared.parked) {
             if parked.load(SeqCst) {
                 worker.thread().unpark();
@@ -118,13 +128,15 @@ impl ThreadPool {
     }
 }
 
-/// Closes the loop and waits for its workers, also when the publisher's own unit panics.
+/// Closes the loop and waits for the joined workers, even when a unit panics on this thread: they
+/// still borrow the body.
 struct CloseOnDrop<'a>(&'a PoolState);
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         let shared = self.0;
         if std::thread::panicking() {
+            // No further units; half of the range leaves space for the increments of the others.
             shared.next.store(usize::MAX / 2, Relaxed);
         }
         shared.state.fetch_or(CLOSED, AcqRel);
@@ -132,6 +144,7 @@ impl Drop for CloseOnDrop<'_> {
         while shared.state.load(Acquire) & JOINED != 0 {
             spins += 1;
             if spins.is_multiple_of(1024) {
+                // A joined worker may have been descheduled: let it run.
                 std::thread::yield_now();
             }
             std::hint::spin_loop();
@@ -140,6 +153,7 @@ impl Drop for CloseOnDrop<'_> {
 }
 
 impl PoolState {
+    /// Takes units of the open loop until none is left.
     fn take_units(&self) {
         // SAFETY: called by the publisher, or by a worker that has joined: the body is alive.
         let body = unsafe { &**self.body.get() };
@@ -153,7 +167,8 @@ impl PoolState {
         }
     }
 
-    /// Waits for an open loop that is not `seen`, and joins it. `None` when the pool ends.
+    /// Waits for an open loop other than `seen` and joins it. Returns its number, or `None` when
+    /// the pool ends.
     fn join(&self, index: usize, seen: u64) -> Option<u64> {
         let mut spins = 0;
         loop {
@@ -162,6 +177,8 @@ impl PoolState {
                 return None;
             }
             if state >> 32 != seen && state & CLOSED == 0 {
+                // Fails if the loop was closed in the meantime, so nobody joins a loop that the
+                // publisher has left.
                 if self.state.compare_exchange_weak(state, state + 1, SeqCst, Relaxed).is_ok() {
                     return Some(state >> 32);
                 }
@@ -172,6 +189,7 @@ impl PoolState {
                 std::hint::spin_loop();
                 continue;
             }
+            // Announce parking first, then look again: the other half of the handshake in `run`.
             self.parked[index].store(true, SeqCst);
             let state = self.state.load(SeqCst);
             if (state >> 32 == seen || state & CLOSED != 0) && !self.stop.load(SeqCst) {
@@ -214,7 +232,7 @@ mod tests {
     use super::ThreadPool;
 
     #[test]
-    fn a_panic_on_any_thread_comes_out_of_the_loop_and_the_pool_still_ends() {
+    fn panic_on_any_thread_propagates_and_the_pool_still_ends() {
         for n_threads in [1, 3] {
             let mut pool = ThreadPool::new(n_threads);
             let run = std::panic::AssertUnwindSafe(|| {
@@ -225,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn every_unit_is_done_once_in_each_of_many_loops() {
+    fn every_unit_runs_exactly_once_in_each_of_many_loops() {
         let mut pool = ThreadPool::new(3);
         for round in 0..2000 {
             let n_units = round % 37;

@@ -1,4 +1,5 @@
-//! The kernels in plain Rust: the reference for the others, and what any machine can run.
+//! Portable kernels in plain Rust: the reference for the vector kernels, and the fallback on other
+//! processors.
 
 use super::BlockNumbers;
 use super::QuantizedRows;
@@ -9,7 +10,7 @@ use super::pack::BlockScales;
 use super::pack::CodeFormat;
 use super::pack::CodeLine;
 
-/// The codes of one block: group, then row and input (see [`super::pack`]).
+/// Unpacks the codes of one block into its eight groups of 64 bytes (see [`super::pack`]).
 pub(super) fn unpack(format: CodeFormat, lines: &[CodeLine]) -> [[u8; 64]; 8] {
     let mut codes = [[0; 64]; 8];
     for (group, codes) in codes.iter_mut().enumerate() {
@@ -20,6 +21,7 @@ pub(super) fn unpack(format: CodeFormat, lines: &[CodeLine]) -> [[u8; 64]; 8] {
         for (code, byte) in codes.iter_mut().zip(&lines[group % 4].0) {
             *code = byte >> (group / 4 * 4) & 15;
         }
+        // Lines 4 and 5, if any, hold one further bit of every group.
         for (bit, line) in lines.iter().enumerate().take(format.bits).skip(4) {
             for (code, byte) in codes.iter_mut().zip(&line.0) {
                 *code |= (byte >> group & 1) << bit;
@@ -29,7 +31,7 @@ pub(super) fn unpack(format: CodeFormat, lines: &[CodeLine]) -> [[u8; 64]; 8] {
     codes
 }
 
-/// Multiplies a tile by every row of `input`; `target` gets each row's 16 results.
+/// Multiplies a tile by every row of `input` and writes 16 results per row to `target`.
 #[expect(clippy::cast_precision_loss, reason = "dot products stay below 2^24")]
 pub(super) fn multiply_tile(
     format: CodeFormat,
@@ -47,6 +49,8 @@ pub(super) fn multiply_tile(
             let row = input.group(row);
             let inputs = &row.codes[block];
             let BlockNumbers { scale, halves, sum } = row.numbers[block];
+            // With x = scale * input: sum w x = scale * (w_scale * dot - w_scale * zero *
+            // sum(inputs)), or scale * w_scale * dot + min * scale * sum(inputs).
             let dots = [0, 1].map(|half| dot_half(&codes, inputs, half));
             for (i, result) in result.iter_mut().enumerate() {
                 let first = numbers[0][i];
@@ -71,7 +75,7 @@ pub(super) fn multiply_tile(
     }
 }
 
-/// `sum code * input` over one half of a block, for the 16 rows.
+/// Computes `sum code * input` over one half of a block, for all 16 rows.
 fn dot_half(codes: &[[u8; 64]; 8], inputs: &[i8], half: usize) -> [i32; TILE] {
     let mut dots = [0; TILE];
     for group in half * 4..half * 4 + 4 {

@@ -1,9 +1,9 @@
-//! Asking memory for weights some blocks before they are computed.
+//! Software prefetching of weights, some blocks ahead of the computation.
 //!
-//! Decoding is bound by how fast weights come. How to ask for them differs: on AMD's processors it
-//! is best to pass by the second cache, which keeps the activations there; on Intel's that halves
-//! the rate (17 GB/s and not 31 on two cores of a Sapphire Rapids), since few such requests can be
-//! under way.
+//! Decoding is bound by memory bandwidth. The best hint differs by vendor: on AMD, non-temporal
+//! prefetches bypass the L2 cache and leave the activations there; on Intel they halve the
+//! bandwidth (17 instead of 31 GB/s on two cores of a Sapphire Rapids), because few of them can be
+//! in flight.
 
 #![expect(
     unsafe_code,
@@ -19,22 +19,23 @@ use std::sync::OnceLock;
 use super::pack::BlockScales;
 use super::pack::CodeLine;
 
-/// How the blocks ahead are asked for.
+/// Prefetch hint and distance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PrefetchPlan {
-    /// Not at all: they are in the caches.
+    /// No prefetching: the weights are in the caches.
     Nothing,
-    /// Past the second cache.
+    /// Non-temporal: bypasses the L2 cache.
     NonTemporal,
-    /// Into the second cache.
+    /// Into the L2 cache.
     SecondLevel,
 }
 
 impl PrefetchPlan {
-    /// The best for weights that are read once.
+    /// The best plan on this processor for weights that are read once.
     pub(super) fn for_memory() -> Self {
         static BEST: OnceLock<PrefetchPlan> = OnceLock::new();
         *BEST.get_or_init(|| {
+            // CPUID leaf 0 returns the vendor string in EBX, EDX, ECX.
             let leaf = __cpuid(0);
             match [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).as_flattened() {
                 b"AuthenticAMD" | b"HygonGenuine" => Self::NonTemporal,
@@ -43,13 +44,15 @@ impl PrefetchPlan {
         })
     }
 
-    /// Asks for a block that lies ahead of the one with these codes and scales.
+    /// Prefetches a block ahead of the one with these codes and scales.
     #[inline]
     pub(super) fn block(
         self,
         (codes, n_lines): (*const CodeLine, usize),
         (scales, n_scales): (*const BlockScales, usize),
     ) {
+        // Distances in blocks. Prefetches into L2 run further ahead than non-temporal ones, few of
+        // which can be in flight. Past the end of the weights they are harmless.
         let ahead = match self {
             Self::Nothing => return,
             Self::NonTemporal => 4,

@@ -1,4 +1,4 @@
-//! Products of `f32` matrices, for training.
+//! Parallel products of `f32` matrices, for training.
 
 use super::Isa;
 use super::OutputMode;
@@ -8,14 +8,14 @@ use super::attention::StridedRows;
 use super::attention::multiply;
 use super::pool::ThreadPool;
 
-/// Rows of a result that one thread computes at a time.
+/// Output rows per unit of work.
 const ROWS_AT_ONCE: usize = 32;
 
-/// Terms that are summed apart from those before them: long sums stay exact, and a part of `b` in
-/// the cache.
+/// Terms per partial sum. Blocking the inner dimension keeps a part of `b` in the cache, and limits
+/// the rounding error of long sums.
 const DEPTH_AT_ONCE: usize = 256;
 
-/// A matrix in a slice: element `(i, j)` stands at `i * row_step + j * column_step`.
+/// A strided view of a matrix: element `(i, j)` is at `i * row_step + j * column_step`.
 #[derive(Clone, Copy)]
 pub(in crate::model) struct ProductView<'a> {
     values: &'a [f32],
@@ -26,17 +26,17 @@ pub(in crate::model) struct ProductView<'a> {
 }
 
 impl<'a> ProductView<'a> {
-    /// Rows of `columns` numbers, one after the other.
+    /// Views `values` as row-major with `columns` columns.
     ///
     /// # Panics
-    /// When the last row is not whole.
+    /// When the length is not a multiple of `columns`.
     pub(in crate::model) fn new(values: &'a [f32], columns: usize) -> Self {
         assert!(columns > 0 && values.len().is_multiple_of(columns), "whole rows");
         let rows = values.len() / columns;
         Self { values, rows, columns, row_step: columns, column_step: 1 }
     }
 
-    /// Rows as columns.
+    /// The transposed view; copies nothing.
     pub(in crate::model) fn transposed(self) -> Self {
         Self {
             values: self.values,
@@ -48,12 +48,11 @@ impl<'a> ProductView<'a> {
     }
 }
 
-/// Computes `a b`, `(a.rows, b.columns)`, into `out` or onto it. Every number is summed by one
-/// thread in an order that is always the same, so the result does not depend on the number of
-/// threads.
+/// Computes `a b` of shape `(a.rows, b.columns)`, overwriting `out` or adding to it. One thread
+/// sums each element in a fixed order, so results don't depend on the number of threads.
 ///
 /// # Panics
-/// When the sizes don't fit, or the numbers of a row of `b` are no neighbours.
+/// When the shapes don't match, or the rows of `b` are not contiguous.
 pub(in crate::model) fn product(
     pool: &mut ThreadPool,
     isa: Isa,
@@ -62,7 +61,7 @@ pub(in crate::model) fn product(
     write: OutputMode,
 ) {
     assert_eq!(a.columns, b.rows, "inner sizes are equal");
-    assert_eq!(b.column_step, 1, "rows of `b` are read as they stand");
+    assert_eq!(b.column_step, 1, "the rows of `b` are contiguous");
     assert_eq!(out.len(), a.rows * b.columns, "the output has the product's shape");
     let width = b.columns;
     let out = SharedMut::new(out);
@@ -73,6 +72,7 @@ pub(in crate::model) fn product(
         if write == OutputMode::Over {
             out.fill(0.0);
         }
+        // The kernel adds to `out`, so consecutive slices of the inner dimension accumulate there.
         for depth in (0..b.rows).step_by(DEPTH_AT_ONCE) {
             let values = &a.values[first * a.row_step + depth * a.column_step..];
             let left = StridedRows { values, step: a.column_step };
@@ -93,7 +93,7 @@ mod tests {
     use crate::model::kernels::ThreadPool;
 
     #[test]
-    fn products_are_the_sums_of_the_definition_on_every_instruction_set() {
+    fn products_match_the_definition_on_every_instruction_set() {
         let numbers = |n: usize, seed: usize| -> Vec<f32> {
             (0..n)
                 .map(|i| f32::from(u8::try_from((i * 37 + seed) % 23).unwrap()) / 8.0 - 1.0)

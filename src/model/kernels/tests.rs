@@ -1,4 +1,4 @@
-//! Every kernel against dequantise-then-multiply in `f64`.
+//! Compares every kernel with dequantization and multiplication in `f64`.
 
 use half::f16;
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ use super::attend;
 use super::matmul;
 use crate::model::quant::GgmlType;
 
-const QUANTISED: [GgmlType; 8] = [
+const QUANTIZED: [GgmlType; 8] = [
     GgmlType::Q4_0,
     GgmlType::Q4_1,
     GgmlType::Q5_0,
@@ -35,12 +35,12 @@ const QUANTISED: [GgmlType; 8] = [
     GgmlType::Q6K,
 ];
 
-/// All instruction sets that this processor has.
+/// All instruction sets that this processor supports.
 fn available() -> impl Iterator<Item = Isa> {
     [Isa::Avx512Vnni, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.is_available())
 }
 
-/// Repeatable random bytes (Steele et al. 2014, `SplitMix64`).
+/// Deterministic random bytes (`SplitMix64`, Steele et al. 2014).
 fn random_bytes(seed: u64, n: usize) -> Vec<u8> {
     let mut state = seed;
     std::iter::repeat_with(|| {
@@ -54,7 +54,7 @@ fn random_bytes(seed: u64, n: usize) -> Vec<u8> {
     .collect()
 }
 
-/// Bytes of a block, and where in it numbers of half precision stand.
+/// Block size in bytes, and the offsets of its `f16` fields.
 fn scale_places(kind: GgmlType) -> (usize, &'static [usize]) {
     match kind {
         GgmlType::Q4_0 => (18, &[0]),
@@ -69,7 +69,7 @@ fn scale_places(kind: GgmlType) -> (usize, &'static [usize]) {
     }
 }
 
-/// Random blocks whose scales are ordinary numbers.
+/// Random blocks with scales of ordinary magnitude.
 fn weights(kind: GgmlType, rows: usize, columns: usize) -> Vec<u8> {
     let mut bytes = random_bytes(rows as u64, kind.row_bytes(columns).unwrap() * rows);
     let (block, places) = scale_places(kind);
@@ -82,7 +82,7 @@ fn weights(kind: GgmlType, rows: usize, columns: usize) -> Vec<u8> {
     bytes
 }
 
-/// The blocks as a matrix, row `order(i)` as row `i`.
+/// Packs the blocks, with row `order(i)` of the bytes as row `i`.
 fn packed_in_order(
     kind: GgmlType,
     bytes: &[u8],
@@ -97,7 +97,7 @@ fn packed_in_order(
     PackedMatrix::new(&mut ThreadPool::new(2), &mut Arena::default(), &source, size).unwrap()
 }
 
-/// The blocks as a matrix of the kernels.
+/// Packs the blocks in file order.
 fn packed(kind: GgmlType, bytes: &[u8], size: (usize, usize)) -> WeightMatrix {
     WeightMatrix::Packed(packed_in_order(kind, bytes, size, &|i| i))
 }
@@ -125,26 +125,31 @@ fn product(
         values.copy_from_slice(&x[row * columns..][..columns]);
     });
     let mut out = vec![f32::NAN; n_rows * matrix.rows()];
-    let (bias, sides, write) = (None, Vec::new(), OutputMode::Over);
-    matmul(&mut pool, isa, &input, [MatmulProduct { matrix, bias, sides, out: &mut out, write }]);
+    let (bias, branches, write) = (None, Vec::new(), OutputMode::Over);
+    matmul(
+        &mut pool,
+        isa,
+        &input,
+        [MatmulProduct { matrix, bias, branches, out: &mut out, write }],
+    );
     out
 }
 
-fn dequantised(kind: GgmlType, bytes: &[u8], rows: usize, columns: usize) -> Vec<f32> {
+fn dequantized(kind: GgmlType, bytes: &[u8], rows: usize, columns: usize) -> Vec<f32> {
     let mut values = vec![0.0; rows * columns];
     let row_bytes = kind.row_bytes(columns).unwrap();
     for (row, values) in values.chunks_mut(columns).enumerate() {
-        kind.dequantise(&bytes[row * row_bytes..][..row_bytes], values);
+        kind.dequantize(&bytes[row * row_bytes..][..row_bytes], values);
     }
     values
 }
 
 #[test]
-fn packed_products_are_those_of_the_dequantised_weights() {
-    for kind in QUANTISED {
+fn packed_products_match_dequantized_weights() {
+    for kind in QUANTIZED {
         for (rows, columns, n_rows) in [(16, 256, 1), (5, 512, 3), (35, 768, 9), (160, 1024, 20)] {
             let bytes = weights(kind, rows, columns);
-            let plain = dequantised(kind, &bytes, rows, columns);
+            let plain = dequantized(kind, &bytes, rows, columns);
             let x = inputs(n_rows, columns);
             let matrix = packed(kind, &bytes, (rows, columns));
             let portable = product(Isa::Portable, 1, &matrix, &x, n_rows);
@@ -167,9 +172,9 @@ fn packed_products_are_those_of_the_dequantised_weights() {
 }
 
 #[test]
-fn results_depend_neither_on_threads_nor_on_the_number_of_rows() {
+fn results_are_independent_of_threads_and_batch_size() {
     let (rows, columns) = (160, 1024);
-    for kind in QUANTISED {
+    for kind in QUANTIZED {
         let bytes = weights(kind, rows, columns);
         let x = inputs(11, columns);
         let matrix = packed(kind, &bytes, (rows, columns));
@@ -185,17 +190,17 @@ fn results_depend_neither_on_threads_nor_on_the_number_of_rows() {
 }
 
 #[test]
-fn a_row_of_a_packed_matrix_is_the_row_of_the_file() {
-    for kind in QUANTISED {
+fn packed_rows_match_the_rows_of_the_file() {
+    for kind in QUANTIZED {
         let (rows, columns) = (21, 512);
         let bytes = weights(kind, rows, columns);
-        let plain = dequantised(kind, &bytes, rows, columns);
+        let plain = dequantized(kind, &bytes, rows, columns);
         let packed = packed_in_order(kind, &bytes, (rows, columns), &|i| rows - 1 - i);
         let mut row = vec![0.0; columns];
         for index in 0..rows {
             packed.row(index, &mut row);
             for (ours, theirs) in row.iter().zip(&plain[(rows - 1 - index) * columns..]) {
-                // A scale is rounded to half precision: 2^-11 of up to 63 scales.
+                // Sub-block scales are rounded to half precision: a relative error of 2^-11.
                 assert!(
                     (ours - theirs).abs() <= 2e-3 + 1e-3 * theirs.abs(),
                     "{kind:?} {index} {ours} {theirs}"
@@ -206,7 +211,7 @@ fn a_row_of_a_packed_matrix_is_the_row_of_the_file() {
 }
 
 #[test]
-fn activations_beyond_numbers_are_not_lost_and_tiny_ones_count_as_zero() {
+fn non_finite_activations_propagate_and_tiny_ones_are_zero() {
     let kind = GgmlType::Q4_1;
     let (rows, columns) = (16, 64);
     let bytes = weights(kind, rows, columns);
@@ -242,12 +247,11 @@ fn dense_products_are_exact() {
     }
 }
 
-/// Weights of the largest codes, all of one sign, meet activations of the largest codes, all of one
-/// sign: no sum of products may be cut off on the way.
+/// Extreme codes of one sign in weights and activations: no intermediate sum may saturate.
 #[test]
-fn the_largest_codes_do_not_saturate() {
+fn largest_codes_do_not_saturate() {
     let (rows, columns) = (16, 256);
-    for kind in QUANTISED {
+    for kind in QUANTIZED {
         for byte in [0x00, 0x7F, 0x80, 0xFF] {
             let mut bytes = weights(kind, rows, columns);
             let scales = scale_places(kind);
@@ -258,7 +262,7 @@ fn the_largest_codes_do_not_saturate() {
                     }
                 }
             }
-            let plain = dequantised(kind, &bytes, rows, columns);
+            let plain = dequantized(kind, &bytes, rows, columns);
             let matrix = packed(kind, &bytes, (rows, columns));
             for sign in [1.0, -1.0] {
                 let x = vec![sign * 3.0; 9 * columns];
@@ -282,9 +286,9 @@ fn the_largest_codes_do_not_saturate() {
 }
 
 #[test]
-fn scales_may_be_tiny_huge_or_zero() {
+fn tiny_huge_and_zero_scales_give_correct_products() {
     let (rows, columns, n_rows) = (16, 256, 9);
-    for kind in QUANTISED {
+    for kind in QUANTIZED {
         for scale in [0.0, 6e-8, 1e-4, 50.0, -50.0] {
             let mut bytes = weights(kind, rows, columns);
             let (size, places) = scale_places(kind);
@@ -294,7 +298,7 @@ fn scales_may_be_tiny_huge_or_zero() {
                         .copy_from_slice(&half::f16::from_f32(scale).to_le_bytes());
                 }
             }
-            let plain = dequantised(kind, &bytes, rows, columns);
+            let plain = dequantized(kind, &bytes, rows, columns);
             let matrix = packed(kind, &bytes, (rows, columns));
             for factor in [1e-20, 1.0, 1e20] {
                 let x: Vec<f32> = inputs(n_rows, columns).iter().map(|x| x * factor).collect();
@@ -306,8 +310,8 @@ fn scales_may_be_tiny_huge_or_zero() {
                             .zip(&x[at / rows * columns..])
                             .map(|(w, x)| f64::from(*w) * f64::from(*x));
                         let size: f64 = terms.clone().map(|term| term.powi(2)).sum();
-                        // Scales of sub-blocks are rounded to half precision, which has no numbers
-                        // below 6e-8.
+                        // Sub-block scales are rounded to half precision, which underflows below
+                        // 6e-8.
                         let rounding = 2e-6 * f64::from(factor) * 640.0;
                         let off = (f64::from(*y) - terms.sum::<f64>()).abs();
                         assert!(
@@ -325,11 +329,11 @@ fn scales_may_be_tiny_huge_or_zero() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever bytes a file holds: no kernel panics, and all say the same, also whether it is a
-    /// number at all.
+    /// For arbitrary bytes no kernel panics, and all agree, including on whether a result is
+    /// finite.
     #[test]
-    fn any_blocks_give_the_same_on_any_instruction_set(
-        kind in select(QUANTISED.to_vec()),
+    fn random_blocks_give_equal_results_on_any_isa(
+        kind in select(QUANTIZED.to_vec()),
         (rows, n_super, n_rows) in (1..40_usize, 1..3_usize, 1..20_usize),
         seed: u64,
     ) {
@@ -356,7 +360,7 @@ proptest! {
 }
 
 #[test]
-fn attention_is_softmax_of_the_scores_times_the_values() {
+fn attention_matches_its_definition() {
     attention::<f32>();
     attention::<f16>();
 }
@@ -417,8 +421,8 @@ fn attention<T: KvElement>() {
     }
 }
 
-/// `0.5 * B A x` in `f64`, and the same of all magnitudes.
-fn side_path((a, b): (&[f32], &[f32]), rank: usize, x: &[f32], row: usize) -> (f64, f64) {
+/// `0.5 * B A x` in `f64`, and the sum of the magnitudes of its terms.
+fn branch_reference((a, b): (&[f32], &[f32]), rank: usize, x: &[f32], row: usize) -> (f64, f64) {
     let (mut sum, mut size) = (0.0, 0.0);
     for (a, b) in a.chunks_exact(x.len()).zip(&b[row * rank..][..rank]) {
         for (a, x) in a.iter().zip(x) {
@@ -431,14 +435,14 @@ fn side_path((a, b): (&[f32], &[f32]), rank: usize, x: &[f32], row: usize) -> (f
 }
 
 #[test]
-fn side_paths_add_b_a_x_to_the_rows_they_are_for() {
+fn lora_branches_add_b_a_x_to_their_rows_alone() {
     let (rows, n_rows) = (37, 80);
-    // Inputs that make no whole blocks are never quantised.
+    // Inputs that don't fill whole blocks are never quantized.
     for (columns, exact, bound) in [(131, false, 1e-6), (128, true, 1e-6), (128, false, 5e-3)] {
         let matrix = WeightMatrix::Dense(DenseMatrix::new(columns, inputs(rows, columns)));
         let x = inputs(n_rows, columns);
-        // More rows than are computed together, or than enter as one unit; ranks of different
-        // numbers of blocks.
+        // Branches longer than a group of rows and than a down-projection unit, with ranks of
+        // different numbers of blocks.
         let ranges = [(1..4, 1), (4..13, 40), (14..79, 16)];
         let factors = ranges.clone().map(|(_, rank)| (inputs(rank, columns), inputs(rows, rank)));
         let mut arena = Arena::default();
@@ -453,26 +457,27 @@ fn side_paths_add_b_a_x_to_the_rows_they_are_for() {
             });
             let base = product(isa, 1, &matrix, &x, n_rows);
             let mut out = vec![f32::NAN; n_rows * rows];
-            let sides = ranges.iter().zip(&paths);
-            let sides =
-                sides.map(|((rows, _), path)| LoraBranch { rows: rows.clone(), path }).collect();
+            let branches = ranges.iter().zip(&paths);
+            let branches = branches
+                .map(|((rows, _), low_rank)| LoraBranch { rows: rows.clone(), low_rank })
+                .collect();
             let product = MatmulProduct {
                 matrix: &matrix,
                 bias: None,
-                sides,
+                branches,
                 out: &mut out,
                 write: OutputMode::Over,
             };
             matmul(&mut pool, isa, &input, [product]);
             for (at, (with, without)) in out.iter().zip(&base).enumerate() {
                 let (m, row) = (at / rows, at % rows);
-                let Some(side) = ranges.iter().position(|(rows, _)| rows.contains(&m)) else {
+                let Some(branch) = ranges.iter().position(|(rows, _)| rows.contains(&m)) else {
                     assert_eq!(with.to_bits(), without.to_bits(), "{isa:?} {m}");
                     continue;
                 };
-                let ((a, b), rank) = (&factors[side], ranges[side].1);
+                let ((a, b), rank) = (&factors[branch], ranges[branch].1);
                 let x = &x[m * columns..][..columns];
-                let (added, size) = side_path((a, b), rank, x, row);
+                let (added, size) = branch_reference((a, b), rank, x, row);
                 let off = (f64::from(*with) - f64::from(*without) - added).abs();
                 assert!(off <= bound * size + 1e-3, "{isa:?} {rank} {at}: {off} of {size}");
             }

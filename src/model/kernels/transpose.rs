@@ -1,5 +1,4 @@
-//! A weight matrix with rows and columns exchanged: what carries gradients back through a linear
-//! layer.
+//! Transposed weight matrices, for the backward pass through a linear layer: `dx = dy W`.
 
 use half::f16;
 
@@ -13,13 +12,13 @@ use super::memory::Arena;
 use super::pool::ThreadPool;
 use crate::model::quant::GgmlType;
 
-/// Bytes of a block of 8-bit codes in a file.
+/// Bytes of a `Q8_0` block: an `f16` scale and 32 codes.
 const Q8_BYTES: usize = 34;
 
 impl WeightMatrix {
-    /// The transposed matrix. Packed weights become codes of 8 bits with a scale per 32 of what are
-    /// rows here: as near to the same numbers as activations are. Weights whose rows are no
-    /// multiple of 32 become `f32`.
+    /// Returns the transposed matrix. Packed weights become 8-bit codes with a scale per 32 of the
+    /// former rows, which adds about the rounding error of quantized activations. Weights whose row
+    /// count is not a multiple of 32 become `f32`.
     pub(in crate::model) fn transposed(&self, pool: &mut ThreadPool, arena: &mut Arena) -> Self {
         let (rows, columns) = (self.rows(), self.columns());
         if matches!(self, Self::Packed(_)) && rows.is_multiple_of(BLOCK) {
@@ -42,6 +41,8 @@ impl WeightMatrix {
         let row_bytes = n_blocks * Q8_BYTES;
         let mut bytes = vec![0; columns * row_bytes];
         let out = SharedMut::new(&mut bytes);
+        // A unit dequantizes 32 rows and writes one block of every transposed row: reads stay
+        // sequential, and units write disjoint blocks.
         pool.run(n_blocks, &|block| {
             let mut values = vec![0.0; BLOCK * columns];
             for (i, line) in values.chunks_exact_mut(columns).enumerate() {
@@ -63,10 +64,11 @@ impl WeightMatrix {
     }
 }
 
-/// 32 numbers as ggml's `Q8_0`: a half-precision scale `max |x| / 127` and as many codes.
+/// Quantizes 32 values as ggml's `Q8_0`: an `f16` scale `max |x| / 127` and 32 signed codes.
 pub(super) fn q8_block(numbers: &[f32; BLOCK]) -> [u8; Q8_BYTES] {
     let largest = numbers.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
     let scale = f16::from_f32(largest / 127.0);
+    // Inverting the rounded scale, not the exact one, minimizes the error of what is decoded.
     let inverse = if scale == f16::ZERO { 0.0 } else { scale.to_f32().recip() };
     let mut bytes = [0; Q8_BYTES];
     bytes[..2].copy_from_slice(&scale.to_le_bytes());

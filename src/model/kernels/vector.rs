@@ -1,5 +1,5 @@
-//! Loops over `f32` rows. Each body is plain Rust, compiled once for any machine and once each with
-//! AVX2 and AVX-512 switched on, where the compiler vectorises it.
+//! Element-wise and reduction loops over `f32` rows. Each body is plain Rust, compiled three times:
+//! portable, with AVX2, and with AVX-512 enabled, where the compiler vectorizes it.
 
 #![expect(unsafe_code, reason = "calls functions compiled for a detected instruction set")]
 #![expect(
@@ -15,7 +15,7 @@ use super::StridedMut;
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
 
-/// Defines `$name(isa, ...)`, which calls `$body` compiled for `isa`.
+/// Defines `$name(isa, ...)`, which dispatches to `$body` compiled for `isa`.
 macro_rules! dispatched {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? = $body:ident) => {
         $(#[$doc])*
@@ -43,18 +43,19 @@ macro_rules! dispatched {
     };
 }
 
-/// What counts as zero when quantised: the inverse of a smaller number would be infinite.
+/// Magnitudes up to this quantize to zero: the inverse of the scale could overflow.
 pub(super) const NOTHING: f32 = 1e-30;
-/// Lanes that are summed apart, so that the compiler may use vectors.
+/// Independent partial sums: float addition is not associative, so the compiler vectorizes only
+/// sums that are written this way.
 const LANES: usize = 16;
 
 dispatched! {
-    /// The scalar product of two rows of one length.
+    /// Computes the dot product of two rows of equal length.
     pub(in crate::model) fn dot(a: &[f32], b: &[f32]) -> f32 = dot_body
 }
 
-/// Quantises a row in blocks of 32: `codes = round(values / scale)`, `scale = max |values| / 127`.
-pub(super) fn quantise(
+/// Quantizes a row in blocks of 32: `scale = max |values| / 127`, `codes = round(values / scale)`.
+pub(super) fn quantize(
     isa: Isa,
     values: &[f32],
     codes: &StridedMut<'_, BlockCodes>,
@@ -62,34 +63,36 @@ pub(super) fn quantise(
 ) {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => avx512::quantise(values, codes, numbers),
-        _ => quantise_with(isa, values, codes, numbers),
+        Isa::Avx512Vnni => avx512::quantize(values, codes, numbers),
+        _ => quantize_with(isa, values, codes, numbers),
     }
 }
 
 dispatched! {
-    /// [`quantise`] as the compiler vectorises it.
-    fn quantise_with(
+    /// [`quantize`] without intrinsics, vectorized by the compiler.
+    fn quantize_with(
         values: &[f32],
         codes: &StridedMut<'_, BlockCodes>,
         numbers: &StridedMut<'_, BlockNumbers>,
-    ) = quantise_body
+    ) = quantize_body
 }
 
 dispatched! {
-    /// `out = x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019, arXiv:1910.07467).
+    /// Computes the RMS norm `out = x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019,
+    /// arXiv:1910.07467).
     pub(in crate::model) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32])
         = rms_norm_body
 }
 
 dispatched! {
-    /// `out = silu(gate) * up` with `silu(x) = x / (1 + exp(-x))` (Shazeer 2020, arXiv:2002.05202).
+    /// Computes the gated activation `out = silu(gate) * up` with `silu(x) = x / (1 + exp(-x))`
+    /// (Shazeer 2020, arXiv:2002.05202).
     pub(in crate::model) fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) = silu_mul_body
 }
 
 dispatched! {
-    /// Adds to `dx` what [`rms_norm`] hands back for `dy`: with `s = 1 / sqrt(mean(x^2) + eps)` it
-    /// is `s * (w dy - x * s^2 * mean(x w dy))`.
+    /// Adds the input gradient of [`rms_norm`] for the output gradient `dy` to `dx`: with `s = 1 /
+    /// sqrt(mean(x^2) + eps)` it is `s * (w dy - x * s^2 * mean(x w dy))`.
     pub(in crate::model) fn rms_norm_backward(
         x: &[f32],
         weight: &[f32],
@@ -100,56 +103,58 @@ dispatched! {
 }
 
 dispatched! {
-    /// The gradients of [`silu_mul`] for `d`; `gate` and `up` become theirs. With `s = 1 / (1 +
-    /// exp(-gate))`: `d * up * s * (1 + gate * (1 - s))` and `d * gate * s`.
+    /// Replaces `gate` and `up` by their gradients in [`silu_mul`] for the output gradient `d`.
+    /// With `s = 1 / (1 + exp(-gate))` they are `d * up * s * (1 + gate * (1 - s))` and `d * gate *
+    /// s`.
     pub(in crate::model) fn silu_mul_backward(gate: &mut [f32], up: &mut [f32], d: &[f32])
         = silu_mul_backward_body
 }
 
 dispatched! {
-    /// `to += from`.
+    /// Adds element-wise: `to += from`.
     pub(in crate::model) fn add(from: &[f32], to: &mut [f32]) = add_body
 }
 
 dispatched! {
-    /// Turns a row of weights that sum to `total` into `weights / total`, and `d` of them into that
-    /// of the scores: `p * (d - sum(p d))`.
+    /// Normalizes `weights`, which sum to `total`, to probabilities `p`, and replaces their
+    /// gradient `d` by that of the scores: `p * (d - sum(p d))`.
     pub(super) fn softmax_backward(weights: &mut [f32], total: f32, d: &mut [f32])
         = softmax_backward_body
 }
 
 dispatched! {
-    /// Turns logits into their gradient, `factor * (softmax - one at target)`, and returns the
+    /// Replaces logits by their gradient `factor * (softmax - onehot(target))` and returns the
     /// cross-entropy in nats.
     pub(in crate::model) fn cross_entropy(logits: &mut [f32], target: usize, factor: f32) -> f32
         = cross_entropy_body
 }
 
 dispatched! {
-    /// Turns scores into `exp(score - max)` and returns their sum.
+    /// Replaces scores by `exp(score - max)` and returns their sum.
     pub(super) fn softmax_weights(scores: &mut [f32]) -> f32 = softmax_weights_body
 }
 
 dispatched! {
-    /// The largest of the numbers, or NaN when one is NaN or positive infinity.
+    /// Returns the maximum, or NaN if any value is NaN or positive infinity.
     pub(in crate::model) fn largest_if_sound(numbers: &[f32]) -> f32 = largest_if_sound_body
 }
 
 dispatched! {
-    /// Turns the halves of each head of a row against each other by the angles of its position, and
-    /// multiplies by `factor` (the half-split form of RoPE: Su et al. 2021, arXiv:2104.09864).
+    /// Applies RoPE to every head of a row, in the half-split form that pairs element `i` with `i +
+    /// head_dim / 2` (Su et al. 2021, arXiv:2104.09864), and multiplies by `factor`.
     pub(in crate::model) fn rotate(row: &mut [f32], rotation: &RotaryAngles, factor: f32) = rotate_body
 }
 
-/// Sines and cosines of a position's angles, `head_dim / 2` each.
+/// Sines and cosines of the RoPE angles of one position, `head_dim / 2` each.
 pub(in crate::model) struct RotaryAngles {
-    /// The sines.
+    /// Sines of the angles.
     pub(in crate::model) sin: Vec<f32>,
-    /// The cosines.
+    /// Cosines of the angles.
     pub(in crate::model) cos: Vec<f32>,
 }
 
-/// `a * b + c`, in one rounding where the instruction set has it.
+/// `a * b + c`, with a single rounding if `FMA`. Without FMA hardware `mul_add` would be a slow
+/// library call.
 #[inline(always)]
 fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
@@ -157,6 +162,7 @@ fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 
 #[inline(always)]
 fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
+    // Four vectors of partial sums hide the latency of FMA.
     let mut sums = [[0_f32; LANES]; 4];
     let (a_wide, a_rest) = a.as_chunks::<{ 4 * LANES }>();
     let (b_wide, b_rest) = b.as_chunks::<{ 4 * LANES }>();
@@ -172,6 +178,8 @@ fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
     for i in 0..LANES {
         folded[i] = (sums[0][i] + sums[1][i]) + (sums[2][i] + sums[3][i]);
     }
+    // Halving the width maps to shuffles, and fixes the order of additions for every instruction
+    // set.
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
@@ -187,14 +195,14 @@ fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
 
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "codes lie in -127..=127")]
-fn quantise_body<const FMA: bool>(
+fn quantize_body<const FMA: bool>(
     values: &[f32],
     codes: &StridedMut<'_, BlockCodes>,
     numbers: &StridedMut<'_, BlockNumbers>,
 ) {
     for (block, values) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
-        // As integers, magnitudes are in the order of the numbers, and NaN is above all: it must
-        // not get lost.
+        // Without the sign, the bits of floats order like their values, with NaN above infinity. An
+        // integer maximum therefore propagates NaN, which `f32::max` would drop.
         let magnitude = |value: f32| value.abs().to_bits();
         let mut lanes = [0_u32; LANES];
         for i in 0..LANES {
@@ -257,6 +265,7 @@ fn rms_norm_backward_body<const FMA: bool>(
     for i in wide..x.len() {
         along += x[i] * weight[i] * dy[i];
     }
+    // The derivative through the mean: the projection of `w dy` on `x`.
     let back = along * scale * scale / n;
     for (((dx, x), weight), dy) in dx.iter_mut().zip(x).zip(weight).zip(dy) {
         *dx += scale * (weight * dy - x * back);
@@ -266,6 +275,7 @@ fn rms_norm_backward_body<const FMA: bool>(
 #[inline(always)]
 fn silu_mul_backward_body<const FMA: bool>(gate: &mut [f32], up: &mut [f32], d: &[f32]) {
     for ((gate, up), d) in gate.iter_mut().zip(up).zip(d) {
+        // silu'(g) = s (1 + g (1 - s)) with the sigmoid s.
         let s = 1.0 / (1.0 + exp::<FMA>(-*gate));
         let d_gate = d * *up * s * (1.0 + *gate * (1.0 - s));
         *up = d * *gate * s;
@@ -293,6 +303,8 @@ fn softmax_backward_body<const FMA: bool>(weights: &mut [f32], total: f32, d: &m
 #[inline(always)]
 fn cross_entropy_body<const FMA: bool>(logits: &mut [f32], target: usize, factor: f32) -> f32 {
     let largest = largest_if_sound_body::<FMA>(logits);
+    // -ln softmax(target) = ln(sum exp(l - max)) - (l_target - max); the exponentials are then
+    // reused for the gradient.
     let chosen = logits[target] - largest;
     let total = softmax_weights_body::<FMA>(logits);
     let scale = factor / total;
@@ -303,15 +315,17 @@ fn cross_entropy_body<const FMA: bool>(logits: &mut [f32], target: usize, factor
     total.ln() - chosen
 }
 
-/// `e^x` to 1e-5, for `|x| <= 87`: `2^n` by the exponent's bits, `2^f` for `|f| <= 1/2` by Taylor's
-/// polynomial.
+/// `e^x` with a relative error below 1e-5 for `|x| <= 87`. With `x log2(e) = n + f`, `|f| <= 1/2`:
+/// `2^n` by setting exponent bits, `2^f = e^(f ln 2)` by a Taylor polynomial of degree 6.
 #[inline(always)]
 fn exp<const FMA: bool>(x: f32) -> f32 {
-    /// Adding it leaves a number's nearest integer in the low bits.
+    /// `1.5 * 2^23`: adding it rounds to an integer, which ends up in the low mantissa bits.
     const ROUND: f32 = 12_582_912.0;
+    // Clamped to normal exponents, so that `127 + n` below stays in range.
     let power = (x * std::f32::consts::LOG2_E).clamp(-126.0, 126.0);
     let shifted = power + ROUND;
     let f = (power - (shifted - ROUND)) * std::f32::consts::LN_2;
+    // Horner's scheme over the coefficients 1/6! to 1/0!.
     let mut sum = 1.0 / 720.0;
     for factor in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         sum = fma::<FMA>(sum, f, factor);
@@ -339,6 +353,8 @@ fn largest_if_sound_body<const FMA: bool>(numbers: &[f32]) -> f32 {
     let mut damaged = [0_u32; LANES];
     for chunk in wide {
         for i in 0..LANES {
+            // A comparison instead of `f32::max`, whose NaN rules prevent `maxps`. It skips NaN,
+            // which is recorded separately.
             largest[i] = if chunk[i] > largest[i] { chunk[i] } else { largest[i] };
             damaged[i] |= u32::from(chunk[i].is_nan());
         }
@@ -389,7 +405,7 @@ mod tests {
     use super::exp;
 
     #[test]
-    fn exp_is_close_to_the_library_s() {
+    fn exp_matches_std_within_1e_5() {
         for step in -2000..2000_i16 {
             let x = f32::from(step) * 0.04;
             let (ours, theirs) = (exp::<false>(x), x.exp());

@@ -1,4 +1,4 @@
-//! A base in `f32` for others to compute with, and a fresh adapter for it.
+//! A base model in `f32` with a fresh adapter, for backends that compute on their own (libtorch).
 
 use std::path::Path;
 
@@ -14,72 +14,73 @@ use super::factors::TensorPlace;
 use super::factors::TrainableFactors;
 use super::tuner::TunerOptions;
 
-/// A linear layer: weights `(outputs, columns)` row by row.
+/// A linear layer with `f32` weights.
 #[derive(Debug)]
 pub struct DenseLinear {
-    /// The weights.
+    /// Weights `(outputs, columns)` in row-major order.
     pub weights: Vec<f32>,
-    /// Inputs.
+    /// Number of input features.
     pub columns: usize,
-    /// Added to every output.
+    /// Bias, one value per output.
     pub bias: Option<Vec<f32>>,
 }
 
-/// A block of the decoder; its linear layers are query, key, value, output, gate, up, down.
+/// A decoder block with `f32` weights.
 #[derive(Debug)]
 pub struct DenseLayer {
-    /// Weights of the norm before attention.
+    /// RMS norm weights before attention.
     pub attention_norm: Vec<f32>,
-    /// Weights of the norm before the feed-forward part.
+    /// RMS norm weights before the feed-forward network.
     pub ffn_norm: Vec<f32>,
-    /// The linear layers.
+    /// Linear layers in the order query, key, value, output, gate, up, down.
     pub linears: Vec<DenseLinear>,
 }
 
-/// A whole model, and an adapter as PEFT begins it.
+/// A model in `f32` and a freshly initialized adapter.
 #[derive(Debug)]
 pub struct DenseModel {
-    /// Width of the hidden rows.
+    /// Hidden size: the width of a row between blocks.
     pub hidden: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub n_heads: usize,
-    /// Key and value heads.
+    /// Number of key and value heads.
     pub n_kv_heads: usize,
-    /// Numbers a head.
+    /// Width of a head.
     pub head_dim: usize,
-    /// Tokens that have an embedding.
+    /// Rows of the embedding.
     pub vocabulary: usize,
-    /// What norms add to the mean of squares.
+    /// RMS norm epsilon, added to the mean of squares.
     pub eps: f32,
-    /// Angular speeds of RoPE, `head_dim / 2` of them.
+    /// RoPE frequencies in radians per position, `head_dim / 2` values.
     pub frequencies: Vec<f32>,
-    /// `(vocabulary, hidden)`.
+    /// Embedding matrix, `(vocabulary, hidden)`.
     pub embedding: Vec<f32>,
-    /// The matrix that gives logits, where it is not the embedding.
+    /// Output head, `(vocabulary, hidden)`; `None` when tied to the embedding.
     pub head: Option<Vec<f32>>,
-    /// Weights of the last norm.
+    /// RMS norm weights before the output head.
     pub final_norm: Vec<f32>,
-    /// The blocks.
+    /// Decoder blocks in order.
     pub layers: Vec<DenseLayer>,
-    /// The trainable numbers.
+    /// Trainable parameters in one slice.
     pub adapter: Vec<f32>,
-    /// Where the adapter's tensors stand among them, A and B of one linear layer after the other.
+    /// The adapter's tensors within `adapter`: A and B of every adapted layer in turn.
     pub places: Vec<TensorPlace>,
-    /// The linear layers that have them: block times 7 plus place in the block.
+    /// Adapted linear layers, as block index times 7 plus index within the block.
     pub adapted: Vec<usize>,
 }
 
 impl DenseModel {
-    /// Reads the GGUF file at `path` and widens all weights.
+    /// Loads the GGUF file at `path` and dequantizes all weights to `f32`.
     ///
     /// # Errors
     /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file
-    /// can't be used.
+    /// can't be loaded.
     pub fn load(path: &Path, options: &TunerOptions) -> Result<Self, ModelError> {
         let gguf = GgufFile::open(path)?;
         let shape = ModelShape::read(&gguf)?;
         let mut pool = ThreadPool::new(options.n_threads);
         let weights = ModelWeights::load(&gguf, &shape, Precision::Exact, &mut pool)?;
+        // The same initialization as `LoraModel`, so that both backends start from equal adapters.
         let factors = TrainableFactors::new(&shape, &options.targets, options.rank, options.seed);
         let layers = weights.layers.iter().map(|layer| DenseLayer {
             attention_norm: layer.attention_norm.clone(),

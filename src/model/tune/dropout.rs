@@ -1,24 +1,25 @@
-//! Dropout of a side path's inputs, the same again for the gradient (Srivastava et al. 2014).
+//! Dropout on the inputs of LoRA branches, reproducible for the backward pass (Srivastava et al.
+//! 2014).
 
 use super::super::kernels::AlignedBuffer;
 use super::super::kernels::SharedMut;
 use super::super::kernels::ThreadPool;
 use crate::rng::SplitMix64;
 
-/// Numbers that one thread treats at a time.
+/// Elements per unit of work.
 const AT_ONCE: usize = 1 << 13;
 
-/// Which inputs of a side path are left out in one pass: a function of its seed and the input's
-/// place alone.
+/// The dropout mask of one LoRA branch in one pass: a function of the seed and the element's
+/// position alone, so the backward pass can regenerate it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DropoutMask {
-    /// The share that is left out, `0.0..1.0`.
+    /// Dropout probability in `0.0..1.0`.
     pub(super) rate: f32,
     pub(super) seed: u64,
 }
 
 impl DropoutMask {
-    /// Multiplies `numbers` by 0, or by `1 / (1 - rate)`.
+    /// Multiplies each element by 0 with probability `rate`, otherwise by `1 / (1 - rate)`.
     pub(super) fn apply(self, pool: &mut ThreadPool, numbers: &mut [f32]) {
         #[expect(
             clippy::cast_possible_truncation,
@@ -26,40 +27,42 @@ impl DropoutMask {
             reason = "a rate below 1 in steps of 1 / 65536"
         )]
         let bound = (self.rate * 65536.0) as u16;
-        let kept = 1.0 / (1.0 - self.rate);
+        let keep_scale = 1.0 / (1.0 - self.rate);
         let n = numbers.len();
         let shared = SharedMut::new(numbers);
         pool.run(n.div_ceil(AT_ONCE), &|unit| {
             let first = unit * AT_ONCE;
             let part = shared.slice(first, AT_ONCE.min(n - first));
+            // A generator per unit makes the mask independent of the number of threads.
             let mut random =
                 SplitMix64::new(self.seed ^ (unit as u64).wrapping_mul(0xD1B5_4A32_D192_ED03));
+            // 16 random bits per element: one draw decides four of them.
             for four in part.chunks_mut(4) {
                 let mut bits = random.next();
                 for number in four {
                     #[expect(clippy::cast_possible_truncation, reason = "the low 16 bits")]
                     let is_kept = bits as u16 >= bound;
                     bits >>= 16;
-                    *number = if is_kept { *number * kept } else { 0.0 };
+                    *number = if is_kept { *number * keep_scale } else { 0.0 };
                 }
             }
         });
     }
 
-    /// `numbers` with the same ones left out, in `room` where any are.
+    /// Returns `numbers` with the mask applied, in `scratch`; without dropout `numbers` itself.
     pub(super) fn applied<'a>(
         self,
         pool: &mut ThreadPool,
         numbers: &'a [f32],
-        room: &'a mut AlignedBuffer,
+        scratch: &'a mut AlignedBuffer,
     ) -> &'a [f32] {
         if self.rate == 0.0 {
             return numbers;
         }
-        room.resize(numbers.len());
-        room.copy_from_slice(numbers);
-        self.apply(pool, room);
-        room
+        scratch.resize(numbers.len());
+        scratch.copy_from_slice(numbers);
+        self.apply(pool, scratch);
+        scratch
     }
 }
 
@@ -69,7 +72,7 @@ mod tests {
     use crate::model::kernels::ThreadPool;
 
     #[test]
-    fn a_share_is_left_out_and_the_rest_makes_up_for_it() {
+    fn dropped_share_matches_the_rate_and_the_rest_is_rescaled() {
         let mut pool = ThreadPool::new(2);
         let draw = |pool: &mut ThreadPool, seed| {
             let mut numbers = vec![1.0; 100_000];

@@ -1,4 +1,11 @@
-//! The trainable numbers: A and B of every side path, in one slice.
+//! Trainable parameters: A and B of every LoRA branch, in one slice.
+//!
+//! ```text
+//! values  [ layer 0, q: A (inputs, rank) | B (outputs, rank) | layer 0, k: A | B | ... | layer n ]
+//! ```
+//!
+//! A is stored transposed to PEFT's `(rank, inputs)`, so that rows of both factors have `rank`
+//! values.
 
 use std::ops::Range;
 
@@ -11,20 +18,21 @@ use crate::peft::LoraMatrix;
 use crate::peft::tensor_name;
 use crate::rng::SplitMix64;
 
-/// Which linear layers get a side path, by the last part of PEFT's module name.
+/// Target modules: the linear layers that get a LoRA branch, by the last part of PEFT's module
+/// name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunedModules([bool; 7]);
 
 impl TunedModules {
-    /// All linear layers of a block.
+    /// Targets all linear layers of every decoder block.
     pub fn all() -> Self {
         Self([true; 7])
     }
 
-    /// The named ones, such as `q_proj`.
+    /// Targets the named layers, such as `q_proj`.
     ///
     /// # Errors
-    /// The first name that is no linear layer's.
+    /// The first name that does not belong to a linear layer.
     pub fn named(names: &[String]) -> Result<Self, String> {
         let mut targets = [false; 7];
         for name in names {
@@ -34,7 +42,7 @@ impl TunedModules {
         Ok(Self(targets))
     }
 
-    /// Their names.
+    /// PEFT names of the targeted layers.
     pub fn names(&self) -> Vec<&'static str> {
         LinearKind::ALL.into_iter().filter(|which| self.has(*which)).map(LinearKind::name).collect()
     }
@@ -44,40 +52,40 @@ impl TunedModules {
     }
 }
 
-/// Where a tensor of the adapter stands among the trainable numbers.
+/// Name, shape and position of an adapter tensor among the trainable parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorPlace {
-    /// PEFT's key.
+    /// Tensor name in PEFT's file.
     pub name: String,
-    /// Rows and columns in PEFT's file.
+    /// `[rows, columns]` in PEFT's file.
     pub shape: [usize; 2],
-    /// Its numbers.
+    /// Range within the parameter slice.
     pub range: Range<usize>,
-    /// Whether they stand column by column.
+    /// Whether the range is column-major with respect to `shape`.
     pub is_transposed: bool,
 }
 
-/// The side path of one linear layer: `A` as `(inputs, rank)` and `B` as `(outputs, rank)`.
+/// Parameter ranges of one branch: A as `(inputs, rank)`, B as `(outputs, rank)`.
 #[derive(Debug, Clone)]
 pub(super) struct FactorPlace {
     pub(super) a: Range<usize>,
     pub(super) b: Range<usize>,
 }
 
-/// The adapter, its gradients, and copies with rows and columns exchanged.
+/// The adapter's parameters, their gradients, and transposed copies.
 pub(super) struct TrainableFactors {
     pub(super) rank: usize,
     places: Vec<[Option<FactorPlace>; 7]>,
     pub(super) values: Vec<f32>,
     pub(super) gradients: Vec<f32>,
-    /// `A` as `(rank, inputs)` and `B` as `(rank, outputs)`.
-    turned: Vec<f32>,
-    is_turned: bool,
+    /// A as `(rank, inputs)` and B as `(rank, outputs)`, at the same ranges.
+    transposed: Vec<f32>,
+    is_current: bool,
 }
 
 impl TrainableFactors {
-    /// As PEFT begins: A uniform in `±1 / sqrt(inputs)` (`kaiming_uniform_` with `a = sqrt(5)`), B
-    /// zero.
+    /// Initializes the factors as PEFT does: A uniform in `±1 / sqrt(inputs)` (`kaiming_uniform_`
+    /// with `a = sqrt(5)`), B zero, so that the fresh adapter changes nothing.
     pub(super) fn new(shape: &ModelShape, targets: &TunedModules, rank: usize, seed: u64) -> Self {
         let mut n = 0;
         let mut place = |which: LinearKind| {
@@ -93,52 +101,57 @@ impl TrainableFactors {
         let mut values = vec![0.0; n];
         let mut random = SplitMix64::new(seed);
         for place in places.iter().flatten().flatten() {
+            // kaiming_uniform_: bound = sqrt(6 / ((1 + a^2) fan_in)), with a^2 = 5 and fan_in =
+            // inputs.
             #[expect(clippy::cast_precision_loss, reason = "a layer's width is small")]
             let bound = 1.0 / ((place.a.len() / rank) as f32).sqrt();
             for value in &mut values[place.a.clone()] {
                 *value = (random.uniform() * 2.0 - 1.0) * bound;
             }
         }
-        let (gradients, turned) = (vec![0.0; n], vec![0.0; n]);
-        Self { rank, places, values, gradients, turned, is_turned: false }
+        let (gradients, transposed) = (vec![0.0; n], vec![0.0; n]);
+        Self { rank, places, values, gradients, transposed, is_current: false }
     }
 
     pub(super) fn place(&self, layer: usize, which: LinearKind) -> Option<FactorPlace> {
         self.places[layer][which as usize].clone()
     }
 
-    /// The numbers of a part with rows and columns exchanged.
-    pub(super) fn turned(&self, part: Range<usize>) -> &[f32] {
-        &self.turned[part]
+    /// The transposed copy of a range of parameters.
+    pub(super) fn transposed(&self, part: Range<usize>) -> &[f32] {
+        &self.transposed[part]
     }
 
-    /// The numbers, to be changed: their copies are made anew before the next pass.
+    /// Parameters for modification; invalidates the transposed copies until the next pass.
     pub(super) fn values_mut(&mut self) -> &mut [f32] {
-        self.is_turned = false;
+        self.is_current = false;
         &mut self.values
     }
 
-    /// Brings the exchanged copies up to date.
-    pub(super) fn turn(&mut self, pool: &mut ThreadPool) {
-        if std::mem::replace(&mut self.is_turned, true) {
+    /// Updates the transposed copies if the parameters have changed.
+    pub(super) fn refresh_transposed(&mut self, pool: &mut ThreadPool) {
+        // Several micro-batches share one update of the parameters, and then one transposition.
+        if std::mem::replace(&mut self.is_current, true) {
             return;
         }
+        // One unit per factor: even units transpose A, odd ones B.
         let places: Vec<&FactorPlace> = self.places.iter().flatten().flatten().collect();
-        let (rank, values, turned) = (self.rank, &self.values, SharedMut::new(&mut self.turned));
+        let (rank, values, transposed) =
+            (self.rank, &self.values, SharedMut::new(&mut self.transposed));
         pool.run(places.len() * 2, &|unit| {
             let place = places[unit / 2];
             let part = if unit % 2 == 0 { place.a.clone() } else { place.b.clone() };
             let n_rows = part.len() / rank;
-            let turned = turned.slice(part.start, part.len());
+            let transposed = transposed.slice(part.start, part.len());
             for (row, numbers) in values[part].chunks_exact(rank).enumerate() {
                 for (i, number) in numbers.iter().enumerate() {
-                    turned[i * n_rows + row] = *number;
+                    transposed[i * n_rows + row] = *number;
                 }
             }
         });
     }
 
-    /// The tensors in the order of PEFT's keys.
+    /// All tensors in parameter order: A and B of every branch, layer by layer.
     pub(super) fn tensors(&self) -> Vec<TensorPlace> {
         let mut tensors = Vec::new();
         for (layer, places) in self.places.iter().enumerate() {
@@ -161,8 +174,7 @@ impl TrainableFactors {
     }
 }
 
-/// Adds up the squares of many numbers, block by block, so that the sum depends on nothing but
-/// them.
+/// Sums squares in fixed blocks, so that the result does not depend on the number of threads.
 pub(super) fn sum_of_squares(pool: &mut ThreadPool, isa: Isa, numbers: &[f32]) -> f64 {
     const AT_ONCE: usize = 1 << 14;
     let mut sums = vec![0.0_f32; numbers.len().div_ceil(AT_ONCE)];
@@ -171,5 +183,6 @@ pub(super) fn sum_of_squares(pool: &mut ThreadPool, isa: Isa, numbers: &[f32]) -
         let part = &numbers[unit * AT_ONCE..numbers.len().min((unit + 1) * AT_ONCE)];
         out.slice(unit, 1)[0] = super::super::kernels::dot(isa, part, part);
     });
+    // Partial sums are `f32`, their total `f64`: adapters have millions of parameters.
     sums.iter().map(|sum| f64::from(*sum)).sum()
 }

@@ -1,4 +1,7 @@
-//! The loss: cross-entropy at the rows that have a target, and nowhere else.
+//! Output head and loss: cross-entropy, computed only at rows with a target.
+//!
+//! Logits `(rows, vocabulary)` are the largest buffer of a pass. They are computed, turned into
+//! gradients in place and consumed 64 rows at a time.
 
 use super::super::kernels::Activations;
 use super::super::kernels::AlignedBuffer;
@@ -14,19 +17,19 @@ use super::block;
 use super::linear::Compute;
 use super::tuner::NextToken;
 
-/// Rows whose logits are held at a time: the most memory goes here.
+/// Rows whose logits are in memory at a time.
 const ROWS_AT_ONCE: usize = 64;
 
-/// The end of the network.
+/// Final norm and output head of the network.
 pub(super) struct OutputHead<'a> {
     pub(super) matrix: &'a WeightMatrix,
-    /// The transposed matrix, where it is packed.
+    /// Transposed matrix; `None` where the matrix is `f32`.
     pub(super) transposed: Option<&'a WeightMatrix>,
     pub(super) norm: &'a [f32],
     pub(super) eps: f32,
 }
 
-/// Room for the rows of one trip.
+/// Scratch buffers for one chunk of rows.
 #[derive(Default)]
 pub(super) struct OutputScratch {
     input: Activations,
@@ -38,58 +41,60 @@ pub(super) struct OutputScratch {
 }
 
 impl OutputHead<'_> {
-    /// The weighted sum of the targets' losses in nats. With `d`, the gradients of the hidden rows,
-    /// `scale` times that of the sum, are added to it.
+    /// Returns the weighted sum of the targets' losses in nats. With `d`, adds `scale` times its
+    /// gradient with respect to the hidden rows.
     pub(super) fn loss(
         &self,
-        machine: &mut Compute,
+        compute: &mut Compute,
         hidden: &[f32],
         targets: &[NextToken],
-        room: &mut OutputScratch,
+        scratch: &mut OutputScratch,
         mut d: Option<(&mut [f32], f32)>,
     ) -> f64 {
         let width = self.norm.len();
         let mut total = 0.0;
         for targets in targets.chunks(ROWS_AT_ONCE) {
-            room.rows.resize(targets.len() * width);
-            for (row, target) in room.rows.chunks_exact_mut(width).zip(targets) {
+            scratch.rows.resize(targets.len() * width);
+            for (row, target) in scratch.rows.chunks_exact_mut(width).zip(targets) {
                 row.copy_from_slice(&hidden[target.row * width..][..width]);
             }
             let scale = d.as_ref().map_or(0.0, |(_, scale)| *scale);
-            total += self.logits(machine, targets, scale, room);
+            total += self.logits(compute, targets, scale, scratch);
             if let Some((d, _)) = &mut d {
-                self.carry_back(machine, targets, room, d);
+                self.carry_back(compute, targets, scratch, d);
             }
         }
         total
     }
 
-    /// Fills `room.logits` with the gradients of the logits, and returns the sum of the losses.
+    /// Fills `scratch.logits` with the gradients of the logits and returns the sum of the losses.
     fn logits(
         &self,
-        machine: &mut Compute,
+        compute: &mut Compute,
         targets: &[NextToken],
         scale: f32,
-        room: &mut OutputScratch,
+        scratch: &mut OutputScratch,
     ) -> f64 {
-        let (width, vocabulary, isa) = (self.norm.len(), self.matrix.rows(), machine.isa);
-        let (rows, norm, eps) = (&room.rows, self.norm, self.eps);
-        room.input.fill(&mut machine.pool, isa, (targets.len(), width), &|row, out| {
+        let (width, vocabulary, isa) = (self.norm.len(), self.matrix.rows(), compute.isa);
+        let (rows, norm, eps) = (&scratch.rows, self.norm, self.eps);
+        scratch.input.fill(&mut compute.pool, isa, (targets.len(), width), &|row, out| {
             super::super::kernels::rms_norm(isa, &rows[row * width..][..width], norm, eps, out);
         });
-        room.logits.resize(targets.len() * vocabulary);
-        let out = &mut *room.logits;
+        scratch.logits.resize(targets.len() * vocabulary);
+        let out = &mut *scratch.logits;
         let product = MatmulProduct {
             matrix: self.matrix,
             bias: None,
-            sides: Vec::new(),
+            branches: Vec::new(),
             out,
             write: OutputMode::Over,
         };
-        matmul(&mut machine.pool, isa, &room.input, [product]);
+        matmul(&mut compute.pool, isa, &scratch.input, [product]);
+        // Losses are collected per row and summed in order, for a result independent of the
+        // threads.
         let mut losses = vec![0.0; targets.len()];
-        let (sums, logits) = (SharedMut::new(&mut losses), SharedMut::new(&mut room.logits));
-        machine.pool.run(targets.len(), &|i| {
+        let (sums, logits) = (SharedMut::new(&mut losses), SharedMut::new(&mut scratch.logits));
+        compute.pool.run(targets.len(), &|i| {
             let NextToken { token, weight, .. } = targets[i];
             let logits = logits.slice(i * vocabulary, vocabulary);
             sums.slice(i, 1)[0] = cross_entropy(isa, logits, token as usize, scale * weight);
@@ -97,38 +102,40 @@ impl OutputHead<'_> {
         losses.iter().zip(targets).map(|(loss, target)| f64::from(loss * target.weight)).sum()
     }
 
+    /// Propagates the gradients in `scratch.logits` through head and norm, and adds them to `d`.
     fn carry_back(
         &self,
-        machine: &mut Compute,
+        compute: &mut Compute,
         targets: &[NextToken],
-        room: &mut OutputScratch,
+        scratch: &mut OutputScratch,
         d: &mut [f32],
     ) {
         let (width, vocabulary) = (self.norm.len(), self.matrix.rows());
-        let OutputScratch { logits, gradients, rows, d_x, d_rows, .. } = room;
+        let OutputScratch { logits, gradients, rows, d_x, d_rows, .. } = scratch;
         d_x.resize(rows.len());
         match (self.matrix, self.transposed) {
             (_, Some(matrix)) => {
                 let size = (targets.len(), vocabulary);
-                gradients.fill(&mut machine.pool, machine.isa, size, &|row, out| {
+                gradients.fill(&mut compute.pool, compute.isa, size, &|row, out| {
                     out.copy_from_slice(&logits[row * vocabulary..][..vocabulary]);
                 });
-                let (bias, sides, write) = (None, Vec::new(), OutputMode::Over);
-                let product = MatmulProduct { matrix, bias, sides, out: d_x, write };
-                matmul(&mut machine.pool, machine.isa, gradients, [product]);
+                let (bias, branches, write) = (None, Vec::new(), OutputMode::Over);
+                let product = MatmulProduct { matrix, bias, branches, out: d_x, write };
+                matmul(&mut compute.pool, compute.isa, gradients, [product]);
             }
             (WeightMatrix::Dense(dense), None) => {
                 let pair =
                     (ProductView::new(logits, vocabulary), ProductView::new(dense.values(), width));
-                product(&mut machine.pool, machine.isa, pair, d_x, OutputMode::Over);
+                product(&mut compute.pool, compute.isa, pair, d_x, OutputMode::Over);
             }
             (WeightMatrix::Packed(_), None) => {
-                unreachable!("packed weights have their transposed ones")
+                unreachable!("packed weights have a transposed copy")
             }
         }
+        // A separate buffer, scattered at the end: target rows need not be contiguous in `d`.
         d_rows.resize(rows.len());
         d_rows.fill(0.0);
-        block::norm_backward(machine, (self.norm, self.eps), (rows, d_x), d_rows);
+        block::norm_backward(compute, (self.norm, self.eps), (rows, d_x), d_rows);
         for (d_row, target) in d_rows.chunks_exact(width).zip(targets) {
             let d = &mut d[target.row * width..][..width];
             d.iter_mut().zip(d_row).for_each(|(d, d_row)| *d += d_row);

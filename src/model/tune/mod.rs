@@ -1,10 +1,11 @@
-//! A frozen base with a trainable adapter beside it: the forward pass, and the gradients of the
-//! adapter.
+//! LoRA training: a frozen base model with a trainable adapter, forward and backward.
 //!
-//! The base stays as the file has it, packed, and is multiplied by quantised activations, as when
-//! it answers; gradients are carried back through the same weights, transposed, by the same
-//! kernels. The adapter, attention, norms and the loss are `f32`. With [`Precision::Exact`] all is
-//! `f32`. QLoRA: Dettmers et al. 2023, arXiv:2305.14314.
+//! The base stays packed as in inference and is multiplied by quantized activations; gradients flow
+//! back through the same weights, transposed, by the same integer kernels. The adapter, attention,
+//! norms and the loss are `f32`. With [`Precision::Exact`] everything is `f32`. QLoRA: Dettmers et
+//! al. 2023, arXiv:2305.14314.
+//!
+//! [`Precision::Exact`]: super::Precision::Exact
 
 mod attention;
 mod block;

@@ -1,4 +1,4 @@
-//! How large a model and an adapter beside it are, from the head of the model's file alone.
+//! Sizes of a model and its adapter, from the GGUF header alone; for memory and time estimates.
 
 use std::path::Path;
 
@@ -8,29 +8,29 @@ use super::super::weights::LinearKind;
 use super::super::weights::ModelShape;
 use super::factors::TunedModules;
 
-/// Counts of numbers.
+/// Parameter counts and dimensions of a model and an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunerSizes {
-    /// Weights of all matrices, the embedding's included.
+    /// Weights of all matrices, including the embedding.
     pub n_weights: u64,
-    /// Numbers that are trained.
+    /// Number of trainable parameters.
     pub n_trainable: u64,
-    /// Blocks.
+    /// Number of decoder blocks.
     pub n_layers: u64,
-    /// Width of the hidden rows.
+    /// Hidden size: the width of a row between blocks.
     pub hidden: u64,
-    /// Tokens of the vocabulary.
+    /// Rows of the embedding.
     pub vocabulary: u64,
-    /// Bytes that a block keeps of a token for its gradients.
+    /// Bytes of activations that one block saves per token for the backward pass.
     pub saved_per_token: u64,
 }
 
 impl TunerSizes {
-    /// Reads the head of the file at `path`.
+    /// Reads the header of the GGUF file at `path`.
     ///
     /// # Errors
     /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file
-    /// can't be used.
+    /// can't be loaded.
     pub fn read(path: &Path, targets: &TunedModules, rank: usize) -> Result<Self, ModelError> {
         let gguf = GgufFile::open(path)?;
         let shape = ModelShape::read(&gguf)?;
@@ -40,6 +40,8 @@ impl TunerSizes {
         let has = LinearKind::ALL.into_iter().filter(|which| targets.has(*which));
         let side: usize = has.map(|which| which.size(&shape)).map(|(r, c)| (r + c) * rank).sum();
         let heads = 1 + usize::from(gguf.has_tensor("output.weight"));
+        // An upper estimate of `SavedActivations`: input, middle, query, attended, and one hidden
+        // row to spare; key and value; gate and up; seven inner rows.
         let saved = 5 * shape.hidden + 2 * shape.kv_width() + 2 * shape.ffn + 7 * rank;
         let count = |n: usize| n as u64;
         Ok(Self {

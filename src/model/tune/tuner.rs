@@ -1,4 +1,14 @@
-//! The face: a base, an adapter, and what a batch of sequences gives.
+//! [`LoraModel`]: the frozen base, the trainable adapter, and the passes over batches.
+//!
+//! ```text
+//! forward    embed (+ NEFTune noise) --> block 0 --> ... --> block n-1 --> norm, head, loss
+//!                                          |                    |
+//! saved, without checkpointing       SavedActivations    SavedActivations
+//!        with checkpointing          input               input
+//!                                          |                    |
+//! backward                           block 0 <-- ... <--- block n-1 <--- d(hidden)
+//!                                    dA, dB               dA, dB
+//! ```
 
 use std::path::Path;
 
@@ -30,64 +40,62 @@ use super::head::OutputHead;
 use super::linear::Compute;
 use crate::rng::SplitMix64;
 
-/// How an adapter is made.
+/// Configuration of a [`LoraModel`].
 #[derive(Debug, Clone)]
 pub struct TunerOptions {
-    /// Threads that compute, at least 1.
+    /// Compute threads, at least 1.
     pub n_threads: usize,
-    /// How the base is held.
+    /// In-memory format of the base weights.
     pub precision: Precision,
-    /// Which kernels compute.
+    /// Instruction set of the kernels.
     pub isa: Isa,
-    /// Rank of every side path, at least 1.
+    /// LoRA rank, at least 1.
     pub rank: usize,
-    /// What a side path is multiplied by: `alpha / rank`, or `alpha / sqrt(rank)` for
-    /// rank-stabilised LoRA.
+    /// LoRA scaling: `alpha / rank`, or `alpha / sqrt(rank)` for rank-stabilized LoRA.
     pub scaling: f32,
-    /// Share of a side path's inputs that is left out while training, `0.0..1.0`.
+    /// LoRA dropout probability while training, `0.0..1.0`.
     pub dropout: f32,
-    /// Size of the noise on embeddings while training (Jain et al. 2023, arXiv:2310.05914); 0 for
-    /// none.
+    /// `NEFTune` noise alpha while training (Jain et al. 2023, arXiv:2310.05914); 0 disables it.
     pub neftune_alpha: f32,
-    /// The linear layers that get a side path.
+    /// Target modules: the linear layers that get a LoRA branch.
     pub targets: TunedModules,
-    /// Whether a block's inner numbers are computed again for the gradients and not kept: a third
-    /// slower, and a tenth of the memory.
+    /// Gradient checkpointing: recomputes a block's activations in the backward pass instead of
+    /// saving them. A third slower, with a tenth of the memory.
     pub checkpointing: bool,
-    /// Where A begins.
+    /// Seed of A's initialization.
     pub seed: u64,
 }
 
-/// A token that should follow a row.
+/// A prediction target: the token that should follow a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NextToken {
-    /// The row of the batch after which it comes.
+    /// Row of the batch whose logits predict it.
     pub row: usize,
-    /// The token.
+    /// Id of the target token.
     pub token: u32,
-    /// What its loss counts, above 0.
+    /// Weight of its loss, above 0.
     pub weight: f32,
 }
 
-/// Sequences, one after the other; none sees another.
+/// A batch of packed sequences; attention does not cross between them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrainBatch {
-    /// All tokens.
+    /// Token ids of all sequences, concatenated.
     pub tokens: Vec<u32>,
-    /// How many tokens each sequence has, at least 1.
+    /// Length of each sequence in tokens, at least 1.
     pub lengths: Vec<usize>,
-    /// What should come.
+    /// Prediction targets with their weights.
     pub targets: Vec<NextToken>,
 }
 
 impl TrainBatch {
-    /// The sum of the targets' weights.
+    /// Returns the sum of the targets' weights.
     pub fn weight(&self) -> f64 {
         self.targets.iter().map(|target| f64::from(target.weight)).sum()
     }
 
-    /// Adds a sequence whose token `i` has the weight `weights[i]` as something to be foretold; the
-    /// first token never is.
+    /// Appends a sequence in which token `i` is a target of weight `weights[i]`. The first token is
+    /// never one.
     pub fn push(&mut self, tokens: &[u32], weights: &[f32]) {
         let first = self.tokens.len();
         for (i, (token, weight)) in tokens.iter().zip(weights).enumerate().skip(1) {
@@ -100,20 +108,20 @@ impl TrainBatch {
     }
 }
 
-/// A frozen base and a trainable adapter.
+/// A frozen base model with a trainable LoRA adapter.
 pub struct LoraModel {
     shape: ModelShape,
     options: TunerOptions,
-    machine: Compute,
+    compute: Compute,
     weights: ModelWeights,
     transposed: Vec<[Option<WeightMatrix>; 7]>,
     transposed_head: Option<WeightMatrix>,
     frequencies: Vec<f32>,
     factors: TrainableFactors,
-    rooms: TunerScratch,
+    buffers: TunerScratch,
 }
 
-/// Buffers that are used from pass to pass.
+/// Buffers reused from pass to pass.
 #[derive(Default)]
 struct TunerScratch {
     hidden: AlignedBuffer,
@@ -125,24 +133,27 @@ struct TunerScratch {
 
 impl std::fmt::Debug for LoraModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tuner").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("LoraModel").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
 impl LoraModel {
-    /// Loads the GGUF file at `path` and puts a fresh adapter beside it.
+    /// Loads the GGUF file at `path` and initializes a fresh adapter.
     ///
     /// # Errors
     /// [`ModelError::Io`], [`ModelError::Malformed`] or [`ModelError::Unsupported`] when the file
-    /// can't be used.
+    /// can't be loaded.
     pub fn load(path: &Path, options: TunerOptions) -> Result<Self, ModelError> {
         let gguf = GgufFile::open(path)?;
         let shape = ModelShape::read(&gguf)?;
+        // The kernels' safety depends on this check: callers may pass any `Isa`.
         let isa = if options.isa.is_available() { options.isa } else { Isa::Portable };
-        let mut machine = Compute { pool: ThreadPool::new(options.n_threads), isa };
-        let pool = &mut machine.pool;
+        let mut compute = Compute { pool: ThreadPool::new(options.n_threads), isa };
+        let pool = &mut compute.pool;
         let weights = ModelWeights::load(&gguf, &shape, options.precision, pool)?;
         let mut arena = Arena::default();
+        // Packed tiles can't be read column by column, so the backward pass gets its own copy.
+        // Dense weights are transposed by a view.
         let mut transposed = |matrix: &WeightMatrix| match matrix {
             WeightMatrix::Packed(_) => Some(matrix.transposed(pool, &mut arena)),
             WeightMatrix::Dense(_) => None,
@@ -154,54 +165,54 @@ impl LoraModel {
             .collect();
         let factors = TrainableFactors::new(&shape, &options.targets, options.rank, options.seed);
         let frequencies = shape.frequencies();
-        let rooms = TunerScratch::default();
+        let buffers = TunerScratch::default();
         let parts = (weights, transposed, transposed_head, frequencies);
         let (weights, transposed, transposed_head, frequencies) = parts;
         Ok(Self {
             shape,
             options,
-            machine,
+            compute,
             weights,
             transposed,
             transposed_head,
             frequencies,
             factors,
-            rooms,
+            buffers,
         })
     }
 
-    /// The trainable numbers.
+    /// Returns the trainable parameters.
     pub fn parameters(&self) -> &[f32] {
         &self.factors.values
     }
 
-    /// The trainable numbers and their gradients, for an optimizer.
+    /// Returns the trainable parameters and their gradients, for an optimizer.
     pub fn parameters_mut(&mut self) -> (&mut [f32], &mut [f32]) {
         self.factors.values_mut();
         (&mut self.factors.values, &mut self.factors.gradients)
     }
 
-    /// Where the adapter's tensors stand among the trainable numbers.
+    /// Returns the adapter's tensors as ranges of the trainable parameters.
     pub fn tensors(&self) -> Vec<TensorPlace> {
         self.factors.tensors()
     }
 
-    /// Tokens that have an embedding.
+    /// Rows of the embedding: the vocabulary, possibly padded.
     pub fn vocabulary(&self) -> usize {
         self.weights.embedding.rows()
     }
 
-    /// The root of the sum of the gradients' squares.
+    /// Computes the gradient norm (L2).
     pub fn gradient_norm(&mut self) -> f64 {
-        let Compute { pool, isa } = &mut self.machine;
+        let Compute { pool, isa } = &mut self.compute;
         factors::sum_of_squares(pool, *isa, &self.factors.gradients).sqrt()
     }
 
-    /// Calls `work` on all threads with parts of the trainable numbers, their gradients, and an
-    /// optimizer's `state`.
+    /// Calls `work` in parallel on chunks of the trainable parameters, their gradients and an
+    /// optimizer's two `state` slices.
     ///
     /// # Panics
-    /// When there is not as much state as there are trainable numbers.
+    /// When a state slice differs in length from the parameters.
     pub fn in_parts(&mut self, state: [&mut [f32]; 2], work: &(dyn Fn(ParameterPart<'_>) + Sync)) {
         const AT_ONCE: usize = 1 << 14;
         self.factors.values_mut();
@@ -209,10 +220,10 @@ impl LoraModel {
         let values = SharedMut::new(&mut self.factors.values);
         let gradients = SharedMut::new(&mut self.factors.gradients);
         let [first, second] = state.map(|slice| {
-            assert_eq!(slice.len(), n, "as much state as trainable numbers");
+            assert_eq!(slice.len(), n, "one state value per trainable parameter");
             SharedMut::new(slice)
         });
-        self.machine.pool.run(n.div_ceil(AT_ONCE), &|unit| {
+        self.compute.pool.run(n.div_ceil(AT_ONCE), &|unit| {
             let at = unit * AT_ONCE;
             let n = AT_ONCE.min(n - at);
             work(ParameterPart {
@@ -223,20 +234,20 @@ impl LoraModel {
         });
     }
 
-    /// The weighted sum of the losses of a batch in nats, without dropout or noise.
+    /// Returns the weighted sum of a batch's losses in nats, without dropout or noise.
     pub fn loss(&mut self, batch: &TrainBatch) -> f64 {
         self.pass(batch, None)
     }
 
-    /// The weighted sum of the losses of a batch in nats; adds `scale` times its gradients to the
-    /// adapter's. `seed` decides what dropout leaves out.
+    /// Returns the weighted sum of a batch's losses in nats, and adds `scale` times its gradient to
+    /// the adapter's. `seed` determines dropout and noise.
     pub fn accumulate(&mut self, batch: &TrainBatch, scale: f32, seed: u64) -> f64 {
         self.pass(batch, Some((scale, seed)))
     }
 
     fn pass(&mut self, batch: &TrainBatch, training: Option<(f32, u64)>) -> f64 {
-        let Self { shape, options, machine, weights, factors, rooms, .. } = self;
-        factors.turn(&mut machine.pool);
+        let Self { shape, options, compute, weights, factors, buffers, .. } = self;
+        factors.refresh_transposed(&mut compute.pool);
         let layout = layout(batch, &self.frequencies);
         let seed = training.map_or(0, |(_, seed)| seed);
         let rate = if training.is_some() { options.dropout } else { 0.0 };
@@ -247,25 +258,25 @@ impl LoraModel {
             layer: &weights.layers[index],
             transposed: &self.transposed[index],
         };
-        embed(machine, weights, batch, &mut rooms.hidden);
+        embed(compute, weights, batch, &mut buffers.hidden);
         if training.is_some() && options.neftune_alpha > 0.0 {
-            add_noise(&mut rooms.hidden, batch, shape.hidden, options.neftune_alpha, seed);
+            add_noise(&mut buffers.hidden, batch, shape.hidden, options.neftune_alpha, seed);
         }
-        // Without gradients nothing has to be kept; with checkpointing only what comes into each
-        // block.
+        // One `SavedActivations` per block, or a single one that every block reuses: for
+        // evaluation, and for checkpointing, where only the input of each block is kept.
         let keeps_all = training.is_some() && !options.checkpointing;
         let n_layers = shape.n_layers;
-        rooms.saved.resize_with(if keeps_all { n_layers } else { 1 }, SavedActivations::default);
+        buffers.saved.resize_with(if keeps_all { n_layers } else { 1 }, SavedActivations::default);
         let mut inputs: Vec<AlignedBuffer> = Vec::new();
         for index in 0..n_layers {
             if training.is_some() && options.checkpointing {
-                let mut input = AlignedBuffer::zeroed(rooms.hidden.len());
-                input.copy_from_slice(&rooms.hidden);
+                let mut input = AlignedBuffer::zeroed(buffers.hidden.len());
+                input.copy_from_slice(&buffers.hidden);
                 inputs.push(input);
             }
-            let saved = &mut rooms.saved[if keeps_all { index } else { 0 }];
-            let room = (saved, &mut rooms.block);
-            block(index).forward(machine, &pass, factors, &mut rooms.hidden, room);
+            let saved = &mut buffers.saved[if keeps_all { index } else { 0 }];
+            let scratch = (saved, &mut buffers.block);
+            block(index).forward(compute, &pass, factors, &mut buffers.hidden, scratch);
         }
         let head = OutputHead {
             matrix: weights.head(),
@@ -274,35 +285,43 @@ impl LoraModel {
             eps: shape.eps,
         };
         let Some((scale, _)) = training else {
-            return head.loss(machine, &rooms.hidden, &batch.targets, &mut rooms.head, None);
+            return head.loss(compute, &buffers.hidden, &batch.targets, &mut buffers.head, None);
         };
-        rooms.d.resize(rooms.hidden.len());
-        rooms.d.fill(0.0);
-        let d = Some((&mut *rooms.d, scale));
-        let loss = head.loss(machine, &rooms.hidden, &batch.targets, &mut rooms.head, d);
+        buffers.d.resize(buffers.hidden.len());
+        buffers.d.fill(0.0);
+        let d = Some((&mut *buffers.d, scale));
+        let loss = head.loss(compute, &buffers.hidden, &batch.targets, &mut buffers.head, d);
         for index in (0..n_layers).rev() {
-            let saved = &mut rooms.saved[if keeps_all { index } else { 0 }];
+            let saved = &mut buffers.saved[if keeps_all { index } else { 0 }];
+            // Checkpointing: run the block again on its saved input to restore its activations.
+            // Dropout repeats itself, as its masks depend on the seed alone.
             if let Some(mut input) = inputs.pop() {
-                let room = (&mut *saved, &mut rooms.block);
-                block(index).forward(machine, &pass, factors, &mut input, room);
+                let scratch = (&mut *saved, &mut buffers.block);
+                block(index).forward(compute, &pass, factors, &mut input, scratch);
             }
-            block(index).backward(machine, &pass, factors, &mut rooms.d, (saved, &mut rooms.block));
+            block(index).backward(
+                compute,
+                &pass,
+                factors,
+                &mut buffers.d,
+                (saved, &mut buffers.block),
+            );
         }
         loss
     }
 }
 
-/// A part of the trainable numbers and of what belongs to them.
+/// A chunk of the trainable parameters with gradients and optimizer state.
 pub struct ParameterPart<'a> {
-    /// The numbers.
+    /// Parameters of the chunk.
     pub values: &'a mut [f32],
-    /// Their gradients.
+    /// Gradients of the parameters.
     pub gradients: &'a mut [f32],
-    /// What an optimizer remembers of them.
+    /// Optimizer state, such as first and second moments.
     pub state: [&'a mut [f32]; 2],
 }
 
-/// The rows of a batch's sequences and their angles.
+/// Computes the row ranges of a batch's sequences and every row's RoPE angles.
 fn layout(batch: &TrainBatch, frequencies: &[f32]) -> BatchLayout {
     let mut first = 0;
     let sequences: Vec<_> = batch
@@ -315,6 +334,7 @@ fn layout(batch: &TrainBatch, frequencies: &[f32]) -> BatchLayout {
         })
         .collect();
     assert_eq!(first, batch.tokens.len(), "every token belongs to a sequence");
+    // Positions restart at 0 in every packed sequence.
     let positions = || sequences.iter().flat_map(|rows| 0..rows.len());
     let rotation = |at: usize, sign: f32| {
         #[expect(clippy::cast_precision_loss, reason = "positions stay below 2^24")]
@@ -325,12 +345,12 @@ fn layout(batch: &TrainBatch, frequencies: &[f32]) -> BatchLayout {
         }
     };
     let rotations = positions().map(|at| rotation(at, 1.0)).collect();
-    let back = positions().map(|at| rotation(at, -1.0)).collect();
-    BatchLayout { sequences, rotations, back }
+    let inverse_rotations = positions().map(|at| rotation(at, -1.0)).collect();
+    BatchLayout { sequences, rotations, inverse_rotations }
 }
 
 fn embed(
-    machine: &mut Compute,
+    compute: &mut Compute,
     weights: &ModelWeights,
     batch: &TrainBatch,
     hidden: &mut AlignedBuffer,
@@ -338,12 +358,13 @@ fn embed(
     let width = weights.embedding.columns();
     hidden.resize(batch.tokens.len() * width);
     let rows = SharedMut::new(hidden);
-    machine.pool.run(batch.tokens.len(), &|row| {
+    compute.pool.run(batch.tokens.len(), &|row| {
         weights.embedding.row(batch.tokens[row] as usize, rows.slice(row * width, width));
     });
 }
 
-/// Adds uniform noise of `±alpha / sqrt(tokens * width)` to the embeddings of every sequence.
+/// Adds `NEFTune` noise, uniform in `±alpha / sqrt(tokens * width)`, to the embeddings of every
+/// sequence.
 fn add_noise(hidden: &mut [f32], batch: &TrainBatch, width: usize, alpha: f32, seed: u64) {
     let mut random = SplitMix64::new(seed ^ 0x5851_F42D_4C95_7F2D);
     let mut rest = hidden;

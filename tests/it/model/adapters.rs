@@ -1,5 +1,5 @@
-//! Adapters as PEFT saves them: what they add is what merging them would, whoever else is served,
-//! and nothing stays.
+//! PEFT adapters: they act like merged weights, next to other adapters, and leave the base
+//! unchanged.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,13 +21,13 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::end;
-use super::said;
 use super::short;
 use super::smollm2;
 use super::tiny;
 use super::tiny::F32;
+use super::transcript;
 
-/// Sizes of the tiny model: hidden, feed-forward, and a head.
+/// Hidden size of the tiny model.
 pub(crate) const HIDDEN: usize = 24;
 pub(crate) const FFN: usize = 40;
 const HEAD_DIM: usize = HIDDEN / 2;
@@ -47,7 +47,7 @@ pub(crate) const MODULES: [(&str, &str, (usize, usize)); 7] = [
 /// The rank and the scaling of a module.
 type RankAndScaling<'a> = &'a dyn Fn(&str) -> (usize, f32);
 
-/// Tensors of an adapter in the making: name, `(rows, columns)`, numbers.
+/// Tensors of an adapter to write: name, `[rows, columns]`, values.
 pub(crate) type Tensors = Vec<(String, [usize; 2], Vec<f32>)>;
 
 fn numbers(seed: usize, n: usize) -> Vec<f32> {
@@ -60,7 +60,7 @@ fn name(module: &str, half: &str) -> String {
     format!("base_model.model.{module}.lora_{half}.weight")
 }
 
-/// Both halves of a module's side path.
+/// Both factors of a module's LoRA branch.
 pub(crate) fn halves(
     module: &str,
     (rows, columns): (usize, usize),
@@ -95,8 +95,8 @@ pub(crate) fn config(others: &Value) -> Value {
     config
 }
 
-/// The row of the file that holds row `row` of PEFT's matrix: llama files interleave the halves of
-/// each head.
+/// The row of the GGUF file that holds row `row` of PEFT's matrix: llama files interleave the
+/// halves of each head.
 fn file_row(arch: &str, tensor: &str, row: usize) -> usize {
     if arch != "llama" || !matches!(tensor, "attn_q" | "attn_k") {
         return row;
@@ -105,7 +105,7 @@ fn file_row(arch: &str, tensor: &str, row: usize) -> usize {
     head * HEAD_DIM + at % (HEAD_DIM / 2) * 2 + at / (HEAD_DIM / 2)
 }
 
-/// Merges `scaling * B A` into a model.
+/// Merges `scaling * B A` into a weight tensor of the model.
 fn merge(
     model: &mut tiny::Gguf,
     arch: &str,
@@ -160,11 +160,11 @@ fn check_alike(with: &Completion, merged: &Completion, what: &str) {
 }
 
 #[test]
-fn an_adapter_adds_what_merging_it_adds() {
+fn adapter_output_equals_merged_weights() {
     let root = 3.0_f32.sqrt();
     let cases: [(&str, Value, RankAndScaling<'_>); 4] = [
         ("plain", json!({}), &|_| (3, 2.0)),
-        ("rank-stabilised", json!({ "use_rslora": true }), &|_| (3, 6.0 / root)),
+        ("rank-stabilized", json!({ "use_rslora": true }), &|_| (3, 6.0 / root)),
         (
             "ranks by pattern",
             json!({ "rank_pattern": { "q_proj": 5, "layers.1.mlp.up_proj": 1 } }),
@@ -204,14 +204,18 @@ fn an_adapter_adds_what_merging_it_adds() {
             let adapter = engine.load_adapter(folder.path()).unwrap();
             let with = answer(&engine, Some(&adapter));
             check_alike(&with, &answer(&start(&merged), None), &format!("{arch}, {what}"));
-            assert_ne!(said(&with), said(&plain), "{arch}, {what}: it changes something");
+            assert_ne!(
+                transcript(&with),
+                transcript(&plain),
+                "{arch}, {what}: the adapter has an effect"
+            );
         }
-        assert_eq!(said(&answer(&engine, None)), said(&plain), "the base is as it was");
+        assert_eq!(transcript(&answer(&engine, None)), transcript(&plain), "the base is unchanged");
     }
 }
 
 #[test]
-fn some_layers_and_the_head_can_be_adapted_alone() {
+fn single_layers_and_the_head_can_be_adapted() {
     let mut base = tiny::model("qwen2", F32, HIDDEN, FFN);
     let mut head = base.tensor("token_embd.weight").clone();
     "output.weight".clone_into(&mut head.name);
@@ -229,13 +233,13 @@ fn some_layers_and_the_head_can_be_adapted_alone() {
     check_alike(&answer(&engine, Some(&adapter)), &answer(&start(&merged), None), "subset");
 }
 
-/// Whether an adapter was looked at and found unfit.
+/// Whether an adapter was read and rejected.
 fn is_refused(error: &ModelError) -> bool {
     matches!(error, ModelError::Adapter { .. } | ModelError::Peft(PeftError::Unusable { .. }))
 }
 
 #[test]
-fn what_would_not_be_run_as_peft_runs_it_is_refused_with_the_reason() {
+fn unsupported_peft_features_are_rejected() {
     let engine = start(&tiny::model("llama", F32, HIDDEN, FFN));
     let module = "model.layers.0.self_attn.q_proj";
     let good = || halves(module, (HIDDEN, HIDDEN), RANK, 1);
@@ -274,7 +278,7 @@ fn what_would_not_be_run_as_peft_runs_it_is_refused_with_the_reason() {
     the adapter `FOLDER` cannot be used: `base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight` has the size [25, 3], expected [24, 3]
     the adapter `FOLDER` cannot be used: `base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight` has numbers that are not finite
     the adapter `FOLDER` cannot be used: `base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight` is missing
-    the adapter `FOLDER` cannot be used: this model has no place for the tensor `base_model.model.model.layers.7.mlp.up_proj.lora_A.weight`
+    the adapter `FOLDER` cannot be used: the model has no module for the tensor `base_model.model.model.layers.7.mlp.up_proj.lora_A.weight`
     the adapter `FOLDER` cannot be used: it has no tensors
     the adapter `FOLDER` cannot be used: adapter_config.json: missing field `r` at line 1 column 20
     "#);
@@ -288,7 +292,7 @@ fn what_would_not_be_run_as_peft_runs_it_is_refused_with_the_reason() {
 }
 
 #[test]
-fn several_adapters_at_once_answer_as_each_does_alone_and_leave_no_trace() {
+fn concurrent_adapters_answer_as_each_does_alone() {
     let ask = |engine: &Engine, adapter: Option<&Arc<LoraAdapter>>| {
         let prompt = engine.tokenizer().encode("The capital of France is").unwrap();
         let adapter = adapter.cloned();
@@ -300,11 +304,12 @@ fn several_adapters_at_once_answer_as_each_does_alone_and_leave_no_trace() {
         engine.submit(generation).unwrap()
     };
     let alone = smollm2(1, 1);
-    let adapters: Vec<_> = (1..4).map(|seed| alone.noise_adapter(16, seed)).collect();
+    let adapters: Vec<_> = (1..4).map(|seed| alone.random_adapter(16, seed)).collect();
     let of = |i: usize| adapters.get(i);
-    // The fourth is the base alone; the same seeds give the same adapters in every engine.
-    let expected: Vec<_> = (0..4).map(|i| said(&end(ask(&alone, of(i))).unwrap())).collect();
-    let n_different = expected.iter().map(|said| &said.1).collect::<std::collections::HashSet<_>>();
+    // The fourth is the base alone. Equal seeds give equal adapters in every engine.
+    let expected: Vec<_> = (0..4).map(|i| transcript(&end(ask(&alone, of(i))).unwrap())).collect();
+    let n_different =
+        expected.iter().map(|transcript| &transcript.1).collect::<std::collections::HashSet<_>>();
     assert_eq!(n_different.len(), 4, "{expected:?}");
     drop(alone);
 
@@ -312,9 +317,13 @@ fn several_adapters_at_once_answer_as_each_does_alone_and_leave_no_trace() {
     for round in 0..2 {
         let receivers: Vec<_> = (0..8).map(|i| ask(&shared, of(i % 4))).collect();
         for (i, receiver) in receivers.into_iter().enumerate() {
-            assert_eq!(said(&end(receiver).unwrap()), expected[i % 4], "{i}, round {round}");
+            assert_eq!(transcript(&end(receiver).unwrap()), expected[i % 4], "{i}, round {round}");
         }
     }
     drop(adapters);
-    assert_eq!(said(&end(ask(&shared, None)).unwrap()), expected[3], "the base, to the last bit");
+    assert_eq!(
+        transcript(&end(ask(&shared, None)).unwrap()),
+        expected[3],
+        "the base, to the last bit"
+    );
 }

@@ -1,5 +1,5 @@
-//! Damaged, forged and foreign files are errors that say what is wrong: never a panic, a hang or
-//! nonsense.
+//! Damaged, forged and foreign files give errors that name the defect: never a panic, a hang or a
+//! wrong answer.
 
 use std::fs;
 use std::path::Path;
@@ -29,7 +29,7 @@ fn options() -> EngineOptions {
     EngineOptions { n_threads: 1, max_sequences: 2, ..EngineOptions::default() }
 }
 
-/// Loads `file` and lets it say a few tokens.
+/// Loads `file` and generates a few tokens.
 fn answer(file: &[u8], options: &EngineOptions) -> Result<Completion, ModelError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
@@ -50,7 +50,7 @@ fn answer_of(path: &Path, options: &EngineOptions) -> Result<Completion, ModelEr
     )
 }
 
-/// The message of the error that a file gives, without its path.
+/// The error message for a file, without its path.
 fn fault(file: &[u8]) -> String {
     let error = answer(file, &options()).unwrap_err();
     assert!(
@@ -62,10 +62,10 @@ fn fault(file: &[u8]) -> String {
     );
     let message = error.to_string();
     let end = message.find(".gguf`").map_or(0, |at| at + 6);
-    message[end..].trim_start_matches(": ").replace(" is no usable GGUF file: ", "")
+    message[end..].trim_start_matches(": ").to_owned()
 }
 
-/// The fault of the tiny llama after a `change`.
+/// The error message for the tiny llama model after a `change`.
 fn changed(change: impl FnOnce(&mut Gguf)) -> String {
     let mut model = tiny::model("llama", F32, 24, 40);
     change(&mut model);
@@ -73,11 +73,11 @@ fn changed(change: impl FnOnce(&mut Gguf)) -> String {
 }
 
 fn tokens(completion: &Completion) -> (String, Vec<u32>) {
-    super::said(completion)
+    super::transcript(completion)
 }
 
 #[test]
-fn a_tiny_model_of_odd_sizes_answers_alike_in_any_way_of_running() {
+fn odd_sized_model_answers_alike_in_every_mode() {
     for arch in ["llama", "qwen2"] {
         let (_, file) = tiny::model(arch, F32, 24, 40).encode();
         let expected = answer(&file, &options()).unwrap();
@@ -86,8 +86,8 @@ fn a_tiny_model_of_odd_sizes_answers_alike_in_any_way_of_running() {
         let two_threads = EngineOptions { n_threads: 2, ..exact.clone() };
         let exactly = answer(&file, &exact).unwrap();
         assert_eq!(tokens(&answer(&file, &two_threads).unwrap()), tokens(&exactly));
-        // These weights have no codes; what differs is that keys and values are held in half
-        // precision.
+        // `F32` weights are not packed; the precisions differ in keys and values alone, which are
+        // half precision in one of them.
         let pairs = expected.logprobs.iter().flatten().zip(exactly.logprobs.iter().flatten());
         assert!(pairs.clone().all(|(half, full)| (half - full).abs() < 1e-3), "{pairs:?}");
         assert_eq!(exactly.text, expected.text);
@@ -102,14 +102,14 @@ fn a_tiny_model_of_odd_sizes_answers_alike_in_any_way_of_running() {
 }
 
 #[test]
-fn instructions_that_are_not_there_are_not_used() {
+fn unavailable_instruction_sets_are_not_used() {
     let (_, file) = tiny::model("llama", Q8_0, 64, 96).encode();
     let forced = EngineOptions { isa: Isa::Avx512Vnni, ..options() };
     assert!(answer(&file, &forced).is_ok());
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn malformed_files_are_rejected_with_the_reason() {
     let table = [
         ("no tokenizer", changed(|m| m.metadata.retain(|(key, _)| !key.starts_with("tokenizer.")))),
         ("no chat template", changed(|m| m.metadata.retain(|(k, _)| !k.contains("template")))),
@@ -164,7 +164,7 @@ fn what_is_wrong_is_said() {
         ),
         ("shared bytes", {
             let (_, mut file) = tiny::model("llama", F32, 24, 40).encode();
-            // Every tensor of the directory begins where the first does.
+            // Let every tensor start at the offset of the first.
             let names: Vec<_> = tiny::model("llama", F32, 24, 40).tensors;
             for tensor in names {
                 let mut entry = (tensor.name.len() as u64).to_le_bytes().to_vec();
@@ -179,43 +179,43 @@ fn what_is_wrong_is_said() {
     ];
     let lines: Vec<_> = table.iter().map(|(what, fault)| format!("{what}: {fault}")).collect();
     insta::assert_snapshot!(lines.join("\n"), @"
-    no tokenizer: metadata `tokenizer.ggml.model` is missing or no text
-    no chat template: metadata `tokenizer.chat_template` is missing or no text
-    no size: metadata `llama.block_count` is missing or no positive number
-    size of a wrong type: metadata `llama.block_count` is missing or no positive number
-    no layers: metadata `llama.block_count` is missing or no positive number
+    no tokenizer: metadata `tokenizer.ggml.model` is missing or not a string
+    no chat template: metadata `tokenizer.chat_template` is missing or not a string
+    no size: metadata `llama.block_count` is missing or not a positive integer
+    size of a wrong type: metadata `llama.block_count` is missing or not a positive integer
+    no layers: metadata `llama.block_count` is missing or not a positive integer
     too many layers: tensor `blk.2.attn_q.weight` is missing
-    a million layers: it has sizes that do not fit together: Shape { n_layers: 1000000, hidden: 24, ffn: 40, n_heads: 2, n_kv_heads: 1, head_dim: 12, context: 128, rope_base: 10000.0, eps: 1e-5, interleaved: true }
-    heads that do not fit: it has sizes that do not fit together: Shape { n_layers: 2, hidden: 24, ffn: 40, n_heads: 5, n_kv_heads: 1, head_dim: 4, context: 128, rope_base: 10000.0, eps: 1e-5, interleaved: true }
-    no epsilon: metadata `llama.attention.layer_norm_rms_epsilon` is missing or no number
-    rope base: metadata `llama.rope.freq_base` is missing or no number
-    architecture: it has the architecture `mamba`; Rune runs llama and qwen2
-    pre-tokenizer: it has the tokenizer `gpt2`/`gpt-2`; Rune knows gpt2/qwen2 and gpt2/smollm
-    template: its chat template does not compile: syntax error: unexpected end of block (in chat:1)
-    a merge of nothing: its tokenizer does not build: a merge without a blank
-    unknown merge: its tokenizer does not build: Token `zz` out of vocabulary
-    few token types: token types and tokens differ in number
-    no end: no token ends a turn
+    a million layers: inconsistent dimensions: hidden size 24, 2 heads of 12, 1 KV heads, 1000000 layers
+    heads that do not fit: inconsistent dimensions: hidden size 24, 5 heads of 4, 1 KV heads, 2 layers
+    no epsilon: metadata `llama.attention.layer_norm_rms_epsilon` is missing or not a finite number
+    rope base: metadata `llama.rope.freq_base` is missing or not a finite number
+    architecture: architecture `mamba`
+    pre-tokenizer: tokenizer `gpt2`/`gpt-2`
+    template: the chat template does not compile: syntax error: unexpected end of block (in chat:1)
+    a merge of nothing: cannot build the tokenizer: a merge without a space
+    unknown merge: cannot build the tokenizer: Token `zz` out of vocabulary
+    few token types: the numbers of tokens and token types differ
+    no end: no end-of-turn token
     missing tensor: tensor `blk.1.ffn_up.weight` is missing
     missing embedding: tensor `token_embd.weight` is missing
-    turned shape: tensor `blk.0.ffn_up.weight` is 24 x 40, expected 40 x 24
-    small embedding: it has more tokens than embeddings
-    no rows: it has more tokens than embeddings
-    huge: tensor `token_embd.weight` lies outside the file
-    overflow: tensor `token_embd.weight` lies outside the file
+    turned shape: tensor `blk.0.ffn_up.weight` has shape 24 x 40, expected 40 x 24
+    small embedding: fewer embeddings than tokens
+    no rows: fewer embeddings than tokens
+    huge: tensor `token_embd.weight` extends past the end of the file
+    overflow: tensor `token_embd.weight` extends past the end of the file
     five dimensions: tensor `token_embd.weight` has 5 dimensions
-    unknown type: it has tensor `token_embd.weight` in ggml's type 39
-    broken blocks: tensor `token_embd.weight` has rows of 24 values, no whole blocks
-    twice: tensor `token_embd.weight` stands twice in the directory
-    experts: it has a mixture of experts
-    scaled: it has scaled RoPE
-    alignment: `general.alignment` is no alignment
-    shared bytes: tensor `blk.1.ffn_up.weight` overlaps another
+    unknown type: tensor `token_embd.weight` has ggml type 39
+    broken blocks: tensor `token_embd.weight` has rows of 24 values, not a multiple of its block size
+    twice: duplicate tensor `token_embd.weight`
+    experts: mixture of experts
+    scaled: RoPE scaling
+    alignment: invalid `general.alignment`
+    shared bytes: tensor `blk.1.ffn_up.weight` overlaps another tensor
     ");
 }
 
 #[test]
-fn weights_that_are_no_numbers_are_an_error_in_either_precision() {
+fn non_finite_weights_are_an_error_in_either_precision() {
     let damage = [f32::NAN, f32::INFINITY];
     for (kind, sizes) in [(F32, (24, 40)), (F32, (64, 96)), (Q8_0, (64, 96))] {
         for name in [
@@ -246,7 +246,7 @@ fn weights_that_are_no_numbers_are_an_error_in_either_precision() {
 }
 
 #[test]
-fn a_file_that_was_cut_off_is_no_usable_file() {
+fn truncated_files_are_rejected() {
     let (head, file) = tiny::model("llama", F32, 24, 40).encode();
     let steps = (0..head).step_by(7).chain((head..file.len()).step_by(997)).chain([file.len() - 1]);
     for length in steps {
@@ -266,12 +266,12 @@ fn a_file_that_was_cut_off_is_no_usable_file() {
 }
 
 #[test]
-fn what_is_no_model_file_at_all_is_refused() {
-    insta::assert_snapshot!(fault(b""), @"the file ends within its header or metadata");
-    insta::assert_snapshot!(fault(b"PK\x03\x04 some zip archive"), @"the file does not begin with `GGUF`");
-    insta::assert_snapshot!(fault(&[0; 4096]), @"the file does not begin with `GGUF`");
-    insta::assert_snapshot!(fault(b"GGUF\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x01"), @"it has big-endian numbers");
-    insta::assert_snapshot!(fault(b"GGUF\x03\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff"), @"a list of 18446744073709551615 entries does not fit the file");
+fn non_model_files_are_rejected() {
+    insta::assert_snapshot!(fault(b""), @"the file ends inside its header or metadata");
+    insta::assert_snapshot!(fault(b"PK\x03\x04 some zip archive"), @"missing `GGUF` magic bytes");
+    insta::assert_snapshot!(fault(&[0; 4096]), @"missing `GGUF` magic bytes");
+    insta::assert_snapshot!(fault(b"GGUF\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x01"), @"big-endian byte order");
+    insta::assert_snapshot!(fault(b"GGUF\x03\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff"), @"a list of 18446744073709551615 entries exceeds the file size");
 
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe.gguf");
@@ -282,8 +282,8 @@ fn what_is_no_model_file_at_all_is_refused() {
     }
 }
 
-/// What a mutated file may do: fail with an error, or answer, and that soon.
-fn survives(file: &[u8]) -> Result<(), TestCaseError> {
+/// Checks that a mutated file gives an error or an answer in bounded time.
+fn check_no_hang(file: &[u8]) -> Result<(), TestCaseError> {
     let started = Instant::now();
     let _answer_or_error = answer(file, &options());
     prop_assert!(started.elapsed() < Duration::from_secs(20));
@@ -294,29 +294,29 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_damage_to_the_head_of_a_file_is_survived(
+    fn damaged_headers_never_panic(
         changes in prop::collection::vec((any::<Index>(), any::<u8>()), 1..6),
     ) {
         let (head, mut file) = tiny::model("llama", F32, 24, 40).encode();
         for (at, byte) in changes {
             file[at.index(head)] = byte;
         }
-        survives(&file)?;
+        check_no_hang(&file)?;
     }
 
     #[test]
-    fn huge_numbers_anywhere_in_the_head_are_survived(
+    fn huge_header_values_never_panic(
         at in any::<Index>(),
         n in prop_oneof![Just(u64::MAX), Just(1 << 63), Just(1 << 32), Just(1 << 20), Just(0), any::<u64>()],
     ) {
         let (head, mut file) = tiny::model("qwen2", Q8_0, 64, 96).encode();
         let at = at.index(head - 8);
         file[at..at + 8].copy_from_slice(&n.to_le_bytes());
-        survives(&file)?;
+        check_no_hang(&file)?;
     }
 
     #[test]
-    fn any_damage_to_the_weights_is_survived(
+    fn damaged_weights_never_panic(
         changes in prop::collection::vec((any::<Index>(), any::<u8>()), 1..200),
     ) {
         let (head, mut file) = tiny::model("llama", Q8_0, 64, 96).encode();
@@ -324,6 +324,6 @@ proptest! {
             let at = head + at.index(file.len() - head);
             file[at] = byte;
         }
-        survives(&file)?;
+        check_no_hang(&file)?;
     }
 }

@@ -1,4 +1,4 @@
-//! Answers that are held to a grammar.
+//! Grammar-constrained answers.
 
 use rune::model::Engine;
 use rune::model::EngineUpdate;
@@ -14,9 +14,9 @@ use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::end;
-use super::said;
 use super::short;
 use super::smollm2;
+use super::transcript;
 
 fn generation(engine: &Engine, question: &str, sampling: Sampling) -> GenerationRequest {
     let prompt = engine.prompt(&[Message::user(question)]).unwrap();
@@ -66,7 +66,7 @@ fn person() -> Value {
 }
 
 #[test]
-fn answers_drawn_at_random_are_valid_by_the_schema() {
+fn sampled_answers_are_valid_by_the_schema() {
     let engine = smollm2(2, 6);
     let schema = person();
     let question = "Describe a person as JSON.";
@@ -89,7 +89,7 @@ fn answers_drawn_at_random_are_valid_by_the_schema() {
 }
 
 #[test]
-fn answers_drawn_at_random_match_the_expression() {
+fn sampled_answers_match_the_expression() {
     let engine = smollm2(2, 6);
     let receivers: Vec<_> = (0..6)
         .map(|seed| {
@@ -99,29 +99,29 @@ fn answers_drawn_at_random_match_the_expression() {
         .collect();
     for receiver in receivers {
         let text = end(receiver).unwrap().text;
-        let (date, said) = text.split_once(": ").expect(&text);
+        let (date, sentence) = text.split_once(": ").expect(&text);
         let (year, month) = date.split_once('-').expect(&text);
         assert!(year.len() == 4 && month.len() == 2, "{text}");
-        assert!(said.ends_with(['.', '!']), "{text}");
-        let words = said.trim_end_matches(['.', '!']);
+        assert!(sentence.ends_with(['.', '!']), "{text}");
+        let words = sentence.trim_end_matches(['.', '!']);
         assert!((1..=12).contains(&words.chars().count()), "{text}");
         assert!(words.chars().all(|c| c.is_ascii_lowercase() || " é".contains(c)), "{text}");
     }
 }
 
 #[test]
-fn a_grammar_that_allows_what_is_said_anyway_changes_nothing() {
+fn grammar_matching_the_plain_answer_changes_nothing() {
     let engine = smollm2(2, 1);
     for question in super::PROMPTS {
         let plain = end(engine.submit(generation(&engine, question, short())).unwrap()).unwrap();
-        let held = answer(&engine, question, short(), regex("(?s).*"));
-        assert_eq!(said(&held), said(&plain));
-        assert_eq!(held.finish_reason, plain.finish_reason);
+        let constrained = answer(&engine, question, short(), regex("(?s).*"));
+        assert_eq!(transcript(&constrained), transcript(&plain));
+        assert_eq!(constrained.finish_reason, plain.finish_reason);
     }
 }
 
 #[test]
-fn log_probabilities_are_those_of_the_unmasked_logits() {
+fn logprobs_come_from_the_unmasked_logits() {
     let engine = smollm2(2, 1);
     let question = super::PROMPTS[0];
     let plain = answer(&engine, question, short(), regex("(?s).*"));
@@ -133,27 +133,27 @@ fn log_probabilities_are_those_of_the_unmasked_logits() {
 }
 
 #[test]
-fn what_each_sequence_is_held_to_is_its_own_affair() {
-    let questions = ["Give me a number.", "Name a colour.", super::PROMPTS[0]];
+fn sequences_are_constrained_independently() {
+    let questions = ["Give me a number.", "Name a color.", super::PROMPTS[0]];
     let grammars = [Some(regex(r"-?\d{1,5}")), Some(regex("red|green|blue")), None];
     let submit = |engine: &Engine, i: usize| {
         let generation = generation(engine, questions[i], short());
         engine.submit(GenerationRequest { grammar: grammars[i].clone(), ..generation }).unwrap()
     };
     let alone = smollm2(1, 1);
-    let expected = [0, 1, 2].map(|i| said(&end(submit(&alone, i)).unwrap()));
+    let expected = [0, 1, 2].map(|i| transcript(&end(submit(&alone, i)).unwrap()));
     drop(alone);
     assert!(expected[0].0.parse::<i64>().is_ok(), "{expected:?}");
     assert!(["red", "green", "blue"].contains(&expected[1].0.as_str()), "{expected:?}");
     let shared = smollm2(2, 3);
     let receivers = [2, 0, 1].map(|i| submit(&shared, i));
     for (receiver, i) in receivers.into_iter().zip([2, 0, 1]) {
-        assert_eq!(said(&end(receiver).unwrap()), expected[i]);
+        assert_eq!(transcript(&end(receiver).unwrap()), expected[i]);
     }
 }
 
 #[test]
-fn a_grammar_that_cannot_be_used_is_refused_before_anything_is_generated() {
+fn invalid_grammars_are_rejected_before_generation() {
     let engine = smollm2(1, 1);
     let refused = |grammar: Grammar| match ask(&engine, "Hello?", short(), grammar) {
         Err(error @ ModelError::Grammar(_)) => error.to_string(),
@@ -167,7 +167,7 @@ fn a_grammar_that_cannot_be_used_is_refused_before_anything_is_generated() {
 }
 
 #[test]
-fn stop_texts_and_the_most_tokens_hold_under_a_grammar() {
+fn stop_texts_and_token_limits_hold_under_a_grammar() {
     let engine = smollm2(2, 1);
     let cut = Sampling { max_tokens: 5, ..Sampling::default() };
     let completion = answer(&engine, "Count.", cut, regex("[0-9 ]{200}"));

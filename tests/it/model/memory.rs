@@ -1,4 +1,4 @@
-//! Memory for keys and values is bounded, and what is remembered changes no answer.
+//! The KV cache stays within its limit, and cached prefixes change no answer.
 
 use rune::model::Engine;
 use rune::model::EngineOptions;
@@ -7,10 +7,10 @@ use rune::model::ModelError;
 use rune::trajectory::Sampling;
 
 use super::end;
-use super::said;
 use super::smollm2_file;
+use super::transcript;
 
-/// Bytes of the keys and values of one token of SmolLM2: 30 layers, 3 heads of 64, in `f16`.
+/// KV bytes per token of SmolLM2: 30 layers, 3 heads of 64, keys and values, in `f16`.
 const TOKEN_BYTES: usize = 30 * 3 * 64 * 2 * 2;
 
 fn start(kv_tokens: usize, max_sequences: usize) -> Engine {
@@ -34,7 +34,7 @@ fn generation(engine: &Engine, text: &str, max_tokens: u32) -> GenerationRequest
     }
 }
 
-/// Prompts of some 100 tokens; every other one goes on from the beginning of the one before it.
+/// Prompts of some 100 tokens; every second one shares a prefix with the one before it.
 fn prompts() -> Vec<String> {
     let sentence = |n: usize, i: usize| format!("In year {n} there were {i} ships. ");
     let text = |n: usize| (0..20).map(|i| sentence(n, i)).collect::<Vec<_>>().concat();
@@ -46,19 +46,19 @@ fn prompts() -> Vec<String> {
 }
 
 #[test]
-fn answers_are_the_same_with_room_for_one_sequence_as_with_room_for_all() {
+fn answers_are_independent_of_kv_cache_size() {
     let roomy = start(8192, 8);
     let needed: Vec<_> = prompts().iter().map(|p| generation(&roomy, p, 40)).collect();
     let longest = needed.iter().map(|generation| generation.prompt.len()).max().unwrap() + 40;
     let answers = |engine: &Engine| -> Vec<_> {
         let receivers: Vec<_> =
             prompts().iter().map(|p| engine.submit(generation(engine, p, 40)).unwrap()).collect();
-        receivers.into_iter().map(|receiver| said(&end(receiver).unwrap())).collect()
+        receivers.into_iter().map(|receiver| transcript(&end(receiver).unwrap())).collect()
     };
     let expected = answers(&roomy);
-    assert_eq!(answers(&roomy), expected, "all remembered");
+    assert_eq!(answers(&roomy), expected, "all cached");
     drop(roomy);
-    // Room for one, for two, and for some: the others wait, and what is remembered has to go.
+    // Memory for one, two, or a few sequences: the others wait, and cached prefixes are evicted.
     for kv_tokens in [longest + 96, 2 * longest + 96, 3 * longest] {
         let narrow = start(kv_tokens, 8);
         for round in 0..2 {
@@ -68,20 +68,20 @@ fn answers_are_the_same_with_room_for_one_sequence_as_with_room_for_all() {
 }
 
 #[test]
-fn what_can_never_fit_is_refused_at_once() {
+fn oversized_prompts_are_rejected_at_once() {
     let engine = start(160, 4);
     let context = engine.facts().context;
     assert!(context <= 160, "{context}");
     let long = "word ".repeat(200);
     let refused = engine.submit(generation(&engine, &long, 8)).unwrap_err();
     assert!(matches!(refused, ModelError::ContextOverflow { limit, .. } if limit == context));
-    // An answer that would outgrow the memory ends with it.
+    // An answer longer than the memory allows ends at the context limit.
     let done = end(engine.submit(generation(&engine, "Once", 4000)).unwrap()).unwrap();
     assert_eq!((done.tokens_in + done.tokens_out) as usize, context);
 }
 
 #[test]
-fn an_abandoned_sequence_gives_its_memory_back() {
+fn abandoned_sequences_free_their_memory() {
     let engine = start(600, 8);
     for _ in 0..20 {
         drop(engine.submit(generation(&engine, &prompts()[0], 400)).unwrap());

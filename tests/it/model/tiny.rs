@@ -1,6 +1,6 @@
-//! A tiny GGUF model, written by hand so that it can be written wrong.
+//! A tiny GGUF model with its own writer, so that tests can produce malformed files.
 
-/// A metadata value.
+/// A GGUF metadata value.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     U32(u32),
@@ -10,7 +10,7 @@ pub(super) enum Value {
     Numbers(Vec<i32>),
 }
 
-/// A tensor: its directory entry and its bytes.
+/// A tensor: directory entry and data.
 #[derive(Debug, Clone)]
 pub(super) struct Tensor {
     pub(super) name: String,
@@ -20,7 +20,7 @@ pub(super) struct Tensor {
     pub(super) bytes: Vec<u8>,
 }
 
-/// All that a file consists of.
+/// Contents of a GGUF file.
 #[derive(Debug, Clone)]
 pub(crate) struct Gguf {
     pub(super) metadata: Vec<(String, Value)>,
@@ -28,7 +28,7 @@ pub(crate) struct Gguf {
 }
 
 impl Gguf {
-    /// The numbers of an `F32` tensor, to be changed.
+    /// Modifies the values of an `F32` tensor.
     pub(crate) fn change(&mut self, name: &str, change: impl FnOnce(&mut [f32])) {
         let tensor = self.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap();
         assert_eq!(tensor.kind, F32);
@@ -39,7 +39,7 @@ impl Gguf {
     }
 }
 
-/// ggml's numbers of the types used here.
+/// ggml's type numbers.
 pub(crate) const F32: u32 = 0;
 pub(crate) const Q8_0: u32 = 8;
 
@@ -129,7 +129,7 @@ impl Gguf {
         self.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap()
     }
 
-    /// Header, metadata and directory, up to where the tensors begin, and the whole file.
+    /// Encodes the file. Returns the length of header, metadata and directory, and all bytes.
     pub(crate) fn encode(&self) -> (usize, Vec<u8>) {
         let mut file = b"GGUF".to_vec();
         file.extend(3_u32.to_le_bytes());
@@ -195,7 +195,7 @@ fn put_value(file: &mut Vec<u8>, value: &Value) {
     }
 }
 
-/// GPT-2's letter for a byte.
+/// GPT-2's character for a byte.
 fn letter(byte: u8) -> char {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     if printable(byte) {
