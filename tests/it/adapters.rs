@@ -99,7 +99,7 @@ impl Bench {
 }
 
 #[test]
-fn an_adapter_comes_in_and_out_unchanged() {
+fn import_and_export_leave_an_adapter_unchanged() {
     let bench = Bench::new();
     let id = bench.ok(&["import", "peft", "--model", "m.gguf", "--name", "mine"]);
     let id = id.trim();
@@ -132,7 +132,7 @@ fn an_adapter_comes_in_and_out_unchanged() {
 }
 
 #[test]
-fn damage_is_found() {
+fn verify_reports_damaged_adapters() {
     let bench = Bench::new();
     bench.import("peft", "a");
     let file = bench.home().join("adapters/a/adapter_model.safetensors");
@@ -145,13 +145,13 @@ fn damage_is_found() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(
-        said.ends_with("adapters/a: adapter_model.safetensors is not what was stored\n"),
+        said.ends_with("adapters/a: adapter_model.safetensors has changed since it was stored\n"),
         "{said}"
     );
 }
 
 #[test]
-fn a_kill_at_any_step_leaves_nothing_half() {
+fn a_kill_at_any_step_of_an_import_leaves_no_partial_adapter() {
     for point in Failpoint::ALL.into_iter().filter(|point| *point != Failpoint::TrainingTrained) {
         let bench = Bench::new();
         let args = ["import", "peft", "--model", "m.gguf", "--id", "a", "--project", "p"];
@@ -177,7 +177,7 @@ fn a_kill_at_any_step_leaves_nothing_half() {
 }
 
 #[test]
-fn what_is_no_adapter_is_refused_with_the_reason() {
+fn invalid_adapters_are_rejected_with_a_reason() {
     let bench = Bench::new();
     let import = |folder: &str| bench.refused(&["import", folder, "--model", "m.gguf"]);
     assert!(import("none").starts_with("3 error: "));
@@ -255,7 +255,7 @@ fn publish(
 }
 
 #[test]
-fn parents_come_first_and_lines_are_followed() {
+fn parents_must_exist_and_lineage_is_followed() {
     let bench = Bench::new();
     fs::create_dir(bench.home()).unwrap();
     let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());
@@ -285,7 +285,7 @@ fn parents_come_first_and_lines_are_followed() {
 /// What no method of the registry does, the schema itself refuses.
 #[expect(clippy::disallowed_types, reason = "no method of the registry does this")]
 #[test]
-fn what_was_stored_never_changes() {
+fn stored_adapters_never_change() {
     let bench = Bench::new();
     bench.import("peft", "a");
     let db = rusqlite::Connection::open(bench.home().join("rune.db")).unwrap();
@@ -302,7 +302,7 @@ fn what_was_stored_never_changes() {
 
 /// A folder that is not what it says is put aside, and told.
 #[test]
-fn a_folder_without_a_row_is_taken_in_only_when_it_is_what_it_says() {
+fn orphaned_folders_are_adopted_only_if_their_contents_match() {
     let bench = Bench::new();
     bench.import("peft", "a");
     let adapters = bench.home().join("adapters");
@@ -341,7 +341,7 @@ fn evaluation(id: &str, adapter: Option<&str>, suite: &str, passed: u32) -> Eval
 }
 
 #[test]
-fn the_best_that_was_measured_on_these_weights_is_chosen_and_of_the_project_first() {
+fn best_measured_adapter_is_selected_project_scope_first() {
     let bench = Bench::new();
     fs::create_dir(bench.home()).unwrap();
     let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());
@@ -405,7 +405,7 @@ fn the_best_that_was_measured_on_these_weights_is_chosen_and_of_the_project_firs
 }
 
 #[test]
-fn adapters_are_alike_by_what_they_add_to_the_weights() {
+fn adapters_are_compared_by_what_they_add_to_the_weights() {
     let bench = Bench::new();
     fs::create_dir(bench.home()).unwrap();
     let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());

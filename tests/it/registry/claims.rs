@@ -44,14 +44,14 @@ fn message<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> String {
 }
 
 #[test]
-fn a_claim_is_taken_from_a_dead_process_and_not_from_a_living_one() {
+fn claims_of_dead_processes_are_taken_over_but_not_of_living() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("rune.db");
     drop(Registry::open(&path).unwrap());
     let mut child = writer(&path);
     let registry = Registry::open(&path).unwrap();
     let id = first_session(&registry);
-    let told = format!("session `{id}` is run by process {}", child.id());
+    let told = format!("session `{id}` is in use by process {}", child.id());
     assert_eq!(message(reopen(&registry, &id)), told);
     assert_eq!(message(registry.resumable(&id)), told);
     child.kill().unwrap();
@@ -66,18 +66,18 @@ fn a_claim_is_taken_from_a_dead_process_and_not_from_a_living_one() {
 }
 
 #[test]
-fn a_process_holds_several_claims_and_claims_nothing_twice() {
+fn a_process_holds_several_claims_but_none_twice() {
     let home = tempfile::tempdir().unwrap();
     let (registry, first) = with_session(home.path());
     let second = begin(&registry, "s2").unwrap();
-    let told = format!("session `s1` is run by process {}", process::id());
+    let told = format!("session `s1` is in use by process {}", process::id());
     assert_eq!(message(reopen(&registry, "s1")), told);
     registry.append_event(&first, &warning("w")).unwrap();
     registry.end_session(&second, &INTERRUPTED, &warning("w")).unwrap();
     registry.append_attempt(&first, &attempt(0), &warning("w")).unwrap();
     registry.end_session(&first, &INTERRUPTED, &warning("w")).unwrap();
     insta::assert_snapshot!(message(registry.append_event(&first, &warning("w"))),
-        @"session `s1` has ended");
+        @"session `s1` has already ended");
     // The process claims it anew: what it held before does not count.
     reopen(&registry, "s1").unwrap();
     let told = format!("session `s1` was taken over by process {}", process::id());
@@ -85,7 +85,7 @@ fn a_process_holds_several_claims_and_claims_nothing_twice() {
 }
 
 #[test]
-fn an_expired_lease_is_taken_over_and_its_holder_writes_nothing_more() {
+fn holder_of_an_expired_lease_cannot_write_after_takeover() {
     let home = tempfile::tempdir().unwrap();
     let registry = Registry::open(&home.path().join("rune.db")).unwrap();
     let old = registry.begin_session(&session("s1"), &worker("w1", EXPIRED), &started()).unwrap();
@@ -108,7 +108,7 @@ fn an_expired_lease_is_taken_over_and_its_holder_writes_nothing_more() {
         }
     }
     assert_eq!(registry.events(0, None, 100).unwrap().len(), n_events);
-    insta::assert_snapshot!(message(reopen(&registry, "s1")), @"session `s1` is run by worker `w2`");
+    insta::assert_snapshot!(message(reopen(&registry, "s1")), @"session `s1` is in use by worker `w2`");
     registry.append_attempt(&new, &attempt(1), &warning("w")).unwrap();
     registry.end_session(&new, &INTERRUPTED, &warning("w")).unwrap();
     insta::assert_snapshot!(message(registry.append_event(&old, &warning("w"))),
@@ -116,7 +116,7 @@ fn an_expired_lease_is_taken_over_and_its_holder_writes_nothing_more() {
 }
 
 #[test]
-fn a_heartbeat_renews_a_lease_and_the_claim_of_a_process_needs_none() {
+fn heartbeats_renew_leases_and_processes_need_none() {
     let home = tempfile::tempdir().unwrap();
     let (registry, mine) = with_session(home.path());
     let leased = registry.begin_session(&session("s2"), &worker("w", LONG), &started()).unwrap();
@@ -126,14 +126,14 @@ fn a_heartbeat_renews_a_lease_and_the_claim_of_a_process_needs_none() {
     );
     registry.resumable("s2").unwrap();
     registry.renew_claim(&leased).unwrap();
-    insta::assert_snapshot!(message(registry.resumable("s2")), @"session `s2` is run by worker `w`");
+    insta::assert_snapshot!(message(registry.resumable("s2")), @"session `s2` is in use by worker `w`");
     registry.renew_claim(&mine).unwrap();
-    let told = format!("session `s1` is run by process {}", process::id());
+    let told = format!("session `s1` is in use by process {}", process::id());
     assert_eq!(message(registry.resumable("s1")), told);
 }
 
 #[test]
-fn a_training_run_is_claimed_as_a_session_is() {
+fn training_runs_are_claimed_like_sessions() {
     let home = tempfile::tempdir().unwrap();
     let registry = Registry::open(&home.path().join("rune.db")).unwrap();
     let (dataset, run) = (dataset(), training_run());
@@ -158,12 +158,12 @@ fn a_training_run_is_claimed_as_a_session_is() {
     assert_eq!(registry.events(0, None, 100).unwrap().len(), n_events);
     registry.fail_training(&new, RunStatus::Interrupted, "interrupted: x").unwrap();
     insta::assert_snapshot!(message(registry.record_metrics(&new, (2, 9), &[])),
-        @"training run `t1` has ended");
+        @"training run `t1` has already ended");
     registry.reopen_training("t1", &ClaimHolder::ThisProcess).unwrap();
 }
 
 #[test]
-fn the_schema_itself_gives_each_claim_an_epoch_of_its_own() {
+fn schema_requires_a_new_epoch_for_each_claim() {
     let home = tempfile::tempdir().unwrap();
     let (_registry, _claim) = with_session(home.path());
     let check = |sql: &str| sqlite(&home.path().join("rune.db"), sql);
@@ -173,7 +173,7 @@ fn the_schema_itself_gives_each_claim_an_epoch_of_its_own() {
 }
 
 #[test]
-fn sessions_that_an_older_version_began_are_resumed_when_their_process_is_dead() {
+fn sessions_of_older_versions_resume_once_their_process_is_dead() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("rune.db");
     version_6(&path);
@@ -195,7 +195,7 @@ fn sessions_that_an_older_version_began_are_resumed_when_their_process_is_dead()
         assert_eq!(sqlite(&path, &sql), "done");
     }
     let registry = Registry::open(&path).unwrap();
-    let told = format!("session `living` is run by process {}", process::id());
+    let told = format!("session `living` is in use by process {}", process::id());
     assert_eq!(message(reopen(&registry, "living")), told);
     for id in ["dead", "stopped"] {
         let claim = reopen(&registry, id).unwrap();
