@@ -173,7 +173,7 @@ mod tests {
     use super::AdapterId;
 
     #[test]
-    fn an_id_is_lower_case_and_has_no_path_in_it() {
+    fn ids_are_lower_case_without_path_separators() {
         for good in ["a", "0", "oracle_code_humaneval", "a.b-c_d", &"x".repeat(128)] {
             assert!(AdapterId::parse(good).is_ok(), "{good}");
         }

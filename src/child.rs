@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_outlives_the_thread_that_asked_for_it() {
+    fn children_outlive_the_thread_that_requested_them() {
         let mut bound = Command::new("python3");
         bound.arg("-c").arg(
             "import ctypes, time; ctypes.CDLL(None).prctl(1, 9); print('bound', flush=True); time.sleep(60)",

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_and_made_once() {
+    fn files_are_replaced_atomically_and_created_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
         write(&path, b"old").unwrap();

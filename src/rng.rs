@@ -51,7 +51,7 @@ mod tests {
     /// The first numbers of seed 1234567, from the reference implementation by Sebastiano Vigna,
     /// splitmix64.c.
     #[test]
-    fn the_numbers_are_those_of_the_reference() {
+    fn splitmix64_matches_the_reference() {
         let mut random = SplitMix64::new(1_234_567);
         let numbers = [(); 5].map(|()| random.next());
         assert_eq!(

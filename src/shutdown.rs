@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn all_clones_hear_the_first_reason_before_or_after() {
+    async fn all_clones_see_the_first_reason() {
         let shutdown = Shutdown::default();
         assert_eq!(shutdown.or_stop(async { 7 }).await, Ok(7));
         let waiting = tokio::spawn({

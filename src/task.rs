@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_any_encoding_come_back_from_json_as_they_were() {
+    fn files_of_any_encoding_round_trip_through_json() {
         insta::assert_snapshot!(check(r#"{"path":"a.py","text":"x"}"#),
             @r#"[120] {"path":"a.py","text":"x"}"#);
         insta::assert_snapshot!(check(r#"{"path":"a.csv","base64":"/A=="}"#),

@@ -70,7 +70,7 @@ mod tests {
     use super::TEMPLATES;
 
     #[test]
-    fn every_template_of_the_folder_is_embedded_and_compiles() {
+    fn every_template_is_embedded_and_compiles() {
         let _compiled = PromptTemplates::default();
         let mut in_folder: Vec<String> = std::fs::read_dir("templates")
             .unwrap()

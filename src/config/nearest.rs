@@ -25,7 +25,7 @@ mod tests {
     use super::nearest;
 
     #[test]
-    fn a_slip_finds_its_key_and_nonsense_finds_none() {
+    fn typos_find_the_nearest_key_and_nonsense_finds_none() {
         let known = ["run.attempts", "run.model", "sandbox.memory_mb"];
         let check = |name| nearest(name, known);
         assert_eq!(check("rnu.attempts"), Some("run.attempts"));

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn every_default_has_a_rule_and_every_rule_a_default() {
+    fn defaults_and_rules_cover_the_same_keys() {
         let config = Config::load(&[]).unwrap();
         assert_eq!(config.entries().count(), KEYS.len());
         assert_eq!(flatten(&Config::DEFAULTS.parse().unwrap()).len(), KEYS.len());
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_key_or_value_is_named_with_its_place() {
+    fn invalid_keys_and_values_are_reported_with_their_origin() {
         insta::assert_snapshot!(check(&user(), "[rnu]\nattempts = 2"),
             @"unknown key `rnu.attempts` in `config.toml`; did you mean `run.attempts`?");
         insta::assert_snapshot!(check(&user(), "attempts = 2"),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_file_may_only_ask_for_less() {
+    fn project_files_can_only_lower_limits() {
         insta::assert_snapshot!(check(&project(), "[sandbox]\nmemory_mb = 256"),
             @"sandbox.memory_mb=256");
         insta::assert_snapshot!(check(&project(), "[sandbox]\nmemory_mb = 4096"),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stronger_layer_wins_and_is_named() {
+    fn higher_priority_layers_win_and_are_named() {
         let layers = [
             ConfigLayer::parse(user(), "[run]\nattempts = 7\nseed = 1").unwrap(),
             ConfigLayer::parse(project(), "[run]\nattempts = 6").unwrap(),
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_checked_as_files_are() {
+    fn environment_variables_are_checked_like_files() {
         let check = |variable: &str, value: &str| {
             let layer = ConfigLayer::from_env([(variable.to_owned(), value.to_owned())]);
             match layer.and_then(|layer| Config::load(&[layer])) {

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_entry_is_whole_and_can_be_fetched() {
+    fn every_catalog_entry_is_complete_and_has_a_source() {
         for model in ModelCatalogue::embedded().models() {
             assert_eq!(model.sha256.len(), 64, "{}", model.name);
             assert!(model.hub.is_some() || model.mirror.is_some(), "{}", model.name);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_answered_with_the_nearest() {
+    fn unknown_model_names_suggest_the_nearest() {
         let catalogue = ModelCatalogue::embedded();
         assert!(catalogue.get("smollm2-135m-instruct").is_ok());
         let error = catalogue.get("qwen2.5-coder-0.5b-instrukt").unwrap_err();

@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_written_as_peft_writes_them_and_read_back() {
+    fn settings_round_trip_in_peft_s_format() {
         let mut config = PeftConfig::new(8, 16.0, vec!["q_proj".to_owned()]);
         config.base_model_name_or_path = Some("m".to_owned());
         config.lora_dropout = 0.5;
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_fit_whole_names_or_their_ends() {
+    fn patterns_match_whole_names_or_suffixes() {
         let cases = [
             json!({}),
             json!({ "use_rslora": true }),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_would_change_the_sums_are_refused() {
+    fn unsupported_peft_features_are_rejected() {
         let cases = [
             json!({ "peft_type": "LOHA" }),
             json!({ "use_dora": true }),

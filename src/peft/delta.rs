@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_inner_product_is_that_of_the_whole_matrices() {
+    fn factored_inner_product_equals_the_dense_one() {
         let (one, two) = (random(3, 2.0, 1), random(2, 0.5, 2));
         let wanted: f64 = dense(&one).iter().zip(dense(&two)).map(|(x, y)| x * y).sum();
         let found = delta(vec![("q", one.clone())]).inner(&delta(vec![("q", two.clone())]));
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_change_in_other_factors_has_cosine_1() {
+    fn equal_deltas_in_other_factors_have_cosine_1() {
         let one = random(2, 1.0, 3);
         let mut other = LoraFactors { scaling: 0.25, ..one.clone() };
         other.a.iter_mut().for_each(|number| *number *= 8.0);

@@ -118,7 +118,7 @@ mod tests {
     const SAVED_BY_PEFT: &str = "tests/fixtures/training/peft_all";
 
     #[test]
-    fn an_adapter_that_peft_saved_is_read() {
+    fn adapters_saved_by_peft_can_be_read() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(SAVED_BY_PEFT);
         let files = PeftFiles::read(&folder).unwrap();
         let (first, size) = files.modules().next().unwrap();

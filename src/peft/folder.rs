@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_are_pickled_missing_or_too_large_are_named() {
+    fn pickled_missing_and_oversized_files_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let said = |result: Result<Vec<u8>, PeftError>| {
             let shown = folder.path().display().to_string();

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_of_matrices_are_read_and_nothing_else() {
+    fn only_complete_pairs_of_matrices_are_accepted() {
         let a = (A, Dtype::F16, &[1, 2][..], &[0x00, 0x3c, 0x00, 0xc0][..]);
         let b = (B, Dtype::BF16, &[3, 1][..], &[0x80, 0x3f, 0x00, 0x40, 0x00, 0x00][..]);
         let lines = [

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_adapters_are_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let module = "model.layers.0.mlp.up_proj";
         let factors =

@@ -128,7 +128,7 @@ fn most_apart(ours: &[f64], theirs: &[f64]) -> f64 {
 }
 
 #[test]
-fn gradients_and_losses_in_f32_are_those_of_peft() {
+fn gradients_and_losses_in_f32_match_peft() {
     let (apart, losses, theirs) = check(Precision::Exact);
     eprintln!("gradients {apart:.2e}, losses {:.2e} apart", most_apart(&losses, &theirs));
     assert!(apart < 1e-4, "gradients are {apart} apart");
@@ -136,7 +136,7 @@ fn gradients_and_losses_in_f32_are_those_of_peft() {
 }
 
 #[test]
-fn gradients_and_losses_of_the_packed_base_stay_close_to_those_of_peft() {
+fn gradients_and_losses_of_the_packed_base_are_close_to_peft() {
     let (apart, losses, theirs) = check(Precision::Packed);
     eprintln!("gradients {apart:.2e}, losses {:.2e} apart", most_apart(&losses, &theirs));
     assert!(apart < 0.25, "gradients are {apart} apart");
@@ -175,7 +175,7 @@ fn engine_and_tuner(folder: &Path, tuner: &mut LoraModel) -> (f64, f64) {
 }
 
 #[test]
-fn the_engine_says_with_the_saved_adapter_what_the_trained_numbers_say() {
+fn engine_with_saved_adapter_matches_the_trained_model() {
     let mut training = TrainingOptions::preset(Preset::Quick);
     training.rank = 8;
     training.alpha = 16.0;
@@ -185,7 +185,7 @@ fn the_engine_says_with_the_saved_adapter_what_the_trained_numbers_say() {
     }
     let folder = tempfile::tempdir().unwrap();
     let places = tuner.tensors();
-    adapter::save(folder.path(), (tuner.parameters(), &places), &training, "x").unwrap();
+    adapter::save(folder.path(), tuner.parameters(), &places, &training, "x").unwrap();
     assert_eq!(adapter::values(folder.path(), &places).unwrap(), tuner.parameters());
     let (engine, live) = engine_and_tuner(folder.path(), &mut tuner);
     assert!((engine - live).abs() < 2e-3 * live.abs(), "{engine} {live}");

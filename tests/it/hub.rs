@@ -145,7 +145,7 @@ fn ranged(request: &Request) -> ResponseTemplate {
 }
 
 #[tokio::test]
-async fn the_hub_is_asked_first_and_once() {
+async fn hub_is_tried_first_and_only_once() {
     let bench = Bench::new();
     let server = server(ResponseTemplate::new(200).set_body_bytes(content())).await;
     insta::assert_snapshot!(bench.pull(PullSource::Auto, &server.uri()).await,
@@ -160,7 +160,7 @@ async fn the_hub_is_asked_first_and_once() {
 }
 
 #[tokio::test]
-async fn a_download_goes_on_where_it_stopped() {
+async fn interrupted_downloads_resume() {
     let bench = Bench::new();
     let server = MockServer::start().await;
     Mock::given(any()).respond_with(ranged).mount(&server).await;
@@ -174,7 +174,7 @@ async fn a_download_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
-async fn a_server_without_ranges_starts_anew() {
+async fn downloads_restart_when_the_server_ignores_ranges() {
     let bench = Bench::new();
     let server = server(ResponseTemplate::new(200).set_body_bytes(content())).await;
     let partial = bench.home().join("models/.qwen2.5-coder-0.5b-instruct.hub.partial");
@@ -185,7 +185,7 @@ async fn a_server_without_ranges_starts_anew() {
 }
 
 #[tokio::test]
-async fn a_dropped_connection_is_taken_up_again() {
+async fn dropped_connections_are_resumed() {
     let bench = Bench::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -212,7 +212,7 @@ async fn a_dropped_connection_is_taken_up_again() {
 }
 
 #[tokio::test]
-async fn what_is_not_the_file_is_refused() {
+async fn wrong_files_are_rejected() {
     let bench = Bench::new();
     let missing = server(ResponseTemplate::new(404)).await;
     insta::assert_snapshot!(bench.pull(PullSource::Hub, &missing.uri()).await, @"trying hub, no hub; `HUB/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf` answers 404");
@@ -227,7 +227,7 @@ async fn what_is_not_the_file_is_refused() {
 }
 
 #[tokio::test]
-async fn the_mirror_comes_next_and_goes_on_where_it_stopped() {
+async fn mirror_is_tried_next_and_resumes() {
     let bench = Bench::new();
     let missing = server(ResponseTemplate::new(404)).await;
     bench.wheel("part-one", &content()[..250_000]);
@@ -244,7 +244,7 @@ async fn the_mirror_comes_next_and_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
-async fn a_mirror_with_other_content_is_refused() {
+async fn mirrors_with_other_content_are_rejected() {
     let bench = Bench::new();
     bench.wheel("part-one", &content());
     bench.wheel("part-two", b"more");
@@ -253,7 +253,7 @@ async fn a_mirror_with_other_content_is_refused() {
 }
 
 #[tokio::test]
-async fn a_local_file_is_always_accepted_if_it_is_the_one() {
+async fn local_files_are_accepted_if_the_digest_matches() {
     let bench = Bench::new();
     let file = bench.folder.path().join("some.gguf");
     insta::assert_snapshot!(bench.pull(PullSource::File(file.clone()), "HUB").await,
@@ -271,7 +271,7 @@ async fn a_local_file_is_always_accepted_if_it_is_the_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_pulls_at_once_fetch_once() {
+async fn concurrent_pulls_download_once() {
     let bench = Bench::new();
     let server = server(ResponseTemplate::new(200).set_body_bytes(content())).await;
     let uri = server.uri();
@@ -281,7 +281,7 @@ async fn two_pulls_at_once_fetch_once() {
 }
 
 #[test]
-fn pytest_is_installed_whole_or_not_at_all() {
+fn pytest_is_installed_completely_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let python = |name: &str, script: &str| -> PathBuf {
         let path = folder.path().join(name);

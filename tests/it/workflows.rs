@@ -218,7 +218,7 @@ fn task() -> SessionRequest {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_loop_turns_without_a_command_line() {
+async fn workflows_run_without_the_command_line() {
     let folder = tempfile::tempdir().unwrap();
     let bench = Loop::open(folder.path());
     // A session that is solved.
@@ -267,7 +267,7 @@ async fn the_loop_turns_without_a_command_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_stops_a_session_that_can_be_taken_up_again() {
+async fn shutdown_token_stops_a_session_that_can_be_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let bench = Loop::open(folder.path());
     let slow = bench.scripted("slow.jsonl", &[(WRONG, 0), (RIGHT, 60_000)]);
@@ -296,7 +296,7 @@ const VICTIM: &str = "RUNE_TEST_VICTIM";
 
 /// Two sessions and a training run at once in one process: what the test below kills.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_at_once() {
+async fn workflows_run_concurrently() {
     let Some(folder) = std::env::var_os(VICTIM).map(PathBuf::from) else { return };
     let bench = Loop::open(&folder);
     let taught = bench.scripted("taught.jsonl", &[(RIGHT, 0)]);
@@ -318,10 +318,10 @@ async fn everything_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_killed_at_once_goes_on_at_once() {
+async fn concurrent_work_resumes_after_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let mut victim = Command::new(std::env::current_exe().unwrap());
-    victim.args(["--exact", "workflows::everything_at_once"]).env(VICTIM, folder.path());
+    victim.args(["--exact", "workflows::workflows_run_concurrently"]).env(VICTIM, folder.path());
     let mut victim = victim.spawn().unwrap();
     let registry = folder.path().join("home/rune.db");
     let begun = Instant::now();
