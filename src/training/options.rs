@@ -165,7 +165,10 @@ impl TrainingOptions {
                 self.learning_rate.is_finite() && self.learning_rate > 0.0,
                 "learning rate must be greater than 0",
             ),
-            (share.contains(&self.warmup_ratio), "warm-up ratio must be at least 0 and less than 1"),
+            (
+                share.contains(&self.warmup_ratio),
+                "warm-up ratio must be at least 0 and less than 1",
+            ),
             (self.weight_decay >= 0.0, "weight decay must be at least 0"),
             (self.max_grad_norm > 0.0, "maximum gradient norm must be greater than 0"),
             (self.batch_sequences > 0 && self.batch_tokens > 0, "batch size must be at least 1"),

@@ -269,7 +269,10 @@ fn work(job: &TrainJob, reports: &ReportWriter) -> Result<WorkerReport, Training
 }
 
 /// Loads the base model with a fresh adapter on the requested device.
-fn load_backend(job: &TrainJob, options: TunerOptions) -> Result<Box<dyn TrainBackend>, TrainingError> {
+fn load_backend(
+    job: &TrainJob,
+    options: TunerOptions,
+) -> Result<Box<dyn TrainBackend>, TrainingError> {
     match job.options.device {
         TrainDevice::Processor => Ok(Box::new(LoraModel::load(&job.model, options)?)),
         #[cfg(feature = "torch")]

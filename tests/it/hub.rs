@@ -215,7 +215,7 @@ async fn dropped_connections_are_resumed() {
 async fn wrong_files_are_rejected() {
     let bench = Bench::new();
     let missing = server(ResponseTemplate::new(404)).await;
-    insta::assert_snapshot!(bench.pull(PullSource::Hub, &missing.uri()).await, @"trying hub, no hub; `HUB/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf` answers 404");
+    insta::assert_snapshot!(bench.pull(PullSource::Hub, &missing.uri()).await, @"trying hub, no hub; `HUB/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf` returned HTTP status 404");
     let mut other = content();
     other[0] ^= 1;
     let wrong = server(ResponseTemplate::new(200).set_body_bytes(other)).await;
