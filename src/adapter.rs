@@ -143,13 +143,13 @@ pub struct Adapter {
     pub base_digest: String,
     /// sha256 of all inputs of its creation, to recognize a repetition.
     pub recipe_digest: String,
-    /// LoRA rank, `1..=256`.
+    /// Rank of the LoRA factors, `1..=256`.
     pub rank: u32,
     /// LoRA alpha, above 0.
     pub alpha: f64,
     /// Names of the adapted linear layers, such as `q_proj`.
     pub target_modules: Vec<String>,
-    /// sha256 of `adapter_model.safetensors`.
+    /// sha256 of the weights file, `adapter_model.safetensors`.
     pub sha256: String,
     /// Size of that file.
     pub size_bytes: u64,
@@ -172,7 +172,7 @@ pub struct Adapter {
     pub created_at: String,
     /// Time of archiving, RFC 3339 UTC; `None` while it may be selected.
     pub archived_at: Option<String>,
-    /// Reason for archiving.
+    /// Reason for archiving, if archived.
     pub archive_reason: Option<String>,
 }
 

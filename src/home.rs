@@ -29,47 +29,47 @@ impl Home {
         &self.0
     }
 
-    /// Path of the user's configuration file.
+    /// The user's configuration file.
     pub fn config(&self) -> PathBuf {
         self.0.join("config.toml")
     }
 
-    /// Path of the registry database.
+    /// The registry database (SQLite).
     pub fn registry(&self) -> PathBuf {
         self.0.join("rune.db")
     }
 
-    /// Folder of the adapters, one subfolder each.
+    /// Adapters, one folder each.
     pub fn adapters(&self) -> PathBuf {
         self.0.join("adapters")
     }
 
-    /// Folder of the models, one GGUF file each.
+    /// Models, one GGUF file each.
     pub fn models(&self) -> PathBuf {
         self.0.join("models")
     }
 
-    /// Folder of the Python packages that Rune installs for the judge.
+    /// Python packages that Rune installs for the judge.
     pub fn python(&self) -> PathBuf {
         self.0.join("python")
     }
 
-    /// Folder of the rehearsal answers, one file per base model.
+    /// Rehearsal answers, one file per base model.
     pub fn rehearsal(&self) -> PathBuf {
         self.0.join("rehearsal")
     }
 
-    /// Folder of a session's best candidate, solved or not.
+    /// The best candidate of a session, solved or not.
     pub fn session(&self, id: &str) -> PathBuf {
         self.0.join("sessions").join(id)
     }
 
-    /// Folder of the task suites, one file each.
+    /// Task suites, one file each.
     pub fn suites(&self) -> PathBuf {
         self.0.join("suites")
     }
 
-    /// Folder of the unfinished training runs, one subfolder each.
+    /// Unfinished training runs, one folder each.
     pub fn training(&self) -> PathBuf {
         self.0.join("training")
     }

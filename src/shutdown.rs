@@ -7,9 +7,9 @@ use tokio::sync::watch;
 /// Reason why work was stopped early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// Ctrl-C (SIGINT).
+    /// Interrupted by the user: Ctrl-C (SIGINT).
     Interrupted,
-    /// SIGTERM, for example from a service manager.
+    /// Terminated by SIGTERM, for example by a service manager.
     Terminated,
 }
 

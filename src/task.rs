@@ -21,12 +21,12 @@ impl std::fmt::Display for TaskId {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskType {
-    /// A single function.
+    /// A single function, tested by itself.
     Function,
     /// One or more modules, written from scratch.
     #[default]
     Module,
-    /// A command-line program.
+    /// A program with a command-line interface.
     Cli,
     /// A fix of existing code.
     Fix,
@@ -142,7 +142,7 @@ impl TryFrom<FileRow> for SourceFile {
     }
 }
 
-/// A coding task.
+/// A coding task with its tests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// Id of the task.

@@ -16,11 +16,11 @@ use crate::task::Task;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// System instructions.
+    /// System: standing instructions to the model.
     System,
-    /// The user's prompt.
+    /// User: the prompt of a turn.
     User,
-    /// The model's answer.
+    /// Assistant: an answer of the model.
     Assistant,
 }
 
@@ -136,7 +136,7 @@ pub struct Completion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Task -> subtasks.
+    /// Task -> list of subtasks.
     Decompose,
     /// Subtask -> signatures and tests.
     Plan,
@@ -197,7 +197,7 @@ pub struct Attempt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptVerdict {
-    /// All tests passed.
+    /// All tests of the part passed.
     Passed,
     /// The completion was used without being tested.
     Accepted,
@@ -327,7 +327,7 @@ pub struct Session {
     pub adapter_reason: String,
     /// Current status of the session.
     pub status: SessionStatus,
-    /// Evidence for `solved`.
+    /// Evidence for the status `solved`.
     pub verified_by: VerifiedBy,
     /// Assurance of a pass of the user's tests; `None` if they did not pass, or an earlier version
     /// judged.

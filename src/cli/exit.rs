@@ -20,7 +20,6 @@ use crate::registry::RecordKind;
 use crate::registry::RegistryError;
 use crate::sandbox::SandboxError;
 use crate::shutdown::StoppedEarly;
-
 use crate::training::TrainingError;
 
 /// Wrong arguments.

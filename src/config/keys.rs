@@ -3,11 +3,11 @@
 /// Constraint on a value, in addition to its type.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ValueRule {
-    /// Any text.
+    /// Any text, also an empty one.
     Text,
-    /// `true` or `false`.
+    /// A boolean: `true` or `false`.
     Flag,
-    /// Non-empty text.
+    /// Text that is not empty.
     Filled,
     /// One of the given words.
     OneOf(&'static [&'static str]),

@@ -32,6 +32,6 @@ mod tests {
         assert_eq!(check("run.atempts"), Some("run.attempts"));
         assert_eq!(check("attempts"), Some("run.attempts"));
         assert_eq!(check("sandbox.memory"), Some("sandbox.memory_mb"));
-        assert_eq!(check("colour.of.the.sky"), None);
+        assert_eq!(check("color.of.the.sky"), None);
     }
 }

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 /// The origin of a value, from the weakest to the strongest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValueOrigin {
-    /// The embedded `configs/default.toml`.
+    /// The defaults: the embedded `configs/default.toml`.
     Default,
     /// The user's configuration file.
     User(PathBuf),
     /// The project's `rune.toml`, which is trusted less.
     Project(PathBuf),
-    /// An environment variable.
+    /// An environment variable `RUNE_<SECTION>_<KEY>`.
     Env,
-    /// A command-line flag.
+    /// A flag on the command line.
     Flag,
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::Serialize;
 
-/// Inference backend.
+/// The inference backend of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProviderKind {
@@ -105,7 +105,7 @@ pub struct TokensConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProgramProfile {
-    /// Plain Python code.
+    /// Python code without large native libraries.
     Python,
     /// Code with numpy, torch and similar, which reserves far more address space than it uses.
     Numeric,

@@ -28,7 +28,7 @@ use crate::config::parts::TokensConfig;
 pub struct Config {
     /// Model, adapter and budgets of a session.
     pub run: RunSettings,
-    /// Sampling of tokens.
+    /// Temperatures and other sampling settings.
     pub sampling: SamplingConfig,
     /// Resources of the in-process engine.
     pub engine: EngineConfig,
@@ -45,7 +45,7 @@ pub struct Config {
 pub struct ConfigEntry<'a> {
     /// Dotted name of the key.
     pub key: &'static str,
-    /// Value in force.
+    /// Value in force, of the type that the default has.
     pub value: &'a Value,
     /// Origin of the value.
     pub origin: &'a ValueOrigin,

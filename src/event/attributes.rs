@@ -88,7 +88,7 @@ impl Event {
         )
     }
 
-    /// Creates a [`Self::Notice`].
+    /// Creates a [`Self::Notice`] with this message.
     pub fn notice(message: impl Into<String>) -> Self {
         Self::Notice { message: message.into() }
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 /// A pass rate with its confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PassRate {
-    /// Number of tasks.
+    /// Number of tasks that were judged.
     pub n_tasks: u32,
     /// Number of answers per task.
     pub n_samples: u32,

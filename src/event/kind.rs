@@ -32,7 +32,7 @@ pub enum Event {
         schema: u32,
         /// Task description as the user wrote it.
         task: String,
-        /// Kind of task.
+        /// Type of the task.
         task_type: TaskType,
         /// Name of the inference backend.
         provider: String,
@@ -106,9 +106,9 @@ pub enum Event {
     /// The session ran to its end. The last line of its stream.
     #[serde(rename = "session.completed")]
     SessionCompleted {
-        /// `solved` or `unsolved`.
+        /// Final status: `solved` or `unsolved`.
         status: SessionStatus,
-        /// Evidence for `solved`.
+        /// Evidence for the status `solved`.
         verified_by: VerifiedBy,
         /// Assurance of a pass of the user's tests.
         #[serde(default)]
@@ -203,7 +203,7 @@ pub enum Event {
     TrainingStarted {
         /// Digest of the dataset.
         dataset_digest: String,
-        /// Base model, `id@digest`.
+        /// Base model of the adapter, `id@digest`.
         base_model: String,
     },
     /// The plan of a training run and its estimated cost (`--dry-run`). Never stored.

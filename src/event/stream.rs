@@ -20,6 +20,7 @@ impl EventStream {
         let mut line = json!({ "ts": ts, "seq": self.next_seq, "type": event.kind() });
         self.next_seq += 1;
         line["subject"] = Value::from(subject);
+        // The fields of the event are flattened into the envelope.
         if let (Value::Object(line), Ok(Value::Object(fields))) =
             (&mut line, serde_json::to_value(event))
         {

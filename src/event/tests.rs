@@ -1,4 +1,4 @@
-//! Tests of events and their lines.
+//! Tests of events and their JSON lines.
 
 use std::time::SystemTime;
 
@@ -50,7 +50,7 @@ fn every_event_matches_the_schema_and_invalid_lines_do_not() {
     }
 }
 
-/// One event of each kind.
+/// One event of each type.
 fn samples() -> Vec<Event> {
     vec![
         Event::SessionStarted {

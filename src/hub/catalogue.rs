@@ -46,7 +46,7 @@ pub struct CataloguedModel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HubFile {
-    /// Repository, `owner/name`.
+    /// Repository of the model, `owner/name`.
     pub repo: String,
     /// Path of the file in the repository.
     pub file: String,

@@ -48,6 +48,8 @@ pub(super) async fn download(
         let Err(error) = fetch(&client, url, partial, bytes, reporter).await else { continue };
         let after = length(partial);
         fruitless = if after > before { 0 } else { fruitless + 1 };
+        // An unreachable host is not retried, unless it has sent data before: then the network
+        // may have dropped for a moment. A wrong size or status would only repeat itself.
         let may_retry = match &error {
             HubError::Unreachable { source, .. } => !source.is_connect() || after > 0,
             _ => false,
@@ -67,6 +69,7 @@ async fn fetch(
     bytes: u64,
     reporter: PullReporter<'_>,
 ) -> Result<(), HubError> {
+    // A partial file longer than the model belongs to something else: start over.
     let have = match length(partial) {
         have if have > bytes => 0,
         have => have,
@@ -120,6 +123,7 @@ async fn receive(
 /// Returns the offset of the response body in the file; `None` if the body is not part of the file.
 fn start_of(response: &Response, have: u64) -> Option<u64> {
     match response.status() {
+        // The server ignores ranges and sends the whole file.
         StatusCode::OK => Some(0),
         StatusCode::PARTIAL_CONTENT => {
             let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
@@ -148,5 +152,6 @@ fn client() -> reqwest::Result<Client> {
 }
 
 fn unreachable_host(url: &str, source: reqwest::Error) -> HubError {
+    // The message contains the URL already, and redirects carry long signed ones.
     HubError::Unreachable { url: url.to_owned(), source: source.without_url() }
 }

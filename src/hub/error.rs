@@ -87,7 +87,7 @@ pub enum HubError {
         /// Description of the problem.
         detail: String,
     },
-    /// All sources failed.
+    /// All sources were tried, and all failed.
     #[error("cannot pull `{model}`: {}", reasons.join("; "))]
     AllFailed {
         /// Name of the model.

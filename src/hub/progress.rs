@@ -29,6 +29,7 @@ impl PullReporter<'_> {
     ) -> Result<T, HubError> {
         let (sender, mut events) = unbounded_channel();
         let working = tokio::task::spawn_blocking(move || work(EventSender(sender)));
+        // Ends when the work is done and has dropped its sender.
         while let Some(event) = events.recv().await {
             self.report(&event);
         }

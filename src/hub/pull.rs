@@ -67,6 +67,7 @@ pub async fn pull(
     let folder = home.models();
     fs::create_dir_all(&folder).map_err(HubError::file(&folder))?;
     let _lock = lock(folder.join(format!(".{}.lock", model.name)), reporter).await?;
+    // Checked under the lock: another process may just have finished the same pull.
     if let Some(path) = files::path(home, model) {
         reporter.report(&Event::PullCompleted { source: "here".to_owned() });
         return Ok(path);
@@ -89,6 +90,7 @@ pub async fn pull(
         }
     }
     match failures.len() {
+        // A single error keeps its type and causes.
         1 => Err(failures.remove(0).1),
         _ => Err(HubError::AllFailed {
             model: model.name.clone(),
@@ -163,6 +165,7 @@ impl PullOrigin {
             }
             checked?;
             durable::publish(&partial, &place).map_err(HubError::file(&place))?;
+            // Partial files of sources that failed earlier are of no more use.
             for leftover in ["hub", "mirror", "file"] {
                 let name = format!(".{}.{leftover}.partial", model.name);
                 mirror::discard(&place.with_file_name(name));

@@ -43,6 +43,7 @@ pub fn ensure_pytest(home: &Home, python: &Path) -> Result<PathBuf, HubError> {
     let lock = parent.join(".lock");
     let held = File::options().create(true).truncate(false).write(true).open(&lock);
     let _held = held.and_then(|file| file.lock().map(|()| file)).map_err(HubError::file(&lock))?;
+    // Checked under the lock: another process may have installed it in the meantime.
     if let Some(folder) = pytest_path(home) {
         return Ok(folder);
     }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use crate::hub::error::HubError;
 use crate::hub::pip;
 
-/// An open wheel.
+/// A wheel that is open for reading.
 type OpenWheel = zip::ZipArchive<io::BufReader<File>>;
 
 /// Maximum size of the extracted file, in bytes.

@@ -53,6 +53,7 @@ impl LoraFactors {
         if n_in * other.rank != other.a.len() || n_out * other.rank != other.b.len() {
             return 0.0;
         }
+        // `B1' B2`, `(rank, other.rank)`: the sum over outputs of outer products of rows.
         let mut of_b = vec![0.0; self.rank * other.rank];
         let rows = self.b.chunks_exact(self.rank).zip(other.b.chunks_exact(other.rank));
         for (one, two) in rows {
@@ -61,6 +62,7 @@ impl LoraFactors {
                 *sum += f64::from(*x) * f64::from(*y);
             }
         }
+        // `A1 A2'` in the same order: dot products of all pairs of rows.
         let rows_a = self.a.chunks_exact(n_in);
         let of_a = rows_a.flat_map(|one| other.a.chunks_exact(n_in).map(move |two| dot(one, two)));
         let product = of_b.iter().zip(of_a).map(|(x, y)| x * y).sum::<f64>();

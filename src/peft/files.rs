@@ -16,9 +16,9 @@ use super::tensors::tensor_name;
 /// The two files of an adapter: raw bytes and parsed contents.
 #[derive(Debug, Clone)]
 pub struct PeftFiles {
-    /// Content of `adapter_config.json`.
+    /// Raw content of `adapter_config.json`.
     pub config: Vec<u8>,
-    /// Content of `adapter_model.safetensors`.
+    /// Raw content of `adapter_model.safetensors`.
     pub tensors: Vec<u8>,
     /// Names of the adapted linear layers, sorted.
     pub target_modules: Vec<String>,

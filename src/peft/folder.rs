@@ -41,6 +41,7 @@ fn read_at_most(folder: &Path, name: &str, max_bytes: u64) -> Result<Vec<u8>, Pe
         let reason = format!("{name} has {n_bytes} bytes, more than {max_bytes}");
         return Err(PeftError::unusable(folder)(reason));
     }
+    // `take`, because the file may grow between the two calls, or be a device.
     let mut bytes = Vec::new();
     let read = File::open(&path).and_then(|file| file.take(max_bytes).read_to_end(&mut bytes));
     read.map_err(failed)?;
@@ -54,16 +55,17 @@ mod tests {
     #[test]
     fn pickled_missing_and_oversized_files_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
-        let said = |result: Result<Vec<u8>, PeftError>| {
+        let output = |result: Result<Vec<u8>, PeftError>| {
             let shown = folder.path().display().to_string();
             result.unwrap_err().to_string().replace(&shown, "FOLDER")
         };
-        let mut lines = vec![said(read_config(folder.path())), said(read_weights(folder.path()))];
+        let mut lines =
+            vec![output(read_config(folder.path())), output(read_weights(folder.path()))];
         fs::write(folder.path().join(PICKLED_FILE), "").unwrap();
-        lines.push(said(read_weights(folder.path())));
+        lines.push(output(read_weights(folder.path())));
         let config = File::create(folder.path().join(CONFIG_FILE)).unwrap();
         config.set_len(MAX_CONFIG_BYTES + 1).unwrap();
-        lines.push(said(read_config(folder.path())));
+        lines.push(output(read_config(folder.path())));
         insta::assert_snapshot!(lines.join("\n"), @"
         cannot read `FOLDER/adapter_config.json`
         cannot read `FOLDER/adapter_model.safetensors`

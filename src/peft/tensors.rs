@@ -136,6 +136,7 @@ impl WeightsLayout {
 fn read_header(bytes: &[u8]) -> Result<(usize, Metadata), String> {
     let length = bytes.first_chunk::<LENGTH_BYTES>().ok_or("the file is truncated")?;
     let length = u64::from_le_bytes(*length);
+    // The length is checked before the parser allocates anything by it.
     if length > MAX_HEAD_BYTES || length > (bytes.len() - LENGTH_BYTES) as u64 {
         return Err(format!("invalid header length {length}"));
     }

@@ -166,7 +166,7 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// Creates a [`Self::NotFound`].
+    /// Creates a [`Self::NotFound`] for a row.
     pub(super) fn not_found(kind: RecordKind, id: impl Into<String>) -> Self {
         Self::NotFound { kind, id: id.into() }
     }

@@ -35,7 +35,7 @@ pub struct Evaluation {
     pub split: String,
     /// Answering strategy: `completions`, `best_of_n` or `pipeline`.
     pub via: String,
-    /// Number of tasks.
+    /// Number of tasks that were judged.
     pub n_tasks: u32,
     /// Number of answers per task.
     pub n_samples: u32,

@@ -32,7 +32,7 @@ pub struct StoredEvent {
     pub subject: String,
     /// Time of storage, RFC 3339 UTC.
     pub time: String,
-    /// The event itself.
+    /// The event, with its fields.
     pub data: Event,
 }
 

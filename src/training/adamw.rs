@@ -18,7 +18,7 @@ pub struct AdamWOptions {
 }
 
 impl Default for AdamWOptions {
-    /// Returns PyTorch's defaults.
+    /// Returns the defaults of `torch.optim.AdamW`.
     fn default() -> Self {
         Self { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }
     }

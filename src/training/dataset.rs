@@ -216,8 +216,8 @@ fn rehearsed<'a>(
 fn encode(encoder: &ChatEncoder, record: &TrainingRecord) -> Result<Example, TrainingError> {
     let chat = encoder.encode(&record.messages)?;
     let parts = record.weighted();
-    // The encoder tells for each token its answer and its first byte there. A token that spans two
-    // parts gets the weight of the first one.
+    // For each token, the encoder gives its answer and its first byte in it. A token that spans
+    // two parts gets the weight of the first one.
     let weight = |answer: &Option<(usize, usize)>| {
         let Some((answer, byte)) = answer else { return 0.0 };
         let parts = parts.get(*answer).into_iter().flatten();

@@ -51,7 +51,7 @@ pub enum Preset {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingOptions {
-    /// LoRA rank, `1..=256`.
+    /// Rank of the LoRA factors, `1..=256`.
     pub rank: u32,
     /// LoRA alpha, above 0.
     pub alpha: f32,

@@ -1,5 +1,5 @@
-//! `rune adapters`: what is taken in stays as it is, whatever this is killed at, and what is no
-//! adapter is refused.
+//! `rune adapters`: imported adapters never change, a kill leaves no partial adapter, and invalid
+//! adapters are rejected.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -39,7 +39,7 @@ use crate::model::adapters::halves;
 use crate::model::adapters::save;
 use crate::model::tiny;
 
-/// A home, a tiny model and an adapter for it.
+/// A home with a tiny model and an adapter for it.
 struct Bench {
     folder: TempDir,
 }
@@ -62,7 +62,7 @@ impl Bench {
         self.path("home")
     }
 
-    /// Makes a PEFT folder for the tiny model.
+    /// Creates a PEFT folder for the tiny model.
     fn peft(&self, name: &str, seed: usize) -> PathBuf {
         let folder = self.path(name);
         fs::create_dir(&folder).unwrap();
@@ -85,11 +85,11 @@ impl Bench {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Exit code and error line.
+    /// Returns the exit code and the error line.
     fn refused(&self, args: &[&str]) -> String {
         let output = self.call(args, None);
-        let said = String::from_utf8(output.stderr).unwrap();
-        let line = said.lines().find(|line| line.starts_with("error: ")).unwrap_or(&said);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let line = stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or(&stderr);
         format!("{} {line}", output.status.code().unwrap())
     }
 
@@ -142,11 +142,11 @@ fn verify_reports_damaged_adapters() {
     bytes[last] ^= 1;
     fs::write(&file, &bytes).unwrap();
     let output = bench.call(&["verify"], None);
-    let said = String::from_utf8(output.stdout).unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(
-        said.ends_with("adapters/a: adapter_model.safetensors has changed since it was stored\n"),
-        "{said}"
+        stdout.ends_with("adapters/a: adapter_model.safetensors has changed since it was stored\n"),
+        "{stdout}"
     );
 }
 
@@ -165,14 +165,14 @@ fn a_kill_at_any_step_of_an_import_leaves_no_partial_adapter() {
             bench.ok(&["verify"]),
             format!("{} adapters are what was stored\n", u8::from(is_there))
         );
-        // The same again finds it, or makes it.
+        // The same import again finds the adapter, or stores it.
         let again = bench.call(&args, None);
         assert_eq!(again.status.code(), Some(if is_there { 7 } else { 0 }), "{point:?}: {again:?}");
         let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());
         let events = registry.events(0, Some("a"), 10).unwrap();
-        let told: Vec<_> =
+        let types: Vec<_> =
             events.iter().map(|event| (event.kind.as_str(), event.source.as_str())).collect();
-        assert_eq!(told, [("rune.adapter.created", "/rune/adapters")]);
+        assert_eq!(types, [("rune.adapter.created", "/rune/adapters")]);
     }
 }
 
@@ -203,10 +203,10 @@ fn invalid_adapters_are_rejected_with_a_reason() {
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("adapter_model.safetensors"), tensors).unwrap();
         fs::write(folder.join("adapter_config.json"), config.to_string()).unwrap();
-        let said = import(&format!("bad{number}"));
-        assert!(said.starts_with("3 error: ") && said.contains(reason), "{reason}: {said}");
+        let error = import(&format!("bad{number}"));
+        assert!(error.starts_with("3 error: ") && error.contains(reason), "{reason}: {error}");
     }
-    // For another model.
+    // An adapter for a model of another size.
     let folder = bench.path("other");
     fs::create_dir(&folder).unwrap();
     let tensors = halves("model.layers.0.self_attn.q_proj", (48, 48), RANK, 1);
@@ -282,7 +282,7 @@ fn parents_must_exist_and_lineage_is_followed() {
     assert!(store.verify(&mut |_| ()).unwrap().is_empty());
 }
 
-/// What no method of the registry does, the schema itself refuses.
+/// The schema rejects changes even if no method of the registry makes them.
 #[expect(clippy::disallowed_types, reason = "no method of the registry does this")]
 #[test]
 fn stored_adapters_never_change() {
@@ -300,7 +300,7 @@ fn stored_adapters_never_change() {
     db.execute("UPDATE adapter SET name = 'new', scope = 'global'", []).unwrap();
 }
 
-/// A folder that is not what it says is put aside, and told.
+/// A folder that does not match its metadata is quarantined and reported.
 #[test]
 fn orphaned_folders_are_adopted_only_if_their_contents_match() {
     let bench = Bench::new();
@@ -315,7 +315,7 @@ fn orphaned_folders_are_adopted_only_if_their_contents_match() {
     assert!(!copy.exists() && adapters.join(".aside/b").exists());
 }
 
-/// A score of an adapter, or of the base, on a suite.
+/// An evaluation of an adapter, or of the base model, on a suite.
 fn evaluation(id: &str, adapter: Option<&str>, suite: &str, passed: u32) -> Evaluation {
     let share = f64::from(passed) / 100.0;
     Evaluation {
@@ -373,7 +373,7 @@ fn best_measured_adapter_is_selected_project_scope_first() {
     let measure = |id: &str, adapter: Option<&str>, suite: &str, passed: u32| {
         registry.insert_evaluation(&evaluation(id, adapter, suite, passed)).unwrap();
     };
-    // What was never measured, or not beside the base, is not chosen.
+    // An adapter without an evaluation, or without one of the base model, is not selected.
     measure("01", Some("own"), "s", 40);
     assert_eq!(chosen("p", TaskType::Module), "none");
     measure("02", None, "s", 30);
@@ -385,12 +385,12 @@ fn best_measured_adapter_is_selected_project_scope_first() {
     assert_eq!(chosen("p", TaskType::Module), "better");
     assert_eq!(chosen("p", TaskType::Fix), "fix-only");
     assert_eq!(chosen("elsewhere", TaskType::Module), "all");
-    // The newest evaluation counts, whichever way it goes.
+    // The newest evaluation counts, even if it is worse.
     measure("07", Some("better"), "s", 20);
     assert_eq!(chosen("p", TaskType::Module), "own");
     registry.archive_adapter(&AdapterId::parse("own").unwrap(), "old").unwrap();
     assert_eq!(chosen("p", TaskType::Module), "all");
-    // Other weights of the same model: nothing was measured there.
+    // Other weights of the same model, on which nothing was measured.
     let other = BaseModel { base_digest: "others".to_owned(), ..base.clone() };
     let selection =
         select(&registry, &other, ("p", TaskType::Module), &AdapterChoice::Auto).unwrap();

@@ -1,4 +1,4 @@
-//! The registry: what it returned from stays, and what must not happen is refused.
+//! The registry: committed changes are durable, and invalid changes are rejected.
 
 mod claims;
 
@@ -182,7 +182,7 @@ fn invalid_changes_are_rejected_with_typed_errors() {
         @"session `s1` has already ended");
     insta::assert_snapshot!(check(reopen(&registry, "s1").map(drop)),
         @"session `s1` is solved");
-    // Nothing of what was refused left an event behind.
+    // No rejected change left an event behind.
     assert_eq!(registry.events(0, None, 100).unwrap().len(), 2);
 }
 
@@ -300,7 +300,7 @@ fn kill_9_loses_at_most_the_attempt_in_flight() {
         assert!(registry.quick_check().unwrap().is_empty());
         let id = first_session(&registry);
         let stored = u32::try_from(registry.attempts(&id).unwrap().len()).unwrap();
-        // What the child was told is stored; one more may have been stored without its knowing.
+        // Everything that the child saw committed is stored, and possibly one more attempt.
         assert!(stored == told || stored == told + 1, "told {told}, stored {stored}");
         assert_eq!(registry.session(&id).unwrap().tokens_out, u64::from(stored) * 3);
         let events = registry.events(0, Some(&id), 1_000_000).unwrap();
@@ -310,7 +310,7 @@ fn kill_9_loses_at_most_the_attempt_in_flight() {
     assert!((1..).zip(&events).all(|(seq, event)| event.seq == seq));
 }
 
-/// The newest session, waited for.
+/// Waits for the newest session.
 fn first_session(registry: &Registry) -> String {
     loop {
         match registry.sessions(&SessionFilter::default(), 1).unwrap().pop() {
@@ -320,8 +320,8 @@ fn first_session(registry: &Registry) -> String {
     }
 }
 
-/// Starts this test binary as a process that begins a session and appends attempts for ever, and
-/// waits until the session is there.
+/// Starts this test binary as a process that starts a session and appends attempts until it is
+/// killed, and waits for the session.
 fn writer(path: &Path) -> Child {
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["registry::appends_until_killed_when_asked_to", "--exact", "--nocapture"])
@@ -340,7 +340,7 @@ fn writer(path: &Path) -> Child {
     child
 }
 
-/// The child of [`writer`]; does nothing in an ordinary run of the tests.
+/// The child process of [`writer`]; does nothing in a normal test run.
 #[test]
 fn appends_until_killed_when_asked_to() {
     let Some(path) = env::var_os("RUNE_TEST_REGISTRY").map(PathBuf::from) else { return };

@@ -1,5 +1,4 @@
-//! `rune train`: gradients, the same file from the same seed, and runs that are gone on with
-//! wherever they were killed.
+//! `rune train`: gradients, reproducibility, and runs that are resumed wherever they were killed.
 
 use std::fs;
 use std::io::BufRead;
@@ -54,14 +53,14 @@ fn tuner(folder: &Path, model: &tiny::Gguf, change: impl FnOnce(&mut TunerOption
     let mut options = options();
     change(&mut options);
     let mut tuner = LoraModel::load(&path, options).unwrap();
-    // B begins as zero, and then half of the gradients are.
+    // B starts at zero, and half of the gradients would be zero too.
     for (i, value) in (0_u32..).zip(tuner.parameters_mut().0) {
         *value += (f32::from(u8::try_from(i * 37 % 101).unwrap()) / 50.0 - 1.0) * 0.05;
     }
     tuner
 }
 
-/// Two sequences, some of whose tokens are learned, one of them by half.
+/// Two sequences with some target tokens, one of which has weight 0.5.
 fn batch() -> TrainBatch {
     let mut batch = TrainBatch::default();
     let tokens = |n: u32, seed: u32| (0..n).map(|i| (i * 31 + seed) % 256).collect::<Vec<_>>();
@@ -173,7 +172,7 @@ fn lora_branch_equals_merged_weights() {
     assert!(apart < 0.01 * moved && moved > 0.05, "{loss} {merged} {bare}");
 }
 
-/// The tensor of a GGUF file that PEFT's key `name` belongs to.
+/// Returns the name of the GGUF tensor that PEFT's key `name` adapts.
 fn name_in_gguf(name: &str) -> String {
     let layer = name.split("layers.").nth(1).unwrap().split('.').next().unwrap();
     let names = [
@@ -189,7 +188,7 @@ fn name_in_gguf(name: &str) -> String {
     format!("blk.{layer}.{part}.weight")
 }
 
-/// A home, a tiny model and a dataset.
+/// A home with a tiny model and a dataset.
 struct Bench {
     folder: TempDir,
 }
@@ -236,27 +235,27 @@ impl Bench {
 
     fn refused(&self, args: &[&str]) -> String {
         let output = self.call("home", args);
-        let said = String::from_utf8(output.stderr).unwrap();
-        let line = said.lines().find(|line| line.starts_with("error: ")).unwrap_or(&said);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let line = stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or(&stderr);
         format!("{} {line}", output.status.code().unwrap())
     }
 
-    /// The one run of a home.
+    /// Returns the only training run of a home.
     fn run(&self, home: &str) -> Value {
         let runs = self.ok(home, &["train", "runs", "--json"]);
         assert_eq!(runs.lines().count(), 1, "{runs}");
         serde_json::from_str(runs.lines().next().unwrap()).unwrap()
     }
 
-    /// Digest of the one adapter's weights.
+    /// Returns the digest of the only adapter's weights.
     fn weights(&self, home: &str) -> String {
         let id = self.run(home)["adapter_id"].as_str().unwrap().to_owned();
         let folder = self.path(home).join("adapters").join(id);
         sha256(&fs::read(folder.join("adapter_model.safetensors")).unwrap())
     }
 
-    /// Starts a long run that writes a checkpoint after every step, and waits until it is some
-    /// steps far.
+    /// Starts a long run that writes a checkpoint after every step, and waits until some steps are
+    /// done.
     fn begin(&self, home: &str) -> (Child, u32) {
         let mut command = self.command(home, &LONG);
         let mut child = command.arg("--json").stdout(Stdio::piped()).spawn().unwrap();
@@ -267,7 +266,7 @@ impl Bench {
         });
         assert!(steps.any(|step| step == 12), "the run ended too soon");
         let worker = children(child.id()).pop().unwrap();
-        // The pipe must stay open, or the run would see that nobody reads it any more.
+        // The pipe must stay open: the run would notice a closed reader.
         std::thread::spawn(move || steps.count());
         (child, worker)
     }
@@ -315,14 +314,14 @@ const LONG: [&str; 23] = [
     "0",
 ];
 
-/// Processes whose parent is `pid`.
+/// Returns the child processes of `pid`.
 fn children(pid: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|child| parent(*child) == Some(pid)).collect()
 }
 
-/// A living process's parent.
+/// Returns the parent of a living process.
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut rest = stat.rsplit_once(") ")?.1.split(' ');
@@ -363,7 +362,7 @@ fn equal_seeds_give_equal_adapters_that_have_learned() {
     assert!(train.last().unwrap() < train.first().unwrap(), "{train:?}");
     assert!(validation.last().unwrap() < validation.first().unwrap(), "{validation:?}");
     assert!(fs::read_to_string(bench.path("loss.svg")).unwrap().contains("<polyline"));
-    // Nothing is left of the run but what the registry has, and the same is not trained twice.
+    // The run's folder is removed, and the same training is not repeated.
     assert_eq!(fs::read_dir(bench.path("one/training")).unwrap().count(), 0);
     assert_eq!(bench.ok("one", &["adapters", "verify"]), "1 adapters are what was stored\n");
     for other in [&[][..], &["--name", "other"]] {
@@ -411,7 +410,8 @@ fn second_round_continues_from_the_first_adapter() {
     let on = ["train", "--dataset", "d.jsonl", "--model", "m.gguf", "--project", "p", "--from", id];
     let briefly = ["--quiet", "--seed", "9", "--max-steps", "2", "--rehearsal", "0"];
     let second = bench.ok("home", &[&on[..], &briefly].concat());
-    // What the first round didn't see is held out again, and begins where the first has ended.
+    // Families that the first round held out are held out again, and their loss starts where it
+    // ended.
     let shown = bench.ok("home", &["train", "show", second.trim(), "--json"]);
     let shown: Value = serde_json::from_str(&shown).unwrap();
     let begins = shown["metrics"].as_array().unwrap().iter();
@@ -424,7 +424,7 @@ fn second_round_continues_from_the_first_adapter() {
     assert_eq!(child["parents"], json!([{ "id": id, "weight": 1.0 }]));
     assert_eq!((&child["rank"], &child["generation"]), (&json!(4), &json!(1)));
     assert_eq!(child["train_families"], parent["train_families"]);
-    // What it was trained on is trained on again, beside what is new.
+    // The old data is replayed together with the new data.
     let new = json!({ "messages": [
         { "role": "user", "content": "new" },
         { "role": "assistant", "content": "news" },
@@ -436,11 +436,11 @@ fn second_round_continues_from_the_first_adapter() {
         serde_json::from_str::<Value>(&plan).unwrap()["n_families"].as_u64().unwrap()
     };
     assert_eq!((families(&[]), families(&["--no-replay"])), (9, 1));
-    // The very weights it was made on, and its own form.
+    // The base weights and the shape of the adapter must match.
     fs::write(bench.path("m.gguf"), tiny::model("llama", tiny::Q8_0, 64, 128).encode().1).unwrap();
     let other = bench.call("home", &on);
-    let said = String::from_utf8(other.stderr).unwrap();
-    assert!(said.contains("was not made for"), "{said}");
+    let stderr = String::from_utf8(other.stderr).unwrap();
+    assert!(stderr.contains("was not made for"), "{stderr}");
     let both = bench.call("home", &[&on[..], &["--rank", "8"]].concat());
     assert_eq!(both.status.code(), Some(2), "{both:?}");
 }
@@ -524,7 +524,7 @@ fn unusable_data_and_options_are_rejected_with_a_reason() {
         ];
         json!({ "messages": messages, "family": family }).to_string()
     };
-    // The family whose digest comes first is held out.
+    // The family with the smallest digest is held out.
     let mut families = ["one", "two"];
     families.sort_by_key(|family| rune::training::family_digest(family));
     write(&format!("{}\n{}\n", says(families[0], "z"), says(families[1], "a")));
@@ -562,7 +562,7 @@ fn dry_run_reports_the_training_plan() {
     assert!(bench.ok("home", &["train", "runs"]).starts_with("no training runs"));
 }
 
-/// What a real model says of itself comes beside what is new, and is asked for once.
+/// A real model's answers are mixed into the training data, and are generated only once.
 #[test]
 fn base_model_answers_are_rehearsed_and_cached() {
     let bench = Bench::new();
@@ -587,7 +587,7 @@ fn base_model_answers_are_rehearsed_and_cached() {
         (&with["n_families"], &with["n_validation"]),
         (&without["n_families"], &without["n_validation"])
     );
-    // The second training has nothing to ask: what it finds is what it takes.
+    // The second run generates nothing: it uses the cached file, even an empty one.
     fs::write(&kept, "").unwrap();
     bench.ok("home", &[&args[..], &briefly].concat());
     assert_eq!(fs::read(&kept).unwrap(), b"");
