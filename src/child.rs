@@ -1,4 +1,4 @@
-//! Child processes that do not outlive this one, whatever ends it.
+//! Child processes that do not outlive this process, no matter how it ends.
 //!
 //! The kernel signals a child when the *thread* that started it ends. All children are therefore
 //! started by one thread that lives as long as the process.
@@ -14,13 +14,13 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-/// What the starting thread is asked: a command, and where the child is to be sent.
+/// A request to the spawning thread: the command, and the channel for the child.
 type SpawnOrder = (Command, mpsc::Sender<io::Result<Child>>);
 
-/// Starts `command`, which is then dropped with all descriptors that it holds.
+/// Starts `command`, which is then dropped together with its file descriptors.
 ///
 /// # Errors
-/// Those of starting it.
+/// The errors of [`Command::spawn`].
 pub fn spawn(command: Command) -> io::Result<Child> {
     static STARTER: OnceLock<mpsc::Sender<SpawnOrder>> = OnceLock::new();
     let starter = if let Some(starter) = STARTER.get() {
@@ -34,14 +34,15 @@ pub fn spawn(command: Command) -> io::Result<Child> {
     receiver.recv().map_err(io::Error::other)?
 }
 
-/// The thread ends when its sender is dropped, which for the one that is kept never happens.
+/// Starts the spawning thread. It ends when its sender is dropped; the one stored in the static
+/// never is.
 fn start() -> io::Result<mpsc::Sender<SpawnOrder>> {
     let (orders, receiver) = mpsc::channel::<SpawnOrder>();
     thread::Builder::new().name("children".into()).spawn(move || {
         for (mut command, answer) in receiver {
             let child = command.spawn();
             drop(command);
-            // If the caller is gone, nobody else would wait for the child: kill it.
+            // If the caller is gone, nobody would ever wait for the child: kill and reap it.
             if let Err(mpsc::SendError(Ok(mut child))) = answer.send(child) {
                 let _killed = child.kill().and_then(|()| child.wait());
             }
@@ -50,11 +51,11 @@ fn start() -> io::Result<mpsc::Sender<SpawnOrder>> {
     Ok(orders)
 }
 
-/// Has the kernel send `signal` to this process when the process `parent` ends, which started it
-/// with [`spawn`].
+/// Has the kernel send `signal` to this process when the process `parent` ends, which must have
+/// started it with [`spawn`].
 ///
 /// # Errors
-/// [`Errno::ESRCH`] when `parent` has ended already; those of `prctl`.
+/// [`Errno::ESRCH`] when `parent` has already ended; the errors of `prctl`.
 pub fn bind_to(parent: u32, signal: Signal) -> Result<(), Errno> {
     prctl::set_pdeathsig(signal)?;
     if std::os::unix::process::parent_id() == parent { Ok(()) } else { Err(Errno::ESRCH) }
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_outlives_the_thread_that_asked_for_it() {
+    fn children_outlive_the_thread_that_requested_them() {
         let mut bound = Command::new("python3");
         bound.arg("-c").arg(
             "import ctypes, time; ctypes.CDLL(None).prctl(1, 9); print('bound', flush=True); time.sleep(60)",

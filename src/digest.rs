@@ -1,4 +1,4 @@
-//! sha256, in lower-case hexadecimal digits.
+//! SHA-256 digests in lower-case hexadecimal.
 
 use std::fs::File;
 use std::io;
@@ -8,15 +8,15 @@ use std::path::Path;
 use sha2::Digest;
 use sha2::Sha256;
 
-/// The sha256 of `bytes`: 64 digits.
+/// Returns the SHA-256 of `bytes`: 64 hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))
 }
 
-/// The sha256 of a file, which is read a piece at a time.
+/// Returns the SHA-256 of a file, read in chunks of 1 MiB.
 ///
 /// # Errors
-/// Those of reading it.
+/// When the file cannot be read.
 pub fn sha256_of_file(path: &Path) -> io::Result<String> {
     let (mut file, mut hash) = (File::open(path)?, Sha256::new());
     let mut buffer = vec![0; 1 << 20];
@@ -28,7 +28,7 @@ pub fn sha256_of_file(path: &Path) -> io::Result<String> {
     }
 }
 
-/// `bytes` in lower-case hexadecimal digits.
+/// Encodes `bytes` in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {

@@ -1,4 +1,5 @@
-//! Files that are written whole or not at all, and are still there after a power cut.
+//! Atomic and durable file writes: a file is written completely or not at all, and survives a power
+//! cut.
 
 use std::fs;
 use std::fs::File;
@@ -10,19 +11,19 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-/// Replaces the file at `path`, and makes the folders on the way to it. Readers see the old content
-/// or the new.
+/// Replaces the file at `path` atomically, and creates missing parent folders. Readers see either
+/// the old content or the new.
 ///
 /// # Errors
-/// Those of the file system; what was at `path` is still there then.
+/// The errors of the file system. The old file is unchanged then.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }
 
-/// As [`write()`], with content that `fill` puts into the file, or into another of its name.
+/// As [`write()`], with content that `fill` writes to the given file or replaces it with.
 ///
 /// # Errors
-/// Those of `fill`, and of the file system.
+/// The errors of `fill` and of the file system.
 pub fn write_with(
     path: &Path,
     fill: impl FnOnce(&mut NamedTempFile) -> io::Result<()>,
@@ -31,30 +32,30 @@ pub fn write_with(
     sync_folder(folder_of(path))
 }
 
-/// As [`write()`], for a file that must not be there yet.
+/// As [`write()`], for a file that must not exist yet.
 ///
 /// # Errors
-/// [`io::ErrorKind::AlreadyExists`] when it is; those of the file system.
+/// [`io::ErrorKind::AlreadyExists`] when it does; the errors of the file system.
 pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let staged = stage(path, |file| file.write_all(bytes))?;
     staged.persist_noclobber(path).map_err(|error| error.error)?;
     sync_folder(folder_of(path))
 }
 
-/// Moves a file that is complete to its place in the same file system.
+/// Syncs a complete file and moves it to `path`, on the same file system.
 ///
 /// # Errors
-/// Those of the file system.
-pub fn publish(file: &Path, place: &Path) -> io::Result<()> {
+/// The errors of the file system.
+pub fn publish(file: &Path, path: &Path) -> io::Result<()> {
     File::open(file)?.sync_all()?;
-    fs::rename(file, place)?;
-    sync_folder(folder_of(place))
+    fs::rename(file, path)?;
+    sync_folder(folder_of(path))
 }
 
-/// Makes the names in a folder durable, which are content of it.
+/// Syncs a folder: file names are part of its content, not of the files'.
 ///
 /// # Errors
-/// Those of the file system.
+/// The errors of the file system.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
@@ -67,7 +68,7 @@ fn stage(
     fs::create_dir_all(folder)?;
     let mut staged = NamedTempFile::new_in(folder)?;
     fill(&mut staged)?;
-    // By its name: `fill` may have replaced the file that was opened.
+    // Reopened by name, because `fill` may have replaced the file.
     let file = File::open(staged.path())?;
     file.set_permissions(Permissions::from_mode(0o644))?;
     file.sync_all()?;
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_and_made_once() {
+    fn files_are_replaced_atomically_and_created_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
         write(&path, b"old").unwrap();

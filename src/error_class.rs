@@ -1,33 +1,33 @@
-//! [`ErrorClass`]: what kind of trouble an error is. Every face translates it: `rune` into exit
-//! codes.
+//! [`ErrorClass`]: a coarse classification of errors. Every interface translates it; the command
+//! line, into exit codes.
 
 use crate::shutdown::StopReason;
 
-/// A kind of trouble. Each error type of the workflows has a method `class` that names its own.
+/// Class of an error. Each error type of the workflows has a method `class`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// What was asked for makes no sense.
+    /// The request is invalid.
     Usage,
-    /// There is no such thing.
+    /// The requested object does not exist.
     NotFound,
-    /// It is there already, taken, or in another state.
+    /// The object already exists, is in use, or is in a state that does not allow the operation.
     Conflict,
-    /// A setting is wrong, or something is missing or broken on this machine.
+    /// A setting is wrong, or something on this machine is missing or broken.
     Environment,
-    /// The model gives no answer, or the prompt does not fit.
+    /// The inference backend failed, or the prompt does not fit into the context window.
     Provider,
-    /// There is no jail: nothing was run.
+    /// The sandbox is unavailable, and nothing was executed.
     Sandbox,
-    /// A budget is used up.
+    /// A budget of tokens or time is used up.
     Budget,
-    /// It ran and did not succeed.
+    /// The work ran to its end without success.
     Unsolved,
-    /// It was stopped before its end.
+    /// The work was stopped by a signal.
     Stopped(StopReason),
 }
 
 impl ErrorClass {
-    /// The exit code of `rune`: the table is at the end of `rune --help`.
+    /// Returns the exit code of `rune`, as listed at the end of `rune --help`.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Unsolved => 1,
@@ -43,7 +43,7 @@ impl ErrorClass {
     }
 }
 
-/// An error and what caused it, in one line.
+/// Formats an error and its causes in one line.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

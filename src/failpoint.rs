@@ -1,5 +1,5 @@
-//! Places where tests end this process as `kill -9` does: what is on disk there has to be enough to
-//! go on.
+//! Failpoints: places where tests kill this process with SIGKILL. The files on disk must suffice to
+//! resume from there.
 
 use std::sync::OnceLock;
 
@@ -7,25 +7,25 @@ use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-/// Every place, in the order in which they are passed.
+/// All failpoints, in the order in which they are passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failpoint {
-    /// An adapter's files are written and not yet in their place.
+    /// The files of an adapter are staged, but not yet published.
     AdapterStaged,
-    /// An adapter's folder is in its place and has no row yet.
+    /// The folder of an adapter is published, but has no row yet.
     AdapterPlaced,
-    /// An adapter's row is there.
+    /// The row of an adapter is stored.
     AdapterStored,
-    /// A worker has written its adapter, which is not in the registry yet.
+    /// A training worker has written its adapter, which is not in the registry yet.
     TrainingTrained,
 }
 
 impl Failpoint {
-    /// All of them.
+    /// Every failpoint, for tests that try them all.
     pub const ALL: [Self; 4] =
         [Self::AdapterStaged, Self::AdapterPlaced, Self::AdapterStored, Self::TrainingTrained];
 
-    /// The name that arms it, as `RUNE_FAILPOINT` gives it.
+    /// Returns the value of `RUNE_FAILPOINT` that arms this failpoint.
     pub fn name(self) -> &'static str {
         match self {
             Self::AdapterStaged => "adapter.staged",
@@ -38,13 +38,13 @@ impl Failpoint {
 
 static ARMED: OnceLock<Failpoint> = OnceLock::new();
 
-/// Arms the failpoint of this name, once a process; tells whether there is one.
+/// Arms the failpoint with this name, at most one per process. Returns whether it was armed.
 pub fn arm(name: &str) -> bool {
     let found = Failpoint::ALL.into_iter().find(|point| point.name() == name);
     found.is_some_and(|point| ARMED.set(point).is_ok())
 }
 
-/// Passes `point`, or ends here.
+/// Kills this process if `point` is armed.
 pub fn pass(point: Failpoint) {
     if ARMED.get() == Some(&point) {
         let _it_does_not_return = kill(Pid::this(), Signal::SIGKILL);

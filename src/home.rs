@@ -1,4 +1,4 @@
-//! [`Home`]: the folder in which Rune keeps everything, and what lies where in it.
+//! [`Home`]: the folder for all data of Rune, and its layout.
 
 use std::fs;
 use std::io;
@@ -6,70 +6,70 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// Rune's home, `~/.rune` unless another is named. Nothing here is made before it is needed.
+/// Rune's home folder, `~/.rune` by default. Subfolders are created when they are first needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home(PathBuf);
 
 impl Home {
-    /// The home in `folder`.
+    /// Creates the handle of the home at `folder`; touches no files.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self(folder.into())
     }
 
-    /// Makes the folder, readable by its owner alone, unless it is there.
+    /// Creates the folder with mode 0700, unless it exists.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The errors of the file system.
     pub fn create(&self) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)
     }
 
-    /// The folder itself.
+    /// Returns the path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// The user's settings.
+    /// The user's configuration file.
     pub fn config(&self) -> PathBuf {
         self.0.join("config.toml")
     }
 
-    /// The registry's database.
+    /// The registry database (SQLite).
     pub fn registry(&self) -> PathBuf {
         self.0.join("rune.db")
     }
 
-    /// Adapters, a folder each.
+    /// Adapters, one folder each.
     pub fn adapters(&self) -> PathBuf {
         self.0.join("adapters")
     }
 
-    /// Models, a GGUF file each.
+    /// Models, one GGUF file each.
     pub fn models(&self) -> PathBuf {
         self.0.join("models")
     }
 
-    /// Python packages that Rune fetches for the judge.
+    /// Python packages that Rune installs for the judge.
     pub fn python(&self) -> PathBuf {
         self.0.join("python")
     }
 
-    /// The base's own answers that training rehearses, a file for each base.
+    /// Rehearsal answers, one file per base model.
     pub fn rehearsal(&self) -> PathBuf {
         self.0.join("rehearsal")
     }
 
-    /// What a session left: its files, solved or not.
+    /// The best candidate of a session, solved or not.
     pub fn session(&self, id: &str) -> PathBuf {
         self.0.join("sessions").join(id)
     }
 
-    /// Suites of tasks, a file each.
+    /// Task suites, one file each.
     pub fn suites(&self) -> PathBuf {
         self.0.join("suites")
     }
 
-    /// Training runs that have no adapter yet, a folder each.
+    /// Unfinished training runs, one folder each.
     pub fn training(&self) -> PathBuf {
         self.0.join("training")
     }

@@ -1,20 +1,21 @@
-//! How much two texts share: MinHash over shingles of words (Broder 1997, "On the resemblance and
-//! containment of documents").
+//! Text similarity: MinHash over word shingles (Broder 1997, "On the resemblance and containment of
+//! documents").
 
 use std::collections::HashSet;
 
 use crate::rng::mixed;
 
-/// Hashes that stand for a text: the estimate's standard error is at most `0.5 / sqrt(128)`, 4.4
-/// points.
+/// Number of hashes per signature. The standard error of the estimate is at most `0.5 / sqrt(128)`,
+/// or 4.4 percentage points.
 const N_HASHES: usize = 128;
 
-/// What is kept of a text.
+/// The MinHash signature of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MinHashSignature([u64; N_HASHES]);
 
 impl MinHashSignature {
-    /// The signature of `text` by runs of `shingle` words, at least 1; a shorter text is one run.
+    /// Computes the signature of `text` with shingles of `shingle` words (at least 1). A shorter
+    /// text is a single shingle.
     pub(crate) fn new(text: &str, shingle: usize) -> Self {
         let words: Vec<&str> = text.split_whitespace().collect();
         let shingles: HashSet<u64> =
@@ -28,13 +29,14 @@ impl MinHashSignature {
         Self(least)
     }
 
-    /// The estimated share of all runs that both have, `0.0..=1.0`.
+    /// Estimates the Jaccard similarity of the two sets of shingles, `0.0..=1.0`.
     #[expect(clippy::cast_precision_loss, reason = "at most 128")]
     pub(crate) fn resemblance(&self, other: &Self) -> f64 {
         self.0.iter().zip(&other.0).filter(|(a, b)| a == b).count() as f64 / N_HASHES as f64
     }
 }
 
+/// FNV-1a hash of a shingle.
 fn hash_of(words: &[&str]) -> u64 {
     let mut hash = 0xCBF2_9CE4_8422_2325_u64;
     for byte in words.iter().flat_map(|word| word.bytes().chain([b' '])) {

@@ -1,35 +1,36 @@
-//! [`SplitMix64`]: random numbers that a seed gives again, on every machine and in ten years.
+//! [`SplitMix64`]: reproducible random numbers. A seed gives the same numbers on every machine and
+//! in every version.
 
-/// A generator of 64-bit numbers: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
-/// generators", figure 16. Not for secrets.
+/// The SplitMix64 generator (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
+/// generators", figure 16). Not for cryptography.
 #[derive(Debug, Clone)]
 pub(crate) struct SplitMix64(u64);
 
 impl SplitMix64 {
-    /// The stream that begins with `seed`.
+    /// Creates the generator for `seed`.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number.
+    /// Returns the next 64-bit number.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         mixed(self.0)
     }
 
-    /// A number of `0..n`, `n` being at least 1. The bias of the remainder is below `n / 2^64`.
+    /// Returns a number in `0..n`, for `n` of at least 1. The modulo bias is below `n / 2^64`.
     #[expect(clippy::cast_possible_truncation, reason = "a remainder below n")]
     pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n.max(1) as u64) as usize
     }
 
-    /// A number of `0.0..1.0`, a multiple of 2^-24.
+    /// Returns a number in `0.0..1.0`, a multiple of 2^-24.
     #[expect(clippy::cast_precision_loss, reason = "24 bits fit")]
     pub(crate) fn uniform(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1_u32 << 24) as f32
     }
 
-    /// Puts `items` into a random order (Fisher and Yates).
+    /// Shuffles `items` (Fisher-Yates).
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
@@ -37,7 +38,7 @@ impl SplitMix64 {
     }
 }
 
-/// Spreads a number over all 64 bits: the last step of the generator.
+/// Mixes the bits of a number: the output function of the generator.
 pub(crate) fn mixed(z: u64) -> u64 {
     let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -51,7 +52,7 @@ mod tests {
     /// The first numbers of seed 1234567, from the reference implementation by Sebastiano Vigna,
     /// splitmix64.c.
     #[test]
-    fn the_numbers_are_those_of_the_reference() {
+    fn splitmix64_matches_the_reference() {
         let mut random = SplitMix64::new(1_234_567);
         let numbers = [(); 5].map(|()| random.next());
         assert_eq!(

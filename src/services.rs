@@ -12,20 +12,20 @@ use crate::provider::ModelSource;
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
 
-/// What every workflow works with. Owns all of it, so that a clone can move into a spawned task.
+/// Shared services of all workflows. Owns its parts, so that a clone can move into a spawned task.
 #[derive(Clone)]
 pub struct Services {
-    /// Where files are kept.
+    /// Home folder with all data.
     pub home: Home,
     /// The settings in force.
     pub config: Arc<Config>,
-    /// Where everything is recorded.
+    /// Registry of sessions, adapters and training runs.
     pub registry: Arc<Registry>,
     /// Finds, downloads and loads models.
     pub models: ModelSource,
-    /// The `rune` binary, which child processes are started from.
+    /// Path of the `rune` binary, from which child processes are started.
     pub executable: PathBuf,
-    /// The key of the project that sessions and adapters belong to.
+    /// Key of the project that new sessions and adapters belong to.
     pub project: String,
     /// Receives every event as it happens.
     pub reporter: Arc<dyn Reporter>,

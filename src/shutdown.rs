@@ -1,19 +1,19 @@
-//! [`Shutdown`]: tells everything that is at work to stop.
+//! [`Shutdown`]: a token that stops all running work.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Why work stops before its end.
+/// Reason why work was stopped early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// Ctrl-C.
+    /// Interrupted by the user: Ctrl-C (SIGINT).
     Interrupted,
-    /// SIGTERM.
+    /// Terminated by SIGTERM, for example by a service manager.
     Terminated,
 }
 
-/// Work was stopped before its end.
+/// Error: the work was stopped early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{}", match .0 {
     StopReason::Interrupted => "interrupted",
@@ -21,7 +21,7 @@ pub enum StopReason {
 })]
 pub struct StoppedEarly(pub StopReason);
 
-/// A token that is cloned into everything that works, and triggered once for all clones.
+/// A token that is cloned into all running work and triggered once for all clones.
 #[derive(Debug, Clone)]
 pub struct Shutdown(Arc<watch::Sender<Option<StopReason>>>);
 
@@ -32,7 +32,7 @@ impl Default for Shutdown {
 }
 
 impl Shutdown {
-    /// Asks everyone to stop. The first reason is kept.
+    /// Triggers the token for all clones. Only the first reason counts.
     pub fn trigger(&self, reason: StopReason) {
         self.0.send_if_modified(|known| {
             let is_first = known.is_none();
@@ -41,12 +41,12 @@ impl Shutdown {
         });
     }
 
-    /// Whether it was triggered.
+    /// Whether the token was triggered.
     pub fn is_triggered(&self) -> bool {
         self.0.borrow().is_some()
     }
 
-    /// Waits until it is triggered.
+    /// Waits until the token is triggered, and returns the reason.
     pub async fn triggered(&self) -> StopReason {
         let mut receiver = self.0.subscribe();
         loop {
@@ -54,16 +54,16 @@ impl Shutdown {
                 return reason;
             }
             if receiver.changed().await.is_err() {
-                // Only without a sender, which this is.
+                // Cannot happen: `self` is a sender, so the channel stays open.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Does `work` unless it is triggered first; then what is left of it is dropped.
+    /// Runs `work` unless the token is triggered first. The future of the work is dropped then.
     ///
     /// # Errors
-    /// [`StoppedEarly`] when it was triggered before `work` was done.
+    /// [`StoppedEarly`] when the token was triggered before `work` was done.
     pub async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, StoppedEarly> {
         tokio::select! {
             done = work => Ok(done),
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn all_clones_hear_the_first_reason_before_or_after() {
+    async fn all_clones_see_the_first_reason() {
         let shutdown = Shutdown::default();
         assert_eq!(shutdown.or_stop(async { 7 }).await, Ok(7));
         let waiting = tokio::spawn({

@@ -1,12 +1,12 @@
-//! What is asked: a [`Task`], its tests, and the subtasks it is cut into.
+//! Vocabulary of tasks: [`Task`], its source files, and the subtasks it is split into.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::Serialize;
 
-/// Names a task within its file or session: `[a-z0-9][a-z0-9._-]{0,127}` is not required here, any
-/// non-empty text will do.
+/// Id of a task within its file or session. Unlike the ids of adapters and sessions, it may be any
+/// non-empty text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskId(pub String);
@@ -17,25 +17,25 @@ impl std::fmt::Display for TaskId {
     }
 }
 
-/// What kind of work a task is; sessions, datasets and adapters are keyed by it.
+/// Type of a task; sessions, datasets and adapters are keyed by it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskType {
-    /// One function.
+    /// A single function, tested by itself.
     Function,
-    /// One or more modules written from nothing.
+    /// One or more modules, written from scratch.
     #[default]
     Module,
-    /// A command-line program.
+    /// A program with a command-line interface.
     Cli,
-    /// A repair of given code.
+    /// A fix of existing code.
     Fix,
     /// A change to a repository.
     Repo,
 }
 
 impl TaskType {
-    /// The word used in the registry and in JSON.
+    /// Returns the word used in the registry and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Function => "function",
@@ -47,9 +47,10 @@ impl TaskType {
     }
 }
 
-/// A file by its path relative to the work directory: `/` between parts, no `..`, no root.
+/// A file with its path relative to the working directory: separated by `/`, without `..`, not
+/// absolute.
 ///
-/// As JSON it is `{"path", "text"}`, or `{"path", "base64"}` where the content is not UTF-8.
+/// Its JSON form is `{"path", "text"}`, or `{"path", "base64"}` if the content is not UTF-8.
 ///
 /// ```
 /// use rune::task::SourceFile;
@@ -61,21 +62,21 @@ impl TaskType {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "FileRow", into = "FileRow")]
 pub struct SourceFile {
-    /// Relative path.
+    /// Relative path of the file.
     pub path: String,
-    /// The whole text; empty where the content is not UTF-8.
+    /// Content of the file; empty if it is not UTF-8.
     pub text: String,
-    /// The content where it is not UTF-8.
+    /// Content of a file that is not UTF-8.
     binary: Option<Vec<u8>>,
 }
 
 impl SourceFile {
-    /// A file of `text` at `path`.
+    /// Creates a text file.
     pub fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
         Self { path: path.into(), text: text.into(), binary: None }
     }
 
-    /// A file of any content.
+    /// Creates a file with any content.
     pub fn from_bytes(path: impl Into<String>, bytes: Vec<u8>) -> Self {
         match String::from_utf8(bytes) {
             Ok(text) => Self::new(path, text),
@@ -86,18 +87,18 @@ impl SourceFile {
         }
     }
 
-    /// The content as it lies on disk.
+    /// Returns the content as bytes.
     pub fn bytes(&self) -> &[u8] {
         self.binary.as_deref().unwrap_or(self.text.as_bytes())
     }
 
-    /// Whether the content is UTF-8, so that [`Self::text`] is all of it.
+    /// Whether the content is UTF-8, and [`Self::text`] therefore complete.
     pub fn is_text(&self) -> bool {
         self.binary.is_none()
     }
 
-    /// The dotted module name of a Python file, such as `shop.cart` for `shop/cart.py`; `None` for
-    /// any other file.
+    /// Returns the dotted module name of a Python file, such as `shop.cart` for `shop/cart.py`;
+    /// `None` for any other file.
     pub fn module(&self) -> Option<String> {
         let stem = self.path.strip_suffix(".py")?;
         let stem = stem.strip_suffix("/__init__").unwrap_or(stem);
@@ -105,7 +106,7 @@ impl SourceFile {
     }
 }
 
-/// A [`SourceFile`] as JSON has it.
+/// JSON form of a [`SourceFile`].
 #[derive(Serialize, Deserialize)]
 struct FileRow {
     path: String,
@@ -141,38 +142,38 @@ impl TryFrom<FileRow> for SourceFile {
     }
 }
 
-/// A coding task as the user gave it.
+/// A coding task with its tests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
-    /// The task's name.
+    /// Id of the task.
     pub id: TaskId,
-    /// What is to be done, in the user's words.
+    /// Task description as the user wrote it.
     pub text: String,
-    /// The kind of work.
+    /// Type of the task.
     #[serde(default)]
     pub task_type: TaskType,
-    /// Tasks of one family share a template; held-out splits are made by family.
+    /// Family of the task. Tasks of one family share a template; datasets are split by family.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
-    /// The user's test files; empty when none were given.
+    /// The user's test files; empty if none were given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<SourceFile>,
-    /// Paths among [`Self::tests`], files or folders, that the test framework is given; empty where
-    /// the names of the files decide.
+    /// Files or folders among [`Self::tests`] that are passed to the test framework; if empty, file
+    /// names determine the tests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub test_targets: Vec<String>,
 }
 
-/// One part of a task, as decompose yields it.
+/// A part of a task, as produced by the phase `decompose`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subtask {
-    /// A short name, unique within its task.
+    /// Short name, unique within the task.
     pub name: String,
-    /// What the part has to do.
+    /// Description of the subtask.
     pub description: String,
-    /// The file that the part is written to; several subtasks may share one.
+    /// File that the subtask is written to; several subtasks may share one.
     pub file: String,
-    /// Indices of the subtasks that have to be finished first. Acyclic, never the subtask itself.
+    /// Indices of the subtasks that must be finished first. Acyclic, so never the subtask itself.
     pub depends_on: Vec<usize>,
 }
 
@@ -188,12 +189,12 @@ mod tests {
     }
 
     #[test]
-    fn files_of_any_encoding_come_back_from_json_as_they_were() {
+    fn files_of_any_encoding_round_trip_through_json() {
         insta::assert_snapshot!(check(r#"{"path":"a.py","text":"x"}"#),
             @r#"[120] {"path":"a.py","text":"x"}"#);
         insta::assert_snapshot!(check(r#"{"path":"a.csv","base64":"/A=="}"#),
             @r#"[252] {"path":"a.csv","base64":"/A=="}"#);
-        // What turns out to be UTF-8 is text from then on.
+        // Base64 content that is valid UTF-8 becomes text.
         assert_eq!(
             check(r#"{"path":"a.py","base64":"77u/eA=="}"#),
             "[239, 187, 191, 120] {\"path\":\"a.py\",\"text\":\"\u{feff}x\"}"

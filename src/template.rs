@@ -1,11 +1,11 @@
-//! Renders the prompts of `templates/`, which are part of the binary.
+//! Renders the prompt templates of `templates/`, which are embedded in the binary.
 
 use minijinja::Environment;
 use minijinja::UndefinedBehavior;
 use minijinja::syntax::SyntaxConfig;
 use serde::Serialize;
 
-/// Name and text of every template.
+/// Names and texts of all templates.
 pub const TEMPLATES: &[(&str, &str)] = &[
     ("system.j2", include_str!("../templates/system.j2")),
     ("task.j2", include_str!("../templates/task.j2")),
@@ -22,7 +22,7 @@ pub const TEMPLATES: &[(&str, &str)] = &[
     ("repair.j2", include_str!("../templates/repair.j2")),
 ];
 
-/// A template can't be rendered: it names what it is not given.
+/// A template cannot be rendered, for example because it uses a value that was not passed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot render the prompt `{name}`")]
 pub struct TemplateError {
@@ -30,7 +30,7 @@ pub struct TemplateError {
     source: minijinja::Error,
 }
 
-/// The compiled templates.
+/// The compiled prompt templates.
 #[derive(Debug)]
 pub struct PromptTemplates(Environment<'static>);
 
@@ -48,10 +48,10 @@ impl Default for PromptTemplates {
 }
 
 impl PromptTemplates {
-    /// Renders the template `<name>.j2`, white space at both ends removed.
+    /// Renders the template `<name>.j2` and trims whitespace at both ends.
     ///
     /// # Errors
-    /// [`TemplateError`] when there is no such template, or it uses a value that `values` lacks.
+    /// [`TemplateError`] when the template does not exist, or uses a value that `values` lacks.
     pub fn render(&self, name: &str, values: impl Serialize) -> Result<String, TemplateError> {
         let render = || {
             let template = self.0.get_template(&format!("{name}.j2"))?;
@@ -70,7 +70,7 @@ mod tests {
     use super::TEMPLATES;
 
     #[test]
-    fn every_template_of_the_folder_is_embedded_and_compiles() {
+    fn every_template_is_embedded_and_compiles() {
         let _compiled = PromptTemplates::default();
         let mut in_folder: Vec<String> = std::fs::read_dir("templates")
             .unwrap()

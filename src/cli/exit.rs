@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::adapter::InvalidAdapterId;
 use crate::bench::BenchError;
 use crate::config::ConfigError;
 use crate::error_class::ErrorClass;
@@ -20,7 +21,6 @@ use crate::registry::RecordKind;
 use crate::registry::RegistryError;
 use crate::sandbox::SandboxError;
 use crate::shutdown::StoppedEarly;
-use crate::training::FailureKind;
 use crate::training::TrainingError;
 
 /// Wrong arguments.
@@ -83,9 +83,9 @@ fn spoken_for<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static)
         };
     }
     look_into! {
-        SessionError: Pipeline | Provider | Judge | Request | Sandbox | Registry;
+        SessionError: Adapter | Pipeline | Provider | Judge | Request | Sandbox | Registry;
         TrainingError: Provider | Registry | Model;
-        EvaluationError: Provider | Judge | Pipeline | Registry | Sandbox | Request;
+        EvaluationError: Adapter | Provider | Judge | Pipeline | Registry | Sandbox | Request;
         PipelineError: Provider | Judge | Registry;
         RequestError: Suite | Judge | Hub;
         ProviderError: Hub | Model;
@@ -96,14 +96,8 @@ fn spoken_for<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static)
 
 /// What the user can do about an error, where that is known.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
-    if let Some(TrainingError::Failed { id, kind, .. }) = cause(error) {
-        // The same data and options would come to the same again.
-        let is_final = matches!(
-            kind,
-            FailureKind::Nan | FailureKind::NoGain | FailureKind::Data | FailureKind::Setup
-        );
-        let again = format!("`rune train --resume {id}` goes on from the last checkpoint");
-        return (!is_final).then_some(again);
+    if let Some(hint) = cause::<TrainingError>(error).and_then(TrainingError::hint) {
+        return Some(hint);
     }
     fixed_hint(error).map(str::to_owned)
 }
@@ -132,7 +126,11 @@ fn fixed_hint(error: &anyhow::Error) -> Option<&'static str> {
     if let Some(error) = cause::<ModelError>(error) {
         return model_hint(error);
     }
+    if cause::<InvalidAdapterId>(error).is_some() {
+        return Some(InvalidAdapterId::HINT);
+    }
     match cause(error) {
+        Some(RegistryError::TooNew { .. }) => return Some("install a newer version of rune"),
         Some(RegistryError::NotFound { kind, .. }) => {
             return Some(match kind {
                 RecordKind::Session => "`rune sessions list` shows all sessions",

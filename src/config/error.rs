@@ -1,79 +1,79 @@
-//! What can be wrong with a configuration.
+//! [`ConfigError`]: why a configuration is rejected.
 
 use crate::config::origin::ValueOrigin;
 
-/// A configuration that is refused. The text names the key and where it stands.
+/// A rejected configuration. The message names the key and its origin.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The text is no TOML.
+    /// The text is not valid TOML.
     #[error("cannot read {origin}")]
     Syntax {
-        /// Where it stands.
+        /// Origin of the setting.
         origin: ValueOrigin,
-        /// The parser's words, with line and column.
+        /// Error of the parser, with line and column.
         #[source]
         source: Box<toml::de::Error>,
     },
-    /// There is no such key.
+    /// The key does not exist.
     #[error("unknown key `{key}` in {origin}{}", meant(nearest.as_deref()))]
     UnknownKey {
-        /// The key as written, dotted.
+        /// Dotted key as written.
         key: String,
-        /// Where it stands.
+        /// Origin of the setting.
         origin: ValueOrigin,
-        /// The key that was probably meant.
+        /// Most similar existing key, if one is close.
         nearest: Option<String>,
     },
-    /// There is no such variable.
+    /// The environment variable does not correspond to a key.
     #[error("unknown environment variable `{variable}`{}", meant(nearest.as_deref()))]
     UnknownVariable {
-        /// The variable.
+        /// Name of the variable.
         variable: String,
-        /// The variable that was probably meant.
+        /// Most similar existing variable, if one is close.
         nearest: Option<String>,
     },
-    /// The value is of the wrong type.
+    /// The value has the wrong type.
     #[error("`{key}` must be {expected}, found {found}; set in {origin}")]
     WrongType {
-        /// The key.
+        /// Dotted name of the key.
         key: String,
-        /// Where it stands.
+        /// Origin of the setting.
         origin: ValueOrigin,
-        /// The type it has to have, with its article.
+        /// Expected type with its article, such as `an integer`.
         expected: &'static str,
-        /// What was found.
+        /// The value that was found.
         found: String,
     },
-    /// The value is refused by the key's rule, such as a range.
+    /// The value violates the rule of the key, such as a range.
     #[error("`{key}` must be {expected}, found {found}; set in {origin}")]
     Invalid {
-        /// The key.
+        /// Dotted name of the key.
         key: String,
-        /// Where it stands.
+        /// Origin of the setting.
         origin: ValueOrigin,
-        /// What it has to be.
+        /// Description of valid values.
         expected: String,
-        /// What was found.
+        /// The value that was found.
         found: String,
     },
-    /// A project file sets what only the user may set.
+    /// A project file sets a key that only the user may set.
     #[error("a project file may not set `{key}`; found in {origin}")]
     NotForProjects {
-        /// The key.
+        /// Dotted name of the key.
         key: String,
-        /// The project file.
+        /// Path of the project file.
         origin: ValueOrigin,
     },
-    /// A project file raises a limit.
+    /// A project file raises a limit that it may only lower.
     #[error("a project file may only lower `{key}` (it is {limit}), found {found} in {origin}")]
     RaisedByProject {
-        /// The key.
+        /// Dotted name of the key.
         key: String,
-        /// The project file.
+        /// Path of the project file.
         origin: ValueOrigin,
-        /// What holds without the project file.
+        /// Limit that applies without the project file.
         limit: String,
-        /// What was found.
+        /// The value that was found.
         found: String,
     },
 }

@@ -1,39 +1,39 @@
-//! The rules for each key: its range, and what a project file may do with it.
+//! The rules of each key: its valid values, and whether a project file may set it.
 
-/// What a value has to be, beside its type.
+/// Constraint on a value, in addition to its type.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ValueRule {
-    /// Any text.
+    /// Any text, also an empty one.
     Text,
-    /// `true` or `false`.
+    /// A boolean: `true` or `false`.
     Flag,
     /// Text that is not empty.
     Filled,
-    /// One of these words.
+    /// One of the given words.
     OneOf(&'static [&'static str]),
-    /// A number from the first to the second, both included.
+    /// A number in the inclusive range.
     Range(f64, f64),
 }
 
-/// What a project's `rune.toml` may do with a key.
+/// Permission of a project's `rune.toml` to set a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProjectRule {
-    /// Set it freely.
+    /// The project may set it freely.
     Free,
-    /// Set it to no more than it would be without the project file.
+    /// The project may lower it, but not raise it above its value without the project file.
     Lower,
-    /// Leave it alone.
+    /// The project must not set it.
     Never,
 }
 
-/// One key.
+/// A key with its rules.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyRule {
-    /// The dotted name.
+    /// Dotted name of the key.
     pub(super) name: &'static str,
-    /// What its value has to be.
+    /// Constraint on its value.
     pub(super) check: ValueRule,
-    /// What a project file may do with it.
+    /// Permission of project files.
     pub(super) project: ProjectRule,
 }
 
@@ -80,12 +80,12 @@ pub(super) const KEYS: &[KeyRule] = &[
     key("sandbox.processes", ValueRule::Range(1.0, 4096.0), ProjectRule::Lower),
 ];
 
-/// The rules for `name`; `None` when there is no such key.
+/// Returns the rules of the key `name`; `None` if there is no such key.
 pub(super) fn find(name: &str) -> Option<&'static KeyRule> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-/// All names.
+/// Returns the names of all keys.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     KEYS.iter().map(|key| key.name)
 }

@@ -1,4 +1,4 @@
-//! Where settings come from: one [`ConfigLayer`] for each file, the environment and the command
+//! [`ConfigLayer`]: the settings of one origin, which is a file, the environment or the command
 //! line.
 
 use toml::Table;
@@ -9,23 +9,23 @@ use crate::config::keys;
 use crate::config::nearest::nearest;
 use crate::config::origin::ValueOrigin;
 
-/// Variables that are no settings.
+/// Variables with the prefix `RUNE_` that are not settings.
 const OTHER_VARIABLES: &[&str] = &["RUNE_HOME", "RUNE_LOG", "RUNE_FAILPOINT"];
 
-/// Some settings and where they stand.
+/// The settings of one origin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConfigLayer {
-    /// Where they stand.
+    /// Origin of the settings.
     pub origin: ValueOrigin,
-    /// The settings, by section.
+    /// Values by section and key.
     pub table: Table,
 }
 
 impl ConfigLayer {
-    /// Reads TOML.
+    /// Parses TOML.
     ///
     /// # Errors
-    /// [`ConfigError::Syntax`] when `text` is no TOML. Keys and values are checked by
+    /// [`ConfigError::Syntax`] when `text` is not valid TOML. Keys and values are checked later, by
     /// [`Config::load`](crate::config::Config::load).
     pub fn parse(origin: ValueOrigin, text: &str) -> Result<Self, ConfigError> {
         match text.parse() {
@@ -34,10 +34,11 @@ impl ConfigLayer {
         }
     }
 
-    /// Takes settings from `RUNE_<SECTION>_<KEY>` among `variables`; others are left alone.
+    /// Collects settings from the variables `RUNE_<SECTION>_<KEY>`. Variables with another prefix
+    /// are ignored.
     ///
     /// # Errors
-    /// [`ConfigError::UnknownVariable`] for a `RUNE_` variable without a key.
+    /// [`ConfigError::UnknownVariable`] for a `RUNE_` variable that matches no key.
     pub fn from_env(
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
@@ -55,7 +56,7 @@ impl ConfigLayer {
         Ok(Self { origin: ValueOrigin::Env, table })
     }
 
-    /// Takes settings from the command line: dotted keys and their values.
+    /// Collects settings from the command line: dotted keys and their values.
     pub fn from_flags(values: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
         let mut table = Table::new();
         for (key, value) in values {
@@ -65,7 +66,7 @@ impl ConfigLayer {
     }
 }
 
-/// The variable that sets `key`.
+/// Returns the name of the environment variable that sets `key`.
 pub(super) fn variable_of(key: &str) -> String {
     format!("RUNE_{}", key.replace('.', "_").to_uppercase())
 }
@@ -77,7 +78,7 @@ fn unknown_variable(variable: String) -> ConfigError {
     ConfigError::UnknownVariable { variable, nearest }
 }
 
-/// A variable's text as the number or the text that it is.
+/// Parses the text of a variable as an integer or float if possible.
 fn typed(text: &str) -> Value {
     let integer = text.parse().map(Value::Integer);
     integer

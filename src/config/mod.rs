@@ -1,9 +1,9 @@
-//! The settings: [`Config`], laid together from [`ConfigLayer`]s and checked once.
+//! The settings: [`Config`], merged from [`ConfigLayer`]s and validated once.
 //!
 //! `cli` collects the texts and variables and hands them in; nothing here reads a file or the
 //! environment, and nothing below `cli` does so for settings. The defaults live in
-//! `configs/default.toml` alone, the rules for each key in one table (`keys.rs`). A project's
-//! `rune.toml` comes with somebody's repository, so it may only ask for less.
+//! `configs/default.toml`, the rules of each key in one table (`keys.rs`). A project's
+//! `rune.toml` comes with a repository that may not be trusted, so it may only lower limits.
 
 mod error;
 mod keys;

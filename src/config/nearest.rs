@@ -1,8 +1,8 @@
-//! What the user may have meant.
+//! Suggestions for misspelled names.
 
-/// Finds the one of `known` that `name` was probably meant to be; `None` when nothing is close.
+/// Returns the name in `known` that is most similar to `name`; `None` if none is close.
 ///
-/// Dotted names are also compared by their last part, so `attempts` finds `run.attempts`.
+/// Dotted names are also compared by their last component, so `attempts` finds `run.attempts`.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let tolerance = (name.chars().count() / 3).max(2);
     known
@@ -13,7 +13,7 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
-/// Edits between two names, or between their last parts and one more, whichever is less.
+/// Damerau-Levenshtein distance of two names, or of their last components plus 1 if that is less.
 fn distance(name: &str, candidate: &str) -> usize {
     let last = |text: &str| text.rsplit('.').next().unwrap_or_default().to_owned();
     let whole = strsim::damerau_levenshtein(name, candidate);
@@ -25,13 +25,13 @@ mod tests {
     use super::nearest;
 
     #[test]
-    fn a_slip_finds_its_key_and_nonsense_finds_none() {
+    fn typos_find_the_nearest_key_and_nonsense_finds_none() {
         let known = ["run.attempts", "run.model", "sandbox.memory_mb"];
         let check = |name| nearest(name, known);
         assert_eq!(check("rnu.attempts"), Some("run.attempts"));
         assert_eq!(check("run.atempts"), Some("run.attempts"));
         assert_eq!(check("attempts"), Some("run.attempts"));
         assert_eq!(check("sandbox.memory"), Some("sandbox.memory_mb"));
-        assert_eq!(check("colour.of.the.sky"), None);
+        assert_eq!(check("color.of.the.sky"), None);
     }
 }

@@ -1,19 +1,19 @@
-//! [`ValueOrigin`].
+//! [`ValueOrigin`]: the place where a setting was made.
 
 use std::path::PathBuf;
 
-/// Where a value stands.
+/// The origin of a value, from the weakest to the strongest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValueOrigin {
-    /// `configs/default.toml`, embedded.
+    /// The defaults: the embedded `configs/default.toml`.
     Default,
-    /// The user's own file.
+    /// The user's configuration file.
     User(PathBuf),
-    /// The project's file, which is trusted less.
+    /// The project's `rune.toml`, which is trusted less.
     Project(PathBuf),
-    /// The environment.
+    /// An environment variable `RUNE_<SECTION>_<KEY>`.
     Env,
-    /// The command line.
+    /// A flag on the command line.
     Flag,
 }
 

@@ -1,20 +1,20 @@
-//! The parts of a configuration. What each key means stands in `configs/default.toml`.
+//! The sections of the configuration. `configs/default.toml` describes every key in detail.
 
 use serde::Deserialize;
 use serde::Serialize;
 
-/// Who generates text.
+/// The inference backend of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProviderKind {
-    /// The model in this process.
+    /// A model in this process.
     InProcess,
     /// Canned answers from a file.
     Scripted,
 }
 
 impl ProviderKind {
-    /// The word used in configuration and JSON.
+    /// Returns the word used in the configuration and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InProcess => "in-process",
@@ -23,114 +23,114 @@ impl ProviderKind {
     }
 }
 
-/// `[run]`: what a session uses, and its budgets.
+/// `[run]`: the model, adapter and budgets of a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunSettings {
-    /// Name of a catalogued model.
+    /// Name of a model in the catalog.
     pub model: String,
-    /// Who generates.
+    /// Inference backend of the session.
     pub provider: ProviderKind,
-    /// File of canned answers; empty when there is none.
+    /// File of canned answers for the scripted backend; empty for none.
     pub scripted: String,
-    /// Key of the project; empty when it is to be found out.
+    /// Key of the project; empty to derive it from the git repository.
     pub project: String,
-    /// The adapter: `auto`, `none` or an id.
+    /// Adapter selection: `auto`, `none` or an adapter id.
     pub adapter: String,
-    /// Folder of packages that solutions may import; empty for none.
+    /// Folder of Python packages that solutions may import; empty for none.
     pub lib: String,
-    /// Seed of all sampling.
+    /// Random seed of all sampling.
     pub seed: u64,
-    /// Budget of generated tokens.
+    /// Budget of generated tokens per session.
     pub max_tokens: u64,
-    /// Budget of wall time, in seconds.
+    /// Budget of wall time per session, in seconds.
     pub max_seconds: u64,
-    /// Attempts at a phase.
+    /// Maximum attempts per phase.
     pub attempts: u32,
-    /// Samples drawn when the first answer fails.
+    /// Number of samples for a subtask whose first answer fails.
     pub candidates: u32,
-    /// Repairs of the best candidate.
+    /// Maximum repairs of the best candidate.
     pub repairs: u32,
-    /// Whether tests that also pass on a stub of the solution decide nothing.
+    /// Whether tests that also pass on a stub of the solution are rejected.
     pub strict_tests: bool,
 }
 
-/// `[sampling]`: how tokens are drawn.
+/// `[sampling]`: how tokens are sampled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingConfig {
-    /// Temperature of the first answer.
+    /// Temperature of the first answer to a prompt.
     pub temperature: f32,
-    /// Temperature of further answers to the same prompt.
+    /// Temperature of all further answers to the same prompt.
     pub retry_temperature: f32,
-    /// Nucleus, `0.0 < top_p <= 1.0`.
+    /// Nucleus sampling threshold, `0.0 < top_p <= 1.0`.
     pub top_p: f32,
-    /// Tokens kept; `0` keeps all.
+    /// Number of most likely tokens to sample from; `0` disables the limit.
     pub top_k: u32,
-    /// `1.0` is off.
+    /// Penalty for tokens that have occurred; `1.0` disables it.
     pub repetition_penalty: f32,
 }
 
-/// `[engine]`: the in-process engine.
+/// `[engine]`: resources of the in-process engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EngineConfig {
-    /// Threads; `0` is one for each physical core.
+    /// Number of threads; `0` for one per physical core.
     pub threads: usize,
-    /// Tokens of context to keep.
+    /// Context window in tokens.
     pub context: usize,
-    /// Memory for keys and values, in MiB.
+    /// Memory of the KV cache, in MiB.
     pub kv_mib: usize,
 }
 
-/// `[tokens]`: the most tokens to generate for one answer of each phase.
+/// `[tokens]`: maximum tokens per answer of each phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokensConfig {
-    /// Decompose.
+    /// Maximum tokens per decomposition.
     pub decompose: u32,
-    /// Plan.
+    /// Maximum tokens per plan.
     pub plan: u32,
-    /// Code.
+    /// Maximum tokens per code answer.
     pub code: u32,
-    /// Integrate.
+    /// Maximum tokens per integration.
     pub integrate: u32,
-    /// Diagnose.
+    /// Maximum tokens per diagnosis.
     pub diagnose: u32,
-    /// Repair.
+    /// Maximum tokens per repair.
     pub repair: u32,
 }
 
-/// What kind of program is run: what it needs beside the limits that have keys of their own.
+/// Kind of program to run. It determines resources that have no configuration key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProgramProfile {
-    /// Plain Python.
+    /// Python code without large native libraries.
     Python,
-    /// numpy, torch and their like, which reserve far more memory than they use.
+    /// Code with numpy, torch and similar, which reserves far more address space than it uses.
     Numeric,
-    /// The commands of a repository, such as its build and its tests.
+    /// Shell commands of a repository, such as its build and its tests.
     Shell,
 }
 
-/// `[sandbox]`: the limits of one run of generated code.
+/// `[sandbox]`: limits of one run of generated code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SandboxConfig {
-    /// The Python interpreter; empty for the first `python3` of PATH.
+    /// Python interpreter; empty for the first `python3` on `PATH`.
     pub python: String,
-    /// What kind of program is run.
+    /// Kind of program to run.
     pub profile: ProgramProfile,
-    /// Processor time in seconds.
+    /// Maximum CPU time, in seconds.
     pub cpu_seconds: u64,
-    /// Wall time in seconds.
+    /// Maximum wall time, in seconds.
     pub wall_seconds: u64,
-    /// Memory in MiB.
+    /// Maximum memory, in MiB.
     pub memory_mb: u64,
-    /// Output kept, in KiB.
+    /// Maximum captured output, in KiB.
     pub output_kb: u64,
-    /// Disk space in MiB.
+    /// Maximum disk space, in MiB.
     pub disk_mb: u64,
-    /// Processes and threads.
+    /// Maximum number of processes and threads.
     pub processes: u64,
 }

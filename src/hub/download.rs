@@ -1,4 +1,4 @@
-//! From the Hugging Face hub by HTTP, going on where an earlier download stopped.
+//! Downloads from the Hugging Face hub over HTTP, with resumption.
 #![expect(clippy::disallowed_types, reason = "outgoing HTTP lives in provider/ and hub/")]
 
 use std::fs::File;
@@ -21,20 +21,20 @@ use crate::hub::error::HubError;
 use crate::hub::files::length;
 use crate::hub::progress::PullReporter;
 
-/// A host that can't be reached is given up after this.
+/// Timeout for establishing a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
-/// A connection that stays silent is given up after this.
+/// Timeout for a connection without data.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections in a row that may break without a byte of progress.
+/// Maximum consecutive connections that break without any progress.
 const FRUITLESS_TRIES: u32 = 3;
 
-/// The address of a file on the hub at `endpoint`.
+/// Returns the URL of a file on the hub at `endpoint`.
 pub(super) fn url(endpoint: &str, file: &HubFile) -> String {
     let HubFile { repo, file, revision } = file;
     format!("{}/{repo}/resolve/{revision}/{file}", endpoint.trim_end_matches('/'))
 }
 
-/// Downloads `url` to `partial` until that has `bytes` bytes.
+/// Downloads `url` to `partial`, until the file has `bytes` bytes.
 pub(super) async fn download(
     url: &str,
     partial: &Path,
@@ -48,6 +48,8 @@ pub(super) async fn download(
         let Err(error) = fetch(&client, url, partial, bytes, reporter).await else { continue };
         let after = length(partial);
         fruitless = if after > before { 0 } else { fruitless + 1 };
+        // An unreachable host is not retried, unless it has sent data before: then the network
+        // may have dropped for a moment. A wrong size or status would only repeat itself.
         let may_retry = match &error {
             HubError::Unreachable { source, .. } => !source.is_connect() || after > 0,
             _ => false,
@@ -59,7 +61,7 @@ pub(super) async fn download(
     Ok(())
 }
 
-/// One request: from the end of `partial` to the end of the file, or as far as the connection goes.
+/// Sends one request for the rest of the file, and appends to `partial` until the connection ends.
 async fn fetch(
     client: &Client,
     url: &str,
@@ -67,6 +69,7 @@ async fn fetch(
     bytes: u64,
     reporter: PullReporter<'_>,
 ) -> Result<(), HubError> {
+    // A partial file longer than the model belongs to something else: start over.
     let have = match length(partial) {
         have if have > bytes => 0,
         have => have,
@@ -84,7 +87,7 @@ async fn fetch(
     receive(response, file, ResponseBody { url, partial, start, bytes }, reporter).await
 }
 
-/// What is being received.
+/// The response body that is being received.
 struct ResponseBody<'a> {
     url: &'a str,
     partial: &'a Path,
@@ -110,16 +113,17 @@ async fn receive(
         reporter.report(&Event::PullProgress { done, total: body.bytes });
     }
     if done < body.bytes {
-        // The server ended the file itself, so asking again would bring nothing more.
+        // The server ended the body cleanly, so another request would not return more.
         let origin = body.url.to_owned();
         return Err(HubError::WrongSize { origin, found: done, expected: body.bytes });
     }
     Ok(())
 }
 
-/// Where the body of `response` starts in the file; `None` when it is not the file's.
+/// Returns the offset of the response body in the file; `None` if the body is not part of the file.
 fn start_of(response: &Response, have: u64) -> Option<u64> {
     match response.status() {
+        // The server ignores ranges and sends the whole file.
         StatusCode::OK => Some(0),
         StatusCode::PARTIAL_CONTENT => {
             let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
@@ -138,7 +142,7 @@ fn open_at(partial: &Path, start: u64) -> std::io::Result<File> {
 }
 
 fn client() -> reqwest::Result<Client> {
-    // Some other part may have installed it before.
+    // Fails if a provider is already installed, which is fine.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
@@ -148,5 +152,6 @@ fn client() -> reqwest::Result<Client> {
 }
 
 fn unreachable_host(url: &str, source: reqwest::Error) -> HubError {
+    // The message contains the URL already, and redirects carry long signed ones.
     HubError::Unreachable { url: url.to_owned(), source: source.without_url() }
 }

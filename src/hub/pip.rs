@@ -1,11 +1,11 @@
-//! The user's own `pip`, with the user's own index, proxy and certificates.
+//! Runs the user's own `pip`, with the user's index, proxy and certificates.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::hub::error::HubError;
 
-/// Only wheels, and only the ones asked for: a source package would run code.
+/// Only wheels, and only the requested ones: installing a source package would execute its code.
 const SAFE: &[&str] = &["--no-deps", "--only-binary=:all:", "--no-cache-dir"];
 
 /// Runs `python -m pip COMMAND ... packages`.
@@ -30,15 +30,15 @@ pub(super) fn run(
     }
 }
 
-/// The version of the `pip` that `python` has; `None` when it has none.
+/// Returns the version of `pip` for `python`; `None` if it has none.
 pub fn version(python: &Path) -> Option<String> {
     let output = Command::new(python).args(["-m", "pip", "--version"]).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     text.split_whitespace().nth(1).filter(|_| output.status.success()).map(str::to_owned)
 }
 
-/// The last line that says something.
+/// Returns the last line that is not empty.
 fn last_words(stderr: &str) -> String {
     let line = stderr.lines().map(str::trim).rfind(|line| !line.is_empty());
-    line.unwrap_or("it said nothing").to_owned()
+    line.unwrap_or("pip failed without an error message").to_owned()
 }

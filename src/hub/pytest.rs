@@ -1,4 +1,4 @@
-//! pytest, pinned, in a folder of its own: the judge hands it to the sandbox read-only.
+//! A pinned pytest in its own folder, which the judge mounts read-only in the sandbox.
 
 use std::fs;
 use std::fs::File;
@@ -9,11 +9,12 @@ use crate::home::Home;
 use crate::hub::error::HubError;
 use crate::hub::pip;
 
-/// Named for the pytest and for the oldest Python that it serves.
+/// Name of the folder: the version of pytest and the oldest supported Python.
 const FOLDER: &str = "pytest-8.4.2-py39";
 
-/// Pure wheels, so that one folder serves every Python from 3.9 on. Before 3.11, pytest needs the
-/// last two; these are their last versions that are pure everywhere and need nothing else.
+/// Pure-Python wheels, so that one folder works with every Python from 3.9 on. Before Python 3.11,
+/// pytest needs the last two packages; these are their last versions that are pure on every
+/// platform and have no further dependencies.
 const PACKAGES: &[&str] = &[
     "pytest==8.4.2",
     "pluggy==1.6.0",
@@ -24,17 +25,17 @@ const PACKAGES: &[&str] = &[
     "tomli==2.0.2",
 ];
 
-/// The folder for `PYTHONPATH`, when pytest is there.
+/// Returns the folder for `PYTHONPATH`, if pytest is installed.
 pub fn pytest_path(home: &Home) -> Option<PathBuf> {
     let folder = home.python().join(FOLDER);
     folder.is_dir().then_some(folder)
 }
 
-/// Installs pytest to `<home>/python/`, all or nothing, unless it is there, and returns its folder.
-/// Blocking, some seconds the first time.
+/// Installs pytest to `<home>/python/` atomically, unless it is installed, and returns its folder.
+/// Blocking; takes some seconds the first time.
 ///
 /// # Errors
-/// [`HubError::Pip`] when `python` has no pip, or its index has no such package.
+/// [`HubError::Pip`] when `python` has no pip, or a package cannot be downloaded.
 pub fn ensure_pytest(home: &Home, python: &Path) -> Result<PathBuf, HubError> {
     let parent = home.python();
     let place = parent.join(FOLDER);
@@ -42,6 +43,7 @@ pub fn ensure_pytest(home: &Home, python: &Path) -> Result<PathBuf, HubError> {
     let lock = parent.join(".lock");
     let held = File::options().create(true).truncate(false).write(true).open(&lock);
     let _held = held.and_then(|file| file.lock().map(|()| file)).map_err(HubError::file(&lock))?;
+    // Checked under the lock: another process may have installed it in the meantime.
     if let Some(folder) = pytest_path(home) {
         return Ok(folder);
     }

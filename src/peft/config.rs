@@ -1,4 +1,4 @@
-//! `adapter_config.json`: the settings of an adapter.
+//! [`PeftConfig`]: the contents of `adapter_config.json`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,10 +13,11 @@ use super::error::PeftError;
 use super::folder::CONFIG_FILE;
 use super::folder::read_config;
 
-/// The highest rank that Rune accepts.
+/// Maximum rank that Rune accepts.
 const MAX_RANK: u32 = 256;
 
-/// Options of PEFT that would change the sums, and the value at which each is off.
+/// Options of PEFT that change the computation and that Rune does not support, each with the JSON
+/// value that disables it.
 const UNSUPPORTED: [(&str, &str); 12] = [
     ("use_dora", "false"),
     ("use_qalora", "false"),
@@ -32,48 +33,47 @@ const UNSUPPORTED: [(&str, &str); 12] = [
     ("arrow_config", "null"),
 ];
 
-/// The settings of a LoRA adapter, under PEFT's names.
+/// Configuration of a LoRA adapter, with PEFT's names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PeftConfig {
     peft_type: String,
-    /// Name of the base model, or its path where it was trained.
+    /// Name of the base model, or its path on the machine where the adapter was trained.
     #[serde(default)]
     pub base_model_name_or_path: Option<String>,
-    /// Rank of the factors, where `rank_pattern` has no other.
+    /// Default rank; `rank_pattern` may override it per module.
     pub r: u32,
-    /// LoRA's alpha, where `alpha_pattern` has no other.
+    /// Default alpha; `alpha_pattern` may override it per module.
     pub lora_alpha: f64,
-    /// Dropout while it was trained.
+    /// Dropout probability during training.
     #[serde(default)]
     pub lora_dropout: f32,
-    /// Whether alpha is divided by the square root of the rank; see [`scaling`].
+    /// Whether rank-stabilized LoRA is used; see [`scaling`].
     #[serde(default)]
     pub use_rslora: bool,
-    /// The linear layers that were to be adapted.
+    /// The linear layers to adapt.
     #[serde(default)]
     pub target_modules: Option<TargetModules>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     rank_pattern: BTreeMap<String, u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     alpha_pattern: BTreeMap<String, f64>,
-    /// All else. Options that change the sums and that Rune does not know how to compute have to be
-    /// absent or off.
+    /// All other options. Those in `UNSUPPORTED` must be absent or disabled.
     #[serde(flatten)]
     others: Map<String, Value>,
 }
 
-/// The linear layers that an adapter was to be put on.
+/// Selection of the linear layers to adapt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "`target_modules` has to be a list of names or a pattern")]
+#[serde(untagged, expecting = "`target_modules` must be a list of names or a pattern")]
 pub enum TargetModules {
-    /// The last parts of their names.
+    /// Last components of the layers' names.
     Named(Vec<String>),
-    /// A regular expression for whole names, or `all-linear`.
+    /// Regular expression for complete names, or `all-linear`.
     Pattern(String),
 }
 
-/// The factor of a LoRA branch: `alpha / rank`, or `alpha / sqrt(rank)` for rank-stabilized LoRA
-/// (Kalajdzievski 2023, arXiv:2312.03732).
+/// Returns the scaling of a LoRA branch: `alpha / rank`, or `alpha / sqrt(rank)` for
+/// rank-stabilized LoRA (Kalajdzievski 2023, arXiv:2312.03732).
 #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
 pub fn scaling(alpha: f32, rank: u32, use_rslora: bool) -> f32 {
     let rank = rank as f32;
@@ -81,8 +81,8 @@ pub fn scaling(alpha: f32, rank: u32, use_rslora: bool) -> f32 {
 }
 
 impl PeftConfig {
-    /// Makes the settings of an adapter of a causal language model, with one rank and alpha for all
-    /// modules.
+    /// Creates the configuration of an adapter for a causal language model, with one rank and alpha
+    /// for all modules.
     pub fn new(rank: u32, alpha: f64, target_modules: Vec<String>) -> Self {
         let others = json!({
             "bias": "none",
@@ -107,24 +107,24 @@ impl PeftConfig {
         }
     }
 
-    /// Reads the settings in the PEFT folder at `folder`, without its weights.
+    /// Reads the configuration in the PEFT folder at `folder`, without the weights.
     ///
     /// # Errors
-    /// [`PeftError::Read`]; [`PeftError::Unusable`] for settings that Rune does not know how to
-    /// compute.
+    /// [`PeftError::Read`]; [`PeftError::Unusable`] for an invalid configuration or unsupported
+    /// options.
     pub fn read(folder: &Path) -> Result<Self, PeftError> {
         let text = read_config(folder)?;
         Self::parse(&text).map_err(PeftError::unusable(folder))
     }
 
-    /// Reads and checks the text of `adapter_config.json`.
+    /// Parses and validates the text of `adapter_config.json`.
     pub(super) fn parse(text: &[u8]) -> Result<Self, String> {
         let config: Self =
             serde_json::from_slice(text).map_err(|error| format!("{CONFIG_FILE}: {error}"))?;
         config.check().map(|()| config)
     }
 
-    /// The text of `adapter_config.json`, with sorted keys, as PEFT writes it.
+    /// Returns the text of `adapter_config.json`, with sorted keys as PEFT writes it.
     pub(super) fn to_json(&self) -> Vec<u8> {
         let mut value = serde_json::to_value(self).expect("plain words and numbers");
         value.sort_all_objects();
@@ -133,23 +133,23 @@ impl PeftConfig {
 
     fn check(&self) -> Result<(), String> {
         if self.peft_type != "LORA" {
-            return Err(format!("it is of the kind `{}`, not LORA", self.peft_type));
+            return Err(format!("the adapter type is `{}`, expected LORA", self.peft_type));
         }
         if let Some(name) = self.unsupported() {
-            return Err(format!("it has `{name}` switched on"));
+            return Err(format!("unsupported option `{name}`"));
         }
         let mut ranks = std::iter::once(&self.r).chain(self.rank_pattern.values());
         if let Some(rank) = ranks.find(|rank| !(1..=MAX_RANK).contains(*rank)) {
-            return Err(format!("its rank is {rank}, not 1 to {MAX_RANK}"));
+            return Err(format!("the rank is {rank}, expected 1 to {MAX_RANK}"));
         }
         let mut alphas = std::iter::once(&self.lora_alpha).chain(self.alpha_pattern.values());
         match alphas.find(|alpha| !(alpha.is_finite() && **alpha > 0.0)) {
-            Some(alpha) => Err(format!("its alpha is {alpha}, not above 0")),
+            Some(alpha) => Err(format!("alpha is {alpha}, expected a value above 0")),
             None => Ok(()),
         }
     }
 
-    /// The first option that is on and not supported.
+    /// Returns the first unsupported option that is enabled.
     fn unsupported(&self) -> Option<&'static str> {
         let is_off = |value: &Value, off: &str| {
             let is_empty = value.as_array().is_some_and(Vec::is_empty);
@@ -161,46 +161,49 @@ impl PeftConfig {
         UNSUPPORTED.into_iter().find(|(name, off)| is_on(name, off)).map(|(name, _)| name)
     }
 
-    /// Rank and scaling of all modules alike.
+    /// Returns the rank and scaling that all modules share.
     ///
     /// # Errors
-    /// When its modules may differ in them.
+    /// When modules may differ in rank or alpha.
     pub fn uniform(&self) -> Result<(usize, f32), String> {
         if self.rank_pattern.is_empty() && self.alpha_pattern.is_empty() {
             return self.rank_and_scaling("");
         }
-        Err("its modules differ in rank or alpha".to_owned())
+        Err("modules differ in rank or alpha".to_owned())
     }
 
-    /// Rank and scaling of the module with this name, such as `model.layers.0.self_attn.q_proj`.
+    /// Returns rank and scaling of a module, given its complete name, such as
+    /// `model.layers.0.self_attn.q_proj`.
     pub(super) fn rank_and_scaling(&self, module: &str) -> Result<(usize, f32), String> {
         let rank = matching(&self.rank_pattern, module)?.unwrap_or(self.r);
         let alpha = matching(&self.alpha_pattern, module)?.unwrap_or(self.lora_alpha);
         Ok((rank as usize, scaling(to_single(alpha), rank, self.use_rslora)))
     }
 
-    /// Alpha of all modules that `alpha_pattern` does not name, in the precision of the sums.
+    /// Returns the default alpha, in single precision.
     pub fn alpha(&self) -> f32 {
         to_single(self.lora_alpha)
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the sums are in single precision")]
+#[expect(clippy::cast_possible_truncation, reason = "computed in single precision")]
 fn to_single(alpha: f64) -> f32 {
     alpha as f32
 }
 
-/// The value of the first pattern that fits a module: the whole of its name, or the end of it from
-/// a dot on, as PEFT's `get_pattern_key` has it.
+/// Returns the value of the first pattern that matches a module's name: the complete name, or a
+/// suffix after a dot. Follows `get_pattern_key` in PEFT's `utils/other`.
 fn matching<T: Copy>(patterns: &BTreeMap<String, T>, module: &str) -> Result<Option<T>, String> {
-    // PEFT takes the first pattern in the order of the file, and sorts them when it saves.
+    // PEFT uses the first match in file order, and saves patterns sorted: the order of a
+    // `BTreeMap`.
     for (pattern, value) in patterns {
         let whole = match pattern.strip_prefix('^') {
             Some(rest) => format!("^(?:{rest})$"),
             None => format!(r"^(?:.*\.)?(?:{pattern})$"),
         };
         let regex = regex::Regex::new(&whole);
-        let regex = regex.map_err(|_| format!("`{pattern}` is no pattern of module names"))?;
+        let regex =
+            regex.map_err(|_| format!("`{pattern}` is not a valid pattern for module names"))?;
         if regex.is_match(module) {
             return Ok(Some(*value));
         }
@@ -213,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_written_as_peft_writes_them_and_read_back() {
+    fn settings_round_trip_in_peft_s_format() {
         let mut config = PeftConfig::new(8, 16.0, vec!["q_proj".to_owned()]);
         config.base_model_name_or_path = Some("m".to_owned());
         config.lora_dropout = 0.5;
@@ -252,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_fit_whole_names_or_their_ends() {
+    fn patterns_match_whole_names_or_suffixes() {
         let cases = [
             json!({}),
             json!({ "use_rslora": true }),
@@ -269,12 +272,12 @@ mod tests {
         rank 4, scaling 2
         rank 4, scaling 0.5
         rank 1, scaling 8
-        `(` is no pattern of module names
+        `(` is not a valid pattern for module names
         ");
     }
 
     #[test]
-    fn options_that_would_change_the_sums_are_refused() {
+    fn unsupported_peft_features_are_rejected() {
         let cases = [
             json!({ "peft_type": "LOHA" }),
             json!({ "use_dora": true }),
@@ -286,14 +289,14 @@ mod tests {
             json!({ "target_modules": [1] }),
         ];
         insta::assert_snapshot!(cases.each_ref().map(check).join("\n"), @"
-        it is of the kind `LOHA`, not LORA
-        it has `use_dora` switched on
+        the adapter type is `LOHA`, expected LORA
+        unsupported option `use_dora`
         rank 4, scaling 2
-        it has `bias` switched on
-        its rank is 0, not 1 to 256
-        its rank is 257, not 1 to 256
-        its alpha is -1, not above 0
-        adapter_config.json: `target_modules` has to be a list of names or a pattern at line 1 column 62
+        unsupported option `bias`
+        the rank is 0, expected 1 to 256
+        the rank is 257, expected 1 to 256
+        alpha is -1, expected a value above 0
+        adapter_config.json: `target_modules` must be a list of names or a pattern at line 1 column 62
         ");
     }
 }

@@ -1,5 +1,5 @@
-//! What an adapter adds to the weights, as a vector in the space of all of them, without ever
-//! making its matrices.
+//! [`AdapterDelta`]: the task vector of an adapter, in factored form. The dense matrices are never
+//! materialized.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::error::PeftError;
 use super::files::PeftFiles;
 use super::tensors::LoraFactors;
 
-/// The task vector of an adapter: the low-rank change `scaling * B A` of every module that it has.
+/// The task vector of an adapter: the low-rank update `scaling * B A` of every adapted module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterDelta {
     modules: BTreeMap<String, LoraFactors>,
@@ -18,8 +18,8 @@ impl AdapterDelta {
     /// Reads the PEFT folder at `folder`.
     ///
     /// # Errors
-    /// [`PeftError::Read`]; [`PeftError::Unusable`] when the folder holds no LoRA adapter that Rune
-    /// knows how to compute.
+    /// [`PeftError::Read`]; [`PeftError::Unusable`] when the folder contains no LoRA adapter that
+    /// Rune supports.
     pub fn read(folder: &Path) -> Result<Self, PeftError> {
         let files = PeftFiles::read(folder)?;
         let mut modules = BTreeMap::new();
@@ -30,16 +30,16 @@ impl AdapterDelta {
         Ok(Self { modules })
     }
 
-    /// The inner product of two changes (Frobenius, over all modules that both have), in factored
+    /// Returns the Frobenius inner product of two deltas over their common modules, in factored
     /// form: `tr(A1' B1' B2 A2) = sum((B1' B2) * (A1 A2'))`, which takes `O((inputs + outputs)
-    /// r^2)` a module.
+    /// r^2)` per module.
     pub fn inner(&self, other: &Self) -> f64 {
         let in_both = |(name, factors)| Some((factors, other.modules.get(name)?));
         self.modules.iter().filter_map(in_both).map(|(one, two)| one.inner(two)).sum()
     }
 
-    /// The cosine of the angle between two changes, `-1.0..=1.0`: 1 for the same adapter, however
-    /// it is factored; 0 where one of them changes nothing.
+    /// Returns the cosine similarity of two deltas, `-1.0..=1.0`: 1 for equal deltas, no matter how
+    /// they are factored; 0 if one of them is zero.
     pub fn cosine(&self, other: &Self) -> f64 {
         let norms = (self.inner(self) * other.inner(other)).sqrt();
         if norms > 0.0 { (self.inner(other) / norms).clamp(-1.0, 1.0) } else { 0.0 }
@@ -47,12 +47,13 @@ impl AdapterDelta {
 }
 
 impl LoraFactors {
-    /// The inner product of two changes of one module; 0 for modules of different sizes.
+    /// Returns the inner product of two updates of one module; 0 for modules of different sizes.
     fn inner(&self, other: &Self) -> f64 {
         let (n_in, n_out) = (self.a.len() / self.rank, self.b.len() / self.rank);
         if n_in * other.rank != other.a.len() || n_out * other.rank != other.b.len() {
             return 0.0;
         }
+        // `B1' B2`, `(rank, other.rank)`: the sum over outputs of outer products of rows.
         let mut of_b = vec![0.0; self.rank * other.rank];
         let rows = self.b.chunks_exact(self.rank).zip(other.b.chunks_exact(other.rank));
         for (one, two) in rows {
@@ -61,6 +62,7 @@ impl LoraFactors {
                 *sum += f64::from(*x) * f64::from(*y);
             }
         }
+        // `A1 A2'` in the same order: dot products of all pairs of rows.
         let rows_a = self.a.chunks_exact(n_in);
         let of_a = rows_a.flat_map(|one| other.a.chunks_exact(n_in).map(move |two| dot(one, two)));
         let product = of_b.iter().zip(of_a).map(|(x, y)| x * y).sum::<f64>();
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_inner_product_is_that_of_the_whole_matrices() {
+    fn factored_inner_product_equals_the_dense_one() {
         let (one, two) = (random(3, 2.0, 1), random(2, 0.5, 2));
         let wanted: f64 = dense(&one).iter().zip(dense(&two)).map(|(x, y)| x * y).sum();
         let found = delta(vec![("q", one.clone())]).inner(&delta(vec![("q", two.clone())]));
@@ -113,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_change_in_other_factors_has_cosine_1() {
+    fn equal_deltas_in_other_factors_have_cosine_1() {
         let one = random(2, 1.0, 3);
         let mut other = LoraFactors { scaling: 0.25, ..one.clone() };
         other.a.iter_mut().for_each(|number| *number *= 8.0);

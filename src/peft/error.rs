@@ -1,4 +1,4 @@
-//! Why an adapter's folder can't be read or written.
+//! [`PeftError`]: why a PEFT folder cannot be read or written.
 
 use std::io;
 use std::path::Path;
@@ -6,55 +6,55 @@ use std::path::PathBuf;
 
 use crate::error_class::ErrorClass;
 
-/// An adapter's folder can't be used.
+/// A PEFT folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PeftError {
-    /// A file can't be read.
+    /// A file cannot be read.
     #[error("cannot read `{}`", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The cause.
+        /// Error of the file system.
         source: io::Error,
     },
-    /// A file or folder can't be written.
+    /// A file or folder cannot be written.
     #[error("cannot write `{}`", path.display())]
     Write {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// The cause.
+        /// Error of the file system.
         source: io::Error,
     },
-    /// The folder holds no LoRA adapter, or one that Rune would not compute as PEFT does.
+    /// The folder contains no LoRA adapter, or one with unsupported features.
     #[error("the adapter `{}` cannot be used: {reason}", path.display())]
     Unusable {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the problem.
         reason: String,
     },
 }
 
 impl PeftError {
-    /// Names the file that can't be read.
+    /// Returns a function that creates a [`Self::Read`] for `path`.
     pub(super) fn read(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Read { path: path.clone(), source }
     }
 
-    /// Names the file that can't be written.
+    /// Returns a function that creates a [`Self::Write`] for `path`.
     pub(super) fn write(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Write { path: path.clone(), source }
     }
 
-    /// Names the folder that is refused.
+    /// Returns a function that creates a [`Self::Unusable`] for `path`.
     pub(super) fn unusable(path: &Path) -> impl Fn(String) -> Self + use<> {
         let path = path.to_owned();
         move |reason| Self::Unusable { path: path.clone(), reason }
     }
 
-    /// Its class.
+    /// Returns the class of the error, which determines the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Read { .. } | Self::Write { .. } | Self::Unusable { .. } => {
@@ -63,7 +63,7 @@ impl PeftError {
         }
     }
 
-    /// The error of the file system behind it, if that is the cause.
+    /// Returns the error of the file system that caused it, if any.
     pub fn io(&self) -> Option<&io::Error> {
         match self {
             Self::Read { source, .. } | Self::Write { source, .. } => Some(source),

@@ -1,4 +1,4 @@
-//! An adapter's two files: read from a folder, checked, and converted a module at a time.
+//! [`PeftFiles`]: the two files of an adapter, validated, and converted one module at a time.
 
 use std::path::Path;
 
@@ -13,80 +13,81 @@ use super::tensors::LoraMatrix;
 use super::tensors::WeightsLayout;
 use super::tensors::tensor_name;
 
-/// The files of an adapter, byte for byte, and what they say.
+/// The two files of an adapter: raw bytes and parsed contents.
 #[derive(Debug, Clone)]
 pub struct PeftFiles {
-    /// `adapter_config.json`.
+    /// Raw content of `adapter_config.json`.
     pub config: Vec<u8>,
-    /// `adapter_model.safetensors`.
+    /// Raw content of `adapter_model.safetensors`.
     pub tensors: Vec<u8>,
-    /// Names of the linear layers, sorted.
+    /// Names of the adapted linear layers, sorted.
     pub target_modules: Vec<String>,
     settings: PeftConfig,
     layout: WeightsLayout,
 }
 
 impl PeftFiles {
-    /// Reads the folder at `folder`.
+    /// Reads the PEFT folder at `folder`.
     ///
     /// # Errors
-    /// [`PeftError::Read`]; [`PeftError::Unusable`] when a file is not of the form that PEFT gives
-    /// it, or larger than an adapter can be. Pickled weights are never opened.
+    /// [`PeftError::Read`]; [`PeftError::Unusable`] when a file is malformed, unsupported or too
+    /// large. Pickled weights are never opened.
     pub fn read(folder: &Path) -> Result<Self, PeftError> {
-        // First, since that the weights are pickled says more than that the settings are missing.
+        // Weights first: "the weights are pickled" is a more useful error than a missing
+        // configuration.
         let tensors = folder::read_weights(folder)?;
         let config = folder::read_config(folder)?;
         Self::parse(config, tensors).map_err(PeftError::unusable(folder))
     }
 
-    /// Checks the contents of both files.
+    /// Parses and validates the contents of both files.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// A description of the problem.
     pub fn parse(config: Vec<u8>, tensors: Vec<u8>) -> Result<Self, String> {
         let settings = PeftConfig::parse(&config)?;
         let layout = WeightsLayout::parse(&tensors)?;
         let mut target_modules = match &settings.target_modules {
             Some(TargetModules::Named(names)) => names.clone(),
-            // The layers that the pattern fitted.
+            // The layers that the pattern matched.
             Some(TargetModules::Pattern(_)) | None => layout.last_names(),
         };
         target_modules.sort();
         Ok(Self { config, tensors, target_modules, settings, layout })
     }
 
-    /// The settings.
+    /// Returns the parsed configuration.
     pub fn settings(&self) -> &PeftConfig {
         &self.settings
     }
 
-    /// Rank of the factors, where single modules have no other.
+    /// Returns the default rank, which single modules may override.
     pub fn rank(&self) -> u32 {
         self.settings.r
     }
 
-    /// LoRA's alpha, where single modules have no other.
+    /// Returns the default alpha, which single modules may override.
     pub fn alpha(&self) -> f64 {
         self.settings.lora_alpha
     }
 
-    /// The sha256 of the weights, in hexadecimal digits.
+    /// Returns the SHA-256 of the weights file, in hexadecimal.
     pub fn sha256(&self) -> String {
         sha256(&self.tensors)
     }
 
-    /// Names of the adapted modules, sorted, such as `model.layers.0.self_attn.q_proj`, each with
-    /// the outputs and inputs of its linear layer.
+    /// Returns the names of the adapted modules, such as `model.layers.0.self_attn.q_proj`, sorted
+    /// and with the `(outputs, inputs)` of each linear layer.
     pub fn modules(&self) -> impl ExactSizeIterator<Item = (&str, (usize, usize))> {
         self.layout.modules.iter().map(|(module, size)| (module.as_str(), *size))
     }
 
-    /// Converts the factors of `module`, a linear layer of `rows` outputs and `columns` inputs;
-    /// `None` where the adapter leaves it as it is.
+    /// Converts the factors of `module`, a linear layer of `rows` outputs and `columns` inputs.
+    /// Returns `None` if the adapter does not adapt it.
     ///
     /// # Errors
-    /// What is wrong: factors of another size or rank, an unknown number type, or numbers that are
-    /// not finite.
+    /// A description of the problem: factors of another shape or rank, an unsupported data type, or
+    /// values that are not finite.
     pub fn factors(
         &self,
         module: &str,
@@ -101,10 +102,10 @@ impl PeftFiles {
         Ok(Some(LoraFactors { rank, scaling, a, b }))
     }
 
-    /// Converts the tensor `name` of `[rows, columns]`, row by row.
+    /// Converts the tensor `name` of shape `[rows, columns]`, in row-major order.
     ///
     /// # Errors
-    /// As for [`PeftFiles::factors`], and when there is no such tensor.
+    /// As for [`PeftFiles::factors`]; also when the tensor does not exist.
     pub fn matrix(&self, name: &str, size: [usize; 2]) -> Result<Vec<f32>, String> {
         self.layout.matrix(&self.tensors, name, size)
     }
@@ -114,11 +115,11 @@ impl PeftFiles {
 mod tests {
     use super::*;
 
-    /// An adapter that PEFT saved; `make_adapter.py` made it.
+    /// An adapter saved by PEFT; `make_adapter.py` generates it.
     const SAVED_BY_PEFT: &str = "tests/fixtures/training/peft_all";
 
     #[test]
-    fn an_adapter_that_peft_saved_is_read() {
+    fn adapters_saved_by_peft_can_be_read() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(SAVED_BY_PEFT);
         let files = PeftFiles::read(&folder).unwrap();
         let (first, size) = files.modules().next().unwrap();
@@ -129,6 +130,6 @@ mod tests {
         assert_eq!((factors.a.len(), factors.b.len()), (rank * 1536, rank * 576));
         assert!(files.factors("model.embed_tokens", size).unwrap().is_none());
         let reason = files.factors(first, (576, 1535)).unwrap_err();
-        assert!(reason.ends_with(&format!("has the size [{rank}, 1536], expected [{rank}, 1535]")));
+        assert!(reason.ends_with(&format!("has shape [{rank}, 1536], expected [{rank}, 1535]")));
     }
 }

@@ -1,13 +1,13 @@
-//! PEFT's adapter folders: `adapter_config.json` and `adapter_model.safetensors`.
+//! Adapter folders in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! [`PeftFiles::read`] is the one reader, [`write_adapter`] the one writer, and [`PeftConfig`] the
-//! one form of the settings. [`AdapterDelta`] is what an adapter adds to the weights, kept as
-//! factors. A module's output becomes `W x + scaling * B (A x)` (Hu et al. 2021, arXiv:2106.09685).
-//! Whatever would be left out in silence is refused: other kinds of adapters, options that change
-//! the sums, half pairs of factors, pickled weights.
+//! [`PeftFiles::read`] is the only reader, [`write_adapter`] the only writer, and [`PeftConfig`]
+//! the only representation of the configuration. [`AdapterDelta`] is the task vector of an adapter,
+//! as factors. The output of an adapted module is `W x + scaling * B (A x)` (Hu et al. 2021,
+//! arXiv:2106.09685). Features that would otherwise be ignored silently are rejected: other adapter
+//! types, options that change the computation, incomplete pairs of factors, pickled weights.
 //!
-//! No other module knows the names of these files, their keys or the names of their tensors, and
-//! this one knows neither models nor the registry.
+//! No other module knows the names of these files, keys and tensors, and this module knows neither
+//! models nor the registry.
 
 mod config;
 mod delta;

@@ -1,4 +1,4 @@
-//! `adapter_model.safetensors`: the factors of each module, and files of named tensors in general.
+//! `adapter_model.safetensors`: the factors of each module; and safetensors files in general.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,23 +19,23 @@ use crate::durable;
 
 use super::folder::WEIGHTS_FILE;
 
-/// Bytes before the header of a safetensors file, which tell the length of it.
+/// Size of the length field before the header of a safetensors file.
 const LENGTH_BYTES: usize = 8;
-/// The longest header and the longest notes in it, in bytes.
+/// Maximum sizes of the header and of the metadata in it, in bytes.
 const MAX_HEAD_BYTES: u64 = 1 << 20;
 const MAX_NOTES_BYTES: usize = 64 << 10;
-/// The maximum number of tensors.
+/// Maximum number of tensors.
 const MAX_TENSORS: usize = 4096;
 
-/// What PEFT puts before the name of a module.
+/// Prefix of module names in PEFT's files.
 const PREFIX: &str = "base_model.model.";
 
 /// The two factors of a LoRA branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoraMatrix {
-    /// `lora_A`, `(rank, inputs)`.
+    /// `lora_A`, of shape `(rank, inputs)`.
     A,
-    /// `lora_B`, `(outputs, rank)`.
+    /// `lora_B`, of shape `(outputs, rank)`.
     B,
 }
 
@@ -50,58 +50,58 @@ impl LoraMatrix {
     }
 }
 
-/// The name of a tensor in PEFT's file. `module` is a name such as
+/// Returns the name of a tensor in PEFT's file. `module` is a complete name, such as
 /// `model.layers.0.self_attn.q_proj`.
 pub fn tensor_name(module: &str, matrix: LoraMatrix) -> String {
     format!("{PREFIX}{module}{}", matrix.suffix())
 }
 
-/// The module to which the tensor of this name belongs.
+/// Returns the module that the tensor `name` belongs to.
 fn module_of(name: &str) -> Option<&str> {
     let rest = name.strip_prefix(PREFIX)?;
     LoraMatrix::ALL.into_iter().find_map(|matrix| rest.strip_suffix(matrix.suffix()))
 }
 
-/// What an adapter adds to the weight of one linear layer: `scaling * B A`, of rank `rank`.
+/// The update of the weights of one linear layer: `scaling * B A`, of rank `rank`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraFactors {
-    /// Columns of B and rows of A.
+    /// Number of columns of B and rows of A.
     pub rank: usize,
-    /// The factor of the product.
+    /// Factor of the product `B A`.
     pub scaling: f32,
-    /// `(rank, inputs)`, row by row.
+    /// Matrix A, `(rank, inputs)`, row-major.
     pub a: Vec<f32>,
-    /// `(outputs, rank)`, row by row.
+    /// Matrix B, `(outputs, rank)`, row-major.
     pub b: Vec<f32>,
 }
 
-/// Where the tensors of a weights file lie. All of them belong to pairs of factors.
+/// The layout of a weights file, all of whose tensors form pairs of factors.
 #[derive(Debug, Clone)]
 pub(super) struct WeightsLayout {
     data_at: usize,
     tensors: BTreeMap<String, TensorInfo>,
-    /// Outputs and inputs of each module's linear layer.
+    /// `(outputs, inputs)` of the linear layer of each module.
     pub(super) modules: BTreeMap<String, (usize, usize)>,
 }
 
 impl WeightsLayout {
-    /// Checks the header of a weights file.
+    /// Parses and validates the header of a weights file.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let header = read_header(bytes).map_err(|reason| format!("{WEIGHTS_FILE}: {reason}"))?;
         let (data_at, metadata) = header;
         let tensors: BTreeMap<String, TensorInfo> =
             metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
         if tensors.is_empty() {
-            return Err("it has no tensors".to_owned());
+            return Err("the file has no tensors".to_owned());
         }
         if tensors.len() > MAX_TENSORS {
-            return Err(format!("it has {} tensors, more than {MAX_TENSORS}", tensors.len()));
+            return Err(format!("the file has {} tensors, more than {MAX_TENSORS}", tensors.len()));
         }
         let modules = modules(&tensors)?;
         Ok(Self { data_at, tensors, modules })
     }
 
-    /// The last parts of the modules' names, sorted.
+    /// Returns the last components of the modules' names, sorted.
     pub(super) fn last_names(&self) -> Vec<String> {
         let last = |module: &String| module.rsplit('.').next().map(str::to_owned);
         self.modules.keys().filter_map(last).collect::<BTreeSet<_>>().into_iter().collect()
@@ -116,50 +116,51 @@ impl WeightsLayout {
     ) -> Result<Vec<f32>, String> {
         let info = self.tensors.get(name).ok_or_else(|| format!("`{name}` is missing"))?;
         if info.shape != size {
-            return Err(format!("`{name}` has the size {:?}, expected {size:?}", info.shape));
+            return Err(format!("`{name}` has shape {:?}, expected {size:?}", info.shape));
         }
         let (start, end) = info.data_offsets;
         let data = &bytes[self.data_at + start..self.data_at + end];
         let tensor = TensorView::new(info.dtype, info.shape.clone(), data);
         let tensor = tensor.map_err(|error| format!("`{name}`: {error}"))?;
         let values = to_f32(&tensor).ok_or_else(|| {
-            format!("`{name}` is of type {:?}; Rune reads F32, F16 and BF16", info.dtype)
+            format!("`{name}` has type {:?}, expected F32, F16 or BF16", info.dtype)
         })?;
         if values.iter().all(|value| value.is_finite()) {
             return Ok(values);
         }
-        Err(format!("`{name}` has numbers that are not finite"))
+        Err(format!("`{name}` contains values that are not finite"))
     }
 }
 
-/// Reads the header of a safetensors file, and where its data begin.
+/// Reads the header of a safetensors file; returns the offset of the data and the header.
 fn read_header(bytes: &[u8]) -> Result<(usize, Metadata), String> {
-    let length = bytes.first_chunk::<LENGTH_BYTES>().ok_or("it is cut short")?;
+    let length = bytes.first_chunk::<LENGTH_BYTES>().ok_or("the file is truncated")?;
     let length = u64::from_le_bytes(*length);
+    // The length is checked before the parser allocates anything by it.
     if length > MAX_HEAD_BYTES || length > (bytes.len() - LENGTH_BYTES) as u64 {
-        return Err(format!("its head claims {length} bytes"));
+        return Err(format!("invalid header length {length}"));
     }
     let (n_head, metadata) =
         SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
     let notes = metadata.metadata().iter().flatten();
     if notes.map(|(name, text)| name.len() + text.len()).sum::<usize>() > MAX_NOTES_BYTES {
-        return Err("its notes are too long".to_owned());
+        return Err("the metadata is too large".to_owned());
     }
     Ok((LENGTH_BYTES + n_head, metadata))
 }
 
-/// Pairs the tensors. Gives the outputs and inputs of each module.
+/// Pairs the tensors, and returns the `(outputs, inputs)` of each module.
 fn modules(
     tensors: &BTreeMap<String, TensorInfo>,
 ) -> Result<BTreeMap<String, (usize, usize)>, String> {
     let matrix = |name: &str| match tensors.get(name).map(|info| info.shape.as_slice()) {
         Some(&[rows, columns]) if rows > 0 && columns > 0 => Ok((rows, columns)),
-        Some(shape) => Err(format!("`{name}` has the size {shape:?}, which is no matrix")),
+        Some(shape) => Err(format!("`{name}` has shape {shape:?}, expected a matrix")),
         None => Err(format!("`{name}` is missing")),
     };
     let mut modules = BTreeMap::new();
     for name in tensors.keys() {
-        let module = module_of(name).ok_or_else(|| format!("`{name}` is no factor of LoRA"))?;
+        let module = module_of(name).ok_or_else(|| format!("`{name}` is not a LoRA factor"))?;
         let [a, b] = LoraMatrix::ALL.map(|which| matrix(&tensor_name(module, which)));
         modules.insert(module.to_owned(), (b?.0, a?.1));
     }
@@ -181,14 +182,14 @@ pub fn to_f32(tensor: &TensorView<'_>) -> Option<Vec<f32>> {
     })
 }
 
-/// A tensor to be written, in `f32`.
+/// A tensor to write, in `f32`.
 #[derive(Debug)]
 pub struct NamedTensor<'a> {
-    /// The name in the file.
+    /// Name of the tensor in the file.
     pub name: &'a str,
-    /// The size of each dimension.
+    /// Sizes of the dimensions.
     pub shape: Vec<usize>,
-    /// The numbers, row by row.
+    /// Values in row-major order.
     pub values: Cow<'a, [f32]>,
 }
 
@@ -210,10 +211,11 @@ impl View for &NamedTensor<'_> {
     }
 }
 
-/// Writes a safetensors file with notes, one tensor in memory at a time; see [`durable::write()`].
+/// Writes a safetensors file with metadata `notes`, atomically (see [`durable::write()`]). Only one
+/// encoded tensor is in memory at a time.
 ///
 /// # Errors
-/// Those of the file system.
+/// The errors of the file system.
 pub fn write_tensors(
     path: &Path,
     tensors: &[NamedTensor<'_>],
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_of_matrices_are_read_and_nothing_else() {
+    fn only_complete_pairs_of_matrices_are_accepted() {
         let a = (A, Dtype::F16, &[1, 2][..], &[0x00, 0x3c, 0x00, 0xc0][..]);
         let b = (B, Dtype::BF16, &[3, 1][..], &[0x80, 0x3f, 0x00, 0x40, 0x00, 0x00][..]);
         let lines = [
@@ -274,14 +276,14 @@ mod tests {
         ([1.0, -2.0], [1.0, 2.0, 0.0])
         `base_model.model.m.up.lora_B.weight` is missing
         `base_model.model.m.up.lora_A.weight` is missing
-        it has no tensors
-        `base_model.model.m.up.lora_B.weight` has the size [3], which is no matrix
-        `base_model.model.m.up.lora_B.weight` has the size [1, 3], expected [3, 1]
-        `base_model.model.m.up.lora_B.weight` is of type I16; Rune reads F32, F16 and BF16
-        `base_model.model.m.up.lora_A.weight` has numbers that are not finite
-        `m.up.lora_A.weight` is no factor of LoRA
-        adapter_model.safetensors: its head claims 184 bytes
-        adapter_model.safetensors: it is cut short
+        the file has no tensors
+        `base_model.model.m.up.lora_B.weight` has shape [3], expected a matrix
+        `base_model.model.m.up.lora_B.weight` has shape [1, 3], expected [3, 1]
+        `base_model.model.m.up.lora_B.weight` has type I16, expected F32, F16 or BF16
+        `base_model.model.m.up.lora_A.weight` contains values that are not finite
+        `m.up.lora_A.weight` is not a LoRA factor
+        adapter_model.safetensors: invalid header length 184
+        adapter_model.safetensors: the file is truncated
         ");
     }
 }

@@ -1,4 +1,4 @@
-//! The writer of adapter folders.
+//! Writing of PEFT folders.
 
 use std::fs;
 use std::path::Path;
@@ -12,11 +12,11 @@ use super::folder::WEIGHTS_FILE;
 use super::tensors::NamedTensor;
 use super::tensors::write_tensors;
 
-/// Writes an adapter to `folder`, which is made where there is none. The weights come last: where
-/// they are, the adapter is whole. Tensors are named by [`super::tensor_name`].
+/// Writes an adapter to `folder`, which is created if missing. The weights are written last: if
+/// they exist, the adapter is complete. Tensors are named by [`super::tensor_name`].
 ///
 /// # Errors
-/// [`PeftError::Write`].
+/// [`PeftError::Write`] when a file cannot be written.
 pub fn write_adapter(
     folder: &Path,
     config: &PeftConfig,
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_adapters_are_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let module = "model.layers.0.mlp.up_proj";
         let factors =

@@ -1,4 +1,5 @@
-//! Adapters: rows that are written once, beside the folders of `store`.
+//! Adapter rows. Apart from the archive columns they are written once; `store` owns the folders
+//! that belong to them.
 
 use std::time::SystemTime;
 
@@ -19,39 +20,39 @@ use crate::registry::error::RecordKind;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
 
-/// Which adapters are wanted.
+/// Filter for [`Registry::adapters`]; the default lists every adapter that is not archived.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AdapterFilter {
-    /// Only those of this project.
+    /// Project key that the adapter must belong to; `None` matches every project.
     pub project: Option<String>,
-    /// Only those that fit this base model, `id@digest`.
+    /// Base model that the adapter must fit, `id@digest`; `None` matches every model.
     pub base_model: Option<String>,
-    /// Those that were archived as well.
+    /// Whether archived adapters are included.
     pub archived: bool,
 }
 
-/// An adapter in the line of another one.
+/// An adapter in the lineage of another one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterAncestor {
-    /// It.
+    /// The ancestor, or the requested adapter itself at depth 0.
     pub adapter: Adapter,
-    /// Steps up from the one that was asked for, which has 0.
+    /// Shortest distance to the requested adapter, in generations.
     pub depth: u32,
 }
 
 impl Registry {
-    /// The adapter `id`.
+    /// Returns the adapter `id`, archived or not.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`].
+    /// [`RegistryError::NotFound`] when no adapter has this id.
     pub fn adapter(&self, id: &AdapterId) -> Result<Adapter, RegistryError> {
-        self.read(|tx| one(tx, id))
+        self.read(|tx| find(tx, id))
     }
 
-    /// The adapters that `filter` lets through, the newest first.
+    /// Returns the adapters that match `filter`, newest first.
     ///
     /// # Errors
-    /// [`RegistryError::Unreadable`].
+    /// [`RegistryError::Unreadable`] when a stored value cannot be decoded.
     pub fn adapters(&self, filter: &AdapterFilter) -> Result<Vec<Adapter>, RegistryError> {
         let sql = "SELECT * FROM adapter
              WHERE (:project IS NULL OR project = :project) AND (:base_model IS NULL OR base_model = :base_model)
@@ -72,39 +73,42 @@ impl Registry {
         })
     }
 
-    /// The adapter and all that it was made from, each once, the nearest first.
+    /// Returns the adapter and all its ancestors, each once, nearest first.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`].
+    /// [`RegistryError::NotFound`] when no adapter has this id.
     pub fn lineage(&self, id: &AdapterId) -> Result<Vec<AdapterAncestor>, RegistryError> {
-        // UNION drops what was seen, so that this ends whatever the table holds.
+        // `UNION` drops rows that were already produced, and the depth is bounded, so the
+        // recursion terminates even if the table contained a cycle.
         let sql = "WITH RECURSIVE line (id, depth) AS (
                  SELECT ?1, 0 UNION
                  SELECT parent_id, depth + 1 FROM adapter_parent JOIN line ON child_id = line.id WHERE depth < 1000
              )
              SELECT id, min(depth) AS depth FROM line GROUP BY id ORDER BY depth, id";
         self.read(|tx| {
-            one(tx, id)?;
+            // Without this check, an unknown id would give an empty lineage.
+            find(tx, id)?;
             let mut statement = tx.prepare_cached(sql)?;
             let rows = statement.query_map([id.as_str()], |row| {
                 Ok((row.get::<_, String>("id")?, row.get::<_, u32>("depth")?))
             })?;
-            let mut line = Vec::new();
+            let mut lineage = Vec::new();
             for row in rows {
                 let (id, depth) = row?;
-                line.push(AdapterAncestor { adapter: one(tx, &parse(&id)?)?, depth });
+                lineage.push(AdapterAncestor { adapter: find(tx, &parse(&id)?)?, depth });
             }
-            Ok(line)
+            Ok(lineage)
         })
     }
 
-    /// Archives the adapter `id`: it stays, and is no longer chosen.
+    /// Archives the adapter `id`. Its row and files stay, but it is no longer selected.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`]; [`RegistryError::AlreadyArchived`].
+    /// [`RegistryError::NotFound`] when no adapter has this id;
+    /// [`RegistryError::AlreadyArchived`] when it is archived.
     pub fn archive_adapter(&self, id: &AdapterId, reason: &str) -> Result<(), RegistryError> {
         self.write(|tx| {
-            if one(tx, id)?.archived_at.is_some() {
+            if find(tx, id)?.archived_at.is_some() {
                 return Err(RegistryError::AlreadyArchived(id.clone()));
             }
             let at = timestamp(SystemTime::now());
@@ -115,13 +119,14 @@ impl Registry {
         })
     }
 
-    /// Takes an archived adapter back.
+    /// Restores an archived adapter, so that it can be selected again.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`]; [`RegistryError::NotArchived`].
+    /// [`RegistryError::NotFound`] when no adapter has this id; [`RegistryError::NotArchived`]
+    /// when it is not archived.
     pub fn restore_adapter(&self, id: &AdapterId) -> Result<(), RegistryError> {
         self.write(|tx| {
-            if one(tx, id)?.archived_at.is_none() {
+            if find(tx, id)?.archived_at.is_none() {
                 return Err(RegistryError::NotArchived(id.clone()));
             }
             let sql = "UPDATE adapter SET archived_at = NULL, archive_reason = NULL WHERE id = ?1";
@@ -130,22 +135,30 @@ impl Registry {
         })
     }
 
-    /// Stores the row of an adapter whose folder is in its place. Stored already, and the same, is
-    /// stored.
+    /// Inserts the row of an adapter whose folder is already published. Idempotent: inserting the
+    /// same adapter again does nothing.
     ///
     /// # Errors
-    /// [`RegistryError::AdapterExists`] when the id is taken, or the same weights for the same
-    /// base, or the recipe, are there under another one; [`RegistryError::NotFound`] for a parent
-    /// that is not there.
+    /// [`RegistryError::AdapterExists`] when the id is taken, or when another adapter has the same
+    /// recipe, or the same weights for the same base model; [`RegistryError::NotFound`] for a
+    /// parent that is not in the registry.
     pub(super) fn insert_adapter(&self, adapter: &Adapter) -> Result<(), RegistryError> {
         self.write(|tx| {
-            if let Some(taken) = same(tx, adapter)? {
-                let is_stored = taken == adapter.id && one(tx, &taken)?.sha256 == adapter.sha256;
-                return if is_stored { Ok(()) } else { Err(RegistryError::AdapterExists(taken)) };
+            if let Some(duplicate) = find_duplicate(tx, adapter)? {
+                // Another process may have adopted the folder between its rename and this insert.
+                // Its row then describes the same weights under the same id: that is success.
+                let is_stored =
+                    duplicate == adapter.id && find(tx, &duplicate)?.sha256 == adapter.sha256;
+                return if is_stored {
+                    Ok(())
+                } else {
+                    Err(RegistryError::AdapterExists(duplicate))
+                };
             }
             insert(tx, adapter)?;
             for (position, ParentAdapter { id, weight }) in (0_u32..).zip(&adapter.parents) {
-                one(tx, id)?;
+                // The foreign key would fail too, but its error does not name the missing parent.
+                find(tx, id)?;
                 let sql = "INSERT INTO adapter_parent (child_id, parent_id, position, weight) VALUES (?1, ?2, ?3, ?4)";
                 tx.execute(sql, (adapter.id.as_str(), id.as_str(), position, weight))?;
             }
@@ -155,16 +168,21 @@ impl Registry {
         })
     }
 
-    /// The adapter that `adapter` would be a double of.
-    pub(super) fn same_adapter(
+    /// Returns the id of a stored adapter that `adapter` duplicates.
+    pub(super) fn duplicate_of(
         &self,
         adapter: &Adapter,
     ) -> Result<Option<AdapterId>, RegistryError> {
-        self.read(|tx| same(tx, adapter))
+        self.read(|tx| find_duplicate(tx, adapter))
     }
 }
 
-fn same(tx: &Transaction<'_>, adapter: &Adapter) -> Result<Option<AdapterId>, RegistryError> {
+/// A duplicate has the same id, the same recipe, or the same weights for the same base model: the
+/// columns with uniqueness constraints.
+fn find_duplicate(
+    tx: &Transaction<'_>,
+    adapter: &Adapter,
+) -> Result<Option<AdapterId>, RegistryError> {
     let sql = "SELECT id FROM adapter
          WHERE id = ?1 OR recipe_digest = ?2 OR (base_digest = ?3 AND sha256 = ?4) LIMIT 1";
     let mut statement = tx.prepare_cached(sql)?;
@@ -195,6 +213,7 @@ fn insert(tx: &Transaction<'_>, adapter: &Adapter) -> Result<(), RegistryError> 
         ":alpha": adapter.alpha,
         ":target_modules": to_json(&adapter.target_modules),
         ":sha256": adapter.sha256,
+        // SQLite has no unsigned integers: a `u64` keeps its bits, and reading casts it back.
         ":size_bytes": adapter.size_bytes.cast_signed(),
         ":source": adapter.source.as_str(),
         ":session_id": adapter.session_id,
@@ -212,7 +231,7 @@ fn parse(id: &str) -> Result<AdapterId, RegistryError> {
     AdapterId::parse(id).map_err(unreadable)
 }
 
-fn one(tx: &Transaction<'_>, id: &AdapterId) -> Result<Adapter, RegistryError> {
+fn find(tx: &Transaction<'_>, id: &AdapterId) -> Result<Adapter, RegistryError> {
     let mut statement = tx.prepare_cached("SELECT * FROM adapter WHERE id = ?1")?;
     let mut rows = statement.query([id.as_str()])?;
     match rows.next()? {

@@ -1,4 +1,4 @@
-//! Attempts: stored as soon as they end, never changed.
+//! Attempts: appended as soon as they end, never changed.
 
 use rusqlite::Row;
 use rusqlite::Transaction;
@@ -20,13 +20,12 @@ use crate::trajectory::Attempt;
 use crate::trajectory::Completion;
 
 impl Registry {
-    /// Stores the next attempt of the claimed session, adds its tokens to the session's, and stores
-    /// the event that tells of it.
+    /// Appends the next attempt of the claimed session, adds its tokens to the session's totals and
+    /// stores `event`, which reports the attempt.
     ///
     /// # Errors
-    /// [`RegistryError::OutOfOrder`] when `attempt.seq` is not the next;
-    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
-    /// more.
+    /// [`RegistryError::OutOfOrder`] when `attempt.seq` is not the next number;
+    /// [`RegistryError::ClaimLost`] or [`RegistryError::Ended`] when the claim is no longer held.
     pub fn append_attempt(
         &self,
         claim: &HeldClaim,
@@ -37,6 +36,7 @@ impl Registry {
         self.write(|tx| {
             claim::require(tx, claim)?;
             let next = n_attempts(tx, session_id)?;
+            // The trigger `attempt_is_next` rejects gaps too; this check gives a typed error.
             if attempt.seq != next {
                 let id = session_id.to_owned();
                 return Err(RegistryError::OutOfOrder { id, found: attempt.seq, next });
@@ -52,12 +52,13 @@ impl Registry {
         })
     }
 
-    /// All attempts of a session in order.
+    /// Returns all attempts of a session, in order.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`] when there is no such session.
+    /// [`RegistryError::NotFound`] when no session has this id.
     pub fn attempts(&self, session_id: &str) -> Result<Vec<Attempt>, RegistryError> {
         self.read(|tx| {
+            // An unknown session is an error; a session without attempts is an empty list.
             session::read(tx, session_id)?;
             let mut statement =
                 tx.prepare_cached("SELECT * FROM attempt WHERE session_id = ?1 ORDER BY seq")?;
@@ -71,7 +72,7 @@ impl Registry {
     }
 }
 
-/// How many attempts there are, which is also the next one's number.
+/// Returns the number of attempts of a session, which is also the number of the next attempt.
 pub(super) fn n_attempts(tx: &Transaction<'_>, session_id: &str) -> Result<u32, RegistryError> {
     let mut statement =
         tx.prepare_cached("SELECT coalesce(max(seq) + 1, 0) FROM attempt WHERE session_id = ?1")?;
@@ -79,6 +80,7 @@ pub(super) fn n_attempts(tx: &Transaction<'_>, session_id: &str) -> Result<u32, 
 }
 
 fn insert(tx: &Transaction<'_>, session_id: &str, attempt: &Attempt) -> Result<(), RegistryError> {
+    // The digest is taken from the stored bytes, so that it can be recomputed from the row.
     let prompt = to_json(&attempt.prompt);
     let completion = &attempt.completion;
     let mut statement = tx.prepare_cached(

@@ -1,13 +1,28 @@
-//! Claims: whoever works on a session or a training run holds one, and nobody else writes to it
-//! meanwhile.
+//! Claims: exclusive write access to a session or a training run.
 //!
 //! A table whose rows can be claimed has the columns `owner`, `epoch` and `expires_at`
-//! ([`ClaimTable`]). A row can be claimed when nobody holds it, when the process that holds it is
-//! dead, or when the lease of its worker has expired. Each claim raises the epoch, and each write
-//! is checked against the epoch of the claim it is made under: a holder that was taken for dead
-//! cannot write any more, whatever it believes (fencing). The epoch alone decides about writes. A
-//! clock that jumps can cost a worker its claim or delay a takeover, but it never lets two holders
-//! write.
+//! ([`ClaimTable`]). A row is free when it has no owner, when the owning process is dead, or when
+//! the lease of the owning worker has expired. Each claim increments the epoch, and each write is
+//! checked against the epoch of the claim it is made under. A holder that was wrongly presumed dead
+//! therefore cannot write any more (the epoch is a fencing token). A clock that jumps can cost a
+//! worker its claim or delay a takeover, but it never lets two holders write.
+//!
+//! ```text
+//!                     claim: epoch + 1
+//!   +----------------+ --------------> +------------------------+
+//!   | free           |                 | held by A, epoch n     | <--+ renew_claim
+//!   | owner NULL     | <-------------- | expires_at: lease only | ---+ (worker heartbeat)
+//!   +----------------+     release     +------------------------+
+//!                                          |
+//!                                          | A dies, or its lease expires;
+//!                                          | B claims: epoch + 1
+//!                                          v
+//!                                      +------------------------+
+//!                                      | held by B, epoch n + 1 |
+//!                                      +------------------------+
+//!
+//!   A write by A under epoch n is now refused with `ClaimLost`.
+//! ```
 
 use std::time::Duration;
 use std::time::SystemTime;
@@ -22,27 +37,27 @@ use crate::registry::error::RecordKind;
 use crate::registry::error::RegistryError;
 use crate::registry::owner;
 
-/// How the column `owner` begins for a worker; for a process it begins with the boot id, which is
-/// hexadecimal.
+/// Prefix of the column `owner` for a worker. It cannot clash with a process, whose `owner` starts
+/// with the hexadecimal boot id.
 const WORKER: &str = "worker:";
 
-/// Who claims a row.
+/// The party that claims a row: a local process or a named worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimHolder {
-    /// This process. The claim lasts as long as the process lives.
+    /// The current process. The claim lasts as long as the process lives.
     ThisProcess,
-    /// A worker whose life cannot be watched from here, such as one on another machine. The claim
-    /// lasts for `lease`, and for another `lease` from each [`Registry::renew_claim`].
+    /// A worker whose process cannot be observed from here, such as one on another machine. The
+    /// claim lasts for `lease`, and for another `lease` after each [`Registry::renew_claim`].
     Worker {
-        /// Name of the worker.
+        /// Unique name of the worker.
         id: String,
-        /// Duration of the lease.
+        /// Time until the claim expires unless it is renewed.
         lease: Duration,
     },
 }
 
 impl ClaimHolder {
-    /// The value of the column `owner`.
+    /// Returns the value of the column `owner`.
     fn owner(&self) -> Result<String, RegistryError> {
         match self {
             Self::ThisProcess => Ok(owner::current()?),
@@ -50,7 +65,7 @@ impl ClaimHolder {
         }
     }
 
-    /// The value of the column `expires_at` for a claim that is made or renewed now.
+    /// Returns the value of the column `expires_at` for a claim that is granted or renewed now.
     fn expires_at(&self) -> Option<String> {
         match self {
             Self::ThisProcess => None,
@@ -59,8 +74,8 @@ impl ClaimHolder {
     }
 }
 
-/// A claim that was granted. Every write to the claimed row names it, and is refused once somebody
-/// else has claimed the row.
+/// A granted claim. Every write to the claimed row takes it as a parameter, and is refused once
+/// another holder has claimed the row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldClaim {
     table: &'static ClaimTable,
@@ -70,7 +85,7 @@ pub struct HeldClaim {
 }
 
 impl HeldClaim {
-    /// Id of the claimed session or training run.
+    /// Returns the id of the claimed session or training run.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -79,23 +94,23 @@ impl HeldClaim {
 /// A table whose rows can be claimed: it has the columns `id`, `owner`, `epoch` and `expires_at`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ClaimTable {
-    /// Name of the table.
+    /// SQL name of the table.
     pub(super) name: &'static str,
-    /// The kind of its rows, for messages.
+    /// Kind of its rows, for error messages.
     pub(super) kind: RecordKind,
-    /// Assignments to other columns that go with a claim.
+    /// SQL assignments to other columns that are made together with a claim.
     pub(super) on_claim: &'static str,
 }
 
 impl Registry {
-    /// Renews the lease of a worker from now on: its heartbeat. The claim of a process needs none.
-    /// A lease that has expired is renewed as long as nobody else has claimed the row.
+    /// Renews the lease of a worker, starting now: its heartbeat. The claim of a process does not
+    /// need one.
     ///
     /// # Errors
-    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
-    /// more.
+    /// [`RegistryError::ClaimLost`] or [`RegistryError::Ended`] when the claim is no longer held.
     pub fn renew_claim(&self, claim: &HeldClaim) -> Result<(), RegistryError> {
         self.write(|tx| {
+            // Only the epoch counts: an expired lease is renewed unless another holder was faster.
             require(tx, claim)?;
             let sql = format!("UPDATE {} SET expires_at = ?2 WHERE id = ?1", claim.table.name);
             tx.prepare_cached(&sql)?.execute((&claim.id, claim.holder.expires_at()))?;
@@ -107,13 +122,14 @@ impl Registry {
 /// Claims the row `id` of `table` for `holder`.
 ///
 /// # Errors
-/// Those of [`check_free`].
+/// The errors of [`check_free`].
 pub(super) fn claim(
     tx: &Transaction<'_>,
     table: &'static ClaimTable,
     id: &str,
     holder: &ClaimHolder,
 ) -> Result<HeldClaim, RegistryError> {
+    // Check and update are atomic: the caller's transaction holds SQLite's write lock.
     check_free(tx, table, id)?;
     let ClaimTable { name, on_claim, .. } = table;
     let sql = format!(
@@ -125,17 +141,18 @@ pub(super) fn claim(
     Ok(HeldClaim { table, id: id.to_owned(), holder: holder.clone(), epoch })
 }
 
-/// Makes sure that nobody holds the row `id` of `table`.
+/// Checks that the row `id` of `table` is free.
 ///
 /// # Errors
-/// [`RegistryError::NotFound`]; [`RegistryError::Busy`] when it is held, also by this very process.
+/// [`RegistryError::NotFound`] when there is no such row; [`RegistryError::Busy`] when it is held,
+/// also when this process holds it.
 pub(super) fn check_free(
     tx: &Transaction<'_>,
     table: &ClaimTable,
     id: &str,
 ) -> Result<(), RegistryError> {
-    match standing(tx, table, id)? {
-        ClaimStanding { owner: Some(owner), expires_at, .. }
+    match state(tx, table, id)? {
+        ClaimState { owner: Some(owner), expires_at, .. }
             if is_held(&owner, expires_at.as_deref()) =>
         {
             let holder = describe(&owner);
@@ -145,28 +162,31 @@ pub(super) fn check_free(
     }
 }
 
-/// Makes sure that `claim` is still held.
+/// Checks that `claim` is still held. Every write to a claimed row does this first.
 ///
 /// # Errors
-/// [`RegistryError::ClaimLost`] when somebody else has claimed the row since;
+/// [`RegistryError::ClaimLost`] when another holder has claimed the row since;
 /// [`RegistryError::Ended`] when the claim was released.
 pub(super) fn require(tx: &Transaction<'_>, claim: &HeldClaim) -> Result<(), RegistryError> {
     let (kind, id) = (claim.table.kind, claim.id.clone());
-    match standing(tx, claim.table, &claim.id)? {
-        ClaimStanding { epoch, owner, .. } if epoch != claim.epoch => {
+    match state(tx, claim.table, &claim.id)? {
+        ClaimState { epoch, owner, .. } if epoch != claim.epoch => {
+            // No owner: the other holder has released its claim by now.
             let holder = owner.as_deref().map_or("another holder".to_owned(), describe);
             Err(RegistryError::ClaimLost { kind, id, holder })
         }
-        ClaimStanding { owner: None, .. } => Err(RegistryError::Ended { kind, id }),
-        ClaimStanding { owner: Some(_), .. } => Ok(()),
+        // Releasing does not change the epoch, so this is the caller's own release.
+        ClaimState { owner: None, .. } => Err(RegistryError::Ended { kind, id }),
+        // Expiry is not checked: see `renew_claim`.
+        ClaimState { owner: Some(_), .. } => Ok(()),
     }
 }
 
-/// Gives `claim` back, together with the assignments `on_release` to other columns, which use the
-/// named `values`.
+/// Releases `claim`, together with the SQL assignments `on_release` to other columns, whose named
+/// parameters are `values`.
 ///
 /// # Errors
-/// Those of [`require`].
+/// The errors of [`require`].
 pub(super) fn release(
     tx: &Transaction<'_>,
     claim: &HeldClaim,
@@ -182,36 +202,32 @@ pub(super) fn release(
     Ok(())
 }
 
-/// What a row says of its claim.
-struct ClaimStanding {
+/// The claim columns of a row.
+struct ClaimState {
     owner: Option<String>,
     epoch: i64,
     expires_at: Option<String>,
 }
 
-fn standing(
-    tx: &Transaction<'_>,
-    table: &ClaimTable,
-    id: &str,
-) -> Result<ClaimStanding, RegistryError> {
+fn state(tx: &Transaction<'_>, table: &ClaimTable, id: &str) -> Result<ClaimState, RegistryError> {
     let sql = format!("SELECT owner, epoch, expires_at FROM {} WHERE id = ?1", table.name);
     let read = |row: &rusqlite::Row<'_>| {
-        Ok(ClaimStanding { owner: row.get(0)?, epoch: row.get(1)?, expires_at: row.get(2)? })
+        Ok(ClaimState { owner: row.get(0)?, epoch: row.get(1)?, expires_at: row.get(2)? })
     };
     let found = tx.prepare_cached(&sql)?.query_row([id], read).optional()?;
     found.ok_or_else(|| RegistryError::not_found(table.kind, id))
 }
 
-/// Whether a claim still counts: a lease until it expires, the claim of a process until it dies.
+/// Whether a claim blocks others: a lease until it expires, the claim of a process until it dies.
 fn is_held(owner: &str, expires_at: Option<&str>) -> bool {
     match expires_at {
-        // Times are of one form and one length, so that text sorts as they do.
+        // All timestamps have one format and length, so comparing the text compares the times.
         Some(expires_at) => *timestamp(SystemTime::now()) < *expires_at,
         None => owner::is_alive(owner),
     }
 }
 
-/// The holder in words: `process 12`, or a worker's name.
+/// Describes the holder for a message: `process 12`, or a worker's name.
 fn describe(owner: &str) -> String {
     match (owner.strip_prefix(WORKER), owner::pid(owner)) {
         (Some(id), _) => format!("worker `{id}`"),

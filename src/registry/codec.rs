@@ -1,4 +1,4 @@
-//! Words and JSON to and from columns.
+//! Conversions between Rust values and the text of columns.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -6,12 +6,13 @@ use serde_json::Value;
 
 use crate::registry::error::RegistryError;
 
-/// A value as JSON text.
+/// Encodes a value as JSON text.
 pub(super) fn to_json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("what is stored is plain data")
+    // Serialization fails only for maps with keys that are not strings, which no row has.
+    serde_json::to_string(value).expect("rows hold plain data")
 }
 
-/// A value from JSON text.
+/// Decodes a value from JSON text.
 pub(super) fn from_json<T: DeserializeOwned>(
     column: &'static str,
     text: &str,
@@ -20,11 +21,12 @@ pub(super) fn from_json<T: DeserializeOwned>(
         .map_err(|error| RegistryError::Unreadable { column, text: error.to_string() })
 }
 
-/// A value from one word, such as a status.
+/// Decodes an enum from its word, such as a status.
 pub(super) fn from_word<T: DeserializeOwned>(
     column: &'static str,
     word: String,
 ) -> Result<T, RegistryError> {
+    // Through serde, so that the words of columns and of JSON are defined in one place.
     serde_json::from_value(Value::from(word))
         .map_err(|error| RegistryError::Unreadable { column, text: error.to_string() })
 }

@@ -1,4 +1,4 @@
-//! [`Registry`]: the open file, with one connection that writes and a few that read.
+//! [`Registry`]: the open database file, with one connection that writes and a pool that reads.
 #![expect(clippy::disallowed_types, reason = "SQL lives in registry/")]
 
 use std::path::Path;
@@ -16,34 +16,35 @@ use rusqlite::TransactionBehavior;
 use crate::registry::error::RegistryError;
 use crate::registry::schema;
 
-/// How long a writer waits for another process.
+/// Maximum time to wait for the lock of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections for reading that are kept open between reads.
+/// Maximum number of read connections kept open between reads.
 const MAX_IDLE_READERS: usize = 4;
 
-/// The open registry. Several processes may have it open at once. Threads share one connection for
-/// writing; each read has a connection of its own, so that it waits for no write and for no other
-/// read.
+/// The open registry. Several processes may have it open at once. All threads of a process share
+/// one connection for writing. Each read uses its own connection, so that it never waits for a
+/// write or another read.
 #[derive(Debug)]
 pub struct Registry {
     path: PathBuf,
     writer: Mutex<Connection>,
-    /// Connections that nobody reads with right now.
+    /// Pool of read connections that are not in use.
     idle_readers: Mutex<Vec<Connection>>,
 }
 
 impl Registry {
-    /// Opens the file at `path`, makes it when it is not there, and brings it to this version.
-    /// The folder has to exist, on a local file system (WAL does not work over a network).
+    /// Opens the database at `path`, creates it if missing, and migrates it to the current schema.
+    /// Its folder must exist and be on a local file system: WAL does not work over a network.
     ///
     /// # Errors
-    /// [`RegistryError::Foreign`] and [`RegistryError::TooNew`] leave the file untouched;
-    /// [`RegistryError::Open`] when it can't be read, or is no database.
+    /// [`RegistryError::Foreign`] and [`RegistryError::TooNew`], which leave the file untouched;
+    /// [`RegistryError::Open`] when it cannot be read or is not a database.
     pub fn open(path: &Path) -> Result<Self, RegistryError> {
         let opened = Connection::open(path).and_then(|db| {
             db.busy_timeout(BUSY_TIMEOUT)?;
-            // Reads the header: a file that is no database fails here.
+            // SQLite opens lazily. This reads the header, so that a file that is not a database
+            // fails here and not in the migration.
             db.pragma_query(None, "application_id", |_| Ok(()))?;
             Ok(db)
         });
@@ -51,14 +52,15 @@ impl Registry {
         let mut db = opened.map_err(open_error)?;
         schema::migrate(&mut db, path).map_err(|error| match error {
             RegistryError::Database(source) => open_error(source),
-            other => other,
+            error => error,
         })?;
         set_up(&db).map_err(open_error)?;
         let (path, idle_readers) = (path.to_owned(), Mutex::default());
         Ok(Self { path, writer: Mutex::new(db), idle_readers })
     }
 
-    /// Runs SQLite's `quick_check`; an empty list means that all is well.
+    /// Runs SQLite's `quick_check` and returns its findings; an empty list means that the file is
+    /// intact.
     ///
     /// # Errors
     /// [`RegistryError::Database`] when the check itself fails.
@@ -71,20 +73,24 @@ impl Registry {
         })
     }
 
-    /// Runs `work` in a transaction that takes the write lock at once, and commits it.
+    /// Runs `work` in a write transaction and commits it. An error rolls everything back.
     pub(super) fn write<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
+        // A panic in `work` has dropped, and so rolled back, its transaction: the connection is
+        // still usable.
         let mut db = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // IMMEDIATE takes the write lock up front. A deferred transaction that reads first and
+        // then writes would fail with SQLITE_BUSY, without waiting, if another process wrote.
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = work(&tx)?;
         tx.commit()?;
         Ok(value)
     }
 
-    /// Runs `work` in a transaction that only reads: all its statements see one state, which has
-    /// every write that was committed before and none that is still open.
+    /// Runs `work` in a read-only transaction. All its statements see one snapshot, with every
+    /// write committed before it and none that is still open.
     pub(super) fn read<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, RegistryError>,
@@ -94,6 +100,7 @@ impl Registry {
             None => open_reader(&self.path)?,
         };
         let value = work(&db.transaction()?);
+        // The transaction was dropped above, so a pooled connection pins no snapshot of the WAL.
         let mut idle = self.idle_readers();
         if idle.len() < MAX_IDLE_READERS {
             idle.push(db);
@@ -106,9 +113,10 @@ impl Registry {
     }
 }
 
-/// A connection that can't change anything.
+/// Opens a connection that cannot change anything.
 fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
-    // Not `READ_ONLY`: readers of a WAL note in shared memory up to where they have read.
+    // Not `READ_ONLY`: readers of a WAL record their read mark in shared memory, which must be
+    // writable. `query_only` below refuses writes to the database itself.
     let flags = OpenFlags::default().difference(OpenFlags::SQLITE_OPEN_CREATE);
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY_TIMEOUT)?;
@@ -119,6 +127,7 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 
 fn set_up(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "journal_mode", "WAL")?;
+    // In WAL mode, NORMAL would not sync at commit: a power cut could undo committed transactions.
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "foreign_keys", true)?;
     db.pragma_update(None, "trusted_schema", false)
@@ -146,9 +155,9 @@ mod tests {
         registry.read(count).unwrap().cast_unsigned()
     }
 
-    // One thread does all of this: whatever waited for anything here would wait for ever.
+    // All of this happens on one thread: any wait would be a deadlock.
     #[test]
-    fn reads_go_on_while_a_write_is_open_and_see_what_was_committed() {
+    fn reads_see_committed_data_while_a_write_is_open() {
         let home = tempfile::tempdir().unwrap();
         let registry = open(home.path());
         registry.write(append).unwrap();
@@ -161,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_sees_one_state_and_holds_up_neither_writes_nor_reads() {
+    fn a_read_sees_one_snapshot_and_blocks_nothing() {
         let home = tempfile::tempdir().unwrap();
         let registry = open(home.path());
         let count = |tx: &Transaction<'_>| {
@@ -178,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_fails_leaves_nothing_and_a_reader_writes_nothing() {
+    fn failed_writes_roll_back_and_readers_cannot_write() {
         let home = tempfile::tempdir().unwrap();
         let registry = open(home.path());
         let failed = registry.write(|tx| {
@@ -191,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_read_at_once_as_want_to_and_few_connections_stay() {
+    fn concurrent_reads_are_unlimited_but_few_connections_stay_open() {
         fn nested(registry: &Registry, depth: usize) -> u64 {
             match depth {
                 0 => n_events(registry),

@@ -1,4 +1,4 @@
-//! What can go wrong with the registry.
+//! [`RegistryError`]: the errors of the registry.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,14 +7,14 @@ use crate::adapter::AdapterId;
 use crate::error_class::ErrorClass;
 use crate::trajectory::SessionStatus;
 
-/// The kinds of rows that have an id.
+/// A kind of row that users name by its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordKind {
-    /// A session.
+    /// A row of the table `session`.
     Session,
-    /// A training run.
+    /// A row of the table `training_run`.
     TrainingRun,
-    /// An adapter.
+    /// A row of the table `adapter`.
     Adapter,
 }
 
@@ -28,150 +28,150 @@ impl fmt::Display for RecordKind {
     }
 }
 
-/// The registry refuses or fails.
+/// An error of the registry: a rejected request, or a failure of the database or the disk.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// The file can't be opened or is no database.
+    /// The file cannot be opened or is not a database.
     #[error("cannot open registry `{}`", path.display())]
     Open {
-        /// The file.
+        /// Path of the database file.
         path: PathBuf,
-        /// Why.
+        /// Error that SQLite reported.
         #[source]
         source: rusqlite::Error,
     },
-    /// The database is another program's.
-    #[error("`{}` is not a registry of Rune (application id {application_id:#x})", path.display())]
+    /// The database belongs to another program.
+    #[error("`{}` is not a Rune registry (application id {application_id:#x})", path.display())]
     Foreign {
-        /// The file.
+        /// Path of the database file.
         path: PathBuf,
-        /// The other program's id; 0 when it has none.
+        /// SQLite application id of the other program; 0 when it has none.
         application_id: u32,
     },
-    /// A newer Rune wrote the database.
-    #[error("registry `{}` has version {found}, this rune knows {known}: use a newer rune", path.display())]
+    /// A newer version of Rune wrote the database.
+    #[error("registry `{}` has schema version {found}, but this rune supports only up to {known}", path.display())]
     TooNew {
-        /// The file.
+        /// Path of the database file.
         path: PathBuf,
-        /// The file's version.
+        /// Schema version of the file.
         found: u32,
-        /// The newest version known here.
+        /// Newest schema version that this binary supports.
         known: u32,
     },
-    /// There is no such row.
+    /// No row has this id.
     #[error("no {kind} `{id}`")]
     NotFound {
-        /// What was looked for.
+        /// Kind of the missing row.
         kind: RecordKind,
-        /// Its id.
+        /// Id that was looked up.
         id: String,
     },
-    /// The id is taken for ever.
+    /// The id is taken. Ids are never reused.
     #[error("{kind} `{id}` already exists")]
     AlreadyExists {
-        /// What would have been stored.
+        /// Kind of the existing row.
         kind: RecordKind,
-        /// Its id.
+        /// Id of the existing row.
         id: String,
     },
-    /// Somebody is at work on it.
-    #[error("{kind} `{id}` is run by {holder}")]
+    /// Another holder has a valid claim on the row.
+    #[error("{kind} `{id}` is in use by {holder}")]
     Busy {
-        /// What would have been claimed.
+        /// Kind of the claimed row.
         kind: RecordKind,
-        /// Its id.
+        /// Id of the claimed row.
         id: String,
-        /// The holder of the claim in words, such as `process 12`.
+        /// Description of the current holder, such as `process 12`.
         holder: String,
     },
-    /// Somebody else has claimed it since: what this holder does no longer counts.
+    /// Another holder has claimed the row since, so this claim no longer permits writes.
     #[error("{kind} `{id}` was taken over by {holder}")]
     ClaimLost {
-        /// What was claimed.
+        /// Kind of the claimed row.
         kind: RecordKind,
-        /// Its id.
+        /// Id of the claimed row.
         id: String,
-        /// The new holder in words, such as `process 12`.
+        /// Description of the new holder, such as `process 12`.
         holder: String,
     },
-    /// The claim was released before: nobody is at work on it.
-    #[error("{kind} `{id}` has ended")]
+    /// The claim was already released.
+    #[error("{kind} `{id}` has already ended")]
     Ended {
-        /// What was claimed.
+        /// Kind of the row that was claimed.
         kind: RecordKind,
-        /// Its id.
+        /// Id of the row that was claimed.
         id: String,
     },
-    /// The session is not in a state in which that can be done.
+    /// The status of the session does not allow the operation.
     #[error("session `{id}` is {}", status.as_str())]
     WrongStatus {
-        /// The session.
+        /// Id of the session.
         id: String,
-        /// How it stands.
+        /// Current status of the session.
         status: SessionStatus,
     },
-    /// An attempt is not the next of its session.
-    #[error("attempt {found} of session `{id}` is not the next one, {next}")]
+    /// An attempt does not have the next number of its session.
+    #[error("attempt {found} of session `{id}` is out of order: expected attempt {next}")]
     OutOfOrder {
-        /// The session.
+        /// Id of the session.
         id: String,
-        /// The attempt's number.
+        /// Number of the rejected attempt.
         found: u32,
-        /// The number it should have.
+        /// Number of the next attempt.
         next: u32,
     },
-    /// The training run has its adapter.
+    /// The training run is completed and cannot be resumed.
     #[error("training run `{0}` is completed")]
     TrainingCompleted(String),
-    /// The adapter was made for another base model.
+    /// The adapter was trained for another base model.
     #[error("adapter `{id}` was not made for `{base_model}`")]
     DoesNotFit {
-        /// The adapter.
+        /// Id of the adapter.
         id: AdapterId,
-        /// What it would be used with.
+        /// Base model that it was to be used with, `id@digest`.
         base_model: String,
     },
-    /// The adapter is there already, under this id.
+    /// The adapter is already stored, under this id.
     #[error("adapter `{0}` already exists")]
     AdapterExists(AdapterId),
-    /// The adapter was archived before.
+    /// The adapter is already archived.
     #[error("adapter `{0}` is archived")]
     AlreadyArchived(AdapterId),
-    /// The adapter was not archived.
+    /// The adapter cannot be restored because it is not archived.
     #[error("adapter `{0}` is not archived")]
     NotArchived(AdapterId),
-    /// An adapter's file or folder can't be read or written.
-    #[error("`{}`", path.display())]
+    /// A file or folder of an adapter cannot be read or written.
+    #[error("cannot access `{}`", path.display())]
     Files {
-        /// Which one.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// Why.
+        /// Error that the file system reported.
         #[source]
         source: std::io::Error,
     },
-    /// A stored value can't be read.
-    #[error("registry holds a value in `{column}` that cannot be read: {text}")]
+    /// A stored value cannot be decoded.
+    #[error("cannot decode column `{column}` of the registry: {text}")]
     Unreadable {
-        /// The column.
+        /// Table and column of the value, separated by a dot.
         column: &'static str,
-        /// What stands there, or why it can't be read.
+        /// The stored text, or the error of the decoder.
         text: String,
     },
-    /// A new id could not be made, or this process not be named.
-    #[error("cannot read from the kernel")]
+    /// The kernel did not provide random bytes for a new id, or the start time of this process.
+    #[error("cannot read from /dev/urandom or /proc")]
     Kernel(#[from] std::io::Error),
-    /// The database failed.
-    #[error("registry database")]
+    /// SQLite reported an error.
+    #[error("registry database error")]
     Database(#[from] rusqlite::Error),
 }
 
 impl RegistryError {
-    /// [`Self::NotFound`] of the `kind` with this `id`.
+    /// Creates a [`Self::NotFound`] for a row.
     pub(super) fn not_found(kind: RecordKind, id: impl Into<String>) -> Self {
         Self::NotFound { kind, id: id.into() }
     }
 
-    /// Its class.
+    /// Returns the class of the error, which determines the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::NotFound { .. } => ErrorClass::NotFound,
@@ -189,7 +189,7 @@ impl RegistryError {
         }
     }
 
-    /// Whether the disk is what failed: full, read-only or broken.
+    /// Whether the disk is the cause: full, read-only or broken.
     pub fn is_of_disk(&self) -> bool {
         if let Self::Files { source, .. } = self {
             use std::io::ErrorKind;

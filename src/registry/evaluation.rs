@@ -1,4 +1,4 @@
-//! Evaluations: history, never overwritten; and which adapter they speak for.
+//! Evaluations, which are never overwritten, and the adapters that they qualify for selection.
 
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
@@ -18,88 +18,88 @@ use crate::registry::session::assurance;
 use crate::task::TaskType;
 use crate::trajectory::Assurance;
 
-/// What an adapter, or the base alone, scored on a suite.
+/// The score of an adapter, or of the base model alone, on a suite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Sortable by time of birth.
+    /// Unique id; ids sort by creation time.
     pub id: String,
-    /// The adapter; `None` for the base alone.
+    /// The measured adapter; `None` for the base model alone.
     pub adapter_id: Option<AdapterId>,
-    /// sha256 of the exact weights.
+    /// sha256 of the base model's weights.
     pub base_digest: String,
-    /// The suite's name.
+    /// Name of the suite.
     pub suite: String,
-    /// sha256 of its tasks.
+    /// sha256 of the suite's tasks.
     pub suite_digest: String,
-    /// Which part of the suite.
+    /// Name of the split of the suite; those of controls end in `-control`.
     pub split: String,
-    /// `completions`, `best_of_n` or `pipeline`.
+    /// Answering strategy: `completions`, `best_of_n` or `pipeline`.
     pub via: String,
-    /// Tasks.
+    /// Number of tasks that were judged.
     pub n_tasks: u32,
-    /// Answers to each.
+    /// Number of answers per task.
     pub n_samples: u32,
-    /// Answers that passed.
+    /// Number of answers that passed, over all tasks.
     pub passed: u32,
-    /// Mean share of a task's answers that passed.
+    /// Mean over tasks of the share of answers that passed, `0.0..=1.0`.
     pub pass_at_1: f64,
-    /// 95 % interval of `pass_at_1`, from.
+    /// Lower end of the 95 % interval of `pass_at_1`.
     pub ci_low: f64,
-    /// 95 % interval of `pass_at_1`, to.
+    /// Upper end of the 95 % interval of `pass_at_1`.
     pub ci_high: f64,
-    /// The lower end of the 90 % interval; `None` for what was measured by an earlier version.
+    /// Lower end of the 90 % interval; `None` when an earlier version measured.
     pub fitness: Option<f64>,
-    /// How answers were drawn.
+    /// Sampling settings of the answers, as JSON.
     pub sampling: Value,
     /// Version of the judge.
     pub judge_version: String,
-    /// Who generated.
+    /// Name of the inference backend.
     pub provider: String,
-    /// RFC 3339 UTC.
+    /// Time of the evaluation, RFC 3339 UTC.
     pub at: String,
 }
 
-/// What came of an answer to a task.
+/// The outcome of one answer to a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutcomeRow {
-    /// sha256 of all that decided it.
+    /// sha256 of every input that determines the outcome: the cache key.
     pub key: String,
-    /// Who answered; `None` for the base alone.
+    /// The adapter that answered; `None` for the base model alone.
     pub adapter_id: Option<AdapterId>,
     /// sha256 of the task.
     pub task_digest: String,
-    /// Seed of the answer.
+    /// Sampling seed of the answer.
     pub seed: u64,
-    /// Whether it passed.
+    /// Whether the answer passed.
     pub passed: bool,
-    /// Where it was decided that it passed.
+    /// Assurance of a pass; `None` for a failure.
     pub assurance: Option<Assurance>,
-    /// What the judge said, in one line.
+    /// The judge's verdict in one line.
     pub summary: String,
-    /// The answer.
+    /// Text of the answer.
     pub answer: String,
-    /// Processor time of judging it, in milliseconds.
+    /// Processor time of judging, in milliseconds.
     pub cpu_ms: u64,
-    /// RFC 3339 UTC.
+    /// Time of the verdict, RFC 3339 UTC.
     pub at: String,
 }
 
-/// An adapter that was measured to be better than none on these weights.
+/// An adapter that was measured to be better than the base model on the same weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeasuredAdapter {
-    /// It.
+    /// Id of the adapter.
     pub adapter_id: AdapterId,
-    /// What it scored, and what the base scored on the same suite.
+    /// Score of the adapter.
     pub evaluation: Evaluation,
-    /// The base's score there.
+    /// Score of the base model on the same suite, split and strategy.
     pub base: Evaluation,
 }
 
 impl Registry {
-    /// Stores an evaluation.
+    /// Inserts an evaluation, with its event.
     ///
     /// # Errors
-    /// [`RegistryError::Database`], also for an adapter that is not there.
+    /// [`RegistryError::Database`], also for an unknown adapter.
     pub fn insert_evaluation(&self, evaluation: &Evaluation) -> Result<(), RegistryError> {
         self.write(|tx| {
             let mut statement = tx.prepare_cached(
@@ -137,7 +137,7 @@ impl Registry {
         })
     }
 
-    /// The outcome of this key.
+    /// Returns the cached outcome with this key.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -161,10 +161,10 @@ impl Registry {
         })
     }
 
-    /// Stores an outcome, unless there is one of its key.
+    /// Inserts an outcome. An existing outcome with the same key is kept.
     ///
     /// # Errors
-    /// [`RegistryError::Database`], also for an adapter that is not there.
+    /// [`RegistryError::Database`], also for an unknown adapter.
     pub fn insert_outcome(&self, outcome: &OutcomeRow) -> Result<(), RegistryError> {
         self.write(|tx| {
             let mut statement = tx.prepare_cached(
@@ -187,7 +187,8 @@ impl Registry {
         })
     }
 
-    /// The digest under which a suite of this name was measured last; `None` where it never was.
+    /// Returns the digest under which a suite of this name was last measured; `None` if it never
+    /// was.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -199,8 +200,8 @@ impl Registry {
         })
     }
 
-    /// The newest evaluations of an adapter, or of the base alone on these weights, one for each
-    /// suite, split and way.
+    /// Returns the newest evaluation of an adapter, or of the base model alone, on these weights:
+    /// one for each suite, split and strategy.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -221,10 +222,14 @@ impl Registry {
         })
     }
 
-    /// Adapters that fit `base_model`, are not archived, belong to `project` (or to all, when it is
-    /// `None`) and to tasks of `task_type`, and whose newest evaluation on the weights of
-    /// `base_digest` lies above what the base scores on the same suite, split and way, the whole of
-    /// its interval: the fittest first. Controls say nothing here.
+    /// Returns adapters that qualify for automatic selection, highest fitness first, at most 16
+    /// evaluations.
+    ///
+    /// An adapter qualifies if it fits `base_model`, is not archived, and has a scope that covers
+    /// `project` and `task_type`. With `project` = `None` only global adapters are considered. Its
+    /// newest evaluation on the weights `base_digest` must be significantly better than the base
+    /// model: the whole 95 % interval lies above the base's pass@1 on the same suite, split and
+    /// strategy. Control splits do not count.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -241,12 +246,12 @@ impl Registry {
                 statement.query((base_model, base_digest, project, task_type.as_str()))?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
-                let one = |id: String| {
+                let evaluation_of = |id: String| {
                     let sql = "SELECT * FROM evaluation WHERE id = ?1";
                     tx.query_row(sql, [id], |row| Ok(from_row(row)))?
                 };
-                let evaluation = one(row.get("mine_id")?)?;
-                let base = one(row.get("base_id")?)?;
+                let evaluation = evaluation_of(row.get("mine_id")?)?;
+                let base = evaluation_of(row.get("base_id")?)?;
                 let Some(adapter_id) = evaluation.adapter_id.clone() else { continue };
                 found.push(MeasuredAdapter { adapter_id, evaluation, base });
             }
@@ -255,15 +260,17 @@ impl Registry {
     }
 }
 
-/// The condition on the scope is written out for either case, so that an index finds the few
-/// adapters that count, and `CROSS JOIN` keeps SQLite from beginning with all evaluations.
+/// Builds the query of [`Registry::candidates`].
 fn candidates_sql(of_project: bool) -> String {
+    // One condition per case instead of an OR over both: SQLite can then use the index
+    // `adapter_by_base` or `adapter_for_all` and reads only adapters that can qualify.
     let scope = if of_project {
         "adapter.project = ?3
              AND (adapter.scope = 'project' OR (adapter.scope = 'task' AND adapter.task_type = ?4))"
     } else {
         "?3 IS NULL AND ?4 IS NOT NULL AND adapter.scope = 'global'"
     };
+    // SQLite does not reorder a CROSS JOIN: the few adapters come first, never all evaluations.
     format!(
         "SELECT mine.id AS mine_id, base.id AS base_id FROM adapter
          CROSS JOIN fitness AS mine ON mine.adapter_id = adapter.id AND mine.base_digest = ?2
@@ -304,7 +311,7 @@ mod tests {
     use crate::registry::Registry;
 
     #[test]
-    fn an_adapter_is_looked_for_by_indexes_alone() {
+    fn candidate_search_uses_only_indexes() {
         let home = tempfile::tempdir().unwrap();
         let registry = Registry::open(&home.path().join("rune.db")).unwrap();
         for (of_project, index) in [

@@ -21,27 +21,27 @@ use crate::registry::id::new_id;
 pub struct StoredEvent {
     /// Place among all events of the registry, from 1, without gaps.
     pub seq: u64,
-    /// The event's own id.
+    /// Unique id of the event.
     pub id: String,
-    /// Who tells it: `/rune/sessions`, `/rune/adapters` or `/rune/training`.
+    /// Origin: `/rune/sessions`, `/rune/adapters` or `/rune/training`.
     pub source: String,
-    /// `rune.` and the event's kind.
+    /// Event type: `rune.` and [`Event::kind`].
     #[serde(rename = "type")]
     pub kind: String,
-    /// The id of the session, the adapter or the training run.
+    /// Id of the session, adapter or training run.
     pub subject: String,
-    /// When it was stored, RFC 3339 UTC.
+    /// Time of storage, RFC 3339 UTC.
     pub time: String,
-    /// What happened.
+    /// The event, with its fields.
     pub data: Event,
 }
 
 impl Registry {
-    /// Stores an event of what is claimed that goes with no other change.
+    /// Appends an event about the claimed row and returns its `seq`. Other methods append the
+    /// events of the changes they make; this is for events without a change.
     ///
     /// # Errors
-    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
-    /// more.
+    /// [`RegistryError::ClaimLost`] or [`RegistryError::Ended`] when the claim is no longer held.
     pub fn append_event(&self, claim: &HeldClaim, event: &Event) -> Result<u64, RegistryError> {
         self.write(|tx| {
             claim::require(tx, claim)?;
@@ -49,18 +49,20 @@ impl Registry {
         })
     }
 
-    /// The events after `after_seq` (0: all), the oldest first, at most `limit`; of one session
-    /// when `session_id` is given.
+    /// Returns the events after `after_seq` (0: from the start), oldest first, at most `limit`;
+    /// only those of one session if `session_id` is given.
     ///
     /// # Errors
-    /// [`RegistryError::Unreadable`] when an event is of a kind that this version doesn't know: it
-    /// names the event's number, so that those after it can still be read.
+    /// [`RegistryError::Unreadable`] when this version does not know an event's type. The error
+    /// contains the event's `seq`, so that the caller can read on after it.
     pub fn events(
         &self,
         after_seq: u64,
         session_id: Option<&str>,
         limit: u32,
     ) -> Result<Vec<StoredEvent>, RegistryError> {
+        // Two statements, because a single one with `?1 IS NULL OR` could not use the index
+        // `event_by_subject`.
         let sql = match session_id {
             Some(_) => "SELECT * FROM event WHERE subject = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
             None => "SELECT * FROM event WHERE ?1 IS NULL AND seq > ?2 ORDER BY seq LIMIT ?3",
@@ -77,12 +79,14 @@ impl Registry {
     }
 }
 
-/// Stores an event within a caller's transaction and returns its number.
+/// Appends an event within the caller's transaction and returns its `seq`.
 pub(super) fn append(
     tx: &Transaction<'_>,
     subject: &str,
     event: &Event,
 ) -> Result<u64, RegistryError> {
+    // The number is computed under the write lock, in the statement that uses it: gap-free, which
+    // readers rely on. The trigger `event_is_next` enforces it.
     let mut statement = tx.prepare_cached(
         "INSERT INTO event (seq, id, source, type, subject, time, data_json)
          SELECT coalesce(max(seq), 0) + 1, :id, :source, :type, :subject, :time, :data

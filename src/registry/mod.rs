@@ -1,12 +1,12 @@
 //! The registry: sessions, attempts, events, adapters, training runs and evaluations in one SQLite
-//! file, `rune.db` in Rune's home, and the adapters' folders beside it.
+//! file, `rune.db` in Rune's home, and the adapter folders next to it.
 //!
-//! Every method is one transaction, with `synchronous=FULL`: what it returned from survives `kill
-//! -9` and a power cut, and a change is stored together with the event that tells of it. Calls take
-//! milliseconds; async code may call them directly, or through `spawn_blocking`. What must never
-//! change (attempts, events, a solved session) is guarded by triggers in the schema itself. Sessions
-//! and training runs are written under a claim ([`HeldClaim`]), which one holder at a time has. ALL
-//! SQL lives here.
+//! Every method is one transaction with `synchronous=FULL`. Once it has returned, its effect
+//! survives `kill -9` and a power cut, and a change is stored together with the event that reports
+//! it. Calls take milliseconds, so async code may call them directly or through `spawn_blocking`.
+//! Triggers in the schema protect what must never change: attempts, events, solved sessions.
+//! Sessions and training runs are written under a claim ([`HeldClaim`]), which one holder at a time
+//! has. All SQL of Rune is in this module.
 
 mod adapter;
 mod attempt;

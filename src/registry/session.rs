@@ -1,4 +1,4 @@
-//! Sessions: begun, resumed, ended; at any moment at most one holder has a claim on each.
+//! Session lifecycle: start, resume, end. At any time at most one holder has a claim on a session.
 
 use std::time::SystemTime;
 
@@ -31,38 +31,38 @@ static SESSIONS: ClaimTable = ClaimTable {
     on_claim: "status = 'running', ended_at = NULL, exit_code = NULL",
 };
 
-/// How a session ended.
+/// The final state of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionEnd {
-    /// How it stands; not [`SessionStatus::Running`].
+    /// Final status; not [`SessionStatus::Running`].
     pub status: SessionStatus,
-    /// What stands behind `solved`.
+    /// Evidence for `solved`; the schema rejects a solved session without any.
     pub verified_by: VerifiedBy,
-    /// Where it was decided that the user's tests pass.
+    /// Assurance of a pass of the user's tests.
     pub assurance: Option<Assurance>,
-    /// The exit code of `rune`.
+    /// Exit code of `rune`.
     pub exit_code: i32,
 }
 
 impl SessionEnd {
-    /// The end of a session that nothing speaks for.
+    /// Creates the end of a session without any evidence of success.
     pub fn unverified(status: SessionStatus, exit_code: i32) -> Self {
         Self { status, verified_by: VerifiedBy::None, assurance: None, exit_code }
     }
 }
 
-/// Which sessions to list.
+/// Filter for [`Registry::sessions`]; the default matches every session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionFilter {
-    /// Only those that stand so.
+    /// Status that the session must have.
     pub status: Option<SessionStatus>,
-    /// Only those of this project.
+    /// Project key that the session must have.
     pub project: Option<String>,
 }
 
 impl Registry {
-    /// Stores a new session, claimed by `holder`, with its first event. Of `session` the fields
-    /// that tell of its end are not used: it is running.
+    /// Inserts a new running session, claimed by `holder`, with its first event. The fields of
+    /// `session` that describe its status and end are ignored.
     ///
     /// # Errors
     /// [`RegistryError::AlreadyExists`] when the id is taken.
@@ -80,12 +80,12 @@ impl Registry {
         })
     }
 
-    /// Resumes a session: from now on `holder` runs it. `event` is made from the number of attempts
-    /// that are there.
+    /// Resumes a session under a claim of `holder`. `event` builds the event from the number of
+    /// attempts that are already stored.
     ///
     /// # Errors
-    /// [`RegistryError::WrongStatus`] when it is solved; [`RegistryError::Busy`] when somebody runs
-    /// it; [`RegistryError::NotFound`].
+    /// [`RegistryError::WrongStatus`] when the session is solved; [`RegistryError::Busy`] when
+    /// another holder runs it; [`RegistryError::NotFound`] when no session has this id.
     pub fn reopen_session(
         &self,
         id: &str,
@@ -101,10 +101,10 @@ impl Registry {
         })
     }
 
-    /// One session that [`Self::reopen_session`] would resume now; changes nothing.
+    /// Returns a session that [`Self::reopen_session`] could resume right now. Changes nothing.
     ///
     /// # Errors
-    /// Those of [`Self::reopen_session`].
+    /// The errors of [`Self::reopen_session`].
     pub fn resumable(&self, id: &str) -> Result<Session, RegistryError> {
         self.read(|tx| {
             check_unsolved(tx, id)?;
@@ -116,9 +116,9 @@ impl Registry {
     /// Ends the claimed session with its last event, and releases the claim.
     ///
     /// # Errors
-    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
-    /// more. [`RegistryError::Database`] when the ending contradicts itself, such as `solved` and
-    /// verified by nothing.
+    /// [`RegistryError::ClaimLost`] or [`RegistryError::Ended`] when the claim is no longer held;
+    /// [`RegistryError::Database`] when `ending` contradicts itself, such as `solved` without any
+    /// verification.
     pub fn end_session(
         &self,
         claim: &HeldClaim,
@@ -140,15 +140,15 @@ impl Registry {
         })
     }
 
-    /// One session.
+    /// Returns the session `id`.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`].
+    /// [`RegistryError::NotFound`] when no session has this id.
     pub fn session(&self, id: &str) -> Result<Session, RegistryError> {
         self.read(|tx| read(tx, id))
     }
 
-    /// The newest sessions that fit `filter`, the newest first, at most `limit`.
+    /// Returns the sessions that match `filter`, newest first, at most `limit`.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -158,6 +158,7 @@ impl Registry {
         limit: u32,
     ) -> Result<Vec<Session>, RegistryError> {
         self.read(|tx| {
+            // Ids start with the creation time, so this order is by age.
             let mut statement = tx.prepare_cached(
                 "SELECT * FROM session WHERE (?1 IS NULL OR status = ?1)
                  AND (?2 IS NULL OR project = ?2) ORDER BY id DESC LIMIT ?3",
@@ -173,7 +174,7 @@ impl Registry {
     }
 }
 
-/// One session, within a caller's transaction.
+/// Reads a session within the caller's transaction.
 pub(super) fn read(tx: &Transaction<'_>, id: &str) -> Result<Session, RegistryError> {
     let mut statement = tx.prepare_cached("SELECT * FROM session WHERE id = ?1")?;
     let mut rows = statement.query([id])?;
@@ -183,7 +184,7 @@ pub(super) fn read(tx: &Transaction<'_>, id: &str) -> Result<Session, RegistryEr
     }
 }
 
-/// Makes sure that there is something left to do in the session.
+/// Checks that the session is not solved: only then is there something to resume.
 fn check_unsolved(tx: &Transaction<'_>, id: &str) -> Result<(), RegistryError> {
     match read(tx, id)?.status {
         status @ SessionStatus::Solved => {
@@ -193,7 +194,7 @@ fn check_unsolved(tx: &Transaction<'_>, id: &str) -> Result<(), RegistryError> {
     }
 }
 
-/// An adapter's id as stored.
+/// Decodes an adapter id of `column`.
 pub(super) fn adapter_id(
     column: &'static str,
     text: Option<String>,
@@ -203,7 +204,7 @@ pub(super) fn adapter_id(
         .map_err(|error| RegistryError::Unreadable { column, text: error.to_string() })
 }
 
-/// An assurance as stored.
+/// Decodes an assurance of `column`.
 pub(super) fn assurance(
     column: &'static str,
     word: Option<String>,
@@ -211,8 +212,10 @@ pub(super) fn assurance(
     word.map(|word| from_word(column, word)).transpose()
 }
 
-/// Stores a new session that nobody runs yet: its claim follows in the same transaction.
+/// Inserts a new session without an owner; the caller claims it in the same transaction.
 fn insert(tx: &Transaction<'_>, session: &Session) -> Result<(), RegistryError> {
+    // `running` requires an owner (a CHECK of the schema), which only the claim sets. Until then
+    // the row is `interrupted`; no reader sees this state, because it is never committed.
     let mut statement = tx.prepare_cached(
         "INSERT INTO session (id, project, task_json, task_type, workspace, provider, base_model,
              base_digest, adapter_id, adapter_reason, status, verified_by, sandbox_tier, seed,

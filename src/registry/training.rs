@@ -1,4 +1,4 @@
-//! Datasets, training runs and what they measured.
+//! Datasets, training runs and their metrics.
 
 use std::time::SystemTime;
 
@@ -32,35 +32,35 @@ static TRAINING_RUNS: ClaimTable = ClaimTable {
     on_claim: "status = 'running', ended_at = NULL, error = NULL",
 };
 
-/// What a dataset was made of; stored once, however often it is trained on.
+/// A dataset. Its row is shared by all training runs on the same data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatasetRow {
-    /// sha256 of all that it holds.
+    /// sha256 of the complete contents.
     pub digest: String,
-    /// Key of the project.
+    /// Key of the project it belongs to.
     pub project: String,
-    /// What it was made of.
+    /// Kind of its source.
     pub kind: DatasetKind,
-    /// Records.
+    /// Number of records, at least 1.
     pub n_records: u64,
-    /// Digests of the families that are trained on, sorted.
+    /// Digests of the families in the training split, sorted.
     pub families: Vec<String>,
-    /// The sessions or the file.
+    /// The sessions and files it was built from; enough to build it again.
     pub source: Value,
 }
 
-/// What a dataset was made of.
+/// The kind of source that a dataset was built from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DatasetKind {
-    /// Sessions alone.
+    /// Only sessions of the registry.
     Sessions,
-    /// Files, perhaps with sessions beside.
+    /// Files, possibly in addition to sessions.
     File,
 }
 
 impl DatasetKind {
-    /// The word used in the registry and in JSON.
+    /// Returns the word used in the registry and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sessions => "sessions",
@@ -69,22 +69,22 @@ impl DatasetKind {
     }
 }
 
-/// How a training run stands.
+/// Status of a training run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunStatus {
-    /// At work, or killed without a word: resumable.
+    /// Running. If its process is dead, the run can be resumed.
     Running,
-    /// Stopped: resumable.
+    /// Stopped by a signal; can be resumed.
     Interrupted,
     /// Its adapter is in the registry.
     Completed,
-    /// Broken off by an error: resumable from its checkpoint.
+    /// Ended by an error; can be resumed from its checkpoint.
     Failed,
 }
 
 impl RunStatus {
-    /// The word used in the registry and in JSON.
+    /// Returns the word used in the registry and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -95,52 +95,52 @@ impl RunStatus {
     }
 }
 
-/// A training run.
+/// A training run: its inputs, progress and result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainingRun {
-    /// Sortable by time of birth.
+    /// Unique id; ids sort by creation time.
     pub id: String,
-    /// Key of the project.
+    /// Key of the project it belongs to.
     pub project: String,
-    /// The options, and what else is needed to go on with it.
+    /// The options, and everything else needed to resume the run.
     pub config: Value,
-    /// The dataset.
+    /// Digest of the dataset.
     pub dataset_digest: String,
-    /// Canonical hub id and tokenizer digest.
+    /// Canonical hub id and tokenizer digest, `id@digest`.
     pub base_model: String,
-    /// sha256 of the exact weights.
+    /// sha256 of the base model's weights.
     pub base_digest: String,
-    /// How it stands.
+    /// Current status of the run.
     pub status: RunStatus,
-    /// Steps done.
+    /// Number of optimizer steps done.
     pub step: u32,
-    /// Steps in all.
+    /// Total number of optimizer steps.
     pub total_steps: u32,
-    /// The least validation loss so far, in nats a token.
+    /// Minimum validation loss so far, in nats per token.
     pub best_val_loss: Option<f64>,
-    /// What came of it.
+    /// The resulting adapter, once completed.
     pub adapter_id: Option<AdapterId>,
-    /// What broke it off: the kind, a colon, the detail.
+    /// The error that ended the run: its kind, a colon, the detail.
     pub error: Option<String>,
-    /// RFC 3339 UTC.
+    /// Time of the start, RFC 3339 UTC.
     pub started_at: String,
     /// RFC 3339 UTC; `None` while running.
     pub ended_at: Option<String>,
 }
 
-/// A figure of a run after a step.
+/// A metric of a training run after a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricRow {
-    /// The step, from 1; validations before the first have 0.
+    /// Step number, from 1; 0 for a validation before the first step.
     pub step: u32,
-    /// `loss`, `val_loss`, `lr`, `grad_norm`, `tokens_per_s`, `rss`.
+    /// `loss`, `val_loss`, `lr`, `grad_norm`, `tokens_per_s` or `rss`.
     pub name: String,
-    /// Its value.
+    /// Value in the unit of the metric.
     pub value: f64,
 }
 
 impl Registry {
-    /// Stores a dataset, unless it is there, and a new run on it, claimed by `holder`.
+    /// Inserts a new run, claimed by `holder`, and its dataset if that is not stored yet.
     ///
     /// # Errors
     /// [`RegistryError::AlreadyExists`] when the run's id is taken.
@@ -151,6 +151,7 @@ impl Registry {
         holder: &ClaimHolder,
     ) -> Result<HeldClaim, RegistryError> {
         self.write(|tx| {
+            // The dataset comes first: the run refers to it by a foreign key.
             insert_dataset(tx, dataset, &run.started_at)?;
             insert(tx, run)?;
             let claim = claim::claim(tx, &TRAINING_RUNS, &run.id, holder)?;
@@ -160,33 +161,32 @@ impl Registry {
         })
     }
 
-    /// Resumes a run: from now on `holder` drives it.
+    /// Resumes a run under a claim of `holder`.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`]; [`RegistryError::Busy`] when somebody drives it;
-    /// [`RegistryError::TrainingCompleted`].
+    /// [`RegistryError::NotFound`] when no run has this id; [`RegistryError::Busy`] when another
+    /// holder drives it; [`RegistryError::TrainingCompleted`] when there is nothing to resume.
     pub fn reopen_training(
         &self,
         id: &str,
         holder: &ClaimHolder,
     ) -> Result<(TrainingRun, HeldClaim), RegistryError> {
         self.write(|tx| {
-            if one(tx, id)?.status == RunStatus::Completed {
+            if find(tx, id)?.status == RunStatus::Completed {
                 return Err(RegistryError::TrainingCompleted(id.to_owned()));
             }
             let claim = claim::claim(tx, &TRAINING_RUNS, id, holder)?;
-            let run = one(tx, id)?;
+            // Read after the claim, which has changed the status.
+            let run = find(tx, id)?;
             event::append(tx, id, &Event::TrainingResumed { step: run.step })?;
             Ok((run, claim))
         })
     }
 
-    /// Stores figures of the claimed run, in the place of older ones of the same step, and how far
-    /// it is.
+    /// Stores `metrics` of a step of the claimed run, and its progress: `step` of `total` steps.
     ///
     /// # Errors
-    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
-    /// more.
+    /// [`RegistryError::ClaimLost`] or [`RegistryError::Ended`] when the claim is no longer held.
     pub fn record_metrics(
         &self,
         claim: &HeldClaim,
@@ -196,6 +196,8 @@ impl Registry {
         let (id, at) = (claim.id(), timestamp(SystemTime::now()));
         self.write(|tx| {
             claim::require(tx, claim)?;
+            // A resumed run repeats the steps after its last checkpoint: the new values replace
+            // those of the interrupted run.
             let mut statement = tx.prepare_cached(
                 "INSERT INTO metric (run_id, step, name, value, at) VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (run_id, name, step) DO UPDATE SET value = excluded.value, at = excluded.at",
@@ -203,6 +205,8 @@ impl Registry {
             for (name, value) in metrics {
                 statement.execute((id, step, name, value, &at))?;
             }
+            // `max`: repeated steps do not move the progress backwards. SQLite's two-argument
+            // `min` is NULL if either is, hence the crosswise `coalesce`.
             let best = metrics.iter().find(|(name, _)| *name == "val_loss").map(|(_, loss)| loss);
             let sql = "UPDATE training_run SET step = max(?2, step), total_steps = max(?3, total_steps),
                      best_val_loss = min(coalesce(best_val_loss, ?4), coalesce(?4, best_val_loss)) WHERE id = ?1";
@@ -211,28 +215,27 @@ impl Registry {
         })
     }
 
-    /// Ends the claimed run, whose adapter is in the registry, and releases the claim.
+    /// Completes the claimed run with an adapter that is already in the registry, and releases the
+    /// claim.
     ///
     /// # Errors
-    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
-    /// more.
+    /// [`RegistryError::ClaimLost`] or [`RegistryError::Ended`] when the claim is no longer held.
     pub fn complete_training(
         &self,
         claim: &HeldClaim,
         adapter: &AdapterId,
     ) -> Result<(), RegistryError> {
         self.write(|tx| {
-            end(tx, claim, RunStatus::Completed, (Some(adapter.as_str()), None))?;
+            end(tx, claim, RunStatus::Completed, Some(adapter.as_str()), None)?;
             let adapter_id = adapter.clone();
             event::append(tx, claim.id(), &Event::TrainingCompleted { adapter_id }).map(drop)
         })
     }
 
-    /// Ends the claimed run without an adapter, and releases the claim; the run can be resumed.
+    /// Ends the claimed run without an adapter, and releases the claim. The run can be resumed.
     ///
     /// # Errors
-    /// [`RegistryError::ClaimLost`] and [`RegistryError::Ended`] when the claim is not held any
-    /// more.
+    /// [`RegistryError::ClaimLost`] or [`RegistryError::Ended`] when the claim is no longer held.
     pub fn fail_training(
         &self,
         claim: &HeldClaim,
@@ -240,21 +243,21 @@ impl Registry {
         error: &str,
     ) -> Result<(), RegistryError> {
         self.write(|tx| {
-            end(tx, claim, status, (None, Some(error)))?;
+            end(tx, claim, status, None, Some(error))?;
             let failed = Event::TrainingFailed { error: error.to_owned() };
             event::append(tx, claim.id(), &failed).map(drop)
         })
     }
 
-    /// One run.
+    /// Returns the training run `id`.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`].
+    /// [`RegistryError::NotFound`] when no run has this id.
     pub fn training_run(&self, id: &str) -> Result<TrainingRun, RegistryError> {
-        self.read(|tx| one(tx, id))
+        self.read(|tx| find(tx, id))
     }
 
-    /// The newest runs, the newest first, at most `limit`.
+    /// Returns the training runs, newest first, at most `limit`.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -271,7 +274,7 @@ impl Registry {
         })
     }
 
-    /// All figures of a run, by name and step.
+    /// Returns all metrics of a run, sorted by name and step.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -286,7 +289,7 @@ impl Registry {
         })
     }
 
-    /// The dataset of this digest.
+    /// Returns the dataset with this digest.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -308,8 +311,8 @@ impl Registry {
         })
     }
 
-    /// The adapter of the newest completed run on the same data and weights with the same options,
-    /// from the same adapter.
+    /// Returns the adapter of the newest completed run with the same data, weights, options and
+    /// initial adapter.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -320,6 +323,7 @@ impl Registry {
         config: &Value,
     ) -> Result<Option<AdapterId>, RegistryError> {
         self.read(|tx| {
+            // `IS` and not `=`: the initial adapter `from` is usually absent, that is NULL.
             let sql =
                 "SELECT adapter_id FROM training_run WHERE dataset_digest = ?1 AND base_digest = ?2
                  AND config_json -> '$.options' = ?3 -> '$.options' AND config_json -> '$.from' IS ?3 -> '$.from'
@@ -332,8 +336,9 @@ impl Registry {
     }
 }
 
-/// Stores a new run that nobody drives yet: its claim follows in the same transaction.
+/// Inserts a new run without an owner; the caller claims it in the same transaction.
 fn insert(tx: &Transaction<'_>, run: &TrainingRun) -> Result<(), RegistryError> {
+    // The status `running` requires an owner, so the row starts as `interrupted`.
     let added = tx.execute(
         "INSERT INTO training_run (id, kind, project, config_json, dataset_digest, base_model, base_digest,
              status, started_at, ended_at)
@@ -357,6 +362,7 @@ fn insert(tx: &Transaction<'_>, run: &TrainingRun) -> Result<(), RegistryError> 
     }
 }
 
+/// Inserts a dataset unless it is stored: equal digests mean equal contents.
 fn insert_dataset(
     tx: &Transaction<'_>,
     dataset: &DatasetRow,
@@ -382,7 +388,8 @@ fn end(
     tx: &Transaction<'_>,
     claim: &HeldClaim,
     status: RunStatus,
-    (adapter_id, error): (Option<&str>, Option<&str>),
+    adapter_id: Option<&str>,
+    error: Option<&str>,
 ) -> Result<(), RegistryError> {
     let on_release =
         "status = :status, adapter_id = :adapter_id, error = :error, ended_at = :ended_at";
@@ -395,7 +402,7 @@ fn end(
     claim::release(tx, claim, on_release, values)
 }
 
-fn one(tx: &Transaction<'_>, id: &str) -> Result<TrainingRun, RegistryError> {
+fn find(tx: &Transaction<'_>, id: &str) -> Result<TrainingRun, RegistryError> {
     let mut statement = tx.prepare_cached("SELECT * FROM training_run WHERE id = ?1")?;
     let mut rows = statement.query([id])?;
     match rows.next()? {

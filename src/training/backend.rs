@@ -1,4 +1,4 @@
-//! A base with a trainable adapter, whoever computes.
+//! [`TrainBackend`]: a frozen base model with a trainable LoRA adapter, independent of the device.
 
 use crate::model::LoraModel;
 use crate::model::ParameterPart;
@@ -7,38 +7,40 @@ use crate::model::TrainBatch;
 
 use super::TrainingError;
 
-/// What the loop needs of it. The trainable numbers and their gradients are in memory, wherever the
-/// passes are computed.
+/// Computes forward and backward passes. The trainable parameters and their gradients are in main
+/// memory, wherever the passes are computed, so that optimizer and checkpoints are the same for
+/// every device.
 pub trait TrainBackend {
-    /// The trainable numbers.
+    /// Returns the trainable parameters, the tensors one after another.
     fn parameters(&self) -> &[f32];
 
-    /// The trainable numbers and their gradients.
+    /// Returns the trainable parameters and their gradients, which have the same layout.
     fn parameters_mut(&mut self) -> (&mut [f32], &mut [f32]);
 
-    /// Where the adapter's tensors stand among them.
+    /// Returns where in the parameters each tensor of the adapter is.
     fn tensors(&self) -> Vec<TensorPlace>;
 
-    /// Tokens that have an embedding.
+    /// Returns the vocabulary size: the number of tokens that have an embedding.
     fn vocabulary(&self) -> usize;
 
-    /// The length of the gradient.
+    /// Returns the L2 norm of all gradients.
     fn gradient_norm(&mut self) -> f64;
 
-    /// Calls `work` with parts of the trainable numbers, their gradients, and an optimizer's
-    /// `state`.
+    /// Calls `work`, possibly in parallel, with disjoint parts of the parameters, their gradients
+    /// and the optimizer's `state`.
     fn in_parts(&mut self, state: [&mut [f32]; 2], work: &(dyn Fn(ParameterPart<'_>) + Sync));
 
-    /// The weighted sum of the losses of a batch in nats.
+    /// Runs a forward pass and returns the weighted sum of the token losses, in nats.
     ///
     /// # Errors
-    /// [`TrainingError::Device`]: never on the processor.
+    /// [`TrainingError::Device`]; never on the CPU.
     fn loss(&mut self, batch: &TrainBatch) -> Result<f64, TrainingError>;
 
-    /// The same, with dropout and noise drawn by `seed`; adds `scale` times the gradients.
+    /// Runs a forward and a backward pass, with dropout and NEFTune noise seeded by `seed`. Adds
+    /// `scale` times the gradients to those already accumulated, and returns the unscaled loss.
     ///
     /// # Errors
-    /// [`TrainingError::Device`]: never on the processor.
+    /// [`TrainingError::Device`]; never on the CPU.
     fn accumulate(
         &mut self,
         batch: &TrainBatch,

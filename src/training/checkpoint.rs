@@ -1,4 +1,4 @@
-//! Where a run stands, in one file: trainable numbers, the optimizer's memory, and how far it is.
+//! Checkpoints: parameters, optimizer state and progress of a run in one safetensors file.
 
 use std::path::Path;
 
@@ -12,54 +12,55 @@ use crate::peft::write_tensors;
 
 use super::TrainingError;
 
-/// The note that holds [`CheckpointPosition`].
+/// Metadata key under which [`CheckpointPosition`] is stored as JSON.
 const POSITION: &str = "position";
 
-/// How far a run is, beside its numbers.
+/// The progress of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct CheckpointPosition {
-    /// Steps done.
+    /// Number of steps done.
     pub(super) step: u32,
-    /// The least validation loss, and the step after which it was measured.
+    /// Minimum validation loss, and the step after which it was measured.
     pub(super) best: Option<(f64, u32)>,
-    /// Validations since then.
+    /// Number of validations since the best one.
     pub(super) n_worse: u32,
-    /// The step after which was validated last.
+    /// Step after which the last validation ran.
     #[serde(default)]
     pub(super) evaluated_at: Option<u32>,
-    /// Digest of options and data: a run goes on with its own alone.
+    /// Digest of options and data. A run can only be resumed from a checkpoint with the same one.
     pub(super) fingerprint: String,
 }
 
-/// All of it.
+/// A checkpoint read from disk.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Checkpoint {
     pub(super) position: CheckpointPosition,
     pub(super) values: Vec<f32>,
-    /// The optimizer's running means.
+    /// First and second moments of the optimizer.
     pub(super) means: [Vec<f32>; 2],
-    /// The trainable numbers of the least validation loss.
+    /// Parameters at the minimum validation loss.
     pub(super) best: Option<Vec<f32>>,
 }
 
-/// The numbers of a run at work.
+/// Borrowed tensors of a running training, to be written as a [`Checkpoint`].
 pub(super) struct CheckpointNumbers<'a> {
     pub(super) values: &'a [f32],
     pub(super) means: [&'a [f32]; 2],
     pub(super) best: Option<&'a [f32]>,
 }
 
-/// Writes a checkpoint in the place of the one before.
+/// Writes a checkpoint, replacing the previous one atomically.
 pub(super) fn save(
     path: &Path,
     position: &CheckpointPosition,
     numbers: &CheckpointNumbers<'_>,
 ) -> Result<(), TrainingError> {
     let [mean, square] = numbers.means;
-    let mut all = vec![row("values", numbers.values), row("mean", mean), row("square", square)];
-    all.extend(numbers.best.map(|best| row("best", best)));
+    let mut tensors = vec![row("values", numbers.values), row("mean", mean), row("square", square)];
+    tensors.extend(numbers.best.map(|best| row("best", best)));
     let position = serde_json::to_string(position).expect("plain words and numbers");
-    write_tensors(path, &all, &[(POSITION, &position)]).map_err(TrainingError::files(path))
+    // One file, so that tensors and progress can never be of different steps.
+    write_tensors(path, &tensors, &[(POSITION, &position)]).map_err(TrainingError::files(path))
 }
 
 fn row<'a>(name: &'a str, values: &'a [f32]) -> NamedTensor<'a> {
@@ -67,8 +68,8 @@ fn row<'a>(name: &'a str, values: &'a [f32]) -> NamedTensor<'a> {
 }
 
 impl Checkpoint {
-    /// Reads the one at `path`; `None` where there is none. It has to be of the run of
-    /// `fingerprint`, with `n` trainable numbers.
+    /// Reads the checkpoint at `path`; `None` if there is none. It must have this `fingerprint` and
+    /// `n` trainable parameters.
     pub(super) fn load(
         path: &Path,
         fingerprint: &str,
@@ -81,9 +82,11 @@ impl Checkpoint {
         };
         let found = Self::parse(&bytes, n);
         let bad = |reason| TrainingError::BadCheckpoint { path: path.to_owned(), reason };
-        let found = found.ok_or_else(|| bad("it is damaged".to_owned()))?;
+        let found = found.ok_or_else(|| bad("the file is damaged".to_owned()))?;
+        // The position counts steps of a plan that options and data determine: with others, the
+        // same number would mean other examples.
         if found.position.fingerprint != fingerprint {
-            return Err(bad("it is of other options or other data".to_owned()));
+            return Err(bad("it was written with other options or data".to_owned()));
         }
         Ok(Some(found))
     }
@@ -95,6 +98,7 @@ impl Checkpoint {
         let file = SafeTensors::deserialize(bytes).ok()?;
         let whole = |name| to_f32(&file.tensor(name).ok()?).filter(|values| values.len() == n);
         let best = whole("best");
+        // A best loss without its parameters would let the run end with the wrong adapter.
         if position.best.is_some() && best.is_none() {
             return None;
         }

@@ -1,5 +1,5 @@
-//! Which records are trained on: of sessions, of files, and of what an adapter was trained on
-//! before.
+//! Collects training records from sessions and files, and from the dataset of an adapter whose
+//! training is continued.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,45 +25,45 @@ use super::TrainingError;
 use super::record::TrainingRecord;
 use super::sessions;
 
-/// Where records are to come from.
+/// The sources to collect records from.
 #[derive(Debug, Clone, Default)]
 pub struct DataRequest {
-    /// Solved sessions, by id.
+    /// Ids of solved sessions.
     pub sessions: Vec<String>,
-    /// Solved sessions, by what they have in common.
+    /// Filter that selects further solved sessions.
     pub filter: Option<SessionsWanted>,
-    /// Files of chats, one JSON object a line.
+    /// Chat files in JSON Lines format, one [`TrainingRecord`] per line.
     pub files: Vec<PathBuf>,
-    /// Whether sessions that ran without a sandbox count.
+    /// Whether sessions that ran without a sandbox are included.
     pub include_unsandboxed: bool,
 }
 
-/// Records, and where they come from.
+/// Collected records and their origin.
 #[derive(Debug, Clone)]
 pub struct CollectedRecords {
-    /// What is learned.
+    /// The records, before scrubbing and deduplication.
     pub records: Vec<TrainingRecord>,
-    /// What it was taken from.
+    /// Kind of the source.
     pub kind: DatasetKind,
-    /// The same in full, as the column `dataset.source_json` keeps it: a [`DatasetSource`], or what
-    /// a benchmark says of the library that it has invented.
+    /// The source in full, as stored in the column `dataset.source_json`: a [`DatasetSource`], or a
+    /// benchmark's description of the library it has generated.
     pub source: Value,
-    /// The kind of all tasks, where they are of one.
+    /// The task type, if all tasks have the same one.
     pub task_type: Option<TaskType>,
 }
 
-/// The sessions and files that a dataset was made of.
+/// The sessions and files that a dataset was built from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetSource {
-    /// Ids of sessions.
+    /// Ids of the sessions.
     #[serde(default)]
     pub sessions: Vec<String>,
-    /// Absolute paths.
+    /// Absolute paths of the files.
     #[serde(default)]
     pub files: Vec<PathBuf>,
 }
 
-/// Solved sessions that have all of this in common.
+/// A filter for solved sessions; all conditions that are set must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionsWanted {
     project: Option<String>,
@@ -72,13 +72,13 @@ pub struct SessionsWanted {
     limit: Option<u32>,
 }
 
-/// The records that are asked for, and those that the adapter `replayed` was trained on. What is
-/// left out is reported.
+/// Collects the requested records, and those that the adapter `replayed` was trained on. Sessions
+/// that yield no records are reported to `reporter`.
 ///
 /// # Errors
-/// [`TrainingError::NoData`] when nothing is asked for or nothing comes of it;
-/// [`TrainingError::BadRecord`] and [`TrainingError::Files`] for a file that can't be used;
-/// [`RegistryError::NotFound`] for a session that isn't there.
+/// [`TrainingError::NoSource`] when the request is empty; [`TrainingError::NoData`] when it yields
+/// no records; [`TrainingError::BadRecord`] and [`TrainingError::Files`] for an unusable file;
+/// [`RegistryError::NotFound`] for an unknown session.
 pub fn collect(
     registry: &Registry,
     request: &DataRequest,
@@ -86,30 +86,31 @@ pub fn collect(
     reporter: &dyn Reporter,
 ) -> Result<CollectedRecords, TrainingError> {
     if request.sessions.is_empty() && request.filter.is_none() && request.files.is_empty() {
-        let wanted = "say what: --session ID, --sessions FILTER or --dataset FILE.jsonl";
-        return Err(TrainingError::NoData(wanted.to_owned()));
+        return Err(TrainingError::NoSource);
     }
-    let before = match replayed {
+    let replayed = match replayed {
         Some(adapter) => source_of(registry, adapter, reporter)?,
         None => DatasetSource::default(),
     };
-    let wanted = wanted(registry, request, &before)?;
-    let (mut records, used) = of_sessions(registry, request, &wanted, reporter)?;
+    let sessions = requested_sessions(registry, request, &replayed)?;
+    let (mut records, used) = of_sessions(registry, request, &sessions, reporter)?;
+    // Canonical paths, so that a file that was also trained on before is read once.
     let mut files: Vec<PathBuf> = Vec::new();
-    for path in request.files.iter().chain(&before.files) {
-        let whole = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-        if !files.contains(&whole) {
+    for path in request.files.iter().chain(&replayed.files) {
+        let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        if !files.contains(&canonical) {
             records.extend(TrainingRecord::read_all(path)?);
-            files.push(whole);
+            files.push(canonical);
         }
     }
     if records.is_empty() {
-        return Err(TrainingError::NoData("there are no records".to_owned()));
+        return Err(TrainingError::NoData("the sources contain no records".to_owned()));
     }
-    let mut types: Vec<TaskType> = wanted.iter().map(|session| session.task.task_type).collect();
+    let mut types: Vec<TaskType> = sessions.iter().map(|session| session.task.task_type).collect();
     types.dedup();
+    // Records of files have no task type.
     let task_type = match types.as_slice() {
-        [only] if files.is_empty() => Some(*only),
+        [task_type] if files.is_empty() => Some(*task_type),
         _ => None,
     };
     let kind = if files.is_empty() { DatasetKind::Sessions } else { DatasetKind::File };
@@ -117,23 +118,25 @@ pub fn collect(
     Ok(CollectedRecords { records, kind, source, task_type })
 }
 
-/// The sessions that are asked for, each once, the oldest first.
-fn wanted(
+/// Returns the requested sessions and those of `replayed`, each once, oldest first.
+fn requested_sessions(
     registry: &Registry,
     request: &DataRequest,
-    before: &DatasetSource,
+    replayed: &DatasetSource,
 ) -> Result<Vec<Session>, RegistryError> {
-    let ids = before.sessions.iter().chain(&request.sessions);
+    let ids = replayed.sessions.iter().chain(&request.sessions);
     let mut sessions = ids.map(|id| registry.session(id)).collect::<Result<Vec<_>, _>>()?;
     if let Some(filter) = &request.filter {
         sessions.extend(filter.choose(registry)?);
     }
+    // By id, which is by age. The order decides which of two near-duplicate records is kept, so it
+    // must not depend on the order of the arguments.
     sessions.sort_by(|a, b| a.id.cmp(&b.id));
     sessions.dedup_by(|a, b| a.id == b.id);
     Ok(sessions)
 }
 
-/// What is learned from `sessions`, and the ids of those from which anything is.
+/// Returns the records of `sessions`, and the ids of the sessions that yielded any.
 fn of_sessions(
     registry: &Registry,
     request: &DataRequest,
@@ -143,8 +146,9 @@ fn of_sessions(
     let (mut records, mut used) = (Vec::new(), Vec::new());
     for session in sessions {
         let id = &session.id;
-        let left_out = if session.sandbox_tier == "none" && !request.include_unsandboxed {
-            "ran without a sandbox and is left out: --include-unsandboxed takes it"
+        // Without a sandbox the solution could have tampered with its own tests.
+        let reason = if session.sandbox_tier == "none" && !request.include_unsandboxed {
+            "it ran without a sandbox (use --include-unsandboxed to include it)"
         } else {
             let found = sessions::records(session, &registry.attempts(id)?);
             if !found.is_empty() {
@@ -154,22 +158,23 @@ fn of_sessions(
             }
             unusable(session)
         };
-        reporter.report("", &Event::notice(format!("session {id} {left_out}")));
+        reporter.report("", &Event::notice(format!("skipping session {id}: {reason}")));
     }
     Ok((records, used))
 }
 
-/// Why nothing is learned from a session.
+/// Explains why a session yields no records.
 fn unusable(session: &Session) -> &'static str {
     let is_solved = session.status == SessionStatus::Solved;
     if is_solved && session.verified_by == VerifiedBy::UserTests && session.assurance.is_none() {
-        "was judged by an earlier version, which did not confirm results: nothing is learned from it"
+        "it was judged by an earlier version, which did not confirm results"
     } else {
-        "is not solved by the user's tests: nothing is learned from it"
+        "it was not verified by the user's tests"
     }
 }
 
-/// What `from` was trained on, as far as it is here: without it most of that would be forgotten.
+/// Returns the parts of the dataset of `from` that still exist. Training on new data alone would
+/// make the adapter forget most of the old data.
 fn source_of(
     registry: &Registry,
     from: &Adapter,
@@ -179,54 +184,56 @@ fn source_of(
         Some(digest) => registry.dataset(digest)?,
         None => None,
     };
+    // A benchmark's dataset has a source of another form, which cannot be replayed.
     let found = dataset.and_then(|row| serde_json::from_value::<DatasetSource>(row.source).ok());
     let mut found = found.unwrap_or_default();
     found.files.retain(|path| {
         if !path.exists() {
-            let message = format!("`{}` is not there any more", path.display());
+            let message = format!("`{}` no longer exists and is not replayed", path.display());
             reporter.report("", &Event::notice(message));
         }
         path.exists()
     });
     if found == DatasetSource::default() {
         let id = &from.id;
-        let message =
-            format!("what adapter {id} was trained on is not here: it will forget most of it");
+        let message = format!(
+            "the training data of adapter {id} is not available: most of it will be forgotten"
+        );
         reporter.report("", &Event::notice(message));
     }
     Ok(found)
 }
 
 impl SessionsWanted {
-    /// Reads conditions such as `project=shop,type=function,since=2026-11-01,limit=5`, or `all`.
+    /// Parses conditions such as `project=shop,type=function,since=2026-11-01,limit=5`, or `all`.
     ///
     /// # Errors
-    /// [`TrainingError::BadOption`].
+    /// [`TrainingError::BadOption`] for a condition of another form.
     pub fn parse(text: &str) -> Result<Self, TrainingError> {
-        let mut wanted = Self::default();
+        let mut filter = Self::default();
         if text == "all" {
-            return Ok(wanted);
+            return Ok(filter);
         }
         for part in text.split(',') {
             let bad = |reason: String| TrainingError::BadOption(reason);
-            let no_condition = || bad(format!("`{part}` is no condition of the form KEY=VALUE"));
-            let (key, value) = part.split_once('=').ok_or_else(no_condition)?;
+            let malformed = || bad(format!("invalid filter `{part}`: expected KEY=VALUE"));
+            let (key, value) = part.split_once('=').ok_or_else(malformed)?;
             let value = value.to_owned();
             match key.trim() {
-                "project" => wanted.project = Some(value),
-                "type" => wanted.task_type = Some(value),
-                "since" => wanted.since = Some(value),
+                "project" => filter.project = Some(value),
+                "type" => filter.task_type = Some(value),
+                "since" => filter.since = Some(value),
                 "limit" => {
-                    let limit = value.parse();
-                    wanted.limit = Some(limit.map_err(|_| bad(format!("`{value}` is no number")))?);
+                    let invalid = |_| bad(format!("invalid limit `{value}`: expected a number"));
+                    filter.limit = Some(value.parse().map_err(invalid)?);
                 }
-                other => {
-                    let known = "use project, type, since or limit";
-                    return Err(bad(format!("there is no condition `{other}`: {known}")));
+                key => {
+                    let known = "expected project, type, since or limit";
+                    return Err(bad(format!("unknown filter key `{key}`: {known}")));
                 }
             }
         }
-        Ok(wanted)
+        Ok(filter)
     }
 
     fn choose(&self, registry: &Registry) -> Result<Vec<Session>, RegistryError> {
@@ -236,6 +243,7 @@ impl SessionsWanted {
         sessions.retain(|session| {
             let has_type =
                 self.task_type.as_ref().is_none_or(|word| session.task.task_type.as_str() == word);
+            // RFC 3339 in UTC sorts as text, and a date alone sorts before every time of its day.
             has_type && self.since.as_ref().is_none_or(|since| session.started_at >= *since)
         });
         sessions.truncate(self.limit.map_or(usize::MAX, |limit| limit as usize));
@@ -248,11 +256,11 @@ mod tests {
     use super::SessionsWanted;
 
     #[test]
-    fn wanted_sessions_are_conditions_separated_by_commas() {
-        let wanted = SessionsWanted::parse("project=shop,since=2026-11-01,limit=5").unwrap();
-        assert_eq!((wanted.project.as_deref(), wanted.limit), (Some("shop"), Some(5)));
+    fn session_filters_are_comma_separated_conditions() {
+        let filter = SessionsWanted::parse("project=shop,since=2026-11-01,limit=5").unwrap();
+        assert_eq!((filter.project.as_deref(), filter.limit), (Some("shop"), Some(5)));
         assert_eq!(SessionsWanted::parse("all").unwrap(), SessionsWanted::default());
-        for bad in ["", "shop", "colour=red", "limit=many"] {
+        for bad in ["", "shop", "color=red", "limit=many"] {
             assert!(SessionsWanted::parse(bad).is_err(), "{bad}");
         }
     }

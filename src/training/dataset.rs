@@ -1,4 +1,4 @@
-//! Records as tokens, split into what is trained on and what is held out.
+//! Datasets: tokenized records, split by family into training and validation examples.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,54 +16,55 @@ use super::scrub;
 use super::steps;
 
 impl Example {
-    /// What all tokens count together.
+    /// Returns the sum of all token weights.
     pub fn weight(&self) -> f32 {
+        // The first token has no predecessor that could predict it.
         self.weights.iter().skip(1).sum()
     }
 
-    /// Tokens that are learned.
-    pub fn n_labelled(&self) -> usize {
+    /// Returns the number of tokens that contribute to the loss.
+    pub fn n_labeled(&self) -> usize {
         self.weights.iter().skip(1).filter(|weight| **weight > 0.0).count()
     }
 }
 
-/// A dataset, and what became of the records it was made from.
+/// A dataset with statistics of its construction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
-    /// sha256 of all that it holds.
+    /// sha256 of examples and training families.
     pub digest: String,
-    /// The tokens.
+    /// Tokenized examples, split into training and validation.
     pub examples: ExampleSets,
-    /// The records that it was made from, in their order.
+    /// The records behind the examples, without rehearsal, in their original order.
     pub records: Vec<TrainingRecord>,
-    /// Digests of the families that are trained on, sorted.
+    /// Digests of the families in the training split, sorted.
     pub train_families: Vec<String>,
-    /// Families in all.
+    /// Number of families in both splits, without rehearsal.
     pub n_families: usize,
-    /// Records that said the same again.
+    /// Number of dropped near-duplicates.
     pub n_duplicates: usize,
-    /// Secrets that were taken out.
+    /// Number of redacted secrets.
     pub n_secrets: usize,
-    /// Records that had too many tokens.
+    /// Number of dropped records that were too long or had no tokens to learn.
     pub n_too_long: usize,
-    /// Records of rehearsal beside these.
+    /// Number of rehearsal examples in the training split.
     pub n_rehearsal: usize,
 }
 
-/// The digest by which a family is known, wherever it is named.
+/// Returns the digest that identifies a family in the registry and in adapters.
 pub fn family_digest(family: &str) -> String {
     sha256(family.as_bytes())
 }
 
 impl Dataset {
-    /// Cleans `records`, turns them into tokens for the model at `model`, and splits them by
-    /// family; as many of `rehearsal` come beside what is trained on as the options want. `home` is
-    /// the path of the user's home, which is taken out; `known` are digests of families that were
-    /// trained on before, of which none is held out.
+    /// Scrubs and deduplicates `records`, tokenizes them for the model at `model`, and splits them
+    /// by family. Examples from `rehearsal` are added to the training split, up to the share in the
+    /// options. Occurrences of the path `home` are redacted. `known` are the sorted digests of
+    /// families that were trained on before; these are never held out.
     ///
     /// # Errors
-    /// [`TrainingError::NoData`] when nothing is left; [`TrainingError::Model`] when the model's
-    /// file can't be used.
+    /// [`TrainingError::NoData`] when no training example is left; [`TrainingError::Model`] when
+    /// the model's file cannot be read.
     pub fn build(
         (mut records, rehearsal): (Vec<TrainingRecord>, &[TrainingRecord]),
         model: &Path,
@@ -72,43 +73,46 @@ impl Dataset {
         options: &TrainingOptions,
     ) -> Result<Self, TrainingError> {
         if records.is_empty() {
-            return Err(TrainingError::NoData("there are no records".to_owned()));
+            return Err(TrainingError::NoData("the sources contain no records".to_owned()));
         }
         let n_secrets = records.iter_mut().map(|record| scrub::scrub(record, home)).sum();
         for message in records.iter_mut().flat_map(|record| &mut record.messages) {
-            // Some templates cut off blanks at the end: what was learned with them would never be
-            // asked for.
+            // Some chat templates trim trailing whitespace from prompts. Training on untrimmed
+            // messages would teach a prefix that never occurs at inference.
             message.content.truncate(message.content.trim_end().len());
         }
         let n_records = records.len();
         let records = dedupe::distinct(records);
         let n_duplicates = n_records - records.len();
         let encoder = ChatEncoder::load(model)?;
+        // Before the length check: the split must not depend on the tokenizer or `max_length`.
         let held_out = held_out(&records, known, options.validation_share);
         let mut examples = ExampleSets::default();
-        let (mut kept, mut n_too_long) = (Vec::new(), 0);
+        let (mut encoded, mut n_too_long) = (Vec::new(), 0);
         for record in records {
             let example = encode(&encoder, &record)?;
-            if example.input_ids.len() > options.max_length || example.n_labelled() == 0 {
+            if example.input_ids.len() > options.max_length || example.n_labeled() == 0 {
                 n_too_long += 1;
                 continue;
             }
             let is_held_out = held_out.contains(&record.family);
             let part = if is_held_out { &mut examples.validation } else { &mut examples.train };
             part.push(example);
-            kept.push(record);
+            encoded.push(record);
         }
         if examples.train.is_empty() {
             let reason =
-                format!("all {n_too_long} records have more than {} tokens", options.max_length);
+                format!("all {n_too_long} records are longer than {} tokens", options.max_length);
             return Err(TrainingError::NoData(reason));
         }
-        let families: BTreeSet<&str> = kept.iter().map(|record| record.family.as_str()).collect();
+        let families: BTreeSet<&str> =
+            encoded.iter().map(|record| record.family.as_str()).collect();
         let trained = families.iter().filter(|family| !held_out.contains(**family));
         let mut train_families: Vec<String> = trained.map(|family| family_digest(family)).collect();
         let n_families = families.len();
         let chosen = rehearsed(&encoder, rehearsal, &examples, options)?;
         let n_rehearsal = chosen.len();
+        // Rehearsal families are training families too: evaluating on them would be contaminated.
         for (family, example) in chosen {
             train_families.push(family_digest(family));
             examples.train.push(example);
@@ -116,11 +120,10 @@ impl Dataset {
         train_families.sort();
         train_families.dedup();
         let digest = sha256(&serde_json::to_vec(&(&examples, &train_families)).unwrap_or_default());
-        let records = kept;
         Ok(Self {
             digest,
             examples,
-            records,
+            records: encoded,
             train_families,
             n_families,
             n_duplicates,
@@ -130,13 +133,13 @@ impl Dataset {
         })
     }
 
-    /// What it holds and what was left out, in words.
+    /// Returns a summary in one line: sizes of the splits, and dropped records.
     pub fn summary(&self) -> String {
-        let (tokens, labelled) = self.n_tokens();
+        let (tokens, labeled) = self.n_tokens();
         format!(
-            "{} records of {} families to train on ({tokens} tokens, {labelled} to be learned), {} of them the base's \
-             own answers to general questions; {} of other families held out; left out: {} doubles, {} too long; {} \
-             secrets taken out",
+            "training on {} examples of {} families ({tokens} tokens, {labeled} of them in answers), {} of them for \
+             rehearsal; {} examples of other families held out; dropped {} duplicates and {} over-long records; \
+             redacted {} secrets",
             self.examples.train.len(),
             self.train_families.len(),
             self.n_rehearsal,
@@ -147,19 +150,22 @@ impl Dataset {
         )
     }
 
-    /// Tokens, and tokens that are learned, of what is trained on.
+    /// Returns the number of tokens of the training split, and how many of them contribute to the
+    /// loss.
     pub fn n_tokens(&self) -> (usize, usize) {
         let train = &self.examples.train;
         (
             train.iter().map(|example| example.input_ids.len()).sum(),
-            train.iter().map(Example::n_labelled).sum(),
+            train.iter().map(Example::n_labeled).sum(),
         )
     }
 }
 
-/// The families whose digests come first and are not `known`: the wanted share, at least one of
-/// several, and never all.
+/// Selects the families to hold out: the share `share` of those not in `known`, at least one if
+/// there are several, and never all.
 fn held_out(records: &[TrainingRecord], known: &[String], share: f32) -> BTreeSet<String> {
+    // In the order of digests, which is as good as random but needs no seed. A family keeps its
+    // place in this order when records are added, so splits of growing datasets stay similar.
     let families: BTreeSet<(String, &str)> = records
         .iter()
         .map(|record| (family_digest(&record.family), record.family.as_str()))
@@ -179,8 +185,8 @@ fn held_out(records: &[TrainingRecord], known: &[String], share: f32) -> BTreeSe
     new.into_iter().take(n).map(|(_, family)| (*family).to_owned()).collect()
 }
 
-/// Records of `rehearsal` by chance, with their families, until they are the wanted share of what
-/// is learned.
+/// Draws records from `rehearsal`, with their families, until they make up `rehearsal_share` of
+/// the total weight.
 fn rehearsed<'a>(
     encoder: &ChatEncoder,
     rehearsal: &'a [TrainingRecord],
@@ -189,6 +195,7 @@ fn rehearsed<'a>(
 ) -> Result<Vec<(&'a str, Example)>, TrainingError> {
     let weight: f32 = examples.train.iter().map(Example::weight).sum();
     let share = options.rehearsal_share;
+    // Solves `rehearsal / (rehearsal + weight) = share` for `rehearsal`.
     let mut missing = weight * share / (1.0 - share);
     let mut chosen = Vec::new();
     for index in steps::shuffled(rehearsal.len(), options.seed) {
@@ -205,9 +212,12 @@ fn rehearsed<'a>(
     Ok(chosen)
 }
 
+/// Tokenizes a record. Tokens outside answers have weight 0.
 fn encode(encoder: &ChatEncoder, record: &TrainingRecord) -> Result<Example, TrainingError> {
     let chat = encoder.encode(&record.messages)?;
     let parts = record.weighted();
+    // For each token, the encoder gives its answer and its first byte in it. A token that spans
+    // two parts gets the weight of the first one.
     let weight = |answer: &Option<(usize, usize)>| {
         let Some((answer, byte)) = answer else { return 0.0 };
         let parts = parts.get(*answer).into_iter().flatten();

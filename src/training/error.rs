@@ -1,4 +1,4 @@
-//! Why training can't begin or breaks off.
+//! [`TrainingError`] and [`FailureKind`]: why training cannot start, or fails.
 
 use std::io;
 use std::path::Path;
@@ -12,118 +12,121 @@ use crate::registry::RegistryError;
 use crate::shutdown::StopReason;
 use crate::shutdown::StoppedEarly;
 
-/// What went wrong.
+/// An error of training, in this process or in the worker.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainingError {
-    /// A line of a dataset is no record.
+    /// A line of a chat file is not a valid record.
     #[error("`{}`, line {line}: {reason}", path.display())]
     BadRecord {
-        /// The file.
+        /// Path of the chat file.
         path: PathBuf,
-        /// The line, from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Description of the mistake.
         reason: String,
     },
-    /// There is nothing to train on.
-    #[error("there is nothing to train on: {0}")]
+    /// The request names no source of training data.
+    #[error("no training data given")]
+    NoSource,
+    /// No training examples are left.
+    #[error("no training data: {0}")]
     NoData(String),
-    /// An option is out of its range.
+    /// An option is invalid or out of range.
     #[error("{0}")]
     BadOption(String),
-    /// A file can't be read or written.
-    #[error("`{}`", path.display())]
+    /// A file cannot be read or written.
+    #[error("cannot access `{}`", path.display())]
     Files {
-        /// Which one.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error that the file system reported.
         #[source]
         source: std::io::Error,
     },
-    /// A checkpoint can't be gone on from.
-    #[error("the checkpoint `{}` cannot be used: {reason}", path.display())]
+    /// A run cannot be resumed from its checkpoint.
+    #[error("cannot resume from checkpoint `{}`: {reason}", path.display())]
     BadCheckpoint {
-        /// The file.
+        /// Path of the checkpoint.
         path: PathBuf,
-        /// Why.
+        /// Description of the mismatch or damage.
         reason: String,
     },
-    /// The loss or a gradient is no number.
-    #[error("step {step} gave a loss or a gradient that is no number: lower the learning rate")]
+    /// The loss or the gradient norm is infinite or NaN.
+    #[error("loss or gradient is not finite at step {step}")]
     NotFinite {
-        /// The step, from 1.
+        /// Step number, from 1.
         step: u32,
     },
     /// No validation was better than the one before the first step.
     #[error(
-        "nothing was gained on the held-out families, whose loss began at {loss:.4} and never fell: use more data, a lower learning rate or --validation 0"
+        "no improvement on the held-out families: the validation loss started at {loss:.4} and never decreased"
     )]
     NoGain {
-        /// The loss before the first step, in nats a token.
+        /// Validation loss before the first step, in nats per token.
         loss: f64,
     },
-    /// The work needs more memory than there is.
+    /// The run needs more memory than is available.
     #[error(
-        "training takes some {needed_mib} MiB and {available_mib} MiB are free: use --checkpointing, a lower --max-length or a smaller model"
+        "training needs about {needed_mib} MiB of memory, but only {available_mib} MiB are available"
     )]
     Memory {
-        /// The estimate.
+        /// Estimated memory of the run.
         needed_mib: u64,
-        /// What the system can give.
+        /// Available memory of the machine.
         available_mib: u64,
     },
-    /// libtorch fails, or isn't there.
+    /// libtorch reported an error, or this binary was built without it.
     #[error("libtorch: {0}")]
     Device(String),
-    /// The worker was told to stop; a checkpoint is there.
+    /// The worker was asked to stop, and has written a checkpoint.
     #[error("interrupted after step {step}")]
     Interrupted {
-        /// Steps done.
+        /// Number of steps done.
         step: u32,
     },
-    /// The model can't be loaded.
+    /// The model cannot be loaded.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// An adapter's folder can't be read or written.
+    /// An adapter folder cannot be read or written.
     #[error(transparent)]
     Peft(#[from] PeftError),
-    /// The model can't be had, or does not answer.
+    /// The model cannot be found or downloaded, or does not answer.
     #[error(transparent)]
     Provider(#[from] ProviderError),
-    /// The registry fails, or refuses.
+    /// The registry reported an error.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// Stopped before a run was begun.
+    /// Training was stopped before a run was created.
     #[error(transparent)]
     Stopped(#[from] StoppedEarly),
-    /// A run broke off; what was done is kept.
+    /// The worker of a run failed. The run and its checkpoint are kept.
     #[error("training failed ({}): {detail}", kind.as_str())]
     Failed {
-        /// The run.
+        /// Id of the training run.
         id: String,
-        /// In a word.
+        /// Kind of the failure.
         kind: FailureKind,
-        /// In words.
+        /// Error message of the worker.
         detail: String,
-        /// Why it was told to stop, if it was.
+        /// The reason to stop, if this process asked the worker to.
         stopped: Option<StopReason>,
     },
-    /// A run's configuration can't be read.
-    #[error("this run was asked by another version of rune")]
+    /// The stored configuration of a run cannot be decoded.
+    #[error("cannot read the configuration of this run: another version of rune started it")]
     OtherVersion(#[source] serde_json::Error),
-    /// The file is another model than the one that the run began with.
-    #[error("`{}` is not the model any more that the run began with", .0.display())]
+    /// The model file is not the one that the run was started with.
+    #[error("`{}` has changed since this run started", .0.display())]
     ModelChanged(PathBuf),
 }
 
 impl TrainingError {
-    /// Names the file that could not be read or written.
+    /// Returns a function that turns an I/O error at `path` into [`Self::Files`].
     pub(super) fn files(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Files { path, source }
     }
 
-    /// The word for it in the registry and in the worker's messages.
+    /// Returns the kind of the failure, as stored in the registry and reported by the worker.
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::Memory { .. } => FailureKind::Oom,
@@ -132,7 +135,8 @@ impl TrainingError {
             Self::Interrupted { .. } | Self::Stopped(_) => FailureKind::Interrupted,
             Self::Files { source, .. } if is_of_disk(source) => FailureKind::Disk,
             Self::Files { .. } => FailureKind::Files,
-            Self::NoData(_) | Self::BadRecord { .. } => FailureKind::Data,
+            Self::NoSource | Self::NoData(_) | Self::BadRecord { .. } => FailureKind::Data,
+            // libtorch reports all errors as text.
             Self::Device(reason) if reason.contains("out of memory") => FailureKind::Oom,
             Self::Failed { kind, .. } => *kind,
             Self::Peft(error) if error.io().is_some_and(is_of_disk) => FailureKind::Disk,
@@ -149,7 +153,33 @@ impl TrainingError {
         }
     }
 
-    /// Its class.
+    /// Returns advice on how to fix the error, if there is any.
+    pub fn hint(&self) -> Option<String> {
+        let Self::Failed { id, kind, .. } = self else {
+            let sources = "use `--session ID`, `--sessions FILTER` or `--dataset FILE.jsonl`";
+            return matches!(self, Self::NoSource).then(|| sources.to_owned());
+        };
+        let resume = format!("`rune train --resume {id}` resumes from the last checkpoint");
+        match kind {
+            // Resuming would fail in the same way: the same seed gives the same steps.
+            FailureKind::Nan => Some("use a lower learning rate".to_owned()),
+            FailureKind::NoGain => Some(
+                "use more data, a lower learning rate, or `--validation 0` to skip validation"
+                    .to_owned(),
+            ),
+            FailureKind::Data | FailureKind::Setup => None,
+            FailureKind::Oom => Some(format!(
+                "use `--checkpointing`, a lower `--max-length` or a smaller model; if memory was \
+                 taken by other programs, {resume}"
+            )),
+            FailureKind::Disk
+            | FailureKind::Files
+            | FailureKind::Interrupted
+            | FailureKind::Crash => Some(resume),
+        }
+    }
+
+    /// Returns the class of the error, which determines the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Peft(error) => error.class(),
@@ -159,6 +189,7 @@ impl TrainingError {
                 ErrorClass::Stopped(*reason)
             }
             Self::BadRecord { .. }
+            | Self::NoSource
             | Self::NoData(_)
             | Self::BadOption(_)
             | Self::Failed { kind: FailureKind::Data, .. } => ErrorClass::Usage,
@@ -170,7 +201,7 @@ impl TrainingError {
     }
 }
 
-/// Whether the disk is what failed: full or read-only.
+/// Whether the disk is the cause: full or read-only.
 fn is_of_disk(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(
@@ -179,33 +210,33 @@ fn is_of_disk(error: &std::io::Error) -> bool {
     )
 }
 
-/// How training failed, in a word.
+/// The kind of a training failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FailureKind {
-    /// Out of memory.
+    /// Out of memory, or killed by the kernel's OOM killer.
     Oom,
-    /// The loss is no number.
+    /// The loss or a gradient is infinite or NaN.
     Nan,
-    /// Nothing was learned that holds for what is held out.
+    /// The validation loss never decreased.
     #[serde(rename = "no_gain")]
     NoGain,
-    /// Nothing to train on, or no records.
+    /// The training data is missing or invalid.
     Data,
     /// The disk is full or read-only.
     Disk,
-    /// A file can't be read or written.
+    /// A file cannot be read or written.
     Files,
-    /// Told to stop.
+    /// The worker was asked to stop.
     Interrupted,
-    /// Options, model or checkpoint can't be used.
+    /// The options, the model or the checkpoint cannot be used.
     Setup,
-    /// The worker ended without a word.
+    /// The worker exited without a report.
     Crash,
 }
 
 impl FailureKind {
-    /// The word.
+    /// Returns the word used in the registry and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Oom => "oom",

@@ -1,22 +1,22 @@
-//! What a worker learns from.
+//! [`Example`]: the tokenized form of a record, which the worker trains on.
 
 use serde::Deserialize;
 use serde::Serialize;
 
-/// A sequence of tokens and what each counts as something to be foretold; 0 outside answers.
+/// A token sequence with a loss weight per token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Example {
-    /// The tokens.
+    /// Token ids of the whole chat.
     pub input_ids: Vec<u32>,
-    /// A weight for each.
+    /// Weight of each token as a prediction target, `0.0..=1.0`; 0 outside answers.
     pub weights: Vec<f32>,
 }
 
-/// The examples of a run.
+/// The examples of a run, split by family.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExampleSets {
-    /// What is trained on.
+    /// Examples to train on.
     pub train: Vec<Example>,
-    /// Families that are not trained on: what a validation measures.
+    /// Examples of held-out families, for validation.
     pub validation: Vec<Example>,
 }

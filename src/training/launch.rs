@@ -1,4 +1,4 @@
-//! The worker as its parent sees it.
+//! [`TrainingWorker`]: starts the worker process and receives its reports.
 
 use std::io;
 use std::io::BufRead;
@@ -24,31 +24,33 @@ use super::TrainingError;
 use super::worker::TrainJob;
 use super::worker::WorkerReport;
 
-/// A worker at work. When it is dropped the process is killed.
+/// A running worker process. Dropping it kills the process.
 #[derive(Debug)]
 pub struct TrainingWorker {
     child: Child,
     reports: UnboundedReceiver<WorkerReport>,
-    /// Whether it has said what became of it.
+    /// Whether the final report was received.
     has_ended: bool,
 }
 
 impl TrainingWorker {
-    /// The subcommand of `rune` that becomes a worker: [`super::worker_main`].
+    /// The hidden subcommand of `rune` that runs [`super::worker_main`].
     pub const SUBCOMMAND: &str = "train-worker";
 
-    /// Starts `executable`, which is `rune`, as a worker in a process group of its own. It is told
-    /// to stop when this process ends.
+    /// Starts a worker from `executable`, the `rune` binary, in its own process group. The worker
+    /// stops when this process ends.
     ///
     /// # Errors
-    /// [`TrainingError::Files`] when the process can't be started.
+    /// [`TrainingError::Files`] when the process cannot be started.
     ///
     /// # Panics
-    /// Never: its pipes are asked for.
+    /// Never: both pipes are configured here.
     pub fn start(executable: &Path, job: &TrainJob) -> Result<Self, TrainingError> {
         let files = |source| TrainingError::Files { path: executable.to_owned(), source };
         let mut command = Command::new(executable);
         command.arg(Self::SUBCOMMAND).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Ctrl-C signals the whole foreground process group. The worker must not get it: this
+        // process decides when the worker stops.
         command.process_group(0);
         let mut child = child::spawn(command).map_err(files)?;
         let line = serde_json::to_string(job).expect("plain words and numbers") + "\n";
@@ -56,8 +58,10 @@ impl TrainingWorker {
         stdin.write_all(line.as_bytes()).map_err(files)?;
         let stdout = child.stdout.take().expect("it is piped");
         let (sender, reports) = unbounded_channel();
+        // A thread, because the pipe is read by blocking calls. It ends with the worker's stdout.
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // Lines that are not reports, such as output of libtorch, are skipped.
                 let Ok(report) = serde_json::from_str(&line) else { continue };
                 if sender.send(report).is_err() {
                     break;
@@ -67,16 +71,16 @@ impl TrainingWorker {
         Ok(Self { child, reports, has_ended: false })
     }
 
-    /// The worker's process id.
+    /// Returns the worker's process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The next thing it says; `None` after it has said what became of it. A worker that ends
-    /// without a word has failed.
+    /// Waits for the next report; `None` after the final one. If the worker exits without a final
+    /// report, a [`WorkerReport::Failed`] is returned in its place.
     ///
     /// # Errors
-    /// When its end can't be waited for.
+    /// When waiting for the process fails.
     pub async fn next(&mut self) -> io::Result<Option<WorkerReport>> {
         if self.has_ended {
             return Ok(None);
@@ -87,12 +91,13 @@ impl TrainingWorker {
         };
         self.has_ended = matches!(report, WorkerReport::Done { .. } | WorkerReport::Failed { .. });
         if self.has_ended {
+            // It exits right after its final report: reap it, so that no zombie is left.
             self.child.wait()?;
         }
         Ok(Some(report))
     }
 
-    /// Asks it to write a checkpoint and stop.
+    /// Asks the worker to write a checkpoint and exit.
     pub fn stop(&self) {
         if let Ok(pid) = i32::try_from(self.child.id()) {
             let _gone_already = kill(Pid::from_raw(pid), Signal::SIGTERM);
@@ -102,24 +107,26 @@ impl TrainingWorker {
 
 impl Drop for TrainingWorker {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill, and it is reaped all the
-        // same.
+        // If it has exited by itself, `kill` fails, but it still has to be reaped.
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
 }
 
-/// What a worker would have said that ended without a word: the kernel kills what takes too much
-/// memory, and a failed allocation aborts.
+/// Derives a report from the exit status of a worker that sent no final report.
 fn silent_end(status: std::process::ExitStatus) -> WorkerReport {
     let (kind, detail) = match status.signal() {
-        Some(libc::SIGKILL) => {
-            (FailureKind::Oom, "it was killed, as the kernel does when memory runs out".to_owned())
-        }
-        Some(libc::SIGABRT) => {
-            (FailureKind::Oom, "it aborted, as it does when memory is refused".to_owned())
-        }
-        _ => (FailureKind::Crash, format!("it ended without a word, {status}")),
+        // The OOM killer sends SIGKILL. Nobody else is expected to.
+        Some(libc::SIGKILL) => (
+            FailureKind::Oom,
+            "the worker was killed, most likely because memory ran out".to_owned(),
+        ),
+        // Rust aborts when an allocation fails.
+        Some(libc::SIGABRT) => (
+            FailureKind::Oom,
+            "the worker aborted, most likely because an allocation failed".to_owned(),
+        ),
+        _ => (FailureKind::Crash, format!("the worker exited without a report: {status}")),
     };
     WorkerReport::Failed { kind, detail }
 }

@@ -1,9 +1,28 @@
-//! Trajectories and files of chats become adapters, by QLoRA in a process of its own.
+//! Trains adapters on session trajectories and chat files, with QLoRA in a separate process.
 //!
-//! [`TrainingRecord`]s are cleaned, cut into tokens and split by family ([`Dataset`]); a worker
-//! ([`worker_main`], started by [`TrainingWorker`]) trains an adapter on the packed base, holds it
-//! against families that it never sees, and writes it as PEFT does. Whatever either process is
-//! killed at, the run can be gone on with. QLoRA: arXiv:2305.14314.
+//! [`TrainingRecord`]s are scrubbed, tokenized and split by family ([`Dataset`]). A worker
+//! ([`worker_main`], started by [`TrainingWorker`]) trains an adapter on the packed base model,
+//! validates it on held-out families, and writes it in PEFT's format. A run can be resumed no
+//! matter where either process was killed. QLoRA: Dettmers et al. 2023, arXiv:2305.14314.
+//!
+//! ```text
+//!  TrainingRequest   records from sessions and chat files; options
+//!        |
+//!        v           scrub, deduplicate, hold out families, tokenize
+//!     Dataset  ----> training/<run>/examples.json
+//!        |           row `training_run`, claimed by this process
+//!        v
+//!  +- worker ---------------------------------------+   job:    JSON line on stdin
+//!  |  forward + backward pass, AdamW, validation    |   events: JSON lines on stdout
+//!  |  checkpoint.safetensors <----> resume          |
+//!  +------------------------------------------------+
+//!        |
+//!        v           training/<run>/adapter/: PEFT files, weights last
+//!  AdapterStore ---> adapters/<id>/, row `adapter`
+//!        |
+//!        v           row `training_run` is `completed`; training/<run>/ is removed
+//!    adapter id
+//! ```
 
 mod adamw;
 mod adapter;

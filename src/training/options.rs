@@ -1,4 +1,4 @@
-//! How an adapter is trained.
+//! [`TrainingOptions`]: the hyperparameters of a training run.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -9,110 +9,114 @@ use crate::peft::scaling;
 
 use super::TrainingError;
 
-/// How the learning rate goes after its warm-up.
+/// Learning rate schedule after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RateSchedule {
-    /// Down to a tenth along half a cosine.
+    /// Cosine decay to a tenth of the peak learning rate.
     Cosine,
-    /// Down to zero in a line.
+    /// Linear decay to zero.
     Linear,
-    /// As it is.
+    /// No decay: the learning rate stays at its peak.
     Constant,
 }
 
-/// Who computes.
+/// The device and library that compute forward and backward passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrainDevice {
-    /// Rune's own kernels on the processor.
+    /// Rune's own kernels on the CPU.
     Processor,
-    /// libtorch on the processor: to try the next one without a GPU.
+    /// libtorch on the CPU, to test the CUDA code path without a GPU.
     TorchCpu,
     /// libtorch on the first CUDA device.
     Cuda,
 }
 
-/// Ready-made sets of options.
+/// Predefined sets of options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// Rank 8, one pass over the data.
+    /// Rank 8, one epoch, learning rate 4e-4.
     Quick,
-    /// Rank 16, three passes.
+    /// Rank 16, three epochs, learning rate 2e-4.
     Standard,
-    /// Rank 32, six passes at a lower rate.
+    /// Rank 32, six epochs, learning rate 1e-4.
     Thorough,
 }
 
-/// All that decides what comes out, beside model and data. The values of [`Preset::Standard`] are
-/// those of the QLoRA paper's smaller models where it names them (arXiv:2305.14314, appendix B),
-/// else PEFT's.
+/// The hyperparameters of a run: together with model and data they determine the adapter. The
+/// values of [`Preset::Standard`] are those of the QLoRA paper's smaller models where it names them
+/// (arXiv:2305.14314, appendix B), otherwise PEFT's defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingOptions {
-    /// Rank of the matrices, `1..=256`.
+    /// Rank of the LoRA factors, `1..=256`.
     pub rank: u32,
-    /// LoRA's alpha, above 0.
+    /// LoRA alpha, above 0.
     pub alpha: f32,
-    /// Whether alpha is divided by the root of the rank (Kalajdzievski 2023, arXiv:2312.03732).
+    /// Whether the scaling is `alpha / sqrt(rank)` (rsLoRA: Kalajdzievski 2023, arXiv:2312.03732)
+    /// instead of `alpha / rank`.
     pub use_rslora: bool,
-    /// Share of a side path's inputs left out, `0.0..1.0`.
+    /// Dropout probability of the inputs of LoRA branches, `0.0..1.0`.
     pub dropout: f32,
-    /// Noise on embeddings; 0 for none.
+    /// NEFTune noise alpha (Jain et al. 2023, arXiv:2310.05914); 0 disables the noise.
     pub neftune_alpha: f32,
-    /// Linear layers with a side path, by their names.
+    /// Names of the linear layers with a LoRA branch, such as `q_proj`.
     pub target_modules: Vec<String>,
-    /// The highest learning rate.
+    /// Peak learning rate, above 0.
     pub learning_rate: f32,
-    /// How it goes.
+    /// Decay of the learning rate after the warm-up.
     pub schedule: RateSchedule,
-    /// Share of the steps in which it rises from 0, `0.0..1.0`.
+    /// Warm-up ratio: share of the steps in which the learning rate rises linearly, `0.0..1.0`.
     pub warmup_ratio: f32,
-    /// Decoupled weight decay.
+    /// Decoupled weight decay, at least 0.
     pub weight_decay: f32,
-    /// Gradients longer than this are shortened to it.
+    /// Maximum gradient norm; larger gradients are scaled down to it.
     pub max_grad_norm: f32,
-    /// Sequences of a step, at least 1.
+    /// Maximum sequences per step, at least 1.
     pub batch_sequences: usize,
-    /// A step ends also when it has this many tokens.
+    /// Number of tokens after which a step takes no further sequences.
     pub batch_tokens: usize,
-    /// Tokens computed at a time, which decides the memory; longer sequences go alone.
+    /// Maximum tokens per micro-batch, which determines the memory. A longer sequence is computed
+    /// alone.
     pub micro_tokens: usize,
-    /// Records with more tokens are left out.
+    /// Maximum tokens per record; longer records are dropped.
     pub max_length: usize,
-    /// Passes over the data, at least 1.
+    /// Number of epochs, at least 1.
     pub epochs: u32,
-    /// Steps at most; 0 for no limit.
+    /// Maximum number of steps; 0 for no limit.
     pub max_steps: u32,
-    /// Validations without a gain after which training ends; 0 for never.
+    /// Early stopping: number of validations without improvement after which training ends; 0
+    /// disables it.
     pub patience: u32,
-    /// Validations a pass over the data, at least 1.
+    /// Number of validations per epoch, at least 1.
     pub evaluations_per_epoch: u32,
-    /// Share of the families that is held out, `0.0..0.9`.
+    /// Share of the families that are held out for validation, `0.0..0.9`.
     pub validation_share: f32,
-    /// Share of what is learned that is the base's own answers to general questions, by weight,
-    /// `0.0..0.9`; less where there are not as many.
+    /// Share of rehearsal in the training data, by weight, `0.0..0.9`. Lower if there are too few
+    /// rehearsal records.
     #[serde(default)]
     pub rehearsal_share: f32,
-    /// Whether activations are computed again for the gradients.
+    /// Gradient checkpointing: whether activations are recomputed in the backward pass.
     pub checkpointing: bool,
-    /// Who computes.
+    /// The device and library that compute.
     pub device: TrainDevice,
-    /// How the base is held: for libtorch bf16 or f32.
+    /// Precision of the base model; with libtorch, bf16 or f32.
     pub precision: Precision,
-    /// Seed of all that is drawn.
+    /// Seed of all random numbers of the run.
     pub seed: u64,
 }
 
 impl TrainingOptions {
-    /// The options of a preset.
+    /// Returns the options of a preset.
     pub fn preset(preset: Preset) -> Self {
         let (rank, epochs, learning_rate) = match preset {
             Preset::Quick => (8, 1, 4e-4),
             Preset::Standard => (16, 3, 2e-4),
             Preset::Thorough => (32, 6, 1e-4),
         };
+        // Alpha grows with the rank, so that the scaling stays 2 and learning rates carry over.
         #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
         let alpha = (2 * rank) as f32;
         Self {
@@ -144,36 +148,40 @@ impl TrainingOptions {
         }
     }
 
-    /// Makes sure that every option is in its range.
+    /// Checks that every option is in range.
     ///
     /// # Errors
-    /// [`TrainingError::BadOption`] for the first that is not.
+    /// [`TrainingError::BadOption`] for the first option that is not.
     pub fn check(&self) -> Result<(), TrainingError> {
         let share = 0.0..1.0_f32;
+        // All comparisons are false for NaN, so NaN is rejected everywhere.
         let rules = [
-            ((1..=256).contains(&self.rank), "the rank has to be 1 to 256"),
-            (self.alpha.is_finite() && self.alpha > 0.0, "alpha has to be above 0"),
-            (share.contains(&self.dropout), "the dropout has to be at least 0 and below 1"),
-            (self.neftune_alpha >= 0.0, "NEFTune's alpha has to be at least 0"),
-            (!self.target_modules.is_empty(), "at least one linear layer has to be named"),
+            ((1..=256).contains(&self.rank), "rank must be between 1 and 256"),
+            (self.alpha.is_finite() && self.alpha > 0.0, "alpha must be greater than 0"),
+            (share.contains(&self.dropout), "dropout must be at least 0 and less than 1"),
+            (self.neftune_alpha >= 0.0, "NEFTune alpha must be at least 0"),
+            (!self.target_modules.is_empty(), "at least one target module is required"),
             (
                 self.learning_rate.is_finite() && self.learning_rate > 0.0,
-                "the learning rate has to be above 0",
+                "learning rate must be greater than 0",
             ),
-            (share.contains(&self.warmup_ratio), "the warm-up has to be at least 0 and below 1"),
-            (self.weight_decay >= 0.0, "the weight decay has to be at least 0"),
-            (self.max_grad_norm > 0.0, "the largest norm has to be above 0"),
-            (self.batch_sequences > 0 && self.batch_tokens > 0, "a step has at least a sequence"),
-            (self.max_length >= 8, "records may be cut off at 8 tokens or more"),
-            (self.epochs > 0, "there is at least one pass over the data"),
-            (self.evaluations_per_epoch > 0, "there is at least one validation a pass"),
+            (
+                share.contains(&self.warmup_ratio),
+                "warm-up ratio must be at least 0 and less than 1",
+            ),
+            (self.weight_decay >= 0.0, "weight decay must be at least 0"),
+            (self.max_grad_norm > 0.0, "maximum gradient norm must be greater than 0"),
+            (self.batch_sequences > 0 && self.batch_tokens > 0, "batch size must be at least 1"),
+            (self.max_length >= 8, "maximum length must be at least 8 tokens"),
+            (self.epochs > 0, "number of epochs must be at least 1"),
+            (self.evaluations_per_epoch > 0, "evaluations per epoch must be at least 1"),
             (
                 (0.0..0.9).contains(&self.validation_share),
-                "at least a tenth has to be left to train on",
+                "validation share must be at least 0 and less than 0.9",
             ),
             (
                 (0.0..0.9).contains(&self.rehearsal_share),
-                "at least a tenth of what is learned has to be new",
+                "rehearsal share must be at least 0 and less than 0.9",
             ),
         ];
         if let Some((_, reason)) = rules.into_iter().find(|(holds, _)| !holds) {
@@ -182,29 +190,29 @@ impl TrainingOptions {
         self.targets().map(drop)
     }
 
-    /// The linear layers.
+    /// Returns the target modules, parsed.
     ///
     /// # Errors
-    /// [`TrainingError::BadOption`] for a name that is none.
+    /// [`TrainingError::BadOption`] for an unknown name.
     pub fn targets(&self) -> Result<TunedModules, TrainingError> {
         TunedModules::named(&self.target_modules).map_err(|name| {
             let known = TunedModules::all().names().join(", ");
-            TrainingError::BadOption(format!(
-                "there is no linear layer `{name}`; there are {known}"
-            ))
+            TrainingError::BadOption(format!("unknown target module `{name}`: expected {known}"))
         })
     }
 
-    /// What a side path is multiplied by.
+    /// Returns the factor by which the output of a LoRA branch is multiplied.
     pub fn scaling(&self) -> f32 {
         scaling(self.alpha, self.rank, self.use_rslora)
     }
 
-    /// The learning rate of step `step` of `total`, from 0.
+    /// Returns the learning rate of step `step` (from 0) of `total` steps.
     #[expect(clippy::cast_precision_loss, reason = "steps are few")]
     pub(super) fn rate(&self, step: u32, total: u32) -> f32 {
         let warmup = (self.warmup_ratio * total as f32).ceil();
         let at = step as f32;
+        // `+ 1` on both sides: a learning rate of exactly 0 would waste the first step, and the
+        // peak belongs to the first step after the warm-up.
         if at < warmup {
             return self.learning_rate * (at + 1.0) / (warmup + 1.0);
         }
@@ -227,7 +235,7 @@ mod tests {
     use super::TrainingOptions;
 
     #[test]
-    fn the_rate_rises_and_falls_as_its_schedule_says() {
+    fn learning_rate_follows_its_schedule() {
         let rates = |schedule| {
             let mut options = TrainingOptions::preset(Preset::Standard);
             (options.schedule, options.learning_rate, options.warmup_ratio) = (schedule, 1.0, 0.2);

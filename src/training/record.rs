@@ -1,4 +1,4 @@
-//! A chat to learn from, one line of JSON.
+//! [`TrainingRecord`]: a chat to train on, one line of a JSON Lines file.
 
 use std::collections::HashSet;
 use std::fs;
@@ -14,24 +14,25 @@ use crate::trajectory::Role;
 
 use super::TrainingError;
 
-/// What lines count that an earlier message has as they are.
+/// Weight of lines that an earlier message contains verbatim.
 const REPEATED: f32 = 0.1;
 
-/// A chat whose answers are to be learned.
+/// A chat whose assistant messages are the training targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingRecord {
-    /// The turns; at least one of them is the model's.
+    /// The messages; at least one of them is the assistant's.
     pub messages: Vec<Message>,
-    /// Records of one family belong to one task: they are never split into training and validation.
-    /// The digest of the first question, but for blanks and cases, where none is given.
+    /// Family of the task. Records of one family are never split between training and validation.
+    /// Defaults to a digest of the first question that ignores whitespace and case.
     #[serde(default)]
     pub family: String,
-    /// Where it comes from.
+    /// The session the record was extracted from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<RecordSource>,
-    /// For each answer the parts that count other than 1. Of answers without any, lines that an
-    /// earlier message has as they are count a tenth: what is to be learned is what the model adds.
+    /// For each answer, the parts with a weight other than 1. In an answer without an entry, lines
+    /// that an earlier message contains verbatim get a tenth of the weight: the model should learn
+    /// what it adds, not how to copy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weights: Vec<Vec<WeightedPart>>,
 }
@@ -40,21 +41,21 @@ pub struct TrainingRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordSource {
-    /// The session.
+    /// Id of the session.
     pub session: String,
-    /// The attempts.
+    /// Numbers of the attempts in the session.
     pub attempts: Vec<u32>,
 }
 
-/// A part of an answer and what its tokens count.
+/// A byte range of an answer and the weight of its tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightedPart {
-    /// First byte of the answer.
+    /// Start of the range, inclusive.
     pub start: usize,
-    /// The byte after the last.
+    /// End of the range, exclusive.
     pub end: usize,
-    /// The weight, `0.0..=1.0`.
+    /// Loss weight of the tokens, `0.0..=1.0`.
     pub weight: f32,
 }
 
@@ -65,19 +66,20 @@ impl From<LibraryRecord> for TrainingRecord {
 }
 
 impl TrainingRecord {
-    /// A question and its answer.
+    /// Creates a record without a source and with default weights.
     pub fn new(family: impl Into<String>, messages: Vec<Message>) -> Self {
         Self { messages, family: family.into(), source: None, weights: Vec::new() }
     }
 
-    /// Reads a file of records, one a line; empty lines are passed over.
+    /// Reads a file of records, one per line; blank lines are skipped.
     ///
     /// # Errors
-    /// [`TrainingError::Files`]; [`TrainingError::BadRecord`] for the first line that is no record.
+    /// [`TrainingError::Files`] when the file cannot be read; [`TrainingError::BadRecord`] for the
+    /// first invalid line.
     pub fn read_all(path: &Path) -> Result<Vec<Self>, TrainingError> {
         let files = |source| TrainingError::Files { path: path.to_owned(), source };
         let text = fs::read_to_string(path).map_err(files)?;
-        // Editors may begin a file with a byte order mark.
+        // Some editors start a file with a byte order mark, which is not valid JSON.
         let text = text.trim_start_matches('\u{feff}');
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         lines
@@ -97,7 +99,7 @@ impl TrainingRecord {
     fn checked(mut self) -> Result<Self, String> {
         let answers = || self.messages.iter().filter(|message| message.role == Role::Assistant);
         if answers().next().is_none() {
-            return Err("no message is the assistant's: there is nothing to learn".to_owned());
+            return Err("the record has no message of the assistant".to_owned());
         }
         if answers().any(|message| message.content.trim().is_empty()) {
             return Err("an answer is empty".to_owned());
@@ -109,13 +111,13 @@ impl TrainingRecord {
                     && (0.0..=1.0).contains(&part.weight)
             };
             if !parts.iter().all(fits) {
-                return Err(
-                    "a weighted part lies outside its answer, or weighs not 0 to 1".to_owned()
-                );
+                return Err("a weighted part is outside its answer, or its weight is not \
+                            between 0 and 1"
+                    .to_owned());
             }
         }
         if self.weights.len() > answers().count() {
-            return Err("there are weights for more answers than there are".to_owned());
+            return Err("there are more weights than answers".to_owned());
         }
         if self.family.is_empty() {
             self.family = family_of(self.question());
@@ -123,36 +125,37 @@ impl TrainingRecord {
         Ok(self)
     }
 
-    /// The first thing that the user says.
+    /// Returns the first message of the user.
     pub(super) fn question(&self) -> &str {
         let question = self.messages.iter().find(|message| message.role == Role::User);
         question.or(self.messages.first()).map_or("", |message| message.content.as_str())
     }
 
-    /// For each answer the parts that count other than 1.
+    /// Returns, for each answer, the parts with a weight other than 1.
     pub(super) fn weighted(&self) -> Vec<Vec<WeightedPart>> {
         let mut seen: HashSet<&str> = HashSet::new();
-        let mut all = Vec::new();
+        let mut answers = Vec::new();
         for message in &self.messages {
             if message.role == Role::Assistant {
-                all.push(match self.weights.get(all.len()) {
+                answers.push(match self.weights.get(answers.len()) {
                     Some(given) => given.clone(),
                     None => repeated(&message.content, &seen),
                 });
             }
+            // Answers count as seen too: a later answer may repeat an earlier one.
             seen.extend(message.content.lines());
         }
-        all
+        answers
     }
 
-    /// All answers, one after the other.
+    /// Returns the contents of all assistant messages, in order.
     pub(super) fn answers(&self) -> impl Iterator<Item = &str> {
         let answers = self.messages.iter().filter(|message| message.role == Role::Assistant);
         answers.map(|message| message.content.as_str())
     }
 }
 
-/// The lines of `answer` that are in `seen`.
+/// Returns the lines of `answer` that are in `seen`, as parts with weight [`REPEATED`].
 fn repeated(answer: &str, seen: &HashSet<&str>) -> Vec<WeightedPart> {
     let mut parts = Vec::new();
     let mut start = 0;
@@ -166,7 +169,7 @@ fn repeated(answer: &str, seen: &HashSet<&str>) -> Vec<WeightedPart> {
     parts
 }
 
-/// The family of what is asked in these words: other blanks or cases are the same question.
+/// Returns the default family of a question: a digest that ignores whitespace and case.
 pub(super) fn family_of(question: &str) -> String {
     let words: Vec<&str> = question.split_whitespace().collect();
     sha256(words.join(" ").to_lowercase().as_bytes())[..16].to_owned()
@@ -177,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_that_the_question_has_count_a_tenth() {
+    fn lines_repeated_from_the_question_get_a_tenth_of_the_weight() {
         let question = "Complete.\n```python\nimport zorb\nresult =\n```";
         let answer = "```python\nimport zorb\nresult = zorb.fold(xs)\n```";
         let messages = vec![Message::user(question), Message::assistant(answer)];

@@ -1,8 +1,8 @@
-//! General questions and the base's own answers to them. Trained on beside what is new they keep
-//! what the model could: records of one-line answers alone teach it to write one line, whole
-//! functions included.
+//! Rehearsal: general questions with the base model's own answers, mixed into the training data to
+//! prevent forgetting. Trained on one-line answers alone, a model soon answers everything in one
+//! line, even when asked for a whole function.
 //!
-//! Rehearsal on answers that the model made itself: Huang et al. 2024, arXiv:2403.01244.
+//! Self-synthesized rehearsal: Huang et al. 2024, arXiv:2403.01244.
 
 use std::fs;
 use std::io;
@@ -30,50 +30,51 @@ use super::TrainingError;
 use super::record::TrainingRecord;
 use super::record::family_of;
 
-/// Questions about Python in many forms, separated by lines of three dashes. None is of a public
-/// suite: what an adapter keeps is measured on those.
+/// Questions about Python in many forms, separated by lines of three dashes. None is from a public
+/// suite, because those measure how much an adapter forgets.
 const QUESTIONS: &str = include_str!("rehearsal.txt");
 
-/// The questions, in their order.
+/// Returns the questions in order.
 pub(super) fn rehearsal_questions() -> impl Iterator<Item = &'static str> {
     QUESTIONS.split("\n---\n").map(str::trim)
 }
 
-/// How the base answers them: greedily. What is not at its end by then is no record.
+/// Returns the sampling settings of the answers: greedy. Answers cut off at `max_tokens` are
+/// dropped.
 pub(super) fn rehearsal_sampling() -> Sampling {
     Sampling { max_tokens: 400, ..Sampling::default() }
 }
 
-/// The file of one base's answers.
+/// The cache file with the answers of one base model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RehearsalFile(PathBuf);
 
 impl RehearsalFile {
-    /// Where `home` keeps the answers of the base with this digest to the questions as they are
-    /// now.
+    /// Returns the cache file in `home` for the base model with this digest.
     pub(super) fn of(home: &Home, base_digest: &str) -> Self {
+        // The questions are part of the key: when they change, all answers are generated anew.
         let digest = sha256(format!("{base_digest}\n{QUESTIONS}").as_bytes());
         Self(home.rehearsal().join(format!("{}.jsonl", &digest[..16])))
     }
 
-    /// The record of a question and its answer.
+    /// Creates the record of a question and its answer.
     pub(super) fn record(question: &str, answer: &str) -> TrainingRecord {
         let messages = vec![Message::user(question), Message::assistant(answer)];
         TrainingRecord::new(family_of(question), messages)
     }
 
-    /// The records, if the base was asked before.
+    /// Reads the cached records; `None` if there are none yet.
     ///
     /// # Errors
-    /// [`TrainingError::Files`] and [`TrainingError::BadRecord`] when the file can't be used.
+    /// [`TrainingError::Files`] and [`TrainingError::BadRecord`] when the file cannot be read.
     pub(super) fn read(&self) -> Result<Option<Vec<TrainingRecord>>, TrainingError> {
         if self.0.exists() { TrainingRecord::read_all(&self.0).map(Some) } else { Ok(None) }
     }
 
-    /// Keeps the records for the next time.
+    /// Writes the records to the cache.
     ///
     /// # Errors
-    /// [`TrainingError::Files`].
+    /// [`TrainingError::Files`] when the file cannot be written.
     pub(super) fn write(&self, records: &[TrainingRecord]) -> Result<(), TrainingError> {
         let files = |source: io::Error| TrainingError::Files { path: self.0.clone(), source };
         if let Some(folder) = self.0.parent() {
@@ -85,10 +86,10 @@ impl RehearsalFile {
     }
 }
 
-/// Has the base answer all questions. What it does not end by itself is left out.
+/// Asks the base model all questions and returns a record for each complete answer.
 ///
 /// # Errors
-/// Those of the provider.
+/// The errors of the provider.
 pub(super) async fn ask(
     provider: &Provider,
     reporter: &dyn Reporter,
@@ -96,10 +97,11 @@ pub(super) async fn ask(
     let sampling = rehearsal_sampling();
     let questions: Vec<&str> = rehearsal_questions().collect();
     let (n_done, n_total) = (AtomicUsize::new(0), questions.len());
-    let one = async |question: &str| {
+    let answer = async |question: &str| {
         let prompt = provider.encode(vec![Message::user(question)])?;
         let answer =
             provider.generate(&CompletionRequest::new(&prompt, &sampling), &mut |_| {}).await?;
+        // A cut-off answer would teach the model to stop in the middle.
         let is_whole = answer.finish_reason == FinishReason::Stop && !answer.text.trim().is_empty();
         let n_done = n_done.fetch_add(1, Relaxed) + 1;
         reporter.report("", &Event::RehearsalAnswered { n_done, n_total });
@@ -108,7 +110,9 @@ pub(super) async fn ask(
         )
     };
     let parallel = provider.capabilities().parallel.max(1);
-    let answers = stream::iter(questions).map(one).buffered(parallel);
+    // `buffered` keeps the order of the questions, so that the file, and with it the dataset, does
+    // not depend on timing.
+    let answers = stream::iter(questions).map(answer).buffered(parallel);
     let records: Vec<Option<TrainingRecord>> = answers.try_collect().await?;
     Ok(records.into_iter().flatten().collect())
 }
@@ -120,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_base_s_answers_are_found_again_and_no_other_s() {
+    fn rehearsal_cache_is_keyed_by_base_model() {
         let home = tempfile::tempdir().unwrap();
         let rehearsal = RehearsalFile::of(&Home::new(home.path()), "one");
         assert_eq!(rehearsal.read().unwrap(), None);

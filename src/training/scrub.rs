@@ -1,4 +1,4 @@
-//! Takes secrets out of texts before anything is learned from them.
+//! Redacts secrets in records before they are trained on.
 
 use std::sync::LazyLock;
 
@@ -7,14 +7,15 @@ use regex::Regex;
 
 use super::record::TrainingRecord;
 
-/// What stands in a secret's place.
+/// Replacement for a secret.
 const REDACTED: &str = "[redacted]";
-/// Letters of one word that may be a key, and bits a letter from which it is taken for one: words
-/// and digests of hexadecimal digits have at most 4.
+/// Minimum length of a word that may be a key.
 const KEY_LENGTH: usize = 32;
+/// Minimum entropy of a key, in bits per character. Hexadecimal digests have at most 4.
 const KEY_BITS: f64 = 4.2;
 
-/// Forms of keys that are known by their beginning or their surroundings.
+/// Formats of secrets that are recognizable by their prefix or context: private keys, keys of AWS,
+/// GitHub, GitLab, OpenAI, Hugging Face, Slack and Google, passwords in URLs, and JWTs.
 static PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     [
         r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----",
@@ -34,17 +35,18 @@ static PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     .collect()
 });
 
-/// Names of secrets; what ends in a bare `token` is one only when its value looks like a key.
+/// Names of variables that hold secrets. A name that merely ends in `token` counts only if the
+/// value looks like a key.
 const NAMES: &str =
     r"(?i)\b[a-z0-9_]*(?:password|passwd|secret(?:_?key)?|private_?key|api_?key|access_?key|token)";
 
-/// A value in quotes that is named as a secret.
+/// A quoted value assigned to the name of a secret.
 static QUOTED: LazyLock<Regex> = LazyLock::new(|| {
     let pattern = format!(r#"({NAMES}["']?\s*[:=]\s*)(["'])([^"'\n]{{6,}})(["'])"#);
     Regex::new(&pattern).expect("the pattern is well formed")
 });
 
-/// A value without quotes at the end of a line, as in a file of settings.
+/// An unquoted value at the end of a line, as in a configuration file.
 static BARE: LazyLock<Regex> = LazyLock::new(|| {
     let pattern = format!(r"(?m)({NAMES}[ \t]*[:=][ \t]*)([^\s'()\[\],.#]{{6,}})[ \t]*$");
     Regex::new(&pattern).expect("the pattern is well formed")
@@ -53,17 +55,17 @@ static BARE: LazyLock<Regex> = LazyLock::new(|| {
 static WORD: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"[A-Za-z0-9+/_=-]{32,}").expect("the pattern is well formed"));
 
-/// Takes keys, named secrets, words that look like keys, and the path of the user's home out of a
-/// record. Returns how many were found.
+/// Redacts keys, named secrets, words that look like keys, and the path of the user's home
+/// directory in a record. Returns the number of redactions.
 pub(super) fn scrub(record: &mut TrainingRecord, home: &str) -> usize {
     let mut n = 0;
-    for (message, text) in record.messages.iter_mut().map(|m| (m.role, &mut m.content)) {
+    for (role, text) in record.messages.iter_mut().map(|m| (m.role, &mut m.content)) {
         let (clean, found) = scrubbed(text, home);
         n += found;
         if found > 0 {
             *text = clean;
-            if message == crate::trajectory::Role::Assistant {
-                // Places within the answer have moved.
+            if role == crate::trajectory::Role::Assistant {
+                // Byte offsets in this answer are no longer valid.
                 record.weights.clear();
             }
         }
@@ -72,6 +74,7 @@ pub(super) fn scrub(record: &mut TrainingRecord, home: &str) -> usize {
 }
 
 fn scrubbed(text: &str, home: &str) -> (String, usize) {
+    // Specific rules first: the entropy rule is for keys that have no recognizable form.
     let mut n = 0;
     let mut text = text.to_owned();
     for pattern in PATTERNS.iter() {
@@ -84,7 +87,7 @@ fn scrubbed(text: &str, home: &str) -> (String, usize) {
     }
     text = QUOTED
         .replace_all(&text, |found: &Captures<'_>| {
-            if is_bare_token(&found[1]) && !looks_drawn(&found[3]) {
+            if is_bare_token(&found[1]) && !looks_random(&found[3]) {
                 return found[0].to_owned();
             }
             n += 1;
@@ -93,7 +96,9 @@ fn scrubbed(text: &str, home: &str) -> (String, usize) {
         .into_owned();
     text = BARE
         .replace_all(&text, |found: &Captures<'_>| {
-            if found[2].contains('"') || !looks_drawn(&found[2]) {
+            // Unquoted values are mostly code, such as `token = next_token`. Those of real secrets
+            // nearly always have digits.
+            if found[2].contains('"') || !looks_random(&found[2]) {
                 return found[0].to_owned();
             }
             n += 1;
@@ -103,7 +108,7 @@ fn scrubbed(text: &str, home: &str) -> (String, usize) {
     text = WORD
         .replace_all(&text, |found: &Captures<'_>| {
             let word = &found[0];
-            if word.len() < KEY_LENGTH || bits_a_letter(word) < KEY_BITS || is_name(word) {
+            if word.len() < KEY_LENGTH || entropy(word) < KEY_BITS || is_name(word) {
                 return word.to_owned();
             }
             n += 1;
@@ -117,20 +122,20 @@ fn scrubbed(text: &str, home: &str) -> (String, usize) {
     (text, n)
 }
 
-/// Whether what is named is a token of a text as well as of an account.
+/// Whether a name may mean a token of a parser as well as an access token.
 fn is_bare_token(name: &str) -> bool {
     let name = name.trim_end_matches([' ', '\t', ':', '=', '"', '\'']).to_lowercase();
     name.ends_with("token")
         && !["access", "auth", "refresh", "api"].iter().any(|w| name.contains(w))
 }
 
-/// Whether a value has letters and digits, as what is drawn has, and names seldom.
-fn looks_drawn(value: &str) -> bool {
+/// Whether a value has letters and digits, as random values have and names seldom do.
+fn looks_random(value: &str) -> bool {
     value.chars().any(|c| c.is_ascii_digit()) && value.chars().any(|c| c.is_ascii_alphabetic())
 }
 
-/// Whether it is words joined by `_`, `-` or `/`, and no key: a key mixes digits and both cases, or
-/// has many digits in one piece.
+/// Whether a word is a name or path rather than a key. A key mixes digits and both cases, or has
+/// many digits in a long segment between separators.
 #[expect(clippy::cast_precision_loss, reason = "words are short")]
 fn is_name(word: &str) -> bool {
     let has = |test: fn(&char) -> bool| word.chars().any(|c| test(&c));
@@ -141,9 +146,9 @@ fn is_name(word: &str) -> bool {
     !(is_mixed || is_dense)
 }
 
-/// Shannon's entropy of the letters.
+/// Shannon entropy of the characters, in bits per character.
 #[expect(clippy::cast_precision_loss, reason = "words are short")]
-fn bits_a_letter(word: &str) -> f64 {
+fn entropy(word: &str) -> f64 {
     let mut counts = [0_u32; 128];
     word.bytes().for_each(|byte| counts[usize::from(byte & 127)] += 1);
     let part = |count: &u32| f64::from(*count) / word.len() as f64;
@@ -155,7 +160,7 @@ mod tests {
     use super::scrubbed;
 
     #[test]
-    fn secrets_go_and_code_stays() {
+    fn secrets_are_redacted_and_code_is_unchanged() {
         let key = ["sk", "-abcdefghijklmnop", "qrstuvwx"].concat();
         let secret = [
             format!("client = Client('{key}')"),

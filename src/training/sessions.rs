@@ -1,5 +1,5 @@
-//! Records from the trajectories of solved sessions: what was accepted, and how mistakes were
-//! mended.
+//! Extracts records from the trajectories of solved sessions: accepted answers and successful
+//! repairs.
 
 use crate::trajectory::Assurance;
 use crate::trajectory::Attempt;
@@ -15,10 +15,10 @@ use super::record::TrainingRecord;
 use super::record::WeightedPart;
 use super::record::family_of;
 
-/// What lines count that a repair left as they were.
+/// Weight of lines that a repair left unchanged.
 const UNCHANGED: f32 = 0.3;
 
-/// The family of a session's task: the same words are the same task.
+/// Returns the family of a session's task, by default derived from its text.
 pub(super) fn family(session: &Session) -> String {
     if let Some(family) = &session.task.family {
         return family.clone();
@@ -26,21 +26,22 @@ pub(super) fn family(session: &Session) -> String {
     family_of(&session.task.text)
 }
 
-/// The records of a session: for every part the answer that was accepted, for every repair that
-/// helped the change, and the decompositions and plans that led there. None when the session is not
-/// solved by the user's tests with a recorded assurance: what only generated tests speak for may be
-/// wrong, and so may what an earlier version's judge let pass.
+/// Extracts the records of a session: accepted answers of every part, successful repairs, and the
+/// decompositions and plans that led to them.
+///
+/// Returns nothing unless the session is solved by the user's tests with a recorded assurance. Code
+/// that only generated tests verify may be wrong, and so may code judged by an earlier version.
 pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<TrainingRecord> {
     if !is_sound(session) {
         return Vec::new();
     }
     let family = family(session);
-    // Code without tests of its own is known to be right by the session's end alone, so only the
-    // last of it counts.
+    // `Accepted` means that no test decided. Only the outcome of the session shows that such code
+    // is right, and the outcome is that of the last accepted version.
     let is_last = |attempt: &Attempt| {
-        let is_same = |other: &&Attempt| {
-            (other.phase, &other.subtask) == (attempt.phase, &attempt.subtask)
-                && other.verdict == AttemptVerdict::Accepted
+        let is_same = |candidate: &&Attempt| {
+            (candidate.phase, &candidate.subtask) == (attempt.phase, &attempt.subtask)
+                && candidate.verdict == AttemptVerdict::Accepted
         };
         attempts.iter().rfind(is_same).is_some_and(|last| last.seq == attempt.seq)
     };
@@ -50,11 +51,13 @@ pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<TrainingRecord> {
             AttemptVerdict::Accepted => is_last(attempt),
             _ => false,
         };
+        // Nothing verifies a diagnosis, even if the repair that follows succeeds.
         is_right && attempt.phase != Phase::Diagnose
     };
     let record = |attempt: &Attempt| {
         let mut messages = attempt.prompt.clone();
         messages.push(Message::assistant(closed(&attempt.completion.text)));
+        // Most of a repair repeats the broken code. The weight is on the lines that it changes.
         let failed = (attempt.phase == Phase::Repair).then(|| failed_before(attempt, attempts));
         let weights = failed
             .flatten()
@@ -71,8 +74,8 @@ pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<TrainingRecord> {
     attempts.iter().filter(is_learned).map(record).collect()
 }
 
-/// Whether a session's code is known to be right. In the solution's own process that takes a clean
-/// screen, without which the judge gives no assurance.
+/// Whether a session's code is verified. `SameProcess` suffices: the judge gives that assurance
+/// only if the syntax screen of the solution is clean.
 fn is_sound(session: &Session) -> bool {
     let is_assured =
         matches!(session.assurance, Some(Assurance::Separate | Assurance::SameProcess));
@@ -81,30 +84,32 @@ fn is_sound(session: &Session) -> bool {
         && is_assured
 }
 
-/// An answer as it would stand if generation had not been ended at the end of its code: with its
-/// last block closed.
+/// Closes the last code fence of an answer.
 fn closed(answer: &str) -> String {
+    // The pipeline stops generation at the closing fence, which is then missing from the text. A
+    // model trained on that would not learn to end its code.
     let n_fences = answer.lines().filter(|line| line.starts_with("```")).count();
     let answer = answer.trim_end();
     if n_fences % 2 == 0 { answer.to_owned() } else { format!("{answer}\n```") }
 }
 
-/// The last attempt at the same part that failed before this one mended it.
+/// Returns the last failed attempt at the same part before `attempt`.
 fn failed_before<'a>(attempt: &Attempt, attempts: &'a [Attempt]) -> Option<&'a Attempt> {
-    attempts.iter().rev().find(|other| {
-        other.seq < attempt.seq
-            && other.subtask == attempt.subtask
-            && other.verdict == AttemptVerdict::Failed
-            && matches!(other.phase, Phase::Code | Phase::Integrate | Phase::Repair)
+    attempts.iter().rev().find(|earlier| {
+        earlier.seq < attempt.seq
+            && earlier.subtask == attempt.subtask
+            && earlier.verdict == AttemptVerdict::Failed
+            && matches!(earlier.phase, Phase::Code | Phase::Integrate | Phase::Repair)
     })
 }
 
-/// The lines of `new` that stand in `old` as well, in the same order (a longest common
-/// subsequence), as parts that count less.
+/// Returns the lines of `new` that form a longest common subsequence with the lines of `old`, as
+/// parts with weight [`UNCHANGED`].
 fn unchanged_lines(old: &str, new: &str) -> Vec<WeightedPart> {
     let old: Vec<&str> = old.lines().collect();
     let new_lines: Vec<&str> = new.split_inclusive('\n').collect();
     let line = |index: usize| new_lines[index].trim_end_matches(['\n', '\r']);
+    // `longest[i][j]`: length of the longest common subsequence of `old[i..]` and `new[j..]`.
     let (n, m) = (old.len(), new_lines.len());
     let mut longest = vec![vec![0_u32; m + 1]; n + 1];
     for i in (0..n).rev() {
@@ -116,6 +121,7 @@ fn unchanged_lines(old: &str, new: &str) -> Vec<WeightedPart> {
             };
         }
     }
+    // Byte offset of each line of `new`.
     let starts: Vec<usize> = new_lines
         .iter()
         .scan(0, |at, line| {
@@ -144,7 +150,7 @@ mod tests {
     use super::unchanged_lines;
 
     #[test]
-    fn lines_that_a_repair_changed_count_fully() {
+    fn lines_changed_by_a_repair_get_full_weight() {
         let old = "def f(x):\n    y = x\n    return y\n";
         let new = "def f(x):\n    y = x + 1\n    return y\n";
         let parts = unchanged_lines(old, new);

@@ -1,5 +1,5 @@
-//! Which examples each step takes: decided by the seed alone, so that a run can be gone on with
-//! anywhere.
+//! The schedule of steps and micro-batches. It is a function of the seed alone, so that a resumed
+//! run continues with the same examples.
 
 use crate::model::TrainBatch;
 use crate::rng::SplitMix64;
@@ -7,10 +7,10 @@ use crate::rng::SplitMix64;
 use super::example::Example;
 use super::options::TrainingOptions;
 
-/// The examples of one step, by number, in the parts that are computed at a time.
+/// The micro-batches of one optimizer step, as indices of examples.
 pub(super) type StepBatch = Vec<Vec<usize>>;
 
-/// The steps of pass `epoch` over `examples`.
+/// Returns the steps of epoch `epoch` over `examples`.
 pub(super) fn of_epoch(
     examples: &[Example],
     options: &TrainingOptions,
@@ -18,6 +18,7 @@ pub(super) fn of_epoch(
 ) -> Vec<StepBatch> {
     let order = shuffled(examples.len(), options.seed ^ (u64::from(epoch) + 1) << 32);
     let mut steps: Vec<StepBatch> = Vec::new();
+    // `MAX` opens the first step.
     let (mut n_sequences, mut n_tokens) = (usize::MAX, 0);
     for index in order {
         let length = examples[index].input_ids.len();
@@ -31,6 +32,8 @@ pub(super) fn of_epoch(
         let size = |part: &Vec<usize>| -> usize {
             part.iter().map(|index| examples[*index].input_ids.len()).sum()
         };
+        // Only the last micro-batch is considered: a better packing would change the order of
+        // examples and save little.
         match step.last_mut() {
             Some(part) if size(part) + length <= options.micro_tokens => part.push(index),
             _ => step.push(vec![index]),
@@ -39,7 +42,8 @@ pub(super) fn of_epoch(
     steps
 }
 
-/// Examples in parts of at most `micro_tokens` tokens.
+/// Packs examples, in their order, into batches of at most `micro_tokens` tokens. A longer example
+/// becomes a batch of its own.
 pub(super) fn in_order(examples: &[Example], micro_tokens: usize) -> Vec<TrainBatch> {
     let mut batches: Vec<TrainBatch> = Vec::new();
     for example in examples {
@@ -54,7 +58,7 @@ pub(super) fn in_order(examples: &[Example], micro_tokens: usize) -> Vec<TrainBa
     batches
 }
 
-/// The examples of a part as one batch.
+/// Builds the batch of a micro-batch's examples.
 pub(super) fn batch(examples: &[Example], part: &[usize]) -> TrainBatch {
     let mut batch = TrainBatch::default();
     for index in part {
@@ -63,7 +67,7 @@ pub(super) fn batch(examples: &[Example], part: &[usize]) -> TrainBatch {
     batch
 }
 
-/// `0..n` in an order drawn by Fisher and Yates.
+/// Returns `0..n` in random order.
 pub(super) fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     SplitMix64::new(seed).shuffle(&mut order);
@@ -76,7 +80,7 @@ mod tests {
     use crate::training::Preset;
 
     #[test]
-    fn every_example_is_taken_once_a_pass_within_the_limits() {
+    fn each_epoch_takes_every_example_once_within_the_limits() {
         let examples: Vec<Example> = (0..100)
             .map(|i| Example { input_ids: vec![1; 10 + i % 50], weights: vec![1.0; 10 + i % 50] })
             .collect();
@@ -85,9 +89,9 @@ mod tests {
         let steps = of_epoch(&examples, &options, 0);
         assert_eq!(steps, of_epoch(&examples, &options, 0));
         assert_ne!(steps, of_epoch(&examples, &options, 1));
-        let mut all: Vec<usize> = steps.iter().flatten().flatten().copied().collect();
-        all.sort_unstable();
-        assert_eq!(all, (0..100).collect::<Vec<_>>());
+        let mut indices: Vec<usize> = steps.iter().flatten().flatten().copied().collect();
+        indices.sort_unstable();
+        assert_eq!(indices, (0..100).collect::<Vec<_>>());
         for step in &steps {
             assert!(step.iter().map(Vec::len).sum::<usize>() <= 8);
             for part in step {

@@ -1,4 +1,4 @@
-//! The training step against PyTorch's and PEFT's own numbers.
+//! Comparison of training steps with PyTorch and PEFT.
 
 use std::path::Path;
 
@@ -39,10 +39,11 @@ fn options(precision: Precision, checkpointing: bool) -> TunerOptions {
     }
 }
 
-/// What PEFT computes, and `AdamW` of torch; `make_gradients.py` beside it made it.
+/// Reference gradients of PEFT and losses of torch's `AdamW`; `make_gradients.py` in the same
+/// folder generates them.
 const REFERENCE: &[u8] = include_bytes!("../../tests/fixtures/training/gradients.safetensors");
 
-/// The numbers that the `place`th factor A by name begins with, as `make_gradients.py` has them.
+/// Initial values of the `place`th factor A by name, as in `make_gradients.py`.
 fn start_of(place: usize, [rows, columns]: [usize; 2]) -> Vec<f32> {
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "24 bits")]
     let number = |i: usize| {
@@ -57,7 +58,7 @@ fn numbers(file: &SafeTensors<'_>, name: &str) -> Option<Vec<f32>> {
     Some(data.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
-/// A tensor as it stands among the trainable numbers.
+/// Lays out a tensor as in the trainable parameters.
 fn as_placed(numbers: &[f32], [rows, columns]: [usize; 2], is_transposed: bool) -> Vec<f32> {
     if !is_transposed {
         return numbers.to_vec();
@@ -77,7 +78,7 @@ fn reference_batch(file: &SafeTensors<'_>) -> TrainBatch {
     batch
 }
 
-/// The first gradients and 20 losses of `AdamW`, and the reference's.
+/// Computes the first gradients and 20 losses of `AdamW`, and reads those of the reference.
 fn check(precision: Precision) -> (f64, Vec<f64>, Vec<f64>) {
     let train = SafeTensors::deserialize(REFERENCE).unwrap();
     let mut tuner = LoraModel::load(&smollm2_file(), options(precision, false)).unwrap();
@@ -128,7 +129,7 @@ fn most_apart(ours: &[f64], theirs: &[f64]) -> f64 {
 }
 
 #[test]
-fn gradients_and_losses_in_f32_are_those_of_peft() {
+fn gradients_and_losses_in_f32_match_peft() {
     let (apart, losses, theirs) = check(Precision::Exact);
     eprintln!("gradients {apart:.2e}, losses {:.2e} apart", most_apart(&losses, &theirs));
     assert!(apart < 1e-4, "gradients are {apart} apart");
@@ -136,20 +137,20 @@ fn gradients_and_losses_in_f32_are_those_of_peft() {
 }
 
 #[test]
-fn gradients_and_losses_of_the_packed_base_stay_close_to_those_of_peft() {
+fn gradients_and_losses_of_the_packed_base_are_close_to_peft() {
     let (apart, losses, theirs) = check(Precision::Packed);
     eprintln!("gradients {apart:.2e}, losses {:.2e} apart", most_apart(&losses, &theirs));
     assert!(apart < 0.25, "gradients are {apart} apart");
     assert!(most_apart(&losses, &theirs) < 0.02, "{losses:?}");
 }
 
-/// The log probability of a greedy answer of the engine, and that of the trainable numbers for the
-/// same tokens.
+/// Returns the log probability of a greedy answer by the engine, and that of the trainable model
+/// for same tokens.
 fn engine_and_tuner(folder: &Path, tuner: &mut LoraModel) -> (f64, f64) {
     let options =
         EngineOptions { precision: Precision::Exact, n_threads: 2, ..EngineOptions::default() };
     let engine = Engine::start(&smollm2_file(), &options).unwrap();
-    let prompt = engine.prompt(&[Message::user("Name a colour.")]).unwrap();
+    let prompt = engine.prompt(&[Message::user("Name a color.")]).unwrap();
     let sampling = Sampling { max_tokens: 8, ..Sampling::default() };
     let generation = GenerationRequest {
         adapter: Some(engine.load_adapter(folder).unwrap()),
@@ -175,7 +176,7 @@ fn engine_and_tuner(folder: &Path, tuner: &mut LoraModel) -> (f64, f64) {
 }
 
 #[test]
-fn the_engine_says_with_the_saved_adapter_what_the_trained_numbers_say() {
+fn engine_with_saved_adapter_matches_the_trained_model() {
     let mut training = TrainingOptions::preset(Preset::Quick);
     training.rank = 8;
     training.alpha = 16.0;
@@ -185,7 +186,7 @@ fn the_engine_says_with_the_saved_adapter_what_the_trained_numbers_say() {
     }
     let folder = tempfile::tempdir().unwrap();
     let places = tuner.tensors();
-    adapter::save(folder.path(), (tuner.parameters(), &places), &training, "x").unwrap();
+    adapter::save(folder.path(), tuner.parameters(), &places, &training, "x").unwrap();
     assert_eq!(adapter::values(folder.path(), &places).unwrap(), tuner.parameters());
     let (engine, live) = engine_and_tuner(folder.path(), &mut tuner);
     assert!((engine - live).abs() < 2e-3 * live.abs(), "{engine} {live}");

@@ -1,4 +1,23 @@
-//! The loop: steps, validations, checkpoints.
+//! The training loop: optimizer steps, validations, checkpoints.
+//!
+//! ```text
+//!   load checkpoint, if there is one
+//!        |
+//!        v
+//!   +-> validation due? --> measure; keep the best parameters
+//!   |    |
+//!   |    v
+//!   |   all steps done, or no gain for `patience` validations? --> best parameters
+//!   |    |
+//!   |    v
+//!   |   step: micro-batches -> gradients -> clip -> AdamW
+//!   |    |
+//!   |    v
+//!   +-- interval elapsed? --> save checkpoint
+//! ```
+//!
+//! After a resume the loop repeats exactly the steps after the checkpoint: examples, dropout and
+//! learning rate depend only on the seed and the step number.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -22,39 +41,40 @@ use super::options::TrainingOptions;
 use super::steps;
 use super::steps::StepBatch;
 
-/// What the loop tells as it goes.
+/// Progress reported by the loop.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum TrainerProgress {
-    /// A step is done.
+    /// An optimizer step is done.
     Step { step: u32, total: u32, loss: f64, lr: f32, grad_norm: f64, tokens_per_s: f64 },
     /// A validation is done.
     Evaluation { step: u32, loss: f64 },
-    /// A checkpoint is on disk.
+    /// A checkpoint was written to disk.
     Checkpoint,
 }
 
-/// What came of it.
+/// The result of a completed run.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TrainedAdapter {
-    /// The trainable numbers to keep: those of the least validation loss, or the last where nothing
-    /// is held out.
+    /// The parameters at the minimum validation loss, or the last ones if nothing is held out.
     pub(super) values: Vec<f32>,
-    /// Steps done.
+    /// Number of steps done.
     pub(super) steps: u32,
-    /// The least validation loss and its step.
+    /// Minimum validation loss and its step.
     pub(super) best: Option<(f64, u32)>,
 }
 
 /// A training run in progress.
 pub(super) struct Trainer<'a> {
-    pub(super) learner: &'a mut dyn TrainBackend,
+    pub(super) backend: &'a mut dyn TrainBackend,
     pub(super) options: &'a TrainingOptions,
     pub(super) examples: &'a ExampleSets,
-    /// Where the checkpoint is written, and how much time passes between two.
-    pub(super) checkpoint: (PathBuf, Duration),
+    /// Path of the checkpoint file.
+    pub(super) checkpoint_path: PathBuf,
+    /// Minimum time between two checkpoints.
+    pub(super) checkpoint_interval: Duration,
 }
 
-/// Where a run stands.
+/// The state that a checkpoint preserves, apart from the parameters.
 struct TrainerState {
     optimizer: AdamW,
     position: CheckpointPosition,
@@ -62,8 +82,8 @@ struct TrainerState {
 }
 
 impl Trainer<'_> {
-    /// Trains from the checkpoint on, where there is one, to the end. `on` is told of every step
-    /// and says whether to go on.
+    /// Runs the loop from the checkpoint, if there is one, to the end. `on` is called with the
+    /// progress and decides whether to continue.
     pub(super) fn run(
         mut self,
         on: &mut dyn FnMut(TrainerProgress) -> ControlFlow<()>,
@@ -72,8 +92,9 @@ impl Trainer<'_> {
         let epochs: Vec<Vec<StepBatch>> = (0..self.options.epochs)
             .map(|epoch| steps::of_epoch(&examples.train, self.options, epoch))
             .collect();
-        let a_pass = u32::try_from(epochs[0].len()).unwrap_or(u32::MAX);
-        let every = a_pass.div_ceil(self.options.evaluations_per_epoch).max(1);
+        // All epochs have about as many steps as the first one.
+        let per_epoch = u32::try_from(epochs[0].len()).unwrap_or(u32::MAX);
+        let every = per_epoch.div_ceil(self.options.evaluations_per_epoch).max(1);
         let plan: Vec<&StepBatch> = epochs.iter().flatten().collect();
         let mut total = u32::try_from(plan.len()).unwrap_or(u32::MAX);
         if self.options.max_steps > 0 {
@@ -83,25 +104,29 @@ impl Trainer<'_> {
         let mut saved = Instant::now();
         let validation = steps::in_order(&examples.validation, self.options.micro_tokens);
         loop {
+            // Validation comes before the step, so that step 0 measures the untrained adapter: the
+            // loss that training has to beat.
             let done = state.position.step;
             let is_due = done.is_multiple_of(every) || done == total;
+            // `evaluated_at` keeps a resumed run from counting the same validation twice, which
+            // would use up its patience.
             if is_due && state.position.evaluated_at != Some(done) {
-                let go = self.evaluate(&validation, &mut state, on)?;
-                if go.is_break() {
+                if self.evaluate(&validation, &mut state, on)?.is_break() {
                     return self.stop(&state, on);
                 }
             }
-            let has_enough =
+            let stops_early =
                 self.options.patience > 0 && state.position.n_worse >= self.options.patience;
-            if done >= total || has_enough {
+            if done >= total || stops_early {
                 break;
             }
             let progress = self.step(plan[done as usize], &mut state, total)?;
             if on(progress).is_break() {
                 return self.stop(&state, on);
             }
-            if saved.elapsed() >= self.checkpoint.1 {
+            if saved.elapsed() >= self.checkpoint_interval {
                 self.save(&state)?;
+                // Not `stop`: the checkpoint of this step was just written.
                 if on(TrainerProgress::Checkpoint).is_break() {
                     return Err(TrainingError::Interrupted { step: state.position.step });
                 }
@@ -110,25 +135,27 @@ impl Trainer<'_> {
         }
         let TrainerState { position: CheckpointPosition { step, best, .. }, best: values, .. } =
             state;
-        let values = values.unwrap_or_else(|| self.learner.parameters().to_vec());
+        let values = values.unwrap_or_else(|| self.backend.parameters().to_vec());
         Ok(TrainedAdapter { values, steps: step, best })
     }
 
-    /// The state of the checkpoint, or a fresh one.
+    /// Restores the state from the checkpoint, or creates a fresh one.
     fn begin(&mut self) -> Result<TrainerState, TrainingError> {
         let fingerprint = fingerprint(self.options, self.examples);
-        let n = self.learner.parameters().len();
+        let n = self.backend.parameters().len();
         let mut optimizer = AdamW::new(n);
-        let Some(found) = Checkpoint::load(&self.checkpoint.0, &fingerprint, n)? else {
+        let Some(found) = Checkpoint::load(&self.checkpoint_path, &fingerprint, n)? else {
             let position = CheckpointPosition { fingerprint, ..CheckpointPosition::default() };
             return Ok(TrainerState { optimizer, position, best: None });
         };
-        self.learner.parameters_mut().0.copy_from_slice(&found.values);
+        self.backend.parameters_mut().0.copy_from_slice(&found.values);
         optimizer.means = found.means;
+        // The optimizer takes one step per training step, so its counter is not stored separately.
         optimizer.n_steps = found.position.step;
         Ok(TrainerState { optimizer, position: found.position, best: found.best })
     }
 
+    /// Runs one optimizer step, with gradients accumulated over its micro-batches.
     fn step(
         &mut self,
         step: &StepBatch,
@@ -139,32 +166,39 @@ impl Trainer<'_> {
         let index = state.position.step;
         let train: &[Example] = &self.examples.train;
         let batches: Vec<TrainBatch> = step.iter().map(|part| steps::batch(train, part)).collect();
+        // The loss is the mean over all tokens of the step, not the mean of the micro-batches'
+        // means: the split into micro-batches must not change the gradients.
         let weight: f64 = batches.iter().map(TrainBatch::weight).sum();
         let n_tokens: usize = batches.iter().map(|batch| batch.tokens.len()).sum();
         let mut loss = 0.0;
         for (part, batch) in batches.iter().enumerate() {
+            // A distinct dropout seed for each step and micro-batch; `+ 1` because the bare seed
+            // initializes the adapter.
             let seed = self.options.seed ^ (u64::from(index) << 20 | part as u64).wrapping_add(1);
             #[expect(clippy::cast_possible_truncation, reason = "a weight as the sums have it")]
             let scale = (1.0 / weight) as f32;
-            loss += self.learner.accumulate(batch, scale, seed)? / weight;
+            loss += self.backend.accumulate(batch, scale, seed)? / weight;
         }
-        let grad_norm = self.learner.gradient_norm();
+        // Checked before the optimizer runs: a NaN would ruin the parameters and both moments.
+        let grad_norm = self.backend.gradient_norm();
         if !loss.is_finite() || !grad_norm.is_finite() {
             return Err(TrainingError::NotFinite { step: index + 1 });
         }
         let lr = self.options.rate(index, total);
+        // As `torch.nn.utils.clip_grad_norm_`, but the factor is applied inside the optimizer, to
+        // save a pass over the gradients.
         #[expect(clippy::cast_possible_truncation, reason = "a factor of at most 1")]
         let clip = (f64::from(self.options.max_grad_norm) / grad_norm.max(1e-12)).min(1.0) as f32;
         let weight_decay = self.options.weight_decay;
         let adamw = AdamWOptions { weight_decay, ..AdamWOptions::default() };
-        state.optimizer.step(self.learner, &adamw, lr, clip);
+        state.optimizer.step(self.backend, &adamw, lr, clip);
         state.position.step += 1;
         #[expect(clippy::cast_precision_loss, reason = "a count of tokens")]
         let tokens_per_s = n_tokens as f64 / started.elapsed().as_secs_f64();
         Ok(TrainerProgress::Step { step: index + 1, total, loss, lr, grad_norm, tokens_per_s })
     }
 
-    /// Measures the loss on what is held out, and remembers the best.
+    /// Measures the loss on the held-out examples, and keeps the parameters if it is the best.
     fn evaluate(
         &mut self,
         validation: &[TrainBatch],
@@ -177,20 +211,21 @@ impl Trainer<'_> {
         let weight: f64 = validation.iter().map(TrainBatch::weight).sum();
         let mut loss = 0.0;
         for batch in validation {
-            loss += self.learner.loss(batch)? / weight;
+            loss += self.backend.loss(batch)? / weight;
         }
         let position = &mut state.position;
         position.evaluated_at = Some(position.step);
         if position.best.is_none_or(|(best, _)| loss < best) {
             position.best = Some((loss, position.step));
             position.n_worse = 0;
-            state.best = Some(self.learner.parameters().to_vec());
+            state.best = Some(self.backend.parameters().to_vec());
         } else {
             position.n_worse += 1;
         }
         Ok(on(TrainerProgress::Evaluation { step: position.step, loss }))
     }
 
+    /// Saves a checkpoint and returns [`TrainingError::Interrupted`].
     fn stop(
         &mut self,
         state: &TrainerState,
@@ -204,15 +239,15 @@ impl Trainer<'_> {
     fn save(&mut self, state: &TrainerState) -> Result<(), TrainingError> {
         let [mean, square] = &state.optimizer.means;
         let numbers = CheckpointNumbers {
-            values: self.learner.parameters(),
+            values: self.backend.parameters(),
             means: [mean, square],
             best: state.best.as_deref(),
         };
-        checkpoint::save(&self.checkpoint.0, &state.position, &numbers)
+        checkpoint::save(&self.checkpoint_path, &state.position, &numbers)
     }
 }
 
-/// What a checkpoint belongs to.
+/// Digest of everything that determines the steps of a run.
 fn fingerprint(options: &TrainingOptions, examples: &ExampleSets) -> String {
     let both = serde_json::to_vec(&(options, examples)).unwrap_or_default();
     sha256(&both)

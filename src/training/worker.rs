@@ -1,5 +1,5 @@
-//! The process that trains: a job on its standard input, messages on its standard output, one JSON
-//! object a line.
+//! The worker process: reads a job from standard input, and writes reports to standard output, one
+//! JSON object per line.
 
 use std::io;
 use std::io::BufRead;
@@ -38,79 +38,83 @@ use super::options::TrainingOptions;
 use super::trainer::Trainer;
 use super::trainer::TrainerProgress;
 
-/// Time between two signs of life.
+/// Maximum time without a report.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Exit code of a worker that was told to stop: 128 + SIGTERM.
+/// Exit code of a worker that was asked to stop: 128 + SIGTERM.
 const STOPPED: u8 = 143;
 /// Exit code of any other failure.
 const FAILED: u8 = 1;
 
-/// What a worker is to do.
+/// The job of a worker: the one line on its standard input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainJob {
-    /// The process that waits for it.
+    /// Id of the parent process. The worker stops when it ends.
     pub parent: u32,
-    /// The model's file.
+    /// Path of the model file.
     pub model: PathBuf,
-    /// Its name, for PEFT.
+    /// Hub id of the base model, for PEFT's configuration.
     pub base_model: String,
-    /// The run's folder: [`TrainJob::EXAMPLES`] is there; checkpoint and adapter are written there.
+    /// The run's folder, which contains [`TrainJob::EXAMPLES`]. Checkpoint and adapter are written
+    /// to it.
     pub folder: PathBuf,
-    /// The PEFT folder whose numbers the adapter begins with; fresh ones where there is none.
+    /// PEFT folder with the initial parameters; `None` for a fresh adapter.
     pub from: Option<PathBuf>,
-    /// How to train.
+    /// Hyperparameters of the run.
     pub options: TrainingOptions,
-    /// Threads that compute.
+    /// Number of compute threads.
     pub n_threads: usize,
-    /// Seconds between two checkpoints.
+    /// Minimum time between two checkpoints, in seconds.
     pub checkpoint_seconds: u64,
 }
 
 impl TrainJob {
-    /// The examples, in the run's folder.
+    /// File name of the examples in the run's folder.
     pub const EXAMPLES: &str = "examples.json";
-    /// The checkpoint, in the run's folder.
+    /// File name of the checkpoint in the run's folder.
     pub const CHECKPOINT: &str = "checkpoint.safetensors";
-    /// The adapter, in the run's folder.
+    /// Name of the adapter's folder in the run's folder.
     pub const ADAPTER: &str = "adapter";
 }
 
-/// A message of a worker: a line on its standard output.
+/// A report of a worker: one line on its standard output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerReport {
-    /// News of the run, which its parent hands on.
+    /// An event of the run, which the parent forwards.
     Event(Event),
-    /// A sign of life.
+    /// Sent when nothing else was reported for a while.
     Heartbeat,
-    /// The adapter is on disk.
+    /// The final report of a success: the adapter is on disk.
     Done {
-        /// Its folder.
+        /// Folder of the adapter.
         adapter_dir: PathBuf,
-        /// The step that it is of.
+        /// Step after which the adapter's parameters were taken.
         best_step: u32,
-        /// The least validation loss.
+        /// Minimum validation loss in nats per token; `None` without validation.
         best_loss: Option<f64>,
-        /// Steps done.
+        /// Number of steps done.
         steps: u32,
     },
-    /// There is no adapter.
+    /// The final report of a failure: there is no adapter.
     Failed {
-        /// In a word.
+        /// Kind of the failure.
         kind: FailureKind,
-        /// In words.
+        /// Error message with its causes.
         detail: String,
     },
 }
 
+/// Set when the worker should write a checkpoint and exit.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// What is told, and when something was told last.
+/// Writes reports to standard output; holds the time of the last one.
 struct ReportWriter(Mutex<Instant>);
 
 impl ReportWriter {
-    /// Writes a message. When nobody listens any more the worker stops.
-    fn say(&self, report: &WorkerReport) {
+    /// Writes a report. If the reader is gone, the worker is asked to stop.
+    fn send(&self, report: &WorkerReport) {
+        // The lock is held while writing: the heartbeat comes from another thread, and lines must
+        // not interleave.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let line = serde_json::to_string(report).expect("plain words and numbers");
         let mut out = io::stdout().lock();
@@ -125,38 +129,44 @@ impl ReportWriter {
     }
 }
 
-/// The whole life of a worker; returns its exit code. No other thread may be there yet.
+/// Runs the worker process and returns its exit code. Must be called before any other thread is
+/// started: the signal mask set here is inherited by later threads only.
 pub fn worker_main() -> u8 {
-    heed_signals();
-    let voice = ReportWriter(Mutex::new(Instant::now()));
+    handle_signals();
+    let reports = ReportWriter(Mutex::new(Instant::now()));
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // During a long step, heartbeats show that the worker is alive, and writing them notices
+        // a reader that is gone.
         scope.spawn(|| {
             while !is_over.load(Relaxed) {
                 std::thread::sleep(Duration::from_millis(200));
-                if voice.is_silent() {
-                    voice.say(&WorkerReport::Heartbeat);
+                if reports.is_silent() {
+                    reports.send(&WorkerReport::Heartbeat);
                 }
             }
         });
-        let result = read_job().and_then(|job| work(&job, &voice));
+        let result = read_job().and_then(|job| work(&job, &reports));
+        // Before the final report: no heartbeat may follow it.
         is_over.store(true, Relaxed);
         match result {
             Ok(done) => {
-                voice.say(&done);
+                reports.send(&done);
                 0
             }
             Err(error) => {
                 let detail = with_causes(&error);
-                voice.say(&WorkerReport::Failed { kind: error.kind(), detail });
+                reports.send(&WorkerReport::Failed { kind: error.kind(), detail });
                 if error.kind() == FailureKind::Interrupted { STOPPED } else { FAILED }
             }
         }
     })
 }
 
-/// Leaves the signals that ask to stop to a thread that waits for them.
-fn heed_signals() {
+/// Starts a thread that sets [`STOP`] on SIGTERM and SIGINT.
+fn handle_signals() {
+    // Blocked in every thread and received with `sigwait`: unlike a signal handler, this does not
+    // interrupt system calls and needs no async-signal-safe code.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
@@ -175,30 +185,34 @@ fn read_job() -> Result<TrainJob, TrainingError> {
     let read = io::stdin().lock().read_line(&mut line);
     read.map_err(|source| TrainingError::Files { path: stdin, source })?;
     let job: TrainJob = serde_json::from_str(&line)
-        .map_err(|error| TrainingError::BadOption(format!("this is no job: {error}")))?;
+        .map_err(|error| TrainingError::BadOption(format!("invalid job: {error}")))?;
     bind_to(job.parent)?;
     Ok(job)
 }
 
-/// From now on this process is told to stop when its parent ends.
+/// Has the kernel send SIGTERM to this process when its parent ends.
 fn bind_to(parent: u32) -> Result<(), TrainingError> {
     match child::bind_to(parent, Signal::SIGTERM) {
+        // The parent has died already. The run still writes a checkpoint after its first step.
         Err(Errno::ESRCH) => STOP.store(true, Relaxed),
         bound => bound.map_err(|errno| TrainingError::BadOption(format!("prctl: {errno}")))?,
     }
     Ok(())
 }
 
-fn work(job: &TrainJob, voice: &ReportWriter) -> Result<WorkerReport, TrainingError> {
+/// Runs the job; returns the final report of a success.
+fn work(job: &TrainJob, reports: &ReportWriter) -> Result<WorkerReport, TrainingError> {
     job.options.check()?;
     let examples = read_examples(&job.folder.join(TrainJob::EXAMPLES))?;
     let tokens: usize = examples.train.iter().map(|example| example.input_ids.len()).sum();
+    // Checked before anything is allocated: the OOM killer would give no usable error. The estimate
+    // is for Rune's own kernels, so with libtorch it is only reported.
     let memory_bytes = estimate::memory(&job.model, &job.options, &examples)?;
     if job.options.device == TrainDevice::Processor {
         estimate::check_memory(memory_bytes)?;
     }
     let options = &job.options;
-    let mut learner = learner(
+    let mut backend = load_backend(
         job,
         TunerOptions {
             n_threads: job.n_threads,
@@ -214,45 +228,51 @@ fn work(job: &TrainJob, voice: &ReportWriter) -> Result<WorkerReport, TrainingEr
         },
     )?;
     if let Some(from) = &job.from {
-        let values = adapter::values(from, &learner.tensors())?;
-        learner.parameters_mut().0.copy_from_slice(&values);
+        let values = adapter::values(from, &backend.tensors())?;
+        backend.parameters_mut().0.copy_from_slice(&values);
     }
-    let trainable = learner.parameters().len();
-    let vocabulary = learner.vocabulary();
+    let trainable = backend.parameters().len();
+    // The examples may have been made for another model: an unknown id would index past the end of
+    // the embedding.
+    let vocabulary = backend.vocabulary();
     let ids = examples.train.iter().chain(&examples.validation).flat_map(|e| &e.input_ids);
     if let Some(id) = ids.clone().find(|id| **id as usize >= vocabulary) {
-        return Err(TrainingError::NoData(format!("the model has no token {id}")));
+        return Err(TrainingError::NoData(format!("token {id} is not in the model's vocabulary")));
     }
     let checkpoint = job.folder.join(TrainJob::CHECKPOINT);
-    voice.say(&WorkerReport::Event(Event::TrainingPrepared {
+    reports.send(&WorkerReport::Event(Event::TrainingPrepared {
         trainable,
         tokens,
         memory_bytes,
         step: 0,
     }));
-    let every = Duration::from_secs(job.checkpoint_seconds);
     let trainer = Trainer {
-        learner: &mut *learner,
+        backend: &mut *backend,
         options,
         examples: &examples,
-        checkpoint: (checkpoint.clone(), every),
+        checkpoint_path: checkpoint.clone(),
+        checkpoint_interval: Duration::from_secs(job.checkpoint_seconds),
     };
     let trained = trainer.run(&mut |progress| {
-        voice.say(&report(progress, &checkpoint));
+        reports.send(&report(progress, &checkpoint));
         if STOP.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
+    // The best validation was the one before the first step: every step made it worse.
     if let Some((loss, 0)) = trained.best {
         return Err(TrainingError::NoGain { loss });
     }
     let adapter_dir = job.folder.join(TrainJob::ADAPTER);
-    adapter::save(&adapter_dir, (&trained.values, &learner.tensors()), options, &job.base_model)?;
+    adapter::save(&adapter_dir, &trained.values, &backend.tensors(), options, &job.base_model)?;
     let (best_loss, best_step) = trained.best.unzip();
     let best_step = best_step.unwrap_or(trained.steps);
     Ok(WorkerReport::Done { adapter_dir, best_step, best_loss, steps: trained.steps })
 }
 
-/// The base with a fresh adapter, on the device that is asked for.
-fn learner(job: &TrainJob, options: TunerOptions) -> Result<Box<dyn TrainBackend>, TrainingError> {
+/// Loads the base model with a fresh adapter on the requested device.
+fn load_backend(
+    job: &TrainJob,
+    options: TunerOptions,
+) -> Result<Box<dyn TrainBackend>, TrainingError> {
     match job.options.device {
         TrainDevice::Processor => Ok(Box::new(LoraModel::load(&job.model, options)?)),
         #[cfg(feature = "torch")]
@@ -262,8 +282,7 @@ fn learner(job: &TrainJob, options: TunerOptions) -> Result<Box<dyn TrainBackend
         }
         #[cfg(not(feature = "torch"))]
         TrainDevice::TorchCpu | TrainDevice::Cuda => {
-            let reason =
-                "this rune was built without libtorch: the README says how (feature torch)";
+            let reason = "this binary was built without it (cargo feature `torch`)";
             Err(TrainingError::Device(reason.to_owned()))
         }
     }
@@ -274,8 +293,8 @@ fn read_examples(path: &Path) -> Result<ExampleSets, TrainingError> {
     let text = std::fs::read(path).map_err(files)?;
     let examples: ExampleSets = serde_json::from_slice(&text)
         .map_err(|error| TrainingError::NoData(format!("{}: {error}", path.display())))?;
-    if examples.train.iter().all(|example| example.n_labelled() == 0) {
-        return Err(TrainingError::NoData("no token is to be learned".to_owned()));
+    if examples.train.iter().all(|example| example.n_labeled() == 0) {
+        return Err(TrainingError::NoData("all tokens have weight 0".to_owned()));
     }
     Ok(examples)
 }

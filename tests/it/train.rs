@@ -1,5 +1,4 @@
-//! `rune train`: gradients, the same file from the same seed, and runs that are gone on with
-//! wherever they were killed.
+//! `rune train`: gradients, reproducibility, and runs that are resumed wherever they were killed.
 
 use std::fs;
 use std::io::BufRead;
@@ -54,14 +53,14 @@ fn tuner(folder: &Path, model: &tiny::Gguf, change: impl FnOnce(&mut TunerOption
     let mut options = options();
     change(&mut options);
     let mut tuner = LoraModel::load(&path, options).unwrap();
-    // B begins as zero, and then half of the gradients are.
+    // B starts at zero, and half of the gradients would be zero too.
     for (i, value) in (0_u32..).zip(tuner.parameters_mut().0) {
         *value += (f32::from(u8::try_from(i * 37 % 101).unwrap()) / 50.0 - 1.0) * 0.05;
     }
     tuner
 }
 
-/// Two sequences, some of whose tokens are learned, one of them by half.
+/// Two sequences with some target tokens, one of which has weight 0.5.
 fn batch() -> TrainBatch {
     let mut batch = TrainBatch::default();
     let tokens = |n: u32, seed: u32| (0..n).map(|i| (i * 31 + seed) % 256).collect::<Vec<_>>();
@@ -74,7 +73,7 @@ fn batch() -> TrainBatch {
 }
 
 #[test]
-fn gradients_are_those_of_finite_differences() {
+fn gradients_match_finite_differences() {
     let folder = tempfile::tempdir().unwrap();
     for arch in ["llama", "qwen2"] {
         let model = tiny::model(arch, tiny::F32, 24, 40);
@@ -143,7 +142,7 @@ fn sequences_of_a_batch_do_not_see_each_other() {
 }
 
 #[test]
-fn a_side_path_gives_what_merged_weights_give() {
+fn lora_branch_equals_merged_weights() {
     let folder = tempfile::tempdir().unwrap();
     let mut model = tiny::model("qwen2", tiny::F32, 24, 40);
     let mut beside = tuner(folder.path(), &model, |_| {});
@@ -173,7 +172,7 @@ fn a_side_path_gives_what_merged_weights_give() {
     assert!(apart < 0.01 * moved && moved > 0.05, "{loss} {merged} {bare}");
 }
 
-/// The tensor of a GGUF file that PEFT's key `name` belongs to.
+/// Returns the name of the GGUF tensor that PEFT's key `name` adapts.
 fn name_in_gguf(name: &str) -> String {
     let layer = name.split("layers.").nth(1).unwrap().split('.').next().unwrap();
     let names = [
@@ -189,7 +188,7 @@ fn name_in_gguf(name: &str) -> String {
     format!("blk.{layer}.{part}.weight")
 }
 
-/// A home, a tiny model and a dataset.
+/// A home with a tiny model and a dataset.
 struct Bench {
     folder: TempDir,
 }
@@ -236,27 +235,27 @@ impl Bench {
 
     fn refused(&self, args: &[&str]) -> String {
         let output = self.call("home", args);
-        let said = String::from_utf8(output.stderr).unwrap();
-        let line = said.lines().find(|line| line.starts_with("error: ")).unwrap_or(&said);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let line = stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or(&stderr);
         format!("{} {line}", output.status.code().unwrap())
     }
 
-    /// The one run of a home.
+    /// Returns the only training run of a home.
     fn run(&self, home: &str) -> Value {
         let runs = self.ok(home, &["train", "runs", "--json"]);
         assert_eq!(runs.lines().count(), 1, "{runs}");
         serde_json::from_str(runs.lines().next().unwrap()).unwrap()
     }
 
-    /// Digest of the one adapter's weights.
+    /// Returns the digest of the only adapter's weights.
     fn weights(&self, home: &str) -> String {
         let id = self.run(home)["adapter_id"].as_str().unwrap().to_owned();
         let folder = self.path(home).join("adapters").join(id);
         sha256(&fs::read(folder.join("adapter_model.safetensors")).unwrap())
     }
 
-    /// Starts a long run that writes a checkpoint after every step, and waits until it is some
-    /// steps far.
+    /// Starts a long run that writes a checkpoint after every step, and waits until some steps are
+    /// done.
     fn begin(&self, home: &str) -> (Child, u32) {
         let mut command = self.command(home, &LONG);
         let mut child = command.arg("--json").stdout(Stdio::piped()).spawn().unwrap();
@@ -267,7 +266,7 @@ impl Bench {
         });
         assert!(steps.any(|step| step == 12), "the run ended too soon");
         let worker = children(child.id()).pop().unwrap();
-        // The pipe must stay open, or the run would see that nobody reads it any more.
+        // The pipe must stay open: the run would notice a closed reader.
         std::thread::spawn(move || steps.count());
         (child, worker)
     }
@@ -315,14 +314,14 @@ const LONG: [&str; 23] = [
     "0",
 ];
 
-/// Processes whose parent is `pid`.
+/// Returns the child processes of `pid`.
 fn children(pid: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|child| parent(*child) == Some(pid)).collect()
 }
 
-/// A living process's parent.
+/// Returns the parent of a living process.
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut rest = stat.rsplit_once(") ")?.1.split(' ');
@@ -344,7 +343,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_file_and_it_is_learned() {
+fn equal_seeds_give_equal_adapters_that_have_learned() {
     let bench = Bench::new();
     for home in ["one", "two"] {
         bench.ok(home, &QUICK);
@@ -363,7 +362,7 @@ fn the_same_seed_gives_the_same_file_and_it_is_learned() {
     assert!(train.last().unwrap() < train.first().unwrap(), "{train:?}");
     assert!(validation.last().unwrap() < validation.first().unwrap(), "{validation:?}");
     assert!(fs::read_to_string(bench.path("loss.svg")).unwrap().contains("<polyline"));
-    // Nothing is left of the run but what the registry has, and the same is not trained twice.
+    // The run's folder is removed, and the same training is not repeated.
     assert_eq!(fs::read_dir(bench.path("one/training")).unwrap().count(), 0);
     assert_eq!(bench.ok("one", &["adapters", "verify"]), "1 adapters are what was stored\n");
     for other in [&[][..], &["--name", "other"]] {
@@ -374,7 +373,7 @@ fn the_same_seed_gives_the_same_file_and_it_is_learned() {
 }
 
 #[test]
-fn twenty_records_can_be_learned_by_heart() {
+fn twenty_records_can_be_memorized() {
     let bench = Bench::new();
     let record = |i: u32| {
         let answer: String =
@@ -403,7 +402,7 @@ fn twenty_records_can_be_learned_by_heart() {
 }
 
 #[test]
-fn a_second_round_goes_on_from_the_numbers_of_the_first() {
+fn second_round_continues_from_the_first_adapter() {
     let bench = Bench::new();
     bench.ok("home", &QUICK);
     let first = bench.run("home");
@@ -411,7 +410,8 @@ fn a_second_round_goes_on_from_the_numbers_of_the_first() {
     let on = ["train", "--dataset", "d.jsonl", "--model", "m.gguf", "--project", "p", "--from", id];
     let briefly = ["--quiet", "--seed", "9", "--max-steps", "2", "--rehearsal", "0"];
     let second = bench.ok("home", &[&on[..], &briefly].concat());
-    // What the first round didn't see is held out again, and begins where the first has ended.
+    // Families that the first round held out are held out again, and their loss starts where it
+    // ended.
     let shown = bench.ok("home", &["train", "show", second.trim(), "--json"]);
     let shown: Value = serde_json::from_str(&shown).unwrap();
     let begins = shown["metrics"].as_array().unwrap().iter();
@@ -424,7 +424,7 @@ fn a_second_round_goes_on_from_the_numbers_of_the_first() {
     assert_eq!(child["parents"], json!([{ "id": id, "weight": 1.0 }]));
     assert_eq!((&child["rank"], &child["generation"]), (&json!(4), &json!(1)));
     assert_eq!(child["train_families"], parent["train_families"]);
-    // What it was trained on is trained on again, beside what is new.
+    // The old data is replayed together with the new data.
     let new = json!({ "messages": [
         { "role": "user", "content": "new" },
         { "role": "assistant", "content": "news" },
@@ -436,17 +436,17 @@ fn a_second_round_goes_on_from_the_numbers_of_the_first() {
         serde_json::from_str::<Value>(&plan).unwrap()["n_families"].as_u64().unwrap()
     };
     assert_eq!((families(&[]), families(&["--no-replay"])), (9, 1));
-    // The very weights it was made on, and its own form.
+    // The base weights and the shape of the adapter must match.
     fs::write(bench.path("m.gguf"), tiny::model("llama", tiny::Q8_0, 64, 128).encode().1).unwrap();
     let other = bench.call("home", &on);
-    let said = String::from_utf8(other.stderr).unwrap();
-    assert!(said.contains("was not made for"), "{said}");
+    let stderr = String::from_utf8(other.stderr).unwrap();
+    assert!(stderr.contains("was not made for"), "{stderr}");
     let both = bench.call("home", &[&on[..], &["--rank", "8"]].concat());
     assert_eq!(both.status.code(), Some(2), "{both:?}");
 }
 
 #[test]
-fn a_run_goes_on_wherever_either_process_was_killed() {
+fn runs_resume_wherever_either_process_was_killed() {
     let bench = Bench::new();
     bench.ok("whole", &LONG);
     let resume = |home: &str| {
@@ -480,7 +480,7 @@ fn a_run_goes_on_wherever_either_process_was_killed() {
 }
 
 #[test]
-fn a_run_killed_around_its_end_is_completed_by_the_next_call() {
+fn runs_killed_near_their_end_are_completed_by_resume() {
     let bench = Bench::new();
     for point in Failpoint::ALL {
         let home = point.name();
@@ -495,7 +495,7 @@ fn a_run_killed_around_its_end_is_completed_by_the_next_call() {
 }
 
 #[test]
-fn what_cannot_be_trained_on_is_refused_with_the_reason() {
+fn unusable_data_and_options_are_rejected_with_a_reason() {
     let bench = Bench::new();
     let write = |text: &str| fs::write(bench.path("bad.jsonl"), text).unwrap();
     let train = |more: &[&str]| {
@@ -503,19 +503,20 @@ fn what_cannot_be_trained_on_is_refused_with_the_reason() {
         bench.refused(&[&args, more].concat())
     };
     write("");
-    insta::assert_snapshot!(train(&[]), @"2 error: there is nothing to train on: there are no records");
+    insta::assert_snapshot!(train(&[]), @"2 error: no training data: the sources contain no records");
     write("{\"messages\": []}\n");
-    insta::assert_snapshot!(train(&[]), @"2 error: `bad.jsonl`, line 1: no message is the assistant's: there is nothing to learn");
+    insta::assert_snapshot!(train(&[]), @"2 error: `bad.jsonl`, line 1: the record has no message of the assistant");
     write("\n{\"message\": 1}\n");
     insta::assert_snapshot!(train(&[]), @"2 error: `bad.jsonl`, line 2: unknown field `message`, expected one of `messages`, `family`, `source`, `weights` at line 1 column 10");
     write(&fs::read_to_string(bench.path("d.jsonl")).unwrap());
-    insta::assert_snapshot!(train(&["--max-length", "8"]), @"2 error: there is nothing to train on: all 30 records have more than 8 tokens");
-    insta::assert_snapshot!(train(&["--rank", "0"]), @"2 error: the rank has to be 1 to 256");
-    insta::assert_snapshot!(train(&["--targets", "q_proj,head"]), @"2 error: there is no linear layer `head`; there are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj");
-    insta::assert_snapshot!(bench.refused(&["train"]), @"2 error: there is nothing to train on: say what: --session ID, --sessions FILTER or --dataset FILE.jsonl");
+    insta::assert_snapshot!(train(&["--max-length", "8"]), @"2 error: no training data: all 30 records are longer than 8 tokens");
+    insta::assert_snapshot!(train(&["--rank", "0"]), @"2 error: rank must be between 1 and 256");
+    insta::assert_snapshot!(train(&["--targets", "q_proj,head"]), @"2 error: unknown target module `head`: expected q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj");
+    insta::assert_snapshot!(bench.refused(&["train"]), @"2 error: no training data given");
     insta::assert_snapshot!(bench.refused(&["train", "--resume", "none"]), @"2 error: no training run `none`");
     let diverged = bench.refused(&[&QUICK[..], &["--learning-rate", "1e38"]].concat());
-    assert!(diverged.starts_with("1 error: training failed (nan): step "), "{diverged}");
+    let reason = "1 error: training failed (nan): loss or gradient is not finite at step ";
+    assert!(diverged.starts_with(reason), "{diverged}");
     let says = |family: &str, letter: &str| {
         let messages = [
             json!({ "role": "user", "content": "?" }),
@@ -523,20 +524,20 @@ fn what_cannot_be_trained_on_is_refused_with_the_reason() {
         ];
         json!({ "messages": messages, "family": family }).to_string()
     };
-    // The family whose digest comes first is held out.
+    // The family with the smallest digest is held out.
     let mut families = ["one", "two"];
     families.sort_by_key(|family| rune::training::family_digest(family));
     write(&format!("{}\n{}\n", says(families[0], "z"), says(families[1], "a")));
     let worse = train(&["--learning-rate", "1e-2", "--quiet"]);
-    assert!(worse.starts_with("1 error: training failed (no_gain): nothing was gained"), "{worse}");
-    insta::assert_snapshot!(train(&["--rank", "4000000000"]), @"2 error: the rank has to be 1 to 256");
+    assert!(worse.starts_with("1 error: training failed (no_gain): no improvement"), "{worse}");
+    insta::assert_snapshot!(train(&["--rank", "4000000000"]), @"2 error: rank must be between 1 and 256");
     insta::assert_snapshot!(train(&["--scope", "task"]), @"2 error: --scope task wants sessions whose tasks are all of one kind");
     let ignored = bench.call("home", &["train", "--resume", "x", "--learning-rate", "1"]);
     assert_eq!(ignored.status.code(), Some(2), "{ignored:?}");
 }
 
 #[test]
-fn json_lines_of_a_run_lead_from_its_preparation_to_its_adapter() {
+fn json_lines_report_a_run_from_preparation_to_adapter() {
     let bench = Bench::new();
     let lines = events(&bench.ok("home", &[&QUICK[..], &["--json"]].concat()));
     let run = bench.run("home");
@@ -551,7 +552,7 @@ fn json_lines_of_a_run_lead_from_its_preparation_to_its_adapter() {
 }
 
 #[test]
-fn a_dry_run_tells_what_would_be_trained() {
+fn dry_run_reports_the_training_plan() {
     let bench = Bench::new();
     let args = ["train", "--dataset", "d.jsonl", "--model", "m.gguf", "--dry-run", "--json"];
     let plan = &events(&bench.ok("home", &args))[0];
@@ -561,9 +562,9 @@ fn a_dry_run_tells_what_would_be_trained() {
     assert!(bench.ok("home", &["train", "runs"]).starts_with("no training runs"));
 }
 
-/// What a real model says of itself comes beside what is new, and is asked for once.
+/// A real model's answers are mixed into the training data, and are generated only once.
 #[test]
-fn the_base_rehearses_its_own_answers() {
+fn base_model_answers_are_rehearsed_and_cached() {
     let bench = Bench::new();
     let model = smollm2_file();
     let args = ["train", "--dataset", "d.jsonl", "--model", model.to_str().unwrap()];
@@ -586,7 +587,7 @@ fn the_base_rehearses_its_own_answers() {
         (&with["n_families"], &with["n_validation"]),
         (&without["n_families"], &without["n_validation"])
     );
-    // The second training has nothing to ask: what it finds is what it takes.
+    // The second run generates nothing: it uses the cached file, even an empty one.
     fs::write(&kept, "").unwrap();
     bench.ok("home", &[&args[..], &briefly].concat());
     assert_eq!(fs::read(&kept).unwrap(), b"");

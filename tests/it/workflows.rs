@@ -1,5 +1,5 @@
-//! The loop through the library alone: a session, a training run, an evaluation, and the next
-//! session with what they made.
+//! The workflows without the command line: a session, a training run on it, an evaluation, and the
+//! next session with the resulting adapter.
 
 use std::fs;
 use std::path::Path;
@@ -70,7 +70,7 @@ class TestAdd(unittest.TestCase):
 const RIGHT: &str = "```python\ndef add(a, b):\n    return a + b\n```\n";
 const WRONG: &str = "```python\ndef add(a, b):\n    return a - b\n```\n";
 
-/// A folder with a home, and all that workflows need. A clone moves into a spawned task.
+/// A home and all services that workflows need. A clone can move into a spawned task.
 #[derive(Clone)]
 struct Loop {
     folder: PathBuf,
@@ -79,7 +79,7 @@ struct Loop {
     told: Told,
 }
 
-/// Subject and kind of every event that was reported.
+/// Subject and type of every reported event.
 type Told = Arc<Mutex<Vec<(String, &'static str)>>>;
 
 impl Loop {
@@ -126,7 +126,7 @@ impl Loop {
         pipeline::run_session((&services, &self.sandbox), request, &target).await
     }
 
-    /// Trains on the session `id`, or goes on with the run of that id.
+    /// Trains on the session `id`, or resumes the run of that id.
     async fn train(&self, what: Train<'_>) -> Result<AdapterId, TrainingError> {
         let services = &self.services;
         match what {
@@ -163,14 +163,14 @@ impl Loop {
         self.services.registry.sessions(&SessionFilter::default(), 100).unwrap()
     }
 
-    /// Attempts of a session with the wrong answer.
+    /// Returns the number of attempts of a session with the wrong answer.
     fn n_wrong(&self, id: &str) -> usize {
         let attempts = self.services.registry.attempts(id).unwrap();
         attempts.iter().filter(|attempt| attempt.completion.text == WRONG).count()
     }
 
-    /// Settings of a session that gets these answers in turn, each after its milliseconds; a single
-    /// one whenever it asks.
+    /// Settings of a session that gets these answers in turn, each after its delay in milliseconds;
+    /// a single answer is repeated.
     fn scripted(&self, name: &str, answers: &[(&str, u64)]) -> Config {
         let lines = answers.iter().map(|(text, delay)| {
             let repeat = answers.len() == 1;
@@ -191,7 +191,7 @@ enum Train<'a> {
     Resume(&'a str),
 }
 
-/// Settings on the small model, with a little of everything.
+/// Settings for the small model, with small limits.
 fn config(further: &[(&'static str, toml::Value)]) -> Config {
     let model = smollm2_file().to_str().unwrap().to_owned();
     let mut all = vec![
@@ -218,10 +218,10 @@ fn task() -> SessionRequest {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_loop_turns_without_a_command_line() {
+async fn workflows_run_without_the_command_line() {
     let folder = tempfile::tempdir().unwrap();
     let bench = Loop::open(folder.path());
-    // A session that is solved.
+    // A solved session.
     let scripted = bench.scripted("right.jsonl", &[(RIGHT, 0)]);
     let solved = bench.session(&scripted, task(), "first").await.unwrap();
     assert_eq!((solved.class, solved.paths.len()), (None, 1));
@@ -231,13 +231,13 @@ async fn the_loop_turns_without_a_command_line() {
         (kinds.first(), kinds.last()),
         (Some(&"session.started"), Some(&"session.completed"))
     );
-    // What it teaches the small model.
+    // Training the small model on it.
     let adapter = bench.train(Train::On(&solved.id, 2)).await.unwrap();
     let kinds = bench.kinds(adapter.as_str());
     assert_eq!(kinds.iter().filter(|kind| **kind == "training.step").count(), 2, "{kinds:?}");
     let stored = bench.services.registry.adapter(&adapter).unwrap();
     assert_eq!(stored.session_id.as_deref(), Some(solved.id.as_str()));
-    // What that is worth.
+    // Evaluation of the adapter.
     let library = SyntheticLibrary::invent(3, 6);
     let tasks = library.tasks(1).into_iter().map(Into::into).collect();
     let suite = TaskSuite::new(library.name(), tasks).first(2);
@@ -252,7 +252,7 @@ async fn the_loop_turns_without_a_command_line() {
     assert_eq!(bench.kinds("").iter().filter(|kind| **kind == "evaluation.answered").count(), 4);
     let digest = bench.services.registry.measured_suite(&suite.name).unwrap();
     assert_eq!(digest.as_ref(), Some(&suite.digest));
-    // The next session works with it, and ends orderly, whatever so small a model writes.
+    // The next session uses the adapter and ends cleanly, whatever such a small model writes.
     let with_adapter = config(&[("run.adapter", adapter.as_str().into())]);
     let next = bench.session(&with_adapter, task(), "second").await.unwrap();
     let session = bench.services.registry.session(&next.id).unwrap();
@@ -267,7 +267,7 @@ async fn the_loop_turns_without_a_command_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_stops_a_session_that_can_be_taken_up_again() {
+async fn shutdown_token_stops_a_session_that_can_be_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let bench = Loop::open(folder.path());
     let slow = bench.scripted("slow.jsonl", &[(WRONG, 0), (RIGHT, 60_000)]);
@@ -291,12 +291,12 @@ async fn a_token_stops_a_session_that_can_be_taken_up_again() {
     assert_eq!((solved.class, bench.n_wrong(&solved.id)), (None, 1));
 }
 
-/// Names the folder of the process that is to be killed.
+/// Names the folder of the process to kill.
 const VICTIM: &str = "RUNE_TEST_VICTIM";
 
-/// Two sessions and a training run at once in one process: what the test below kills.
+/// Two sessions and a training run in one process, which the test below kills.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_at_once() {
+async fn workflows_run_concurrently() {
     let Some(folder) = std::env::var_os(VICTIM).map(PathBuf::from) else { return };
     let bench = Loop::open(&folder);
     let taught = bench.scripted("taught.jsonl", &[(RIGHT, 0)]);
@@ -307,8 +307,7 @@ async fn everything_at_once() {
         async move { bench.session(&slow, task(), out).await }
     };
     let training = bench.clone();
-    // As a server or a swarm would have them: tasks that outlive their caller, on whichever thread
-    // is free.
+    // As in a server: spawned tasks that outlive their caller, on any thread.
     let ended = tokio::join!(
         tokio::spawn(session("one")),
         tokio::spawn(session("two")),
@@ -318,14 +317,14 @@ async fn everything_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_killed_at_once_goes_on_at_once() {
+async fn concurrent_work_resumes_after_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let mut victim = Command::new(std::env::current_exe().unwrap());
-    victim.args(["--exact", "workflows::everything_at_once"]).env(VICTIM, folder.path());
+    victim.args(["--exact", "workflows::workflows_run_concurrently"]).env(VICTIM, folder.path());
     let mut victim = victim.spawn().unwrap();
     let registry = folder.path().join("home/rune.db");
     let begun = Instant::now();
-    // Both sessions have an answer, and the training has done some steps.
+    // Both sessions have an answer, and the training run has done some steps.
     let is_far = || {
         let registry = Registry::open(&registry).ok()?;
         let sessions = registry.sessions(&SessionFilter::default(), 100).ok()?;
@@ -348,8 +347,8 @@ async fn what_was_killed_at_once_goes_on_at_once() {
     let [one, two] = &left[..] else { panic!("two are left: {left:?}") };
     let run = bench.services.registry.training_runs(9).unwrap().remove(0);
     assert_eq!(run.status, RunStatus::Running);
-    // The worker has written a checkpoint after its parent's end, and ends; the steps that are left
-    // are done quickly.
+    // The worker writes a checkpoint after its parent's end and exits; the remaining steps are
+    // quick.
     let right = bench.scripted("right.jsonl", &[(RIGHT, 0)]);
     let stop_soon = async {
         loop {
@@ -366,7 +365,7 @@ async fn what_was_killed_at_once_goes_on_at_once() {
         bench.session(&right, resumed(two), "two"),
     );
     for solved in [one.unwrap(), two.unwrap()] {
-        // The answer of the process that was killed is still there.
+        // The answer recorded by the killed process is still there.
         assert_eq!((solved.class, bench.n_wrong(&solved.id)), (None, 1));
     }
     let (trained, ()) = tokio::join!(bench.train(Train::Resume(&run.id)), stop_soon);

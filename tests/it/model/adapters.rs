@@ -270,16 +270,16 @@ fn unsupported_peft_features_are_rejected() {
         refusal(&json!({ "peft_type": "LORA" }), &good()),
     ];
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    the adapter `FOLDER` cannot be used: it has `use_dora` switched on
-    the adapter `FOLDER` cannot be used: it has `modules_to_save` switched on
-    the adapter `FOLDER` cannot be used: it is of the kind `LOHA`, not LORA
-    the adapter `FOLDER` cannot be used: `(` is no pattern of module names
-    the adapter `FOLDER` cannot be used: `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` has the size [3, 24], expected [4, 24]
-    the adapter `FOLDER` cannot be used: `base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight` has the size [25, 3], expected [24, 3]
-    the adapter `FOLDER` cannot be used: `base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight` has numbers that are not finite
+    the adapter `FOLDER` cannot be used: unsupported option `use_dora`
+    the adapter `FOLDER` cannot be used: unsupported option `modules_to_save`
+    the adapter `FOLDER` cannot be used: the adapter type is `LOHA`, expected LORA
+    the adapter `FOLDER` cannot be used: `(` is not a valid pattern for module names
+    the adapter `FOLDER` cannot be used: `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` has shape [3, 24], expected [4, 24]
+    the adapter `FOLDER` cannot be used: `base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight` has shape [25, 3], expected [24, 3]
+    the adapter `FOLDER` cannot be used: `base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight` contains values that are not finite
     the adapter `FOLDER` cannot be used: `base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight` is missing
     the adapter `FOLDER` cannot be used: the model has no module for the tensor `base_model.model.model.layers.7.mlp.up_proj.lora_A.weight`
-    the adapter `FOLDER` cannot be used: it has no tensors
+    the adapter `FOLDER` cannot be used: the file has no tensors
     the adapter `FOLDER` cannot be used: adapter_config.json: missing field `r` at line 1 column 20
     "#);
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Claims: one holder at a time writes to a session or a training run, and whoever lost a claim
-//! writes nothing more.
+//! Claims: one holder at a time can write to a session or a training run, and a holder that lost
+//! its claim cannot write any more.
 
 use std::fs;
 use std::path::Path;
@@ -32,7 +32,7 @@ use super::writer;
 
 /// A lease that outlasts the test.
 const LONG: Duration = Duration::from_hours(1);
-/// A lease that has expired when it is granted.
+/// A lease that expires when it is granted.
 const EXPIRED: Duration = Duration::ZERO;
 
 fn worker(id: &str, lease: Duration) -> ClaimHolder {
@@ -44,16 +44,16 @@ fn message<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> String {
 }
 
 #[test]
-fn a_claim_is_taken_from_a_dead_process_and_not_from_a_living_one() {
+fn claims_of_dead_processes_are_taken_over_but_not_of_living() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("rune.db");
     drop(Registry::open(&path).unwrap());
     let mut child = writer(&path);
     let registry = Registry::open(&path).unwrap();
     let id = first_session(&registry);
-    let told = format!("session `{id}` is run by process {}", child.id());
-    assert_eq!(message(reopen(&registry, &id)), told);
-    assert_eq!(message(registry.resumable(&id)), told);
+    let expected = format!("session `{id}` is in use by process {}", child.id());
+    assert_eq!(message(reopen(&registry, &id)), expected);
+    assert_eq!(message(registry.resumable(&id)), expected);
     child.kill().unwrap();
     child.wait().unwrap();
     let n_attempts = u32::try_from(registry.attempts(&id).unwrap().len()).unwrap();
@@ -66,30 +66,30 @@ fn a_claim_is_taken_from_a_dead_process_and_not_from_a_living_one() {
 }
 
 #[test]
-fn a_process_holds_several_claims_and_claims_nothing_twice() {
+fn a_process_holds_several_claims_but_none_twice() {
     let home = tempfile::tempdir().unwrap();
     let (registry, first) = with_session(home.path());
     let second = begin(&registry, "s2").unwrap();
-    let told = format!("session `s1` is run by process {}", process::id());
-    assert_eq!(message(reopen(&registry, "s1")), told);
+    let expected = format!("session `s1` is in use by process {}", process::id());
+    assert_eq!(message(reopen(&registry, "s1")), expected);
     registry.append_event(&first, &warning("w")).unwrap();
     registry.end_session(&second, &INTERRUPTED, &warning("w")).unwrap();
     registry.append_attempt(&first, &attempt(0), &warning("w")).unwrap();
     registry.end_session(&first, &INTERRUPTED, &warning("w")).unwrap();
     insta::assert_snapshot!(message(registry.append_event(&first, &warning("w"))),
-        @"session `s1` has ended");
-    // The process claims it anew: what it held before does not count.
+        @"session `s1` has already ended");
+    // A new claim by the same process invalidates its old claim.
     reopen(&registry, "s1").unwrap();
-    let told = format!("session `s1` was taken over by process {}", process::id());
-    assert_eq!(message(registry.append_event(&first, &warning("w"))), told);
+    let expected = format!("session `s1` was taken over by process {}", process::id());
+    assert_eq!(message(registry.append_event(&first, &warning("w"))), expected);
 }
 
 #[test]
-fn an_expired_lease_is_taken_over_and_its_holder_writes_nothing_more() {
+fn holder_of_an_expired_lease_cannot_write_after_takeover() {
     let home = tempfile::tempdir().unwrap();
     let registry = Registry::open(&home.path().join("rune.db")).unwrap();
     let old = registry.begin_session(&session("s1"), &worker("w1", EXPIRED), &started()).unwrap();
-    // Late, but nobody else has come.
+    // The lease has expired, but nobody else has claimed the row.
     registry.append_attempt(&old, &attempt(0), &warning("w")).unwrap();
     let new = registry.reopen_session("s1", &worker("w2", LONG), resumed).unwrap();
     let n_events = registry.events(0, None, 100).unwrap().len();
@@ -108,7 +108,7 @@ fn an_expired_lease_is_taken_over_and_its_holder_writes_nothing_more() {
         }
     }
     assert_eq!(registry.events(0, None, 100).unwrap().len(), n_events);
-    insta::assert_snapshot!(message(reopen(&registry, "s1")), @"session `s1` is run by worker `w2`");
+    insta::assert_snapshot!(message(reopen(&registry, "s1")), @"session `s1` is in use by worker `w2`");
     registry.append_attempt(&new, &attempt(1), &warning("w")).unwrap();
     registry.end_session(&new, &INTERRUPTED, &warning("w")).unwrap();
     insta::assert_snapshot!(message(registry.append_event(&old, &warning("w"))),
@@ -116,7 +116,7 @@ fn an_expired_lease_is_taken_over_and_its_holder_writes_nothing_more() {
 }
 
 #[test]
-fn a_heartbeat_renews_a_lease_and_the_claim_of_a_process_needs_none() {
+fn heartbeats_renew_leases_and_processes_need_none() {
     let home = tempfile::tempdir().unwrap();
     let (registry, mine) = with_session(home.path());
     let leased = registry.begin_session(&session("s2"), &worker("w", LONG), &started()).unwrap();
@@ -126,14 +126,14 @@ fn a_heartbeat_renews_a_lease_and_the_claim_of_a_process_needs_none() {
     );
     registry.resumable("s2").unwrap();
     registry.renew_claim(&leased).unwrap();
-    insta::assert_snapshot!(message(registry.resumable("s2")), @"session `s2` is run by worker `w`");
+    insta::assert_snapshot!(message(registry.resumable("s2")), @"session `s2` is in use by worker `w`");
     registry.renew_claim(&mine).unwrap();
-    let told = format!("session `s1` is run by process {}", process::id());
-    assert_eq!(message(registry.resumable("s1")), told);
+    let expected = format!("session `s1` is in use by process {}", process::id());
+    assert_eq!(message(registry.resumable("s1")), expected);
 }
 
 #[test]
-fn a_training_run_is_claimed_as_a_session_is() {
+fn training_runs_are_claimed_like_sessions() {
     let home = tempfile::tempdir().unwrap();
     let registry = Registry::open(&home.path().join("rune.db")).unwrap();
     let (dataset, run) = (dataset(), training_run());
@@ -151,19 +151,19 @@ fn a_training_run_is_claimed_as_a_session_is() {
         registry.fail_training(&old, RunStatus::Failed, "crash: x"),
         registry.reopen_training("t1", &ClaimHolder::ThisProcess).map(drop),
     ] {
-        let told = message(refused);
-        assert!(told.ends_with(" by worker `w2`"), "{told}");
+        let expected = message(refused);
+        assert!(expected.ends_with(" by worker `w2`"), "{expected}");
     }
     assert_eq!(registry.metrics("t1").unwrap().len(), 1);
     assert_eq!(registry.events(0, None, 100).unwrap().len(), n_events);
     registry.fail_training(&new, RunStatus::Interrupted, "interrupted: x").unwrap();
     insta::assert_snapshot!(message(registry.record_metrics(&new, (2, 9), &[])),
-        @"training run `t1` has ended");
+        @"training run `t1` has already ended");
     registry.reopen_training("t1", &ClaimHolder::ThisProcess).unwrap();
 }
 
 #[test]
-fn the_schema_itself_gives_each_claim_an_epoch_of_its_own() {
+fn schema_requires_a_new_epoch_for_each_claim() {
     let home = tempfile::tempdir().unwrap();
     let (_registry, _claim) = with_session(home.path());
     let check = |sql: &str| sqlite(&home.path().join("rune.db"), sql);
@@ -173,7 +173,7 @@ fn the_schema_itself_gives_each_claim_an_epoch_of_its_own() {
 }
 
 #[test]
-fn sessions_that_an_older_version_began_are_resumed_when_their_process_is_dead() {
+fn sessions_of_older_versions_resume_once_their_process_is_dead() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("rune.db");
     version_6(&path);
@@ -195,8 +195,8 @@ fn sessions_that_an_older_version_began_are_resumed_when_their_process_is_dead()
         assert_eq!(sqlite(&path, &sql), "done");
     }
     let registry = Registry::open(&path).unwrap();
-    let told = format!("session `living` is run by process {}", process::id());
-    assert_eq!(message(reopen(&registry, "living")), told);
+    let expected = format!("session `living` is in use by process {}", process::id());
+    assert_eq!(message(reopen(&registry, "living")), expected);
     for id in ["dead", "stopped"] {
         let claim = reopen(&registry, id).unwrap();
         registry.append_attempt(&claim, &attempt(0), &warning("w")).unwrap();
@@ -204,7 +204,7 @@ fn sessions_that_an_older_version_began_are_resumed_when_their_process_is_dead()
     }
 }
 
-/// A registry as version 6 made it.
+/// Creates a registry with schema version 6.
 fn version_6(path: &Path) {
     for version in 1..=6 {
         let step = fs::read_to_string(format!("src/registry/schema_{version}.sql")).unwrap();
@@ -214,7 +214,7 @@ fn version_6(path: &Path) {
     assert_eq!(sqlite(path, header), "done");
 }
 
-/// This process as older versions wrote it down: boot id, pid and start time.
+/// Identity of this process as older versions stored it: boot id, pid and start time.
 fn owner() -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let stat = fs::read_to_string("/proc/self/stat").unwrap();

@@ -196,7 +196,7 @@ fn only_a_session_that_is_over_and_unsolved_is_gone_on_with() {
     let id = bench.session_id();
     let pid = running.child.id();
     let busy = resume(&bench, &id);
-    let told = format!("error: session `{id}` is run by process {pid}\n");
+    let told = format!("error: session `{id}` is in use by process {pid}\n");
     assert_eq!((busy.code, busy.stderr.as_str()), (Some(7), told.as_str()));
     running.signal(Signal::SIGKILL);
     running.end();
