@@ -104,6 +104,9 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
         let again = format!("`rune train --resume {id}` goes on from the last checkpoint");
         return (!is_final).then_some(again);
     }
+    if let Some(hint) = cause::<SandboxError>(error).and_then(SandboxError::hint) {
+        return Some(hint.to_owned());
+    }
     fixed_hint(error).map(str::to_owned)
 }
 

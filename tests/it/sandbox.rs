@@ -471,17 +471,17 @@ if os.fork() == 0:
     let mut refused: Vec<&str> = outcome.refused.iter().map(String::as_str).collect();
     refused.retain(|reason| !reason.starts_with("`secret`") && !reason.contains("d/d/d"));
     let expected = [
-        "`a.py` has another name",
-        "`fifo` is no regular file",
-        "`link` is no regular file",
-        "`magic` is no regular file",
-        "`new\\nline` has no plain name",
-        "`socket` is no regular file",
-        "`twin` has another name",
-        "`\u{fffd}` has no plain name",
+        "`a.py` is a hard link",
+        "`fifo` is not a regular file",
+        "`link` is not a regular file",
+        "`magic` is not a regular file",
+        "`new\\nline` has an unprintable name",
+        "`socket` is not a regular file",
+        "`twin` is a hard link",
+        "`\u{fffd}` has an unprintable name",
     ];
     assert_eq!(refused, expected);
-    assert!(outcome.refused.iter().any(|reason| reason.ends_with("lies too deep")));
+    assert!(outcome.refused.iter().any(|reason| reason.ends_with("is nested too deeply")));
 }
 
 /// numpy and its like, and threads, reserve far more than they use.
@@ -625,7 +625,7 @@ async fn what_cannot_run_is_an_error_and_not_an_outcome() {
     assert_eq!(error, "sandbox: can't start /usr/bin/absent: No such file or directory");
     let climbing = ExecRequest { inputs: vec![("../x".into(), Vec::new())], ..shell("") };
     let error = sandbox.run(&climbing).await.unwrap_err().to_string();
-    assert_eq!(error, "invalid job: `../x` is not a path below a folder");
+    assert_eq!(error, "invalid job: `../x` is not a plain relative path");
 }
 
 #[tokio::test(flavor = "multi_thread")]

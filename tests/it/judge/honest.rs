@@ -201,7 +201,7 @@ async fn a_crash_keeps_what_was_reported_before() {
     insta::assert_snapshot!(show(&verdict), @"
     1 of 2 tests passed: raised an exception (test_primes.py::TestPrimes::test_small)
     test_primes.py::TestPrimes::test_composite Passed
-    test_primes.py::TestPrimes::test_small Error the process ended during this test: signal 11 killed it (too deep a recursion?)
+    test_primes.py::TestPrimes::test_small Error the process ended during this test: signal 11 killed it (infinite recursion?)
     ");
     assert!((verdict.score() - 0.5).abs() < 1e-9);
 }
