@@ -21,7 +21,7 @@ const MAX_FRAME: u32 = 32 << 20;
 /// the runtime stays responsive to interrupts.
 const INLINE_BYTES: usize = 1 << 20;
 
-/// A received frame.
+/// A frame that was received, decoded.
 #[derive(Debug)]
 pub(super) enum ReceivedFrame {
     /// The kind and the value.
@@ -43,10 +43,11 @@ impl ReceivedFrame {
     }
 }
 
-/// Encodes a frame.
+/// Encodes a frame of this kind with `value`.
 pub(super) fn frame(kind: u8, value: &PlainValue) -> Vec<u8> {
     let mut frame = vec![0, 0, 0, 0, kind];
     value.encode(&mut frame);
+    // A longer value would be refused by the receiver anyway.
     let n = u32::try_from(frame.len() - 5).unwrap_or(u32::MAX);
     frame[..4].copy_from_slice(&n.to_le_bytes());
     frame
@@ -72,7 +73,7 @@ pub(super) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Option<Rec
     tokio::task::spawn_blocking(move || ReceivedFrame::decode(kind, &body)).await.ok()
 }
 
-/// Reads `n` bytes.
+/// Reads exactly `n` bytes.
 async fn read_body(stream: &mut (impl AsyncRead + Unpin), n: usize) -> io::Result<Vec<u8>> {
     // The judged process chooses `n`: memory grows with the bytes that arrive, not with its claim.
     let mut body = Vec::with_capacity(n.min(INLINE_BYTES));

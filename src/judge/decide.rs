@@ -214,7 +214,7 @@ impl<'a> Evidence<'a> {
         self.same.tests = tests;
     }
 
-    /// Makes the verdict.
+    /// Decides the verdict from all reports.
     pub(super) fn decide(mut self) -> Verdict {
         self.complete();
         let (outcome, assurance, reason) = self.outcome();

@@ -216,6 +216,8 @@ impl Judge {
         tests: &[SourceFile],
         plan: &Value,
     ) -> Result<T, JudgeError> {
+        // The answer comes over the channel: on standard output a startup file of the interpreter
+        // could print something, too.
         let outcome = self.start(program, (tests, &[]), plan).await?;
         serde_json::from_slice(&outcome.channel).map_err(|_| failure(program, &outcome))
     }
@@ -231,6 +233,7 @@ impl Judge {
 
     /// Paths of the libraries inside the jail; without namespaces, on the host.
     pub(super) fn lib_paths(&self) -> Vec<String> {
+        // Without a mount namespace nothing is mounted: a library is where it is on the host.
         let path = |mount: &Mount| match self.sandbox.facilities().tier {
             JailTier::Namespaces => mount.jail.to_string_lossy().into_owned(),
             JailTier::Landlock | JailTier::None => mount.host.to_string_lossy().into_owned(),

@@ -120,6 +120,7 @@ impl Judge {
     /// # Errors
     /// [`JudgeError::Sandbox`], [`JudgeError::Harness`]; a syntax error in a file is not an error.
     pub async fn inspect(&self, files: &[SourceFile]) -> Result<Vec<FileInspection>, JudgeError> {
+        // Parsing happens in the jail as well: the parser of CPython is not made for hostile text.
         let python = files.iter().filter(|file| file.module().is_some());
         let readable: Vec<Value> =
             python.map(|file| json!({ "path": file.path, "text": decoded(file) })).collect();

@@ -17,7 +17,7 @@ pub(super) enum RecordAuthor {
     Screen,
 }
 
-/// One record.
+/// One record of the coordinator.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum CoordinatorRecord {

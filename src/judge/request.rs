@@ -101,6 +101,7 @@ pub async fn run_with_pytest(
     match judge.run_suite(suite, solution).await {
         Err(JudgeError::PytestMissing) => {
             let PytestSource { home, python } = source.clone();
+            // Only on demand: most suites need no pytest, or the interpreter has it.
             let install = move || hub::ensure_pytest(&home, &python);
             let host = match tokio::task::spawn_blocking(install).await {
                 Ok(installed) => installed?,

@@ -123,6 +123,7 @@ impl TestSuite {
     pub fn is_blank(&self) -> bool {
         let tests = self.test_paths();
         let mut files = self.files.iter().filter(|file| tests.contains(&file.path.as_str()));
+        // A textual test can only err on the safe side: a word in a comment makes the suite run.
         let words: [&[u8]; 3] = [b"assert", b"def ", b"class "];
         let has = |file: &SourceFile, word: &[u8]| {
             file.bytes().windows(word.len()).any(|found| found == word)

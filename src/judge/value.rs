@@ -90,6 +90,7 @@ impl PlainValue {
             Self::Bytes(bytes) => encode_bytes(b's', bytes, out),
             Self::Tuple(values) => encode_all(b'(', values, out),
             Self::List(values) => encode_all(b'[', values, out),
+            // Sets keep the order in which they arrived, which CPython does not care about.
             Self::Set(values) => encode_all(b'<', values, out),
             Self::FrozenSet(values) => encode_all(b'>', values, out),
             Self::Dict(pairs) => {
@@ -156,6 +157,7 @@ impl PlainValue {
 
     /// A hash that equal keys share; `None` for a value that equals nothing or cannot be a key.
     fn fingerprint(&self) -> Option<ValueFingerprint> {
+        // The numbers only separate types whose values are never equal.
         match self {
             Self::None => Some(fingerprint_of(0, &())),
             Self::Ellipsis => Some(fingerprint_of(1, &())),

@@ -212,6 +212,7 @@ impl Verdict {
     pub fn summary(&self) -> String {
         let counts = format!("{} of {} tests passed", self.n_passed, self.n_total);
         match (&self.outcome, self.first_failure()) {
+            // A pass may still have expected failures, which are not worth a mention.
             (VerdictOutcome::Pass, _) => counts,
             (outcome, Some(test)) => format!("{counts}: {outcome} ({})", test.id),
             (outcome, None) => format!("{counts}: {outcome}"),

@@ -30,7 +30,7 @@ use super::snapshot::belongs_to_git;
 use super::snapshot::walk;
 use super::sys;
 
-/// Maximum collected files.
+/// Maximum number of collected files.
 const FILES: usize = 1000;
 /// Maximum depth of nested folders.
 const DEPTH: usize = 32;

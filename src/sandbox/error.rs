@@ -26,7 +26,7 @@ pub enum SandboxError {
     Setup {
         /// The step, as a verb and its object.
         step: String,
-        /// The system's `errno`.
+        /// The error number (`errno`) of the system.
         errno: i32,
     },
     /// The helper, or the supervisor of the run, was killed; its jails died with it.

@@ -86,7 +86,7 @@ impl ProgramPlace {
 pub(super) struct ProgramRules<'a> {
     /// Files and network that it may use.
     pub(super) access: FileAccess,
-    /// Compiled seccomp filters.
+    /// Compiled seccomp filters, in the order of their installation.
     pub(super) filters: &'a [BpfProgram],
 }
 

@@ -48,7 +48,7 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
     // The cgroup namespace is made later: its root is the group that pid 1 is in by then.
     | libc::CLONE_NEWUTS;
 
-/// A running jail.
+/// A running jail: its first process, and our ends of its pipes.
 #[derive(Debug)]
 pub(super) struct Jail {
     /// Pid 1; everything in the jail dies with it.

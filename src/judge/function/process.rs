@@ -88,6 +88,8 @@ impl JudgedAnswer {
     }
 
     fn parse(kind: u8, value: PlainValue) -> Option<Self> {
+        // The kinds are those that `candidate.py` sends. Judged code can send any frame itself, so
+        // no form is taken for granted.
         match (kind, value) {
             (b'v', PlainValue::Tuple(parts)) => {
                 let [value, changed] = <[PlainValue; 2]>::try_from(parts).ok()?;

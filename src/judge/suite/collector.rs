@@ -161,6 +161,7 @@ impl FileCollector {
     }
 
     fn insert(&mut self, path: &Path, n_bytes: u64) {
+        // Names travel as JSON and end up in messages, so they have to be text.
         let name = path.strip_prefix(&self.root).unwrap_or(path).to_str();
         match name {
             Some(name) => {
@@ -195,6 +196,7 @@ impl FileCollector {
                 Ok(paths) => paths,
             };
             for path in paths {
+                // Entries count even if they are skipped: visiting them takes the time.
                 self.n_entries += 1;
                 if self.n_entries > MAX_ENTRIES {
                     return Ok(false);

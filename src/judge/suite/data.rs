@@ -51,6 +51,7 @@ pub(super) fn add_data(
         }
         found.push(DataFile { depth: parts.len(), is_mentioned, name, file });
     }
+    // Mentioned files first, then those nearest to the tests: the rest may not fit.
     found.sort_by_key(|data| (!data.is_mentioned, data.depth, data.name.clone()));
     let omitted = take_what_fits(files, found);
     files.omitted.append(&mut walk.omitted);

@@ -44,6 +44,7 @@ pub(super) fn imports(text: &str) -> Vec<ImportedModule> {
     let mut guards: Vec<usize> = Vec::new();
     for line in logical_lines(text) {
         let indent = line.len() - line.trim_start().len();
+        // A line that is not indented further than a guard ends its block.
         if !line.trim().is_empty() {
             guards.retain(|guard| indent > *guard);
         }

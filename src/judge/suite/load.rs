@@ -44,6 +44,8 @@ impl TestSuite {
             io::ErrorKind::NotFound => SuiteError::NotFound(path.to_owned()),
             _ => SuiteError::io(path, error),
         })?;
+        // The folder is made canonical but not the file itself: a linked test file keeps its name
+        // and its place among its neighbors.
         let loader = if found.is_dir() {
             SuiteLoader::new(canonical(path)?, user)
         } else if found.is_file() {
@@ -64,7 +66,7 @@ const MAX_DOCUMENT_BYTES: u64 = 1 << 20;
 struct SuiteLoader {
     /// Canonical folder of the tests.
     folder: PathBuf,
-    /// Canonical project root.
+    /// Canonical path of the project root.
     root: PathBuf,
     /// Folders that links may lead into, in addition to the root.
     reach: Vec<PathBuf>,

@@ -72,6 +72,7 @@ fn imports_of(file: &SourceFile, by_path: &ByPath<'_>) -> Vec<PathBuf> {
     let path = Path::new(&file.path);
     let folder = path.parent().unwrap_or(Path::new(""));
     let is_package = |folder: &&Path| by_path.contains_key(folder.join("__init__.py").as_path());
+    // The folder around the outermost package is on the import path of pytest.
     let outside = folder.ancestors().find(|folder| !is_package(folder));
     let mut bases = vec![folder.to_owned(), PathBuf::new()];
     bases.extend(outside.map(Path::to_owned));

@@ -72,6 +72,7 @@ pub(super) fn project_root(folder: &Path, user: &UserPlace) -> PathBuf {
         let mut names = CONFIGURATION.iter().chain(MARKERS);
         names.any(|name| has(*index, name))
     };
+    // The nearest mark wins over all other rules.
     let marked = (0..=last).find(is_marked);
     // Indices grow upward: a larger one is a folder nearer to `/`.
     let root = marked.unwrap_or_else(|| {
