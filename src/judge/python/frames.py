@@ -59,7 +59,7 @@ def receive(stream):
 
 
 class Paper:
-    """Buffers answers that nobody waits for, and writes them to a file."""
+    """Writes answers to a file, for a judge that reads them when the process has ended."""
 
     def __init__(self, fd):
         self.fd = fd
