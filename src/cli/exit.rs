@@ -99,6 +99,9 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(hint) = cause::<TrainingError>(error).and_then(TrainingError::hint) {
         return Some(hint);
     }
+    if let Some(hint) = cause::<SandboxError>(error).and_then(SandboxError::hint) {
+        return Some(hint.to_owned());
+    }
     fixed_hint(error).map(str::to_owned)
 }
 

@@ -1,4 +1,5 @@
-//! Which tests a suite holds, and by which framework: found out where no solution is.
+//! Test collection: the framework of a suite and the ids of its tests, determined without the
+//! solution.
 
 use serde_json::Value;
 
@@ -13,16 +14,17 @@ use super::suite::TestSuite;
 use super::suite::is_python;
 use crate::task::SourceFile;
 
-/// Files that configure pytest.
+/// Files that may configure pytest.
 const CONFIGURATIONS: &[&str] =
     &["conftest.py", "pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml"];
 
-/// Whether the files themselves say that they are pytest's.
+/// Whether the files themselves show that the suite is for pytest.
 fn names_pytest(suite: &TestSuite) -> bool {
     suite.files().iter().any(|file| {
         let name = file.path.rsplit('/').next().unwrap_or(&file.path);
         let is_configuration = match name {
             "conftest.py" | "pytest.ini" => true,
+            // The other files configure many tools.
             _ => CONFIGURATIONS.contains(&name) && file.text.contains("pytest"),
         };
         is_configuration || (is_python(&file.path) && imports_pytest(&file.text))
@@ -37,7 +39,7 @@ fn imports_pytest(text: &str) -> bool {
 }
 
 impl Judge {
-    /// The framework of `suite`, where its files say so or it was found out before.
+    /// Returns the framework of `suite` if its files show it or it has been collected before.
     pub(super) fn known_framework(suite: &TestSuite) -> Option<TestFramework> {
         match suite.collected.get() {
             Some(collected) => Some(collected.framework),
@@ -45,7 +47,8 @@ impl Judge {
         }
     }
 
-    /// Finds the tests of `suite`, once; `solution` tells which modules are not its own.
+    /// Collects the tests of `suite`, once per suite. The module names of `solution` are replaced
+    /// by stand-ins during the collection.
     /// # Errors
     /// [`JudgeError::PytestMissing`], [`JudgeError::BrokenTest`], and those of the sandbox.
     pub(super) async fn collect<'s>(
@@ -63,7 +66,7 @@ impl Judge {
     ) -> Result<CollectedTests, JudgeError> {
         let hint = Self::known_framework(suite).unwrap_or(TestFramework::Auto);
         let collected = self.find_tests_by(suite, solution, hint).await?;
-        // Only pytest itself knows the ids, and it was not loaded.
+        // The first pass did not load pytest, and only pytest itself knows the ids of its tests.
         if hint == TestFramework::Auto && collected.framework == TestFramework::Pytest {
             return self.find_tests_by(suite, solution, TestFramework::Pytest).await;
         }
@@ -78,7 +81,7 @@ impl Judge {
     ) -> Result<CollectedTests, JudgeError> {
         let run = self.coordinate(CoordinatorMode::Collect, suite, solution, framework).await?;
         let mut collected = CollectedTests { framework, ids: Vec::new(), is_whole: false };
-        let mut said = String::new();
+        let mut stderr_tail = String::new();
         for record in records(&run.channel).map_err(|message| JudgeError::broken(&run, &message))? {
             match record {
                 CoordinatorRecord::PytestMissing => return Err(JudgeError::PytestMissing),
@@ -86,22 +89,26 @@ impl Judge {
                 CoordinatorRecord::Collected { ids, .. } => collected.ids.extend(ids),
                 CoordinatorRecord::CollectedWhole { whole } => collected.is_whole = whole,
                 CoordinatorRecord::Test { id, message, .. } => broken_test(suite, &id, &message)?,
-                CoordinatorRecord::Ended { stderr, .. } => said = stderr,
+                CoordinatorRecord::Ended { stderr, .. } => stderr_tail = stderr,
+                // Nothing else is of interest here: no test was run.
                 _ => {}
             }
         }
         if collected.framework == TestFramework::Auto {
-            return Err(JudgeError::broken(&run, &format!("it found no framework: {said}")));
+            let message = format!("no test framework was detected: {stderr_tail}");
+            return Err(JudgeError::broken(&run, &message));
         }
         Ok(collected)
     }
 }
 
-/// A test file that is not Python is the suite's fault; what else fails may need the solution.
+/// Returns [`JudgeError::BrokenTest`] if `message` reports a syntax error in a test file.
 fn broken_test(suite: &TestSuite, id: &str, message: &str) -> Result<(), JudgeError> {
+    // Any other failure may be due to the missing solution, and is no fault of the suite.
     let is_syntax = message.contains("SyntaxError: ") || message.contains("IndentationError: ");
     let path = suite.files().iter().map(|file| &file.path).find(|path| id.starts_with(*path));
     let Some(path) = path.filter(|_| is_syntax) else { return Ok(()) };
+    // Both traceback and pytest write `File "...", line 3`, then the code and `SyntaxError: ...`.
     let line = message
         .split("line ")
         .nth(1)
@@ -111,7 +118,7 @@ fn broken_test(suite: &TestSuite, id: &str, message: &str) -> Result<(), JudgeEr
     Err(JudgeError::BrokenTest { path: path.clone(), line: line.unwrap_or(0), message })
 }
 
-/// What the plan says of the suite.
+/// Lists the top-level names of the modules among `files`, sorted, for the coordinator's plan.
 pub(super) fn modules_of(files: &[SourceFile]) -> Vec<Value> {
     let mut names: Vec<&str> = files
         .iter()

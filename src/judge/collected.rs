@@ -1,19 +1,19 @@
-//! What the frameworks find in a suite.
+//! The tests that a framework finds in a suite.
 
 use serde::Deserialize;
 use serde::Serialize;
 
-/// What runs the tests of a suite.
+/// The framework that runs the tests of a suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum TestFramework {
-    /// Whichever the files need: to be found out.
+    /// Not known yet: to be detected from the files.
     Auto,
     Unittest,
-    /// Test functions that take nothing, and unittest's classes beside them: unittest runs both.
+    /// Test functions without arguments, perhaps beside unittest classes: unittest runs both.
     Functions,
     Pytest,
-    /// Files of asserts without a test function or class: each is one test.
+    /// Files of asserts without test functions or classes: each file is one test.
     Script,
 }
 
@@ -23,6 +23,6 @@ pub(super) struct CollectedTests {
     pub(super) framework: TestFramework,
     /// Node ids, in order.
     pub(super) ids: Vec<String>,
-    /// Whether they depend on nothing that the solution decides.
+    /// Whether the list is independent of the solution: no test is generated from its values.
     pub(super) is_whole: bool,
 }

@@ -1,5 +1,10 @@
-//! Frames between processes with judged code, or with tests, and the judge: a length, a kind, a
-//! value of plain data.
+//! Frames between the judge and the processes that run judged code or checks.
+//!
+//! ```text
+//! +-------------------+-----------+------------------------------+
+//! | length (u32, LE)  | kind (u8) | value: length bytes, marshal |
+//! +-------------------+-----------+------------------------------+
+//! ```
 
 use std::io;
 
@@ -10,19 +15,19 @@ use tokio::io::AsyncWriteExt;
 
 use super::value::PlainValue;
 
-/// Bytes of a frame, at most.
-const LARGEST_FRAME: u32 = 32 << 20;
-/// Frames of at most this many bytes are decoded at once; larger ones on a thread of their own, so
-/// that the runtime's threads stay free for interrupts.
-const DECODED_AT_ONCE: usize = 1 << 20;
+/// Maximum size of a frame's value in bytes.
+const MAX_FRAME: u32 = 32 << 20;
+/// Values of at most this many bytes are decoded inline; larger ones on a blocking thread, so that
+/// the runtime stays responsive to interrupts.
+const INLINE_BYTES: usize = 1 << 20;
 
-/// A frame that has arrived.
+/// A frame that was received, decoded.
 #[derive(Debug)]
 pub(super) enum ReceivedFrame {
-    /// Its kind and value.
+    /// The kind and the value.
     Frame(u8, PlainValue),
-    /// The bytes are no value, for this reason. No honest program of ours sends such, but for a
-    /// value that is nested too deeply.
+    /// The bytes are not a valid value, for this reason. An honest program of ours sends such bytes
+    /// only for a value that is nested too deeply.
     Refused(&'static str),
 }
 
@@ -38,42 +43,45 @@ impl ReceivedFrame {
     }
 }
 
-/// A frame: the length of the value, a kind, the value.
+/// Encodes a frame of this kind with `value`.
 pub(super) fn frame(kind: u8, value: &PlainValue) -> Vec<u8> {
     let mut frame = vec![0, 0, 0, 0, kind];
     value.encode(&mut frame);
+    // A longer value would be refused by the receiver anyway.
     let n = u32::try_from(frame.len() - 5).unwrap_or(u32::MAX);
     frame[..4].copy_from_slice(&n.to_le_bytes());
     frame
 }
 
-/// Sends a frame. Whoever has ended does not read it; that is seen when it should answer.
+/// Sends a frame. If the process has ended, that is noticed when its answer is awaited.
 pub(super) async fn send(stream: &mut (impl AsyncWrite + Unpin), kind: u8, value: &PlainValue) {
     let _it_has_ended = stream.write_all(&frame(kind, value)).await;
 }
 
-/// Receives a frame; `None` at the end.
+/// Receives a frame; `None` at the end of the stream.
 pub(super) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Option<ReceivedFrame> {
     let n = stream.read_u32_le().await.ok()?;
     let kind = stream.read_u8().await.ok()?;
-    if n > LARGEST_FRAME {
+    if n > MAX_FRAME {
+        // The rest of the stream is not read: after this the conversation is over.
         return Some(ReceivedFrame::Refused("it is larger than 32 MiB"));
     }
     let body = read_body(stream, n as usize).await.ok()?;
-    if body.len() <= DECODED_AT_ONCE {
+    if body.len() <= INLINE_BYTES {
         return Some(ReceivedFrame::decode(kind, &body));
     }
     tokio::task::spawn_blocking(move || ReceivedFrame::decode(kind, &body)).await.ok()
 }
 
-/// Reads `n` bytes; no more memory is set aside than has arrived.
+/// Reads exactly `n` bytes.
 async fn read_body(stream: &mut (impl AsyncRead + Unpin), n: usize) -> io::Result<Vec<u8>> {
-    let mut body = Vec::with_capacity(n.min(DECODED_AT_ONCE));
+    // The judged process chooses `n`: memory grows with the bytes that arrive, not with its claim.
+    let mut body = Vec::with_capacity(n.min(INLINE_BYTES));
     stream.take(n as u64).read_to_end(&mut body).await?;
     if body.len() < n { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(body) }
 }
 
-/// Frames that were written down; they end where there is no whole one.
+/// Iterates over frames that a process has written to a file; ends at the first incomplete one.
 #[derive(Debug)]
 pub(super) struct FrameLog<'a>(pub(super) &'a [u8]);
 

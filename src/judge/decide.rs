@@ -1,4 +1,4 @@
-//! From what the processes reported to a verdict.
+//! Decides the verdict from the reports of the processes.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -15,23 +15,27 @@ use super::verdict::VerdictOutcome;
 use crate::sandbox;
 use crate::sandbox::ExitKind;
 
-/// All that a verdict is made of.
+/// Everything that a verdict is based on.
 pub(super) struct Evidence<'a> {
     run: &'a sandbox::ExecOutcome,
+    /// Report of the process with both tests and solution, which may be forged.
     same: ProcessReport<'a>,
+    /// Report of the tester, if it ran.
     tester: Option<ProcessReport<'a>>,
+    /// Reasons why the tester caught the solution in deceiving the tests.
     lies: Vec<&'a str>,
+    /// Suspicious constructs in the solution: path, line, description.
     findings: &'a [(String, u32, String)],
     screened: bool,
-    /// Tests that have to be reported, where the run itself does not say.
+    /// Tests that must be reported, if the run itself did not collect them.
     expected: Vec<String>,
 }
 
-/// What one process reported.
+/// The report of one process.
 #[derive(Default)]
 struct ProcessReport<'a> {
     tests: Vec<TestResult>,
-    /// The test that had begun and not ended.
+    /// The test that has started but not ended.
     running: Option<&'a str>,
     collected: Option<Vec<&'a str>>,
     raised: bool,
@@ -42,9 +46,10 @@ struct ProcessReport<'a> {
     exit: Option<ProcessExit<'a>>,
 }
 
-/// How a process ended.
+/// The end of a process, with its resource usage and the end of its output.
 #[derive(Clone, Copy)]
 struct ProcessExit<'a> {
+    /// The reason for which the coordinator killed it; empty if it did not.
     why: &'a str,
     signal: i32,
     code: i32,
@@ -55,26 +60,27 @@ struct ProcessExit<'a> {
 }
 
 impl ProcessExit<'_> {
-    /// The outcome where a limit ended it.
+    /// Returns the outcome if a limit ended the process.
     fn limit(&self) -> Option<VerdictOutcome> {
         match (self.why, self.signal) {
             ("cpu", _) => Some(VerdictOutcome::CpuLimit),
             ("wall", _) => Some(VerdictOutcome::WallLimit),
             ("output", _) => Some(VerdictOutcome::OutputLimit),
-            // Nobody else sends it: the kernel was out of memory.
+            // Nobody else sends it: the kernel killed the process for lack of memory.
             ("", libc::SIGKILL) => Some(VerdictOutcome::MemoryLimit),
             _ => None,
         }
     }
 
+    /// Describes the end, for a message of a test.
     fn words(&self) -> String {
         match (self.why, self.signal, self.code) {
             ("cpu", ..) => "the processor time limit was reached (an endless loop?)".into(),
             ("wall", ..) => "the time limit was reached (an endless loop?)".into(),
-            ("output", ..) => "it wrote without end".into(),
+            ("output", ..) => "the output limit was reached".into(),
             ("over", ..) => "the other process ended".into(),
             (_, libc::SIGKILL, _) => "the memory limit was reached".into(),
-            (_, libc::SIGSEGV, _) => "signal 11 killed it (too deep a recursion?)".into(),
+            (_, libc::SIGSEGV, _) => "signal 11 killed it (infinite recursion?)".into(),
             (_, 0, code) => format!("it exited with status {code}"),
             (_, signal, _) => format!("signal {signal} killed it"),
         }
@@ -93,6 +99,7 @@ impl<'a> ProcessReport<'a> {
             } => {
                 self.running = None;
                 if !is_good(*status) {
+                    // The first limit counts: later tests may fail only because of it.
                     self.raised |= raised;
                     self.limit = if self.limit.is_empty() { limit } else { self.limit };
                 }
@@ -110,7 +117,7 @@ impl<'a> ProcessReport<'a> {
         }
     }
 
-    /// Whether it came to its end by itself.
+    /// Whether the process ran all its tests, exited by itself and sent only valid records.
     fn is_whole(&self) -> bool {
         let exit = self.exit.is_some_and(|exit| exit.why.is_empty() && exit.signal == 0);
         exit && self.has_ended && !self.is_garbled && self.collected.is_some()
@@ -122,7 +129,7 @@ impl<'a> ProcessReport<'a> {
     }
 }
 
-/// Whether a test with this status is no failure.
+/// Whether a test with this status is not a failure.
 fn is_good(status: TestStatus) -> bool {
     matches!(status, TestStatus::Passed | TestStatus::Skipped | TestStatus::ExpectedFailure)
 }
@@ -161,34 +168,38 @@ impl<'a> Evidence<'a> {
             | CoordinatorRecord::Ended { who, .. } => match who {
                 RecordAuthor::Same => self.same.take(record),
                 RecordAuthor::Tester => self.tester.get_or_insert_default().take(record),
+                // A verdict never rests on what the worker says of itself.
                 RecordAuthor::Collector | RecordAuthor::Worker | RecordAuthor::Screen => {}
             },
             _ => {}
         }
     }
 
-    /// Whether the run of tests and solution together came to its end.
+    /// Whether the run of tests and solution together is complete.
     pub(super) fn is_whole(&self) -> bool {
         self.same.is_whole()
     }
 
-    /// Whether a test file could not be imported, so that its tests are not known.
+    /// Whether a test file could not be imported, so that its tests are unknown.
     pub(super) fn has_broken_file(&self) -> bool {
+        // The id of a file has no `::`.
         self.same
             .tests
             .iter()
             .any(|test| test.status == TestStatus::Error && !test.id.contains("::"))
     }
 
-    /// Adds tests that the suite holds; `is_whole` where these are all.
+    /// Sets the tests of the suite, as collected without the solution; `is_whole` if these are all
+    /// of them.
     pub(super) fn expect(&mut self, ids: &[String], is_whole: bool) {
+        // The ids of generated tests depend on the solution: then the run's own list is better.
         if is_whole || self.same.collected.is_none() {
             self.expected = ids.to_vec();
         }
         self.spread();
     }
 
-    /// What kept a file from being imported is what became of each of its tests.
+    /// Replaces the error of a file that could not be imported by one error per test of the file.
     fn spread(&mut self) {
         let of = |id: &str| id.split("::").next().map(str::to_owned);
         let (broken, mut tests): (Vec<_>, Vec<_>) =
@@ -203,10 +214,12 @@ impl<'a> Evidence<'a> {
         self.same.tests = tests;
     }
 
+    /// Decides the verdict from all reports.
     pub(super) fn decide(mut self) -> Verdict {
         self.complete();
         let (outcome, assurance, reason) = self.outcome();
         let exit = self.same.exit;
+        // A test that caught the solution lying shows the tester's result, not the forged pass.
         let (tests, lies) = (std::mem::take(&mut self.same.tests), self.lied_tests());
         let tests: Vec<TestResult> =
             tests.into_iter().map(|test| lies.get(&test.id).cloned().unwrap_or(test)).collect();
@@ -226,7 +239,7 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// Adds a row for the test that was cut off, and for those that were never run.
+    /// Adds a result for the test that was interrupted, and for tests that did not run.
     fn complete(&mut self) {
         if let Some(id) = self.same.running.take() {
             let message = format!("the process ended during this test: {}", self.ending());
@@ -234,33 +247,36 @@ impl<'a> Evidence<'a> {
         }
         let reported: HashSet<&str> = self.same.tests.iter().map(|test| test.id.as_str()).collect();
         let collected = self.same.collected.iter().flatten().copied();
-        let all = self.expected.iter().map(String::as_str).chain(collected);
+        let known = self.expected.iter().map(String::as_str).chain(collected);
         let mut seen = HashSet::new();
-        let missing: Vec<TestResult> = all
+        let missing: Vec<TestResult> = known
             .filter(|id| !reported.contains(id) && seen.insert(*id))
             .map(|id| unrun(id, TestStatus::Missing, "the test was not run".to_owned()))
             .collect();
-        // Tests of a class or file whose set-up failed are reported by that alone.
+        // In a complete run, the tests of a class or file whose setup failed are missing on
+        // purpose: the framework reports only the failed setup.
         if !self.same.is_whole() || reported.is_empty() || !self.expected.is_empty() {
             self.same.tests.extend(missing);
         }
     }
 
-    /// How the run ended, in words.
+    /// Describes how the run ended.
     fn ending(&self) -> String {
         match self.run.exit {
             ExitKind::WallLimit => "the time limit was reached (an endless loop?)".into(),
             ExitKind::CpuLimit => "the processor time limit was reached (an endless loop?)".into(),
             ExitKind::MemoryLimit => "the memory limit was reached".into(),
-            ExitKind::OutputLimit => "it wrote without end".into(),
+            ExitKind::OutputLimit => "the output limit was reached".into(),
             ExitKind::ProcessLimit => "the limit on processes and threads was reached".into(),
-            ExitKind::StackLimit => "the stack was full (an endless recursion?)".into(),
+            ExitKind::StackLimit => "the stack overflowed (infinite recursion?)".into(),
             ExitKind::Code(_) | ExitKind::Signal(_) => {
                 self.same.exit.map_or_else(|| "it was killed".to_owned(), |exit| exit.words())
             }
         }
     }
 
+    /// Returns the outcome, the assurance of a pass, and the reason for both. The order of the
+    /// checks goes from the most specific cause to the least.
     fn outcome(&self) -> (VerdictOutcome, Option<Assurance>, String) {
         let failed = |outcome| (outcome, None, String::new());
         if let Some(outcome) = self.limit() {
@@ -269,7 +285,7 @@ impl<'a> Evidence<'a> {
         let same = &self.same;
         if same.is_garbled {
             return failed(VerdictOutcome::HarnessVoid(
-                "the report of the tests is garbled".into(),
+                "the test process sent invalid records".into(),
             ));
         }
         if !same.all_passed() || !same.is_whole() {
@@ -278,11 +294,12 @@ impl<'a> Evidence<'a> {
         self.confirmed()
     }
 
-    /// The limit that ended the run.
+    /// Returns the outcome if a limit ended the run.
     fn limit(&self) -> Option<VerdictOutcome> {
         if let Some(outcome) = self.same.exit.and_then(|exit| exit.limit()) {
             return Some(outcome);
         }
+        // Without a record of the process's end the whole jail was stopped, not this process alone.
         if self.same.exit.is_none() {
             match self.run.exit {
                 ExitKind::WallLimit => return Some(VerdictOutcome::WallLimit),
@@ -301,27 +318,30 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// The outcome of a run that did not pass.
+    /// Returns the outcome of a run that did not pass and that no limit ended.
     fn failure(&self) -> VerdictOutcome {
         let tests = &self.same.tests;
         let any = |status: TestStatus| tests.iter().any(|test| test.status == status);
-        let nothing = tests.iter().all(|test| is_good(test.status));
-        if nothing && self.same.is_whole() {
+        let none_failed = tests.iter().all(|test| is_good(test.status));
+        if none_failed && self.same.is_whole() {
             VerdictOutcome::NoTests
         } else if any(TestStatus::Error) || self.same.raised {
+            // A failed check says more about the solution than an error of the framework, unless
+            // the test that failed was itself ended by an exception.
             let is_wrong = any(TestStatus::Failed) && !self.same.raised;
             if is_wrong { VerdictOutcome::Wrong } else { VerdictOutcome::Exception }
         } else if any(TestStatus::Failed) {
             VerdictOutcome::Wrong
-        } else if nothing {
-            let said = self.same.exit.map_or("", |exit| last_line(exit.stderr));
-            VerdictOutcome::HarnessVoid(format!("the tests did not end: {}: {said}", self.ending()))
+        } else if none_failed {
+            let stderr = self.same.exit.map_or("", |exit| last_line(exit.stderr));
+            let ending = self.ending();
+            VerdictOutcome::HarnessVoid(format!("the test run is incomplete: {ending}: {stderr}"))
         } else {
             VerdictOutcome::HarnessVoid("an expected test was not reported".into())
         }
     }
 
-    /// What the second run makes of a pass.
+    /// Returns the outcome of a pass in the first run, after the second run.
     fn confirmed(&self) -> (VerdictOutcome, Option<Assurance>, String) {
         if let Some(lie) = self.lies.first() {
             return (
@@ -336,9 +356,11 @@ impl<'a> Evidence<'a> {
         let Some(reason) = self.doubt() else {
             return (VerdictOutcome::Pass, Some(Assurance::Separate), String::new());
         };
+        // The tester could not repeat every test, so it rests on the first run: acceptable only if
+        // the solution has no construct by which it could have forged it.
         match self.findings.first() {
             _ if !self.screened => (
-                VerdictOutcome::Unconfirmed(format!("{reason}; the screen did not run")),
+                VerdictOutcome::Unconfirmed(format!("{reason}; the solution was not screened")),
                 None,
                 String::new(),
             ),
@@ -350,7 +372,8 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// Tests of the tester that the first run does not have: somebody has taken them away.
+    /// Describes tests that the tester ran but the first run did not: the solution has removed
+    /// them.
     fn difference(&self) -> Option<String> {
         let tester = self.tester.as_ref()?.collected.as_ref()?;
         let same: HashSet<&str> = self.same.tests.iter().map(|test| test.id.as_str()).collect();
@@ -362,11 +385,11 @@ impl<'a> Evidence<'a> {
             .filter(|id| !same.contains(id) && reported.contains(id))
             .take(5)
             .collect();
-        (!lost.is_empty()).then(|| format!("tests were taken away: {}", lost.join(", ")))
+        (!lost.is_empty()).then(|| format!("the solution removed tests: {}", lost.join(", ")))
     }
 
-    /// Why the pass is not confirmed: the first test that did not pass a second time, and its
-    /// reason.
+    /// Describes why the pass is not confirmed: the first test that did not pass again, and its
+    /// reason. `None` if all are confirmed.
     fn doubt(&self) -> Option<String> {
         let Some(tester) = &self.tester else {
             return Some("there was no second run".to_owned());
@@ -379,6 +402,8 @@ impl<'a> Evidence<'a> {
         let mut open = self.same.tests.iter().filter(|test| !is_confirmed(test));
         let first = open.next()?;
         let n_more = open.count();
+        // If the test itself was not reported, another failure of the tester (such as a file that
+        // it could not import) explains it.
         let elsewhere = tester.tests.iter().find(|test| !is_good(test.status));
         let shown = again.get(first.id.as_str()).copied().or(elsewhere);
         let reason = match (shown, tester.given_up, tester.exit) {
@@ -391,7 +416,7 @@ impl<'a> Evidence<'a> {
         Some(format!("`{}` was not confirmed{more}: {reason}", first.id))
     }
 
-    /// The tests in which the solution was caught, by their ids.
+    /// The tester's failed tests by id, if it caught the solution lying.
     fn lied_tests(&self) -> HashMap<String, TestResult> {
         if self.lies.is_empty() {
             return HashMap::new();
@@ -402,12 +427,12 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// The line of a message that says most: for an exception the last one.
+/// The most informative line of a message: the last one, which names the exception.
 fn last_line(message: &str) -> &str {
     message.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it failed").trim()
 }
 
-/// A test that was not run to its end.
+/// The result of a test that did not run to its end.
 fn unrun(id: &str, status: TestStatus, message: String) -> TestResult {
     TestResult { id: id.to_owned(), status, message, trace: String::new(), seconds: 0.0 }
 }

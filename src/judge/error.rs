@@ -1,4 +1,4 @@
-//! [`RequestError`].
+//! Errors of judging files on disk.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,36 +9,36 @@ use crate::error_class::ErrorClass;
 use crate::hub::HubError;
 use crate::sandbox::SandboxError;
 
-/// Why a request can't be judged. A solution that fails is a verdict, not an error.
+/// A request that could not be judged. A solution that fails is a verdict, not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// There is no file at the path of the solution.
+    /// The path of the solution does not exist, or holds no files.
     #[error("no solution file or folder at `{0}`")]
     NoSolution(PathBuf),
-    /// There is no Python at the path.
+    /// The requested interpreter does not exist.
     #[error("no Python at `{0}`")]
     NoPython(PathBuf),
-    /// There is no folder of packages at the path.
+    /// A requested folder of packages does not exist or cannot be accessed.
     #[error("cannot find the library folder `{path}`")]
     NoLibrary {
-        /// The path.
+        /// The path as the user gave it.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The tests, or the solution, can't be read.
+    /// The tests or the solution cannot be read.
     #[error(transparent)]
     Suite(#[from] SuiteError),
-    /// They can't be run.
+    /// The tests cannot be run.
     #[error(transparent)]
     Judge(#[from] JudgeError),
-    /// pytest can't be fetched.
+    /// pytest cannot be installed.
     #[error(transparent)]
     Hub(#[from] HubError),
 }
 
 impl RequestError {
-    /// Its class.
+    /// The class that decides the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Judge(error) => error.class(),

@@ -1,4 +1,4 @@
-//! The Python programs of the judge, and how one is run in the jail.
+//! The judge's Python programs, and running them in a jail.
 
 use std::io;
 use std::io::Read;
@@ -21,45 +21,45 @@ use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
 use crate::task::SourceFile;
 
-/// Why there is no verdict. A solution that fails is a verdict, not an error.
+/// A failure to reach a verdict. A solution that fails is a verdict, not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum JudgeError {
-    /// The jail failed.
+    /// The sandbox failed; see the source.
     #[error("the sandbox failed")]
     Sandbox(#[from] SandboxError),
-    /// The suite needs pytest, and neither the interpreter nor the mounted libraries have it.
+    /// The suite needs pytest, but neither the interpreter nor the mounted libraries have it.
     #[error("the tests need pytest, which this Python does not have")]
     PytestMissing,
-    /// A test file is not Python.
+    /// A test file has a syntax error.
     #[error("test file `{path}`, line {line}: {message}")]
     BrokenTest {
-        /// Its path within the suite.
+        /// Path within the suite.
         path: String,
-        /// The line, from 1; 0 when unknown.
+        /// Line number from 1; 0 if unknown.
         line: u32,
-        /// What the parser says.
+        /// Message of the parser.
         message: String,
     },
-    /// A check of a function does not run, whatever the function.
-    #[error("the check does not run: {0}")]
+    /// The check of a function is unusable, whatever the function.
+    #[error("invalid check: {0}")]
     BrokenCheck(String),
     /// A program of the judge itself failed.
     #[error("the judge's program `{program}` failed ({exit:?}): {stderr}")]
     Harness {
-        /// Which one.
+        /// File name of the program.
         program: &'static str,
-        /// How it ended.
+        /// The way in which it ended.
         exit: ExitKind,
-        /// The end of what it wrote on standard error.
+        /// The end of its standard error.
         stderr: String,
     },
-    /// No random numbers.
+    /// The system's random numbers cannot be read.
     #[error("cannot read random numbers")]
     Random(#[from] io::Error),
 }
 
 impl JudgeError {
-    /// Its class.
+    /// The class that decides the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Sandbox(error) => error.class(),
@@ -69,29 +69,53 @@ impl JudgeError {
 }
 
 /// Judges Python code in a jail.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use rune::judge::Judge;
+/// use rune::judge::TestSuite;
+/// use rune::sandbox::Sandbox;
+/// use rune::task::SourceFile;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let sandbox = Arc::new(Sandbox::start("/usr/local/bin/rune".as_ref())?);
+/// let judge = Judge::new(&sandbox, &sandbox.interpreter(None)?);
+/// let tests = "from adder import add\n\ndef test_add():\n    assert add(1, 2) == 3\n";
+/// let suite = TestSuite::new(vec![SourceFile::new("test_adder.py", tests)]);
+///
+/// let right = SourceFile::new("adder.py", "def add(a, b):\n    return a + b\n");
+/// assert!(judge.run_suite(&suite, &[right]).await?.passed());
+///
+/// let wrong = SourceFile::new("adder.py", "def add(a, b):\n    return a - b\n");
+/// let verdict = judge.run_suite(&suite, &[wrong]).await?;
+/// assert_eq!((verdict.n_passed, verdict.n_total), (0, 1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Judge {
-    /// Where code runs.
+    /// The sandbox in which code runs.
     pub sandbox: Arc<Sandbox>,
-    /// What runs it.
+    /// The Python interpreter that runs code.
     pub interpreter: Arc<Interpreter>,
-    /// What one run of a suite may use.
+    /// Resource limits of one run of a suite.
     pub limits: Limits,
     /// Host folders of importable packages, such as an installation of pytest.
     pub libs: Vec<Mount>,
 }
 
-/// What the coordinator is to do.
+/// The task of the coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum CoordinatorMode {
-    /// Find the tests.
+    /// Collect the tests without a solution.
     Collect,
-    /// Judge a solution by them.
+    /// Judge a solution by the tests.
     Judge,
 }
 
-/// A program of the judge.
+/// A Python program of the judge.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum JudgeProgram {
     Coordinator,
@@ -110,7 +134,7 @@ impl JudgeProgram {
         }
     }
 
-    /// Its files, below `/in/rune`.
+    /// Files of the program, by their names below `/in/rune`.
     fn files(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Coordinator => COORDINATOR,
@@ -138,13 +162,14 @@ const COORDINATOR: &[(&str, &str)] = &[
 ];
 
 impl Judge {
-    /// A judge with default limits and no libraries.
+    /// Creates a judge with default limits and no libraries.
     pub fn new(sandbox: &Arc<Sandbox>, interpreter: &Arc<Interpreter>) -> Self {
         let (sandbox, interpreter) = (Arc::clone(sandbox), Arc::clone(interpreter));
         Self { sandbox, interpreter, limits: Limits::default(), libs: Vec::new() }
     }
 
-    /// Runs `program` with `tests` in `/in/tests`, `work` in `/box` and `plan` on standard input.
+    /// Runs `program` with `tests` in `/in/tests`, `work` in `/box`, and `plan` as JSON on standard
+    /// input.
     pub(super) async fn start(
         &self,
         program: JudgeProgram,
@@ -154,13 +179,15 @@ impl Judge {
         self.sandbox.run(&self.job(program, (tests, work), plan)).await
     }
 
-    /// What [`Self::start`] runs.
+    /// Builds the request that [`Self::start`] runs.
     pub(super) fn job(
         &self,
         program: JudgeProgram,
         (tests, work): (&[SourceFile], &[SourceFile]),
         plan: &Value,
     ) -> ExecRequest {
+        // `-I` keeps user settings and the working directory off the search path; `-B` writes no
+        // bytecode. The plan comes on standard input, where no other process can read it.
         let own =
             program.files().iter().map(|(name, text)| (format!("rune/{name}"), (*text).into()));
         let tests =
@@ -177,23 +204,25 @@ impl Judge {
         }
     }
 
-    /// What the jails show beside the system's own folders.
+    /// Mounts of the jails: those of the interpreter, and the libraries.
     pub(super) fn mounts(&self) -> Vec<Mount> {
         self.interpreter.mounts().into_iter().chain(self.libs.iter().cloned()).collect()
     }
 
-    /// Runs a program that meets no judged code, and reads its answer.
+    /// Runs a program that never executes judged code, and parses its answer.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         program: JudgeProgram,
         tests: &[SourceFile],
         plan: &Value,
     ) -> Result<T, JudgeError> {
+        // The answer comes over the channel: on standard output a startup file of the interpreter
+        // could print something, too.
         let outcome = self.start(program, (tests, &[]), plan).await?;
         serde_json::from_slice(&outcome.channel).map_err(|_| failure(program, &outcome))
     }
 
-    /// Whether one of the libraries has the module `name`, which may be dotted.
+    /// Whether one of the libraries provides the module `name`, which may be dotted.
     pub fn provides(&self, name: &str) -> bool {
         let top = name.split('.').next().unwrap_or(name);
         let has = |lib: &Mount| {
@@ -202,8 +231,9 @@ impl Judge {
         self.libs.iter().any(has)
     }
 
-    /// Paths of the libraries as programs see them.
+    /// Paths of the libraries inside the jail; without namespaces, on the host.
     pub(super) fn lib_paths(&self) -> Vec<String> {
+        // Without a mount namespace nothing is mounted: a library is where it is on the host.
         let path = |mount: &Mount| match self.sandbox.facilities().tier {
             JailTier::Namespaces => mount.jail.to_string_lossy().into_owned(),
             JailTier::Landlock | JailTier::None => mount.host.to_string_lossy().into_owned(),
@@ -211,7 +241,7 @@ impl Judge {
         self.libs.iter().map(path).collect()
     }
 
-    /// The version of pytest that suites would be run with; `None` without one.
+    /// Returns the version of pytest that suites would run with; `None` if it is not installed.
     /// # Errors
     /// [`JudgeError::Sandbox`], [`JudgeError::Harness`].
     pub async fn pytest_version(&self) -> Result<Option<String>, JudgeError> {
@@ -222,26 +252,26 @@ impl Judge {
 }
 
 impl JudgeError {
-    /// The coordinator failed; `message` says how.
+    /// An error of the coordinator, with `message` and the end of its standard error.
     pub(super) fn broken(outcome: &ExecOutcome, message: &str) -> Self {
         let stderr = format!("{message}\n{}", tail(&outcome.stderr)).trim().to_owned();
         Self::Harness { program: JudgeProgram::Coordinator.name(), exit: outcome.exit, stderr }
     }
 }
 
-/// The error for a program of the judge that gave no answer.
+/// The error for a program of the judge that gave no valid answer.
 fn failure(program: JudgeProgram, outcome: &ExecOutcome) -> JudgeError {
     let stderr = tail(&outcome.stderr);
     JudgeError::Harness { program: program.name(), exit: outcome.exit, stderr }
 }
 
-/// The last 4,000 characters or so of a stream.
+/// The last 4,000 bytes of a stream as text.
 pub(super) fn tail(captured: &CapturedStream) -> String {
     let start = captured.bytes.len().saturating_sub(4000);
     String::from_utf8_lossy(&captured.bytes[start..]).into_owned()
 }
 
-/// Fresh random bytes of the operating system.
+/// Reads `N` random bytes from the operating system.
 pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! Reads Python without running it: interfaces, imports, lint, stubs.
+//! Static inspection of Python files: interfaces, imports, lint, stubs. Nothing is executed.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -10,18 +10,18 @@ use super::harness::JudgeError;
 use super::harness::JudgeProgram;
 use crate::task::SourceFile;
 
-/// Where a file stops being Python.
+/// A syntax error in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyntaxFault {
-    /// The line, from 1; 0 when unknown.
+    /// Line number from 1; 0 if unknown.
     pub line: u32,
-    /// What the parser says.
+    /// Message of the parser.
     pub message: String,
-    /// The line itself.
+    /// Source text of the line.
     pub text: String,
 }
 
-/// A module that a file imports, and the names that it uses of it.
+/// A module that a file imports, and the names that it uses from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportNeed {
     /// The dotted module name.
@@ -30,7 +30,7 @@ pub struct ImportNeed {
     pub names: Vec<String>,
 }
 
-/// What a top-level statement is.
+/// The kind of a top-level statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StatementKind {
@@ -44,66 +44,67 @@ pub enum StatementKind {
     Other,
 }
 
-/// A top-level statement with the comments right before it.
+/// A top-level statement with the comments directly before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopStatement {
-    /// What it is.
+    /// The kind of the statement.
     pub kind: StatementKind,
-    /// Names that it defines.
+    /// Names that the statement defines.
     pub names: Vec<String>,
-    /// Its source.
+    /// Source text, comments included.
     pub text: String,
 }
 
-/// What a Python file shows without being run.
+/// The result of inspecting a Python file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileInspection {
-    /// The file.
+    /// Path of the inspected file.
     pub path: String,
-    /// Why it can't be parsed; the fields below but [`Self::elisions`] are empty then.
+    /// The syntax error, if the file cannot be parsed. All fields below but [`Self::elisions`] are
+    /// empty then.
     pub error: Option<SyntaxFault>,
-    /// Public functions, classes with their methods, and constants: one signature a line, bodies as
-    /// `...`.
+    /// Public functions, classes with their methods, and constants: one signature per line, bodies
+    /// as `...`.
     pub interface: String,
     /// Top-level names of imported modules, sorted.
     pub imports: Vec<String>,
-    /// Modules outside the standard library and what is used of them, in order.
+    /// Modules outside the standard library and the names used from them, in order.
     pub needs: Vec<ImportNeed>,
-    /// Names that are read but bound nowhere, in order: forgotten imports, for the most part.
+    /// Names that are read but bound nowhere, in order: mostly forgotten imports.
     pub unbound: Vec<String>,
     /// Names defined at the top level, in order.
     pub defines: Vec<String>,
     /// The top-level statements, in order.
     pub statements: Vec<TopStatement>,
-    /// SHA-256 of the syntax tree: the same for code that differs in comments, layout or
+    /// SHA-256 of the syntax tree: equal for code that differs only in comments, layout or
     /// docstrings.
     pub digest: Option<String>,
-    /// Names that a solution has little honest use for, such as `os._exit` or `sys._getframe`.
+    /// Names that an honest solution rarely uses, such as `os._exit` or `sys._getframe`.
     pub suspicious: Vec<String>,
-    /// Comments that stand for code left out, such as `# rest of the code`.
+    /// Comments that stand for omitted code, such as `# rest of the code`.
     pub elisions: Vec<String>,
     /// Functions whose body is only `pass`, `...`, a docstring or `raise NotImplementedError`.
     pub stubs: Vec<String>,
 }
 
 impl FileInspection {
-    /// Whether the file is code and all there: it parses and nothing is left out.
+    /// Whether the file parses and no code is omitted.
     pub fn is_complete(&self) -> bool {
         self.error.is_none() && self.elisions.is_empty() && self.stubs.is_empty()
     }
 }
 
-/// What a stub's functions do.
+/// The body of a stub's functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StubKind {
-    /// `return None`.
+    /// The body `return None`.
     ReturnsNone,
-    /// `raise NotImplementedError`.
+    /// The body `raise NotImplementedError`.
     Raises,
 }
 
 impl StubKind {
-    /// Both kinds: a suite has to fail on each.
+    /// Both kinds: a useful suite fails on each.
     pub const ALL: [Self; 2] = [Self::ReturnsNone, Self::Raises];
 
     fn body(self) -> &'static str {
@@ -115,18 +116,19 @@ impl StubKind {
 }
 
 impl Judge {
-    /// Parses the Python files of `files` in the jail; other files are passed over.
+    /// Parses the Python files among `files` in the jail; other files are ignored.
     /// # Errors
-    /// [`JudgeError::Sandbox`], [`JudgeError::Harness`]; a file that is not Python is no error.
+    /// [`JudgeError::Sandbox`], [`JudgeError::Harness`]; a syntax error in a file is not an error.
     pub async fn inspect(&self, files: &[SourceFile]) -> Result<Vec<FileInspection>, JudgeError> {
+        // Parsing happens in the jail as well: the parser of CPython is not made for hostile text.
         let python = files.iter().filter(|file| file.module().is_some());
         let readable: Vec<Value> =
             python.map(|file| json!({ "path": file.path, "text": decoded(file) })).collect();
         self.ask(JudgeProgram::Inspect, &[], &json!(readable)).await
     }
 
-    /// The same files with every function's body but `__init__`'s replaced: the negative control of
-    /// a suite. Files that can't be parsed, or are not Python, stay as they are.
+    /// Replaces the body of every function except `__init__` by that of `kind`: the negative
+    /// control of a suite. Files that cannot be parsed, or are not Python, stay unchanged.
     /// # Errors
     /// [`JudgeError::Sandbox`], [`JudgeError::Harness`].
     pub async fn stub_of(
@@ -139,8 +141,8 @@ impl Judge {
     }
 }
 
-/// A Python file as text: without a byte order mark, and as Latin-1 where it is not UTF-8, which
-/// keeps every name that is plain ASCII.
+/// Decodes a Python file: without its byte order mark, and as Latin-1 if it is not UTF-8, which
+/// preserves all ASCII names.
 fn decoded(file: &SourceFile) -> String {
     if file.is_text() {
         file.text.trim_start_matches('\u{feff}').to_owned()

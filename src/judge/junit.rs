@@ -7,13 +7,14 @@ use super::verdict::TestResult;
 use super::verdict::TestStatus;
 use super::verdict::Verdict;
 
-/// A verdict as a JUnit report of one suite named `name`. Where the verdict is no pass although no
-/// test failed, such as at a time limit, a test case `verdict` says so: readers count test cases.
+/// Renders a verdict as a JUnit report of one suite named `name`. If the verdict is not a pass
+/// although no test failed, such as at a time limit, an additional test case `verdict` fails:
+/// readers count test cases.
 pub fn junit_xml(name: &str, verdict: &Verdict) -> String {
     let is_bad = |test: &TestResult| matches!(outcome_tag(test.status), Some("failure" | "error"));
     let is_unexplained = !verdict.passed() && !verdict.tests.iter().any(is_bad);
-    let count = |wanted: &str| {
-        verdict.tests.iter().filter(|test| outcome_tag(test.status) == Some(wanted)).count()
+    let count = |tag: &str| {
+        verdict.tests.iter().filter(|test| outcome_tag(test.status) == Some(tag)).count()
     };
     let counts = format!(
         "tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\" time=\"{:.3}\"",
@@ -73,6 +74,7 @@ fn write_case(xml: &mut String, test: &TestResult) {
         xml.push_str("/>\n");
         return;
     };
+    // Readers show the attribute in lists, and the element's text on demand.
     let message = escaped(test.message.lines().next().unwrap_or_default());
     let text = [test.message.as_str(), test.trace.as_str()].join("\n");
     let _infallible = writeln!(
@@ -89,7 +91,7 @@ fn write_stream(xml: &mut String, tag: &str, text: &str) {
     }
 }
 
-/// How a test that did not pass is marked.
+/// The element that marks a test that did not pass.
 fn outcome_tag(status: TestStatus) -> Option<&'static str> {
     match status {
         TestStatus::Passed => None,
@@ -99,9 +101,10 @@ fn outcome_tag(status: TestStatus) -> Option<&'static str> {
     }
 }
 
-/// Class and name of a test, as pytest has them: `tests.test_a.TestB` and `test_c[::]` of
+/// Splits a test id into class and name as pytest does: `tests.test_a.TestB` and `test_c[::]` for
 /// `tests/test_a.py::TestB::test_c[::]`.
 fn names(id: &str) -> (String, &str) {
+    // Parameters in brackets may contain any separator.
     let head = id.split('[').next().unwrap_or(id);
     let (class, name) = match (head.rfind("::"), head.rfind('.')) {
         (Some(at), _) => (&id[..at], &id[at + 2..]),
@@ -111,8 +114,8 @@ fn names(id: &str) -> (String, &str) {
     (class.replace(".py::", ".").replace("::", ".").replace('/', ".").replace(".py", ""), name)
 }
 
-/// Text as XML has it, in attributes and elements alike. Characters that XML forbids are written as
-/// `\u{1b}` is.
+/// Escapes text for XML attributes and elements. Characters that XML forbids are written in the
+/// form `\u{1b}`.
 fn escaped(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
@@ -121,6 +124,7 @@ fn escaped(text: &str) -> String {
             '<' => clean.push_str("&lt;"),
             '>' => clean.push_str("&gt;"),
             '"' => clean.push_str("&quot;"),
+            // In an attribute, an XML reader would replace plain white space by spaces.
             '\n' | '\t' | '\r' => {
                 let _infallible = write!(clean, "&#{};", u32::from(c));
             }

@@ -1,18 +1,34 @@
-//! A verdict on Python code, decided outside the judged process.
+//! Verdicts on Python code, decided outside the judged process.
 //!
-//! [`Judge::run_suite`] runs a user's tests against a solution in a jail, with the framework that
-//! the user runs them with. What the tests report beside the solution is never believed by itself:
-//! they run a second time in the tester, where remote objects stand for the solution, which is in
-//! another process.
+//! [`Judge::run_suite`] runs a user's tests against a solution in a jail, with the test framework
+//! that the user runs. A pass in the process that also holds the solution is never trusted: the
+//! tests run a second time in the tester, in which remote objects stand for the solution, which
+//! runs in another process.
 //!
 //! ```text
-//! coordinator --+-- same      tests and solution: fast, exact for honest code, believed by nobody
-//!   (trusted)   +-- tester    tests with remote objects: decides
-//!               +-- worker    the solution alone: no tests, no expected values, no channel
-//!               +-- screen    the solution's syntax, for when the tester could not follow the tests
+//!  rune (this process)                              jail, one per suite and solution
+//! +------------------------------+      plan     +---------------------------------------------+
+//! | run_suite   starts the run   | --- stdin --> | coordinator   (trusted; runs no solution)   |
+//! | record      parses lines     | <-- fd 3 ---- |     | forks each into a nested jail         |
+//! | decide      makes a verdict  | JSON records  |     +-- collector  tests, stand-ins         |
+//! +------------------------------+               |     +-- same       tests and solution       |
+//!                                                |     +-- tester     tests, remote objects    |
+//!                                                |     |     ^ socket pair: JSON messages       |
+//!                                                |     |     v                                |
+//!                                                |     +-- worker     the solution alone       |
+//!                                                |     +-- screen     the solution's syntax    |
+//!                                                +---------------------------------------------+
 //! ```
 //!
-//! [`FunctionJudge`] judges a function by its outputs, with the oracle outside of its process.
+//! - `collector` runs only if the files do not show the framework or the number of tests.
+//! - `same` is fast and exact for honest code, but the solution could forge its records.
+//! - `tester` decides. No code of the solution runs in it.
+//! - `worker` has no tests, no expected values and no pipe to the coordinator.
+//! - `screen` matters only for tests that the tester cannot run with remote objects.
+//!
+//! Every process reports over a pipe of its own, and the coordinator signs each line with the name
+//! of its process before it passes the line on. [`FunctionJudge`] judges a single function by its
+//! outputs, with the oracle in another process.
 
 mod collect;
 mod collected;

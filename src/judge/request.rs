@@ -1,4 +1,4 @@
-//! Judging code that lies on disk by tests that lie on disk.
+//! Judges a solution on disk by tests on disk.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -19,50 +19,50 @@ use crate::sandbox::Mount;
 use crate::sandbox::Sandbox;
 use crate::task::SourceFile;
 
-/// Where the user's own packages lie in the jail; a number follows for all but the first.
+/// Mount point of the user's packages in the jail; a number follows for all but the first folder.
 const LIBRARY: &str = "/opt/lib";
-/// Where pytest lies in the jail when Rune brings its own.
+/// Mount point of pytest in the jail if it was installed by Rune.
 const PYTEST: &str = "/opt/pytest";
 
-/// A solution, the tests that decide about it, and how they are run.
+/// A solution, its tests, and the environment to run them in.
 #[derive(Debug, Clone)]
 pub struct JudgeRequest {
-    /// A file, or a folder whose content is put on the path.
+    /// A file, or a folder whose content is put on the import path.
     pub solution: PathBuf,
-    /// A test file or a folder of them.
+    /// A test file, or a folder of test files.
     pub tests: PathBuf,
     /// Folders of packages that tests and solution may import.
     pub libs: Vec<PathBuf>,
-    /// The Python that runs them; `None` for the first of the search path.
+    /// The Python interpreter; `None` for the first on the search path.
     pub python: Option<PathBuf>,
-    /// What one run may use.
+    /// Resource limits of one run.
     pub limits: Limits,
-    /// Where pytest comes from when the tests need it and there is none.
+    /// The installation of pytest to use if the interpreter has none.
     pub pytest: PytestSource,
 }
 
-/// Where pytest is installed to, and by which Python's pip.
+/// The place that pytest is installed to, and the Python whose pip installs it.
 #[derive(Debug, Clone)]
 pub struct PytestSource {
-    /// Rune's home.
+    /// Rune's home, below which pytest is installed.
     pub home: Home,
-    /// The Python whose pip fetches it.
+    /// The Python whose pip downloads it.
     pub python: PathBuf,
 }
 
-/// A verdict, and what the tests had to do without.
+/// A verdict, and the files that were not available to the tests.
 #[derive(Debug, Clone)]
 pub struct JudgeReport {
-    /// The verdict.
+    /// The verdict on the solution.
     pub verdict: Verdict,
-    /// What lies among the tests but could not be brought along.
+    /// Files beside the tests that could not be included.
     pub left_out: Vec<OmittedFile>,
 }
 
 impl JudgeRequest {
-    /// Reads tests and solution and judges them in `sandbox`.
+    /// Reads tests and solution, and judges the solution in `sandbox`.
     /// # Errors
-    /// [`RequestError`]: never for what the solution did.
+    /// [`RequestError`], never because of what the solution does.
     pub async fn judge(&self, sandbox: &Arc<Sandbox>) -> Result<JudgeReport, RequestError> {
         let mut suite = TestSuite::load(&self.tests)?;
         let solution = load_solution(&self.solution, &mut suite, self.solution_limits())?;
@@ -76,19 +76,20 @@ impl JudgeRequest {
         Ok(JudgeReport { verdict, left_out: suite.left_out().to_vec() })
     }
 
-    /// The work directory holds the solution, and has to have room for what tests write.
+    /// Limits on the files of the solution.
     fn solution_limits(&self) -> FileLimits {
+        // The work directory has to leave space for what the tests write.
         FileLimits { n_files: 1_000, n_bytes: self.limits.disk_bytes / 2 }
     }
 }
 
-/// Whether there is a program at `path`; a bare name is looked for in the search path later.
+/// Whether `path` exists. A bare name is accepted: it is looked up on the search path later.
 fn is_there(path: &Path) -> bool {
     path.components().count() == 1 || path.exists()
 }
 
-/// Runs `suite` against `solution`; where that takes pytest and there is none, `source` is
-/// installed and added to `judge` first.
+/// Runs `suite` against `solution`. If the suite needs pytest and it is missing, first installs it
+/// from `source` and adds it to the libraries of `judge`.
 /// # Errors
 /// [`RequestError::Judge`], [`RequestError::Hub`].
 pub async fn run_with_pytest(
@@ -100,6 +101,7 @@ pub async fn run_with_pytest(
     match judge.run_suite(suite, solution).await {
         Err(JudgeError::PytestMissing) => {
             let PytestSource { home, python } = source.clone();
+            // Only on demand: most suites need no pytest, or the interpreter has it.
             let install = move || hub::ensure_pytest(&home, &python);
             let host = match tokio::task::spawn_blocking(install).await {
                 Ok(installed) => installed?,
@@ -112,7 +114,7 @@ pub async fn run_with_pytest(
     }
 }
 
-/// The user's own packages, as the jail has them.
+/// Builds the mounts of the user's package folders.
 /// # Errors
 /// [`RequestError::NoLibrary`].
 pub fn library_mounts(folders: &[impl AsRef<Path>]) -> Result<Vec<Mount>, RequestError> {

@@ -34,19 +34,19 @@ use crate::sandbox::NESTED_JAIL;
 use crate::sandbox::NestedJail;
 use crate::task::SourceFile;
 
-/// How many times as long as the first run the confirmation may take: every call goes from process
-/// to process there.
+/// The confirming run may take this many times as long as the first: every call crosses from one
+/// process to another there.
 const APART: u32 = 4;
 
-/// Addresses for the stacks and heaps of threads, beside what a process may reserve itself.
+/// Additional address space for the stacks and heaps of threads, in bytes.
 const THREADS: u64 = 16 << 30;
-/// Memory of the coordinator itself, with a test framework loaded.
+/// Memory of the coordinator itself with a test framework loaded, in bytes.
 const OWN_MEMORY: u64 = 256 << 20;
 
 impl Judge {
-    /// Runs `suite` against `solution`, whose files lie in the work directory beside the tests'.
+    /// Runs `suite` against `solution`. The files of both are put into the work directory.
     /// # Errors
-    /// [`JudgeError`]: never for what the solution did.
+    /// [`JudgeError`], never because of what the solution does.
     pub async fn run_suite(
         &self,
         suite: &TestSuite,
@@ -63,8 +63,8 @@ impl Judge {
             return Err(JudgeError::PytestMissing);
         }
         let mut evidence = Evidence::new(&records, &run);
-        // A run that broke off, or never began, says what it got to; what there is to run, the
-        // suite says.
+        // A run that was interrupted, or never started, reports only some of the tests. The rest is
+        // known from a collection without the solution.
         if !evidence.is_whole() || evidence.has_broken_file() {
             let collected = self.collect(suite, solution).await?;
             evidence.expect(&collected.ids, collected.is_whole);
@@ -72,7 +72,7 @@ impl Judge {
         Ok(evidence.decide())
     }
 
-    /// Whether `suite` is worthless because it passes on a stub of `solution`, which does nothing.
+    /// Whether `suite` is useless, because it passes on a stub of `solution` or tests nothing.
     /// # Errors
     /// [`JudgeError`].
     pub async fn passes_on_a_stub(
@@ -108,14 +108,17 @@ impl Judge {
         Ok(self.sandbox.run_nesting(&job).await?)
     }
 
-    /// What all processes of one judgement may use together: two runs one after the other, and what
-    /// is copied.
+    /// Limits of all processes of one verdict together: two runs one after the other, and the
+    /// copies of their files.
     fn limits_of_all(&self, job: &ExecRequest) -> Limits {
+        // Up to four processes have a copy of every file; a file takes at most a page more than its
+        // content.
         let n_bytes: usize = job.inputs.iter().map(|(_, content)| content.len() + 4096).sum();
         let n_bytes = u64::try_from(n_bytes).unwrap_or(u64::MAX);
         let n_files = u32::try_from(4 * job.inputs.len()).unwrap_or(u32::MAX);
         Limits {
             files: self.limits.files.saturating_add(n_files),
+            // `same`, `screen`, and tester and worker side by side.
             cpu: (2 + 2 * APART) * self.limits.cpu,
             wall: (2 + APART) * self.limits.wall,
             memory_bytes: self.limits.memory_bytes.saturating_add(OWN_MEMORY),
@@ -140,6 +143,7 @@ impl Judge {
             files: 1024,
         };
         let mounts = self.mounts();
+        // pytest finds the files below its targets itself; the other runners are given each file.
         let targets = match framework {
             TestFramework::Pytest => suite.targets().iter().map(String::as_str).collect(),
             TestFramework::Auto
@@ -162,8 +166,8 @@ impl Judge {
             "constructs": constructs,
             "jail": jail.plan(facilities, &mounts)?,
             "limits": {
-                // Stacks and heaps of threads are reserved, not used; what is used is capped for
-                // all together.
+                // Address space for threads is reserved, not used. The memory that is used is
+                // capped for all processes together.
                 "cpu": self.limits.cpu.as_secs_f64(),
                 "wall": self.limits.wall.as_secs_f64(),
                 "apart": APART,

@@ -1,4 +1,4 @@
-//! The code to judge as it lies on disk, told apart from its tests.
+//! Reads a solution from disk and separates it from its tests.
 
 use std::fs;
 use std::path::Path;
@@ -14,9 +14,9 @@ use super::suite::is_python;
 use super::suite::is_support;
 use crate::task::SourceFile;
 
-/// Reads the solution at `path`, a file or a folder of them. A file that lies among the tests and
-/// in the solution is one or the other: tests and their support stay with `suite`, other modules
-/// leave it.
+/// Reads the solution at `path`, a file or a folder. A file that belongs to both folders is
+/// assigned to one: tests and their support files stay in `suite`, other modules are removed from
+/// it.
 pub(super) fn load_solution(
     path: &Path,
     suite: &mut TestSuite,
@@ -35,6 +35,7 @@ pub(super) fn load_solution(
         collector.add_named_file(&folder.join(absolute.file_name().unwrap_or_default()))?;
         (folder, collector)
     };
+    // The user may name one folder as both tests and solution, or one inside the other.
     let tests = TestPlaces::of(suite, &folder);
     if found.is_dir() {
         files.keep(|path| !tests.owns(path));
@@ -47,15 +48,15 @@ pub(super) fn load_solution(
     Ok(solution)
 }
 
-/// Which files on disk are the tests' own.
+/// The places of tests on disk: decides which files belong to the tests.
 struct TestPlaces {
     /// The project root of the tests.
     root: Option<PathBuf>,
-    /// The folder of the tests, where it is not that of the solution as well.
+    /// The folder of the tests, unless the solution is in it as well.
     folder: Option<PathBuf>,
-    /// The folder of the tests, whatever else lies in it.
+    /// The folder of the tests, whether or not the solution is in it.
     shared: Option<PathBuf>,
-    /// Names of test files below the root.
+    /// Paths of test files relative to the root.
     tests: Vec<String>,
 }
 
@@ -70,7 +71,7 @@ impl TestPlaces {
         }
     }
 
-    /// Whether the file at `path`, which lies in the solution's folder, belongs to the tests alone.
+    /// Whether the file at `path` in the solution's folder belongs to the tests alone.
     fn owns(&self, path: &Path) -> bool {
         let name = self.root.as_ref().and_then(|root| path.strip_prefix(root).ok());
         let is_test = name.and_then(Path::to_str).is_some_and(|name| self.is_test(name));
@@ -81,8 +82,8 @@ impl TestPlaces {
         self.tests.iter().any(|test| test == name) || name.ends_with("conftest.py")
     }
 
-    /// Whether a file of the suite is the solution's, which lies at `real`, or would hide a module
-    /// of it.
+    /// Whether a file of the suite belongs to the solution at `real`, or would shadow one of its
+    /// modules.
     fn is_of_solution(&self, file: &SourceFile, real: &Path, solution: &[SourceFile]) -> bool {
         if self.is_test(&file.path) || !is_python(&file.path) {
             return false;
@@ -90,6 +91,8 @@ impl TestPlaces {
         let Some(root) = &self.root else { return false };
         let path = root.join(&file.path);
         let is_same = path.starts_with(real) && !self.owns(&path);
+        // A module beside the tests with the name of a module of the solution: on the import path
+        // of the tests it would win.
         let inside = self.shared.as_ref().and_then(|folder| path.strip_prefix(folder).ok());
         let inside = inside.and_then(Path::to_str).filter(|name| !is_support(name));
         let is_hiding = inside.is_some_and(|name| solution.iter().any(|file| file.path == name));

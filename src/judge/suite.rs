@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! project root      nearest folder with a pytest configuration, setup.py or .git
-//! ├── pytest.ini    configuration: carried, as is every conftest.py and __init__.py on the way down
-//! └── tests         the target, handed to the test framework: carried whole, or the file alone with
-//!     ├── test_a.py     the modules that it imports and the data of its folder
+//! ├── pytest.ini    included, as is every conftest.py and __init__.py on the way down
+//! └── tests         the target of the test framework: included whole, or a single file with
+//!     ├── test_a.py     the modules that it imports, and the data files of its folder
 //!     └── cases.json
 //! ```
 
@@ -33,8 +33,8 @@ use super::collected::CollectedTests;
 use crate::task::SourceFile;
 use crate::task::Task;
 
-/// Test files with their helpers and data. Which tests they hold is found out once, at the first
-/// run.
+/// Test files with their helpers and data. The tests in them are collected once, when they are
+/// first needed.
 ///
 /// ```
 /// use rune::judge::TestSuite;
@@ -49,27 +49,27 @@ pub struct TestSuite {
     files: Vec<SourceFile>,
     targets: Vec<String>,
     left_out: Vec<OmittedFile>,
-    /// The project root on this machine, where the files come from there.
+    /// The project root, if the files were loaded from disk.
     folder: Option<PathBuf>,
     pub(super) collected: OnceCell<CollectedTests>,
 }
 
 impl TestSuite {
-    /// A suite of `files`: those named `test_*.py`, `*_test.py`, `test.py` or `tests.py` hold the
-    /// tests, or all Python files where none is so named; the others are carried along.
+    /// Creates a suite of `files`. Those named `test_*.py`, `*_test.py`, `test.py` or `tests.py`
+    /// hold the tests, or all Python files if there are none; the others are support files.
     pub fn new(files: Vec<SourceFile>) -> Self {
         let targets = tests_among(files.iter().map(|file| file.path.as_str()));
         let targets = targets.into_iter().map(str::to_owned).collect();
         Self::with_targets(files, targets)
     }
 
-    /// A suite of `files`, of which the test framework is given `targets`: paths of files or
+    /// Creates a suite of `files`, of which the test framework runs `targets`: paths of files or
     /// folders.
     pub fn with_targets(files: Vec<SourceFile>, targets: Vec<String>) -> Self {
         Self { files, targets, ..Self::default() }
     }
 
-    /// The suite that a task is accepted by; `None` where it brings no tests.
+    /// Creates the suite that accepts solutions of `task`; `None` if it has no tests.
     pub fn of_task(task: &Task) -> Option<Self> {
         let files = || task.tests.clone();
         match (task.tests.is_empty(), task.test_targets.is_empty()) {
@@ -84,44 +84,46 @@ impl TestSuite {
         &self.files
     }
 
-    /// The paths, files or folders, that the test framework is given; `.` is the project root.
+    /// The paths of files or folders that the test framework runs; `.` is the project root.
     pub fn targets(&self) -> &[String] {
         &self.targets
     }
 
-    /// What lies among the tests but could not be brought along.
+    /// Files beside the tests that could not be included.
     pub fn left_out(&self) -> &[OmittedFile] {
         &self.left_out
     }
 
-    /// The project root on this machine, where the files were loaded from there.
+    /// The project root, if the files were loaded from disk.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
 
-    /// The folder that the first target lies in, or is, on this machine.
+    /// The folder on disk that contains the first target, or that is the first target.
     pub(super) fn tests_folder(&self) -> Option<PathBuf> {
         let target = self.folder.as_ref()?.join(self.targets.first()?);
         let folder = if target.is_dir() { target.as_path() } else { target.parent()? };
         folder.canonicalize().ok()
     }
 
-    /// Drops the files for which `is_dropped` holds.
+    /// Removes the files for which `is_dropped` holds.
     pub fn drop_files(&mut self, is_dropped: impl Fn(&SourceFile) -> bool) {
         self.files.retain(|file| !is_dropped(file));
+        // Other files may hold other tests.
         self.collected = OnceCell::new();
     }
 
-    /// The same suite without what a task can't store.
+    /// Returns the files and targets, which are the parts that a task stores.
     pub fn into_parts(self) -> (Vec<SourceFile>, Vec<String>) {
         (self.files, self.targets)
     }
 
-    /// Whether no test file holds a function, a class or an assertion: whatever the solution, there
-    /// is nothing to run.
+    /// Whether no test file contains a function, a class or an assertion, so that there is nothing
+    /// to run, whatever the solution.
     pub fn is_blank(&self) -> bool {
         let tests = self.test_paths();
         let mut files = self.files.iter().filter(|file| tests.contains(&file.path.as_str()));
+        // A textual test can only err on the safe side: a word in a comment makes the suite run.
         let words: [&[u8]; 3] = [b"assert", b"def ", b"class "];
         let has = |file: &SourceFile, word: &[u8]| {
             file.bytes().windows(word.len()).any(|found| found == word)
@@ -129,8 +131,8 @@ impl TestSuite {
         files.all(|file| !words.iter().any(|word| has(file, word)))
     }
 
-    /// Paths of the files that hold the tests: the targets, with the test files below those that
-    /// are folders.
+    /// Paths of the files that hold the tests: the targets themselves, and the test files below
+    /// targets that are folders.
     pub fn test_paths(&self) -> Vec<&str> {
         let of_target = |target: &String| {
             let inside = self.files.iter().map(|file| file.path.as_str());
@@ -149,13 +151,14 @@ impl TestSuite {
     }
 }
 
-/// Whether `path` lies below the folder `target`.
+/// Whether `path` is below the folder `target`.
 fn lies_below(path: &str, target: &str) -> bool {
     target == "."
         || path.strip_prefix(target.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// The paths that are named as tests are; all Python files but support files where none is.
+/// Selects the paths with names of test files; if there are none, all Python files that are not
+/// support files.
 fn tests_among<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let python: Vec<&str> = paths.filter(|path| is_python(path)).collect();
     let named: Vec<&str> = python.iter().copied().filter(|path| is_test_name(path)).collect();

@@ -1,13 +1,14 @@
-//! Python's plain data, in the form of `marshal` (version 2), and when two values are equal.
+//! Python's plain data: its encoding (`marshal`, version 2; `Python/marshal.c` in CPython) and its
+//! equality.
 //!
-//! Judged code sends what it returns in this form. Only values of exactly the built-in types have
-//! it, so an object that is equal to everything does not arrive. It is read here, whatever the
-//! bytes are, and written anew before a check sees it: CPython's own reader is not made for hostile
-//! bytes.
+//! Judged code sends its results in this encoding. It exists only for values of exactly the
+//! built-in types, so an object that claims to equal everything cannot be sent. Values are decoded
+//! here and encoded again before a check sees them, because CPython's own reader is not safe for
+//! hostile bytes.
 //!
-//! Reading and comparing take time in proportion to the size of the values. Keys of dictionaries
-//! and items of sets are found by their fingerprints: hashes that equal keys share, made with a
-//! random key so that nobody can aim at them.
+//! Decoding and comparing take time proportional to the size of the values. Keys of dictionaries
+//! and items of sets are matched by fingerprints: hashes that equal keys share, made with a random
+//! secret so that nobody can provoke collisions.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,10 +18,10 @@ use std::hash::Hasher;
 use std::hash::RandomState;
 use std::sync::LazyLock;
 
-/// Lists within lists, at most: about as deep as CPython can compare them. Every function here that
-/// recurses fits that often into the stack of a thread.
+/// Maximum nesting depth, about as deep as CPython can compare lists. Every recursive function in
+/// this file fits that many times into the stack of a thread.
 const DEPTH: usize = 1000;
-/// Bits of a digit of a large integer.
+/// Bits per digit of a large integer (`PyLong_MARSHAL_SHIFT`).
 const DIGIT: u32 = 15;
 
 /// A value of a built-in type.
@@ -30,12 +31,12 @@ pub(super) enum PlainValue {
     Ellipsis,
     Bool(bool),
     Int(i64),
-    /// An integer that is no `i64`: whether it is negative, and its digits of 15 bits, the lowest
+    /// An integer outside of `i64`: whether it is negative, and its digits of 15 bits, lowest
     /// first.
     Large(bool, Vec<u16>),
     Float(f64),
     Complex(f64, f64),
-    /// UTF-8, but for lone surrogates.
+    /// UTF-8, except for lone surrogates.
     Text(Vec<u8>),
     Bytes(Vec<u8>),
     Tuple(Vec<Self>),
@@ -46,22 +47,22 @@ pub(super) enum PlainValue {
 }
 
 impl PlainValue {
-    /// A text.
+    /// Creates a text value.
     pub(super) fn text(text: &str) -> Self {
         Self::Text(text.as_bytes().to_vec())
     }
 
-    /// Reads a value and nothing after it.
+    /// Decodes a value that takes all of `bytes`.
     ///
     /// # Errors
-    /// What is wrong with the bytes, in words.
+    /// A description of the first defect.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let mut reader = ValueReader { rest: bytes };
         let value = reader.value(DEPTH)?;
         if reader.rest.is_empty() { Ok(value) } else { Err("bytes after the value") }
     }
 
-    /// Appends the value's bytes.
+    /// Appends the encoded value to `out`.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::None => out.push(b'N'),
@@ -89,6 +90,7 @@ impl PlainValue {
             Self::Bytes(bytes) => encode_bytes(b's', bytes, out),
             Self::Tuple(values) => encode_all(b'(', values, out),
             Self::List(values) => encode_all(b'[', values, out),
+            // Sets keep the order in which they arrived, which CPython does not care about.
             Self::Set(values) => encode_all(b'<', values, out),
             Self::FrozenSet(values) => encode_all(b'>', values, out),
             Self::Dict(pairs) => {
@@ -102,22 +104,22 @@ impl PlainValue {
         }
     }
 
-    /// `bool(value)`.
+    /// Python's truth value, `bool(value)`.
     pub(super) fn is_true(&self) -> bool {
         match self {
             Self::None | Self::Bool(false) | Self::Int(0) => false,
             Self::Float(x) => *x != 0.0,
             Self::Complex(re, im) => *re != 0.0 || *im != 0.0,
             Self::Text(bytes) | Self::Bytes(bytes) => !bytes.is_empty(),
-            Self::Tuple(all) | Self::List(all) | Self::Set(all) | Self::FrozenSet(all) => {
-                !all.is_empty()
+            Self::Tuple(items) | Self::List(items) | Self::Set(items) | Self::FrozenSet(items) => {
+                !items.is_empty()
             }
             Self::Dict(pairs) => !pairs.is_empty(),
             Self::Ellipsis | Self::Bool(true) | Self::Int(_) | Self::Large(..) => true,
         }
     }
 
-    /// A real number as the nearest `f64`.
+    /// Converts a real number to the nearest `f64`; `None` for other values.
     pub(super) fn number(&self) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "the nearest is wanted")]
         match self {
@@ -134,7 +136,7 @@ impl PlainValue {
         }
     }
 
-    /// Whether Python's `==` holds between the two. As in Python, NaN is equal to nothing.
+    /// Python's `==`. As in Python, NaN equals nothing.
     pub(super) fn equals(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::None, Self::None) | (Self::Ellipsis, Self::Ellipsis) => true,
@@ -148,12 +150,14 @@ impl PlainValue {
                 a.len() == b.len() && equal_sets(a, b)
             }
             (Self::Dict(a), Self::Dict(b)) => a.len() == b.len() && equal_dicts(a, b),
+            // Numbers of different types, or values of types that are never equal.
             _ => self.number_key().is_some_and(|key| other.number_key() == Some(key)),
         }
     }
 
-    /// A hash that equal keys share; `None` for what is equal to nothing, or is no key.
+    /// A hash that equal keys share; `None` for a value that equals nothing or cannot be a key.
     fn fingerprint(&self) -> Option<ValueFingerprint> {
+        // The numbers only separate types whose values are never equal.
         match self {
             Self::None => Some(fingerprint_of(0, &())),
             Self::Ellipsis => Some(fingerprint_of(1, &())),
@@ -166,7 +170,7 @@ impl PlainValue {
         }
     }
 
-    /// The form that all equal numbers share; `None` for NaN, and for what is no number.
+    /// The canonical form that equal numbers share; `None` for NaN and for other values.
     fn number_key(&self) -> Option<NumberKey<'_>> {
         match self {
             Self::Bool(b) => Some(NumberKey::Small(i64::from(*b))),
@@ -181,14 +185,14 @@ impl PlainValue {
         }
     }
 
-    /// The value's bytes, which are the same only for values that are written alike.
+    /// The encoded value. Equal values may have different bytes, such as `1` and `True`.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.encode(&mut bytes);
         bytes
     }
 
-    /// A text as it is, any other value as [`fmt::Display`] has it.
+    /// A text without quotes; any other value as formatted by [`fmt::Display`].
     pub(super) fn words(&self) -> String {
         match self {
             Self::Text(text) => String::from_utf8_lossy(text).into_owned(),
@@ -197,16 +201,16 @@ impl PlainValue {
     }
 }
 
-/// See [`PlainValue::fingerprint`].
+/// A keyed hash of a value; see [`PlainValue::fingerprint`].
 type ValueFingerprint = u64;
 
-/// A number in the form that all equal ones share: an integer is compared with a float exactly, not
-/// as two floats.
+/// A number in canonical form: an integer is compared with a float exactly, not after conversion to
+/// a float.
 #[derive(Debug, PartialEq, Hash)]
 enum NumberKey<'a> {
     Small(i64),
     Large(bool, Cow<'a, [u16]>),
-    /// The bits of a float that is no integer.
+    /// The bits of a float without an integer value.
     Real(u64),
     Complex(u64, u64),
 }
@@ -224,7 +228,7 @@ impl NumberKey<'_> {
     }
 }
 
-/// The secret of this process that fingerprints are made with.
+/// The random secret of this process for fingerprints.
 static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 fn fingerprint_of(kind: u8, value: &impl Hash) -> ValueFingerprint {
@@ -240,8 +244,9 @@ fn of_tuple(items: impl Iterator<Item = Option<ValueFingerprint>>) -> Option<Val
     Some(hasher.finish())
 }
 
-/// The same for any order of the items.
+/// Combines the fingerprints of a set's items, in any order.
 fn of_set(items: impl Iterator<Item = Option<ValueFingerprint>>) -> Option<ValueFingerprint> {
+    // A sum and not an exclusive or, under which pairs of equal terms would cancel out.
     let mut sum = 0_u64;
     for item in items {
         sum = sum.wrapping_add(item?);
@@ -254,7 +259,7 @@ fn same(a: f64, b: f64) -> bool {
     a == b
 }
 
-/// Fingerprints in order, each with the index of its key; `None` where a key is equal to nothing.
+/// Sorts the fingerprints of keys, each with the index of its key; `None` if a key equals nothing.
 fn sorted<'a>(
     keys: impl Iterator<Item = &'a PlainValue>,
 ) -> Option<Vec<(ValueFingerprint, usize)>> {
@@ -264,11 +269,13 @@ fn sorted<'a>(
     Some(keys)
 }
 
-/// Pairs of indices of keys that have the same fingerprint; `None` where a key has no other.
+/// Matches keys of `a` and `b` by fingerprint: pairs of their indices, or `None` if a key has no
+/// match.
 fn pairs_of<'a>(
     a: impl Iterator<Item = &'a PlainValue>,
     b: impl Iterator<Item = &'a PlainValue>,
 ) -> Option<Vec<(usize, usize)>> {
+    // Keys of one container are distinct (see `distinct`), so after sorting they match one to one.
     let both = sorted(a)?.into_iter().zip(sorted(b)?);
     both.map(|((a, i), (b, k))| (a == b).then_some((i, k))).collect()
 }
@@ -287,27 +294,30 @@ fn equal_dicts(a: &[(PlainValue, PlainValue)], b: &[(PlainValue, PlainValue)]) -
     let same = |(i, k): &(usize, usize)| a[*i].0.equals(&b[*k].0) && a[*i].1.equals(&b[*k].1);
     pairs_of(keys(a), keys(b)).is_some_and(|pairs| pairs.iter().all(same))
 }
-/// The integer that a float is, if it is one.
+
+/// Converts a float with an integer value to sign and digits, exactly.
 fn integer_of(x: f64) -> Option<(bool, Vec<u16>)> {
     if !x.is_finite() || x.fract() != 0.0 {
         return None;
     }
+    // IEEE 754: the value is 1.fraction * 2^(exponent - 1023).
     let bits = x.abs().to_bits();
     let (exponent, fraction) = (bits >> 52, bits & ((1 << 52) - 1));
     if exponent < 1023 {
-        return Some((false, Vec::new()));
+        return Some((false, Vec::new())); // below 1, so it is 0.0 or -0.0
     }
     let (mantissa, shift) = (u128::from(fraction | 1 << 52), exponent - 1023);
     if shift <= 52 {
         return Some((x < 0.0, digits(mantissa >> (52 - shift))));
     }
+    // Shift left by whole digits, which are zeros at the low end, and by the remaining bits.
     let (whole, bits) = ((shift - 52) / u64::from(DIGIT), (shift - 52) % u64::from(DIGIT));
     let mut found = vec![0; usize::try_from(whole).ok()?];
     found.extend(digits(mantissa << bits));
     Some((x < 0.0, found))
 }
 
-/// Digits of 15 bits, the lowest first.
+/// Splits `n` into digits of 15 bits, lowest first.
 fn digits(mut n: u128) -> Vec<u16> {
     let mut digits = Vec::new();
     while n > 0 {
@@ -323,6 +333,7 @@ fn encode_length(n: usize, out: &mut Vec<u8>) {
 
 fn encode_large(negative: bool, digits: &[u16], out: &mut Vec<u8>) {
     out.push(b'l');
+    // The sign of the number is that of its count of digits.
     let n = i32::try_from(digits.len()).expect("frames are smaller");
     out.extend((if negative { -n } else { n }).to_le_bytes());
     out.extend(digits.iter().flat_map(|digit| digit.to_le_bytes()));
@@ -342,19 +353,19 @@ fn encode_all(kind: u8, values: &[PlainValue], out: &mut Vec<u8>) {
     }
 }
 
-/// The mark that ends a dictionary.
+/// The tag that ends a dictionary (`TYPE_NULL`).
 const END: u8 = b'0';
 
 /// A key with its fingerprint.
 type FoundKey = (PlainValue, Option<ValueFingerprint>);
 
-/// Refuses keys of which two are equal. No Python has a set or dictionary with such, but the sizes
-/// of two sets decide whether they are equal.
+/// Rejects equal keys. Python never sends them, but a forged set `{1, 1}` would have the size of
+/// `{1, 2}`, and comparison relies on sizes.
 fn distinct(prints: Vec<Option<ValueFingerprint>>) -> Result<(), &'static str> {
     let mut prints: Vec<ValueFingerprint> = prints.into_iter().flatten().collect();
     prints.sort_unstable();
     let is_double = prints.windows(2).any(|pair| pair[0] == pair[1]);
-    if is_double { Err("a set or dictionary with a double entry") } else { Ok(()) }
+    if is_double { Err("a set or dictionary with a duplicate entry") } else { Ok(()) }
 }
 
 struct ValueReader<'a> {
@@ -362,7 +373,7 @@ struct ValueReader<'a> {
 }
 
 impl<'a> ValueReader<'a> {
-    /// The next value.
+    /// Decodes the next value, which may be nested `depth` levels deep.
     fn value(&mut self, depth: usize) -> Result<PlainValue, &'static str> {
         let tag = self.tag()?;
         let below = depth.checked_sub(1).ok_or("it is nested too deeply")?;
@@ -376,7 +387,7 @@ impl<'a> ValueReader<'a> {
         }
     }
 
-    /// A value that holds no others.
+    /// Decodes a value that contains no other values.
     fn scalar(&mut self, tag: u8) -> Result<PlainValue, &'static str> {
         Ok(match tag {
             b'N' => PlainValue::None,
@@ -393,12 +404,12 @@ impl<'a> ValueReader<'a> {
             b'u' | b't' => PlainValue::Text(self.bytes()?),
             b's' => PlainValue::Bytes(self.bytes()?),
             END => return Err("a value is missing"),
-            _ => return Err("a value of no plain type"),
+            _ => return Err("a value that is not plain data"),
         })
     }
 
-    /// A key, which begins with `tag`, and its fingerprint. Both are made from the bottom up:
-    /// however keys are nested, each part is hashed once.
+    /// Decodes a key that starts with `tag`, together with its fingerprint. Both are built bottom
+    /// up, so that each part of a nested key is hashed only once.
     fn key(&mut self, tag: u8, depth: usize) -> Result<FoundKey, &'static str> {
         let below = depth.checked_sub(1).ok_or("it is nested too deeply")?;
         match tag {
@@ -412,7 +423,7 @@ impl<'a> ValueReader<'a> {
                 distinct(prints)?;
                 Ok((PlainValue::FrozenSet(values), print))
             }
-            b'[' | b'<' | b'{' => Err("a key or an item of a set that cannot be hashed"),
+            b'[' | b'<' | b'{' => Err("an unhashable key or item of a set"),
             _ => {
                 let value = self.scalar(tag)?;
                 let print = value.fingerprint();
@@ -433,7 +444,7 @@ impl<'a> ValueReader<'a> {
         (0..n).map(|_| next()).collect()
     }
 
-    /// The items of a set.
+    /// Decodes the items of a set.
     fn items(&mut self, depth: usize) -> Result<Vec<PlainValue>, &'static str> {
         let (items, prints) = self.keys(depth)?;
         distinct(prints)?;
@@ -458,7 +469,8 @@ impl<'a> ValueReader<'a> {
 
     fn length(&mut self) -> Result<usize, &'static str> {
         let n = u32::from_le_bytes(self.take()?) as usize;
-        // Every part has a byte at least: nobody makes us set aside more than there is.
+        // Every item takes at least one byte, so a forged length cannot make us allocate more
+        // memory than was sent.
         if n > self.rest.len() { Err("it ends too early") } else { Ok(n) }
     }
 
@@ -498,6 +510,7 @@ impl<'a> ValueReader<'a> {
         if digits.iter().any(|digit| *digit >= 1 << DIGIT) {
             return Err("a digit is too large");
         }
+        // Leading zeros would make equal numbers differ.
         while digits.last() == Some(&0) {
             digits.pop();
         }
@@ -505,8 +518,9 @@ impl<'a> ValueReader<'a> {
     }
 }
 
-/// The integer of these digits, if it is an `i64`.
+/// Combines digits to an integer, if it fits into `i64`.
 fn small(negative: bool, digits: &[u16]) -> Option<i64> {
+    // Five digits have 75 bits, which an `i128` holds.
     if digits.len() > 5 {
         return None;
     }
@@ -515,9 +529,9 @@ fn small(negative: bool, digits: &[u16]) -> Option<i64> {
 }
 
 impl fmt::Display for PlainValue {
-    /// About as Python's `repr`; large integers are not written out.
+    /// Formats the value approximately as Python's `repr`; large integers are abbreviated.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = |f: &mut fmt::Formatter<'_>, open: &str, values: &[Self], close: &str| {
+        let items = |f: &mut fmt::Formatter<'_>, open: &str, values: &[Self], close: &str| {
             f.write_str(open)?;
             for (i, value) in values.iter().enumerate() {
                 write!(f, "{}{value}", if i == 0 { "" } else { ", " })?;
@@ -535,10 +549,10 @@ impl fmt::Display for PlainValue {
             Self::Text(text) => write!(f, "{:?}", String::from_utf8_lossy(text)),
             Self::Bytes(bytes) => write!(f, "b\"{}\"", bytes.escape_ascii()),
             Self::Tuple(values) if values.len() == 1 => write!(f, "({},)", values[0]),
-            Self::Tuple(values) => all(f, "(", values, ")"),
-            Self::List(values) => all(f, "[", values, "]"),
-            Self::Set(values) => all(f, "{", values, "}"),
-            Self::FrozenSet(values) => all(f, "frozenset({", values, "})"),
+            Self::Tuple(values) => items(f, "(", values, ")"),
+            Self::List(values) => items(f, "[", values, "]"),
+            Self::Set(values) => items(f, "{", values, "}"),
+            Self::FrozenSet(values) => items(f, "frozenset({", values, "})"),
             Self::Dict(pairs) => {
                 f.write_str("{")?;
                 for (i, (key, value)) in pairs.iter().enumerate() {
@@ -571,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn equality_is_python_s() {
+    fn equality_is_that_of_python() {
         use PlainValue::Bool;
         use PlainValue::Complex;
         use PlainValue::Dict;
@@ -677,7 +691,7 @@ mod tests {
     }
 
     #[test]
-    fn large_sets_and_dictionaries_are_compared_at_once() {
+    fn large_sets_and_dictionaries_are_compared_in_linear_time() {
         let took = on_a_thread(|| {
             let numbers =
                 |order: &mut dyn Iterator<Item = i64>| order.map(PlainValue::Int).collect();

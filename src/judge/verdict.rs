@@ -1,4 +1,4 @@
-//! What the judge says: the verdict on a solution and on each test.
+//! The verdict on a solution, and the result of each test.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,40 +8,40 @@ use serde::Serialize;
 
 pub use crate::trajectory::Assurance;
 
-/// What a solution came to.
+/// The outcome of judging a solution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VerdictOutcome {
-    /// Every expected test was reported passed, exactly once, on a complete channel.
+    /// Every expected test was reported as passed, exactly once, on a complete channel.
     Pass,
-    /// A check failed.
+    /// An assertion of a test failed.
     Wrong,
-    /// The code raised, could not be imported, or its process died.
+    /// The code raised an exception, could not be imported, or its process died.
     Exception,
-    /// The processor time ran out.
+    /// The CPU time limit was reached.
     CpuLimit,
-    /// The clock ran out.
+    /// The wall time limit was reached.
     WallLimit,
-    /// The memory cap was reached.
+    /// The memory limit was reached.
     MemoryLimit,
-    /// It wrote without end.
+    /// The output limit was reached.
     OutputLimit,
-    /// It started more processes and threads than it may.
+    /// The limit on processes and threads was exceeded.
     ProcessLimit,
-    /// The stack was full: it recursed too deeply in compiled code.
+    /// The stack overflowed: too deep a recursion in compiled code.
     StackLimit,
-    /// It returned what is no plain data: only values of exactly the built-in types can be
-    /// compared.
+    /// The function returned a value that is not plain data. Only values of exactly the built-in
+    /// types can be compared.
     Opaque,
-    /// Asked the same again it said something else.
+    /// The function gave different answers to the same question.
     Flaky,
     /// The suite checks nothing: no tests, none that could fail, or all skipped.
     NoTests,
-    /// Every test passed beside the solution, but not with the solution in a process of its own,
-    /// and the solution contains a construct that could deceive its tests. The reason names the
-    /// construct.
+    /// Every test passed in the process that also holds the solution, but not with the solution in
+    /// another process, and the solution contains a construct that could deceive its tests. The
+    /// reason names the construct.
     Unconfirmed(String),
-    /// The reports can't be trusted, for this reason: forged or incomplete.
+    /// The reports are forged or incomplete and cannot be trusted, for this reason.
     HarnessVoid(String),
 }
 
@@ -79,8 +79,8 @@ impl fmt::Display for VerdictOutcome {
             Self::OutputLimit => "wrote too much",
             Self::ProcessLimit => "started too many processes or threads",
             Self::StackLimit => "recursed too deeply",
-            Self::Opaque => "returned no plain data",
-            Self::Flaky => "not the same twice",
+            Self::Opaque => "returned a value that is not plain data",
+            Self::Flaky => "gave different answers to the same call",
             Self::NoTests => "nothing was tested",
             Self::Unconfirmed(reason) => return write!(f, "unconfirmed: {reason}"),
             Self::HarnessVoid(reason) => return write!(f, "void: {reason}"),
@@ -88,21 +88,21 @@ impl fmt::Display for VerdictOutcome {
     }
 }
 
-/// What became of one test.
+/// The status of a test after a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TestStatus {
-    /// It ran and held.
+    /// The test ran and passed.
     Passed,
-    /// A check failed.
+    /// An assertion of the test failed.
     Failed,
-    /// Something else was raised.
+    /// The test raised another exception.
     Error,
-    /// It did not run, by its own word.
+    /// The test skipped itself.
     Skipped,
-    /// It failed, as the suite says it should.
+    /// The test failed, as the suite expects it to.
     ExpectedFailure,
-    /// Nothing was heard of it.
+    /// The test was not reported.
     Missing,
 }
 
@@ -120,44 +120,45 @@ impl TestStatus {
     }
 }
 
-/// One test of a suite.
+/// The result of one test of a suite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TestResult {
     /// `file::test`, `file::Class::test`, or the file alone for a script of asserts; pytest's
     /// `[case]` follows.
     pub id: String,
-    /// What became of it.
+    /// Whether the test passed.
     pub status: TestStatus,
-    /// Why it did not pass: assertion with values, or exception; for the model's eyes.
+    /// Why the test did not pass, in a form to show to the model: the assertion with its values, or
+    /// the exception.
     pub message: String,
     /// Frames of the solution's and the tests' code, innermost last, at most 30 lines.
     pub trace: String,
-    /// Wall time of the test in seconds; 0 where it is not known.
+    /// Wall time of the test in seconds; 0 if unknown.
     #[serde(default)]
     pub seconds: f64,
 }
 
-/// The judge's word on a solution.
+/// The verdict on a solution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// What it came to.
+    /// The outcome that decides whether the solution is accepted.
     pub outcome: VerdictOutcome,
-    /// Where a pass was decided; `None` for any other outcome.
+    /// Whether a pass was decided in a separate process; `None` for any other outcome.
     #[serde(default)]
     pub assurance: Option<Assurance>,
-    /// Why a pass is not [`Assurance::Separate`], or what gave a wrong solution away whose tests
-    /// all passed; else empty.
+    /// Why a pass is not [`Assurance::Separate`], or how a wrong solution whose tests all passed
+    /// was caught; otherwise empty.
     #[serde(default)]
     pub reason: String,
-    /// Every test, in the suite's order; those reported before a crash keep their status.
+    /// All tests, in the suite's order. Tests reported before a crash keep their status.
     pub tests: Vec<TestResult>,
-    /// Tests that passed.
+    /// Number of tests that passed.
     pub n_passed: usize,
-    /// Tests that had to pass.
+    /// Number of tests that had to pass: all but skipped tests and expected failures.
     pub n_total: usize,
-    /// Processor time of the run.
+    /// CPU time of the run.
     pub cpu: Duration,
-    /// Time on the clock.
+    /// Wall time of the run.
     pub wall: Duration,
     /// The end of standard output.
     pub stdout: String,
@@ -171,7 +172,7 @@ impl Verdict {
         self.outcome == VerdictOutcome::Pass
     }
 
-    /// The part of tests that passed, `0.0..=1.0`; `1.0` only for a pass, `0.0` for a void run.
+    /// The share of tests that passed, `0.0..=1.0`: `1.0` only for a pass, `0.0` for a void run.
     pub fn score(&self) -> f64 {
         match self.outcome {
             VerdictOutcome::Pass => 1.0,
@@ -179,17 +180,19 @@ impl Verdict {
             _ => {
                 let counted = u32::try_from(self.n_passed).unwrap_or(u32::MAX);
                 let total = u32::try_from(self.n_total.max(1)).unwrap_or(u32::MAX);
+                // All tests may have passed in a run that is not a pass, such as an unconfirmed
+                // one.
                 (f64::from(counted) / f64::from(total)).min(0.99)
             }
         }
     }
 
-    /// Tests that ended so.
+    /// Number of tests with this status.
     pub fn count(&self, status: TestStatus) -> usize {
         self.tests.iter().filter(|test| test.status == status).count()
     }
 
-    /// As [`Self::reason`], or why there is no verdict that counts.
+    /// The reason of an unconfirmed or void outcome, otherwise [`Self::reason`].
     pub fn why(&self) -> &str {
         match &self.outcome {
             VerdictOutcome::Unconfirmed(reason) | VerdictOutcome::HarnessVoid(reason) => reason,
@@ -204,10 +207,12 @@ impl Verdict {
             .find(|test| !matches!(test.status, TestStatus::Passed | TestStatus::Skipped))
     }
 
-    /// One line, such as `3 of 5 tests passed: wrong (test_x.py::test_two)`.
+    /// Summarizes the verdict in one line, such as `3 of 5 tests passed: wrong
+    /// (test_x.py::test_two)`.
     pub fn summary(&self) -> String {
         let counts = format!("{} of {} tests passed", self.n_passed, self.n_total);
         match (&self.outcome, self.first_failure()) {
+            // A pass may still have expected failures, which are not worth a mention.
             (VerdictOutcome::Pass, _) => counts,
             (outcome, Some(test)) => format!("{counts}: {outcome} ({})", test.id),
             (outcome, None) => format!("{counts}: {outcome}"),

@@ -1,4 +1,4 @@
-//! Keeps the first and the last part of a stream that may be endless.
+//! Captures the first and the last part of a stream of unbounded length.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -7,13 +7,13 @@ use nix::errno::Errno;
 
 use super::job::CapturedStream;
 
-/// A stream may be this many times as long as what is kept of it.
+/// A stream may be this many times as long as the captured part.
 const FLOOD: u64 = 64;
 
-/// One stream out of the jail.
+/// One output stream of the jail.
 #[derive(Debug)]
 pub(super) struct StreamCapture {
-    /// The reading end, non-blocking; `None` after the end of the stream.
+    /// Read end of the pipe, non-blocking; `None` after the end of the stream.
     pub(super) fd: Option<OwnedFd>,
     first: Vec<u8>,
     last: VecDeque<u8>,
@@ -24,14 +24,14 @@ pub(super) struct StreamCapture {
 }
 
 impl StreamCapture {
-    /// Keeps the first and last half of `output_bytes`.
+    /// Captures up to `output_bytes`: half from the start, half from the end of the stream.
     pub(super) fn halves(fd: OwnedFd, output_bytes: usize) -> Self {
         let last_bytes = output_bytes / 2;
         let flood = FLOOD.saturating_mul(output_bytes as u64);
         Self::new(fd, output_bytes - last_bytes, last_bytes, flood)
     }
 
-    /// Keeps all of up to `bytes`; one more is a flood.
+    /// Captures up to `bytes` from the start; one byte more is a flood.
     pub(super) fn whole(fd: OwnedFd, bytes: usize) -> Self {
         Self::new(fd, bytes, 0, bytes as u64)
     }
@@ -41,9 +41,10 @@ impl StreamCapture {
         Self { fd: Some(fd), first, last, first_bytes, last_bytes, read: 0, flood }
     }
 
-    /// Reads what is there, up to the flood mark; true when the mark is passed.
+    /// Reads all available bytes, up to the flood limit; returns whether the limit is exceeded.
     pub(super) fn drain(&mut self) -> bool {
         let mut buffer = [0; 16 << 10];
+        // Bounded by the limit: a fast writer must not keep the supervisor from its clock for ever.
         while self.read <= self.flood {
             let Some(fd) = &self.fd else { break };
             match nix::unistd::read(fd, &mut buffer) {
@@ -58,19 +59,19 @@ impl StreamCapture {
 
     fn push(&mut self, bytes: &[u8]) {
         self.read += bytes.len() as u64;
-        let room = self.first_bytes - self.first.len();
-        let (first, rest) = bytes.split_at(room.min(bytes.len()));
+        let free = self.first_bytes - self.first.len();
+        let (first, rest) = bytes.split_at(free.min(bytes.len()));
         self.first.extend(first);
         self.last.extend(rest);
         let excess = self.last.len().saturating_sub(self.last_bytes);
         self.last.drain(..excess);
     }
 
-    /// What was kept.
+    /// Returns the captured part of the stream.
     pub(super) fn finish(self) -> CapturedStream {
-        let kept = (self.first.len() + self.last.len()) as u64;
+        let n_captured = (self.first.len() + self.last.len()) as u64;
         let bytes = self.first.into_iter().chain(self.last).collect();
-        CapturedStream { bytes, dropped: self.read - kept }
+        CapturedStream { bytes, dropped: self.read - n_captured }
     }
 }
 

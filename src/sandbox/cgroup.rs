@@ -1,7 +1,7 @@
-//! A control group of its own for every run, where this user may make one: the real cap on memory.
+//! A control group for every run, if this user may create one: the only exact cap on memory.
 //!
-//! Version 2 needs a delegated subtree: the groups above ours are tried up to the first whose
-//! children have the memory controller, as those of a systemd user session do. Version 1 needs
+//! Version 2 needs a delegated subtree: our group and its ancestors are tried, nearest first, for
+//! one whose children have the memory controller, as in a systemd user session. Version 1 needs
 //! root.
 
 use std::fs;
@@ -21,7 +21,8 @@ use super::fault::NamedStep;
 use super::job::Limits;
 use super::sys;
 
-/// How long a dead group may stay busy before it is left to the next sweep.
+/// How long, in milliseconds, the group of a dead run may stay busy before its removal is left to
+/// the next helper.
 const PATIENCE_MS: u32 = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,29 +31,33 @@ pub(super) enum CgroupVersion {
     V2,
 }
 
-/// The group below which every run gets its own.
+/// The group below which the groups of runs are created.
 #[derive(Debug, Clone)]
 pub(super) struct ParentCgroup {
     pub(super) version: CgroupVersion,
     path: PathBuf,
-    /// Version 1 counts processes in a hierarchy of its own: the group there.
+    /// The group in the `pids` hierarchy, which version 1 keeps separately.
     processes: Option<PathBuf>,
-    /// The helper: its process id is in the name of every group, so that a sweep knows whose it is.
+    /// The helper. Its process id is part of every group's name, so that stale groups are
+    /// recognized.
     owner: Pid,
 }
 
 impl ParentCgroup {
-    /// Finds a group that really takes processes under a memory limit, and clears away what dead
-    /// helpers left there.
+    /// Finds a group in which limits can be set and processes can be placed, and removes the groups
+    /// of dead helpers from it.
     pub(super) fn find() -> Option<Self> {
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
         let parent = candidates(&own, &mounts).into_iter().find(Self::works)?;
-        parent.sweep();
+        parent.remove_stale();
         Some(parent)
     }
 
+    /// Tries a group: places a short-lived process in it.
     fn works(&self) -> bool {
+        // Being able to create a group and to set its limits is not enough: cgroup v2 also checks
+        // write access to the common ancestor when a process is moved.
         let Ok(group) = self.create(self.owner, &Limits::default()) else { return false };
         let entered = match sys::fork() {
             Err(_) => false,
@@ -65,7 +70,7 @@ impl ParentCgroup {
         entered
     }
 
-    /// The group of the run that `supervisor` serves.
+    /// Names the group of the run that `supervisor` serves.
     pub(super) fn of(&self, supervisor: Pid) -> RunCgroup {
         let name = format!("rune-{}-{supervisor}", self.owner);
         let processes = match self.version {
@@ -75,12 +80,13 @@ impl ParentCgroup {
         RunCgroup { version: self.version, path: self.path.join(&name), processes }
     }
 
-    /// Makes the group of the run that `supervisor` serves.
+    /// Creates the group of the run that `supervisor` serves, with its limits.
     pub(super) fn create(&self, supervisor: Pid, limits: &Limits) -> Result<RunCgroup, JailFault> {
         let mut group = self.of(supervisor);
         fs::create_dir(&group.path).step("make a control group")?;
         match group.limit(limits) {
             Ok(()) => {
+                // Without the `pids` controller the supervisor counts processes itself.
                 group.processes.take_if(|folder| limit_processes(folder, limits).is_err());
                 Ok(group)
             }
@@ -91,8 +97,8 @@ impl ParentCgroup {
         }
     }
 
-    /// Removes groups whose makers were killed before they could.
-    fn sweep(&self) {
+    /// Removes groups whose helpers were killed before they could remove them.
+    fn remove_stale(&self) {
         let folders = [Some(&self.path), self.processes.as_ref()].into_iter().flatten();
         for entry in folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
             let name = entry.file_name();
@@ -104,7 +110,7 @@ impl ParentCgroup {
     }
 }
 
-/// The process id in the name of a run's group.
+/// Parses the helper's process id from the name of a run's group.
 fn owner(group: &str) -> Option<u32> {
     group.strip_prefix("rune-")?.split('-').next()?.parse().ok()
 }
@@ -114,7 +120,7 @@ fn owner(group: &str) -> Option<u32> {
 pub(super) struct RunCgroup {
     version: CgroupVersion,
     path: PathBuf,
-    /// Where its processes are counted, if the kernel does it.
+    /// The group in which the kernel counts processes, if it does.
     processes: Option<PathBuf>,
 }
 
@@ -129,6 +135,7 @@ impl RunCgroup {
             CgroupVersion::V2 => {
                 self.write("memory.max", &memory)?;
                 optional(self.write("memory.swap.max", "0"))?;
+                // The whole group dies with the process that the kernel picks.
                 optional(self.write("memory.oom.group", "1"))
             }
         }
@@ -138,8 +145,9 @@ impl RunCgroup {
         fs::write(self.path.join(file), value)
     }
 
-    /// Moves `pid` here; its children will be born here.
+    /// Moves the process `pid` into the group; its future children start in it.
     pub(super) fn enter(&self, pid: Pid) -> Result<(), JailFault> {
+        // In version 2 both controllers share one folder.
         let others = self.processes.iter().filter(|folder| **folder != self.path);
         [&self.path].into_iter().chain(others).try_for_each(|folder| {
             fs::write(folder.join("cgroup.procs"), pid.to_string()).step("enter the control group")
@@ -151,8 +159,7 @@ impl RunCgroup {
         self.processes.is_some()
     }
 
-    /// Whether the kernel has refused to start a process or thread because there were as many as
-    /// there may be.
+    /// Whether the kernel has refused to start a process or thread because of the limit.
     pub(super) fn out_of_processes(&self) -> bool {
         let Some(folder) = &self.processes else { return false };
         let text = fs::read_to_string(folder.join("pids.events")).unwrap_or_default();
@@ -160,7 +167,7 @@ impl RunCgroup {
         count.is_some_and(|count| count.trim() != "0")
     }
 
-    /// Whether the kernel has killed a process of the group for want of memory.
+    /// Whether the kernel has killed a process of the group because of the memory limit.
     pub(super) fn out_of_memory(&self) -> bool {
         let file = match self.version {
             CgroupVersion::V1 => "memory.oom_control",
@@ -171,7 +178,7 @@ impl RunCgroup {
         count.is_some_and(|count| count.trim() != "0")
     }
 
-    /// Removes the group, whose processes are dead but may not be gone yet.
+    /// Removes the group. Its processes are dead, but the kernel may not have released them yet.
     pub(super) fn remove(self) {
         [Some(&self.path), self.processes.as_ref()]
             .into_iter()
@@ -180,17 +187,18 @@ impl RunCgroup {
     }
 }
 
-/// Limits processes and threads in the group at `folder`, which is made where it is not the one
-/// that memory is counted in.
+/// Limits processes and threads in the group at `folder`. Creates it unless it is also the group in
+/// which memory is counted.
 fn limit_processes(folder: &Path, limits: &Limits) -> io::Result<()> {
     let made = fs::create_dir(folder);
     made.or_else(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Ok(()),
         _ => Err(error),
     })?;
-    let most = limits.processes.saturating_add(1); // and pid 1
+    let max = limits.processes.saturating_add(1); // pid 1 counts as well
+    // Without this file a refusal could not be told from an error of the program's own.
     fs::metadata(folder.join("pids.events"))?;
-    fs::write(folder.join("pids.max"), most.to_string())
+    fs::write(folder.join("pids.max"), max.to_string())
 }
 
 fn remove(folder: &Path) {
@@ -204,21 +212,24 @@ fn remove(folder: &Path) {
     }
 }
 
-/// A file that this kernel does not have is no error.
+/// Ignores the error of writing to a control file that this kernel does not have.
 fn optional(written: io::Result<()>) -> io::Result<()> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // What creates a missing file in a control group file system is told EACCES, root EPERM.
+        // Creating a missing file in a cgroup file system fails with EACCES, as root with EPERM.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         written => written,
     }
 }
 
-/// Where a group with a memory limit may be made: version 2 first, the nearest group first.
+/// Lists the groups in which a group with a memory limit may be created: version 2 first, nearest
+/// first.
 fn candidates(own: &str, mounts: &str) -> Vec<ParentCgroup> {
     let owner = nix::unistd::getpid();
     let mut found = Vec::new();
     if let Some(path) = own_group(own, mounts, None) {
+        // A group may only have processes or controlled children, so ours itself seldom qualifies
+        // ("no internal processes", cgroup-v2.rst); a delegated ancestor does.
         let ancestors = path.ancestors().take_while(|path| path.starts_with("/sys/fs/cgroup"));
         let paths = ancestors.filter(|path| {
             let controllers = fs::read_to_string(path.join("cgroup.subtree_control"));
@@ -242,8 +253,8 @@ fn candidates(own: &str, mounts: &str) -> Vec<ParentCgroup> {
     found
 }
 
-/// The folder of the group that this process is in: of version 1 for a `controller`, else of
-/// version 2.
+/// Finds the folder of this process's own group: in version 1 for a `controller`, else in version
+/// 2. `own` is the text of `/proc/self/cgroup`, `mounts` that of `/proc/self/mountinfo`.
 fn own_group(own: &str, mounts: &str, controller: Option<&str>) -> Option<PathBuf> {
     let group = own.lines().find_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -254,6 +265,7 @@ fn own_group(own: &str, mounts: &str, controller: Option<&str>) -> Option<PathBu
         ours.then_some(path)
     })?;
     mounts.lines().find_map(|line| {
+        // `30 29 0:26 ROOT POINT rw - TYPE SOURCE OPTIONS`, see proc_pid_mountinfo(5).
         let (left, right) = line.split_once(" - ")?;
         let mut left = left.split(' ').skip(3);
         let (root, point) = (left.next()?, left.next()?);
@@ -274,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_own_group_is_found_in_both_versions() {
+    fn own_group_is_found_in_both_versions() {
         let mounts = "30 29 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                       31 29 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         let own = "4:memory:/a/b\n0::/c\n";
@@ -286,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_names_its_owner() {
+    fn owner_is_parsed_from_the_group_name() {
         assert_eq!(owner("rune-17-probe"), Some(17));
         assert_eq!(owner("user.slice"), None);
     }

@@ -1,7 +1,7 @@
-//! Takes the files of a work directory out of a jail whose processes are all dead.
+//! Collects the files of a work directory from a jail whose processes are all dead.
 //!
-//! The folder was opened by pid 1 before the program ran. Names and kinds are the program's to
-//! choose, so nothing is followed and nothing is opened that is no regular file of its own.
+//! Pid 1 opened the folder before the program ran. Names and file types were chosen by the program,
+//! so no link is followed, and nothing but regular files with a single name is opened.
 
 use std::ffi::CStr;
 use std::ffi::CString;
@@ -30,36 +30,40 @@ use super::snapshot::belongs_to_git;
 use super::snapshot::walk;
 use super::sys;
 
-/// Files, folders within folders, and bytes of all files, at most.
+/// Maximum number of collected files.
 const FILES: usize = 1000;
+/// Maximum depth of nested folders.
 const DEPTH: usize = 32;
+/// Maximum bytes of all collected files together.
 const BYTES: u64 = 64 << 20;
 
-/// The mark of an overlay on a folder that hides the one below it.
+/// Extended attribute by which an overlay marks a folder that hides the one in the lower layer.
 const OPAQUE: &CStr = c"user.overlay.opaque";
 
-/// What was found.
+/// The files that were collected, and the entries that were not.
 #[derive(Debug, Default)]
 pub(super) struct CollectedFiles {
     /// Relative path and content.
     pub(super) files: Vec<(String, Vec<u8>)>,
-    /// Relative paths of what is gone of what was there first; one with a `/` at its end for all
-    /// below it.
+    /// Relative paths that exist in the base but were removed. A path that ends in `/` stands for
+    /// everything below it.
     pub(super) removed: Vec<String>,
-    /// Relative path, control characters escaped, and why it was left.
+    /// Relative path, with control characters escaped, and the reason for not collecting it.
     pub(super) refused: Vec<String>,
     bytes: u64,
-    /// The folder of what was there first.
+    /// The folder that the work directory started with.
     base: Option<OwnedFd>,
 }
 
-/// Collects what lies below `folder`, in the order of the names; with `base` only what differs from
-/// it. In an overlay `folder` holds only what was written, with marks for what was removed.
+/// Collects the files below `folder`, sorted by name; with `base` only those that differ from it.
+/// If `folder` is the upper layer of an overlay, it holds only what was written, and markers for
+/// what was removed.
 pub(super) fn collect(folder: &OwnedFd, base: Option<&Path>, is_overlay: bool) -> CollectedFiles {
     let opened = base.and_then(|base| File::open(base).ok()).map(OwnedFd::from);
     let mut collected = CollectedFiles { base: opened, ..CollectedFiles::default() };
     collected.folder(folder, "", DEPTH);
     if let Some(base) = base.filter(|_| !is_overlay) {
+        // A copied tree has no markers: what is missing now was removed.
         let mut gone = walk(base).unwrap_or_default();
         gone.retain(|path| is_absent(folder, path));
         collected.removed = gone.iter().map(|path| path.display().to_string()).collect();
@@ -75,7 +79,7 @@ fn is_absent(folder: &OwnedFd, path: &Path) -> bool {
 
 impl CollectedFiles {
     fn folder(&mut self, folder: &OwnedFd, prefix: &str, depth: usize) {
-        let Ok(mut names) = names(folder) else { return self.refuse(prefix, "can't be listed") };
+        let Ok(mut names) = names(folder) else { return self.refuse(prefix, "cannot be listed") };
         names.sort();
         for name in names {
             let path = match name.to_str() {
@@ -83,13 +87,13 @@ impl CollectedFiles {
                 _ => {
                     self.refuse(
                         &format!("{prefix}{}", name.to_string_lossy()),
-                        "has no plain name",
+                        "has an unprintable name",
                     );
                     continue;
                 }
             };
             if self.files.len() + self.refused.len() >= FILES {
-                return self.refuse(&path, "is one too many, and what comes after it");
+                return self.refuse(&path, "and everything after it exceed the limit on files");
             }
             if let Err(reason) = self.entry(folder, &name, &path, depth) {
                 self.refuse(&path, reason);
@@ -108,12 +112,12 @@ impl CollectedFiles {
             return Err("belongs to git");
         }
         let status = fstatat(folder, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-        let status = status.map_err(|_| "can't be examined")?;
+        let status = status.map_err(|_| "cannot be examined")?;
         match SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) {
-            SFlag::S_IFDIR if depth == 0 => Err("lies too deep"),
+            SFlag::S_IFDIR if depth == 0 => Err("is nested too deeply"),
             SFlag::S_IFDIR => {
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-                let below = open(folder, name, flags).map_err(|_| "can't be opened")?;
+                let below = open(folder, name, flags).map_err(|_| "cannot be opened")?;
                 if sys::has_attribute(below.as_fd(), OPAQUE) {
                     self.removed.push(format!("{path}/"));
                 }
@@ -121,13 +125,13 @@ impl CollectedFiles {
                 Ok(())
             }
             SFlag::S_IFREG => self.file(folder, name, path, &status),
-            // What an overlay leaves in the place of what was removed.
+            // A whiteout: an overlay puts a character device 0/0 in place of a removed entry.
             SFlag::S_IFCHR if status.st_rdev == 0 => {
                 self.removed.push(path.to_owned());
                 Ok(())
             }
             SFlag::S_IFLNK if self.is_link_as_before(folder, name, path) => Ok(()),
-            _ => Err("is no regular file"),
+            _ => Err("is not a regular file"),
         }
     }
 
@@ -138,17 +142,18 @@ impl CollectedFiles {
         path: &str,
         status: &FileStat,
     ) -> Result<(), &'static str> {
+        // The other name of a hard link may be any file that the program could name.
         if status.st_nlink != 1 {
-            return Err("has another name");
+            return Err("is a hard link");
         }
         let n_bytes = status.st_size.unsigned_abs();
         if n_bytes > BYTES {
             return Err("is too large");
         }
         let file = open(folder, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK);
-        let file = File::from(file.map_err(|_| "can't be opened")?);
+        let file = File::from(file.map_err(|_| "cannot be opened")?);
         let mut content = Vec::new();
-        file.take(n_bytes).read_to_end(&mut content).map_err(|_| "can't be read")?;
+        file.take(n_bytes).read_to_end(&mut content).map_err(|_| "cannot be read")?;
         if self.is_file_as_before(path, &content) {
             return Ok(());
         }
@@ -160,7 +165,7 @@ impl CollectedFiles {
         Ok(())
     }
 
-    /// What was at `path` first. The path is the program's to choose: no link on the way is
+    /// Opens what the base has at `path`. The program chose the path, so no link on the way is
     /// followed.
     fn before(&self, path: &str, flags: OFlag) -> Option<OwnedFd> {
         open(self.base.as_ref()?, &CString::new(path).ok()?, flags).ok()
@@ -200,7 +205,7 @@ fn names(folder: &OwnedFd) -> nix::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// Opens what is right below `folder`, never a link.
+/// Opens the entry `name` directly below `folder`, never through a link or a mount point.
 fn open(folder: impl AsFd, name: &CString, flags: OFlag) -> nix::Result<OwnedFd> {
     let resolve = ResolveFlag::RESOLVE_BENEATH
         | ResolveFlag::RESOLVE_NO_SYMLINKS

@@ -7,93 +7,96 @@ use serde::Serialize;
 
 use super::job::JailTier;
 
-/// What the jail can enforce on this machine, for the user to read.
+/// What the jail can enforce on this machine, in a form to show to the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JailCapabilities {
-    /// How programs are held.
+    /// The kind of jail that programs run in.
     pub tier: JailTier,
-    /// Why not by namespaces, where they were wanted and the machine refused.
+    /// Why the machine refused namespaces, if they were requested.
     pub refused: Option<String>,
-    /// What the user can do about that.
+    /// How the user can make namespaces available again.
     pub hint: Option<String>,
-    /// Whether programs run as a user of their own, who may only read what all may.
+    /// Whether programs run as a dedicated user, who can only read world-readable files.
     pub programs_have_own_user: bool,
-    /// What holds the memory of the whole process tree; each single process is always held by
+    /// What caps the memory of the whole process tree. Each single process is always capped by
     /// `RLIMIT_AS`.
     pub memory_cap: MemoryCap,
-    /// The kernel's Landlock version (ABI); 0 where there is none. From 4 on it denies TCP
-    /// where the network is the host's, from 6 on signals.
+    /// The kernel's Landlock ABI version; 0 if there is no Landlock. From version 4 it denies TCP
+    /// on the host's network, from version 6 signals to processes outside.
     pub landlock_version: u32,
     /// Whether system calls are filtered.
     pub seccomp: bool,
 }
 
-/// Something that programs can do, or can't do, where there are no namespaces.
+/// A difference between a jail without namespaces and one with them: something that programs can
+/// do, or can no longer do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MissingCapability {
-    /// A short name.
+    /// Short name, such as `sockets`: stable, for programs and documentation.
     pub name: &'static str,
-    /// What it means.
+    /// One line that describes the difference to the user.
     pub detail: &'static str,
 }
 
-/// What a program can reach although it should not.
+/// Things that a program can reach although it should not.
 const OPEN: &[MissingCapability] = &[
     MissingCapability {
         name: "names",
-        detail: "whether a path or a process exists, and the size, times and owner of a file, can be asked for",
+        detail: "programs can query whether paths and processes exist, and the size, times and owner of files",
     },
     MissingCapability {
         name: "machine",
-        detail: "the name of the host and its kernel, and how busy it is, can be read",
+        detail: "programs can read the host name, the kernel version and the system load",
     },
     MissingCapability {
         name: "disk",
-        detail: "space and files are counted every 50 ms, so a fast writer exceeds its limit before it is stopped",
+        detail: "space and files are measured every 50 ms, so a fast writer can exceed its limit before it is stopped",
     },
     MissingCapability {
         name: "sweeper",
-        detail: "who kills rune's helper and the process above it, both at once and by number, leaves what the \
-                 program has forked",
+        detail: "if rune's helper and its parent process are both killed at the same moment, processes that a \
+                 program forked keep running",
     },
 ];
-/// Where programs run as the user who runs `rune`.
+/// The gap when programs run as the user who runs `rune`.
 const OF_PLAIN_USERS: &[MissingCapability] = &[MissingCapability {
     name: "processes",
-    detail: "the limit counts all processes of this user, also those started meanwhile by others",
+    detail: "the process limit counts all processes of this user, including unrelated ones",
 }];
-/// Where programs of root run as a user of their own.
+/// The gap when root's programs run as a dedicated user.
 const OF_OWN_USERS: &[MissingCapability] = &[MissingCapability {
     name: "permissions",
-    detail: "Python and libraries must lie where every user may read them",
+    detail: "Python and libraries must be readable by every user",
 }];
-/// What a program can't do although it could in namespaces.
+/// Things that a program cannot do although it could in namespaces.
 const CLOSED: &[MissingCapability] = &[
     MissingCapability {
         name: "sockets",
-        detail: "there are none, but for pairs: a program can't even talk to itself over loopback",
+        detail: "only socket pairs are available: a program cannot connect to itself over loopback",
     },
     MissingCapability {
         name: "folders",
-        detail: "only /in, /box, TMPDIR and the own part of /proc are there; /tmp, /dev/shm and /etc/passwd are not, \
-                 nor /dev/zero without a control group",
+        detail: "only /in, /box, TMPDIR and the process's own part of /proc exist; /tmp, /dev/shm and /etc/passwd \
+                 do not, nor does /dev/zero without a control group",
     },
     MissingCapability {
         name: "modes",
-        detail: "changes of file modes and times do nothing; those of owners and attributes are refused",
+        detail: "changing file modes and times has no effect; changing owners and attributes is refused",
     },
     MissingCapability {
         name: "forks",
-        detail: "judged functions can't start processes or write files; their threads are counted together",
+        detail: "judged functions cannot start processes or write files; their threads are counted together",
     },
 ];
-/// Only below version 6 of Landlock.
-const WITHOUT_SCOPES: &[MissingCapability] =
-    &[MissingCapability { name: "signals", detail: "a program can send none, not even to itself" }];
+/// The gap below Landlock version 6, which has no scopes.
+const WITHOUT_SCOPES: &[MissingCapability] = &[MissingCapability {
+    name: "signals",
+    detail: "programs cannot send signals, not even to themselves",
+}];
 
 impl JailCapabilities {
-    /// What differs from a jail of namespaces: first what stays open, then what programs have to do
-    /// without.
+    /// Differences from a jail with namespaces: first what stays open, then what programs have to
+    /// do without. Empty for every other tier.
     pub fn gaps(&self) -> Vec<MissingCapability> {
         if self.tier != JailTier::Landlock {
             return Vec::new();
@@ -104,18 +107,19 @@ impl JailCapabilities {
     }
 }
 
-/// What holds the memory of a whole process tree.
+/// The mechanism that caps the memory of a whole process tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemoryCap {
-    /// A control group of version 2, a delegated one.
+    /// A delegated control group (cgroup v2).
     CgroupV2,
-    /// A control group of version 1.
+    /// A control group (cgroup v1).
     CgroupV1,
-    /// The supervisor, which looks every 50 ms. `/box`, `/tmp` and `/dev/shm` come on top, up to
-    /// their own limit. Shared memory comes in pieces of 1 MiB at most there.
+    /// The supervisor, which samples every 50 ms. Files in `/box`, `/tmp` and `/dev/shm` have
+    /// limits of their own and are not counted. A piece of anonymous shared memory is limited to
+    /// 1 MiB.
     Watchdog,
-    /// Nothing: this kernel does not tell the children of a process.
+    /// Nothing but `RLIMIT_AS`: this kernel does not list the children of a process.
     Process,
 }
 

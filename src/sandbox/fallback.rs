@@ -1,4 +1,5 @@
-//! What stands in for a file system and a process namespace of the run's own: a folder and a broom.
+//! Fallback when namespaces are unavailable: a scratch directory in place of a file system, and
+//! subreapers that kill strays in place of a pid namespace.
 
 use std::collections::HashSet;
 use std::fs;
@@ -24,51 +25,55 @@ use super::snapshot::copy_all;
 use super::snapshot::give;
 use super::usage;
 
-/// Folders of the jail that lie in a workplace, the read-only one first.
+/// Folders of the jail that the scratch directory holds, the read-only one first.
 const FOLDERS: [&str; 3] = ["in", "box", "tmp"];
-/// How deep folders may lie in each other.
-const DEEPEST: usize = 64;
+/// Maximum depth of nested folders.
+const MAX_DEPTH: usize = 64;
 
-/// The folder of one run. Dropping it kills all that is left of the program, then removes it.
+/// The scratch directory of one run. Dropping it kills all that is left of the program, then
+/// removes the directory.
 #[derive(Debug)]
 pub(super) struct FallbackRoot {
     path: PathBuf,
 }
 
 impl FallbackRoot {
-    /// Writes the files of `job` to a fresh folder, of which `user` may write what the job's
-    /// program may, and turns what the job says of `/in`, `/box` and `/tmp` into paths there.
+    /// Writes the files of `job` to a fresh scratch directory, makes `user` the owner of its
+    /// writable folders, and rewrites the job's paths in `/in`, `/box` and `/tmp` to it.
     pub(super) fn prepare(job: &mut ExecRequest, user: Option<u32>) -> Result<Self, JailFault> {
+        // Processes that leave their parent become children of this process, so that
+        // `kill_strays` finds them.
         nix::sys::prctl::set_child_subreaper(true).step("adopt the orphans of the program")?;
         let made = tempfile::Builder::new().prefix(&prefix(getppid(), getpid())).tempdir();
-        let workplace = Self { path: made.step("make a folder")?.keep() };
-        write_files(&workplace.folder("in"), &job.inputs).step("write the inputs")?;
+        let scratch = Self { path: made.step("make a folder")?.keep() };
+        write_files(&scratch.folder("in"), &job.inputs).step("write the inputs")?;
         if let Some(tree) = &job.tree {
-            copy_all(tree, &workplace.folder("box")).step("copy the tree")?;
+            copy_all(tree, &scratch.folder("box")).step("copy the tree")?;
         }
-        write_files(&workplace.folder("box"), &job.work).step("write the work files")?;
-        write_files(&workplace.folder("tmp"), &[]).step("make a folder")?;
+        write_files(&scratch.folder("box"), &job.work).step("write the work files")?;
+        write_files(&scratch.folder("tmp"), &[]).step("make a folder")?;
         if let Some(user) = user {
-            workplace.give_to(user).step("give the folder to the program's user")?;
+            scratch.give_to(user).step("give the folder to the program's user")?;
         }
         if job.env.iter().all(|(name, _)| name != "TMPDIR") {
             job.env.push(("TMPDIR".to_owned(), "/tmp".to_owned()));
         }
         let values = job.env.iter_mut().map(|(_, value)| value);
-        job.args.iter_mut().chain(values).for_each(|text| relocate(text, &workplace.path));
-        Ok(workplace)
+        job.args.iter_mut().chain(values).for_each(|text| relocate(text, &scratch.path));
+        Ok(scratch)
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the folder `name` of the jail is.
+    /// Path of the jail's folder `name`.
     pub(super) fn folder(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     fn give_to(&self, user: u32) -> io::Result<()> {
+        // The directory can be entered but not listed: other users could not guess what is in it.
         fs::set_permissions(&self.path, fs::Permissions::from_mode(0o711))?;
         ["box", "tmp"].map(|name| self.folder(name)).iter().try_for_each(|folder| {
             give(folder, user)?;
@@ -76,26 +81,30 @@ impl FallbackRoot {
         })
     }
 
-    /// Whether the program has written more than it may, or where that can't be measured.
+    /// Whether the program has written more than its limits allow, or where it cannot be measured.
     pub(super) fn is_overfull(&self, limits: &Limits) -> bool {
         let (mut bytes, mut files) = (0, 0);
         let mut folders = vec![(self.folder("box"), 0), (self.folder("tmp"), 0)];
         while let Some((folder, depth)) = folders.pop() {
             let entries = match fs::read_dir(&folder) {
                 Ok(entries) => entries,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // meanwhile
+                // The program runs while this walks: entries come and go.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // A folder that the program has made unreadable could hold anything.
                 Err(_) => return true,
             };
             for entry in entries.flatten() {
-                let Ok(metadata) = entry.metadata() else { continue }; // gone meanwhile
+                let Ok(metadata) = entry.metadata() else { continue }; // removed meanwhile
+                // Allocated blocks, so that a sparse file counts what it occupies.
                 bytes += metadata.blocks() * 512;
                 files += 1;
                 if metadata.is_dir() {
                     folders.push((entry.path(), depth + 1));
                 }
             }
-            let most_files = 2 * u64::from(limits.files);
-            if bytes > 2 * limits.disk_bytes || files > most_files || depth > DEEPEST {
+            // The limits are those of one file system; there are two writable folders here.
+            let max_files = 2 * u64::from(limits.files);
+            if bytes > 2 * limits.disk_bytes || files > max_files || depth > MAX_DEPTH {
                 return true;
             }
         }
@@ -105,17 +114,17 @@ impl FallbackRoot {
 
 impl Drop for FallbackRoot {
     fn drop(&mut self) {
-        sweep(&HashSet::new());
-        let _left_to_the_next_sweep = remove(&self.path);
+        kill_strays(&HashSet::new());
+        let _left_to_the_helper = remove(&self.path);
     }
 }
 
-/// How the names of the folders begin that a supervisor of `helper` makes.
+/// Prefix of the names of the scratch directories that `supervisor`, forked by `helper`, creates.
 fn prefix(helper: Pid, supervisor: Pid) -> String {
     format!("rune-jail-{helper}-{supervisor}-")
 }
 
-/// Removes the folders of a dead `supervisor` of `helper`, or of all of them.
+/// Removes the scratch directories of a dead `supervisor` of `helper`, or of all its supervisors.
 pub(super) fn remove_left(helper: Pid, supervisor: Option<Pid>) {
     let of_all = format!("rune-jail-{helper}-");
     let prefix = supervisor.map_or(of_all, |supervisor| prefix(helper, supervisor));
@@ -126,9 +135,12 @@ pub(super) fn remove_left(helper: Pid, supervisor: Option<Pid>) {
     }
 }
 
-/// Removes `folder` with all that is in it, however deep: what lies in its folders is moved up
-/// until there are none.
+/// Removes `folder` and everything in it, at any depth: subfolders are moved up to the top until
+/// there are none.
 fn remove(folder: &Path) -> io::Result<()> {
+    // `fs::remove_dir_all` recurses and holds a descriptor per level, which a program that nests
+    // thousands of folders exhausts. Moving up needs neither, and no path gets longer than two
+    // names.
     let mut next_name = 0_u64;
     while let Some(entry) = fs::read_dir(folder)?.next() {
         let path = entry?.path();
@@ -156,23 +168,23 @@ fn remove(folder: &Path) -> io::Result<()> {
     fs::remove_dir(folder)
 }
 
-fn relocate(text: &mut String, workplace: &Path) {
+/// Prefixes `text` with the scratch directory if it is a path in one of the jail's folders.
+fn relocate(text: &mut String, scratch: &Path) {
     let inside = |name: &&str| {
         let rest = text.strip_prefix('/').and_then(|rest| rest.strip_prefix(*name));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     if FOLDERS.iter().any(inside) {
-        *text = format!("{}{text}", workplace.display());
+        *text = format!("{}{text}", scratch.display());
     }
 }
 
-/// Kills every child of this process but those to `keep`, and all that is below them; orphans have
-/// become its children.
-///
-/// All are stopped before the first is killed: who can't run can't fork, and the stopped fill the
-/// places there are.
-pub(super) fn sweep(keep: &HashSet<i32>) {
+/// Kills every child of this process except those in `keep`, and all their descendants. Orphans
+/// have become its children, because it is a subreaper.
+pub(super) fn kill_strays(keep: &HashSet<i32>) {
     loop {
+        // All are stopped before the first is killed: a stopped process cannot fork, and it still
+        // occupies its place under the limit on processes, so a fork bomb cannot refill the tree.
         let strays = || {
             let children = usage::children(getpid().as_raw()).into_iter();
             children.filter(|pid| !keep.contains(pid)).collect::<Vec<_>>()
@@ -191,6 +203,7 @@ pub(super) fn sweep(keep: &HashSet<i32>) {
             return;
         }
         signal_all(&stopped, Signal::SIGKILL);
+        // Children of the killed ones become ours now: the outer loop goes on until none is left.
         for pid in strays() {
             let _reaped_already = waitpid(Pid::from_raw(pid), None);
         }
@@ -222,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_removed_however_deep_it_is() {
+    fn folder_is_removed_at_any_depth() {
         let outer = tempfile::tempdir().unwrap();
         let folder = outer.path().join("folder");
         fs::create_dir(&folder).unwrap();

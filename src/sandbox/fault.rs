@@ -1,4 +1,4 @@
-//! A step of the jail's set-up that failed.
+//! A failed step of the jail's setup.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use serde::Deserialize;
 use serde::Serialize;
 
-/// Which step failed, and with which error of the system.
+/// The step that failed, as a verb and its object, and the system's `errno`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct JailFault {
     pub(super) step: String,
@@ -26,8 +26,9 @@ impl fmt::Display for JailFault {
     }
 }
 
-/// Names the step that an error of the system belongs to.
+/// Attaches the name of a setup step to an error of the system.
 pub(super) trait NamedStep<T> {
+    /// Turns the error into a fault of `step`, a verb and its object: "mount /proc".
     fn step(self, step: impl Into<String>) -> Result<T, JailFault>;
 }
 
@@ -41,6 +42,7 @@ impl<T> NamedStep<T> for io::Result<T> {
     fn step(self, step: impl Into<String>) -> Result<T, JailFault> {
         self.map_err(|error| JailFault {
             step: step.into(),
+            // Errors that the standard library makes itself, such as a short read, have no errno.
             errno: error.raw_os_error().unwrap_or(Errno::EIO as i32),
         })
     }

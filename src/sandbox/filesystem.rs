@@ -1,8 +1,8 @@
-//! The file system of a jail: an empty root to which only what a program needs is added.
+//! Builds the file system of a jail: an empty root to which only what a program needs is added.
 //!
 //! Runs in pid 1 of the jail, inside its mount namespace. The new root is mounted over `/tmp` and
-//! made `/` at once, with the host's files at [`OLD`] until the end: so every path below is either
-//! plainly in the jail or plainly on the host.
+//! becomes `/` at once, with the host's files at [`OLD`] until the end. So every path in this file
+//! is unambiguous: either in the jail or, below [`OLD`], on the host.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,18 +27,18 @@ use super::job::Mount;
 use super::memory::MemoryCount;
 use super::sys;
 
-/// Where the host's files are while the jail is built.
+/// Mount point of the host's files while the jail is built.
 const OLD: &str = "/old";
-/// System folders: bound where the host has folders, links where it has links.
+/// System folders: bind-mounted if the host has a folder, symbolic links if the host has a link.
 pub(super) const SYSTEM: &[&str] = &["/usr", "/lib", "/lib64", "/bin", "/sbin"];
-/// Files and folders of the host's `/etc` that hold no secret and that programs cannot do without.
+/// Files and folders of the host's `/etc` that hold no secrets and that programs need.
 pub(super) const SETTINGS: &[&str] = &["/etc/ld.so.cache", "/etc/alternatives"];
-/// The only devices.
+/// Devices that programs may use; there are no others.
 pub(super) const DEVICES: &[&str] =
     &["/dev/null", ZERO, "/dev/full", "/dev/random", "/dev/urandom"];
-/// A device that gives memory to who maps it.
+/// A device that provides shared memory when it is mapped.
 pub(super) const ZERO: &str = "/dev/zero";
-/// The only writable folders.
+/// Folders that programs may write to; there are no others.
 pub(super) const WRITABLE: &[&str] = &["/box", "/tmp", "/dev/shm"];
 
 const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
@@ -48,8 +48,9 @@ const GROUP: &str = "root:x:0:\nuser:x:1000:\n";
 const HOSTS: &str = "127.0.0.1 localhost jail\n::1 localhost\n";
 const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files\n";
 
-/// Builds the file system for `job` and makes it the root. `mounts` are those of the job, with real
-/// host paths. Gives the folder in which all that the program writes to `/box` will be.
+/// Builds the file system for `job` and makes it the root. `mounts` are the job's mounts with
+/// canonical host paths. Returns the folder that will hold everything that the program writes to
+/// `/box`.
 pub(super) fn build(
     job: &ExecRequest,
     mounts: &[Mount],
@@ -61,7 +62,8 @@ pub(super) fn build(
     }
     for device in DEVICES {
         let host = match memory {
-            // It reads as zeros, too, but can't be mapped.
+            // `/dev/full` reads as zeros, too, but cannot be mapped: mapped memory would escape
+            // the watchdog's count.
             MemoryCount::Watchdog if *device == ZERO => "/dev/full",
             _ => device,
         };
@@ -82,6 +84,7 @@ pub(super) fn build(
     for Mount { host, jail } in mounts {
         show_read_only(&on_host(host), jail).step(format!("show {}", host.display()))?;
     }
+    // Only now: the mount points above had to be created in them.
     for cover in &covers {
         make_read_only(cover, false).step(format!("seal {}", cover.display()))?;
     }
@@ -91,8 +94,9 @@ pub(super) fn build(
     Ok(written)
 }
 
-/// Makes `/box` begin as `tree`, which is only read: what is written goes to the file system that
-/// was `/box` so far, out of the program's reach. Gives the folder there.
+/// Mounts an overlay on `/box` with `tree` as its read-only lower layer. Writes go to the file
+/// system that was `/box` so far, which the overlay hides from the program. Returns the upper
+/// layer.
 fn lay_over(tree: &Path) -> io::Result<File> {
     let [tree_shown, upper, work] = ["/box/tree", "/box/upper", "/box/work"].map(Path::new);
     show(tree, tree_shown)?;
@@ -101,7 +105,9 @@ fn lay_over(tree: &Path) -> io::Result<File> {
         std::os::unix::fs::chown(folder, Some(USER), Some(USER))?;
     }
     fs::set_permissions(upper, fs::Permissions::from_mode(0o700))?;
+    // Opened before the overlay hides it.
     let written = File::open(upper)?;
+    // In a user namespace overlays may only keep their markers in `user.*` attributes.
     let options = "lowerdir=/box/tree,upperdir=/box/upper,workdir=/box/work,userxattr";
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("jail"), "/box", Some("overlay"), flags, Some(options))?;
@@ -110,8 +116,10 @@ fn lay_over(tree: &Path) -> io::Result<File> {
 
 fn enter_new_root(job: &ExecRequest) -> Result<(), JailFault> {
     let none = None::<&str>;
+    // Or our mounts would propagate to the host, and the host's to us.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .step("make the mounts private")?;
+    // The root holds `/in`: every file takes at most one page more than its content.
     let input_bytes: usize = job.inputs.iter().map(|(_, content)| content.len() + 4096).sum();
     let options = format!("size={},mode=0755", input_bytes + (1 << 20));
     mount(
@@ -153,9 +161,9 @@ fn make_read_only(path: &Path, recursive: bool) -> io::Result<()> {
     Ok(sys::set_mount_attributes(path, READ_ONLY, recursive)?)
 }
 
-/// The folders right below a writable one on the way to a mount. Each becomes a file system of its
-/// own: a mount point can't be renamed, so the program can't put something else in the place of
-/// what is shown there.
+/// Lists the folders directly below a writable one that lead to a mount. Each becomes a separate
+/// file system: a mount point cannot be renamed, so the program cannot replace what is mounted
+/// below it.
 fn covers(mounts: &[Mount]) -> BTreeSet<PathBuf> {
     let cover = |mount: &Mount| {
         WRITABLE.iter().find_map(|folder| {
@@ -173,8 +181,8 @@ fn mount_cover(cover: &Path) -> io::Result<()> {
     Ok(mount(Some("jail"), cover, Some("tmpfs"), flags, Some("size=1m,mode=0755"))?)
 }
 
-/// Binds `host`, with all that is mounted below it: a part of what an unprivileged user sees can't
-/// be bound alone.
+/// Bind-mounts `host` with all mounts below it: an unprivileged user must not reveal what a mount
+/// hides, so the kernel refuses to bind a folder without its submounts.
 fn show(host: &Path, jail: &Path) -> io::Result<()> {
     if fs::metadata(host)?.is_dir() {
         fs::create_dir_all(jail)?;
@@ -195,28 +203,29 @@ fn fake_settings() -> io::Result<()> {
 
 fn mount_writable(folder: &str, limits: &Limits) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let (size, files) = (limits.disk_bytes.max(4096), limits.files); // a size of 0 would mean: no limit
+    // To tmpfs a size of 0 means no limit at all.
+    let (size, files) = (limits.disk_bytes.max(4096), limits.files);
     let options = format!("size={size},nr_inodes={files},mode=0700,uid={USER},gid={USER}");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     Ok(mount(Some("jail"), folder, Some("tmpfs"), flags, Some(&*options))?)
 }
 
-/// Shows only the processes of this pid namespace, to each user only their own, and nothing of the
-/// machine.
+/// Mounts a `/proc` that shows each user only their own processes of this pid namespace, and
+/// nothing about the machine.
 fn mount_proc() -> io::Result<()> {
     fs::create_dir_all("/proc")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     Ok(mount(Some("proc"), "/proc", Some("proc"), flags, Some("hidepid=2,subset=pid"))?)
 }
 
-/// Lets go of the host's files and makes the root read-only.
+/// Detaches the host's files and makes the root read-only.
 fn seal() -> Result<(), JailFault> {
     umount2(OLD, MntFlags::MNT_DETACH).step("detach the old root")?;
     fs::remove_dir(OLD).step("remove the mount point of the old root")?;
     sys::set_mount_attributes("/", READ_ONLY, false).step("make the root read-only")
 }
 
-/// Writes `files`, whose paths are relative and have been checked, below `folder`.
+/// Writes `files` below `folder`. Their relative paths have been validated.
 pub(super) fn write_files(folder: &Path, files: &[(String, Vec<u8>)]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     for (name, content) in files {
@@ -232,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_on_the_way_below_a_writable_folder_is_covered() {
+    fn folders_between_a_writable_one_and_a_mount_are_covered() {
         let check = |jail: &str| {
             covers(&[Mount { host: "/".into(), jail: jail.into() }]).into_iter().next()
         };

@@ -1,9 +1,9 @@
-//! The helper: a small process of one thread, started before anything else, that forks a supervisor
-//! a job.
+//! The helper: a small single-threaded process, started before anything else, that forks one
+//! supervisor per job.
 //!
-//! It is there so that starting a jail costs the same however much memory `rune` holds. Who dies
-//! takes the rest along: each process here asks to be killed with its parent, and pid 1 of a jail
-//! takes its whole namespace with it.
+//! Because of it, starting a jail costs the same however much memory `rune` holds, and no process
+//! with threads is ever forked. Every process here asks to be killed with its parent, and when pid
+//! 1 of a jail dies, the kernel kills its whole namespace.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -46,36 +46,39 @@ use super::syscalls::FilterOptions;
 use super::usage;
 use super::wire;
 
-/// The hidden subcommand that makes the `rune` binary a helper.
+/// Hidden subcommand that turns the `rune` binary into a helper.
 pub const SUBCOMMAND: &str = "jail-helper";
 
-/// The first version of Landlock that holds all that changes a file; one before it would not.
-const LEAST_LANDLOCK: u32 = 3;
+/// Minimum Landlock version: the first that also controls truncation, so that nothing can change a
+/// file unnoticed.
+const MIN_LANDLOCK: u32 = 3;
 
-/// What every supervisor inherits.
+/// State that every supervisor inherits by fork.
 #[derive(Debug)]
 pub(super) struct HelperContext {
     pub(super) tier: JailTier,
-    /// Why there are no namespaces, where they were wanted.
+    /// Why namespaces are not used although they were requested.
     refused: Option<JailFault>,
-    /// Where runs get control groups of their own.
+    /// Parent of the control groups of runs.
     pub(super) groups: Option<cgroup::ParentCgroup>,
     pub(super) filters: Vec<BpfProgram>,
 }
 
-/// What the helper says first on its socket.
+/// The first message of the helper on its socket.
 pub(super) type HelperGreeting = Result<JailCapabilities, JailFault>;
 
-/// Runs the helper until its `rune` is gone; gives the exit status. `args` follow [`SUBCOMMAND`].
+/// Runs the helper until its `rune` exits; returns the exit status. `args` are the arguments after
+/// [`SUBCOMMAND`].
 ///
-/// Must be called first thing in `main`, while the process has a single thread. Standard input is
-/// the socket to `rune`: started by hand, this ends at once with status 2.
+/// Must be called first in `main`, while the process has a single thread. Standard input is the
+/// socket to `rune`: started manually, it exits at once with status 2.
 pub fn helper_main(args: impl Iterator<Item = OsString>) -> u8 {
     let Some((parent, tier)) = parse(args) else { return 2 };
     let Ok(control) = take_control() else { return 2 };
+    // Bound first: if `rune` dies while this prepares, nobody would be left to end the helper.
     let prepared = bind_to(parent).and_then(|()| HelperContext::prepare(tier));
     if prepared.as_ref().is_ok_and(|context| context.tier != JailTier::Namespaces)
-        && let Some(status) = sweeper()
+        && let Some(status) = fork_reaper()
     {
         return status;
     }
@@ -94,7 +97,7 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Option<(u32, Option<JailTi
     Some((parent, tier))
 }
 
-/// Moves the socket away from standard input, which no jail shall ever inherit.
+/// Moves the socket away from standard input, which jails inherit.
 fn take_control() -> io::Result<OwnedFd> {
     let control = io::stdin().as_fd().try_clone_to_owned()?;
     let null = File::open("/dev/null")?;
@@ -102,49 +105,58 @@ fn take_control() -> io::Result<OwnedFd> {
     Ok(control)
 }
 
-/// Makes this process die with its parent, which is dead already if it is not `parent`.
+/// Makes this process die with `parent`. Fails if the parent is a different process, which means
+/// that `parent` is already dead.
 fn bind_to(parent: u32) -> Result<(), JailFault> {
     child::bind_to(parent, Signal::SIGKILL).step("bind the helper to its parent")
 }
 
-/// Where no namespace takes the program with it: splits this process into the helper, which goes on
-/// with `None`, and its parent, which outlives it and whatever it served, kills what is left, and
-/// gives the status to end with.
-fn sweeper() -> Option<u8> {
+/// Splits this process in two when no namespace takes the program with it: the helper, which gets
+/// `None` and continues, and its parent, the reaper. The reaper outlives the helper and its
+/// supervisors, kills what is left, and gets the status to exit with.
+fn fork_reaper() -> Option<u8> {
     let own = nix::unistd::getpid().as_raw().cast_unsigned();
+    // Set before the fork: an orphan of the helper has nowhere else to go than up to us.
     let adopted = prctl::set_child_subreaper(true);
     let Ok(fork) = adopted.and_then(|()| sys::fork()) else { return Some(2) };
     let ForkResult::Parent { child } = fork else {
         return bind_to(own).err().map(|_| 2);
     };
-    let outlived = prctl::set_pdeathsig(None); // that of `rune`: the helper sees its end, and ends
+    // The reaper must survive `rune`. The helper notices that its socket is closed and exits, which
+    // ends the wait below.
+    let outlived = prctl::set_pdeathsig(None);
+    // A copy of the control socket here would keep that socket open for ever.
     let closed = sys::close_range(0, u32::MAX, 0);
     let status = waitpid(child, None);
-    fallback::sweep(&HashSet::new());
+    fallback::kill_strays(&HashSet::new());
     fallback::remove_left(child, None);
     let is_fine = matches!(status, Ok(WaitStatus::Exited(_, 0)));
     Some((!is_fine || outlived.is_err() || closed.is_err()).into())
 }
 
 impl HelperContext {
-    /// Prepares for `tier`, or for the best one that this machine allows.
+    /// Prepares for `tier`, or for the best tier that this machine allows.
     fn prepare(tier: Option<JailTier>) -> Result<Self, JailFault> {
-        let wanted = Self::of(tier.unwrap_or(JailTier::Namespaces))?;
+        let requested = Self::of(tier.unwrap_or(JailTier::Namespaces))?;
         if tier.is_some() {
-            return Ok(wanted);
+            return Ok(requested);
         }
-        match supervisor::try_out(&wanted) {
+        // No setting says reliably whether namespaces work (AppArmor, seccomp, sysctls and masked
+        // mounts all matter), so a jail is tried.
+        match supervisor::try_out(&requested) {
             Err(fault) if fault.hint().is_some() => match Self::of(JailTier::Landlock) {
                 Ok(fallback) => Ok(Self { refused: Some(fault), ..fallback }),
-                Err(_) => Err(fault), // the better of the two is the one to mend
+                // Of the two faults, namespaces are the one worth fixing.
+                Err(_) => Err(fault),
             },
-            _ => Ok(wanted), // what else is wrong will be said of the first program
+            // Any other fault is reported with the first program that is run.
+            _ => Ok(requested),
         }
     }
 
     fn of(tier: JailTier) -> Result<Self, JailFault> {
         let landlock = sys::landlock_version();
-        if tier == JailTier::Landlock && (landlock < LEAST_LANDLOCK || !usage::is_known()) {
+        if tier == JailTier::Landlock && (landlock < MIN_LANDLOCK || !usage::is_known()) {
             return Err(JailFault::new("hold programs without namespaces", Errno::ENOTSUP));
         }
         let groups = if tier == JailTier::None { None } else { cgroup::ParentCgroup::find() };
@@ -179,8 +191,9 @@ impl HelperContext {
     }
 }
 
-/// Forks a supervisor for every socket that comes over `control`, until that ends.
+/// Forks a supervisor for every socket that arrives over `control`, until that is closed.
 fn serve(control: OwnedFd, context: &HelperContext) -> Result<(), JailFault> {
+    // A signalfd makes ended supervisors an event like any other: no handler runs at any time.
     let ended_child = SigSet::from(Signal::SIGCHLD);
     ended_child.thread_block().step("block SIGCHLD")?;
     if context.tier != JailTier::Namespaces {
@@ -198,6 +211,7 @@ fn serve(control: OwnedFd, context: &HelperContext) -> Result<(), JailFault> {
         }
         let [job, child] = events.map(|event| event.any().unwrap_or(true));
         if child {
+            // SIGCHLD does not queue: one read stands for any number of children.
             let _only_one_is_pending = ended.read_signal();
             reap(context, &mut alive);
         }
@@ -210,10 +224,12 @@ fn serve(control: OwnedFd, context: &HelperContext) -> Result<(), JailFault> {
         let helper = nix::unistd::getpid();
         match sys::fork() {
             Ok(ForkResult::Child) => {
+                // A supervisor that kept the control socket would hide the helper's death.
                 drop((control, ended));
                 supervise(socket, helper.as_raw().cast_unsigned(), context);
             }
             Ok(ForkResult::Parent { child }) => drop(alive.insert(child.as_raw())),
+            // The socket is closed by its drop, which the caller reads as `HelperGone`.
             Err(_closes_the_socket) => {}
         }
     }
@@ -226,17 +242,18 @@ fn supervise(socket: OwnedFd, helper: u32, context: &HelperContext) -> ! {
     sys::exit(0)
 }
 
-/// Waits for supervisors that have ended, and clears up after those that were killed; `alive` are
-/// all of them.
+/// Waits for supervisors that have ended and cleans up after those that were killed. `alive` are
+/// the running supervisors.
 fn reap(context: &HelperContext, alive: &mut HashSet<i32>) {
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        let Some(pid) = status.pid() else { return }; // the others live
+        let Some(pid) = status.pid() else { return }; // the remaining ones are running
         if !alive.remove(&pid.as_raw()) {
-            continue;
+            continue; // an orphan that this process has adopted
         }
+        // A supervisor that exits has cleaned up itself.
         let WaitStatus::Signaled(..) = status else { continue };
         if context.tier != JailTier::Namespaces {
-            fallback::sweep(alive);
+            fallback::kill_strays(alive);
             fallback::remove_left(nix::unistd::getpid(), Some(pid));
         }
         if let Some(groups) = &context.groups {

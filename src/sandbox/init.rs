@@ -1,6 +1,7 @@
-//! Inside the jail: pid 1, which builds it and then only waits, and the program, which is pid 2.
+//! Inside the jail: init (pid 1), which builds the jail and then only waits, and the program (pid
+//! 2).
 //!
-//! Both are forked from the helper and never return to its code: they end in `exit` or `exec`.
+//! Both are forked and never return to the code of the helper: they end in `exit` or `exec`.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -42,35 +43,35 @@ use super::restrict::ProcessCeilings;
 use super::sys;
 use super::wire;
 
-/// What the kernel keeps free below a stack.
+/// Size of the gap that the kernel keeps free below a stack: 256 pages (`stack_guard_gap`).
 const STACK_GAP: u64 = 1 << 20;
 
-/// Everything that pid 1 needs to know.
+/// Everything that pid 1 needs to build the jail and to start the program.
 #[derive(Debug)]
 pub(super) struct InitPlan<'a> {
     pub(super) job: &'a ExecRequest,
-    /// The folder in which the program starts, its home.
+    /// Initial working directory and `HOME` of the program.
     pub(super) home: &'a Path,
-    /// Where the program is.
+    /// The place that the program runs in: its own namespaces, or the host.
     pub(super) place: ProgramPlace,
-    /// The limits of every single process.
+    /// Limits of every single process.
     pub(super) ceilings: ProcessCeilings,
-    /// Who counts its memory.
+    /// The counter of the program's memory.
     pub(super) memory: MemoryCount,
-    /// What the program may do; `None` by the user's explicit order, and for a program of ours that
-    /// holds others and needs what this takes away.
+    /// Access rules of the program. `None` on the user's explicit request, and for a trusted
+    /// program that builds jails and needs the calls that the rules deny.
     pub(super) rules: Option<ProgramRules<'a>>,
-    /// Whether it is a program of ours that holds others.
+    /// Whether the program is a trusted one that builds jails for others.
     pub(super) is_zygote: bool,
 }
 
-/// Where the program is.
+/// The place that a program runs in.
 #[derive(Debug)]
 pub(super) enum ProgramPlace {
-    /// In namespaces of its own, which show these folders of the host, their paths without symbolic
-    /// links.
+    /// Its own namespaces, in which these folders of the host are mounted; their paths are
+    /// canonical.
     Namespaces(Vec<Mount>),
-    /// Among all others, as this user if it is not the one who we are.
+    /// The host's namespaces, as this user; `None` for the user of this process.
     Host(Option<u32>),
 }
 
@@ -80,43 +81,44 @@ impl ProgramPlace {
     }
 }
 
-/// What the program may do.
+/// Access rules of a program.
 #[derive(Debug)]
 pub(super) struct ProgramRules<'a> {
-    /// Which files it may use.
+    /// Files and network that it may use.
     pub(super) access: FileAccess,
-    /// Which system calls it may not make.
+    /// Compiled seccomp filters, in the order of their installation.
     pub(super) filters: &'a [BpfProgram],
 }
 
-/// The ends of pipes that belong inside. All are above the numbers that the program sees.
+/// The inner ends of pipes. All have numbers above those that the program gets.
 #[derive(Debug)]
 pub(super) struct PipeEnds {
     pub(super) stdin: OwnedFd,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) channel: Option<OwnedFd>,
-    /// What the caller has passed for the program.
+    /// A descriptor from the caller for the program.
     pub(super) passed: Option<OwnedFd>,
     pub(super) report: OwnedFd,
-    /// Says when to go on; its end means that the supervisor is dead.
+    /// Receives the signal to continue; end of file means that the supervisor is dead.
     pub(super) supervisor: OwnedFd,
 }
 
-/// What pid 1 tells the supervisor, on a pipe that the program does not have. The first one counts.
+/// The report of pid 1 to the supervisor, on a pipe that the program does not have. Only the first
+/// one counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum InitReport {
     /// The jail could not be built; the program has not run.
     Failed(JailFault),
-    /// The program ended by itself with this status.
+    /// The program exited with this status.
     Exited(i32),
-    /// This signal ended the program.
+    /// This signal killed the program.
     Killed(i32),
-    /// The stack of its main thread was full, which ended the program.
+    /// A stack overflow of the main thread killed the program.
     Overflowed,
 }
 
-/// Lives the life of pid 1.
+/// Main function of pid 1.
 pub(super) fn run(plan: &InitPlan<'_>, ends: PipeEnds) -> ! {
     let pipe = ends.report.try_clone();
     let report = live(plan, ends).unwrap_or_else(InitReport::Failed);
@@ -134,10 +136,12 @@ fn send(pipe: &OwnedFd, report: &InitReport) {
 
 fn live(plan: &InitPlan<'_>, ends: PipeEnds) -> Result<InitReport, JailFault> {
     wait_for_supervisor(&ends)?;
-    // Not before: the supervisor of a plain user may write the id maps of a dumpable process only.
+    // Not earlier: a plain user's supervisor can write the id maps of a dumpable process only.
     prctl::set_dumpable(false).step("hide pid 1")?;
     let written = match &plan.place {
         ProgramPlace::Namespaces(mounts) => {
+            // Now that the supervisor has moved us into our group, it becomes the root that the
+            // program sees.
             unshare(CloneFlags::CLONE_NEWCGROUP).step("make the control group namespace")?;
             nix::unistd::sethostname("jail").step("name the host")?;
             bound_buffers();
@@ -153,9 +157,12 @@ fn live(plan: &InitPlan<'_>, ends: PipeEnds) -> Result<InitReport, JailFault> {
         }
     };
     if plan.job.collect {
+        // The supervisor collects files after everything here is dead, and the mounts with it; an
+        // open descriptor keeps the folder alive.
         wire::send_fd(ends.supervisor.as_fd(), written.as_fd()).step("pass the work directory")?;
     }
     drop(written);
+    // Again: `identity::assume` has changed the user, which clears the parent death signal.
     die_with_supervisor(&ends)?;
     let (reader, is_visible) = pipe2(OFlag::O_CLOEXEC).step("make a pipe")?;
     let program = match sys::fork().step("fork the program")? {
@@ -165,34 +172,35 @@ fn live(plan: &InitPlan<'_>, ends: PipeEnds) -> Result<InitReport, JailFault> {
         }
         ForkResult::Parent { child } => child,
     };
-    drop((ends, is_visible)); // or the pipes would never end
+    // Copies of these ends here would keep the readers from ever seeing the end of the pipes.
+    drop((ends, is_visible));
     File::from(reader).read(&mut [0]).step("wait for the program to begin")?;
-    // Refused where nobody may trace: a full stack is then a segmentation fault like any other.
+    // Refused where tracing is forbidden: a stack overflow is then an ordinary segmentation fault.
     let _is_watched = sys::trace(program);
     reap(program)
 }
 
-/// Keeps what the kernel buffers for a connection as small as for other sockets, so that they can
-/// be counted alike. Where these settings can't be changed, the kernel's bound on all connections
-/// of the machine remains.
+/// Limits the kernel's buffers of a TCP connection to those of other sockets, so that all sockets
+/// count the same. If these settings cannot be changed, the kernel's limit on all connections of
+/// the machine remains.
 fn bound_buffers() {
     for (file, sizes) in [("tcp_rmem", "4096 131072 212992"), ("tcp_wmem", "4096 16384 212992")] {
         let _bounded_by_tcp_mem = std::fs::write(format!("/proc/sys/net/ipv4/{file}"), sizes);
     }
 }
 
-/// Lets go of what was inherited, and waits for ids and control group.
+/// Waits until the supervisor has set up our id maps and control group.
 fn wait_for_supervisor(ends: &PipeEnds) -> Result<(), JailFault> {
     die_with_supervisor(ends)?;
     let socket = ends.supervisor.try_clone().step("copy the socket")?;
     File::from(socket).read_exact(&mut [0]).step("wait for the supervisor")
 }
 
-/// Asks for death when the supervisor dies, also when it is dead already. A change of user undoes
-/// the asking.
+/// Makes this process die with the supervisor; fails if that is already dead. A change of user
+/// clears the setting.
 fn die_with_supervisor(ends: &PipeEnds) -> Result<(), JailFault> {
     prctl::set_pdeathsig(Signal::SIGKILL).step("bind pid 1 to the supervisor")?;
-    // `getppid` is of no use here: it is 0 in a new pid namespace, whatever became of the parent.
+    // `getppid` is useless here: in a new pid namespace it is 0 whether or not the parent lives.
     let mut socket = [PollFd::new(ends.supervisor.as_fd(), PollFlags::empty())];
     poll(&mut socket, PollTimeout::ZERO).step("look for the supervisor")?;
     match socket[0].revents() {
@@ -201,7 +209,7 @@ fn die_with_supervisor(ends: &PipeEnds) -> Result<(), JailFault> {
     }
 }
 
-/// Waits for `program`, and for whoever else becomes a child of pid 1 meanwhile.
+/// Waits for `program`, and reaps every other process that becomes a child of pid 1 meanwhile.
 fn reap(program: Pid) -> Result<InitReport, JailFault> {
     let mut is_full = false;
     loop {
@@ -210,6 +218,7 @@ fn reap(program: Pid) -> Result<InitReport, JailFault> {
             continue;
         }
         if libc::WIFSTOPPED(status) {
+            // The program may handle the signal and continue, so this only takes note.
             is_full |= libc::WSTOPSIG(status) == libc::SIGSEGV && stack_is_full(program);
             sys::resume(program, status);
         } else if libc::WIFEXITED(status) {
@@ -222,8 +231,8 @@ fn reap(program: Pid) -> Result<InitReport, JailFault> {
     }
 }
 
-/// Whether the fault that has just stopped `program` lies right below the stack of its main thread,
-/// where the kernel makes room until the stack is as large as it may be.
+/// Whether the fault that has just stopped `program` is directly below the stack of its main
+/// thread, where the kernel grows the stack up to its limit.
 fn stack_is_full(program: Pid) -> bool {
     let maps = std::fs::read_to_string(format!("/proc/{program}/maps")).unwrap_or_default();
     let start = maps
@@ -236,9 +245,10 @@ fn stack_is_full(program: Pid) -> bool {
     }
 }
 
-/// Becomes the program. Closes `is_visible` when others may look at it, as pid 1 is not to be
-/// looked at.
+/// Becomes the program. Closes `is_visible` once the process is dumpable, so that pid 1 can trace
+/// it.
 fn start(plan: &InitPlan<'_>, ends: &PipeEnds, is_visible: OwnedFd) -> ! {
+    // The fork has inherited the setting of pid 1, which must stay hidden from the program.
     let shown = prctl::set_dumpable(true).step("show the program");
     drop(is_visible);
     let Err(fault) = shown.and_then(|()| exec(plan, ends));
@@ -259,17 +269,19 @@ fn exec(plan: &InitPlan<'_>, ends: &PipeEnds) -> Result<Infallible, JailFault> {
             None if plan.rules.is_some() => identity::give_up_privileges()?,
             None => {}
         }
+        // After the change of user, which clears it; the filters deny the program to clear it.
         prctl::set_pdeathsig(Signal::SIGKILL).step("bind the program to its parent")?;
     }
     restrict::limit_resources(&plan.job.limits, plan.ceilings)?;
     if let Some(rules) = &plan.rules {
+        // The filters come last, so that every step before them may use any system call.
         restrict::restrict_access(&rules.access)?;
         restrict::filter_calls(rules.filters)?;
     }
     nix::unistd::execve(&path, &args, &env).step(format!("start {}", plan.job.program.display()))
 }
 
-/// Undoes what the Rust runtime and the helper have set.
+/// Undoes the signal settings of the Rust runtime and the helper.
 fn default_signals() -> Result<(), JailFault> {
     SigSet::empty().thread_set_mask().step("unblock the signals")?;
     for signal in [Signal::SIGPIPE, Signal::SIGCHLD] {
@@ -278,7 +290,7 @@ fn default_signals() -> Result<(), JailFault> {
     Ok(())
 }
 
-/// Gives the program its streams and, from exec on, nothing else.
+/// Gives the program its streams, and marks every other descriptor to be closed at exec.
 fn redirect(ends: &PipeEnds) -> nix::Result<()> {
     for (target, end) in (0..).zip([&ends.stdin, &ends.stdout, &ends.stderr]) {
         sys::duplicate_to(end.as_fd(), target)?;
@@ -293,10 +305,12 @@ fn redirect(ends: &PipeEnds) -> nix::Result<()> {
 
 type ExecCommand = (CString, Vec<CString>, Vec<CString>);
 
-/// The path, the arguments and the environment, none of which comes from ours.
+/// Builds path, arguments and environment of the program. Nothing of our own environment is passed
+/// on.
 fn command(plan: &InitPlan<'_>) -> Result<ExecCommand, JailFault> {
     let text = |bytes: &[u8]| {
-        CString::new(bytes).map_err(|_| JailFault::new("pass a text with a NUL", Errno::EINVAL))
+        CString::new(bytes)
+            .map_err(|_| JailFault::new("pass an argument with a NUL byte", Errno::EINVAL))
     };
     let path = text(plan.job.program.as_os_str().as_bytes())?;
     let args = plan.job.args.iter().map(|arg| text(arg.as_bytes()));
@@ -311,9 +325,11 @@ fn command(plan: &InitPlan<'_>) -> Result<ExecCommand, JailFault> {
         ("PYTHONDONTWRITEBYTECODE", "1"),
     ];
     let given = plan.job.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let kept = built.into_iter().filter(|(name, _)| given.clone().all(|(given, _)| given != *name));
-    let env =
-        kept.chain(given.clone()).map(|(name, value)| text(format!("{name}={value}").as_bytes()));
+    let defaults =
+        built.into_iter().filter(|(name, _)| given.clone().all(|(given, _)| given != *name));
+    let env = defaults
+        .chain(given.clone())
+        .map(|(name, value)| text(format!("{name}={value}").as_bytes()));
     let env = env.collect::<Result<_, _>>()?;
     Ok((path, args, env))
 }

@@ -1,4 +1,4 @@
-"""Tells on its last line of output, in JSON, what this Python is, what it can import, and where that lies."""
+"""Prints a JSON description of this Python as its last line: what it is, what it can import, and from where."""
 
 import json
 import os
@@ -16,7 +16,7 @@ def children(folder):
 
 
 def modules(folder):
-    """Name and path of each module and package right in `folder`."""
+    """Yields name and path of each module and package directly in `folder`."""
     for entry in children(folder):
         name, _, suffix = entry.name.partition(".")
         is_file = suffix in ("py", "pyc") or suffix.endswith("so")
@@ -26,7 +26,7 @@ def modules(folder):
 
 
 def holds_code(path):
-    """Whether `path` is a module, or a folder with modules in it or right below it."""
+    """Whether `path` is a module, or a folder with modules in it or one level below."""
     if not os.path.isdir(path):
         return True
     entries = children(path)
@@ -41,7 +41,7 @@ def is_below(path, folders):
 
 
 def linked():
-    """What packages that are installed as links to their sources lead to, without a folder on the search path."""
+    """Yields the sources of editable installs that have no folder on the search path."""
     for name, module in list(sys.modules.items()):
         places = getattr(module, "MAPPING", None)
         if name.startswith("__editable__") and isinstance(places, dict):
@@ -52,12 +52,12 @@ def linked():
 
 
 def installed(folders, own):
-    """The names of all modules beside the standard library, and what of them lies elsewhere than in `own` folders."""
+    """Returns the names of all modules outside of the standard library, and the paths of those outside of `own`."""
     names, elsewhere = set(), []
     for folder in folders:
         is_own = is_below(folder, own)
         for name, path in modules(folder):
-            # The sources of a project hold more than what is imported, above all its tests.
+            # The sources of a project contain more than its packages, above all its tests.
             if not is_own and (name.startswith(("test", "conftest", "setup")) or not holds_code(path)):
                 continue
             names.add(name)

@@ -1,5 +1,5 @@
-//! Finds the Python that runs programs: the real binary or that of a virtual environment, never a
-//! shim.
+//! Finds the Python interpreter that runs programs: the real binary or that of a virtual
+//! environment, never a shim.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -17,17 +17,17 @@ use super::error::SandboxError;
 use super::filesystem::SYSTEM;
 use super::job::Mount;
 
-/// Where Debian, Fedora and the others keep theirs: readable by everyone.
+/// The Python of Debian, Fedora and other distributions, readable by everyone.
 const FALLBACK: &str = "/usr/bin/python3";
 
-/// Makes Python tell what it is, on its last line: a shim, or what an environment runs at its
-/// start, may print before it.
+/// A program that prints a description of the interpreter as its last line of output. A shim, or
+/// code that an environment runs at startup, may print before it.
 const QUESTION: &str = include_str!("interpreter.py");
 
-/// How many links the kernel follows to a program.
-const MOST_LINKS: usize = 40;
+/// Maximum links that the kernel follows to a program (`MAXSYMLINKS`).
+const MAX_LINKS: usize = 40;
 
-/// Whether every user may read what is at `path`, and enter every folder on the way.
+/// Whether every user may read `path` and enter every folder on the way to it.
 pub(super) fn is_open_to_all(path: &Path) -> bool {
     let allows = |path: &Path, bits| {
         fs::metadata(path).is_ok_and(|found| found.permissions().mode() & bits == bits)
@@ -36,42 +36,43 @@ pub(super) fn is_open_to_all(path: &Path) -> bool {
     allows(path, own) && path.ancestors().skip(1).all(|folder| allows(folder, 0o1))
 }
 
-/// A Python interpreter and what it needs of the host.
+/// A Python interpreter, and the host folders that it needs.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Interpreter {
-    /// The real binary, or the link to it in a virtual environment, by which Python finds that.
+    /// The real binary; in a virtual environment the link to it, by which Python finds the
+    /// environment.
     executable: PathBuf,
     /// The folder of the virtual environment.
     environment: Option<PathBuf>,
-    /// Folders of the standard library and what belongs to it.
+    /// Folders of the standard library and its native modules.
     prefixes: Vec<PathBuf>,
     version: String,
     site_packages: Vec<PathBuf>,
-    /// Packages and modules that lie in none of these folders, as those installed as links to their
-    /// sources.
+    /// Packages and modules outside of these folders, such as editable installs.
     elsewhere: Vec<PathBuf>,
-    /// Likewise, but more than can be shown.
+    /// More such packages, beyond the number that is mounted.
     left_out: Vec<PathBuf>,
     modules: BTreeSet<String>,
     n_packages: usize,
 }
 
-/// The first Python, major and minor number, that the judge's programs run on.
+/// Minimum Python version (major, minor) that the judge's programs support.
 const OLDEST: (u32, u32) = (3, 9);
 
 impl Interpreter {
-    /// Finds the interpreter: `configured`, else the `python3` of the search path, else the
-    /// system's. Either may be that of a virtual environment.
+    /// Finds the interpreter: `configured`, else `python3` on the search path, else the system's.
+    /// Any of them may belong to a virtual environment.
     ///
-    /// Starts it once (30 ms, through a pyenv shim 600 ms): to be called once and kept.
+    /// Starts the interpreter once (30 ms; 600 ms through a pyenv shim), so call it once and keep
+    /// the result.
     /// # Errors
-    /// [`SandboxError::NoInterpreter`] when none of them runs; a configured one is not replaced by
-    /// another unless this user may not read it.
+    /// [`SandboxError::NoInterpreter`] when none of them works. A configured interpreter that fails
+    /// is an error, except that the system's is used if this user may not read it.
     pub fn find(configured: Option<&Path>) -> Result<Self, SandboxError> {
         Self::find_where(configured, Ok)
     }
 
-    /// As [`Self::find`], but only one that every user may run.
+    /// As [`Self::find`], but accepts only an interpreter that every user may run.
     pub(super) fn find_for_all(configured: Option<&Path>) -> Result<Self, SandboxError> {
         Self::find_where(configured, |mut found| {
             let (open, closed) = found.elsewhere.into_iter().partition(|path| is_open_to_all(path));
@@ -82,7 +83,8 @@ impl Interpreter {
             match paths.iter().find(|path| !is_open_to_all(path)) {
                 None => Ok(found),
                 Some(path) => Err(SandboxError::NoInterpreter(format!(
-                    "without namespaces programs of root run as another user, who may not read `{}`",
+                    "`{}` is not readable by all users, but without namespaces root's programs run \
+                     as another user",
                     path.display()
                 ))),
             }
@@ -117,10 +119,11 @@ impl Interpreter {
         if found.is_older_than(OLDEST) {
             let (major, minor) = OLDEST;
             return Err(failed(&format!(
-                "Python {} is too old; {major}.{minor} or newer is needed",
+                "Python {} is too old: {major}.{minor} or newer is required",
                 found.version
             )));
         }
+        // The answer names the real binary, which may be closed to us although a shim is not.
         fs::File::open(&found.executable).map_err(|error| failed(&error))?;
         Ok(found)
     }
@@ -130,45 +133,45 @@ impl Interpreter {
         (numbers.next(), numbers.next()) < (Some(major), Some(minor))
     }
 
-    /// The binary to start: [`super::ExecRequest::program`].
+    /// Path of the binary to start, for [`super::ExecRequest::program`].
     pub fn executable(&self) -> &Path {
         &self.executable
     }
 
-    /// The folder of the virtual environment that this is the Python of.
+    /// Folder of the virtual environment that the interpreter belongs to.
     pub fn environment(&self) -> Option<&Path> {
         self.environment.as_deref()
     }
 
-    /// Such as `3.11.7`.
+    /// Full version of the interpreter, such as `3.11.7`.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// Folders in which packages are looked for, in that order. Python searches them by itself
-    /// unless it is started with `-S`.
+    /// Folders of installed packages, in search order. Python searches them by default, unless it
+    /// is started with `-S`.
     pub fn site_packages(&self) -> &[PathBuf] {
         &self.site_packages
     }
 
-    /// How many distributions are installed in [`Self::site_packages`].
+    /// Number of distributions installed in [`Self::site_packages`].
     pub fn n_packages(&self) -> usize {
         self.n_packages
     }
 
-    /// Whether `name`, which may be dotted, is in a module of the standard library or an installed
-    /// one. Only its first part is looked at.
+    /// Whether `name`, which may be dotted, belongs to the standard library or an installed
+    /// package. Only its first part is checked.
     pub fn has_module(&self, name: &str) -> bool {
         self.modules.contains(name.split('.').next().unwrap_or(name))
     }
 
-    /// What is installed but can't be shown in a jail.
+    /// Installed packages that cannot be mounted in a jail.
     pub fn left_out(&self) -> &[PathBuf] {
         &self.left_out
     }
 
-    /// What the jail must show beside the system's own folders, everything at its own path: nothing
-    /// for an interpreter in `/usr`.
+    /// Mounts that the jail needs in addition to the system's folders, each at its path on the
+    /// host. Empty for an interpreter in `/usr`.
     pub fn mounts(&self) -> Vec<Mount> {
         let real = fs::canonicalize(&self.executable).unwrap_or_else(|_| self.executable.clone());
         let folders = self.prefixes.iter().chain(&self.environment).map(PathBuf::as_path);
@@ -181,6 +184,8 @@ impl Interpreter {
             }
         };
         folders.chain(real.parent()).for_each(|folder| show(folder, folder));
+        // Python finds its environment and library by the path it is started with, link by link,
+        // so every one of them has to exist in the jail.
         for link in links(&self.executable) {
             show(&real, &link);
         }
@@ -191,17 +196,17 @@ impl Interpreter {
     }
 }
 
-/// The paths on the way to the program at `path`, that first: each but the last is a link to the
+/// Lists the chain of links from `path` to the program: each path but the last is a link to the
 /// next.
 fn links(path: &Path) -> Vec<PathBuf> {
     let next = |path: &PathBuf| {
         let target = fs::read_link(path).ok()?;
         Some(plain(&path.parent()?.join(target)))
     };
-    std::iter::successors(Some(path.to_owned()), next).take(MOST_LINKS).collect()
+    std::iter::successors(Some(path.to_owned()), next).take(MAX_LINKS).collect()
 }
 
-/// `path` without `.` and `..`.
+/// Removes `.` and `..` from `path` lexically.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -214,7 +219,7 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// Whether this user may not look at a path.
+/// Whether this user lacks the permission to access `path`.
 fn is_unreadable(path: &Path) -> bool {
     fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
@@ -243,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_lies_outside_of_usr_is_mounted_and_only_once() {
+    fn mounts_cover_folders_outside_of_usr_once() {
         assert!(check("/usr/bin/python3.11", "/usr", None).is_empty());
         assert_eq!(check("/o/py/bin/python3", "/o/py", None), ["/o/py"]);
         assert_eq!(check("/o/bin/python3", "/p", None), ["/p", "/o/bin"]);
@@ -252,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn every_link_on_the_way_to_the_binary_is_shown() {
+    fn every_link_to_the_binary_is_mounted() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         for name in ["real", "between", "environment"] {
@@ -271,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_dotted_name_the_first_part_is_looked_up() {
+    fn dotted_names_are_looked_up_by_their_first_part() {
         let found = interpreter("/usr/bin/python3", "/usr", None);
         assert!(found.has_module("json.decoder") && !found.has_module("decoder"));
     }

@@ -1,4 +1,4 @@
-"""A jail within the jail that this process is in, for a process that is forked from it."""
+"""Builds a nested jail for a process that is forked from this one, which is itself in a jail."""
 
 import ctypes
 import os
@@ -51,12 +51,12 @@ def mount_empty(folder, size):
 
 
 def bind(source, target):
-    """Shows a file or folder at another place."""
+    """Bind-mounts a file or folder at another path."""
     checked(libc.mount(source.encode(), target.encode(), None, ctypes.c_ulong(BIND), None), f"show {target}")
 
 
 class Jail:
-    """What a forked process does before it meets judged code."""
+    """The steps of a forked process before it runs judged code."""
 
     def __init__(self, plan):
         self.numbers = plan["numbers"]
@@ -72,21 +72,21 @@ class Jail:
         self.namespace = None
 
     def settle(self):
-        """Makes this process the one whose children enter jails."""
+        """Prepares this process to fork children into jails."""
         if self.has_namespaces:
             become_first()
             self.namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def hold(self):
-        """Gives up here what the children have to do without anyway, which then have less to do."""
+        """Installs the filters that parent and children share here, once, so that a fork has less to do."""
         checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "refuse new privileges")
         for each in self.own_filters:
             each.install()
 
     def fork(self):
-        """Forks a process that is the first of a namespace."""
+        """Forks a process that is the first of a new pid namespace."""
         if self.has_namespaces:
-            # The next child is the first process of a namespace; ours is the same as ever.
+            # Only the next child is affected: it becomes the first process of a new namespace.
             checked(libc.setns(self.namespace, NEWPID), "go back to the own namespace")
             checked(libc.unshare(NEWPID), "make a process namespace")
         pid = os.fork()
@@ -95,7 +95,7 @@ class Jail:
         return pid
 
     def enter(self, limits, lay_out=None):
-        """`lay_out()` arranges the file system where that is not just empty writable folders."""
+        """Enters the jail. `lay_out()` builds the file system; by default it has empty writable folders."""
         if self.has_namespaces:
             self.make_namespaces(limits, lay_out)
         self.limit(limits)
@@ -107,7 +107,7 @@ class Jail:
             each.install()
 
     def make_namespaces(self, limits, lay_out):
-        # The outer jail's network is a loopback interface alone; those who may use it share it.
+        # The outer jail's network is only a loopback interface, which processes that may use it share.
         checked(libc.unshare(NEWNS | NEWIPC | (0 if self.has_loopback else NEWNET)), "make namespaces")
         if lay_out:
             lay_out()
@@ -150,7 +150,7 @@ class Jail:
 
 
 def become_first():
-    """Goes on as the first process of a namespace."""
+    """Continues as the first process of a new pid namespace."""
     new_user()
     checked(libc.unshare(NEWNS | NEWPID), "make namespaces")
     pid = os.fork()

@@ -1,4 +1,4 @@
-//! What is asked of the jail and what it reports: plain data.
+//! Requests to the jail and their outcomes: plain data.
 
 use std::path::Component;
 use std::path::Path;
@@ -14,35 +14,35 @@ use crate::config::SandboxConfig;
 /// A program to run once in a fresh jail.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExecRequest {
-    /// Absolute path of the program, inside the jail.
+    /// Absolute path of the program inside the jail.
     pub program: PathBuf,
     /// Arguments after the program's name.
     pub args: Vec<String>,
-    /// What the program reads on standard input.
+    /// Content of standard input.
     pub stdin: Vec<u8>,
     /// Files under `/in`, which is read-only: relative path and content.
     pub inputs: Vec<(String, Vec<u8>)>,
-    /// Files under `/box`, the work directory, which is writable: relative path and content.
+    /// Files under `/box`, the writable work directory: relative path and content.
     pub work: Vec<(String, Vec<u8>)>,
-    /// Host folder that `/box` begins as, beside the files of `work`; whatever the program does, it
-    /// does not change: see [`super::RepositorySnapshot`].
+    /// Host folder whose files `/box` starts with, in addition to `work`. The host folder itself is
+    /// never modified: see [`super::RepositorySnapshot`].
     pub tree: Option<PathBuf>,
-    /// Host folders shown read-only in the jail, beside the system's own.
+    /// Host folders shown read-only in the jail, in addition to the system's folders.
     pub mounts: Vec<Mount>,
-    /// Variables added to the built environment.
+    /// Variables added to the built-in environment; they override it.
     pub env: Vec<(String, String)>,
-    /// Gives the program a pipe on file descriptor 3; what it writes there is
+    /// Gives the program a pipe on file descriptor 3, whose content is returned as
     /// [`ExecOutcome::channel`].
     pub channel: bool,
-    /// Takes the files that lie in `/box` in the end out of the jail: [`Outcome::files`].
+    /// Returns the files that are in `/box` at the end as [`ExecOutcome::files`].
     pub collect: bool,
-    /// What the program may use.
+    /// Resource limits of the whole run.
     pub limits: Limits,
 }
 
 impl ExecRequest {
-    /// `program` by itself: no arguments, no files, nothing to read, the limits of a plain Python
-    /// program.
+    /// Creates a request to run `program` without arguments, files or input, under the limits of a
+    /// plain Python program.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
@@ -59,32 +59,32 @@ impl ExecRequest {
         }
     }
 
-    /// Says what is wrong with the job: above all, with paths that lead out of their folder.
+    /// Validates paths, arguments and variables; the error describes the first invalid one.
     pub(super) fn check(&self) -> Result<(), String> {
         let files = self.inputs.iter().chain(&self.work).map(|(path, _)| path);
         let not_below = |path: &&String| !is_below(path);
         if let Some(path) = files.clone().find(not_below) {
-            return Err(format!("`{}` is not a path below a folder", path.escape_debug()));
+            return Err(format!("`{}` is not a plain relative path", path.escape_debug()));
         }
         if self.tree.as_ref().is_some_and(|tree| !tree.is_absolute()) {
-            return Err("the tree has no absolute path".to_owned());
+            return Err("the path of the tree is not absolute".to_owned());
         }
         if let Some(mount) = self.mounts.iter().find(|mount| !mount.is_sound()) {
-            return Err(format!("can't show a folder at `{}`", mount.jail.display()));
+            return Err(format!("cannot mount a folder at `{}`", mount.jail.display()));
         }
         let mut texts =
             self.args.iter().chain(self.env.iter().flat_map(|(name, value)| [name, value]));
         if texts.any(|text| text.contains('\0')) {
-            return Err("an argument or variable has a NUL in it".to_owned());
+            return Err("an argument or variable contains a NUL byte".to_owned());
         }
         if self.env.iter().any(|(name, _)| name.is_empty() || name.contains('=')) {
-            return Err("a variable has no proper name".to_owned());
+            return Err("invalid name of an environment variable".to_owned());
         }
         Ok(())
     }
 }
 
-/// Whether `path` is relative and leads nowhere but down.
+/// Whether `path` is relative, without `.` and `..`, so that it stays below its folder.
 fn is_below(path: &str) -> bool {
     let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     plain && !path.is_empty() && !path.ends_with('/') && !path.contains('\0')
@@ -100,7 +100,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Whether both paths are absolute and plain, and the jail's hides nothing that the jail relies
+    /// Whether both paths are absolute and plain, and the mount hides nothing that the jail relies
     /// on.
     fn is_sound(&self) -> bool {
         let plain = |path: &Path| {
@@ -115,33 +115,33 @@ impl Mount {
     }
 }
 
-/// What one run may use.
+/// Resource limits of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Processor time of the whole process tree.
+    /// CPU time of the whole process tree.
     pub cpu: Duration,
-    /// Time on the clock, set-up included.
+    /// Wall time, including the setup of the jail.
     pub wall: Duration,
-    /// Memory of the whole process tree.
+    /// Memory of the whole process tree, in bytes.
     pub memory_bytes: u64,
-    /// Addresses of every single process: what it may reserve, used or not. The stacks and heaps of
-    /// its threads come on top where the memory itself is capped.
+    /// Address space of every single process (`RLIMIT_AS`), used or only reserved. Where the memory
+    /// itself is capped, room for the stacks and heaps of threads is added.
     pub address_bytes: u64,
-    /// What is kept of each of stdout and stderr (first and last half); 64 times as much ends the
-    /// run.
+    /// Bytes captured of each of stdout and stderr: the first and the last half. Writing 64 times
+    /// as much ends the run.
     pub output_bytes: usize,
-    /// Size of each of `/box`, `/tmp` and `/dev/shm`.
+    /// Size of each of `/box`, `/tmp` and `/dev/shm`, in bytes.
     pub disk_bytes: u64,
-    /// Largest single file.
+    /// Maximum size of a single file, in bytes.
     pub file_bytes: u64,
-    /// Files and folders in each of `/box`, `/tmp` and `/dev/shm`.
+    /// Maximum files and folders in each of `/box`, `/tmp` and `/dev/shm`.
     pub files: u32,
-    /// Processes and threads at a time. Who starts more is stopped.
+    /// Maximum processes and threads at a time; exceeding it ends the run.
     pub processes: u32,
 }
 
 impl Limits {
-    /// The limits of a kind of program.
+    /// Returns the default limits for a kind of program.
     pub fn of(profile: ProgramProfile) -> Self {
         let plain = Self {
             cpu: Duration::from_secs(10),
@@ -197,81 +197,83 @@ impl From<&SandboxConfig> for Limits {
 }
 
 impl Default for Limits {
-    /// Limits for a plain Python program: [`ProgramProfile::Python`].
+    /// Returns the limits for a plain Python program ([`ProgramProfile::Python`]).
     fn default() -> Self {
         Self::of(ProgramProfile::Python)
     }
 }
 
-/// How a run ended. A sandbox that failed is an error, never an `ExitKind`.
+/// The way a run ended. A failure of the sandbox is an error, never an `ExitKind`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitKind {
-    /// The program ended by itself with this status.
+    /// The program exited with this status.
     Code(i32),
-    /// A signal ended the program.
+    /// This signal killed the program.
     Signal(i32),
-    /// The clock ran out.
+    /// The wall time limit was reached.
     WallLimit,
-    /// The processor time ran out.
+    /// The CPU time limit was reached.
     CpuLimit,
-    /// The memory cap was reached.
+    /// The memory limit was reached.
     MemoryLimit,
-    /// It wrote without end: to its streams or, where no file system of its own ends that, to its
-    /// folders.
+    /// The output limit was reached: on its streams or, where it has no file system with a size
+    /// limit, in its folders.
     OutputLimit,
-    /// It had more processes and threads than it may.
+    /// The limit on processes and threads was exceeded.
     ProcessLimit,
-    /// The stack of its main thread was full.
+    /// The main thread's stack overflowed.
     StackLimit,
 }
 
-/// The first and last part of a stream.
+/// The first and last part of an output stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapturedStream {
-    /// Bytes kept, raw: escape them before they reach a terminal.
+    /// Captured raw bytes: escape them before they reach a terminal.
     pub bytes: Vec<u8>,
-    /// Bytes left out in the middle.
+    /// Number of bytes dropped in the middle.
     pub dropped: u64,
 }
 
-/// What the jail could enforce.
+/// The kind of jail that a program runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JailTier {
-    /// Namespaces, and everything that the head of [`crate::sandbox`] names.
+    /// Namespaces, with everything that the documentation of [`crate::sandbox`] lists.
     Namespaces,
-    /// No namespaces, which this machine forbids: Landlock, more system calls denied, limits, and
-    /// processes that sweep up; [`super::JailCapabilities::gaps`] tells what is missing.
+    /// No namespaces, because this machine forbids them: Landlock, more denied system calls,
+    /// limits, and subreapers that kill strays. [`super::JailCapabilities::gaps`] lists what is
+    /// missing.
     Landlock,
-    /// No jail at all: only by the user's explicit order, never trained on.
+    /// No jail at all: only on the user's explicit request, and never used as training data.
     None,
 }
 
-/// What a run left behind.
+/// The outcome of one run: how it ended, its output and its files.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExecOutcome {
-    /// How it ended.
+    /// The way the run ended.
     pub exit: ExitKind,
-    /// Standard output.
+    /// The first and last part of standard output.
     pub stdout: CapturedStream,
-    /// Standard error.
+    /// The first and last part of standard error.
     pub stderr: CapturedStream,
-    /// What was written to file descriptor 3, at most 4 MiB.
+    /// Bytes written to file descriptor 3, at most 4 MiB.
     pub channel: Vec<u8>,
-    /// Relative path and content of the regular files in `/box`, when [`Job::collect`] asks for
-    /// them: at most 1,000 files and 64 MiB. With [`ExecRequest::tree`] only what differs from it.
+    /// Relative path and content of the regular files in `/box`, if [`ExecRequest::collect`] is
+    /// set: at most 1,000 files and 64 MiB. With [`ExecRequest::tree`] only files that differ from
+    /// it.
     pub files: Vec<(String, Vec<u8>)>,
-    /// What of [`ExecRequest::tree`] is gone: relative paths; one that ends in `/` stands for all
-    /// that was below it and is not among `files`.
+    /// Relative paths of [`ExecRequest::tree`] that were removed. A path that ends in `/` stands
+    /// for everything that was below it and is not among `files`.
     pub removed: Vec<String>,
-    /// What was left there, and why: links, files with two names, sockets, names with control
-    /// characters, what belongs to git.
+    /// Entries of `/box` that were not collected, with the reason: links, hard links, sockets,
+    /// names with control characters, anything that belongs to git.
     pub refused: Vec<String>,
-    /// Processor time of the tree.
+    /// CPU time of the process tree.
     pub cpu: Duration,
-    /// Time on the clock.
+    /// Wall time, including the setup of the jail.
     pub wall: Duration,
-    /// What was enforced.
+    /// The kind of jail that was enforced.
     pub tier: JailTier,
 }
 
@@ -280,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_paths_that_lead_down_are_taken() {
+    fn paths_that_leave_their_folder_are_rejected() {
         for good in ["a", "a/b.py", "..a", "a b", "-rf", "\u{e9}\n"] {
             assert!(is_below(good), "{good:?}");
         }
@@ -290,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_hides_nothing_of_the_jail() {
+    fn mounts_cannot_hide_parts_of_the_jail() {
         let check = |jail: &str| Mount { host: "/opt".into(), jail: jail.into() }.is_sound();
         assert!(check("/opt/python") && check("/root/x") && check("/box/data"));
         assert!(!check("/") && !check("/proc") && !check("/dev/shm") && !check("/etc/x"));

@@ -1,4 +1,4 @@
-//! The side of `rune`: starts the helper, sends jobs, awaits outcomes.
+//! The side of `rune`: starts the helper, sends jobs and awaits their outcomes.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -37,12 +37,31 @@ use super::job::ExecRequest;
 use super::job::JailTier;
 use super::wire;
 
-/// How long the helper may take for its first word, and for its last beyond the wall limit of a
-/// job.
+/// Timeout for the helper's greeting, and for an answer beyond the wall time limit of its job.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs programs in jails, each in a fresh one, through a helper process that lives as long as this
-/// does.
+/// Runs programs, each in a fresh jail, through a helper process that lives as long as this value.
+///
+/// ```no_run
+/// use rune::sandbox::ExecRequest;
+/// use rune::sandbox::ExitKind;
+/// use rune::sandbox::Sandbox;
+///
+/// # async fn example() -> Result<(), rune::sandbox::SandboxError> {
+/// // The helper is the `rune` binary itself, started with a hidden subcommand.
+/// let sandbox = Sandbox::start("/usr/local/bin/rune".as_ref())?;
+/// let request = ExecRequest {
+///     args: vec!["-c".into(), "echo hello > out.txt; cat out.txt; exit 7".into()],
+///     collect: true,
+///     ..ExecRequest::new("/bin/sh")
+/// };
+/// let outcome = sandbox.run(&request).await?;
+/// assert_eq!(outcome.exit, ExitKind::Code(7));
+/// assert_eq!(outcome.stdout.bytes, b"hello\n");
+/// assert_eq!(outcome.files, [("out.txt".to_owned(), b"hello\n".to_vec())]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Sandbox {
     control: OwnedFd,
@@ -50,33 +69,32 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Starts the helper: `executable`, the `rune` binary, as a process of its own.
+    /// Starts the helper process from `executable`, the `rune` binary.
     ///
-    /// Where the machine forbids namespaces, programs are held by the means of
+    /// If the machine forbids namespaces, programs run in the weaker jail of
     /// [`JailTier::Landlock`]: see [`Self::facilities`].
     ///
-    /// Blocks for some milliseconds. To be called early, though the cost does not grow with the
-    /// memory of this process.
+    /// Blocks for some milliseconds, independent of the memory of this process.
     /// # Errors
-    /// [`SandboxError::Helper`] when it does not start or does not answer; [`SandboxError::Setup`]
-    /// when it can't prepare.
+    /// [`SandboxError::Helper`] when the helper does not start or does not answer;
+    /// [`SandboxError::Unavailable`] or [`SandboxError::Setup`] when it cannot prepare a jail.
     pub fn start(executable: &Path) -> Result<Self, SandboxError> {
         Self::start_tier(executable, None)
     }
 
-    /// Starts a helper that holds programs without namespaces, whether or not there could be some.
+    /// Starts a helper that uses no namespaces even if the machine allows them.
     /// # Errors
-    /// As [`Self::start`]; [`SandboxError::Unavailable`] where Landlock is too old.
+    /// As [`Self::start`]; [`SandboxError::Unavailable`] if Landlock is too old.
     pub fn without_namespaces(executable: &Path) -> Result<Self, SandboxError> {
         Self::start_tier(executable, Some(JailTier::Landlock))
     }
 
-    /// Starts a helper that runs programs with no jail at all: they can read and write whatever the
-    /// user can.
+    /// Starts a helper that runs programs without any jail: they can read and write everything that
+    /// the user can.
     ///
-    /// Limits on time, output and single processes hold. `/in` and `/box` become a fresh folder:
-    /// arguments and variables that are paths there are rewritten. Processes that the program
-    /// leaves behind are killed. For `--unsafe-no-sandbox`, and nothing else.
+    /// Limits on time, output and single processes still hold. `/in` and `/box` become folders of a
+    /// fresh scratch directory, and arguments and variables that are paths in them are rewritten.
+    /// Processes that the program leaves behind are killed. Only for `--unsafe-no-sandbox`.
     /// # Errors
     /// As [`Self::start`].
     pub fn unconfined(executable: &Path) -> Result<Self, SandboxError> {
@@ -99,7 +117,7 @@ impl Sandbox {
         &self.facilities
     }
 
-    /// Finds the interpreter for programs here: as [`Interpreter::find`], and one that they may
+    /// Finds a Python interpreter, as [`Interpreter::find`] does, that programs in this sandbox may
     /// run.
     /// # Errors
     /// As [`Interpreter::find`].
@@ -111,26 +129,26 @@ impl Sandbox {
         }
     }
 
-    /// Whether programs may read what is at `path` once it is shown to them: without namespaces
-    /// those of root are another user's.
+    /// Whether programs could read `path` if it were mounted: without namespaces, root's programs
+    /// run as another user.
     pub fn can_show(&self, path: &Path) -> bool {
         let is_open = !self.facilities.programs_have_own_user || is_open_to_all(path);
         is_open && std::fs::metadata(path).is_ok()
     }
 
-    /// Runs `job` once in a fresh jail. Any number of runs may be under way; dropping the future
+    /// Runs `job` once in a fresh jail. Any number of runs may be in flight; dropping the future
     /// kills its jail.
     /// # Errors
-    /// Only when the sandbox fails, never for what the program does. [`SandboxError::InvalidJob`]
-    /// for paths that lead out of their folder; [`SandboxError::Unavailable`] when this machine
-    /// forbids a jail; [`SandboxError::Setup`] when a step of it fails, also when the program can't
-    /// be started; [`SandboxError::HelperGone`] when the helper or the supervisor of the run was
-    /// killed.
+    /// Only when the sandbox fails, never because of what the program does.
+    /// [`SandboxError::InvalidJob`] for paths that leave their folder;
+    /// [`SandboxError::Unavailable`] when this machine forbids a jail; [`SandboxError::Setup`] when
+    /// a step of its setup fails, including the start of the program; [`SandboxError::HelperGone`]
+    /// when the helper or the supervisor of the run was killed.
     pub async fn run(&self, job: &ExecRequest) -> Result<ExecOutcome, SandboxError> {
         self.begin(job, None, false).await?.outcome().await
     }
 
-    /// Runs `job`, a program of ours that builds jails itself for the processes that it forks: see
+    /// Runs `job`, a trusted program that itself builds jails for the processes that it forks: see
     /// [`super::NestedJail`].
     /// # Errors
     /// As [`Self::run`].
@@ -138,8 +156,8 @@ impl Sandbox {
         self.begin(job, None, true).await?.outcome().await
     }
 
-    /// Hands over `job`, and `passed` for its first free descriptor. A zygote is a program of ours
-    /// that may build jails itself.
+    /// Sends `job` to a new supervisor, and `passed` as the program's first free descriptor. A
+    /// zygote is a trusted program that may build jails itself.
     pub(super) async fn begin(
         &self,
         job: &ExecRequest,
@@ -152,6 +170,7 @@ impl Sandbox {
         let mut socket = UnixStream::from_std(ours)?;
         let order = wire::SupervisorOrder { job: job.clone(), passes: passed.is_some(), is_zygote };
         let frame = wire::encode(order)?;
+        // The supervisor is forked on receipt of its end; only then does anybody read the frame.
         self.hand_over(theirs).await?;
         socket.write_all(&frame).await.map_err(|_| SandboxError::HelperGone)?;
         if let Some(passed) = passed {
@@ -166,7 +185,8 @@ impl Sandbox {
         loop {
             match wire::send_fd(self.control.as_fd(), socket.as_fd()) {
                 Ok(()) => return Ok(()),
-                // Many runs at once: the helper has yet to take the sockets before this one.
+                // With many runs at once the queue is full until the helper has taken the earlier
+                // sockets (ETOOMANYREFS: the kernel's limit on descriptors in flight).
                 Err(Errno::EAGAIN | Errno::ETOOMANYREFS) => {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
@@ -177,7 +197,7 @@ impl Sandbox {
     }
 }
 
-/// A run under way. Dropping it kills the jail.
+/// A run in flight. Dropping it kills the jail.
 #[derive(Debug)]
 pub(crate) struct RunningJob {
     socket: UnixStream,
@@ -185,15 +205,16 @@ pub(crate) struct RunningJob {
 }
 
 impl RunningJob {
-    /// Waits for the end.
+    /// Waits until the run has ended.
     pub(crate) async fn outcome(mut self) -> Result<ExecOutcome, SandboxError> {
+        // The supervisor enforces the wall time limit; this only catches one that hangs itself.
         let answer = tokio::time::timeout(self.patience, answer(&mut self.socket)).await;
         let answer = answer.map_err(|_| SandboxError::HelperGone)?;
         Ok(answer.map_err(|_| SandboxError::HelperGone)??)
     }
 }
 
-/// Receives the answer. An error means that there is nobody at the other end.
+/// Receives the answer. An error means that the supervisor is dead.
 async fn answer(socket: &mut UnixStream) -> io::Result<wire::SupervisorAnswer> {
     let mut prefix = [0; 8];
     socket.read_exact(&mut prefix).await?;
@@ -202,7 +223,7 @@ async fn answer(socket: &mut UnixStream) -> io::Result<wire::SupervisorAnswer> {
     wire::decode(&answer)
 }
 
-/// Starts the helper, and a thread that waits for its end.
+/// Starts the helper, and a thread that reaps it.
 fn spawn(executable: &Path, tier: Option<JailTier>, control: OwnedFd) -> Result<(), SandboxError> {
     let mut command = Command::new(executable);
     command.arg(helper::SUBCOMMAND).arg(std::process::id().to_string());

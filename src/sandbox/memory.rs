@@ -1,10 +1,10 @@
-//! What a process tree holds in memory, counted from outside where no control group does it.
+//! Counts the memory of a process tree from outside, if no control group does.
 //!
-//! What page tables show is not all. Shared memory stays after its pages were dropped from them,
-//! and after all of a mapping but one page is gone, so the filters keep every piece of it below
-//! [`SHARED_BYTES`] and each counts in full; sockets and pipes, which hold what nobody has read
-//! yet, count as if they were full. Other ways to hold memory are denied: see `syscalls`. Not
-//! counted are `/box`, `/tmp` and `/dev/shm`, which have limits of their own.
+//! Page tables do not show everything. Shared memory survives after its pages were dropped from
+//! them, and after all but one page of a mapping were unmapped. So the filters keep every piece of
+//! it below [`SHARED_BYTES`], and each piece counts in full. Sockets and pipes, which hold unread
+//! data, count as if they were full. Other ways to hold memory are denied: see `syscalls`. Files in
+//! `/box`, `/tmp` and `/dev/shm` are not counted; they have limits of their own.
 
 use std::collections::HashSet;
 use std::fs;
@@ -14,35 +14,35 @@ use std::io::ErrorKind::PermissionDenied;
 use super::restrict::NetworkAccess;
 use super::usage;
 
-/// Who counts the memory of a program.
+/// The counter of a program's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MemoryCount {
-    /// A control group, which counts all.
+    /// A control group, which counts everything.
     Group,
-    /// This module, if anybody.
+    /// This module, if the kernel lists the children of a process.
     Watchdog,
 }
 
-/// The largest piece of shared memory without a file.
+/// Maximum size of a piece of anonymous shared memory, in bytes.
 pub(super) const SHARED_BYTES: u64 = 1 << 20;
-/// What a socket buffers at most: twice `net.core.wmem_max` as it is everywhere.
+/// Maximum bytes buffered by a socket: twice the default of `net.core.wmem_max`.
 const SOCKET_BYTES: u64 = 416 << 10;
-/// What a pipe buffers unless it was made larger, which all pipes of a user can be by 64 MiB
-/// together.
+/// Default capacity of a pipe. All pipes of a user together can be enlarged by 64 MiB
+/// (`fs.pipe-user-pages-soft`).
 const PIPE_BYTES: u64 = 64 << 10;
 
-/// What a process tree holds.
+/// The memory of a process tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct TreeMemory {
     pub(super) bytes: u64,
-    /// Whether a process could not be looked into.
+    /// Whether access to a process was denied, so that its memory is not included.
     pub(super) is_hidden: bool,
 }
 
-/// What is seen in the processes one after the other.
+/// The memory found so far, while processes are visited one by one.
 #[derive(Debug, Default)]
 struct SeenMemory {
-    /// Device and inode of what is mapped.
+    /// Device and inode of mapped shared memory; processes may share a piece, which counts once.
     shared: HashSet<String>,
     sockets: HashSet<String>,
     pipes: HashSet<String>,
@@ -50,8 +50,8 @@ struct SeenMemory {
     is_hidden: bool,
 }
 
-/// Counts what `processes` hold, the first of which is pid 1 of a jail: it is ours, and nobody may
-/// look into it.
+/// Counts the memory of `processes`. The first of them is pid 1 of a jail, which is ours and not
+/// dumpable, so its maps and descriptors are skipped.
 pub(super) fn held(processes: &[i32], network: NetworkAccess) -> TreeMemory {
     let mut seen = SeenMemory { bytes: usage::memory_bytes(processes), ..SeenMemory::default() };
     let (init, programs) = processes.split_at(processes.len().min(1));
@@ -59,6 +59,7 @@ pub(super) fn held(processes: &[i32], network: NetworkAccess) -> TreeMemory {
         seen.add(*pid);
     }
     let n_sockets = match network {
+        // The kernel's own count includes sockets that no descriptor refers to.
         NetworkAccess::Own => init.iter().map(|pid| sockets_of_network(*pid)).sum(),
         NetworkAccess::Host => seen.sockets.len() as u64,
     };
@@ -73,7 +74,7 @@ impl SeenMemory {
         self.bytes += usage::page_table_bytes(&folder);
         match fs::read(format!("{folder}/maps")) {
             Ok(maps) => {
-                let maps = String::from_utf8_lossy(&maps); // names of files may be anything
+                let maps = String::from_utf8_lossy(&maps); // the program chooses names of files
                 self.shared.extend(maps.lines().filter_map(shared));
             }
             Err(error) => self.is_hidden |= error.kind() == PermissionDenied,
@@ -89,23 +90,23 @@ impl SeenMemory {
     }
 }
 
-/// Device and inode of shared memory without a file, if this line of `/proc/PID/maps` is about
-/// some.
+/// Parses device and inode of anonymous shared memory from a line of `/proc/PID/maps`; `None` for
+/// other lines.
 fn shared(line: &str) -> Option<String> {
     let fields = line.strip_suffix(" /dev/zero (deleted)")?;
     let mut fields = fields.split_whitespace().skip(3);
     Some(format!("{} {}", fields.next()?, fields.next()?))
 }
 
-/// What the descriptors of the process that has this folder of `/proc` stand for.
+/// Lists the targets of the descriptors of the process with this folder of `/proc`.
 fn links(folder: &str) -> io::Result<impl Iterator<Item = String>> {
     let entries = fs::read_dir(format!("{folder}/fd"))?.flatten();
     let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
     Ok(links.map(|link| link.to_string_lossy().into_owned()))
 }
 
-/// The sockets in the network namespace of `pid`, also those that no descriptor stands for, as of
-/// connections that nobody has accepted yet.
+/// Counts the sockets in the network namespace of `pid`, including those without a descriptor, such
+/// as connections that have not been accepted yet.
 fn sockets_of_network(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/net/sockstat")).unwrap_or_default();
     let count = text.lines().find_map(|line| line.strip_prefix("sockets: used "));
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shared_memory_is_told_from_files() {
+    fn anonymous_shared_memory_is_distinguished_from_files() {
         let check = |line: &str| shared(line).unwrap_or_default();
         let memory = "7f10-7f20 rw-s 00000000 00:01 1047                       /dev/zero (deleted)";
         assert_eq!(check(memory), "00:01 1047");
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn pipes_and_sockets_of_this_process_are_seen() {
+    fn pipes_and_sockets_of_a_process_are_counted() {
         let (_reader, _writer) = io::pipe().unwrap();
         let _pair = std::os::unix::net::UnixStream::pair().unwrap();
         let mut seen = SeenMemory::default();

@@ -1,19 +1,44 @@
 //! Runs model-written programs in a jail.
 //!
-//! [`Sandbox::run`] takes an [`ExecRequest`] and gives an [`ExecOutcome`]. A jail has user, mount,
-//! pid, network, ipc, uts and control group namespaces of its own, a root of read-only system
-//! folders and small writable ones, a loopback interface of its own, limits on every resource, no
-//! capabilities, Landlock and seccomp; it fails closed. Four kinds of process: `rune` -> helper ->
-//! a supervisor a run -> pid 1 of the jail and the program; each dies with the one before it.
+//! [`Sandbox::run`] takes an [`ExecRequest`] and returns an [`ExecOutcome`]. A jail has its own
+//! user, mount, pid, network, ipc, uts and cgroup namespaces, a root of read-only system folders
+//! and small writable ones, a loopback interface, limits on every resource, no capabilities,
+//! Landlock and seccomp. It fails closed: if a step of the setup fails, nothing is executed.
 //!
-//! Not covered: side channels, and exploits of the kernel itself. Without user namespaces programs
-//! are held by less, which [`JailCapabilities`] names.
+//! ```text
+//!  with namespaces                          without namespaces (`JailTier::Landlock`)
+//!
+//!  rune                                     rune
+//!   | one socket per run                     | one socket per run
+//!   v                                        v
+//!  helper       single-threaded, small      reaper       subreaper; outlives the helper and
+//!   | fork per run                           | fork      kills what is left
+//!   v                                        v
+//!  supervisor   streams, clock, limits      helper       subreaper; cleans up after a killed
+//!   | clone3 into new namespaces             | fork      supervisor
+//!   v                                        v
+//!  init         pid 1: builds the jail,     supervisor   subreaper; also counts memory and
+//!   | fork      then only waits              | fork      files, and kills strays
+//!   v                                        v
+//!  program      pid 2: no capabilities,     init         subreaper; only waits
+//!               Landlock, seccomp, rlimits   | fork
+//!                                            v
+//!                                           program      Landlock, seccomp, rlimits
+//! ```
+//!
+//! Each process dies with its parent (`PR_SET_PDEATHSIG`, and a socket whose end is closed), and
+//! the death of pid 1 takes the whole pid namespace with it. A [`Zygote`] is a program of ours that
+//! forks further processes, each into a jail inside its own.
+//!
+//! Not covered: side channels and exploits of the kernel itself. Without user namespaces the jail
+//! is weaker; [`JailCapabilities::gaps`] lists the differences.
 
 mod capture;
 mod cgroup;
 mod collect;
 mod error;
 mod facilities;
+mod fallback;
 mod fault;
 mod filesystem;
 mod helper;
@@ -31,8 +56,6 @@ mod snapshot;
 mod supervisor;
 mod sys;
 mod syscalls;
-
-mod fallback;
 pub(crate) mod usage;
 mod wire;
 mod zygote;

@@ -1,4 +1,5 @@
-//! Jails within a jail: what a program of ours needs to build them for the processes that it forks.
+//! Nested jails: the plan by which a trusted program in a jail builds jails for the processes that
+//! it forks.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -20,23 +21,24 @@ use super::restrict;
 use super::syscalls::BareProgram;
 use super::syscalls::FilterOptions;
 
-/// The Python module that builds such a jail: its `Jail` takes [`NestedJail::plan`].
+/// Source of the Python module that builds a nested jail: its class `Jail` takes the plan of
+/// [`NestedJail::plan`].
 pub(crate) const NESTED_JAIL: &str = include_str!("jail.py");
 
-/// What the jails of forked processes are like.
+/// Options of nested jails.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NestedJail {
-    /// Whether all memory of the outer jail is counted; if not, what no limit of a process counts
-    /// is denied.
+    /// Whether all memory of the outer jail is counted. If not, every kind of memory that no limit
+    /// of a single process covers is denied.
     pub(crate) memory_is_counted: bool,
-    /// Whether a process may use TCP on a loopback interface of its own.
+    /// Whether a process may use TCP on the loopback interface of the outer jail.
     pub(crate) has_loopback: bool,
-    /// Open files of a process.
+    /// Maximum open files of a process.
     pub(crate) files: u32,
 }
 
 impl NestedJail {
-    /// The plan for `jail.py`. `mounts` are those of the outer jail.
+    /// Builds the plan for `jail.py`. `mounts` are the mounts of the outer jail.
     ///
     /// # Errors
     /// [`SandboxError::Setup`] when a filter cannot be compiled.
@@ -54,7 +56,8 @@ impl NestedJail {
         let filters =
             FilterOptions { memory_is_counted: self.memory_is_counted, bare }.compile_parts()?;
         let hex = |filters: &[BpfProgram]| filters.iter().map(hex).collect::<Vec<_>>();
-        // `None` stands for the whole of the jail that the process is in.
+        // `None` means everything in the outer jail. Without namespaces the outer jail shows the
+        // whole host, so the readable paths are listed.
         let readable = bare.map(|_| {
             let mounts = mounts.iter().map(|mount| mount.host.as_path());
             let system = SYSTEM.iter().chain(SETTINGS).chain(&["/proc/self"]).map(Path::new);
@@ -81,10 +84,11 @@ impl NestedJail {
     }
 }
 
-/// The instructions of a filter, 8 bytes each, in hexadecimal digits.
+/// Encodes the instructions of a filter, 8 bytes each, as hexadecimal digits.
 fn hex(filter: &BpfProgram) -> String {
     let mut text = String::with_capacity(filter.len() * 16);
     for sock_filter { code, jt, jf, k } in filter {
+        // The digits spell the bytes as they lie in memory: the kernel reads native-endian structs.
         let (code, k) =
             (u16::from_be_bytes(code.to_ne_bytes()), u32::from_be_bytes(k.to_ne_bytes()));
         let _infallible = write!(text, "{code:04x}{jt:02x}{jf:02x}{k:08x}");

@@ -1,4 +1,4 @@
-//! Tries the jail with hostile programs, for `rune doctor`.
+//! Tests the jail with hostile programs (canaries), for `rune doctor`.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -10,32 +10,33 @@ use super::job::ExitKind;
 use super::job::Limits;
 use super::launcher::Sandbox;
 
-/// What became of one hostile program.
+/// The result of one hostile program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CanaryResult {
-    /// What it tried.
+    /// Description of the attack, such as `connects to the host`.
     pub name: &'static str,
-    /// Whether the jail held it.
+    /// Whether the jail contained it.
     pub contained: bool,
-    /// What it says itself, for the user to read; may hold control characters.
+    /// The program's exit and last line of output, to show to the user; may contain control
+    /// characters.
     pub detail: String,
 }
 
-/// What a program that is held must do.
+/// The behavior that shows that a program is contained.
 #[derive(Debug, Clone, Copy)]
 enum ExpectedHold {
-    /// Fail with this exception, which ends it with status 1.
+    /// Fails with this exception, with exit status 1.
     Raises(&'static str),
-    /// Print this and nothing else.
+    /// Prints this and nothing else.
     Prints(&'static str),
-    /// Be stopped for this.
+    /// Is stopped for this reason.
     Stopped(ExitKind),
-    /// Fail or be stopped, for whatever reason.
+    /// Fails or is stopped, for any reason.
     Fails,
 }
 
-/// Name, program and what must happen. `PORT` becomes that of a listening socket on the host,
-/// `SECRET` the path of a file of the host.
+/// Name, program and expected behavior of each canary. `PORT` is replaced by the port of a
+/// listening socket on the host, `SECRET` by the path of a file of the host.
 const CANARIES: &[(&str, &str, ExpectedHold)] = &[
     (
         "reads a file of the host",
@@ -72,9 +73,9 @@ const CANARIES: &[(&str, &str, ExpectedHold)] = &[
     ("never ends", "while True: pass", ExpectedHold::Stopped(ExitKind::CpuLimit)),
 ];
 
-/// Runs the hostile programs one after the other, which takes about a second.
+/// Runs the hostile programs one after the other; takes about a second.
 /// # Errors
-/// Those of [`Sandbox::run`], and when no socket for the host's side can be made.
+/// Those of [`Sandbox::run`]; [`SandboxError::Helper`] when no socket can be opened on the host.
 pub async fn probe(
     sandbox: &Sandbox,
     interpreter: &Interpreter,
@@ -86,12 +87,12 @@ pub async fn probe(
     let mut canaries = Vec::new();
     for &(name, program, held) in CANARIES {
         let program = program.replace("PORT", &port).replace("SECRET", &secret);
-        canaries.push(fly(sandbox, interpreter, name, &program, held).await?);
+        canaries.push(run_canary(sandbox, interpreter, name, &program, held).await?);
     }
     Ok(canaries)
 }
 
-async fn fly(
+async fn run_canary(
     sandbox: &Sandbox,
     interpreter: &Interpreter,
     name: &'static str,
@@ -107,10 +108,11 @@ async fn fly(
         ExpectedHold::Stopped(exit) => outcome.exit == exit,
         ExpectedHold::Fails => outcome.exit != ExitKind::Code(0),
     };
-    let said = stderr.lines().last().or(stdout.lines().last()).unwrap_or_default();
+    let last_line = stderr.lines().last().or(stdout.lines().last()).unwrap_or_default();
+    // Without namespaces the same attempts are refused by Landlock or the filters.
     let is_refused = outcome.exit == ExitKind::Code(1) && stderr.contains("\nPermissionError: ");
     let contained = contained || is_refused;
-    Ok(CanaryResult { name, contained, detail: format!("{:?}: {said}", outcome.exit) })
+    Ok(CanaryResult { name, contained, detail: format!("{:?}: {last_line}", outcome.exit) })
 }
 
 fn job(interpreter: &Interpreter, program: &str) -> ExecRequest {

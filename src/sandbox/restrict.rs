@@ -1,4 +1,4 @@
-//! What the program may do: resource limits, Landlock, seccomp. The last steps before it starts.
+//! The last steps before the program starts: resource limits, Landlock, seccomp.
 
 use std::path::PathBuf;
 
@@ -33,33 +33,34 @@ use super::job::Mount;
 use super::memory::MemoryCount;
 use super::sys;
 
-/// The newest version whose rights we ask for; an older kernel enforces those that it knows.
+/// The newest Landlock version whose rights are requested; an older kernel enforces those that it
+/// knows.
 const LANDLOCK: ABI = ABI::V6;
 
-/// A main thread's stack, and what a thread reserves for its own: 100,000 frames of C, eight times
-/// as much as usual.
+/// Stack size of the main thread and of every other thread: room for 100,000 frames of C, eight
+/// times the usual size.
 const STACK: u64 = 64 << 20;
-/// What a thread of the C library reserves for its heap.
+/// Address space that glibc reserves for the heap (arena) of a thread.
 const ARENA: u64 = 64 << 20;
 
-/// What a single process may have of what the limits of the whole tree don't tell.
+/// Limits of a single process, in addition to those of the whole tree.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProcessCeilings {
     address_bytes: u64,
     stack_bytes: u64,
-    /// Bounds the processes of the user: in a user namespace they are the program's, else
-    /// everything the user runs.
+    /// Limits the processes of the user: in a user namespace only the program's, otherwise
+    /// everything that the user runs.
     processes: Option<u64>,
 }
 
 impl ProcessCeilings {
-    /// Where nothing but these holds the memory of the tree; also for a program of ours that forks
+    /// Limits for a tree whose memory nothing else caps, and for a trusted program that forks
     /// others.
     pub(super) fn tight(limits: &Limits, processes: Option<u64>) -> Self {
         Self { address_bytes: limits.address_bytes, stack_bytes: 16 << 20, processes }
     }
 
-    /// Where the memory of the tree is capped: addresses cost nothing then, and every thread
+    /// Limits for a tree whose memory is capped: address space costs nothing then, and every thread
     /// reserves some.
     pub(super) fn wide(limits: &Limits, processes: Option<u64>) -> Self {
         let of_threads = u64::from(limits.processes) * (STACK + ARENA);
@@ -68,9 +69,9 @@ impl ProcessCeilings {
     }
 }
 
-/// Sets the resource limits of every single process; they can only be lowered from now on.
+/// Sets the resource limits of every single process. From then on they can only be lowered.
 pub(super) fn limit_resources(limits: &Limits, ceilings: ProcessCeilings) -> Result<(), JailFault> {
-    // One second more than the tree may use: a backstop should the supervisor be late.
+    // At least one second more than the limit of the tree: only a backstop for a late supervisor.
     let cpu = limits.cpu.as_secs() + 2;
     let table = [
         (Resource::RLIMIT_AS, ceilings.address_bytes),
@@ -83,56 +84,56 @@ pub(super) fn limit_resources(limits: &Limits, ceilings: ProcessCeilings) -> Res
         (Resource::RLIMIT_MEMLOCK, 0),
         (Resource::RLIMIT_MSGQUEUE, 0),
     ];
-    let processes = ceilings.processes.map(|most| (Resource::RLIMIT_NPROC, most));
+    let processes = ceilings.processes.map(|max| (Resource::RLIMIT_NPROC, max));
     table.into_iter().chain(processes).try_for_each(|(resource, limit)| {
         let set = getrlimit(resource).and_then(|(_, highest)| {
-            let limit = limit.min(highest); // it may be lower already
+            // A plain user cannot raise a limit that `rune` itself was started with.
+            let limit = limit.min(highest);
             setrlimit(resource, limit, limit)
         });
         set.step(format!("set {resource:?}"))
     })
 }
 
-/// Which files a program may use.
+/// The files, devices and network that a program may use.
 #[derive(Debug)]
 pub(super) struct FileAccess {
     /// Folders and files that it may read and execute.
     pub(super) readable: Vec<PathBuf>,
-    /// Folders that it may write, too.
+    /// Folders that it may also write to.
     pub(super) writable: Vec<PathBuf>,
-    /// Devices that it may use.
+    /// Devices that it may read and write.
     pub(super) devices: Vec<&'static str>,
-    /// Which network it has.
+    /// The network that it is connected to.
     pub(super) network: NetworkAccess,
 }
 
-/// Which network a program has.
+/// The network that a program is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NetworkAccess {
-    /// One of its own, with a loopback interface and nothing else: servers and clients in the jail
-    /// reach each other.
+    /// A network namespace with only a loopback interface: servers and clients in the jail reach
+    /// each other, and nothing else.
     Own,
-    /// That of the host: TCP is denied.
+    /// The host's network: TCP is denied.
     Host,
 }
 
 impl FileAccess {
-    /// What a jail with a file system of its own allows: there is nothing in it that may not be
-    /// read.
+    /// Access rules for a jail with its own file system, in which everything may be read.
     pub(super) fn to_jail() -> Self {
         let writable = WRITABLE.iter().map(PathBuf::from).collect();
         let devices = DEVICES.to_vec();
         Self { readable: vec!["/".into()], writable, devices, network: NetworkAccess::Own }
     }
 
-    /// What is allowed without one: what [`filesystem::build`](super::filesystem::build) would
-    /// show. Where no control group counts memory, `/dev/zero` is missing: what is mapped of it
-    /// nobody could count.
-    pub(super) fn to_host(workplace: &FallbackRoot, mounts: &[Mount], memory: MemoryCount) -> Self {
+    /// Access rules on the host's file system: the same files that
+    /// [`filesystem::build`](super::filesystem::build) would show. `/dev/zero` is missing if no
+    /// control group counts memory, because memory mapped from it could not be counted.
+    pub(super) fn to_host(scratch: &FallbackRoot, mounts: &[Mount], memory: MemoryCount) -> Self {
         let system = SYSTEM.iter().chain(SETTINGS).map(PathBuf::from);
         let mounts = mounts.iter().map(|mount| mount.host.clone());
-        let own = [PathBuf::from("/proc/self"), workplace.path().to_owned()];
-        let writable = ["box", "tmp"].map(|name| workplace.folder(name)).into();
+        let own = [PathBuf::from("/proc/self"), scratch.path().to_owned()];
+        let writable = ["box", "tmp"].map(|name| scratch.folder(name)).into();
         let readable = system.chain(mounts).chain(own).collect();
         let is_allowed = |device: &&str| memory == MemoryCount::Group || *device != ZERO;
         let devices = DEVICES.iter().copied().filter(is_allowed).collect();
@@ -140,15 +141,15 @@ impl FileAccess {
     }
 }
 
-/// Gives up all rights on files but those the jail is for, TCP on the host's network, and what lies
-/// outside of the jail's scope.
+/// Restricts this process by Landlock to the files of `access`, to its own network, and to signals
+/// and abstract sockets inside its own domain.
 pub(super) fn restrict_access(access: &FileAccess) -> Result<(), JailFault> {
     let restricted = landlock(access);
     restricted
         .map_err(|error| JailFault::new(format!("restrict by Landlock: {error}"), Errno::EPERM))
 }
 
-/// What is allowed everywhere, in writable folders, on devices.
+/// Rights in readable folders, in writable folders, and on devices.
 fn rights(abi: ABI) -> [BitFlags<AccessFs>; 3] {
     let write = AccessFs::from_all(abi) & !(AccessFs::MakeChar | AccessFs::MakeBlock);
     [AccessFs::from_read(abi), write, write & (AccessFs::ReadFile | AccessFs::WriteFile)]
@@ -156,6 +157,8 @@ fn rights(abi: ABI) -> [BitFlags<AccessFs>; 3] {
 
 fn landlock(access: &FileAccess) -> Result<(), RulesetError> {
     let [read, write, device] = rights(LANDLOCK);
+    // Rights that are handled but granted by no rule are denied. On an older kernel the crate drops
+    // those that it does not know ("best effort"); the helper has checked the minimum version.
     let mut ruleset = Ruleset::default().handle_access(AccessFs::from_all(LANDLOCK))?;
     if access.network == NetworkAccess::Host {
         ruleset = ruleset.handle_access(AccessNet::from_all(LANDLOCK))?;
@@ -170,23 +173,25 @@ fn landlock(access: &FileAccess) -> Result<(), RulesetError> {
     Ok(())
 }
 
-/// The numbers of Landlock's rights as this kernel knows them, for who has to ask for them by hand.
+/// Bit masks of the Landlock rights that this kernel supports, for the Python program that makes
+/// the system calls itself (`jail.py`).
 #[derive(Debug, Serialize)]
 pub(super) struct LandlockNumbers {
-    /// Handled rights on files, on the network, and scopes; 0 for files means that there is no
-    /// Landlock. A process with a network of its own handles none of the network's.
+    /// Handled rights on files and on the network, and scopes, as in `struct
+    /// landlock_ruleset_attr`. 0 for files means that there is no Landlock. A process with its own
+    /// network handles no network rights.
     fs: u64,
     net: u64,
     scope: u64,
-    /// Bytes of these three that the kernel knows.
+    /// Size of the structure in bytes, as this kernel knows it.
     size: usize,
-    /// What is allowed everywhere, in writable folders, on devices.
+    /// Rights in readable folders, in writable folders, and on devices.
     read: u64,
     write: u64,
     device: u64,
 }
 
-/// [`LandlockNumbers`] of this kernel.
+/// Returns the [`LandlockNumbers`] of this kernel.
 pub(super) fn landlock_numbers() -> LandlockNumbers {
     let (abi, size) = match sys::landlock_version() {
         0 => (ABI::Unsupported, 0),
@@ -209,7 +214,7 @@ pub(super) fn landlock_numbers() -> LandlockNumbers {
     }
 }
 
-/// Installs the compiled filters.
+/// Installs the compiled seccomp filters, which can never be removed.
 pub(super) fn filter_calls(filters: &[BpfProgram]) -> Result<(), JailFault> {
     for filter in filters {
         seccompiler::apply_filter(filter).map_err(|error| {

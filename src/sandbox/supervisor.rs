@@ -1,7 +1,7 @@
-//! One run, from the job to the answer: a process of its own, forked from the helper.
+//! One run, from the job to the answer, in a process forked from the helper.
 //!
-//! It watches the streams, the clock, processor time and memory of the jail, and the socket to
-//! `rune`: when that closes nobody waits for the answer any more and the jail is killed.
+//! The supervisor watches the streams, wall time, CPU time and memory of the jail, and the socket
+//! to `rune`: when that closes, nobody waits for the answer any more, and the jail is killed.
 
 use std::collections::HashSet;
 use std::fs;
@@ -25,7 +25,7 @@ use super::cgroup;
 use super::cgroup::RunCgroup;
 use super::collect::collect;
 use super::fallback::FallbackRoot;
-use super::fallback::sweep;
+use super::fallback::kill_strays;
 use super::fault::JailFault;
 use super::fault::NamedStep;
 use super::helper::HelperContext;
@@ -53,20 +53,20 @@ use super::usage;
 use super::wire;
 use super::wire::SupervisorOrder;
 
-/// What the program writes to its channel.
+/// Maximum bytes that a program may write to its channel.
 const CHANNEL_BYTES: usize = 4 << 20;
-/// How often processor time and memory are measured.
+/// Interval at which CPU time and memory are sampled.
 const PERIOD: Duration = Duration::from_millis(50);
-/// How many times as many processes and threads as a program may have the kernel refuses to it in
-/// any case: who has more than it may is found out before, and stopped, which a refusal could not
-/// be told from an error of its own.
+/// The kernel refuses to start this many times the allowed processes and threads. A program above
+/// its limit is noticed and stopped before that: a refusal alone could not be distinguished from
+/// an error of the program's own.
 const BACKSTOP: u32 = 4;
-/// How many times in a row the memory of a program may be out of sight: while it starts, it is.
-const MOST_HIDDEN: u32 = 10;
-/// How long the kernel may take to clear away a killed jail.
+/// Maximum consecutive samples in which the memory of a program is hidden, as it is during exec.
+const MAX_HIDDEN: u32 = 10;
+/// Timeout for the kernel to release a killed jail.
 const BURIAL: Duration = Duration::from_secs(10);
 
-/// Serves the one order that comes over `socket`.
+/// Serves the single order that arrives over `socket`.
 pub(super) fn serve(mut socket: UnixStream, context: &HelperContext) {
     let Ok(order) = wire::receive::<SupervisorOrder>(&socket) else { return }; // the caller is gone
     let passed = if order.passes { wire::receive_fd(socket.as_fd()) } else { Ok(None) };
@@ -89,23 +89,24 @@ fn run(
     let mounts = job.mounts.iter().map(real).collect::<Result<Vec<_>, _>>()?;
     let user = own_user(&job, &mounts, context.tier)?;
     if is_zygote {
-        // Its children, each with a limit of its own, are not to keep it from forking.
+        // Each child has a limit of its own; all together must not keep the zygote from forking.
         job.limits.processes = job.limits.processes.saturating_mul(BACKSTOP);
     }
-    let workplace = match context.tier {
+    let scratch = match context.tier {
         JailTier::Namespaces => None,
         JailTier::Landlock | JailTier::None => Some(FallbackRoot::prepare(&mut job, user)?),
     };
-    let home = workplace.as_ref().map_or("/box".into(), |workplace| workplace.folder("box"));
+    let home = scratch.as_ref().map_or("/box".into(), |scratch| scratch.folder("box"));
     let create = |groups: &cgroup::ParentCgroup| groups.create(nix::unistd::getpid(), &job.limits);
     let group = context.groups.as_ref().map(create).transpose()?;
     let memory = if group.is_some() { MemoryCount::Group } else { MemoryCount::Watchdog };
-    let access = match &workplace {
-        Some(workplace) => FileAccess::to_host(workplace, &mounts, memory),
+    let access = match &scratch {
+        Some(scratch) => FileAccess::to_host(scratch, &mounts, memory),
         None => FileAccess::to_jail(),
     };
-    let is_held = context.tier != JailTier::None && !is_zygote;
-    let rules = is_held.then_some(ProgramRules { access, filters: &context.filters });
+    let is_restricted = context.tier != JailTier::None && !is_zygote;
+    let rules = is_restricted.then_some(ProgramRules { access, filters: &context.filters });
+    // Wide limits on address space are safe only if something else caps the memory of the tree.
     let ceilings = if is_zygote || !(group.is_some() || usage::is_known()) {
         let processes = processes(job.limits.processes, context.tier, user);
         ProcessCeilings::tight(&job.limits, processes)
@@ -118,14 +119,18 @@ fn run(
         JailTier::Landlock | JailTier::None => ProgramPlace::Host(user),
     };
     let plan = InitPlan { job: &job, home: &home, place, ceilings, memory, rules, is_zygote };
-    let outcome = supervise(&plan, passed, (group.as_ref(), workplace.as_ref()), socket, started);
-    drop(workplace); // before the group, which has to be empty
+    let outcome = supervise(&plan, passed, (group.as_ref(), scratch.as_ref()), socket, started);
+    // The order matters: this kills strays, and only an empty group can be removed.
+    drop(scratch);
     group.into_iter().for_each(RunCgroup::remove);
     outcome.map(|outcome| ExecOutcome { tier: context.tier, ..outcome })
 }
 
-/// The user that the program becomes where there are no namespaces, if it is another one; what is
-/// shown to it has to be readable by all then.
+/// Returns the user that the program becomes without namespaces, `None` for our own. Everything
+/// that is shown to another user has to be readable by all.
+///
+/// # Errors
+/// A fault that names the first path that is not.
 fn own_user(job: &ExecRequest, mounts: &[Mount], tier: JailTier) -> Result<Option<u32>, JailFault> {
     if tier != JailTier::Landlock {
         return Ok(None);
@@ -141,25 +146,26 @@ fn own_user(job: &ExecRequest, mounts: &[Mount], tier: JailTier) -> Result<Optio
     }
 }
 
-/// What `RLIMIT_NPROC` has to be for the program to have at `most` so many processes.
-fn processes(most: u32, tier: JailTier, user: Option<u32>) -> Option<u64> {
-    let most = u64::from(most);
+/// Returns the value of `RLIMIT_NPROC` under which the program can have at most `max` processes.
+fn processes(max: u32, tier: JailTier, user: Option<u32>) -> Option<u64> {
+    let max = u64::from(max);
     match tier {
-        JailTier::Namespaces => Some(most + 1), // and pid 1
-        JailTier::Landlock if user.is_some() => Some(most),
-        JailTier::Landlock => Some(most + usage::tasks_of_this_user()),
+        JailTier::Namespaces => Some(max + 1), // pid 1 counts as well
+        JailTier::Landlock if user.is_some() => Some(max),
+        // The limit counts by user, and this one has processes already.
+        JailTier::Landlock => Some(max + usage::tasks_of_this_user()),
         JailTier::None => None,
     }
 }
 
-/// Runs a program that does nothing: tells whether a jail can be built here.
+/// Runs `/bin/true` to find out whether a jail can be built on this machine.
 pub(super) fn try_out(context: &HelperContext) -> Result<(), JailFault> {
     let (_caller, socket) = UnixStream::pair().step("make a socket")?;
     let job = ExecRequest::new("/bin/true");
     run(job, None, false, &socket, context).map(drop)
 }
 
-/// Follows the symbolic links of the host's path: in the jail they would lead elsewhere.
+/// Resolves the symbolic links of the host's path, which would lead elsewhere inside the jail.
 fn real(mount: &Mount) -> Result<Mount, JailFault> {
     let host = fs::canonicalize(&mount.host).step(format!("find {}", mount.host.display()))?;
     Ok(Mount { host, jail: mount.jail.clone() })
@@ -168,14 +174,14 @@ fn real(mount: &Mount) -> Result<Mount, JailFault> {
 fn supervise(
     plan: &InitPlan<'_>,
     passed: Option<OwnedFd>,
-    (group, workplace): (Option<&RunCgroup>, Option<&FallbackRoot>),
+    (group, scratch): (Option<&RunCgroup>, Option<&FallbackRoot>),
     socket: &UnixStream,
     started: Instant,
 ) -> wire::SupervisorAnswer {
     let limits = &plan.job.limits;
     let Jail { init, stdout, stderr, channel, report, alive } = jail::start(plan, passed, group)?;
-    // Root in a user namespace of a single id may start as many processes as it likes: these have
-    // to be counted.
+    // To root in a user namespace of a single id `RLIMIT_NPROC` does not apply: only sampling stops
+    // a fork bomb, so it has to be fast.
     let has_no_limit =
         matches!(plan.place, ProgramPlace::Host(None)) && nix::unistd::geteuid().is_root();
     let period = if has_no_limit { PERIOD / 10 } else { PERIOD };
@@ -186,10 +192,10 @@ fn supervise(
         init: &init,
         socket,
         group,
-        workplace,
+        scratch,
         limits,
         is_zygote: plan.is_zygote,
-        network: if workplace.is_some() { NetworkAccess::Host } else { NetworkAccess::Own },
+        network: if scratch.is_some() { NetworkAccess::Host } else { NetworkAccess::Own },
         may_hide: matches!(plan.place, ProgramPlace::Host(Some(_))),
         n_hidden: 0,
         started,
@@ -201,14 +207,16 @@ fn supervise(
     sys::kill(init.pidfd.as_fd());
     bury(init.pidfd.as_fd())?;
     let (_, _, cpu) = sys::wait(Some(init.pid)).step("wait for the jail")?;
-    if workplace.is_some() {
-        sweep(&HashSet::new()); // or what is left of the program could still write
+    if scratch.is_some() {
+        // No namespace has died with init: strays could still write while files are collected.
+        kill_strays(&HashSet::new());
     }
     let written = wire::receive_fd(alive.as_fd()).ok().flatten();
     let base = plan.job.tree.as_deref();
-    let is_overlay = base.is_some() && workplace.is_none();
+    let is_overlay = base.is_some() && scratch.is_none();
     let collected = written.map(|folder| collect(&folder, base, is_overlay)).unwrap_or_default();
-    drop(alive); // while it is building, pid 1 takes the end of this for our death
+    // Not earlier: while it builds the jail, pid 1 takes the end of this socket for our death.
+    drop(alive);
     let (stopped, cpu) = (stopped?, cpu.max(watch.cpu));
     let flooded = watch.drain().or_else(|| watch.overfull());
     let exit = match first_report(report.into()) {
@@ -225,11 +233,11 @@ fn supervise(
         refused: collected.refused,
         cpu,
         wall: started.elapsed(),
-        tier: JailTier::None, // `run` knows better
+        tier: JailTier::None, // `run` sets the real one
     })
 }
 
-/// Waits until pid 1 is dead, and with it, as the kernel has it, every process of its namespace.
+/// Waits until pid 1 is dead. The kernel then has killed every process of its namespace.
 fn bury(pidfd: BorrowedFd<'_>) -> Result<(), JailFault> {
     let mut dead = [PollFd::new(pidfd, PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(BURIAL).unwrap_or(PollTimeout::MAX);
@@ -245,7 +253,8 @@ fn first_report(mut pipe: fs::File) -> Option<InitReport> {
     serde_json::from_str(text.lines().next()?).ok()
 }
 
-/// How the run ended: what we stopped it for, else what the kernel did, else what pid 1 reports.
+/// Decides how the run ended: by a limit that we enforced, else by one that the kernel enforced,
+/// else as pid 1 reports.
 fn exit(
     stopped: Option<ExitKind>,
     report: Option<InitReport>,
@@ -260,7 +269,8 @@ fn exit(
         return Ok(exit);
     }
     if cpu > limits.cpu {
-        return Ok(ExitKind::CpuLimit); // also when it slipped through between two samples
+        // The program exceeded the limit and ended between two samples.
+        return Ok(ExitKind::CpuLimit);
     }
     match report {
         Some(InitReport::Exited(status)) => Ok(ExitKind::Code(status)),
@@ -279,26 +289,26 @@ struct JobWatch<'a> {
     init: &'a sys::ClonedChild,
     socket: &'a UnixStream,
     group: Option<&'a RunCgroup>,
-    workplace: Option<&'a FallbackRoot>,
+    scratch: Option<&'a FallbackRoot>,
     limits: &'a Limits,
-    /// Whether that a process could not be started is no reason to end the run: that of others,
-    /// which have said so.
+    /// Whether the program is a zygote, whose children have limits of their own: that one of them
+    /// could not start a process does not end the run.
     is_zygote: bool,
     network: NetworkAccess,
-    /// Whether nobody can be asked to look into the program, as it runs as a user that we may not
-    /// look at.
+    /// Whether the program runs as a user whose processes we may not inspect.
     may_hide: bool,
-    /// How many samples in a row could not see all memory.
+    /// Consecutive samples in which some memory was hidden.
     n_hidden: u32,
     started: Instant,
     period: Duration,
     next_sample: Instant,
-    /// Processor time at the last sample.
+    /// CPU time at the last sample.
     cpu: Duration,
 }
 
 impl JobWatch<'_> {
-    /// Waits until the jail is over, or gives what it has to be stopped for.
+    /// Waits until init has ended (`None`) or a limit is reached that the jail has to be stopped
+    /// for.
     fn until_over(&mut self) -> Result<Option<ExitKind>, JailFault> {
         let deadline = self.started + self.limits.wall;
         loop {
@@ -314,7 +324,7 @@ impl JobWatch<'_> {
             }
             let (caller_gone, over) = self.wait(deadline.min(self.next_sample) - now)?;
             if caller_gone {
-                return Ok(Some(ExitKind::Signal(libc::SIGKILL))); // nobody will read it
+                return Ok(Some(ExitKind::Signal(libc::SIGKILL))); // nobody will read this
             }
             if let Some(exit) = self.drain() {
                 return Ok(Some(exit));
@@ -351,12 +361,12 @@ impl JobWatch<'_> {
     fn sample(&mut self) -> Option<ExitKind> {
         let processes = usage::tree(self.init.pid);
         self.cpu = self.cpu.max(usage::cpu(&processes));
-        let full = self.in_group().or_else(|| self.out_of_sight_of_groups(&processes));
+        let full = self.in_group().or_else(|| self.outside_of_group(&processes));
         let spent = || (self.cpu > self.limits.cpu).then_some(ExitKind::CpuLimit);
         full.or_else(spent).or_else(|| self.overfull())
     }
 
-    /// The limit that the control group has held the program to, if any.
+    /// Returns the limit that the control group has enforced, if any.
     fn in_group(&self) -> Option<ExitKind> {
         let group = self.group?;
         if group.out_of_memory() {
@@ -365,11 +375,11 @@ impl JobWatch<'_> {
         (!self.is_zygote && group.out_of_processes()).then_some(ExitKind::ProcessLimit)
     }
 
-    /// The limit that `processes` exceed of those that no control group counts.
-    fn out_of_sight_of_groups(&mut self, processes: &[i32]) -> Option<ExitKind> {
+    /// Returns the limit that `processes` exceed, of those that no control group enforces.
+    fn outside_of_group(&mut self, processes: &[i32]) -> Option<ExitKind> {
         let kernel_counts = self.group.is_some_and(RunCgroup::counts_processes);
-        let most = u64::from(self.limits.processes) + 1; // and pid 1
-        if !kernel_counts && usage::tasks(processes) > most {
+        let max = u64::from(self.limits.processes) + 1; // pid 1 counts as well
+        if !kernel_counts && usage::tasks(processes) > max {
             return Some(ExitKind::ProcessLimit);
         }
         if self.group.is_some() {
@@ -377,12 +387,13 @@ impl JobWatch<'_> {
         }
         let held = memory::held(processes, self.network);
         self.n_hidden = if held.is_hidden && !self.may_hide { self.n_hidden + 1 } else { 0 };
-        let is_full = held.bytes > self.limits.memory_bytes || self.n_hidden > MOST_HIDDEN;
+        // A program that keeps itself hidden could hold any amount.
+        let is_full = held.bytes > self.limits.memory_bytes || self.n_hidden > MAX_HIDDEN;
         is_full.then_some(ExitKind::MemoryLimit)
     }
 
     fn overfull(&self) -> Option<ExitKind> {
-        let workplace = self.workplace.filter(|workplace| workplace.is_overfull(self.limits));
-        workplace.map(|_| ExitKind::OutputLimit)
+        let scratch = self.scratch.filter(|scratch| scratch.is_overfull(self.limits));
+        scratch.map(|_| ExitKind::OutputLimit)
     }
 }

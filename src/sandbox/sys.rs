@@ -1,4 +1,4 @@
-//! The system calls that no crate wraps safely: every `unsafe` block of the sandbox stands here.
+//! System calls that no crate wraps safely: the only file of the sandbox with `unsafe` blocks.
 
 use std::ffi::CStr;
 use std::ffi::CString;
@@ -18,7 +18,8 @@ use nix::sys::socket::socket;
 use nix::unistd::ForkResult;
 use nix::unistd::Pid;
 
-/// A child made by [`clone`]: its process id and a descriptor that stands for exactly this process.
+/// A child created by [`clone`]: its process id, and a descriptor that always refers to exactly
+/// this process.
 #[derive(Debug)]
 pub(super) struct ClonedChild {
     pub(super) pid: Pid,
@@ -28,13 +29,13 @@ pub(super) struct ClonedChild {
 /// Forks the calling process, which must have a single thread.
 #[expect(unsafe_code, reason = "fork is unsafe in programs with threads")]
 pub(super) fn fork() -> nix::Result<ForkResult> {
-    // SAFETY: only the helper and its descendants come here, and they never start a thread, so the
-    // child finds no lock held by a thread that it does not have.
+    // SAFETY: only the helper and its descendants call this, and they never start a thread. So no
+    // lock can be held by a thread that does not exist in the child.
     unsafe { nix::unistd::fork() }
 }
 
-/// Forks the calling process, which must have a single thread, into new namespaces. Gives `None` in
-/// the child.
+/// Forks the calling process, which must have a single thread, into new namespaces. Returns `None`
+/// in the child.
 #[expect(unsafe_code, reason = "clone3 has no safe wrapper")]
 pub(super) fn clone(namespaces: i32) -> nix::Result<Option<ClonedChild>> {
     let mut pidfd: RawFd = -1;
@@ -56,7 +57,7 @@ pub(super) fn clone(namespaces: i32) -> nix::Result<Option<ClonedChild>> {
     Ok(Some(ClonedChild { pid, pidfd }))
 }
 
-/// Sends SIGKILL to the process behind `pidfd`; a process that is gone already is fine.
+/// Sends SIGKILL to the process behind `pidfd`. Does nothing if the process has already ended.
 #[expect(unsafe_code, reason = "pidfd_send_signal has no safe wrapper")]
 pub(super) fn kill(pidfd: BorrowedFd<'_>) {
     let no_info = null_mut::<libc::siginfo_t>();
@@ -66,9 +67,9 @@ pub(super) fn kill(pidfd: BorrowedFd<'_>) {
     };
 }
 
-/// Waits for the child `pid`, or any: gives which it was, its raw wait status, and the processor
-/// time of it and its waited-for children. (What nix gives instead of the raw status knows no
-/// real-time signals.)
+/// Waits for the child `pid`, or for any child. Returns its process id, its raw wait status, and
+/// the CPU time of it and of the children that it has waited for. (The parsed status of nix does
+/// not support real-time signals.)
 #[expect(unsafe_code, reason = "wait4 has no safe wrapper")]
 pub(super) fn wait(pid: Option<Pid>) -> nix::Result<(Pid, i32, Duration)> {
     let mut status = 0;
@@ -89,8 +90,8 @@ pub(super) fn wait(pid: Option<Pid>) -> nix::Result<(Pid, i32, Duration)> {
     }
 }
 
-/// Makes the main thread of the child `pid` stop at every signal until [`resume`] is called; it
-/// dies with this process.
+/// Traces the main thread of the child `pid`: it stops at every signal until [`resume`] is called,
+/// and it dies with this process.
 #[expect(unsafe_code, reason = "ptrace has no safe wrapper")]
 pub(super) fn trace(pid: Pid) -> nix::Result<()> {
     let (nothing, options) = (null_mut::<u8>(), i64::from(libc::PTRACE_O_EXITKILL));
@@ -99,13 +100,14 @@ pub(super) fn trace(pid: Pid) -> nix::Result<()> {
         .map(drop)
 }
 
-/// Lets `pid`, which has stopped with this raw wait status, take the signal that it has stopped at.
+/// Continues `pid`, which has stopped with this raw wait status, and delivers the signal that it
+/// has stopped at.
 #[expect(unsafe_code, reason = "ptrace has no safe wrapper")]
 pub(super) fn resume(pid: Pid, status: i32) {
     let signal = libc::WSTOPSIG(status);
     let (request, signal) = match status >> 16 {
         0 => (libc::PTRACE_CONT, signal),
-        // It has taken a signal that stops it, and is to stay so.
+        // A stopping signal was delivered: the process has to stay stopped (group-stop, ptrace(2)).
         libc::PTRACE_EVENT_STOP if signal != libc::SIGTRAP => (libc::PTRACE_LISTEN, 0),
         _ => (libc::PTRACE_CONT, 0),
     };
@@ -114,7 +116,7 @@ pub(super) fn resume(pid: Pid, status: i32) {
         unsafe { libc::ptrace(request, pid.as_raw(), null_mut::<u8>(), i64::from(signal)) };
 }
 
-/// The address at which the access failed that has just stopped `pid`, which is traced.
+/// Returns the address of the memory fault that has just stopped the traced process `pid`.
 #[expect(unsafe_code, reason = "ptrace has no safe wrapper")]
 pub(super) fn fault_address(pid: Pid) -> nix::Result<u64> {
     // SAFETY: the structure is plain numbers and a union of such, for all of which zero is valid.
@@ -125,7 +127,7 @@ pub(super) fn fault_address(pid: Pid) -> nix::Result<u64> {
         libc::ptrace(libc::PTRACE_GETSIGINFO, pid.as_raw(), nothing, &raw mut info)
     })?;
     if info.si_code <= 0 {
-        return Err(Errno::EFAULT); // a process has sent the signal, and chosen what it says
+        return Err(Errno::EFAULT); // sent by a process, which chose the contents as it liked
     }
     // SAFETY: what the kernel sends for a failed access has an address.
     Ok(unsafe { info.si_addr() }.addr() as u64)
@@ -161,8 +163,8 @@ pub(super) fn set_mount_attributes(
     Errno::result(done).map(drop)
 }
 
-/// Closes the descriptors `first..=last` now, or with `CLOSE_RANGE_CLOEXEC` in `flags` at the next
-/// exec.
+/// Closes the descriptors `first..=last`: now, or at the next exec if `flags` contain
+/// `CLOSE_RANGE_CLOEXEC`.
 #[expect(unsafe_code, reason = "close_range has no safe wrapper")]
 pub(super) fn close_range(first: u32, last: u32, flags: u32) -> nix::Result<()> {
     // SAFETY: takes numbers. The callers never again use, or drop, an owner of what is closed: they
@@ -177,14 +179,14 @@ pub(super) fn duplicate_to(fd: BorrowedFd<'_>, target: RawFd) -> nix::Result<()>
     Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), target) }).map(drop)
 }
 
-/// Takes ownership of a descriptor that the kernel has just made for this process.
+/// Takes ownership of a descriptor that the kernel has just created for this process.
 #[expect(unsafe_code, reason = "a new descriptor gets an owner")]
 pub(super) fn own(made: RawFd) -> OwnedFd {
     // SAFETY: the callers have it from recvmsg or fcntl, and nobody else knows its number.
     unsafe { OwnedFd::from_raw_fd(made) }
 }
 
-/// Brings up the loopback interface of this network namespace, which takes `CAP_NET_ADMIN` there.
+/// Brings up the loopback interface of this network namespace; needs `CAP_NET_ADMIN` in it.
 #[expect(unsafe_code, reason = "nix does not wrap SIOCSIFFLAGS")]
 pub(super) fn raise_loopback() -> nix::Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC;
@@ -202,7 +204,7 @@ pub(super) fn raise_loopback() -> nix::Result<()> {
     Errno::result(raised).map(drop)
 }
 
-/// Drops every capability out of the bounding set, so that no program can ever bring one back.
+/// Drops every capability from the bounding set, so that no program can ever regain one.
 #[expect(unsafe_code, reason = "nix does not wrap PR_CAPBSET_DROP")]
 pub(super) fn drop_bounding_set() -> nix::Result<()> {
     for capability in 0..64_u64 {
@@ -216,7 +218,8 @@ pub(super) fn drop_bounding_set() -> nix::Result<()> {
     Ok(())
 }
 
-/// Drops every effective, permitted and inheritable capability; the ambient ones go with them.
+/// Drops every effective, permitted and inheritable capability; the kernel then drops the ambient
+/// ones, too.
 #[expect(unsafe_code, reason = "capset has no safe wrapper")]
 pub(super) fn drop_capabilities() -> nix::Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
@@ -242,7 +245,7 @@ pub(super) fn lower_priority() {
     let _unchanged_is_fine = unsafe { libc::nice(10) };
 }
 
-/// The Landlock version of this kernel, 0 where there is none.
+/// Returns the Landlock ABI version of this kernel, 0 if there is no Landlock.
 #[expect(unsafe_code, reason = "the landlock crate keeps the version to itself")]
 pub(super) fn landlock_version() -> u32 {
     const VERSION: u32 = 1;
@@ -253,7 +256,7 @@ pub(super) fn landlock_version() -> u32 {
     u32::try_from(version).unwrap_or(0)
 }
 
-/// Ends this process at once, without running what the program registered for its end.
+/// Exits at once, without running exit handlers.
 #[expect(unsafe_code, reason = "a forked child must not run the exit handlers of its parent")]
 pub(super) fn exit(status: i32) -> ! {
     // SAFETY: never returns, and touches no memory of ours.

@@ -1,7 +1,7 @@
-//! The seccomp filters: which system calls a program in the jail may not make.
+//! The seccomp filters: system calls that a program in the jail may not make.
 //!
-//! Everything else is allowed: the filters take away what could widen the jail or what is reached
-//! by exploits of the kernel far more often than by programs.
+//! This is a deny list, everything else is allowed. It covers calls that could widen the jail, and
+//! calls that kernel exploits use far more often than ordinary programs.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ const DENIED: &[i64] = &[
     libc::SYS_process_madvise,
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
-    // Wide doors into the kernel.
+    // Large attack surface in the kernel.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -40,7 +40,7 @@ const DENIED: &[i64] = &[
     libc::SYS_request_key,
     libc::SYS_fanotify_init,
     libc::SYS_lookup_dcookie,
-    // The machine.
+    // Administration of the machine.
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -58,7 +58,8 @@ const DENIED: &[i64] = &[
     libc::SYS_personality,
 ];
 
-/// Likewise, but what builds a jail needs some of them: mounts and namespaces.
+/// Calls for mounts and namespaces that also fail with EPERM, except for a trusted program that
+/// builds jails.
 const BUILDING: &[i64] = &[
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -79,15 +80,15 @@ const BUILDING: &[i64] = &[
     libc::SYS_quotactl_fd,
 ];
 
-/// Calls of this architecture alone that fail with EPERM.
+/// Calls that exist only on this architecture and fail with EPERM.
 #[cfg(target_arch = "x86_64")]
 const DENIED_HERE: &[i64] =
     &[libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_kexec_file_load];
 #[cfg(not(target_arch = "x86_64"))]
 const DENIED_HERE: &[i64] = &[];
 
-/// Memory outside of `RLIMIT_AS` and of the watchdog's sight: denied where no control group counts
-/// it.
+/// Calls that allocate memory which neither `RLIMIT_AS` nor the watchdog counts: denied unless a
+/// control group counts it.
 const UNCOUNTED: &[i64] = &[
     libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
@@ -96,17 +97,17 @@ const UNCOUNTED: &[i64] = &[
     libc::SYS_msgget,
     libc::SYS_semget,
     libc::SYS_mq_open,
-    // These hold pages that were mapped, or are of a file that is gone.
+    // These keep pages of unmapped memory or of deleted files alive.
     libc::SYS_vmsplice,
     libc::SYS_splice,
     libc::SYS_tee,
     libc::SYS_sendfile,
 ];
 
-/// Calls that a process without namespaces of its own may not make: they reach what Landlock does
-/// not watch over.
+/// Calls denied to a process without its own namespaces: they reach things that Landlock does not
+/// control.
 const BARE: &[i64] = &[
-    // Sockets: Landlock knows of TCP alone, and of no socket that has a path.
+    // Sockets: Landlock only controls TCP, and no socket with a path.
     libc::SYS_socket,
     libc::SYS_connect,
     libc::SYS_bind,
@@ -119,8 +120,7 @@ const BARE: &[i64] = &[
     libc::SYS_semop,
     libc::SYS_semtimedop,
     libc::SYS_mq_unlink,
-    // Files of this user outside of the writable folders: whose they are, what is noted on them,
-    // who uses them.
+    // Metadata of this user's files outside of the writable folders: owner, attributes, events.
     libc::SYS_fchown,
     libc::SYS_fchownat,
     libc::SYS_setxattr,
@@ -133,14 +133,14 @@ const BARE: &[i64] = &[
     libc::SYS_fanotify_mark,
 ];
 
-/// Likewise, calls of this architecture alone.
+/// The same, for calls that exist only on this architecture.
 #[cfg(target_arch = "x86_64")]
 const BARE_HERE: &[i64] = &[libc::SYS_chown, libc::SYS_lchown];
 #[cfg(not(target_arch = "x86_64"))]
 const BARE_HERE: &[i64] = &[];
 
 /// Calls by which a process without namespaces could change files that it may only read. They do
-/// nothing and say that all is well, for they are the last step of every copy of a file.
+/// nothing but report success, because they are the last step of copying a file.
 const VAIN: &[i64] = &[libc::SYS_fchmod, libc::SYS_fchmodat, SYS_FCHMODAT2, libc::SYS_utimensat];
 #[cfg(target_arch = "x86_64")]
 const VAIN_HERE: &[i64] =
@@ -150,7 +150,7 @@ const VAIN_HERE: &[i64] = &[];
 /// The same number on every architecture.
 const SYS_FCHMODAT2: i64 = 452;
 
-/// Calls that send signals, and those that start processes.
+/// Calls that send signals.
 const SIGNALS: &[i64] = &[
     libc::SYS_kill,
     libc::SYS_tkill,
@@ -159,12 +159,13 @@ const SIGNALS: &[i64] = &[
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
 ];
+/// Calls that start a process, in addition to `clone`.
 #[cfg(target_arch = "x86_64")]
 const FORKS: &[i64] = &[libc::SYS_fork, libc::SYS_vfork];
 #[cfg(not(target_arch = "x86_64"))]
 const FORKS: &[i64] = &[];
 
-/// Calls that take the process they change as this argument, where 0 is the caller.
+/// Calls that change a process, with the index of the argument that names it; 0 is the caller.
 const OF_PROCESSES: &[(i64, u8)] = &[
     (libc::SYS_prlimit64, 0),
     (libc::SYS_sched_setaffinity, 0),
@@ -178,13 +179,13 @@ const OF_PROCESSES: &[(i64, u8)] = &[
     (libc::SYS_migrate_pages, 0),
 ];
 
-/// Kinds of socket pairs whose ends can be connected to others: datagrams, raw, packets in order.
+/// Types of socket pairs whose ends can be reconnected: `SOCK_DGRAM`, `SOCK_RAW`, `SOCK_SEQPACKET`.
 const CONNECTABLE: &[u64] = &[2, 3, 5];
 
-/// Sets flags of a file that is open for reading.
+/// `ioctl` that sets the flags of a file, for which opening it for reading is enough.
 const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
 
-/// Flags of `clone` that make a namespace; `CLONE_NEWTIME` is one of `unshare` and `clone3` alone.
+/// Flags of `clone` that create a namespace; `CLONE_NEWTIME` exists only in `unshare` and `clone3`.
 const NAMESPACES: &[i32] = &[
     libc::CLONE_NEWUSER,
     libc::CLONE_NEWNS,
@@ -195,49 +196,51 @@ const NAMESPACES: &[i32] = &[
     libc::CLONE_NEWCGROUP,
 ];
 
-/// Socket families a program may use; without a network they reach only the jail itself.
+/// Socket families that a program may use; in its network namespace they only reach the jail
+/// itself.
 const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
-/// Terminal controls that type into, or draw on, the terminal they are called on.
+/// Terminal controls that inject input into a terminal, or draw on it.
 const TYPING: &[u64] = &[libc::TIOCSTI, libc::TIOCLINUX];
 
-/// What the filters make up for.
+/// Conditions that decide which calls are denied.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FilterOptions {
-    /// Whether a control group counts all memory; else what it alone would count is denied.
+    /// Whether a control group counts all memory. If not, calls that allocate memory in ways that
+    /// only a control group counts are denied.
     pub(super) memory_is_counted: bool,
-    /// Set where the program has no namespaces of its own.
+    /// Set if the program does not have its own namespaces.
     pub(super) bare: Option<BareProgram>,
 }
 
-/// A program without namespaces of its own.
+/// Options for a program without its own namespaces.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BareProgram {
-    /// Whether Landlock keeps its signals to itself; else it may send none.
+    /// Whether Landlock keeps signals inside the program's domain. If not, it may send none.
     pub(super) signals_are_scoped: bool,
     /// Whether it may start processes.
     pub(super) may_fork: bool,
 }
 
-/// Compiled filters.
+/// Compiled filters, in the two parts in which a zygote installs them.
 #[derive(Debug)]
 pub(super) struct CompiledFilters {
-    /// Those that every process can bear.
+    /// Filters for every process, including one that builds jails.
     pub(super) for_all: Vec<BpfProgram>,
-    /// Those that take away what jails are built with.
+    /// Filters that deny the calls by which jails are built.
     pub(super) for_held: Vec<BpfProgram>,
 }
 
 type SyscallRules = BTreeMap<i64, Vec<SeccompRule>>;
 
 impl FilterOptions {
-    /// Compiles the filters, in the order in which they are to be installed.
+    /// Compiles the filters, in the order in which they must be installed.
     pub(super) fn compile(self) -> Result<Vec<BpfProgram>, JailFault> {
         let CompiledFilters { for_all, for_held } = self.compile_parts()?;
         Ok(for_all.into_iter().chain(for_held).collect())
     }
 
-    /// Compiles them in two parts, of which a process that builds jails can bear the first.
+    /// Compiles the filters in two parts; a process that builds jails installs only the first.
     pub(super) fn compile_parts(self) -> Result<CompiledFilters, JailFault> {
         let failed =
             |error| JailFault::new(format!("compile the seccomp filter: {error}"), Errno::EINVAL);
@@ -245,8 +248,8 @@ impl FilterOptions {
     }
 
     fn parts(self) -> Result<CompiledFilters, seccompiler::BackendError> {
-        // The flags of clone3 lie in memory, where no filter can see them: glibc then falls back to
-        // clone.
+        // The flags of clone3 are in memory, where no filter can see them. glibc falls back to
+        // clone on ENOSYS.
         let absent = whole(&[libc::SYS_clone3]).collect();
         let mut denied: SyscallRules = whole(DENIED).chain(whole(DENIED_HERE)).collect();
         denied.insert(libc::SYS_socket, families()?);
@@ -254,7 +257,7 @@ impl FilterOptions {
         let mut too_large = huge_pages()?;
         if !self.memory_is_counted || self.bare.is_some() {
             denied.extend(whole(UNCOUNTED));
-            // Or nobody could look into the process to count.
+            // A process that is not dumpable could not be inspected to count its memory.
             let hiding = u64::from(libc::PR_SET_DUMPABLE.cast_unsigned());
             denied.insert(libc::SYS_prctl, vec![rule(0, Width::Dword, Op::Eq, hiding)?]);
             too_large.entry(libc::SYS_mmap).or_default().push(large_shared_memory()?);
@@ -281,7 +284,7 @@ impl FilterOptions {
 }
 
 impl BareProgram {
-    /// What this version of Landlock leaves to the filters.
+    /// Options for this version of Landlock: what it does not enforce is left to the filters.
     pub(super) fn with(landlock_version: u32, may_fork: bool) -> Self {
         Self { signals_are_scoped: landlock_version >= 6, may_fork }
     }
@@ -296,7 +299,7 @@ impl BareProgram {
         let connectable = CONNECTABLE.iter();
         let pairs = connectable.map(|kind| rule(1, Width::Dword, Op::MaskedEq(0xf), *kind));
         denied.insert(libc::SYS_socketpair, pairs.collect::<Result<_, _>>()?);
-        // Or it would survive the process that started it.
+        // Without the parent death signal it would outlive the process that started it.
         let letting_go = u64::from(libc::PR_SET_PDEATHSIG.cast_unsigned());
         denied.insert(libc::SYS_prctl, vec![rule(0, Width::Dword, Op::Eq, letting_go)?]);
         if !self.signals_are_scoped {
@@ -304,6 +307,7 @@ impl BareProgram {
         }
         if !self.may_fork {
             denied.extend(whole(FORKS));
+            // Threads are allowed, so `clone` is denied only without CLONE_THREAD.
             let thread = u64::from(libc::CLONE_THREAD.cast_unsigned());
             let process = rule(0, Width::Qword, Op::MaskedEq(thread), 0)?;
             denied.entry(libc::SYS_clone).or_default().push(process);
@@ -312,7 +316,7 @@ impl BareProgram {
     }
 }
 
-/// Rules that hold whatever the arguments are.
+/// Rules that match for any arguments.
 fn whole(calls: &[i64]) -> impl Iterator<Item = (i64, Vec<SeccompRule>)> {
     calls.iter().map(|call| (*call, Vec::new()))
 }
@@ -328,7 +332,7 @@ fn namespaces() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     flags.map(|flag| rule(0, Width::Qword, Op::MaskedEq(flag), flag)).collect()
 }
 
-/// Pages of the machine's reserve, which no limit counts.
+/// Rules against huge pages, which come from a reserve of the machine and are not limited.
 fn huge_pages() -> Result<SyscallRules, seccompiler::BackendError> {
     let mapped = u64::from(libc::MAP_HUGETLB.cast_unsigned());
     let mapped = rule(3, Width::Dword, Op::MaskedEq(mapped), mapped)?;
@@ -337,7 +341,8 @@ fn huge_pages() -> Result<SyscallRules, seccompiler::BackendError> {
     Ok([(libc::SYS_mmap, vec![mapped]), (libc::SYS_memfd_create, vec![file])].into())
 }
 
-/// Shared memory without a file that is larger than what each piece is counted as.
+/// A rule against pieces of anonymous shared memory larger than [`SHARED_BYTES`], as which each
+/// piece is counted.
 fn large_shared_memory() -> Result<SeccompRule, seccompiler::BackendError> {
     let flags = |flags: i32| u64::from(flags.cast_unsigned());
     let mask = Op::MaskedEq(flags(libc::MAP_TYPE | libc::MAP_ANONYMOUS));
@@ -350,6 +355,7 @@ fn large_shared_memory() -> Result<SeccompRule, seccompiler::BackendError> {
 
 fn families() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     let families = FAMILIES.iter().map(|family| u64::from(family.cast_unsigned()));
+    // The conditions of one rule are joined by "and": denied is what is none of these families.
     let others = families.map(|family| SeccompCondition::new(0, Width::Dword, Op::Ne, family));
     Ok(vec![SeccompRule::new(others.collect::<Result<_, _>>()?)?])
 }
@@ -367,7 +373,8 @@ fn rule(
     SeccompRule::new(vec![SeccompCondition::new(argument, width, op, value)?])
 }
 
-/// Kills on calls of the x32 interface: it has the architecture of x86-64 but numbers of its own.
+/// A filter that kills the process at a call of the x32 ABI, which shares its architecture with
+/// x86-64 but has different call numbers.
 fn no_x32() -> BpfProgram {
     const X32: u32 = 0x4000_0000;
     const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
@@ -386,7 +393,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_filters_compile_for_every_machine() {
+    fn filters_compile_for_every_kind_of_jail() {
         for memory_is_counted in [true, false] {
             let compile = |bare| FilterOptions { memory_is_counted, bare }.compile().unwrap().len();
             let n_filters = 4 + usize::from(cfg!(target_arch = "x86_64"));

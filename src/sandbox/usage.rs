@@ -1,8 +1,8 @@
-//! What a process tree uses, read from `/proc` of the host: nothing in the jail can hide from it
-//! there.
+//! Resource usage of a process tree, read from the host's `/proc`, where nothing in the jail can
+//! hide.
 //!
-//! Processor time is a lower bound: of a child whose parent ignores `SIGCHLD` the kernel keeps no
-//! account once it has ended. The limit on wall time holds such a tree.
+//! CPU time is a lower bound: the kernel forgets the time of an ended child whose parent ignores
+//! `SIGCHLD`. Such a tree is stopped by the limit on wall time.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
-/// Length of a clock tick in `/proc/PID/stat`: `USER_HZ` is 100 on every architecture we build for.
+/// Length of a clock tick in `/proc/PID/stat`: `USER_HZ` is 100 on all supported architectures.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Whether this kernel tells the children of a process (`CONFIG_PROC_CHILDREN`).
+/// Whether this kernel lists the children of a process (`CONFIG_PROC_CHILDREN`).
 pub(super) fn is_known() -> bool {
     fs::exists("/proc/thread-self/children").is_ok_and(|exists| exists)
 }
 
-/// Every process of the tree below and with `root`.
+/// Lists the processes of the tree with the root `root`, which comes first.
 pub(crate) fn tree(root: Pid) -> Vec<i32> {
     let mut found = vec![root.as_raw()];
     let mut next = 0;
@@ -29,7 +29,7 @@ pub(crate) fn tree(root: Pid) -> Vec<i32> {
     found
 }
 
-/// The processes that `pid` or one of its threads has started or adopted.
+/// Lists the processes that `pid` or one of its threads has started or adopted.
 pub(super) fn children(pid: i32) -> Vec<i32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let texts =
@@ -41,13 +41,13 @@ pub(super) fn children(pid: i32) -> Vec<i32> {
         .collect()
 }
 
-/// Processor time of `processes` and of the children they have waited for.
+/// CPU time of `processes` and of the children that they have waited for.
 pub(crate) fn cpu(processes: &[i32]) -> Duration {
     let stats = processes.iter().filter_map(|pid| read(&format!("/proc/{pid}"), "stat"));
     TICK * stats.filter_map(|stat| ticks(&stat)).sum::<u32>()
 }
 
-/// A file about a process, in which its name may be anything.
+/// Reads a file about a process. The process chooses its own name, so it may not be UTF-8.
 fn read(folder: &str, file: &str) -> Option<String> {
     let bytes = fs::read(format!("{folder}/{file}")).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -55,7 +55,8 @@ fn read(folder: &str, file: &str) -> Option<String> {
 
 /// Adds up utime, stime, cutime and cstime of a line of `/proc/PID/stat`.
 fn ticks(stat: &str) -> Option<u32> {
-    let (_, fields) = stat.rsplit_once(')')?; // the name before it may hold anything
+    // The name before the fields is in parentheses and may itself contain any.
+    let (_, fields) = stat.rsplit_once(')')?;
     Some(
         fields
             .split_whitespace()
@@ -66,7 +67,7 @@ fn ticks(stat: &str) -> Option<u32> {
     )
 }
 
-/// Processes and threads of the user that this process runs as.
+/// Counts the processes and threads of the user that this process runs as.
 pub(super) fn tasks_of_this_user() -> u64 {
     let own = nix::unistd::geteuid().as_raw();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -75,14 +76,15 @@ pub(super) fn tasks_of_this_user() -> u64 {
     tasks.map(|tasks| tasks.count() as u64).sum()
 }
 
-/// Processes and threads of `processes`.
+/// Counts `processes` and their threads.
 pub(super) fn tasks(processes: &[i32]) -> u64 {
     let folders = processes.iter().filter_map(|pid| fs::metadata(format!("/proc/{pid}/task")).ok());
-    folders.map(|folder| folder.nlink().saturating_sub(2)).sum() // but for `.` and `..`
+    // The link count gives the number of threads without listing them; two are `.` and `..`.
+    folders.map(|folder| folder.nlink().saturating_sub(2)).sum()
 }
 
-/// Memory of `processes`, that in swap included: shared pages count in parts where the kernel
-/// tells, else in full.
+/// Memory of `processes` in bytes, including swap. Shared pages are divided among the processes
+/// that share them if the kernel reports that, else they count in full.
 pub(crate) fn memory_bytes(processes: &[i32]) -> u64 {
     let parts = |folder: &str| kilobytes(folder, "smaps_rollup", &["Pss:", "SwapPss:"]);
     let in_full = |folder: &str| kilobytes(folder, "status", &["VmRSS:", "VmSwap:"]);
@@ -90,8 +92,8 @@ pub(crate) fn memory_bytes(processes: &[i32]) -> u64 {
     folders.filter_map(|folder| parts(&folder).or_else(|| in_full(&folder))).sum::<u64>() << 10
 }
 
-/// The folder of `/proc` that shows the memory of `pid`: its own or, when its main thread has ended
-/// before the others, that of one of them. `None` when it has no memory any more.
+/// Finds the folder of `/proc` that shows the memory of `pid`: its own or, if its main thread has
+/// ended before the others, that of another thread. `None` if it no longer has memory.
 pub(super) fn memory_folder(pid: i32) -> Option<String> {
     let has_memory = |folder: &String| kilobytes(folder, "status", &["VmRSS:"]).is_some();
     let own = format!("/proc/{pid}");
@@ -102,12 +104,13 @@ pub(super) fn memory_folder(pid: i32) -> Option<String> {
     threads.map(|thread| thread.path().display().to_string()).find(has_memory)
 }
 
-/// What the page tables take of the process that has this folder.
+/// Memory taken by the page tables of the process with this folder, in bytes.
 pub(super) fn page_table_bytes(folder: &str) -> u64 {
     kilobytes(folder, "status", &["VmPTE:"]).unwrap_or(0) << 10
 }
 
-/// Adds up what a file of this folder has in these fields; `None` without the first.
+/// Adds up the values of `fields`, in KiB, in a file of this folder; `None` if the first is
+/// missing.
 fn kilobytes(folder: &str, file: &str, fields: &[&str]) -> Option<u64> {
     let text = read(folder, file)?;
     let field = |name: &&str| {
@@ -123,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_behind_a_hostile_name() {
+    fn times_are_parsed_after_a_hostile_process_name() {
         let stat = "7 (a) b) 1 2) S 1 7 7 0 -1 4194560 1 2 3 4 10 20 30 40 25 5";
         assert_eq!(ticks(stat), Some(100));
     }
@@ -139,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_uses_memory() {
+    fn memory_of_a_process_is_measured() {
         assert!(page_table_bytes("/proc/self") > 0);
         assert!(memory_bytes(&[std::process::id().cast_signed()]) > 0);
     }

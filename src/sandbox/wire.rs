@@ -1,8 +1,17 @@
-//! What travels between `rune`, the helper and a supervisor, and how.
+//! Messages between `rune`, the helper and a supervisor, and their encoding.
 //!
-//! A frame is three parts, each behind its length (u64, little endian): JSON, then the bulk of the
-//! bytes raw and one after the other. Megabytes of output as JSON numbers would cost more than the
-//! jail.
+//! Output and files stay raw bytes: as JSON numbers, megabytes of them would cost more time than
+//! the jail.
+//!
+//! ```text
+//! +-------------+------------+------------------------------+------------------+
+//! | total (u64) | head (u64) | JSON: lengths, message       | bulk parts, raw  |
+//! +-------------+------------+------------------------------+------------------+
+//!                            |<-------- head bytes -------->|
+//!               |<----------------------- total bytes ----------------------->|
+//! ```
+//!
+//! Lengths are little endian. Descriptors are passed beside the frames (`SCM_RIGHTS`).
 
 use std::io;
 use std::io::IoSlice;
@@ -29,25 +38,25 @@ use super::job::ExecOutcome;
 use super::job::ExecRequest;
 use super::sys;
 
-/// More than any honest frame: 4 MiB of channel, output, inputs.
-const LARGEST_FRAME: u64 = 1 << 30;
+/// Maximum size of a frame in bytes, far above that of any valid one.
+const MAX_FRAME: u64 = 1 << 30;
 
-/// What a supervisor is to do.
+/// The order for a supervisor: the job and how to run it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SupervisorOrder {
     pub(super) job: ExecRequest,
-    /// Whether a descriptor for the program follows.
+    /// Whether a descriptor for the program follows the frame.
     pub(super) passes: bool,
-    /// Whether the program is trusted to build jails of its own.
+    /// Whether the program is trusted and builds jails itself.
     pub(super) is_zygote: bool,
 }
 
 /// The answer of a supervisor.
 pub(super) type SupervisorAnswer = Result<ExecOutcome, JailFault>;
 
-/// The parts of a message that are better not JSON.
+/// A message with large byte strings, which are sent raw after the JSON.
 pub(super) trait BulkParts: Serialize + DeserializeOwned {
-    /// The bulky parts, always in one order.
+    /// The byte strings, in a fixed order.
     fn bulk(&mut self) -> Vec<&mut Vec<u8>>;
 }
 
@@ -93,7 +102,7 @@ pub(super) fn encode<T: BulkParts>(mut message: T) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// Decodes what follows the length of a frame.
+/// Decodes a frame without its total length.
 pub(super) fn decode<T: BulkParts>(frame: &[u8]) -> io::Result<T> {
     let (length, rest) = frame.split_at_checked(8).ok_or(io::ErrorKind::UnexpectedEof)?;
     let length = u64::from_le_bytes(length.try_into().map_err(io::Error::other)?);
@@ -108,16 +117,16 @@ pub(super) fn decode<T: BulkParts>(frame: &[u8]) -> io::Result<T> {
     Ok(message)
 }
 
-/// The length of a frame, from its first eight bytes.
+/// Parses the total length of a frame from its first eight bytes.
 pub(super) fn frame_length(prefix: [u8; 8]) -> io::Result<usize> {
     let length = u64::from_le_bytes(prefix);
-    if length > LARGEST_FRAME {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the frame is too large"));
+    if length > MAX_FRAME {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too large"));
     }
     usize::try_from(length).map_err(io::Error::other)
 }
 
-/// Reads one frame; blocks.
+/// Reads one frame, blocking.
 pub(super) fn receive<T: BulkParts>(mut socket: impl Read) -> io::Result<T> {
     let mut prefix = [0; 8];
     socket.read_exact(&mut prefix)?;
@@ -126,26 +135,26 @@ pub(super) fn receive<T: BulkParts>(mut socket: impl Read) -> io::Result<T> {
     decode(&frame)
 }
 
-/// Sends the helper's first word.
+/// Sends the helper's greeting.
 pub(super) fn greet(socket: BorrowedFd<'_>, greeting: &HelperGreeting) -> io::Result<()> {
     let text = serde_json::to_vec(greeting)?;
     send(socket.as_raw_fd(), &text, MsgFlags::MSG_NOSIGNAL)?;
     Ok(())
 }
 
-/// Receives the helper's first word.
+/// Receives the helper's greeting, blocking up to the socket's timeout.
 pub(super) fn receive_greeting(socket: BorrowedFd<'_>) -> io::Result<HelperGreeting> {
     let mut text = [0; 4096];
     let length = recv(socket.as_raw_fd(), &mut text, MsgFlags::empty())?;
     Ok(serde_json::from_slice(&text[..length])?)
 }
 
-/// Hands `passed` to the other end of `socket`, without waiting.
+/// Sends the descriptor `passed` over `socket` without blocking.
 pub(super) fn send_fd(socket: BorrowedFd<'_>, passed: BorrowedFd<'_>) -> nix::Result<()> {
     send_with_fds(socket, b"j", &[passed])
 }
 
-/// Hands all of `passed` over with `text`, without waiting.
+/// Sends `text` with the descriptors `passed` over `socket` without blocking.
 pub(super) fn send_with_fds(
     socket: BorrowedFd<'_>,
     text: &[u8],
@@ -157,7 +166,7 @@ pub(super) fn send_with_fds(
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(text)], &rights, flags, None).map(drop)
 }
 
-/// Receives a descriptor; `None` when the other end is closed.
+/// Receives a descriptor; `None` if the other end is closed.
 pub(super) fn receive_fd(socket: BorrowedFd<'_>) -> nix::Result<Option<OwnedFd>> {
     let mut byte = [0];
     let mut parts = [IoSliceMut::new(&mut byte)];
@@ -191,14 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn an_order_survives_the_wire() {
+    fn orders_round_trip() {
         let frame = encode(order()).unwrap();
         let back: SupervisorOrder = receive(frame.as_slice()).unwrap();
         assert_eq!(format!("{back:?}"), format!("{:?}", order()));
     }
 
     #[test]
-    fn a_frame_cut_short_is_an_error() {
+    fn truncated_frames_are_errors() {
         let frame = encode(order()).unwrap();
         for length in 0..frame.len() {
             receive::<SupervisorOrder>(&frame[..length]).unwrap_err();

@@ -1,7 +1,7 @@
-"""Forks programs that are loaded already, each into a jail of its own within the jail that this process is in.
+"""Forks programs that are already loaded, each into its own jail inside the jail of this process.
 
 Standard input is a JSON plan, descriptor 3 a datagram socket: requests come with a descriptor for the new process's
-conversation, answers tell how processes ended. Nothing of what a process says passes through here.
+conversation, answers report how processes ended. Conversations do not pass through this process.
 """
 
 import ctypes
@@ -32,14 +32,14 @@ class Child:
         self.deadline = time.monotonic() + limits["wall"]
 
     def watch(self):
-        """Ends the process when it has used up its time."""
+        """Kills the process when it exceeds a time limit."""
         if self.why is None and time.monotonic() > self.deadline:
             self.kill("wall")
         try:
             if self.why is None and time.clock_gettime(self.clock) > self.cpu:
                 self.kill("cpu")
         except OSError:
-            pass  # it has just ended
+            pass  # the process has just ended
 
     def kill(self, why):
         self.why = why
@@ -107,7 +107,7 @@ class Zygote:
             self.jail.enter(request["limits"])
             stream = socket.socket(fileno=3)
             stream.sendall(b"j")  # the jail stands: from here on it is the program that fails
-            # Nothing of other processes stays within reach.
+            # The program must not reach the state of other processes.
             main, self.children, self.poll = self.programs[request["program"]], None, None
             status = main(stream) or 0
         except OSError as error:

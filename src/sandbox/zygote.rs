@@ -1,10 +1,16 @@
-//! Forks Python that is loaded already, each process in a jail of its own.
+//! Forks processes from a Python interpreter that is already loaded, each into a jail of its own.
 //!
-//! Starting an interpreter and importing a test framework cost ten times as much as judging a
-//! function. The zygote is a process of ours in a jail: it has imported what is asked for, and for
-//! every request forks a child that builds a jail within that jail (pid, mount, network, ipc and
-//! user namespaces, limits, Landlock, seccomp) before it meets judged code. Memory that no limit of
-//! a process counts is denied there.
+//! Starting an interpreter and importing modules costs ten times as much as judging a function. The
+//! zygote is a trusted process in a jail that has imported them already. For every request it forks
+//! a child, which builds a nested jail (pid, mount, network, ipc and user namespaces, limits,
+//! Landlock, seccomp) before it runs judged code. Memory that no limit of a single process covers
+//! is denied there.
+//!
+//! ```text
+//! Zygote (rune) --datagrams, descriptors--> zygote.py --fork--> child in a nested jail
+//!      ^                                                          |
+//!      +------------- stream socket of the child: conversation ---+
+//! ```
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -42,33 +48,34 @@ use super::nested::NESTED_JAIL;
 use super::nested::NestedJail;
 use super::wire;
 
-/// Memory of the zygote and all its children together.
+/// Maximum memory of the zygote and all its children together, in bytes.
 const MEMORY: u64 = 4 << 30;
-/// How long one zygote serves, at most.
+/// Maximum lifetime of a zygote.
 const LIFE: Duration = Duration::from_hours(24);
 
-/// A process that forks others. Dropping it kills them all.
+/// A process that forks others. Dropping it kills all of them.
 #[derive(Debug)]
 pub struct Zygote {
-    /// Without it there is no zygote.
+    /// Keeps the helper alive, which the zygote dies with.
     _sandbox: Arc<Sandbox>,
     control: Arc<UnixDatagram>,
     waiting: Arc<Mutex<ForkWaiters>>,
-    /// Ends with the zygote.
+    /// Task that receives the ends of children; finishes when the zygote ends.
     listener: JoinHandle<()>,
 }
 
-/// Who waits for the end of which process. `None` once the zygote is gone.
+/// Channels that wait for the end of a child, by its number.
 #[derive(Debug, Default)]
 struct ForkWaiters {
     next: u64,
+    /// `None` once the zygote has ended.
     senders: Option<HashMap<u64, oneshot::Sender<ForkEnd>>>,
 }
 
-/// A process that was forked.
+/// A child of a zygote. Dropping it kills the process.
 #[derive(Debug)]
 pub struct ForkedProcess {
-    /// The conversation with it; `None` when that is over.
+    /// The conversation with the process; `None` once it was ended.
     stream: Option<BufReader<UnixStream>>,
     number: u64,
     control: Arc<UnixDatagram>,
@@ -76,18 +83,18 @@ pub struct ForkedProcess {
     is_over: bool,
 }
 
-/// How a forked process ended.
+/// The end of a forked process, with its resource usage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ForkEnd {
-    /// In which way.
+    /// The way in which the process ended.
     pub exit: ExitKind,
-    /// Processor time of it and the children that it waited for.
+    /// CPU time of the process and of the children that it waited for.
     pub cpu: Duration,
-    /// The most memory that it had.
+    /// Peak resident set size in bytes.
     pub peak_rss_bytes: u64,
 }
 
-/// What the zygote says of an end.
+/// A message from the zygote: a child has ended.
 #[derive(Debug, Deserialize)]
 struct ZygoteNews {
     id: u64,
@@ -100,7 +107,7 @@ struct ZygoteNews {
     rss: u64,
 }
 
-/// Why the zygote ended a process.
+/// The reason for which the zygote killed a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum KillReason {
@@ -116,7 +123,7 @@ impl ZygoteNews {
             Some(KillReason::Cpu) => ExitKind::CpuLimit,
             Some(KillReason::Wall) => ExitKind::WallLimit,
             _ if signal == libc::SIGXCPU => ExitKind::CpuLimit,
-            // Nobody else sends it: the kernel was out of memory.
+            // Nobody else sends it: the kernel killed the process for lack of memory.
             None if signal == libc::SIGKILL => ExitKind::MemoryLimit,
             _ if signal != 0 => ExitKind::Signal(signal),
             _ => ExitKind::Code(self.status >> 8 & 0xff),
@@ -127,12 +134,12 @@ impl ZygoteNews {
 }
 
 impl Zygote {
-    /// Starts a zygote that knows `programs`: a name and the text of a module each, of ours, which
-    /// may import those before it; what is to be forked has a function `main(socket)`. `imports`
-    /// are loaded before.
+    /// Starts a zygote that loads the modules `imports`, then `programs`: name and source of
+    /// trusted modules, each of which may import the earlier ones. A program that is to be forked
+    /// defines a function `main(socket)`.
     ///
     /// # Errors
-    /// Those of [`Sandbox::run`]; [`SandboxError::Zygote`] when it ends before it is ready.
+    /// Those of [`Sandbox::run`]; [`SandboxError::Zygote`] when the zygote ends before it is ready.
     pub async fn start(
         sandbox: &Arc<Sandbox>,
         interpreter: &Interpreter,
@@ -149,8 +156,8 @@ impl Zygote {
         tokio::select! {
             outcome = &mut end => {
                 let outcome = outcome?;
-                let said = String::from_utf8_lossy(&outcome.stderr.bytes).trim().to_owned();
-                return Err(SandboxError::Zygote(said));
+                let stderr = String::from_utf8_lossy(&outcome.stderr.bytes).trim().to_owned();
+                return Err(SandboxError::Zygote(stderr));
             }
             received = control.recv(&mut ready) => { received?; }
         }
@@ -164,17 +171,18 @@ impl Zygote {
                     _ended = end => {}
                     _failed = listen(&control, &waiting) => {}
                 }
+                // Drops the senders, so that everybody who waits gets an error.
                 lock(&waiting).senders = None;
             })
         };
         Ok(Self { _sandbox: Arc::clone(sandbox), control, waiting, listener })
     }
 
-    /// Forks a process, waits until its jail stands, and lets it run `program`.
+    /// Forks a process that runs `program`, and waits until its jail is complete.
     ///
     /// # Errors
-    /// [`SandboxError::HelperGone`] when the zygote has ended, [`SandboxError::Zygote`] when the
-    /// jail could not be built.
+    /// [`SandboxError::HelperGone`] when the zygote has ended; [`SandboxError::Zygote`] when the
+    /// jail cannot be built.
     pub async fn fork(
         &self,
         program: &str,
@@ -185,12 +193,12 @@ impl Zygote {
         if stands { Ok(forked) } else { Err(no_jail(forked.ended().await?)) }
     }
 
-    /// Forks a process that runs `program`, gives it all of `order` to read from its conversation,
-    /// and waits for its end: gives what it has written to descriptor 4, a file, by then. No other
+    /// Forks a process that runs `program`, sends it `order` over its conversation, and waits for
+    /// its end. Returns the bytes that it has written to descriptor 4, an in-memory file: so no
     /// process is woken up in between.
     ///
     /// # Errors
-    /// As [`Self::fork`], and those of making the file.
+    /// As [`Self::fork`], and [`SandboxError::Helper`] when the file cannot be created.
     pub async fn run(
         &self,
         program: &str,
@@ -205,6 +213,7 @@ impl Zygote {
         let _likewise = stream.shutdown().await;
         let ended = (&mut forked.ended).await.map_err(|_| SandboxError::HelperGone)?;
         forked.is_over = true;
+        // The child announces a complete jail with one byte, which is still buffered here.
         if forked.stream()?.read_u8().await.is_err() {
             return Err(no_jail(ended));
         }
@@ -214,7 +223,7 @@ impl Zygote {
         Ok((ended, written))
     }
 
-    /// Has a process forked, which will be given `paper`, and does not wait for it.
+    /// Requests a fork, without waiting for it. The process gets `paper` as descriptor 4.
     async fn begin(
         &self,
         program: &str,
@@ -247,7 +256,8 @@ impl Zygote {
         let send = || Ok(wire::send_with_fds(self.control.as_fd(), request.as_bytes(), &passed)?);
         let sent = self.control.async_io(Interest::WRITABLE, send).await;
         sent.map_err(|_| SandboxError::HelperGone)?;
-        drop(theirs); // or a child that ends early would never be seen to
+        // A copy of its end here would hide that the child has closed its conversation.
+        drop(theirs);
         let control = Arc::clone(&self.control);
         let stream = Some(BufReader::new(stream));
         Ok(ForkedProcess { stream, number, control, ended, is_over: false })
@@ -255,7 +265,7 @@ impl Zygote {
 }
 
 fn no_jail(ended: ForkEnd) -> SandboxError {
-    SandboxError::Zygote(format!("no jail within its own ({:?})", ended.exit))
+    SandboxError::Zygote(format!("cannot build the jail of a child ({:?})", ended.exit))
 }
 
 impl Drop for Zygote {
@@ -265,7 +275,7 @@ impl Drop for Zygote {
 }
 
 impl ForkedProcess {
-    /// The conversation with it.
+    /// The conversation with the process: a stream socket.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotConnected`] after [`Self::ended`].
@@ -273,7 +283,7 @@ impl ForkedProcess {
         self.stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Ends the conversation and waits for the end of the process.
+    /// Closes the conversation and waits until the process has ended.
     ///
     /// # Errors
     /// [`SandboxError::HelperGone`] when the zygote has ended.
@@ -303,12 +313,12 @@ async fn listen(control: &UnixDatagram, waiting: &Mutex<ForkWaiters>) -> io::Res
     loop {
         let n = control.recv(&mut buffer).await?;
         let news: ZygoteNews = serde_json::from_slice(&buffer[..n])?;
-        let sender = lock(waiting).senders.as_mut().and_then(|all| all.remove(&news.id));
+        let sender = lock(waiting).senders.as_mut().and_then(|senders| senders.remove(&news.id));
         let _nobody_waits = sender.map(|sender| sender.send(news.ended()));
     }
 }
 
-/// The zygote as a job.
+/// Builds the job that runs the zygote in a jail.
 fn job(
     facilities: &JailCapabilities,
     interpreter: &Interpreter,
@@ -316,6 +326,8 @@ fn job(
     programs: &[(&str, &str)],
 ) -> Result<ExecRequest, SandboxError> {
     let mounts = interpreter.mounts();
+    // One control group counts all children together, so for each of them memory counts as
+    // uncounted.
     let jail = NestedJail { memory_is_counted: false, has_loopback: false, files: 64 };
     let plan = json!({
         "imports": imports,

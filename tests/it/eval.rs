@@ -209,7 +209,7 @@ fn what_cannot_be_measured_is_refused_with_the_reason() {
     insta::assert_snapshot!(eval("--suite mine").replace(bench.folder.path().to_str().unwrap(), ""), @"3 error: `/home/suites/mine.jsonl` is damaged: its tasks are not those that its first line speaks of");
     // A task that its own answer does not pass, or that passes without one, says nothing.
     bench.write("wrong.jsonl", &[task("w", "def f(x):\n    return x\n")]);
-    insta::assert_snapshot!(eval("--suite wrong.jsonl"), @"3 error: the task `w` cannot be judged: the check does not run: its reference: 0 of 2 tests passed: wrong (1)");
+    insta::assert_snapshot!(eval("--suite wrong.jsonl"), @"3 error: the task `w` cannot be judged: invalid check: its reference: 0 of 2 tests passed: wrong (1)");
     // A name stands for the same tasks for ever.
     bench.ok("eval --suite s.jsonl --model m.gguf --max-tokens 8 --quiet");
     bench.write("s.jsonl", &[task("a", RIGHT)]);

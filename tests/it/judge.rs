@@ -1,4 +1,4 @@
-//! The judge takes honest solutions and no cheat.
+//! The judge accepts honest solutions and no cheats.
 
 mod cases;
 mod cheats;
@@ -27,16 +27,16 @@ use rune::sandbox::Mount;
 use rune::sandbox::Sandbox;
 use rune::task::SourceFile;
 
-/// A sandbox and an interpreter, for the length of one test.
+/// A sandbox and an interpreter for one test.
 struct Bench {
     sandbox: Arc<Sandbox>,
     interpreter: Arc<Interpreter>,
 }
 
-/// Says that a test shall do without namespaces.
+/// Variable that is set if tests have to run without namespaces.
 pub(super) const BARE: &str = "RUNE_TEST_BARE";
 
-/// Names the Python to judge with, where it is not the one on `PATH`.
+/// Variable with the path of the Python to judge with, if it is not the one on `PATH`.
 const OTHER_PYTHON: &str = "RUNE_TEST_PYTHON";
 
 /// The sandbox of this machine, or one without namespaces.
@@ -55,34 +55,34 @@ fn interpreter(sandbox: &Sandbox) -> Arc<Interpreter> {
 }
 
 #[test]
-fn the_judge_is_the_same_without_namespaces() {
+fn verdicts_are_the_same_without_namespaces() {
     if std::env::var_os(BARE).is_some() || std::env::var_os(OTHER_PYTHON).is_some() {
         return;
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
     let output = command.args(["judge::", "--test-threads=2"]).env(BARE, "1").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("no_cheat_passes_questions ... ok"), "{said}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("no_cheat_passes_questions ... ok"), "{stdout}");
 }
 
-/// The versions that Rune supports, as their commands are called.
+/// Commands of the Python versions that Rune supports.
 const PYTHONS: [&str; 5] = ["python3.9", "python3.10", "python3.11", "python3.12", "python3.13"];
 
-/// The supported Pythons of this machine: those on `PATH`, and those of pyenv.
+/// Lists the supported Pythons of this machine: on `PATH`, and installed by pyenv.
 fn pythons() -> Vec<PathBuf> {
     let pyenv = std::env::home_dir().unwrap().join(".pyenv/versions");
     let versions = fs::read_dir(pyenv).into_iter().flatten().map(|entry| entry.unwrap().path());
     let path = std::env::var_os("PATH").unwrap();
     let folders = std::env::split_paths(&path).chain(versions.map(|folder| folder.join("bin")));
-    // A shim of pyenv stands for versions that are not chosen here, too.
+    // A pyenv shim exists even for versions that are not selected here.
     let folders: Vec<PathBuf> = folders.filter(|folder| !folder.ends_with("shims")).collect();
     let found = |name| folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
     PYTHONS.into_iter().filter_map(found).collect()
 }
 
 #[test]
-fn the_judge_is_the_same_on_every_supported_python() {
+fn verdicts_are_the_same_on_every_supported_python() {
     if std::env::var_os(BARE).is_some() || std::env::var_os(OTHER_PYTHON).is_some() {
         return;
     }
@@ -95,9 +95,9 @@ fn the_judge_is_the_same_on_every_supported_python() {
             "--test-threads=2",
         ]);
         let output = command.env(OTHER_PYTHON, &python).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{}: {said}", python.display());
-        assert!(said.contains("pytest_suites_run_with_the_real_pytest ... ok"), "{said}");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}: {stdout}", python.display());
+        assert!(stdout.contains("pytest_suites_run_with_the_real_pytest ... ok"), "{stdout}");
     }
 }
 
@@ -117,7 +117,7 @@ impl Bench {
         Judge { limits, ..Judge::new(&self.sandbox, &self.interpreter) }
     }
 
-    /// A judge with the pytest that `rune judge` has brought to Rune's home.
+    /// A judge with the pytest that `rune judge` has installed in Rune's home.
     fn judge_with_pytest(&self) -> Judge {
         let mut judge = self.judge();
         let mut host = pytest();
@@ -129,10 +129,10 @@ impl Bench {
     }
 }
 
-/// Names a folder with pytest that every user may read.
+/// Variable with the path of a folder with pytest that every user may read.
 pub(super) const PYTEST: &str = "TESTS_OF_RUNE_PYTEST";
 
-/// The folder of packages that the README's command for the tests has made.
+/// The folder with pytest that the README's test command has installed.
 fn pytest() -> PathBuf {
     if let Some(folder) = std::env::var_os(PYTEST) {
         return folder.into();
@@ -147,7 +147,7 @@ pub(super) fn pytest_for_all() -> PathBuf {
     shown_to_all(&pytest())
 }
 
-/// A copy that every user may read: without namespaces programs of root are another user's.
+/// A copy that every user may read: without namespaces, root's programs run as another user.
 fn shown_to_all(folder: &Path) -> PathBuf {
     static COPY: OnceLock<tempfile::TempDir> = OnceLock::new();
     let copy = COPY.get_or_init(|| {
@@ -160,12 +160,12 @@ fn shown_to_all(folder: &Path) -> PathBuf {
     copy.path().to_owned()
 }
 
-/// Files from `(path, text)`.
+/// Creates files from pairs of path and text.
 fn files(parts: &[(&str, &str)]) -> Vec<SourceFile> {
     parts.iter().map(|(path, text)| SourceFile::new(*path, *text)).collect()
 }
 
-/// Outcome, then each test with its status and message.
+/// Formats the outcome, then each test with its status and message.
 fn show(verdict: &Verdict) -> String {
     let mut shown = verdict.summary();
     for test in &verdict.tests {

@@ -1,4 +1,4 @@
-//! The jail holds, as root and as a plain user, and leaves nothing behind.
+//! The jail contains programs of root and of plain users, and leaves nothing behind.
 
 mod environments;
 mod hostile;
@@ -40,11 +40,12 @@ use hostile::Ends;
 use hostile::HOSTILE;
 use hostile::Hostile;
 
-/// Names the `rune` binary to a test that runs as another user, who may not read the build folder.
+/// Variable with the path of the `rune` binary, for tests that run as another user, who may not
+/// read the build folder.
 const BINARY: &str = "RUNE_TEST_BINARY";
-/// Names the test that shall run in this process, alone.
+/// Variable with the name of the only test to run in this process.
 const ALONE: &str = "RUNE_TEST_ALONE";
-/// A user without any rights.
+/// A user without any privileges.
 const PLAIN_USER: u32 = 12345;
 
 pub(super) fn binary() -> PathBuf {
@@ -71,7 +72,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// This test in a process of its own.
+/// A command that runs the test `name` in a separate process.
 fn myself(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--nocapture"]).env(ALONE, name);
@@ -82,7 +83,7 @@ fn is_alone(name: &str) -> bool {
     std::env::var_os(ALONE).is_some_and(|alone| alone == name)
 }
 
-/// Process ids whose command line holds `needle`.
+/// Ids of processes whose command line contains `needle`.
 fn processes(needle: &str) -> Vec<i32> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let found = entries.filter(|entry| {
@@ -99,7 +100,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// What the hostile programs try to reach.
+/// Files and sockets of the host that the hostile programs try to reach.
 struct Host {
     tcp: TcpListener,
     udp: UdpSocket,
@@ -130,7 +131,7 @@ impl Host {
         }
     }
 
-    /// Nothing of what the programs have tried has reached it.
+    /// Asserts that no attempt of a program has reached the host.
     fn is_untouched(&self) {
         self.tcp.accept().unwrap_err(); // nobody has connected
         self.udp.recv(&mut [0]).unwrap_err(); // or sent anything
@@ -163,7 +164,7 @@ fn python(interpreter: &Interpreter, program: String, limits: Limits) -> ExecReq
     }
 }
 
-/// What is wrong with how a hostile program ended.
+/// Describes how a hostile program escaped; `None` if it was contained.
 fn escape(hostile: &Hostile, outcome: &ExecOutcome) -> Option<String> {
     let stdout = text(&outcome.stdout.bytes);
     let held = match hostile.ends {
@@ -197,12 +198,12 @@ fn gaps(sandbox: &Sandbox) -> Vec<&'static str> {
     sandbox.facilities().gaps().iter().map(|gap| gap.name).collect()
 }
 
-/// Runs every hostile program, each of which must end as it is said to.
-async fn contain(sandbox: Arc<Sandbox>, all: impl Iterator<Item = Cow<'static, Hostile>>) {
+/// Runs hostile programs, each of which must end as specified.
+async fn contain(sandbox: Arc<Sandbox>, programs: impl Iterator<Item = Cow<'static, Hostile>>) {
     let (sandbox, host) = (Arc::new(sandbox), Host::open());
     let interpreter = sandbox.interpreter(None).unwrap();
     let (seats, mut runs) = (Arc::new(Semaphore::new(4)), JoinSet::new());
-    for hostile in all {
+    for hostile in programs {
         let job = python(&interpreter, host.program(&hostile), hostile::limits(hostile.ends));
         let (sandbox, seats) = (Arc::clone(&sandbox), Arc::clone(&seats));
         runs.spawn(async move {
@@ -218,17 +219,17 @@ async fn contain(sandbox: Arc<Sandbox>, all: impl Iterator<Item = Cow<'static, H
     host.is_untouched();
 }
 
-/// Programs that mean something else in a zygote's child, and why.
+/// Programs that do not apply to the child of a zygote, with the reason.
 const NOT_FORKED: &[(&str, &str)] = &[
     ("04", "memory is capped for each process, and for all children together"),
     ("16", "its output goes nowhere"),
     ("17", "likewise"),
-    ("24", "it is process 1 itself, and may read what is its own"),
+    ("24", "the program is pid 1 itself, and may read its own environment"),
     ("36", "likewise"),
     ("46", "its conversation is descriptor 3"),
 ];
 
-/// What the zygote runs: a hostile program, of which it sends what is printed.
+/// The program of the zygote: runs a hostile program and sends its output.
 const FORKED: &str = r"
 import io, sys
 def main(stream):
@@ -242,14 +243,14 @@ def main(stream):
 async fn fork(zygote: &Zygote, program: &str, limits: &Limits) -> (String, ForkEnd) {
     let mut forked = zygote.fork("hostile", limits).await.unwrap();
     forked.stream().unwrap().write_all(program.as_bytes()).await.unwrap();
-    let mut said = Vec::new();
-    let _it_was_killed = forked.stream().unwrap().read_to_end(&mut said).await;
-    (text(&said), forked.ended().await.unwrap())
+    let mut stdout = Vec::new();
+    let _it_was_killed = forked.stream().unwrap().read_to_end(&mut stdout).await;
+    (text(&stdout), forked.ended().await.unwrap())
 }
 
-/// As above, but what raises an exception has been refused: a process may not even be forked.
+/// Here an exception also counts as containment: a process may not even fork.
 #[tokio::test]
-async fn hostile_programs_are_contained_when_they_are_forked_without_namespaces() {
+async fn forked_hostile_programs_are_contained_without_namespaces() {
     let (sandbox, host) = (without_namespaces(), Host::open());
     let interpreter = sandbox.interpreter(None).unwrap();
     let zygote = Zygote::start(&sandbox, &interpreter, &[], &[("hostile", FORKED)]).await.unwrap();
@@ -260,8 +261,8 @@ async fn hostile_programs_are_contained_when_they_are_forked_without_namespaces(
         }
         let limits = hostile::limits(hostile.ends);
         let program = host.program(&hostile).replace("flush=True); os._exit(0)", "flush=True)");
-        let (said, ended) = fork(&zygote, &program, &limits).await;
-        let last = said.lines().last().unwrap_or_default();
+        let (stdout, ended) = fork(&zygote, &program, &limits).await;
+        let last = stdout.lines().last().unwrap_or_default();
         let is_refused = last.split(' ').all(|word| ["EACCES", "EPERM"].contains(&word));
         let held = match hostile.ends {
             Ends::Says(word) => last == word,
@@ -269,7 +270,7 @@ async fn hostile_programs_are_contained_when_they_are_forked_without_namespaces(
             Ends::InVain => false,
         };
         if !held && !is_refused && ended.exit == ExitKind::Code(0) {
-            escapes.push(format!("{}: {ended:?}\n{said}", hostile.name));
+            escapes.push(format!("{}: {ended:?}\n{stdout}", hostile.name));
         }
     }
     assert!(escapes.is_empty(), "{}", escapes.join("\n"));
@@ -277,7 +278,7 @@ async fn hostile_programs_are_contained_when_they_are_forked_without_namespaces(
 }
 
 #[tokio::test]
-async fn hostile_programs_are_contained_when_they_are_forked() {
+async fn forked_hostile_programs_are_contained() {
     let (sandbox, host) = (sandbox(), Host::open());
     let interpreter = Interpreter::find(None).unwrap();
     let zygote = Zygote::start(&sandbox, &interpreter, &[], &[("hostile", FORKED)]).await.unwrap();
@@ -288,8 +289,8 @@ async fn hostile_programs_are_contained_when_they_are_forked() {
             continue;
         }
         let limits = hostile::limits(hostile.ends);
-        // What the first process of a namespace does to itself by a signal that can be ignored does
-        // nothing.
+        // The first process of a pid namespace ignores signals that it sends to itself and does not
+        // handle.
         let ends = match (number, hostile.ends) {
             ("13", _) => Ends::Says(""),
             ("50", _) => Ends::With(ExitKind::Signal(11)),
@@ -297,14 +298,14 @@ async fn hostile_programs_are_contained_when_they_are_forked() {
             (_, ends) => ends,
         };
         let program = host.program(&hostile).replace("flush=True); os._exit(0)", "flush=True)");
-        let (said, ended) = fork(&zygote, &program, &limits).await;
+        let (stdout, ended) = fork(&zygote, &program, &limits).await;
         let held = match ends {
-            Ends::Says(word) => said.lines().last().unwrap_or_default() == word,
+            Ends::Says(word) => stdout.lines().last().unwrap_or_default() == word,
             Ends::With(exit) => ended.exit == exit,
             Ends::InVain => ended.exit != ExitKind::Code(0),
         };
         if !held {
-            escapes.push(format!("{}: {ended:?}\n{said}", hostile.name));
+            escapes.push(format!("{}: {ended:?}\n{stdout}", hostile.name));
         }
     }
     assert!(escapes.is_empty(), "{}", escapes.join("\n"));
@@ -327,7 +328,7 @@ async fn siblings_of_a_zygote_do_not_see_each_other() {
     assert_eq!((first.0.as_str(), second.0.as_str()), ("slept\n", "['1'] []\n"));
 }
 
-/// Processes below this one.
+/// Ids of the descendants of this process.
 fn descendants() -> Vec<i32> {
     let children = |pid: i32| {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -349,8 +350,8 @@ fn descendants() -> Vec<i32> {
 }
 
 #[tokio::test]
-async fn a_dropped_fork_is_killed_and_a_dead_zygote_is_an_error() {
-    let name = "sandbox::a_dropped_fork_is_killed_and_a_dead_zygote_is_an_error";
+async fn dropped_forks_are_killed_and_dead_zygotes_are_errors() {
+    let name = "sandbox::dropped_forks_are_killed_and_dead_zygotes_are_errors";
     if !is_alone(name) {
         return assert!(myself(name).status().unwrap().success());
     }
@@ -364,19 +365,19 @@ async fn a_dropped_fork_is_killed_and_a_dead_zygote_is_an_error() {
     eventually("it runs", || descendants().len() > alone);
     drop(forked);
     eventually("it is gone", || descendants().len() == alone);
-    let (said, _) = fork(&zygote, "print(1)", &Limits::default()).await;
-    assert_eq!(said, "1\n");
+    let (stdout, _) = fork(&zygote, "print(1)", &Limits::default()).await;
+    assert_eq!(stdout, "1\n");
     let impossible = Limits { cpu: Duration::MAX, ..Limits::default() };
     let unbuilt = zygote.fork("hostile", &impossible).await.unwrap_err();
     assert!(matches!(unbuilt, SandboxError::Zygote(_)), "{unbuilt}");
     let broken = Zygote::start(&sandbox, &interpreter, &["no_such_module"], &[]).await.unwrap_err();
     assert!(broken.to_string().contains("no_such_module"), "{broken}");
     drop(zygote);
-    tokio::time::sleep(Duration::from_millis(1)).await; // its task is dropped by then
+    tokio::time::sleep(Duration::from_millis(1)).await; // until its task is dropped
     eventually("the zygote is gone", || descendants().len() == without);
 }
 
-/// A folder that all may use, and the `rune` binary in it.
+/// A folder that every user may use, with a copy of the `rune` binary.
 fn readable_copy() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -386,37 +387,37 @@ fn readable_copy() -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn a_plain_user_is_held_as_well() {
+fn programs_of_plain_users_are_contained() {
     if !nix::unistd::geteuid().is_root() {
-        return; // then all the other tests say so
+        return; // then all other tests run as a plain user
     }
     let (folder, rune) = readable_copy();
     let tests = folder.path().join("tests");
     fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
-    let hold = |filters: &[&str], bare: Option<&str>, must_say: &str| {
+    let hold = |filters: &[&str], bare: Option<&str>, required_test: &str| {
         let mut command = Command::new(&tests);
         command.args(filters).args(["--test-threads=2"]).env(BINARY, &rune).current_dir("/");
         command.env(crate::judge::PYTEST, crate::judge::pytest_for_all());
         command.envs(bare.map(|variable| (variable, "1"))).uid(PLAIN_USER).gid(PLAIN_USER);
         let output = command.output().unwrap();
-        let said = text(&output.stdout);
-        assert!(output.status.success(), "{said}{}", text(&output.stderr));
-        assert!(said.contains(&format!("{must_say} ... ok")), "{said}");
+        let stdout = text(&output.stdout);
+        assert!(output.status.success(), "{stdout}{}", text(&output.stderr));
+        assert!(stdout.contains(&format!("{required_test} ... ok")), "{stdout}");
     };
-    hold(&["sandbox::", "judge::cheats"], None, "hostile_programs_are_contained");
+    hold(&["sandbox::", "judge::cheats"], None, "sandbox::hostile_programs_are_contained");
     hold(&["judge::cheats"], Some(crate::judge::BARE), "no_cheat_passes_questions");
 }
 
 #[tokio::test]
-async fn the_canaries_are_contained() {
+async fn canaries_are_contained() {
     let interpreter = Interpreter::find(None).unwrap();
     let canaries = rune::sandbox::probe(&sandbox(), &interpreter).await.unwrap();
-    let free: Vec<_> = canaries.iter().filter(|canary| !canary.contained).collect();
-    assert!(free.is_empty(), "{free:#?}");
+    let escaped: Vec<_> = canaries.iter().filter(|canary| !canary.contained).collect();
+    assert!(escaped.is_empty(), "{escaped:#?}");
 }
 
 #[tokio::test]
-async fn a_program_gets_its_files_and_gives_its_streams() {
+async fn programs_receive_files_and_return_streams() {
     let script = "cat; cat /in/a/b c; echo \"$KEY\" >&3; printf '\\033[1m\\000\\377' >&2; exit 7";
     let job = ExecRequest {
         stdin: b"stdin ".into(),
@@ -435,7 +436,7 @@ async fn a_program_gets_its_files_and_gives_its_streams() {
 }
 
 #[tokio::test]
-async fn files_are_taken_out_and_nothing_else_is() {
+async fn only_regular_files_are_collected() {
     let program = r"
 import os, socket
 os.makedirs('/box/deep/er')
@@ -471,22 +472,22 @@ if os.fork() == 0:
     let mut refused: Vec<&str> = outcome.refused.iter().map(String::as_str).collect();
     refused.retain(|reason| !reason.starts_with("`secret`") && !reason.contains("d/d/d"));
     let expected = [
-        "`a.py` has another name",
-        "`fifo` is no regular file",
-        "`link` is no regular file",
-        "`magic` is no regular file",
-        "`new\\nline` has no plain name",
-        "`socket` is no regular file",
-        "`twin` has another name",
-        "`\u{fffd}` has no plain name",
+        "`a.py` is a hard link",
+        "`fifo` is not a regular file",
+        "`link` is not a regular file",
+        "`magic` is not a regular file",
+        "`new\\nline` has an unprintable name",
+        "`socket` is not a regular file",
+        "`twin` is a hard link",
+        "`\u{fffd}` has an unprintable name",
     ];
     assert_eq!(refused, expected);
-    assert!(outcome.refused.iter().any(|reason| reason.ends_with("lies too deep")));
+    assert!(outcome.refused.iter().any(|reason| reason.ends_with("is nested too deeply")));
 }
 
-/// numpy and its like, and threads, reserve far more than they use.
+/// Threads and libraries such as numpy reserve far more memory than they use.
 #[tokio::test]
-async fn a_program_may_reserve_what_it_does_not_use() {
+async fn reserved_memory_is_not_counted_until_used() {
     let program = "import mmap\nm = mmap.mmap(-1, 2 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n\
                    print('reserved', flush=True)\n\
                    for at in range(0, len(m), 4096): m[at] = 1\nprint('used')";
@@ -501,7 +502,7 @@ async fn a_program_may_reserve_what_it_does_not_use() {
     assert_eq!(found, [held.clone(), held.clone(), held]);
 }
 
-/// A repository with some files, a link, and a git of its own that runs what it is told to.
+/// A git repository with some files and links.
 fn repository() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -519,7 +520,7 @@ fn repository() -> tempfile::TempDir {
         fs::write(path, text).unwrap();
     }
     std::os::unix::fs::symlink("src/a.py", folder.path().join("link")).unwrap();
-    // What a program puts in the place of this link is never compared with what the link leads to.
+    // A program replaces this link; the replacement must never be compared with the link's target.
     std::os::unix::fs::symlink(folder.path().join("built"), folder.path().join("outside")).unwrap();
     fs::create_dir(folder.path().join("built")).unwrap();
     fs::write(folder.path().join("built/file"), "secret\n").unwrap();
@@ -536,7 +537,7 @@ async fn candidates_share_a_repository(sandbox: Arc<Sandbox>) {
     let repository = repository();
     let snapshot = Arc::new(RepositorySnapshot::take(repository.path()).unwrap());
     let before = tree(snapshot.path());
-    assert_eq!(before.len(), 9, "{before:?}"); // neither what git ignores nor git's own
+    assert_eq!(before.len(), 9, "{before:?}"); // without ignored files and `.git`
     let sandbox = Arc::new(sandbox);
     let mut runs = JoinSet::new();
     for number in 2..10 {
@@ -577,7 +578,7 @@ async fn candidates_share_a_repository(sandbox: Arc<Sandbox>) {
     assert!(!path.exists());
 }
 
-/// Every file below `folder` and its content.
+/// Lists every file below `folder` with its content.
 fn tree(folder: &std::path::Path) -> Vec<(PathBuf, Vec<u8>)> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
@@ -608,28 +609,28 @@ async fn many_candidates_share_a_repository_without_namespaces() {
 }
 
 #[tokio::test]
-async fn of_a_long_output_both_ends_are_kept() {
+async fn long_output_keeps_head_and_tail() {
     let job = shell("echo first; head -c 1000000 /dev/zero; echo last");
     let outcome = sandbox().run(&job).await.unwrap();
-    let kept = &outcome.stdout.bytes;
-    assert!(kept.starts_with(b"first\n\0") && kept.ends_with(b"\0last\n"));
-    assert_eq!(kept.len(), job.limits.output_bytes);
-    assert_eq!(kept.len() as u64 + outcome.stdout.dropped, 1_000_011);
+    let captured = &outcome.stdout.bytes;
+    assert!(captured.starts_with(b"first\n\0") && captured.ends_with(b"\0last\n"));
+    assert_eq!(captured.len(), job.limits.output_bytes);
+    assert_eq!(captured.len() as u64 + outcome.stdout.dropped, 1_000_011);
 }
 
 #[tokio::test]
-async fn what_cannot_run_is_an_error_and_not_an_outcome() {
+async fn invalid_jobs_are_errors_not_outcomes() {
     let sandbox = sandbox();
     let absent = ExecRequest { program: "/usr/bin/absent".into(), ..shell("") };
     let error = sandbox.run(&absent).await.unwrap_err().to_string();
     assert_eq!(error, "sandbox: can't start /usr/bin/absent: No such file or directory");
     let climbing = ExecRequest { inputs: vec![("../x".into(), Vec::new())], ..shell("") };
     let error = sandbox.run(&climbing).await.unwrap_err().to_string();
-    assert_eq!(error, "invalid job: `../x` is not a path below a folder");
+    assert_eq!(error, "invalid job: `../x` is not a plain relative path");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runs_go_on_side_by_side_and_do_not_see_each_other() {
+async fn concurrent_runs_are_isolated() {
     let sandbox = Arc::new(sandbox());
     let mut runs = JoinSet::new();
     for number in 0..24 {
@@ -640,12 +641,12 @@ async fn runs_go_on_side_by_side_and_do_not_see_each_other() {
             (number, text(&outcome.stdout.bytes))
         });
     }
-    for (number, said) in runs.join_all().await {
-        assert_eq!(said, format!("{number}\n/proc/2\n"));
+    for (number, stdout) in runs.join_all().await {
+        assert_eq!(stdout, format!("{number}\n/proc/2\n"));
     }
 }
 
-/// The part of the next test that is killed.
+/// The process that the next tests kill.
 #[tokio::test]
 async fn owner_of_a_jail() {
     if is_alone("sandbox::owner_of_a_jail") {
@@ -656,7 +657,8 @@ async fn owner_of_a_jail() {
     }
 }
 
-/// Lets go of its parent by all means, in a session of its own and through orphans, and never ends.
+/// A program that detaches from its parent in every way (new sessions, orphans, no parent death
+/// signal) and never ends.
 fn clinging(marker: &str) -> ExecRequest {
     let letting_go = "import ctypes, os, time; ctypes.CDLL(None).prctl(1, 0)";
     let python = format!("exec /usr/bin/python3 -c '{letting_go}; time.sleep(3600)' {marker}");
@@ -674,7 +676,7 @@ fn everything_dies_with_the_owner(bare: bool) {
     let mut owner = owner.spawn().unwrap();
     let helper = format!("jail-helper\0{}\0", owner.id());
     eventually("the jail runs", || processes(&marker).len() == 2);
-    sleep(Duration::from_millis(300)); // by then they have let go
+    sleep(Duration::from_millis(300)); // until they have detached
     owner.kill().unwrap();
     owner.wait().unwrap();
     eventually("the program is gone", || processes(&marker).is_empty());
@@ -691,8 +693,8 @@ fn everything_dies_with_the_owner_without_namespaces() {
     everything_dies_with_the_owner(true);
 }
 
-/// Folders of runs of the helpers that this process has started.
-fn workplaces(helpers: &[i32]) -> Vec<String> {
+/// Names of the scratch directories of `helpers`.
+fn scratch_directories(helpers: &[i32]) -> Vec<String> {
     let entries = fs::read_dir(std::env::temp_dir()).unwrap().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let ours = |name: &String| {
@@ -702,36 +704,36 @@ fn workplaces(helpers: &[i32]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_supervisor_leaves_nothing_without_namespaces() {
-    let name = "sandbox::a_killed_supervisor_leaves_nothing_without_namespaces";
+async fn killed_supervisor_leaves_nothing_without_namespaces() {
+    let name = "sandbox::killed_supervisor_leaves_nothing_without_namespaces";
     if !is_alone(name) {
         return assert!(myself(name).status().unwrap().success());
     }
     let sandbox = Arc::new(without_namespaces());
     let needle = format!("jail-helper\0{}\0", std::process::id());
     let helpers = processes(&needle);
-    assert_eq!(helpers.len(), 2, "the sweeper and the helper");
+    assert_eq!(helpers.len(), 2, "the reaper and the helper");
     let marker = format!("rune-killed-{}", std::process::id());
     let running = tokio::spawn({
         let (sandbox, job) = (Arc::clone(&sandbox), clinging(&marker));
         async move { sandbox.run(&job).await }
     });
     eventually("it runs", || processes(&marker).len() == 2);
-    sleep(Duration::from_millis(300)); // by then they have let go
-    assert_eq!(workplaces(&helpers).len(), 1);
+    sleep(Duration::from_millis(300)); // until they have detached
+    assert_eq!(scratch_directories(&helpers).len(), 1);
     let supervisor = processes(&needle).into_iter().find(|pid| !helpers.contains(pid)).unwrap();
     let supervisor = nix::unistd::Pid::from_raw(supervisor);
     nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGKILL).unwrap();
     assert!(matches!(running.await.unwrap(), Err(SandboxError::HelperGone)));
     eventually("the program is gone", || processes(&marker).is_empty());
-    eventually("the folder is gone", || workplaces(&helpers).is_empty());
+    eventually("the folder is gone", || scratch_directories(&helpers).is_empty());
     let outcome = sandbox.run(&shell("exit 3")).await.unwrap();
     assert_eq!((outcome.exit, outcome.tier), (ExitKind::Code(3), JailTier::Landlock));
 }
 
 #[tokio::test]
-async fn runs_without_namespaces_leave_nothing_and_do_not_see_each_other() {
-    let name = "sandbox::runs_without_namespaces_leave_nothing_and_do_not_see_each_other";
+async fn runs_without_namespaces_are_isolated_and_leave_nothing() {
+    let name = "sandbox::runs_without_namespaces_are_isolated_and_leave_nothing";
     if !is_alone(name) {
         return assert!(myself(name).status().unwrap().success());
     }
@@ -742,7 +744,7 @@ async fn runs_without_namespaces_leave_nothing_and_do_not_see_each_other() {
         let fds = helpers
             .iter()
             .map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count));
-        (fds.collect::<Vec<_>>(), processes(&needle).len(), workplaces(&helpers).len())
+        (fds.collect::<Vec<_>>(), processes(&needle).len(), scratch_directories(&helpers).len())
     };
     sandbox.run(&shell("")).await.unwrap();
     eventually("the helper is alone again", || processes(&needle).len() == 2);
@@ -754,11 +756,12 @@ async fn runs_without_namespaces_leave_nothing_and_do_not_see_each_other() {
     assert_eq!(outcome.exit, ExitKind::OutputLimit);
     let sibling = shell("echo secret > mine; sleep 2; cat mine");
     let intruder = async {
-        while workplaces(&helpers).is_empty() {
+        while scratch_directories(&helpers).is_empty() {
             tokio::task::yield_now().await;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let path = std::env::temp_dir().join(&workplaces(&helpers)[0]).display().to_string();
+        let path =
+            std::env::temp_dir().join(&scratch_directories(&helpers)[0]).display().to_string();
         let script = format!(
             "cat {path}/box/mine; ls {path}; echo x > {path}/box/mine; rm -rf {path}; kill -9 -1"
         );
@@ -779,15 +782,15 @@ async fn runs_without_namespaces_leave_nothing_and_do_not_see_each_other() {
     eventually("the helper is alone again", || processes(&needle).len() == 2);
     assert_eq!(counted(), before);
     drop(sandbox);
-    eventually("helper and sweeper are gone", || processes(&needle).is_empty());
+    eventually("helper and reaper are gone", || processes(&needle).is_empty());
 }
 
-/// A machine that forbids namespaces is found out, and what holds programs there is said.
+/// On a machine that forbids namespaces, `rune doctor` reports the weaker jail and its gaps.
 #[test]
-fn a_machine_without_namespaces_is_found_out() {
+fn machines_without_namespaces_are_detected() {
     let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" --json doctor";
-    // As a plain user: in a namespace of one id root has no limit on processes, and a fork bomb
-    // takes its time.
+    // As a plain user: root in a namespace with a single id has no limit on processes, which makes
+    // a fork bomb slow.
     let (folder, rune) = readable_copy();
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "sh", "-c", script]).arg(&rune);
@@ -796,18 +799,18 @@ fn a_machine_without_namespaces_is_found_out() {
     }
     command.env("RUNE_HOME", folder.path().join("home")).env_remove(BINARY);
     let output = command.current_dir("/").output().unwrap();
-    let said = text(&output.stdout);
-    assert!(!said.is_empty(), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    assert!(!stdout.is_empty(), "{}", text(&output.stderr));
     let about = |name: &str| {
-        said.lines().find(|line| line.contains(&format!("\"{name}\""))).unwrap_or_default()
+        stdout.lines().find(|line| line.contains(&format!("\"{name}\""))).unwrap_or_default()
     };
-    assert!(about("sandbox").contains("no namespaces (can't make the namespaces"), "{said}");
-    assert!(about("sandbox").contains("user.max_user_namespaces"), "{said}");
+    assert!(about("sandbox").contains("no namespaces (can't make the namespaces"), "{stdout}");
+    assert!(about("sandbox").contains("user.max_user_namespaces"), "{stdout}");
     for gap in ["names", "disk", "sockets", "processes"] {
-        assert!(about(&format!("gap: {gap}")).contains("warn"), "{said}");
+        assert!(about(&format!("gap: {gap}")).contains("warn"), "{stdout}");
     }
-    assert!(about("hostile programs").contains("9 of 9 held"), "{said}");
-    assert!(about("forked jails").contains("a cheat is seen"), "{said}");
+    assert!(about("hostile programs").contains("9 of 9 held"), "{stdout}");
+    assert!(about("forked jails").contains("a cheat is seen"), "{stdout}");
 }
 
 #[tokio::test]
@@ -822,8 +825,8 @@ async fn dropping_the_future_kills_the_jail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_helper_is_an_error_and_leaves_nothing() {
-    let name = "sandbox::a_killed_helper_is_an_error_and_leaves_nothing";
+async fn killed_helper_is_an_error_and_leaves_nothing() {
+    let name = "sandbox::killed_helper_is_an_error_and_leaves_nothing";
     if !is_alone(name) {
         return assert!(myself(name).status().unwrap().success());
     }
@@ -843,12 +846,12 @@ async fn a_killed_helper_is_an_error_and_leaves_nothing() {
     eventually("the program is gone", || processes(&marker).is_empty());
 }
 
-/// How often what must leave nothing is done: 200 times, or as often as the variable says.
+/// Number of repetitions in tests for leaks: 200, unless the variable is set.
 fn n_runs() -> i32 {
     std::env::var("RUNE_TEST_RUNS").map_or(200, |text| text.parse().unwrap())
 }
 
-/// Descriptors of this process and its helper, processes, mounts, control groups.
+/// Counts descriptors of this process and of its helper, processes, mounts and control groups.
 fn belongings(helper: i32) -> [usize; 5] {
     let count = |path: String| fs::read_dir(path).map_or(0, Iterator::count);
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -917,14 +920,14 @@ async fn many_forks_leave_nothing_behind() {
     fork(&zygote, program, &limits).await;
     let before = belongings();
     for _ in 0..n_runs() {
-        let (said, ended) = fork(&zygote, program, &limits).await;
-        assert_eq!((said.as_str(), ended.exit), ("1\n", ExitKind::Code(0)));
+        let (stdout, ended) = fork(&zygote, program, &limits).await;
+        assert_eq!((stdout.as_str(), ended.exit), ("1\n", ExitKind::Code(0)));
     }
     assert_eq!(belongings(), before);
 }
 
 #[tokio::test]
-async fn without_a_jail_time_and_output_are_still_limited() {
+async fn time_and_output_are_limited_without_a_jail() {
     let sandbox = Sandbox::unconfined(&binary()).unwrap();
     let files = ExecRequest {
         args: vec!["/in/script".into()],

@@ -1,19 +1,19 @@
-//! Judges a function by what it returns, with the expected values out of its reach.
+//! Judges a function by its return values, with the expected values out of its reach.
 //!
 //! A check that is a list of questions (`assert f(args) == value` and the like) becomes data: the
-//! process with the judged code gets inputs and sends outputs, and they are compared here. Any
-//! other check runs in a second process, which has a proxy for the function: calls go through here
-//! to the first process, and results come back as plain data. So there is nothing in the judged
-//! process to forge, and exit codes, output and frames mean nothing.
+//! process with the judged code receives inputs and sends outputs, which are compared here. Any
+//! other check runs in a second process with a proxy for the function: its calls go through this
+//! process to the judged code, and the results come back as plain data. So the judged process holds
+//! nothing worth forging: its exit code and its output mean nothing.
 //!
 //! ```text
-//!                        zygote  knows our programs, and neither checks nor solutions
-//!                       /      \      fork, each into a jail and a process namespace of its own
+//!                        zygote  has our programs, but neither checks nor solutions
+//!                       /      \      forks each into its own jail and pid namespace
 //!          oracle  (trusted)    candidate  (judged code)
-//!      the check's text,          the solution and inputs;
-//!      expected values            no text of a check
+//!      source of the check,       the solution and inputs;
+//!      expected values            nothing of the check
 //!               \                /
-//!                judge (this process)  decodes every frame and writes it anew
+//!                judge (this process)  decodes every frame and encodes it again
 //! ```
 //!
 //! The two processes share no memory, file or descriptor, and neither is forked from the other.
@@ -54,15 +54,15 @@ use process::JudgedProcess;
 use report::RunResults;
 use report::RunTime;
 
-/// A solution may take this many times the processor time of the reference, and [`LEAST_CPU`] in
-/// any case.
+/// A solution may take this many times the CPU time of the reference.
 const SLOWER: u32 = 4;
-const LEAST_CPU: Duration = Duration::from_secs(1);
-/// Answers of at most this many bytes are compared at once; larger ones on a thread of their own,
-/// so that the runtime's threads stay free for interrupts.
-const COMPARED_AT_ONCE: usize = 64 << 10;
+/// Minimum CPU time limit of a solution, however fast the reference is.
+const MIN_CPU: Duration = Duration::from_secs(1);
+/// Answers of at most this many bytes are compared inline; larger ones on a blocking thread, so
+/// that the runtime stays responsive to interrupts.
+const INLINE_BYTES: usize = 64 << 10;
 
-/// Judges functions in forked processes of Python.
+/// Judges functions in forked Python processes.
 #[derive(Debug)]
 pub struct FunctionJudge {
     zygote: Zygote,
@@ -70,7 +70,7 @@ pub struct FunctionJudge {
 }
 
 impl FunctionJudge {
-    /// Starts the process from which others are forked. `limits` hold for each of those.
+    /// Starts the zygote from which processes are forked. `limits` apply to each of these.
     ///
     /// # Errors
     /// [`JudgeError::Sandbox`].
@@ -84,49 +84,49 @@ impl FunctionJudge {
             ("candidate", include_str!("../python/candidate.py")),
             ("oracle", include_str!("../python/oracle.py")),
         ];
+        // Modules that solutions often import; loaded once, before the first fork.
         let imports =
             ["math", "re", "collections", "itertools", "functools", "typing", "string", "heapq"];
         let zygote = Zygote::start(sandbox, interpreter, &imports, &programs).await?;
         Ok(Self { zygote, limits })
     }
 
-    /// Reads what `task` asks; judged code has no part in it.
+    /// Prepares the check of `task`, without any judged code.
     ///
     /// # Errors
-    /// [`JudgeError::Sandbox`]; [`JudgeError::BrokenCheck`] when the check or its prelude does not
-    /// run.
+    /// [`JudgeError::Sandbox`]; [`JudgeError::BrokenCheck`] when the check or its prelude fails.
     pub async fn read(&self, task: FunctionTask) -> Result<PreparedCheck, JudgeError> {
         let mut oracle = JudgedProcess::fork(self, "oracle", &self.limits).await?;
         oracle.send(b'q', &task.order("")).await;
         let received = oracle.receive().await;
         let ended = oracle.end().await?;
         let questions = match received {
-            Some(ReceivedFrame::Frame(b'q', PlainValue::List(all))) => {
+            Some(ReceivedFrame::Frame(b'q', PlainValue::List(items))) => {
                 let questions =
-                    all.into_iter().map(CallQuestion::parse).collect::<Option<Arc<[_]>>>();
-                Some(questions.ok_or_else(|| broken("its questions cannot be read"))?)
+                    items.into_iter().map(CallQuestion::parse).collect::<Option<Arc<[_]>>>();
+                Some(questions.ok_or_else(|| broken("its questions cannot be parsed"))?)
             }
+            // Not a list of questions: the check has to be run.
             Some(ReceivedFrame::Frame(b'n', _)) => None,
             Some(ReceivedFrame::Frame(b'f', message)) => {
                 let (name, message) = (&task.entry_point, message.words());
-                let reason = format!("an assert fails that never calls `{name}`");
+                let reason = format!("an assert that never calls `{name}` fails");
                 return Err(broken([reason, message].join(": ").trim_end_matches(": ")));
             }
             Some(ReceivedFrame::Frame(b'x', message)) => return Err(broken(&message.words())),
             Some(ReceivedFrame::Refused(reason)) => {
-                return Err(broken(&format!("its values cannot be taken: {reason}")));
+                return Err(broken(&format!("its values cannot be decoded: {reason}")));
             }
             Some(ReceivedFrame::Frame(..)) | None => return Err(broken(&ending(ended.exit))),
         };
         Ok(PreparedCheck { task, questions, cpu: None })
     }
 
-    /// Proves that `check` is worth something: `reference`, where there is one, passes it and
-    /// `stub` does not. What is judged by what comes back may take four times the processor time of
-    /// the reference, and a second at least.
+    /// Validates `check`: `reference`, if given, has to pass, and `stub` must not. The CPU time
+    /// limit of the returned check is four times the time of the reference, but at least a second.
     ///
     /// # Errors
-    /// [`JudgeError::BrokenCheck`] when it is not; [`JudgeError::Sandbox`].
+    /// [`JudgeError::BrokenCheck`] when the check is not valid; [`JudgeError::Sandbox`].
     pub async fn prove(
         &self,
         check: PreparedCheck,
@@ -141,11 +141,11 @@ impl FunctionJudge {
         if !verdict.passed() {
             return Err(broken(&unproven(&verdict)));
         }
-        Ok(PreparedCheck { cpu: Some((verdict.cpu * SLOWER).max(LEAST_CPU)), ..check })
+        Ok(PreparedCheck { cpu: Some((verdict.cpu * SLOWER).max(MIN_CPU)), ..check })
     }
 
-    /// The limits of a process with judged code. Processor time decides; the clock only stops what
-    /// uses none.
+    /// Limits of a process with judged code. CPU time decides, independent of the machine's load;
+    /// wall time only stops a process that uses no CPU.
     fn limits(&self, check: &PreparedCheck) -> Limits {
         match check.cpu {
             Some(cpu) => Limits { cpu, wall: 10 * cpu, ..self.limits },
@@ -153,11 +153,11 @@ impl FunctionJudge {
         }
     }
 
-    /// Judges `solution`, the text of a module. `seed` decides the order of the questions and which
-    /// are repeated.
+    /// Judges `solution`, the source of a module. `seed` decides the order of the questions and
+    /// which of them are repeated.
     ///
     /// # Errors
-    /// [`JudgeError::Sandbox`]: never for what the solution did.
+    /// [`JudgeError::Sandbox`], never because of what the solution does.
     pub async fn run(
         &self,
         check: &PreparedCheck,
@@ -175,7 +175,7 @@ impl FunctionJudge {
         Ok(report.verdict(check, ended, RunTime { cpu, wall: started.elapsed() }))
     }
 
-    /// Asks all questions in a random order, and some of them again.
+    /// Asks all questions in random order, and some of them a second time.
     async fn ask(
         &self,
         check: &PreparedCheck,
@@ -184,21 +184,23 @@ impl FunctionJudge {
         seed: u64,
     ) -> Result<(RunResults, ForkEnd), SandboxError> {
         let sequence = QuestionOrder::draw(questions.len(), seed);
+        // The process gets all questions at once and writes all answers to a file: no answer can
+        // depend on how an earlier one was received, and nobody is woken up in between.
         let sent = frame(b's', &check.order(solution, sequence.calls(questions)));
         let limits = self.limits(check);
         let (ended, written) = self.zygote.run("candidate", &limits, &sent).await?;
         let n_bytes = written.len();
         let questions = Arc::clone(questions);
         let compare = move || compared(&questions, &sequence, &written);
-        if n_bytes <= COMPARED_AT_ONCE {
+        if n_bytes <= INLINE_BYTES {
             return Ok((compare(), ended));
         }
         let report = tokio::task::spawn_blocking(compare).await;
         Ok((report.unwrap_or_else(|error| panic::resume_unwind(error.into_panic())), ended))
     }
 
-    /// Runs a check that is not a list of questions, and carries its calls to the judged code.
-    /// Gives how that ended and the processor time of both.
+    /// Runs a check that is not a list of questions, and forwards its calls to the judged code.
+    /// Returns the results, the end of the judged process, and the CPU time of both processes.
     async fn converse(
         &self,
         check: &PreparedCheck,
@@ -209,6 +211,7 @@ impl FunctionJudge {
         process.send(b's', &check.order(solution, PlainValue::None)).await;
         let mut oracle_cpu = Duration::ZERO;
         match process.receive().await {
+            // The solution is loaded. Only now is the check started: it may not run at all.
             Some(ReceivedFrame::Frame(b'r', _)) => {
                 oracle_cpu = self.carry(check, &mut process, &mut report).await?;
             }
@@ -218,7 +221,7 @@ impl FunctionJudge {
         Ok((report, ended, ended.cpu + oracle_cpu))
     }
 
-    /// Carries the calls of a check to `process`, and the answers back. Gives the processor time of
+    /// Forwards the calls of a check to `process`, and the answers back. Returns the CPU time of
     /// the check.
     async fn carry(
         &self,
@@ -226,6 +229,8 @@ impl FunctionJudge {
         process: &mut JudgedProcess,
         report: &mut RunResults,
     ) -> Result<Duration, JudgeError> {
+        // The check proves with the nonce that it has ended by itself: exiting early, which a
+        // hostile answer might provoke, is not a pass.
         let nonce = hex(&random::<16>()?);
         let mut oracle = JudgedProcess::fork(self, "oracle", &self.limits).await?;
         oracle.send(b'r', &check.task.order(&nonce)).await;
@@ -234,11 +239,13 @@ impl FunctionJudge {
             let Some(ReceivedFrame::Frame(kind, value)) = oracle.receive().await else {
                 break None;
             };
-            // A call, the same with packed values, the next item of an iterator.
+            // `c`: a call; `k`: a call with packed values; `n`: the next item of an iterator. Any
+            // other kind is the last word of the check.
             if !matches!(kind, b'c' | b'k' | b'n') {
                 break Some((kind, value));
             }
             let answer = process.ask(kind, &value).await;
+            // An answer that the check must not see ends it as a failure.
             let Some((kind, value)) = answer.frame() else {
                 report.add("check".to_owned(), answer, None);
                 return Ok(oracle.end().await?.cpu);
@@ -255,7 +262,7 @@ impl FunctionJudge {
     }
 }
 
-/// Compares the answers that were written down.
+/// Compares the answers that the judged process has written to its file.
 fn compared(questions: &[CallQuestion], sequence: &QuestionOrder, written: &[u8]) -> RunResults {
     let mut report = RunResults::default();
     let mut answers = FrameLog(written);
@@ -270,8 +277,8 @@ fn broken(reason: &str) -> JudgeError {
     JudgeError::BrokenCheck(reason.to_owned())
 }
 
-/// Why a reference proves nothing, with what its first failing test says of values that can't be
-/// compared.
+/// Describes why a reference does not pass. If its values cannot be compared, the message of its
+/// first failing test says why.
 fn unproven(verdict: &Verdict) -> String {
     let reason = format!("its reference: {}", verdict.summary());
     match verdict.first_failure() {
@@ -282,14 +289,14 @@ fn unproven(verdict: &Verdict) -> String {
     }
 }
 
-/// How the process with a check ended, when it should have said something.
+/// Describes how the process of a check ended without a result.
 fn ending(exit: ExitKind) -> String {
     let reason = match exit {
-        ExitKind::Code(_) => "it ended its own process".to_owned(),
+        ExitKind::Code(_) => "it exited its own process".to_owned(),
         ExitKind::ProcessLimit => "it started too many processes or threads".to_owned(),
-        ExitKind::StackLimit => "its stack was full".to_owned(),
+        ExitKind::StackLimit => "its stack overflowed".to_owned(),
         ExitKind::Signal(number) => format!("its process was killed by signal {number}"),
         limit => report::limit(limit).map_or_else(String::new, |limit| format!("it is {limit}")),
     };
-    format!("the check came to no end: {reason}")
+    format!("the check did not finish: {reason}")
 }

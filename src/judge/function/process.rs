@@ -9,9 +9,9 @@ use crate::sandbox::ForkedProcess;
 use crate::sandbox::Limits;
 use crate::sandbox::SandboxError;
 
-/// Exceptions that end a loop of the check, or the check itself, without a word:
-/// `zip(map(candidate, inputs), outputs)` is over at the first `StopIteration`. They never reach
-/// the check.
+/// Exceptions that silently end a loop of the check, or the check itself:
+/// `zip(map(candidate, inputs), outputs)` ends at the first `StopIteration`. They are never
+/// forwarded to the check.
 const ENDINGS: [&str; 5] =
     ["StopIteration", "StopAsyncIteration", "GeneratorExit", "SystemExit", "KeyboardInterrupt"];
 
@@ -45,20 +45,18 @@ impl JudgedProcess {
         JudgedAnswer::read(self.receive().await)
     }
 
-    /// Ends the conversation, by which the process ends, and tells how it did.
+    /// Closes the conversation, which makes the process exit, and returns how it ended.
     pub(super) async fn end(mut self) -> Result<ForkEnd, SandboxError> {
         self.forked.ended().await
     }
 }
 
-/// What the process with the judged code answered.
+/// An answer of the process with the judged code.
 pub(super) enum JudgedAnswer {
-    Value {
-        value: PlainValue,
-        changed: PlainValue,
-    },
-    /// A value of which parts are of standard types without a plain form, such as `Decimal`; see
-    /// `pack` in `frames.py`.
+    /// The result, and the arguments if the call has changed them.
+    Value { value: PlainValue, changed: PlainValue },
+    /// A value with parts of standard types that have no plain form, such as `Decimal`; see `pack`
+    /// in `frames.py`.
     Packed(PlainValue),
     /// An iterator, which stays in the process: its number, by which the check asks for the next
     /// item, and the arguments that the call has changed.
@@ -66,14 +64,15 @@ pub(super) enum JudgedAnswer {
     Raised {
         name: String,
         message: String,
+        /// Frames of the solution, innermost last.
         place: String,
     },
-    /// A value that is not plain data, of this type; no type where such stands in a changed
-    /// argument.
+    /// A value of this type, which is not plain data. The type is empty if the value is part of a
+    /// changed argument.
     Opaque(String),
-    /// Bytes that are no value, for this reason.
+    /// Bytes that are not a valid value, for this reason.
     Refused(&'static str),
-    /// Nothing: the process has ended, or sent what no program of ours sends.
+    /// No answer: the process has ended, or has sent something that no program of ours sends.
     Gone,
 }
 
@@ -89,6 +88,8 @@ impl JudgedAnswer {
     }
 
     fn parse(kind: u8, value: PlainValue) -> Option<Self> {
+        // The kinds are those that `candidate.py` sends. Judged code can send any frame itself, so
+        // no form is taken for granted.
         match (kind, value) {
             (b'v', PlainValue::Tuple(parts)) => {
                 let [value, changed] = <[PlainValue; 2]>::try_from(parts).ok()?;
@@ -113,7 +114,7 @@ impl JudgedAnswer {
         }
     }
 
-    /// The frame for the oracle; `None` where the check must not go on.
+    /// Returns the frame for the oracle; `None` if the check must not continue.
     pub(super) fn frame(&self) -> Option<(u8, PlainValue)> {
         match self {
             Self::Value { value, changed } => {
@@ -122,6 +123,7 @@ impl JudgedAnswer {
             Self::Packed(value) => Some((b'p', value.clone())),
             Self::Iterator(iterator) => Some((b'i', iterator.clone())),
             Self::Raised { name, .. } if ENDINGS.contains(&name.as_str()) => None,
+            // The check may expect the exception. The place stays out: it is only for people.
             Self::Raised { name, message, .. } => Some((
                 b'e',
                 PlainValue::Tuple([name, message].map(|text| PlainValue::text(text)).into()),

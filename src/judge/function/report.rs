@@ -1,4 +1,4 @@
-//! From answers to a verdict.
+//! Turns answers into a verdict.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -21,14 +21,14 @@ use crate::judge::verdict::VerdictOutcome;
 use crate::sandbox::ExitKind;
 use crate::sandbox::ForkEnd;
 
-/// Bytes of a value in a message, at most.
+/// Maximum bytes of a value in a message.
 const SHOWN: usize = 300;
 
 /// The results of a run so far.
 #[derive(Default)]
 pub(super) struct RunResults {
     tests: Vec<TestResult>,
-    /// Why values are missing, where it is more than a wrong or raising function.
+    /// The outcome, if it is more specific than a wrong or raising function.
     cause: Option<VerdictOutcome>,
     is_gone: bool,
     is_flaky: bool,
@@ -36,18 +36,18 @@ pub(super) struct RunResults {
 }
 
 impl RunResults {
-    /// Adds a test: the answer to a question, or the one that ended a check.
+    /// Adds a test result: for the answer to a question, or for the answer that ended a check.
     pub(super) fn add(
         &mut self,
         id: String,
         answer: JudgedAnswer,
-        wanted: Option<&ExpectedResult>,
+        expected: Option<&ExpectedResult>,
     ) {
         let (status, message) = match answer {
-            JudgedAnswer::Value { value, .. } => match wanted {
-                Some(wanted) if !wanted.holds(&value) => {
+            JudgedAnswer::Value { value, .. } => match expected {
+                Some(expected) if !expected.holds(&value) => {
                     let message =
-                        format!("gave {}, wanted {}", ShortValue(&value), ShortValue(wanted));
+                        format!("gave {}, wanted {}", ShortValue(&value), ShortValue(expected));
                     (TestStatus::Failed, message)
                 }
                 _ => (TestStatus::Passed, String::new()),
@@ -56,18 +56,19 @@ impl RunResults {
                 return self.raised(id, &name, &message, place);
             }
             JudgedAnswer::Opaque(kind) if kind.is_empty() => {
-                self.opaque("it changed an argument into what is no plain value")
+                self.opaque("it changed an argument to a value that is not plain data")
             }
             JudgedAnswer::Opaque(kind) => {
                 self.opaque(&format!("it returned an object of type `{kind}`"))
             }
-            // Only a check that is run gets these, and it goes on with them.
+            // Sent only to a check that is run, which continues with them; as the answer to a
+            // question they are forged.
             JudgedAnswer::Iterator(_) | JudgedAnswer::Packed(_) => {
                 self.opaque("it returned an object")
             }
             JudgedAnswer::Refused(reason) => {
                 self.cause.get_or_insert(VerdictOutcome::Opaque);
-                (TestStatus::Failed, format!("it sent what is no plain value: {reason}"))
+                (TestStatus::Failed, format!("it sent an invalid value: {reason}"))
             }
             JudgedAnswer::Gone => {
                 self.is_gone = true;
@@ -91,8 +92,8 @@ impl RunResults {
         (TestStatus::Failed, format!("{what}, and {plain}"))
     }
 
-    /// Takes the answers to `questions` in the order of `sequence`. Takes time in proportion to
-    /// their size.
+    /// Compares `answers` with the expected results of `questions`, asked in the order of
+    /// `sequence`. Takes time proportional to their size.
     pub(super) fn compare(
         &mut self,
         questions: &[CallQuestion],
@@ -108,7 +109,8 @@ impl RunResults {
             {
                 first.insert(index, value.bytes());
             }
-            self.add(format!("{}", index + 1), answer, Some(&questions[*index].wanted));
+            self.add(format!("{}", index + 1), answer, Some(&questions[*index].expected));
+            // Without this all further questions would count as missing one by one.
             if self.is_gone {
                 return;
             }
@@ -116,14 +118,15 @@ impl RunResults {
         for index in &sequence.again {
             match (JudgedAnswer::read(answers.next()), first.get(index)) {
                 (JudgedAnswer::Gone, _) => return self.is_gone = true,
-                (_, None) => {} // it failed the first time
+                (_, None) => {} // it gave no value the first time
+                // Bytes are compared, not values: `1` and then `True` are different answers.
                 (JudgedAnswer::Value { value, .. }, Some(first)) if value.bytes() == *first => {}
                 _ => self.is_flaky = true,
             }
         }
     }
 
-    /// Takes the oracle's last word; `last` is the answer to its last call.
+    /// Records the final frame of the oracle; `last` is the answer to its last call.
     pub(super) fn conclude(
         &mut self,
         (kind, value): (u8, &PlainValue),
@@ -132,22 +135,24 @@ impl RunResults {
     ) {
         let id = "check".to_owned();
         match (kind, value, last) {
-            (b'd', PlainValue::Text(said), _) if said == nonce.as_bytes() => {
+            (b'd', PlainValue::Text(proof), _) if proof == nonce.as_bytes() => {
                 self.tests.push(test(id, TestStatus::Passed, String::new()));
             }
+            // The check did not catch the exception of the judged code, which explains more.
             (b'x', _, Some(raised @ JudgedAnswer::Raised { .. })) => self.add(id, raised, None),
             (b'f' | b'x', message, _) => {
                 self.tests.push(test(id, TestStatus::Failed, message.words()));
             }
-            _ => self.void("the check ended without a word".to_owned()),
+            _ => self.void("the check ended without a result".to_owned()),
         }
     }
 
-    /// The check said nothing, for this reason.
+    /// Marks the run as void, for this reason.
     pub(super) fn void(&mut self, reason: String) {
         self.void = Some(reason);
     }
 
+    /// Decides the outcome: first by what makes the results meaningless, last by single tests.
     fn outcome(&mut self, n_passed: usize, n_total: usize, ended: ForkEnd) -> VerdictOutcome {
         if let Some(reason) = self.void.take() {
             VerdictOutcome::HarnessVoid(reason)
@@ -174,6 +179,7 @@ impl RunResults {
     ) -> Verdict {
         let n_total = check.questions.as_ref().map_or(1, |questions| questions.len());
         let n_passed = self.tests.iter().filter(|test| test.status == TestStatus::Passed).count();
+        // Forged frames could report more.
         let n_passed = n_passed.min(n_total);
         let outcome = self.outcome(n_passed, n_total, ended);
         Verdict {
@@ -191,7 +197,7 @@ impl RunResults {
     }
 }
 
-/// The time that a run took.
+/// CPU and wall time of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RunTime {
     pub(super) cpu: Duration,
@@ -202,7 +208,7 @@ fn test(id: String, status: TestStatus, message: String) -> TestResult {
     TestResult { id, status, message, trace: String::new(), seconds: 0.0 }
 }
 
-/// The limit that ended a process.
+/// Returns the outcome if a limit ended the process.
 pub(super) fn limit(exit: ExitKind) -> Option<VerdictOutcome> {
     match exit {
         ExitKind::CpuLimit => Some(VerdictOutcome::CpuLimit),
@@ -215,7 +221,7 @@ pub(super) fn limit(exit: ExitKind) -> Option<VerdictOutcome> {
     }
 }
 
-/// Shows the beginning of a value. The rest is not even formatted.
+/// Formats the beginning of a value; the rest is not even formatted.
 struct ShortValue<'a, T>(&'a T);
 
 impl<T: fmt::Display> fmt::Display for ShortValue<'_, T> {
@@ -226,7 +232,7 @@ impl<T: fmt::Display> fmt::Display for ShortValue<'_, T> {
     }
 }
 
-/// Takes [`SHOWN`] bytes of text, and an error at the next.
+/// Accepts [`SHOWN`] bytes of text and fails at the next, which stops the formatting.
 struct LimitedWriter(String);
 
 impl fmt::Write for LimitedWriter {

@@ -14,7 +14,7 @@ def shown(value):
 
 
 def explain(source, operands, *message):
-    """What a failing assert says: its source, the operands' values, the author's message."""
+    """Builds the message of a failing assert: its source, the operands' values, the author's message."""
     lines = [f"assert {source}"]
     for text, value in operands:
         if shown(value) != text:
@@ -25,13 +25,13 @@ def explain(source, operands, *message):
 
 
 class Rewriter(ast.NodeTransformer):
-    """Gives each assert its operands' values."""
+    """Makes each assert report the values of its operands."""
 
     def __init__(self, source, is_counted):
         self.lines, self.is_counted = source.split("\n"), is_counted
 
     def text(self, node):
-        """The source of a node; its columns count bytes."""
+        """Returns the source of a node, whose columns count bytes."""
         lines = [line.encode() for line in self.lines[node.lineno - 1 : node.end_lineno]]
         lines[-1] = lines[-1][: node.end_col_offset]
         lines[0] = lines[0][node.col_offset :]
@@ -60,7 +60,7 @@ class Rewriter(ast.NodeTransformer):
 
 
 def compiled(source, data, path, is_counted=False):
-    """The code of a test file; one whose asserts cannot be rewritten is compiled as it is."""
+    """Compiles a test file; if its asserts cannot be rewritten, unchanged."""
     try:
         tree = ast.fix_missing_locations(Rewriter(source, is_counted).visit(ast.parse(data, path)))
         return compile(tree, path, "exec", dont_inherit=True)

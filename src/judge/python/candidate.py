@@ -1,7 +1,7 @@
-"""Loads judged code and calls its function on inputs: a list of them, or one after the other over the socket.
+"""Loads judged code and calls its function on inputs: on a list of them, or one by one over the socket.
 
-It knows no expected value and decides nothing: whatever the code does here, it can only send other outputs. The
-writer of `marshal` takes values of exactly the built-in types.
+It has no expected values and decides nothing: whatever the code does here, it can only send other outputs. The
+encoder of `marshal` accepts only values of exactly the built-in types.
 """
 
 import collections
@@ -36,7 +36,7 @@ def load(source):
 
 
 def plain(value):
-    """The same value of the built-in types, where it is of a standard type that stands for one of them."""
+    """Converts a value of a standard type, such as `Counter`, to the built-in type that it stands for."""
     kind = type(value)
     if kind in PLAIN:
         kind = PLAIN[kind]
@@ -54,7 +54,7 @@ FORMS = ((b"v", lambda value: value), (b"v", plain), (b"p", lambda value: pack(p
 
 
 def sent(stream, value, forms):
-    """Sends a value in the first of these forms that it has."""
+    """Sends a value in the first of these forms that can encode it."""
     for kind, form in forms:
         try:
             send(stream, kind, form(value))
@@ -69,7 +69,7 @@ def opaque(stream, value):
 
 
 def call(stream, function, args, kwargs):
-    """Answers one of many calls: nobody looks at the arguments afterwards, nor takes anything but plain data."""
+    """Answers one of many calls: changed arguments are ignored, and only plain data is accepted."""
     try:
         value = function(*args, **kwargs)
     except BaseException as error:
@@ -86,7 +86,7 @@ def written(value):
 
 
 def call_with_changes(stream, function, args, kwargs, iterators):
-    """Answers a call together with the arguments, where the function has changed them."""
+    """Answers a call, with the arguments if the function has changed them."""
     before = written((args, kwargs))
     try:
         value = function(*args, **kwargs)
@@ -100,7 +100,7 @@ def call_with_changes(stream, function, args, kwargs, iterators):
 
 
 def answer(stream, value, changed, iterators):
-    """Sends a value, or for an iterator the number by which the next item can be asked for."""
+    """Sends a value; for an iterator its number, by which the next item can be requested."""
     if sent(stream, (value, changed), FORMS):
         return
     is_sent = False
@@ -112,7 +112,7 @@ def answer(stream, value, changed, iterators):
 
 
 def step(stream, iterator, iterators):
-    """Answers with a list of the next item, an empty one at the end; an item that is an iterator stands for itself."""
+    """Sends a list with the next item, an empty list at the end; an item that is an iterator is sent by its number."""
     try:
         found = []
         for item in iterator:

@@ -1,15 +1,15 @@
-"""Finds a suite's tests with the real frameworks, and with stand-ins for the solution that put up with anything."""
+"""Collects a suite's tests with the real frameworks, with permissive stand-ins for the solution."""
 
 import importlib.machinery
 import sys
 import types
 
-# What a stand-in was asked for while tests were collected: then the tests depend on values of the solution.
+# Values requested from stand-ins during the collection: then the tests depend on values of the solution.
 consulted = []
 
 
 class Anything:
-    """Stands for whatever a test file takes from the solution."""
+    """Stands for any value that a test file takes from the solution."""
 
     def __init__(self, name):
         self.__dict__["__name__"] = self.__dict__["__qualname__"] = name
@@ -20,7 +20,7 @@ class Anything:
         return Anything(name)
 
     def __call__(self, *args, **kwargs):
-        """A decorator gives back what it decorates."""
+        """Used as a decorator, returns the decorated object."""
         if len(args) == 1 and not kwargs and isinstance(args[0], (types.FunctionType, type)):
             return args[0]
         return Anything("result")
@@ -63,7 +63,7 @@ class StandIn(types.ModuleType):
 
 
 class Finder:
-    """Finds what nothing else has found."""
+    """Import finder of last resort: provides stand-ins for modules of the solution."""
 
     def __init__(self, names):
         self.names, self.missing = names, []
@@ -79,7 +79,7 @@ class Finder:
 
     @staticmethod
     def is_asked_by_tests():
-        """Whether the import stands in a file of the tests, and not in a library that can do without it."""
+        """Whether the import is in a file of the tests, and not in a library for which it is optional."""
         frame = sys._getframe(2)
         while frame is not None and "importlib" in frame.f_code.co_filename:
             frame = frame.f_back

@@ -1,13 +1,13 @@
-"""Judges a solution with a suite: forks one process for both together, then one for the tests and one for the solution.
+"""Judges a solution by a suite: forks one process for both together, then one for the tests and one for the solution.
 
 Runs as the first process of a jail; each child enters a jail of its own within it. Standard input is a plan, descriptor 3
-the pipe to the judge. Nothing of the solution runs here, and nothing that a child says is more than data.
+the pipe to the judge. No code of the solution runs here, and the reports of children are only data.
 
     coordinator --+-- collector   the tests, with stand-ins for the solution
-                  +-- same        tests and solution, as the user runs them; it can say what it likes
+                  +-- same        tests and solution, as the user runs them; may report anything
                   +-- tester      the tests, and remote objects  <- decides
                   +-- worker      the solution                   <- asked by the tester
-                  +-- screen      reads the solution's syntax
+                  +-- screen      inspects the solution's syntax
 """
 
 import gc
@@ -27,7 +27,7 @@ PERIOD = 0.02
 LARGEST_LINE = 1 << 20
 
 
-# What each child may report.
+# Kinds of records that each child may report.
 TESTS_ONLY = {"collected", "begin", "test", "end"}
 ALLOWED = {
     "same": TESTS_ONLY, "tester": TESTS_ONLY | {"given_up", "lie"}, "collector": TESTS_ONLY | {"framework", "collected_whole"},
@@ -36,7 +36,7 @@ ALLOWED = {
 
 
 class View:
-    """What a child sees: its work directory and temporary folder, and what is laid over the former."""
+    """The files that a child sees: its work directory with files laid over it, and its temporary folder."""
 
     def __init__(self, name, shared=None):
         base = ROOT + "/tmp/" + (shared or name)
@@ -52,7 +52,7 @@ class View:
         self.lay_at(source, "")
 
     def show(self, limits, shown):
-        """Makes it what the process sees; everything else that the coordinator has is hidden."""
+        """Mounts the view for this process and hides all other files of the coordinator."""
         from jail import bind, mount_empty
 
         bind(self.box, "/box")
@@ -92,7 +92,7 @@ def copy(source, target):
 
 
 class Child:
-    """A forked process, its pipes, and how long it may take."""
+    """A forked process with its pipes and time limits."""
 
     def __init__(self, name, pid, pipes, limits):
         self.name, self.pid, self.pidfd = name, pid, os.pidfd_open(pid)
@@ -146,7 +146,7 @@ class Child:
 
 
 class Tail:
-    """The end of a stream, and a limit on all of it."""
+    """Keeps the end of a stream, and limits its total length."""
 
     def __init__(self, limit):
         self.limit, self.kept, self.total = limit, b"", 0
@@ -169,7 +169,7 @@ class Coordinator:
         self.said.write(json.dumps(fields).encode() + b"\n")
 
     def fork(self, name, view, main, *streams, limits=None):
-        """Starts `main(report, *streams)` in a jail of its own, with the judgement's limits but for those given."""
+        """Starts `main(report, *streams)` in its own nested jail, with the plan's limits unless overridden."""
         limits = {**self.plan["limits"], **(limits or {})}
         ends = {what: os.pipe() for what in ("report", 1, 2)}
         pid = self.jail.fork()
@@ -189,7 +189,7 @@ class Coordinator:
         try:
             os.dup2(ends[1][1], 1)
             os.dup2(ends[2][1], 2)
-            # Out of the way of the numbers that programs use.
+            # Above the descriptor numbers that programs use.
             report = os.dup(ends["report"][1]) if name != "worker" else None
             kept = [0, 1, 2, *([report] if report is not None else []), *(stream.fileno() for stream in streams)]
             close_others(kept)
@@ -220,7 +220,7 @@ class Coordinator:
             jail.enter(plan["limits"])
 
     def wait(self, main, *others):
-        """Waits for `main` to end; the others are then killed."""
+        """Waits until `main` ends, then kills the others."""
         children = (main, *others)
         poll = select.poll()
         open_pipes = {}
@@ -255,7 +255,7 @@ class Coordinator:
                 child.lines.append(child.rest)
 
     def pass_on(self, child):
-        """Hands the lines of a child to the judge, each with its name."""
+        """Passes the records of a child on to the judge, each signed with the child's name."""
         for line in child.lines:
             try:
                 fields = json.loads(line)
@@ -279,7 +279,7 @@ def read(poll, pipes, fd):
 
 
 def close_others(kept):
-    """Closes every descriptor but these."""
+    """Closes every descriptor except `kept`."""
     last = 3
     for fd in sorted(fd for fd in kept if fd > 2):
         os.closerange(last, fd)
@@ -310,7 +310,7 @@ def writer(fd):
 
 
 def outside(plan):
-    """The search path of a user's interpreter that starts in the work directory."""
+    """The parts of the search path that a user's interpreter has in the work directory."""
     site = [entry for entry in sys.path if "site-packages" in entry or "dist-packages" in entry]
     own = [entry for entry in sys.path if entry not in site and entry != RUNNER]
     return own, list(plan["libs"]), site
@@ -325,15 +325,15 @@ def settle_in(plan, with_box):
 
 
 def forget():
-    """Takes the runner's modules out of reach of `import`."""
+    """Makes the runner's modules unreachable by `import`."""
     for name in [name for name in sys.modules if name.startswith("rune_")]:
         del sys.modules[name]
 
 
 def drop_squatted(plan):
-    """A loaded module whose name the solution has is the solution's from now on; what loaded it before keeps its own.
+    """Unloads modules that share a name with the solution, which are imported from the solution from now on.
 
-    Python itself is loaded with some of the standard library, and no framework can be replaced.
+    Modules that Python itself loads at its start and the frameworks are not replaced.
     """
     for top in set(plan["solution"]) - BASELINE - {"pytest", "_pytest"}:
         for name in [name for name in sys.modules if name == top or name.startswith(top + ".")]:
@@ -388,7 +388,7 @@ SECTIONS = {"pytest.ini": b"", "pyproject.toml": b"[tool.pytest", "tox.ini": b"[
 
 
 def configuration(plan):
-    """Has pytest read the tests' own configuration, and none that lies beside the solution."""
+    """Makes pytest read the tests' own configuration, and none that is among the solution's files."""
     for name in [name for name in SECTIONS if name in plan["files"]]:
         with open(os.path.join(plan["box"], name), "rb") as file:
             if SECTIONS[name] in file.read():
@@ -397,7 +397,7 @@ def configuration(plan):
 
 
 def after(link, remote):
-    """What makes a test that passed here worthless, in words."""
+    """Returns the reason why a test that passed in the tester does not count, or `None`."""
     found = None
     if link.lies:
         found = "the solution deceives its tests: " + link.lies[-1]
@@ -412,7 +412,7 @@ def after(link, remote):
 
 
 def refuse_written_code(plan):
-    """The tester loads code from the tests' own files alone, never what the worker may have written."""
+    """Makes the tester load code only from the tests' own files, never files that the worker may have written."""
     import importlib.machinery as machinery
 
     box, tmp = plan["box"] + "/", plan["tmp"] + "/"
@@ -472,7 +472,7 @@ def screen(plan, report):
 
 
 def preload(plan):
-    """Loads what the children need: our modules lie where they cannot see them."""
+    """Loads the modules that children need, because they cannot see our files later."""
     import rune_collector
     import rune_remote
     import rune_runner
@@ -497,7 +497,7 @@ def preload(plan):
 
 
 def passed(child):
-    """Whether a process says that all was well; what it is worth is decided elsewhere."""
+    """Whether a process reports only passed tests. Whether that can be trusted is decided elsewhere."""
     statuses = []
     for line in child.lines:
         try:
@@ -535,7 +535,7 @@ def main():
 
 
 def compile_once(files):
-    """Compiles the tests' files as pytest would in each of the two runs, explained asserts and all; nothing of them runs."""
+    """Compiles the tests' files once for both runs, with asserts rewritten as by pytest, without running them."""
     import ast
 
     from _pytest.assertion import rewrite
@@ -575,7 +575,7 @@ def collect(coordinator, plan):
 
 
 def tests_view(jail, pair):
-    """The tester sees what the worker writes, and over it the tests' files."""
+    """The view of the tester: files written by the worker, with the tests' files laid over them."""
     if not jail.has_namespaces:
         view = View("tester")
         view.tmp = pair.tmp
@@ -594,7 +594,7 @@ def current_core():
 
 
 def stay_on(core):
-    """Keeps a process on one core: two that only ever wait for each other lose a quarter of their time on two."""
+    """Pins a process to a core: two processes that always wait for each other are a quarter slower on two cores."""
     try:
         os.sched_setaffinity(0, {core})
     except OSError:

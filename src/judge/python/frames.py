@@ -1,11 +1,11 @@
-"""The conversation with a forked process: frames of a length and a kind, then a value in the form of `marshal`."""
+"""The conversation with a forked process: frames of a length, a kind, and a value encoded by `marshal`."""
 
 import marshal
 import os
 import sys
 
 HEAD = 5
-# Types of the standard library that cross by value although `marshal` has no form for them, and how each is taken apart.
+# Types of the standard library that are sent by value although `marshal` cannot encode them, with a function that takes each apart.
 PARTS = {
     ("decimal", "Decimal"): lambda value: (str(value),),
     ("fractions", "Fraction"): lambda value: (value.numerator, value.denominator),
@@ -15,7 +15,7 @@ PARTS = {
 
 
 def pack(value):
-    """The same with tuples `(..., module, type, parts)` in the place of values of such types."""
+    """Replaces values of such types by tuples `(..., module, type, parts)`."""
     kind = type(value)
     if kind is tuple and value[:1] == (...,):
         return (..., "", "", tuple(map(pack, value)))
@@ -24,14 +24,14 @@ def pack(value):
     if kind is dict:
         return {pack(key): pack(item) for key, item in value.items()}
     name = (kind.__module__, kind.__name__)
-    # The type itself, and none that only has its name.
+    # The real type, not one that only shares its name.
     if name in PARTS and getattr(sys.modules.get(name[0]), name[1], None) is kind:
         return (..., *name, PARTS[name](value))
     return value
 
 
 def unpack(value):
-    """Makes what `pack` has taken apart whole again."""
+    """Reverses `pack`."""
     kind = type(value)
     if kind is tuple and value[:1] == (...,):
         _, module, name, parts = value
@@ -48,7 +48,7 @@ def unpack(value):
 
 
 def receive(stream):
-    """Reads a frame, `(None, None)` at the end: nothing is sent to us before we have answered."""
+    """Reads a frame; `(None, None)` at the end. The other side sends nothing until we have answered."""
     data = stream.recv(1 << 16)
     if not data:
         return None, None
@@ -59,7 +59,7 @@ def receive(stream):
 
 
 class Paper:
-    """Where answers are written down that nobody waits for."""
+    """Writes answers to a file, for a judge that reads them when the process has ended."""
 
     def __init__(self, fd):
         self.fd = fd
@@ -75,7 +75,7 @@ def send(stream, kind, value):
 
 
 def put_back(args, changed):
-    """Makes the lists, dictionaries and sets of `args` what the call has made of its copies."""
+    """Applies the changes that a call made to copies of `args` to their lists, dictionaries and sets."""
     for old, new in zip(args, changed):
         if isinstance(old, list):
             old[:] = new

@@ -1,4 +1,4 @@
-"""Reads Python files without running them: interface, imports, and what a reviewer would frown at."""
+"""Inspects Python files without running them: interface, imports, and suspicious code."""
 
 import ast
 import builtins
@@ -27,7 +27,7 @@ def first_line(node):
 
 
 def signature(node, indent):
-    """One line: decorators, async, parameters with annotations, the returned type, the docstring."""
+    """Formats a signature: decorators, async, parameters with annotations, return type, docstring."""
     lines = [f"{indent}@{ast.unparse(mark)}" for mark in node.decorator_list]
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     word = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
@@ -126,7 +126,7 @@ def is_docstring(node):
 
 
 def normalised(tree):
-    """A digest that comments, formatting and docstrings do not change."""
+    """Returns a digest that is independent of comments, formatting and docstrings."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
@@ -145,7 +145,7 @@ def empty(statement):
 
 
 def exempt(node, holder):
-    """Whether an empty body is meant: abstract methods, overloads, protocols."""
+    """Whether an empty body is intended: abstract methods, overloads, protocols."""
     marks = " ".join(ast.unparse(mark) for mark in node.decorator_list)
     bases = " ".join(ast.unparse(base) for base in holder.bases) if isinstance(holder, ast.ClassDef) else ""
     return "abstractmethod" in marks or "overload" in marks or "Protocol" in bases
@@ -172,7 +172,7 @@ def elisions(text):
 
 
 def needs(tree):
-    """Modules outside the standard library, and what is used of them: what a solution has to offer its tests."""
+    """Lists modules outside the standard library and the names used from them, which a solution has to provide."""
     wanted = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -189,7 +189,7 @@ def needs(tree):
 
 
 def unbound(tree):
-    """Names that are read but bound nowhere in the file: forgotten imports, for the most part."""
+    """Lists names that are read but bound nowhere in the file: mostly forgotten imports."""
     bound, read = set(dir(builtins)) | {"__file__", "__name__", "__doc__"}, []
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
@@ -219,7 +219,7 @@ def is_main_guard(node):
 
 
 def statements(tree, text):
-    """The top-level statements with the comments before them."""
+    """Lists the top-level statements with the comments before them."""
     lines = text.splitlines()
     found, last = [], 0
     for node in tree.body:

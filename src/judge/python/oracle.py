@@ -1,4 +1,4 @@
-"""Reads what a check asks of a function, and runs checks that are more than a list of questions.
+"""Turns a check of a function into questions, and runs checks that are more than a list of questions.
 
 It never meets judged code: a check that runs here calls a proxy, whose calls go to the process that has the code and
 whose results come back as plain data.
@@ -12,7 +12,7 @@ import types
 from rune_frames import pack, put_back, receive, send, unpack
 
 ASK, INPUTS = "@ask", "@inputs"
-# The judge ends a check for these; here they would end only the loop that made the call.
+# The judge ends a check that causes these; here they would only end the loop that made the call.
 ENDINGS = (StopIteration, StopAsyncIteration)
 
 
@@ -21,7 +21,7 @@ class NotData(Exception):
 
 
 class Questions(ast.NodeTransformer):
-    """Puts questions to be written down in the place of asserts about the function."""
+    """Replaces asserts about the function by statements that record questions."""
 
     def __init__(self, names):
         self.names = names
@@ -80,7 +80,7 @@ def questions(prelude, test, entry):
     def ask(kind, inputs, expected, bound):
         if kind == "near":
             expected, bound = float(expected), float(bound)
-        # A copy: what comes later in the check does not change it.
+        # A copy, which later statements of the check cannot change.
         asked.append(marshal.loads(marshal.dumps((kind, *inputs, expected, bound), 2)))
 
     space = {"__name__": "check"}
@@ -98,11 +98,11 @@ def questions(prelude, test, entry):
 
 
 class Gone(BaseException):
-    """The judge has ended the conversation. No check catches it by accident, as it would an `EOFError`."""
+    """The judge has ended the conversation. Unlike an `EOFError`, no check catches it by accident."""
 
 
 def error_of(name, message):
-    """The exception of the judged code, but for those that would silently end a loop or a generator of the check."""
+    """Recreates the exception of the judged code, except those that would silently end a loop of the check."""
     kind = getattr(builtins, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, ENDINGS):
         kind, message = RuntimeError, f"{name}: {message}"
@@ -113,7 +113,7 @@ def error_of(name, message):
 
 
 def ask(stream, kind, value):
-    """Asks the process with the judged code, and gives what the answer stands for, with the changed arguments."""
+    """Forwards a call to the judged code; returns the decoded answer and the changed arguments."""
     try:
         send(stream, kind, value)
     except ValueError:
@@ -133,7 +133,7 @@ def ask(stream, kind, value):
 
 
 def items(stream, number):
-    """Stands in for an iterator of the judged code: each item is asked for when it is wanted."""
+    """Stands for an iterator of the judged code: each item is requested when it is needed."""
     while True:
         found, _ = ask(stream, b"n", number)
         if not isinstance(found, list):

@@ -1,4 +1,4 @@
-"""Says whether pytest can be imported, and which one."""
+"""Reports the version of pytest that can be imported, if any."""
 
 import json
 import os

@@ -40,26 +40,26 @@ MISSING = object()
 
 
 class GiveUp(BaseException):
-    """Something that cannot be followed from one process to the other; says what."""
+    """Something that remote objects cannot support; the message says what."""
 
     def __init__(self, reason):
         super().__init__(reason)
         GIVEN_UP.append(str(reason))
 
 
-# The reasons of the test that runs.
+# The reasons found during the running test.
 GIVEN_UP = []
 
 
 class Broken(GiveUp):
-    """The other process sent what none of our programs sends."""
+    """The other process sent something that none of our programs sends."""
 
 
 class Ended(GiveUp):
     """The other process has ended."""
 
 
-# Attributes that are never forwarded as members of a class: Python itself gives them to every class.
+# Attributes that are never forwarded as members of a class, because Python gives them to every class.
 OWN = frozenset((
     "__class__", "__dict__", "__weakref__", "__slots__", "__new__", "__init_subclass__", "__subclasshook__", "__del__",
     "__class_getitem__", "__module__", "__doc__", "__qualname__", "__annotations__", "__getattribute__", "__getattr__",
@@ -70,14 +70,14 @@ OWN = frozenset((
     "__subclasscheck__", "__prepare__", "__match_args__", "__type_params__", "__annotate__",
     "__annotations_cache__", "__classcell__", "__classdict__",
 ))
-# Bases that say nothing about an instance.
+# Bases that carry no information about an instance.
 IDLE_BASES = frozenset(("Generic", "Protocol"))
 COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
 SENTINELS = {
     *(("dataclasses", name) for name in ("MISSING", "_FIELD", "_FIELD_CLASSVAR", "_FIELD_INITVAR", "KW_ONLY")),
     *(("builtins", name) for name in ("help", "exit", "quit", "license", "copyright", "credits")),
 }
-# Modules whose functions compute and do nothing else, so that the tests may call them with whatever the solution gives.
+# Modules whose functions only compute, so that they are safe to call with any value of the solution.
 COMPUTING = frozenset("""
 builtins math cmath operator _operator statistics string textwrap json json.encoder json.decoder _json re random _random time
 calendar datetime heapq _heapq bisect _bisect itertools functools _functools posixpath genericpath os.path ntpath urllib.parse html
@@ -130,7 +130,7 @@ def _time(*args):
     return datetime.time(*parts, tzinfo=tz, fold=fold)
 
 
-# What crosses by value, made anew on the other side from arguments.
+# Types that are sent by value, and created again on the other side from arguments.
 MAKERS = {
     "range": range, "slice": slice, "Decimal": decimal.Decimal, "Fraction": fractions.Fraction, "date": datetime.date,
     "datetime": _datetime, "time": _time, "timedelta": datetime.timedelta, "timezone": datetime.timezone, "ZoneInfo": _zone,
@@ -169,7 +169,7 @@ FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, ty
 
 
 class Shape:
-    """How a kind of container is copied, compared, written and filled."""
+    """The operations of a kind of container: copy, compare, encode and fill."""
 
     def __init__(self, tag, base, parts, fill):
         self.tag, self.base, self.parts, self.fill = tag, base, parts, fill
@@ -242,41 +242,41 @@ class Link:
         self.stream, self.side, self.peer = stream, side, "w" if side == "t" else "t"
         self.exports, self.export_ids, self.imports, self.refs = {}, {}, {}, {}
         self.shared, self.shared_ids = {}, {}
-        # Those that are the attributes of a function, which nobody else holds: kept until the test ends.
+        # Attribute dictionaries of functions, which nothing else refers to: kept until the test ends.
         self.spaces = set()
-        # Classes that one side has made for a subclass of the other's: by number, and back.
+        # Classes that one side has created for a subclass of the other side: by number, and back.
         self.mirrors, self.mirror_of, self.originals, self.mirrored = {}, {}, {}, set()
         self.lock, self.send_lock = threading.RLock(), threading.Lock()
         self.next_export = self.next_request = self.next_shared = 0
         self.dropped, self.forgotten, self.replies = [], [], {}
-        # Classes and functions of this side that the other knows already.
+        # Classes and functions of this side that are already described to the other side.
         self.described = set()
         self.purge_at = PURGE_AT
         self.buffer = b""
         self.pid = os.getpid()
         self.own_modules = ()
 
-    # What one side adds to what both do.
+    # Hooks in which the two sides differ.
 
     def may_use(self, value, name):
-        """Refuses what the other side may not do with a value of this one."""
+        """Refuses an operation of the other side on a value of this side."""
 
     def may_export(self, value):
         """Refuses to hand out a value."""
 
     def extras(self):
-        """What else has to reach the other side with the next message."""
+        """Returns additional data for the next message."""
         return None
 
     def take_extras(self, extras):
         pass
 
     def may_share(self, space):
-        """Whether the attributes of a function are to be the same on both sides."""
+        """Whether the attributes of a function are synchronized between the sides."""
         return True
 
     def operator(self, cls, name):
-        """What stands for an operator of a class, where it is more than a forwarded call."""
+        """Returns the replacement of an operator of a class, if it does more than forward the call."""
         return None
 
     def leave(self, cls, name):
@@ -286,7 +286,7 @@ class Link:
         return False
 
     def is_own_module(self, name):
-        """Whether a module is the solution's or the tests', so that the other side has none of that name."""
+        """Whether a module belongs to the solution or the tests, so that the other side has none of that name."""
         return name == "__main__" or name.split(".")[0] in self.own_modules
 
     # Frames.
@@ -338,7 +338,7 @@ class Link:
     # Requests and answers.
 
     def request(self, op, *args):
-        """Has the other side do something; what comes back, or is raised there, comes back or is raised here."""
+        """Sends a request to the other side; returns its result or raises its exception."""
         if os.getpid() != self.pid:
             raise GiveUp("the tests fork processes that use the solution")
         with self.lock:
@@ -360,7 +360,7 @@ class Link:
         return value
 
     def raised(self, error, op, args):
-        """The exception to raise for one of the other side."""
+        """Creates the exception to raise for an exception of the other side."""
         if not isinstance(error, BaseException):
             raise Broken("an exception that is none")
         return error
@@ -387,7 +387,7 @@ class Link:
     def perform(self, op, args):
         return getattr(self, "do_" + op)(*args)
 
-    # What can be asked for.
+    # Requests.
 
     def do_get(self, owner, name):
         self.may_use(owner, name)
@@ -414,12 +414,12 @@ class Link:
         return getattr(owner, name)(*args, **dict(kwargs))
 
     def do_of_class(self, cls, name, args, kwargs):
-        """Calls what a class itself, and not what its instance, has under a name."""
+        """Calls the attribute of a class itself, not of its instance."""
         self.may_use(cls, name)
         return getattr(cls, name)(*args, **dict(kwargs))
 
     def do_inherited(self, defining, name, cls, args, kwargs):
-        """Calls the class method that `defining` has, for a subclass."""
+        """Calls the class method defined in `defining` for a subclass."""
         self.may_use(defining, name)
         return inspect.getattr_static(defining, name).__get__(None, cls)(*args, **dict(kwargs))
 
@@ -427,13 +427,13 @@ class Link:
         return describe(self, cls)
 
     def do_member(self, cls, name, owner, kind):
-        """A descriptor's value for an instance, by the class that has it."""
+        """Returns a descriptor's value for an instance, given the class that defines it."""
         self.may_use(owner, name)
         found = inspect.getattr_static(cls, name)
         return found.__get__(owner, kind) if hasattr(type(found), "__get__") else found
 
     def do_mirror(self, number, name, qualname, module, bases, members, kwargs):
-        """Makes a class of this side's kind for one of the other's, whose methods run there; what became of its members."""
+        """Creates a counterpart of a class of the other side, whose methods run there; returns the members that changed."""
         cls = types.new_class(str(name), tuple(bases), dict(kwargs), lambda space: space.update(members, __qualname__=str(qualname), __module__=str(module)))
         self.mirror_of[id(cls)] = number
         self.mirrors[number] = cls
@@ -453,7 +453,7 @@ class Link:
         return {"repr": repr, "str": str, "format": format, "bytes": bytes}[kind](owner, *args)
 
     def do_step(self, generator, how, *args):
-        """`(True, item)` while a generator goes on, `(False, result)` at its end."""
+        """Returns `(True, item)` while a generator continues, `(False, result)` at its end."""
         try:
             return True, getattr(generator, how)(*args)
         except StopIteration as stop:
@@ -482,10 +482,10 @@ class Link:
     def do_signature(self, value):
         return inspect.signature(value)
 
-    # What is handed out and taken in.
+    # Numbers of shared values.
 
     def export(self, value):
-        """The number under which the other side knows a value of this one."""
+        """Returns the number under which the other side knows a value of this side."""
         number = self.export_ids.get(id(value))
         if number is None:
             self.may_export(value)
@@ -495,7 +495,7 @@ class Link:
         return number
 
     def is_handed_out(self, value):
-        """Whether the other side has got a value of this side, or this one stands for one of the other's."""
+        """Whether a value of this side was sent to the other, or is a stand-in for a value of the other."""
         return self.exports.get(self.export_ids.get(id(value)), MISSING) is value or self.ref_of(value) is not None
 
     def own(self, number):
@@ -505,7 +505,7 @@ class Link:
             raise Broken("an object that was never handed out") from None
 
     def ref_of(self, value):
-        """The number of a stand-in, `None` for a value of this side."""
+        """Returns the number of a stand-in, `None` for a value of this side."""
         entry = self.refs.get(id(value))
         if entry is None:
             return None
@@ -514,7 +514,7 @@ class Link:
         return number if held is value else None
 
     def adopt(self, number, value, for_ever=False):
-        """Remembers what stands in for number `number` of the other side; `for_ever` what is described only once."""
+        """Remembers the stand-in for `number` of the other side; `for_ever` if it is described only once."""
         key = id(value)
 
         def gone(_):
@@ -539,10 +539,10 @@ class Link:
         keeper = self.imports.get(number)
         return keeper() if type(keeper) is weakref.ref else keeper
 
-    # Containers that both sides know.
+    # Shared containers.
 
     def share(self, value):
-        """The name of a container on both sides."""
+        """Returns the name of a container, which is the same on both sides."""
         cid = self.shared_ids.get(id(value))
         if cid is None:
             self.next_shared += 1
@@ -560,7 +560,7 @@ class Link:
             del self.shared_ids[id(entry[0])]
 
     def changed(self):
-        """Containers that are no longer what the other side has."""
+        """Lists containers that have changed since they were last sent."""
         found = []
         for cid, (value, shape, before) in self.shared.items():
             try:
@@ -572,7 +572,7 @@ class Link:
         return found
 
     def purge(self):
-        """Lets go of containers that nobody else on this side holds."""
+        """Releases containers that nothing else on this side refers to."""
         while True:
             alone = [cid for cid, entry in self.shared.items() if cid not in self.spaces and sys.getrefcount(entry[0]) <= 3 and not self.ref_of(entry[0])]
             for cid in alone:
@@ -590,7 +590,7 @@ class Link:
 
 
 def wait_for(awaitable):
-    """Runs an awaitable to its end, in a loop of its own where one is running already."""
+    """Runs an awaitable to its end, in a separate loop if one is already running."""
     import asyncio
 
     async def whole():
@@ -631,9 +631,9 @@ class Packer:
 
     def __init__(self, link, table):
         self.link, self.table = link, table
-        # Rows by the `id` of their value; values that are kept, so that no `id` is given out twice meanwhile.
+        # Rows by the `id` of their value. The values are kept alive, so that no `id` is reused meanwhile.
         self.rows, self.alive = {}, []
-        # Containers of this message, and those whose rows are still empty.
+        # Containers in this message, and those whose rows are still to be filled.
         self.containers, self.queue = [], []
         self.descriptions = {}
 
@@ -683,7 +683,7 @@ class Packer:
         return self.thing(value)
 
     def fixed(self, tag, value):
-        """A row for a value that cannot be changed: after the rows of its parts."""
+        """Adds a row for an immutable value, after the rows of its parts."""
         known = self.rows.get(id(value))
         if known is None:
             row = [tag, *map(self.value, value)]
@@ -711,7 +711,7 @@ class Packer:
         return [self.rows[id(value)]]
 
     def instance(self, value):
-        """How an object that stays on its side is named: the receiver's own, or the sender's with its class."""
+        """Encodes an object that is sent by reference: the receiver's own, or the sender's with its class."""
         number = self.link.ref_of(value)
         if number is not None:
             return "o", number, None
@@ -803,7 +803,7 @@ class Packer:
         return ["k", number, self.description(number, lambda: tuple(describe(link, cls)))]
 
     def description(self, number, make):
-        """What has to be known of a class or function, with every mention in the first message that holds one."""
+        """Describes a class or function, at every mention in the first message that refers to it."""
         if number in self.link.described:
             return None
         if number not in self.descriptions:
@@ -825,7 +825,7 @@ class Packer:
         return ["F", number, self.description(number, lambda: describe_function(value)), shared]
 
     def space(self, function):
-        """The attributes of a function, which are the same on both sides from now on; `None` where they may not be."""
+        """Shares the attributes of a function, which are synchronized from now on; `None` if they must not be."""
         space = vars(function)
         if not self.link.may_share(space):
             return None
@@ -851,7 +851,7 @@ class Packer:
 
 
 def is_plain_method(method):
-    """Whether an instance's class has a bound method under its name."""
+    """Whether a bound method is the one that its instance's class has under its name."""
     owner, name = method.__self__, getattr(method.__func__, "__name__", None)
     return not isinstance(owner, type) and name not in OWN and inspect.getattr_static(type(owner), str(name), None) is method.__func__
 
@@ -873,12 +873,12 @@ def describe_function(value):
 
 
 Description = collections.namedtuple("Description", "name qualname module doc bases names meta flags virtual")
-# Abstract classes that say yes to those that were registered, and not to all that have certain methods.
+# Abstract classes that accept registered classes, and not every class with certain methods.
 ABSTRACT = tuple(getattr(collections.abc, name) for name in ("Sequence", "MutableSequence", "Set", "MutableSet", "Mapping", "MutableMapping"))
 
 
 def describe(link, cls):
-    """What the other side has to know of a class: names with their kinds, and the bases."""
+    """Describes a class for the other side: names with their kinds, and the bases."""
     names = {}
     for name, value in list(vars(cls).items()):
         if name in OWN or not isinstance(name, str):
@@ -906,7 +906,7 @@ def describe(link, cls):
 
 
 def member_kind(value):
-    """`f` function, `s` static method, `c` class method, `p` with a setter of its own, `d` anything else."""
+    """Returns the kind of a member: `f` function, `s` static method, `c` class method, `p` with a setter, `d` other."""
     kind = type(value)
     if kind in (types.FunctionType, types.WrapperDescriptorType, types.MethodDescriptorType):
         return "f"
@@ -920,7 +920,7 @@ def member_kind(value):
 
 
 def global_name(link, value):
-    """`(module, name)` of what both sides have: parts of the standard library and of installed packages.
+    """Returns `(module, name)` of an object that both sides have: of the standard library or an installed package.
 
     Of the solution, the tests get no function or module by name that does more than compute: they call what they get.
     """
@@ -931,7 +931,7 @@ def global_name(link, value):
 
 
 def is_harmless(value, module, name):
-    """Whether the tests' side may have the real thing in place of a stand-in whose calls go to the solution's side."""
+    """Whether the tests' side may use the real object instead of a stand-in that calls the solution's side."""
     if isinstance(value, type):
         return module.split(".")[0] not in EXECUTING or issubclass(value, BaseException) or (module, name) in HARMLESS
     if (module, name) in SENTINELS:
@@ -968,12 +968,12 @@ def shared_name(link, value):
 
 
 def private_global(value, module):
-    """Types of the interpreter that have no public name, by the place that has them."""
+    """Returns `(module, name)` of a type of the interpreter without a public name, or `None`."""
     return ("types", value.__name__) if getattr(types, getattr(value, "__name__", ""), None) is value else None
 
 
 def bound_global(link, value):
-    """`random.randint` and the like: methods of an object that a standard module keeps."""
+    """Returns `(module, name)` of a bound method that a module exposes, such as `random.randint`, or `None`."""
     module = sys.modules.get(getattr(value, "__module__", None) or "")
     name = getattr(value, "__name__", "")
     if module is not None and not link.is_own_module(module.__name__) and getattr(module, name, None) == value:
@@ -982,7 +982,7 @@ def bound_global(link, value):
 
 
 class Unpacker:
-    """Reads one message. Whatever it holds, nothing is made of it but values, stand-ins and containers."""
+    """Decodes one message. Whatever it contains, only values, stand-ins and containers are created."""
 
     def __init__(self, link, table):
         self.link, self.objects, self.rows = link, [None] * len(table), []
@@ -997,7 +997,7 @@ class Unpacker:
             link.keep(cid, value, shape)
 
     def shell(self, row):
-        """The container of a row, known or new; it is filled when all are there."""
+        """Returns the container of a row, known or new. It is filled after all rows exist."""
         tag, cid = row[0], row[1]
         shape = SHAPE_OF_TAG[tag]
         entry = self.link.shared.get(cid)
@@ -1008,7 +1008,7 @@ class Unpacker:
         return value
 
     def settle(self, index, row):
-        """Makes what needs the rows before it."""
+        """Creates a value that refers to earlier rows."""
         tag = row[0]
         if tag == "t":
             self.objects[index] = tuple(map(self.value, row[1:]))
@@ -1032,13 +1032,13 @@ class Unpacker:
         return found
 
     def class_for(self, packed):
-        """The class of a stand-in."""
+        """Returns the class of a stand-in."""
         cls = self.value(packed)
         return cls if isinstance(cls, RemoteType) else known_class(self.link, cls)
 
     def value(self, packed):
         if type(packed) is not list:
-            # One object for one text, as constants are in a single process.
+            # Equal texts become one object, as constants of one process are.
             return sys.intern(packed) if type(packed) is str and len(packed) < INTERNED else packed
         tag = packed[0]
         if type(tag) is int:
@@ -1064,7 +1064,7 @@ class Unpacker:
         return self.link.own(number)
 
     def read_O(self, number):
-        """A class of ours by the one that the other side has made for it."""
+        """Returns a class of this side, given the class that the other side has created for it."""
         return self.link.mirrors[number]
 
     def read_v(self, kind, parts):
@@ -1095,7 +1095,7 @@ class Unpacker:
         return self.value(cls)[name]
 
     def read_S(self, number, cls, content):
-        """An instance of a subclass of a type whose instances never change."""
+        """Creates an instance of a subclass of an immutable type."""
         if cls is None:
             return self.link.own(number)
         found = self.link.imported(number)
@@ -1112,14 +1112,14 @@ class Unpacker:
         return found
 
     def read_a(self, cls, name):
-        """A function by the class that has it, also when something else stands there now."""
+        """Returns a function, given the class that defines it, even if it has been replaced there."""
         cls = self.value(cls)
         if not isinstance(cls, type) or not self.link.is_handed_out(cls):
             raise Broken("a member of a class that was never handed out")
         return self.link.originals.get((id(cls), name)) or inspect.getattr_static(cls, name)
 
     def read_m(self, owner, name):
-        """A bound method of an object of either side."""
+        """Returns a bound method of an object of either side."""
         owner = self.value(owner)
         found = inspect.getattr_static(type(owner), name, None)
         if type(found) is not types.FunctionType or not self.link.is_handed_out(owner):
@@ -1135,14 +1135,14 @@ class Unpacker:
         return found
 
     def read_w(self, number, space):
-        """A function of ours whose stand-in has got attributes."""
+        """Returns a function of this side whose stand-in was given attributes."""
         function = self.link.own(number)
         if space is not None and type(function) is types.FunctionType and self.link.may_share(vars(function)):
             self.share_space(function, space[0])
         return function
 
     def share_space(self, function, index):
-        """From now on the attributes of a function are the same on both sides."""
+        """Synchronizes the attributes of a function between the sides from now on."""
         space, received = vars(function), self.objects[index]
         space.update(received)
         self.objects[index] = space
@@ -1175,7 +1175,7 @@ def named(function, name):
 
 
 def make_generator(link, number, name):
-    """A real generator that has the other side's do each step."""
+    """A real generator that lets the generator of the other side do each step."""
 
     def generator():
         how, args = "send", (None,)
@@ -1219,7 +1219,7 @@ def make_async_generator(link, number, name):
 
 
 def shaped(call, signature):
-    """A function with these parameters that hands them on: some code looks at the names that a function's code has."""
+    """Creates a function with these parameters that forwards them: some code inspects the parameter names."""
     kinds, parts, given, defaults = inspect.Parameter, [], [], {}
     if not isinstance(signature, inspect.Signature):
         return None
@@ -1283,7 +1283,7 @@ def make_exception(link, number, cls, args, attributes, cause, suppress, notes):
 
 
 def raw(cls, *content):
-    """An instance that no `__init__` has seen."""
+    """Creates an instance without calling `__init__`."""
     if not isinstance(cls, type):
         raise Broken("an instance of no class")
     base = cls
@@ -1292,11 +1292,11 @@ def raw(cls, *content):
     return make(cls, *content)
 
 
-# Classes that stand for the other side's.
+# Stand-ins for classes of the other side.
 
 
 class Member:
-    """Stands in a class for what is no function: asks each time."""
+    """Stands for a class attribute that is not a function: requests its value at each access."""
 
     def __init__(self, link, cls, name):
         self.link, self.cls, self.name = link, cls, name
@@ -1313,7 +1313,7 @@ class Member:
 
 
 class Static(Member):
-    """The same for a static method: an instance may have something else under its name."""
+    """The same for a static method, whose name may be shadowed in an instance."""
 
     def __init__(self, link, cls, name):
         super().__init__(link, cls, name)
@@ -1333,7 +1333,7 @@ class Static(Member):
 
 
 class Property(Member):
-    """The same for what also decides what assignment does."""
+    """The same for a data descriptor, which also controls assignment."""
 
     def __set__(self, owner, value):
         self.link.request("set", owner, self.name, value)
@@ -1343,7 +1343,7 @@ class Property(Member):
 
 
 def is_first(kind, cls, name):
-    """Whether `cls` is where an instance of `kind` finds a name, so that the other side finds the same."""
+    """Whether an instance of `kind` finds a name in `cls`, so that the other side finds the same."""
     for base in kind.__mro__:
         if name in vars(base):
             return base is cls
@@ -1351,7 +1351,7 @@ def is_first(kind, cls, name):
 
 
 def forward(link, cls, name):
-    """A function that stands for a method of the other side's class `cls`."""
+    """Creates a function that stands for a method of the class `cls` of the other side."""
 
     def method(self, /, *args, **kwargs):
         if is_first(type(self), cls, name):
@@ -1374,7 +1374,7 @@ def class_method(link, defining, name):
 
 
 STREAMS = ("stdin", "stdout", "stderr")
-# Where the classes are of the streams that the frameworks and this program put in their place.
+# Modules of the stream classes by which frameworks and this program replace standard streams.
 STREAM_MODULES = ("_pytest.capture", "rune_surroundings")
 OF_EXCEPTIONS = ("__traceback__", "__context__", "__cause__", "__suppress_context__", "__notes__")
 
@@ -1387,7 +1387,7 @@ local_space = vars(Holder)["__dict__"].__get__
 
 
 def text_of(value, kind, *args):
-    """The text that the other side's class has for a stand-in: a subclass of this side may have asked for it in its own method."""
+    """Returns the text of a stand-in by the other side's class, which a subclass here may request in its own method."""
     cls = type(value)
     if "__rune_local__" not in vars(cls):
         return cls.__rune_link__.request("text", value, kind, *args)
@@ -1395,15 +1395,15 @@ def text_of(value, kind, *args):
 
 
 def remote_base(cls):
-    """The first base of the other side's, for a subclass that this side has made."""
+    """Returns the first base from the other side, for a subclass created on this side."""
     return next(base for base in cls.__mro__ if isinstance(base, RemoteType) and "__rune_local__" not in vars(base))
 
 
 class Remote(Holder):
-    """What all stand-ins can do."""
+    """Base of all stand-ins."""
 
     def __new__(cls, /, *args, **kwargs):
-        """For a subclass of this side that asks for it in its own `__new__`."""
+        """Serves a subclass of this side that calls it in its own `__new__`."""
         return cls.__rune_link__.request("of_class", remote_base(cls), "__new__", (cls, *args), tuple(kwargs.items()))
 
     def __getattr__(self, name):
@@ -1460,7 +1460,7 @@ LINKS = []
 
 
 class RemoteType(type):
-    """The class of stand-ins for classes, and of the subclasses that this side makes of them."""
+    """Metaclass of stand-ins for classes, and of subclasses that this side creates of them."""
 
     def __new__(mcls, name, bases, space, **kwargs):
         cls = super().__new__(mcls, name, bases, space)
@@ -1519,7 +1519,7 @@ NOT_MIRRORED = frozenset((
 
 
 def mirror(cls, space, kwargs):
-    """Has the other side make a subclass of its own for one that was made here, whose methods come back here."""
+    """Makes the other side create a counterpart of a subclass created here; its methods call back."""
     link = next(base for base in cls.__mro__ if "__rune_link__" in vars(base)).__rune_link__
     type.__setattr__(cls, "__rune_local__", True)
     type.__setattr__(cls, "__rune_forwards__", {})
@@ -1527,7 +1527,7 @@ def mirror(cls, space, kwargs):
 
 
 def ask_for_mirror(link, cls, space, kwargs):
-    """Has the other side make a class of its own for one of this side, after those for its plain bases."""
+    """Makes the other side create a counterpart of a class of this side, after those of its plain bases."""
     for base in cls.__bases__:
         if type(base) is type and link.ref_of(base) is None and global_name(link, base) is None and link.export(base) not in link.mirrored:
             ask_for_mirror(link, base, vars(base), {})
@@ -1548,7 +1548,7 @@ METACLASSES = {}
 
 
 def metaclass_of(bases, wanted):
-    """The metaclass for stand-ins with these bases, with the operators that the other side's has."""
+    """Returns the metaclass of stand-ins with these bases, with the operators of the other side's metaclass."""
     metas = {type(base) for base in bases} - {type}
     metas = [meta for meta in metas if not issubclass(RemoteType, meta)]
     key = frozenset(metas), tuple(sorted(wanted))
@@ -1570,7 +1570,7 @@ def meta_operator(name):
 
 
 def instance_check(cls, value):
-    """`isinstance` where the other side's class decides; one that takes everything lies."""
+    """`isinstance` decided by the class of the other side; a class that accepts everything lies."""
     link = cls.__rune_link__
     if type.__instancecheck__(cls, value):
         return True
@@ -1581,7 +1581,7 @@ def instance_check(cls, value):
 
 
 def local_base(link, base):
-    """A base for stand-ins: the other side's stand-in, or a type that both sides have, with its methods forwarded."""
+    """Creates a base for stand-ins: a stand-in of the other side, or a type of both sides with forwarded methods."""
     if isinstance(base, RemoteType) or base in (*VALUE_BASES, *CONTAINER_BASES, collections.Counter, collections.OrderedDict, collections.defaultdict):
         return base
     if issubclass(base, BaseException) or base is object:
@@ -1592,7 +1592,7 @@ def local_base(link, base):
 
 
 def known_class(link, cls):
-    """A stand-in for instances of a class that both sides have."""
+    """Creates a stand-in for instances of a class that both sides have."""
     key = "known", cls
     if key not in METACLASSES:
         if not isinstance(cls, type):
@@ -1615,7 +1615,7 @@ def make_class(link, number, description):
 
 
 def build_class(link, description, adopt, known):
-    """A class of the other side's description; `known` where it stands for one that both have."""
+    """Creates a class from the description of the other side; `known` if it stands for a class of both sides."""
     if not all(type(text) is str for text in description[:3]):
         raise Broken("a class without a name")
     bases = description.bases if known else [local_base(link, base) for base in description.bases]
@@ -1629,7 +1629,7 @@ def build_class(link, description, adopt, known):
         "__rune_link__": link, "__rune_forwards__": {},
     }
     if any(hasattr(base, "__del__") for base in bases):
-        space["__del__"] = forgotten  # its end here is not the end of what it stands for
+        space["__del__"] = forgotten  # the end of a stand-in is not the end of its object
     if ("__name__", "p") in description.names:
         space["__name__"] = Property(link, None, "__name__")
     try:
@@ -1665,7 +1665,7 @@ def forgotten(self):
 
 
 def create(meta, name, bases, space):
-    """Makes a class without having the other side make one as well."""
+    """Creates a class without a counterpart on the other side."""
     for parent in meta.__mro__:
         if parent is not RemoteType and not issubclass(parent, RemoteType) and "__new__" in vars(parent):
             return parent.__new__(meta, name, bases, space)

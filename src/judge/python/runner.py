@@ -1,4 +1,4 @@
-"""Runs a suite with the framework that its users run it with, and reports every test."""
+"""Runs a suite with its users' framework and reports every test."""
 
 import ast
 import importlib
@@ -19,17 +19,17 @@ BUDGET = 2 << 20
 
 
 LONGEST_ID = 4000
-"""Characters of a test's name: parameters may be whole documents."""
+"""Maximum characters of a test's name: parameters may be whole documents."""
 
 
 def plain(value, limit):
-    """Text that any JSON reader takes, cut in the middle."""
+    """Makes text valid for any JSON reader, and shortens it in the middle."""
     text = str(value).encode("utf-8", "replace").decode("utf-8")
     return text if len(text) <= limit else text[: limit // 2] + "\n[...]\n" + text[-limit // 2 :]
 
 
 class Reporter:
-    """Writes one line of JSON for everything that happens."""
+    """Writes one line of JSON per event."""
 
     def __init__(self, write, box):
         self.write, self.left, self.names, self.started = write, BUDGET, {}, {}
@@ -39,7 +39,7 @@ class Reporter:
     def say(self, kind, **fields):
         for name, value in fields.items():
             if isinstance(value, str):
-                # Where there is no file system of the jail's own the work directory has another name.
+                # Without a file system of the jail's own, the work directory has a different path.
                 value = value.replace(self.box, "/box") if self.box != "/box" else value
                 fields[name] = plain(value, LONGEST_ID if name == "id" or self.left > 0 else 200)
                 self.left -= len(fields[name])
@@ -49,7 +49,7 @@ class Reporter:
         self.say("collected", ids=[plain(name, LONGEST_ID) for name in ids])
 
     def begin(self, name):
-        """The test's name for the report: a second of the same name gets a number."""
+        """Returns the test's name for the report; a repeated name gets a number."""
         n = self.names[name] = self.names.get(name, 0) + 1
         name = name if n == 1 else f"{name}#{n}"
         self.started[name] = time.perf_counter()
@@ -67,7 +67,7 @@ class Reporter:
 
 
 def limit_of(error):
-    """The limit that an exception stands for, in a word."""
+    """Returns the name of the limit that an exception indicates, or an empty string."""
     seen = 0
     while error is not None and seen < 10:
         if isinstance(error, MemoryError):
@@ -150,7 +150,7 @@ class Recorder(unittest.TestResult):
 
 
 def described(value):
-    """(message, trace) of an event."""
+    """Returns message and trace of an event."""
     if isinstance(value, tuple):
         text, where = described(value[1])
         try:
@@ -178,7 +178,7 @@ class ExplainingLoader(importlib.machinery.SourceFileLoader):
 
 
 def load(root, path):
-    """Imports a test file under the name that its users' runner gives it."""
+    """Imports a test file under the same module name as its users' runner."""
     parts = path[: -len(".py")].split("/")
     folder = len(parts) - 1
     while folder and os.path.exists(os.path.join(root, *parts[:folder], "__init__.py")):
@@ -208,7 +208,7 @@ def load(root, path):
 
 
 def name_in(paths):
-    """How a unittest case is called in the report."""
+    """Returns the id of a unittest case in the report."""
     def name_of(test):
         if isinstance(test, unittest.suite._ErrorHolder):
             kind, _, inner = test.description.partition(" (")
@@ -237,7 +237,7 @@ def flat(suite):
 
 
 class FunctionCase(unittest.FunctionTestCase):
-    """A test function; whatever it raises is a failure, as pytest has it."""
+    """A test function; any exception is a failure, as in pytest."""
 
     failureException = Exception
 
@@ -319,7 +319,7 @@ def run_scripts(root, targets, reporter, run=True):
 
 
 class Plugin:
-    """Reports what pytest does."""
+    """pytest plugin that reports the tests."""
 
     def __init__(self, reporter, run):
         self.reporter, self.run, self.phases, self.names = reporter, run, {}, {}
@@ -344,7 +344,7 @@ class Plugin:
 
 
 def makereport(plugin, pytest):
-    """The hook that sees both the exception and the report of a phase."""
+    """Hook that gets both the exception and the report of a phase."""
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item, call):
         report = yield
@@ -366,7 +366,7 @@ def makereport(plugin, pytest):
 
 
 def settle(report, call, pytest):
-    """(status, message, trace) of one phase of a test."""
+    """Returns status, message and trace of one phase of a test."""
     if report.skipped:
         status = "expected_failure" if hasattr(report, "wasxfail") else "skipped"
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
@@ -381,7 +381,7 @@ def settle(report, call, pytest):
 
 
 def collect_message(report):
-    """The error lines of a failed import, without pytest's frames."""
+    """Returns the error lines of a failed import, without pytest's frames."""
     lines = str(report.longreprtext).splitlines()
     picked = [line[1:].strip() for line in lines if line.startswith("E ")]
     return "\n".join(picked or lines[-5:])
@@ -399,7 +399,7 @@ def run_pytest(root, targets, reporter, run=True, extra=()):
 
 
 def choose(root, files, targets):
-    """The framework that the files need: `unittest` where it finds all their tests, `script` where there is none."""
+    """Detects the framework that the files need: `unittest` if it finds all tests, `script` if there are none."""
     kinds = {}
     for path in targets:
         if not path.endswith(".py"):
@@ -425,7 +425,7 @@ def choose(root, files, targets):
 
 
 def written_kind(path):
-    """The framework that a file is written for, where it cannot be imported without the solution."""
+    """Detects the framework of a file that cannot be imported without the solution."""
     with open(path, "rb") as file:
         body = ast.parse(file.read()).body
     classes = [node for node in body if isinstance(node, ast.ClassDef)]
@@ -437,7 +437,7 @@ def written_kind(path):
 
 
 def is_plain_test(value):
-    """Whether a test is a function that pytest would just call: then unittest can as well."""
+    """Whether a test is a function that pytest would simply call, which unittest can do as well."""
     if not isinstance(value, types.FunctionType) or not value.__name__.startswith("test"):
         return False
     code = value.__code__

@@ -1,4 +1,4 @@
-"""Reads the syntax of a solution for what could deceive tests that run beside it. Nothing of it is run."""
+"""Searches the syntax of a solution for constructs that could deceive tests in the same process. Runs nothing."""
 
 import ast
 import importlib.machinery
@@ -13,7 +13,7 @@ def is_installed(name):
 
 
 class Screen(ast.NodeVisitor):
-    """Collects `(line, construct)` of what stands in `screen.json`."""
+    """Collects `(line, construct)` for the constructs of `screen.json`."""
 
     def __init__(self, constructs, own):
         self.own = own
@@ -124,7 +124,7 @@ class Screen(ast.NodeVisitor):
 
 
 def findings(root, constructs):
-    """`[path, line, construct]` of every file, at most 20."""
+    """Returns `[path, line, construct]` for all files, at most 20."""
     found, own = [], {os.path.splitext(name)[0] for name in os.listdir(root)}
     for folder, _, names in os.walk(root):
         for name in sorted(names):

@@ -5,7 +5,7 @@ import sys
 
 
 def listed():
-    """What `sys.stdlib_module_names` has from Python 3.10 on, as far as it lies on this machine."""
+    """Returns `sys.stdlib_module_names`; before Python 3.10, the modules found on this machine."""
     library = os.path.dirname(os.__file__)
     files = os.listdir(library) + os.listdir(os.path.join(library, "lib-dynload"))
     return frozenset(sys.builtin_module_names) | {name.split(".")[0] for name in files}

@@ -1,4 +1,4 @@
-"""Replaces every function body by one that does nothing: the negative control of a suite."""
+"""Replaces every function body by a stub: the negative control of a suite."""
 
 import ast
 import json
@@ -7,7 +7,7 @@ import sys
 
 
 class Stub(ast.NodeTransformer):
-    """Keeps signatures and classes; drops what functions do."""
+    """Keeps signatures and classes, and replaces the bodies of functions."""
 
     def __init__(self, body):
         self.body = body

@@ -1,4 +1,4 @@
-"""What tests change around a solution, carried to the process that has it: streams, environment, patches, seeds."""
+"""Synchronizes the solution's process with changes by the tests: streams, environment, patches, seeds."""
 
 import builtins
 import io
@@ -10,7 +10,7 @@ import time
 import types
 
 NOTHING = object()
-# What tests replace most, watched from the start; whatever `mock` and `monkeypatch` replace is added.
+# Names that tests replace most often, watched from the start; names that `mock` and `monkeypatch` replace are added.
 WATCHED = {
     "builtins": ("input", "print", "open"),
     "time": ("time", "sleep", "monotonic", "perf_counter", "time_ns", "strftime", "localtime"),
@@ -25,7 +25,7 @@ WATCHED = {
 
 
 class Surroundings:
-    """One side's view. `outgoing()` is what changed here since the last message; `incoming(...)` takes it in."""
+    """One side's view. `outgoing()` returns the changes since the last message; `incoming(...)` applies them."""
 
     def __init__(self, link):
         self.link = link
@@ -36,7 +36,7 @@ class Surroundings:
         self.watched = {}
 
     def watch(self):
-        """The tests' side: notices what is replaced from now on."""
+        """Makes the tests' side notice replacements from now on."""
         for module, names in WATCHED.items():
             for name in names:
                 if module in sys.modules:
@@ -54,7 +54,7 @@ class Surroundings:
         random.seed, random.setstate = noted(seed), noted(setstate)
 
     def note(self, owner, name):
-        """Remembers what a module or class of both sides has under a name, as long as it was not replaced."""
+        """Remembers the original value of a name in a module or class of both sides."""
         if owner is sys and name in ("stdin", "stdout", "stderr"):
             return  # what is written and read comes to the tests' streams anyway
         key = owner.__name__ if isinstance(owner, types.ModuleType) else f"{owner.__module__}:{owner.__qualname__}"
@@ -64,7 +64,7 @@ class Surroundings:
             self.patches[key, name] = found
 
     def capture(self, numbers):
-        """The solution has put a stream of its own in the place of one: what the tests write goes there."""
+        """Redirects writes of the tests to a stream by which the solution has replaced a standard one."""
         for number, name in ((1, "stdout"), (2, "stderr")):
             if number in numbers and number not in self.replaced_streams:
                 self.replaced_streams[number] = getattr(sys, name)
@@ -73,7 +73,7 @@ class Surroundings:
                 setattr(sys, name, self.replaced_streams.pop(number))
 
     def replaced(self):
-        """What was replaced, or put back, since the last message."""
+        """Lists the names that were replaced or restored since the last message."""
         found = []
         patches = self.patches
         for at, (space, name, original) in self.watched.items():
@@ -159,7 +159,7 @@ def enter(folder):
 
 
 class Output(io.TextIOBase):
-    """A stream of the worker: what is written goes to the tests' stream with the next message."""
+    """A stream of the worker: written text goes to the tests' stream with the next message."""
 
     encoding, errors, newlines = "utf-8", "strict", None
 
@@ -201,7 +201,7 @@ class Bytes(io.RawIOBase):
 
 
 class Outward(io.TextIOBase):
-    """A stream of the tests while the solution has captured it."""
+    """A stream of the tests while it is captured by the solution."""
 
     def __init__(self, link, number):
         self.link, self.number = link, number

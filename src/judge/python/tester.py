@@ -30,7 +30,7 @@ invert round trunc floor ceil str repr format bytes fspath length_hint reversed 
 delete set_name init post_init name qualname doc module annotations slots match_args members dataclass_fields
 dataclass_params copy deepcopy lenhint sizeof isabstractmethod wrapped signature dir getstate setstate cause context notes version all file path text_signature objclass abstractmethods
 """.split())
-# What Python itself has on values of its own types; a protocol of a library's is none of it, as `__html__`.
+# Special methods of Python's own types; protocols of libraries, such as `__html__`, are not among them.
 INNER = {
     name
     for kind in (type, object, types.FunctionType, types.MethodType, types.ModuleType, types.BuiltinFunctionType, types.GeneratorType,
@@ -39,7 +39,7 @@ INNER = {
     if name.startswith("__") and name.endswith("__")
 }
 ASKED_OF_NOTHING = frozenset(("stdin", "warn", "log", "file", "find_of_tests", "class_of_tests", "mirror", "isinstance", "issubclass"))
-# What decides about calls of a mock.
+# Attributes that control the calls of a mock.
 OF_MOCKS = frozenset(("configure_mock", "attach_mock", "mock_add_spec", "__setattr__", "__delattr__", "reset_mock"))
 OPPOSITE = {"__lt__": "__gt__", "__gt__": "__lt__", "__le__": "__ge__", "__ge__": "__le__"}
 PLAIN_MEMBERS = {"__init__", "__doc__", "__annotations__", "__orig_bases__", "__parameters__", "__slots__"}
@@ -52,7 +52,7 @@ def is_of(module, roots):
 
 
 def decoys(value):
-    """Values that are not `value`: most of its type and near it, so that only a real comparison tells them apart."""
+    """Returns values that differ from `value`, mostly of its type and close to it, so that only a real comparison passes."""
     kind, n = type(value), chance.randrange(2, 1000)
     if kind in (int, bool):
         found = [value + 1, value - 1, value + 2, value - n, value + n]
@@ -79,7 +79,7 @@ def decoys(value):
 
 
 def strangers():
-    """Values that no container of a test has: one that has 1 to 100 rightly holds all that is near 50."""
+    """Returns values that no container of a test holds. (A container of 1 to 100 rightly holds everything near 50.)"""
     return [chance.randrange(1 << 40, 1 << 50), f"{chance.random()}", (chance.random(),)]
 
 
@@ -107,7 +107,7 @@ class TesterLink(remote.Link):
         self.surroundings = Surroundings(self)
 
     def is_own_module(self, name):
-        """Whether a module is the solution's or one of the tests' files."""
+        """Whether a module belongs to the solution or is one of the tests' files."""
         if super().is_own_module(name):
             return True
         path = getattr(sys.modules.get(name), "__file__", None)
@@ -117,10 +117,10 @@ class TesterLink(remote.Link):
         self.reasons.append(reason)
         raise remote.GiveUp(reason)
 
-    # The worker's requests.
+    # Requests of the worker.
 
     def perform(self, op, args):
-        """Does what is asked, of what the tests have handed out alone: whatever the frame names besides is the solution's wish."""
+        """Performs a request, only on objects that the tests have handed out: the solution controls the rest of the frame."""
         if op not in ASKED_OF_NOTHING and not self.is_handed_out(args[0]):
             self.give_up("the solution asks for what the tests have not handed out")
         return super().perform(op, args)
@@ -195,7 +195,7 @@ class TesterLink(remote.Link):
         logging.getLogger(name).handle(record)
 
     def do_mirror(self, number, name, qualname, module, bases, members, kwargs):
-        """A subclass that the solution makes of a plain class of the tests; its operators would escape what is probed."""
+        """Creates a subclass of a plain class of the tests for the solution, without operators, which would escape probing."""
         operators = {name for name, _ in members if type(name) is not str or name.startswith("__")} - PLAIN_MEMBERS
         if kwargs or operators or not all(base is object or type(base) is type and self.is_handed_out(base) for base in bases):
             self.give_up("the solution makes a subclass of a class of the tests")
@@ -208,7 +208,7 @@ class TesterLink(remote.Link):
 
     do_unpickled = do_import = do_probe = do_patch = do_write = do_popen = do_pickled
 
-    # What goes to the worker.
+    # Values sent to the worker.
 
     def request(self, op, *args):
         if op != "patch":
@@ -233,12 +233,12 @@ class TesterLink(remote.Link):
                 raise remote.Broken(f"an odd message: {error}") from None
 
     def carry(self, text):
-        """Brings the file or folder that a path of the tests names to the worker: it has none of the tests' files."""
+        """Sends the file or folder named by a path of the tests to the worker, which has none of the tests' files."""
         for path in self.files_at(text):
             self.carry_file(path)
 
     def files_at(self, text):
-        """The files of the tests at a path: none that are loaded here, and none of a folder that has such."""
+        """Lists the files of the tests at a path, except loaded modules and folders that contain some."""
         path = os.path.abspath(text)
         if not path.startswith(self.folder + "/") or not os.path.exists(path) or self.is_carried(path):
             return []
@@ -252,7 +252,7 @@ class TesterLink(remote.Link):
         return [path for path in paths[:500] if path not in loaded and os.path.basename(path) != "conftest.py" and os.path.isfile(path)]
 
     def is_carried(self, path):
-        """Whether the worker has it as it is now."""
+        """Whether the worker has the current content of the file."""
         return path in self.carried and self.carried[path] == version(path)
 
     def carry_file(self, path):
@@ -265,14 +265,14 @@ class TesterLink(remote.Link):
             finally:
                 self.carrier = None
     def do_file(self, path):
-        """Data that the solution looks for: it comes with the answer, unless the tests read it themselves. No code comes."""
+        """Sends data that the solution looks for with the answer, unless the tests read it themselves. Never sends code."""
         for path in self.files_at(str(path)):
             if path not in self.read_by_tests and (not path.endswith(".py") or os.path.getsize(path) == 0):
                 self.asked.add(path)
                 self.carry_file(path)
 
     def watch_reading(self, files):
-        """Notes which data files of the tests these read themselves: what is expected may be in there."""
+        """Records which data files the tests read themselves: these may contain expected values."""
         paths = {os.path.join(self.folder, name) for name in files}
 
         def audit(event, args):
@@ -286,7 +286,7 @@ class TesterLink(remote.Link):
         sys.addaudithook(audit)
 
     def do_find_of_tests(self, name):
-        """`("loaded", is_package)` for one of the tests' modules; what is not loaded comes as files: `("at", its folder)`."""
+        """Returns `("loaded", is_package)` for a loaded module of the tests, `("at", folder)` for one sent as files."""
         module = sys.modules.get(name)
         if module is not None and not isinstance(module, RemoteModule) and self.is_own_module(name):
             return "loaded", hasattr(module, "__path__")
@@ -298,14 +298,14 @@ class TesterLink(remote.Link):
         return "at", os.path.dirname(path)
 
     def do_class_of_tests(self, module, name):
-        """A class of the tests' modules that has a part on the other side: pickling and the like name it. Nothing else is given by name."""
+        """Returns a class of the tests' modules with a counterpart on the other side, which pickling names. Nothing else."""
         found = vars(sys.modules[module]).get(name) if self.is_own_module(module) else None
         if not isinstance(found, type) or not self.is_handed_out(found):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         self.may_export(found)
         return found
 
-    # What comes from the worker.
+    # Values received from the worker.
 
     def raised(self, error, op, args):
         error = super().raised(error, op, args)
@@ -320,7 +320,7 @@ class TesterLink(remote.Link):
         return error
 
     def global_value(self, module, name):
-        """Something of the standard library or of an installed package: never of a test framework."""
+        """Returns an object of the standard library or an installed package, never of a test framework."""
         if type(module) is not str or type(name) is not str or (is_of(module, FRAMEWORKS) or self.is_own_module(module)):
             self.give_up(f"the solution hands out {module}.{name}")
         if module not in sys.modules and module.split(".")[0] not in standard.NAMES:
@@ -368,7 +368,7 @@ class TesterLink(remote.Link):
 
 
 def claim(link, cls, name):
-    """A comparison of the solution's: what it claims of plain values is probed."""
+    """A comparison of the solution: its claims about plain values are probed."""
     ordinary = remote.forward(link, cls, name)
 
     def compare(self, other):
@@ -417,7 +417,7 @@ def probed(link, self, cls, name, other):
 
 
 def check_order(link, self, cls, name, asked):
-    """What is less than everything is not more than everything as well."""
+    """Gives up on an object that claims to be both less and greater than everything."""
     opposite = OPPOSITE[name]
     if getattr(type(self), opposite, None) is not None:
         owner = self if remote.is_first(type(self), cls, opposite) else cls
@@ -427,7 +427,7 @@ def check_order(link, self, cls, name, asked):
 
 
 def check_content(link, self, cls, other):
-    """What is a number, a text or the like as well has a value, and equals no other."""
+    """Gives up on an object with a plain value (a number, a text) that equals other values."""
     for base in (*remote.VALUE_BASES, *remote.CONTAINER_BASES):
         if isinstance(self, base) and isinstance(other, base) and not base.__eq__(self, other):
             link.give_up(f"a {cls.__name__} says that it equals what it is not")
@@ -440,7 +440,7 @@ def claims(name, answer):
 
 
 def difference(link, cls, name):
-    """Subtraction: checks of nearness believe it, so it has to grow with the operand."""
+    """Subtraction: approximate comparisons rely on it, so the result must follow the operand."""
     ordinary = remote.forward(link, cls, name)
 
     def subtract(self, other):
@@ -459,7 +459,7 @@ def difference(link, cls, name):
 
 
 class RemoteModule(types.ModuleType):
-    """A module of the solution."""
+    """Stands for a module of the solution."""
 
     def __getattr__(self, name):
         if name in ("__path__", "__rune_link__", "__wrapped__", "__test__"):
@@ -491,7 +491,7 @@ class RemoteModule(types.ModuleType):
 
 
 def is_data(mock, name, value):
-    """Whether an attribute of a mock is data, and no part of what the mock records or asserts."""
+    """Whether an attribute of a mock is data, and not part of its records or assertions."""
     is_plain_value = type(value) in (type(None), bool, int, float, complex, str, bytes, tuple, list, set, frozenset, dict)
     return is_plain_value and name != "method_calls" and not name.startswith(("_", "assert")) and not hasattr(type(mock), name)
 
@@ -502,7 +502,7 @@ def version(path):
 
 
 class Finder:
-    """Finds the solution's modules in the worker, after the tests' own."""
+    """Import finder for the solution's modules in the worker, after the tests' own modules."""
 
     def __init__(self, link):
         self.link, self.seen = link, set()
@@ -537,7 +537,7 @@ class Finder:
 
 
 def install(stream, plan):
-    """Puts the remote modules in place; returns the link."""
+    """Installs the remote modules and returns the link to the worker."""
     link = TesterLink(stream, plan["solution"], plan["own"], plan["folder"])
     remote.LINKS.append(link)
     sys.meta_path.insert(0, Finder(link))
@@ -549,7 +549,7 @@ def install(stream, plan):
 
 
 def run_elsewhere(link):
-    """Programs that the tests start run where the solution is."""
+    """Makes programs that the tests start run in the worker."""
     import subprocess
 
     class Popen(subprocess.Popen):
@@ -568,7 +568,7 @@ def run_elsewhere(link):
 
 
 def when_imported(name, then):
-    """Calls `then(module)` as soon as a module is loaded: loading it for those who may never need it would take long."""
+    """Calls `then(module)` when a module is loaded. Loading it in advance would be slow and often useless."""
     if name in sys.modules:
         return then(sys.modules[name])
 
@@ -592,7 +592,7 @@ def when_imported(name, then):
 
 
 def watch_patches(surroundings):
-    """Notes what `mock.patch` and `monkeypatch` replace, where both processes have it."""
+    """Records names that `mock.patch` and `monkeypatch` replace, if both processes have them."""
 
     def note(target, name):
         if isinstance(target, (types.ModuleType, type)) and not isinstance(target, (RemoteModule, remote.RemoteType)):

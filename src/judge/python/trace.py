@@ -1,4 +1,4 @@
-"""Errors as a person and a model read them: the message, and the frames of the solution's and the tests' code."""
+"""Formats errors for people and models: the message, and the frames of the solution's and the tests' code."""
 
 import os
 import sys
@@ -8,13 +8,13 @@ ROOTS = ["/box/"]
 
 
 def passing():
-    """Exceptions that end a run of tests and are no result of one."""
+    """Exceptions that end a test run and are not the result of a test."""
     remote = sys.modules.get("rune_remote")
     return remote.GiveUp if remote is not None else ()
 
 
 def message(error):
-    """The last lines of a traceback: for a syntax error with the line and the caret."""
+    """Returns the last lines of a traceback; for a syntax error with the line and the caret."""
     try:
         if isinstance(error, AssertionError):
             text = str(error) or "AssertionError"
@@ -26,7 +26,7 @@ def message(error):
 
 
 def frames(error):
-    """At most 30 lines, innermost last."""
+    """Returns at most 30 lines, innermost frame last."""
     lines = []
     try:
         for frame in traceback.extract_tb(error.__traceback__, limit=-200):

@@ -1,4 +1,4 @@
-"""The solution's side: imports it, and does what the tests ask of it. It knows no test and decides nothing."""
+"""The solution's side: imports the solution and serves the tests' requests. It has no tests and decides nothing."""
 
 import contextlib
 import importlib
@@ -22,7 +22,7 @@ class WorkerLink(remote.Link):
         self.own_modules = set(solution)
         self.surroundings = Surroundings(self)
         self.replaced = {}
-        # Paths that the tests' side has been asked for, or has sent.
+        # Paths that were requested from the tests' side, or sent by it.
         self.asked = set()
 
     def is_own_module(self, name):
@@ -30,7 +30,7 @@ class WorkerLink(remote.Link):
 
     @contextlib.contextmanager
     def turn(self):
-        """Whether the tests' side can be asked now: another thread may be in the middle of a question."""
+        """Whether a request can be sent now: another thread may be waiting for an answer."""
         is_ours = self.lock.acquire(blocking=False)
         try:
             yield is_ours
@@ -48,7 +48,7 @@ class WorkerLink(remote.Link):
             self.surroundings.incoming(extras)
 
     def write(self, path, content):
-        """Writes a file that the tests' side has sent; nothing on its way is asked for."""
+        """Writes a file sent by the tests' side, without requesting any file on the way."""
         self.asked.update([path, *map(str, pathlib.PurePosixPath(path).parents)])
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -76,7 +76,7 @@ class WorkerLink(remote.Link):
         return None if spec is None else (spec.submodule_search_locations is not None, spec.origin)
 
     def do_import(self, name, fresh):
-        """The number of a module: the tests have made what stands for it."""
+        """Returns the number of a module for which the tests have created a stand-in."""
         if fresh and name in sys.modules:
             del sys.modules[name]
         return self.export(importlib.import_module(name))
@@ -94,7 +94,7 @@ class WorkerLink(remote.Link):
         return subprocess.Popen(*args, **kwargs)
 
     def do_patch(self, key, name, how, value):
-        """Replaces something of both sides as the tests did, or puts it back."""
+        """Replaces a name of both sides as the tests did, or restores it."""
         module, _, qualname = key.partition(":")
         owner = importlib.import_module(module)
         for part in qualname.split(".") if qualname else ():
@@ -109,7 +109,7 @@ class WorkerLink(remote.Link):
             setattr(owner, name, original)
 
     def do_probe(self, owner, value, name, asked):
-        """What a comparison says of each of several values."""
+        """Returns the results of comparing an object with several values."""
         found = []
         for other in asked:
             try:
@@ -135,7 +135,7 @@ MOCKS = {}
 
 
 def mock_class(link, name):
-    """A stand-in for the tests' mocks: they are called and asked for anything."""
+    """Base of stand-ins for the tests' mocks, which can be called and have any attribute."""
     from unittest import mock
 
     if name not in MOCKS:
@@ -149,7 +149,7 @@ def mock_class(link, name):
 
 
 class TestsModule(types.ModuleType):
-    """One of the tests' modules: its classes can be named, as pickling does."""
+    """Stands for one of the tests' modules, so that its classes can be named, as pickling does."""
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -158,7 +158,7 @@ class TestsModule(types.ModuleType):
 
 
 class TestsFinder:
-    """Asks the tests' side for modules that the solution names: the tests' own, and what this side does not have."""
+    """Requests modules that the solution imports from the tests' side: the tests' own, and those missing here."""
 
     def __init__(self, link, tests=None):
         self.link, self.tests = link, tests
@@ -186,7 +186,7 @@ class TestsFinder:
 
 
 def ask_for_files(link, folder):
-    """Asks the tests' side, once each, for the files of the project that the solution looks for and does not find."""
+    """Requests project files that the solution does not find here from the tests' side, once each."""
     stat = os.stat
 
     def ask(path):
@@ -221,7 +221,7 @@ def ask_for_files(link, folder):
 
 
 def forward_logs(link):
-    """Sends log records to the tests' loggers, beside the handlers that the solution has set up itself."""
+    """Sends log records to the tests' loggers, in addition to the solution's own handlers."""
     call_handlers = logging.Logger.callHandlers
 
     def both(self, record):
@@ -237,7 +237,7 @@ def forward_logs(link):
 
 
 def forward_warnings(link):
-    """Has the tests' filters decide about every warning."""
+    """Lets the tests' filters decide about every warning."""
     def show(message, category, filename, lineno, file=None, line=None):
         link.request("warn", message, category, filename, lineno)
 

@@ -1,4 +1,4 @@
-//! Finds files below a folder and reads them, within limits, without ever waiting for one.
+//! Finds and reads the files below a folder, within limits and without ever blocking on one.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -18,24 +18,24 @@ use super::error::size_text;
 use super::limits::FileLimits;
 use crate::task::SourceFile;
 
-/// What a suite may hold; the jail's read-only folder holds it in memory.
+/// Limits of a suite, which the jail holds in memory.
 const OF_SUITES: FileLimits = FileLimits { n_files: 5_000, n_bytes: 64 << 20 };
-/// Maximum bytes that are read of one file.
+/// Maximum bytes read from one file.
 const MAX_READ: u64 = 1 << 30;
-/// Maximum directory entries that are looked at.
+/// Maximum directory entries visited.
 const MAX_ENTRIES: usize = 50_000;
 
-/// Folders that tools keep for themselves, beside those that are marked as such.
+/// Names of folders that belong to tools.
 const CACHES: &[&str] = &["__pycache__", "node_modules", "venv", ".git", ".venv", ".tox", ".nox"];
 /// Files that mark a folder as a cache, a virtual environment, or a home of Rune.
 const CACHE_MARKS: &[&str] = &["CACHEDIR.TAG", "pyvenv.cfg", "rune.db"];
-/// Folders of a project root that builds make.
+/// Names of build outputs, directly in a project root.
 const BUILDS: &[&str] = &["build", "dist", "htmlcov", "target"];
 
-/// A file that was found.
+/// A file that was found on disk.
 #[derive(Debug, Clone)]
 pub(super) struct FoundFile {
-    /// Where it lies; perhaps a link.
+    /// Path of the file, or of a link to it.
     pub(super) path: PathBuf,
     pub(super) n_bytes: u64,
 }
@@ -43,33 +43,34 @@ pub(super) struct FoundFile {
 /// Collects files below one folder.
 #[derive(Debug)]
 pub(in crate::judge) struct FileCollector {
-    /// What names are relative to; canonical.
+    /// The folder that names are relative to; canonical.
     root: PathBuf,
     /// Folders that links may lead into; canonical.
     reach: Vec<PathBuf>,
-    /// By name relative to the root.
+    /// Files by name relative to the root.
     pub(super) found: BTreeMap<String, FoundFile>,
     pub(super) omitted: Vec<OmittedFile>,
     limits: FileLimits,
     n_entries: usize,
 }
 
-/// What becomes of pipes, sockets, devices and folders that can't be read.
+/// The treatment of pipes, sockets, devices and unreadable folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OddFile {
     Refuse,
     LeaveOut,
 }
 
-/// A folder to look into, and the folders around it by their real paths.
+/// A folder to visit.
 struct OpenFolder {
     path: PathBuf,
+    /// Canonical paths of this folder and its ancestors, by which circular links are noticed.
     around: Vec<PathBuf>,
 }
 
 impl FileCollector {
-    /// A collector of files below `root`, which follows links that lead into it or into one of
-    /// `reach`.
+    /// Creates a collector of files below `root`. It follows links into the root and into the
+    /// folders of `reach`.
     pub(in crate::judge) fn new(root: &Path, reach: impl IntoIterator<Item = PathBuf>) -> Self {
         Self {
             root: root.to_owned(),
@@ -81,12 +82,12 @@ impl FileCollector {
         }
     }
 
-    /// The same with other limits than those of a suite.
+    /// Replaces the limits, which are those of a suite by default.
     pub(in crate::judge) fn with_limits(self, limits: FileLimits) -> Self {
         Self { limits, ..self }
     }
 
-    /// Adds the file at `path`, which the user named: also a link that leads elsewhere.
+    /// Adds the file at `path`, which the user named. It may be a link that leads anywhere.
     pub(in crate::judge) fn add_named_file(&mut self, path: &Path) -> Result<(), SuiteError> {
         let found = fs::metadata(path).map_err(|error| SuiteError::io(path, error))?;
         self.insert(path, found.len());
@@ -109,22 +110,22 @@ impl FileCollector {
         name.is_some_and(|name| self.found.contains_key(name))
     }
 
-    /// Adds all files below `folder`. Whatever can't be read to an end, such as a pipe, is an
-    /// error.
+    /// Adds all files below `folder`. Anything that has no end, such as a pipe, is an error.
     pub(in crate::judge) fn add_tree(&mut self, folder: &Path) -> Result<(), SuiteError> {
         let is_whole = self.walk(folder, OddFile::Refuse, |_| true)?;
         if is_whole { Ok(()) } else { Err(self.too_large(folder)) }
     }
 
-    /// Makes sure that what was found, most of it below `folder`, is within the limits.
+    /// Checks that the files, most of them below `folder`, are within the limits.
     pub(super) fn check(&self, folder: &Path) -> Result<(), SuiteError> {
         let is_over =
             self.found.len() > self.limits.n_files || self.n_bytes() > self.limits.n_bytes;
         if is_over { Err(self.too_large(folder)) } else { Ok(()) }
     }
 
-    /// Adds the files below `folder`, the nearest first, but only from those folders directly in it
-    /// that `is_entered` by name. What is no file is left out. Returns whether everything was seen.
+    /// Adds the files below `folder`, nearest first. Of the folders directly in it, visits only
+    /// those whose names `is_entered` accepts. Omits anything that is not a file. Returns whether
+    /// everything was visited.
     pub(super) fn add_nearby(
         &mut self,
         folder: &Path,
@@ -133,12 +134,13 @@ impl FileCollector {
         self.walk(folder, OddFile::LeaveOut, is_entered)
     }
 
-    /// Drops the files for which `is_kept` does not hold.
+    /// Removes the files for which `is_kept` is false.
     pub(in crate::judge) fn keep(&mut self, is_kept: impl Fn(&Path) -> bool) {
         self.found.retain(|_, file| is_kept(&file.path));
     }
 
-    /// Reads everything that was found.
+    /// Reads all files. A data file that cannot be read is omitted; for a Python file that is an
+    /// error.
     pub(in crate::judge) fn read(self) -> Result<(Vec<SourceFile>, Vec<OmittedFile>), SuiteError> {
         self.check(&self.root)?;
         let (mut files, mut omitted) = (Vec::new(), self.omitted);
@@ -159,6 +161,7 @@ impl FileCollector {
     }
 
     fn insert(&mut self, path: &Path, n_bytes: u64) {
+        // Names travel as JSON and end up in messages, so they have to be text.
         let name = path.strip_prefix(&self.root).unwrap_or(path).to_str();
         match name {
             Some(name) => {
@@ -172,14 +175,15 @@ impl FileCollector {
         self.omitted.push(OmittedFile { path: path.to_owned(), reason: reason.into() });
     }
 
-    /// Walks breadth first, so that what is nearest is there when a limit is met; returns whether
-    /// none was.
+    /// Visits the folders below `start`, and `start` itself. Returns false if it stopped at the
+    /// limit on entries.
     fn walk(
         &mut self,
         start: &Path,
         odd: OddFile,
         is_entered: impl Fn(&str) -> bool,
     ) -> Result<bool, SuiteError> {
+        // Breadth first: when the limit is reached, the nearest files have been found.
         let around = vec![canonical(start)?];
         let mut folders = VecDeque::from([OpenFolder { path: start.to_owned(), around }]);
         while let Some(folder) = folders.pop_front() {
@@ -192,6 +196,7 @@ impl FileCollector {
                 Ok(paths) => paths,
             };
             for path in paths {
+                // Entries count even if they are skipped: visiting them takes the time.
                 self.n_entries += 1;
                 if self.n_entries > MAX_ENTRIES {
                     return Ok(false);
@@ -215,7 +220,8 @@ impl FileCollector {
         Ok(true)
     }
 
-    /// What lies at `path`, links followed; `None` for a link that is left out.
+    /// Returns type and size of the entry at `path`, following links; `None` for a link that is
+    /// omitted.
     fn kind(&mut self, path: &Path) -> Result<Option<(FileType, u64)>, SuiteError> {
         let failed = |error| SuiteError::io(path, error);
         let found = fs::symlink_metadata(path).map_err(failed)?;
@@ -226,6 +232,7 @@ impl FileCollector {
             self.omit(path, "a link that leads nowhere");
             return Ok(None);
         };
+        // Otherwise a cloned repository could bring `~/.ssh` into the jail through a link.
         if !self.reach.iter().any(|folder| target.starts_with(folder)) {
             self.omit(path, format!("a link to `{}`, outside of the project", target.display()));
             return Ok(None);
@@ -234,7 +241,7 @@ impl FileCollector {
         Ok(Some((found.file_type(), found.len())))
     }
 
-    /// The folder at `path` to look into, unless a link leads to it from within.
+    /// Prepares to visit the folder at `path`; `None` if a link has led back to a folder around it.
     fn enter(
         &mut self,
         path: PathBuf,
@@ -250,22 +257,23 @@ impl FileCollector {
         Ok(Some(OpenFolder { path, around }))
     }
 
-    /// Whether a folder holds nothing that tests could want: caches, environments, build outputs,
-    /// hidden folders.
+    /// Whether a folder is of no use to tests: a cache, an environment, a build output, or hidden.
     fn is_skipped(&mut self, folder: &Path) -> bool {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_build = folder.parent() == Some(&self.root)
             && (BUILDS.contains(&&*name) || name.ends_with(".egg-info"));
         let is_cache =
             CACHES.contains(&&*name) || CACHE_MARKS.iter().any(|mark| folder.join(mark).exists());
+        // Only this omission may surprise the user; the others are never wanted.
         if name.starts_with('.') && !is_cache && !name.ends_with("_cache") {
             self.omit(folder, "a hidden folder");
         }
         is_build || is_cache || name.starts_with('.')
     }
 
+    /// The error for files beyond the limits; names the largest entries of `folder`.
     fn too_large(&self, folder: &Path) -> SuiteError {
-        /// Parts that are named.
+        /// Number of entries to name.
         const NAMED: usize = 3;
         let mut parts: BTreeMap<PathBuf, (u64, usize)> = BTreeMap::new();
         for file in self.found.values() {
@@ -274,6 +282,7 @@ impl FileCollector {
             let (n_bytes, count) = parts.entry(first.unwrap_or_default()).or_default();
             (*n_bytes, *count) = (*n_bytes + file.n_bytes, *count + 1);
         }
+        // Rank by the limit that is exceeded.
         let by_files = self.n_bytes() <= self.limits.n_bytes;
         let mut parts: Vec<(PathBuf, (u64, usize))> = parts.into_iter().collect();
         parts.sort_by_key(|(_, (n_bytes, count))| {
@@ -293,7 +302,7 @@ impl FileCollector {
     }
 }
 
-/// The real path of what is at `path`.
+/// Returns the canonical path of `path`, which must exist.
 pub(in crate::judge) fn canonical(path: &Path) -> Result<PathBuf, SuiteError> {
     fs::canonicalize(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => SuiteError::NotFound(path.to_owned()),
@@ -301,7 +310,7 @@ pub(in crate::judge) fn canonical(path: &Path) -> Result<PathBuf, SuiteError> {
     })
 }
 
-/// The paths in `folder`, sorted.
+/// Lists the entries of `folder`, sorted.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, SuiteError> {
     let failed = |error| SuiteError::io(folder, error);
     let entries = fs::read_dir(folder).map_err(failed)?.map(|entry| entry.map(|e| e.path()));
@@ -310,9 +319,10 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, SuiteError> {
     Ok(paths)
 }
 
-/// Reads a regular file. Opened without blocking: it may have become a pipe since it was found.
+/// Reads a regular file.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, SuiteError> {
     let failed = |error| SuiteError::io(path, error);
+    // Opened without blocking: it may have become a pipe since it was found.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = file.map_err(failed)?;
     let kind = file.metadata().map_err(failed)?.file_type();

@@ -1,4 +1,4 @@
-//! Data files beside a single test file: as many as fit, those first that the tests speak of.
+//! Data files beside a single test file: as many as fit, those that the tests mention first.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -11,14 +11,14 @@ use super::error::size_text;
 use super::is_python;
 use super::root;
 
-/// Maximum data files.
+/// Maximum number of data files.
 const MAX_FILES: usize = 1_000;
-/// Maximum bytes of data files: they are stored with the task.
+/// Maximum bytes of all data files, which are stored with the task.
 const MAX_BYTES: u64 = 16 << 20;
-/// Omitted files that are named one by one.
+/// Maximum omitted files that are reported one by one.
 const NAMED: usize = 5;
 
-/// A data file, and how much it matters.
+/// A data file, with its importance to the tests.
 struct DataFile {
     name: String,
     file: FoundFile,
@@ -27,8 +27,8 @@ struct DataFile {
 }
 
 /// Adds the data files below `folder` to `files`. `texts` are the sources of the tests and their
-/// helpers. Of a project root only the folders that these speak of are looked into: the others are
-/// not the tests' own.
+/// helpers. If `folder` is a project root, only the folders that these mention are visited: the
+/// others do not belong to the tests.
 pub(super) fn add_data(
     files: &mut FileCollector,
     folder: &Path,
@@ -43,6 +43,7 @@ pub(super) fn add_data(
     for (name, file) in std::mem::take(&mut walk.found) {
         let inside = file.path.strip_prefix(folder).unwrap_or(&file.path);
         let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
+        // Tests often build a path from its parts, so the name of any part counts.
         let is_mentioned = parts.iter().any(|part| is_mentioned(part));
         let is_hidden = parts.last().is_some_and(|name| name.starts_with('.'));
         if is_python(&file.path) || (is_hidden && !is_mentioned) {
@@ -50,6 +51,7 @@ pub(super) fn add_data(
         }
         found.push(DataFile { depth: parts.len(), is_mentioned, name, file });
     }
+    // Mentioned files first, then those nearest to the tests: the rest may not fit.
     found.sort_by_key(|data| (!data.is_mentioned, data.depth, data.name.clone()));
     let omitted = take_what_fits(files, found);
     files.omitted.append(&mut walk.omitted);
@@ -57,7 +59,7 @@ pub(super) fn add_data(
     Ok(())
 }
 
-/// Moves files to `files` until the limits are met; returns the others.
+/// Moves files to `files` as long as they fit the limits; returns the others.
 fn take_what_fits(files: &mut FileCollector, found: Vec<DataFile>) -> Vec<FoundFile> {
     let (mut count, mut n_bytes, mut omitted) = (0, 0, Vec::new());
     for DataFile { name, file, .. } in found {
@@ -72,7 +74,7 @@ fn take_what_fits(files: &mut FileCollector, found: Vec<DataFile>) -> Vec<FoundF
     omitted
 }
 
-/// Names what did not fit: the first one by one, the others together.
+/// Reports the files that did not fit: the first ones by name, the others as a total.
 fn summary(folder: &Path, omitted: &[FoundFile], is_whole: bool) -> Vec<OmittedFile> {
     let of_file = |file: &FoundFile| OmittedFile {
         path: file.path.clone(),

@@ -1,4 +1,4 @@
-//! What can be wrong with files, and what was left out.
+//! Errors of loading a suite, and files that were omitted.
 
 use std::fmt;
 use std::io;
@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use super::limits::FileLimits;
 
-/// A file or folder that could not be brought along.
+/// A file or folder that was not included in a suite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OmittedFile {
-    /// Where it lies.
+    /// Path of the file or folder.
     pub path: PathBuf,
-    /// Why it was left out.
+    /// Reason for the omission, such as `a hidden folder`.
     pub reason: String,
 }
 
@@ -22,47 +22,47 @@ impl fmt::Display for OmittedFile {
     }
 }
 
-/// What is wrong with a suite's files.
+/// An error while loading the files of a suite.
 #[derive(Debug, thiserror::Error)]
 pub enum SuiteError {
-    /// There is nothing at the path.
+    /// The path of the tests does not exist.
     #[error("no test file or folder at `{0}`")]
     NotFound(PathBuf),
-    /// There is something that can't be read to an end.
+    /// A pipe, socket or device, which cannot be read to an end.
     #[error("`{path}` is {kind}, not a file or a folder")]
     NotAFile {
-        /// Where it lies.
+        /// Path of the entry.
         path: PathBuf,
-        /// Such as `a named pipe`.
+        /// Kind of the entry, such as `a named pipe`.
         kind: &'static str,
     },
-    /// There is no Python file.
+    /// The path contains no Python file.
     #[error("no Python test file in `{0}`")]
     NoTests(PathBuf),
-    /// There is too much.
+    /// The files exceed the limits of the sandbox.
     #[error(
         "`{path}` holds {n_files} files of {}, more than the {} files of {} that fit in the sandbox; \
          its largest parts: {largest}",
         size_text(*n_bytes), limits.n_files, size_text(limits.n_bytes)
     )]
     TooLarge {
-        /// The folder.
+        /// The folder that was read.
         path: PathBuf,
-        /// Files that were counted.
+        /// Number of files counted.
         n_files: usize,
-        /// Their bytes.
+        /// Total size of these files.
         n_bytes: u64,
-        /// What fits.
+        /// The limits that are exceeded.
         limits: FileLimits,
-        /// What takes most of it, such as `data (70.1 MiB in 5 files)`.
+        /// The largest entries, such as `data (70.1 MiB in 5 files)`.
         largest: String,
     },
-    /// A file can't be read.
+    /// A file or folder cannot be read.
     #[error("cannot read `{path}`")]
     Io {
-        /// Which one.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -73,7 +73,7 @@ impl SuiteError {
     }
 }
 
-/// A number of bytes for a reader: `512 bytes`, `70.1 MiB`.
+/// Formats a number of bytes for people: `512 bytes`, `70.1 MiB`.
 pub(super) fn size_text(n_bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a size to be read")]
     let size = n_bytes as f64;

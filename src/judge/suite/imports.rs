@@ -1,4 +1,5 @@
-//! Which modules a Python file imports, by its lines: cheap, and for files that need not parse.
+//! Finds the modules that a Python file imports, line by line: cheap, and independent of whether
+//! the file parses.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ static IMPORT: LazyLock<Regex> = LazyLock::new(|| expression(r"^\s*import\s+(.+)
 /// `from ..a.b import (c, d as e`, to the end of the line.
 static FROM: LazyLock<Regex> =
     LazyLock::new(|| expression(r"^\s*from\s+(\.*)\s*([\w.]*)\s+import\s+(.+)$"));
-/// Modules that are named as text: `import_module("a.b")`, `pytest_plugins = ["a.b"]`.
+/// Modules named in strings: `import_module("a.b")`, `pytest_plugins = ["a.b"]`.
 static NAMED: LazyLock<Regex> =
     LazyLock::new(|| expression(r"(?:import_module\(|pytest_plugins\s*=)\s*([^\n]+)"));
 static QUOTED: LazyLock<Regex> = LazyLock::new(|| expression(r#"["']([\w.]+)["']"#));
@@ -25,23 +26,25 @@ fn expression(text: &str) -> Regex {
 /// A module that a file imports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ImportedModule {
-    /// Leading dots: 0 for an absolute import.
+    /// Number of leading dots; 0 for an absolute import.
     level: usize,
-    /// Dotted; empty in `from . import a`.
+    /// Dotted name; empty in `from . import a`.
     module: String,
     /// Names imported from it, which may be modules themselves.
     names: Vec<String>,
-    /// Whether the file can do without: below `try:` or `if TYPE_CHECKING:`.
+    /// Whether the file works without it: imported below `try:` or `if TYPE_CHECKING:`.
     is_optional: bool,
 }
 
-/// Modules imported by `text`, in order. Text within strings may be taken for code.
+/// Lists the modules imported by `text`, in order. Text inside strings may be taken for code.
 pub(super) fn imports(text: &str) -> Vec<ImportedModule> {
     let text = text.trim_start_matches('\u{feff}');
     let mut found = Vec::new();
+    // Indentation of the `try:` and `if TYPE_CHECKING:` blocks around the line.
     let mut guards: Vec<usize> = Vec::new();
     for line in logical_lines(text) {
         let indent = line.len() - line.trim_start().len();
+        // A line that is not indented further than a guard ends its block.
         if !line.trim().is_empty() {
             guards.retain(|guard| indent > *guard);
         }
@@ -66,7 +69,8 @@ pub(super) fn imports(text: &str) -> Vec<ImportedModule> {
     found
 }
 
-/// Lines, with those that an open parenthesis of an import or a backslash continues joined.
+/// Splits `text` into logical lines: joins lines that are continued by a backslash or by an open
+/// parenthesis of an import.
 fn logical_lines(text: &str) -> Vec<String> {
     let mut joined: Vec<String> = Vec::new();
     let mut is_open = false;
@@ -87,7 +91,7 @@ fn logical_lines(text: &str) -> Vec<String> {
     joined
 }
 
-/// `a.b` and `c` of `(a.b, c as d)`.
+/// Parses the imported names of a statement: `a.b` and `c` in `(a.b, c as d)`.
 fn names(text: &str) -> Vec<String> {
     let text = text.split(';').next().unwrap_or_default().trim_matches(['(', ')', ' ']);
     let name = |part: &str| part.split_whitespace().next().map(str::to_owned);
@@ -95,10 +99,11 @@ fn names(text: &str) -> Vec<String> {
 }
 
 impl ImportedModule {
-    /// Files that the import may mean, where `importer` is the importing file: those below `bases`
-    /// for an absolute import. With the `__init__.py` of the packages on the way.
+    /// Lists the files that the import in the file `importer` may refer to, with the `__init__.py`
+    /// of the packages on the way. An absolute import is resolved below each of `bases`.
     pub(super) fn candidates(&self, importer: &Path, bases: &[PathBuf]) -> Vec<PathBuf> {
         let folder = importer.parent().unwrap_or(Path::new(""));
+        // One dot is the folder of the importer, each further dot the folder above.
         let of_level = folder.ancestors().nth(self.level.saturating_sub(1));
         let bases = match (self.level, of_level) {
             (0, _) => bases,
@@ -119,6 +124,7 @@ impl ImportedModule {
             folder.push(part);
             paths.push(folder.join("__init__.py"));
         }
+        // `from package import name` may import a module or a name of the package.
         for name in &self.names {
             paths.push(folder.join(format!("{name}.py")));
             paths.push(folder.join(name).join("__init__.py"));
@@ -127,8 +133,8 @@ impl ImportedModule {
     }
 }
 
-/// Top-level names of the modules that a Python source imports and can't do without: an import
-/// below `try:` is one that may fail.
+/// Lists the top-level names of modules that a Python source requires: not those imported below
+/// `try:`, which may be missing.
 pub fn needed_modules(text: &str) -> Vec<String> {
     let is_needed = |import: &&ImportedModule| import.level == 0 && !import.is_optional;
     let top =
@@ -183,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn relative_imports_lead_up_from_the_file() {
+    fn relative_imports_are_resolved_from_the_file() {
         let import = &imports("from ..lib.x import y")[0];
         let paths = import.candidates(Path::new("/p/t/u/test_a.py"), &[]);
         let expected = ["lib/__init__.py", "lib/x.py", "lib/x/__init__.py", "lib/x/y.py"];

@@ -1,4 +1,4 @@
-//! Reads a suite from disk.
+//! Loads a suite from disk.
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
@@ -23,27 +23,29 @@ use super::root::is_project;
 use super::root::project_root;
 
 impl TestSuite {
-    /// Reads the tests at `path` with what they need, as [`Self::files`] by their paths below the
-    /// project root: the nearest folder upwards with a pytest configuration, `setup.py` or `.git`,
-    /// else the current one if it lies above the tests, else their own.
+    /// Loads the tests at `path` with everything that they need. Paths in [`Self::files`] are
+    /// relative to the project root: the nearest folder upwards with a pytest configuration,
+    /// `setup.py` or `.git`; else the current folder if it is above the tests; else their own.
     ///
-    /// Of a folder everything below it is read; of a file also the modules beside it that it
-    /// imports, and the data files of its folder. Configuration, `conftest.py` and `__init__.py` on
-    /// the way from the root come along, and the files directly in the root of a project that the
-    /// tests name, such as `README.md`. Hidden folders, caches, environments and build outputs do
-    /// not. Python files are not decoded here.
+    /// A folder is loaded whole; a file with the modules beside it that it imports, and the data
+    /// files of its folder. Configuration, `conftest.py` and `__init__.py` on the way from the root
+    /// are included, and files directly in a project root that the tests mention, such as
+    /// `README.md`. Hidden folders, caches, environments and build outputs are not. Python files
+    /// are not decoded here.
     /// # Errors
-    /// [`SuiteError`], each variant as it says.
+    /// Any variant of [`SuiteError`].
     pub fn load(path: &Path) -> Result<Self, SuiteError> {
         Self::load_for(path, &UserPlace::of_process())
     }
 
-    /// As [`Self::load`], for a user at `user`.
+    /// As [`Self::load`], for a user with this home and current folder.
     fn load_for(path: &Path, user: &UserPlace) -> Result<Self, SuiteError> {
         let found = fs::metadata(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => SuiteError::NotFound(path.to_owned()),
             _ => SuiteError::io(path, error),
         })?;
+        // The folder is made canonical but not the file itself: a linked test file keeps its name
+        // and its place among its neighbors.
         let loader = if found.is_dir() {
             SuiteLoader::new(canonical(path)?, user)
         } else if found.is_file() {
@@ -57,16 +59,16 @@ impl TestSuite {
     }
 }
 
-/// Maximum bytes of a document that lies in the project root.
+/// Maximum bytes of a document in the project root.
 const MAX_DOCUMENT_BYTES: u64 = 1 << 20;
 
-/// Where tests lie.
+/// Loads the tests of one folder.
 struct SuiteLoader {
-    /// Their folder; canonical.
+    /// Canonical folder of the tests.
     folder: PathBuf,
-    /// The project root; canonical.
+    /// Canonical path of the project root.
     root: PathBuf,
-    /// Where links may lead beside the root.
+    /// Folders that links may lead into, in addition to the root.
     reach: Vec<PathBuf>,
     files: FileCollector,
 }
@@ -74,7 +76,8 @@ struct SuiteLoader {
 impl SuiteLoader {
     fn new(folder: PathBuf, user: &UserPlace) -> Self {
         let root = project_root(&folder, user);
-        // The folder beside the tests, unless it is everybody's or the user's home.
+        // Links to a neighbor folder of the tests are common. The parent is not accepted if it is
+        // the user's home or writable by everybody, where a neighbor could be anything.
         let parent =
             candidates(&folder, user.home.as_deref()).get(1).map(|path| (*path).to_owned());
         let reach: Vec<PathBuf> = parent.into_iter().collect();
@@ -90,6 +93,7 @@ impl SuiteLoader {
         if python.is_empty() {
             return Err(SuiteError::NoTests(path.to_owned()));
         }
+        // Tests and conftest files may import helpers from outside of the folder.
         let seeds = python.into_iter().chain(self.conftests()).collect();
         self.add_imported(seeds)?;
         self.add_support()?;
@@ -122,7 +126,8 @@ impl SuiteLoader {
         Ok(TestSuite { left_out, folder, ..TestSuite::with_targets(files, vec![target]) })
     }
 
-    /// Where pytest looks for a `conftest.py`: in the tests' folder and those around it.
+    /// Paths at which pytest looks for a `conftest.py`: in the tests' folder and in those around
+    /// it, up to the root.
     fn conftests(&self) -> Vec<PathBuf> {
         let folders = self.folder.ancestors().take_while(|folder| folder.starts_with(&self.root));
         folders.map(|folder| folder.join("conftest.py")).collect()
@@ -133,13 +138,13 @@ impl SuiteLoader {
         found.filter(|file| is_python(&file.path)).map(|file| file.path.clone()).collect()
     }
 
-    /// The sources of the files found so far.
+    /// Sources of the Python files found so far.
     fn texts(&self) -> Vec<String> {
         self.python_files().iter().filter_map(|path| text_of(path).ok()).collect()
     }
 
-    /// Adds the files directly in a project root that the tests name, such as `README.md`. Its
-    /// modules are not the tests' own.
+    /// Adds files directly in a project root that the tests mention, such as `README.md`. Modules
+    /// there do not belong to the tests.
     fn add_documents(&mut self, texts: &[String]) -> Result<(), SuiteError> {
         if !is_project(&self.root) {
             return Ok(());
@@ -160,14 +165,14 @@ impl SuiteLoader {
         documents.iter().try_for_each(|path| self.files.add_file(path))
     }
 
-    /// Adds the files that `seeds` import, themselves or through each other, where they lie among
-    /// the tests.
+    /// Adds the files that `seeds` import, directly or indirectly, if they belong to the tests.
     fn add_imported(&mut self, seeds: Vec<PathBuf>) -> Result<(), SuiteError> {
         let region = self.region();
         let is_ours = |path: &Path| path.starts_with(&self.folder) || path.starts_with(&region);
         let mut seen: HashSet<PathBuf> = seeds.iter().cloned().collect();
         let mut queue = VecDeque::from(seeds);
         while let Some(path) = queue.pop_front() {
+            // Most candidates do not exist: an import may be resolved in several places.
             if !path.is_file() {
                 continue;
             }
@@ -184,8 +189,8 @@ impl SuiteLoader {
         Ok(())
     }
 
-    /// The folder whose modules are the tests' own: the topmost on the way from the root that is
-    /// named as tests are, else the tests' folder itself.
+    /// The folder whose modules belong to the tests: the topmost folder below the root with a name
+    /// such as `tests`, else the tests' own folder.
     fn region(&self) -> PathBuf {
         let is_tests = |folder: &&Path| {
             let name = folder.file_name().unwrap_or_default().to_string_lossy();
@@ -195,8 +200,8 @@ impl SuiteLoader {
         inside.filter(is_tests).last().unwrap_or(&self.folder).to_owned()
     }
 
-    /// Where Python looks for what the file at `path` imports: its folder, the folder around its
-    /// packages, the root.
+    /// Folders in which Python looks for modules that the file at `path` imports: its own, the one
+    /// around its packages, and the root.
     fn bases(&self, path: &Path) -> Vec<PathBuf> {
         let folder = path.parent().unwrap_or(&self.root);
         let outside = folder.ancestors().find(|folder| !folder.join("__init__.py").exists());
@@ -207,7 +212,7 @@ impl SuiteLoader {
     }
 
     /// Adds the configuration of the root, and the `conftest.py` and `__init__.py` of all folders
-    /// from there down to the files found so far.
+    /// between the root and the files found so far.
     fn add_support(&mut self) -> Result<(), SuiteError> {
         let mut paths: Vec<PathBuf> =
             CONFIGURATION.iter().map(|name| self.root.join(name)).collect();
@@ -219,12 +224,13 @@ impl SuiteLoader {
         }
         paths.sort();
         paths.dedup();
+        // Not `exists`, which follows links: a link that leads nowhere is to be reported.
         paths.retain(|path| fs::symlink_metadata(path).is_ok());
         paths.iter().try_for_each(|path| self.files.add_file(path))
     }
 }
 
-/// The source of a Python file, as far as it can be read as text.
+/// Reads the source of a Python file, with invalid UTF-8 replaced.
 fn text_of(path: &Path) -> Result<String, SuiteError> {
     Ok(String::from_utf8_lossy(&read_file(path)?).into_owned())
 }
@@ -297,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_of_the_project_come_along_where_tests_name_them() {
+    fn project_documents_are_included_if_tests_mention_them() {
         let bench = Bench::new(&["p/setup.py", "p/.env", "p/README.md", "p/NOTES.md", "p/shop.py"]);
         bench.write("p/tests/test_a.py", "open('README.md'), open('.env'), 'shop.py'");
         assert_eq!(bench.check("p/tests"), "README.md tests/test_a.py\nto tests");
@@ -308,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn folder_is_read_whole_with_what_leads_to_it() {
+    fn folder_is_loaded_whole_with_its_configuration() {
         let bench = Bench::new(&[
             "p/pyproject.toml",
             "p/conftest.py",
@@ -339,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn file_comes_with_its_helpers_and_data_alone() {
+    fn file_is_loaded_with_only_its_helpers_and_data() {
         let bench = Bench::new(&["p/tests/test_b.py", "p/tests/unused.py", "p/tests/cases.json"]);
         bench.write("p/tests/test_a.py", "import os, adder\nfrom helpers import CASES\n");
         bench.write("p/tests/helpers.py", "import test_base\nfrom pack import deep\n");
@@ -356,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn helpers_of_a_test_package_come_along_from_above_the_file() {
+    fn helpers_of_a_test_package_are_found_above_the_file() {
         let bench = Bench::new(&["p/setup.cfg", "p/tests/__init__.py", "p/tests/unit/__init__.py"]);
         bench.write("p/tests/unit/test_a.py", "from ..helpers import x\nfrom tests import more\n");
         bench.write("p/tests/helpers.py", "");
@@ -375,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn content_of_any_encoding_is_carried_as_it_is() {
+    fn content_of_any_encoding_is_preserved() {
         let bench = Bench::new(&[]);
         let files: [(&str, &[u8]); 3] = [
             ("t/names.csv", b"M\xfcller\r\n"),
@@ -394,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_within_reach_and_never_in_circles() {
+    fn links_are_followed_within_reach_but_not_in_circles() {
         let bench = Bench::new(&["p/shared/test_s.py", "p/shared/more/x.txt", "else/secret.txt"]);
         bench.link("p/tests/test_linked.py", "../shared/test_s.py");
         bench.link("p/tests/linked", "../shared/more");
@@ -421,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn pipe_is_an_error_and_not_a_wait() {
+    fn pipes_are_errors_and_never_block() {
         let bench = Bench::new(&["t/test_a.py", "u/test_a.py"]);
         let pipe = |name: &str| mkfifo(&bench.path(name), Mode::S_IRWXU).unwrap();
         pipe("t/data");
@@ -443,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_name_themselves_and_what_breaks_them() {
+    fn exceeded_limits_name_the_largest_parts() {
         let bench = Bench::new(&["t/test_a.py"]);
         for name in ["t/big/a.bin", "t/big/b.bin", "t/c.bin"] {
             bench.write(name, "");
@@ -464,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_a_project_are_data_of_a_test_beside_them_only_where_it_names_them() {
+    fn project_folders_are_test_data_only_if_mentioned() {
         let bench =
             Bench::new(&["p/.git/config", "p/docs/a.md", "p/data/a.json", "p/b.txt", "p/.env"]);
         bench.write("p/test_a.py", "open('data/a.json')");
@@ -475,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_run_is_an_error() {
+    fn suites_without_python_files_are_errors() {
         let bench = Bench::new(&["t/readme.md"]);
         assert_eq!(
             bench.check("t").replace(bench.outer.path().to_str().unwrap(), ""),

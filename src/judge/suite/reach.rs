@@ -1,4 +1,4 @@
-//! Which files of a suite its tests reach by imports.
+//! Files of a suite that its tests reach by imports.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -14,8 +14,8 @@ use crate::task::SourceFile;
 type ByPath<'a> = HashMap<&'a Path, &'a SourceFile>;
 
 impl TestSuite {
-    /// The test files, every `conftest.py`, and what of the suite these import, themselves or
-    /// through each other.
+    /// Lists the test files, every `conftest.py`, and the files of the suite that these import,
+    /// directly or indirectly.
     pub fn imported_files(&self) -> Vec<&SourceFile> {
         let tests = self.test_paths();
         let is_start = |file: &&SourceFile| {
@@ -35,15 +35,15 @@ impl TestSuite {
         reached
     }
 
-    /// Whether the Python files of the suite make up the module `name`, which may be dotted,
-    /// wherever they lie.
+    /// Whether the suite contains the module `name`, which may be dotted, in any folder.
     pub fn has_module(&self, name: &str) -> bool {
         self.files_of_module(name).next().is_some()
     }
 
-    /// The files that make up the module `name`, those of a package with all below it. A folder
-    /// around tests is none.
+    /// Lists the files of the module `name`; for a package everything below it. A folder around
+    /// tests is not a package in this sense.
     pub fn files_of_module<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a SourceFile> {
+        // Dots on both sides make a substring match whole parts of a name only.
         let inside = format!(".{name}.");
         let tests = self.test_paths();
         let is_of = move |path: &str| {
@@ -64,7 +64,7 @@ impl TestSuite {
     }
 }
 
-/// The files that `file` may import, by their paths in the suite.
+/// Lists the paths in the suite that `file` may import.
 fn imports_of(file: &SourceFile, by_path: &ByPath<'_>) -> Vec<PathBuf> {
     if !is_python(&file.path) {
         return Vec::new();
@@ -72,6 +72,7 @@ fn imports_of(file: &SourceFile, by_path: &ByPath<'_>) -> Vec<PathBuf> {
     let path = Path::new(&file.path);
     let folder = path.parent().unwrap_or(Path::new(""));
     let is_package = |folder: &&Path| by_path.contains_key(folder.join("__init__.py").as_path());
+    // The folder around the outermost package is on the import path of pytest.
     let outside = folder.ancestors().find(|folder| !is_package(folder));
     let mut bases = vec![folder.to_owned(), PathBuf::new()];
     bases.extend(outside.map(Path::to_owned));
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn module_of_tests_is_found_wherever_it_lies() {
+    fn modules_of_tests_are_found_in_any_folder() {
         let suite = suite();
         let own = ["helpers", "fixtures", "pack", "pack.y", "shop.tests.more", "shop"];
         assert_eq!(own.map(|name| suite.has_module(name)), [true; 6]);

@@ -1,4 +1,4 @@
-//! The project root of tests: what their paths are relative to.
+//! Finds the project root of tests, which their paths are relative to.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -15,13 +15,14 @@ pub(super) const CONFIGURATION: &[&str] = &[
     "tox.ini",
     "setup.cfg",
 ];
-/// What else marks a project root.
+/// Other entries that mark a project root.
 const MARKERS: &[&str] = &["setup.py", ".git"];
 /// Permission bit of a folder that everyone may write to, such as `/tmp`.
 const WRITABLE_BY_ALL: u32 = 0o002;
 
-/// The folders that may be the root of tests in `folder`, which is canonical, from there upward:
-/// none above the file system's or the user's home, on another file system, or writable by all.
+/// Lists the folders that may be the root of tests in the canonical `folder`, from there upward. A
+/// folder above it is not accepted if it is `/` or the user's home, on another file system, or
+/// writable by all; nor are those above such a folder.
 pub(super) fn candidates<'a>(folder: &'a Path, home: Option<&Path>) -> Vec<&'a Path> {
     let device = fs::metadata(folder).map(|found| found.dev()).ok();
     let is_open = |candidate: &&Path| {
@@ -35,19 +36,18 @@ pub(super) fn candidates<'a>(folder: &'a Path, home: Option<&Path>) -> Vec<&'a P
     std::iter::once(folder).chain(above).collect()
 }
 
-/// Where the user is: what decides about a root beside the tests' own place. Both folders are
-/// canonical.
+/// Folders of the user that influence the choice of a root; canonical.
 #[derive(Debug, Clone, Default)]
 pub(super) struct UserPlace {
-    /// The home: no root of what lies in it.
+    /// The user's home, which is never the root of tests below it.
     pub(super) home: Option<PathBuf>,
-    /// The current folder: pytest takes it for the root of tests below that no other folder is
-    /// marked for.
+    /// The current folder, which pytest uses as the root of tests below it if no other folder is
+    /// marked as one.
     pub(super) current: Option<PathBuf>,
 }
 
 impl UserPlace {
-    /// The place of this process's user.
+    /// Returns the folders of this process's user.
     pub(super) fn of_process() -> Self {
         let real = |path: PathBuf| fs::canonicalize(path).ok();
         Self {
@@ -57,10 +57,10 @@ impl UserPlace {
     }
 }
 
-/// The project root of tests in `folder`: the nearest folder that is marked as one, else the
-/// current folder or the topmost of the folders with a `conftest.py` that lie directly in each
-/// other, else `folder` itself. Never inside a package, whose tests are imported by the package's
-/// name.
+/// Finds the project root of tests in `folder`: the nearest folder that is marked as one; else the
+/// current folder, or the topmost of an unbroken chain of folders with a `conftest.py`, whichever
+/// is higher; else `folder` itself. Never inside a package, whose tests are imported by the
+/// package's name.
 pub(super) fn project_root(folder: &Path, user: &UserPlace) -> PathBuf {
     let candidates = candidates(folder, user.home.as_deref());
     let has = |index: usize, name: &str| {
@@ -72,7 +72,9 @@ pub(super) fn project_root(folder: &Path, user: &UserPlace) -> PathBuf {
         let mut names = CONFIGURATION.iter().chain(MARKERS);
         names.any(|name| has(*index, name))
     };
+    // The nearest mark wins over all other rules.
     let marked = (0..=last).find(is_marked);
+    // Indices grow upward: a larger one is a folder nearer to `/`.
     let root = marked.unwrap_or_else(|| {
         let above = outermost_package + 1..=last;
         let chain = above.take_while(|index| has(*index, "conftest.py")).count();
@@ -122,14 +124,14 @@ mod tests {
     }
 
     #[test]
-    fn tests_of_no_project_are_their_own_root() {
+    fn tests_without_a_project_are_their_own_root() {
         assert_eq!(check(&["p/readme.md"], "p/tests"), "home/p/tests");
         assert_eq!(check(&["p/conftest.py"], "p/tests"), "home/p");
         assert_eq!(check(&["conftest.py", "p/x"], "p/tests"), "home/p/tests");
     }
 
     #[test]
-    fn current_folder_is_the_root_of_what_is_not_marked() {
+    fn current_folder_is_the_root_of_unmarked_tests() {
         assert_eq!(check_from("p", &["p/adder.py"], "p/tests/unit"), "home/p");
         assert_eq!(check_from("p", &["p/tests/tox.ini"], "p/tests/unit"), "home/p/tests");
         assert_eq!(check_from("p", &["q/adder.py"], "q/tests"), "home/q/tests");
@@ -137,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn packages_have_their_root_outside() {
+    fn root_of_packages_is_outside_of_them() {
         assert_eq!(check(&["p/tests/__init__.py"], "p/tests"), "home/p");
         assert_eq!(check(&["p/t/__init__.py", "p/t/u/__init__.py"], "p/t/u"), "home/p");
         assert_eq!(check(&["p/t/__init__.py", "p/t/pytest.ini"], "p/t"), "home/p");
     }
 
     #[test]
-    fn home_is_no_root_of_what_lies_in_it() {
+    fn home_is_never_the_root_of_tests_below_it() {
         assert_eq!(check(&[".git", "setup.cfg"], "p"), "home/p");
         assert_eq!(check(&[".git"], ""), "home");
     }

@@ -1,4 +1,4 @@
-//! Suites as people write them, and cheats of all kinds, each with the right outcome.
+//! Realistic suites and all kinds of cheats, each with its expected outcome.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,14 +17,14 @@ use super::BARE;
 use super::Bench;
 use super::show;
 
-/// How many are judged at a time.
+/// Number of cases judged concurrently.
 const AT_ONCE: usize = 2;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/judge")
 }
 
-/// The files below `folder`.
+/// Reads the files below `folder`.
 fn tree(folder: &Path) -> Vec<SourceFile> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -42,7 +42,7 @@ fn tree(folder: &Path) -> Vec<SourceFile> {
     files
 }
 
-/// Copies a folder out of the repository, whose root would else be the project's.
+/// Copies a folder out of the repository, whose root would otherwise become the project root.
 fn copied(name: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     let from = fixtures().join("cases").join(name);
@@ -55,12 +55,12 @@ fn copied(name: &str) -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn real_kinds_of_suites_have_the_right_outcome() {
+async fn realistic_suites_have_the_right_outcome() {
     let bench = Bench::open();
     let judge = bench.judge_with_pytest();
     let table = fs::read_to_string(fixtures().join("cases/expected.tsv")).unwrap();
-    // Without namespaces there is no loopback of the jail's own, and no folder that both processes
-    // see.
+    // Without namespaces there is no loopback interface in the jail, and no folder that both
+    // processes see.
     let is_bare = std::env::var_os(BARE).is_some();
     let gaps = ["data-files-of-tests-data-latin1", "honest-local-server"];
     let mut wrong = Vec::new();
@@ -79,7 +79,7 @@ async fn real_kinds_of_suites_have_the_right_outcome() {
     assert!(table.lines().count() >= 57);
 }
 
-/// A suite that somebody might write, and a solution that passes it.
+/// A realistic suite, and a solution that passes it.
 #[derive(Deserialize)]
 struct AttackedSuite {
     suite: usize,
@@ -124,9 +124,9 @@ async fn judged(judge: &Judge, suite: &AttackedSuite, solution: Vec<SourceFile>)
     judge.run_suite(&suite, &solution).await.unwrap()
 }
 
-/// Cheats that were written without a look at the judge. Without namespaces every seventh.
+/// Cheats written without knowledge of the judge. Without namespaces only every seventh runs.
 #[tokio::test]
-async fn no_cheat_of_an_independent_attack_is_accepted() {
+async fn independent_attacks_are_not_accepted() {
     let bench = Bench::open();
     let judge = &bench.judge_with_pytest();
     let suites: Vec<AttackedSuite> = rows("suites.jsonl");
@@ -146,7 +146,7 @@ async fn no_cheat_of_an_independent_attack_is_accepted() {
     assert_eq!(accepted, [""; 0]);
 }
 
-/// Suites that need a later Python than 3.9: for `ExceptionGroup`, and for `zip(strict=True)`.
+/// Suites that need a newer Python than 3.9: for `ExceptionGroup` and `zip(strict=True)`.
 const NEWER: [(usize, &str); 2] = [(23, "3.11"), (31, "3.10")];
 
 /// Whether `suite` can run on the Python `version`, such as `3.11.7`.

@@ -56,7 +56,7 @@ def test_four():
     assert is_prime(4) == False
 ";
 
-/// Cheats that stand before a wrong `is_prime`, at the top of the module.
+/// Cheats at the top of a module, before a wrong `is_prime`.
 const AT_IMPORT: &[(&str, &str)] = &[
     ("sys.exit", "import sys; sys.exit(0)"),
     ("os._exit", "import os; os._exit(0)"),
@@ -210,7 +210,7 @@ const AT_IMPORT: &[(&str, &str)] = &[
     ),
 ];
 
-/// Cheats within the function, where the test is already running.
+/// Cheats inside the function, while the test is running.
 const IN_FUNCTION: &[(&str, &str)] = &[
     ("sys.exit", "import sys; sys.exit(0)"),
     ("os._exit", "import os; os._exit(0)"),
@@ -272,7 +272,7 @@ const IN_FUNCTION: &[(&str, &str)] = &[
     ),
 ];
 
-/// Files delivered beside a wrong `primes.py`, each of which would like to be picked up.
+/// Files beside a wrong `primes.py` that a careless judge would load.
 const DELIVERED: &[&str] = &[
     "sitecustomize.py",
     "usercustomize.py",
@@ -300,7 +300,7 @@ fn wrong(cheat: &str) -> String {
     format!("{cheat}\ndef is_prime(n):\n    return False\n")
 }
 
-/// All cheating solutions, named.
+/// All cheating solutions with their names.
 fn solutions() -> Vec<(String, Vec<SourceFile>)> {
     let one = |text: &str| files(&[("primes.py", text)]);
     let at_import =
@@ -330,8 +330,7 @@ fn solutions() -> Vec<(String, Vec<SourceFile>)> {
         .collect()
 }
 
-/// Names of the cheats that `test` takes for solutions, of those whose name starts with one of
-/// `groups`.
+/// Names of the accepted cheats, among those whose name starts with one of `groups`.
 async fn accepted(judge: &Judge, test: &str, groups: &[&str]) -> Vec<String> {
     let suite = TestSuite::new(files(&[("test_primes.py", test)]));
     let honest = files(&[("primes.py", "def is_prime(n):\n    return n in (2, 3)\n")]);
@@ -447,10 +446,10 @@ def test_forge(how):
     check(forge(how))
 ";
 
-/// Whatever the solution's process writes into the conversation: nothing runs, and no name is read,
-/// in the tests' process.
+/// Whatever the solution's process writes into the conversation, nothing runs and no name is read
+/// in the process of the tests.
 #[tokio::test]
-async fn forged_requests_reach_nothing_of_the_tests() {
+async fn forged_requests_cannot_reach_the_tests() {
     let bench = super::Bench::open();
     let suite = TestSuite::new(files(&[("test_primes.py", FORGED)]));
     let verdict = bench
@@ -531,7 +530,7 @@ const OUTPUTS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Names of the cheats that pass `test`, of how many.
+/// Names of the cheats that pass `test`, and the number of cheats.
 async fn accepted_by_outputs(test: &str) -> (Vec<String>, usize) {
     let sandbox = super::sandbox();
     let judge = super::functions::judge(&sandbox).await;

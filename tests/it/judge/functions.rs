@@ -1,4 +1,4 @@
-//! Functions are judged by their outputs, with the oracle out of their reach.
+//! Functions are judged by their outputs, with the oracle out of reach.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ async fn verdict(judge: &FunctionJudge, test: &str, solution: &str) -> Verdict {
     judge.run(&check, solution, 1).await.unwrap()
 }
 
-/// Tasks whose canonical solution does not pass, and why.
+/// Tasks whose canonical solution does not pass, with the reason.
 const MBPP_PLUS_FAULTS: &[(u32, &str)] = &[
     (164, "the canonical solution contradicts a base assert"),
     (295, "likewise"),
@@ -127,7 +127,7 @@ async fn canonical_solutions_of_human_eval_pass_and_stubs_fail() {
     assert_eq!((tasks.len(), n_data), (164, 161));
 }
 
-/// What may be seen of a task has to be true of its reference.
+/// The visible examples of a task must hold for its reference.
 #[tokio::test]
 async fn examples_of_human_eval_hold_for_canonical_solutions() {
     let sandbox = sandbox();
@@ -152,7 +152,7 @@ async fn examples_of_human_eval_hold_for_canonical_solutions() {
 }
 
 #[tokio::test]
-async fn every_way_of_failing_has_its_word() {
+async fn every_kind_of_failure_has_its_outcome() {
     let sandbox = sandbox();
     let judge = judge(&sandbox).await;
     let test = "assert f(1) == 2\nassert f(2) == [3]\nassert f(x=[1]) is None\nassert not f('')\nassert abs(f(0.5) - 1.5) < 1e-6\nassert f(9)\n";
@@ -167,7 +167,7 @@ async fn every_way_of_failing_has_its_word() {
         ("g = 1", "0 of 6 tests passed: raised an exception (import)"),
         (
             "class E:\n  def __eq__(s, o): return True\ndef f(x): return E()",
-            "0 of 6 tests passed: returned no plain data (6)",
+            "0 of 6 tests passed: returned a value that is not plain data (6)",
         ),
         ("def f(x):\n  while True: pass", "0 of 6 tests passed: out of processor time (6)"),
         ("def f(x): return bytearray(1 << 40)", "0 of 6 tests passed: out of memory (6)"),
@@ -202,7 +202,7 @@ async fn shown(judge: &FunctionJudge, test: &str, solution: &str) -> String {
     format!("{}: {message}", verdict.summary()).trim_end_matches(": ").to_owned()
 }
 
-/// Writes raw bytes as the answer of a function, after which nothing more is heard of its process.
+/// Writes raw bytes as the answer of a function and exits the process.
 const FORGE: &str = "import os, struct
 def n(tag, *parts):
     return tag + struct.pack('<I', len(parts)) + b''.join(parts)
@@ -216,7 +216,7 @@ def answer(body, changed=b'N'):
 ";
 
 #[tokio::test]
-async fn values_with_double_entries_are_refused() {
+async fn values_with_duplicate_entries_are_rejected() {
     let sandbox = sandbox();
     let judge = judge(&sandbox).await;
     let divisors = "assert f(12) == {1, 2, 3, 4, 6, 12}";
@@ -236,9 +236,9 @@ async fn values_with_double_entries_are_refused() {
         for (test, fd) in [(test, 4), (as_run.as_str(), 3)] {
             let solution = format!("{FORGE}FD = {fd}\ndef f(x): {forged}");
             let shown = shown(&judge, test, &solution).await;
-            let reason = "it sent what is no plain value: a set or dictionary with a double entry";
+            let reason = "it sent an invalid value: a set or dictionary with a duplicate entry";
             assert!(shown.contains(reason), "{test}: {forged}: {shown}");
-            assert!(shown.contains("returned no plain data"), "{shown}");
+            assert!(shown.contains("returned a value that is not plain data"), "{shown}");
         }
     }
     let honest = format!("{FORGE}FD = 4\ndef f(x): answer(n(b'<', *map(i, [1, 2, 3, 4, 6, 12])))");
@@ -275,7 +275,7 @@ async fn exceptions_that_end_loops_do_not_end_a_check() {
             assert!(shown.starts_with(&expected), "{body}: {shown}");
         }
     }
-    // An exception that the judge itself might use for the end of a conversation.
+    // An exception that the judge itself could use to mark the end of a conversation.
     let test = "def check(c):\n    g = c\n    assert g(1) == 1";
     let shown = shown(&judge, test, "def f(x):\n    raise EOFError('no')").await;
     assert_eq!(shown, "0 of 1 tests passed: raised an exception (check): EOFError: no");
@@ -294,7 +294,7 @@ async fn large_sets_are_compared_within_the_time_limits() {
 }
 
 #[tokio::test]
-async fn deep_values_are_judged_or_refused_by_name() {
+async fn too_deep_values_are_rejected_with_a_reason() {
     let sandbox = sandbox();
     let judge = judge(&sandbox).await;
     let test = "def deep(n):\n    value = []\n    for _ in range(n):\n        value = [value]\n    return value\nassert f(N) == deep(N)";
@@ -352,7 +352,7 @@ def f(x):
 async fn expected_values_are_out_of_reach_of_judged_code() {
     let sandbox = sandbox();
     let judge = judge(&sandbox).await;
-    // A prelude is the oracle's alone: the reference of some suites stands there.
+    // Only the oracle gets the prelude, which holds the reference in some suites.
     let secret = |test: &str| FunctionTask {
         prelude: "reference = {1: 'SECRET-271828-END'}".to_owned(),
         ..task(test)
@@ -368,11 +368,11 @@ async fn expected_values_are_out_of_reach_of_judged_code() {
         assert!(judge.run(&check, honest, 1).await.unwrap().passed(), "{test}");
         let verdict = judge.run(&check, SEARCH, 1).await.unwrap();
         let message = verdict.first_failure().map_or("", |test| &test.message);
-        // It finds nothing, or it is stopped while it looks.
+        // It finds nothing, or it is stopped during the search.
         assert!(!verdict.passed(), "{test}: {}: {message}", verdict.summary());
         assert!(!message.contains("gave \"SECRET"), "{test}: {message}");
     }
-    // It does find what is there. Without namespaces its own memory is closed to it as well.
+    // The search does find what can be reached. Without namespaces even its own memory is closed.
     if std::env::var_os(super::BARE).is_some() {
         return;
     }
@@ -381,9 +381,9 @@ async fn expected_values_are_out_of_reach_of_judged_code() {
     assert!(found.passed(), "{}", found.summary());
 }
 
-/// Rows in HumanEval's form as users write them.
+/// Rows in HumanEval's format, as users write them.
 #[tokio::test]
-async fn rows_of_users_are_judged_or_left_out_in_words() {
+async fn user_rows_are_judged_or_skipped_with_a_reason() {
     let row = |id: &str, prompt: &str, solution: &str, entry: &str, test: &str| json!({ "task_id": id, "prompt": prompt, "canonical_solution": solution, "entry_point": entry, "test": test });
     let rows = [
         row(
@@ -450,12 +450,12 @@ async fn rows_of_users_are_judged_or_left_out_in_words() {
     nested: judged
     generator: judged
     decimal: judged
-    class: the check does not run: its reference: 0 of 1 tests passed: returned no plain data (check): it returned an object of type `Stack`, and only plain values can be compared here (numbers, text, lists, dictionaries)
-    method: the check does not run: an assert fails that never calls `deposit`
+    class: invalid check: its reference: 0 of 1 tests passed: returned a value that is not plain data (check): it returned an object of type `Stack`, and only plain values can be compared here (numbers, text, lists, dictionaries)
+    method: invalid check: an assert that never calls `deposit` fails
     ");
 }
 
-/// Iterators of judged code are read as the check asks for their items; packed values come whole.
+/// Iterators of judged code are read item by item on request; packed values arrive whole.
 #[tokio::test]
 async fn iterators_and_standard_types_cross_between_processes() {
     let sandbox = sandbox();
@@ -484,7 +484,7 @@ async fn iterators_and_standard_types_cross_between_processes() {
         (
             "assert list(f(1)) == [1]",
             "def f(n):\n    yield object()",
-            "0 of 1 tests passed: returned no plain data (check)",
+            "0 of 1 tests passed: returned a value that is not plain data (check)",
         ),
         (
             "from fractions import Fraction as F\nfrom datetime import date\nassert f([F(1, 2)], d=date(2020, 1, 2)) == {'x': (F(3, 2), date(2020, 1, 2))}",
@@ -494,12 +494,12 @@ async fn iterators_and_standard_types_cross_between_processes() {
         (
             "from decimal import Decimal\nassert f(1) == Decimal('1.0')\nassert f(2) == 2",
             "from decimal import Decimal\nclass Any(Decimal):\n    def __eq__(self, other): return True\ndef f(x): return Any(7)",
-            "0 of 1 tests passed: returned no plain data (check)",
+            "0 of 1 tests passed: returned a value that is not plain data (check)",
         ),
         (
             "def check(c):\n    xs = [1]\n    g = c\n    g(xs)\n    assert xs == [1]",
             "def f(xs): xs.append(object())",
-            "0 of 1 tests passed: returned no plain data (check): it changed an argument",
+            "0 of 1 tests passed: returned a value that is not plain data (check): it changed an argument",
         ),
     ];
     for (test, solution, expected) in table {
@@ -508,7 +508,7 @@ async fn iterators_and_standard_types_cross_between_processes() {
     }
 }
 
-/// Contest programs read and write as they please.
+/// Contest programs may use any way of reading and writing.
 #[tokio::test]
 async fn contest_programs_have_real_descriptors() {
     let programs = [
@@ -539,7 +539,7 @@ async fn contest_programs_have_real_descriptors() {
     }
 }
 
-/// Programs are judged by the words that they write, methods by what they give.
+/// Programs are judged by the words that they print, methods by their return values.
 #[tokio::test]
 async fn contest_problems_are_judged() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Honest solutions pass and honest failures say why, for each way of testing.
+//! Honest solutions pass and honest failures are explained, for each kind of test.
 
 use rune::judge::Assurance;
 use rune::judge::JudgeError;
@@ -105,7 +105,7 @@ async fn honest_solutions_pass() {
 }
 
 #[tokio::test]
-async fn a_long_file_that_needs_values_of_the_solution_at_import_is_judged() {
+async fn long_test_files_that_use_the_solution_at_import_are_judged() {
     let asserts = "        assert is_prime(\n            2)\n".repeat(8_000);
     let test = format!(
         "import unittest\nfrom primes import is_prime\nBELOW = [0] * is_prime(2)\n\n\
@@ -118,7 +118,7 @@ async fn a_long_file_that_needs_values_of_the_solution_at_import_is_judged() {
 }
 
 #[tokio::test]
-async fn failures_say_what_was_compared() {
+async fn failure_messages_show_compared_values() {
     insta::assert_snapshot!(check(UNITTEST, BAD).await, @"
     0 of 2 tests passed: wrong (test_primes.py::TestPrimes::test_composite)
     test_primes.py::TestPrimes::test_composite Failed True is not false
@@ -137,7 +137,7 @@ async fn failures_say_what_was_compared() {
 }
 
 #[tokio::test]
-async fn a_solution_that_cannot_be_imported_fails_every_test() {
+async fn unimportable_solution_fails_every_test() {
     insta::assert_snapshot!(check(UNITTEST, "x = = 1\n").await, @r#"
     0 of 2 tests passed: raised an exception (test_primes.py::TestPrimes::test_composite)
     test_primes.py::TestPrimes::test_composite Error File "/box/primes.py", line 1 |     x = = 1 |         ^ | SyntaxError: invalid syntax
@@ -156,7 +156,7 @@ async fn a_solution_that_cannot_be_imported_fails_every_test() {
 }
 
 #[tokio::test]
-async fn what_checks_nothing_is_not_a_pass() {
+async fn suites_that_check_nothing_do_not_pass() {
     let nothing = [
         ("import unittest\nclass T(unittest.TestCase):\n    pass\n", "no tests"),
         ("import primes\nprint(primes.is_prime(2))\n", "no asserts"),
@@ -180,7 +180,7 @@ async fn what_checks_nothing_is_not_a_pass() {
 }
 
 #[tokio::test]
-async fn a_suite_that_passes_on_a_stub_is_found_out() {
+async fn suites_that_pass_on_a_stub_are_detected() {
     let bench = Bench::open();
     let solution = files(&[("primes.py", GOOD)]);
     let weak = "import primes\ndef test_a():\n    assert callable(primes.is_prime)\n";
@@ -193,7 +193,7 @@ async fn a_suite_that_passes_on_a_stub_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_crash_keeps_what_was_reported_before() {
+async fn results_before_a_crash_are_kept() {
     let bench = Bench::open();
     let dies = "import ctypes\ndef is_prime(n):\n    if n == 2:\n        ctypes.string_at(0)\n    return False\n";
     let suite = TestSuite::new(files(&[("test_primes.py", UNITTEST)]));
@@ -201,7 +201,7 @@ async fn a_crash_keeps_what_was_reported_before() {
     insta::assert_snapshot!(show(&verdict), @"
     1 of 2 tests passed: raised an exception (test_primes.py::TestPrimes::test_small)
     test_primes.py::TestPrimes::test_composite Passed
-    test_primes.py::TestPrimes::test_small Error the process ended during this test: signal 11 killed it (too deep a recursion?)
+    test_primes.py::TestPrimes::test_small Error the process ended during this test: signal 11 killed it (infinite recursion?)
     ");
     assert!((verdict.score() - 0.5).abs() < 1e-9);
 }
@@ -247,7 +247,7 @@ async fn pytest_suites_run_with_the_real_pytest() {
 }
 
 #[tokio::test]
-async fn a_suite_that_needs_pytest_says_so() {
+async fn missing_pytest_is_reported() {
     let bench = Bench::open();
     let has_its_own = bench.judge().pytest_version().await.unwrap().is_some();
     let suite = TestSuite::new(files(&[("test_primes.py", PYTEST)]));
@@ -259,7 +259,7 @@ async fn a_suite_that_needs_pytest_says_so() {
 }
 
 #[tokio::test]
-async fn a_broken_test_file_is_the_users_error() {
+async fn broken_test_files_are_user_errors() {
     let bench = Bench::open();
     let suite = TestSuite::new(files(&[("test_a.py", "def test_a(:\n")]));
     let error = bench.judge().run_suite(&suite, &[]).await.unwrap_err();
@@ -267,7 +267,7 @@ async fn a_broken_test_file_is_the_users_error() {
 }
 
 #[tokio::test]
-async fn a_folder_is_loaded_with_its_helpers() {
+async fn folders_are_loaded_with_their_helpers() {
     let folder = tempfile::tempdir().unwrap();
     let write = |path: &str, text: &[u8]| std::fs::write(folder.path().join(path), text).unwrap();
     assert!(matches!(TestSuite::load(folder.path()), Err(SuiteError::NoTests(_))));
@@ -290,10 +290,9 @@ async fn a_folder_is_loaded_with_its_helpers() {
     );
 }
 
-/// The frameworks and their packages are loaded before the tests; a solution may have the name of
-/// one.
+/// Frameworks and their packages are loaded before the tests; a solution may share a name with one.
 #[tokio::test]
-async fn a_solution_named_as_something_loaded_is_what_the_tests_get() {
+async fn solution_shadows_modules_that_are_already_loaded() {
     let bench = Bench::open();
     for name in ["iniconfig", "packaging", "statistics"] {
         let test =
@@ -309,10 +308,10 @@ async fn a_solution_named_as_something_loaded_is_what_the_tests_get() {
     }
 }
 
-/// Suites that are run a second time with the solution in another process, and some that turn out
-/// to want more.
+/// Suites that run a second time with the solution in another process, some of which need more than
+/// remote objects offer.
 #[tokio::test]
-async fn what_tests_want_of_a_solution_they_get_from_another_process_too() {
+async fn remote_objects_support_what_tests_need() {
     let table = [
         (
             "generators",

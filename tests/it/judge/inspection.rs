@@ -1,4 +1,4 @@
-//! Files are read without being run.
+//! Files are inspected without being executed.
 
 use rune::judge::StubKind;
 
@@ -41,7 +41,7 @@ def total(*items, **options) -> "int":
 "#;
 
 #[tokio::test]
-async fn the_interface_is_flat_and_public() {
+async fn interface_is_flat_and_public() {
     let bench = Bench::open();
     let found =
         bench.judge().inspect(&files(&[("shop.py", SHOP), ("notes.md", "#")])).await.unwrap();
@@ -77,7 +77,7 @@ async fn digests_see_through_comments_layout_and_docstrings() {
 }
 
 #[tokio::test]
-async fn syntax_errors_and_tricks_are_told() {
+async fn syntax_errors_and_suspicious_names_are_reported() {
     let texts = [
         ("a.py", "x = 1\ndef f(:\n    pass\n"),
         ("b.py", "import os, atexit\nfrom sys import modules\nos._exit(0)\n"),
@@ -94,7 +94,7 @@ async fn syntax_errors_and_tricks_are_told() {
 }
 
 #[tokio::test]
-async fn a_stub_keeps_signatures_and_does_nothing() {
+async fn stubs_keep_signatures_and_do_nothing() {
     let bench = Bench::open();
     let solution = files(&[
         ("a.py", "class A:\n    def f(self, x: int) -> int:\n        return x\n"),

@@ -6,10 +6,10 @@ use std::process::Command;
 use serde_json::Value;
 use serde_json::json;
 
-/// Makes a file, `name|text`, in which a word of the list stands.
+/// Makes a file, `name|text`, that contains a construct of the list.
 type Form = dyn Fn(&str) -> String;
 
-/// Has `screen.py` read each of `sources`; how many findings each has.
+/// Runs `screen.py` on each of `sources` and returns their numbers of findings.
 fn findings(sources: &[String]) -> Vec<usize> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/judge/python");
     let program = "

@@ -191,6 +191,6 @@ fn without_namespaces_programs_are_held_by_other_means_and_without_those_nothing
     command.args([env!("CARGO_BIN_EXE_rune"), "run", TASK, "--tests", "test_adder.py"]);
     let refused = told(&end(command));
     assert!(refused.starts_with("5 error: "), "{refused}");
-    assert!(refused.contains("no jail on this machine: can't make the namespaces"), "{refused}");
+    assert!(refused.contains("sandbox unavailable: can't make the namespaces"), "{refused}");
     assert!(bench.sessions().is_empty());
 }

@@ -1,4 +1,4 @@
-//! The Python of a virtual environment, and what programs find of it.
+//! The Python of a virtual environment, and its packages inside the jail.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -75,7 +75,7 @@ async fn says(interpreter: &Interpreter, program: &str) -> String {
 }
 
 #[tokio::test]
-async fn packages_of_an_environment_are_imported_in_the_jail() {
+async fn environment_packages_are_importable_in_the_jail() {
     let environment = Environment::make();
     let found = Interpreter::find(Some(&environment.path("venv/bin/python"))).unwrap();
     assert_eq!(found.environment(), Some(environment.path("venv").as_path()));
@@ -87,7 +87,7 @@ async fn packages_of_an_environment_are_imported_in_the_jail() {
 }
 
 #[tokio::test]
-async fn an_environment_is_read_only_and_shows_nothing_beside_it() {
+async fn environments_are_read_only_and_isolated() {
     let environment = Environment::make();
     let found = Interpreter::find(Some(&environment.path("venv/bin/python"))).unwrap();
     let program = r"
@@ -104,7 +104,7 @@ print(tried(open, 'SITE/evil.py', 'w'), tried(os.rename, 'FOLDER', 'FOLDER-away'
 }
 
 #[test]
-fn an_interpreter_knows_which_modules_are_installed() {
+fn interpreter_lists_installed_modules() {
     let environment = Environment::make();
     let found = Interpreter::find(Some(&environment.path("venv/bin/python"))).unwrap();
     for name in ["json", "sys", "greeting", "greeting.inner", "linked", "plain"] {
@@ -121,24 +121,24 @@ fn an_interpreter_knows_which_modules_are_installed() {
 }
 
 #[test]
-fn the_doctor_names_the_environment() {
+fn doctor_names_the_environment() {
     let environment = Environment::make();
     let (folder, rune) = super::readable_copy();
     let mut command = Command::new(rune);
     command.args(["--json", "doctor"]).env("RUNE_HOME", folder.path().join("home"));
     command.env("RUNE_SANDBOX_PYTHON", environment.path("venv/bin/python"));
     command.env_remove(super::BINARY).env_remove(super::ALONE);
-    let said = super::text(&command.current_dir("/").output().unwrap().stdout);
-    let line = said.lines().find(|line| line.contains("\"interpreter\"")).unwrap_or_default();
+    let stdout = super::text(&command.current_dir("/").output().unwrap().stdout);
+    let line = stdout.lines().find(|line| line.contains("\"interpreter\"")).unwrap_or_default();
     let shown = format!("of the virtual environment {}", environment.path("venv").display());
-    assert!(line.contains(&shown) && line.contains("packages installed: 1"), "{said}");
-    let judged = said.lines().find(|line| line.contains("\"forked jails\"")).unwrap_or_default();
-    assert!(judged.contains("a cheat is seen"), "{said}");
+    assert!(line.contains(&shown) && line.contains("packages installed: 1"), "{stdout}");
+    let judged = stdout.lines().find(|line| line.contains("\"forked jails\"")).unwrap_or_default();
+    assert!(judged.contains("a cheat is seen"), "{stdout}");
 }
 
-/// As of pyenv: what is at the path is no Python, but starts one.
+/// Like those of pyenv: the program at the path is not Python, but starts it.
 #[test]
-fn a_shim_is_replaced_by_what_it_starts() {
+fn shims_are_replaced_by_the_real_interpreter() {
     let environment = Environment::make();
     let (shim, python) = (environment.path("shim"), environment.path("venv/bin/python3"));
     let script = format!("#!/bin/sh\necho starting\nexec {} \"$@\"\n", python.display());

@@ -1,7 +1,6 @@
-//! The hostile programs, by the numbers of the list in the specification of the sandbox. What is
-//! not a single program there has a test of its own: 58-60, 62-64 and 72 with the judge, 43 and
-//! 67-69 with what is collected, 73 with the work trees, 74 with the values that the judge reads,
-//! 75-77 beside the runner, 78 with the prompts.
+//! Hostile programs, numbered. Numbers that are missing here are attacks on other parts of Rune,
+//! which are tested there: 58-60, 62-64 and 72 with the judge, 43 and 67-69 with collected files,
+//! 73 with work trees, 74 with the judge's values, 75-77 with the runner, 78 with the prompts.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -9,21 +8,21 @@ use std::time::Duration;
 use rune::sandbox::ExitKind;
 use rune::sandbox::Limits;
 
-/// A program and what must become of it.
+/// A program and the required end of it.
 #[derive(Debug, Clone)]
 pub(super) struct Hostile {
     pub(super) name: &'static str,
-    /// Python. `PORT`, `SECRET`, `SOCKET`, `PID` become those of the host.
+    /// Python source. `PORT`, `SECRET`, `SOCKET` and `PID` are replaced by those of the host.
     pub(super) program: Cow<'static, str>,
     pub(super) ends: Ends,
 }
 
-/// What must happen.
+/// The required end of a program.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ends {
-    /// It ends by itself and the last word it says is this.
+    /// Its last line of output is this.
     Says(&'static str),
-    /// It ends so, whatever it says.
+    /// It ends this way, with any output.
     With(ExitKind),
     /// It is stopped, or fails, within the limits.
     InVain,
@@ -33,7 +32,7 @@ use Ends::InVain;
 use Ends::Says;
 use Ends::With;
 
-/// Lines that every program starts with: `tried(f, ...)` gives the name of the error, or `done`.
+/// Start of every program: `tried(f, ...)` returns the name of the error, or `done`.
 pub(super) const PRELUDE: &str = r"
 import os, sys, time, errno, socket, signal
 def tried(f, *args):
@@ -55,7 +54,7 @@ def fill(path, chunk=1 << 20):
         return errno.errorcode[e.errno], size >> 20
 ";
 
-/// Limits under which each of them is over soon, also on a busy machine.
+/// Limits under which every program ends quickly, even on a busy machine.
 pub(super) fn limits(ends: Ends) -> Limits {
     let wall = if let With(ExitKind::WallLimit) = ends { 2 } else { 40 };
     Limits {
@@ -67,14 +66,14 @@ pub(super) fn limits(ends: Ends) -> Limits {
     }
 }
 
-/// How a program ends that is held without namespaces, where that differs.
+/// A different end of a program in a jail without namespaces.
 struct Differs {
-    /// Its number.
+    /// Number of the program.
     number: &'static str,
     ends: Ends,
-    /// The name of the gap that this comes from.
+    /// Name of the gap that explains the difference.
     gap: &'static str,
-    /// What to try in place of the program, which would only find out that there is something.
+    /// A stricter program to run instead, if the original only detects that something exists.
     program: Option<&'static str>,
 }
 
@@ -113,7 +112,7 @@ print('refused' if found <= {'EACCES', 'ENOENT'} else found)",
     differs("57", Says("EACCES"), "names").by("print(tried(os.listdir, '/sys/fs/cgroup'))"),
 ];
 
-/// What a forked process may do it is refused, where a jail of its own is stopped for it.
+/// Attacks that are refused to a forked process, while a whole jail would be stopped for them.
 const FORKED: &[(&str, Ends)] = &[
     ("01", InVain),
     ("02", Says("stopped")),
@@ -122,17 +121,17 @@ const FORKED: &[(&str, Ends)] = &[
 ];
 
 impl Hostile {
-    /// The program as it is to be held in a process that a zygote forks.
+    /// The program with its required end in a process that a zygote forks.
     pub(super) fn forked(&self) -> Self {
         let differs = FORKED.iter().find(|(number, _)| self.name.starts_with(number));
         Self { ends: differs.map_or(self.ends, |(_, ends)| *ends), ..self.clone() }
     }
 
-    /// The program as it is to be held without namespaces but with these `gaps`, with what it is
-    /// given where it is then.
+    /// The program with its required end in a jail without namespaces that has these `gaps`; its
+    /// paths are changed to those of the scratch directory.
     pub(super) fn without_namespaces(&self, gaps: &[&str]) -> Self {
-        let mut all = WITHOUT_NAMESPACES.iter().filter(|differs| gaps.contains(&differs.gap));
-        let differs = all.find(|differs| self.name.starts_with(differs.number));
+        let mut known = WITHOUT_NAMESPACES.iter().filter(|differs| gaps.contains(&differs.gap));
+        let differs = known.find(|differs| self.name.starts_with(differs.number));
         let program = differs.and_then(|differs| differs.program).unwrap_or(&self.program);
         let mut program = program.to_owned();
         for (jail, folder) in [("'/box", "'."), ("'/in", "'../in"), ("'/tmp'", "'../tmp'")] {
@@ -571,7 +570,7 @@ number = 272 if os.uname().machine == 'x86_64' else 97
 libc.syscall(number, 0x80)  # unshare(CLONE_NEWTIME)
 print(tried(time.clock_settime, time.CLOCK_REALTIME, 0), errno.errorcode[ctypes.get_errno()])",
     ),
-    // Not in the list of the specification: what Landlock does not watch over.
+    // Attacks on things that Landlock does not control.
     case(
         "79 change what can't be written", // the host looks whether it was
         Says("tried"),

@@ -1,5 +1,5 @@
-//! Limits are told apart from the program's own failures, are wide enough for ordinary suites, and
-//! can't be slipped past.
+//! Limits are distinguished from the program's own failures, are wide enough for ordinary suites,
+//! and cannot be evaded.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use rune::sandbox::ExitKind;
 use rune::sandbox::Limits;
 use rune::sandbox::Sandbox;
 
-/// Limits that are reached soon.
+/// Limits that are reached quickly.
 fn small() -> Limits {
     Limits { memory_bytes: 256 << 20, wall: Duration::from_secs(30), ..Limits::default() }
 }
@@ -20,7 +20,7 @@ async fn run(sandbox: &Sandbox, program: &str, limits: Limits) -> ExecOutcome {
     sandbox.run(&job).await.unwrap()
 }
 
-/// How `program` ends in each kind of jail.
+/// Runs `program` with and without namespaces and returns how it ended.
 async fn exits(program: &str) -> [ExitKind; 2] {
     let (first, second) = (super::sandbox(), super::without_namespaces());
     [run(&first, program, small()).await.exit, run(&second, program, small()).await.exit]
@@ -65,7 +65,7 @@ thread = threading.Thread(target=lambda: print(depth(100_000))); thread.start();
 }
 
 #[tokio::test]
-async fn too_many_processes_are_named() {
+async fn process_limit_is_reported() {
     let forks = "import os, time\nfor _ in range(300):\n    if os.fork() == 0: time.sleep(9); os._exit(0)\ntime.sleep(9)";
     assert_eq!(exits(forks).await, [ExitKind::ProcessLimit; 2]);
     let threads = "import threading, time\n\
@@ -74,14 +74,14 @@ async fn too_many_processes_are_named() {
 }
 
 #[tokio::test]
-async fn too_much_memory_is_named() {
+async fn memory_limit_is_reported() {
     let program = "held = []\nwhile True: held.append(bytearray(1 << 20))";
     assert_eq!(exits(program).await, [ExitKind::MemoryLimit; 2]);
 }
 
-/// The process is a zombie then, which shows no memory.
+/// The process then is a zombie, which shows no memory.
 #[tokio::test]
-async fn memory_is_counted_when_the_main_thread_has_ended() {
+async fn memory_is_counted_after_the_main_thread_ends() {
     let program = r"
 import ctypes, os, threading, time
 held = []
@@ -94,17 +94,17 @@ ctypes.CDLL(None).syscall(60 if os.uname().machine == 'x86_64' else 93, 0)
     assert_eq!(exits(program).await, [ExitKind::MemoryLimit; 2]);
 }
 
-/// As of a program that forks often: nothing can be seen of a process that has ended.
+/// Programs that fork often leave zombies, which show no memory.
 #[tokio::test]
-async fn zombies_are_not_taken_for_hidden_memory() {
+async fn zombies_do_not_count_as_hidden_memory() {
     let program = "import os, time\nfor _ in range(20):\n    if os.fork() == 0: os._exit(0)\n\
                    time.sleep(1.5)\nprint('slept')";
     assert_eq!(says(program).await, "slept\n");
 }
 
 #[tokio::test]
-async fn a_full_stack_is_named() {
-    // A function that does nothing but call itself, in the code of either machine.
+async fn stack_overflow_is_reported() {
+    // Machine code of a function that only calls itself.
     let program = r"
 import ctypes, mmap, os
 code = {'x86_64': 'e8fbffffff', 'aarch64': 'fd7bbfa9ffffff97'}[os.uname().machine]
@@ -116,7 +116,7 @@ ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
 }
 
 #[tokio::test]
-async fn a_fault_beside_the_stack_is_a_signal() {
+async fn faults_outside_the_stack_are_signals() {
     let program = "import ctypes; ctypes.string_at(8)";
     assert_eq!(exits(program).await, [ExitKind::Signal(11); 2]);
     let forged = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)";
@@ -124,7 +124,7 @@ async fn a_fault_beside_the_stack_is_a_signal() {
 }
 
 #[tokio::test]
-async fn signals_reach_a_program_that_is_watched() {
+async fn signals_reach_traced_programs() {
     let program = r"
 import os, signal, threading, time
 got = []
@@ -143,8 +143,8 @@ print(len(got))
 }
 
 #[tokio::test]
-async fn shared_memory_out_of_the_page_tables_is_counted() {
-    // Where no control group counts memory, a large piece is refused.
+async fn unmapped_shared_memory_is_counted() {
+    // Without a control group that counts memory, a large piece is refused.
     let large = r"
 import mmap, os, time
 def hold():
@@ -174,7 +174,7 @@ for _ in range(600):
 time.sleep(3)
 ";
     assert_eq!(exits(small).await, [ExitKind::MemoryLimit; 2]);
-    // All of a mapping but a page is given back, which keeps all its memory.
+    // Unmapping all but one page of a shared mapping keeps all its memory.
     let partial = r"
 import ctypes, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -191,7 +191,7 @@ time.sleep(3)
 }
 
 #[tokio::test]
-async fn a_device_gives_no_memory_that_is_not_counted() {
+async fn memory_mapped_from_devices_is_counted() {
     let program = r"
 import mmap, os, time
 held = []
@@ -209,7 +209,7 @@ time.sleep(3)
 }
 
 #[tokio::test]
-async fn what_sockets_and_pipes_hold_is_counted() {
+async fn socket_and_pipe_buffers_are_counted() {
     let sockets = r"
 import os, socket, time
 for _ in range(3):
@@ -229,9 +229,10 @@ time.sleep(6)
     assert_eq!(exits(sockets).await, [ExitKind::MemoryLimit; 2]);
 }
 
-/// Copies that use the calls by which pages can be held go another way where these are refused.
+/// Programs that copy files fall back to plain reads and writes if the calls that can hold pages
+/// are denied.
 #[tokio::test]
-async fn files_are_still_copied() {
+async fn file_copies_work_under_the_filters() {
     let program = "import shutil\nopen('a', 'w').write('x' * 100000)\nshutil.copyfile('a', 'b')\n\
                    print(len(open('b').read()))";
     assert_eq!(says(program).await, "100000\n");

@@ -1,4 +1,4 @@
-//! The network of a jail: its own loopback interface and nothing else.
+//! The network of a jail: only its own loopback interface.
 
 use std::net::TcpListener;
 use std::net::UdpSocket;
@@ -17,7 +17,7 @@ async fn says(sandbox: &Sandbox, program: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_program_reaches_its_own_server() {
+async fn programs_reach_their_own_servers() {
     let program = r"
 import threading, urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -35,7 +35,7 @@ for name in ['127.0.0.1', 'localhost']:
 }
 
 #[tokio::test]
-async fn two_jails_may_listen_on_the_same_port() {
+async fn two_jails_can_listen_on_the_same_port() {
     let program = "import socket, time\ns = socket.create_server(('127.0.0.1', 4242))\n\
                    time.sleep(0.5)\nprint('listened')";
     let sandbox = super::sandbox();
@@ -44,7 +44,7 @@ async fn two_jails_may_listen_on_the_same_port() {
 }
 
 #[tokio::test]
-async fn the_host_and_the_internet_are_out_of_reach() {
+async fn host_and_internet_are_unreachable() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     tcp.set_nonblocking(true).unwrap();
@@ -60,14 +60,14 @@ print(connect(('127.0.0.1', TCP)), connect(('1.1.1.1', 443)), connect(('192.168.
     let port = |address: std::net::SocketAddr| address.port().to_string();
     let program = program.replace("TCP", &port(tcp.local_addr().unwrap()));
     let program = program.replace("UDP", &port(udp.local_addr().unwrap()));
-    let said = says(&super::sandbox(), &program).await;
-    assert_eq!(said, "ECONNREFUSED ENETUNREACH ENETUNREACH\n");
+    let stdout = says(&super::sandbox(), &program).await;
+    assert_eq!(stdout, "ECONNREFUSED ENETUNREACH ENETUNREACH\n");
     tcp.accept().unwrap_err();
     udp.recv(&mut [0]).unwrap_err();
 }
 
 #[tokio::test]
-async fn without_namespaces_no_server_starts_and_the_gap_is_named() {
+async fn servers_cannot_start_without_namespaces() {
     let sandbox = super::without_namespaces();
     let program = "import socket\ntry: socket.create_server(('127.0.0.1', 0))\n\
                    except OSError as error: print(type(error).__name__)";
