@@ -85,7 +85,7 @@ const WORDS_OF_PEFT: [&str; 5] =
 fn the_form_of_adapters_is_known_in_one_module() {
     let mut wrong = Vec::new();
     for path in sources(Path::new("src")) {
-        if module(&path).as_deref() == Some("peft") {
+        if matches!(module(&path).as_deref(), Some("peft" | "fuzzing")) {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
@@ -113,7 +113,7 @@ const CIRCLES: &[&[&str]] = &[
         "model/kernels/vector",
     ],
     &["model/tune/head", "model/tune/tuner"],
-    &["sandbox/filesystem", "sandbox/memory", "sandbox/restrict", "sandbox/fallback"],
+    &["sandbox/fallback", "sandbox/filesystem", "sandbox/memory", "sandbox/restrict"],
     &["sandbox/helper", "sandbox/init", "sandbox/jail", "sandbox/supervisor", "sandbox/wire"],
 ];
 
