@@ -1,4 +1,4 @@
-//! [`Context`]: home, settings and manners, as every subcommand gets them.
+//! [`Context`]: Rune's home, the settings and the output options of every subcommand.
 
 use std::env;
 use std::fs;
@@ -25,19 +25,19 @@ use crate::repository;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct GlobalArgs {
-    /// Rune's home [default: ~/.rune]
+    /// Rune's home folder [default: ~/.rune]
     #[arg(long, global = true, env = "RUNE_HOME", value_name = "DIR", hide_env_values = true)]
     home: Option<PathBuf>,
-    /// Print JSON lines on stdout
+    /// Print JSON lines to stdout
     #[arg(long, global = true)]
     json: bool,
-    /// Print no progress
+    /// Do not print progress
     #[arg(long, short, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Print more on stderr; twice for still more
+    /// Print more to stderr; repeat for even more
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// When to use colours
+    /// When to use colors
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     color: ColorChoice,
 }
@@ -83,11 +83,11 @@ impl Context {
     ) -> anyhow::Result<Self> {
         start_log(globals);
         if let Ok(name) = env::var("RUNE_FAILPOINT") {
-            ensure!(failpoint::arm(&name), "there is no failpoint `{name}`");
+            ensure!(failpoint::arm(&name), "unknown failpoint `{name}`");
         }
         let home = Home::new(match &globals.home {
-            Some(home) => std::path::absolute(home).context("cannot tell Rune's home")?,
-            None => env::home_dir().context("cannot tell the user's home")?.join(".rune"),
+            Some(home) => std::path::absolute(home).context("cannot determine Rune's home")?,
+            None => env::home_dir().context("cannot determine the user's home")?.join(".rune"),
         });
         let mut layers = Vec::new();
         let user = home.config();
@@ -113,8 +113,8 @@ impl Context {
 
     /// Makes the home, for its owner's eyes only, unless it is there.
     pub(super) fn make_home(&self) -> anyhow::Result<()> {
-        let shown = || format!("cannot make Rune's home `{}`", self.home.path().display());
-        self.home.create().with_context(shown)
+        let home = self.home.path().display();
+        self.home.create().with_context(|| format!("cannot create Rune's home `{home}`"))
     }
 
     /// Opens the registry, and makes it when there is none.

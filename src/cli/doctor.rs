@@ -12,7 +12,7 @@ use crate::doctor::examine;
 use crate::error_class::ErrorClass;
 use crate::sandbox::Sandbox;
 
-/// Say what works on this machine, and how to mend the rest
+/// Check what works on this machine, and print how to fix the rest
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArgs {}
 

@@ -42,7 +42,7 @@ enum RuneCommand {
     Train(Box<train::TrainArgs>),
     Eval(eval::EvalArgs),
     Judge(judge::JudgeArgs),
-    /// Become a training worker
+    /// Run as a training worker process
     #[command(hide = true)]
     TrainWorker,
     #[command(subcommand)]
@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help goes to stdout, and nobody may be reading it.
+            // Help goes to stdout, where the reader may already be gone.
             let _unread = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
         }

@@ -35,19 +35,19 @@ pub enum EvaluationError {
         reason: String,
     },
     /// A suite's tasks are not what they were.
-    #[error("`{}` is damaged: its tasks are not those that its first line speaks of", .0.display())]
+    #[error("`{}` is damaged: its tasks do not match the digest in its first line", .0.display())]
     Damaged(PathBuf),
     /// There is a suite of this name.
     #[error("suite `{0}` already exists")]
     SuiteExists(String),
     /// There is none.
-    #[error("no suite `{0}`: `rune eval suites list` shows all, `pull` and `import` bring more")]
+    #[error("no suite `{0}`")]
     NoSuite(String),
     /// A suite can't be called so.
-    #[error("`{0}` is no name for a suite: letters, digits, `.`, `_`, `-` and `+`, no dot first")]
+    #[error("invalid suite name `{0}`")]
     BadName(String),
     /// pass@k of more answers than there are.
-    #[error("pass@{k} needs 1 to {n} answers a task: --n says how many there are")]
+    #[error("cannot compute pass@{k} from {n} answers per task")]
     BadK {
         /// Answers that would be drawn.
         k: u32,
@@ -55,21 +55,19 @@ pub enum EvaluationError {
         n: u32,
     },
     /// A suite's name stands for other tasks than those that were measured.
-    #[error("suite `{0}` has changed since it was measured: give the new one another name")]
+    #[error("suite `{0}` has changed since it was measured")]
     Changed(String),
     /// There are no tasks.
     #[error("`{}` has no tasks", .0.display())]
     Empty(PathBuf),
     /// The adapter was trained on tasks of the suite.
-    #[error(
-        "the adapter was trained on families of this suite, such as `{family}`: that would measure its memory of them"
-    )]
+    #[error("the adapter was trained on families of this suite, such as `{family}`")]
     SeenBefore {
         /// One of them.
         family: String,
     },
     /// A task's own answer fails its check.
-    #[error("the task `{id}` cannot be judged")]
+    #[error("task `{id}` cannot be judged")]
     BadCheck {
         /// The task.
         id: String,
@@ -101,12 +99,31 @@ pub enum EvaluationError {
     #[error(transparent)]
     Stopped(#[from] StoppedEarly),
     /// None of the tasks can be given to the pipeline.
-    #[error("suite `{0}` has no tasks for the pipeline: they are asked with --via completions")]
+    #[error("suite `{0}` has no tasks for this strategy")]
     NoWork(String),
 }
 
 impl EvaluationError {
-    /// Its class.
+    /// Returns advice on how to fix the error, if there is any.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NoSuite(_) => {
+                "`rune eval suites list` lists all suites; `pull` and `import` add more"
+            }
+            Self::BadName(_) => {
+                "use letters, digits, `.`, `_`, `-` and `+`, and do not start with a dot"
+            }
+            Self::BadK { .. } => "--k must be between 1 and --n, the number of answers per task",
+            Self::Changed(_) => "give the new version another name",
+            Self::SeenBefore { .. } => {
+                "measure it on other families: here its score would only show what it memorized"
+            }
+            Self::NoWork(_) => "use --strategy completion",
+            _ => return None,
+        })
+    }
+
+    /// Returns the class, which determines the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::BadK { .. }

@@ -66,7 +66,7 @@ pub enum StrategyKind {
 #[derive(Debug, Clone)]
 pub struct MeasureOptions {
     /// How answers are had.
-    pub via: StrategyKind,
+    pub strategy: StrategyKind,
     /// The part of the suite, as the registry names it.
     pub split: String,
     /// The folder that the pipeline's tests may import from.
@@ -83,7 +83,7 @@ impl Default for MeasureOptions {
     /// One greedy answer of 160 tokens to each task.
     fn default() -> Self {
         Self {
-            via: StrategyKind::Completions,
+            strategy: StrategyKind::Completions,
             split: "all".to_owned(),
             lib: None,
             sampling: Sampling { max_tokens: 160, ..Sampling::default() },
@@ -235,7 +235,7 @@ async fn all(
     visible.libs.extend(library_mounts(how.lib.as_slice())?);
     let settings = SessionSettings::new(&services.config);
     let pipeline = StrategyTools::new(visible, settings, &scratch.path().join("rune.db"))?;
-    let via = match how.via {
+    let via = match how.strategy {
         StrategyKind::Completions => AnswerStrategy::Completions(&how.sampling),
         StrategyKind::BestOfN => AnswerStrategy::BestOfN(&pipeline),
         StrategyKind::Pipeline => AnswerStrategy::Pipeline(&pipeline),

@@ -35,7 +35,15 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
-    /// Its class.
+    /// Returns advice on how to fix the error, if there is any.
+    pub fn hint(&self) -> Option<&'static str> {
+        matches!(self, Self::MissingPackages(_)).then_some(
+            "pass their folder with `--lib DIR`, or install them for the Python of \
+             `sandbox.python`; a module that Rune should write must be named in the task",
+        )
+    }
+
+    /// Returns the class, which determines the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Provider(_) => ErrorClass::Provider,

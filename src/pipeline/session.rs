@@ -124,13 +124,13 @@ pub enum SessionError {
     #[error(transparent)]
     Adapter(#[from] InvalidAdapterId),
     /// No test could fail.
-    #[error("the tests check nothing: there is no test in them that could fail")]
+    #[error("the test files contain no test that can fail")]
     NothingChecked,
     /// The tests pass on nothing.
-    #[error("the tests pass without any solution: they cannot decide about one")]
+    #[error("the tests pass without any solution")]
     PassesOnNothing,
     /// A file is in the way of the solution.
-    #[error("`{}` is there already: choose another folder with --out, or overwrite it with --force", .0.display())]
+    #[error("`{}` already exists", .0.display())]
     InTheWay(PathBuf),
     /// What came of it can't be written.
     #[error("cannot write `{}`", path.display())]
@@ -141,10 +141,7 @@ pub enum SessionError {
         source: io::Error,
     },
     /// It was told to stop.
-    #[error("{}", match id {
-        Some(id) => format!("interrupted; `rune run --resume {id}` goes on"),
-        None => "interrupted before a session began".to_owned(),
-    })]
+    #[error("{}", if id.is_some() { "interrupted" } else { "interrupted before a session started" })]
     Stopped {
         /// The session, if it had begun.
         id: Option<String>,
@@ -154,7 +151,25 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// Its class.
+    /// Returns advice on how to fix the error, if there is any.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NothingChecked => "add a test that fails until the task is solved",
+            Self::PassesOnNothing => {
+                "add a test that fails without a solution: these cannot verify one"
+            }
+            Self::InTheWay(_) => {
+                "choose another folder with --out, or overwrite the file with --force"
+            }
+            Self::Stopped { id: Some(id), .. } => {
+                return Some(format!("resume with `rune run --resume {id}`"));
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    /// Returns the class, which determines the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Pipeline(error) => error.class(),

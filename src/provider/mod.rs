@@ -124,7 +124,7 @@ pub struct BaseModel {
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
     /// The backend takes no adapters.
-    #[error("the provider `{provider}` cannot load the adapter `{adapter}`")]
+    #[error("provider `{provider}` does not support adapters; cannot load `{adapter}`")]
     AdapterUnsupported {
         /// The backend.
         provider: &'static str,
@@ -132,10 +132,10 @@ pub enum ProviderError {
         adapter: AdapterId,
     },
     /// The backend takes adapters, but was not given this one.
-    #[error("the adapter `{0}` has not been loaded")]
+    #[error("adapter `{0}` is not loaded")]
     AdapterNotLoaded(AdapterId),
     /// The backend lacks something else that was asked for.
-    #[error("the provider `{provider}` has no {what}")]
+    #[error("provider `{provider}` does not support {what}")]
     Unsupported {
         /// The backend.
         provider: &'static str,
@@ -143,7 +143,7 @@ pub enum ProviderError {
         what: &'static str,
     },
     /// Prompt and answer do not fit the context window; nothing was sent.
-    #[error("the prompt has {n_tokens} tokens, the context window {limit}")]
+    #[error("prompt too long: {n_tokens} tokens, but the context window is {limit}")]
     ContextOverflow {
         /// Tokens of the prompt.
         n_tokens: usize,
@@ -151,7 +151,7 @@ pub enum ProviderError {
         limit: usize,
     },
     /// The address is not of this machine.
-    #[error("`{0}` is no http:// address on loopback")]
+    #[error("`{0}` is not a loopback http:// URL")]
     NotLoopback(String),
     /// The server can't be reached, or the connection broke.
     #[error("no answer from {url}")]
@@ -162,7 +162,7 @@ pub enum ProviderError {
         source: reqwest::Error,
     },
     /// The server refuses, or answers what it should not.
-    #[error("{url} answers {status}: {message}")]
+    #[error("unexpected response from {url}: status {status}: {message}")]
     Refused {
         /// The server.
         url: String,
@@ -183,7 +183,18 @@ pub enum ProviderError {
 }
 
 impl ProviderError {
-    /// Its class.
+    /// Returns advice on how to fix the error, if there is any.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::ContextOverflow { .. } => {
+                Some("raise `engine.context`, or shorten the task or its tests")
+            }
+            Self::AdapterUnsupported { .. } => Some("use --adapter none"),
+            _ => None,
+        }
+    }
+
+    /// Returns the class, which determines the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::ContextOverflow { .. } | Self::Unreachable { .. } | Self::Refused { .. } => {

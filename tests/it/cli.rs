@@ -107,7 +107,7 @@ fn models_are_listed_and_a_wrong_name_is_answered() {
     let bench = Bench::new();
     insta::assert_snapshot!(bench.run(&["models", "list"]), @"
     0
-    NAME                           SIZE     QUANT   LICENCE     HERE
+    NAME                           SIZE     QUANT   LICENSE     DOWNLOADED
     qwen2.5-coder-0.5b-instruct *  491 MB   Q4_K_M  Apache-2.0  no
     qwen2.5-coder-1.5b-instruct    1117 MB  Q4_K_M  Apache-2.0  no
     smollm2-135m-instruct          98 MB    Q4_1    Apache-2.0  no
@@ -115,11 +115,12 @@ fn models_are_listed_and_a_wrong_name_is_answered() {
     insta::assert_snapshot!(bench.run(&["models", "pull", "smolm2-135m-instruct"]), @"
     3
     error: unknown model `smolm2-135m-instruct`; did you mean `smollm2-135m-instruct`? Known: qwen2.5-coder-0.5b-instruct, qwen2.5-coder-1.5b-instruct, smollm2-135m-instruct
-    hint: `rune models list` shows all models
+    hint: `rune models list` lists all models
     ");
     insta::assert_snapshot!(bench.run(&["models", "path"]), @"
     3
-    error: `qwen2.5-coder-0.5b-instruct` is not here: `rune models pull qwen2.5-coder-0.5b-instruct` fetches it
+    error: model `qwen2.5-coder-0.5b-instruct` is not downloaded
+    hint: download it with `rune models pull qwen2.5-coder-0.5b-instruct`
     ");
     bench.write("x.gguf", "no model");
     insta::assert_snapshot!(
@@ -141,7 +142,7 @@ fn the_home_is_for_its_owners_eyes_only() {
     insta::assert_snapshot!(bench.run(&["sessions", "show", "nobody"]), @"
     2
     error: no session `nobody`
-    hint: `rune sessions list` shows all sessions
+    hint: `rune sessions list` lists all sessions
     ");
 }
 

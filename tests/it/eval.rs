@@ -195,25 +195,28 @@ fn references_that_cheat_are_left_out_and_large_sets_are_judged() {
 fn what_cannot_be_measured_is_refused_with_the_reason() {
     let bench = Bench::new();
     let eval = |args: &str| bench.refused(&format!("eval --model m.gguf --max-tokens 8 {args}"));
-    insta::assert_snapshot!(eval("--suite s.jsonl --k 2"), @"2 error: pass@2 needs 1 to 1 answers a task: --n says how many there are");
-    insta::assert_snapshot!(eval("--suite nothing"), @"2 error: no suite `nothing`: `rune eval suites list` shows all, `pull` and `import` bring more");
+    insta::assert_snapshot!(eval("--suite s.jsonl --k 2"), @"2 error: cannot compute pass@2 from 1 answers per task");
+    insta::assert_snapshot!(eval("--suite nothing"), @"2 error: no suite `nothing`");
     insta::assert_snapshot!(eval("--suite s.jsonl --adapter nobody"), @"2 error: no adapter `nobody`");
-    insta::assert_snapshot!(eval("--suite s.jsonl --via pipeline"), @"2 error: suite `s` has no tasks for the pipeline: they are asked with --via completions");
+    for flags in ["--strategy pipeline", "--via pipeline"] {
+        insta::assert_snapshot!(eval(&format!("--suite s.jsonl {flags}")), @"2 error: suite `s` has no tasks for this strategy");
+    }
+    insta::assert_snapshot!(bench.refused("eval compare base:best base --suite s.jsonl"), @"3 error: unknown strategy `best`");
     bench.ok("eval suites import s.jsonl --format rune --name mine");
     insta::assert_snapshot!(bench.refused("eval suites import s.jsonl --format rune --name mine"), @"7 error: suite `mine` already exists");
-    insta::assert_snapshot!(bench.refused("eval suites import s.jsonl --format rune --name ../mine"), @"2 error: `../mine` is no name for a suite: letters, digits, `.`, `_`, `-` and `+`, no dot first");
+    insta::assert_snapshot!(bench.refused("eval suites import s.jsonl --format rune --name ../mine"), @"2 error: invalid suite name `../mine`");
     insta::assert_snapshot!(bench.refused("eval suites import s.jsonl --format mbpp --name m"), @"2 error: `s.jsonl`, line 1: missing field `task_id` at line 1 column 238");
     let stored = bench.path("home/suites/mine.jsonl");
     let text = fs::read_to_string(&stored).unwrap();
     fs::write(&stored, text.replace("f(4) == 5", "f(4) == 4")).unwrap();
-    insta::assert_snapshot!(eval("--suite mine").replace(bench.folder.path().to_str().unwrap(), ""), @"3 error: `/home/suites/mine.jsonl` is damaged: its tasks are not those that its first line speaks of");
+    insta::assert_snapshot!(eval("--suite mine").replace(bench.folder.path().to_str().unwrap(), ""), @"3 error: `/home/suites/mine.jsonl` is damaged: its tasks do not match the digest in its first line");
     // A task that its own answer does not pass, or that passes without one, says nothing.
     bench.write("wrong.jsonl", &[task("w", "def f(x):\n    return x\n")]);
-    insta::assert_snapshot!(eval("--suite wrong.jsonl"), @"3 error: the task `w` cannot be judged: invalid check: its reference: 0 of 2 tests passed: wrong (1)");
+    insta::assert_snapshot!(eval("--suite wrong.jsonl"), @"3 error: task `w` cannot be judged: invalid check: its reference: 0 of 2 tests passed: wrong (1)");
     // A name stands for the same tasks for ever.
     bench.ok("eval --suite s.jsonl --model m.gguf --max-tokens 8 --quiet");
     bench.write("s.jsonl", &[task("a", RIGHT)]);
-    insta::assert_snapshot!(eval("--suite s.jsonl"), @"7 error: suite `s` has changed since it was measured: give the new one another name");
+    insta::assert_snapshot!(eval("--suite s.jsonl"), @"7 error: suite `s` has changed since it was measured");
 }
 
 #[test]
@@ -223,7 +226,7 @@ fn an_adapter_is_not_measured_on_what_it_was_trained_on() {
     let eval = |suite: &str| {
         bench.refused(&format!("eval --suite {suite} --model m.gguf --adapter {adapter}"))
     };
-    insta::assert_snapshot!(eval("s.jsonl"), @"7 error: the adapter was trained on families of this suite, such as `a`: that would measure its memory of them");
+    insta::assert_snapshot!(eval("s.jsonl"), @"7 error: the adapter was trained on families of this suite, such as `a`");
     bench.write("t.jsonl", &["b", "c"].map(|id| task(id, RIGHT)));
     let other = format!(
         "eval compare base {adapter} --suite t.jsonl --model m.gguf --max-tokens 8 --quiet"

@@ -16,12 +16,12 @@ use crate::training;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ProbeArgs {
-    /// The tasks: a suite's name, or a file with one JSON object a line
+    /// Task suite: a name, or a JSON Lines file
     #[arg(long, value_name = "NAME|FILE.jsonl")]
     suite: PathBuf,
     #[command(flatten)]
     data: train::DataArgs,
-    /// Tokens in a row that both have
+    /// Minimum length of a shared run of tokens
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
     run: u16,
 }

@@ -97,7 +97,9 @@ fn resumable(registry: &Registry, id: &str, args: &RunArgs) -> anyhow::Result<Se
     let session = registry.resumable(id)?;
     // What was run without a jail must stay marked as such, and a mark is never changed.
     if args.unsafe_no_sandbox && session.sandbox_tier != "none" {
-        bail!("session `{id}` was begun in a sandbox and does not go on without one");
+        bail!(
+            "session `{id}` was started in the sandbox and cannot be resumed with --unsafe-no-sandbox"
+        );
     }
     Ok(session)
 }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use anyhow::bail;
 use serde::Deserialize;
 
+use crate::cli::exit::HintedError;
 use crate::cli::run::RunArgs;
 use crate::judge::OmittedFile;
 use crate::judge::SuiteError;
@@ -75,7 +76,7 @@ pub(super) fn read(args: &RunArgs) -> anyhow::Result<ReadTask> {
         (Some(file), _) => from_file(file)?,
         (None, Some(text)) if text == "-" => plain(&read_text(std::io::stdin(), "stdin")?)?.into(),
         (None, Some(text)) => plain(text)?.into(),
-        (None, None) => bail!("no task was given"),
+        (None, None) => bail!("no task given"),
     };
     Ok(match &args.tests {
         Some(path) => task.with_tests(path)?,
@@ -117,7 +118,10 @@ fn from_file(argument: &str) -> anyhow::Result<ReadTask> {
         ids.push(line.id);
     }
     match id {
-        Some(id) => bail!("no task `{id}` in `{}`; it has: {}", path.display(), ids.join(", ")),
+        Some(id) => Err(HintedError::new(
+            format!("no task `{id}` in `{}`", path.display()),
+            format!("the file has the tasks {}", ids.join(", ")),
+        ))?,
         None => bail!("no task in `{}`", path.display()),
     }
 }

@@ -208,7 +208,7 @@ fn only_a_session_that_is_over_and_unsolved_is_gone_on_with() {
     let told = format!("error: session `{id}` is solved\n");
     assert_eq!((solved.code, solved.stderr.as_str()), (Some(7), told.as_str()));
     let unknown = resume(&bench, "nobody");
-    let told = "error: no session `nobody`\nhint: `rune sessions list` shows all sessions\n";
+    let told = "error: no session `nobody`\nhint: `rune sessions list` lists all sessions\n";
     assert_eq!((unknown.code, unknown.stderr.as_str()), (Some(2), told));
 }
 

@@ -103,7 +103,8 @@ fn a_task_comes_from_a_file_with_tests_as_text_as_files_or_by_path() {
     assert_eq!(families, [serde_json::Value::Null, serde_json::Value::Null, "f".into()]);
     assert_eq!(bench.sessions()[1]["task"]["task_type"], "function");
     let unknown = bench.call(&["run", "--task", "sub/tasks.jsonl:nope"]);
-    let expected = "error: no task `nope` in `sub/tasks.jsonl`; it has: text, files, path\n";
+    let expected = "error: no task `nope` in `sub/tasks.jsonl`\n\
+                    hint: the file has the tasks text, files, path\n";
     assert_eq!((unknown.code, unknown.stderr.as_str()), (Some(3), expected));
 }
 

@@ -51,7 +51,7 @@ fn packages_that_are_missing_are_named_before_the_first_question() {
     insta::assert_snapshot!(format!("{}\n{}", ended.code.unwrap(), ended.stderr), @"
     3
     error: the tests import `parameterized`, which this Python does not have
-    hint: show their folder with `--lib DIR`, or install them for the Python of `sandbox.python`; a module that is to be written has to be named in the task
+    hint: pass their folder with `--lib DIR`, or install them for the Python of `sandbox.python`; a module that Rune should write must be named in the task
     ");
     assert_eq!(bench.call(&["sessions", "list", "--json"]).stdout, "", "no session was begun");
     // In a library it is missing no more.
