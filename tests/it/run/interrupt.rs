@@ -79,7 +79,7 @@ fn resume(bench: &Bench, id: &str) -> Ended {
 }
 
 #[test]
-fn a_signal_leaves_a_session_that_is_gone_on_with_from_where_it_was() {
+fn session_stopped_by_a_signal_resumes_where_it_was() {
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
         let mut answers = script(&[WRONG]);
         answers.push(Answer::new(&[], fenced(SOLUTION)).delay(100_000));
@@ -187,7 +187,7 @@ fn kill_9_during_an_endless_loop_leaves_no_process() {
 }
 
 #[test]
-fn only_a_session_that_is_over_and_unsolved_is_gone_on_with() {
+fn only_ended_unsolved_sessions_resume() {
     let mut answers = script(&[WRONG]);
     answers.push(Answer::new(&[], fenced(SOLUTION)).delay(100_000));
     let bench = Bench::with(&answers);

@@ -25,7 +25,7 @@ fn plan(bench: &Bench, further: &[&str]) -> Value {
 }
 
 #[test]
-fn a_solved_session_gives_the_code_that_passed() {
+fn solved_session_yields_the_code_that_passed() {
     let bench = Bench::with(&script(&[SOLUTION]));
     assert_eq!(bench.solve(&[]).code, Some(0));
     let plan = plan(&bench, &[]);
@@ -34,7 +34,7 @@ fn a_solved_session_gives_the_code_that_passed() {
 }
 
 #[test]
-fn what_failed_is_not_learned_and_what_mended_it_is() {
+fn failed_code_is_not_learned_but_its_repair_is() {
     // No plan is made before the brief question has failed four times.
     let bench = Bench::with(&script(&[WRONG, WRONG, WRONG, WRONG, SOLUTION]));
     assert_eq!(bench.solve(&[]).code, Some(0));
@@ -52,7 +52,7 @@ fn what_failed_is_not_learned_and_what_mended_it_is() {
 }
 
 #[test]
-fn a_solution_may_import_the_users_own_packages() {
+fn solution_may_import_the_users_packages() {
     let solution = "import zorb\n\n\ndef add(a, b):\n    return zorb.plus(a, b)\n";
     let bench = Bench::with(&script(&[solution]));
     fs::create_dir_all(bench.path("lib/zorb")).unwrap();
@@ -69,7 +69,7 @@ fn a_solution_may_import_the_users_own_packages() {
 }
 
 #[test]
-fn an_adapter_that_is_not_there_is_refused_and_none_is_told() {
+fn missing_adapter_is_refused_and_none_is_recorded() {
     let bench = Bench::with(&script(&[SOLUTION]));
     let ended = bench.solve(&["--adapter", "missing"]);
     assert_eq!(ended.code, Some(2), "{ended:?}");
