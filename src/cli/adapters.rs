@@ -253,7 +253,7 @@ fn show(context: &Context, store: &AdapterStore, adapter: &Adapter) -> anyhow::R
     Ok(shown.map(line).collect::<Vec<_>>().concat())
 }
 
-/// Takes in the folder that `args` name.
+/// Imports a PEFT folder and returns the new adapter's id.
 fn import(context: &Context, store: &AdapterStore, args: &ImportArgs) -> anyhow::Result<AdapterId> {
     let ImportArgs { folder, name, id, scope, .. } = args;
     let files = PeftFiles::read(folder)?;
@@ -298,7 +298,7 @@ fn import(context: &Context, store: &AdapterStore, args: &ImportArgs) -> anyhow:
     Ok(id)
 }
 
-/// Writes the file that llama.cpp reads. The base's own file decides in which order rows stand.
+/// Exports an adapter as a GGUF file. The base's own GGUF file determines the order of rows.
 fn export_gguf(
     context: &Context,
     store: &AdapterStore,
@@ -320,7 +320,7 @@ fn export_gguf(
     out.write_all(&bytes).with_context(|| format!("cannot write `{}`", file.display()))
 }
 
-/// What speaks for an adapter and against it.
+/// Renders the evaluations of an adapter beside those of its base.
 fn why(context: &Context, registry: &Registry, adapter: &Adapter) -> anyhow::Result<String> {
     let measured = registry.fitness(Some(&adapter.id), &adapter.base_digest)?;
     let base = registry.fitness(None, &adapter.base_digest)?;
@@ -415,7 +415,7 @@ fn lineage(context: &Context, registry: &Registry, id: &AdapterId) -> anyhow::Re
     Ok(line.iter().map(text).collect())
 }
 
-/// A matrix of cosines, or each pair's as a line of JSON.
+/// Renders a matrix of cosines, or a JSON line per pair.
 fn similarity(
     context: &Context,
     registry: &Registry,

@@ -1,4 +1,4 @@
-//! The entry: arguments in, exit code out.
+//! Entry point: parses arguments, dispatches to a subcommand, and returns an exit code.
 
 use std::process::ExitCode;
 
@@ -61,7 +61,7 @@ enum RuneCommand {
     Man(man::ManArgs),
 }
 
-/// Runs `rune` with this process's arguments.
+/// Runs `rune` with the arguments of this process.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

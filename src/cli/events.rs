@@ -51,6 +51,7 @@ pub(super) fn run(context: &Context, args: &EventsArgs) -> anyhow::Result<ExitCo
             output::print(&line(event, context.json)?)?;
             after = event.seq;
         }
+        // Only the last event counts: a failed session may have been resumed after its end.
         let is_over = session.is_some() && events.last().is_some_and(ends_session);
         match (events.is_empty(), args.follow && !is_over) {
             (true, true) => thread::sleep(POLL),

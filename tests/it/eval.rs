@@ -108,7 +108,7 @@ impl Bench {
 }
 
 #[test]
-fn what_was_asked_is_not_asked_again() {
+fn cached_answers_are_not_asked_again() {
     let bench = Bench::new();
     let eval = |more: &str| {
         bench.ok(&format!(
@@ -137,7 +137,7 @@ fn what_was_asked_is_not_asked_again() {
 }
 
 #[test]
-fn a_task_that_cannot_be_judged_is_left_out_and_named() {
+fn unjudgeable_task_is_skipped_and_named() {
     let bench = Bench::new();
     let tasks = [task("a", RIGHT), task("w", "def f(x):\n    return x\n"), task("c", RIGHT)];
     bench.write("mixed.jsonl", &tasks);
@@ -154,7 +154,7 @@ fn a_task_that_cannot_be_judged_is_left_out_and_named() {
 }
 
 #[test]
-fn references_that_cheat_are_left_out_and_large_sets_are_judged() {
+fn cheating_references_are_skipped_and_large_sets_judged() {
     let bench = Bench::new();
     let with_test = |id: &str, test: &str, answer: &str| {
         let mut task = task(id, answer);
@@ -192,7 +192,7 @@ fn references_that_cheat_are_left_out_and_large_sets_are_judged() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_refused_with_the_reason() {
+fn invalid_measurements_are_refused_with_the_reason() {
     let bench = Bench::new();
     let eval = |args: &str| bench.refused(&format!("eval --model m.gguf --max-tokens 8 {args}"));
     insta::assert_snapshot!(eval("--suite s.jsonl --k 2"), @"2 error: cannot compute pass@2 from 1 answers per task");
@@ -220,7 +220,7 @@ fn what_cannot_be_measured_is_refused_with_the_reason() {
 }
 
 #[test]
-fn an_adapter_is_not_measured_on_what_it_was_trained_on() {
+fn adapter_is_not_measured_on_its_training_families() {
     let bench = Bench::new();
     let adapter = bench.trained_on(&["a", "x", "y", "z"]);
     let eval = |suite: &str| {
@@ -235,7 +235,7 @@ fn an_adapter_is_not_measured_on_what_it_was_trained_on() {
 }
 
 #[test]
-fn tasks_that_are_alike_are_one_family() {
+fn near_duplicate_tasks_are_one_family() {
     let bench = Bench::new();
     let words: Vec<String> = (0..60).map(|i| format!("word{i}")).collect();
     let asking = |id: &str, question: String, name: &str| {
@@ -258,7 +258,7 @@ fn tasks_that_are_alike_are_one_family() {
 }
 
 #[test]
-fn kill_9_loses_no_answer_that_was_judged() {
+fn kill_9_loses_no_judged_answer() {
     let bench = Bench::new();
     let ids: Vec<String> = (0..60).map(|i| format!("t{i}")).collect();
     let tasks: Vec<Value> = ids.iter().map(|id| task(id, RIGHT)).collect();
@@ -289,7 +289,7 @@ fn kill_9_loses_no_answer_that_was_judged() {
 }
 
 #[test]
-fn scores_are_shown_in_every_way_that_is_asked_for() {
+fn scores_are_rendered_in_every_requested_format() {
     let bench = Bench::new();
     bench.write("o.jsonl", &["a", "p", "q"].map(|id| task(id, RIGHT)));
     bench.write("seen.jsonl", &["x", "r"].map(|id| task(id, RIGHT)));
@@ -316,7 +316,7 @@ fn scores_are_shown_in_every_way_that_is_asked_for() {
     assert_eq!(last["type"], "evaluation.generalization");
     assert_eq!((&last["who"], &last["delta"]), (&json!(adapter), &json!(0.0)));
     let both = eval(&format!("--adapter {adapter} --ood o.jsonl"));
-    assert!(both.contains("GENERALISATION DELTA") && both.contains("+0.0"), "{both}");
+    assert!(both.contains("GENERALIZATION DELTA") && both.contains("+0.0"), "{both}");
     // Of all adapters, one that has seen the tasks is left out; asked for by name it is refused.
     let seen =
         bench.ok("eval --suite seen.jsonl --model m.gguf --max-tokens 8 --quiet --adapter all");
@@ -325,7 +325,7 @@ fn scores_are_shown_in_every_way_that_is_asked_for() {
 
 /// A small task in each public form, whose own answer passes and whose stub does not.
 #[test]
-fn public_forms_are_read_and_judged() {
+fn public_formats_are_read_and_judged() {
     let bench = Bench::new();
     // The tiny model's window is too short for such questions.
     let name = "smollm2-135m-instruct";

@@ -26,7 +26,7 @@ pub(super) struct ProbeArgs {
     run: u16,
 }
 
-/// Prints the tasks that records hold; there being some is exit code 1.
+/// Prints tasks that share text with the records; exit code 1 if there are any.
 pub(super) fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<ExitCode> {
     let registry = context.registry()?;
     let suite = SuiteStore::open(&context.home)?.find(&registry, &args.suite)?;
