@@ -38,7 +38,7 @@ use crate::training::TrainingOptions;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
-    /// Works.
+    /// Everything works as it should.
     Ok,
     /// Works with limitations, or is not installed yet.
     Warn,
@@ -63,7 +63,7 @@ pub struct DoctorCheck {
 /// Input of the checks.
 #[derive(Debug)]
 pub struct DoctorInput<'a> {
-    /// Rune's home.
+    /// Rune's home, which may not exist yet.
     pub home: &'a Home,
     /// Settings from all layers.
     pub config: &'a Config,

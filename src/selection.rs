@@ -16,7 +16,7 @@ use crate::task::TaskType;
 pub enum AdapterChoice {
     /// The best measured adapter, or none.
     Auto,
-    /// No adapter.
+    /// Use the base model alone.
     Nothing,
     /// The adapter with this id.
     Adapter(AdapterId),

@@ -37,7 +37,7 @@ pub const JUDGE_VERSION: &str = "function-2";
 
 /// Backends and options of an evaluation.
 pub struct EvaluationTools<'a> {
-    /// Inference backend.
+    /// The backend that answers the tasks.
     pub provider: &'a Provider,
     /// Judge of functions, with the oracle out of process.
     pub judge: &'a FunctionJudge,
@@ -45,9 +45,9 @@ pub struct EvaluationTools<'a> {
     pub suites: &'a Judge,
     /// Packages that answers may import.
     pub modules: &'a PackageModules,
-    /// Answering strategy.
+    /// The strategy by which answers are obtained.
     pub strategy: AnswerStrategy<'a>,
-    /// Cache of outcomes.
+    /// Stores outcomes, and finds those of earlier runs.
     pub registry: &'a Registry,
     /// Whether to ignore cached outcomes.
     pub is_fresh: bool,
@@ -60,7 +60,7 @@ pub struct EvaluationTools<'a> {
 /// Identity of a measured adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterWeights {
-    /// Adapter id.
+    /// The id of the adapter.
     pub id: AdapterId,
     /// sha256 of the adapter's weights.
     pub sha256: String,

@@ -49,7 +49,7 @@ pub enum EvaluationError {
     /// pass@k was requested for more answers than there are.
     #[error("cannot compute pass@{k} from {n} answers per task")]
     BadK {
-        /// Requested k.
+        /// The k of the requested pass@k.
         k: u32,
         /// Number of answers per task.
         n: u32,

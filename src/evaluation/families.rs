@@ -8,7 +8,7 @@ use crate::minhash::MinHashSignature;
 use super::task::AnswerCheck;
 use super::task::EvalTask;
 
-/// Words per shingle.
+/// Number of words in a shingle.
 const SHINGLE: usize = 13;
 /// Resemblance from which two questions are near-duplicates.
 const NEAR_DUPLICATE: f64 = 0.5;

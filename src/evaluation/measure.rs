@@ -51,7 +51,7 @@ pub enum MeasuredAdapters {
     ThoseThatFit(Vec<AdapterId>),
 }
 
-/// Answering strategy.
+/// How answers to tasks are obtained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StrategyKind {
     /// One completion of the model.
@@ -65,7 +65,7 @@ pub enum StrategyKind {
 /// Options of a measurement.
 #[derive(Debug, Clone)]
 pub struct MeasureOptions {
-    /// Answering strategy.
+    /// How answers to tasks are obtained.
     pub strategy: StrategyKind,
     /// Label of the measured part of the suite in the registry.
     pub split: String,

@@ -56,7 +56,7 @@ pub enum AnswerStrategy<'a> {
 pub struct StrategyTools {
     /// Judge of the visible tests.
     pub judge: Judge,
-    /// Budgets and sampling.
+    /// Budgets and sampling of each session.
     pub settings: SessionSettings,
     /// Temporary registry of the sessions, which must not become training data.
     pub registry: Registry,
@@ -105,7 +105,7 @@ impl AnswerStrategy<'_> {
         matches!(self, Self::Completions(_)) || task.work.is_some()
     }
 
-    /// Answers a task.
+    /// Answers one task with this strategy.
     pub(super) async fn answer(&self, ask: TaskQuestion<'_>) -> Result<String, EvaluationError> {
         match self {
             Self::Completions(sampling) => {

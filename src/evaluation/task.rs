@@ -42,7 +42,7 @@ pub struct EvalTask {
 /// hidden check as a completion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipelineTask {
-    /// Task description.
+    /// The task as a user would describe it.
     pub text: String,
     /// Source of the visible test file.
     pub tests: String,

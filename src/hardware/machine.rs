@@ -32,11 +32,11 @@ pub struct Machine {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct CpuFeatures {
-    /// AVX2 and FMA.
+    /// Whether the CPU has AVX2 and FMA.
     pub avx2: bool,
-    /// Half-precision conversion.
+    /// Whether the CPU converts half-precision numbers (F16C).
     pub f16c: bool,
-    /// AVX-512 foundation.
+    /// Whether the CPU has the foundation of AVX-512.
     pub avx512f: bool,
     /// AVX-512 byte and word instructions.
     pub avx512bw: bool,

@@ -24,7 +24,7 @@ pub(crate) struct NewSession {
     pub(crate) task: Task,
     /// Random seed for sampling.
     pub(crate) seed: u64,
-    /// Project key.
+    /// Key of the project that the session belongs to.
     pub(crate) project: String,
     /// Absolute path of the output folder.
     pub(crate) workspace: Option<String>,

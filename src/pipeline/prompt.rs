@@ -78,7 +78,8 @@ impl PromptDraft {
         let provider = run.tools.provider;
         let answer = run.tools.settings.max_tokens_of(phase) as usize;
         let limit = provider.capabilities().context_length;
-        // Most answers are shorter than the maximum, so a quarter of the window is reserved at most.
+        // Most answers are shorter than the maximum, so a quarter of the window is reserved at
+        // most.
         let space = limit.saturating_sub(answer.min(limit / 4));
         let mut cut = Vec::new();
         loop {

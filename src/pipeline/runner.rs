@@ -37,13 +37,13 @@ use crate::trajectory::Sampling;
 
 /// Services and settings of a session.
 pub struct PipelineTools<'a> {
-    /// Inference backend.
+    /// The backend that generates answers.
     pub provider: &'a Provider,
     /// Judge of the user's tests.
     pub judge: Judge,
     /// Registry that records attempts and events.
     pub registry: &'a Registry,
-    /// Budgets and sampling.
+    /// Budgets and sampling of the session.
     pub settings: SessionSettings,
     /// Receiver of every event.
     pub reporter: &'a dyn Reporter,
@@ -152,7 +152,7 @@ impl<'a> SessionRunner<'a> {
         self.tell(&Event::PhaseStarted { phase, subtask: subtask.map(str::to_owned) })
     }
 
-    /// See [`SessionSettings::sampling`].
+    /// Sampling of the given trial: see [`SessionSettings::sampling`].
     pub(super) fn sampling(&self, phase: Phase, trial: u32) -> Sampling {
         self.tools.settings.sampling(phase, trial)
     }

@@ -80,7 +80,7 @@ pub struct OutputFolder {
 /// Outcome of a session that ran to its end.
 #[derive(Debug, Clone)]
 pub struct SessionOutcome {
-    /// Session id.
+    /// The id of the session.
     pub id: String,
     /// The solution, or the best candidate.
     pub solution: Solution,
@@ -102,7 +102,7 @@ pub struct SessionPlan {
 /// Errors that end a session. Failing code is not an error but an unsolved task.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// The pipeline failed.
+    /// A phase of the pipeline failed.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
     /// The model could not be found, downloaded or loaded.

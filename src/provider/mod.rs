@@ -31,7 +31,7 @@ pub use open::is_model_path;
 pub use scripted::ScriptError;
 pub use scripted::Scripted;
 
-/// Inference backend.
+/// A backend that generates completions.
 #[expect(
     clippy::large_enum_variant,
     reason = "a program has one or two of them, and moves them once"
@@ -89,7 +89,7 @@ impl<'a> CompletionRequest<'a> {
 /// Adapter format that a backend supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdapterFormat {
-    /// No adapters.
+    /// The backend loads no adapters.
     None,
     /// LoRA adapters as GGUF files.
     Gguf,
@@ -100,7 +100,7 @@ pub enum AdapterFormat {
 /// Capabilities of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Supported adapter format.
+    /// The adapter format that the backend loads.
     pub adapters: AdapterFormat,
     /// Whether answers can be constrained to a [`Grammar`].
     pub grammar: bool,
@@ -167,7 +167,7 @@ pub enum ProviderError {
     Refused {
         /// URL of the server.
         url: String,
-        /// HTTP status code.
+        /// The HTTP status code of the answer.
         status: u16,
         /// Start of the response body.
         message: String,

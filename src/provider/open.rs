@@ -33,7 +33,7 @@ pub struct ModelFile {
 pub struct ModelSource {
     /// Rune's home, which holds downloaded models.
     pub home: Home,
-    /// Options for downloads.
+    /// Where and how missing models are downloaded.
     pub pull: PullOptions,
 }
 

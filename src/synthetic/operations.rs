@@ -22,13 +22,13 @@ pub struct ListOperation {
 /// Type of an operation's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueKind {
-    /// Integer values.
+    /// The operation returns an integer.
     Number,
-    /// Lists of integers.
+    /// The operation returns a list of integers.
     Numbers,
-    /// Lists of lists.
+    /// The operation returns a list of lists.
     Lists,
-    /// Booleans or strings.
+    /// The operation returns a boolean or a string.
     Other,
 }
 

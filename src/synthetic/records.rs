@@ -21,7 +21,7 @@ pub(super) fn question(instruction: &str, stub: &str) -> Message {
 pub struct LibraryRecord {
     /// Family, shared by records about the same fact.
     pub family: String,
-    /// Question and answer.
+    /// The question, and the answer to be learned.
     pub messages: Vec<Message>,
 }
 

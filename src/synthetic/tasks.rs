@@ -325,7 +325,7 @@ impl TaskDraft {
     }
 }
 
-/// Phrases of controls.
+/// Which phrases of a template the controls use.
 const CONTROL_PHRASES: Range<usize> = 0..2;
 
 /// Draws four lists: with a repeat and a negative, with a zero and a negative, a rising one of

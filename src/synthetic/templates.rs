@@ -35,7 +35,7 @@ pub(super) const TRAINING: WordingSet = WordingSet {
     phrases: 0..4,
 };
 
-/// Wordings for tests.
+/// Wordings that only test tasks use.
 pub(super) const TEST: WordingSet = WordingSet {
     instructions: &[
         "Please complete the code and send the entire program.",

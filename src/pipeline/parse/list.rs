@@ -13,7 +13,7 @@ pub(in crate::pipeline) struct ListItem {
     pub(in crate::pipeline) name: String,
     /// Text after the separator, with the lines nested below.
     pub(in crate::pipeline) description: String,
-    /// Stated dependencies.
+    /// The dependencies that the item states.
     pub(in crate::pipeline) needs: Vec<ItemNeed>,
 }
 
