@@ -131,7 +131,7 @@ fn cached_answers_are_not_asked_again() {
     assert_eq!((&score["score"]["n_tasks"], &score["score"]["passed"]), (&json!(3), &json!(0)));
     eval("--n 2 --k 1,2");
     assert_eq!(bench.n_outcomes(), 9);
-    // Other seeds are other answers, and so is another temperature.
+    // Another seed gives other answers, and so does another temperature.
     eval("--seed 5");
     assert_eq!(bench.n_outcomes(), 12);
 }
@@ -213,7 +213,7 @@ fn invalid_measurements_are_refused_with_the_reason() {
     // A task that its own answer does not pass, or that passes without one, says nothing.
     bench.write("wrong.jsonl", &[task("w", "def f(x):\n    return x\n")]);
     insta::assert_snapshot!(eval("--suite wrong.jsonl"), @"3 error: task `w` cannot be judged: invalid check: its reference: 0 of 2 tests passed: wrong (1)");
-    // A name stands for the same tasks for ever.
+    // The tasks behind a measured name must not change.
     bench.ok("eval --suite s.jsonl --model m.gguf --max-tokens 8 --quiet");
     bench.write("s.jsonl", &[task("a", RIGHT)]);
     insta::assert_snapshot!(eval("--suite s.jsonl"), @"7 error: suite `s` has changed since it was measured");
@@ -253,7 +253,7 @@ fn near_duplicate_tasks_are_one_family() {
     bench.write("s.jsonl", &tasks);
     let shown = bench.ok("eval suites import s.jsonl --format rune --name mine --json");
     let shown: Value = serde_json::from_str(&shown).unwrap();
-    // The second says what the first says, and the fourth asks for the first's function.
+    // The second is a near-duplicate of the first, and the fourth asks for the first's function.
     assert_eq!((&shown["tasks"], &shown["families"]), (&json!(4), &json!(2)));
 }
 
@@ -317,7 +317,7 @@ fn scores_are_rendered_in_every_requested_format() {
     assert_eq!((&last["who"], &last["delta"]), (&json!(adapter), &json!(0.0)));
     let both = eval(&format!("--adapter {adapter} --ood o.jsonl"));
     assert!(both.contains("GENERALIZATION DELTA") && both.contains("+0.0"), "{both}");
-    // Of all adapters, one that has seen the tasks is left out; asked for by name it is refused.
+    // With `all`, an adapter that was trained on the tasks is skipped; given by id it is refused.
     let seen =
         bench.ok("eval --suite seen.jsonl --model m.gguf --max-tokens 8 --quiet --adapter all");
     assert!(!seen.contains(&adapter), "{seen}");

@@ -1,4 +1,4 @@
-//! Answers that are no good are recorded with what is wrong, and the session goes on.
+//! Unusable answers are recorded with their fault, and the session continues.
 
 use serde_json::Value;
 
@@ -62,7 +62,7 @@ fn truncated_answer_is_continued_and_joined_at_the_overlap() {
     code truncated
     code passed
     ");
-    // The tail is shown, so that it can be taken up.
+    // The prompt shows the tail, so that the model can continue it.
     assert!(bench.prompts("code")[1].contains("total = tot\n"));
 }
 

@@ -1,4 +1,4 @@
-//! Stopped runs: what is left, and how they are gone on with.
+//! Stopped runs: what they leave behind, and how they are resumed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,7 +29,7 @@ use super::script;
 
 const WRONG: &str = "def add(a, b):\n    return a - b\n";
 
-/// A `rune run --json` at work.
+/// A running `rune run --json`.
 struct Running {
     child: Child,
     stdout: BufReader<ChildStdout>,

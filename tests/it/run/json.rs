@@ -71,7 +71,7 @@ fn failed_session_ends_with_the_reason() {
     let error = lines.last().unwrap()["error"].as_str().unwrap();
     assert!(error.starts_with("the script has no answer left"), "{error}");
     assert_eq!(bench.session()["status"], "failed");
-    // It can be gone on with, and the reader of that is told what it goes on from.
+    // It can be resumed, and the first line says how many attempts are reused.
     bench.script(&script(&[SOLUTION]));
     let resumed = bench.call(&["run", "--resume", &bench.session_id(), "--json"]);
     let lines = stream(&resumed);

@@ -38,7 +38,7 @@ fn failed_code_is_not_learned_but_its_repair_is() {
     // No plan is made before the brief question has failed four times.
     let bench = Bench::with(&script(&[WRONG, WRONG, WRONG, WRONG, SOLUTION]));
     assert_eq!(bench.solve(&[]).code, Some(0));
-    // The plan and the code that passed; the one that failed is no answer to learn.
+    // The plan and the code that passed; failed code is not an answer to learn.
     assert_eq!(plan(&bench, &[])["n_train"], 2, "{}", bench.verdicts());
 
     let mut answers = script(&[]);
@@ -58,7 +58,7 @@ fn solution_may_import_the_users_packages() {
     fs::create_dir_all(bench.path("lib/zorb")).unwrap();
     bench.write("lib/zorb/__init__.py", "from zorb.sums import plus\n");
     bench.write("lib/zorb/sums.py", "def plus(a, b):\n    return a + b\n");
-    // That tests import a package of the user's is no order to write it.
+    // Rune must not write a package of the user just because the tests import it.
     bench.write("test_adder.py", format!("import zorb\n{TESTS}"));
     let ended = bench.solve(&["--lib", "lib"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "out/adder.py\n"), "{ended:?}");

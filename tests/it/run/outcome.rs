@@ -46,7 +46,7 @@ fn a_used_up_budget_ends_with_exit_code_6_and_the_best_candidate() {
     let told = "2 of 3 tests passed: wrong (test_adder.py::TestAdd::test_one_negative); the budget of 500 generated tokens is used up";
     assert!(ended.stderr.contains(told), "{}", ended.stderr);
     assert!(bench.kept("adder.py").starts_with(TWO));
-    // With a larger one the same session goes on from there.
+    // With a larger budget, the same session resumes from there.
     bench.script(&[Answer::new(&[], fenced(SOLUTION))]);
     let id = bench.session_id();
     let ended = bench.call(&["run", "--resume", &id, "--max-tokens", "5000"]);

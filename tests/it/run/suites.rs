@@ -54,7 +54,7 @@ fn missing_packages_are_named_before_the_first_prompt() {
     hint: pass their folder with `--lib DIR`, or install them for the Python of `sandbox.python`; a module that Rune should write must be named in the task
     ");
     assert_eq!(bench.call(&["sessions", "list", "--json"]).stdout, "", "no session was begun");
-    // In a library it is missing no more.
+    // With a library that has it, it is no longer missing.
     fs::create_dir(bench.path("lib")).unwrap();
     bench.write(
         "lib/parameterized.py",
