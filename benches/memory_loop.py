@@ -135,7 +135,7 @@ class Loop:
             task["work"] = self.work(parts(task["messages"][0]["content"]), task["check"])
         suite.write_text("".join(json.dumps(task) + "\n" for task in tasks))
         print(call([*self.base, "eval", "--suite", str(suite), "--lib", str(self.lib), "--adapter", adapter,
-                    "--model", self.args.model, "--via", "pipeline", *BUDGET], check=True).stdout, flush=True)
+                    "--model", self.args.model, "--strategy", "pipeline", *BUDGET], check=True).stdout, flush=True)
 
     def compare(self):
         """The tasks in the second of the held-out wordings, without and with what was learned."""

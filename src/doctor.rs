@@ -1,4 +1,4 @@
-//! Looks at the whole: what works on this machine, and how to mend the rest.
+//! Health checks: what works on this machine, and how to fix the rest.
 
 mod sandbox;
 
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::error_class::with_causes;
 use crate::evaluation::EvaluationError;
 use crate::evaluation::SuiteStore;
 use crate::hardware;
@@ -21,7 +22,9 @@ use crate::home::Home;
 use crate::hub;
 use crate::hub::CataloguedModel;
 use crate::hub::ModelCatalogue;
+use crate::model;
 use crate::model::Isa;
+use crate::provider::is_model_path;
 use crate::registry::AdapterStore;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
@@ -31,56 +34,57 @@ use crate::training::ExampleSets;
 use crate::training::Preset;
 use crate::training::TrainingOptions;
 
-/// How a check came out.
+/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
-    /// It works.
+    /// Everything works as it should.
     Ok,
-    /// It works less well, or is not there yet.
+    /// Works with limitations, or is not installed yet.
     Warn,
-    /// Something that is needed doesn't work.
+    /// Required and not working.
     Fail,
 }
 
-/// One thing looked at.
+/// One check with its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DoctorCheck {
-    /// What was looked at.
+    /// Name of the check, which is also its heading in `docs/troubleshooting.md`.
     pub name: String,
-    /// How it came out.
+    /// Result of the check.
     pub status: CheckStatus,
-    /// What was found.
+    /// Details, such as a version or an error.
     pub detail: String,
-    /// How to mend it.
+    /// Advice on how to fix a warning or failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
 
-/// What to look at.
+/// Input of the checks.
 #[derive(Debug)]
 pub struct DoctorInput<'a> {
-    /// Rune's home.
+    /// Rune's home, which may not exist yet.
     pub home: &'a Home,
-    /// The settings in force.
+    /// Settings from all layers.
     pub config: &'a Config,
-    /// The Python that was found.
+    /// Python interpreter, if one was found.
     pub python: Option<PathBuf>,
-    /// The sandbox, started before this process had other threads, or why there is none.
+    /// Sandbox, which must be started before this process has other threads; or the reason why it
+    /// is unavailable.
     pub sandbox: Result<Arc<Sandbox>, SandboxError>,
 }
 
-/// Does every check. Takes some seconds: installed models are hashed, hostile programs are run in
-/// the sandbox.
-pub fn examine(patient: &DoctorInput<'_>) -> Vec<DoctorCheck> {
+/// Runs all checks. Takes several seconds: downloaded models are hashed, and hostile programs run
+/// in the sandbox.
+pub fn run_checks(input: &DoctorInput<'_>) -> Vec<DoctorCheck> {
     let mut checks = machine();
-    checks.extend(home(patient.home));
-    checks.extend(programs(patient.python.as_deref()));
-    checks.extend(sandbox::examine(patient));
-    checks.extend(models(patient.home, &patient.config.run.model));
-    checks.extend(registry(patient.home));
-    checks.extend(training(patient));
-    checks.extend(suites(patient.home));
+    checks.extend(home(input.home));
+    checks.extend(programs(input.python.as_deref()));
+    checks.extend(sandbox::run_checks(input));
+    checks.extend(models(input.home, &input.config.run.model));
+    checks.extend(registry(input.home));
+    checks.extend(training(input));
+    checks.extend(suites(input.home));
     checks
 }
 
@@ -156,7 +160,7 @@ fn memory(machine: &Machine) -> DoctorCheck {
         _ => DoctorCheck::warn(
             "memory",
             detail,
-            "the default model wants 2 GiB: close other programs",
+            "close other programs: the default model needs 2 GiB",
         ),
     }
 }
@@ -194,7 +198,7 @@ fn disk(home: &Home) -> DoctorCheck {
         Ok(free) => DoctorCheck::warn(
             "disk",
             format!("{} free", mebibytes(free)),
-            "make room for models: 2 GiB",
+            "free 2 GiB of disk space for models",
         ),
         Err(error) => unusable_home(home, &error),
     }
@@ -214,7 +218,7 @@ fn fsync(home: &Home) -> DoctorCheck {
 
 fn programs(python: Option<&Path>) -> Vec<DoctorCheck> {
     let git = version_of(Path::new("git")).map_or_else(
-        || DoctorCheck::warn("git", "not found", "install git: it tells projects apart"),
+        || DoctorCheck::warn("git", "not found", "install git, which identifies projects"),
         |version| DoctorCheck::ok("git", version),
     );
     let install = "install python3, or set sandbox.python";
@@ -230,7 +234,7 @@ fn programs(python: Option<&Path>) -> Vec<DoctorCheck> {
             DoctorCheck::warn(
                 "pip",
                 "not found",
-                "install pip: the model mirror and pytest come by it",
+                "install pip, which downloads pytest and models from the mirror",
             )
         },
         |version| DoctorCheck::ok("pip", version),
@@ -244,41 +248,56 @@ fn version_of(program: &Path) -> Option<String> {
     (output.status.success() && !text.is_empty()).then_some(text)
 }
 
-/// The model in use, and every other that is here.
-fn models(home: &Home, in_use: &str) -> Vec<DoctorCheck> {
+/// Checks the configured model and every downloaded one.
+fn models(home: &Home, configured: &str) -> Vec<DoctorCheck> {
     let catalogue = ModelCatalogue::embedded();
     let mut checks = Vec::new();
-    if let Err(error) = catalogue.get(in_use) {
-        checks.push(DoctorCheck::fail("model", error.to_string(), "set run.model to a known name"));
+    if is_model_path(configured) {
+        checks.push(model_file(configured));
+    } else if let Err(error) = catalogue.get(configured) {
+        let fix = "set run.model to a name from `rune models list`, or to the path of a GGUF file";
+        checks.push(DoctorCheck::fail("model", error.to_string(), fix));
     }
     for model in catalogue.models() {
-        let is_here = hub::path(home, model).is_some();
-        if is_here || model.name == in_use {
-            checks.push(one_model(home, model, is_here));
+        let is_downloaded = hub::path(home, model).is_some();
+        if is_downloaded || model.name == configured {
+            checks.push(catalog_model(home, model, is_downloaded));
         }
     }
     checks
 }
 
-fn one_model(home: &Home, model: &CataloguedModel, is_here: bool) -> DoctorCheck {
+/// Checks a GGUF file outside the catalog, for which no digest is pinned.
+fn model_file(path: &str) -> DoctorCheck {
+    let name = format!("model {path}");
+    match model::identify(Path::new(path)) {
+        Ok(identity) => DoctorCheck::ok(&name, format!("sha256 {}", identity.base_digest)),
+        Err(error) => {
+            let fix = "set run.model to a GGUF file that Rune supports";
+            DoctorCheck::fail(&name, with_causes(&error), fix)
+        }
+    }
+}
+
+fn catalog_model(home: &Home, model: &CataloguedModel, is_downloaded: bool) -> DoctorCheck {
     let name = format!("model {}", model.name);
     let pull = format!("rune models pull {}", model.name);
-    if !is_here {
-        return DoctorCheck::warn(&name, "not here yet", pull);
+    if !is_downloaded {
+        return DoctorCheck::warn(&name, "not downloaded", pull);
     }
     match hub::verify(home, model) {
-        Ok(path) => DoctorCheck::ok(&name, format!("{}, sha256 as pinned", path.display())),
+        Ok(path) => DoctorCheck::ok(&name, format!("{}, sha256 verified", path.display())),
         Err(error) => {
             DoctorCheck::fail(&name, error.to_string(), format!("delete the file, then {pull}"))
         }
     }
 }
 
-/// The database, and the adapters that it knows.
+/// Checks the database and the adapters in it.
 fn registry(home: &Home) -> Vec<DoctorCheck> {
     let path = home.registry();
     if !path.exists() {
-        return vec![DoctorCheck::ok("registry", "none yet")];
+        return vec![DoctorCheck::ok("registry", "not created yet")];
     }
     let fix = "restore rune.db from a backup, or move it away";
     let fail = |detail: String| vec![DoctorCheck::fail("registry", detail, fix)];
@@ -299,13 +318,15 @@ fn registry(home: &Home) -> Vec<DoctorCheck> {
 }
 
 fn adapters(registry: &Arc<Registry>, home: &Home) -> DoctorCheck {
-    let fix = "restore the folders named from a backup; `rune adapters verify` lists all";
+    let fix = "restore the folder from a backup; `rune adapters verify` lists all damaged ones";
     let mut n_adapters = 0;
     let verified =
         AdapterStore::open(registry, home).and_then(|store| store.verify(&mut |_| n_adapters += 1));
     match verified {
         Ok(damages) => match damages.first() {
-            None => DoctorCheck::ok("adapters", format!("{n_adapters}, as they were stored")),
+            None => {
+                DoctorCheck::ok("adapters", format!("{n_adapters}, matching their stored digests"))
+            }
             Some(damage) => {
                 let detail = format!("{}: {}", damage.path.display(), damage.reason);
                 DoctorCheck::fail("adapters", detail, fix)
@@ -315,18 +336,16 @@ fn adapters(registry: &Arc<Registry>, home: &Home) -> DoctorCheck {
     }
 }
 
-/// Whether the model in use could be trained here, and runs that wait to be gone on with.
-fn training(patient: &DoctorInput<'_>) -> Vec<DoctorCheck> {
+/// Checks the memory for training the configured model, and looks for interrupted runs.
+fn training(input: &DoctorInput<'_>) -> Vec<DoctorCheck> {
     let mut checks = Vec::new();
-    let catalogue = ModelCatalogue::embedded();
-    let model = catalogue.get(&patient.config.run.model).ok();
-    if let Some(path) = model.and_then(|model| hub::path(patient.home, model)) {
+    if let Some(path) = model_path(input) {
         let options = TrainingOptions::preset(Preset::Standard);
         let needed = training::memory(&path, &options, &ExampleSets::default());
         let available = Machine::read().map(|machine| machine.available_bytes);
         if let (Ok(needed), Ok(available)) = (needed, available) {
             let detail = format!(
-                "this model takes some {}, {} are free",
+                "this model needs about {}, {} are free",
                 mebibytes(needed),
                 mebibytes(available)
             );
@@ -337,28 +356,37 @@ fn training(patient: &DoctorInput<'_>) -> Vec<DoctorCheck> {
             });
         }
     }
-    let database = patient.home.registry();
+    let database = input.home.registry();
     let runs = database.exists().then(|| Registry::open(&database)).and_then(Result::ok);
     let runs = runs.and_then(|registry| registry.training_runs(100).ok()).unwrap_or_default();
     let waiting: Vec<&str> = runs
         .iter()
-        .filter(|run| patient.home.training().join(&run.id).exists())
+        .filter(|run| input.home.training().join(&run.id).exists())
         .map(|run| run.id.as_str())
         .collect();
     if let Some(id) = waiting.first() {
-        let detail = format!("{} at work or waiting: {}", waiting.len(), waiting.join(", "));
-        let fix = format!("`rune train --resume {id}` goes on with a run that is not at work");
+        let detail = format!("{} active or interrupted: {}", waiting.len(), waiting.join(", "));
+        let fix = format!("resume an interrupted run with `rune train --resume {id}`");
         checks.push(DoctorCheck::warn("training runs", detail, fix));
     }
     checks
 }
 
-/// Whether the suites are what they were when they were taken in.
+/// Returns the file of the configured model, if it is downloaded or given by path.
+fn model_path(input: &DoctorInput<'_>) -> Option<PathBuf> {
+    let configured = &input.config.run.model;
+    if is_model_path(configured) {
+        return Some(PathBuf::from(configured));
+    }
+    hub::path(input.home, ModelCatalogue::embedded().get(configured).ok()?)
+}
+
+/// Checks that stored suites are unchanged; `None` if there are none.
 fn suites(home: &Home) -> Option<DoctorCheck> {
     if !home.suites().exists() {
         return None;
     }
-    let fix = "remove the file, then `rune eval suites pull` or `import` it again";
+    let fix = "remove the file, then pull or import the suite again with `rune eval suites`";
     let read = || {
         let store = SuiteStore::open(home)?;
         let names = store.names()?;
@@ -368,7 +396,7 @@ fn suites(home: &Home) -> Option<DoctorCheck> {
         Ok(names.len())
     };
     Some(match read() {
-        Ok(n) => DoctorCheck::ok("suites", format!("{n} are what was stored")),
+        Ok(n) => DoctorCheck::ok("suites", format!("{n}, matching their stored digests")),
         Err::<_, EvaluationError>(error) => DoctorCheck::fail("suites", error.to_string(), fix),
     })
 }

@@ -1,4 +1,4 @@
-//! The `rune` binary: everything is in the library.
+//! The `rune` binary. All code is in the library.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use rune::sandbox;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
-    // First of all: the helper of the sandbox must not have a second thread.
+    // Must come first: the sandbox helper forks, and so must never have a second thread.
     if args.next().is_some_and(|name| name == sandbox::HELPER_SUBCOMMAND) {
         return ExitCode::from(sandbox::helper_main(args));
     }

@@ -1,13 +1,13 @@
-//! The user's git repository.
+//! Facts about the user's git repository.
 
 use std::path::Path;
 use std::process::Command;
 
-/// The key of the project that `folder` is in: the digest of the repository's root commit, which
-/// all clones share; `None` outside of one.
+/// Returns the key of the project that `folder` belongs to: the hash of the repository's root
+/// commit, which all clones share. `None` outside of a repository.
 pub fn project_key(folder: &Path) -> Option<String> {
-    // Nothing of the repository's own configuration is run: hooks and helpers have no part in
-    // rev-list.
+    // `rev-list` runs no hooks or helpers, and fsmonitor is disabled, so nothing that the
+    // repository configures is executed.
     let output = Command::new("git")
         .args(["-c", "core.fsmonitor=", "rev-list", "--max-parents=0", "--max-count=1", "HEAD"])
         .current_dir(folder)

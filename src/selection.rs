@@ -1,8 +1,8 @@
-//! Which adapter, or none, a task is done with.
+//! Selects the adapter, if any, for a task.
 //!
-//! Only what was measured counts: of the adapters that fit the base model, the one that scored
-//! better than no adapter on these very weights, and of several the one whose interval begins
-//! highest; those of the project first, then those for all.
+//! Only measured adapters are candidates: those that fit the base model and scored better than the
+//! base alone on exactly these weights. Of several, the one with the highest lower bound of its
+//! confidence interval is selected. Adapters of the project come before global ones.
 
 use crate::adapter::AdapterId;
 use crate::provider::BaseModel;
@@ -11,22 +11,22 @@ use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::task::TaskType;
 
-/// What the user wants.
+/// Adapter that the user requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdapterChoice {
-    /// The best one that was measured, or none.
+    /// The best measured adapter, or none.
     Auto,
-    /// None.
+    /// Use the base model alone.
     Nothing,
-    /// This one.
+    /// The adapter with this id.
     Adapter(AdapterId),
 }
 
 impl AdapterChoice {
-    /// Reads `auto`, `none` or an id.
+    /// Parses `auto`, `none` or an adapter id.
     ///
     /// # Errors
-    /// [`crate::adapter::InvalidAdapterId`] for anything else.
+    /// [`crate::adapter::InvalidAdapterId`] if it is neither.
     pub fn parse(text: &str) -> Result<Self, crate::adapter::InvalidAdapterId> {
         Ok(match text {
             "auto" => Self::Auto,
@@ -36,20 +36,20 @@ impl AdapterChoice {
     }
 }
 
-/// What was chosen, and why.
+/// Selected adapter with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
-    /// The adapter, if any.
+    /// Id of the adapter; `None` is the base model.
     pub adapter_id: Option<AdapterId>,
-    /// In words, for the session.
+    /// Reason in words, which the session records.
     pub reason: String,
 }
 
-/// Chooses an adapter for a task of `project`.
+/// Selects an adapter for a task of `project`.
 ///
 /// # Errors
-/// [`RegistryError::NotFound`] for a wish that isn't there; [`RegistryError::DoesNotFit`] for one
-/// that is made for another base model.
+/// [`RegistryError::NotFound`] if the requested adapter does not exist;
+/// [`RegistryError::DoesNotFit`] if it was trained for another base model.
 pub fn select(
     registry: &Registry,
     base: &BaseModel,

@@ -140,7 +140,7 @@ pub enum Phase {
     Decompose,
     /// Subtask -> signatures and tests.
     Plan,
-    /// Subtask -> its code.
+    /// Subtask and its plan -> its code.
     Code,
     /// Code of all subtasks -> a complete program.
     Integrate,

@@ -11,7 +11,7 @@ use crate::event::PairedScores;
 /// The conditions, as they are printed.
 pub const CONDITIONS: [&str; 5] = ["BASE", "DOCUMENT", "PASSAGE", "ADAPTER", "ANOTHER'S"];
 const ADAPTER: usize = 3;
-const ANOTHERS: usize = 4;
+const FOREIGN: usize = 4;
 
 /// Templates of tasks that use a library.
 pub const SKILL: [&str; 5] = ["T1", "T2", "T3", "T4", "T5"];
@@ -37,13 +37,13 @@ impl ConditionOutcomes {
         passage: Vec<EvalOutcome>,
     ) {
         let mut adapters = measured.adapters.into_iter().map(|(_, outcomes)| outcomes);
-        let (own, anothers) = (adapters.next(), adapters.next());
+        let (own, foreign) = (adapters.next(), adapters.next());
         let all = [
             measured.base,
             document,
             passage,
             own.unwrap_or_default(),
-            anothers.unwrap_or_default(),
+            foreign.unwrap_or_default(),
         ];
         for (outcomes, more) in self.outcomes.iter_mut().zip(all) {
             outcomes.extend(more);
@@ -78,10 +78,10 @@ impl ConditionOutcomes {
     /// The adapters against the base.
     pub fn verdict(&self) -> MemoryVerdict {
         let all = [&SKILL[..], &RECALL[..]].concat();
-        let [before, after] = if self.outcomes[ANOTHERS].is_empty() {
+        let [before, after] = if self.outcomes[FOREIGN].is_empty() {
             self.untaught.each_ref().map(|outcomes| only(outcomes, &all))
         } else {
-            [self.of(0, &all), self.of(ANOTHERS, &all)]
+            [self.of(0, &all), self.of(FOREIGN, &all)]
         };
         let control = |name: &str| (name.to_owned(), self.against_base(ADAPTER, &[name]));
         let has = |name: &&str| !self.of(0, &[*name]).is_empty();
@@ -143,7 +143,7 @@ impl RoundScores {
         all.skip(self.first).collect()
     }
 
-    /// The scores.
+    /// The scores of all conditions as events, in the order of the table.
     pub(super) fn events(&self) -> Vec<Event> {
         score_events(&self.outcomes(), Some(self.title))
     }

@@ -15,25 +15,25 @@ use crate::training::TrainingError;
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// The engine failed.
+    /// The in-process engine failed.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The peer's server failed, or isn't there.
     #[error(transparent)]
     Provider(#[from] ProviderError),
-    /// The jail failed.
+    /// The sandbox could not run a program.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// The judge failed.
+    /// The judge came to no verdict.
     #[error(transparent)]
     Judge(#[from] JudgeError),
-    /// A training failed.
+    /// A training run of the benchmark failed.
     #[error(transparent)]
     Training(#[from] TrainingError),
-    /// An evaluation failed.
+    /// An evaluation of the benchmark failed.
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
-    /// The registry failed.
+    /// The registry could not be read or written.
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// A canonical solution did not pass.
@@ -44,13 +44,13 @@ pub enum BenchError {
     Context {
         /// Tokens of the window.
         limit: usize,
-        /// Tokens needed.
+        /// Context length that the benchmark needs, in tokens.
         needed: usize,
     },
     /// The peer's program can't be started.
     #[error("cannot start the peer `{}`", path.display())]
     PeerStart {
-        /// The program.
+        /// Path of the peer's program.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -58,9 +58,9 @@ pub enum BenchError {
     /// The peer ended before it was ready.
     #[error("the peer `{}` ended before it was ready ({status}): {last}", path.display())]
     PeerEnded {
-        /// The program.
+        /// Path of the peer's program.
         path: PathBuf,
-        /// How it ended.
+        /// Its exit status, in words.
         status: String,
         /// The last lines that it wrote.
         last: String,
@@ -68,7 +68,7 @@ pub enum BenchError {
     /// The peer did not become ready in time.
     #[error("the peer `{peer}` was not ready after {seconds} s: {last}")]
     PeerSlow {
-        /// Program or address.
+        /// The peer's program, or the address of its server.
         peer: String,
         /// The time that it had.
         seconds: u64,
@@ -86,7 +86,7 @@ pub enum BenchError {
 }
 
 impl BenchError {
-    /// Its class.
+    /// The class of the error, which decides the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Provider(error) => error.class(),

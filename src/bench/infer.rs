@@ -45,7 +45,7 @@ const LONG_PROMPT: usize = 1000;
 const LAST_SENTENCE: usize = 24;
 /// Tokens of the prompts that are gone on from.
 const SHORT_PROMPT: usize = 16;
-/// Tokens generated.
+/// Tokens generated in each run.
 const ANSWER: u32 = 64;
 /// Tokens that the store of keys and values has beyond the context: a page is set aside.
 const SPARE_TOKENS: usize = 64;
@@ -55,10 +55,10 @@ const RANK: usize = 16;
 /// Sequences in a batch.
 const BATCHES: [usize; 4] = [1, 2, 4, 8];
 
-/// What to measure.
+/// Options of the inference benchmark.
 #[derive(Debug, Clone)]
 pub struct InferOptions {
-    /// The GGUF file.
+    /// Path of the model's GGUF file.
     pub path: PathBuf,
     /// Threads, context and kernels; how many sequences is decided here.
     pub engine: EngineOptions,
@@ -81,7 +81,7 @@ pub struct InferReport {
     pub kv_bytes: u64,
     /// The peer's address.
     pub peer: Option<String>,
-    /// The figures.
+    /// All figures, in the order of measurement.
     pub metrics: Vec<Metric>,
 }
 

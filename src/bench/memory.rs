@@ -48,7 +48,7 @@ pub struct MemoryRequest {
     pub seed: u64,
     /// Invented libraries, at least 1.
     pub n_libraries: usize,
-    /// Functions of each.
+    /// Number of functions in each library.
     pub n_functions: usize,
     /// Maximum steps of each training; 0 for one pass over all records.
     pub max_steps: u32,

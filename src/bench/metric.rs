@@ -52,9 +52,9 @@ pub struct Metric {
     pub name: String,
     /// Its name for people.
     pub label: String,
-    /// What it counts.
+    /// The unit of the figures.
     pub unit: MetricUnit,
-    /// Rune's figures.
+    /// Rune's figures, one for each run.
     pub rune: Vec<f64>,
     /// The peer's, each taken just after Rune's; empty where it has none.
     pub peer: Vec<f64>,

@@ -45,7 +45,7 @@ pub enum PeerSource {
     Url(String),
     /// A `llama-server` to be started.
     Program {
-        /// The program.
+        /// Path of the server's program.
         path: PathBuf,
         /// A command that ends in a call of [`exec_bound`] with the program and arguments that are
         /// added to it.

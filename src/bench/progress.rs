@@ -48,7 +48,7 @@ pub(super) fn report_start(
     reporter.report("", &event);
 }
 
-/// Reports every figure.
+/// Reports an event for every figure.
 pub(super) fn report_metrics(reporter: &dyn Reporter, metrics: &[Metric]) {
     for metric in metrics {
         reporter.report("", &metric.event());

@@ -57,12 +57,12 @@ const PEERS: [(&str, &str); 2] = [
     ("evalplus", include_str!("python/judge_evalplus.py")),
 ];
 
-/// What to measure.
+/// Options of the sandbox benchmark.
 #[derive(Debug, Clone)]
 pub struct SandboxOptions {
     /// The `rune` binary, which becomes the helper.
     pub executable: PathBuf,
-    /// What runs Python.
+    /// Interpreter of the Python programs.
     pub interpreter: Interpreter,
     /// Measurements of each kind, at least 1.
     pub n_runs: usize,

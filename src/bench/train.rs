@@ -44,7 +44,7 @@ use crate::training::AdamWOptions;
 /// What the peer runs.
 const PEER: &str = include_str!("python/train.py");
 
-/// What to measure.
+/// Options of the training benchmark.
 #[derive(Debug, Clone)]
 pub struct TrainOptions {
     /// The model's GGUF file.
@@ -55,7 +55,7 @@ pub struct TrainOptions {
     pub length: usize,
     /// Sequences of a step, one measurement each.
     pub batches: Vec<usize>,
-    /// Threads that compute.
+    /// Number of compute threads.
     pub n_threads: usize,
     /// Measurements of each kind, at least 1.
     pub n_runs: usize,
@@ -70,7 +70,7 @@ pub struct TrainOptions {
 pub struct TrainReport {
     /// The machine when the bench began, its load included.
     pub machine: Machine,
-    /// The figures.
+    /// All figures, in the order of measurement.
     pub metrics: Vec<Metric>,
 }
 

@@ -1,19 +1,19 @@
-//! When parametric memory works: `rune bench memory`'s rule.
+//! Pass criteria of `rune bench memory`.
 
 use crate::event::MemoryVerdict;
 
-/// The least share of tasks to be gained.
+/// Minimum fraction of tasks gained.
 const LEAST_GAIN: f64 = 0.20;
-/// McNemar's p has to be below.
+/// Upper bound of McNemar's p value, exclusive.
 const P_VALUE: f64 = 0.01;
-/// The share of controls lost has to be below.
+/// Upper bound of the fraction of controls lost, exclusive.
 const LOSS: f64 = 0.02;
-/// The share of another library's tasks gained has to be below: more would be answers that fit
-/// anything.
+/// Upper bound of the fraction of another library's tasks gained, exclusive. A larger gain would
+/// mean that the adapter learned the form of the tasks rather than the library.
 const LIFT: f64 = 0.05;
 
 impl MemoryVerdict {
-    /// What speaks against memory; nothing when it works.
+    /// Returns the criteria that are not met; empty if the memory works.
     pub fn faults(&self) -> Vec<String> {
         let points = |share: f64| format!("{:.1} points", share * 100.0);
         let mut faults = Vec::new();

@@ -17,6 +17,7 @@ use crate::adapter::AdapterId;
 use crate::adapter::AdapterSource;
 use crate::adapter::Scope;
 use crate::cli::context::Context;
+use crate::cli::exit::HintedError;
 use crate::cli::models;
 use crate::cli::output;
 use crate::cli::output::escape_line;
@@ -37,98 +38,98 @@ use crate::registry::Registry;
 use crate::registry::new_id;
 use crate::task::TaskType;
 
-/// Look at adapters, and bring them in and out
+/// List, import, export and compare adapters
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum AdaptersArgs {
-    /// List adapters, the newest first
+    /// List adapters, newest first
     List {
-        /// Only those of this project
+        /// List only adapters of this project
         #[arg(long)]
         project: Option<String>,
-        /// Archived ones as well
+        /// Include archived adapters
         #[arg(long)]
         all: bool,
     },
-    /// Print all that is known of an adapter
+    /// Print the metadata of an adapter
     Show {
-        /// The adapter's id
+        /// Adapter id
         id: String,
     },
-    /// Take in a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`)
+    /// Import a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`)
     ///
-    /// The folder is copied. It has to fit the model, which is loaded to find that out; pickled
+    /// The folder is copied. The base model is loaded to check that the adapter fits it. Pickled
     /// weights are refused.
     Import(ImportArgs),
-    /// Write an adapter as a plain PEFT folder, or as a GGUF file
+    /// Export an adapter as a PEFT folder, or as a GGUF file
     Export {
-        /// The adapter's id
+        /// Adapter id
         id: String,
-        /// The folder, which must not be there; with `--gguf` the file
+        /// Output folder, or with `--gguf` the output file; must not exist
         folder: PathBuf,
         /// Write a GGUF file for llama.cpp and Ollama
         #[arg(long)]
         gguf: bool,
-        /// The model that it is for, whose file decides the order of rows
+        /// Base model of the adapter; its GGUF file determines the order of rows
         #[arg(long, requires = "gguf")]
         model: Option<String>,
     },
-    /// Read every adapter's files and compare them with what was stored
+    /// Verify the stored digest of every adapter
     Verify,
-    /// Print what an adapter was made from
+    /// Print the ancestors of an adapter
     Lineage {
-        /// The adapter's id
+        /// Adapter id
         id: String,
     },
-    /// Print what speaks for an adapter: what it was measured at, beside the base on the same tasks
+    /// Print the evaluations of an adapter beside those of its base on the same tasks
     Why {
-        /// The adapter's id
+        /// Adapter id
         id: String,
     },
-    /// Print how alike adapters are: the cosine of what they add to the weights, 1 for the same, 0
-    /// for nothing in common
+    /// Print the cosine similarity of the weight deltas of adapters: 1 for identical, 0 for
+    /// unrelated
     Similarity {
-        /// Their ids, two or more
+        /// Adapter ids, two or more
         #[arg(value_name = "ID", required = true, num_args = 2..)]
         ids: Vec<String>,
     },
-    /// Set an adapter aside: it stays, and is no longer chosen
+    /// Archive an adapter: its files stay, but it is no longer selected
     Archive {
-        /// The adapter's id
+        /// Adapter id
         id: String,
-        /// Why
-        #[arg(long, default_value = "by hand")]
+        /// Reason to record
+        #[arg(long, default_value = "manually archived")]
         reason: String,
     },
-    /// Take an archived adapter back
+    /// Restore an archived adapter
     Restore {
-        /// The adapter's id
+        /// Adapter id
         id: String,
     },
 }
 
-/// What is taken in, and as what.
+/// Arguments of `rune adapters import`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ImportArgs {
-    /// The folder
+    /// PEFT folder
     folder: PathBuf,
-    /// The model that it was made for, from `rune models list`, or a GGUF file
+    /// Base model of the adapter: a name from `rune models list`, or the path of a GGUF file
     #[arg(long)]
     model: Option<String>,
-    /// What to call it
+    /// Name of the adapter
     #[arg(long)]
     name: Option<String>,
-    /// Its id; a new one where none is given
+    /// Id of the adapter [default: a new one]
     #[arg(long)]
     id: Option<String>,
-    /// For which tasks it may be chosen
+    /// Tasks that the adapter may be selected for
     #[arg(long, default_value = "project")]
     scope: ScopeName,
-    /// The project that it belongs to
+    /// Project that the adapter belongs to
     #[arg(long)]
     project: Option<String>,
 }
 
-/// A scope as the command line takes it.
+/// Adapter scope, as spelled on the command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum ScopeName {
     Task,
@@ -147,7 +148,7 @@ impl From<ScopeName> for Scope {
 }
 
 impl AdaptersArgs {
-    /// Settings that stand in the place of those of the configuration.
+    /// Returns the settings given by flags, as pairs of key and value.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
         let (model, project) = match self {
             Self::Import(ImportArgs { model, project, .. }) => (model, project),
@@ -204,7 +205,8 @@ fn list(context: &Context, adapters: &[Adapter]) -> anyhow::Result<String> {
         return json_lines(adapters.iter());
     }
     if adapters.is_empty() {
-        return Ok("no adapters: `rune adapters import FOLDER` takes one in\n".to_owned());
+        let hint = "`rune train` trains one, `rune adapters import` imports one";
+        return Ok(format!("no adapters yet: {hint}\n"));
     }
     let rows = adapters.iter().map(|adapter| {
         vec![
@@ -234,13 +236,13 @@ fn show(context: &Context, store: &AdapterStore, adapter: &Adapter) -> anyhow::R
         ("name", adapter.name.clone().unwrap_or_default()),
         ("source", adapter.source.as_str().to_owned()),
         ("model", adapter.base_model.clone()),
-        ("weights of", adapter.base_digest.clone()),
+        ("base digest", adapter.base_digest.clone()),
         ("rank, alpha", format!("{}, {}", adapter.rank, adapter.alpha)),
-        ("layers", adapter.target_modules.join(", ")),
+        ("targets", adapter.target_modules.join(", ")),
         ("scope", format!("{} of project {}", adapter.scope.as_str(), adapter.project)),
         ("size", format!("{} KiB", adapter.size_bytes >> 10)),
         ("sha256", adapter.sha256.clone()),
-        ("made from", parents.collect::<Vec<_>>().join(" + ")),
+        ("parents", parents.collect::<Vec<_>>().join(" + ")),
         ("recipe", adapter.recipe.to_string()),
         ("created", adapter.created_at.clone()),
         ("archived", archived.map(|(at, why)| format!("{at}: {why}")).unwrap_or_default()),
@@ -251,7 +253,7 @@ fn show(context: &Context, store: &AdapterStore, adapter: &Adapter) -> anyhow::R
     Ok(shown.map(line).collect::<Vec<_>>().concat())
 }
 
-/// Takes in the folder that `args` name.
+/// Imports a PEFT folder and returns the new adapter's id.
 fn import(context: &Context, store: &AdapterStore, args: &ImportArgs) -> anyhow::Result<AdapterId> {
     let ImportArgs { folder, name, id, scope, .. } = args;
     let files = PeftFiles::read(folder)?;
@@ -296,7 +298,7 @@ fn import(context: &Context, store: &AdapterStore, args: &ImportArgs) -> anyhow:
     Ok(id)
 }
 
-/// Writes the file that llama.cpp reads. The base's own file decides in which order rows stand.
+/// Exports an adapter as a GGUF file. The base's own GGUF file determines the order of rows.
 fn export_gguf(
     context: &Context,
     store: &AdapterStore,
@@ -306,7 +308,11 @@ fn export_gguf(
     let model = models::file(context, &Screen::of_document(context))?.path;
     let digest = model::identify(&model)?.tokenizer_digest;
     if adapter.base_model.split('@').nth(1) != Some(digest.as_str()) {
-        bail!("the adapter is for {}: give that with --model", adapter.base_model);
+        let message = format!(
+            "adapter `{}` was made for {}, not for this model",
+            adapter.id, adapter.base_model
+        );
+        return Err(HintedError::new(message, "pass its base model with --model").into());
     }
     let bytes = model::lora_to_gguf(&store.path(&adapter.id), &model)?;
     let mut out =
@@ -314,7 +320,7 @@ fn export_gguf(
     out.write_all(&bytes).with_context(|| format!("cannot write `{}`", file.display()))
 }
 
-/// What speaks for an adapter and against it.
+/// Renders the evaluations of an adapter beside those of its base.
 fn why(context: &Context, registry: &Registry, adapter: &Adapter) -> anyhow::Result<String> {
     let measured = registry.fitness(Some(&adapter.id), &adapter.base_digest)?;
     let base = registry.fitness(None, &adapter.base_digest)?;
@@ -331,13 +337,17 @@ fn why(context: &Context, registry: &Registry, adapter: &Adapter) -> anyhow::Res
         );
     }
     let mut text = match &adapter.archived_at {
-        Some(at) => format!("archived {at}: it is not chosen\n"),
+        Some(at) => format!("archived {at}: it is not selected\n"),
         None if measured.is_empty() => {
-            "never evaluated on the weights it was made on: `rune run --adapter auto` does not choose it; \
-             `rune eval` measures it\n"
+            "not evaluated on the weights that it was trained on: `rune run --adapter auto` does \
+             not select it; measure it with `rune eval`\n"
                 .to_owned()
         }
-        None => format!("chosen for {} of project {}\n", adapter.scope.as_str(), adapter.project),
+        None => format!(
+            "a candidate for scope {} of project {}\n",
+            adapter.scope.as_str(),
+            adapter.project
+        ),
     };
     let head = ["SUITE", "SPLIT", "N", "ADAPTER (95 %)", "FITNESS", "BASE (95 %)", "AT"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -371,7 +381,7 @@ fn verify(context: &Context, store: &AdapterStore) -> anyhow::Result<ExitCode> {
             damages.iter().map(|damage| json!({ "path": damage.path, "reason": damage.reason })),
         )?
     } else if damages.is_empty() {
-        format!("{n_adapters} adapters are what was stored\n")
+        format!("{n_adapters} adapters match their stored digests\n")
     } else {
         let line = |path: &Path, reason: &str| {
             format!("{}: {}\n", escape_line(&path.display().to_string()), escape_line(reason))
@@ -405,7 +415,7 @@ fn lineage(context: &Context, registry: &Registry, id: &AdapterId) -> anyhow::Re
     Ok(line.iter().map(text).collect())
 }
 
-/// A matrix of cosines, or each pair's as a line of JSON.
+/// Renders a matrix of cosines, or a JSON line per pair.
 fn similarity(
     context: &Context,
     registry: &Registry,
@@ -420,11 +430,7 @@ fn similarity(
     }
     let (first, _) = &adapters[0];
     if let Some((other, _)) = adapters.iter().find(|(one, _)| one.base_model != first.base_model) {
-        bail!(
-            "{} and {} are of different models: they have nothing to compare",
-            first.id,
-            other.id
-        );
+        bail!("adapters `{}` and `{}` have different base models", first.id, other.id);
     }
     if context.json {
         let pairs = adapters

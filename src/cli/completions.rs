@@ -6,14 +6,14 @@ use clap_complete::Shell;
 
 use crate::cli::output;
 
-/// Print a completion script for a shell
+/// Print a shell completion script
 #[derive(Debug, clap::Args)]
 pub(super) struct CompletionsArgs {
-    /// The shell
+    /// Shell to complete for
     shell: Shell,
 }
 
-/// `command` is the whole command line.
+/// Prints the completion script of `command`, the definition of the whole command line.
 pub(super) fn run(mut command: clap::Command, args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "rune", &mut script);

@@ -8,16 +8,16 @@ use crate::cli::context::Context;
 use crate::cli::output;
 use crate::config::Config;
 
-/// Look at the settings
+/// Print settings
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum ConfigArgs {
-    /// Print the settings in force
+    /// Print the current settings
     Show {
-        /// Say where each value comes from
+        /// Print the origin of each value
         #[arg(long)]
         origin: bool,
     },
-    /// Print every setting with its meaning and default
+    /// Print every setting with its description and default
     Keys,
 }
 

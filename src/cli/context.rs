@@ -1,4 +1,4 @@
-//! [`Context`]: home, settings and manners, as every subcommand gets them.
+//! [`Context`]: Rune's home, the settings and the output options of every subcommand.
 
 use std::env;
 use std::fs;
@@ -21,73 +21,73 @@ use crate::home::Home;
 use crate::registry::Registry;
 use crate::repository;
 
-/// The flags that every subcommand takes.
+/// Flags that every subcommand accepts.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct GlobalArgs {
-    /// Rune's home [default: ~/.rune]
+    /// Rune's home folder [default: ~/.rune]
     #[arg(long, global = true, env = "RUNE_HOME", value_name = "DIR", hide_env_values = true)]
     home: Option<PathBuf>,
-    /// Print JSON lines on stdout
+    /// Print JSON lines to stdout
     #[arg(long, global = true)]
     json: bool,
-    /// Print no progress
+    /// Do not print progress
     #[arg(long, short, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Print more on stderr; twice for still more
+    /// Print more to stderr; repeat for even more
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// When to use colours
+    /// When to use colors
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     color: ColorChoice,
 }
 
 impl GlobalArgs {
-    /// Whether JSON lines are asked for.
+    /// Whether `--json` is set.
     pub(super) fn json(&self) -> bool {
         self.json
     }
 
-    /// Whether stderr is to be coloured.
+    /// Whether to color stderr.
     pub(super) fn colors_stderr(&self) -> bool {
         output::colors(self.color, &io::stderr())
     }
 }
 
-/// What every subcommand works with.
+/// Environment of a subcommand.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Context {
-    /// Rune's home; perhaps not made yet.
+    /// Rune's home, which may not exist yet.
     pub(super) home: Home,
-    /// The settings in force.
+    /// Settings from all layers.
     pub(super) config: Config,
-    /// Whether stdout is to be coloured.
+    /// Whether to color stdout.
     pub(super) color: bool,
-    /// Whether stderr is to be coloured.
+    /// Whether to color stderr.
     pub(super) color_stderr: bool,
-    /// Whether to print no progress.
+    /// Whether to suppress progress.
     pub(super) quiet: bool,
-    /// Whether to print more than the usual.
+    /// Whether to print more details.
     pub(super) verbose: bool,
     /// Whether to print JSON lines.
     pub(super) json: bool,
 }
 
 impl Context {
-    /// Reads the environment and the configuration files; `settings` come from a subcommand's
-    /// flags.
+    /// Reads the environment and the configuration files. `settings` are those given by a
+    /// subcommand's flags.
     pub(super) fn load(
         globals: &GlobalArgs,
         settings: Vec<(&'static str, toml::Value)>,
     ) -> anyhow::Result<Self> {
         start_log(globals);
         if let Ok(name) = env::var("RUNE_FAILPOINT") {
-            ensure!(failpoint::arm(&name), "there is no failpoint `{name}`");
+            ensure!(failpoint::arm(&name), "unknown failpoint `{name}`");
         }
         let home = Home::new(match &globals.home {
-            Some(home) => std::path::absolute(home).context("cannot tell Rune's home")?,
-            None => env::home_dir().context("cannot tell the user's home")?.join(".rune"),
+            Some(home) => std::path::absolute(home).context("cannot determine Rune's home")?,
+            None => env::home_dir().context("cannot determine the user's home")?.join(".rune"),
         });
         let mut layers = Vec::new();
         let user = home.config();
@@ -111,19 +111,19 @@ impl Context {
         })
     }
 
-    /// Makes the home, for its owner's eyes only, unless it is there.
+    /// Creates Rune's home with mode 0700 unless it exists.
     pub(super) fn make_home(&self) -> anyhow::Result<()> {
-        let shown = || format!("cannot make Rune's home `{}`", self.home.path().display());
-        self.home.create().with_context(shown)
+        let home = self.home.path().display();
+        self.home.create().with_context(|| format!("cannot create Rune's home `{home}`"))
     }
 
-    /// Opens the registry, and makes it when there is none.
+    /// Opens the registry, which is created if necessary.
     pub(super) fn registry(&self) -> anyhow::Result<Arc<Registry>> {
         self.make_home()?;
         Ok(Arc::new(Registry::open(&self.home.registry())?))
     }
 
-    /// The key of the project: the setting, else the digest of the git root commit, else `none`.
+    /// Returns the project key: the setting, else the digest of the git root commit, else `none`.
     pub(super) fn project(&self) -> String {
         match self.config.run.project.as_str() {
             "" => repository::project_key(Path::new(".")).unwrap_or_else(|| "none".to_owned()),
@@ -131,7 +131,7 @@ impl Context {
         }
     }
 
-    /// The Python of the settings, else the first `python3` of PATH.
+    /// Returns the configured Python, else the first `python3` in PATH.
     pub(super) fn python(&self) -> Option<PathBuf> {
         match self.config.sandbox.python.as_str() {
             "" => find_program("python3"),
@@ -140,7 +140,7 @@ impl Context {
     }
 }
 
-/// The first executable of that name in PATH.
+/// Finds the first executable called `name` in PATH.
 fn find_program(name: &str) -> Option<PathBuf> {
     let is_executable = |path: &PathBuf| {
         fs::metadata(path)
@@ -149,7 +149,7 @@ fn find_program(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(name)).find(is_executable)
 }
 
-/// One file's settings; `None` when there is no such file.
+/// Reads the settings of one file; `None` if it does not exist.
 fn layer(path: &Path, origin: ValueOrigin) -> anyhow::Result<Option<ConfigLayer>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(ConfigLayer::parse(origin, &text)?)),
@@ -158,15 +158,15 @@ fn layer(path: &Path, origin: ValueOrigin) -> anyhow::Result<Option<ConfigLayer>
     }
 }
 
-/// The nearest `rune.toml` from `folder` up to the root of its git repository; outside of one only
-/// `folder` itself counts.
+/// Finds the nearest `rune.toml` from `folder` up to the root of its git repository. Outside of a
+/// repository only `folder` itself is searched.
 fn project_file(folder: &Path) -> Option<PathBuf> {
     let root = folder.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(folder);
     let inside = folder.ancestors().take_while(|folder| folder.starts_with(root));
     inside.map(|folder| folder.join("rune.toml")).find(|path| path.is_file())
 }
 
-/// Sends the log to stderr: `RUNE_LOG`, else as loud as the flags say.
+/// Sends the log to stderr. `RUNE_LOG` sets the level, else `--quiet` and `--verbose` do.
 fn start_log(globals: &GlobalArgs) {
     let level = match (globals.quiet, globals.verbose) {
         (true, _) => "error",
@@ -176,10 +176,9 @@ fn start_log(globals: &GlobalArgs) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("RUNE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(globals.colors_stderr());
-    // A second start, as in tests, changes nothing.
-    let _started_already = log.try_init();
+    // Never colored: `tracing-subscriber` is built without its feature `ansi`, and complains on
+    // stderr if colors are requested anyway.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Fails only if a subscriber is already set, as in tests.
+    let _already_set = log.try_init();
 }

@@ -8,20 +8,20 @@ use crate::cli::output;
 use crate::doctor::CheckStatus;
 use crate::doctor::DoctorCheck;
 use crate::doctor::DoctorInput;
-use crate::doctor::examine;
+use crate::doctor::run_checks;
 use crate::error_class::ErrorClass;
 use crate::sandbox::Sandbox;
 
-/// Say what works on this machine, and how to mend the rest
+/// Check what works on this machine, and print how to fix the rest
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArgs {}
 
 pub(super) fn run(context: &Context, _args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    // Before any other thread: see `sandbox`.
+    // The helper is forked before this process has other threads.
     let sandbox = Sandbox::start(&std::env::current_exe()?).map(Arc::new);
     context.make_home()?;
     let (home, config) = (&context.home, &context.config);
-    let checks = examine(&DoctorInput { home, config, python: context.python(), sandbox });
+    let checks = run_checks(&DoctorInput { home, config, python: context.python(), sandbox });
     let text = if context.json {
         json_lines(&checks)?
     } else {

@@ -1,4 +1,4 @@
-//! The entry: arguments in, exit code out.
+//! Entry point: parses arguments, dispatches to a subcommand, and returns an exit code.
 
 use std::process::ExitCode;
 
@@ -42,7 +42,7 @@ enum RuneCommand {
     Train(Box<train::TrainArgs>),
     Eval(eval::EvalArgs),
     Judge(judge::JudgeArgs),
-    /// Become a training worker
+    /// Run as a training worker process
     #[command(hide = true)]
     TrainWorker,
     #[command(subcommand)]
@@ -61,12 +61,12 @@ enum RuneCommand {
     Man(man::ManArgs),
 }
 
-/// Runs `rune` with this process's arguments.
+/// Runs `rune` with the arguments of this process.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help goes to stdout, and nobody may be reading it.
+            // Help goes to stdout, where the reader may already be gone.
             let _unread = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
         }

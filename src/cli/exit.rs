@@ -1,4 +1,4 @@
-//! Exit codes: what happened, in one number.
+//! Exit codes and hints: maps the errors of all modules to a number and to advice.
 
 use std::error::Error;
 use std::io;
@@ -23,29 +23,43 @@ use crate::sandbox::SandboxError;
 use crate::shutdown::StoppedEarly;
 use crate::training::TrainingError;
 
-/// Wrong arguments.
+/// Exit code for wrong arguments.
 pub(super) const USAGE: u8 = 2;
 
-/// The table at the end of `rune --help`.
+/// An error of the command line itself, with advice on a separate line.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct HintedError {
+    message: String,
+    hint: String,
+}
+
+impl HintedError {
+    pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into() }
+    }
+}
+
+/// Table at the end of `rune --help`.
 pub(super) const HELP: &str = "\
 Exit codes:
-    0    solved and verified; or the command did what it was asked to
-    1    ran, not solved; the best candidate is kept
-    2    wrong usage
-    3    configuration or environment: `rune doctor` says more
-    4    provider unreachable, or context overflow
+    0    success: the task is solved and verified, or the command is done
+    1    not solved; the best candidate is kept
+    2    usage error
+    3    configuration or environment error: see `rune doctor`
+    4    provider unreachable, or prompt longer than the context window
     5    sandbox unavailable: nothing was executed
-    6    budget used up
-    7    conflict: duplicate, busy, or dirty tree
-  130    interrupted; `rune run --resume` goes on
-  143    terminated; `rune run --resume` goes on";
+    6    budget exhausted
+    7    conflict: already exists, in use, or dirty tree
+  130    interrupted: resume with `rune run --resume`
+  143    terminated: resume with `rune run --resume`";
 
-/// The code for an error: that of the first of its causes that has a class.
+/// Returns the exit code of the first error in the chain that has a class.
 pub(super) fn code(error: &anyhow::Error) -> u8 {
     error.chain().find_map(class).unwrap_or(ErrorClass::Environment).exit_code()
 }
 
-/// The class of an error of one of the workflows.
+/// Returns the class of `error`, if its type is known.
 fn class(error: &(dyn Error + 'static)) -> Option<ErrorClass> {
     if let Some(StoppedEarly(reason)) = error.downcast_ref() {
         return Some(ErrorClass::Stopped(*reason));
@@ -68,17 +82,17 @@ fn class(error: &(dyn Error + 'static)) -> Option<ErrorClass> {
     )
 }
 
-/// The error itself, or one that it speaks for or was caused by, of type `E`.
+/// Finds an error of type `E` in the chain, also inside transparent wrappers.
 fn cause<E: Error + 'static>(error: &anyhow::Error) -> Option<&E> {
-    error.chain().find_map(|cause| spoken_for(cause).downcast_ref())
+    error.chain().find_map(|cause| unwrapped(cause).downcast_ref())
 }
 
-/// The innermost of errors that speak for each other: as causes of one another they do not show.
-fn spoken_for<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+/// Returns the innermost error of `#[error(transparent)]` wrappers, which `source` skips.
+fn unwrapped<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     macro_rules! look_into {
         ($($outer:ident: $($variant:ident)|+;)+) => {
             $($(if let Some($outer::$variant(inner)) = error.downcast_ref() {
-                return spoken_for(inner);
+                return unwrapped(inner);
             })+)+
         };
     }
@@ -94,33 +108,32 @@ fn spoken_for<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static)
     error
 }
 
-/// What the user can do about an error, where that is known.
+/// Returns advice on how to fix an error, if there is any.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
-    if let Some(hint) = cause::<TrainingError>(error).and_then(TrainingError::hint) {
-        return Some(hint);
+    if let Some(HintedError { hint, .. }) = error.downcast_ref() {
+        return Some(hint.clone());
     }
-    if let Some(hint) = cause::<SandboxError>(error).and_then(SandboxError::hint) {
-        return Some(hint.to_owned());
-    }
-    fixed_hint(error).map(str::to_owned)
+    let hint = cause::<SessionError>(error)
+        .and_then(SessionError::hint)
+        .or_else(|| cause::<TrainingError>(error)?.hint())
+        .or_else(|| cause::<EvaluationError>(error)?.hint().map(str::to_owned))
+        .or_else(|| cause::<PipelineError>(error)?.hint().map(str::to_owned))
+        .or_else(|| cause::<ProviderError>(error)?.hint().map(str::to_owned))
+        .or_else(|| cause::<SandboxError>(error)?.hint().map(str::to_owned));
+    hint.or_else(|| fixed_hint(error).map(str::to_owned))
 }
 
+/// Returns advice for errors of modules that have no hints of their own.
 fn fixed_hint(error: &anyhow::Error) -> Option<&'static str> {
-    if let Some(PipelineError::MissingPackages(_)) = cause(error) {
-        return Some(
-            "show their folder with `--lib DIR`, or install them for the Python of `sandbox.python`; a module that is \
-             to be written has to be named in the task",
-        );
-    }
     if let Some(SuiteError::TooLarge { .. }) = cause(error) {
-        return Some("name the tests' own file or folder, or move large data out of it");
+        return Some("pass the test file or test folder itself, or move large data out of it");
     }
     if let Some(error) = cause::<HubError>(error) {
         return match error {
-            HubError::UnknownModel { .. } => Some("`rune models list` shows all models"),
+            HubError::UnknownModel { .. } => Some("`rune models list` lists all models"),
             HubError::AllFailed { .. } | HubError::Unreachable { .. } | HubError::Pip { .. } => {
                 Some(
-                    "fetch the file elsewhere and give it with `rune models pull NAME --file PATH`",
+                    "download the file elsewhere and import it with `rune models pull NAME --file PATH`",
                 )
             }
             _ => None,
@@ -136,34 +149,36 @@ fn fixed_hint(error: &anyhow::Error) -> Option<&'static str> {
         Some(RegistryError::TooNew { .. }) => return Some("install a newer version of rune"),
         Some(RegistryError::NotFound { kind, .. }) => {
             return Some(match kind {
-                RecordKind::Session => "`rune sessions list` shows all sessions",
-                RecordKind::TrainingRun => "`rune train runs` shows all runs",
-                RecordKind::Adapter => "`rune adapters list` shows all adapters",
+                RecordKind::Session => "`rune sessions list` lists all sessions",
+                RecordKind::TrainingRun => "`rune train runs` lists all training runs",
+                RecordKind::Adapter => "`rune adapters list` lists all adapters",
             });
         }
         Some(registry) if registry.is_of_disk() => {
-            return Some("is the disk of Rune's home full? `rune doctor` tells how much is free");
+            return Some(
+                "check for free space: `rune doctor` shows it for the disk of Rune's home",
+            );
         }
         _ => {}
     }
     error.downcast_ref::<ConfigError>().map(|_| "`rune config keys` describes every setting")
 }
 
-/// What the user can do about a model that can't be run.
+/// Returns advice for a model that cannot be run.
 fn model_hint(error: &ModelError) -> Option<&'static str> {
     match error {
         ModelError::Malformed { .. } | ModelError::NotFinite => {
             Some("download the file again: `rune models pull NAME`")
         }
         ModelError::Unsupported { .. } => Some(
-            "Rune runs GGUF files of the llama and qwen2 architectures; `rune models list` shows \
+            "Rune runs GGUF files of the llama and qwen2 architectures; `rune models list` lists \
              models that work",
         ),
         _ => None,
     }
 }
 
-/// Whether nobody reads our output any more.
+/// Whether the error is a write to a closed pipe: the reader of our output is gone.
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io_error = |cause: &(dyn std::error::Error + 'static)| {
         let error = cause.downcast_ref::<io::Error>()?;

@@ -31,40 +31,41 @@ use crate::judge::junit_xml;
 use crate::sandbox::Limits;
 use crate::sandbox::Sandbox;
 
-/// Run tests against code in the sandbox, and say whether to believe the result
+/// Run tests against code in the sandbox, and report whether the result can be trusted
 ///
-/// Tests are unittest, pytest or plain-assert files; they run with what lies around them: helpers,
-/// conftest.py, data files, pytest's configuration. A pass is confirmed with the solution in a
-/// process of its own, where it cannot reach the tests; the last line says whether that was
-/// possible. The confirmation has twenty seconds and ten times what the first run took, at most
-/// four times the limits of the settings. In it the solution gets data files of the tests' folder
-/// by asking for them, but none that the tests read themselves.
+/// Tests are unittest, pytest or plain-assert files. They run together with the files around them:
+/// helpers, conftest.py, data files and pytest's configuration. A pass is confirmed by a second run
+/// with the solution in a separate process, where it cannot reach the tests; the last line says
+/// whether that was possible. The second run may take ten times as long as the first plus twenty
+/// seconds, but no more than four times the configured limits. There the solution can open data
+/// files in the tests' folder, except those that the tests themselves read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   rune judge primes.py --tests test_primes.py
   rune judge src --tests tests --lib vendor --python .venv/bin/python
   rune judge build --tests tests --junit report.xml --json
 
-Exit code 0 means that every test passed and the result is to be believed, 1 that it did not.")]
+Exit code 0 means that every test passed and the result can be trusted; 1 means that it did not.")]
 pub(super) struct JudgeArgs {
-    /// The code: a file, or a folder whose content can be imported
+    /// The code: a file, or a folder of importable modules
     solution: PathBuf,
     /// The tests: a file or a folder
     #[arg(long, value_name = "PATH")]
     tests: PathBuf,
-    /// A folder of Python packages that tests and code may import; may be given several times
+    /// Folder of Python packages that tests and code may import; repeatable
     #[arg(long, value_name = "DIR")]
     lib: Vec<PathBuf>,
-    /// The Python that runs the tests [default: `sandbox.python`, else the first `python3` of PATH]
+    /// Python interpreter for the tests [default: `sandbox.python`, else the first `python3` in
+    /// PATH]
     #[arg(long, value_name = "PATH")]
     python: Option<String>,
-    /// Write a JUnit XML report to this file as well
+    /// Also write a JUnit XML report to this file
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 }
 
 impl JudgeArgs {
-    /// The settings that the flags stand for.
+    /// Returns the settings given by flags, as pairs of key and value.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
         let python = self.python.clone().map(toml::Value::String);
         python.into_iter().map(|python| ("sandbox.python", python)).collect()
@@ -90,7 +91,7 @@ impl JudgeArgs {
     }
 }
 
-/// Tells readers of JSON lines that there is no verdict.
+/// Reports a failure to judge as the only JSON line.
 pub(super) fn refuse(globals: &GlobalArgs, error: &anyhow::Error) {
     if globals.json() && !exit::is_broken_pipe(error) {
         let exit_code = i32::from(exit::code(error));
@@ -114,7 +115,7 @@ pub(super) fn run(context: &Context, args: &JudgeArgs) -> anyhow::Result<ExitCod
     if context.json {
         Screen::new(context).report_all(&events(&verdict, code));
     } else {
-        output::print(&shown(context, &verdict))?;
+        output::print(&report(context, &verdict))?;
     }
     Ok(ExitCode::from(code))
 }
@@ -152,15 +153,15 @@ fn events(verdict: &Verdict, code: u8) -> Vec<Event> {
     verdict.tests.iter().map(of_test).chain([completed]).collect()
 }
 
-/// A row for each test that did not pass, the counts, and how far the result is to be believed.
-fn shown(context: &Context, verdict: &Verdict) -> String {
+/// Renders a row for each test that did not pass, the counts, and whether to trust the result.
+fn report(context: &Context, verdict: &Verdict) -> String {
     let is_shown = |test: &&TestResult| context.verbose || test.status != TestStatus::Passed;
     let rows: Vec<_> =
         verdict.tests.iter().filter(is_shown).map(|test| row(context, test)).collect();
     let style = if verdict.passed() { "32" } else { "31" };
     let counts = format!("{} in {:.1} s", counts(verdict), verdict.wall.as_secs_f64());
     let counts = paint(&counts, style, context.color);
-    format!("{}{counts}\n{}\n", output::table(&rows), escape(&belief(verdict)))
+    format!("{}{counts}\n{}\n", output::table(&rows), escape(&describe_assurance(verdict)))
 }
 
 fn row(context: &Context, test: &TestResult) -> Vec<String> {
@@ -185,7 +186,7 @@ fn words(status: TestStatus) -> &'static str {
     }
 }
 
-/// Such as `23 passed, 1 failed, 2 skipped`.
+/// Counts tests by status, as in `23 passed, 1 failed, 2 skipped`.
 fn counts(verdict: &Verdict) -> String {
     use TestStatus::{Error, ExpectedFailure, Failed, Missing, Passed, Skipped};
     let counted = [Passed, Failed, Error, Missing, Skipped, ExpectedFailure]
@@ -202,8 +203,8 @@ fn counts(verdict: &Verdict) -> String {
         .join(", ")
 }
 
-/// What stands behind the result.
-fn belief(verdict: &Verdict) -> String {
+/// Describes how the verdict was reached, and why no better assurance was possible.
+fn describe_assurance(verdict: &Verdict) -> String {
     match (verdict.assurance, verdict.reason.as_str()) {
         (Some(assurance), "") => assurance.to_string(),
         (Some(assurance), reason) => format!("{assurance}: {reason}"),

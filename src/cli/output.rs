@@ -1,4 +1,4 @@
-//! What goes to the terminal: colours or not, and nothing that could take it over.
+//! Terminal output: colors, tables, and escaping of text that could control the terminal.
 
 use std::borrow::Cow;
 use std::env;
@@ -9,39 +9,40 @@ use std::io::Write;
 
 use clap::ColorChoice;
 
-/// Makes foreign text harmless to a terminal: control characters but line end and tab become
-/// `\u{1b}` and the like, and so do characters that change the direction of writing.
+/// Escapes untrusted text for a terminal. Control characters except line feed and tab become
+/// `\u{1b}` and the like, and so do characters that change the writing direction.
 pub fn escape(text: &str) -> Cow<'_, str> {
     escape_where(text, |c| !matches!(c, '\n' | '\t'))
 }
 
-/// As [`escape`], for text that has to stay on one line.
+/// Escapes untrusted text as [`escape`] does, and also line feeds and tabs.
 pub fn escape_line(text: &str) -> Cow<'_, str> {
     escape_where(text, |_| true)
 }
 
-fn escape_where(text: &str, also: impl Fn(char) -> bool) -> Cow<'_, str> {
-    let is_foul = |c: char| {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        turns || (c.is_control() && also(c))
+fn escape_where(text: &str, is_escaped_control: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let needs_escaping = |c: char| {
+        // Bidirectional overrides make code look different from what it does (CVE-2021-42574).
+        let is_bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        is_bidi || (c.is_control() && is_escaped_control(c))
     };
-    if !text.contains(is_foul) {
+    if !text.contains(needs_escaping) {
         return Cow::Borrowed(text);
     }
-    let mut clean = String::with_capacity(text.len() + 16);
+    let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if is_foul(c) { clean.extend(c.escape_default()) } else { clean.push(c) }
+        if needs_escaping(c) { escaped.extend(c.escape_default()) } else { escaped.push(c) }
     }
-    Cow::Owned(clean)
+    Cow::Owned(escaped)
 }
 
-/// Whether to colour a stream.
+/// Whether to color a stream. See <https://no-color.org> and <https://bixense.com/clicolors>.
 pub(super) fn colors(choice: ColorChoice, stream: &impl IsTerminal) -> bool {
-    let filled = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     match choice {
         ColorChoice::Always => true,
         ColorChoice::Never => false,
-        ColorChoice::Auto if filled("NO_COLOR") => false,
+        ColorChoice::Auto if is_set("NO_COLOR") => false,
         ColorChoice::Auto if env::var_os("CLICOLOR_FORCE").is_some_and(|value| value != "0") => {
             true
         }
@@ -51,34 +52,45 @@ pub(super) fn colors(choice: ColorChoice, stream: &impl IsTerminal) -> bool {
     }
 }
 
-/// `text` in an SGR style, such as `31` for red, where `colors` are wanted.
+/// Wraps `text` in an SGR style, such as `31` for red, if `colors` is set. Escape untrusted text
+/// before painting it: afterwards the escape sequences of the style would be escaped, too.
 pub(super) fn paint(text: &str, style: &str, colors: bool) -> String {
     if colors { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// Prints a result to stdout, all at once.
+/// Prints a result to stdout in one write.
 pub(super) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
 }
 
-/// Prints a line of progress to stderr. When nobody listens there, nothing is lost.
+/// Prints a line of progress to stderr, escaped. A closed stderr is not an error: results and
+/// records do not depend on it.
 pub(super) fn note(text: &str) {
-    let _unheard = writeln!(io::stderr().lock(), "{}", escape_line(text));
+    note_styled(text, None);
 }
 
-/// Prints an error with its causes, and what can be done about it.
+/// Prints a line of progress to stderr, escaped, then painted in an SGR style.
+pub(super) fn note_styled(text: &str, style: Option<&str>) {
+    let _unread = writeln!(io::stderr().lock(), "{}", styled_line(text, style));
+}
+
+fn styled_line(text: &str, style: Option<&str>) -> String {
+    paint(&escape_line(text), style.unwrap_or_default(), style.is_some())
+}
+
+/// Prints an error with its causes to stderr, and the hint on a line of its own.
 pub(super) fn print_error(error: &anyhow::Error, hint: Option<&str>, colors: bool) {
     let mut text =
         format!("{} {}\n", paint("error:", "1;31", colors), escape(&format!("{error:#}")));
     if let Some(hint) = hint {
         let _infallible = writeln!(text, "{} {hint}", paint("hint:", "1;36", colors));
     }
-    let _unheard = io::stderr().lock().write_all(text.as_bytes());
+    let _unread = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Rows in columns as wide as they need to be; the last column is not padded.
+/// Formats rows as columns of the least width that fits; the last column is not padded.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -94,7 +106,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Rows as a table of Markdown, the first as its head.
+/// Formats rows as a Markdown table with the first row as its header.
 pub(super) fn markdown(rows: &[Vec<String>]) -> String {
     let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let mut text = String::new();
@@ -116,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn foreign_text_cannot_drive_the_terminal() {
+    fn untrusted_text_cannot_control_the_terminal() {
         insta::assert_snapshot!(escape("a\tb\u{1b}[2Jc\r\u{7}\u{9b}d\u{202e}é"),
             @r"a	b\u{1b}[2Jc\r\u{7}\u{9b}d\u{202e}é");
         insta::assert_snapshot!(escape_line("a\nb\tc"), @r"a\nb\tc");
@@ -124,7 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_as_wide_as_they_need_to_be() {
+    fn styled_line_escapes_only_the_text() {
+        assert_eq!(styled_line("a\u{1b}[2J", Some("33")), "\u{1b}[33ma\\u{1b}[2J\u{1b}[0m");
+        assert_eq!(styled_line("a\u{1b}[2J", None), "a\\u{1b}[2J");
+    }
+
+    #[test]
+    fn columns_have_the_width_of_their_widest_cell() {
         let row = |cells: &[&str]| cells.iter().map(|&cell| cell.to_owned()).collect();
         assert_eq!(table(&[row(&["a", "bb"]), row(&["ccc", ""])]), "a    bb\nccc\n");
         assert_eq!(

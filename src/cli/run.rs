@@ -19,9 +19,9 @@ pub(crate) use task::is_task_line;
 
 /// Solve a coding task
 ///
-/// The task is cut into parts, each part is planned and written, the parts are put together and run
-/// against the tests in a sandbox. Without tests Rune writes its own, and says so. Paths of the
-/// files written go to stdout. A solution that is not verified stays in Rune's home.
+/// Rune splits the task into parts, plans and writes each one, then assembles and tests the result
+/// in a sandbox. Without tests, Rune writes its own and says so. The paths of the written files go
+/// to stdout. A solution that is not verified stays in Rune's home.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   rune run \"Write primes.py with is_prime(n) and primes_below(n)\" --tests test_primes.py
@@ -29,70 +29,70 @@ pub(crate) use task::is_task_line;
   rune run --resume 01k9x3")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct RunArgs {
-    /// What to do, in your own words; `-` reads it from stdin
+    /// The task in plain words; `-` reads it from stdin
     #[arg(required_unless_present_any = ["task_file", "resume"], conflicts_with_all = ["task_file", "resume"])]
     pub(super) task: Option<String>,
-    /// A task from a file of JSON lines with id, task, tests (text, files or a path), task type,
-    /// family
+    /// Read the task from a JSON Lines file with the fields `id`, `task`, `tests` (text, files or a
+    /// path), `task_type` and `family`
     #[arg(long = "task", value_name = "FILE.jsonl[:ID]")]
     pub(super) task_file: Option<String>,
-    /// The tests that decide: a file or folder of unittest, pytest or plain-assert files
+    /// Tests that decide whether the task is solved: a file or folder of unittest, pytest or
+    /// plain-assert files
     #[arg(long, value_name = "PATH", conflicts_with = "resume")]
     pub(super) tests: Option<PathBuf>,
-    /// Where to write the solution [default: the current folder, or that of the session to go on
-    /// with]
+    /// Output folder [default: the current folder, or that of the resumed session]
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
-    /// Overwrite files that are there
+    /// Overwrite existing files
     #[arg(long)]
     pub(super) force: bool,
-    /// Go on with a session that was stopped
+    /// Resume a session that was stopped
     #[arg(long, value_name = "ID", conflicts_with_all = ["task_file"])]
     pub(super) resume: Option<String>,
-    /// The model: a name of `rune models list`, or the path of a GGUF file
+    /// Base model: a name from `rune models list`, or the path of a GGUF file
     #[arg(long, value_name = "NAME|PATH")]
     model: Option<String>,
-    /// Who generates: in-process or scripted
+    /// Inference backend: in-process or scripted
     #[arg(long)]
     provider: Option<String>,
     /// Canned answers for the scripted provider
     #[arg(long, value_name = "FILE")]
     script: Option<String>,
-    /// The adapter: an id of `rune adapters list`, `auto` for the best that was measured, or `none`
+    /// Adapter: an id from `rune adapters list`, `auto` for the best measured one, or `none`
     #[arg(long, value_name = "ID|auto|none")]
     adapter: Option<String>,
-    /// A folder of Python packages that the solution may import
+    /// Folder of Python packages that the solution may import
     #[arg(long, value_name = "DIR")]
     lib: Option<String>,
-    /// Seed of all sampling
+    /// Random seed for sampling
     #[arg(long, value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,
-    /// Budget of generated tokens
+    /// Maximum generated tokens per session
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     max_tokens: Option<i64>,
-    /// Budget of seconds
+    /// Maximum seconds per session
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     max_seconds: Option<i64>,
-    /// Attempts at an answer that can be read
+    /// Maximum attempts to get an answer that can be parsed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     attempts: Option<i64>,
-    /// Samples of code when the first one fails
+    /// Number of code samples when the first one fails
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     candidates: Option<i64>,
-    /// Do not call a task solved whose tests pass on a stub of the solution as well; without this
-    /// it is a warning
+    /// Do not count a task as solved if its tests also pass on a stub of the solution; the default
+    /// is a warning
     #[arg(long)]
     strict_tests: bool,
-    /// Say what would be done, and do nothing
+    /// Print the plan without running it
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Run model-written code without a sandbox: only on a machine that may be lost
+    /// Run model-written code without a sandbox; use only on a disposable machine
     #[arg(long)]
     pub(super) unsafe_no_sandbox: bool,
 }
 
 impl RunArgs {
-    /// The settings that the flags stand for.
+    /// Returns the settings given by flags, as pairs of key and value.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
         let text = |value: &Option<String>| value.clone().map(toml::Value::String);
         let number = |value: Option<i64>| value.map(toml::Value::Integer);
@@ -114,7 +114,7 @@ impl RunArgs {
     }
 }
 
-/// Tells readers of JSON lines that a run ended before it knew its settings.
+/// Reports a failure to load the settings as the only JSON line of a run.
 pub(super) fn refuse(globals: &GlobalArgs, error: &anyhow::Error) {
     if globals.json() {
         screen::print_only_line(&screen::failure(error));

@@ -1,4 +1,4 @@
-//! One way to run asynchronous work from the command line, with the signals that stop it.
+//! Runs asynchronous work from the command line, with signals that stop it.
 
 use std::io;
 use std::sync::Mutex;
@@ -15,13 +15,13 @@ use crate::error_class::ErrorClass;
 use crate::shutdown::Shutdown;
 use crate::shutdown::StopReason;
 
-/// The token of the work that is being done.
+/// Shutdown token of the active work.
 static AT_WORK: Mutex<Option<Shutdown>> = Mutex::new(None);
 
-/// Runs what `work` makes of a token that Ctrl-C and SIGTERM trigger. One at a time.
+/// Runs the future of `work`, with a token that Ctrl-C and SIGTERM trigger. Only one at a time.
 ///
 /// # Errors
-/// Those of `work`, and of setting this up.
+/// Those of `work`, and of starting the runtime.
 pub(super) fn block_on<T, F: Future<Output = anyhow::Result<T>>>(
     work: impl FnOnce(Shutdown) -> F,
 ) -> anyhow::Result<T> {
@@ -31,14 +31,14 @@ pub(super) fn block_on<T, F: Future<Output = anyhow::Result<T>>>(
     *at_work() = Some(shutdown.clone());
     let result = runtime.block_on(work(shutdown));
     *at_work() = None;
-    // A generation that was given up may still be in its last pass: nobody waits for it.
+    // A cancelled generation may still be in its last forward pass, which is not worth waiting for.
     runtime.shutdown_background();
     result
 }
 
-/// Has a thread hear signals from now on: Tokio takes them from the process for good, also for what
-/// comes after [`block_on`]. A signal triggers the token of what is at work. Where nothing is, or
-/// what is was told before, it ends the process, as it would without us.
+/// Starts a thread that handles signals. Tokio replaces the default handlers for good, also after
+/// [`block_on`] returns. A signal triggers the token of the active work. If there is none, or if it
+/// was already triggered, the signal ends the process, as it would by default.
 fn watch_signals() -> io::Result<()> {
     static WATCHING: OnceLock<()> = OnceLock::new();
     if WATCHING.set(()).is_err() {

@@ -1,5 +1,7 @@
-//! How work shows itself: a live line on a terminal, a line now and then elsewhere, or JSON lines
-//! on stdout.
+//! Renders events to the terminal or as JSON lines.
+//!
+//! On a terminal, one live line at the bottom is redrawn and other lines scroll above it. Without a
+//! terminal, progress is an occasional line on stderr.
 
 mod words;
 
@@ -28,28 +30,28 @@ use crate::trajectory::AttemptVerdict;
 use words::event_words;
 use words::step_words;
 
-/// Between two lines about the steps of a training, where there is no terminal.
+/// Minimum time between two lines about training steps without a terminal.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// Between two lines about the bytes of a pull, where there is no terminal.
+/// Minimum time between two lines about downloaded bytes without a terminal.
 const PULL_PERIOD: Duration = Duration::from_secs(1);
 
-/// Answers between two lines about an evaluation, where there is no terminal.
+/// Answers between two lines about an evaluation without a terminal.
 const ANSWERS: usize = 50;
 
-/// A live line with what the model is doing.
+/// Live line of a generation.
 const SPINNER: &str = "{spinner} {elapsed} {wide_msg}";
-/// A live line with how far it is.
+/// Live line of steps that take equally long.
 const BAR: &str = "{bar:30} {pos}/{len} {msg} eta {eta}";
-/// A live line with the steps of a benchmark, which take different times.
+/// Live line of a benchmark, whose steps take different times, so that an ETA would mislead.
 const STEPS: &str = "{bar:30} {pos}/{len} {msg}";
-/// A live line with the bytes of a file.
+/// Live line of a download.
 const BYTES: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 
-/// Where news of work goes.
+/// Reporter of the command line.
 pub(super) struct Screen {
     mode: ScreenMode,
-    /// Whether JSON lines include mere progress.
+    /// Whether JSON lines include progress events.
     has_progress: bool,
     colors: bool,
     state: Mutex<ScreenState>,
@@ -66,22 +68,38 @@ enum ScreenMode {
 #[derive(Default)]
 struct ScreenState {
     stream: EventStream,
-    /// Whether a last JSON line was printed.
+    /// Whether the final JSON line of a session was printed.
     is_over: bool,
     /// The live line, and its template.
     bar: Option<(ProgressBar, &'static str)>,
-    /// What the model writes, how many pieces of about a token it has, and since when.
-    writing: Option<(String, u32, Instant)>,
-    /// The last validation loss of a training.
+    generation: Option<GenerationProgress>,
+    /// Last validation loss of a training run.
     validation: Option<f64>,
-    /// When the last line about a step was printed.
+    /// Time of the last line about a training step.
     last_step: Option<Instant>,
-    /// When the last line about the bytes of a pull was printed.
+    /// Time of the last line about downloaded bytes.
     last_bytes: Option<Instant>,
-    /// What a benchmark was last said to measure.
+    /// Step of a benchmark that the last line was about.
     measuring: String,
-    /// Whose answers an evaluation is at, how many there are and how many passed.
-    answers: (Option<String>, u32, u32),
+    answers: AnswerCounts,
+}
+
+/// Progress of the generation on the live line.
+struct GenerationProgress {
+    /// Phase and part, as shown.
+    label: String,
+    /// Pieces of text so far, about one per token.
+    n_pieces: u32,
+    started: Instant,
+}
+
+/// Answers of the base or of one adapter in an evaluation.
+#[derive(Default)]
+struct AnswerCounts {
+    /// `None` is the base.
+    adapter_id: Option<String>,
+    n_answers: u32,
+    n_passed: u32,
 }
 
 impl Screen {
@@ -89,7 +107,7 @@ impl Screen {
         Self::with_json(context, ScreenMode::Json)
     }
 
-    /// The screen of a command whose `--json` prints a document: no event goes to stdout.
+    /// Creates the screen of a command whose `--json` prints a document: no event goes to stdout.
     pub(super) fn of_document(context: &Context) -> Self {
         Self::with_json(context, ScreenMode::Quiet)
     }
@@ -105,34 +123,40 @@ impl Screen {
         Self { mode, has_progress: !context.quiet, colors, state: Mutex::default() }
     }
 
-    /// Reports events of no subject.
+    /// Reports events without a subject.
     pub(super) fn report_all(&self, events: &[Event]) {
         for event in events {
             self.report("", event);
         }
     }
 
-    /// A line for the user's eyes alone.
+    /// Prints a line for people to stderr, above the live line.
     pub(super) fn say(&self, text: &str) {
-        self.say_in(&self.state(), text);
+        self.say_styled(text, None);
     }
 
-    fn say_in(&self, state: &ScreenState, text: &str) {
-        match (self.mode, &state.bar) {
+    fn say_styled(&self, text: &str, style: Option<&str>) {
+        match (self.mode, &self.state().bar) {
             (ScreenMode::Quiet | ScreenMode::Json, _) => {}
-            (_, Some((bar, _))) => bar.suspend(|| output::note(text)),
-            _ => output::note(text),
+            (_, Some((bar, _))) => bar.suspend(|| output::note_styled(text, style)),
+            _ => output::note_styled(text, style),
         }
     }
 
-    /// Ends the JSON lines of a session that an error ends.
+    /// Prints a result to stdout after closing the live line, which would share its row.
+    pub(super) fn print(&self, text: &str) -> io::Result<()> {
+        self.close();
+        output::print(text)
+    }
+
+    /// Prints the final JSON line of a session that failed, unless it was already printed.
     pub(super) fn fail(&self, subject: &str, error: &anyhow::Error) {
         if self.mode == ScreenMode::Json && !self.state().is_over && !exit::is_broken_pipe(error) {
             self.json_line(subject, &failure(error));
         }
     }
 
-    /// Takes the live line away.
+    /// Removes the live line.
     pub(super) fn close(&self) {
         if let Some((bar, _)) = self.state().bar.take() {
             bar.finish_and_clear();
@@ -144,24 +168,27 @@ impl Screen {
         state.is_over |=
             matches!(event, Event::SessionCompleted { .. } | Event::SessionFailed { .. });
         let line = state.stream.line(&timestamp(SystemTime::now()), subject, event);
-        // The work goes on when nobody reads of it: its record is in the registry.
+        // A closed stdout does not stop the work: its record is in the registry.
         let _unread = output::print(&format!("{line}\n"));
     }
 
-    fn wrote_piece(&self, doing: String) {
+    fn show_generation(&self, label: String) {
         let mut state = self.state();
-        let (_, n, since) = match state.writing.take() {
-            Some(writing) if writing.0 == doing => writing,
-            _ => (String::new(), 0, Instant::now()),
+        let mut generation = match state.generation.take() {
+            Some(generation) if generation.label == label => generation,
+            _ => GenerationProgress { label, n_pieces: 0, started: Instant::now() },
         };
-        let seconds = since.elapsed().as_secs_f64();
-        let rate = if seconds > 0.2 { f64::from(n + 1) / seconds } else { 0.0 };
-        let message = format!("{doing}: {} tokens, {rate:.0} tok/s", n + 1);
-        state.writing = Some((doing, n + 1, since));
+        generation.n_pieces += 1;
+        let GenerationProgress { label, n_pieces, started } = &generation;
+        let seconds = started.elapsed().as_secs_f64();
+        // The rate of the first few tokens is noise.
+        let rate = if seconds > 0.2 { f64::from(*n_pieces) / seconds } else { 0.0 };
+        let message = format!("{label}: {n_pieces} tokens, {rate:.0} tok/s");
+        state.generation = Some(generation);
         self.live(&mut state, SPINNER, |bar| bar.set_message(message));
     }
 
-    fn trained(&self, event: &Event) {
+    fn show_training(&self, event: &Event) {
         let mut state = self.state();
         match event {
             Event::TrainingValidated { step, loss } => {
@@ -187,14 +214,20 @@ impl Screen {
         }
     }
 
-    fn answered(&self, who: Option<String>, passed: bool, (n_done, n_total): (usize, usize)) {
+    fn show_answer(
+        &self,
+        adapter_id: Option<String>,
+        passed: bool,
+        (n_done, n_total): (usize, usize),
+    ) {
         let mut state = self.state();
-        if state.answers.0 != who {
-            state.answers = (who, 0, 0);
+        if state.answers.adapter_id != adapter_id {
+            state.answers = AnswerCounts { adapter_id, ..AnswerCounts::default() };
         }
-        state.answers.1 += 1;
-        state.answers.2 += u32::from(passed);
-        let rate = 100.0 * f64::from(state.answers.2) / f64::from(state.answers.1);
+        state.answers.n_answers += 1;
+        state.answers.n_passed += u32::from(passed);
+        let AnswerCounts { n_answers, n_passed, .. } = state.answers;
+        let rate = 100.0 * f64::from(n_passed) / f64::from(n_answers);
         if self.mode == ScreenMode::Lines && n_done.is_multiple_of(ANSWERS) {
             output::note(&format!("{n_done} of {n_total} answers, {rate:.1} % passed"));
         }
@@ -208,7 +241,7 @@ impl Screen {
         });
     }
 
-    fn pulled_bytes(&self, model: &str, done: u64, total: u64) {
+    fn show_download(&self, model: &str, done: u64, total: u64) {
         let mut state = self.state();
         if self.mode == ScreenMode::Lines && is_due(&mut state.last_bytes, PULL_PERIOD) {
             let percent = done * 100 / total.max(1);
@@ -219,7 +252,7 @@ impl Screen {
             if bar.length() != Some(total) {
                 bar.set_length(total);
                 bar.set_message(model.to_owned());
-                // What was here before this pull says nothing about its speed.
+                // Bytes of an earlier, interrupted download must not count toward the speed.
                 bar.set_position(done);
                 bar.reset_eta();
             }
@@ -227,7 +260,7 @@ impl Screen {
         });
     }
 
-    fn measures(&self, next: &str, (done, total): (usize, usize)) {
+    fn show_benchmark(&self, next: &str, (done, total): (usize, usize)) {
         let mut state = self.state();
         if self.mode == ScreenMode::Lines && state.measuring != next {
             next.clone_into(&mut state.measuring);
@@ -240,7 +273,7 @@ impl Screen {
         });
     }
 
-    /// Changes the live line, and makes it when there is none of this `template`.
+    /// Updates the live line; replaces it if its template is not `template`.
     fn live(
         &self,
         state: &mut ScreenState,
@@ -255,7 +288,7 @@ impl Screen {
                 bar.finish_and_clear();
             }
             let style = ProgressStyle::with_template(template);
-            let bar = ProgressBar::new(0).with_style(style.expect("the template is well formed"));
+            let bar = ProgressBar::new(0).with_style(style.expect("the templates are valid"));
             if template == SPINNER {
                 bar.enable_steady_tick(Duration::from_millis(120));
             }
@@ -272,10 +305,10 @@ impl Screen {
 }
 
 impl Screen {
-    /// Whether an event is printed as a JSON line.
+    /// Whether to print an event as a JSON line.
     fn has_line(&self, event: &Event) -> bool {
         match event {
-            // A token each, and words for a person.
+            // One event per token would flood the stream, and notices are meant for people.
             Event::TextGenerated { .. } | Event::Notice { .. } => false,
             Event::EvaluationAnswered { .. }
             | Event::RehearsalAnswered { .. }
@@ -285,17 +318,17 @@ impl Screen {
         }
     }
 
-    /// Shows an event to a person.
+    /// Shows an event to people.
     fn show(&self, subject: &str, event: &Event) {
         match event {
             Event::TextGenerated { phase, subtask, .. } => {
-                let what = subtask.as_deref().unwrap_or("the task");
-                self.wrote_piece(format!("{} {}", phase.as_str(), escape_line(what)));
+                let part = subtask.as_deref().unwrap_or("the task");
+                self.show_generation(format!("{} {}", phase.as_str(), escape_line(part)));
             }
             Event::Notice { message } => self.say(message),
             Event::EvaluationAnswered { adapter_id, passed, n_done, n_total, .. } => {
-                let who = adapter_id.as_ref().map(ToString::to_string);
-                self.answered(who, *passed, (*n_done, *n_total));
+                let adapter_id = adapter_id.as_ref().map(ToString::to_string);
+                self.show_answer(adapter_id, *passed, (*n_done, *n_total));
             }
             Event::RehearsalAnswered { n_done, n_total } => {
                 self.live(&mut self.state(), BAR, |bar| {
@@ -304,9 +337,13 @@ impl Screen {
                     bar.set_position(*n_done as u64);
                 });
             }
-            Event::PullProgress { done, total } => self.pulled_bytes(subject, *done, *total),
-            Event::BenchProgress { done, total, next } => self.measures(next, (*done, *total)),
-            Event::TrainingStep { .. } | Event::TrainingValidated { .. } => self.trained(event),
+            Event::PullProgress { done, total } => self.show_download(subject, *done, *total),
+            Event::BenchProgress { done, total, next } => {
+                self.show_benchmark(next, (*done, *total));
+            }
+            Event::TrainingStep { .. } | Event::TrainingValidated { .. } => {
+                self.show_training(event);
+            }
             _ => {
                 if ends_live_line(event) {
                     self.close();
@@ -315,7 +352,7 @@ impl Screen {
                     self.state().validation = None;
                 }
                 if let Some(line) = event_words(subject, event) {
-                    self.say(&output::paint(&line, style(event), self.colors));
+                    self.say_styled(&line, style(event).filter(|_| self.colors));
                 }
             }
         }
@@ -332,7 +369,7 @@ impl Reporter for Screen {
     }
 }
 
-/// Whether what the live line shows is over.
+/// Whether an event ends the work that the live line shows.
 fn ends_live_line(event: &Event) -> bool {
     matches!(
         event,
@@ -342,17 +379,18 @@ fn ends_live_line(event: &Event) -> bool {
     )
 }
 
-fn style(event: &Event) -> &'static str {
+/// Returns the SGR style of an event's line.
+fn style(event: &Event) -> Option<&'static str> {
     match event {
-        Event::AttemptCompleted { verdict: AttemptVerdict::Passed, .. } => "32",
+        Event::AttemptCompleted { verdict: AttemptVerdict::Passed, .. } => Some("32"),
         Event::AttemptCompleted { verdict: AttemptVerdict::Failed, .. } | Event::Warning { .. } => {
-            "33"
+            Some("33")
         }
-        _ => "0",
+        _ => None,
     }
 }
 
-/// Whether `period` is over since `last`, which then is now.
+/// Whether `period` has passed since `last`; if so, resets `last` to now.
 fn is_due(last: &mut Option<Instant>, period: Duration) -> bool {
     let is_due = last.is_none_or(|last| last.elapsed() >= period);
     if is_due {
@@ -361,13 +399,34 @@ fn is_due(last: &mut Option<Instant>, period: Duration) -> bool {
     is_due
 }
 
-/// The last event of a session that an error ends.
+/// Returns the final event of a session that failed.
 pub(super) fn failure(error: &anyhow::Error) -> Event {
     Event::SessionFailed { exit_code: i32::from(exit::code(error)), error: format!("{error:#}") }
 }
 
-/// Prints the only JSON line of work that ends before there is a screen.
+/// Prints the only JSON line of a command that fails before there is a screen.
 pub(super) fn print_only_line(event: &Event) {
     let line = EventStream::default().line(&timestamp(SystemTime::now()), "", event);
     let _unread = output::print(&format!("{line}\n"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trajectory::Phase;
+
+    #[test]
+    fn live_line_is_closed_before_a_result_is_printed() {
+        let screen = Screen {
+            mode: ScreenMode::Terminal,
+            has_progress: true,
+            colors: false,
+            state: Mutex::default(),
+        };
+        let (subtask, text) = (None, "def".to_owned());
+        screen.report("s", &Event::TextGenerated { phase: Phase::Code, subtask, text });
+        assert!(screen.state().bar.is_some());
+        screen.print("").unwrap();
+        assert!(screen.state().bar.is_none());
+    }
 }

@@ -15,34 +15,34 @@ use crate::trajectory::Attempt;
 use crate::trajectory::Session;
 use crate::trajectory::SessionStatus;
 
-/// Look at recorded sessions
+/// List, show and export recorded sessions
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum SessionsArgs {
-    /// List sessions, the newest first
+    /// List sessions, newest first
     List {
-        /// Only those that stand so
+        /// List only sessions with this status
         #[arg(long)]
         status: Option<StatusName>,
-        /// Only those of this project
+        /// List only sessions of this project
         #[arg(long)]
         project: Option<String>,
-        /// The most to list
+        /// Maximum number of sessions
         #[arg(long, default_value_t = 20)]
         limit: u32,
     },
-    /// Print one session and its attempts
+    /// Print a session and its attempts
     Show {
-        /// The session's id
+        /// Session id
         id: String,
     },
-    /// Print one session as JSON lines: the session, then every attempt in full
+    /// Print a session as JSON lines: the session, then every attempt in full
     Export {
-        /// The session's id
+        /// Session id
         id: String,
     },
 }
 
-/// A status as the command line takes it.
+/// Session status, as spelled on the command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum StatusName {
     Running,
@@ -88,7 +88,7 @@ fn list(context: &Context, sessions: &[Session]) -> String {
         return sessions.iter().map(|session| json!(session).to_string() + "\n").collect();
     }
     if sessions.is_empty() && !context.quiet {
-        output::note("no sessions yet: `rune run` makes one");
+        output::note("no sessions yet: `rune run` starts one");
         return String::new();
     }
     let head = ["ID", "STATUS", "STARTED", "MODEL", "TOKENS", "TASK"].map(str::to_owned).to_vec();

@@ -23,11 +23,12 @@ use crate::training::TrainDevice;
 use crate::training::TrainingError;
 use crate::training::TrainingOptions;
 
-/// Train an adapter on sessions or on a file of chats
+/// Train a LoRA adapter on sessions or chat files
 ///
-/// The records are cleaned of secrets, split by family into what is trained on and what is held
-/// out, and trained on by a process of its own, on the same packed weights that answer. Ctrl-C
-/// writes a checkpoint; `--resume` goes on. The id of the new adapter goes to stdout.
+/// Secrets are removed from the records, and records are split by family into a training and a
+/// validation set. Training runs in a separate process, on the same quantized weights as inference.
+/// Ctrl-C writes a checkpoint, and `--resume` continues from it. The id of the new adapter goes to
+/// stdout.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -40,8 +41,8 @@ use crate::training::TrainingOptions;
   rune train runs
   rune train show 01k9zz --svg loss.svg
 
-A line of a dataset is {\"messages\": [{\"role\": \"user\", \"content\": ...}, {\"role\": \"assistant\", \"content\": ...}]},
-with \"family\" where several lines belong to one task."
+Each line of a dataset is {\"messages\": [{\"role\": \"user\", \"content\": ...}, {\"role\": \"assistant\", \"content\": ...}]},
+with a \"family\" if several lines belong to one task."
 )]
 pub(super) struct TrainArgs {
     #[command(subcommand)]
@@ -50,71 +51,72 @@ pub(super) struct TrainArgs {
     data: DataArgs,
     #[command(flatten)]
     options: OptionArgs,
-    /// Show the data, the memory and the time, and train nothing
+    /// Print the dataset and the estimated memory and time without training
     #[arg(long)]
     dry_run: bool,
-    /// Go on with a run that was stopped
+    /// Resume a run that was stopped
     #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "OptionArgs", "dry_run", "name", "scope", "model", "project"])]
     resume: Option<String>,
-    /// Go on from this adapter, with its rank, alpha and layers, on the new records and on those
-    /// that it was trained on
+    /// Continue training from this adapter with its rank, alpha and target modules, on the new
+    /// records and those that it was trained on
     #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["rank", "alpha", "rslora", "targets", "resume"])]
     from: Option<String>,
-    /// With --from: train on the new records alone, and forget most of what was learned before
+    /// With --from: train only on the new records, which forgets most of what was learned before
     #[arg(long)]
     no_replay: bool,
-    /// The model: a name of `rune models list`, or the path of a GGUF file
+    /// Base model: a name from `rune models list`, or the path of a GGUF file
     #[arg(long, value_name = "NAME|PATH")]
     model: Option<String>,
-    /// The project that the adapter is for
+    /// Project that the adapter belongs to
     #[arg(long, value_name = "KEY")]
     project: Option<String>,
-    /// What to call the adapter
+    /// Name of the adapter
     #[arg(long)]
     name: Option<String>,
-    /// For which tasks it may be chosen
+    /// Tasks that the adapter may be selected for
     #[arg(long, default_value = "project")]
     scope: ScopeName,
-    /// Threads that compute [default: the setting engine.threads]
+    /// Number of compute threads [default: the setting engine.threads]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     threads: Option<i64>,
-    /// Seconds between two checkpoints
+    /// Seconds between checkpoints
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     checkpoint_seconds: u64,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum TrainCommand {
-    /// List training runs, the newest first
+    /// List training runs, newest first
     Runs {
-        /// The most to list
+        /// Maximum number of runs
         #[arg(long, default_value_t = 20)]
         limit: u32,
     },
-    /// Print a run and plot its loss
+    /// Print a training run and plot its loss
     Show {
-        /// The run's id
+        /// Run id
         id: String,
-        /// Write the plot to this file as well
+        /// Also write the plot to this file
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },
 }
 
-/// What to train on.
+/// Arguments that choose training data.
 #[derive(Debug, clap::Args)]
 #[group(id = "data")]
 pub(super) struct DataArgs {
-    /// A solved session; may be given several times
+    /// Solved session to train on; repeatable
     #[arg(long, value_name = "ID")]
     session: Vec<String>,
-    /// Solved sessions that fit all of: project=KEY, type=WORD, since=YYYY-MM-DD, limit=N; or `all`
+    /// Solved sessions that match all of: project=KEY, type=WORD, since=YYYY-MM-DD, limit=N; or
+    /// `all`
     #[arg(long, value_name = "FILTER")]
     sessions: Option<String>,
-    /// A file of chats, one JSON object a line; may be given several times
+    /// JSON Lines file of chats; repeatable
     #[arg(long, value_name = "FILE.jsonl")]
     dataset: Vec<PathBuf>,
-    /// Take sessions that ran without a sandbox as well
+    /// Include sessions that ran without a sandbox
     #[arg(long)]
     include_unsandboxed: bool,
 }
@@ -131,78 +133,78 @@ impl DataArgs {
     }
 }
 
-/// How to train; what is not given is the preset's.
+/// Training options; the preset supplies those that are not given.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Training")]
 struct OptionArgs {
-    /// A set of options
+    /// Preset for all training options
     #[arg(long, default_value = "standard")]
     preset: PresetName,
-    /// Rank of the adapter
+    /// LoRA rank
     #[arg(long)]
     rank: Option<u32>,
-    /// LoRA's alpha [default: twice the rank]
+    /// LoRA alpha [default: twice the rank]
     #[arg(long)]
     alpha: Option<f32>,
-    /// Divide alpha by the root of the rank
+    /// Use rank-stabilized scaling, alpha divided by the square root of the rank
     #[arg(long)]
     rslora: bool,
-    /// Share of the side paths' inputs that is left out
-    #[arg(long)]
+    /// LoRA dropout probability
+    #[arg(long, value_name = "P")]
     dropout: Option<f32>,
-    /// Noise on embeddings
+    /// NEFTune noise alpha
     #[arg(long, value_name = "ALPHA")]
     neftune: Option<f32>,
-    /// Linear layers, separated by commas [default: all seven]
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    /// Target modules, separated by commas [default: all seven linear layers]
+    #[arg(long, alias = "target-modules", value_delimiter = ',', value_name = "NAMES")]
     targets: Option<Vec<String>>,
-    /// The highest learning rate
+    /// Peak learning rate
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f32>,
-    /// How the rate goes after its warm-up
+    /// Learning rate schedule after the warm-up
     #[arg(long)]
     schedule: Option<ScheduleName>,
-    /// Share of the steps in which the rate rises
-    #[arg(long, value_name = "SHARE")]
+    /// Warm-up ratio: the fraction of steps in which the learning rate rises
+    #[arg(long, alias = "warmup-ratio", value_name = "RATIO")]
     warmup: Option<f32>,
-    /// Sequences of a step
-    #[arg(long, value_name = "N")]
+    /// Batch size in sequences
+    #[arg(long, alias = "batch-size", value_name = "N")]
     batch: Option<usize>,
-    /// Tokens of a step at which it ends in any case
+    /// Number of tokens that ends a batch early
     #[arg(long, value_name = "N")]
     batch_tokens: Option<usize>,
-    /// Tokens computed at a time
+    /// Maximum tokens per micro-batch
     #[arg(long, value_name = "N")]
     micro_tokens: Option<usize>,
-    /// Leave out records with more tokens
+    /// Maximum tokens per record; longer ones are dropped
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
-    /// Passes over the data
+    /// Number of epochs
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
-    /// Steps at most
+    /// Maximum number of optimizer steps
     #[arg(long, value_name = "N")]
     max_steps: Option<u32>,
-    /// Validations without a gain after which training ends; 0 for never
+    /// Early stopping: validations without improvement before training stops; 0 disables it
     #[arg(long, value_name = "N")]
     patience: Option<u32>,
-    /// Share of the families that is held out
-    #[arg(long, value_name = "SHARE")]
+    /// Fraction of families held out for validation
+    #[arg(long, value_name = "FRACTION")]
     validation: Option<f32>,
-    /// Share of what is learned that is the base's own answers to general questions, by which it
-    /// keeps what it can; 0 for none
-    #[arg(long, value_name = "SHARE")]
+    /// Fraction of the training weight given to the base's own answers to general questions, which
+    /// counters forgetting; 0 disables it
+    #[arg(long, value_name = "FRACTION")]
     rehearsal: Option<f32>,
-    /// Compute activations again for the gradients: a quarter slower, in a third of the memory
-    #[arg(long)]
+    /// Use gradient checkpointing: about a quarter slower, in a third of the memory
+    #[arg(long, alias = "gradient-checkpointing")]
     checkpointing: bool,
-    /// How the base is held: packed, as it answers, or f32
+    /// Precision of the frozen base weights: packed (quantized, as for inference) or f32
     #[arg(long)]
     precision: Option<PrecisionName>,
-    /// Who computes: Rune's kernels, or libtorch, for which rune has to be built
+    /// Compute device: Rune's CPU kernels, or libtorch on CPU or CUDA (needs the `torch` feature)
     #[arg(long)]
     device: Option<DeviceName>,
-    /// Seed of all that is drawn
+    /// Random seed
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -305,7 +307,7 @@ impl From<PrecisionName> for Precision {
 }
 
 impl TrainArgs {
-    /// The settings that the flags stand for.
+    /// Returns the settings given by flags, as pairs of key and value.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
         let text = |value: &Option<String>| value.clone().map(toml::Value::String);
         let all = [
@@ -351,7 +353,7 @@ fn list(context: &Context, runs: &[TrainingRun]) -> String {
         return runs.iter().map(|run| json!(run).to_string() + "\n").collect();
     }
     if runs.is_empty() {
-        return "no training runs: `rune train` makes one\n".to_owned();
+        return "no training runs yet: `rune train` starts one\n".to_owned();
     }
     let head = ["ID", "STATUS", "STEPS", "VAL LOSS", "STARTED", "MODEL", "ADAPTER"];
     let head = head.map(str::to_owned).to_vec();

@@ -1,4 +1,5 @@
-//! The sandbox: what holds programs here, the interpreter, and hostile programs that must be held.
+//! Sandbox checks: available isolation, the interpreter, and hostile programs that must be
+//! contained.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,34 +27,34 @@ use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
 use crate::sandbox::probe;
 
-/// What to do about a sandbox that fails for no reason that is known.
-const UNKNOWN: &str = "no generated code runs until this is mended; `rune run --unsafe-no-sandbox` does \
-                       without, on a machine that may be lost";
+/// Advice for a sandbox failure of unknown cause.
+const UNKNOWN: &str = "no generated code runs until this is fixed; `rune run --unsafe-no-sandbox` runs without a \
+                       sandbox, on a disposable machine";
 
-/// Looks at the sandbox from the outside, then from the inside.
-pub(super) fn examine(patient: &DoctorInput<'_>) -> Vec<DoctorCheck> {
-    let sandbox = match &patient.sandbox {
+/// Runs the checks of the sandbox: first its capabilities, then programs in it.
+pub(super) fn run_checks(input: &DoctorInput<'_>) -> Vec<DoctorCheck> {
+    let sandbox = match &input.sandbox {
         Ok(sandbox) => sandbox,
         Err(error) => return vec![failure("sandbox", error)],
     };
-    let mut checks = facilities(sandbox.facilities());
-    let configured = Path::new(&patient.config.sandbox.python);
+    let mut checks = describe_capabilities(sandbox.facilities());
+    let configured = Path::new(&input.config.sandbox.python);
     let configured = (!configured.as_os_str().is_empty()).then_some(configured);
     match sandbox.interpreter(configured) {
         Ok(interpreter) => {
-            checks.extend(described(&interpreter));
-            checks.extend(inside(patient.home, sandbox, &interpreter));
+            checks.extend(describe_interpreter(&interpreter));
+            checks.extend(run_programs(input.home, sandbox, &interpreter));
         }
         Err(error) => {
-            let fix = "install python3, or set sandbox.python to one that everybody may read";
+            let fix = "install python3, or set sandbox.python to one that every user may read";
             checks.push(DoctorCheck::fail("interpreter", error.to_string(), fix));
         }
     }
     checks
 }
 
-/// Which Python it is, and what of its packages programs will miss.
-fn described(interpreter: &Interpreter) -> Vec<DoctorCheck> {
+/// Describes the interpreter, and names packages that programs cannot import.
+fn describe_interpreter(interpreter: &Interpreter) -> Vec<DoctorCheck> {
     let environment = interpreter
         .environment()
         .map(|folder| format!(" of the virtual environment {}", folder.display()));
@@ -68,22 +69,22 @@ fn described(interpreter: &Interpreter) -> Vec<DoctorCheck> {
         interpreter.left_out().iter().map(|path| path.display().to_string()).collect();
     let mut checks = vec![DoctorCheck::ok("interpreter", shown)];
     if !left_out.is_empty() {
-        let detail = format!("programs can't import {}", left_out.join(", "));
-        let fix = "install copies of these packages, not links to their sources";
+        let detail = format!("programs cannot import {}", left_out.join(", "));
+        let fix = "install copies of these packages instead of links to their sources";
         checks.push(DoctorCheck::warn("packages", detail, fix));
     }
     checks
 }
 
-fn facilities(facilities: &JailCapabilities) -> Vec<DoctorCheck> {
+fn describe_capabilities(facilities: &JailCapabilities) -> Vec<DoctorCheck> {
     let tier = match facilities.tier {
         JailTier::Namespaces => {
             DoctorCheck::ok("sandbox", "namespaces: user, mount, pid, network, ipc, uts, cgroup")
         }
         JailTier::Landlock => {
-            let why = facilities.refused.as_deref().unwrap_or("not wanted");
+            let why = facilities.refused.as_deref().unwrap_or("not requested");
             let detail = format!("Landlock, seccomp and limits, but no namespaces ({why})");
-            let fix = "allow user namespaces, which close what is named below";
+            let fix = "allow user namespaces, which close the gaps named below";
             DoctorCheck::warn("sandbox", detail, facilities.hint.as_deref().unwrap_or(fix))
         }
         JailTier::None => DoctorCheck::fail("sandbox", "none", UNKNOWN),
@@ -92,15 +93,19 @@ fn facilities(facilities: &JailCapabilities) -> Vec<DoctorCheck> {
     let memory = match facilities.memory_cap {
         MemoryCap::CgroupV2 | MemoryCap::CgroupV1 => DoctorCheck::ok("memory cap", cap),
         MemoryCap::Watchdog | MemoryCap::Process => {
-            let fix = "a control group that this user may write to holds the whole process tree: \
-                       start `rune` by `systemd-run --user --scope -p Delegate=yes`";
+            let fix = "start `rune` with `systemd-run --user --scope -p Delegate=yes`: a writable \
+                       control group limits the whole process tree";
             DoctorCheck::warn("memory cap", cap, fix)
         }
     };
     let landlock = match facilities.landlock_version {
-        0 => DoctorCheck::warn("landlock", "none", "Linux 5.13 or newer, with `landlock` in lsm="),
+        0 => DoctorCheck::warn(
+            "landlock",
+            "none",
+            "use Linux 5.13 or newer, with `landlock` in lsm=",
+        ),
         version @ 1..4 => {
-            let fix = "Linux 6.7 or newer also denies TCP to programs without a network namespace";
+            let fix = "use Linux 6.7 or newer, which can also deny TCP without a network namespace";
             DoctorCheck::warn("landlock", format!("ABI {version}"), fix)
         }
         version => DoctorCheck::ok("landlock", format!("ABI {version}")),
@@ -108,7 +113,7 @@ fn facilities(facilities: &JailCapabilities) -> Vec<DoctorCheck> {
     let seccomp = if facilities.seccomp {
         DoctorCheck::ok("seccomp", "system calls are filtered")
     } else {
-        DoctorCheck::fail("seccomp", "none", "a kernel with CONFIG_SECCOMP_FILTER")
+        DoctorCheck::fail("seccomp", "none", "use a kernel with CONFIG_SECCOMP_FILTER")
     };
     let gap = |gap: &MissingCapability| {
         let name = format!("gap: {}", gap.name);
@@ -118,8 +123,12 @@ fn facilities(facilities: &JailCapabilities) -> Vec<DoctorCheck> {
     [tier, memory, landlock, seccomp].into_iter().chain(gaps.iter().map(gap)).collect()
 }
 
-/// Runs programs: hostile ones, and the judge's own.
-fn inside(home: &Home, sandbox: &Arc<Sandbox>, interpreter: &Arc<Interpreter>) -> Vec<DoctorCheck> {
+/// Runs hostile programs and the judge's own programs in the sandbox.
+fn run_programs(
+    home: &Home,
+    sandbox: &Arc<Sandbox>,
+    interpreter: &Arc<Interpreter>,
+) -> Vec<DoctorCheck> {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return vec![failure("hostile programs", &SandboxError::Helper(error))],
@@ -136,29 +145,32 @@ fn inside(home: &Home, sandbox: &Arc<Sandbox>, interpreter: &Arc<Interpreter>) -
 }
 
 fn verdict(canaries: &[CanaryResult], time: Duration) -> DoctorCheck {
-    let loose: Vec<String> = canaries
+    let escaped: Vec<String> = canaries
         .iter()
         .filter(|canary| !canary.contained)
         .map(|canary| format!("{} ({})", canary.name, canary.detail))
         .collect();
-    let n_held = canaries.len() - loose.len();
-    let detail = format!("{n_held} of {} held, in {:.1} s", canaries.len(), time.as_secs_f64());
-    if loose.is_empty() {
+    let n_contained = canaries.len() - escaped.len();
+    let seconds = time.as_secs_f64();
+    let detail = format!("{n_contained} of {} contained, in {seconds:.1} s", canaries.len());
+    if escaped.is_empty() {
         DoctorCheck::ok("hostile programs", detail)
     } else {
         let fix = "run no generated code on this machine, and report this";
-        DoctorCheck::fail("hostile programs", format!("{detail}; not: {}", loose.join("; ")), fix)
+        let detail = format!("{detail}; not contained: {}", escaped.join("; "));
+        DoctorCheck::fail("hostile programs", detail, fix)
     }
 }
 
-/// Forks Python into jails, and judges functions there: one that is right, and one that wants to
-/// look so.
+/// Forks Python into jails, and judges two functions there: a correct one and a cheat.
 async fn functions(sandbox: &Arc<Sandbox>, interpreter: &Interpreter) -> DoctorCheck {
     let name = "forked jails";
     match judged_functions(sandbox, interpreter).await {
-        Ok((true, false)) => DoctorCheck::ok(name, "functions are judged, and a cheat is seen"),
+        Ok((true, false)) => {
+            DoctorCheck::ok(name, "a correct function passes, and a cheat is detected")
+        }
         Ok((honest, cheat)) => {
-            let detail = format!("a right function passes: {honest}, a cheat: {cheat}");
+            let detail = format!("a correct function passes: {honest}, a cheat passes: {cheat}");
             DoctorCheck::fail(name, detail, "judge no functions on this machine, and report this")
         }
         Err(JudgeError::Sandbox(error)) => failure(name, &error),
@@ -185,23 +197,21 @@ async fn judged_functions(
     Ok((honest.passed(), cheat.passed()))
 }
 
-/// The pytest that suites would be run with: the interpreter's own, else the one in Rune's home.
+/// Finds the pytest that suites will use: the interpreter's own, else the one in Rune's home.
 async fn pytest(home: &Home, mut judge: Judge) -> DoctorCheck {
     let folder = hub::pytest_path(home);
-    let mut whose = "the interpreter's own".to_owned();
+    let mut origin = "from the interpreter".to_owned();
     let mut found = judge.pytest_version().await;
     if let (Ok(None), Some(folder)) = (&found, folder) {
-        whose = folder.display().to_string();
+        origin = folder.display().to_string();
         judge.libs.push(Mount { host: folder, jail: "/opt/pytest".into() });
         found = judge.pytest_version().await;
     }
     match found {
-        Ok(Some(version)) => DoctorCheck::ok("pytest", format!("{version}, {whose}")),
-        Ok(None) => DoctorCheck::warn(
-            "pytest",
-            "not here yet",
-            "it is installed when a suite first needs it",
-        ),
+        Ok(Some(version)) => DoctorCheck::ok("pytest", format!("{version}, {origin}")),
+        Ok(None) => {
+            DoctorCheck::warn("pytest", "not installed", "nothing to do: installed on first use")
+        }
         Err(JudgeError::Sandbox(error)) => failure("pytest", &error),
         Err(error) => DoctorCheck::fail("pytest", error.to_string(), UNKNOWN),
     }
@@ -219,20 +229,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_breaks_out_is_named() {
+    fn escaped_program_is_named() {
         let canary =
             |contained| CanaryResult { name: "never ends", contained, detail: "d".to_owned() };
         let check =
             |canaries: &[CanaryResult]| verdict(canaries, Duration::from_millis(1500)).detail;
-        assert_eq!(check(&[canary(true)]), "1 of 1 held, in 1.5 s");
+        assert_eq!(check(&[canary(true)]), "1 of 1 contained, in 1.5 s");
         assert_eq!(
             check(&[canary(true), canary(false)]),
-            "1 of 2 held, in 1.5 s; not: never ends (d)"
+            "1 of 2 contained, in 1.5 s; not contained: never ends (d)"
         );
     }
 
     #[test]
-    fn what_is_missing_comes_with_its_mending() {
+    fn missing_capabilities_come_with_a_fix() {
         let weak = JailCapabilities {
             tier: JailTier::Namespaces,
             refused: None,
@@ -242,7 +252,7 @@ mod tests {
             landlock_version: 0,
             seccomp: true,
         };
-        let shown: Vec<String> = facilities(&weak)
+        let shown: Vec<String> = describe_capabilities(&weak)
             .into_iter()
             .map(|check| format!("{} {:?} {}", check.name, check.status, check.fix.is_some()))
             .collect();

@@ -1,4 +1,4 @@
-//! A suite is asked of a model, and every answer is judged.
+//! Runs the tasks of a suite and judges every answer.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -32,90 +32,90 @@ use super::suite::TaskSuite;
 use super::task;
 use super::task::EvalTask;
 
-/// The judge's version, as evaluations carry it: it changes when a verdict could.
+/// Version of the judge in stored evaluations. It changes whenever a verdict could change.
 pub const JUDGE_VERSION: &str = "function-2";
 
-/// What an evaluation needs.
+/// Backends and options of an evaluation.
 pub struct EvaluationTools<'a> {
-    /// Who answers.
+    /// The backend that answers the tasks.
     pub provider: &'a Provider,
-    /// Who judges functions.
+    /// Judge of functions, with the oracle out of process.
     pub judge: &'a FunctionJudge,
-    /// Who judges modules by a file of tests.
+    /// Judge of modules that are tested by a test file.
     pub suites: &'a Judge,
-    /// What answers may import.
+    /// Packages that answers may import.
     pub modules: &'a PackageModules,
-    /// How answers are had.
-    pub via: AnswerStrategy<'a>,
-    /// Where outcomes are kept, and found again.
+    /// The strategy by which answers are obtained.
+    pub strategy: AnswerStrategy<'a>,
+    /// Stores outcomes, and finds those of earlier runs.
     pub registry: &'a Registry,
-    /// Whether outcomes that are there count.
+    /// Whether to ignore cached outcomes.
     pub is_fresh: bool,
-    /// Seed of the first answer to each task; the further ones follow.
+    /// Seed of the first answer to each task; sample `i` uses `seed + i`.
     pub seed: u64,
-    /// Answers to each task, at least 1.
+    /// Number of answers per task, at least 1.
     pub n_samples: u32,
 }
 
-/// Who answers: an adapter, and the digest of its weights.
+/// Identity of a measured adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterWeights {
-    /// Its id.
+    /// The id of the adapter.
     pub id: AdapterId,
-    /// sha256 of its weights.
+    /// sha256 of the adapter's weights.
     pub sha256: String,
 }
 
-/// What came of one answer.
+/// Outcome of one answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalOutcome {
-    /// The task.
+    /// Id of the task.
     pub id: String,
-    /// The row of a table that it counts in.
+    /// Group of the task, a row in the score table.
     pub group: String,
-    /// Whether it is a control.
+    /// Whether the task is a control, on which adapters should change nothing.
     pub is_control: bool,
-    /// Its family.
+    /// Family of the task.
     pub family: String,
-    /// Which of the answers to the task, from 0.
+    /// Index among the answers to the task, from 0.
     pub sample: u32,
     /// Whether the answer passed.
     pub passed: bool,
-    /// Where it was decided that it passed.
+    /// How a pass was confirmed.
     pub assurance: Option<Assurance>,
-    /// The answer.
+    /// Text of the answer.
     pub answer: String,
-    /// Its code, as a user would save it.
+    /// Code of the answer as a complete module.
     pub module: String,
-    /// What the judge said, in one line.
+    /// One-line summary of the verdict.
     pub summary: String,
 }
 
-/// What came of a suite.
+/// Outcomes of a suite.
 #[derive(Debug, Default)]
 pub struct SuiteOutcomes {
-    /// In the order of the tasks.
+    /// Outcomes in the order of the tasks.
     pub outcomes: Vec<EvalOutcome>,
-    /// Tasks that say nothing, which are no failures: their own answer does not pass here, or one
-    /// that does nothing does.
+    /// Tasks that measure nothing here, which do not count as failures: the reference answer fails,
+    /// or a stub passes.
     pub voids: Vec<UnjudgeableTask>,
 }
 
-/// A task that can't be judged here.
+/// Task that cannot be judged on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnjudgeableTask {
-    /// The task.
+    /// Id of the task.
     pub id: String,
-    /// Why.
+    /// Reason, such as a reference answer that fails.
     pub reason: String,
 }
 
-/// Asks all tasks of `suite` that can be asked in this way of the base, or of `adapter`, and judges
-/// the answers; `on_each` is told of each as it ends. What was asked before is not asked again, so
-/// that a run that was broken off goes on where it was.
+/// Asks the base or `adapter` all tasks of `suite` that the strategy supports, and judges the
+/// answers. `on_each` gets every outcome as it ends. Outcomes are cached in the registry, so an
+/// interrupted run resumes where it stopped.
 ///
 /// # Errors
-/// [`EvaluationError`]: never for what an answer does; [`EvaluationError::BadCheck`] when none of
+/// [`EvaluationError`], never because of a wrong answer; [`EvaluationError::BadCheck`] if none of
 /// the tasks can be judged.
 pub async fn run(
     tools: &EvaluationTools<'_>,
@@ -123,31 +123,34 @@ pub async fn run(
     adapter: Option<&AdapterWeights>,
     on_each: &(dyn Fn(&EvalOutcome) + Sync),
 ) -> Result<SuiteOutcomes, EvaluationError> {
-    let tasks: Vec<&EvalTask> = suite.tasks.iter().filter(|task| tools.via.takes(task)).collect();
+    let tasks: Vec<&EvalTask> =
+        suite.tasks.iter().filter(|task| tools.strategy.supports(task)).collect();
     if tasks.is_empty() {
         return Err(EvaluationError::NoWork(suite.name.clone()));
     }
-    let who = who(tools, adapter);
+    let cache_key = cache_key(tools, adapter);
     let checks = CheckCache { tools, read: Mutex::default() };
-    let one = async |(task, sample): (&EvalTask, u32)| {
-        let outcome = outcome(tools, &checks, (task, sample), (adapter, &who)).await?;
+    let answer = async |(task, sample): (&EvalTask, u32)| {
+        let outcome = outcome(tools, &checks, (task, sample), (adapter, &cache_key)).await?;
         on_each(&outcome);
         Ok(outcome)
     };
-    let all = tasks.into_iter().flat_map(|task| (0..tools.n_samples).map(move |n| (task, n)));
+    let samples = tasks.into_iter().flat_map(|task| (0..tools.n_samples).map(move |n| (task, n)));
     let parallel = tools.provider.capabilities().parallel.max(1);
     let outcomes: Vec<Result<EvalOutcome, EvaluationError>> =
-        stream::iter(all).map(one).buffered(parallel).collect().await;
-    evaluated(outcomes)
+        stream::iter(samples).map(answer).buffered(parallel).collect().await;
+    separate_voids(outcomes)
 }
 
-fn evaluated(
+/// Separates outcomes from tasks that cannot be judged. Any other error is returned.
+fn separate_voids(
     outcomes: Vec<Result<EvalOutcome, EvaluationError>>,
 ) -> Result<SuiteOutcomes, EvaluationError> {
     let (mut evaluated, mut broken) = (SuiteOutcomes::default(), None);
     for outcome in outcomes {
         match outcome {
             Ok(outcome) => evaluated.outcomes.push(outcome),
+            // A broken check says nothing about the model, so the task must not count as failed.
             Err(EvaluationError::BadCheck { id, source: source @ JudgeError::BrokenCheck(_) }) => {
                 evaluated
                     .voids
@@ -164,16 +167,15 @@ fn evaluated(
     }
 }
 
-/// A task's check, ready to judge.
+/// Check of a task that was proven to tell a right answer from a stub.
 #[derive(Clone)]
 enum ReadyCheck {
     Function(PreparedCheck),
     Suite(judge::TestSuite),
 }
 
-/// The checks of tasks, each read when it is first needed; every one proves with the task's own
-/// answer, where one is known, that it can be passed, and that nothing passes it which does
-/// nothing.
+/// Checks of tasks, each prepared on first use. Every check proves that it can be passed by the
+/// task's reference answer, if there is one, and that a stub does not pass.
 struct CheckCache<'a> {
     tools: &'a EvaluationTools<'a>,
     read: Mutex<HashMap<String, ReadyCheck>>,
@@ -186,12 +188,12 @@ impl CheckCache<'_> {
             return Ok(ready.clone());
         }
         let bad = |source| EvaluationError::BadCheck { id: task.id.clone(), source };
-        let ready = self.proven(task).await.map_err(bad)?;
+        let ready = self.prove(task).await.map_err(bad)?;
         known().insert(task.id.clone(), ready.clone());
         Ok(ready)
     }
 
-    async fn proven(&self, task: &EvalTask) -> Result<ReadyCheck, JudgeError> {
+    async fn prove(&self, task: &EvalTask) -> Result<ReadyCheck, JudgeError> {
         let EvaluationTools { judge, modules, .. } = self.tools;
         let reference = (!task.answer.is_empty()).then(|| task.program(&task.answer, modules));
         let (reference, stub) = (reference.as_deref(), task.stub(modules));
@@ -236,19 +238,19 @@ async fn outcome(
     tools: &EvaluationTools<'_>,
     checks: &CheckCache<'_>,
     (task, sample): (&EvalTask, u32),
-    (adapter, who): (Option<&AdapterWeights>, &str),
+    (adapter, cache_key): (Option<&AdapterWeights>, &str),
 ) -> Result<EvalOutcome, EvaluationError> {
     let seed = tools.seed.wrapping_add(u64::from(sample));
     let task_digest = task.digest();
-    let key = sha256(json!([who, task_digest, seed]).to_string().as_bytes());
-    let found = if tools.is_fresh { None } else { tools.registry.outcome(&key)? };
-    let row = if let Some(row) = found {
+    let key = sha256(json!([cache_key, task_digest, seed]).to_string().as_bytes());
+    let cached = if tools.is_fresh { None } else { tools.registry.outcome(&key)? };
+    let row = if let Some(row) = cached {
         row
     } else {
         let id = adapter.map(|subject| &subject.id);
         let check = checks.get(task).await?;
         let ask = TaskQuestion { provider: tools.provider, task, adapter: id, seed };
-        let answer = tools.via.answer(ask).await?;
+        let answer = tools.strategy.answer(ask).await?;
         let code = task.program(&answer, tools.modules);
         let verdict = checks.run(&check, &code, seed).await?;
         let row = OutcomeRow {
@@ -280,14 +282,14 @@ async fn outcome(
     })
 }
 
-/// The digest of all that decides outcomes beside task and seed.
-fn who(tools: &EvaluationTools<'_>, adapter: Option<&AdapterWeights>) -> String {
+/// Returns a digest of everything that determines an outcome, except task and seed.
+fn cache_key(tools: &EvaluationTools<'_>, adapter: Option<&AdapterWeights>) -> String {
     let parts = json!([
         adapter.map(|subject| &subject.sha256),
         tools.provider.base().base_digest,
         tools.provider.name(),
-        tools.via.as_str(),
-        tools.via.sampling(),
+        tools.strategy.as_str(),
+        tools.strategy.sampling(),
         tools.modules.digest(),
         JUDGE_VERSION,
     ]);

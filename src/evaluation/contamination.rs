@@ -1,4 +1,4 @@
-//! Whether records for training hold what a suite asks for.
+//! Contamination check: finds text of a suite's tasks in training records.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -6,22 +6,22 @@ use std::collections::hash_map::Entry;
 use super::task::EvalTask;
 use crate::training::TrainingRecord;
 
-/// A run of a task's text that a record holds as well.
+/// Run of tokens that a task and a training record share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextOverlap {
-    /// The task.
+    /// Id of the task.
     pub task_id: String,
-    /// Whether the run is in the task's answer, not only in its question.
+    /// Whether the run is in the task's reference answer rather than in its question.
     pub is_of_answer: bool,
-    /// The first run that both have, its tokens separated by blanks.
+    /// First shared run, with its tokens separated by spaces.
     pub run: String,
-    /// The family of the first such record.
+    /// Family of the first record that contains it.
     pub family: String,
 }
 
-/// Finds tasks of which a record has `n` tokens (at least 1) in a row, in their question or their
-/// answer; a token is a word, a number or a sign. Runs of 50 are what comes of a copy, not of the
-/// same subject.
+/// Finds tasks that share a run of `n` tokens (at least 1) with a record, in their question or
+/// answer. A token is a word, a number or a punctuation mark. Runs of 50 tokens indicate a copy;
+/// shorter ones also occur in texts on the same subject.
 pub fn overlaps(records: &[TrainingRecord], tasks: &[EvalTask], n: usize) -> Vec<TextOverlap> {
     let n = n.max(1);
     let mut runs: HashMap<String, &str> = HashMap::new();
@@ -51,7 +51,7 @@ pub fn overlaps(records: &[TrainingRecord], tasks: &[EvalTask], n: usize) -> Vec
     tasks.iter().filter_map(overlap).collect()
 }
 
-/// Words, numbers and signs.
+/// Splits text into words, numbers and punctuation marks.
 fn tokens(text: &str) -> Vec<&str> {
     let mut tokens = Vec::new();
     let mut begin = 0;
@@ -78,7 +78,7 @@ mod tests {
     use crate::trajectory::Message;
 
     #[test]
-    fn a_planted_copy_is_found_and_held_out_tasks_are_clean() {
+    fn planted_copy_is_found_and_held_out_tasks_are_clean() {
         assert_eq!(tokens("a_1 += f(x)é"), ["a_1", "+", "=", "f", "(", "x", ")", "é"]);
         let library = SyntheticLibrary::invent(2, 6);
         let tasks: Vec<EvalTask> = library.tasks(1).into_iter().map(EvalTask::from).collect();

@@ -1,4 +1,4 @@
-//! [`EvaluationError`].
+//! Errors of evaluations and suites.
 
 use std::path::PathBuf;
 
@@ -12,101 +12,118 @@ use crate::registry::RegistryError;
 use crate::sandbox::SandboxError;
 use crate::shutdown::StoppedEarly;
 
-/// Why an evaluation can't be made.
+/// Errors of evaluations and suites.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluationError {
-    /// A file can't be read or written.
-    #[error("`{}`", path.display())]
+    /// A file cannot be read or written.
+    #[error("cannot access `{}`", path.display())]
     Files {
-        /// Which one.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause reported by the system.
         #[source]
         source: std::io::Error,
     },
-    /// A line of a suite is no task.
+    /// A line of a suite is not a valid task.
     #[error("`{}`, line {line}: {reason}", path.display())]
     BadTask {
-        /// The file.
+        /// Path of the suite.
         path: PathBuf,
-        /// The line, from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Message of the parser.
         reason: String,
     },
-    /// A suite's tasks are not what they were.
-    #[error("`{}` is damaged: its tasks are not those that its first line speaks of", .0.display())]
+    /// The tasks of a suite do not match its recorded digest.
+    #[error("`{}` is damaged: its tasks do not match the digest in its first line", .0.display())]
     Damaged(PathBuf),
-    /// There is a suite of this name.
+    /// A suite with this name is already stored.
     #[error("suite `{0}` already exists")]
     SuiteExists(String),
-    /// There is none.
-    #[error("no suite `{0}`: `rune eval suites list` shows all, `pull` and `import` bring more")]
+    /// No suite with this name is stored.
+    #[error("no suite `{0}`")]
     NoSuite(String),
-    /// A suite can't be called so.
-    #[error("`{0}` is no name for a suite: letters, digits, `.`, `_`, `-` and `+`, no dot first")]
+    /// The name of a suite has characters that are not allowed.
+    #[error("invalid suite name `{0}`")]
     BadName(String),
-    /// pass@k of more answers than there are.
-    #[error("pass@{k} needs 1 to {n} answers a task: --n says how many there are")]
+    /// pass@k was requested for more answers than there are.
+    #[error("cannot compute pass@{k} from {n} answers per task")]
     BadK {
-        /// Answers that would be drawn.
+        /// The k of the requested pass@k.
         k: u32,
-        /// Answers a task.
+        /// Number of answers per task.
         n: u32,
     },
-    /// A suite's name stands for other tasks than those that were measured.
-    #[error("suite `{0}` has changed since it was measured: give the new one another name")]
+    /// A suite has the name of a measured one, but other tasks.
+    #[error("suite `{0}` has changed since it was measured")]
     Changed(String),
-    /// There are no tasks.
+    /// A suite, split or file has no tasks.
     #[error("`{}` has no tasks", .0.display())]
     Empty(PathBuf),
     /// The adapter was trained on tasks of the suite.
-    #[error(
-        "the adapter was trained on families of this suite, such as `{family}`: that would measure its memory of them"
-    )]
+    #[error("the adapter was trained on families of this suite, such as `{family}`")]
     SeenBefore {
-        /// One of them.
+        /// One of those families.
         family: String,
     },
-    /// A task's own answer fails its check.
-    #[error("the task `{id}` cannot be judged")]
+    /// The check of a task is broken: its reference answer fails, or a stub passes.
+    #[error("task `{id}` cannot be judged")]
     BadCheck {
-        /// The task.
+        /// Id of the task.
         id: String,
-        /// Why.
+        /// Cause reported by the judge.
         source: JudgeError,
     },
-    /// The jail failed.
+    /// The judge failed, which is not a failed answer.
     #[error(transparent)]
     Judge(#[from] JudgeError),
-    /// The model failed.
+    /// The model could not be loaded or gave no answer.
     #[error(transparent)]
     Provider(#[from] ProviderError),
-    /// The pipeline failed.
+    /// The pipeline failed, which is not an unsolved task.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
-    /// The registry fails, or has no such adapter.
+    /// The registry failed, or does not have the adapter.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// There is no jail, or no Python.
+    /// The sandbox or the Python interpreter is unavailable.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// A folder of packages can't be shown.
+    /// A folder of packages cannot be mounted in the sandbox.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// An adapter can't be called so.
+    /// An adapter id is invalid.
     #[error(transparent)]
     Adapter(#[from] InvalidAdapterId),
-    /// It was told to stop; what was answered is kept.
+    /// A signal stopped the evaluation; judged answers are stored.
     #[error(transparent)]
     Stopped(#[from] StoppedEarly),
-    /// None of the tasks can be given to the pipeline.
-    #[error("suite `{0}` has no tasks for the pipeline: they are asked with --via completions")]
+    /// The strategy cannot answer any task of the suite.
+    #[error("suite `{0}` has no tasks for this strategy")]
     NoWork(String),
 }
 
 impl EvaluationError {
-    /// Its class.
+    /// Returns advice on how to fix the error, if there is any.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NoSuite(_) => {
+                "`rune eval suites list` lists all suites; `pull` and `import` add more"
+            }
+            Self::BadName(_) => {
+                "use letters, digits, `.`, `_`, `-` and `+`, and do not start with a dot"
+            }
+            Self::BadK { .. } => "--k must be between 1 and --n, the number of answers per task",
+            Self::Changed(_) => "give the new version another name",
+            Self::SeenBefore { .. } => {
+                "measure it on other families: here its score would only show what it memorized"
+            }
+            Self::NoWork(_) => "use --strategy completion",
+            _ => return None,
+        })
+    }
+
+    /// Returns the class, which determines the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::BadK { .. }

@@ -1,4 +1,4 @@
-//! Which tasks are about the same, and which part of a suite they are for.
+//! Families of near-duplicate tasks, and the split that each family belongs to.
 
 use serde::Serialize;
 
@@ -8,26 +8,28 @@ use crate::minhash::MinHashSignature;
 use super::task::AnswerCheck;
 use super::task::EvalTask;
 
-/// Words of a run, and the share of runs from which two questions are one.
+/// Number of words in a shingle.
 const SHINGLE: usize = 13;
-const ALIKE: f64 = 0.5;
+/// Resemblance from which two questions are near-duplicates.
+const NEAR_DUPLICATE: f64 = 0.5;
 
-/// A part of a suite: what it may be used for.
+/// Split of a suite, by permitted use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SuiteSplit {
-    /// To be trained on: 60 % of all families.
+    /// Training: 60 % of all families.
     Train,
-    /// To choose by, as often as one likes: 20 %.
+    /// Model selection, without limit: 20 %.
     Dev,
-    /// To decide on a promotion: 15 %.
+    /// Promotion decisions only: 15 %.
     Gate,
-    /// To see whether all that went well: 5 %.
+    /// Final check of the whole process: 5 %.
     Vault,
 }
 
 impl SuiteSplit {
-    /// The split of a family, by its digest alone: so it is the same in every suite, for ever.
+    /// Returns the split of a family. It depends only on the family's digest, so it is the same in
+    /// every suite and never changes.
     pub fn of(family: &str) -> Self {
         let digest = sha256(format!("split {family}").as_bytes());
         match u64::from_str_radix(&digest[..8], 16).unwrap_or(0) % 100 {
@@ -38,7 +40,7 @@ impl SuiteSplit {
         }
     }
 
-    /// The word in the registry.
+    /// Returns the name of the split in the registry.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -49,8 +51,8 @@ impl SuiteSplit {
     }
 }
 
-/// Joins tasks whose questions share half of their runs of words, or that ask for the same
-/// function, into one family: that of the first of them.
+/// Joins near-duplicate tasks into one family, that of the first of them. Tasks are near-duplicates
+/// if their questions share half of their shingles, or if they ask for the same function.
 pub(super) fn join(tasks: &mut [EvalTask]) {
     let signatures: Vec<MinHashSignature> =
         tasks.iter().map(|task| MinHashSignature::new(&asked(task), SHINGLE)).collect();
@@ -59,7 +61,8 @@ pub(super) fn join(tasks: &mut [EvalTask]) {
     for later in 0..tasks.len() {
         for earlier in 0..later {
             let is_same = heads[later].is_some() && heads[later] == heads[earlier]
-                || signatures[later].resemblance(&signatures[earlier]) >= ALIKE;
+                || signatures[later].resemblance(&signatures[earlier]) >= NEAR_DUPLICATE;
+            // Union-find, with the earliest task as the root of its family.
             if is_same {
                 let (a, b) = (root(&first, earlier), root(&first, later));
                 first[a.max(b)] = a.min(b);
@@ -84,7 +87,7 @@ fn asked(task: &EvalTask) -> String {
     task.messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n")
 }
 
-/// The head of the function that is asked for.
+/// Returns the signature of the function that a task asks for, without whitespace.
 fn head(task: &EvalTask) -> Option<String> {
     let AnswerCheck::Function(check) = &task.check else { return None };
     let start = format!("def {}(", check.entry_point);

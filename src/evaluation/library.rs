@@ -1,4 +1,4 @@
-//! How answers to the tasks of invented libraries are judged.
+//! Checks answers to tasks of synthetic libraries.
 
 use serde_json::json;
 
@@ -8,11 +8,11 @@ use crate::synthetic::LibraryCheck;
 
 use super::modules::PackageModules;
 
-/// The function that judged code becomes.
+/// Name of the function that judged code is wrapped in.
 const ENTRY_POINT: &str = "rune_task";
 
-/// What a judge asks of the function that [`program`] makes: for every input the value of the
-/// reference, the name of its type, and whether the library was used.
+/// Builds the check of the function that [`program`] makes: for every input, the value of the
+/// reference, the name of its type, and whether the library was called.
 pub(super) fn question(check: &LibraryCheck) -> FunctionTask {
     let reference = check.reference.replace("{v}", "v");
     let inputs = json!(check.inputs);

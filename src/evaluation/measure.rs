@@ -1,5 +1,5 @@
-//! An evaluation, from its tools to its rows in the registry: the base and adapters on the same
-//! tasks and seeds.
+//! The evaluation workflow: measures the base and adapters on the same tasks and seeds, and stores
+//! their scores in the registry.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,48 +42,48 @@ use super::strategy::AnswerStrategy;
 use super::strategy::StrategyTools;
 use super::suite::TaskSuite;
 
-/// Who is measured beside the base.
+/// Adapters to measure beside the base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MeasuredAdapters {
-    /// These; one that does not fit the model is an error.
+    /// All of these; one that does not fit the model is an error.
     These(Vec<AdapterId>),
-    /// Those of them that were made on the model's weights.
+    /// Those of them that were trained on the weights of the model.
     ThoseThatFit(Vec<AdapterId>),
 }
 
-/// How answers are had.
+/// How answers to tasks are obtained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StrategyKind {
-    /// One answer of the model.
+    /// One completion of the model.
     Completions,
-    /// Answers until one passes the tests that may be seen.
+    /// Completions until one passes the visible tests.
     BestOfN,
-    /// All that `rune run` does.
+    /// The whole pipeline of `rune run`.
     Pipeline,
 }
 
-/// How is measured.
+/// Options of a measurement.
 #[derive(Debug, Clone)]
 pub struct MeasureOptions {
-    /// How answers are had.
-    pub via: StrategyKind,
-    /// The part of the suite, as the registry names it.
+    /// How answers to tasks are obtained.
+    pub strategy: StrategyKind,
+    /// Label of the measured part of the suite in the registry.
     pub split: String,
-    /// The folder that the pipeline's tests may import from.
+    /// Folder of packages that the visible tests may import.
     pub lib: Option<PathBuf>,
-    /// How single answers are drawn.
+    /// Sampling of single completions.
     pub sampling: Sampling,
-    /// Answers to each task, at least 1.
+    /// Number of answers per task, at least 1.
     pub n_samples: u32,
-    /// Whether what was asked before is asked again.
+    /// Whether to ignore cached answers.
     pub is_fresh: bool,
 }
 
 impl Default for MeasureOptions {
-    /// One greedy answer of 160 tokens to each task.
+    /// One greedy completion of at most 160 tokens per task.
     fn default() -> Self {
         Self {
-            via: StrategyKind::Completions,
+            strategy: StrategyKind::Completions,
             split: "all".to_owned(),
             lib: None,
             sampling: Sampling { max_tokens: 160, ..Sampling::default() },
@@ -93,23 +93,23 @@ impl Default for MeasureOptions {
     }
 }
 
-/// Outcomes of the base, and of every adapter, on the same tasks.
+/// Outcomes of the base and of every adapter on the same tasks.
 #[derive(Debug, Default)]
 pub struct MeasuredOutcomes {
-    /// The base's.
+    /// Outcomes of the base.
     pub base: Vec<EvalOutcome>,
-    /// The adapters'.
+    /// Outcomes of each adapter.
     pub adapters: Vec<(AdapterId, Vec<EvalOutcome>)>,
-    /// Tasks that can't be judged here; nobody has an outcome of them.
+    /// Tasks that cannot be judged on this machine; they are missing from all outcomes.
     pub voids: Vec<UnjudgeableTask>,
 }
 
 impl MeasuredOutcomes {
-    /// Leaves out what somebody's answers could not be judged on, so that all are measured on the
-    /// same tasks.
+    /// Removes tasks that could not be judged for the base or any adapter, so that all are measured
+    /// on the same tasks.
     fn without_voids(mut self) -> Self {
-        self.voids.sort_by(|one, other| one.id.cmp(&other.id));
-        self.voids.dedup_by(|one, other| one.id == other.id);
+        self.voids.sort_by(|a, b| a.id.cmp(&b.id));
+        self.voids.dedup_by(|a, b| a.id == b.id);
         let voids = &self.voids;
         let counts = |outcome: &EvalOutcome| voids.iter().all(|void| void.id != outcome.id);
         self.base.retain(counts);
@@ -117,8 +117,8 @@ impl MeasuredOutcomes {
         self
     }
 
-    /// What could not be judged, in words; `None` when that is nothing.
-    fn void_words(&self) -> Option<String> {
+    /// Names the tasks that could not be judged; `None` if there are none.
+    fn void_notice(&self) -> Option<String> {
         let [UnjudgeableTask { id, reason }, others @ ..] = self.voids.as_slice() else {
             return None;
         };
@@ -131,12 +131,12 @@ impl MeasuredOutcomes {
 }
 
 impl MeasuredAdapters {
-    /// The adapters that `words` stand for, ids or `all` or `none`, none of which has seen the
-    /// suite's families. Of `all`, those that have are left out with a word.
+    /// Parses adapter ids, `all` or `none`. With `all`, adapters that were trained on a family of
+    /// the suite are skipped with a notice.
     ///
     /// # Errors
-    /// [`EvaluationError::SeenBefore`] for one that is named; [`RegistryError::NotFound`];
-    /// [`EvaluationError::Adapter`].
+    /// [`EvaluationError::SeenBefore`] for a named adapter that was trained on a family of the
+    /// suite; [`RegistryError::NotFound`]; [`EvaluationError::Adapter`].
     pub fn parse(
         registry: &Registry,
         suite: &TaskSuite,
@@ -189,7 +189,8 @@ impl MeasuredAdapters {
     }
 }
 
-/// An adapter that has seen a family of the suite would show its memory of it.
+/// Fails if an adapter was trained on a family of the suite: its score would only show what it
+/// memorized.
 fn refuse_seen(suite: &TaskSuite, train_families: &[String]) -> Result<(), EvaluationError> {
     let is_seen = |family: &&str| train_families.binary_search(&family_digest(family)).is_ok();
     match suite.families().find(is_seen) {
@@ -198,24 +199,25 @@ fn refuse_seen(suite: &TaskSuite, train_families: &[String]) -> Result<(), Evalu
     }
 }
 
-/// Asks the base and adapters all tasks of a suite, judges the answers and stores the scores.
+/// Asks the base and the adapters all tasks of a suite, judges the answers and stores the scores.
 ///
 /// # Errors
-/// [`EvaluationError`]. Every answer that was judged is kept, and found by the next call.
+/// [`EvaluationError`]. Judged answers stay in the cache for the next call.
 pub async fn measure(
     (services, sandbox): (&Services, &Arc<Sandbox>),
-    what: (&TaskSuite, &PackageModules),
-    who: &MeasuredAdapters,
-    how: &MeasureOptions,
+    (suite, modules): (&TaskSuite, &PackageModules),
+    adapters: &MeasuredAdapters,
+    options: &MeasureOptions,
 ) -> Result<MeasuredOutcomes, EvaluationError> {
-    services.shutdown.or_stop(all((services, sandbox), what, who, how)).await?
+    let measured = measure_all((services, sandbox), (suite, modules), adapters, options);
+    services.shutdown.or_stop(measured).await?
 }
 
-async fn all(
+async fn measure_all(
     (services, sandbox): (&Services, &Arc<Sandbox>),
     (suite, modules): (&TaskSuite, &PackageModules),
-    who: &MeasuredAdapters,
-    how: &MeasureOptions,
+    adapters: &MeasuredAdapters,
+    options: &MeasureOptions,
 ) -> Result<MeasuredOutcomes, EvaluationError> {
     let interpreter = sandbox.interpreter(services.python())?;
     let limits = Limits::from(&services.config.sandbox);
@@ -223,56 +225,57 @@ async fn all(
     let provider = services.models.open(&services.config, &*services.reporter).await?;
     let store = AdapterStore::open(&services.registry, &services.home)?;
     let mut subjects = Vec::new();
-    for id in who.ids(&services.registry, &provider.base().base_digest)? {
+    for id in adapters.ids(&services.registry, &provider.base().base_digest)? {
         provider.load_adapter(id, &store.path(id))?;
         subjects
             .push(AdapterWeights { id: id.clone(), sha256: services.registry.adapter(id)?.sha256 });
     }
+    // Sessions of an evaluation must never become training data, so their registry is temporary.
     let scratch = tempfile::tempdir()
         .map_err(|source| EvaluationError::Files { path: std::env::temp_dir(), source })?;
     let mut visible = Judge::new(sandbox, &interpreter);
     visible.limits = limits;
-    visible.libs.extend(library_mounts(how.lib.as_slice())?);
+    visible.libs.extend(library_mounts(options.lib.as_slice())?);
     let settings = SessionSettings::new(&services.config);
     let pipeline = StrategyTools::new(visible, settings, &scratch.path().join("rune.db"))?;
-    let via = match how.via {
-        StrategyKind::Completions => AnswerStrategy::Completions(&how.sampling),
+    let strategy = match options.strategy {
+        StrategyKind::Completions => AnswerStrategy::Completions(&options.sampling),
         StrategyKind::BestOfN => AnswerStrategy::BestOfN(&pipeline),
         StrategyKind::Pipeline => AnswerStrategy::Pipeline(&pipeline),
     };
-    let asking = EvaluationTools {
+    let tools = EvaluationTools {
         provider: &provider,
         judge: &judge,
         suites: &pipeline.judge,
         modules,
-        via,
+        strategy,
         registry: &services.registry,
-        is_fresh: how.is_fresh,
+        is_fresh: options.is_fresh,
         seed: services.config.run.seed,
-        n_samples: how.n_samples,
+        n_samples: options.n_samples,
     };
-    let measured = ask_all(&*services.reporter, &asking, suite, &subjects).await?.without_voids();
-    keep(&asking, suite, (None, &how.split), &measured.base)?;
+    let measured = ask_all(&*services.reporter, &tools, suite, &subjects).await?.without_voids();
+    store_scores(&tools, suite, (None, &options.split), &measured.base)?;
     for (subject, (_, outcomes)) in subjects.iter().zip(&measured.adapters) {
-        keep(&asking, suite, (Some(subject), &how.split), outcomes)?;
+        store_scores(&tools, suite, (Some(subject), &options.split), outcomes)?;
     }
-    if let Some(words) = measured.void_words() {
-        services.notice(words);
+    if let Some(notice) = measured.void_notice() {
+        services.notice(notice);
     }
     Ok(measured)
 }
 
-/// Asks the base, then one adapter after the other.
+/// Asks the base, then each adapter in turn.
 async fn ask_all(
     reporter: &dyn Reporter,
-    asking: &EvaluationTools<'_>,
+    tools: &EvaluationTools<'_>,
     suite: &TaskSuite,
     subjects: &[AdapterWeights],
 ) -> Result<MeasuredOutcomes, EvaluationError> {
-    let n_tasks = suite.tasks().iter().filter(|task| asking.via.takes(task)).count();
-    let n_total = n_tasks * asking.n_samples as usize * (1 + subjects.len());
+    let n_tasks = suite.tasks().iter().filter(|task| tools.strategy.supports(task)).count();
+    let n_total = n_tasks * tools.n_samples as usize * (1 + subjects.len());
     let n_done = AtomicUsize::new(0);
-    let tell = |subject: Option<&AdapterWeights>, outcome: &EvalOutcome| {
+    let report = |subject: Option<&AdapterWeights>, outcome: &EvalOutcome| {
         let event = Event::EvaluationAnswered {
             adapter_id: subject.map(|subject| subject.id.clone()),
             task: outcome.id.clone(),
@@ -282,21 +285,21 @@ async fn ask_all(
         };
         reporter.report("", &event);
     };
-    let base = answers::run(asking, suite, None, &|outcome| tell(None, outcome)).await?;
+    let base = answers::run(tools, suite, None, &|outcome| report(None, outcome)).await?;
     let mut measured =
         MeasuredOutcomes { base: base.outcomes, adapters: Vec::new(), voids: base.voids };
     for subject in subjects {
-        let on_each = |outcome: &EvalOutcome| tell(Some(subject), outcome);
-        let one = answers::run(asking, suite, Some(subject), &on_each).await?;
-        measured.adapters.push((subject.id.clone(), one.outcomes));
-        measured.voids.extend(one.voids);
+        let on_each = |outcome: &EvalOutcome| report(Some(subject), outcome);
+        let adapted = answers::run(tools, suite, Some(subject), &on_each).await?;
+        measured.adapters.push((subject.id.clone(), adapted.outcomes));
+        measured.voids.extend(adapted.voids);
     }
     Ok(measured)
 }
 
-/// Stores the scores: one row for the tasks that need the library, and one for the controls.
-fn keep(
-    asking: &EvaluationTools<'_>,
+/// Stores the scores: one row for the tasks, and one for the controls if there are any.
+fn store_scores(
+    tools: &EvaluationTools<'_>,
     suite: &TaskSuite,
     (adapter, split): (Option<&AdapterWeights>, &str),
     outcomes: &[EvalOutcome],
@@ -308,14 +311,14 @@ fn keep(
             continue;
         }
         let score = score(&outcomes);
-        asking.registry.insert_evaluation(&Evaluation {
+        tools.registry.insert_evaluation(&Evaluation {
             id: new_id()?,
             adapter_id: adapter.map(|subject| subject.id.clone()),
-            base_digest: asking.provider.base().base_digest,
+            base_digest: tools.provider.base().base_digest,
             suite: suite.name.clone(),
             suite_digest: suite.digest.clone(),
             split,
-            via: asking.via.as_str().to_owned(),
+            via: tools.strategy.as_str().to_owned(),
             n_tasks: score.n_tasks,
             n_samples: score.n_samples,
             passed: score.passed,
@@ -323,9 +326,9 @@ fn keep(
             ci_low: score.interval.0,
             ci_high: score.interval.1,
             fitness: Some(score.fitness),
-            sampling: json!({ "drawn": asking.via.sampling(), "seed": asking.seed }),
+            sampling: json!({ "drawn": tools.strategy.sampling(), "seed": tools.seed }),
             judge_version: JUDGE_VERSION.to_owned(),
-            provider: asking.provider.name().to_owned(),
+            provider: tools.provider.name().to_owned(),
             at: timestamp(SystemTime::now()),
         })?;
     }

@@ -1,8 +1,8 @@
-//! Adapters are held against tasks that they never saw.
+//! Measures base models and adapters on held-out tasks.
 //!
-//! A [`TaskSuite`] is a list of tasks whose answers are judged outside the judged process; [`run`]
-//! asks all of them of the base or of an adapter, and [`PassRate`](crate::event::PassRate) is what
-//! came of it, with its interval. Two scores on the same tasks are compared task by task
+//! A [`TaskSuite`] is a list of tasks whose answers are judged out of process. [`run`] asks the
+//! base or an adapter all of them, and [`PassRate`](crate::event::PassRate) is the result with its
+//! confidence interval. Two scores on the same tasks are compared task by task
 //! ([`PairedScores`](crate::event::PairedScores)).
 
 mod answers;

@@ -1,4 +1,4 @@
-//! Python modules that judged code may import, without a file in its jail.
+//! Python modules that judged code may import although its jail has no files.
 
 use std::fs;
 use std::io;
@@ -10,10 +10,10 @@ use serde_json::json;
 
 use crate::digest::sha256;
 
-/// The most bytes of all modules together.
+/// Maximum bytes of all modules together.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Modules by their dotted names.
+/// Python modules by dotted name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PackageModules {
     /// Name, whether it is a package, and source.
@@ -21,15 +21,15 @@ pub struct PackageModules {
 }
 
 impl PackageModules {
-    /// One package of one file.
+    /// Creates a package with a single file.
     pub fn single(name: &str, source: &str) -> Self {
         Self { sources: vec![(name.to_owned(), true, source.to_owned())] }
     }
 
-    /// All Python files below `folder`, which stands where Python would look for packages.
+    /// Reads all Python files below `folder`, which Python would have in `sys.path`.
     ///
     /// # Errors
-    /// When a file can't be read, is no text, or all are larger than 4 MiB.
+    /// If a file cannot be read or is not UTF-8, or if the total exceeds 4 MiB.
     pub fn read(folder: &Path) -> io::Result<Self> {
         let mut found = Self::default();
         found.walk(folder, "")?;
@@ -41,7 +41,7 @@ impl PackageModules {
         Ok(found)
     }
 
-    /// sha256 of all of them.
+    /// Returns the sha256 of all modules.
     pub(super) fn digest(&self) -> String {
         sha256(json!(self.sources).to_string().as_bytes())
     }
@@ -64,7 +64,7 @@ impl PackageModules {
         Ok(())
     }
 
-    /// Python that makes them importable in the process that runs it.
+    /// Renders Python code that makes the modules importable in the process that runs it.
     pub(super) fn bootstrap(&self) -> String {
         if self.sources.is_empty() {
             return String::new();

@@ -1,4 +1,4 @@
-//! Figures with their intervals.
+//! Estimates with confidence intervals.
 
 use std::collections::BTreeMap;
 
@@ -11,27 +11,28 @@ use crate::event::ScoreComparison;
 
 use super::answers::EvalOutcome;
 
-/// The 97.5 % point of the normal distribution: intervals of 95 %.
+/// 97.5 % quantile of the normal distribution, for two-sided 95 % intervals.
 const Z_95: f64 = 1.959_963_984_540_054;
-/// The 95 % point: intervals of 90 %.
+/// 95 % quantile of the normal distribution, for two-sided 90 % intervals.
 const Z_90: f64 = 1.644_853_626_951_472_7;
 
-/// Resamples of a bootstrap.
+/// Number of bootstrap resamples.
 const RESAMPLES: usize = 4000;
 
-/// What came of all answers to one task.
+/// Number of answers to one task that passed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TaskScore<'a> {
-    /// The task's family.
+    /// Family of the task, the unit of resampling.
     pub family: &'a str,
-    /// Answers, at least 1.
+    /// Number of answers, at least 1.
     pub n: u32,
-    /// Answers that passed.
+    /// Number of answers that passed.
     pub passed: u32,
 }
 
 impl PassRate {
-    /// The score of these tasks, of which there is at least one, each with as many answers.
+    /// Scores at least one task, all with the same number of answers. With one answer per task the
+    /// interval is Wilson's, else a bootstrap over families.
     pub fn new(tasks: &[TaskScore<'_>]) -> Self {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let (n_tasks, n_samples) = (count(tasks.len()), tasks.first().map_or(1, |task| task.n));
@@ -61,20 +62,20 @@ fn write_share(
     write!(f, "{:.1} % ({:.1} to {:.1})", share * 100.0, low * 100.0, high * 100.0)
 }
 
-/// How likely one of `k` answers passes.
+/// Probability that at least one of `k` answers passes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct PassAtK {
-    /// Answers that are drawn.
+    /// Number of answers that are drawn.
     pub k: u32,
-    /// The mean over tasks.
+    /// Mean probability over all tasks.
     pub share: f64,
-    /// 95 % interval, by a bootstrap over families.
+    /// 95 % confidence interval from a bootstrap over families.
     pub interval: (f64, f64),
 }
 
 impl PassAtK {
-    /// pass@k of these tasks, without bias (Chen et al. 2021, arXiv:2107.03374, eq. 1); `None`
-    /// where a task has fewer than `k` answers, or `k` is 0.
+    /// Computes the unbiased estimator of pass@k (Chen et al. 2021, arXiv:2107.03374, eq. 1).
+    /// `None` if `k` is 0 or a task has fewer than `k` answers.
     pub fn new(tasks: &[TaskScore<'_>], k: u32) -> Option<Self> {
         if k == 0 || tasks.iter().any(|task| task.n < k) {
             return None;
@@ -94,7 +95,7 @@ impl std::fmt::Display for PassAtK {
     }
 }
 
-/// `1 - C(n - c, k) / C(n, k)`, as a product that stays in range.
+/// Computes `1 - C(n - c, k) / C(n, k)` as a product, because the binomials overflow.
 fn pass_at_k(n: u32, c: u32, k: u32) -> f64 {
     if n - c < k {
         return 1.0;
@@ -107,7 +108,8 @@ fn mean(tasks: &[TaskScore<'_>], value: &dyn Fn(&TaskScore<'_>) -> f64) -> f64 {
     tasks.iter().map(value).sum::<f64>() / tasks.len().max(1) as f64
 }
 
-/// The means of families drawn with replacement, sorted: tasks of one family pass or fail together.
+/// Returns sorted bootstrap means over families drawn with replacement. Resampling families rather
+/// than tasks accounts for tasks of one family that pass or fail together.
 fn bootstrap(tasks: &[TaskScore<'_>], value: &dyn Fn(&TaskScore<'_>) -> f64) -> Vec<f64> {
     let mut families: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
     for task in tasks {
@@ -131,7 +133,7 @@ fn bootstrap(tasks: &[TaskScore<'_>], value: &dyn Fn(&TaskScore<'_>) -> f64) -> 
     means
 }
 
-/// The ends of the middle `share` of sorted numbers.
+/// Returns both ends of the middle `share` of sorted numbers.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -143,7 +145,8 @@ fn middle(sorted: &[f64], share: f64) -> (f64, f64) {
     (sorted[left_out], sorted[sorted.len() - 1 - left_out])
 }
 
-/// Wilson's interval (1927) of a share, `z` standard deviations to either side.
+/// Computes the Wilson score interval (1927) of `passed / n`, `z` standard deviations wide on each
+/// side.
 fn wilson(passed: u32, n: u32, z: f64) -> (f64, f64) {
     let n = f64::from(n.max(1));
     let p = f64::from(passed) / n;
@@ -154,7 +157,8 @@ fn wilson(passed: u32, n: u32, z: f64) -> (f64, f64) {
 }
 
 impl PairedScores {
-    /// Compares what passed before and after, task by task; both are of one length, at least 1.
+    /// Compares passes before and after, task by task. Both slices have the same length, at least
+    /// 1.
     pub fn new(before: &[bool], after: &[bool]) -> Self {
         let count = |wanted: (bool, bool)| {
             let pairs = before.iter().zip(after);
@@ -171,7 +175,8 @@ impl PairedScores {
     }
 }
 
-/// The interval of the difference of the shares, from both passed, first alone, second alone, none.
+/// Computes Newcombe's interval (1998, method 10) of the difference of paired proportions, from the
+/// counts of both passed, only the first, only the second, and none.
 fn newcombe([both, first, second, none]: [u32; 4], z: f64) -> (f64, f64) {
     let total = both + first + second + none;
     let (passed_1, passed_2) = (both + first, both + second);
@@ -181,7 +186,7 @@ fn newcombe([both, first, second, none]: [u32; 4], z: f64) -> (f64, f64) {
     let margins = [passed_1, total - passed_1, passed_2, total - passed_2].map(f64::from);
     let product: f64 = margins.iter().product();
     let cross = f64::from(both) * f64::from(none) - f64::from(first) * f64::from(second);
-    // Newcombe's correction for continuity, of positive correlations alone.
+    // Newcombe's continuity correction applies only to positive correlations.
     let cross = if cross > 0.0 { (cross - f64::from(total) / 2.0).max(0.0) } else { cross };
     let phi = if product > 0.0 { cross / product.sqrt() } else { 0.0 };
     let width = |x: f64, y: f64| (x * x - 2.0 * phi * x * y + y * y).max(0.0).sqrt();
@@ -190,10 +195,11 @@ fn newcombe([both, first, second, none]: [u32; 4], z: f64) -> (f64, f64) {
     (difference - width(p_2 - low_2, high_1 - p_1), difference + width(high_2 - p_2, p_1 - low_1))
 }
 
-/// `min(1, 2 P(X <= min(b, c)))` for `X` of `b + c` throws of a coin.
+/// Computes the exact two-sided p value of McNemar's test: `min(1, 2 P(X <= min(b, c)))` for `X ~
+/// Binomial(b + c, 1/2)`.
 fn mcnemar(b: u32, c: u32) -> f64 {
     let n = b + c;
-    // In logarithms: the terms of many throws are too small for a number.
+    // In logarithms, because the terms underflow for large `b + c`.
     let mut term = f64::from(n) * 0.5_f64.ln();
     let mut sum = 0.0;
     for k in 0..=b.min(c) {
@@ -203,9 +209,10 @@ fn mcnemar(b: u32, c: u32) -> f64 {
     (2.0 * sum).min(1.0)
 }
 
-/// The mean likelihood ratio of `b` against `c` over all chances above one half of which the first
-/// may be, uniformly: `2^(b+c+1) B(b+1, c+1) P[Beta(b+1, c+1) > 1/2]`, a test martingale (Ville
-/// 1939). As a sum: `b! c! / (b+c+1)! * sum over k <= b of C(b+c+1, k)`.
+/// Computes the e-value of `b` gains against `c` losses: the likelihood ratio against 1/2, averaged
+/// over success probabilities uniform above 1/2. It equals `2^(b+c+1) B(b+1, c+1) P[Beta(b+1, c+1)
+/// > 1/2]` and is a test martingale (Ville 1939). As a sum: `b! c! / (b+c+1)! * sum over k <= b of
+/// C(b+c+1, k)`.
 fn e_value(b: u32, c: u32) -> f64 {
     let n = b + c + 1;
     let ln_factorial = |m: u32| (2..=m).map(|i| f64::from(i).ln()).sum::<f64>();
@@ -218,7 +225,7 @@ fn e_value(b: u32, c: u32) -> f64 {
     sum
 }
 
-/// Outcomes by the group of their tasks.
+/// Groups outcomes by the group of their tasks.
 pub fn groups(outcomes: &[EvalOutcome]) -> BTreeMap<String, Vec<&EvalOutcome>> {
     let mut groups: BTreeMap<String, Vec<&EvalOutcome>> = BTreeMap::new();
     for outcome in outcomes {
@@ -227,18 +234,18 @@ pub fn groups(outcomes: &[EvalOutcome]) -> BTreeMap<String, Vec<&EvalOutcome>> {
     groups
 }
 
-/// The score of these answers.
+/// Scores answers, with several answers to one task as its samples.
 pub fn score(outcomes: &[&EvalOutcome]) -> PassRate {
     PassRate::new(&by_task(outcomes))
 }
 
-/// Compares two on the same tasks in the same order, one answer each.
+/// Compares two sets of outcomes on the same tasks in the same order, with one answer per task.
 pub fn compare(before: &[&EvalOutcome], after: &[&EvalOutcome]) -> PairedScores {
     let passed = |outcomes: &[&EvalOutcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
     PairedScores::new(&passed(before), &passed(after))
 }
 
-/// The score of everyone on each group of tasks; `part` names one part of a benchmark.
+/// Returns the scores by group and subject as events; `part` names a part of a benchmark.
 pub fn score_events(all: &[(&str, &[EvalOutcome])], part: Option<&str>) -> Vec<Event> {
     let Some(((first, before), _)) = all.split_first() else { return Vec::new() };
     let mut events = Vec::new();
@@ -263,7 +270,7 @@ pub fn score_events(all: &[(&str, &[EvalOutcome])], part: Option<&str>) -> Vec<E
     events
 }
 
-/// Answers by task, in the order in which tasks come first.
+/// Counts answers by task, in order of first appearance.
 pub fn by_task<'a>(outcomes: &[&'a EvalOutcome]) -> Vec<TaskScore<'a>> {
     let mut tasks: Vec<(&str, TaskScore<'a>)> = Vec::new();
     for outcome in outcomes {
@@ -293,7 +300,7 @@ mod tests {
     use super::wilson;
 
     #[test]
-    fn intervals_are_those_of_the_literature() {
+    fn intervals_match_the_literature() {
         // Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I,
         // method 3.
         for ((passed, n), (low, high)) in [
@@ -323,13 +330,13 @@ mod tests {
         // proportions based on paired data", table II, method 10.
         let (low, high) = newcombe([36, 2, 12, 0], Z_95);
         assert!((low - 0.0569).abs() < 5e-5 && (high - 0.3404).abs() < 5e-5, "{low} {high}");
-        // Without any difference the interval holds 0.
+        // Without any difference the interval contains 0.
         let (low, high) = newcombe([5, 2, 2, 5], Z_95);
         assert!(low < 0.0 && high > 0.0);
     }
 
     #[test]
-    fn pass_at_k_is_what_all_draws_give() {
+    fn pass_at_k_matches_enumeration_of_all_draws() {
         // 3 of 5 answers pass: of the 10 pairs one has none of them.
         assert!((pass_at_k(5, 3, 2) - 0.9).abs() < 1e-12);
         assert!((pass_at_k(5, 3, 1) - 0.6).abs() < 1e-12 && (pass_at_k(5, 0, 5)).abs() < 1e-12);
@@ -345,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn fitness_prefers_what_was_measured_more() {
+    fn fitness_prefers_larger_samples() {
         let all = |n: usize, passed: usize| {
             let tasks =
                 (0..n).map(|i| TaskScore { family: "a", n: 1, passed: (i < passed).into() });
@@ -359,7 +366,7 @@ mod tests {
 
     #[test]
     fn evidence_is_the_mean_likelihood_ratio() {
-        // 2 * integral from 1/2 to 1 of 2^n p^b (1-p)^c, by hand.
+        // 2 * integral from 1/2 to 1 of 2^n p^b (1-p)^c, computed manually.
         assert!((e_value(0, 0) - 1.0).abs() < 1e-12);
         assert!((e_value(1, 0) - 1.5).abs() < 1e-12);
         assert!((e_value(0, 1) - 0.5).abs() < 1e-12);

@@ -1,4 +1,4 @@
-//! The suites of a home.
+//! Stored suites.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use super::families;
 use super::suite::TaskSuite;
 use super::task::EvalTask;
 
-/// The suites of a home: `suites/<name>.jsonl`, written once.
+/// Suites in Rune's home: `suites/<name>.jsonl`, which are never changed.
 #[derive(Debug)]
 pub struct SuiteStore {
     folder: PathBuf,
@@ -24,26 +24,26 @@ impl SuiteStore {
     /// Opens the folder `suites` of `home`.
     ///
     /// # Errors
-    /// [`EvaluationError::Files`] when it can't be made.
+    /// [`EvaluationError::Files`] if the folder cannot be created.
     pub fn open(home: &Home) -> Result<Self, EvaluationError> {
         let folder = home.suites();
         fs::create_dir_all(&folder).map_err(files(&folder))?;
         Ok(Self { folder })
     }
 
-    /// Takes in tasks as the suite `name`, for ever, and joins those that are alike into families.
+    /// Stores tasks as the suite `name`, with near-duplicates joined into families.
     ///
     /// # Errors
     /// [`EvaluationError::SuiteExists`]; [`EvaluationError::BadName`]; [`EvaluationError::Files`].
     pub fn add(
         &self,
         name: &str,
-        (licence, source): (&str, &str),
+        (license, source): (&str, &str),
         mut tasks: Vec<EvalTask>,
     ) -> Result<TaskSuite, EvaluationError> {
         let path = self.path(name)?;
         families::join(&mut tasks);
-        let suite = TaskSuite::new(name, tasks).with_origin(licence, source);
+        let suite = TaskSuite::new(name, tasks).with_origin(license, source);
         match durable::create(&path, suite.to_lines().as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(EvaluationError::SuiteExists(name.to_owned()))
@@ -52,8 +52,8 @@ impl SuiteStore {
         }
     }
 
-    /// The suite that `name` stands for: one of the home, or the file of that path. It is what it
-    /// was when it was measured.
+    /// Finds a stored suite by name, or reads the file at a path that ends in `.jsonl`. A suite
+    /// that was measured before must have the same tasks as then.
     ///
     /// # Errors
     /// [`EvaluationError::Changed`]; those of [`Self::read`].
@@ -67,7 +67,7 @@ impl SuiteStore {
         }
     }
 
-    /// The suite `name`.
+    /// Reads the stored suite `name`.
     ///
     /// # Errors
     /// [`EvaluationError::NoSuite`]; those of [`TaskSuite::read`].
@@ -79,7 +79,7 @@ impl SuiteStore {
         TaskSuite::read(&path)
     }
 
-    /// Names of all suites, sorted.
+    /// Lists the names of all stored suites, sorted.
     ///
     /// # Errors
     /// [`EvaluationError::Files`].

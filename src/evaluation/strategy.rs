@@ -1,5 +1,4 @@
-//! How an answer is had: by one answer of the model, the best of several, or all that `rune run`
-//! does.
+//! Answering strategies: a single completion, best-of-n, or the full pipeline.
 
 use std::path::Path;
 
@@ -31,10 +30,10 @@ use crate::trajectory::Sampling;
 use super::error::EvaluationError;
 use super::task::EvalTask;
 
-/// The file of the tests that may be seen.
+/// File name of the visible tests.
 const TESTS: &str = "test_solution.py";
 
-/// One question: a task, of the base or of `adapter`, answered with `seed`.
+/// One task to be answered by the base or by `adapter` with `seed`.
 #[derive(Clone, Copy)]
 pub(super) struct TaskQuestion<'a> {
     pub(super) provider: &'a Provider,
@@ -43,32 +42,31 @@ pub(super) struct TaskQuestion<'a> {
     pub(super) seed: u64,
 }
 
-/// How answers are had.
+/// Answering strategy with what it needs.
 pub enum AnswerStrategy<'a> {
-    /// One answer of the model.
+    /// One completion of the model.
     Completions(&'a Sampling),
-    /// Answers of the model, one after the other, until one passes the tests that a task lets it
-    /// see.
+    /// Completions, one after the other, until one passes the visible tests.
     BestOfN(&'a StrategyTools),
-    /// The pipeline, with these tests.
+    /// The pipeline with the visible tests.
     Pipeline(&'a StrategyTools),
 }
 
-/// What the pipeline works with.
+/// Judge, settings and registry of the strategies that use visible tests.
 pub struct StrategyTools {
-    /// Judges by the tests that the pipeline sees.
+    /// Judge of the visible tests.
     pub judge: Judge,
-    /// Budgets and manners.
+    /// Budgets and sampling of each session.
     pub settings: SessionSettings,
-    /// Where its sessions are recorded: not where sessions are that may be trained on.
+    /// Temporary registry of the sessions, which must not become training data.
     pub registry: Registry,
 }
 
 impl StrategyTools {
-    /// Tools that record in the new file `scratch`.
+    /// Creates tools that record sessions in the new database `scratch`.
     ///
     /// # Errors
-    /// Those of the database.
+    /// [`RegistryError`] if the database cannot be created.
     pub fn new(
         judge: Judge,
         settings: SessionSettings,
@@ -79,7 +77,7 @@ impl StrategyTools {
 }
 
 impl AnswerStrategy<'_> {
-    /// The word in the registry.
+    /// Returns the name of the strategy in the registry.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Completions(_) => "completions",
@@ -88,8 +86,7 @@ impl AnswerStrategy<'_> {
         }
     }
 
-    /// How answers are drawn, but for their seeds; with the version of the pipeline and its
-    /// prompts.
+    /// Returns the sampling without seeds, with the versions of the pipeline and its prompts.
     pub fn sampling(&self) -> Value {
         match self {
             Self::Completions(sampling) => json!(Sampling { seed: 0, ..(*sampling).clone() }),
@@ -103,12 +100,12 @@ impl AnswerStrategy<'_> {
         }
     }
 
-    /// Whether it can be asked this task.
-    pub fn takes(&self, task: &EvalTask) -> bool {
+    /// Whether the strategy can answer this task.
+    pub fn supports(&self, task: &EvalTask) -> bool {
         matches!(self, Self::Completions(_)) || task.work.is_some()
     }
 
-    /// The answer.
+    /// Answers one task with this strategy.
     pub(super) async fn answer(&self, ask: TaskQuestion<'_>) -> Result<String, EvaluationError> {
         match self {
             Self::Completions(sampling) => {
@@ -138,8 +135,8 @@ impl StrategyTools {
         })
     }
 
-    /// The first answer that passes the tests that may be seen, else the one that passes most of
-    /// them; as many are drawn as the pipeline's tokens allow, at its temperatures.
+    /// Draws completions until one passes the visible tests, else returns the one that passes most
+    /// of them. Budget and temperatures are those of the pipeline, so that both can be compared.
     async fn best_of_n(
         &self,
         TaskQuestion { provider, task, adapter, seed }: TaskQuestion<'_>,
@@ -167,7 +164,7 @@ impl StrategyTools {
         Ok(best.map(|(_, answer)| answer).unwrap_or_default())
     }
 
-    /// The files that a session comes to, as one block of code.
+    /// Runs a session, and returns its files as one code block.
     async fn answer(
         &self,
         TaskQuestion { provider, task, adapter, seed }: TaskQuestion<'_>,

@@ -1,4 +1,4 @@
-//! Tasks of a suite.
+//! [`TaskSuite`]: tasks with a name, a digest and an origin.
 
 use std::fs;
 use std::path::Path;
@@ -13,21 +13,21 @@ use super::error::EvaluationError;
 use super::families::SuiteSplit;
 use super::task::EvalTask;
 
-/// Tasks of one file.
+/// Suite of evaluation tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskSuite {
-    /// Its name; the file's where it says none.
+    /// Name of the suite; the file's name if its header has none.
     pub name: String,
     /// sha256 of all tasks.
     pub digest: String,
-    /// Under which its tasks are given away.
+    /// License of the tasks.
     pub licence: String,
-    /// Where they come from.
+    /// Origin of the tasks, such as a package or a file name.
     pub source: String,
     pub(super) tasks: Vec<EvalTask>,
 }
 
-/// The first line of a suite's file.
+/// First line of a suite's file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SuiteHeader {
@@ -38,7 +38,7 @@ struct SuiteHeader {
 }
 
 impl TaskSuite {
-    /// A suite of these tasks.
+    /// Creates a suite of unknown license and origin.
     pub fn new(name: impl Into<String>, tasks: Vec<EvalTask>) -> Self {
         let lines: Vec<String> = tasks.iter().map(|task| json!(task).to_string()).collect();
         let digest = sha256(lines.join("\n").as_bytes());
@@ -46,18 +46,18 @@ impl TaskSuite {
         Self { name: name.into(), digest, licence: unknown.clone(), source: unknown, tasks }
     }
 
-    /// The same, with its licence and where it comes from.
+    /// Sets license and origin.
     #[must_use]
     pub fn with_origin(self, licence: &str, source: &str) -> Self {
         Self { licence: licence.to_owned(), source: source.to_owned(), ..self }
     }
 
-    /// Reads a file of tasks, one JSON object a line, behind a first line that names the suite or
-    /// without.
+    /// Reads a JSON Lines file of tasks, with or without a header line.
     ///
     /// # Errors
-    /// [`EvaluationError::Files`]; [`EvaluationError::BadTask`] for the first line that is no task;
-    /// [`EvaluationError::Damaged`] when the tasks are not those that the first line speaks of.
+    /// [`EvaluationError::Files`]; [`EvaluationError::BadTask`] for the first invalid line;
+    /// [`EvaluationError::Empty`]; [`EvaluationError::Damaged`] if the tasks do not match the
+    /// digest in the header.
     pub fn read(path: &Path) -> Result<Self, EvaluationError> {
         let files = |source| EvaluationError::Files { path: path.to_owned(), source };
         let text = fs::read_to_string(path).map_err(files)?;
@@ -91,36 +91,36 @@ impl TaskSuite {
         }
     }
 
-    /// Tasks.
+    /// Returns the number of tasks.
     pub fn n_tasks(&self) -> usize {
         self.tasks.len()
     }
 
-    /// The families of the tasks.
+    /// Returns the family of each task, in order.
     pub fn families(&self) -> impl Iterator<Item = &str> {
         self.tasks.iter().map(|task| task.family.as_str())
     }
 
-    /// The tasks.
+    /// Returns the tasks in order.
     pub fn tasks(&self) -> &[EvalTask] {
         &self.tasks
     }
 
-    /// The same suite with the tasks of one split alone; its digest is still that of the whole.
+    /// Keeps only the tasks of one split. The digest remains that of the whole suite.
     #[must_use]
     pub fn part(mut self, split: SuiteSplit) -> Self {
         self.tasks.retain(|task| SuiteSplit::of(&task.family) == split);
         self
     }
 
-    /// The same suite with its first `n` tasks alone; its digest is still that of the whole.
+    /// Keeps only the first `n` tasks. The digest remains that of the whole suite.
     #[must_use]
     pub fn first(mut self, n: usize) -> Self {
         self.tasks.truncate(n);
         self
     }
 
-    /// The file's text.
+    /// Renders the suite as JSON Lines with a header.
     pub fn to_lines(&self) -> String {
         let head = json!(SuiteHeader {
             suite: self.name.clone(),

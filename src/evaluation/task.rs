@@ -1,4 +1,4 @@
-//! A task of a suite, and how its answers are judged.
+//! [`EvalTask`]: a task of a suite and the check that judges its answers.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -14,102 +14,105 @@ use crate::trajectory::Message;
 use super::library;
 use super::modules::PackageModules;
 
-/// What a model is asked, and how its answer is judged.
+/// Question for a model, with the check of its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvalTask {
-    /// Names it in its suite.
+    /// Unique id within the suite.
     pub id: String,
-    /// The row of a table that it counts in: a template, or the suite's name.
+    /// Group, a row in the score table: a template, or the suite's name.
     pub group: String,
-    /// Whether it is a control: what a good adapter leaves as it is.
+    /// Whether the task is a control, on which a good adapter changes nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_control: bool,
-    /// Tasks of one family are about the same: they are trained on, or measured on, together.
+    /// Family. Near-duplicate tasks share a family, and a family is never split between training
+    /// and evaluation.
     pub family: String,
-    /// The conversation that asks.
+    /// Chat that asks the question.
     pub messages: Vec<Message>,
-    /// What the pipeline is given in its place; `None` where it can't be asked.
+    /// The task in the form for the pipeline; `None` if the pipeline cannot answer it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<PipelineTask>,
-    /// How an answer is judged.
+    /// Check that judges an answer.
     pub check: AnswerCheck,
-    /// An answer that passes, or nothing where none is known; the model never sees it.
+    /// Reference answer, empty if unknown; the model never sees it.
     pub answer: String,
 }
 
-/// A task as a user would give it. What comes of it is judged by the same check; the tests are only
-/// what may be seen.
+/// Task in the form that a user would give, with visible tests. The solution is judged by the same
+/// hidden check as a completion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipelineTask {
-    /// What is to be written.
+    /// The task as a user would describe it.
     pub text: String,
-    /// A file of tests.
+    /// Source of the visible test file.
     pub tests: String,
 }
 
-/// How answers are judged.
+/// Check that judges answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum AnswerCheck {
-    /// Code gives the right values, by way of a library.
+    /// Code must compute the right values, and call the library to do so.
     Library(LibraryCheck),
-    /// A function passes asserts.
+    /// A function must pass asserts.
     Function(FunctionCheck),
-    /// A program writes the right words for what it reads.
+    /// A program must write the right output for each input.
     Program(ProgramCheck),
-    /// A module passes a file of tests, in the process of the tests.
+    /// A module must pass a test file.
     Suite(SuiteCheck),
 }
 
 /// Asserts about a function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionCheck {
-    /// The function's name.
+    /// Name of the function.
     pub entry_point: String,
-    /// Code that an answer without it is put behind: imports, helpers and the function's head, or
-    /// nothing.
+    /// Imports, helpers and the function's head, which are put before an answer that lacks them;
+    /// may be empty.
     pub prompt: String,
     /// Code that the asserts need.
     pub prelude: String,
     /// Asserts that call the function by its name, or a function `check(candidate)` with such
     /// asserts.
     pub test: String,
-    /// Code that goes behind an answer, or nothing.
+    /// Code appended to an answer; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub epilogue: String,
 }
 
-/// What a program reads and has to write.
+/// Inputs and expected outputs of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramCheck {
-    /// Its standard input, and the output. Outputs are compared word by word, numbers by their
-    /// value.
+    /// Pairs of standard input and expected output. Outputs are compared word by word, and numbers
+    /// by value.
     pub cases: Vec<(String, String)>,
 }
 
-/// A file of tests that import `solution`.
+/// Test file that imports the module `solution`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SuiteCheck {
-    /// The file's text.
+    /// Source of the test file.
     pub tests: String,
-    /// Code that an answer without it is put behind: imports and the function's head, or nothing.
+    /// Imports and the function's head, which are put before an answer that lacks them; may be
+    /// empty.
     pub prompt: String,
-    /// The function's name.
+    /// Name of the function.
     pub entry_point: String,
 }
 
-/// Runs a program as a function from its input to the words of its output.
+/// Python code that runs a program as a function from its input to the words of its output.
 const PROGRAM: &str = include_str!("program.py");
-/// The name of that function.
+/// Name of that function.
 const RUN_PROGRAM: &str = "rune_program";
 
 impl EvalTask {
-    /// sha256 of all that it is.
+    /// Returns the sha256 of the task, which is part of the cache key of its outcomes.
     pub fn digest(&self) -> String {
         sha256(json!(self).to_string().as_bytes())
     }
 
-    /// What a judge asks of the program that [`Self::program`] makes; `None` where a suite judges.
+    /// Returns the function task that judges the module of [`Self::program`]; `None` if a test file
+    /// judges it.
     pub fn question(&self) -> Option<FunctionTask> {
         match &self.check {
             AnswerCheck::Library(check) => Some(library::question(check)),
@@ -127,7 +130,7 @@ impl EvalTask {
         }
     }
 
-    /// The code of an answer as a module for the judge.
+    /// Turns an answer into a module for the judge.
     pub fn program(&self, answer: &str, modules: &PackageModules) -> String {
         let code = self.module(answer);
         match &self.check {
@@ -140,7 +143,7 @@ impl EvalTask {
         }
     }
 
-    /// The code of an answer as a user would save it.
+    /// Turns an answer into a module as a user would save it.
     pub(super) fn module(&self, answer: &str) -> String {
         let code = code_of(answer);
         match &self.check {
@@ -155,7 +158,7 @@ impl EvalTask {
         }
     }
 
-    /// A module that does nothing.
+    /// Returns a module that does nothing, which must not pass the check.
     pub fn stub(&self, modules: &PackageModules) -> String {
         let stub = |name: &str| format!("def {name}(*_, **__):\n    pass\n");
         match &self.check {
@@ -191,21 +194,20 @@ impl ProgramCheck {
     }
 }
 
-/// Code that has the function is a module, behind the part of the prompt before the function; any
-/// other goes on where the prompt ends.
+/// Completes the code of an answer to a module. Code that defines the function follows the part of
+/// the prompt before the function; any other code continues the prompt.
 fn completed(prompt: &str, entry_point: &str, code: &str, answer: &str) -> String {
-    if beginning(code, entry_point).is_some() {
-        // A prompt without the function is imports and helpers.
-        let before = beginning(prompt, entry_point).map_or(prompt, |start| &prompt[..start]);
+    if definition_start(code, entry_point).is_some() {
+        // A prompt without the function consists of imports and helpers.
+        let before = definition_start(prompt, entry_point).map_or(prompt, |start| &prompt[..start]);
         return format!("{before}{code}");
     }
     let is_continuation = !answer.contains("```");
     format!("{prompt}{}", if is_continuation { answer } else { code })
 }
 
-/// Where the function or class `name` of a module begins, its decorators included; those within
-/// another do not count.
-fn beginning(code: &str, name: &str) -> Option<usize> {
+/// Returns the byte offset of the top-level function or class `name`, including its decorators.
+fn definition_start(code: &str, name: &str) -> Option<usize> {
     let (mut start, mut decorated) = (0, None);
     for line in code.split_inclusive('\n') {
         if line.starts_with('@') {
@@ -213,14 +215,15 @@ fn beginning(code: &str, name: &str) -> Option<usize> {
         } else if defines(line, name) {
             return Some(decorated.unwrap_or(start));
         } else if line.starts_with(|c: char| c.is_alphabetic() || c == '_') {
-            decorated = None; // it was another's
+            // The decorators belonged to another definition.
+            decorated = None;
         }
         start += line.len();
     }
     None
 }
 
-/// Whether a line at the top of a module begins the function or class `name`.
+/// Whether a line starts the top-level function or class `name`.
 fn defines(line: &str, name: &str) -> bool {
     let heads = ["def ", "async def ", "class "];
     let rest =
@@ -228,7 +231,7 @@ fn defines(line: &str, name: &str) -> bool {
     rest.is_some_and(|rest| rest.trim_start().starts_with(['(', ':', '[']))
 }
 
-/// The longest block of code in an answer, or all of it where there is none.
+/// Returns the longest code block of an answer, or the whole answer if it has none.
 fn code_of(answer: &str) -> String {
     let blocks = code_blocks(answer);
     let longest = blocks.into_iter().map(|block| block.code).max_by_key(String::len);
@@ -240,7 +243,7 @@ mod tests {
     use super::completed;
 
     #[test]
-    fn an_answer_is_a_whole_function_or_goes_on_with_the_prompt() {
+    fn answer_is_a_whole_function_or_continues_the_prompt() {
         let prompt = "import math\n\ndef f(x):\n    \"\"\"Doubles.\"\"\"\n";
         let whole = completed(prompt, "f", "def f(x):\n    return 2 * x\n", "");
         assert_eq!(whole, "import math\n\ndef f(x):\n    return 2 * x\n");
@@ -251,9 +254,9 @@ mod tests {
     }
 
     #[test]
-    fn function_begins_at_its_decorators_and_at_the_top() {
+    fn definition_starts_at_its_decorators_and_at_top_level() {
         let before = |prompt: &str| {
-            super::beginning(prompt, "f").map_or("none", |start| &prompt[..start]).to_owned()
+            super::definition_start(prompt, "f").map_or("none", |start| &prompt[..start]).to_owned()
         };
         assert_eq!(before("import a\n@b\n@c(\n    1,\n)\ndef f(x):\n"), "import a\n");
         assert_eq!(before("@b\ndef g():\n    pass\n\ndef f(x):\n"), "@b\ndef g():\n    pass\n\n");

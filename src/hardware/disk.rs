@@ -1,4 +1,4 @@
-//! Room and speed of a folder's disk.
+//! Free space and fsync latency of a disk.
 
 use std::io;
 use std::io::Write;
@@ -8,19 +8,19 @@ use std::time::Instant;
 
 use nix::sys::statvfs::statvfs;
 
-/// Bytes that an ordinary user may still write below `folder`.
+/// Returns the free bytes that an unprivileged user may write below `folder`.
 ///
 /// # Errors
-/// When there is no such folder.
+/// If the folder does not exist.
 pub fn disk_free(folder: &Path) -> io::Result<u64> {
     let found = statvfs(folder)?;
     Ok(found.blocks_available() * found.fragment_size())
 }
 
-/// The time to make a page durable in `folder`: the median of five.
+/// Measures the time to make a page durable in `folder`, as the median of five writes.
 ///
 /// # Errors
-/// When `folder` can't be written to.
+/// If the folder is not writable.
 pub fn fsync_latency(folder: &Path) -> io::Result<Duration> {
     let mut file = tempfile::tempfile_in(folder)?;
     let mut times = Vec::new();

@@ -1,4 +1,4 @@
-//! [`Machine`]: read from `/proc` and the processor itself.
+//! [`Machine`]: facts from `/proc`, cgroups and CPUID.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,24 +7,24 @@ use std::thread;
 
 use serde::Serialize;
 
-/// What this machine has.
+/// Processor, memory and kernel of this machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Machine {
-    /// The processor's name; empty where the kernel tells none.
+    /// Model name of the processor; empty if the kernel does not report it.
     pub cpu: String,
-    /// Threads that this process may run at once (affinity and cgroup quota counted).
+    /// Number of threads that can run concurrently, limited by affinity and cgroup quota.
     pub n_threads: usize,
-    /// Physical cores among them.
+    /// Number of physical cores, at most `n_threads`.
     pub n_cores: usize,
-    /// Instructions that the kernels can use.
+    /// Instruction sets that the kernels can use.
     pub features: CpuFeatures,
-    /// Memory in all.
+    /// Total memory in bytes.
     pub memory_bytes: u64,
-    /// Memory that can be had without swapping; less where a control group allows less.
+    /// Available memory in bytes without swapping, limited by the cgroup.
     pub available_bytes: u64,
-    /// Load over one minute.
+    /// One-minute load average.
     pub load: f32,
-    /// The kernel's release, such as `6.8.0`.
+    /// Kernel release, such as `6.8.0`.
     pub kernel: String,
 }
 
@@ -32,23 +32,23 @@ pub struct Machine {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct CpuFeatures {
-    /// AVX2 and FMA.
+    /// Whether the CPU has AVX2 and FMA.
     pub avx2: bool,
-    /// Numbers of half precision.
+    /// Whether the CPU converts half-precision numbers (F16C).
     pub f16c: bool,
-    /// AVX-512 foundation.
+    /// Whether the CPU has the foundation of AVX-512.
     pub avx512f: bool,
-    /// AVX-512 on bytes and words.
+    /// AVX-512 byte and word instructions.
     pub avx512bw: bool,
-    /// AVX-512 dot products of bytes.
+    /// AVX-512 VNNI dot products of bytes.
     pub avx512vnni: bool,
 }
 
 impl Machine {
-    /// Looks at this machine.
+    /// Reads the facts of this machine.
     ///
     /// # Errors
-    /// When `/proc` can't be read.
+    /// If `/proc` cannot be read.
     pub fn read() -> io::Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
         let meminfo = fs::read_to_string("/proc/meminfo")?;
@@ -87,7 +87,7 @@ impl CpuFeatures {
     }
 }
 
-/// The values of `name : value` lines.
+/// Returns the values of `name : value` lines.
 fn field<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
     text.lines().filter_map(move |line| {
         let (key, value) = line.split_once(':')?;
@@ -100,9 +100,9 @@ fn kibibytes(meminfo: &str, name: &str) -> u64 {
     number.and_then(|number| number.parse::<u64>().ok()).unwrap_or_default() * 1024
 }
 
-/// What the control group of this process may still take; `None` where it has no limit. In a
-/// container its files stand at the root. Pages of files that are not in use are given back when
-/// memory is short.
+/// Returns the bytes left in the cgroup of this process; `None` without a limit. In a container,
+/// the cgroup's files are at the root. Inactive file pages count as free, because the kernel
+/// reclaims them when memory is short.
 fn left_in_group() -> Option<u64> {
     let left = |folder: &str, limit: &str, used: &str, cache: &str| {
         let read = |name: &str| fs::read_to_string(format!("{folder}/{name}")).ok();
@@ -118,7 +118,7 @@ fn left_in_group() -> Option<u64> {
     })
 }
 
-/// Distinct pairs of socket and core; `None` where the kernel doesn't tell.
+/// Counts distinct pairs of socket and core; `None` if the kernel does not report them.
 fn n_cores(cpuinfo: &str) -> Option<usize> {
     let cores: BTreeSet<_> = field(cpuinfo, "physical id").zip(field(cpuinfo, "core id")).collect();
     (!cores.is_empty()).then_some(cores.len())

@@ -1,4 +1,4 @@
-//! What this machine has: processors, memory, disk, kernel. Reads `/proc`, changes nothing.
+//! Facts about this machine: processor, memory, disk and kernel. Reads `/proc` and changes nothing.
 
 mod disk;
 mod machine;

@@ -1,12 +1,12 @@
-//! What a process has used.
+//! Memory use of processes.
 
 use std::fs;
 use std::io;
 
-/// The most memory that a process has had resident, in bytes; `None` is this process.
+/// Returns the peak resident memory of a process in bytes; `None` is this process.
 ///
 /// # Errors
-/// When there is no such process.
+/// If there is no such process.
 pub fn peak_rss(pid: Option<u32>) -> io::Result<u64> {
     let who = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
     let status = fs::read_to_string(format!("/proc/{who}/status"))?;

@@ -38,7 +38,7 @@ pub enum StatementKind {
     Import,
     /// A function, a class or an assignment.
     Definition,
-    /// `if __name__ == "__main__":`.
+    /// The block under `if __name__ == "__main__":`.
     Main,
     /// Anything else, such as a docstring or a call.
     Other,

@@ -1,7 +1,7 @@
 //! Verdicts on Python code, decided outside the judged process.
 //!
 //! [`Judge::run_suite`] runs a user's tests against a solution in a jail, with the test framework
-//! that the user runs. A pass in the process that also holds the solution is never trusted: the
+//! that the user runs. A pass in the process that also holds the solution is not trusted alone: the
 //! tests run a second time in the tester, in which remote objects stand for the solution, which
 //! runs in another process.
 //!
@@ -13,8 +13,8 @@
 //! | decide      makes a verdict  | JSON records  |     +-- collector  tests, stand-ins         |
 //! +------------------------------+               |     +-- same       tests and solution       |
 //!                                                |     +-- tester     tests, remote objects    |
-//!                                                |     |     ^ socket pair: JSON messages       |
-//!                                                |     |     v                                |
+//!                                                |     |     ^ socket pair: JSON messages      |
+//!                                                |     |     v                                 |
 //!                                                |     +-- worker     the solution alone       |
 //!                                                |     +-- screen     the solution's syntax    |
 //!                                                +---------------------------------------------+

@@ -1,26 +1,26 @@
-//! Parts -> files: imports once and first, each name from the part that answers for it.
+//! Assembles parts into files: imports first and once, each name from the part responsible for it.
 
 use super::requirements::TargetFile;
 use crate::judge::FileInspection;
 use crate::judge::StatementKind;
 use crate::task::SourceFile;
 
-/// A finished part.
+/// Code of a finished subtask.
 #[derive(Debug, Clone)]
 pub(super) struct FinishedPart {
-    /// The file that it belongs to.
+    /// Path of the file that the part belongs to.
     pub(super) path: String,
-    /// Names that it answers for.
+    /// Required names that the part is responsible for.
     pub(super) names: Vec<String>,
-    /// What it is made of.
+    /// Statements of the part's code.
     pub(super) inspection: FileInspection,
 }
 
-/// The exception text of a name that is not written yet.
+/// Exception message of stubs for names that are not written yet.
 pub(super) const NOT_WRITTEN: &str = "rune: not written yet";
 
-/// Puts the parts together, in their order. With `stubs`, names asked for that no part defines
-/// raise [`NOT_WRITTEN`], so that the tests of finished parts can run.
+/// Assembles the parts in order. With `stubs`, required names that no part defines raise
+/// [`NOT_WRITTEN`], so that the tests of finished parts can already run.
 pub(super) fn assemble(
     targets: &[TargetFile],
     parts: &[FinishedPart],
@@ -109,8 +109,8 @@ fn missing(target: &TargetFile, parts: &[&FinishedPart]) -> String {
     stubs.concat()
 }
 
-/// What of a file answers for each name asked for: its definition, with the imports and the helpers
-/// beside it.
+/// Extracts from a file each required name with its definition, and the imports and helpers that it
+/// uses.
 pub(super) fn parts_of(targets: &[TargetFile], inspection: &FileInspection) -> Vec<FinishedPart> {
     let Some(target) = targets.iter().find(|target| target.path == inspection.path) else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! Subtask -> code: the first answer if it holds, else the best of several.
+//! Phase code: takes the first answer if its tests pass, else the best of several.
 
 use std::ops::Range;
 
@@ -32,27 +32,27 @@ use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
 use crate::trajectory::VerifiedBy;
 
-/// The most versions of a part that are kept while no test has told them apart.
+/// Maximum versions of a part to keep while no test distinguishes them.
 const VERSIONS: usize = 6;
-/// The most ways to combine versions of other parts that one answer is tried with.
+/// Maximum combinations of versions of other parts to try with one answer.
 const COMBINATIONS: usize = 12;
 
-/// Versions of a finished part, the best first. More than one where no test could tell yet.
+/// Versions of a finished part, best first; more than one while no test distinguishes them.
 pub(super) type PartVersions = Vec<FinishedPart>;
 
-/// What a subtask came to.
+/// Result of a subtask.
 pub(super) struct CodedPart {
-    /// Its versions; none when no answer was code.
+    /// Versions of the part; empty if no answer had usable code.
     pub(super) versions: PartVersions,
-    /// Versions of the parts it waited for, where tests have now told them apart.
+    /// Versions of dependencies that the tests of this part have selected.
     pub(super) settled: Vec<FinishedPart>,
 }
 
-/// A part that was tried, and how it did.
+/// A version of a part with its test results.
 #[derive(Debug, Clone, Default)]
 struct TriedPart {
     part: Option<FinishedPart>,
-    /// The versions of the other parts that it did best with.
+    /// Versions of other parts with which it passed the most tests.
     others: Vec<FinishedPart>,
     is_accepted: bool,
     n_passed: usize,
@@ -63,22 +63,22 @@ impl TriedPart {
         (self.is_accepted, self.part.is_some(), self.n_passed)
     }
 
-    /// Whether tests speak for it, and none against it.
+    /// Whether some tests pass and none fail.
     fn is_settled(&self) -> bool {
         self.is_accepted && self.n_passed > 0
     }
 }
 
-/// Answers to the brief prompt before a plan is made. On HumanEval's examples the default model
-/// passes more often when it is not shown the tests: of the first 60, 46 against 43.
+/// Number of answers to the short prompt before a plan is made. The default model passes more of
+/// HumanEval's docstring examples without seeing the tests: 46 of the first 60 instead of 43.
 const BRIEF: u32 = 4;
 
-/// Writes a part. `others` are the versions of the finished parts that it may use.
+/// Writes a part. `others` are the versions of the finished parts that it may call.
 ///
-/// A plan comes first where there are other parts to agree with, or nothing to try code on. Where
-/// the part is the whole task and there are tests, a few answers are had to a brief prompt, without
-/// plan and tests; when none passes, such answers and those that see both take turns, so that what
-/// misleads one kind spoils only half of them.
+/// A plan comes first if there are other parts to agree with, or no tests to run. If the part is
+/// the whole task and has tests, the first few answers come from a short prompt without plan and
+/// tests. If none passes, short and full prompts alternate, so that a misleading prompt spoils only
+/// half of the answers.
 pub(super) async fn code(
     work: &TaskContext<'_>,
     subtask: &Subtask,
@@ -92,7 +92,7 @@ pub(super) async fn code(
     let mut all = Vec::new();
     if let Some(brief) = &brief {
         work.run.begin(Phase::Code, Some(&subtask.name))?;
-        // The first one alone: most often it is enough.
+        // The first answer alone, because it often passes.
         for trials in [0..1, 1..n_brief] {
             if let Some(settled) = draw(work, subtask, others, trials, |_| brief, &mut all).await? {
                 return Ok(coded(vec![settled]));
@@ -114,8 +114,8 @@ pub(super) async fn code(
     let planned = planned(work, subtask, &plan, others, is_whole);
     let prompt =
         |trial: u32| brief.as_ref().filter(|_| !trial.is_multiple_of(2)).unwrap_or(&planned);
-    // What no test can tell yet needs versions to choose from; what failed needs a version that
-    // does not.
+    // If no test can judge the part yet, later tests need several versions to choose from; if a
+    // test failed, another answer may pass.
     for trials in [n_brief..n_brief + 1, n_brief + 1..n] {
         let is_first = trials.start == n_brief;
         let settled = draw(work, subtask, others, trials, prompt, &mut all).await?;
@@ -128,8 +128,8 @@ pub(super) async fn code(
     Ok(coded(all))
 }
 
-/// Draws answers, several at a time, until tests speak for one, which is returned; the others go to
-/// `all`.
+/// Draws answers, several at a time, until one passes its tests, and returns it. The others are
+/// added to `all`.
 async fn draw<'p>(
     work: &TaskContext<'_>,
     subtask: &Subtask,
@@ -151,7 +151,7 @@ async fn draw<'p>(
     Ok(None)
 }
 
-/// Asks for the whole file by the task alone.
+/// Builds the short prompt, which has only the task.
 fn brief(work: &TaskContext<'_>, subtask: &Subtask) -> PromptDraft {
     PromptDraft::new("brief")
         .with("task", work.task.text.trim())
@@ -159,7 +159,7 @@ fn brief(work: &TaskContext<'_>, subtask: &Subtask) -> PromptDraft {
         .with("names", work.names(subtask))
 }
 
-/// Asks for the code of a part by all that is known.
+/// Builds the full prompt, with plan, tests and other parts.
 fn planned(
     work: &TaskContext<'_>,
     subtask: &Subtask,
@@ -177,7 +177,7 @@ fn planned(
         .with_section("interfaces", interfaces(others, &subtask.file), KeptEnd::Tail)
 }
 
-/// The best of what was tried: alone when it is settled, else with the other versions that differ.
+/// Selects the best version: alone if its tests pass, else with other versions that differ.
 fn coded(mut all: Vec<TriedPart>) -> CodedPart {
     all.sort_by_key(|tried| std::cmp::Reverse(tried.rank()));
     let Some(best) = all.first() else {
@@ -199,11 +199,11 @@ fn coded(mut all: Vec<TriedPart>) -> CodedPart {
     CodedPart { versions, settled: Vec::new() }
 }
 
-/// Every way to take one version of each part, the first versions first; at most `most`.
+/// Enumerates combinations of one version per part, at most `most`, best versions first.
 pub(super) fn combinations(parts: &[PartVersions], most: usize) -> Vec<Vec<FinishedPart>> {
     let mut all: Vec<Vec<FinishedPart>> = vec![Vec::new()];
     for versions in parts.iter().filter(|versions| !versions.is_empty()) {
-        // The versions of later parts vary slowest, so that a cut leaves their first versions in.
+        // The versions of later parts vary slowest, so truncation keeps their best versions.
         let longer = versions.iter().flat_map(|version| {
             all.iter().map(move |head| {
                 let mut longer = head.clone();
@@ -216,7 +216,7 @@ pub(super) fn combinations(parts: &[PartVersions], most: usize) -> Vec<Vec<Finis
     all
 }
 
-/// Names of the same file that other parts answer for.
+/// Returns names of the same file that other parts are responsible for.
 fn elsewhere(work: &TaskContext<'_>, subtask: &Subtask) -> Vec<String> {
     let own = work.names(subtask);
     let target = work.targets.iter().find(|target| target.path == subtask.file);
@@ -227,10 +227,10 @@ fn elsewhere(work: &TaskContext<'_>, subtask: &Subtask) -> Vec<String> {
     names.iter().filter(|name| !own.contains(name)).cloned().collect()
 }
 
-/// What finished parts, by their first versions, look like to the writer of another: those of the
-/// same file whole, as far as they are short, the others by their interfaces.
+/// Renders finished parts for the prompt of another part, by their best versions. Short parts of
+/// the same file are shown in full, others by their signatures.
 fn interfaces(parts: &[PartVersions], path: &str) -> String {
-    /// The most lines of a part that is shown whole.
+    /// Maximum lines of a part that is shown in full.
     const LINES: usize = 60;
     let one = |part: &FinishedPart| {
         let statements = part.inspection.statements.iter();
@@ -248,7 +248,7 @@ fn interfaces(parts: &[PartVersions], path: &str) -> String {
     firsts.map(one).collect::<Vec<_>>().join("\n\n")
 }
 
-/// One answer, looked over, run against the tests that it can meet already, and recorded.
+/// Draws one answer, inspects it, runs the tests that can already run, and records the attempt.
 async fn attempt(
     work: &TaskContext<'_>,
     subtask: &Subtask,
@@ -276,8 +276,8 @@ async fn attempt(
     Ok(tried)
 }
 
-/// Looks a part over and runs it with the finished ones against the tests. The fault is what keeps
-/// it from being run; the verdict is missing where there are no tests.
+/// Inspects a part and runs it with the finished parts against the tests. Returns a fault if it
+/// cannot be run, and no verdict if there are no tests.
 async fn checked(
     work: &TaskContext<'_>,
     subtask: &Subtask,
@@ -306,7 +306,8 @@ async fn checked(
         let parts: Vec<FinishedPart> = others.iter().cloned().chain([part.clone()]).collect();
         let files = assemble(work.targets, &parts, true);
         let verdict = work.judge(&files).await?;
-        // A budget may end the session before the parts are put together.
+        // A budget may end the session before the parts are assembled, so a complete candidate is
+        // kept.
         let is_whole = !files.iter().any(|file| file.text.contains(NOT_WRITTEN));
         let is_passed = verdict.as_ref().is_some_and(Verdict::passed);
         if is_whole && (empty.is_none() || is_passed) {
@@ -329,13 +330,13 @@ async fn checked(
     }
     let (tried, verdict) = best.unwrap_or_default();
     match empty {
-        // Some methods are meant to do nothing: the tests tell.
+        // Some methods are meant to do nothing, so an empty body is a fault only if tests fail.
         Some(fault) if !tried.is_settled() => Ok((TriedPart::default(), Err(fault))),
         _ => Ok((tried, Ok(verdict))),
     }
 }
 
-/// Whether every test passed or met a name that is not written yet.
+/// Whether every test passed or reached a name that is not written yet.
 fn holds_so_far(verdict: &Verdict) -> bool {
     let waits = |message: &str| message.contains(NOT_WRITTEN);
     // An unconfirmed or void verdict says nothing for the code, whatever its tests reported.

@@ -1,4 +1,5 @@
-//! Task -> subtasks: 1 to 8 parts with acyclic dependencies, tied to the names that are asked for.
+//! Phase decompose: splits a task into 1 to 8 parts with acyclic dependencies, tied to the required
+//! names.
 
 use super::PipelineError;
 use super::context::TaskContext;
@@ -18,14 +19,14 @@ use crate::trajectory::Phase;
 
 use serde_json::json;
 
-/// The most parts of a task.
+/// Maximum parts per task.
 const MAX_PARTS: usize = 8;
 
-/// Characters of a listed line, about.
+/// Approximate maximum characters of a list item.
 const LINE: usize = 240;
 
-/// Asks for the parts. An answer that can't be read is asked for again; in the end the task is its
-/// only part. Of a single name there is nothing to ask.
+/// Asks the model for the parts. If no answer can be parsed, the task becomes its only part. A task
+/// with a single required name is never split.
 pub(super) async fn decompose(work: &TaskContext<'_>) -> Result<Vec<Subtask>, PipelineError> {
     let (run, task, targets) = (work.run, work.task, work.targets);
     run.begin(Phase::Decompose, None)?;
@@ -67,8 +68,8 @@ pub(super) async fn decompose(work: &TaskContext<'_>) -> Result<Vec<Subtask>, Pi
     Ok(subtasks)
 }
 
-/// One numbered line for each part, in the form that the prompt asks for: where the provider can
-/// hold an answer to it, an answer can always be read.
+/// Grammar of the list that the prompt asks for, one numbered line per part. An answer that a
+/// provider constrains to it can always be parsed.
 fn list_grammar() -> Grammar {
     let line = |n: usize| format!("{n}\\. [^\\s][^\\n]{{0,{LINE}}}");
     let list = (1..=MAX_PARTS).rev().fold(String::new(), |rest, n| match n {
@@ -94,18 +95,18 @@ fn tell(
     run.tell(&Event::SubtasksPlanned { subtasks: subtasks.iter().map(planned).collect() })
 }
 
-/// A part before its dependencies are resolved.
+/// Part before its dependencies are resolved.
 struct DraftPart {
     name: String,
     description: String,
     target: usize,
-    /// Required names that the part answers for.
+    /// Required names that the part is responsible for.
     names: Vec<String>,
-    /// Indices of the items that went into it.
+    /// Indices of the list items merged into it.
     sources: Vec<usize>,
 }
 
-/// Turns a list into subtasks, and tells what had to be dropped or bent.
+/// Turns a list into subtasks, with notes on what was dropped or changed.
 fn subtasks(
     items: &[ListItem],
     task: &Task,
@@ -139,7 +140,7 @@ fn n_names(targets: &[TargetFile]) -> usize {
     targets.iter().map(|target| target.names.len()).sum()
 }
 
-/// The task as its only part.
+/// Returns the task as its only part.
 fn whole(task: &Task, target: &TargetFile) -> Subtask {
     let name = match target.names.as_slice() {
         [] => target.path.clone(),
@@ -149,7 +150,7 @@ fn whole(task: &Task, target: &TargetFile) -> Subtask {
     Subtask { name, description, file: target.path.clone(), depends_on: Vec::new() }
 }
 
-/// Items as parts: chores dropped, the same name taken once, tied to the required names.
+/// Turns items into parts: drops chores, merges duplicates, and assigns required names.
 fn parts(items: &[ListItem], targets: &[TargetFile], notes: &mut Vec<String>) -> Vec<DraftPart> {
     let required = n_names(targets) > 0;
     let mut parts: Vec<DraftPart> = Vec::new();
@@ -217,7 +218,7 @@ fn parts(items: &[ListItem], targets: &[TargetFile], notes: &mut Vec<String>) ->
     parts
 }
 
-/// Adds a part for each name asked for that no item answers for, and for each file without a part.
+/// Adds a part for each required name that no item covers, and for each file without a part.
 fn add_missing(parts: &mut Vec<DraftPart>, targets: &[TargetFile]) {
     for (at, target) in targets.iter().enumerate() {
         for name in &target.names {
@@ -254,8 +255,8 @@ fn described(name: &str) -> String {
     format!("`{name}`, as the task describes it")
 }
 
-/// Keeps the first parts; names asked for go to the last part kept of their file, or to the first
-/// part.
+/// Truncates the list. Required names of dropped parts go to the last remaining part of their file,
+/// or to the first part.
 fn trim(parts: &mut Vec<DraftPart>) {
     for part in parts.split_off(MAX_PARTS) {
         let host = parts.iter().rposition(|kept| kept.target == part.target);
@@ -270,13 +271,13 @@ fn trim(parts: &mut Vec<DraftPart>) {
     }
 }
 
-/// The target whose path or stem an item names; else the first.
+/// Returns the target whose path or stem an item names, else the first.
 fn file_of(item: &ListItem, targets: &[TargetFile]) -> usize {
     let text = format!("{} {}", item.name, item.description);
     targets.iter().position(|target| text.contains(&target.path)).unwrap_or(0)
 }
 
-/// Whether a name is about work beside the code.
+/// Whether a name describes a chore rather than code, such as testing.
 fn is_chore(name: &str) -> bool {
     let lower = name.to_lowercase();
     let first = lower.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty());
@@ -306,7 +307,7 @@ fn is_chore(name: &str) -> bool {
         || lower.starts_with("unit test")
 }
 
-/// Whether `text` holds `name` as a word.
+/// Whether `text` contains `name` as a word.
 fn mentions(text: &str, name: &str) -> bool {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(name).any(|(at, _)| {
@@ -314,7 +315,7 @@ fn mentions(text: &str, name: &str) -> bool {
     })
 }
 
-/// Dependencies as indices of parts. Numbers refer to the list as written.
+/// Resolves dependencies to indices of parts. Numbers refer to the list as written.
 fn resolve(items: &[ListItem], parts: &[DraftPart], notes: &mut Vec<String>) -> Vec<Vec<usize>> {
     let part_of = |item: usize| parts.iter().position(|part| part.sources.contains(&item));
     let mut all = Vec::new();
@@ -353,8 +354,8 @@ fn item_named(items: &[ListItem], name: &str) -> Option<usize> {
     exact.or_else(|| items.iter().position(|item| mentions(&item.name, name)))
 }
 
-/// Lets parts of one file wait for those before them, so that the later see the code of the
-/// earlier; where that would go against what was said, they wait for nobody more.
+/// Adds dependencies on earlier parts of the same file, so that later prompts show their code,
+/// unless this would contradict the stated dependencies.
 fn write_in_turn(depends_on: &mut [Vec<usize>], parts: &[DraftPart]) {
     for later in 0..parts.len() {
         for earlier in 0..later {
@@ -370,8 +371,8 @@ fn write_in_turn(depends_on: &mut [Vec<usize>], parts: &[DraftPart]) {
     }
 }
 
-/// Takes out the edges of cycles, those first that point furthest down the list: what is listed
-/// first is written first.
+/// Breaks cycles by removing the edges that point furthest down the list, so that parts are written
+/// in the listed order.
 fn break_cycles(depends_on: &mut [Vec<usize>], parts: &[DraftPart], notes: &mut Vec<String>) {
     while let Some(cycle) = cycle(depends_on) {
         let edges = cycle.iter().zip(cycle.iter().cycle().skip(1));
@@ -385,7 +386,7 @@ fn break_cycles(depends_on: &mut [Vec<usize>], parts: &[DraftPart], notes: &mut 
     }
 }
 
-/// The members of some cycle, each waiting for the next.
+/// Returns the members of a cycle, each depending on the next.
 fn cycle(depends_on: &[Vec<usize>]) -> Option<Vec<usize>> {
     fn walk(
         at: usize,
@@ -474,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_are_merged_and_long_lists_trimmed() {
+    fn duplicates_are_merged_and_long_lists_trimmed() {
         insta::assert_snapshot!(check("1. put - a\n2. PUT - b\n3. get - c (needs: 2)", &[]), @r"
         put | a; b []
         get | c [0]

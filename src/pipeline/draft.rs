@@ -1,4 +1,4 @@
-//! An answer that is to hold code: asked for, continued when it was cut off, read and looked over.
+//! Answers with code: asking, continuing truncated answers, parsing and inspecting.
 
 use serde_json::json;
 
@@ -19,14 +19,14 @@ use crate::task::SourceFile;
 use crate::trajectory::AttemptVerdict;
 use crate::trajectory::FinishReason;
 
-/// Code as the model wrote it.
+/// Code in an answer of the model.
 pub(super) struct CodeDraft {
     pub(super) answer: ModelAnswer,
     pub(super) blocks: Vec<CodeBlock>,
 }
 
-/// Asks for code, held to `grammar` where the provider can do that. An answer that was cut off is
-/// continued once, and the joined text is what counts.
+/// Asks for code, constrained to `grammar` if the provider supports it. A truncated answer is
+/// continued once, and both texts are joined.
 pub(super) async fn draft(
     work: &TaskContext<'_>,
     place: AttemptSlot,
@@ -34,13 +34,13 @@ pub(super) async fn draft(
     trial: u32,
     grammar: Option<&Grammar>,
 ) -> Result<CodeDraft, PipelineError> {
-    /// Lines of the cut-off answer that are shown again.
+    /// Lines of the truncated answer that the continuation prompt repeats.
     const TAIL: usize = 12;
     let run = work.run;
     let phase = place.phase;
     let mut sampling = run.sampling(phase, trial);
     if work.targets.len() == 1 {
-        // One block is all that is wanted; what follows is talk.
+        // Only one block is needed; text after it is explanation.
         sampling.stop = vec!["\n```\n\n".to_owned()];
     }
     let asked = prompt.clone().fit(run, phase)?;
@@ -52,7 +52,7 @@ pub(super) async fn draft(
     run.record(
         &answer,
         AttemptVerdict::Truncated,
-        "cut off at the most tokens of the phase",
+        "truncated at the token limit of the phase",
         &json!({}),
         &[],
     )?;
@@ -66,7 +66,7 @@ pub(super) async fn draft(
 }
 
 impl CodeDraft {
-    /// Records what the judge said of the code; without a verdict there were no tests.
+    /// Records the attempt with its verdict; `None` if there were no tests.
     pub(super) fn record(
         &self,
         run: &SessionRunner<'_>,
@@ -83,14 +83,14 @@ impl CodeDraft {
         run.record(&self.answer, word, &summary, &json!(verdict), files)
     }
 
-    /// All code of the answer as one file.
+    /// Returns all code of the answer as one file.
     pub(super) fn as_file(&self, path: &str) -> SourceFile {
         let codes: Vec<&str> = self.blocks.iter().map(|block| block.code.as_str()).collect();
         SourceFile::new(path, codes.join("\n"))
     }
 
-    /// The code as the files that were asked for: a block goes to the file that it names, else to
-    /// the first that has none yet.
+    /// Assigns code blocks to the required files: a block goes to the file that it names, else to
+    /// the first file without a block.
     pub(super) fn as_files(&self, paths: &[&str]) -> Vec<SourceFile> {
         if let [path] = paths {
             return vec![self.as_file(path)];
@@ -109,8 +109,7 @@ impl CodeDraft {
     }
 }
 
-/// What keeps code from being run at all; `None` when it is whole. Empty bodies are for
-/// [`empty_body`].
+/// Returns why code cannot be run; `None` if it can. [`empty_body`] checks for empty bodies.
 pub(super) fn fault(inspections: &[FileInspection], names: &[String]) -> Option<String> {
     for inspection in inspections {
         if let Some(error) = &inspection.error {
@@ -126,8 +125,8 @@ pub(super) fn fault(inspections: &[FileInspection], names: &[String]) -> Option<
     Some(format!("`{missing}` is not defined"))
 }
 
-/// The first function without a body. That is a fault where no test says that the code does what it
-/// has to: some methods are meant to do nothing.
+/// Returns the first function with an empty body. This is a fault only if the tests do not pass,
+/// because some methods are meant to do nothing.
 pub(super) fn empty_body(inspections: &[FileInspection]) -> Option<String> {
     let stub = inspections.iter().flat_map(|inspection| &inspection.stubs).next()?;
     Some(format!("`{stub}` has no body"))

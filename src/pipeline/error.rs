@@ -1,4 +1,4 @@
-//! Why a session breaks off.
+//! Errors of the pipeline.
 
 use crate::error_class::ErrorClass;
 use crate::judge::JudgeError;
@@ -6,10 +6,10 @@ use crate::provider::ProviderError;
 use crate::registry::RegistryError;
 use crate::template::TemplateError;
 
-/// Why a session breaks off. Code that fails is no error but an unsolved task.
+/// Errors that end the pipeline. Failing code is not an error but an unsolved task.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// No answer from the model, or a prompt that cannot be made to fit.
+    /// The model gave no answer, or a prompt does not fit the context window even when cut.
     #[error(transparent)]
     Provider(#[from] ProviderError),
     /// Code could not be judged.
@@ -21,21 +21,29 @@ pub enum PipelineError {
     /// A prompt could not be rendered.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// The tests import packages that are not there and that the task does not ask for.
+    /// The tests import packages that are not installed and that the task does not ask for.
     #[error("the tests import {}, which this Python does not have", quoted(.0))]
     MissingPackages(Vec<String>),
-    /// A budget is used up; what was reached stands.
+    /// A budget is exhausted; the best candidate so far is kept.
     #[error("the budget of {limit} {unit} is used up")]
     Budget {
-        /// The budget.
+        /// Size of the budget, in `unit`.
         limit: u64,
-        /// What it counts: `generated tokens` or `seconds`.
+        /// Unit of the budget: `generated tokens` or `seconds`.
         unit: &'static str,
     },
 }
 
 impl PipelineError {
-    /// Its class.
+    /// Returns advice on how to fix the error, if there is any.
+    pub fn hint(&self) -> Option<&'static str> {
+        matches!(self, Self::MissingPackages(_)).then_some(
+            "pass their folder with `--lib DIR`, or install them for the Python of \
+             `sandbox.python`; a module that Rune should write must be named in the task",
+        )
+    }
+
+    /// Returns the class, which determines the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Provider(_) => ErrorClass::Provider,

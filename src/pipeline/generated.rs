@@ -1,8 +1,9 @@
-//! Acceptance without the user's tests: generated asserts that fail on a stub and on which
-//! independent solutions agree.
+//! Acceptance without user tests: generated asserts that fail on a stub and on which independent
+//! solutions agree.
 //!
-//! CodeT (Chen et al. 2022, arXiv:2207.10397): solutions that pass the same tests form a cluster; a
-//! cluster counts by its solutions and its tests. One solution alone is no agreement.
+//! Follows CodeT (Chen et al. 2022, arXiv:2207.10397): solutions that pass the same tests form a
+//! cluster, which is scored by its numbers of solutions and tests. A single solution is not an
+//! agreement.
 
 use std::collections::BTreeMap;
 
@@ -27,14 +28,14 @@ use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
 use crate::trajectory::VerifiedBy;
 
-/// Asserts asked for in one answer, and the most that are used.
+/// Number of asserts to ask for in one answer, and the maximum to use.
 const ASKED: usize = 8;
 const MOST: usize = 16;
-/// The least asserts and solutions that make an agreement.
+/// Minimum numbers of asserts and solutions for an agreement.
 const LEAST_TESTS: usize = 2;
 const LEAST_SOLUTIONS: usize = 2;
 
-/// Generates asserts for the task and throws out those that pass on a stub.
+/// Generates asserts for the task and discards those that pass on a stub.
 pub(super) async fn tests(work: &TaskContext<'_>) -> Result<Vec<String>, PipelineError> {
     let run = work.run;
     let Some(target) = work.targets.first().filter(|target| !target.names.is_empty()) else {
@@ -72,8 +73,8 @@ pub(super) async fn tests(work: &TaskContext<'_>) -> Result<Vec<String>, Pipelin
     Ok(kept)
 }
 
-/// Draws further solutions beside `first`; the one that most agree with becomes the session's best
-/// candidate, verified when that is an agreement. Returns the tests that it was verified by.
+/// Draws more solutions and clusters them with `first`. The largest cluster provides the best
+/// candidate, which is verified if the cluster is an agreement. Returns the tests that verified it.
 pub(super) async fn agree(
     work: &TaskContext<'_>,
     target: &TargetFile,
@@ -89,7 +90,7 @@ pub(super) async fn agree(
         let verdict = run.tools.judge.run_suite(&all, files).await?;
         clusters.entry(passed(&verdict)).or_default().push(index);
     }
-    // The cluster with the most solutions times tests; of equals the one of the earliest solution.
+    // CodeT's score: solutions times tests. Ties go to the cluster with the earliest solution.
     let value = |(tests, members): &(&Vec<usize>, &Vec<usize>)| {
         (tests.len() * members.len(), std::cmp::Reverse(members[0]))
     };
@@ -99,6 +100,7 @@ pub(super) async fn agree(
     let files = solutions[members[0]].clone();
     let asserts: Vec<String> = agreed.iter().map(|index| tests[*index].clone()).collect();
     let is_agreement = agreed.len() >= LEAST_TESTS && members.len() >= LEAST_SOLUTIONS;
+    // Asserts outside of the agreement are probably wrong, so they must not fail the solution.
     let suite = if is_agreement { suite(target, &asserts) } else { all };
     let verdict = run.tools.judge.run_suite(&suite, &files).await?;
     let agreement = format!("{} of {} solutions agree", members.len(), solutions.len());
@@ -108,7 +110,7 @@ pub(super) async fn agree(
     Ok(if is_agreement { suite.files().to_vec() } else { Vec::new() })
 }
 
-/// `first`, if there is any, and as many whole solutions as are to be drawn.
+/// Returns `first`, unless it is empty, and newly drawn solutions.
 async fn solutions(
     work: &TaskContext<'_>,
     first: Vec<SourceFile>,
@@ -128,7 +130,7 @@ async fn solutions(
     Ok(solutions)
 }
 
-/// The generated tests as the user may keep them; of unittest, which every Python has.
+/// Renders the generated tests as a unittest file, which runs on every Python.
 fn suite(target: &TargetFile, asserts: &[String]) -> TestSuite {
     let module = SourceFile::new(target.path.as_str(), "").module().unwrap_or_default();
     let names = target.names.join(", ");
@@ -143,7 +145,7 @@ fn suite(target: &TargetFile, asserts: &[String]) -> TestSuite {
     TestSuite::new(vec![SourceFile::new("test_generated.py", text)])
 }
 
-/// Indices of the tests that passed.
+/// Returns the indices of passed tests.
 fn passed(verdict: &Verdict) -> Vec<usize> {
     let passed = verdict.tests.iter().filter(|test| test.status == TestStatus::Passed);
     let mut indices: Vec<usize> =
@@ -152,7 +154,7 @@ fn passed(verdict: &Verdict) -> Vec<usize> {
     indices
 }
 
-/// One-line asserts that call a name asked for.
+/// Extracts one-line asserts that call a required name.
 fn asserts_in(text: &str, names: &[String]) -> Vec<String> {
     let calls = |line: &str| names.iter().any(|name| line.contains(&format!("{name}(")));
     text.lines()
@@ -169,7 +171,7 @@ fn asserts_in(text: &str, names: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// The asserts that fail on functions that do nothing: the others say nothing.
+/// Keeps asserts that fail on functions that do nothing; the others prove nothing.
 async fn failing_on_stubs(
     work: &TaskContext<'_>,
     target: &TargetFile,

@@ -1,4 +1,4 @@
-//! Imports that a model forgot, where a name can only mean one thing.
+//! Adds missing imports if a name can only mean one module.
 
 use super::requirements::TargetFile;
 use crate::judge::FileInspection;
@@ -6,7 +6,7 @@ use crate::judge::StatementKind;
 use crate::judge::TopStatement;
 use crate::task::SourceFile;
 
-/// Modules of the standard library, and names in them that need no module to be understood.
+/// Modules of the standard library, with names in them that are unambiguous.
 const KNOWN: &[(&str, &[&str])] = &[
     ("abc", &["ABC", "abstractmethod"]),
     ("bisect", &["bisect_left", "bisect_right", "insort"]),
@@ -59,8 +59,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The import lines that the file lacks: of the standard library, then of the other files asked
-/// for.
+/// Returns missing import lines: from the standard library, then from the other required files.
 pub(super) fn forgotten(inspection: &FileInspection, targets: &[TargetFile]) -> Vec<String> {
     let is_read = |name: &str| inspection.unbound.iter().any(|unbound| unbound == name);
     let mut lines = Vec::new();
@@ -84,7 +83,7 @@ pub(super) fn forgotten(inspection: &FileInspection, targets: &[TargetFile]) -> 
     lines
 }
 
-/// The imports as statements of a part.
+/// Turns imports into statements of a part.
 pub(super) fn add_to(inspection: &mut FileInspection, targets: &[TargetFile]) {
     let statement = |text| TopStatement { kind: StatementKind::Import, names: Vec::new(), text };
     let added = forgotten(inspection, targets).into_iter().map(statement);

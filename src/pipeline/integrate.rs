@@ -1,4 +1,5 @@
-//! Parts -> one whole that passes: assemble, else write it whole, else diagnose and repair.
+//! Phase integrate: judges the assembled parts; if they fail, writes the solution as a whole, then
+//! diagnoses and repairs.
 
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -22,8 +23,8 @@ use crate::trajectory::AttemptVerdict;
 use crate::trajectory::FinishReason;
 use crate::trajectory::Phase;
 
-/// Judges the assembled parts and, where they fail, mends them; `work` keeps the best. `several`
-/// tells whether they are more than one: a task of one part has had its samples already.
+/// Judges the assembled parts, and repairs them if they fail; `work` keeps the best candidate.
+/// `several` is false for a task of one part, whose samples were already drawn.
 pub(super) async fn integrate(
     work: &TaskContext<'_>,
     assembled: Vec<SourceFile>,
@@ -42,6 +43,7 @@ pub(super) async fn integrate(
     }
     if several || best.files.is_empty() {
         let n = work.run.tools.settings.candidates.max(1);
+        // Half of the prompts show the assembled parts, whose errors a model tends to copy.
         let prompts = |trial: u32| {
             if trial.is_multiple_of(2) && !best.files.is_empty() {
                 work.prompt_about("integrate", &best)
@@ -58,6 +60,7 @@ pub(super) async fn integrate(
             break;
         }
         let repaired = recombine(work, repair(work, round, &best).await?).await?;
+        // One round without progress may be a bad diagnosis; a second one is not worth its tokens.
         if repaired.score() <= best.score() && round > 0 {
             break;
         }
@@ -66,7 +69,7 @@ pub(super) async fn integrate(
     Ok(())
 }
 
-/// The prompt for the whole solution without regard to what is there.
+/// Builds the prompt for a complete new solution.
 pub(super) fn from_scratch(work: &TaskContext<'_>) -> PromptDraft {
     let names: Vec<&String> = work.targets.iter().flat_map(|target| &target.names).collect();
     if let [target] = work.targets {
@@ -81,7 +84,8 @@ pub(super) fn from_scratch(work: &TaskContext<'_>) -> PromptDraft {
     work.prompt_about("integrate", &CandidateSolution { files: Vec::new(), verdict: None })
 }
 
-/// Finds the cause, then draws several corrections of it. What makes things worse is dropped.
+/// Diagnoses the failure, then draws several corrections. Corrections that make things worse are
+/// dropped.
 async fn repair(
     work: &TaskContext<'_>,
     round: u32,
@@ -92,6 +96,7 @@ async fn repair(
     let place = AttemptSlot { phase: Phase::Diagnose, subtask: None, candidate: round };
     let prompt = work.prompt_about("diagnose", broken).fit(run, Phase::Diagnose)?;
     let mut sampling = run.sampling(Phase::Diagnose, 0);
+    // The diagnosis is prose: code at this point would be an untested repair.
     sampling.stop = vec!["```".to_owned()];
     let answer = run.ask(place, prompt, sampling, None).await?;
     let diagnosis = answer.completion.text.trim().to_owned();
@@ -102,7 +107,7 @@ async fn repair(
     run.begin(Phase::Repair, None)?;
     let n = run.tools.settings.candidates.div_ceil(2).max(1);
     let prompt = |trial: u32| {
-        // Every other correction is free of what may be a wrong diagnosis.
+        // Every other prompt omits the diagnosis, which may be wrong.
         let diagnosis = if trial.is_multiple_of(2) { diagnosis.as_str() } else { "" };
         work.prompt_about("repair", broken).with_section("diagnosis", diagnosis, KeptEnd::Head)
     };
@@ -110,7 +115,7 @@ async fn repair(
     best_of(work, Phase::Repair, trials, broken.clone()).await
 }
 
-/// Draws whole solutions until one passes; returns the best, `start` included.
+/// Draws complete solutions until one passes; returns the best, including `start`.
 async fn best_of(
     work: &TaskContext<'_>,
     phase: Phase,
@@ -132,7 +137,7 @@ async fn best_of(
     Ok(best)
 }
 
-/// One whole solution, judged and recorded; `None` when the answer is no code.
+/// Draws, judges and records one complete solution; `None` if the answer has no code.
 pub(super) async fn whole(
     work: &TaskContext<'_>,
     phase: Phase,
@@ -174,7 +179,7 @@ pub(super) async fn whole(
     Ok(Some(candidate))
 }
 
-/// The first function without a body, unless the tests pass with it as it is.
+/// Returns the first function with an empty body, unless the tests pass with it.
 async fn unwritten(
     work: &TaskContext<'_>,
     inspections: &[FileInspection],
@@ -185,7 +190,7 @@ async fn unwritten(
     Ok((!verdict.is_some_and(|verdict| verdict.passed())).then_some(empty))
 }
 
-/// Tells that a part is missing.
+/// Records a warning that a part is missing.
 pub(super) fn warn_missing(work: &TaskContext<'_>, name: &str) -> Result<(), PipelineError> {
     let message = format!("no answer for the part `{name}` was usable code");
     work.run.tell(&Event::Warning { message })

@@ -1,19 +1,19 @@
-//! What a task's text speaks of: paths, names of code, modules.
+//! Finds paths, identifiers and modules in the text of a task.
 
 use crate::task::SourceFile;
 
 /// How a text speaks of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mention {
-    /// Not at all.
+    /// The text does not mention the name.
     Absent,
-    /// As a word, which may be meant otherwise.
+    /// As a word, which may have another meaning.
     Word,
-    /// As code: by its path, as a call, in backticks, or as no English word is spelled.
+    /// As code: by its path, as a call, in backticks, or in a spelling that is not an English word.
     Code,
 }
 
-/// How a text speaks of the module `name`, or of one of the `names` that are imported from it.
+/// Finds how a text mentions the module `name` or any of `names`, which are imported from it.
 pub(super) fn of_module(text: &str, module: &str, names: &[String]) -> Mention {
     if path_of(text, module).is_some() {
         return Mention::Code;
@@ -46,15 +46,15 @@ fn of_name(text: &str, name: &str) -> Mention {
     mention
 }
 
-/// The path of the text that stands for `module`, such as `shop/cart.py` or `shop/__init__.py` for
-/// `shop`.
+/// Finds the path in a text that belongs to `module`, such as `shop/cart.py` or `shop/__init__.py`
+/// for `shop`.
 pub(super) fn path_of(text: &str, module: &str) -> Option<String> {
     paths_in(text)
         .into_iter()
         .find(|path| SourceFile::new(path.as_str(), "").module().as_deref() == Some(module))
 }
 
-/// Relative paths of Python files in a text, in order.
+/// Extracts relative paths of Python files, in order.
 pub(super) fn paths_in(text: &str) -> Vec<String> {
     let words = text.split(|c: char| !(c.is_alphanumeric() || "_-/.".contains(c)));
     let mut paths: Vec<String> = Vec::new();
@@ -71,7 +71,7 @@ pub(super) fn paths_in(text: &str) -> Vec<String> {
     paths
 }
 
-/// Names that a text speaks of as code: `f(...)`, `class Name`, `function name`.
+/// Extracts identifiers: `f(...)`, `class Name`, `function name`.
 pub(super) fn names_in(text: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     let is_word = |c: char| c.is_alphanumeric() || c == '_';

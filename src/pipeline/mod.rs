@@ -1,9 +1,36 @@
-//! Task -> code and trajectory: decompose, plan, code, integrate, and, while it fails, diagnose and
-//! repair.
+//! Turns a task into code and a trajectory.
 //!
-//! The model only writes; what runs when, where code goes and what counts as solved is decided
-//! here. [`solve`] leaves every attempt in the registry as it ends. Called again for the same
-//! session it gives the recorded answers to the same questions and goes on where it stopped.
+//! The model only writes text. This module decides what runs when, where code goes, and what counts
+//! as solved.
+//!
+//! ```text
+//!  task + tests
+//!       |
+//!       v
+//!  requirements      files and names that the task and its tests require
+//!       |
+//!       v
+//!  decompose         parts and their dependencies
+//!       |
+//!       v            for each part, once its dependencies are finished
+//!  +-> plan -----> signatures
+//!  |   code -----> candidates --> judge: keep the best versions
+//!  +-- next part
+//!       |
+//!       v
+//!  assemble          the versions that pass the most tests together
+//!       |
+//!       v
+//!  judge ---- pass ----> solved (user's tests, or generated tests that solutions agree on)
+//!   ^   |
+//!   |   +---- fail ----> diagnose --> repair --+   at most `run.repairs` rounds; then the best
+//!   |                                          |   candidate is returned as unsolved
+//!   +------------------------------------------+
+//! ```
+//!
+//! Every attempt is recorded as it ends. [`solve`] is deterministic between answers: for a resumed
+//! session it runs again from the start, takes the recorded answer to each question it repeats, and
+//! asks the model only from the point where the session stopped.
 //!
 //! **Invariant:** `solved` means that the judge passed the user's tests, or generated tests that
 //! fail on a stub and on which independent solutions agree.
@@ -56,20 +83,20 @@ pub use session::recorded_settings;
 pub use session::run_session;
 pub use solve::solve;
 
-/// The pipeline's version, as outcomes carry it: it changes when a session could come to something
-/// else, but for the prompts.
+/// Version of the pipeline in evaluation outcomes. It changes whenever a session could end
+/// differently with the same prompts.
 pub const VERSION: &str = "pipeline-3";
 
-/// Budgets and manners of a session.
+/// Budgets and sampling of a session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionSettings {
-    /// The adapter to answer with, which the provider has loaded; `None` is the base.
+    /// Adapter for all answers, which the provider must have loaded; `None` is the base.
     pub adapter_id: Option<AdapterId>,
-    /// Seed of all sampling.
+    /// Random seed for sampling.
     pub seed: u64,
     /// Temperature of the first answer to a question.
     pub temperature: f32,
-    /// Temperature of the further ones.
+    /// Temperature of every further answer.
     pub retry_temperature: f32,
     /// See [`crate::trajectory::Sampling::top_p`].
     pub top_p: f32,
@@ -77,23 +104,22 @@ pub struct SessionSettings {
     pub top_k: u32,
     /// See [`crate::trajectory::Sampling::repetition_penalty`].
     pub repetition_penalty: f32,
-    /// The most tokens to generate in the session.
+    /// Maximum generated tokens per session.
     pub max_tokens: u64,
-    /// The most time to spend.
+    /// Maximum wall time per session.
     pub max_time: Duration,
-    /// Attempts at an answer that can be read.
+    /// Maximum attempts to get an answer that can be parsed.
     pub attempts: u32,
-    /// Samples of code when the first one fails.
+    /// Number of code samples when the first one fails.
     pub candidates: u32,
-    /// Rounds of diagnose and repair.
+    /// Maximum rounds of diagnose and repair.
     pub repairs: u32,
-    /// The most tokens of an answer of each phase: decompose, plan, code, integrate, diagnose,
-    /// repair.
+    /// Maximum tokens per answer of each phase: decompose, plan, code, integrate, diagnose, repair.
     pub phase_tokens: [u32; 6],
 }
 
 impl SessionSettings {
-    /// The settings that a configuration stands for.
+    /// Takes the session settings from a configuration, without an adapter.
     pub fn new(config: &Config) -> Self {
         let Config { run, sampling, tokens, .. } = config;
         Self {
@@ -120,8 +146,8 @@ impl SessionSettings {
         }
     }
 
-    /// How the `trial`th answer to one question is drawn: the first one carefully, the others apart
-    /// from each other.
+    /// Returns the sampling of answer number `trial` to one question: the first at the base
+    /// temperature, later ones more diverse. Each trial has its own seed.
     pub fn sampling(&self, phase: Phase, trial: u32) -> Sampling {
         let temperature = match trial {
             0 => self.temperature,
@@ -138,7 +164,7 @@ impl SessionSettings {
         }
     }
 
-    /// The most tokens of an answer of a phase.
+    /// Returns the maximum tokens per answer of a phase.
     pub fn max_tokens_of(&self, phase: Phase) -> u32 {
         self.phase_tokens[match phase {
             Phase::Decompose => 0,
@@ -151,24 +177,24 @@ impl SessionSettings {
     }
 }
 
-/// What a session came to.
+/// Result of a session.
 #[derive(Debug, Clone)]
 pub struct Solution {
-    /// The files of the best candidate; empty when there was none.
+    /// Files of the best candidate; empty if no usable code was written.
     pub files: Vec<SourceFile>,
-    /// The generated tests that verified it; empty otherwise.
+    /// Generated tests that verified the solution; empty otherwise.
     pub generated_tests: Vec<SourceFile>,
-    /// What the judge said of it.
+    /// Verdict on `files`; `None` if there was nothing to judge them by.
     pub verdict: Option<Verdict>,
-    /// What stands behind "solved"; [`VerifiedBy::None`] means unsolved.
+    /// Evidence for "solved"; [`VerifiedBy::None`] means unsolved.
     pub verified_by: VerifiedBy,
-    /// The budget that ended the session, in words.
+    /// Message about the exhausted budget that ended the session, if one did.
     pub budget: Option<String>,
     /// Prompt tokens of all attempts.
     pub tokens_in: u64,
     /// Generated tokens of all attempts.
     pub tokens_out: u64,
-    /// Wall time of this run.
+    /// Wall time of this process's run, without earlier runs of a resumed session.
     pub elapsed: Duration,
 }
 
@@ -178,19 +204,20 @@ impl Solution {
         self.verified_by != VerifiedBy::None
     }
 
-    /// Where it was decided that the user's tests pass. Tests of the model's own assure nothing.
+    /// Returns how the pass of the user's tests was confirmed; `None` for generated tests, which
+    /// assure nothing.
     pub fn assurance(&self) -> Option<Assurance> {
         let verdict = self.verdict.as_ref().filter(|_| self.verified_by == VerifiedBy::UserTests);
         verdict.and_then(|verdict| verdict.assurance)
     }
 
-    /// Why the assurance is not [`Assurance::Separate`], or why the verdict does not count; empty
-    /// otherwise.
+    /// Returns why the assurance is not [`Assurance::Separate`], or why the verdict does not count;
+    /// empty otherwise.
     pub fn reason(&self) -> &str {
         self.verdict.as_ref().map_or("", Verdict::why)
     }
 
-    /// The outcome in one honest line.
+    /// Summarizes the result in one line.
     pub fn summary(&self) -> String {
         let tests = self.verdict.as_ref().map(Verdict::summary);
         let outcome = match (self.verified_by, tests) {

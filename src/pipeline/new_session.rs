@@ -1,4 +1,4 @@
-//! The row of a session that begins.
+//! [`NewSession`]: the registry row of a session that starts.
 
 use std::time::SystemTime;
 
@@ -19,28 +19,27 @@ use crate::trajectory::Session;
 use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
 
-/// A session that is about to begin.
+/// A session that is not recorded yet.
 pub(crate) struct NewSession {
-    /// What is to be done.
     pub(crate) task: Task,
-    /// Seed of all sampling.
+    /// Random seed for sampling.
     pub(crate) seed: u64,
-    /// The key of the project.
+    /// Key of the project that the session belongs to.
     pub(crate) project: String,
-    /// Where the solution goes.
+    /// Absolute path of the output folder.
     pub(crate) workspace: Option<String>,
-    /// The adapter, and why it was chosen.
+    /// Selected adapter, with the reason.
     pub(crate) selection: Selection,
-    /// What holds the code.
+    /// Isolation of model-written code, as recorded.
     pub(crate) sandbox_tier: String,
-    /// The settings.
+    /// Settings, which a resumed session uses again.
     pub(crate) config: Value,
-    /// The model's name.
+    /// Name of the base model.
     pub(crate) model: String,
 }
 
 impl NewSession {
-    /// One of no project, with nothing chosen.
+    /// Creates a session without project and adapter.
     pub(crate) fn new(task: Task, seed: u64) -> Self {
         Self {
             task,
@@ -54,7 +53,8 @@ impl NewSession {
         }
     }
 
-    /// Stores it, claimed by this process, with its first event; returns all three.
+    /// Stores the session with its first event and claims it for this process. Returns the session,
+    /// the claim and the event.
     ///
     /// # Errors
     /// Those of the registry.

@@ -1,4 +1,4 @@
-//! Subtask -> signatures.
+//! Phase plan: asks for the signatures of a part.
 
 use serde_json::json;
 
@@ -14,17 +14,17 @@ use crate::task::Subtask;
 use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
 
-/// What a plan is: signatures, and the file that the model wrote them in.
+/// Signatures of a part, and the file that the model wrote them in.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PartPlan {
-    /// Signatures with docstrings; empty when no answer could be used.
+    /// Signatures with docstrings; empty if no answer was usable.
     pub(super) outline: String,
-    /// Small models write bodies as well: then this is code that can be tried before any other.
+    /// Complete code, if the model also wrote bodies as small models do; it is tried first.
     pub(super) file: Option<SourceFile>,
 }
 
-/// Asks for the signatures of a part. When no answer can be used the plan is empty: the description
-/// must do.
+/// Asks for the signatures of a part. The plan is empty if no answer is usable; the code prompt
+/// then has only the description.
 pub(super) async fn plan(
     work: &TaskContext<'_>,
     subtask: &Subtask,
@@ -86,13 +86,14 @@ pub(super) async fn plan(
     Ok(PartPlan::default())
 }
 
-/// One Python block and nothing else. What is in it is for the judge to inspect: that goes beyond a
-/// regular grammar.
+/// Grammar of a single Python code block. The judge inspects its content, because Python is not a
+/// regular language.
 fn block_grammar() -> Grammar {
     Grammar::Regex("```python\\n([^`]|`[^`]|``[^`])+\\n```".to_owned())
 }
 
-/// Signatures with their docstrings below them: a one-line `...` would be copied as it is.
+/// Renders signatures with their docstrings below them. Models would copy a body of `...` on the
+/// line of the signature.
 fn outline(interface: &str) -> String {
     let line = |line: &str| match line.split_once(": ...  # ") {
         Some((signature, doc)) => {
@@ -104,7 +105,7 @@ fn outline(interface: &str) -> String {
     interface.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// A part as the prompts name it.
+/// Describes a part for prompts.
 pub(super) fn part(subtask: &Subtask) -> String {
     if subtask.description.is_empty() || subtask.description == subtask.name {
         subtask.name.clone()

@@ -1,7 +1,7 @@
 //! Prompts within the context window.
 //!
-//! What may be shortened is cut at whole lines until the prompt, counted in tokens, leaves room for
-//! the answer; the user is told what was cut. The task itself is never cut.
+//! Optional sections are cut at whole lines until the prompt, counted in tokens, leaves space for
+//! the answer. A warning names what was cut. The task itself is never cut.
 
 use std::collections::BTreeMap;
 
@@ -16,27 +16,27 @@ use crate::provider::ProviderError;
 use crate::trajectory::Message;
 use crate::trajectory::Phase;
 
-/// Which end of a section stays when it is cut.
+/// End of a section that is kept when it is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeptEnd {
-    /// The first lines.
+    /// Keep the first lines.
     Head,
-    /// The last lines.
+    /// Keep the last lines.
     Tail,
 }
 
-/// A prompt in the making: fixed values, and sections that may be cut.
+/// Builder of a prompt: fixed values, and sections that may be cut.
 #[derive(Debug, Clone)]
 pub(super) struct PromptDraft {
     template: &'static str,
     values: BTreeMap<&'static str, Value>,
     sections: Vec<(&'static str, KeptEnd)>,
-    /// Exchanges after the first message: what the model said, and what is said to that.
+    /// Messages after the first one: answers of the model and replies to them.
     follow_up: Vec<String>,
 }
 
 impl PromptDraft {
-    /// A prompt from `templates/<template>.j2`.
+    /// Creates a prompt from `templates/<template>.j2`.
     pub(super) fn new(template: &'static str) -> Self {
         Self { template, values: BTreeMap::new(), sections: Vec::new(), follow_up: Vec::new() }
     }
@@ -48,7 +48,7 @@ impl PromptDraft {
         self
     }
 
-    /// Sets a text, or a list of texts, that may be cut; those named first are cut first.
+    /// Sets a text or a list of texts that may be cut. Sections set first are cut first.
     pub(super) fn with_section(
         self,
         name: &'static str,
@@ -60,16 +60,16 @@ impl PromptDraft {
         prompt
     }
 
-    /// Adds what is said after the template's text.
+    /// Adds an answer of the model and the reply to it.
     pub(super) fn and_then(mut self, text: String) -> Self {
         self.follow_up.push(text);
         self
     }
 
-    /// The prompt, short enough to leave room for an answer of `phase`.
+    /// Renders the prompt, cut to leave space for an answer of `phase`.
     ///
     /// # Errors
-    /// [`ProviderError::ContextOverflow`] when they do not fit even with all sections cut.
+    /// [`ProviderError::ContextOverflow`] if it does not fit even with all sections cut.
     pub(super) fn fit(
         mut self,
         run: &SessionRunner<'_>,
@@ -78,20 +78,22 @@ impl PromptDraft {
         let provider = run.tools.provider;
         let answer = run.tools.settings.max_tokens_of(phase) as usize;
         let limit = provider.capabilities().context_length;
-        // An answer may be shorter than it may be at most: a quarter of the window is enough to go
-        // on.
-        let room = limit.saturating_sub(answer.min(limit / 4));
+        // Most answers are shorter than the maximum, so a quarter of the window is reserved at
+        // most.
+        let space = limit.saturating_sub(answer.min(limit / 4));
         let mut cut = Vec::new();
         loop {
             let prompt = provider.encode(self.render(run)?)?;
             let n_tokens = prompt.n_tokens();
-            if n_tokens < room {
+            if n_tokens < space {
                 self.tell_cuts(run, &cut)?;
                 return Ok(prompt);
             }
-            match self.cut_some(n_tokens - room) {
+            match self.cut_some(n_tokens - space) {
                 Some(section) => cut.push(section),
-                None => return Err(ProviderError::ContextOverflow { n_tokens, limit: room }.into()),
+                None => {
+                    return Err(ProviderError::ContextOverflow { n_tokens, limit: space }.into());
+                }
             }
         }
     }
@@ -106,7 +108,7 @@ impl PromptDraft {
         Ok(vec![Message::system(system), Message::user(text)])
     }
 
-    /// Shortens the first section that has lines left by about `n_tokens`, at least by a line.
+    /// Cuts about `n_tokens`, at least one line, from the first section that has lines left.
     fn cut_some(&mut self, n_tokens: usize) -> Option<&'static str> {
         for (name, keep) in &self.sections {
             let value = self.values.get_mut(name)?;
@@ -115,6 +117,7 @@ impl PromptDraft {
                 text => Some(text).filter(|text| !is_empty(text)),
             };
             if let Some(Value::String(text)) = text {
+                // Code has three to four bytes per token; cutting too little only repeats the loop.
                 *text = without_lines(text, n_tokens * 3, *keep);
                 return Some(name);
             }
@@ -138,7 +141,7 @@ fn is_empty(value: &Value) -> bool {
     value.as_str().is_none_or(str::is_empty)
 }
 
-/// The text without about `n_bytes` of whole lines at one end.
+/// Removes about `n_bytes` of whole lines at one end of a text.
 fn without_lines(text: &str, n_bytes: usize, keep: KeptEnd) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let mut dropped = 0;

@@ -1,5 +1,5 @@
-//! Functions of several solutions put together anew: a small model seldom gets all of them right in
-//! one answer.
+//! Recombines functions of several solutions. A small model seldom writes all functions correctly
+//! in one answer.
 
 use super::PipelineError;
 use super::assemble::FinishedPart;
@@ -9,13 +9,13 @@ use super::context::CandidateSolution;
 use super::context::TaskContext;
 use crate::task::SourceFile;
 
-/// The most combinations that are judged at a time.
+/// Maximum combinations to judge concurrently.
 const MOST: usize = 60;
-/// How often every name is gone through.
+/// Maximum passes over all names.
 const SWEEPS: usize = 2;
 
-/// Goes through the names and takes, for each, the version that passes most tests with the others
-/// as they are. Starts from `best`, and returns something that is no worse.
+/// Coordinate ascent: for each name in turn, selects the version that passes the most tests with
+/// the others fixed. Starts from `best`, and never returns a worse solution.
 pub(super) async fn recombine(
     work: &TaskContext<'_>,
     best: CandidateSolution,
@@ -44,6 +44,7 @@ pub(super) async fn recombine(
                     let files: Vec<SourceFile> = assemble(work.targets, &parts, false);
                     let candidate = work.judge_whole(files).await?;
                     n_judged += 1;
+                    // Greedy: later names are tried on top of this version.
                     if candidate.score() > best.score() {
                         (best, chosen) = (candidate, parts);
                     }
@@ -53,6 +54,7 @@ pub(super) async fn recombine(
                 }
             }
         }
+        // Another pass pays only if this one changed what the versions are combined with.
         if best.score() <= before {
             break;
         }

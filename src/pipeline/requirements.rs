@@ -1,9 +1,7 @@
-//! What the code has to offer: the files, and the names in them, that the task and its tests ask
-//! for.
+//! Requirements: the files, and the names in them, that a task and its tests need.
 //!
-//! Paths come from here and never from the model. Of what tests import, these are no files to
-//! write: the standard library, installed packages, libraries of the user, and the tests' own
-//! modules.
+//! Paths come from here and never from the model. Imports of tests that are not files to write: the
+//! standard library, installed packages, the user's libraries, and the tests' own modules.
 
 use serde::Serialize;
 
@@ -23,25 +21,25 @@ use crate::task::Task;
 /// A file to write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct TargetFile {
-    /// Its path.
+    /// Path relative to the output folder.
     pub(super) path: String,
-    /// Names that it must define, in the order in which they were found.
+    /// Names that the file must define, in the order in which they were found.
     pub(super) names: Vec<String>,
 }
 
-/// A module that tests import.
+/// Module that tests import.
 #[derive(Debug, Clone)]
 struct WantedModule {
-    /// Its dotted name.
+    /// Dotted name of the module.
     module: String,
-    /// What is imported from it.
+    /// Names imported from it.
     names: Vec<String>,
-    /// Whether the tests can't do without it.
+    /// Whether the tests fail without it.
     is_needed: bool,
 }
 
 impl WantedModule {
-    /// The first part of its name: what a package is installed by.
+    /// Returns the first part of the name, which is the package.
     fn top(&self) -> &str {
         self.module.split('.').next().unwrap_or(&self.module)
     }
@@ -51,28 +49,27 @@ impl WantedModule {
     }
 }
 
-/// Where code goes when nobody names a file.
+/// Default path if neither task nor tests name a file.
 const DEFAULT_PATH: &str = "solution.py";
-/// Modules that come with the tests' framework.
+/// Modules that belong to test frameworks.
 const FRAMEWORKS: &[&str] = &["pytest", "_pytest", "conftest"];
 
-/// A task with its suite and the files that it asks for. Made once, since it takes a process to
-/// read the tests.
+/// Task with its suite and requirements. Reading the tests needs a process, so this is done once.
 #[derive(Debug, Clone)]
 pub struct Assignment {
-    /// The task.
+    /// The task as the user gave it.
     pub(super) task: Task,
     /// The user's tests.
     pub(super) suite: Option<TestSuite>,
-    /// The files to write, at least one.
+    /// Files to write, at least one.
     pub(super) targets: Vec<TargetFile>,
 }
 
 impl Assignment {
-    /// Reads what `task` asks for.
+    /// Reads the requirements of `task`.
     ///
     /// # Errors
-    /// [`PipelineError::MissingPackages`]; [`PipelineError::Judge`] when the tests cannot be read.
+    /// [`PipelineError::MissingPackages`]; [`PipelineError::Judge`] if the tests cannot be read.
     pub async fn read(judge: &Judge, task: Task) -> Result<Self, PipelineError> {
         let suite = TestSuite::of_task(&task);
         let imported = match &suite {
@@ -83,12 +80,12 @@ impl Assignment {
         Ok(Self { task, suite, targets })
     }
 
-    /// As [`Self::read`], for a task that is new: an answer to it that lies among its tests already
-    /// is not one of their helpers, and is taken out. Only where the tests import nothing else that
-    /// could be asked for.
+    /// Reads the requirements of a new task. A solution that already lies beside the tests is
+    /// removed from the suite, because it is not a helper; but only if the tests import nothing
+    /// else that could be required.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// The same as for [`Self::read`].
     pub async fn of_new_task(judge: &Judge, mut task: Task) -> Result<Self, PipelineError> {
         let Some(suite) = TestSuite::of_task(&task) else { return Self::read(judge, task).await };
         let imported = imported(judge, &suite).await?;
@@ -101,13 +98,13 @@ impl Assignment {
         Self::read(judge, task).await
     }
 
-    /// The paths of the files to write.
+    /// Returns the paths of the files to write.
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         self.targets.iter().map(|target| target.path.as_str())
     }
 }
 
-/// The tests' own files that the task asks for.
+/// Returns files among the tests that the task requires.
 fn released(
     judge: &Judge,
     suite: &TestSuite,
@@ -128,7 +125,8 @@ fn released(
         .collect()
 }
 
-/// The files to write and the names in them, of a suite and what it imports. At least one file.
+/// Determines the files to write and the names in them from a suite and its imports. Returns at
+/// least one file.
 fn targets(
     judge: &Judge,
     task: &Task,
@@ -147,11 +145,11 @@ fn targets(
     }
     let from_tests = !targets.is_empty();
     for target in &mut targets {
-        // In the order of the task's words, which is the order of thought.
+        // A task usually introduces names in the order in which they depend on each other.
         target.names.sort_by_key(|name| task.text.find(name.as_str()).unwrap_or(usize::MAX));
     }
     for path in paths_in(&task.text) {
-        // Other files than those that the tests import count only where they are plainly asked for.
+        // Files that the tests do not import count only if the task clearly asks for them.
         if !task.tests.iter().any(|test| test.path == path) {
             add(&mut targets, path, &[]);
         }
@@ -159,6 +157,7 @@ fn targets(
     if targets.is_empty() {
         add(&mut targets, DEFAULT_PATH.to_owned(), &[]);
     }
+    // With several files it is unknown which one a name of the task's text belongs to.
     if let [target] = targets.as_mut_slice()
         && !from_tests
     {
@@ -179,8 +178,8 @@ fn add(targets: &mut Vec<TargetFile>, path: String, names: &[String]) {
     }
 }
 
-/// The modules outside the standard library that the tests, their helpers and their `conftest.py`
-/// import, in order.
+/// Returns the modules outside the standard library that the tests, their helpers and their
+/// `conftest.py` import, in order.
 async fn imported(judge: &Judge, suite: &TestSuite) -> Result<Vec<WantedModule>, JudgeError> {
     let files: Vec<SourceFile> = suite.imported_files().into_iter().cloned().collect();
     let needed: Vec<String> = files
@@ -204,8 +203,7 @@ async fn imported(judge: &Judge, suite: &TestSuite) -> Result<Vec<WantedModule>,
     Ok(found)
 }
 
-/// Refuses a test file that is not Python. What lies in a folder of tests may be no test, or broken
-/// on purpose.
+/// Rejects a test file with a syntax error. Other files of a test folder may be broken on purpose.
 fn check_syntax(suite: &TestSuite, inspection: &FileInspection) -> Result<(), JudgeError> {
     let error = inspection.error.as_ref().filter(|error| error.line > 0);
     match error.filter(|_| suite.targets().contains(&inspection.path)) {
@@ -218,8 +216,8 @@ fn check_syntax(suite: &TestSuite, inspection: &FileInspection) -> Result<(), Ju
     }
 }
 
-/// Those of `wanted` that neither the interpreter nor a library has. What the task names by its
-/// path is to be written whatever is installed.
+/// Returns those of `wanted` that neither the interpreter nor a library provides. A module that the
+/// task names by its path is always to be written.
 fn foreign(judge: &Judge, mut wanted: Vec<WantedModule>, text: &str) -> Vec<WantedModule> {
     wanted.retain(|wanted| {
         let is_installed = judge.interpreter.has_module(wanted.top());
@@ -229,13 +227,14 @@ fn foreign(judge: &Judge, mut wanted: Vec<WantedModule>, text: &str) -> Vec<Want
     wanted
 }
 
-/// Those of `wanted` that the task asks for: where its text speaks of some, the others are packages
-/// that are missing; where it speaks of none, all of them.
+/// Returns those of `wanted` that the task requires. If its text mentions some of them, the others
+/// are missing packages; if it mentions none, all are required.
 fn asked(wanted: Vec<WantedModule>, text: &str) -> Result<Vec<WantedModule>, PipelineError> {
     let mentioned = |least: Mention| -> Vec<String> {
         let found = wanted.iter().filter(|wanted| wanted.mention(text) >= least);
         found.map(|wanted| wanted.top().to_owned()).collect()
     };
+    // A mention as code is stronger evidence than a word, which may be ordinary English.
     let mut tops = mentioned(Mention::Code);
     if tops.is_empty() {
         tops = mentioned(Mention::Word);
@@ -259,8 +258,8 @@ fn asked(wanted: Vec<WantedModule>, text: &str) -> Result<Vec<WantedModule>, Pip
 mod tests {
     use super::*;
 
-    /// The modules that a text asks for, of modules with a name each, `?` behind those that tests
-    /// can do without.
+    /// Returns the modules that `text` requires. Each module has one imported name, and a `?` if
+    /// the tests also run without it.
     fn check(text: &str, modules: &[(&str, &str)]) -> String {
         let wanted = modules.iter().map(|(module, name)| WantedModule {
             module: module.trim_end_matches('?').to_owned(),
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_task_does_not_speak_of_is_a_missing_package() {
+    fn unmentioned_module_is_a_missing_package() {
         let adder = ("adder", "add");
         let missing = ("parameterized", "parameterized");
         let text = "Write adder.py with add(a, b), given two numbers.";

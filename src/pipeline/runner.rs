@@ -1,7 +1,7 @@
-//! One session at work: asks the model within the budgets, and records every attempt as it ends.
+//! Asks the model within a session's budgets, and records every attempt as it ends.
 //!
-//! Of a resumed session the recorded answers are given again to the same questions, so that it
-//! comes to where it was without asking the model, and goes on from there.
+//! In a resumed session, recorded answers are replayed for the same questions. The pipeline so
+//! reaches the point where it stopped without asking the model, and continues from there.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -35,21 +35,21 @@ use crate::trajectory::Message;
 use crate::trajectory::Phase;
 use crate::trajectory::Sampling;
 
-/// What a session works with.
+/// Services and settings of a session.
 pub struct PipelineTools<'a> {
-    /// Who answers.
+    /// The backend that generates answers.
     pub provider: &'a Provider,
-    /// Who judges.
+    /// Judge of the user's tests.
     pub judge: Judge,
-    /// Where everything is recorded.
+    /// Registry that records attempts and events.
     pub registry: &'a Registry,
-    /// Budgets and manners.
+    /// Budgets and sampling of the session.
     pub settings: SessionSettings,
-    /// Who is told of everything.
+    /// Receiver of every event.
     pub reporter: &'a dyn Reporter,
 }
 
-/// A session at work; shared by everything that runs for it at the same time.
+/// A running session, shared by all parts that are written concurrently.
 pub(super) struct SessionRunner<'a> {
     pub(super) tools: &'a PipelineTools<'a>,
     pub(super) templates: PromptTemplates,
@@ -63,34 +63,34 @@ struct RunnerState {
     n_attempts: u32,
     tokens_in: u64,
     tokens_out: u64,
-    /// Questions that the model is answering.
-    n_asked: u64,
-    /// Recorded attempts by question, each with the answers not given again yet, oldest first.
+    /// Number of questions that the model is answering.
+    n_in_flight: u64,
+    /// Recorded attempts that were not replayed yet, by question, oldest first.
     recorded: HashMap<String, Vec<Attempt>>,
 }
 
-/// Where an attempt belongs.
+/// Position of an attempt in a session.
 #[derive(Debug, Clone, Serialize)]
 pub struct AttemptSlot {
-    /// The phase.
+    /// Phase of the pipeline.
     pub phase: Phase,
-    /// The subtask; `None` where the whole task is meant.
+    /// Name of the subtask; `None` for the whole task.
     pub subtask: Option<String>,
     pub(super) candidate: u32,
 }
 
-/// An answer that has not been judged yet.
+/// Answer of the model, before it is judged.
 pub(super) struct ModelAnswer {
     pub(super) place: AttemptSlot,
     pub(super) completion: Completion,
     prompt: EncodedPrompt,
     sampling: Sampling,
-    /// Whether the registry has it already.
+    /// Whether the answer was replayed, so that the registry already has it.
     is_recorded: bool,
 }
 
 impl<'a> SessionRunner<'a> {
-    /// Starts work on the claimed session, whose `recorded` attempts are stored already.
+    /// Creates a runner for the claimed session with its `recorded` attempts.
     pub(super) fn new(
         tools: &'a PipelineTools<'a>,
         claim: &'a HeldClaim,
@@ -118,25 +118,25 @@ impl<'a> SessionRunner<'a> {
         }
     }
 
-    /// Prompt tokens and generated tokens of all attempts.
+    /// Returns prompt tokens and generated tokens of all attempts.
     pub(super) fn tokens(&self) -> (u64, u64) {
         let state = self.state();
         (state.tokens_in, state.tokens_out)
     }
 
-    /// Wall time of this run.
+    /// Returns the wall time since the runner was created.
     pub(super) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Records an event and tells it.
+    /// Records and reports an event.
     pub(super) fn tell(&self, event: &Event) -> Result<(), PipelineError> {
         self.tools.registry.append_event(self.claim, event)?;
         self.tools.reporter.report(self.claim.id(), event);
         Ok(())
     }
 
-    /// Tells what a suite said of the whole; `outcome` in a few words.
+    /// Records the verdict of the suite on the whole task, with a short `outcome`.
     pub(super) fn tell_verdict(
         &self,
         verdict: &Verdict,
@@ -147,20 +147,20 @@ impl<'a> SessionRunner<'a> {
         self.tell(&Event::SuiteJudged { n_passed, n_total, outcome })
     }
 
-    /// Records that a phase begins.
+    /// Records the start of a phase.
     pub(super) fn begin(&self, phase: Phase, subtask: Option<&str>) -> Result<(), PipelineError> {
         self.tell(&Event::PhaseStarted { phase, subtask: subtask.map(str::to_owned) })
     }
 
-    /// See [`SessionSettings::sampling`].
+    /// Sampling of the given trial: see [`SessionSettings::sampling`].
     pub(super) fn sampling(&self, phase: Phase, trial: u32) -> Sampling {
         self.tools.settings.sampling(phase, trial)
     }
 
-    /// Asks the model, or finds the recorded answer to the same question.
+    /// Asks the model, or replays the recorded answer to the same question.
     ///
     /// # Errors
-    /// [`PipelineError::Budget`] when nothing may be spent any more, [`PipelineError::Provider`].
+    /// [`PipelineError::Budget`] if a budget is exhausted, [`PipelineError::Provider`].
     pub(super) async fn ask(
         &self,
         place: AttemptSlot,
@@ -190,7 +190,7 @@ impl<'a> SessionRunner<'a> {
         Ok(ModelAnswer { place, completion: completion?, prompt, sampling, is_recorded: false })
     }
 
-    /// Records what came of an answer; what was recorded before is left as it is.
+    /// Records an answer with its verdict, unless it was replayed.
     ///
     /// # Errors
     /// [`PipelineError::Registry`].
@@ -206,6 +206,7 @@ impl<'a> SessionRunner<'a> {
             return Ok(());
         }
         let completion = &answer.completion;
+        // The lock is held until the attempt is stored, so that numbers are assigned in order.
         let mut state = self.state();
         let attempt = Attempt {
             seq: state.n_attempts,
@@ -248,8 +249,8 @@ impl<'a> SessionRunner<'a> {
         (!answers.is_empty()).then(|| answers.remove(0).completion)
     }
 
-    /// Counts a question in as long as the result lives. An answer that is still in the making is
-    /// taken to become as long as those before it.
+    /// Reserves budget for a question as long as the guard lives. An answer in flight is assumed to
+    /// reach the mean length of the session's answers.
     fn begin_asking(&self) -> Result<InFlightGuard<'_>, PipelineError> {
         if self.time_left().is_zero() {
             return Err(self.out_of_time());
@@ -257,10 +258,10 @@ impl<'a> SessionRunner<'a> {
         let limit = self.tools.settings.max_tokens;
         let mut state = self.state();
         let mean = state.tokens_out / u64::from(state.n_attempts.max(1));
-        if state.tokens_out + state.n_asked * mean >= limit {
+        if state.tokens_out + state.n_in_flight * mean >= limit {
             return Err(PipelineError::Budget { limit, unit: "generated tokens" });
         }
-        state.n_asked += 1;
+        state.n_in_flight += 1;
         Ok(InFlightGuard(&self.state))
     }
 
@@ -281,16 +282,16 @@ fn locked(state: &Mutex<RunnerState>) -> MutexGuard<'_, RunnerState> {
     state.lock().expect("no holder of the lock panics")
 }
 
-/// A question that the model is answering.
+/// Guard of a question that the model is answering.
 struct InFlightGuard<'a>(&'a Mutex<RunnerState>);
 
 impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
-        locked(self.0).n_asked -= 1;
+        locked(self.0).n_in_flight -= 1;
     }
 }
 
-/// What makes two questions the same: place, prompt and sampling.
+/// Returns the identity of a question: slot, prompt and sampling.
 fn question(place: &AttemptSlot, prompt: &[Message], sampling: &Sampling) -> String {
     json!([place, prompt, sampling]).to_string()
 }

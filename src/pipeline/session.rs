@@ -1,4 +1,4 @@
-//! A session, from a task to files: begun or taken up, recorded as it goes, ended whatever comes.
+//! Session lifecycle: start or resume, solve, write files, and end with a recorded status.
 
 use std::io;
 use std::path::Path;
@@ -54,107 +54,122 @@ use super::new_session::NewSession;
 use super::requirements::Assignment;
 use super::solve::solve;
 
-/// What is to be done.
+/// Request for a new session, or to resume one.
 #[derive(Debug, Clone)]
 pub enum SessionRequest {
-    /// A task that is new.
+    /// Start a session for a task.
     New {
-        /// The task.
+        /// Task with its tests.
         task: Task,
-        /// What its tests have to do without.
+        /// Files near the tests that were not loaded, to warn about.
         left_out: Vec<OmittedFile>,
     },
-    /// A session that stopped: see [`Registry::resumable`].
+    /// Resume a session that stopped: see [`Registry::resumable`].
     Resume(Box<Session>),
 }
 
-/// Where a solution goes.
+/// Folder that a solution is written to.
 #[derive(Debug, Clone)]
 pub struct OutputFolder {
-    /// The folder.
+    /// Path of the folder, which is created if necessary.
     pub folder: PathBuf,
-    /// Whether files that are there give way.
+    /// Whether to overwrite existing files.
     pub force: bool,
 }
 
-/// What a session came to.
+/// Outcome of a session that ran to its end.
 #[derive(Debug, Clone)]
 pub struct SessionOutcome {
-    /// Its id.
+    /// The id of the session.
     pub id: String,
     /// The solution, or the best candidate.
     pub solution: Solution,
-    /// The solution's files: in the target when it is solved, else in Rune's home.
+    /// Written files: in the output folder if solved, else in Rune's home.
     pub paths: Vec<PathBuf>,
-    /// What the exit code tells; `None` when it is solved.
+    /// Class that determines the exit code; `None` if solved.
     pub class: Option<ErrorClass>,
 }
 
-/// What a session would do.
+/// Plan of a session that was not run.
 #[derive(Debug, Clone)]
 pub struct SessionPlan {
-    /// The files that would be written.
+    /// Files that the session would write.
     pub paths: Vec<String>,
-    /// The files with tests.
+    /// Test files that would decide.
     pub tests: Vec<String>,
 }
 
-/// Why a session comes to nothing. Code that fails is no error but an unsolved task.
+/// Errors that end a session. Failing code is not an error but an unsolved task.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// The pipeline broke off.
+    /// A phase of the pipeline failed.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
-    /// The model can't be had.
+    /// The model could not be found, downloaded or loaded.
     #[error(transparent)]
     Provider(#[from] ProviderError),
-    /// The tests can't be run.
+    /// The tests could not be run.
     #[error(transparent)]
     Judge(#[from] JudgeError),
-    /// The tests can't be run with what was asked for.
+    /// The tests could not be run with the given libraries or pytest.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// There is no jail, or no Python.
+    /// The sandbox or the Python interpreter is unavailable.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// The session can't be recorded or taken up.
+    /// The session could not be recorded or resumed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// The adapter that is asked for has no such id.
+    /// The requested adapter id is invalid.
     #[error(transparent)]
     Adapter(#[from] InvalidAdapterId),
-    /// No test could fail.
-    #[error("the tests check nothing: there is no test in them that could fail")]
+    /// No test can fail.
+    #[error("the test files contain no test that can fail")]
     NothingChecked,
-    /// The tests pass on nothing.
-    #[error("the tests pass without any solution: they cannot decide about one")]
+    /// The tests pass without a solution.
+    #[error("the tests pass without any solution")]
     PassesOnNothing,
-    /// A file is in the way of the solution.
-    #[error("`{}` is there already: choose another folder with --out, or overwrite it with --force", .0.display())]
+    /// A file of the solution already exists in the output folder.
+    #[error("`{}` already exists", .0.display())]
     InTheWay(PathBuf),
-    /// What came of it can't be written.
+    /// A file of the solution could not be written.
     #[error("cannot write `{}`", path.display())]
     Files {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause reported by the system.
         source: io::Error,
     },
-    /// It was told to stop.
-    #[error("{}", match id {
-        Some(id) => format!("interrupted; `rune run --resume {id}` goes on"),
-        None => "interrupted before a session began".to_owned(),
-    })]
+    /// A signal stopped the session.
+    #[error("{}", if id.is_some() { "interrupted" } else { "interrupted before a session started" })]
     Stopped {
-        /// The session, if it had begun.
+        /// Session id, unless the signal came before the session started.
         id: Option<String>,
-        /// By what.
+        /// Signal that stopped it.
         reason: StopReason,
     },
 }
 
 impl SessionError {
-    /// Its class.
+    /// Returns advice on how to fix the error, if there is any.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NothingChecked => "add a test that fails until the task is solved",
+            Self::PassesOnNothing => {
+                "add a test that fails without a solution: these cannot verify one"
+            }
+            Self::InTheWay(_) => {
+                "choose another folder with --out, or overwrite the file with --force"
+            }
+            Self::Stopped { id: Some(id), .. } => {
+                return Some(format!("resume with `rune run --resume {id}`"));
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    /// Returns the class, which determines the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Pipeline(error) => error.class(),
@@ -173,25 +188,53 @@ impl SessionError {
     }
 }
 
-/// Solves a task, or goes on with a session, and leaves what comes of it in `target` or in Rune's
-/// home.
+/// Starts or resumes a session, and writes the solution to `target`, or the best candidate to
+/// Rune's home.
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// use rune::pipeline::{self, OutputFolder, SessionError, SessionRequest};
+/// use rune::sandbox::Sandbox;
+/// use rune::services::Services;
+/// use rune::task::{SourceFile, Task, TaskId, TaskType};
+///
+/// async fn solve_one(services: &Services) -> Result<(), SessionError> {
+///     // Start the sandbox before the process has other threads.
+///     let sandbox = Arc::new(Sandbox::start(&services.executable)?);
+///     let tests = "from primes import is_prime\n\nassert is_prime(7) and not is_prime(9)\n";
+///     let task = Task {
+///         id: TaskId("primes".to_owned()),
+///         text: "Write primes.py with is_prime(n).".to_owned(),
+///         task_type: TaskType::default(),
+///         family: None,
+///         tests: vec![SourceFile::new("test_primes.py", tests)],
+///         test_targets: Vec::new(),
+///     };
+///     let request = SessionRequest::New { task, left_out: Vec::new() };
+///     let target = OutputFolder { folder: "out".into(), force: false };
+///     let outcome = pipeline::run_session((services, &sandbox), request, &target).await?;
+///     println!("{}: {}", outcome.id, outcome.solution.summary());
+///     Ok(())
+/// }
+/// ```
 ///
 /// # Errors
-/// [`SessionError`]. A session that had begun is ended, and can be taken up again;
-/// [`SessionError::InTheWay`] after it was solved leaves the solution in Rune's home.
+/// [`SessionError`]. A session that had started is ended, and can be resumed. After
+/// [`SessionError::InTheWay`] on a solved session, the solution is in Rune's home.
 pub async fn run_session(
     (services, sandbox): (&Services, &Arc<Sandbox>),
     request: SessionRequest,
     target: &OutputFolder,
 ) -> Result<SessionOutcome, SessionError> {
-    let work = AtWork { services, sandbox, target, claim: OnceLock::new() };
-    match services.shutdown.or_stop(Box::pin(work.go(request))).await {
-        Ok(result) => result.inspect_err(|error| work.failed(error)),
-        Err(StoppedEarly(reason)) => Err(work.stopped(reason)),
+    let active = ActiveSession { services, sandbox, target, claim: OnceLock::new() };
+    // A signal drops the future of `run`: generations are cancelled and jails die with it.
+    match services.shutdown.or_stop(Box::pin(active.run(request))).await {
+        Ok(result) => result.inspect_err(|error| active.end_failed(error)),
+        Err(StoppedEarly(reason)) => Err(active.end_stopped(reason)),
     }
 }
 
-/// What [`run_session`] would do with a task. Asks no model.
+/// Returns what [`run_session`] would do with a task, without loading a model.
 ///
 /// # Errors
 /// Those of the sandbox and of the tests.
@@ -206,8 +249,8 @@ pub async fn plan_session(
     Ok(SessionPlan { paths: assignment.paths().map(Into::into).collect(), tests })
 }
 
-/// The settings that a session was begun with, as far as there still are such: other settings ask
-/// other questions, to which the recorded answers are none.
+/// Returns the settings that a session was started with, except keys that no longer exist. Resuming
+/// needs them: other settings ask other questions, for which there are no recorded answers.
 pub fn recorded_settings(session: &Session, current: &Config) -> ConfigLayer {
     ConfigLayer::from_flags(current.entries().filter_map(|entry| {
         let (section, name) = entry.key.split_once('.')?;
@@ -216,7 +259,7 @@ pub fn recorded_settings(session: &Session, current: &Config) -> ConfigLayer {
     }))
 }
 
-/// A judge with the limits and the library of the settings.
+/// Creates a judge with the configured limits and library.
 fn judge_of(services: &Services, sandbox: &Arc<Sandbox>) -> Result<Judge, SessionError> {
     let mut judge = Judge::new(sandbox, &sandbox.interpreter(services.python())?);
     judge.limits = Limits::from(&services.config.sandbox);
@@ -227,8 +270,7 @@ fn judge_of(services: &Services, sandbox: &Arc<Sandbox>) -> Result<Judge, Sessio
     Ok(judge)
 }
 
-/// Finds out whether the suite can run here and can fail; fetches pytest when it is wanted and
-/// missing.
+/// Checks that the suite can run and can fail; downloads pytest if the suite needs it.
 async fn prepare_suite(
     services: &Services,
     judge: &mut Judge,
@@ -248,17 +290,17 @@ async fn prepare_suite(
     Ok(())
 }
 
-/// A session, from its tools to its end.
-struct AtWork<'a> {
+/// A session that is running in this process.
+struct ActiveSession<'a> {
     services: &'a Services,
     sandbox: &'a Arc<Sandbox>,
     target: &'a OutputFolder,
-    /// Set once the registry has the session.
+    /// Set once the session is in the registry; until then there is nothing to end.
     claim: OnceLock<HeldClaim>,
 }
 
-impl AtWork<'_> {
-    async fn go(&self, request: SessionRequest) -> Result<SessionOutcome, SessionError> {
+impl ActiveSession<'_> {
+    async fn run(&self, request: SessionRequest) -> Result<SessionOutcome, SessionError> {
         let services = self.services;
         let mut judge = judge_of(services, self.sandbox)?;
         let (assignment, left_out, resumed) = match request {
@@ -270,15 +312,16 @@ impl AtWork<'_> {
                 (assignment, Vec::new(), Some(*session))
             }
         };
+        // Everything that can be refused cheaply is refused before the model is loaded.
         prepare_suite(services, &mut judge, assignment.suite.as_ref()).await?;
         self.refuse_to_overwrite(assignment.paths())?;
         let provider = services.models.open(&services.config, &*services.reporter).await?;
         let (session, recorded) = match resumed {
-            Some(session) => self.take_up(session)?,
-            None => (self.begin(&provider, assignment.task.clone())?, Vec::new()),
+            Some(session) => self.resume(session)?,
+            None => (self.start(&provider, assignment.task.clone())?, Vec::new()),
         };
         for omitted in &left_out {
-            self.tell(&Event::Warning { message: format!("left out {omitted}") })?;
+            self.record_event(&Event::Warning { message: format!("left out {omitted}") })?;
         }
         self.load_adapter(&provider, &session)?;
         let pipeline = PipelineTools {
@@ -292,15 +335,15 @@ impl AtWork<'_> {
             },
             reporter: &*services.reporter,
         };
-        let claim = self.claim.get().expect("a session at work is claimed");
+        let claim = self.claim.get().expect("`start` and `resume` set the claim");
         let mut solution = solve(&pipeline, claim, &assignment, recorded).await?;
-        self.examine_tests(&pipeline.judge, assignment.suite.as_ref(), &mut solution).await?;
+        self.check_against_stub(&pipeline.judge, assignment.suite.as_ref(), &mut solution).await?;
         self.finish(&session, claim, solution)
     }
 
-    /// Finds out whether the user's tests pass on a stub of the solution as well, and so decide
-    /// nothing.
-    async fn examine_tests(
+    /// Warns if the user's tests also pass on a stub of the solution, and so prove nothing. With
+    /// `run.strict_tests` the task then counts as unsolved.
+    async fn check_against_stub(
         &self,
         judge: &Judge,
         suite: Option<&TestSuite>,
@@ -320,10 +363,10 @@ impl AtWork<'_> {
             verdict.assurance = None;
             solution.verified_by = VerifiedBy::None;
         }
-        self.tell(&Event::Warning { message: message.to_owned() })
+        self.record_event(&Event::Warning { message: message.to_owned() })
     }
 
-    /// Refuses early what would be refused after minutes of work.
+    /// Fails if a file of the solution already exists and `--force` is not set.
     fn refuse_to_overwrite(
         &self,
         mut paths: impl Iterator<Item = impl AsRef<Path>>,
@@ -335,12 +378,12 @@ impl AtWork<'_> {
         }
     }
 
-    fn begin(&self, provider: &Provider, task: Task) -> Result<Session, SessionError> {
+    fn start(&self, provider: &Provider, task: Task) -> Result<Session, SessionError> {
         let config = &self.services.config;
-        let wish = AdapterChoice::parse(&config.run.adapter)?;
+        let choice = AdapterChoice::parse(&config.run.adapter)?;
         let (project, task_type) = (self.services.project.as_str(), task.task_type);
         let (registry, base) = (&self.services.registry, provider.base());
-        let selection = selection::select(registry, &base, (project, task_type), &wish)?;
+        let selection = selection::select(registry, &base, (project, task_type), &choice)?;
         let tier = json!(self.sandbox.facilities().tier);
         let folder = &self.target.folder;
         let workspace = std::path::absolute(folder)
@@ -360,7 +403,7 @@ impl AtWork<'_> {
         Ok(session)
     }
 
-    fn take_up(&self, session: Session) -> Result<(Session, Vec<Attempt>), SessionError> {
+    fn resume(&self, session: Session) -> Result<(Session, Vec<Attempt>), SessionError> {
         let registry = &self.services.registry;
         let event = |n_attempts| Event::SessionResumed { schema: SCHEMA_VERSION, n_attempts };
         let claim = registry.reopen_session(&session.id, &ClaimHolder::ThisProcess, event)?;
@@ -371,7 +414,7 @@ impl AtWork<'_> {
         Ok((session, recorded))
     }
 
-    /// Gives the provider the adapter that was chosen for the session.
+    /// Loads the session's adapter into the provider.
     fn load_adapter(&self, provider: &Provider, session: &Session) -> Result<(), SessionError> {
         let Some(id) = &session.adapter_id else { return Ok(()) };
         let store = AdapterStore::open(&self.services.registry, &self.services.home)?;
@@ -381,7 +424,8 @@ impl AtWork<'_> {
         Ok(())
     }
 
-    /// Writes the files and ends the session.
+    /// Writes the solution and ends the session. A copy always goes to Rune's home first, so that
+    /// nothing is lost if the output folder cannot be written.
     fn finish(
         &self,
         session: &Session,
@@ -391,7 +435,7 @@ impl AtWork<'_> {
         let kept = self.services.home.session(&session.id);
         write(&kept, &solution.files)?;
         write(&kept, &solution.generated_tests)?;
-        // Somebody may have made such files since the session began.
+        // Files may have appeared since the first check, many minutes ago.
         let in_the_way =
             self.refuse_to_overwrite(solution.files.iter().map(|file| &file.path)).err();
         let is_written = solution.is_solved() && in_the_way.is_none();
@@ -434,14 +478,14 @@ impl AtWork<'_> {
         }
     }
 
-    /// Ends a session that an error breaks off.
-    fn failed(&self, error: &SessionError) {
+    /// Ends a session that an error interrupted.
+    fn end_failed(&self, error: &SessionError) {
         let Some(claim) = self.claim.get() else { return };
         let exit_code = i32::from(error.class().exit_code());
         let event = Event::SessionFailed { exit_code, error: with_causes(error) };
         let ending = SessionEnd::unverified(SessionStatus::Failed, exit_code);
-        // The registry may be what failed, or the session over already: the first error is the one
-        // to tell.
+        // The registry itself may be what failed, or the session may already be over. The caller
+        // reports `error`, so a second error is dropped.
         if self.services.registry.end_session(claim, &ending, &event).is_ok() {
             let id = claim.id();
             self.services.report(id, &event);
@@ -450,8 +494,8 @@ impl AtWork<'_> {
         }
     }
 
-    /// Ends a session that was told to stop. The error to tell.
-    fn stopped(&self, reason: StopReason) -> SessionError {
+    /// Ends a session that a signal stopped, and returns the error to report.
+    fn end_stopped(&self, reason: StopReason) -> SessionError {
         let claim = self.claim.get();
         let id = claim.map(|claim| claim.id().to_owned());
         let error = SessionError::Stopped { id, reason };
@@ -460,7 +504,7 @@ impl AtWork<'_> {
         let event = Event::SessionFailed { exit_code, error: error.to_string() };
         let ending = SessionEnd::unverified(SessionStatus::Interrupted, exit_code);
         let ended = self
-            .tell(&Event::SessionInterrupted)
+            .record_event(&Event::SessionInterrupted)
             .and_then(|()| Ok(self.services.registry.end_session(claim, &ending, &event)?));
         match ended {
             Ok(()) => {
@@ -471,8 +515,8 @@ impl AtWork<'_> {
         }
     }
 
-    /// Records an event of the session and tells of it.
-    fn tell(&self, event: &Event) -> Result<(), SessionError> {
+    /// Records and reports an event of the session.
+    fn record_event(&self, event: &Event) -> Result<(), SessionError> {
         if let Some(claim) = self.claim.get() {
             self.services.registry.append_event(claim, event)?;
             self.services.report(claim.id(), event);
@@ -482,15 +526,15 @@ impl AtWork<'_> {
 }
 
 impl SessionOutcome {
-    /// Where a candidate is that was not written to the target, in words.
+    /// Says where a candidate is that was not written to the output folder.
     fn kept(&self) -> String {
-        let what = if self.solution.is_solved() { "solution" } else { "best candidate" };
+        let noun = if self.solution.is_solved() { "solution" } else { "best candidate" };
         let paths: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
-        format!("the {what} is kept: {}", paths.join(", "))
+        format!("the {noun} is kept: {}", paths.join(", "))
     }
 }
 
-/// Writes each file whole or not at all.
+/// Writes each file atomically.
 fn write(folder: &Path, files: &[SourceFile]) -> Result<(), SessionError> {
     for file in files {
         let path = folder.join(&file.path);

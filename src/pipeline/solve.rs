@@ -1,4 +1,4 @@
-//! The whole way of a task.
+//! Runs a task through all phases.
 
 use std::collections::BTreeMap;
 
@@ -27,13 +27,12 @@ use crate::task::Subtask;
 use crate::trajectory::Attempt;
 use crate::trajectory::VerifiedBy;
 
-/// Carries out an assignment in the claimed session. `recorded` are its attempts so far, empty for
-/// a new one.
+/// Solves an assignment in the claimed session. `recorded` are the attempts of a resumed session,
+/// empty for a new one. Dropping the future stops everything; the session can be resumed.
 ///
 /// # Errors
-/// [`PipelineError`], but for a budget that is used up: that is told in the [`Solution`], which
-/// then holds the best candidate so far. Dropping the future stops everything; the session can be
-/// taken up again.
+/// [`PipelineError`], except an exhausted budget, which is reported in [`Solution::budget`] with
+/// the best candidate so far.
 pub async fn solve(
     tools: &PipelineTools<'_>,
     claim: &HeldClaim,
@@ -42,7 +41,7 @@ pub async fn solve(
 ) -> Result<Solution, PipelineError> {
     let run = SessionRunner::new(tools, claim, recorded);
     let work = TaskContext::new(&run, assignment);
-    let result = go(&work).await;
+    let result = run_phases(&work).await;
     let (budget, generated_tests) = match result {
         Ok(tests) => (None, tests),
         Err(error @ PipelineError::Budget { .. }) => (Some(error.to_string()), Vec::new()),
@@ -68,8 +67,8 @@ pub async fn solve(
     })
 }
 
-/// Goes through the phases; what was reached is kept in `work`. Returns generated tests, if any.
-async fn go(work: &TaskContext<'_>) -> Result<Vec<SourceFile>, PipelineError> {
+/// Runs the phases and keeps candidates in `work`. Returns generated tests, if any.
+async fn run_phases(work: &TaskContext<'_>) -> Result<Vec<SourceFile>, PipelineError> {
     let subtasks = decompose(work).await?;
     let tests = match work.suite {
         Some(_) => Vec::new(),
@@ -88,15 +87,15 @@ async fn go(work: &TaskContext<'_>) -> Result<Vec<SourceFile>, PipelineError> {
     }
 }
 
-/// The versions that do best together, as files.
+/// Assembles the combination of versions that passes the most tests.
 async fn best_assembly(
     work: &TaskContext<'_>,
     parts: &[PartVersions],
 ) -> Result<Vec<SourceFile>, PipelineError> {
-    /// The most combinations that are judged.
-    const MOST: usize = 64;
+    /// Maximum combinations to judge: their number is exponential in the number of parts.
+    const MAX_COMBINATIONS: usize = 64;
     let mut best: Option<(f64, Vec<SourceFile>)> = None;
-    for parts in combinations(parts, MOST) {
+    for parts in combinations(parts, MAX_COMBINATIONS) {
         let files = assemble(work.targets, &parts, false);
         let Some(verdict) = work.judge(&files).await? else { return Ok(files) };
         if best.as_ref().is_none_or(|(score, _)| verdict.score() > *score) {
@@ -109,33 +108,34 @@ async fn best_assembly(
     Ok(best.map(|(_, files)| files).unwrap_or_default())
 }
 
-/// Plans and codes every subtask as soon as those it waits for are finished, several at a time.
+/// Plans and codes every subtask as soon as its dependencies are finished, several at a time.
 async fn write_parts(
     work: &TaskContext<'_>,
     subtasks: &[Subtask],
 ) -> Result<Vec<PartVersions>, PipelineError> {
     let mut finished: BTreeMap<usize, PartVersions> = BTreeMap::new();
     let mut started = vec![false; subtasks.len()];
-    let mut at_work = FuturesUnordered::new();
+    let mut in_flight = FuturesUnordered::new();
     while finished.len() < subtasks.len() {
         for (index, subtask) in subtasks.iter().enumerate() {
-            let is_ready = subtask.depends_on.iter().all(|other| finished.contains_key(other));
+            let is_ready = subtask.depends_on.iter().all(|part| finished.contains_key(part));
             if is_ready && !started[index] {
                 started[index] = true;
-                let others: Vec<PartVersions> = subtask
+                let dependencies: Vec<PartVersions> = subtask
                     .depends_on
                     .iter()
-                    .filter_map(|other| finished.get(other).cloned())
+                    .filter_map(|part| finished.get(part).cloned())
                     .collect();
                 let is_whole = subtasks.len() == 1;
-                at_work.push(
-                    write_part(work, subtask, others, is_whole).map(move |coded| (index, coded)),
-                );
+                let coded = write_part(work, subtask, dependencies, is_whole);
+                in_flight.push(coded.map(move |coded| (index, coded)));
             }
         }
-        let Some((index, coded)) = at_work.next().await else { break };
+        // `None` if nothing can start: the dependencies of the remaining parts form a cycle.
+        let Some((index, coded)) = in_flight.next().await else { break };
         let CodedPart { versions, settled } = coded?;
         finished.insert(index, versions);
+        // The tests of this part may have decided which version of a dependency is right.
         for part in settled {
             let digest = &part.inspection.digest;
             let known = finished.values_mut().find(|versions| {
@@ -152,10 +152,10 @@ async fn write_parts(
 async fn write_part(
     work: &TaskContext<'_>,
     subtask: &Subtask,
-    others: Vec<PartVersions>,
+    dependencies: Vec<PartVersions>,
     is_whole: bool,
 ) -> Result<CodedPart, PipelineError> {
-    let coded = code(work, subtask, &others, is_whole).await?;
+    let coded = code(work, subtask, &dependencies, is_whole).await?;
     if coded.versions.is_empty() {
         warn_missing(work, &subtask.name)?;
     }

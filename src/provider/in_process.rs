@@ -1,4 +1,4 @@
-//! Rune's own engine as a provider.
+//! Rune's in-process engine as a provider.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,18 +24,18 @@ use super::CompletionRequest;
 use super::EncodedPrompt;
 use super::ProviderError;
 
-/// A loaded model.
+/// In-process engine with a loaded model.
 pub struct InProcess {
     engine: Engine,
-    /// Adapters that requests may name.
+    /// Loaded adapters by id.
     adapters: RwLock<HashMap<AdapterId, Arc<LoraAdapter>>>,
-    /// Canonical hub id, or the file's name for a model outside the catalogue.
+    /// Canonical hub id, or the file's name for a model outside the catalog.
     hub_id: String,
     n_sequences: usize,
 }
 
 impl InProcess {
-    /// Loads the GGUF file at `path`. `hub_id` is the model's canonical name on the hub.
+    /// Loads the GGUF file at `path`. `hub_id` is the model's canonical name.
     ///
     /// # Errors
     /// [`ProviderError::Model`].
@@ -49,18 +49,18 @@ impl InProcess {
         Ok(Self { engine, adapters, hub_id, n_sequences })
     }
 
-    /// Reads the PEFT folder at `folder`; requests may then name it as `id`. The base stays as it
-    /// is, and so do answers in the making.
+    /// Loads the PEFT folder at `folder`; requests may then name it as `id`. The base weights and
+    /// in-flight generations are not affected.
     ///
     /// # Errors
-    /// [`ProviderError::Model`] when the folder holds no adapter for this model.
+    /// [`ProviderError::Model`] if the folder has no adapter for this model.
     pub fn load_adapter(&self, id: AdapterId, folder: &Path) -> Result<(), ProviderError> {
         let adapter = self.engine.load_adapter(folder)?;
         self.adapters.write().unwrap_or_else(PoisonError::into_inner).insert(id, adapter);
         Ok(())
     }
 
-    /// Forgets an adapter. Its memory is free once no answer is being given with it.
+    /// Unloads an adapter. Its memory is freed once no generation uses it.
     pub fn unload_adapter(&self, id: &AdapterId) {
         self.adapters.write().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
@@ -70,7 +70,7 @@ impl InProcess {
         adapters.get(id).cloned().ok_or_else(|| ProviderError::AdapterNotLoaded(id.clone()))
     }
 
-    /// What is known of the model.
+    /// Returns facts about the loaded model.
     pub fn facts(&self) -> &ModelFacts {
         self.engine.facts()
     }
@@ -85,7 +85,7 @@ impl InProcess {
         }
     }
 
-    /// See [`BaseModel::base_digest`].
+    /// Returns the sha256 of the weights; see [`BaseModel::base_digest`].
     pub fn base_digest(&self) -> &str {
         &self.facts().base_digest
     }

@@ -1,4 +1,4 @@
-//! A llama.cpp server on this machine: whether it is ready, and completions of token ids.
+//! Client of a local llama.cpp server: health check, and completions of token ids.
 #![expect(clippy::disallowed_types, reason = "outgoing HTTP lives in provider/ and hub/")]
 
 use std::net::IpAddr;
@@ -13,41 +13,41 @@ use serde_json::json;
 
 use super::ProviderError;
 
-/// A server that can't be reached is given up after this.
+/// Timeout to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
-/// A connection that stays silent is given up after this: long, as an answer comes in one piece.
+/// Timeout of a silent connection. It is long because an answer arrives in one piece.
 const READ_TIMEOUT: Duration = Duration::from_mins(10);
-/// Characters of a refusal that are kept.
+/// Maximum characters of a response body in an error.
 const MESSAGE: usize = 300;
 
-/// A client of one server.
+/// Client of one server.
 #[derive(Debug, Clone)]
 pub struct LlamaCpp {
     client: Client,
     url: String,
 }
 
-/// A completion of token ids: greedy, and never ended before `n_predict`.
+/// Greedy completion of token ids that ignores end-of-sequence tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct RawRequest<'a> {
-    /// The prompt.
+    /// Token ids of the prompt.
     pub tokens: &'a [u32],
-    /// Tokens to generate.
+    /// Number of tokens to generate.
     pub n_predict: u32,
-    /// Whether what the server still has of the prompt is used.
+    /// Whether the server may reuse its KV cache of a prompt prefix.
     pub cache_prompt: bool,
 }
 
-/// What the server measured of a completion.
+/// Times of a completion, as measured by the server.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct ServerTimings {
-    /// Tokens of the prompt that were read.
+    /// Number of prefilled prompt tokens.
     pub prompt_n: u32,
-    /// Time to read them, in milliseconds.
+    /// Prefill time in milliseconds.
     pub prompt_ms: f64,
-    /// Tokens generated.
+    /// Number of generated tokens.
     pub predicted_n: u32,
-    /// Time from the first of them to the last, in milliseconds.
+    /// Decode time from the first to the last token, in milliseconds.
     pub predicted_ms: f64,
 }
 
@@ -57,16 +57,16 @@ struct LlamaCppAnswer {
 }
 
 impl LlamaCpp {
-    /// A client for the server at `url`. Nothing is sent yet.
+    /// Creates a client for the server at `url` without connecting.
     ///
     /// # Errors
-    /// [`ProviderError::NotLoopback`] unless it is an `http://` address of this machine itself.
+    /// [`ProviderError::NotLoopback`] unless `url` is an `http://` URL of this machine.
     pub fn new(url: &str) -> Result<Self, ProviderError> {
         if !Url::parse(url).is_ok_and(|url| is_loopback(&url)) {
             return Err(ProviderError::NotLoopback(url.to_owned()));
         }
         let url = url.trim_end_matches('/').to_owned();
-        // Some other part may have installed it before.
+        // Fails if another module already installed it.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -78,16 +78,15 @@ impl LlamaCpp {
         Ok(Self { client, url })
     }
 
-    /// The server's address.
+    /// Returns the URL of the server.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Whether the model is loaded.
+    /// Whether the server has loaded its model.
     ///
     /// # Errors
-    /// [`ProviderError::Unreachable`], and [`ProviderError::Refused`] for an answer that no such
-    /// server gives.
+    /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`] for an unexpected response.
     pub async fn is_ready(&self) -> Result<bool, ProviderError> {
         let (status, text) = self.send(self.client.get(format!("{}/health", self.url))).await?;
         match status {
@@ -97,7 +96,7 @@ impl LlamaCpp {
         }
     }
 
-    /// Completes `request`, and returns the times that it took.
+    /// Completes `request`, and returns the server's timings.
     ///
     /// # Errors
     /// [`ProviderError::Unreachable`], [`ProviderError::Refused`].
@@ -137,7 +136,7 @@ impl LlamaCpp {
     }
 }
 
-/// Whether the host is this machine, by its number or as `localhost`, and the scheme plain HTTP.
+/// Whether a URL is plain HTTP to a loopback address or `localhost`.
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let is_here = host.parse::<IpAddr>().map_or(host == "localhost", |ip| ip.is_loopback());
@@ -149,7 +148,7 @@ mod tests {
     use super::LlamaCpp;
 
     #[test]
-    fn only_this_machine_is_spoken_to() {
+    fn only_loopback_urls_are_accepted() {
         for url in ["http://127.0.0.1:8080", "http://localhost:1/", "http://[::1]:80"] {
             assert!(LlamaCpp::new(url).is_ok(), "{url}");
         }

@@ -1,8 +1,8 @@
-//! Text from a model, whoever runs it.
+//! Text generation, independent of the backend.
 //!
-//! A closed set of backends behind one request and one answer. What a backend can do is data
-//! ([`Capabilities`]); what it can't is a typed error, never dropped in silence. A prompt is
-//! counted against the real context window before it is sent.
+//! A closed set of backends behind one request and one answer. [`Capabilities`] describe what a
+//! backend supports; an unsupported feature is a typed error and never silently ignored. The length
+//! of a prompt is checked against the context window before it is sent.
 
 mod in_process;
 mod llama_cpp;
@@ -27,10 +27,11 @@ pub use llama_cpp::ServerTimings;
 pub use open::ModelFile;
 pub use open::ModelSource;
 pub use open::engine_options;
+pub use open::is_model_path;
 pub use scripted::ScriptError;
 pub use scripted::Scripted;
 
-/// A backend.
+/// A backend that generates completions.
 #[expect(
     clippy::large_enum_variant,
     reason = "a program has one or two of them, and moves them once"
@@ -38,152 +39,163 @@ pub use scripted::Scripted;
 pub enum Provider {
     /// Rune's own engine, in this process.
     InProcess(InProcess),
-    /// Canned answers from a file: for tests and trials.
+    /// Canned answers from a file, for tests of the whole binary.
     Scripted(Scripted),
 }
 
-/// A chat, rendered and tokenized once for one provider: see [`Provider::encode`].
+/// Chat that was rendered and tokenized once for one provider; see [`Provider::encode`].
 #[derive(Debug, Clone)]
 pub struct EncodedPrompt {
     messages: Vec<Message>,
-    /// The token ids; none where the provider has no tokenizer.
+    /// Token ids; empty if the provider has no tokenizer.
     tokens: Vec<u32>,
     n_tokens: usize,
 }
 
 impl EncodedPrompt {
-    /// The chat.
+    /// Returns the messages of the chat.
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }
 
-    /// The number of tokens in the prompt.
+    /// Returns the number of tokens in the prompt.
     pub fn n_tokens(&self) -> usize {
         self.n_tokens
     }
 }
 
-/// A request for one completion.
+/// Request for one completion.
 #[derive(Debug, Clone, Copy)]
 pub struct CompletionRequest<'a> {
-    /// The chat so far, encoded by the provider that is asked; the model speaks next.
+    /// Chat that ends before the model's turn, encoded by the same provider.
     pub prompt: &'a EncodedPrompt,
-    /// The adapter to answer with; `None` is the base model.
+    /// Adapter to apply; `None` is the base model.
     pub adapter: Option<&'a AdapterId>,
-    /// How to draw tokens, when to stop.
+    /// Sampling parameters and stop conditions.
     pub sampling: &'a Sampling,
-    /// What the answer has to look like.
+    /// Grammar that constrains the answer.
     pub grammar: Option<&'a Grammar>,
-    /// Whether the log probability of each token is wanted.
+    /// Whether to return the log probability of each token.
     pub logprobs: bool,
 }
 
 impl<'a> CompletionRequest<'a> {
-    /// A plain request to the base model.
+    /// Creates a request to the base model without grammar and log probabilities.
     pub fn new(prompt: &'a EncodedPrompt, sampling: &'a Sampling) -> Self {
         Self { prompt, adapter: None, sampling, grammar: None, logprobs: false }
     }
 }
 
-/// The adapters that a backend takes.
+/// Adapter format that a backend supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdapterFormat {
-    /// None at all.
+    /// The backend loads no adapters.
     None,
-    /// GGUF LoRA files.
+    /// LoRA adapters as GGUF files.
     Gguf,
-    /// PEFT folders.
+    /// LoRA adapters as PEFT folders.
     Peft,
 }
 
-/// What a backend can do.
+/// Capabilities of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// The adapters that it takes.
+    /// The adapter format that the backend loads.
     pub adapters: AdapterFormat,
-    /// Whether it holds answers to a [`Grammar`].
+    /// Whether answers can be constrained to a [`Grammar`].
     pub grammar: bool,
-    /// Whether it tells log probabilities.
+    /// Whether it returns log probabilities.
     pub logprobs: bool,
-    /// The most tokens of prompt and answer together.
+    /// Context window: maximum tokens of prompt and answer together.
     pub context_length: usize,
-    /// How many requests are worth sending at a time.
+    /// Useful number of concurrent requests.
     pub parallel: usize,
 }
 
-/// Which model answers.
+/// Identity of the loaded model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseModel {
-    /// Canonical hub id and tokenizer digest: decides whether an adapter fits.
+    /// Canonical hub id and tokenizer digest, which determine whether an adapter fits.
     pub base_model: String,
-    /// sha256 of the exact weights: decides which evaluations count.
+    /// sha256 of the exact weights, which determines the evaluations that apply.
     pub base_digest: String,
 }
 
-/// Why there is no answer.
+/// Errors of a backend.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
-    /// The backend takes no adapters.
-    #[error("the provider `{provider}` cannot load the adapter `{adapter}`")]
+    /// The backend does not support adapters.
+    #[error("provider `{provider}` does not support adapters; cannot load `{adapter}`")]
     AdapterUnsupported {
-        /// The backend.
+        /// Name of the backend.
         provider: &'static str,
-        /// The adapter that was asked for.
+        /// Id of the requested adapter.
         adapter: AdapterId,
     },
-    /// The backend takes adapters, but was not given this one.
-    #[error("the adapter `{0}` has not been loaded")]
+    /// The backend supports adapters, but this one is not loaded.
+    #[error("adapter `{0}` is not loaded")]
     AdapterNotLoaded(AdapterId),
-    /// The backend lacks something else that was asked for.
-    #[error("the provider `{provider}` has no {what}")]
+    /// The backend does not support another requested feature.
+    #[error("provider `{provider}` does not support {what}")]
     Unsupported {
-        /// The backend.
+        /// Name of the backend.
         provider: &'static str,
-        /// What it lacks.
+        /// Name of the missing feature.
         what: &'static str,
     },
-    /// Prompt and answer do not fit the context window; nothing was sent.
-    #[error("the prompt has {n_tokens} tokens, the context window {limit}")]
+    /// The prompt does not fit the context window; nothing was sent.
+    #[error("prompt too long: {n_tokens} tokens, but the context window is {limit}")]
     ContextOverflow {
-        /// Tokens of the prompt.
+        /// Number of tokens in the prompt.
         n_tokens: usize,
-        /// Tokens of the window.
+        /// Size of the context window in tokens.
         limit: usize,
     },
-    /// The address is not of this machine.
-    #[error("`{0}` is no http:// address on loopback")]
+    /// The URL does not refer to this machine.
+    #[error("`{0}` is not a loopback http:// URL")]
     NotLoopback(String),
-    /// The server can't be reached, or the connection broke.
+    /// The server cannot be reached, or the connection was lost.
     #[error("no answer from {url}")]
     Unreachable {
-        /// The server.
+        /// URL of the server.
         url: String,
-        /// What happened.
+        /// Cause reported by the HTTP client.
         source: reqwest::Error,
     },
-    /// The server refuses, or answers what it should not.
-    #[error("{url} answers {status}: {message}")]
+    /// The server returned an error or an unexpected response.
+    #[error("unexpected response from {url}: status {status}: {message}")]
     Refused {
-        /// The server.
+        /// URL of the server.
         url: String,
-        /// The HTTP status.
+        /// The HTTP status code of the answer.
         status: u16,
-        /// What it says.
+        /// Start of the response body.
         message: String,
     },
-    /// The model failed.
+    /// The in-process engine failed.
     #[error(transparent)]
     Model(ModelError),
-    /// The model can't be had.
+    /// The model is unknown or cannot be downloaded.
     #[error(transparent)]
     Hub(#[from] HubError),
-    /// The script failed.
+    /// The script of canned answers failed.
     #[error(transparent)]
     Script(#[from] ScriptError),
 }
 
 impl ProviderError {
-    /// Its class.
+    /// Returns advice on how to fix the error, if there is any.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::ContextOverflow { .. } => {
+                Some("raise `engine.context`, or shorten the task or its tests")
+            }
+            Self::AdapterUnsupported { .. } => Some("use --adapter none"),
+            _ => None,
+        }
+    }
+
+    /// Returns the class, which determines the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::ContextOverflow { .. } | Self::Unreachable { .. } | Self::Refused { .. } => {
@@ -206,7 +218,7 @@ impl From<ModelError> for ProviderError {
 }
 
 impl Provider {
-    /// The backend's name, as in the configuration.
+    /// Returns the backend's name, as in the configuration.
     pub fn name(&self) -> &'static str {
         match self {
             Self::InProcess(_) => "in-process",
@@ -214,7 +226,7 @@ impl Provider {
         }
     }
 
-    /// What it can do.
+    /// Returns the capabilities of the backend.
     pub fn capabilities(&self) -> Capabilities {
         match self {
             Self::InProcess(engine) => engine.capabilities(),
@@ -222,7 +234,7 @@ impl Provider {
         }
     }
 
-    /// Which model answers.
+    /// Returns the identity of the loaded model.
     pub fn base(&self) -> BaseModel {
         match self {
             Self::InProcess(engine) => engine.base(),
@@ -230,12 +242,12 @@ impl Provider {
         }
     }
 
-    /// Reads the PEFT folder at `folder`; requests may then name it as `id`. The base stays as it
-    /// is, and so do answers in the making.
+    /// Loads the PEFT folder at `folder`; requests may then name it as `id`. The base weights and
+    /// in-flight generations are not affected.
     ///
     /// # Errors
-    /// [`ProviderError::AdapterUnsupported`]; [`ProviderError::Model`] when the folder holds no
-    /// adapter for this model.
+    /// [`ProviderError::AdapterUnsupported`]; [`ProviderError::Model`] if the folder has no adapter
+    /// for this model.
     pub fn load_adapter(&self, id: &AdapterId, folder: &Path) -> Result<(), ProviderError> {
         match self {
             Self::InProcess(engine) => engine.load_adapter(id.clone(), folder),
@@ -246,7 +258,7 @@ impl Provider {
         }
     }
 
-    /// Forgets an adapter. Its memory is free once no answer is being given with it.
+    /// Unloads an adapter. Its memory is freed once no generation uses it.
     pub fn unload_adapter(&self, id: &AdapterId) {
         match self {
             Self::InProcess(engine) => engine.unload_adapter(id),
@@ -254,10 +266,10 @@ impl Provider {
         }
     }
 
-    /// Renders `messages` by the model's chat template and tokenizes the result.
+    /// Renders `messages` with the model's chat template and tokenizes the result.
     ///
     /// # Errors
-    /// [`ProviderError::Model`] when the chat template refuses them.
+    /// [`ProviderError::Model`] if the chat template rejects them.
     pub fn encode(&self, messages: Vec<Message>) -> Result<EncodedPrompt, ProviderError> {
         match self {
             Self::InProcess(engine) => engine.encode(messages),
@@ -265,8 +277,9 @@ impl Provider {
         }
     }
 
-    /// Generates one completion; `on_text` gets pieces of it as they come. Never retried here: the
-    /// caller knows whether another try makes sense. Dropping the future ends the generation.
+    /// Generates one completion; `on_text` receives pieces of text as they are generated. There are
+    /// no retries, because only the caller knows whether they make sense. Dropping the future
+    /// cancels the generation.
     ///
     /// # Errors
     /// [`ProviderError`].
@@ -282,7 +295,7 @@ impl Provider {
         }
     }
 
-    /// Refuses what the backend can't do.
+    /// Rejects requests that the backend does not support.
     fn check(&self, request: &CompletionRequest<'_>) -> Result<(), ProviderError> {
         let capabilities = self.capabilities();
         let provider = self.name();

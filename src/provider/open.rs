@@ -1,5 +1,4 @@
-//! From a model's name to a provider that answers: found, fetched where it is not here yet, and
-//! loaded.
+//! Opens a provider: finds the model, downloads it if necessary, and loads it.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -19,40 +18,40 @@ use super::Provider;
 use super::ProviderError;
 use super::Scripted;
 
-/// A model's file, and its canonical name on the hub: the file's own for one outside of the
-/// catalogue.
+/// GGUF file of a model with the model's canonical name: that of the hub, or the file's own name
+/// for a model outside the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFile {
-    /// The GGUF file.
+    /// Path of the GGUF file.
     pub path: PathBuf,
-    /// Such as `Qwen/Qwen2.5-Coder-0.5B-Instruct`.
+    /// Canonical name, such as `Qwen/Qwen2.5-Coder-0.5B-Instruct`.
     pub hub_id: String,
 }
 
-/// How models come here and are loaded.
+/// Source of model files: Rune's home, or a download.
 #[derive(Clone)]
 pub struct ModelSource {
-    /// Where they lie.
+    /// Rune's home, which holds downloaded models.
     pub home: Home,
-    /// Where they are fetched from.
+    /// Where and how missing models are downloaded.
     pub pull: PullOptions,
 }
 
 impl ModelSource {
-    /// The file of the model `name`, a name of the catalogue or a path. Fetches it when it is not
-    /// here; `reporter` hears of that.
+    /// Finds the file of the model `name`, a catalog name or a path. Downloads it if necessary and
+    /// reports the progress to `reporter`.
     ///
     /// # Errors
-    /// [`ProviderError::Hub`] when there is no such model, or no way to have it.
+    /// [`ProviderError::Hub`] if the model is unknown or cannot be downloaded.
     pub async fn find(
         &self,
         name: &str,
         reporter: &dyn Reporter,
     ) -> Result<ModelFile, ProviderError> {
-        let as_path = Path::new(name);
-        if as_path.extension().is_some_and(|extension| extension == "gguf") || as_path.is_file() {
-            let hub_id = as_path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            return Ok(ModelFile { path: as_path.to_owned(), hub_id });
+        if is_model_path(name) {
+            let path = PathBuf::from(name);
+            let hub_id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            return Ok(ModelFile { path, hub_id });
         }
         let catalogue = ModelCatalogue::embedded();
         let model = catalogue.get(name)?;
@@ -63,10 +62,10 @@ impl ModelSource {
         Ok(ModelFile { path, hub_id: model.base_model.clone() })
     }
 
-    /// Rune's own engine with the model of the setting `run.model`.
+    /// Loads the model of the setting `run.model` into the in-process engine.
     ///
     /// # Errors
-    /// Those of [`Self::find`]; [`ProviderError::Model`] when it can't be loaded.
+    /// Those of [`Self::find`]; [`ProviderError::Model`] if the file cannot be loaded.
     pub async fn engine(
         &self,
         config: &Config,
@@ -75,10 +74,10 @@ impl ModelSource {
         load(self.find(&config.run.model, reporter).await?, engine_options(config)).await
     }
 
-    /// The provider that the settings name, ready to answer.
+    /// Opens the configured provider.
     ///
     /// # Errors
-    /// Those of [`Self::engine`]; [`ProviderError::Script`] when the canned answers can't be read.
+    /// Those of [`Self::engine`]; [`ProviderError::Script`] if the script cannot be read.
     pub async fn open(
         &self,
         config: &Config,
@@ -105,6 +104,12 @@ impl ModelSource {
     }
 }
 
+/// Whether `run.model` is the path of a GGUF file rather than a name of the catalog.
+pub fn is_model_path(model: &str) -> bool {
+    let path = Path::new(model);
+    path.extension().is_some_and(|extension| extension == "gguf") || path.is_file()
+}
+
 async fn load(file: ModelFile, options: EngineOptions) -> Result<InProcess, ProviderError> {
     let load = move || InProcess::load(&file.path, file.hub_id, &options);
     match tokio::task::spawn_blocking(load).await {
@@ -113,7 +118,7 @@ async fn load(file: ModelFile, options: EngineOptions) -> Result<InProcess, Prov
     }
 }
 
-/// The engine as the settings want it.
+/// Returns the engine options that the settings describe.
 pub fn engine_options(config: &Config) -> EngineOptions {
     let engine = &config.engine;
     let (context, kv_bytes) = (engine.context, engine.kv_mib << 20);

@@ -1,8 +1,9 @@
-//! Canned answers: what tests and trials of the whole binary run on.
+//! Scripted provider: canned answers for tests of the whole binary.
 //!
-//! A script is JSON lines. Each line answers the first request whose prompt holds all texts of its
-//! `when`, in the order of the file, once (`"repeat": true`: as often as asked). Example: `{"when":
-//! ["Write part"], "text": "answer", "finish_reason": "stop", "delay_ms": 0, "repeat": false}`.
+//! A script is a JSON Lines file. Each line answers the first request whose prompt contains all
+//! texts of its `when`, in the order of the file, once, or with `"repeat": true` any number of
+//! times. Example: `{"when": ["Write part"], "text": "answer", "finish_reason": "stop", "delay_ms":
+//! 0, "repeat": false}`.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -22,14 +23,14 @@ use super::CompletionRequest;
 use super::EncodedPrompt;
 use super::ProviderError;
 
-/// Answers from a script.
+/// Provider that answers from a script.
 #[derive(Debug)]
 pub struct Scripted {
     lines: Mutex<Vec<ScriptLine>>,
     context_length: usize,
 }
 
-/// One answer.
+/// Line of a script.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ScriptLine {
@@ -50,26 +51,26 @@ fn stop() -> FinishReason {
     FinishReason::Stop
 }
 
-/// What is wrong with a script.
+/// Errors of a script.
 #[derive(Debug, thiserror::Error)]
 pub enum ScriptError {
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error("cannot read the script `{}`", path.display())]
     Io {
-        /// The file.
+        /// Path of the script.
         path: PathBuf,
-        /// What the system said.
+        /// Cause reported by the system.
         source: std::io::Error,
     },
-    /// A line is no answer.
+    /// A line is not a valid answer.
     #[error("line {line} of the script")]
     Line {
-        /// The line, from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Error of the parser.
         source: serde_json::Error,
     },
-    /// No line is left that fits.
+    /// No remaining line matches the prompt.
     #[error("the script has no answer left for a prompt that ends `{0}`")]
     Exhausted(String),
 }
@@ -84,7 +85,7 @@ impl Scripted {
         Self::parse(&std::fs::read_to_string(path).map_err(io)?, context_length)
     }
 
-    /// Reads a script's text. `context_length` is the window that it pretends to have.
+    /// Parses a script. `context_length` is the context window that the provider reports.
     ///
     /// # Errors
     /// [`ScriptError::Line`].
@@ -112,7 +113,7 @@ impl Scripted {
         BaseModel { base_model: "scripted".to_owned(), base_digest: "scripted".to_owned() }
     }
 
-    /// Counts four bytes as one token.
+    /// Counts tokens as four bytes each.
     #[expect(clippy::unused_self, reason = "stands beside the other backends' encoders")]
     pub(super) fn encode(&self, messages: Vec<Message>) -> EncodedPrompt {
         let n_tokens = messages.iter().map(|message| message.content.len().div_ceil(4) + 4).sum();

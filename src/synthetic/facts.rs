@@ -1,23 +1,23 @@
-//! What a library has beside its functions: a keyword, an error class, a protocol, constants.
+//! Facts of a library beside its functions: a keyword, an error class, a protocol and constants.
 
 use super::random::SeededRng;
 
-/// The invented names of a library that belong to no single function.
+/// Invented names of a library that do not belong to a single function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LibraryFacts {
-    /// The keyword argument of every function that keeps its value small.
+    /// Keyword argument of every function that caps its value.
     pub(super) limit: String,
-    /// The class of what is raised for an argument that is no list.
+    /// Exception class raised for an argument that is not a list.
     pub(super) error: String,
-    /// The function that gives a handle to be entered by `with`.
+    /// Function that returns a context manager.
     pub(super) opener: String,
-    /// The handle's method that gives all items.
+    /// Method of the context manager that returns all items.
     pub(super) reader: String,
-    /// Named values, each about another subject.
+    /// Named constants, each on a different subject.
     pub(super) constants: Vec<LibraryConstant>,
 }
 
-/// A named value.
+/// Named constant of a library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LibraryConstant {
     pub(super) name: String,
@@ -25,22 +25,22 @@ pub(super) struct LibraryConstant {
     pub(super) value: i64,
 }
 
-/// What a constant is about.
+/// Subject of a constant.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ConstantSubject {
-    /// Names it in families and ids.
+    /// Short name in families and ids.
     pub(super) id: &'static str,
     /// Six wordings, `A` to `F`, each a noun phrase; `A` to `D` are for training.
     pub(super) phrases: [&'static str; 6],
 }
 
-/// Names that [`LibraryFacts::new`] takes.
+/// Number of names that [`LibraryFacts::new`] needs.
 pub(super) const N_NAMES: usize = 4 + N_CONSTANTS;
-/// Constants of a library.
+/// Number of constants per library.
 const N_CONSTANTS: usize = 4;
 
 impl LibraryFacts {
-    /// Gives the facts of the library of `seed` these [`N_NAMES`] names.
+    /// Creates the facts of the library of `seed` with these [`N_NAMES`] names.
     pub(super) fn new(seed: u64, names: Vec<String>) -> Self {
         let mut rng = SeededRng::new(seed, "facts");
         let mut names = names.into_iter();
@@ -57,7 +57,7 @@ impl LibraryFacts {
         Self { limit, error, opener, reader, constants }
     }
 
-    /// All names, in the order of the fields.
+    /// Returns all names in the order of the fields.
     #[cfg(test)]
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let own = [&self.limit, &self.error, &self.opener, &self.reader];
@@ -66,7 +66,7 @@ impl LibraryFacts {
     }
 }
 
-/// What constants can be about.
+/// Possible subjects of constants.
 #[rustfmt::skip]
 pub(super) const SUBJECTS: &[ConstantSubject] = &[
     ConstantSubject { id: "timeout", phrases: [

@@ -1,4 +1,4 @@
-//! What training and tests share and must not.
+//! Finds leaks between training records and held-out tasks.
 
 use std::collections::BTreeSet;
 
@@ -11,9 +11,9 @@ use super::templates::TRAINING;
 use super::templates::WordingSet;
 use crate::trajectory::Message;
 
-/// Finds what records and tasks share: a family, the code of a user's message, a variable or a
-/// function's name of the one kind in a text of the other. Gives a line for each, sorted; none when
-/// the tasks are held out.
+/// Finds what records and tasks share: a family, the code of a user message, or a variable or
+/// function name reserved for the other side. Returns a sorted line for each leak; empty if the
+/// tasks are held out.
 pub fn leaks(train: &[LibraryRecord], tasks: &[LibraryTask]) -> Vec<String> {
     let mut found = BTreeSet::new();
     let families: BTreeSet<&str> = train.iter().map(|record| record.family.as_str()).collect();
@@ -36,7 +36,7 @@ pub fn leaks(train: &[LibraryRecord], tasks: &[LibraryTask]) -> Vec<String> {
     found.into_iter().collect()
 }
 
-/// Finds the invented names that two libraries share, sorted.
+/// Returns the invented names that two libraries share, sorted.
 #[cfg(test)]
 pub(super) fn shared_names(one: &SyntheticLibrary, other: &SyntheticLibrary) -> Vec<String> {
     let names = |library: &SyntheticLibrary| -> BTreeSet<String> {
@@ -47,13 +47,13 @@ pub(super) fn shared_names(one: &SyntheticLibrary, other: &SyntheticLibrary) -> 
     names(one).intersection(&names(other)).cloned().collect()
 }
 
-/// The code that the first message holds, or all of it when it holds none.
+/// Returns the code in the first message, or the whole message if it has none.
 fn asked(messages: &[Message]) -> Option<&str> {
     let content = &messages.first()?.content;
     Some(content.split_once("```python\n").map_or(content.as_str(), |(_, code)| code))
 }
 
-/// The names that belong to one kind of text only.
+/// Returns the names reserved for training or for tests.
 fn reserved(wording: &WordingSet) -> BTreeSet<String> {
     let variables = wording.variables.iter().map(|variable| (*variable).to_owned());
     variables.chain(wording.function_names()).collect()

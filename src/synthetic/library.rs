@@ -1,4 +1,4 @@
-//! The invented library itself.
+//! [`SyntheticLibrary`]: an invented library.
 
 use super::facts::LibraryFacts;
 use super::facts::N_NAMES;
@@ -7,7 +7,7 @@ use super::operations::ListOperation;
 use super::operations::OPERATIONS;
 use super::random::SeededRng;
 
-/// A Python library that exists nowhere else.
+/// Python library that does not exist elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyntheticLibrary {
     seed: u64,
@@ -16,17 +16,17 @@ pub struct SyntheticLibrary {
     facts: LibraryFacts,
 }
 
-/// An invented verb and what it does.
+/// Function of a library: an invented verb with its operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LibraryFunction {
-    /// The invented verb.
+    /// Invented verb that names the function.
     pub name: String,
-    /// What it does; no other function of its library does the same.
+    /// Operation, unique within the library.
     pub operation: &'static ListOperation,
 }
 
 impl SyntheticLibrary {
-    /// Invents a library; equal arguments give equal libraries. `n_functions` is brought into
+    /// Invents a library. Equal arguments give equal libraries. `n_functions` is clamped to
     /// `6..=40`. Libraries whose seeds differ modulo 64 share no name.
     pub fn invent(seed: u64, n_functions: usize) -> Self {
         let n_functions = n_functions.clamp(6, 40);
@@ -39,22 +39,22 @@ impl SyntheticLibrary {
         Self { seed, name, functions, facts }
     }
 
-    /// The seed that gives this library again.
+    /// Returns the seed that reproduces this library.
     pub fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// The name that Python imports.
+    /// Returns the name of the Python package.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// All functions, in the order of the module.
+    /// Returns all functions in the order of the module.
     pub fn functions(&self) -> &[LibraryFunction] {
         &self.functions
     }
 
-    /// What it has beside them.
+    /// Returns the keyword, error class, protocol and constants.
     pub(super) fn facts(&self) -> &LibraryFacts {
         &self.facts
     }

@@ -1,4 +1,5 @@
-//! Synthetic data: invented Python libraries, what teaches them, and held-out tasks that need them.
+//! Synthetic data: invented Python libraries, records that teach them, and held-out tasks that need
+//! them.
 //!
 //! A [`SyntheticLibrary`] has an invented name and functions with invented verbs, each one of some
 //! fifty pure operations on a list of integers, and beside them a keyword, an error class, a

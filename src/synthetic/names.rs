@@ -1,21 +1,21 @@
-//! Invented names: of a library, of its functions.
+//! Invents names of libraries and functions.
 
 use super::random;
 use super::random::SeededRng;
 
 const CONSONANTS: &[u8] = b"bdfgjklmnprstvz";
 const VOWELS: &[u8] = b"aeiou";
-/// Last letters that are rare in English, so that few invented names are words.
+/// Final letters that are rare in English, so that few invented names are words.
 const FINALS: &[u8] = b"bfgkmpvz";
 
-/// Shapes of a name: `c` a consonant, `v` a vowel, `f` a last letter.
+/// Shapes of names: `c` is a consonant, `v` a vowel, `f` a final letter.
 const LIBRARY_SHAPES: &[&str] = &["cvcvf"];
 const FUNCTION_SHAPES: &[&str] = &["cvccvf", "cvcvcvf"];
 
-/// Names are dealt out among this many groups of seeds.
+/// Number of seed groups that the names are divided among.
 const N_GROUPS: u64 = 64;
 
-/// Names of Python's standard library and builtins, and its keywords, of five to seven letters.
+/// Python keywords, builtins and standard library names of five to seven letters.
 const PYTHON: &str = "
     aiter anext array ascii assert async asyncio atexit audioop await bisect break bytes cgitb
     chunk class cmath codecs codeop compile complex copyreg credits crypt ctypes curses decimal
@@ -30,7 +30,7 @@ const PYTHON: &str = "
     weakref while winreg wsgiref xdrlib xmlrpc yield zipapp zipfile
 ";
 
-/// English words, names of other Python packages and of tools that have the shape of a name.
+/// English words, Python packages and tools that match the shape of a name.
 const WORDS: &str = "
     bedlam begum bignum bitmap bottom burlap dalek datum debug dedup delim denim denom deref
     deriv develop fandom fantom forum galop gitlab golem gossip gulag gunzip jakub kebab kidnap
@@ -40,7 +40,7 @@ const WORDS: &str = "
     talib tandem tulip turnip velum venom verilog zigzag zulip
 ";
 
-/// Pieces of words with a meaning for lists and numbers, and of rude ones; no name has one.
+/// Fragments of rude words and of words about lists and numbers, which no name may contain.
 const PIECES: &[&str] = &[
     "abs", "add", "all", "any", "avg", "big", "bin", "bit", "bot", "dat", "del", "dif", "div",
     "dob", "dup", "end", "fin", "fir", "get", "int", "item", "las", "len", "lib", "lis", "log",
@@ -51,8 +51,8 @@ const PIECES: &[&str] = &[
     "nazi", "nig", "puk", "rap", "tit", "vag",
 ];
 
-/// Invents a library's name, then `n_names` names of what is in it. Within a library no two names
-/// begin with the same three letters.
+/// Invents the name of a library, then `n_names` names in it. Within a library, no two names start
+/// with the same three letters.
 pub(super) fn invent(seed: u64, n_names: usize) -> (String, Vec<String>) {
     let mut rng = SeededRng::new(seed, "names");
     let mut names = vec![next(&mut rng, LIBRARY_SHAPES, seed, &[])];
@@ -63,7 +63,7 @@ pub(super) fn invent(seed: u64, n_names: usize) -> (String, Vec<String>) {
     (library, names)
 }
 
-/// Tries names until one is fit and belongs to the group of `seed`.
+/// Draws names until one is valid and belongs to the group of `seed`.
 fn next(rng: &mut SeededRng, shapes: &[&str], seed: u64, taken: &[String]) -> String {
     loop {
         let name = spell(rng, shapes);
@@ -84,7 +84,7 @@ fn spell(rng: &mut SeededRng, shapes: &[&str]) -> String {
     shape.bytes().map(letter).collect()
 }
 
-/// Whether a name is no word of Python or English and reminds of none about lists.
+/// Whether a name is neither a Python nor an English word, and does not suggest list operations.
 pub(super) fn is_fit(name: &str) -> bool {
     let is_word = |text: &str| text.split_whitespace().any(|word| word == name);
     !is_word(PYTHON) && !is_word(WORDS) && !PIECES.iter().any(|piece| name.contains(piece))

@@ -1,34 +1,34 @@
-//! The operations that a library's functions do, and the phrases that ask for them.
+//! Operations of a library's functions, and the phrases that ask for them.
 
-/// A pure operation on a list of integers.
+/// Pure operation on a list of integers.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ListOperation {
-    /// Names the operation in families and ids.
+    /// Short name in families and ids.
     pub id: &'static str,
     /// The operation as a Python expression of `{v}`, for lists that are not empty. It holds where
     /// the name put for `{v}` is an argument or a global name: `lambda rows: sum(rows)`.
     pub reference: &'static str,
-    /// What an empty list gives, as a Python literal.
+    /// Result for an empty list, as a Python literal.
     pub empty: &'static str,
     /// Whether `reference` is little more than a call of Python builtins.
     pub builtin: bool,
-    /// What else the docstring has to say, or nothing.
+    /// Additional sentence of the docstring; may be empty.
     pub note: &'static str,
     /// Six wordings, `A` to `F`, each a noun phrase that a variable's name completes. `A` to `D`
     /// are for training, `E` and `F` for tests.
     pub phrases: [&'static str; 6],
 }
 
-/// What an operation's values are.
+/// Type of an operation's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueKind {
-    /// An integer.
+    /// The operation returns an integer.
     Number,
-    /// A list of integers.
+    /// The operation returns a list of integers.
     Numbers,
-    /// A list of lists.
+    /// The operation returns a list of lists.
     Lists,
-    /// A truth value or a text.
+    /// The operation returns a boolean or a string.
     Other,
 }
 
@@ -42,12 +42,12 @@ const fn of(
 }
 
 impl ListOperation {
-    /// Gives the reference over the variable of that name.
+    /// Returns the reference expression with the given variable.
     pub fn reference_over(&self, variable: &str) -> String {
         self.reference.replace("{v}", variable)
     }
 
-    /// What its values are.
+    /// Returns the type of the values.
     pub(super) fn gives(&self) -> ValueKind {
         match (self.empty, self.id) {
             ("[]", "pairs" | "chunks") => ValueKind::Lists,
@@ -57,7 +57,7 @@ impl ListOperation {
         }
     }
 
-    /// The value of a call with `limit`; `None` where a limit says nothing.
+    /// Returns the expression of a call with `limit`; `None` if values have no size to limit.
     pub(super) fn limited(&self, limit: i64) -> Option<String> {
         match self.gives() {
             ValueKind::Numbers | ValueKind::Lists => {
@@ -77,7 +77,7 @@ impl ListOperation {
     }
 }
 
-/// All operations; those near in meaning stand together.
+/// All operations, with those of similar meaning next to each other.
 #[rustfmt::skip]
 pub(super) const OPERATIONS: &[ListOperation] = &[
     of("sum", "sum({v})", "0",

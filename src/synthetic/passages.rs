@@ -1,4 +1,4 @@
-//! The library's README beside the question: all of it, or the one passage that fits best.
+//! Baselines that put documentation into the prompt: the whole README, or its best passage.
 
 use std::collections::HashMap;
 
@@ -6,13 +6,14 @@ use super::library::SyntheticLibrary;
 use super::tasks::LibraryTask;
 
 impl SyntheticLibrary {
-    /// The tasks that need the library, with its whole README in front of the question.
+    /// Returns the tasks that need the library, with its whole README before the question.
     pub fn with_document(&self, tasks: &[LibraryTask]) -> Vec<LibraryTask> {
         let document = self.readme();
         self.with(tasks, |_| document.clone())
     }
 
-    /// The same with that section of the README which BM25 finds for the question.
+    /// Returns the tasks that need the library, with the README section that BM25 ranks first for
+    /// the question.
     pub fn with_passage(&self, tasks: &[LibraryTask]) -> Vec<LibraryTask> {
         let readme = self.readme();
         let passages: Vec<String> =
@@ -33,22 +34,22 @@ impl SyntheticLibrary {
     }
 }
 
-/// Passages by their words (Okapi BM25: Robertson and Zaragoza 2009, "The Probabilistic Relevance
+/// Index of passages for Okapi BM25 (Robertson and Zaragoza 2009, "The Probabilistic Relevance
 /// Framework").
 struct PassageIndex {
-    /// For each passage, how often it has each word.
+    /// Term frequencies of each passage.
     counts: Vec<HashMap<String, f64>>,
     mean_length: f64,
 }
 
-/// How fast a word's further occurrences count less.
+/// BM25 parameter `k1`, the saturation of term frequency.
 const K1: f64 = 1.2;
-/// How far a long passage's words count less.
+/// BM25 parameter `b`, the length normalization.
 const B: f64 = 0.75;
 
 #[expect(clippy::cast_precision_loss, reason = "texts are short")]
 impl PassageIndex {
-    /// `passages` are never empty.
+    /// Indexes at least one passage.
     fn new(passages: &[String]) -> Self {
         let counts: Vec<HashMap<String, f64>> = passages
             .iter()
@@ -64,7 +65,7 @@ impl PassageIndex {
         Self { mean_length: n_words / passages.len() as f64, counts }
     }
 
-    /// The index of the passage that fits `question` best.
+    /// Returns the index of the highest-ranked passage for `question`.
     fn best(&self, question: &str) -> usize {
         let scores: Vec<f64> = self
             .counts

@@ -1,4 +1,4 @@
-//! Chat records that teach a library.
+//! Training records that teach a library.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -11,21 +11,21 @@ use super::templates::CodeExample;
 use super::templates::TRAINING;
 use crate::trajectory::Message;
 
-/// The message that asks for the code that completes `stub`.
+/// Creates the message that asks to complete `stub`.
 pub(super) fn question(instruction: &str, stub: &str) -> Message {
     Message::user(format!("{instruction}\n\n{}", templates::fence(stub)))
 }
 
-/// A conversation that teaches something of a library.
+/// Chat that teaches a fact about a library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LibraryRecord {
-    /// Records of one family are about the same.
+    /// Family, shared by records about the same fact.
     pub family: String,
-    /// The question and its answer.
+    /// The question, and the answer to be learned.
     pub messages: Vec<Message>,
 }
 
-/// How many records a phrase of a function gets.
+/// Numbers of records per phrase of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordOptions {
@@ -49,8 +49,8 @@ impl Default for RecordOptions {
 }
 
 impl SyntheticLibrary {
-    /// Gives the records for training, in a random order that the seed gives again. They have
-    /// phrases `A` to `D` of all functions and constants; none composes two functions.
+    /// Generates the training records, in a random order that the seed reproduces. They use phrases
+    /// `A` to `D` of all functions and constants; none composes two functions.
     pub fn training(&self, options: RecordOptions) -> Vec<LibraryRecord> {
         let mut rng = SeededRng::new(self.seed(), "training");
         let mut records = Vec::new();
@@ -67,7 +67,7 @@ impl SyntheticLibrary {
         records
     }
 
-    /// Gives the records of T1 and T2 of one phrase of one function.
+    /// Generates the records of T1 and T2 for one phrase of one function.
     fn calls(
         &self,
         function: &LibraryFunction,
@@ -94,7 +94,7 @@ impl SyntheticLibrary {
         codes.iter().map(|code| record(code, &family, rng)).collect()
     }
 
-    /// Gives `n` records of each of T4 and T6, and those of T8, of one phrase of one function.
+    /// Generates `n` records each of T4 and T6, and those of T8, for one phrase of one function.
     fn around(
         &self,
         function: &LibraryFunction,
@@ -129,7 +129,7 @@ impl SyntheticLibrary {
         records
     }
 
-    /// Gives the records of T5, and of T7 for each constant, of one phrase.
+    /// Generates the records of T5, and of T7 for each constant, for one phrase.
     fn beside(&self, phrase: usize, n: usize, rng: &mut SeededRng) -> Vec<LibraryRecord> {
         /// Variables and instructions for each of `n`: there is one protocol, and a constant has no
         /// variables.
@@ -154,17 +154,17 @@ impl SyntheticLibrary {
         records
     }
 
-    /// The family of what is made from one phrase of one subject.
+    /// Returns the family of records of one phrase of one subject.
     pub(super) fn family_name(&self, subject: &str, phrase: usize) -> String {
         format!("{}/{subject}/{}", self.name(), templates::letter(phrase))
     }
 
-    /// The call of `function` on `argument`, in Python.
+    /// Renders a Python call of `function` on `argument`.
     pub(super) fn call(&self, function: &LibraryFunction, argument: &str) -> String {
         format!("{}.{}({argument})", self.name(), function.name)
     }
 
-    /// The same with a limit.
+    /// Renders a Python call with a limit.
     pub(super) fn limited_call(
         &self,
         function: &LibraryFunction,

@@ -1,4 +1,4 @@
-//! The library as Python source and as a README.
+//! Renders a library as Python source and as a README.
 
 use std::fmt::Write as _;
 
@@ -53,7 +53,7 @@ impl SyntheticLibrary {
         text + &self.facts_in_words()
     }
 
-    /// The README's sections on what belongs to no single function.
+    /// Renders the README sections on keyword, error class, protocol and constants.
     fn facts_in_words(&self) -> String {
         let (name, facts) = (self.name(), self.facts());
         let verb = &self.functions()[0].name;
@@ -93,7 +93,7 @@ def {name}(items, {limit}=None):
     )
 }
 
-/// Says what `function` returns for its argument `argument`, also when that is empty.
+/// Describes what `function` returns for `argument`, also for an empty one.
 fn describe(function: &LibraryFunction, argument: &str) -> String {
     let operation = function.operation;
     let empty = match operation.empty {

@@ -19,98 +19,98 @@ use super::templates::CodeExample;
 use super::templates::TEST;
 use crate::trajectory::Message;
 
-/// What a task is like. T1 to T5 are the track of skill, T6 to T8 that of recall.
+/// Template of a task. T1 to T5 test skill, T6 to T8 test recall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum TaskTemplate {
-    /// A comment asks for a value that the library gives.
+    /// A comment asks for a value that a library function computes.
     T1,
     /// A docstring asks for a function's body that calls the library.
     T2,
-    /// The same of two functions of the library, one on what the other gives; no record has that.
+    /// The same with a composition of two library functions, which no record has.
     T3,
-    /// A comment asks for a value that is at most so large, which is a keyword of the library.
+    /// A comment asks for a capped value, which needs the library's keyword.
     T4,
-    /// A comment asks for what is read by a protocol of the library.
+    /// A comment asks for items that are read through the library's protocol.
     T5,
-    /// What the library raises is to be caught.
+    /// The library's exception must be caught.
     T6,
     /// A comment asks for a constant of the library.
     T7,
-    /// A function's name is asked for.
+    /// A question asks for the name of a function.
     T8,
-    /// A control: a comment asks for a value that Python's builtins give.
+    /// A control: a comment asks for a value that Python's builtins compute.
     N1,
 }
 
 impl TaskTemplate {
-    /// Whether it needs no library: a good adapter leaves it as it is.
+    /// Whether the task needs no library, so that a good adapter changes nothing.
     fn is_control(self) -> bool {
         self == Self::N1
     }
 }
 
-/// A task about a library, with an answer that passes.
+/// Task about a library, with its reference answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LibraryTask {
-    /// Names it among the library's tasks.
+    /// Unique id among the library's tasks.
     pub id: String,
-    /// Its template, such as `T1`.
+    /// Template of the task, such as `T1`.
     pub group: String,
-    /// Whether it is a control, which needs no library.
+    /// Whether the task is a control, which needs no library.
     pub is_control: bool,
-    /// Tasks of one family are about the same.
+    /// Family, shared by tasks about the same fact.
     pub family: String,
-    /// The conversation that asks.
+    /// Chat that asks the question.
     pub messages: Vec<Message>,
-    /// How an answer is judged.
+    /// Check that judges an answer.
     pub check: LibraryCheck,
-    /// An answer that passes.
+    /// Reference answer, which passes the check.
     pub answer: String,
 }
 
-/// What a judge that runs Python needs to judge an answer. For each input it evaluates the
-/// reference and the answer, each on a copy of its own; the answer is right when all values are
-/// equal and have the same type.
+/// Check of an answer, for a judge that runs Python. For each input, reference and answer are
+/// evaluated on separate copies; the answer is right if all values are equal and have the same
+/// type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LibraryCheck {
-    /// Where the answer's value is found.
+    /// Place of the answer's value.
     pub form: AnswerForm,
-    /// What the answer must have used, by the module's list `_calls`; `None` where no code is asked
-    /// for, or no library.
+    /// Name that the answer must use, as recorded in the module's list `_calls`; `None` if the
+    /// question asks for no code or no library.
     pub required: Option<LibraryUses>,
-    /// Lists to try; none is empty, one has a single item, one rises throughout.
+    /// Input lists: none is empty, one has a single item, one is ascending.
     pub inputs: Vec<Vec<i64>>,
-    /// The right value, as a Python expression of `{v}`; see [`ListOperation::reference`].
+    /// Right value as a Python expression of `{v}`; see [`ListOperation::reference`].
     pub reference: String,
 }
 
-/// Where the value of an answer is found.
+/// Place of an answer's value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum AnswerForm {
     /// The code runs with the input as the global `variable` and assigns to `result`.
     Result {
-        /// The name of the input.
+        /// Name of the input variable.
         variable: String,
     },
-    /// The code defines the function `name`, which is called with the input.
+    /// The code defines the function `name`, which is called on the input.
     Function {
-        /// The name of the function.
+        /// Name of the called function.
         name: String,
     },
     /// The answer is in words; the value is a list of those of `all` that it has.
     Name {
-        /// Names of which one is asked for.
+        /// Candidate names, one of which is the right answer.
         all: Vec<String>,
     },
 }
 
-/// Names of an invented library.
+/// Names of a synthetic library.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LibraryUses {
-    /// The library's name.
+    /// Name of the Python package.
     pub library: String,
-    /// Functions, methods, keywords, classes and constants of it.
+    /// Names of its functions, methods, keywords, classes and constants.
     pub names: Vec<String>,
 }
 
@@ -166,7 +166,7 @@ impl SyntheticLibrary {
         draft.finish(code, form, self.uses([&function.name]), operation.reference)
     }
 
-    /// `None` when no other function gives a list of numbers.
+    /// `None` if no other function returns a list of integers.
     fn composition(&self, outer: &LibraryFunction, phrase: usize) -> Option<LibraryTask> {
         let is_inner = |function: &&LibraryFunction| {
             function.name != outer.name && function.operation.gives() == ValueKind::Numbers
@@ -194,7 +194,7 @@ impl SyntheticLibrary {
         Some(draft.finish(code, AnswerForm::Function { name }, uses, &reference))
     }
 
-    /// `None` for an operation whose values have no size.
+    /// `None` for an operation whose values cannot be capped.
     fn limited(&self, function: &LibraryFunction, phrase: usize) -> Option<LibraryTask> {
         let operation = function.operation;
         let mut rng = SeededRng::new(self.seed(), &format!("{}/limit/{phrase}", function.name));
@@ -266,8 +266,8 @@ impl SyntheticLibrary {
         LibraryUses { library: self.name().to_owned(), names: names.map(Clone::clone).to_vec() }
     }
 
-    /// Begins a task about the subject `about`, which `(phrase, detail)` tell from the others about
-    /// it.
+    /// Starts a task about the subject `about`. `(phrase, detail)` distinguish it from others on
+    /// that subject.
     fn draft(
         &self,
         template: TaskTemplate,
@@ -281,17 +281,17 @@ impl SyntheticLibrary {
     }
 }
 
-/// The beginning of a task.
+/// Builder of a task.
 struct TaskDraft {
     id: String,
     template: TaskTemplate,
     family: String,
-    /// The task's own stream.
+    /// Random stream of the task.
     rng: SeededRng,
 }
 
 impl TaskDraft {
-    /// The task to complete `code`.
+    /// Builds the task to complete `code`.
     fn finish(
         mut self,
         code: CodeExample,
@@ -325,7 +325,7 @@ impl TaskDraft {
     }
 }
 
-/// The phrases of controls.
+/// Which phrases of a template the controls use.
 const CONTROL_PHRASES: Range<usize> = 0..2;
 
 /// Draws four lists: with a repeat and a negative, with a zero and a negative, a rising one of

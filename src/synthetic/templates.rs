@@ -1,21 +1,21 @@
-//! The wordings of records and tasks, one set for training and one for tests, and the code in them.
+//! Wordings and code of records and tasks, with separate sets for training and tests.
 
 use super::random::SeededRng;
 
-/// What varies between two records or two tasks of one template.
+/// Wordings that vary between records or tasks of one template.
 pub(super) struct WordingSet {
     pub(super) instructions: &'static [&'static str],
     pub(super) variables: &'static [&'static str],
-    /// Words that name a Python function together: one of each.
+    /// Words that are combined to names of Python functions, one from each list.
     verbs: &'static [&'static str],
     nouns: &'static [&'static str],
-    /// Arguments that a library refuses, as Python literals.
+    /// Arguments that a library rejects, as Python literals.
     pub(super) bad: &'static [&'static str],
-    /// The phrases of an operation, by index.
+    /// Indices of an operation's phrases.
     pub(super) phrases: std::ops::Range<usize>,
 }
 
-/// For training. A test has none of its variables, function names and phrases.
+/// Wordings for training. Tests share none of its variables, function names and phrases.
 pub(super) const TRAINING: WordingSet = WordingSet {
     instructions: &[
         "Complete this Python code. Answer with the whole code.",
@@ -35,7 +35,7 @@ pub(super) const TRAINING: WordingSet = WordingSet {
     phrases: 0..4,
 };
 
-/// For tests.
+/// Wordings that only test tasks use.
 pub(super) const TEST: WordingSet = WordingSet {
     instructions: &[
         "Please complete the code and send the entire program.",
@@ -51,30 +51,30 @@ pub(super) const TEST: WordingSet = WordingSet {
 };
 
 impl WordingSet {
-    /// All names that a function may get, as Python identifiers.
+    /// Returns all possible function names, as Python identifiers.
     pub(super) fn function_names(&self) -> Vec<String> {
         let named = |verb| self.nouns.iter().map(move |noun| format!("{verb}_{noun}"));
         self.verbs.iter().flat_map(named).collect()
     }
 
-    /// Draws a function's name.
+    /// Draws the name of a function.
     pub(super) fn function_name(&self, rng: &mut SeededRng) -> String {
         format!("{}_{}", rng.pick(self.verbs), rng.pick(self.nouns))
     }
 }
 
-/// The letter of a phrase, as families and ids have it.
+/// Returns the letter of a phrase in families and ids.
 pub(super) fn letter(phrase: usize) -> char {
     "ABCDEF".chars().nth(phrase).unwrap_or('?')
 }
 
-/// Code that stops early, and the same code completed.
+/// Truncated code, and the complete code.
 pub(super) struct CodeExample {
     pub(super) stub: String,
     pub(super) completed: String,
 }
 
-/// How T4 says "at most", by phrase.
+/// Wordings of "at most" in T4, by phrase.
 const LIMITS: [&str; 6] = [
     "at most {n}",
     "no more than {n}",
@@ -84,7 +84,7 @@ const LIMITS: [&str; 6] = [
     "with {n} as the upper bound",
 ];
 
-/// What T5 asks for, by phrase.
+/// Wordings of the question in T5, by phrase.
 const READINGS: [&str; 6] = [
     "result: all items of {v}, read with {library}",
     "read every item of {v} into result with {library}",
@@ -94,7 +94,7 @@ const READINGS: [&str; 6] = [
     "result holds all items of {v} as a handle of {library} reads them",
 ];
 
-/// What T6 says of an argument that is refused, by phrase.
+/// Wordings for a rejected argument in T6, by phrase.
 const REFUSALS: [&str; 6] = [
     "result is None where {library} refuses {bad}",
     "None as result when {library} does not take {bad}",
@@ -104,7 +104,7 @@ const REFUSALS: [&str; 6] = [
     "None is the result once {library} turns {bad} down",
 ];
 
-/// What T8 asks, by phrase.
+/// Wordings of the question in T8, by phrase.
 const QUESTIONS: [&str; 6] = [
     "Which function of {library} gives the {phrase} a list? Answer with its name alone.",
     "Name the {library} function for the {phrase} a list. The name and nothing else.",
@@ -139,7 +139,7 @@ pub(super) fn definition(
     CodeExample { stub, completed }
 }
 
-/// How template T4 asks for a value of at most `limit`.
+/// Renders the wording of template T4 for a value of at most `limit`.
 pub(super) fn limited(phrase: usize, wording: &str, variable: &str, limit: i64) -> String {
     format!("{wording} {variable}, {}", LIMITS[phrase].replace("{n}", &limit.to_string()))
 }
@@ -174,12 +174,12 @@ pub(super) fn refusal(
     CodeExample { stub, completed }
 }
 
-/// Template T8: a function's name is asked for in words.
+/// Template T8: a question in plain words asks for the name of a function.
 pub(super) fn naming(library: &str, phrase: usize, wording: &str) -> String {
     QUESTIONS[phrase].replace("{phrase}", wording).replace("{library}", library)
 }
 
-/// Puts code into a Markdown fence.
+/// Wraps code in a Markdown fence.
 pub(super) fn fence(code: &str) -> String {
     format!("```python\n{code}\n```")
 }

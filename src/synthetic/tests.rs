@@ -1,4 +1,4 @@
-//! Facts about libraries, some of them proved by Python.
+//! Tests of synthetic libraries, some of which run Python.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ use super::templates::TRAINING;
 use super::*;
 use crate::trajectory::Message;
 
-/// Runs Python on `script` with `input`, and gives what it prints.
+/// Runs Python on `script` with `input`, and returns its output.
 fn python(script: &str, argument: &str, input: &str) -> String {
     let mut command = Command::new("python3");
     command.args(["-B", "-c", script, argument]).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -134,7 +134,7 @@ fn a_leak_is_found() {
     assert_eq!(leaks(&training, &[task, other]), wanted);
 }
 
-/// The text of all messages, then what else is to see.
+/// Returns the text of all messages and other visible text.
 fn read(messages: &[Message], rest: &str) -> String {
     let texts = messages.iter().map(|message| format!("{}\n", message.content));
     format!("{}{rest}\n\n", texts.collect::<String>())

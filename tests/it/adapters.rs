@@ -120,7 +120,7 @@ fn import_and_export_leave_an_adapter_unchanged() {
     let again = bench.refused(&["import", "peft", "--model", "m.gguf"]);
     assert_eq!(again, format!("7 error: adapter `{id}` already exists"));
     assert!(bench.refused(&["export", id, "out"]).starts_with("3 error: "));
-    assert_eq!(bench.ok(&["verify"]), "1 adapters are what was stored\n");
+    assert_eq!(bench.ok(&["verify"]), "1 adapters match their stored digests\n");
 
     assert_eq!(bench.ok(&["archive", id, "--reason", "old"]), format!("{id} archived\n"));
     assert!(bench.ok(&["list"]).starts_with("no adapters"));
@@ -163,7 +163,7 @@ fn a_kill_at_any_step_of_an_import_leaves_no_partial_adapter() {
         assert_eq!(fs::read_dir(bench.home().join("adapters/.staging")).unwrap().count(), 0);
         assert_eq!(
             bench.ok(&["verify"]),
-            format!("{} adapters are what was stored\n", u8::from(is_there))
+            format!("{} adapters match their stored digests\n", u8::from(is_there))
         );
         // The same import again finds the adapter, or stores it.
         let again = bench.call(&args, None);
@@ -311,7 +311,7 @@ fn orphaned_folders_are_adopted_only_if_their_contents_match() {
     for entry in fs::read_dir(adapters.join("a")).unwrap().flatten() {
         fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
     }
-    assert_eq!(bench.ok(&["verify"]), "1 adapters are what was stored\n");
+    assert_eq!(bench.ok(&["verify"]), "1 adapters match their stored digests\n");
     assert!(!copy.exists() && adapters.join(".aside/b").exists());
 }
 

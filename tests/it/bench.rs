@@ -147,7 +147,7 @@ fn what_is_wrong_with_a_peer_is_one_line() {
     let (code, line) = last_line(&["--peer", "http://127.0.0.1:1"]);
     assert_eq!((code, line.contains("no answer from http://127.0.0.1:1")), (4, true), "{line}");
     let (code, line) = last_line(&["--peer", "http://192.0.2.1:80"]);
-    assert_eq!((code, line.contains("no http:// address on loopback")), (3, true), "{line}");
+    assert_eq!((code, line.contains("is not a loopback http:// URL")), (3, true), "{line}");
     let (code, line) = last_line(&["--model", "smolm2"]);
     assert_eq!((code, line.contains("rune models list")), (3, true), "{line}");
 }

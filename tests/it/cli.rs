@@ -46,7 +46,7 @@ impl Bench {
 }
 
 #[test]
-fn settings_say_where_they_come_from() {
+fn settings_are_printed_with_their_origin() {
     let bench = Bench::new();
     fs::create_dir(bench.folder.path().join(".rune")).unwrap();
     bench.write(".rune/config.toml", "[run]\nattempts = 5\n[sandbox]\nmemory_mb = 1024\n");
@@ -65,7 +65,7 @@ fn settings_say_where_they_come_from() {
 }
 
 #[test]
-fn wrong_settings_stop_everything_with_exit_code_3() {
+fn wrong_settings_are_exit_code_3() {
     let bench = Bench::new();
     bench.write("rune.toml", "[sandbox]\nmemory_mb = 100000\n");
     insta::assert_snapshot!(bench.run(&["config", "show"]), @"
@@ -82,7 +82,7 @@ fn wrong_settings_stop_everything_with_exit_code_3() {
 }
 
 #[test]
-fn a_project_file_is_found_up_to_the_root_of_its_repository() {
+fn project_file_is_found_up_to_the_repository_root() {
     let bench = Bench::new();
     fs::create_dir_all(bench.folder.path().join("repo/.git")).unwrap();
     fs::create_dir_all(bench.folder.path().join("repo/src")).unwrap();
@@ -94,7 +94,7 @@ fn a_project_file_is_found_up_to_the_root_of_its_repository() {
 }
 
 #[test]
-fn wrong_usage_is_exit_code_2_and_help_lists_the_codes() {
+fn wrong_usage_is_exit_code_2_and_help_lists_codes() {
     let bench = Bench::new();
     assert!(bench.run(&["modles"]).starts_with("2\n"));
     let help = bench.run(&["--help"]);
@@ -103,11 +103,11 @@ fn wrong_usage_is_exit_code_2_and_help_lists_the_codes() {
 }
 
 #[test]
-fn models_are_listed_and_a_wrong_name_is_answered() {
+fn models_are_listed_and_unknown_names_rejected() {
     let bench = Bench::new();
     insta::assert_snapshot!(bench.run(&["models", "list"]), @"
     0
-    NAME                           SIZE     QUANT   LICENCE     HERE
+    NAME                           SIZE     QUANT   LICENSE     DOWNLOADED
     qwen2.5-coder-0.5b-instruct *  491 MB   Q4_K_M  Apache-2.0  no
     qwen2.5-coder-1.5b-instruct    1117 MB  Q4_K_M  Apache-2.0  no
     smollm2-135m-instruct          98 MB    Q4_1    Apache-2.0  no
@@ -115,25 +115,26 @@ fn models_are_listed_and_a_wrong_name_is_answered() {
     insta::assert_snapshot!(bench.run(&["models", "pull", "smolm2-135m-instruct"]), @"
     3
     error: unknown model `smolm2-135m-instruct`; did you mean `smollm2-135m-instruct`? Known: qwen2.5-coder-0.5b-instruct, qwen2.5-coder-1.5b-instruct, smollm2-135m-instruct
-    hint: `rune models list` shows all models
+    hint: `rune models list` lists all models
     ");
     insta::assert_snapshot!(bench.run(&["models", "path"]), @"
     3
-    error: `qwen2.5-coder-0.5b-instruct` is not here: `rune models pull qwen2.5-coder-0.5b-instruct` fetches it
+    error: model `qwen2.5-coder-0.5b-instruct` is not downloaded
+    hint: download it with `rune models pull qwen2.5-coder-0.5b-instruct`
     ");
     bench.write("x.gguf", "no model");
     insta::assert_snapshot!(
         bench.run(&["models", "pull", "smollm2-135m-instruct", "--file", "x.gguf"]), @"
     3
     smollm2-135m-instruct: trying the file
-    smollm2-135m-instruct: checking the digest
+    smollm2-135m-instruct: verifying the digest
     smollm2-135m-instruct: file failed: `x.gguf` has 8 bytes, expected 98362432
     error: `x.gguf` has 8 bytes, expected 98362432
     ");
 }
 
 #[test]
-fn the_home_is_for_its_owners_eyes_only() {
+fn home_is_private_to_its_owner() {
     let bench = Bench::new();
     assert_eq!(bench.run(&["sessions", "list", "--home", "h/e/r/e"]).lines().next(), Some("0"));
     let metadata = fs::metadata(bench.folder.path().join("h/e/r/e")).unwrap();
@@ -141,12 +142,12 @@ fn the_home_is_for_its_owners_eyes_only() {
     insta::assert_snapshot!(bench.run(&["sessions", "show", "nobody"]), @"
     2
     error: no session `nobody`
-    hint: `rune sessions list` shows all sessions
+    hint: `rune sessions list` lists all sessions
     ");
 }
 
 #[test]
-fn a_recorded_session_is_shown_exported_and_replayed() {
+fn recorded_session_is_shown_exported_and_replayed() {
     let bench = Bench::new();
     let home = bench.folder.path().join(".rune");
     fs::create_dir(&home).unwrap();
@@ -175,7 +176,7 @@ fn a_recorded_session_is_shown_exported_and_replayed() {
 }
 
 #[test]
-fn a_closed_pipe_ends_quietly() {
+fn closed_pipe_ends_quietly() {
     let bench = Bench::new();
     let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("rune"))
         .args(["events", "--schema"])
@@ -191,17 +192,35 @@ fn a_closed_pipe_ends_quietly() {
 }
 
 #[test]
-fn colours_follow_the_flags_and_the_environment() {
+fn colors_follow_flags_and_environment() {
     let bench = Bench::new();
     let colored = |flag: &str, variable: &str, value: &str| {
         let mut command = bench.command();
         command.args(["models", "path", "x", flag]).env(variable, value);
-        bench.show(&mut command).contains('\u{1b}')
+        let shown = bench.show(&mut command);
+        assert!(!shown.contains("tracing-subscriber"), "{shown}");
+        shown.contains('\u{1b}')
     };
     assert!(!colored("--color=auto", "TERM", "xterm"));
     assert!(colored("--color=always", "NO_COLOR", "1"));
     assert!(colored("--color=auto", "CLICOLOR_FORCE", "1"));
     assert!(!colored("--color=never", "CLICOLOR_FORCE", "1"));
+}
+
+#[test]
+fn doctor_checks_a_model_given_by_path() {
+    let bench = Bench::new();
+    bench.write("m.gguf", "not a model");
+    let of_model = |path: &str| {
+        let mut command = bench.command();
+        command.args(["doctor", "--json"]).env("RUNE_RUN_MODEL", path);
+        let shown = bench.show(&mut command);
+        let line = shown.lines().find(|line| line.contains(r#""name":"model "#)).unwrap();
+        line.to_owned()
+    };
+    assert!(of_model("none.gguf").contains("No such file"), "{}", of_model("none.gguf"));
+    let broken = of_model("m.gguf");
+    assert!(broken.contains(r#""status":"fail""#) && !broken.contains("unknown"), "{broken}");
 }
 
 #[test]
@@ -230,7 +249,7 @@ fn doctor_reports_each_check_as_json() {
 }
 
 #[test]
-fn completions_and_man_pages_are_made() {
+fn completions_and_man_pages_are_generated() {
     let bench = Bench::new();
     for shell in ["bash", "zsh", "fish", "powershell"] {
         assert!(bench.run(&["completions", shell]).contains("rune"), "{shell}");

@@ -108,7 +108,7 @@ impl Bench {
 }
 
 #[test]
-fn what_was_asked_is_not_asked_again() {
+fn cached_answers_are_not_asked_again() {
     let bench = Bench::new();
     let eval = |more: &str| {
         bench.ok(&format!(
@@ -131,13 +131,13 @@ fn what_was_asked_is_not_asked_again() {
     assert_eq!((&score["score"]["n_tasks"], &score["score"]["passed"]), (&json!(3), &json!(0)));
     eval("--n 2 --k 1,2");
     assert_eq!(bench.n_outcomes(), 9);
-    // Other seeds are other answers, and so is another temperature.
+    // Another seed gives other answers, and so does another temperature.
     eval("--seed 5");
     assert_eq!(bench.n_outcomes(), 12);
 }
 
 #[test]
-fn a_task_that_cannot_be_judged_is_left_out_and_named() {
+fn unjudgeable_task_is_skipped_and_named() {
     let bench = Bench::new();
     let tasks = [task("a", RIGHT), task("w", "def f(x):\n    return x\n"), task("c", RIGHT)];
     bench.write("mixed.jsonl", &tasks);
@@ -154,7 +154,7 @@ fn a_task_that_cannot_be_judged_is_left_out_and_named() {
 }
 
 #[test]
-fn references_that_cheat_are_left_out_and_large_sets_are_judged() {
+fn cheating_references_are_skipped_and_large_sets_judged() {
     let bench = Bench::new();
     let with_test = |id: &str, test: &str, answer: &str| {
         let mut task = task(id, answer);
@@ -192,38 +192,41 @@ fn references_that_cheat_are_left_out_and_large_sets_are_judged() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_refused_with_the_reason() {
+fn invalid_measurements_are_refused_with_the_reason() {
     let bench = Bench::new();
     let eval = |args: &str| bench.refused(&format!("eval --model m.gguf --max-tokens 8 {args}"));
-    insta::assert_snapshot!(eval("--suite s.jsonl --k 2"), @"2 error: pass@2 needs 1 to 1 answers a task: --n says how many there are");
-    insta::assert_snapshot!(eval("--suite nothing"), @"2 error: no suite `nothing`: `rune eval suites list` shows all, `pull` and `import` bring more");
+    insta::assert_snapshot!(eval("--suite s.jsonl --k 2"), @"2 error: cannot compute pass@2 from 1 answers per task");
+    insta::assert_snapshot!(eval("--suite nothing"), @"2 error: no suite `nothing`");
     insta::assert_snapshot!(eval("--suite s.jsonl --adapter nobody"), @"2 error: no adapter `nobody`");
-    insta::assert_snapshot!(eval("--suite s.jsonl --via pipeline"), @"2 error: suite `s` has no tasks for the pipeline: they are asked with --via completions");
+    for flags in ["--strategy pipeline", "--via pipeline"] {
+        insta::assert_snapshot!(eval(&format!("--suite s.jsonl {flags}")), @"2 error: suite `s` has no tasks for this strategy");
+    }
+    insta::assert_snapshot!(bench.refused("eval compare base:best base --suite s.jsonl"), @"3 error: unknown strategy `best`");
     bench.ok("eval suites import s.jsonl --format rune --name mine");
     insta::assert_snapshot!(bench.refused("eval suites import s.jsonl --format rune --name mine"), @"7 error: suite `mine` already exists");
-    insta::assert_snapshot!(bench.refused("eval suites import s.jsonl --format rune --name ../mine"), @"2 error: `../mine` is no name for a suite: letters, digits, `.`, `_`, `-` and `+`, no dot first");
+    insta::assert_snapshot!(bench.refused("eval suites import s.jsonl --format rune --name ../mine"), @"2 error: invalid suite name `../mine`");
     insta::assert_snapshot!(bench.refused("eval suites import s.jsonl --format mbpp --name m"), @"2 error: `s.jsonl`, line 1: missing field `task_id` at line 1 column 238");
     let stored = bench.path("home/suites/mine.jsonl");
     let text = fs::read_to_string(&stored).unwrap();
     fs::write(&stored, text.replace("f(4) == 5", "f(4) == 4")).unwrap();
-    insta::assert_snapshot!(eval("--suite mine").replace(bench.folder.path().to_str().unwrap(), ""), @"3 error: `/home/suites/mine.jsonl` is damaged: its tasks are not those that its first line speaks of");
+    insta::assert_snapshot!(eval("--suite mine").replace(bench.folder.path().to_str().unwrap(), ""), @"3 error: `/home/suites/mine.jsonl` is damaged: its tasks do not match the digest in its first line");
     // A task that its own answer does not pass, or that passes without one, says nothing.
     bench.write("wrong.jsonl", &[task("w", "def f(x):\n    return x\n")]);
-    insta::assert_snapshot!(eval("--suite wrong.jsonl"), @"3 error: the task `w` cannot be judged: invalid check: its reference: 0 of 2 tests passed: wrong (1)");
-    // A name stands for the same tasks for ever.
+    insta::assert_snapshot!(eval("--suite wrong.jsonl"), @"3 error: task `w` cannot be judged: invalid check: its reference: 0 of 2 tests passed: wrong (1)");
+    // The tasks behind a measured name must not change.
     bench.ok("eval --suite s.jsonl --model m.gguf --max-tokens 8 --quiet");
     bench.write("s.jsonl", &[task("a", RIGHT)]);
-    insta::assert_snapshot!(eval("--suite s.jsonl"), @"7 error: suite `s` has changed since it was measured: give the new one another name");
+    insta::assert_snapshot!(eval("--suite s.jsonl"), @"7 error: suite `s` has changed since it was measured");
 }
 
 #[test]
-fn an_adapter_is_not_measured_on_what_it_was_trained_on() {
+fn adapter_is_not_measured_on_its_training_families() {
     let bench = Bench::new();
     let adapter = bench.trained_on(&["a", "x", "y", "z"]);
     let eval = |suite: &str| {
         bench.refused(&format!("eval --suite {suite} --model m.gguf --adapter {adapter}"))
     };
-    insta::assert_snapshot!(eval("s.jsonl"), @"7 error: the adapter was trained on families of this suite, such as `a`: that would measure its memory of them");
+    insta::assert_snapshot!(eval("s.jsonl"), @"7 error: the adapter was trained on families of this suite, such as `a`");
     bench.write("t.jsonl", &["b", "c"].map(|id| task(id, RIGHT)));
     let other = format!(
         "eval compare base {adapter} --suite t.jsonl --model m.gguf --max-tokens 8 --quiet"
@@ -232,7 +235,7 @@ fn an_adapter_is_not_measured_on_what_it_was_trained_on() {
 }
 
 #[test]
-fn tasks_that_are_alike_are_one_family() {
+fn near_duplicate_tasks_are_one_family() {
     let bench = Bench::new();
     let words: Vec<String> = (0..60).map(|i| format!("word{i}")).collect();
     let asking = |id: &str, question: String, name: &str| {
@@ -250,12 +253,12 @@ fn tasks_that_are_alike_are_one_family() {
     bench.write("s.jsonl", &tasks);
     let shown = bench.ok("eval suites import s.jsonl --format rune --name mine --json");
     let shown: Value = serde_json::from_str(&shown).unwrap();
-    // The second says what the first says, and the fourth asks for the first's function.
+    // The second is a near-duplicate of the first, and the fourth asks for the first's function.
     assert_eq!((&shown["tasks"], &shown["families"]), (&json!(4), &json!(2)));
 }
 
 #[test]
-fn kill_9_loses_no_answer_that_was_judged() {
+fn kill_9_loses_no_judged_answer() {
     let bench = Bench::new();
     let ids: Vec<String> = (0..60).map(|i| format!("t{i}")).collect();
     let tasks: Vec<Value> = ids.iter().map(|id| task(id, RIGHT)).collect();
@@ -286,7 +289,7 @@ fn kill_9_loses_no_answer_that_was_judged() {
 }
 
 #[test]
-fn scores_are_shown_in_every_way_that_is_asked_for() {
+fn scores_are_rendered_in_every_requested_format() {
     let bench = Bench::new();
     bench.write("o.jsonl", &["a", "p", "q"].map(|id| task(id, RIGHT)));
     bench.write("seen.jsonl", &["x", "r"].map(|id| task(id, RIGHT)));
@@ -313,8 +316,8 @@ fn scores_are_shown_in_every_way_that_is_asked_for() {
     assert_eq!(last["type"], "evaluation.generalization");
     assert_eq!((&last["who"], &last["delta"]), (&json!(adapter), &json!(0.0)));
     let both = eval(&format!("--adapter {adapter} --ood o.jsonl"));
-    assert!(both.contains("GENERALISATION DELTA") && both.contains("+0.0"), "{both}");
-    // Of all adapters, one that has seen the tasks is left out; asked for by name it is refused.
+    assert!(both.contains("GENERALIZATION DELTA") && both.contains("+0.0"), "{both}");
+    // With `all`, an adapter that was trained on the tasks is skipped; given by id it is refused.
     let seen =
         bench.ok("eval --suite seen.jsonl --model m.gguf --max-tokens 8 --quiet --adapter all");
     assert!(!seen.contains(&adapter), "{seen}");
@@ -322,7 +325,7 @@ fn scores_are_shown_in_every_way_that_is_asked_for() {
 
 /// A small task in each public form, whose own answer passes and whose stub does not.
 #[test]
-fn public_forms_are_read_and_judged() {
+fn public_formats_are_read_and_judged() {
     let bench = Bench::new();
     // The tiny model's window is too short for such questions.
     let name = "smollm2-135m-instruct";

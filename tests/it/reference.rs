@@ -69,7 +69,8 @@ fn exit_code_page_is_current() {
     check("exit-codes.md", &page("Exit codes", "`rune --help`", &text));
 }
 
-/// What a value must be and what a project's file may do with it, by key: from `src/config/keys.rs`.
+/// What a value must be and what a project's file may do with it, by key: from
+/// `src/config/keys.rs`.
 fn key_rules() -> BTreeMap<String, (String, &'static str)> {
     let source = fs::read_to_string("src/config/keys.rs").unwrap();
     let keys = source.lines().filter_map(|line| line.trim().strip_prefix("key(\""));
@@ -145,8 +146,8 @@ fn doc_line(lines: &[&str]) -> String {
     plain.replace('|', "\\|")
 }
 
-/// The members of the type that begins with the line `head` in a file: name, type and doc comment, with the name that an
-/// attribute gives. Variants are followed by their fields.
+/// The members of the type that begins with the line `head` in a file: name, type and doc comment,
+/// with the name that an attribute gives. Variants are followed by their fields.
 fn members(path: &str, head: &str) -> Vec<(usize, String, String, String)> {
     let source = fs::read_to_string(path).unwrap();
     let body = source.split(&format!("\n{head} {{\n")).nth(1).unwrap();

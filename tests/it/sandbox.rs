@@ -809,8 +809,8 @@ fn machines_without_namespaces_are_detected() {
     for gap in ["names", "disk", "sockets", "processes"] {
         assert!(about(&format!("gap: {gap}")).contains("warn"), "{stdout}");
     }
-    assert!(about("hostile programs").contains("9 of 9 held"), "{stdout}");
-    assert!(about("forked jails").contains("a cheat is seen"), "{stdout}");
+    assert!(about("hostile programs").contains("9 of 9 contained"), "{stdout}");
+    assert!(about("forked jails").contains("a cheat is detected"), "{stdout}");
 }
 
 #[tokio::test]

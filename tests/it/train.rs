@@ -364,7 +364,7 @@ fn equal_seeds_give_equal_adapters_that_have_learned() {
     assert!(fs::read_to_string(bench.path("loss.svg")).unwrap().contains("<polyline"));
     // The run's folder is removed, and the same training is not repeated.
     assert_eq!(fs::read_dir(bench.path("one/training")).unwrap().count(), 0);
-    assert_eq!(bench.ok("one", &["adapters", "verify"]), "1 adapters are what was stored\n");
+    assert_eq!(bench.ok("one", &["adapters", "verify"]), "1 adapters match their stored digests\n");
     for other in [&[][..], &["--name", "other"]] {
         let again = bench.call("one", &[&QUICK[..], other].concat());
         assert_eq!(again.status.code(), Some(7), "{again:?}");
@@ -490,7 +490,10 @@ fn runs_killed_near_their_end_are_completed_by_resume() {
         let id = bench.run(home)["id"].as_str().unwrap().to_owned();
         bench.ok(home, &["train", "--resume", &id]);
         assert_eq!(bench.run(home)["status"], "completed", "{home}");
-        assert_eq!(bench.ok(home, &["adapters", "verify"]), "1 adapters are what was stored\n");
+        assert_eq!(
+            bench.ok(home, &["adapters", "verify"]),
+            "1 adapters match their stored digests\n"
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! `rune eval library`: an invented library, what teaches it and tasks that need it.
+//! `rune eval library`: a synthetic library, records that teach it and tasks that need it.
 
 use std::fs;
 use std::io;
@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use anyhow::bail;
 
+use crate::cli::exit::HintedError;
 use crate::cli::output;
 use crate::evaluation::EvalTask;
 use crate::evaluation::TaskSuite;
@@ -19,18 +19,21 @@ use crate::training::TrainingRecord;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LibraryArgs {
-    /// Decides all of it
+    /// Random seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Functions, 6 to 40
+    /// Number of functions, 6 to 40
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(6..=40))]
     functions: u16,
-    /// Where to write lib/, train.jsonl and suite.jsonl; must not be there
+    /// Output folder for lib/, train.jsonl and suite.jsonl; must not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
-/// Writes `files` into the folder `out`, which must not be there.
+/// Writes `files` into the new folder `out`.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] if `out` exists.
 fn write_new(out: &Path, files: &[(String, String)]) -> io::Result<()> {
     fs::create_dir_all(out.parent().unwrap_or(Path::new("")))?;
     fs::create_dir(out)?;
@@ -42,14 +45,15 @@ fn write_new(out: &Path, files: &[(String, String)]) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes an invented library with all that belongs to it.
+/// Generates a library and writes its package, training records and task suite.
 pub(super) fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
     let library = SyntheticLibrary::invent(args.seed, args.functions.into());
     let records = library.training(RecordOptions::default());
     let tasks = library.tasks(4);
     let leaks = synthetic::leaks(&records, &tasks);
     if let Some(leak) = leaks.first() {
-        bail!("this seed gives tasks that are not held out: {leak}");
+        let message = format!("seed {} gives tasks that are not held out: {leak}", args.seed);
+        return Err(HintedError::new(message, "choose another --seed").into());
     }
     let mut lines = String::new();
     for record in records.iter().cloned().map(TrainingRecord::from) {
@@ -63,7 +67,7 @@ pub(super) fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
         ("suite.jsonl".to_owned(), suite.to_lines()),
     ];
     write_new(&args.out, &files)
-        .with_context(|| format!("cannot write the new folder `{}`", args.out.display()))?;
+        .with_context(|| format!("cannot create the folder `{}`", args.out.display()))?;
     output::print(&format!(
         "{}: {} functions, {} records, {} tasks\n",
         library.name(),

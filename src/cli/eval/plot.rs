@@ -1,4 +1,4 @@
-//! Scores as a picture: a bar for everyone on each group of tasks, with its interval.
+//! Plots scores as SVG: a bar with its confidence interval per group and subject.
 
 use std::fmt::Write as _;
 
@@ -8,15 +8,15 @@ use crate::evaluation::score;
 
 use super::tables;
 
-/// Sizes in pixels: the width, what is left of the bars, a bar, and the room between groups.
+/// Sizes in pixels: total width, label column, bar height, and gap between groups.
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 260.0;
 const BAR: f64 = 16.0;
 const GAP: f64 = 14.0;
-/// Colours of bars, the base's first.
-const COLOURS: [&str; 5] = ["#888", "#36c", "#c63", "#393", "#939"];
+/// Colors of bars, that of the base first.
+const COLORS: [&str; 5] = ["#888", "#36c", "#c63", "#393", "#939"];
 
-/// The plot as SVG.
+/// Renders the plot as SVG.
 pub(super) fn svg(measured: &MeasuredOutcomes) -> String {
     let names: Vec<String> = measured.adapters.iter().map(|(id, _)| id.to_string()).collect();
     let all = tables::everyone(measured, &names);
@@ -27,12 +27,12 @@ pub(super) fn svg(measured: &MeasuredOutcomes) -> String {
             let outcomes = groups(outcomes).remove(&group).unwrap_or_default();
             let score = score(&outcomes);
             let (low, high) = score.interval;
-            let (colour, middle) = (COLOURS[index % COLOURS.len()], down + BAR / 2.0);
+            let (color, middle) = (COLORS[index % COLORS.len()], down + BAR / 2.0);
             let label = escape(&format!("{group}  {name}"));
             let _infallible = write!(
                 bars,
                 "<text x=\"{0}\" y=\"{1}\" text-anchor=\"end\">{label}</text>\n\
-                 <rect x=\"{LEFT}\" y=\"{down}\" width=\"{2:.1}\" height=\"{3}\" fill=\"{colour}\"/>\n\
+                 <rect x=\"{LEFT}\" y=\"{down}\" width=\"{2:.1}\" height=\"{3}\" fill=\"{color}\"/>\n\
                  <path d=\"M{4:.1},{middle}H{5:.1}\" stroke=\"black\"/>\n\
                  <text x=\"{6:.1}\" y=\"{1}\">{7:.1} %</text>\n",
                 LEFT - 8.0,

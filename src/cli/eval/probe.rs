@@ -16,17 +16,17 @@ use crate::training;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ProbeArgs {
-    /// The tasks: a suite's name, or a file with one JSON object a line
+    /// Task suite: a name, or a JSON Lines file
     #[arg(long, value_name = "NAME|FILE.jsonl")]
     suite: PathBuf,
     #[command(flatten)]
     data: train::DataArgs,
-    /// Tokens in a row that both have
+    /// Minimum length of a shared run of tokens
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
     run: u16,
 }
 
-/// Prints the tasks that records hold; there being some is exit code 1.
+/// Prints tasks that share text with the records; exit code 1 if there are any.
 pub(super) fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<ExitCode> {
     let registry = context.registry()?;
     let suite = SuiteStore::open(&context.home)?.find(&registry, &args.suite)?;

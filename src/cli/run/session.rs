@@ -1,4 +1,4 @@
-//! From arguments to a session, and from what it came to to text.
+//! Turns arguments into a session, and its outcome into text.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,7 +30,7 @@ use crate::sandbox::Sandbox;
 use crate::services::Services;
 use crate::trajectory::Session;
 
-/// The screen, and the session that its lines are about.
+/// Screen with the id of the session that it reports.
 pub(super) struct SessionScreen {
     pub(super) screen: Screen,
     pub(super) session: OnceLock<String>,
@@ -63,7 +63,7 @@ pub(super) fn run(
         let ReadTask { task, left_out } = task::read(args)?;
         (SessionRequest::New { task, left_out }, context.clone())
     };
-    // Before any other thread, and before the model fills the memory: see `sandbox`.
+    // The helper is forked before this process has other threads or a model in memory.
     let executable = std::env::current_exe()?;
     let sandbox = if args.unsafe_no_sandbox {
         Sandbox::unconfined(&executable)?
@@ -72,8 +72,8 @@ pub(super) fn run(
     };
     if let Some(reason) = &sandbox.facilities().refused {
         shown.screen.say(&format!(
-            "no namespaces here ({reason}): generated code is held by Landlock and system call filters; \
-             `rune doctor` names what differs"
+            "namespaces are unavailable ({reason}): generated code is isolated by Landlock and system call \
+             filters; `rune doctor` lists the gaps"
         ));
     }
     let (context, sandbox, target) = (&context, &Arc::new(sandbox), &target);
@@ -86,23 +86,25 @@ pub(super) fn run(
         let outcome = Box::pin(work).await?;
         if !context.json && outcome.class.is_none() {
             let lines = outcome.paths.iter().map(|path| format!("{}\n", path.display()));
-            output::print(&lines.collect::<String>())?;
+            shown.screen.print(&lines.collect::<String>())?;
         }
         Ok(ExitCode::from(outcome.class.map_or(0, ErrorClass::exit_code)))
     })
 }
 
-/// The session to go on with; refused early what would be refused after the model is loaded.
+/// Loads the session to resume. Refuses early what would fail after the model is loaded.
 fn resumable(registry: &Registry, id: &str, args: &RunArgs) -> anyhow::Result<Session> {
     let session = registry.resumable(id)?;
-    // What was run without a jail must stay marked as such, and a mark is never changed.
+    // A session records whether it ran without a jail, and this mark never changes.
     if args.unsafe_no_sandbox && session.sandbox_tier != "none" {
-        bail!("session `{id}` was begun in a sandbox and does not go on without one");
+        bail!(
+            "session `{id}` was started in the sandbox and cannot be resumed with --unsafe-no-sandbox"
+        );
     }
     Ok(session)
 }
 
-/// The settings that a session was begun with, below the flags of today.
+/// Returns the settings that a session was started with, overridden by the current flags.
 fn config_of(context: &Context, session: &Session, args: &RunArgs) -> anyhow::Result<Config> {
     let recorded = pipeline::recorded_settings(session, &context.config);
     Config::load(&[recorded, ConfigLayer::from_flags(args.settings())])
@@ -117,7 +119,7 @@ fn folder(args: &RunArgs, resumed: Option<&Session>) -> PathBuf {
     }
 }
 
-/// Prints what a session would do.
+/// Prints the plan of a session without running it.
 async fn dry_run(
     context: &Context,
     (services, sandbox): (&Services, &Arc<Sandbox>),

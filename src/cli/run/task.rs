@@ -1,4 +1,4 @@
-//! The task, from wherever the user has it.
+//! Reads the task from an argument, stdin or a file.
 
 use std::io::Read;
 use std::path::Path;
@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use anyhow::bail;
 use serde::Deserialize;
 
+use crate::cli::exit::HintedError;
 use crate::cli::run::RunArgs;
 use crate::judge::OmittedFile;
 use crate::judge::SuiteError;
@@ -17,10 +18,10 @@ use crate::task::Task;
 use crate::task::TaskId;
 use crate::task::TaskType;
 
-/// The most bytes of a task or a file of tasks.
+/// Maximum bytes of a task or a task file.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// A line of a task file.
+/// Line of a task file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TaskLine {
@@ -39,7 +40,7 @@ struct TaskLine {
     family: Option<String>,
 }
 
-/// Tests of a task file: a path relative to it, or the text itself, or files.
+/// Tests of a task file: a path relative to it, source text, or files.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum TestsField {
@@ -47,7 +48,7 @@ enum TestsField {
     Files(Vec<SourceFile>),
 }
 
-/// A task, and what its tests have to do without.
+/// Task, with files near its tests that were not loaded.
 pub(super) struct ReadTask {
     pub(super) task: Task,
     pub(super) left_out: Vec<OmittedFile>,
@@ -60,7 +61,7 @@ impl From<Task> for ReadTask {
 }
 
 impl ReadTask {
-    /// The task with the tests at `path`.
+    /// Adds the tests at `path` to the task.
     fn with_tests(mut self, path: &Path) -> Result<Self, SuiteError> {
         let suite = TestSuite::load(path)?;
         self.left_out = suite.left_out().to_vec();
@@ -69,13 +70,13 @@ impl ReadTask {
     }
 }
 
-/// Reads the task that the arguments name.
+/// Reads the task given by the arguments.
 pub(super) fn read(args: &RunArgs) -> anyhow::Result<ReadTask> {
     let task = match (&args.task_file, &args.task) {
         (Some(file), _) => from_file(file)?,
         (None, Some(text)) if text == "-" => plain(&read_text(std::io::stdin(), "stdin")?)?.into(),
         (None, Some(text)) => plain(text)?.into(),
-        (None, None) => bail!("no task was given"),
+        (None, None) => bail!("no task given"),
     };
     Ok(match &args.tests {
         Some(path) => task.with_tests(path)?,
@@ -105,7 +106,7 @@ fn from_file(argument: &str) -> anyhow::Result<ReadTask> {
     let file = std::fs::File::open(&path)
         .with_context(|| format!("cannot open the task file `{}`", path.display()))?;
     let text = read_text(file, &path.display().to_string())?;
-    // Editors may begin a file with a byte order mark.
+    // Some editors start files with a byte order mark.
     let text = text.trim_start_matches('\u{feff}');
     let mut ids = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -117,7 +118,10 @@ fn from_file(argument: &str) -> anyhow::Result<ReadTask> {
         ids.push(line.id);
     }
     match id {
-        Some(id) => bail!("no task `{id}` in `{}`; it has: {}", path.display(), ids.join(", ")),
+        Some(id) => Err(HintedError::new(
+            format!("no task `{id}` in `{}`", path.display()),
+            format!("the file has the tasks {}", ids.join(", ")),
+        ))?,
         None => bail!("no task in `{}`", path.display()),
     }
 }
@@ -147,7 +151,7 @@ fn task(line: TaskLine, folder: &Path) -> anyhow::Result<ReadTask> {
     Ok(task.into())
 }
 
-/// Whether the text of a task's tests is the path of a file instead.
+/// Whether the `tests` of a task file are a path rather than source text.
 fn is_path(text: &str) -> bool {
     let is_python =
         || Path::new(text.trim()).extension().is_some_and(|extension| extension == "py");

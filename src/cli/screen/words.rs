@@ -1,8 +1,8 @@
-//! Events as lines for people.
+//! Renders events as lines for people.
 
 use crate::event::Event;
 
-/// A step of a training in a few words.
+/// Summarizes a training step.
 pub(super) fn step_words(event: &Event, validation: Option<f64>) -> String {
     let Event::TrainingStep { loss, lr, tokens_per_s, rss, .. } = event else {
         return String::new();
@@ -11,12 +11,12 @@ pub(super) fn step_words(event: &Event, validation: Option<f64>) -> String {
     format!("loss {loss:.3}{validation} lr {lr:.1e} {tokens_per_s:.0} tok/s {} MiB", rss >> 20)
 }
 
-/// An event as a line; `None` for those that say nothing to a reader.
+/// Renders an event as a line; `None` for events that people do not need to see.
 pub(super) fn event_words(subject: &str, event: &Event) -> Option<String> {
     Some(match event {
         Event::SessionStarted { .. } => format!("session {subject}"),
         Event::SessionResumed { n_attempts, .. } => {
-            format!("session {subject} resumed: {n_attempts} attempts are there already")
+            format!("session {subject} resumed: {n_attempts} attempts already recorded")
         }
         Event::SubtasksPlanned { subtasks } => {
             let names: Vec<String> =
@@ -54,16 +54,18 @@ pub(super) fn event_words(subject: &str, event: &Event) -> Option<String> {
             format!("{summary} ({seconds:.0} s, {tokens_in}+{tokens_out} tokens)")
         }
         Event::TrainingPrepared { trainable, tokens, memory_bytes, .. } => format!(
-            "training {trainable} numbers on {tokens} tokens, some {} MiB",
+            "training {trainable} parameters on {tokens} tokens, about {} MiB",
             memory_bytes >> 20
         ),
-        Event::PullWaiting => format!("{subject}: another rune is pulling it, waiting"),
+        Event::PullWaiting => format!("{subject}: waiting for another rune to download it"),
         Event::PullTrying { source } => format!("{subject}: trying the {source}"),
-        Event::PullVerifying => format!("{subject}: checking the digest"),
+        Event::PullVerifying => format!("{subject}: verifying the digest"),
         Event::PullFailed { source, reason } => format!("{subject}: {source} failed: {reason}"),
-        Event::PullCompleted { source } if source == "here" => format!("{subject}: here already"),
+        Event::PullCompleted { source } if source == "here" => {
+            format!("{subject}: already downloaded")
+        }
         Event::PullCompleted { source } => {
-            format!("{subject}: pulled from the {source}, digest as pinned")
+            format!("{subject}: downloaded from the {source}, digest verified")
         }
         _ => return None,
     })

@@ -1,4 +1,4 @@
-//! A run and its loss, for a terminal and as SVG.
+//! Renders a training run with its loss, for the terminal and as SVG.
 
 use std::fmt::Write as _;
 
@@ -6,20 +6,20 @@ use crate::cli::output::escape_line;
 use crate::registry::MetricRow;
 use crate::registry::TrainingRun;
 
-/// Columns and rows of the plot in a terminal.
+/// Columns and rows of the terminal plot.
 const WIDTH: usize = 64;
 const HEIGHT: usize = 14;
-/// Size of the picture, and of its margin, in pixels.
+/// Size of the SVG and its margin in pixels.
 const SIZE: (f64, f64) = (720.0, 360.0);
 const MARGIN: f64 = 48.0;
 
-/// Points `(step, value)` of one name.
+/// Returns the points `(step, value)` of a metric.
 fn series(metrics: &[MetricRow], name: &str) -> Vec<(f64, f64)> {
     let of_name = metrics.iter().filter(|metric| metric.name == name);
     of_name.map(|metric| (f64::from(metric.step), metric.value)).collect()
 }
 
-/// Least and most of both axes.
+/// Returns minimum and maximum of both axes.
 fn range(points: &[(f64, f64)]) -> [(f64, f64); 2] {
     let axis = |values: &dyn Fn(&(f64, f64)) -> f64| {
         let least = points.iter().map(values).fold(f64::INFINITY, f64::min);
@@ -29,7 +29,7 @@ fn range(points: &[(f64, f64)]) -> [(f64, f64); 2] {
     [axis(&|point| point.0), axis(&|point| point.1)]
 }
 
-/// The run in words, with its plot.
+/// Renders the run with its plot for the terminal.
 pub(super) fn show(run: &TrainingRun, metrics: &[MetricRow]) -> String {
     let last = |name: &str| series(metrics, name).last().map(|(_, value)| *value);
     let speed = last("tokens_per_s").map(|speed| format!("{speed:.0} tokens/s"));
@@ -60,7 +60,7 @@ pub(super) fn show(run: &TrainingRun, metrics: &[MetricRow]) -> String {
     text + &chart(&series(metrics, "loss"), &series(metrics, "val_loss"))
 }
 
-/// The loss of training as dots, that of validation as `o`.
+/// Plots training loss as dots and validation loss as `o`.
 fn chart(loss: &[(f64, f64)], validation: &[(f64, f64)]) -> String {
     let all: Vec<(f64, f64)> = loss.iter().chain(validation).copied().collect();
     if all.is_empty() {
@@ -99,7 +99,7 @@ fn place(share: f64, n: usize) -> usize {
     ((share * (n - 1) as f64).round() as usize).min(n - 1)
 }
 
-/// The plot as a picture.
+/// Renders the plot as SVG.
 pub(super) fn svg(run: &TrainingRun, metrics: &[MetricRow]) -> String {
     let (loss, validation) = (series(metrics, "loss"), series(metrics, "val_loss"));
     let all: Vec<(f64, f64)> = loss.iter().chain(&validation).copied().collect();
@@ -115,11 +115,11 @@ pub(super) fn svg(run: &TrainingRun, metrics: &[MetricRow]) -> String {
             let down = height - MARGIN - (y - bottom) / (top - bottom) * (height - 2.0 * MARGIN);
             format!("{across:.1},{down:.1}")
         };
-        for (points, colour) in [(&loss, "#888"), (&validation, "#c33")] {
+        for (points, color) in [(&loss, "#888"), (&validation, "#c33")] {
             let line: Vec<String> = points.iter().map(point).collect();
             let _infallible = writeln!(
                 text,
-                "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\" points=\"{}\"/>",
+                "<polyline fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\" points=\"{}\"/>",
                 line.join(" ")
             );
         }

@@ -1,4 +1,4 @@
-//! From arguments to a training run, and from its plan or its adapter to text.
+//! Turns arguments into a training run, and its plan or adapter into text.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -25,14 +25,14 @@ pub(super) fn run(context: &Context, args: &TrainArgs) -> anyhow::Result<ExitCod
     let screen = Arc::new(Screen::new(context));
     let registry = context.registry()?;
     let shown = &screen;
-    let done = workflow::run(context, &registry, screen.clone(), |services| async move {
-        go(context, args, &services, shown).await
+    let result = workflow::run(context, &registry, screen.clone(), |services| async move {
+        train(context, args, &services, shown).await
     });
     screen.close();
-    done
+    result
 }
 
-async fn go(
+async fn train(
     context: &Context,
     args: &TrainArgs,
     services: &Services,
@@ -50,13 +50,12 @@ async fn go(
         training::train(services, &request).await?
     };
     if !context.json {
-        screen.close();
-        output::print(&format!("{adapter}\n"))?;
+        screen.print(&format!("{adapter}\n"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a command line asks for.
+/// Collects the training data and options that `args` name.
 fn request(services: &Services, args: &TrainArgs) -> anyhow::Result<TrainingRequest> {
     let registry = &services.registry;
     let mut options = args.options.options();
@@ -71,7 +70,7 @@ fn request(services: &Services, args: &TrainArgs) -> anyhow::Result<TrainingRequ
     let replayed = from.as_ref().filter(|_| !args.no_replay);
     let data = training::collect(registry, &args.data.request()?, replayed, &*services.reporter)?;
     if args.scope() == Scope::Task && data.task_type.is_none() {
-        let reason = "--scope task wants sessions whose tasks are all of one kind";
+        let reason = "--scope task requires sessions with one task type";
         return Err(TrainingError::BadOption(reason.to_owned()).into());
     }
     let session_id = match args.data.session.as_slice() {
@@ -90,7 +89,7 @@ fn request(services: &Services, args: &TrainArgs) -> anyhow::Result<TrainingRequ
     })
 }
 
-/// Prints what would be trained, and what that takes.
+/// Prints the dataset and the estimated memory and time.
 fn show_plan(
     context: &Context,
     plan: &TrainingPlan,
@@ -103,19 +102,20 @@ fn show_plan(
     }
     if plan.lacks_rehearsal {
         screen.say(
-            "the base's own answers to general questions are made before the first training, and come beside",
+            "the first training run also generates the base's own answers to general questions; \
+             they are not counted here",
         );
     }
     let (epochs, n_threads) = (request.options.epochs, plan.n_threads);
     let mut text = plan.dataset.summary() + "\n";
     let _infallible = write!(
         text,
-        "memory: some {} MiB\ntime: some {:.0} minutes for {epochs} passes over the data on {n_threads} threads, by a rule of thumb\n",
+        "memory: about {} MiB\ntime: about {:.0} minutes for {epochs} epochs on {n_threads} threads (rough estimate)\n",
         plan.memory_bytes >> 20,
         (plan.seconds / 60.0).max(1.0),
     );
     if let Some(record) = plan.dataset.records.first() {
-        text += "\nthe first record:\n";
+        text += "\nfirst record:\n";
         for message in &record.messages {
             let role = serde_json::to_value(message.role)?;
             let role = role.as_str().unwrap_or_default();
@@ -123,7 +123,7 @@ fn show_plan(
             let _infallible = writeln!(text, "--- {role}\n{content}");
         }
     }
-    Ok(output::print(&text)?)
+    Ok(screen.print(&text)?)
 }
 
 fn planned(plan: &TrainingPlan, request: &TrainingRequest) -> anyhow::Result<Event> {

@@ -1,4 +1,4 @@
-//! Contest problems: programs that read and write, or functions of a class `Solution`.
+//! Contest problems: programs on standard input and output, or methods of a class `Solution`.
 
 use std::io::Read as _;
 
@@ -26,7 +26,8 @@ struct LiveRow {
     metadata: String,
 }
 
-/// A test of it. `testtype` is `stdin`, or `functional` with an argument a line as JSON.
+/// Test case of `LiveCodeBench`. `testtype` is `stdin`, or `functional` with one JSON argument per
+/// line.
 #[derive(Deserialize)]
 struct LiveCase {
     input: String,
@@ -39,7 +40,7 @@ struct LiveMetadata {
     func_name: Option<String>,
 }
 
-/// The most bytes of the tests of a problem, once they are unpacked.
+/// Maximum bytes of a problem's uncompressed tests.
 const MAX_BYTES: u64 = 256 << 20;
 
 pub(super) fn live_code_bench(line: &str, group: &str) -> Result<EvalTask, String> {
@@ -129,7 +130,7 @@ pub(super) fn apps(line: &str, group: &str) -> Result<EvalTask, String> {
     Ok(task(id, group, (&row.question, &row.starter_code), check, answer))
 }
 
-/// A text, or a list of lines.
+/// Reads a string or a list of lines.
 fn lines(value: Value) -> String {
     match value {
         Value::String(text) => text,
@@ -145,8 +146,8 @@ fn lines_of(value: Value) -> String {
     }
 }
 
-/// A function, or a method of a class `Solution`, that is called with arguments and has to give one
-/// of some values.
+/// Builds the check of a function, or of a method of a class `Solution`: for each list of
+/// arguments, it must return one of the accepted values.
 fn method(name: &str, cases: &[(Vec<Value>, Vec<Value>)]) -> AnswerCheck {
     let assert = |(arguments, wanted): &(Vec<Value>, Vec<Value>)| {
         let call = format!("{name}(*value({}))", json!(json!(arguments).to_string()));
@@ -193,8 +194,8 @@ fn task(
     super::task(id, group, question, check, answer)
 }
 
-/// The tests in a text of base64 over zlib over a pickle of one text. The pickle is read, not run:
-/// anything but that text is an error.
+/// Decodes tests packed as base64 of zlib of a pickled string. The pickle is parsed, never
+/// executed; anything else in it is an error.
 fn unpacked(text: &str) -> Result<String, String> {
     let packed = STANDARD.decode(text.trim()).map_err(|error| format!("its tests: {error}"))?;
     let mut bytes = Vec::new();
@@ -207,7 +208,7 @@ fn unpacked(text: &str) -> Result<String, String> {
     String::from_utf8(text.to_vec()).map_err(|error| format!("its tests: {error}"))
 }
 
-/// The text that a pickle holds, and nothing else (protocols 2 to 5: PEP 3154).
+/// Extracts the only string of a pickle (protocols 2 to 5: PEP 3154).
 fn pickled_text(bytes: &[u8]) -> Option<&[u8]> {
     let rest = bytes.strip_prefix(b"\x80")?.get(1..)?;
     // FRAME and its length.

@@ -57,7 +57,7 @@ struct HumanEvalPlusRow {
     canonical_solution: String,
 }
 
-/// A task of `EvalPlus`: the reference gives the right values for many inputs.
+/// Reads a task of `EvalPlus`, which compares with the reference solution on many inputs.
 pub(super) fn plus_task(line: &str, group: &str) -> Result<EvalTask, String> {
     let HumanEvalPlusRow { task_id, prompt, entry_point, canonical_solution } = super::row(line)?;
     let reference = format!(
@@ -86,7 +86,7 @@ pub(super) fn plus_task(line: &str, group: &str) -> Result<EvalTask, String> {
     Ok(task)
 }
 
-/// Tasks with an example that their own reference contradicts.
+/// Tasks whose reference solution contradicts an example in the docstring.
 const WRONG_EXAMPLES: [&str; 3] = ["HumanEval/47", "HumanEval/116", "HumanEval/130"];
 
 static EXAMPLE: LazyLock<Regex> = LazyLock::new(|| {
@@ -94,7 +94,7 @@ static EXAMPLE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(forms).expect("the pattern is well formed")
 });
 
-/// The docstring's examples as a file of tests; `None` where there are none of a known form.
+/// Turns the docstring's examples into a test file; `None` if there are none in a known form.
 fn examples(prompt: &str, entry_point: &str) -> Option<String> {
     let calls = format!("{entry_point}(");
     let mut tests = format!("from solution import {entry_point}\n");
@@ -117,7 +117,7 @@ fn examples(prompt: &str, entry_point: &str) -> Option<String> {
     (n > 0).then_some(tests)
 }
 
-/// Whether brackets and quotes are all closed.
+/// Whether all brackets and quotes are closed.
 fn is_closed(code: &str) -> bool {
     let mut open = Vec::new();
     let mut quote = None;
@@ -135,8 +135,8 @@ fn is_closed(code: &str) -> bool {
     open.is_empty() && quote.is_none()
 }
 
-/// Whether it is made of values and not of words or sums: outside of quotes there is nothing but
-/// numbers, brackets and `True`, `False`, `None`.
+/// Whether the text is a literal: outside of quotes it has only numbers, brackets, `True`, `False`
+/// and `None`.
 fn is_literal(text: &str) -> bool {
     let outside: String = text.split(['"', '\'']).step_by(2).collect::<Vec<_>>().join(" ");
     if outside.contains("- ") || outside.contains(['+', '*', '/', '%', '=', '<', '>']) {

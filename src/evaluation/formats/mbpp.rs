@@ -8,7 +8,7 @@ use crate::evaluation::task::EvalTask;
 use crate::evaluation::task::FunctionCheck;
 use crate::evaluation::task::PipelineTask;
 
-/// Builds the inputs of MBPP+ and the reference.
+/// Python code that builds the inputs of MBPP+ and calls the reference.
 const PLUS: &str = include_str!("mbpp_plus.py");
 
 #[derive(Deserialize)]
@@ -81,7 +81,7 @@ struct CheckParts {
     entry_point: String,
 }
 
-/// A task whose text is `sentence` and the asserts `visible`.
+/// Creates a task that shows `sentence` and the asserts `visible`.
 fn finish(id: String, group: &str, sentence: &str, visible: &str, parts: CheckParts) -> EvalTask {
     let CheckParts { answer, prelude, test, entry_point } = parts;
     let tests = format!("from solution import {entry_point}\n\n{visible}\n");
@@ -103,7 +103,7 @@ fn finish(id: String, group: &str, sentence: &str, visible: &str, parts: CheckPa
     EvalTask { work, ..super::task(id, group, question, check, answer) }
 }
 
-/// The last function that `code` defines at its top and `tests` call.
+/// Returns the last top-level function of `code` that `tests` call.
 fn called(code: &str, tests: &str) -> Option<String> {
     let heads = code.lines().filter_map(|line| line.strip_prefix("def "));
     let names = heads.filter_map(|head| head.split('(').next()).map(str::trim);

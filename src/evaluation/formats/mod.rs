@@ -1,4 +1,4 @@
-//! Public files of tasks, read as [`EvalTask`]s.
+//! Readers of public benchmark files.
 
 mod big_code_bench;
 mod contests;
@@ -17,10 +17,10 @@ use super::task::AnswerCheck;
 use super::task::EvalTask;
 use crate::trajectory::Message;
 
-/// The most bytes of a file, once it is unpacked.
+/// Maximum bytes of an uncompressed file.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// A form of file.
+/// File format of a public benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SuiteFormat {
     /// `HumanEval.jsonl` (Chen et al. 2021, arXiv:2107.03374).
@@ -40,7 +40,7 @@ pub enum SuiteFormat {
 }
 
 impl SuiteFormat {
-    /// The licence under which its tasks are given away.
+    /// Returns the license of the tasks.
     pub fn licence(self) -> &'static str {
         match self {
             Self::HumanEval | Self::Apps => "MIT",
@@ -52,11 +52,11 @@ impl SuiteFormat {
         }
     }
 
-    /// Reads the file at `path`, packed by gzip or not, as tasks of the group `group`.
+    /// Reads the tasks of the file at `path`, plain or compressed with gzip, into the group
+    /// `group`.
     ///
     /// # Errors
-    /// [`EvaluationError::Files`]; [`EvaluationError::BadTask`] for the first line that is none of
-    /// this form.
+    /// [`EvaluationError::Files`]; [`EvaluationError::BadTask`] for the first invalid line.
     pub fn read(self, path: &Path, group: &str) -> Result<Vec<EvalTask>, EvaluationError> {
         let files = |source| EvaluationError::Files { path: path.to_owned(), source };
         let text = text(path).map_err(files)?;
@@ -82,7 +82,7 @@ impl SuiteFormat {
     }
 }
 
-/// A task that asks `question`, a family of its own until it is joined with others.
+/// Creates a task that asks `question`. Its id is its family until near-duplicates are joined.
 fn task(id: String, group: &str, question: String, check: AnswerCheck, answer: String) -> EvalTask {
     EvalTask {
         family: id.clone(),
@@ -96,7 +96,7 @@ fn task(id: String, group: &str, question: String, check: AnswerCheck, answer: S
     }
 }
 
-/// Asks for the whole of a function that `prompt` begins.
+/// Renders the question to complete the function that starts in `prompt`.
 fn completion_of(prompt: &str) -> String {
     format!(
         "Complete this Python function. Answer with one block of code that holds the whole function and all that it \
@@ -116,8 +116,8 @@ fn text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// The fields of a line that are wanted. Python's own JSON has numbers that are none elsewhere; no
-/// such field has one.
+/// Parses the needed fields of a line. Python's JSON allows `NaN` and `Infinity`; they are replaced
+/// by 0, because no needed field has them.
 fn row<T: DeserializeOwned>(line: &str) -> Result<T, String> {
     let plain = || {
         let named = ["-Infinity", "Infinity", "NaN"];

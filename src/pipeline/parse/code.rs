@@ -1,16 +1,17 @@
-//! Code out of prose: fences of all kinds, also cut off, and thoughts removed.
+//! Extracts code from prose, with fences of all kinds, truncated ones included, and without
+//! thoughts.
 
-/// A piece of code out of an answer.
+/// Code block of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodeBlock {
-    /// The file that the answer names for it, in the line before or in its first comment.
+    /// Path that the answer gives in the line before or in the first comment.
     pub path: Option<String>,
-    /// The code, lines ended by `\n`.
+    /// Code with `\n` line ends.
     pub code: String,
 }
 
-/// The code blocks of an answer in order. An answer without any fence is one block when it looks
-/// like code.
+/// Extracts the code blocks of an answer in order. An answer without fences is one block if it
+/// looks like code.
 pub fn code_blocks(answer: &str) -> Vec<CodeBlock> {
     let text = normalise(answer);
     let mut blocks = fenced(&text, dedent);
@@ -20,8 +21,8 @@ pub fn code_blocks(answer: &str) -> Vec<CodeBlock> {
     blocks
 }
 
-/// The code of an answer that goes on with a cut-off one: it may start in the midst of a block, so
-/// that its indentation stays, and need not look like code. A fence that only closes ends it.
+/// Extracts the code of an answer that continues a truncated one. It may start in the middle of a
+/// block, so its indentation is kept and it need not look like code. A closing fence ends it.
 pub(in crate::pipeline) fn continuation(answer: &str) -> String {
     let text = normalise(answer);
     let head: Vec<&str> =
@@ -34,7 +35,7 @@ pub(in crate::pipeline) fn continuation(answer: &str) -> String {
     blocks.into_iter().map(|block| block.code).collect()
 }
 
-/// The fenced blocks of a text, their lines put into `shape`.
+/// Extracts fenced blocks, with their lines passed through `shape`.
 fn fenced(text: &str, shape: for<'a> fn(&[&'a str]) -> Vec<&'a str>) -> Vec<CodeBlock> {
     let mut blocks = Vec::new();
     let mut open: Option<(CodeFence, Option<String>, Vec<&str>)> = None;
@@ -66,10 +67,9 @@ fn fenced(text: &str, shape: for<'a> fn(&[&'a str]) -> Vec<&'a str>) -> Vec<Code
     blocks
 }
 
-/// Joins a cut-off text with its continuation: what the one ends and the other begins with stands
-/// once.
+/// Joins a truncated text with its continuation, without repeating their overlap.
 pub(in crate::pipeline) fn stitch(head: &str, tail: &str) -> String {
-    /// Shorter overlaps are chance.
+    /// Shorter overlaps are coincidence.
     const LEAST: usize = 4;
     let tail = tail.trim_start_matches('\n');
     let overlap = tail
@@ -94,7 +94,7 @@ pub(in crate::pipeline) fn stitch(head: &str, tail: &str) -> String {
     }
 }
 
-/// The text without `<think>` blocks, closed or not.
+/// Removes `<think>` blocks, closed or not.
 pub(in crate::pipeline) fn without_thoughts(text: &str) -> String {
     let mut rest = text;
     let mut kept = String::new();
@@ -109,7 +109,7 @@ pub(in crate::pipeline) fn without_thoughts(text: &str) -> String {
     kept
 }
 
-/// Without byte order mark and thoughts, lines ended by `\n`.
+/// Removes the byte order mark and thoughts, and normalizes line ends.
 fn normalise(answer: &str) -> String {
     let text = answer.trim_start_matches('\u{feff}').replace("\r\n", "\n").replace('\r', "\n");
     without_thoughts(&text)
@@ -146,7 +146,7 @@ impl CodeFence {
     }
 }
 
-/// A block of these lines; none when it is empty.
+/// Creates a block from lines; `None` if they are empty.
 fn block(path: Option<String>, lines: &[&str]) -> Option<CodeBlock> {
     let first = lines.iter().position(|line| !line.trim().is_empty())?;
     let named = lines[first].trim().strip_prefix('#').and_then(path_in);
@@ -156,14 +156,14 @@ fn block(path: Option<String>, lines: &[&str]) -> Option<CodeBlock> {
     Some(CodeBlock { path, code })
 }
 
-/// The lines without the indentation that all of them share, as of a fence within a list.
+/// Removes the common indentation, as of a fence inside a list.
 fn dedent<'a>(lines: &[&'a str]) -> Vec<&'a str> {
     let indent = |line: &&str| line.len() - line.trim_start_matches(' ').len();
     let shared = lines.iter().filter(|line| !line.trim().is_empty()).map(indent).min().unwrap_or(0);
     lines.iter().map(|line| line.get(shared..).unwrap_or("")).collect()
 }
 
-/// The first word that is the path of a Python file.
+/// Finds the first word that is the path of a Python file.
 fn path_in(text: &str) -> Option<String> {
     let words = text.split(|c: char| c.is_whitespace() || "`'\"*()[]:,=".contains(c));
     let is_path = |word: &&str| {
@@ -176,7 +176,7 @@ fn path_in(text: &str) -> Option<String> {
         .map(|path| path.trim_start_matches("./").to_owned())
 }
 
-/// Whether a text without fences is code: most of its lines at the margin begin as statements do.
+/// Whether a text without fences is code: most of its unindented lines start like statements.
 fn looks_like_code(text: &str) -> bool {
     let starts =
         ["def ", "class ", "import ", "from ", "async def ", "@", "#", "\"\"\"", "assert "];
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_line_ends_tabs_and_thoughts_do_no_harm() {
+    fn byte_order_marks_and_thoughts_are_removed_tabs_kept() {
         assert_eq!(
             check(
                 "\u{feff}<think>```python\nno = 1\n```</think>\r\n```python\r\nif x:\r\n\ty = 1\r\n```"

@@ -1,32 +1,32 @@
-//! Lists of parts: numbered, bulleted, bold, nested, as headings or as JSON.
+//! Parses lists of parts: numbered, bulleted, bold, nested, as headings or as JSON.
 
 use serde_json::Value;
 
 use super::without_thoughts;
 
-/// An entry of a list as the model wrote it.
+/// Item of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::pipeline) struct ListItem {
-    /// Its number in the list as written, when it had one.
+    /// Number of the item as written, if it has one.
     pub(in crate::pipeline) number: Option<usize>,
-    /// What comes before the separator.
+    /// Text before the separator.
     pub(in crate::pipeline) name: String,
-    /// What comes after it, with the lines nested below.
+    /// Text after the separator, with the lines nested below.
     pub(in crate::pipeline) description: String,
-    /// What it waits for.
+    /// The dependencies that the item states.
     pub(in crate::pipeline) needs: Vec<ItemNeed>,
 }
 
-/// What an item says it waits for.
+/// Dependency stated by an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::pipeline) enum ItemNeed {
-    /// An item's number in the list as written.
+    /// Number of an item in the list as written.
     Number(usize),
-    /// An item's name.
+    /// Name of an item.
     Name(String),
 }
 
-/// Words that introduce what an item waits for.
+/// Words that introduce dependencies.
 const NEEDS: &[&str] = &[
     "needs",
     "need",
@@ -38,13 +38,13 @@ const NEEDS: &[&str] = &[
     "after",
 ];
 
-/// The items of an answer in order; none when it holds no list.
+/// Parses the items of an answer in order; empty if it has no list.
 pub(in crate::pipeline) fn items(answer: &str) -> Vec<ListItem> {
     let text = without_thoughts(answer).replace("\r\n", "\n");
     json_items(&text).unwrap_or_else(|| line_items(&text))
 }
 
-/// Items of the first JSON array of texts or objects.
+/// Parses the first JSON array of strings or objects.
 fn json_items(text: &str) -> Option<Vec<ListItem>> {
     let starts = text.match_indices('[').map(|(at, _)| at);
     let values = starts
@@ -88,8 +88,7 @@ fn json_item(value: &Value) -> Option<ListItem> {
     Some(ListItem { number, name, description: description.unwrap_or_default(), needs })
 }
 
-/// Items of lines that begin with a number or a bullet; lines nested below belong to the item
-/// above.
+/// Parses lines that start with a number or bullet; nested lines belong to the item above.
 fn line_items(text: &str) -> Vec<ListItem> {
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("```"));
     let marked: Vec<(usize, Option<ListMarker<'_>>, &str)> = lines
@@ -141,7 +140,7 @@ fn detail(item: &mut ListItem, line: &str) {
     }
 }
 
-/// The head of a list entry.
+/// First line of a list item.
 struct ListMarker<'a> {
     number: Option<usize>,
     rest: &'a str,
@@ -190,7 +189,7 @@ fn item(number: Option<usize>, text: &str) -> ListItem {
     }
 }
 
-/// The text without bold and code marks.
+/// Removes bold and code marks.
 fn unmarked(text: &str) -> String {
     text.replace("**", "").replace('`', "").trim().to_owned()
 }

@@ -1,4 +1,4 @@
-//! Reads what small models write: code blocks and lists, in every form that was seen.
+//! Parses answers of small models: code blocks and lists in every observed form.
 
 mod code;
 mod list;

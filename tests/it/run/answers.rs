@@ -1,4 +1,4 @@
-//! Answers that are no good are recorded with what is wrong, and the session goes on.
+//! Unusable answers are recorded with their fault, and the session continues.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::parts;
 use super::prelude;
 
 #[test]
-fn malformed_answers_are_told_apart_and_kept_as_they_were() {
+fn malformed_answers_are_classified_and_kept_verbatim() {
     let bad = [
         "I would rather not.".to_owned(),
         fenced("def add(a, b)\n    return a + b"),
@@ -47,7 +47,7 @@ fn malformed_answers_are_told_apart_and_kept_as_they_were() {
 }
 
 #[test]
-fn an_answer_that_was_cut_off_is_continued_and_joined_where_it_overlaps() {
+fn truncated_answer_is_continued_and_joined_at_the_overlap() {
     let mut answers = prelude();
     let head = "```python\ndef add(a, b):\n    total = a\n    total = tot";
     let rest = "    total = total + b\n    return total\n";
@@ -62,12 +62,12 @@ fn an_answer_that_was_cut_off_is_continued_and_joined_where_it_overlaps() {
     code truncated
     code passed
     ");
-    // The tail is shown, so that it can be taken up.
+    // The prompt shows the tail, so that the model can continue it.
     assert!(bench.prompts("code")[1].contains("total = tot\n"));
 }
 
 #[test]
-fn answers_that_are_no_list_and_no_plan_stop_nothing() {
+fn unparsable_lists_and_plans_stop_nothing() {
     let bench = parts::bench();
     bench.script(&[
         Answer::new(&[super::DECOMPOSE], "Certainly! I would love to.").repeat(),

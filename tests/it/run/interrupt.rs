@@ -1,4 +1,4 @@
-//! Stopped runs: what is left, and how they are gone on with.
+//! Stopped runs: what they leave behind, and how they are resumed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,7 +29,7 @@ use super::script;
 
 const WRONG: &str = "def add(a, b):\n    return a - b\n";
 
-/// A `rune run --json` at work.
+/// A running `rune run --json`.
 struct Running {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -79,7 +79,7 @@ fn resume(bench: &Bench, id: &str) -> Ended {
 }
 
 #[test]
-fn a_signal_leaves_a_session_that_is_gone_on_with_from_where_it_was() {
+fn session_stopped_by_a_signal_resumes_where_it_was() {
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
         let mut answers = script(&[WRONG]);
         answers.push(Answer::new(&[], fenced(SOLUTION)).delay(100_000));
@@ -187,7 +187,7 @@ fn kill_9_during_an_endless_loop_leaves_no_process() {
 }
 
 #[test]
-fn only_a_session_that_is_over_and_unsolved_is_gone_on_with() {
+fn only_ended_unsolved_sessions_resume() {
     let mut answers = script(&[WRONG]);
     answers.push(Answer::new(&[], fenced(SOLUTION)).delay(100_000));
     let bench = Bench::with(&answers);
@@ -208,7 +208,7 @@ fn only_a_session_that_is_over_and_unsolved_is_gone_on_with() {
     let told = format!("error: session `{id}` is solved\n");
     assert_eq!((solved.code, solved.stderr.as_str()), (Some(7), told.as_str()));
     let unknown = resume(&bench, "nobody");
-    let told = "error: no session `nobody`\nhint: `rune sessions list` shows all sessions\n";
+    let told = "error: no session `nobody`\nhint: `rune sessions list` lists all sessions\n";
     assert_eq!((unknown.code, unknown.stderr.as_str()), (Some(2), told));
 }
 

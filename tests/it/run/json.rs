@@ -26,7 +26,7 @@ fn stream(ended: &Ended) -> Vec<Value> {
 }
 
 #[test]
-fn every_line_of_a_run_fits_the_schema_from_its_start_to_its_end() {
+fn every_json_line_of_a_run_fits_the_schema() {
     let bench = parts::bench();
     let ended = bench.call(&[&parts::RUN[..], &["--json"]].concat());
     let lines = stream(&ended);
@@ -45,7 +45,7 @@ fn every_line_of_a_run_fits_the_schema_from_its_start_to_its_end() {
 }
 
 #[test]
-fn a_run_that_fails_early_is_one_line_that_says_so() {
+fn early_failure_is_one_json_line() {
     let bench = Bench::with(&[]);
     let check = |arguments: &[&str]| {
         let ended = bench.call(&[&["run", "x", "--json"], arguments].concat());
@@ -62,7 +62,7 @@ fn a_run_that_fails_early_is_one_line_that_says_so() {
 }
 
 #[test]
-fn a_session_that_breaks_off_ends_with_the_reason() {
+fn failed_session_ends_with_the_reason() {
     let bench = Bench::with(&[Answer::new(&[], "1. add - adds")]);
     let ended = bench.solve(&["--json"]);
     let lines = stream(&ended);
@@ -71,7 +71,7 @@ fn a_session_that_breaks_off_ends_with_the_reason() {
     let error = lines.last().unwrap()["error"].as_str().unwrap();
     assert!(error.starts_with("the script has no answer left"), "{error}");
     assert_eq!(bench.session()["status"], "failed");
-    // It can be gone on with, and the reader of that is told what it goes on from.
+    // It can be resumed, and the first line says how many attempts are reused.
     bench.script(&script(&[SOLUTION]));
     let resumed = bench.call(&["run", "--resume", &bench.session_id(), "--json"]);
     let lines = stream(&resumed);

@@ -92,7 +92,7 @@ fn junit_report_is_written_whole_or_not_at_all() {
 }
 
 #[test]
-fn tests_and_solution_of_one_folder_are_told_apart() {
+fn tests_and_solution_in_one_folder_are_separated() {
     let bench = bench();
     let passes = |arguments: &[&str]| {
         let ended = judge(&bench, arguments);

@@ -25,7 +25,7 @@ fn plan(bench: &Bench, further: &[&str]) -> Value {
 }
 
 #[test]
-fn a_solved_session_gives_the_code_that_passed() {
+fn solved_session_yields_the_code_that_passed() {
     let bench = Bench::with(&script(&[SOLUTION]));
     assert_eq!(bench.solve(&[]).code, Some(0));
     let plan = plan(&bench, &[]);
@@ -34,11 +34,11 @@ fn a_solved_session_gives_the_code_that_passed() {
 }
 
 #[test]
-fn what_failed_is_not_learned_and_what_mended_it_is() {
+fn failed_code_is_not_learned_but_its_repair_is() {
     // No plan is made before the brief question has failed four times.
     let bench = Bench::with(&script(&[WRONG, WRONG, WRONG, WRONG, SOLUTION]));
     assert_eq!(bench.solve(&[]).code, Some(0));
-    // The plan and the code that passed; the one that failed is no answer to learn.
+    // The plan and the code that passed; failed code is not an answer to learn.
     assert_eq!(plan(&bench, &[])["n_train"], 2, "{}", bench.verdicts());
 
     let mut answers = script(&[]);
@@ -52,13 +52,13 @@ fn what_failed_is_not_learned_and_what_mended_it_is() {
 }
 
 #[test]
-fn a_solution_may_import_the_users_own_packages() {
+fn solution_may_import_the_users_packages() {
     let solution = "import zorb\n\n\ndef add(a, b):\n    return zorb.plus(a, b)\n";
     let bench = Bench::with(&script(&[solution]));
     fs::create_dir_all(bench.path("lib/zorb")).unwrap();
     bench.write("lib/zorb/__init__.py", "from zorb.sums import plus\n");
     bench.write("lib/zorb/sums.py", "def plus(a, b):\n    return a + b\n");
-    // That tests import a package of the user's is no order to write it.
+    // Rune must not write a package of the user just because the tests import it.
     bench.write("test_adder.py", format!("import zorb\n{TESTS}"));
     let ended = bench.solve(&["--lib", "lib"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "out/adder.py\n"), "{ended:?}");
@@ -69,7 +69,7 @@ fn a_solution_may_import_the_users_own_packages() {
 }
 
 #[test]
-fn an_adapter_that_is_not_there_is_refused_and_none_is_told() {
+fn missing_adapter_is_refused_and_none_is_recorded() {
     let bench = Bench::with(&script(&[SOLUTION]));
     let ended = bench.solve(&["--adapter", "missing"]);
     assert_eq!(ended.code, Some(2), "{ended:?}");

@@ -11,7 +11,7 @@ use super::TASK;
 use super::TESTS;
 use super::end;
 
-/// Rune's home of whoever runs the tests: where models are.
+/// Rune's home of the user who runs the tests, which has the models.
 pub(crate) fn real_home() -> PathBuf {
     let home = std::env::home_dir().unwrap().join(".rune");
     std::env::var_os("RUNE_HOME").map_or(home, PathBuf::from)

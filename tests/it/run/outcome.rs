@@ -19,7 +19,7 @@ const ONE: &str = "def add(a, b):\n    return a * b\n";
 const NONE: &str = "def add(a, b):\n    return 'sum'\n";
 
 #[test]
-fn of_an_unsolved_task_the_best_candidate_is_kept_and_not_the_last() {
+fn unsolved_task_keeps_the_best_candidate_not_the_last() {
     let mut answers = prelude();
     answers.push(Answer::new(&[DIAGNOSE], "Something is wrong.").repeat());
     answers.push(Answer::new(&[REPAIR], fenced(NONE)).repeat());
@@ -46,7 +46,7 @@ fn a_used_up_budget_ends_with_exit_code_6_and_the_best_candidate() {
     let told = "2 of 3 tests passed: wrong (test_adder.py::TestAdd::test_one_negative); the budget of 500 generated tokens is used up";
     assert!(ended.stderr.contains(told), "{}", ended.stderr);
     assert!(bench.kept("adder.py").starts_with(TWO));
-    // With a larger one the same session goes on from there.
+    // With a larger budget, the same session resumes from there.
     bench.script(&[Answer::new(&[], fenced(SOLUTION))]);
     let id = bench.session_id();
     let ended = bench.call(&["run", "--resume", &id, "--max-tokens", "5000"]);
@@ -100,7 +100,7 @@ fn without_tests(asserts: &str, codes: &[&str]) -> Bench {
 const RUN: [&str; 6] = ["run", TASK, "--script", "script.jsonl", "--out", "out"];
 
 #[test]
-fn without_tests_a_task_is_solved_by_generated_ones_on_which_solutions_agree() {
+fn generated_tests_solve_a_task_when_solutions_agree() {
     let asserts = "assert add(1, 2) == 3\nassert add(5, -3) == 2\nassert add(0, 0) == 0\nassert add(1, 1) == 3\nassert True or add(1, 1) == 5\n";
     let bench = without_tests(asserts, &[NONE, SOLUTION]);
     let ended = bench.call(&[&RUN[..], &["--candidates", "2"]].concat());
@@ -125,7 +125,7 @@ fn asserts_that_cannot_fail_never_count() {
 }
 
 #[test]
-fn one_solution_alone_is_no_agreement() {
+fn single_solution_is_not_an_agreement() {
     let asserts = "assert add(1, 2) == 3\nassert add(5, -3) == 2\nassert add(0, 0) == 0\n";
     let bench = without_tests(asserts, &[SOLUTION, TWO, ONE, NONE]);
     let ended = bench.call(&[&RUN[..], &["--candidates", "2"]].concat());

@@ -69,7 +69,7 @@ pub(super) const RUN: [&str; 8] =
     ["run", TASK, "--tests", "test_shapes.py", "--script", "script.jsonl", "--out", "out"];
 
 #[test]
-fn parts_are_coded_apart_with_their_plan_and_the_real_interfaces_and_assembled() {
+fn parts_are_coded_separately_with_plans_and_interfaces() {
     let bench = bench();
     let ended = bench.call(&RUN);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "out/shapes.py\n"), "{ended:?}");
@@ -97,7 +97,7 @@ fn parts_are_coded_apart_with_their_plan_and_the_real_interfaces_and_assembled()
 }
 
 #[test]
-fn a_repair_sees_the_failing_test_the_error_the_code_and_the_diagnosis() {
+fn repair_prompt_has_test_error_code_and_diagnosis() {
     let wrong = "def add(a, b):\n    return a + abs(b)\n";
     let mut answers = prelude();
     answers.extend([
@@ -124,7 +124,7 @@ fn a_repair_sees_the_failing_test_the_error_the_code_and_the_diagnosis() {
 }
 
 #[test]
-fn what_does_not_fit_together_is_written_as_a_whole_from_the_code_of_the_parts() {
+fn incompatible_parts_are_rewritten_as_a_whole() {
     let mut answers = shapes();
     answers.truncate(6);
     answers.push(Answer::new(

@@ -57,7 +57,7 @@ fn tests_are_unittest_pytest_or_plain_asserts() {
 }
 
 #[test]
-fn a_suite_of_pytest_runs_with_the_pytest_that_is_here() {
+fn pytest_suite_runs_with_the_installed_pytest() {
     let bench = Bench::with(&script(&[SOLUTION]));
     let has_own = Command::new(python()).args(["-c", "import pytest"]).output().unwrap();
     if !has_own.status.success() {
@@ -77,7 +77,7 @@ fn a_suite_of_pytest_runs_with_the_pytest_that_is_here() {
 }
 
 #[test]
-fn a_task_comes_from_a_file_with_tests_as_text_as_files_or_by_path() {
+fn task_file_has_tests_as_text_files_or_path() {
     let bench = Bench::with(&script(&[SOLUTION]));
     let files = serde_json::json!([{ "path": "test_x.py", "text": TESTS }]);
     let tasks: Vec<String> = [
@@ -103,7 +103,8 @@ fn a_task_comes_from_a_file_with_tests_as_text_as_files_or_by_path() {
     assert_eq!(families, [serde_json::Value::Null, serde_json::Value::Null, "f".into()]);
     assert_eq!(bench.sessions()[1]["task"]["task_type"], "function");
     let unknown = bench.call(&["run", "--task", "sub/tasks.jsonl:nope"]);
-    let expected = "error: no task `nope` in `sub/tasks.jsonl`; it has: text, files, path\n";
+    let expected = "error: no task `nope` in `sub/tasks.jsonl`\n\
+                    hint: the file has the tasks text, files, path\n";
     assert_eq!((unknown.code, unknown.stderr.as_str()), (Some(3), expected));
 }
 
@@ -121,7 +122,7 @@ fn a_task_is_read_from_stdin() {
 }
 
 #[test]
-fn a_dry_run_says_what_it_would_do_and_does_nothing() {
+fn dry_run_prints_the_plan_and_does_nothing() {
     let bench = Bench::with(&[]);
     let ended = bench.solve(&["--dry-run", "--json"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");

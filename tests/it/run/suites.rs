@@ -42,7 +42,7 @@ fn written(bench: &Bench) -> Vec<String> {
 }
 
 #[test]
-fn packages_that_are_missing_are_named_before_the_first_question() {
+fn missing_packages_are_named_before_the_first_prompt() {
     let test = b"from parameterized import parameterized\nfrom adder import add\nimport unittest\n\n\n\
         class T(unittest.TestCase):\n    @parameterized.expand([(1, 2, 3)])\n    def test_sum(self, a, b, want):\n        \
         self.assertEqual(add(a, b), want)\n";
@@ -51,10 +51,10 @@ fn packages_that_are_missing_are_named_before_the_first_question() {
     insta::assert_snapshot!(format!("{}\n{}", ended.code.unwrap(), ended.stderr), @"
     3
     error: the tests import `parameterized`, which this Python does not have
-    hint: show their folder with `--lib DIR`, or install them for the Python of `sandbox.python`; a module that is to be written has to be named in the task
+    hint: pass their folder with `--lib DIR`, or install them for the Python of `sandbox.python`; a module that Rune should write must be named in the task
     ");
     assert_eq!(bench.call(&["sessions", "list", "--json"]).stdout, "", "no session was begun");
-    // In a library it is missing no more.
+    // With a library that has it, it is no longer missing.
     fs::create_dir(bench.path("lib")).unwrap();
     bench.write(
         "lib/parameterized.py",
@@ -69,7 +69,7 @@ fn packages_that_are_missing_are_named_before_the_first_question() {
 }
 
 #[test]
-fn helpers_and_data_of_tests_are_theirs_and_never_written() {
+fn helpers_and_data_of_tests_are_never_written() {
     let test = "import json\nfrom pathlib import Path\nfrom adder import add\nfrom helpers import CASES\n\n\
         MORE = json.loads((Path(__file__).parent / 'more.json').read_text())\n\n\n\
         def test_cases():\n    for a, b, want in CASES + MORE:\n        assert add(a, b) == want\n";
@@ -102,7 +102,7 @@ fn linked_test_files_count() {
 }
 
 #[test]
-fn answer_beside_its_tests_is_no_helper_of_theirs() {
+fn solution_beside_its_tests_is_not_a_helper() {
     let bench = bench(&[
         ("test_adder.py", TESTS.as_bytes()),
         ("adder.py", b"def add(a, b):\n    return 0\n"),
@@ -115,7 +115,7 @@ fn answer_beside_its_tests_is_no_helper_of_theirs() {
 }
 
 #[test]
-fn what_is_left_out_is_told_and_recorded() {
+fn omitted_files_are_reported_and_recorded() {
     let bench = bench(&[("tests/test_adder.py", TESTS.as_bytes())]);
     symlink("/etc/hostname", bench.path("tests/host.txt")).unwrap();
     let ended = run(&bench, TASK, "tests", SOLUTION);
@@ -130,7 +130,7 @@ fn what_is_left_out_is_told_and_recorded() {
 }
 
 #[test]
-fn method_that_is_meant_to_do_nothing_is_no_fault_where_tests_pass() {
+fn empty_method_is_not_a_fault_when_tests_pass() {
     let code = "class NullLog:\n    def write(self, text):\n        pass\n\n\ndef run(log):\n    log.write('a')\n    return 3\n";
     let test = b"import unittest\nfrom work import NullLog, run\n\n\nclass T(unittest.TestCase):\n    def test_run(self):\n        \
         self.assertEqual(run(NullLog()), 3)\n";
@@ -145,7 +145,7 @@ fn method_that_is_meant_to_do_nothing_is_no_fault_where_tests_pass() {
 }
 
 #[test]
-fn byte_order_marks_of_task_files_and_chats_are_passed_over() {
+fn byte_order_marks_of_task_files_and_chats_are_skipped() {
     let bench = Bench::with(&script(&[SOLUTION]));
     let task = serde_json::json!({ "id": "x", "task": TASK, "tests": TESTS });
     bench.write("tasks.jsonl", format!("\u{feff}{task}\n"));
@@ -160,7 +160,7 @@ fn byte_order_marks_of_task_files_and_chats_are_passed_over() {
 }
 
 #[test]
-fn tests_that_pass_on_a_stub_are_told_of_and_decide_nothing_when_strict() {
+fn tests_passing_on_a_stub_warn_or_fail_when_strict() {
     let weak = "import unittest\nimport adder\n\n\nclass TestAdd(unittest.TestCase):\n    \
                 def test_it_is_there(self):\n        self.assertTrue(callable(adder.add))\n";
     let bench = bench(&[("tests/test_adder.py", weak.as_bytes())]);

@@ -133,7 +133,7 @@ fn doctor_names_the_environment() {
     let shown = format!("of the virtual environment {}", environment.path("venv").display());
     assert!(line.contains(&shown) && line.contains("packages installed: 1"), "{stdout}");
     let judged = stdout.lines().find(|line| line.contains("\"forked jails\"")).unwrap_or_default();
-    assert!(judged.contains("a cheat is seen"), "{stdout}");
+    assert!(judged.contains("a cheat is detected"), "{stdout}");
 }
 
 /// Like those of pyenv: the program at the path is not Python, but starts it.
