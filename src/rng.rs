@@ -1,7 +1,7 @@
 //! [`SplitMix64`]: reproducible random numbers. A seed gives the same numbers on every machine and
 //! in every version.
 
-/// The SplitMix64 generator (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
+/// The `SplitMix64` generator (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
 /// generators", figure 16). Not for cryptography.
 #[derive(Debug, Clone)]
 pub(crate) struct SplitMix64(u64);

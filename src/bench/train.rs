@@ -187,7 +187,7 @@ pub fn train(options: &TrainOptions, reporter: &dyn Reporter) -> Result<TrainRep
 }
 
 /// Metrics of the speed and the memory of steps of `sequences` sequences.
-fn speed_and_memory(sequences: usize, names: [&str; 2], labels: [String; 2]) -> [Metric; 2] {
+fn speed_and_memory(sequences: usize, names: [&str; 2], labels: &[String; 2]) -> [Metric; 2] {
     let metric = |name: &str, label: &str, unit| {
         Metric::new(format!("{name}_b{sequences}"), format!("{label}, batch {sequences}"), unit)
     };
@@ -201,7 +201,7 @@ fn speed_and_memory(sequences: usize, names: [&str; 2], labels: [String; 2]) -> 
 fn beside(sequences: usize, peer: &str) -> [Metric; 2] {
     let names = [format!("train_{peer}"), format!("train_{peer}_peak")];
     let labels = ["training", "peak memory"].map(|label| format!("{label} beside PEFT {peer}"));
-    speed_and_memory(sequences, [&names[0], &names[1]], labels)
+    speed_and_memory(sequences, [&names[0], &names[1]], &labels)
 }
 
 /// The figures of steps of so many sequences.
@@ -226,13 +226,13 @@ fn batch(
     let mut alone = speed_and_memory(
         sequences,
         ["train_checkpointing", "train_checkpointing_peak"],
-        ["training, activations again".to_owned(), "its memory".to_owned()],
+        &["training, activations again".to_owned(), "its memory".to_owned()],
     );
     let mut pairs = if peers.is_empty() {
         vec![speed_and_memory(
             sequences,
             ["train_alone", "train_alone_peak"],
-            ["training".to_owned(), "peak memory".to_owned()],
+            &["training".to_owned(), "peak memory".to_owned()],
         )]
     } else {
         vec![beside(sequences, "f32"), beside(sequences, "bf16")]

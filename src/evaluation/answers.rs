@@ -33,7 +33,7 @@ use super::task;
 use super::task::EvalTask;
 
 /// Version of the judge in stored evaluations. It changes whenever a verdict could change.
-pub const JUDGE_VERSION: &str = "function-2";
+pub const JUDGE_VERSION: &str = "function-3";
 
 /// Backends and options of an evaluation.
 pub struct EvaluationTools<'a> {

@@ -210,9 +210,9 @@ fn mcnemar(b: u32, c: u32) -> f64 {
 }
 
 /// Computes the e-value of `b` gains against `c` losses: the likelihood ratio against 1/2, averaged
-/// over success probabilities uniform above 1/2. It equals `2^(b+c+1) B(b+1, c+1) P[Beta(b+1, c+1)
-/// > 1/2]` and is a test martingale (Ville 1939). As a sum: `b! c! / (b+c+1)! * sum over k <= b of
-/// C(b+c+1, k)`.
+/// over success probabilities uniform above 1/2. It equals
+/// `2^(b+c+1) B(b+1, c+1) P[Beta(b+1, c+1) > 1/2]` and is a test martingale (Ville 1939). As a sum:
+/// `b! c! / (b+c+1)! * sum over k <= b of C(b+c+1, k)`.
 fn e_value(b: u32, c: u32) -> f64 {
     let n = b + c + 1;
     let ln_factorial = |m: u32| (2..=m).map(|i| f64::from(i).ln()).sum::<f64>();

@@ -15,7 +15,7 @@ const KEY_LENGTH: usize = 32;
 const KEY_BITS: f64 = 4.2;
 
 /// Formats of secrets that are recognizable by their prefix or context: private keys, keys of AWS,
-/// GitHub, GitLab, OpenAI, Hugging Face, Slack and Google, passwords in URLs, and JWTs.
+/// `GitHub`, `GitLab`, `OpenAI`, Hugging Face, Slack and Google, passwords in URLs, and JWTs.
 static PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     [
         r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----",

@@ -110,10 +110,11 @@ impl Trainer<'_> {
             let is_due = done.is_multiple_of(every) || done == total;
             // `evaluated_at` keeps a resumed run from counting the same validation twice, which
             // would use up its patience.
-            if is_due && state.position.evaluated_at != Some(done) {
-                if self.evaluate(&validation, &mut state, on)?.is_break() {
-                    return self.stop(&state, on);
-                }
+            if is_due
+                && state.position.evaluated_at != Some(done)
+                && self.evaluate(&validation, &mut state, on)?.is_break()
+            {
+                return self.stop(&state, on);
             }
             let stops_early =
                 self.options.patience > 0 && state.position.n_worse >= self.options.patience;

@@ -568,3 +568,31 @@ async fn no_cheat_passes_a_check_that_runs() {
     let test = "def check(candidate):\n    for n in (2, 97):\n        assert candidate(n) == True\n    for n in (4, 9):\n        assert candidate(n) == False\n";
     assert_eq!(accepted_by_outputs(test).await.0, [""; 0]);
 }
+
+/// Sends the frame of an answer, `(True, None)`, on the channels of both kinds of check, and exits
+/// before the function is loaded.
+const ANSWER_AT_IMPORT: &str = "
+import os
+for fd in (3, 4):
+    try: os.write(fd, b'\\x07\\0\\0\\0v(\\x02\\0\\0\\0TN')
+    except OSError: pass
+os._exit(0)
+";
+
+#[tokio::test]
+async fn answers_sent_at_import_do_not_count() {
+    let sandbox = super::sandbox();
+    let judge = super::functions::judge(&sandbox).await;
+    for test in ["assert f(2) == True", "def check(f):\n    for n in (2, 3): assert f(n) == True\n"]
+    {
+        let (entry_point, prelude) = ("f".to_owned(), String::new());
+        let task = rune::judge::FunctionTask { entry_point, prelude, test: test.to_owned() };
+        let check = judge.read(task).await.unwrap();
+        let honest = judge.run(&check, "def f(n):\n    return True\n", 0).await.unwrap();
+        assert!(honest.passed(), "{}", show(&honest));
+        let verdict = judge.run(&check, ANSWER_AT_IMPORT, 0).await.unwrap();
+        assert!(!verdict.passed(), "{}", show(&verdict));
+        let message = &verdict.first_failure().unwrap().message;
+        assert_eq!(message, "it answered before it was loaded", "{}", show(&verdict));
+    }
+}
