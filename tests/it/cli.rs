@@ -161,7 +161,7 @@ fn recorded_session_is_shown_exported_and_replayed() {
     assert!(shown.contains("solved (verified by user_tests), exit code 0"), "{shown}");
     // Its verdict is of a version that recorded no assurance: nothing is learned from it.
     let refused = bench.run(&["train", "--session", "s1", "--model", "m.gguf", "--dry-run"]);
-    let told = "session s1 was judged by an earlier version";
+    let told = "session s1: it was judged by an earlier version";
     assert!(refused.starts_with('2') && refused.contains(told), "{refused}");
     let exported = bench.run(&["sessions", "export", "s1"]);
     let kinds: Vec<_> = exported
