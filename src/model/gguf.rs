@@ -1,7 +1,7 @@
 //! GGUF reader (versions 2 and 3, little endian): metadata and the tensor directory.
 //!
 //! Every length in the file is checked against the file size before anything is allocated, so a
-//! truncated or forged file is an error and never a panic. Format: ggml's `docs/gguf.md`.
+//! truncated or forged file is an error and never a panic. Format: ggml's GGUF document.
 //!
 //! ```text
 //! "GGUF" version n_tensors n_metadata

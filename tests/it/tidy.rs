@@ -220,7 +220,8 @@ const EXAMPLES: [&str; 2] = ["tests/test_", "shop/"];
 #[test]
 fn files_that_are_named_are_there() {
     let mut repository = Vec::new();
-    for folder in ["src", "tests", "benches", "configs", "templates"] {
+    for folder in ["src", "tests", "benches", "configs", "templates", "docs", "scripts", "examples"]
+    {
         all_files(Path::new(folder), &mut repository);
     }
     let root = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "Cargo.toml", ".ci/run"];

@@ -48,7 +48,7 @@ fn failed_code_is_not_learned_but_its_repair_is() {
     let id = bench.session_id();
     let ended = bench.call(&["train", "--session", &id, "--model", "m.gguf", "--dry-run"]);
     assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert!(ended.stderr.contains("is not solved"), "{ended:?}");
+    assert!(ended.stderr.contains("it was not verified by the user's tests"), "{ended:?}");
 }
 
 #[test]
