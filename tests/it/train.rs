@@ -534,7 +534,7 @@ fn unusable_data_and_options_are_rejected_with_a_reason() {
     let worse = train(&["--learning-rate", "1e-2", "--quiet"]);
     assert!(worse.starts_with("1 error: training failed (no_gain): no improvement"), "{worse}");
     insta::assert_snapshot!(train(&["--rank", "4000000000"]), @"2 error: rank must be between 1 and 256");
-    insta::assert_snapshot!(train(&["--scope", "task"]), @"2 error: --scope task wants sessions whose tasks are all of one kind");
+    insta::assert_snapshot!(train(&["--scope", "task"]), @"2 error: --scope task requires sessions with one task type");
     let ignored = bench.call("home", &["train", "--resume", "x", "--learning-rate", "1"]);
     assert_eq!(ignored.status.code(), Some(2), "{ignored:?}");
 }
