@@ -64,7 +64,7 @@ pub enum SessionRequest {
         /// Files near the tests that were not loaded, to warn about.
         left_out: Vec<OmittedFile>,
     },
-    /// Resume a session that stopped: see [`Registry::resumable`].
+    /// Resume a session that stopped: see [`crate::registry::Registry::resumable`].
     Resume(Box<Session>),
 }
 

@@ -80,7 +80,7 @@ pub struct LibraryCheck {
     pub required: Option<LibraryUses>,
     /// Input lists: none is empty, one has a single item, one is ascending.
     pub inputs: Vec<Vec<i64>>,
-    /// Right value as a Python expression of `{v}`; see [`ListOperation::reference`].
+    /// Right value as a Python expression of `{v}`; see `ListOperation::reference`.
     pub reference: String,
 }
 
