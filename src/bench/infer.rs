@@ -286,8 +286,7 @@ impl EnginePair {
         Ok(())
     }
 
-    /// The most memory so far, and how many times that is `needed`, the file with the keys and
-    /// values.
+    /// Peak memory so far, and its ratio to `needed`: the size of the model file and the KV cache.
     fn memory(&self, needed: u64) -> Result<[Metric; 2], BenchError> {
         let mut peak = Metric::new("peak_rss_bytes", "peak memory", MetricUnit::Bytes);
         let ours = peak_rss(None).map_err(BenchError::examine("the memory in use"))?;

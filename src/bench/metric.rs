@@ -65,7 +65,7 @@ impl Metric {
         Self { name: name.into(), label: label.into(), unit, rune: Vec::new(), peer: Vec::new() }
     }
 
-    /// What is told of it.
+    /// Returns the event that reports the metric.
     pub(super) fn event(&self) -> Event {
         Event::BenchMetric {
             name: self.name.clone(),

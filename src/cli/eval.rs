@@ -26,7 +26,6 @@ use crate::evaluation::EvaluationError;
 use crate::evaluation::MeasuredAdapters;
 use crate::evaluation::MeasuredOutcomes;
 use crate::evaluation::PackageModules;
-use crate::sandbox::Sandbox;
 
 use suite_args::StrategyName;
 use suite_args::SuiteArgs;
@@ -234,8 +233,7 @@ fn measure(
         None => PackageModules::default(),
     };
     let adapters = MeasuredAdapters::parse(&registry, &suite, adapters, &**screen)?;
-    // The helper is forked before this process has other threads or a model in memory.
-    let sandbox = Arc::new(Sandbox::start(&std::env::current_exe()?)?);
+    let sandbox = workflow::sandbox()?;
     let (suite, modules, adapters) = (&suite, &modules, &adapters);
     let options = &args.measure_options(strategy.into());
     let measured = workflow::run(context, &registry, screen.clone(), |services| async move {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 
@@ -16,6 +15,7 @@ use crate::cli::output::paint;
 use crate::cli::runtime;
 use crate::cli::screen;
 use crate::cli::screen::Screen;
+use crate::cli::workflow;
 use crate::durable;
 use crate::error_class::ErrorClass;
 use crate::event::Event;
@@ -29,7 +29,6 @@ use crate::judge::Verdict;
 use crate::judge::VerdictOutcome;
 use crate::judge::junit_xml;
 use crate::sandbox::Limits;
-use crate::sandbox::Sandbox;
 
 /// Run tests against code in the sandbox, and report whether the result can be trusted
 ///
@@ -121,8 +120,7 @@ pub(super) fn run(context: &Context, args: &JudgeArgs) -> anyhow::Result<ExitCod
 }
 
 fn judge(request: &JudgeRequest) -> anyhow::Result<JudgeReport> {
-    // Before any other thread: see `sandbox`.
-    let sandbox = Arc::new(Sandbox::start(&std::env::current_exe()?)?);
+    let sandbox = workflow::sandbox()?;
     let (request, sandbox) = (&request, &sandbox);
     runtime::block_on(
         |shutdown| async move { Ok(shutdown.or_stop(request.judge(sandbox)).await??) },

@@ -7,7 +7,17 @@ use crate::cli::models;
 use crate::cli::runtime;
 use crate::event::Reporter;
 use crate::registry::Registry;
+use crate::sandbox::Sandbox;
 use crate::services::Services;
+
+/// Starts the sandbox. Call it before the process has other threads or a model in memory: see
+/// [`crate::sandbox`].
+///
+/// # Errors
+/// Those of [`Sandbox::start`], and of finding the path of `rune`.
+pub(super) fn sandbox() -> anyhow::Result<Arc<Sandbox>> {
+    Ok(Arc::new(Sandbox::start(&std::env::current_exe()?)?))
+}
 
 /// Runs `work` with the services that `context` describes, until it ends or a signal stops it.
 ///

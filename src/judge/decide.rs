@@ -427,7 +427,7 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// The most informative line of a message: the last one, which names the exception.
+/// Returns the last non-empty line of a message, which names the exception.
 fn last_line(message: &str) -> &str {
     message.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it failed").trim()
 }

@@ -1,5 +1,5 @@
-//! `rune bench`: every figure is there, and a peer that fails is told in its own words. No timing
-//! is judged.
+//! `rune bench` prints every figure, and reports a failing peer in the peer's own words. Timings
+//! are not asserted.
 //!
 //! SmolLM2 has to be here (`rune models pull smollm2-135m-instruct`).
 

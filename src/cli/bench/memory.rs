@@ -14,7 +14,6 @@ use crate::cli::output;
 use crate::cli::screen::Screen;
 use crate::cli::workflow;
 use crate::evaluation::SuiteStore;
-use crate::sandbox::Sandbox;
 
 /// Measure parametric memory: invented libraries, an adapter for each, and tasks that neither base
 /// nor adapter has seen
@@ -32,8 +31,8 @@ use crate::sandbox::Sandbox;
           N3 a library that the adapter was not taught
 
 Memory works when an adapter gains 20 points or more, p < 0.01, N1 and N2 lose less than 2 points and N3 gains less
-than 5. Libraries are trained one after the other; the adapters stay in the registry, and a call that was broken off
-goes on.
+than 5. Libraries are trained one after the other; the adapters stay in the registry, and an interrupted call resumes
+when it is repeated.
 
 Example:
   rune bench memory --seed 7")]
@@ -64,8 +63,7 @@ pub(in crate::cli) struct MemoryArgs {
 }
 
 pub(super) fn run(context: &Context, args: &MemoryArgs) -> anyhow::Result<ExitCode> {
-    // Before any other thread, and before the model fills the memory: see `sandbox`.
-    let sandbox = &Arc::new(Sandbox::start(&std::env::current_exe()?)?);
+    let sandbox = &workflow::sandbox()?;
     let registry = context.registry()?;
     let request = &request(context, args)?;
     let screen = Arc::new(Screen::new(context));
