@@ -116,7 +116,7 @@ struct StartCost {
 
 /// Processor time of this process and all below it.
 fn tree_cpu() -> f64 {
-    usage::cpu(&usage::tree(nix::unistd::getpid())).as_secs_f64()
+    usage::cpu(&usage::tree(nix::unistd::getpid(), usize::MAX)).as_secs_f64()
 }
 
 /// The cost of `start`, done a batch of times.
@@ -330,7 +330,7 @@ impl SandboxBench<'_> {
                 cpu.rune.push((on_data.cpu + on_run.cpu) / n * 1e3);
                 wall.rune.push((on_data.wall + on_run.wall) / n * 1e3);
             }
-            let tree = usage::tree(nix::unistd::getpid());
+            let tree = usage::tree(nix::unistd::getpid(), usize::MAX);
             memory.rune.push(usage::memory_bytes(&tree) as f64);
             if let Some(python) = &options.peer {
                 for ((_, script), (cpu, wall)) in peers.iter().zip(&mut all) {

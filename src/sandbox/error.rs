@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -32,6 +33,9 @@ pub enum SandboxError {
     /// The helper, or the supervisor of the run, was killed; its jails died with it.
     #[error("the sandbox helper process has exited")]
     HelperGone,
+    /// The supervisor of the run has not answered in this time. Its jail is killed.
+    #[error("the sandbox did not answer within {} s", .0.as_secs())]
+    Unresponsive(Duration),
     /// The helper could not be started or reached.
     #[error("cannot start or reach the sandbox helper process")]
     Helper(#[from] io::Error),

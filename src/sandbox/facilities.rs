@@ -61,7 +61,8 @@ const OPEN: &[MissingCapability] = &[
 /// The gap when programs run as the user who runs `rune`.
 const OF_PLAIN_USERS: &[MissingCapability] = &[MissingCapability {
     name: "processes",
-    detail: "the process limit counts all processes of this user, including unrelated ones",
+    detail: "the process limit counts all processes of this user: beside a fork bomb, another program may be \
+             refused a process",
 }];
 /// The gap when root's programs run as a dedicated user.
 const OF_OWN_USERS: &[MissingCapability] = &[MissingCapability {

@@ -185,35 +185,56 @@ pub(super) fn kill_strays(keep: &HashSet<i32>) {
     loop {
         // All are stopped before the first is killed: a stopped process cannot fork, and it still
         // occupies its place under the limit on processes, so a fork bomb cannot refill the tree.
-        let strays = || {
-            let children = usage::children(getpid().as_raw()).into_iter();
-            children.filter(|pid| !keep.contains(pid)).collect::<Vec<_>>()
-        };
-        let mut stopped = Vec::new();
-        loop {
-            let found = strays().into_iter().flat_map(|pid| usage::tree(Pid::from_raw(pid)));
-            let new: Vec<i32> = found.filter(|pid| !stopped.contains(pid)).collect();
-            if new.is_empty() {
-                break;
-            }
-            signal_all(&new, Signal::SIGSTOP);
-            stopped.extend(new);
-        }
+        let stopped = stop_except(keep);
         if stopped.is_empty() {
             return;
         }
-        signal_all(&stopped, Signal::SIGKILL);
-        // Children of the killed ones become ours now: the outer loop goes on until none is left.
-        for pid in strays() {
+        for pid in &stopped {
+            let _gone_already = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        // Only killed ones are awaited. The child of a process that was dying while the tree was
+        // read may have been missed, and still runs: the outer loop finds it among our children,
+        // as it does the children of the killed ones.
+        for pid in strays(keep).into_iter().filter(|pid| stopped.contains(pid)) {
             let _reaped_already = waitpid(Pid::from_raw(pid), None);
         }
     }
 }
 
-fn signal_all(pids: &[i32], signal: Signal) {
-    for pid in pids {
-        let _gone_already = kill(Pid::from_raw(*pid), signal);
+/// Stops every process below this one.
+pub(super) fn stop_strays() {
+    let _killed_later = stop_except(&HashSet::new());
+}
+
+/// Stops every child of this process except those in `keep`, and all their descendants. Returns the
+/// stopped ones.
+fn stop_except(keep: &HashSet<i32>) -> HashSet<i32> {
+    let mut stopped = HashSet::new();
+    while stop_new(keep, &mut stopped) {}
+    stopped
+}
+
+/// Stops the processes below this one that are not in `stopped` yet, and adds them there. Returns
+/// whether there were any.
+fn stop_new(keep: &HashSet<i32>, stopped: &mut HashSet<i32>) -> bool {
+    let before = stopped.len();
+    let mut found = strays(keep);
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        // Stopped first, so that its list of children hardly grows while it is read.
+        if stopped.insert(pid) {
+            let _gone_already = kill(Pid::from_raw(pid), Signal::SIGSTOP);
+        }
+        found.extend(usage::children(pid));
+        next += 1;
     }
+    stopped.len() > before
+}
+
+/// Lists the children of this process that are not in `keep`.
+fn strays(keep: &HashSet<i32>) -> Vec<i32> {
+    let children = usage::children(getpid().as_raw()).into_iter();
+    children.filter(|pid| !keep.contains(pid)).collect()
 }
 
 #[cfg(test)]

@@ -209,7 +209,7 @@ impl RunningJob {
     pub(crate) async fn outcome(mut self) -> Result<ExecOutcome, SandboxError> {
         // The supervisor enforces the wall time limit; this only catches one that hangs itself.
         let answer = tokio::time::timeout(self.patience, answer(&mut self.socket)).await;
-        let answer = answer.map_err(|_| SandboxError::HelperGone)?;
+        let answer = answer.map_err(|_| SandboxError::Unresponsive(self.patience))?;
         Ok(answer.map_err(|_| SandboxError::HelperGone)??)
     }
 }

@@ -52,11 +52,21 @@ struct SeenMemory {
 
 /// Counts the memory of `processes`. The first of them is pid 1 of a jail, which is ours and not
 /// dumpable, so its maps and descriptors are skipped.
-pub(super) fn held(processes: &[i32], network: NetworkAccess) -> TreeMemory {
-    let mut seen = SeenMemory { bytes: usage::memory_bytes(processes), ..SeenMemory::default() };
+///
+/// The maps of a process that forks can be read only between two forks, and thus may take long:
+/// `is_over` is asked after every process, and ends the count with `None`.
+pub(super) fn held(
+    processes: &[i32],
+    network: NetworkAccess,
+    mut is_over: impl FnMut() -> bool,
+) -> Option<TreeMemory> {
     let (init, programs) = processes.split_at(processes.len().min(1));
+    let mut seen = SeenMemory { bytes: usage::memory_bytes(init), ..SeenMemory::default() };
     for pid in programs {
         seen.add(*pid);
+        if is_over() {
+            return None;
+        }
     }
     let n_sockets = match network {
         // The kernel's own count includes sockets that no descriptor refers to.
@@ -65,13 +75,13 @@ pub(super) fn held(processes: &[i32], network: NetworkAccess) -> TreeMemory {
     };
     let shared = seen.shared.len() as u64 * SHARED_BYTES;
     let buffered = n_sockets * SOCKET_BYTES + seen.pipes.len() as u64 * PIPE_BYTES;
-    TreeMemory { bytes: seen.bytes + shared + buffered, is_hidden: seen.is_hidden }
+    Some(TreeMemory { bytes: seen.bytes + shared + buffered, is_hidden: seen.is_hidden })
 }
 
 impl SeenMemory {
     fn add(&mut self, pid: i32) {
         let Some(folder) = usage::memory_folder(pid) else { return };
-        self.bytes += usage::page_table_bytes(&folder);
+        self.bytes += usage::memory_bytes(&[pid]) + usage::page_table_bytes(&folder);
         match fs::read(format!("{folder}/maps")) {
             Ok(maps) => {
                 let maps = String::from_utf8_lossy(&maps); // the program chooses names of files

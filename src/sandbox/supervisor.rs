@@ -26,6 +26,7 @@ use super::cgroup::RunCgroup;
 use super::collect::collect;
 use super::fallback::FallbackRoot;
 use super::fallback::kill_strays;
+use super::fallback::stop_strays;
 use super::fault::JailFault;
 use super::fault::NamedStep;
 use super::helper::HelperContext;
@@ -55,8 +56,10 @@ use super::wire::SupervisorOrder;
 
 /// Maximum bytes that a program may write to its channel.
 const CHANNEL_BYTES: usize = 4 << 20;
-/// Interval at which CPU time and memory are sampled.
-const PERIOD: Duration = Duration::from_millis(50);
+/// Interval at which CPU time, memory and files are sampled.
+const SAMPLE_PERIOD: Duration = Duration::from_millis(50);
+/// Interval at which the processes of a program are counted that only a count can stop.
+const COUNT_PERIOD: Duration = Duration::from_millis(5);
 /// The kernel refuses to start this many times the allowed processes and threads. A program above
 /// its limit is noticed and stopped before that: a refusal alone could not be distinguished from
 /// an error of the program's own.
@@ -180,11 +183,7 @@ fn supervise(
 ) -> wire::SupervisorAnswer {
     let limits = &plan.job.limits;
     let Jail { init, stdout, stderr, channel, report, alive } = jail::start(plan, passed, group)?;
-    // To root in a user namespace of a single id `RLIMIT_NPROC` does not apply: only sampling stops
-    // a fork bomb, so it has to be fast.
-    let has_no_limit =
-        matches!(plan.place, ProgramPlace::Host(None)) && nix::unistd::geteuid().is_root();
-    let period = if has_no_limit { PERIOD / 10 } else { PERIOD };
+    let is_own_user = matches!(plan.place, ProgramPlace::Host(None));
     let mut watch = JobWatch {
         stdout: StreamCapture::halves(stdout, limits.output_bytes),
         stderr: StreamCapture::halves(stderr, limits.output_bytes),
@@ -199,11 +198,15 @@ fn supervise(
         may_hide: matches!(plan.place, ProgramPlace::Host(Some(_))),
         n_hidden: 0,
         started,
-        period,
-        next_sample: started + period.min(limits.cpu),
+        next_count: is_own_user.then(|| started + COUNT_PERIOD),
+        next_sample: started + SAMPLE_PERIOD.min(limits.cpu),
         cpu: Duration::ZERO,
     };
     let stopped = watch.until_over();
+    if scratch.is_some() {
+        // Else a fork bomb would grow while init dies, and delay that.
+        stop_strays();
+    }
     sys::kill(init.pidfd.as_fd());
     bury(init.pidfd.as_fd())?;
     let (_, _, cpu) = sys::wait(Some(init.pid)).step("wait for the jail")?;
@@ -300,7 +303,9 @@ struct JobWatch<'a> {
     /// Consecutive samples in which some memory was hidden.
     n_hidden: u32,
     started: Instant,
-    period: Duration,
+    /// The next count of processes, where `RLIMIT_NPROC` is no help: it does not apply to root in
+    /// a user namespace of a single id, and is shared with all other programs of a plain user.
+    next_count: Option<Instant>,
     next_sample: Instant,
     /// CPU time at the last sample.
     cpu: Duration,
@@ -320,9 +325,17 @@ impl JobWatch<'_> {
                 if let Some(exit) = self.sample() {
                     return Ok(Some(exit));
                 }
-                self.next_sample = Instant::now() + self.period;
+                self.next_sample = Instant::now() + SAMPLE_PERIOD;
             }
-            let (caller_gone, over) = self.wait(deadline.min(self.next_sample) - now)?;
+            if self.next_count.is_some_and(|due| now >= due) {
+                if self.are_too_many(&self.processes()) {
+                    return Ok(Some(ExitKind::ProcessLimit));
+                }
+                self.next_count = Some(Instant::now() + COUNT_PERIOD);
+            }
+            let next =
+                self.next_count.map_or(self.next_sample, |count| count.min(self.next_sample));
+            let (caller_gone, over) = self.wait(deadline.min(next) - now)?;
             if caller_gone {
                 return Ok(Some(ExitKind::Signal(libc::SIGKILL))); // nobody will read this
             }
@@ -359,7 +372,7 @@ impl JobWatch<'_> {
     }
 
     fn sample(&mut self) -> Option<ExitKind> {
-        let processes = usage::tree(self.init.pid);
+        let processes = self.processes();
         self.cpu = self.cpu.max(usage::cpu(&processes));
         let full = self.in_group().or_else(|| self.outside_of_group(&processes));
         let spent = || (self.cpu > self.limits.cpu).then_some(ExitKind::CpuLimit);
@@ -375,17 +388,37 @@ impl JobWatch<'_> {
         (!self.is_zygote && group.out_of_processes()).then_some(ExitKind::ProcessLimit)
     }
 
-    /// Returns the limit that `processes` exceed, of those that no control group enforces.
-    fn outside_of_group(&mut self, processes: &[i32]) -> Option<ExitKind> {
+    /// Lists pid 1 and the processes of the program, at most a few more than allowed.
+    fn processes(&self) -> Vec<i32> {
+        usage::tree(self.init.pid, self.limits.processes as usize + 2)
+    }
+
+    /// Whether `processes` exceed the limit, where no control group enforces it.
+    fn are_too_many(&self, processes: &[i32]) -> bool {
         let kernel_counts = self.group.is_some_and(RunCgroup::counts_processes);
         let max = u64::from(self.limits.processes) + 1; // pid 1 counts as well
-        if !kernel_counts && usage::tasks(processes) > max {
+        !kernel_counts && usage::tasks(processes) > max
+    }
+
+    /// Returns the limit that `processes` exceed, of those that no control group enforces.
+    fn outside_of_group(&mut self, processes: &[i32]) -> Option<ExitKind> {
+        if self.are_too_many(processes) {
             return Some(ExitKind::ProcessLimit);
         }
         if self.group.is_some() {
             return None;
         }
-        let held = memory::held(processes, self.network);
+        let mut last_count = Instant::now();
+        let has_grown = || {
+            let is_due = last_count.elapsed() > COUNT_PERIOD;
+            is_due && {
+                last_count = Instant::now();
+                self.are_too_many(&self.processes())
+            }
+        };
+        let Some(held) = memory::held(processes, self.network, has_grown) else {
+            return Some(ExitKind::ProcessLimit);
+        };
         self.n_hidden = if held.is_hidden && !self.may_hide { self.n_hidden + 1 } else { 0 };
         // A program that keeps itself hidden could hold any amount.
         let is_full = held.bytes > self.limits.memory_bytes || self.n_hidden > MAX_HIDDEN;

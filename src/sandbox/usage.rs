@@ -18,11 +18,12 @@ pub(super) fn is_known() -> bool {
     fs::exists("/proc/thread-self/children").is_ok_and(|exists| exists)
 }
 
-/// Lists the processes of the tree with the root `root`, which comes first.
-pub(crate) fn tree(root: Pid) -> Vec<i32> {
+/// Lists the processes of the tree with the root `root`, which comes first. Ends at `max` or a few
+/// more: a tree that grows as fast as it is read would otherwise never be read.
+pub(crate) fn tree(root: Pid, max: usize) -> Vec<i32> {
     let mut found = vec![root.as_raw()];
     let mut next = 0;
-    while let Some(&pid) = found.get(next) {
+    while let Some(&pid) = found.get(next).filter(|_| found.len() < max) {
         found.extend(children(pid));
         next += 1;
     }

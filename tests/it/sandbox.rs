@@ -183,26 +183,36 @@ fn escape(hostile: &Hostile, outcome: &ExecOutcome) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_programs_are_contained() {
-    contain(sandbox(), HOSTILE.iter().map(Cow::Borrowed)).await;
+    contain(sandbox(), HOSTILE.iter().map(Cow::Borrowed), 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_programs_are_contained_without_namespaces() {
     let sandbox = without_namespaces();
     let gaps = gaps(&sandbox);
-    let hostile = HOSTILE.iter().map(|hostile| Cow::Owned(hostile.without_namespaces(&gaps)));
-    contain(sandbox, hostile).await;
+    let hostile = HOSTILE.iter().map(|hostile| hostile.without_namespaces(&gaps));
+    // Programs of a plain user share the kernel's limit on processes: a fork bomb runs alone.
+    let (bombs, others): (Vec<_>, Vec<_>) = hostile
+        .map(Cow::<Hostile>::Owned)
+        .partition(|hostile| matches!(hostile.ends, Ends::With(ExitKind::ProcessLimit)));
+    assert!(bombs.len() >= 3);
+    contain(Arc::clone(&sandbox), bombs, 1).await;
+    contain(sandbox, others, 4).await;
 }
 
 fn gaps(sandbox: &Sandbox) -> Vec<&'static str> {
     sandbox.facilities().gaps().iter().map(|gap| gap.name).collect()
 }
 
-/// Runs hostile programs, each of which must end as specified.
-async fn contain(sandbox: Arc<Sandbox>, programs: impl Iterator<Item = Cow<'static, Hostile>>) {
-    let (sandbox, host) = (Arc::new(sandbox), Host::open());
+/// Runs hostile programs, up to `n_parallel` at a time, each of which must end as specified.
+async fn contain(
+    sandbox: Arc<Sandbox>,
+    programs: impl IntoIterator<Item = Cow<'static, Hostile>>,
+    n_parallel: usize,
+) {
+    let host = Host::open();
     let interpreter = sandbox.interpreter(None).unwrap();
-    let (seats, mut runs) = (Arc::new(Semaphore::new(4)), JoinSet::new());
+    let (seats, mut runs) = (Arc::new(Semaphore::new(n_parallel)), JoinSet::new());
     for hostile in programs {
         let job = python(&interpreter, host.program(&hostile), hostile::limits(hostile.ends));
         let (sandbox, seats) = (Arc::clone(&sandbox), Arc::clone(&seats));
