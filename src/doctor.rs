@@ -34,6 +34,9 @@ use crate::training::ExampleSets;
 use crate::training::Preset;
 use crate::training::TrainingOptions;
 
+/// The page that explains warnings and failures, by the names of checks.
+const TROUBLESHOOTING: &str = include_str!("../docs/troubleshooting.md");
+
 /// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -49,7 +52,7 @@ pub enum CheckStatus {
 /// One check with its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DoctorCheck {
-    /// Name of the check, which is also its heading in `docs/troubleshooting.md`.
+    /// Name of the check.
     pub name: String,
     /// Result of the check.
     pub status: CheckStatus,
@@ -58,6 +61,9 @@ pub struct DoctorCheck {
     /// Advice on how to fix a warning or failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
+    /// File and anchor of the section that explains a warning or failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub docs: Option<String>,
 }
 
 /// Input of the checks.
@@ -90,16 +96,27 @@ pub fn run_checks(input: &DoctorInput<'_>) -> Vec<DoctorCheck> {
 
 impl DoctorCheck {
     fn ok(name: &str, detail: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), status: CheckStatus::Ok, detail: detail.into(), fix: None }
+        let (name, detail) = (name.to_owned(), detail.into());
+        Self { name, status: CheckStatus::Ok, detail, fix: None, docs: None }
     }
 
     fn warn(name: &str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { status: CheckStatus::Warn, fix: Some(fix.into()), ..Self::ok(name, detail) }
+        let (fix, docs) = (Some(fix.into()), section(name));
+        Self { status: CheckStatus::Warn, fix, docs, ..Self::ok(name, detail) }
     }
 
     fn fail(name: &str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { status: CheckStatus::Fail, fix: Some(fix.into()), ..Self::ok(name, detail) }
+        Self { status: CheckStatus::Fail, ..Self::warn(name, detail, fix) }
     }
+}
+
+/// Finds the section about the check `name`: the longest heading that the name begins with.
+fn section(name: &str) -> Option<String> {
+    let headings = TROUBLESHOOTING.lines().filter(|line| line.starts_with("##"));
+    let headings = headings.map(|line| line.trim_start_matches('#').trim_start());
+    let heading = headings.filter(|heading| name.starts_with(heading)).max_by_key(|h| h.len())?;
+    let anchor = heading.replace(':', "").replace(' ', "-");
+    Some(format!("docs/troubleshooting.md#{anchor}"))
 }
 
 fn machine() -> Vec<DoctorCheck> {
@@ -403,4 +420,34 @@ fn suites(home: &Home) -> Option<DoctorCheck> {
 
 fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_link_to_their_section() {
+        let check = |name| section(name).unwrap_or_default();
+        assert_eq!(check("model smollm2-135m-instruct"), "docs/troubleshooting.md#model");
+        assert_eq!(check("memory cap"), "docs/troubleshooting.md#memory-cap");
+        assert_eq!(check("gap: processes"), "docs/troubleshooting.md#gap-processes");
+        assert_eq!(section("unknown"), None);
+    }
+
+    /// Every name that the source of this module gives to a check.
+    #[test]
+    fn every_check_has_a_section() {
+        let source = include_str!("doctor.rs").split("mod tests").next().unwrap();
+        let source = [source, include_str!("doctor/sandbox.rs")].concat();
+        let calls = source.split("DoctorCheck::").skip(1);
+        let calls = calls.filter_map(|call| {
+            ["warn(", "fail("].iter().find_map(|start| call.strip_prefix(start))
+        });
+        let names = calls.filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next());
+        let names: Vec<_> = names.collect();
+        assert!(names.len() > 15, "{names:?}");
+        let missing: Vec<_> = names.iter().filter(|name| section(name).is_none()).collect();
+        assert!(missing.is_empty(), "no section in docs/troubleshooting.md: {missing:?}");
+    }
 }

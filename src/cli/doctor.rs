@@ -43,8 +43,12 @@ fn line(check: &DoctorCheck, color: bool) -> String {
         CheckStatus::Fail => ("FAIL", "1;31"),
     };
     let word = output::paint(word, style, color);
-    let fix = check.fix.as_ref().map(|fix| format!("\n      fix: {fix}")).unwrap_or_default();
-    format!("{word}  {}: {}{fix}\n", check.name, output::escape_line(&check.detail))
+    let advice = [("fix", &check.fix), ("see", &check.docs)];
+    let advice = advice.map(|(label, text)| {
+        text.as_ref().map(|text| format!("\n      {label}: {text}")).unwrap_or_default()
+    });
+    let detail = output::escape_line(&check.detail);
+    format!("{word}  {}: {detail}{}\n", check.name, advice.concat())
 }
 
 fn json_lines(checks: &[DoctorCheck]) -> anyhow::Result<String> {

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::CheckStatus;
 use super::DoctorCheck;
 use super::DoctorInput;
+use super::section;
 use crate::home::Home;
 use crate::hub;
 use crate::judge::FunctionJudge;
@@ -117,7 +118,8 @@ fn describe_capabilities(facilities: &JailCapabilities) -> Vec<DoctorCheck> {
     };
     let gap = |gap: &MissingCapability| {
         let name = format!("gap: {}", gap.name);
-        DoctorCheck { name, status: CheckStatus::Warn, detail: gap.detail.to_owned(), fix: None }
+        let docs = section(&name);
+        DoctorCheck { docs, status: CheckStatus::Warn, ..DoctorCheck::ok(&name, gap.detail) }
     };
     let gaps = facilities.gaps();
     [tier, memory, landlock, seccomp].into_iter().chain(gaps.iter().map(gap)).collect()
