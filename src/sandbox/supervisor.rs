@@ -183,7 +183,8 @@ fn supervise(
 ) -> wire::SupervisorAnswer {
     let limits = &plan.job.limits;
     let Jail { init, stdout, stderr, channel, report, alive } = jail::start(plan, passed, group)?;
-    let is_own_user = matches!(plan.place, ProgramPlace::Host(None));
+    let is_counted = matches!(plan.place, ProgramPlace::Host(None))
+        && !group.is_some_and(RunCgroup::counts_processes);
     let mut watch = JobWatch {
         stdout: StreamCapture::halves(stdout, limits.output_bytes),
         stderr: StreamCapture::halves(stderr, limits.output_bytes),
@@ -198,7 +199,7 @@ fn supervise(
         may_hide: matches!(plan.place, ProgramPlace::Host(Some(_))),
         n_hidden: 0,
         started,
-        next_count: is_own_user.then(|| started + COUNT_PERIOD),
+        next_count: is_counted.then(|| started + COUNT_PERIOD),
         next_sample: started + SAMPLE_PERIOD.min(limits.cpu),
         cpu: Duration::ZERO,
     };
