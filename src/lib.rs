@@ -19,6 +19,7 @@ pub mod adapter;
 pub mod error_class;
 pub mod event;
 pub(crate) mod minhash;
+pub mod similarity;
 pub mod trajectory;
 // Formats.
 pub mod peft;

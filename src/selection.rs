@@ -1,15 +1,21 @@
 //! Selects the adapter, if any, for a task.
 //!
-//! Only measured adapters are candidates: those that fit the base model and scored better than the
-//! base alone on exactly these weights. Of several, the one with the highest lower bound of its
-//! confidence interval is selected. Adapters of the project come before global ones.
+//! Only measured adapters are candidates: those that fit the base model and, on exactly these
+//! weights, gained over the base on a suite of enough families and lost on none. Of several, the
+//! one whose gain is highest at the lower end of its interval is selected, if the task is near what
+//! it was trained on. Adapters of the project come before global ones.
 
 use crate::adapter::AdapterId;
 use crate::provider::BaseModel;
-use crate::registry::MeasuredAdapter;
+use crate::registry::AdapterCandidate;
+use crate::registry::Evaluation;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
-use crate::task::TaskType;
+use crate::similarity::NEAR;
+use crate::task::Task;
+
+/// Number of families from which the gain on a suite counts.
+pub const MIN_FAMILIES: u32 = 30;
 
 /// Adapter that the user requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,12 +59,12 @@ pub struct Selection {
 pub fn select(
     registry: &Registry,
     base: &BaseModel,
-    (project, task_type): (&str, TaskType),
+    (project, task): (&str, &Task),
     wish: &AdapterChoice,
 ) -> Result<Selection, RegistryError> {
     match wish {
         AdapterChoice::Nothing => {
-            Ok(Selection { adapter_id: None, reason: "none: none was wanted".to_owned() })
+            Ok(Selection { adapter_id: None, reason: "none: as requested".to_owned() })
         }
         AdapterChoice::Adapter(id) => {
             let adapter = registry.adapter(id)?;
@@ -66,32 +72,80 @@ pub fn select(
                 let base_model = base.base_model.clone();
                 return Err(RegistryError::DoesNotFit { id: id.clone(), base_model });
             }
-            Ok(Selection { adapter_id: Some(id.clone()), reason: "it was asked for".to_owned() })
+            Ok(Selection { adapter_id: Some(id.clone()), reason: "as requested".to_owned() })
         }
-        AdapterChoice::Auto => automatic(registry, base, (project, task_type)),
+        AdapterChoice::Auto => automatic(registry, base, (project, task)),
     }
 }
 
 fn automatic(
     registry: &Registry,
     base: &BaseModel,
-    (project, task_type): (&str, TaskType),
+    (project, task): (&str, &Task),
 ) -> Result<Selection, RegistryError> {
     let weights = (base.base_model.as_str(), base.base_digest.as_str());
+    let mut refused: Option<(AdapterId, f64)> = None;
     for (project, whose) in [(Some(project), "of this project"), (None, "for all projects")] {
-        let best = registry.candidates(weights, project, task_type)?.into_iter().next();
-        if let Some(MeasuredAdapter { adapter_id, evaluation, base }) = best {
-            let percent = |share: f64| format!("{:.1} %", share * 100.0);
-            let reason = format!(
-                "the best {whose}: {} against {} without it on {} tasks of `{}`",
-                percent(evaluation.pass_at_1),
-                percent(base.pass_at_1),
-                evaluation.n_tasks,
-                evaluation.suite,
-            );
-            return Ok(Selection { adapter_id: Some(adapter_id), reason });
+        for candidate in registry.candidates(weights, project, task.task_type, MIN_FAMILIES)? {
+            let similarity = similarity(registry, &candidate.adapter_id, &task.text)?;
+            if similarity >= NEAR {
+                let reason = reason(&candidate, whose, similarity);
+                return Ok(Selection { adapter_id: Some(candidate.adapter_id), reason });
+            }
+            if refused.as_ref().is_none_or(|(_, best)| similarity > *best) {
+                refused = Some((candidate.adapter_id, similarity));
+            }
         }
     }
-    let reason = "none: none was measured to be better than the base on these weights";
-    Ok(Selection { adapter_id: None, reason: reason.to_owned() })
+    let reason = match refused {
+        Some((id, similarity)) => format!(
+            "none: the task is not near those that `{id}` was trained on (similarity \
+             {similarity:.2}, below {NEAR})"
+        ),
+        None => "none: no adapter was measured to gain over the base on these weights, without a \
+                 loss elsewhere"
+            .to_owned(),
+    };
+    Ok(Selection { adapter_id: None, reason })
+}
+
+/// Returns what keeps an adapter with these evaluations, its newest ones, from being selected for
+/// any task; empty if nothing does. The rules are those of [`Registry::candidates`].
+pub fn obstacles(evaluations: &[Evaluation]) -> Vec<String> {
+    let is_gain = |one: &Evaluation| {
+        let gain = one.gain.as_ref();
+        !one.split.ends_with("-control")
+            && gain.is_some_and(|gain| gain.n_families >= MIN_FAMILIES && gain.interval.0 > 0.0)
+    };
+    let mut obstacles = Vec::new();
+    if !evaluations.iter().any(is_gain) {
+        obstacles.push(format!(
+            "no suite of {MIN_FAMILIES} families or more on which its gain over the base is above \
+             0 at the lower end"
+        ));
+    }
+    for one in evaluations {
+        if one.gain.as_ref().is_some_and(|gain| gain.interval.1 < 0.0) {
+            obstacles.push(format!("it is worse than the base on `{}` ({})", one.suite, one.split));
+        }
+    }
+    obstacles
+}
+
+/// Returns how near a task is to those that an adapter was trained on; 0 if they are not known.
+fn similarity(registry: &Registry, id: &AdapterId, task: &str) -> Result<f64, RegistryError> {
+    let Some(digest) = registry.adapter(id)?.dataset_digest else { return Ok(0.0) };
+    let profile = registry.dataset(&digest)?.and_then(|dataset| dataset.profile);
+    Ok(profile.map_or(0.0, |profile| profile.similarity(task)))
+}
+
+fn reason(candidate: &AdapterCandidate, whose: &str, similarity: f64) -> String {
+    let AdapterCandidate { suite, n_tasks, gain, .. } = candidate;
+    let points = |share: f64| format!("{:+.1}", share * 100.0);
+    format!(
+        "the best {whose}: {} points over the base on {n_tasks} tasks of `{suite}`, {} at the \
+         lower end; similarity {similarity:.2}",
+        points(gain.difference),
+        points(gain.interval.0),
+    )
 }

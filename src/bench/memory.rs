@@ -221,7 +221,7 @@ impl MemoryBench<'_> {
         let tasks = tasks.into_iter().map(EvalTask::from).collect();
         let suite = TaskSuite::new(format!("{}{kind}", library.name()), tasks);
         let modules = PackageModules::single(library.name(), &library.module_source());
-        self.measure((&suite, &modules), adapters, &MeasureOptions::default()).await
+        self.measure((&suite, &modules), adapters, MeasureOptions::default()).await
     }
 
     /// Measures the base and `adapters` on tasks that need no library.
@@ -233,17 +233,18 @@ impl MemoryBench<'_> {
         let sampling = Sampling { max_tokens: 512, ..Sampling::default() };
         let split = format!("all, first {}", suite.n_tasks());
         let how = MeasureOptions { split, sampling, ..MeasureOptions::default() };
-        self.measure((suite, &PackageModules::default()), adapters, &how).await
+        self.measure((suite, &PackageModules::default()), adapters, how).await
     }
 
     async fn measure(
         &self,
         what: (&TaskSuite, &PackageModules),
         adapters: &[AdapterId],
-        how: &MeasureOptions,
+        how: MeasureOptions,
     ) -> Result<MeasuredOutcomes, BenchError> {
         let who = MeasuredAdapters::These(adapters.to_vec());
-        Ok(Box::pin(measure((self.services, self.sandbox), what, &who, how)).await?)
+        let how = MeasureOptions { is_recorded: false, ..how };
+        Ok(Box::pin(measure((self.services, self.sandbox), what, &who, &how)).await?)
     }
 }
 

@@ -39,14 +39,20 @@ impl MemoryVerdict {
 
 #[cfg(test)]
 mod tests {
+    use crate::evaluation::PairedAnswer;
     use crate::event::PairedScores;
 
     use super::*;
 
     /// `n` tasks of which the first `before` and the first `after` pass.
     fn paired(n: usize, before: usize, after: usize) -> PairedScores {
-        let passed = |passed| (0..n).map(|i| i < passed).collect::<Vec<_>>();
-        PairedScores::new(&passed(before), &passed(after))
+        let names: Vec<String> = (0..n).map(|task| task.to_string()).collect();
+        let pairs = names.iter().enumerate().map(|(i, family)| PairedAnswer {
+            family,
+            before: i < before,
+            after: i < after,
+        });
+        PairedScores::new(&pairs.collect::<Vec<_>>())
     }
 
     #[test]

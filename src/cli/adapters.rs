@@ -36,6 +36,7 @@ use crate::registry::AdapterStore;
 use crate::registry::Evaluation;
 use crate::registry::Registry;
 use crate::registry::new_id;
+use crate::selection;
 use crate::task::TaskType;
 
 /// List, import, export and compare adapters
@@ -325,52 +326,66 @@ fn why(context: &Context, registry: &Registry, adapter: &Adapter) -> anyhow::Res
     let measured = registry.fitness(Some(&adapter.id), &adapter.base_digest)?;
     let base = registry.fitness(None, &adapter.base_digest)?;
     let beside = |one: &Evaluation| {
-        let same = |other: &&Evaluation| {
-            (&other.suite_digest, &other.split, &other.via)
-                == (&one.suite_digest, &one.split, &one.via)
+        let is_same = |other: &&Evaluation| {
+            (&other.suite_digest, &other.split, &other.via, &other.conditions)
+                == (&one.suite_digest, &one.split, &one.via, &one.conditions)
         };
-        base.iter().find(same).cloned()
+        base.iter().find(is_same).cloned()
     };
     if context.json {
         return json_lines(
             measured.iter().map(|one| json!({ "evaluation": one, "base": beside(one) })),
         );
     }
-    let mut text = match &adapter.archived_at {
-        Some(at) => format!("archived {at}: it is not selected\n"),
-        None if measured.is_empty() => {
-            "not evaluated on the weights that it was trained on: `rune run --adapter auto` does \
-             not select it; measure it with `rune eval`\n"
-                .to_owned()
-        }
-        None => format!(
-            "a candidate for scope {} of project {}\n",
-            adapter.scope.as_str(),
-            adapter.project
-        ),
-    };
-    let head = ["SUITE", "SPLIT", "N", "ADAPTER (95 %)", "FITNESS", "BASE (95 %)", "AT"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    let share = |one: &Evaluation| {
-        let percent = |share: f64| format!("{:.1}", share * 100.0);
-        let (low, high) = (percent(one.ci_low), percent(one.ci_high));
-        format!("{} % ({low} to {high})", percent(one.pass_at_1))
-    };
-    for one in &measured {
-        rows.push(vec![
-            escape_line(&one.suite).into_owned(),
-            escape_line(&one.split).into_owned(),
-            one.n_tasks.to_string(),
-            share(one),
-            one.fitness.map_or("-".to_owned(), |fitness| format!("{:.1}", fitness * 100.0)),
-            beside(one).as_ref().map_or("-".to_owned(), share),
-            one.at.chars().take(19).collect(),
-        ]);
-    }
+    let mut text = standing(adapter, &measured);
     if !measured.is_empty() {
-        text += &output::table(&rows);
+        let rows = measured.iter().map(|one| evidence(one, beside(one).as_ref()));
+        let head = ["SUITE", "SPLIT", "N", "FAMILIES", "ADAPTER (95 %)", "BASE (95 %)"];
+        let head = head.into_iter().chain(["GAIN (90 %)", "AT"]).map(str::to_owned).collect();
+        text += &output::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
     }
     Ok(text)
+}
+
+/// Says whether `rune run --adapter auto` may select an adapter, and otherwise why not.
+fn standing(adapter: &Adapter, measured: &[Evaluation]) -> String {
+    if let Some(at) = &adapter.archived_at {
+        return format!("archived {at}: it is not selected\n");
+    }
+    if measured.is_empty() {
+        return "not evaluated on the weights that it was trained on: `rune run --adapter auto` does \
+                not select it; measure it with `rune eval`\n"
+            .to_owned();
+    }
+    let obstacles = selection::obstacles(measured);
+    if obstacles.is_empty() {
+        let (scope, project) = (adapter.scope.as_str(), &adapter.project);
+        return format!(
+            "a candidate for scope {scope} of project {project}, for tasks near those that it was \
+             trained on\n"
+        );
+    }
+    format!("not selected: {}\n", obstacles.join("; "))
+}
+
+/// Returns the row of an evaluation in the table of [`why`].
+fn evidence(one: &Evaluation, base: Option<&Evaluation>) -> Vec<String> {
+    let range = |share: f64, (low, high): (f64, f64)| {
+        format!("{:.1} ({:.1} to {:.1})", share * 100.0, low * 100.0, high * 100.0)
+    };
+    let score = |one: &Evaluation| range(one.pass_at_1, (one.ci_low, one.ci_high));
+    let gain = one.gain.as_ref();
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    vec![
+        escape_line(&one.suite).into_owned(),
+        escape_line(&one.split).into_owned(),
+        one.n_tasks.to_string(),
+        or_dash(gain.map(|gain| gain.n_families.to_string())),
+        score(one),
+        or_dash(base.map(score)),
+        or_dash(gain.map(|gain| range(gain.difference, gain.interval))),
+        one.at.chars().take(19).collect(),
+    ]
 }
 
 fn verify(context: &Context, store: &AdapterStore) -> anyhow::Result<ExitCode> {

@@ -282,6 +282,14 @@ async fn outcome(
     })
 }
 
+/// Returns a digest of everything that determines the scores of these outcomes, except who answers:
+/// the judged tasks, and what [`cache_key`] covers.
+pub(super) fn conditions(tools: &EvaluationTools<'_>, outcomes: &[&EvalOutcome]) -> String {
+    let answers: Vec<(&str, u32)> =
+        outcomes.iter().map(|outcome| (outcome.id.as_str(), outcome.sample)).collect();
+    sha256(json!([cache_key(tools, None), tools.seed, answers]).to_string().as_bytes())
+}
+
 /// Returns a digest of everything that determines an outcome, except task and seed.
 fn cache_key(tools: &EvaluationTools<'_>, adapter: Option<&AdapterWeights>) -> String {
     let parts = json!([

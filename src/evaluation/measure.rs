@@ -20,6 +20,7 @@ use crate::pipeline::SessionSettings;
 use crate::registry::AdapterFilter;
 use crate::registry::AdapterStore;
 use crate::registry::Evaluation;
+use crate::registry::MeasuredGain;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::registry::new_id;
@@ -37,6 +38,7 @@ use super::answers::JUDGE_VERSION;
 use super::answers::UnjudgeableTask;
 use super::error::EvaluationError;
 use super::modules::PackageModules;
+use super::statistics::compare;
 use super::statistics::score;
 use super::strategy::AnswerStrategy;
 use super::strategy::StrategyTools;
@@ -77,6 +79,9 @@ pub struct MeasureOptions {
     pub n_samples: u32,
     /// Whether to ignore cached answers.
     pub is_fresh: bool,
+    /// Whether the scores are recorded, for [`crate::selection`] to choose adapters by. Benchmarks
+    /// measure their own adapters on tasks of their own, which say nothing about a user's tasks.
+    pub is_recorded: bool,
 }
 
 impl Default for MeasureOptions {
@@ -89,6 +94,7 @@ impl Default for MeasureOptions {
             sampling: Sampling { max_tokens: 160, ..Sampling::default() },
             n_samples: 1,
             is_fresh: false,
+            is_recorded: true,
         }
     }
 }
@@ -199,7 +205,7 @@ fn refuse_seen(suite: &TaskSuite, train_families: &[String]) -> Result<(), Evalu
     }
 }
 
-/// Asks the base and the adapters all tasks of a suite, judges the answers and stores the scores.
+/// Asks the base and the adapters all tasks of a suite, judges the answers and records the scores.
 ///
 /// # Errors
 /// [`EvaluationError`]. Judged answers stay in the cache for the next call.
@@ -255,9 +261,8 @@ async fn measure_all(
         n_samples: options.n_samples,
     };
     let measured = ask_all(&*services.reporter, &tools, suite, &subjects).await?.without_voids();
-    store_scores(&tools, suite, (None, &options.split), &measured.base)?;
-    for (subject, (_, outcomes)) in subjects.iter().zip(&measured.adapters) {
-        store_scores(&tools, suite, (Some(subject), &options.split), outcomes)?;
+    if options.is_recorded {
+        store_scores(&tools, suite, &options.split, (&measured, &subjects))?;
     }
     if let Some(notice) = measured.void_notice() {
         services.notice(notice);
@@ -297,40 +302,73 @@ async fn ask_all(
     Ok(measured)
 }
 
-/// Stores the scores: one row for the tasks, and one for the controls if there are any.
+/// Stores the scores of the base and of every adapter beside it.
 fn store_scores(
     tools: &EvaluationTools<'_>,
     suite: &TaskSuite,
-    (adapter, split): (Option<&AdapterWeights>, &str),
-    outcomes: &[EvalOutcome],
+    split: &str,
+    (measured, subjects): (&MeasuredOutcomes, &[AdapterWeights]),
 ) -> Result<(), RegistryError> {
-    let (controls, tasks): (Vec<&EvalOutcome>, Vec<&EvalOutcome>) =
-        outcomes.iter().partition(|outcome| outcome.is_control);
-    for (split, outcomes) in [(split.to_owned(), tasks), (format!("{split}-control"), controls)] {
-        if outcomes.is_empty() {
+    for is_control in [false, true] {
+        let only = |outcomes: &'_ [EvalOutcome]| -> Vec<EvalOutcome> {
+            outcomes.iter().filter(|one| one.is_control == is_control).cloned().collect()
+        };
+        let base = only(&measured.base);
+        if base.is_empty() {
             continue;
         }
-        let score = score(&outcomes);
-        tools.registry.insert_evaluation(&Evaluation {
-            id: new_id()?,
-            adapter_id: adapter.map(|subject| subject.id.clone()),
-            base_digest: tools.provider.base().base_digest,
-            suite: suite.name.clone(),
-            suite_digest: suite.digest.clone(),
-            split,
-            via: tools.strategy.as_str().to_owned(),
-            n_tasks: score.n_tasks,
-            n_samples: score.n_samples,
-            passed: score.passed,
-            pass_at_1: score.share,
-            ci_low: score.interval.0,
-            ci_high: score.interval.1,
-            fitness: Some(score.fitness),
-            sampling: json!({ "drawn": tools.strategy.sampling(), "seed": tools.seed }),
-            judge_version: JUDGE_VERSION.to_owned(),
-            provider: tools.provider.name().to_owned(),
-            at: timestamp(SystemTime::now()),
-        })?;
+        let split = if is_control { format!("{split}-control") } else { split.to_owned() };
+        let base: Vec<&EvalOutcome> = base.iter().collect();
+        let row = score_row(tools, suite, &split, &base)?;
+        tools.registry.insert_evaluation(&row)?;
+        for (subject, (_, outcomes)) in subjects.iter().zip(&measured.adapters) {
+            let outcomes = only(outcomes);
+            let outcomes: Vec<&EvalOutcome> = outcomes.iter().collect();
+            let paired = compare(&base, &outcomes);
+            let gain = MeasuredGain {
+                base_id: row.id.clone(),
+                n_families: paired.n_families,
+                difference: paired.difference,
+                interval: paired.interval_90,
+            };
+            tools.registry.insert_evaluation(&Evaluation {
+                adapter_id: Some(subject.id.clone()),
+                gain: Some(gain),
+                ..score_row(tools, suite, &split, &outcomes)?
+            })?;
+        }
     }
     Ok(())
+}
+
+/// Creates the row of the base's score.
+fn score_row(
+    tools: &EvaluationTools<'_>,
+    suite: &TaskSuite,
+    split: &str,
+    outcomes: &[&EvalOutcome],
+) -> Result<Evaluation, RegistryError> {
+    let score = score(outcomes);
+    Ok(Evaluation {
+        id: new_id()?,
+        adapter_id: None,
+        base_digest: tools.provider.base().base_digest,
+        suite: suite.name.clone(),
+        suite_digest: suite.digest.clone(),
+        split: split.to_owned(),
+        via: tools.strategy.as_str().to_owned(),
+        n_tasks: score.n_tasks,
+        n_samples: score.n_samples,
+        passed: score.passed,
+        pass_at_1: score.share,
+        ci_low: score.interval.0,
+        ci_high: score.interval.1,
+        fitness: Some(score.fitness),
+        conditions: Some(answers::conditions(tools, outcomes)),
+        gain: None,
+        sampling: json!({ "drawn": tools.strategy.sampling(), "seed": tools.seed }),
+        judge_version: JUDGE_VERSION.to_owned(),
+        provider: tools.provider.name().to_owned(),
+        at: timestamp(SystemTime::now()),
+    })
 }

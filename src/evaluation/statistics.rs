@@ -1,4 +1,4 @@
-//! Estimates with confidence intervals.
+//! Scores of answers and comparisons of two subjects, with confidence intervals.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,15 @@ use crate::event::PassRate;
 use crate::event::ScoreComparison;
 
 use super::answers::EvalOutcome;
-
-/// 97.5 % quantile of the normal distribution, for two-sided 95 % intervals.
-const Z_95: f64 = 1.959_963_984_540_054;
-/// 95 % quantile of the normal distribution, for two-sided 90 % intervals.
-const Z_90: f64 = 1.644_853_626_951_472_7;
-
-/// Number of bootstrap resamples.
-const RESAMPLES: usize = 4000;
+use super::intervals::FamilySums;
+use super::intervals::Z_90;
+use super::intervals::Z_95;
+use super::intervals::newcombe;
 
 /// Number of answers to one task that passed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TaskScore<'a> {
-    /// Family of the task, the unit of resampling.
+    /// Family of the task; tasks of a family count as one observation.
     pub family: &'a str,
     /// Number of answers, at least 1.
     pub n: u32,
@@ -31,20 +27,20 @@ pub struct TaskScore<'a> {
 }
 
 impl PassRate {
-    /// Scores at least one task, all with the same number of answers. With one answer per task the
-    /// interval is Wilson's, else a bootstrap over families.
+    /// Scores at least one task, all with the same number of answers.
     pub fn new(tasks: &[TaskScore<'_>]) -> Self {
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let (n_tasks, n_samples) = (count(tasks.len()), tasks.first().map_or(1, |task| task.n));
-        let passed = tasks.iter().map(|task| task.passed).sum();
-        let of_task = |task: &TaskScore<'_>| f64::from(task.passed) / f64::from(task.n);
-        let (interval, fitness) = if n_samples == 1 {
-            (wilson(passed, n_tasks, Z_95), wilson(passed, n_tasks, Z_90).0)
-        } else {
-            let means = bootstrap(tasks, &of_task);
-            (middle(&means, 0.95), middle(&means, 0.90).0)
-        };
-        Self { n_tasks, n_samples, passed, share: mean(tasks, &of_task), interval, fitness }
+        let answers = tasks.iter().flat_map(|task| {
+            (0..task.n).map(|index| (task.family, f64::from(u8::from(index < task.passed))))
+        });
+        let sums = FamilySums::new(answers);
+        Self {
+            n_tasks: u32::try_from(tasks.len()).unwrap_or(u32::MAX),
+            n_samples: tasks.first().map_or(1, |task| task.n),
+            passed: tasks.iter().map(|task| task.passed).sum(),
+            share: sums.mean(),
+            interval: sums.wilson(Z_95),
+            fitness: sums.wilson(Z_90).0,
+        }
     }
 }
 
@@ -69,7 +65,7 @@ pub struct PassAtK {
     pub k: u32,
     /// Mean probability over all tasks.
     pub share: f64,
-    /// 95 % confidence interval from a bootstrap over families.
+    /// 95 % confidence interval.
     pub interval: (f64, f64),
 }
 
@@ -80,12 +76,10 @@ impl PassAtK {
         if k == 0 || tasks.iter().any(|task| task.n < k) {
             return None;
         }
-        let of_task = |task: &TaskScore<'_>| pass_at_k(task.n, task.passed, k);
-        Some(Self {
-            k,
-            share: mean(tasks, &of_task),
-            interval: middle(&bootstrap(tasks, &of_task), 0.95),
-        })
+        let sums = FamilySums::new(
+            tasks.iter().map(|task| (task.family, pass_at_k(task.n, task.passed, k))),
+        );
+        Some(Self { k, share: sums.mean(), interval: sums.wilson(Z_95) })
     }
 }
 
@@ -103,126 +97,54 @@ fn pass_at_k(n: u32, c: u32, k: u32) -> f64 {
     1.0 - (n - c + 1..=n).map(|i| 1.0 - f64::from(k) / f64::from(i)).product::<f64>()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "tasks are few")]
-fn mean(tasks: &[TaskScore<'_>], value: &dyn Fn(&TaskScore<'_>) -> f64) -> f64 {
-    tasks.iter().map(value).sum::<f64>() / tasks.len().max(1) as f64
-}
-
-/// Returns sorted bootstrap means over families drawn with replacement. Resampling families rather
-/// than tasks accounts for tasks of one family that pass or fail together.
-fn bootstrap(tasks: &[TaskScore<'_>], value: &dyn Fn(&TaskScore<'_>) -> f64) -> Vec<f64> {
-    let mut families: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
-    for task in tasks {
-        let (sum, n) = families.entry(task.family).or_default();
-        (*sum, *n) = (*sum + value(task), *n + 1.0);
-    }
-    let families: Vec<(f64, f64)> = families.into_values().collect();
-    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut draw = || {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        families[usize::try_from(random >> 33).unwrap_or(0) % families.len().max(1)]
-    };
-    let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let add = |(sum, n): (f64, f64), (a, b): (f64, f64)| (sum + a, n + b);
-            let (sum, n) = (0..families.len()).map(|_| draw()).fold((0.0, 0.0), add);
-            sum / n
-        })
-        .collect();
-    means.sort_by(f64::total_cmp);
-    means
-}
-
-/// Returns both ends of the middle `share` of sorted numbers.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a share of a count"
-)]
-fn middle(sorted: &[f64], share: f64) -> (f64, f64) {
-    let left_out = (sorted.len() as f64 * (1.0 - share) / 2.0).round() as usize;
-    (sorted[left_out], sorted[sorted.len() - 1 - left_out])
-}
-
-/// Computes the Wilson score interval (1927) of `passed / n`, `z` standard deviations wide on each
-/// side.
-fn wilson(passed: u32, n: u32, z: f64) -> (f64, f64) {
-    let n = f64::from(n.max(1));
-    let p = f64::from(passed) / n;
-    let z2 = z * z / n;
-    let centre = (p + z2 / 2.0) / (1.0 + z2);
-    let half = z / (1.0 + z2) * (p * (1.0 - p) / n + z2 / (4.0 * n)).sqrt();
-    ((centre - half).max(0.0), (centre + half).min(1.0))
+/// Two answers to the same task with the same seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PairedAnswer<'a> {
+    /// Family of the task; pairs of a family count as one observation.
+    pub family: &'a str,
+    /// Whether the first subject's answer passed.
+    pub before: bool,
+    /// Whether the second subject's answer passed.
+    pub after: bool,
 }
 
 impl PairedScores {
-    /// Compares passes before and after, task by task. Both slices have the same length, at least
-    /// 1.
-    pub fn new(before: &[bool], after: &[bool]) -> Self {
+    /// Compares two subjects by at least one pair of answers.
+    pub fn new(pairs: &[PairedAnswer<'_>]) -> Self {
         let count = |wanted: (bool, bool)| {
-            let pairs = before.iter().zip(after);
-            let n = pairs.filter(|(before, after)| (**before, **after) == wanted).count();
+            let n = pairs.iter().filter(|pair| (pair.before, pair.after) == wanted).count();
             u32::try_from(n).unwrap_or(u32::MAX)
         };
         let cells = [(true, true), (true, false), (false, true), (false, false)].map(count);
         let [_, lost, gained, _] = cells;
-        let n = f64::from(cells.iter().sum::<u32>().max(1));
-        let difference = (f64::from(gained) - f64::from(lost)) / n;
-        let (interval, quality) = (newcombe(cells, Z_95), newcombe(cells, Z_90).0);
-        let (p_value, e_value) = (mcnemar(gained, lost), e_value(gained, lost));
-        Self { gained, lost, difference, interval, quality, p_value, e_value }
+        let change =
+            |pair: &PairedAnswer<'_>| f64::from(i8::from(pair.after) - i8::from(pair.before));
+        let sums = FamilySums::new(pairs.iter().map(|pair| (pair.family, change(pair))));
+        let (n, difference) = (sums.n().max(1.0), sums.mean());
+        let simple_variance = f64::from(gained + lost) / n - difference * difference;
+        let interval = |z: f64| {
+            let shrunk = sums.effective_n(simple_variance, z) / n;
+            newcombe(cells.map(|count| f64::from(count) * shrunk), z)
+        };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let n_families = sums.n_families() as u32;
+        Self {
+            n_families,
+            gained,
+            lost,
+            difference,
+            interval: interval(Z_95),
+            interval_90: interval(Z_90),
+            p_value: sums.sign_flip_p(),
+            e_value: sums.e_value(),
+        }
     }
-}
 
-/// Computes Newcombe's interval (1998, method 10) of the difference of paired proportions, from the
-/// counts of both passed, only the first, only the second, and none.
-fn newcombe([both, first, second, none]: [u32; 4], z: f64) -> (f64, f64) {
-    let total = both + first + second + none;
-    let (passed_1, passed_2) = (both + first, both + second);
-    let share = |passed: u32| f64::from(passed) / f64::from(total.max(1));
-    let [(low_1, high_1), (low_2, high_2)] =
-        [passed_1, passed_2].map(|passed| wilson(passed, total, z));
-    let margins = [passed_1, total - passed_1, passed_2, total - passed_2].map(f64::from);
-    let product: f64 = margins.iter().product();
-    let cross = f64::from(both) * f64::from(none) - f64::from(first) * f64::from(second);
-    // Newcombe's continuity correction applies only to positive correlations.
-    let cross = if cross > 0.0 { (cross - f64::from(total) / 2.0).max(0.0) } else { cross };
-    let phi = if product > 0.0 { cross / product.sqrt() } else { 0.0 };
-    let width = |x: f64, y: f64| (x * x - 2.0 * phi * x * y + y * y).max(0.0).sqrt();
-    let (p_1, p_2) = (share(passed_1), share(passed_2));
-    let difference = p_2 - p_1;
-    (difference - width(p_2 - low_2, high_1 - p_1), difference + width(high_2 - p_2, p_1 - low_1))
-}
-
-/// Computes the exact two-sided p value of McNemar's test: `min(1, 2 P(X <= min(b, c)))` for `X ~
-/// Binomial(b + c, 1/2)`.
-fn mcnemar(b: u32, c: u32) -> f64 {
-    let n = b + c;
-    // In logarithms, because the terms underflow for large `b + c`.
-    let mut term = f64::from(n) * 0.5_f64.ln();
-    let mut sum = 0.0;
-    for k in 0..=b.min(c) {
-        sum += term.exp();
-        term += (f64::from(n - k) / f64::from(k + 1)).ln();
+    /// Whether the second subject is not worse than the first by `margin` (a share) or more: a
+    /// one-sided non-inferiority test at 5 %. With too few tasks it is not shown.
+    pub fn is_not_worse_by(&self, margin: f64) -> bool {
+        self.interval_90.0 > -margin
     }
-    (2.0 * sum).min(1.0)
-}
-
-/// Computes the e-value of `b` gains against `c` losses: the likelihood ratio against 1/2, averaged
-/// over success probabilities uniform above 1/2. It equals
-/// `2^(b+c+1) B(b+1, c+1) P[Beta(b+1, c+1) > 1/2]` and is a test martingale (Ville 1939). As a sum:
-/// `b! c! / (b+c+1)! * sum over k <= b of C(b+c+1, k)`.
-fn e_value(b: u32, c: u32) -> f64 {
-    let n = b + c + 1;
-    let ln_factorial = |m: u32| (2..=m).map(|i| f64::from(i).ln()).sum::<f64>();
-    let head = ln_factorial(b) + ln_factorial(c) - ln_factorial(n);
-    let (mut term, mut sum) = (head, 0.0);
-    for k in 0..=b {
-        sum += term.exp();
-        term += (f64::from(n - k) / f64::from(k + 1)).ln();
-    }
-    sum
 }
 
 /// Groups outcomes by the group of their tasks.
@@ -239,10 +161,14 @@ pub fn score(outcomes: &[&EvalOutcome]) -> PassRate {
     PassRate::new(&by_task(outcomes))
 }
 
-/// Compares two sets of outcomes on the same tasks in the same order, with one answer per task.
+/// Compares two sets of outcomes: the same tasks in the same order, with equally many answers.
 pub fn compare(before: &[&EvalOutcome], after: &[&EvalOutcome]) -> PairedScores {
-    let passed = |outcomes: &[&EvalOutcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
-    PairedScores::new(&passed(before), &passed(after))
+    let pairs = before.iter().zip(after).map(|(before, after)| PairedAnswer {
+        family: &before.family,
+        before: before.passed,
+        after: after.passed,
+    });
+    PairedScores::new(&pairs.collect::<Vec<_>>())
 }
 
 /// Returns the scores by group and subject as events; `part` names a part of a benchmark.
@@ -287,52 +213,40 @@ pub fn by_task<'a>(outcomes: &[&'a EvalOutcome]) -> Vec<TaskScore<'a>> {
 
 #[cfg(test)]
 mod tests {
+    use super::PairedAnswer;
     use super::PairedScores;
     use super::PassAtK;
     use super::PassRate;
     use super::TaskScore;
-    use super::Z_90;
-    use super::Z_95;
-    use super::e_value;
-    use super::mcnemar;
-    use super::newcombe;
     use super::pass_at_k;
-    use super::wilson;
 
-    #[test]
-    fn intervals_match_the_literature() {
-        // Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I,
-        // method 3.
-        for ((passed, n), (low, high)) in [
-            ((81, 263), (0.2553, 0.3662)),
-            ((15, 148), (0.0624, 0.1605)),
-            ((0, 20), (0.0, 0.1611)),
-            ((1, 29), (0.0061, 0.1718)),
-        ] {
-            let (ours_low, ours_high) = wilson(passed, n, Z_95);
-            assert!(
-                (ours_low - low).abs() < 5e-5 && (ours_high - high).abs() < 5e-5,
-                "{passed}/{n}"
-            );
-        }
+    /// Compares answers to tasks of these families.
+    fn paired(families: &[&str], before: &[bool], after: &[bool]) -> PairedScores {
+        let pairs = families.iter().zip(before.iter().zip(after));
+        let pairs = pairs.map(|(family, (before, after))| PairedAnswer {
+            family,
+            before: *before,
+            after: *after,
+        });
+        PairedScores::new(&pairs.collect::<Vec<_>>())
     }
 
     #[test]
     fn a_paired_comparison_counts_what_was_gained_and_lost() {
         let before = [true, false, false, false, false, true, false, false, false, false];
         let after = [true, true, true, true, true, true, true, false, false, true];
-        let paired = PairedScores::new(&before, &after);
-        assert_eq!((paired.gained, paired.lost), (6, 0));
-        assert!((paired.difference - 0.6).abs() < 1e-12);
-        assert!((paired.p_value - 0.031_25).abs() < 1e-12);
-        assert!((mcnemar(600, 600) - 1.0).abs() < 1e-9 && mcnemar(700, 500) < 1e-7);
-        // Newcombe 1998, "Improved confidence intervals for the difference between binomial
-        // proportions based on paired data", table II, method 10.
-        let (low, high) = newcombe([36, 2, 12, 0], Z_95);
-        assert!((low - 0.0569).abs() < 5e-5 && (high - 0.3404).abs() < 5e-5, "{low} {high}");
-        // Without any difference the interval contains 0.
-        let (low, high) = newcombe([5, 2, 2, 5], Z_95);
-        assert!(low < 0.0 && high > 0.0);
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+        let apart = paired(&names, &before, &after);
+        assert_eq!((apart.gained, apart.lost, apart.n_families), (6, 0, 10));
+        assert!((apart.difference - 0.6).abs() < 1e-12);
+        assert!((apart.p_value - 0.031_25).abs() < 1e-12);
+        assert!(apart.interval.0 > 0.0 && apart.is_not_worse_by(0.0));
+        // The same answers of two families: nothing is shown.
+        let names = ["a", "a", "a", "a", "a", "b", "b", "b", "b", "b"];
+        let together = paired(&names, &before, &after);
+        assert!((together.difference - 0.6).abs() < 1e-12);
+        assert!(together.p_value >= 0.5 && together.e_value < 3.0, "{together:?}");
+        assert!(together.interval.0 < 0.0 && together.interval_90.0 > together.interval.0);
     }
 
     #[test]
@@ -352,24 +266,19 @@ mod tests {
     }
 
     #[test]
-    fn fitness_prefers_larger_samples() {
-        let all = |n: usize, passed: usize| {
-            let tasks =
-                (0..n).map(|i| TaskScore { family: "a", n: 1, passed: (i < passed).into() });
+    fn fitness_prefers_more_families_to_more_tasks() {
+        let names: Vec<String> = (0..200).map(|task| task.to_string()).collect();
+        let all = |n: usize, passed: usize, per_family: usize| {
+            let tasks = (0..n).map(|i| TaskScore {
+                family: &names[i / per_family],
+                n: 1,
+                passed: (i < passed).into(),
+            });
             PassRate::new(&tasks.collect::<Vec<_>>())
         };
-        let (few, many) = (all(5, 4), all(200, 150));
+        let (few, many, copies) = (all(5, 4, 1), all(200, 150, 1), all(200, 160, 40));
         assert!(few.share > many.share && few.fitness < many.fitness);
-        assert!((many.fitness - wilson(150, 200, Z_90).0).abs() < 1e-12);
+        assert!(copies.share > many.share && copies.fitness < many.fitness);
         assert!(many.fitness > many.interval.0);
-    }
-
-    #[test]
-    fn evidence_is_the_mean_likelihood_ratio() {
-        // 2 * integral from 1/2 to 1 of 2^n p^b (1-p)^c, computed manually.
-        assert!((e_value(0, 0) - 1.0).abs() < 1e-12);
-        assert!((e_value(1, 0) - 1.5).abs() < 1e-12);
-        assert!((e_value(0, 1) - 0.5).abs() < 1e-12);
-        assert!(e_value(20, 4) > 20.0 && e_value(12, 10) < 2.0 && e_value(900, 600) > 1e9);
     }
 }

@@ -14,8 +14,8 @@ pub struct PassRate {
     pub passed: u32,
     /// pass@1: the mean over tasks of the share of answers that passed, `0.0..=1.0`.
     pub share: f64,
-    /// 95 % interval of the share: Wilson's (1927) with one answer per task, otherwise a bootstrap
-    /// over families.
+    /// 95 % interval of the share: Wilson's (1927), with an effective sample size where tasks share
+    /// families.
     pub interval: (f64, f64),
     /// Fitness, by which adapters are ranked: the lower end of the 90 % interval. Ranking by the
     /// mean would favor adapters that were measured least.
@@ -25,21 +25,25 @@ pub struct PassRate {
 /// A paired comparison of two scores on the same tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PairedScores {
-    /// Number of tasks that the second passes and the first does not.
+    /// Number of families of the tasks. Tasks of a family count as one observation.
+    pub n_families: u32,
+    /// Number of answers of the second that pass where the first's does not.
     pub gained: u32,
-    /// Number of tasks that the first passes and the second does not.
+    /// Number of answers of the first that pass where the second's does not.
     pub lost: u32,
     /// Second share minus the first, `-1.0..=1.0`.
     pub difference: f64,
-    /// 95 % interval of the difference (Newcombe 1998, method 10 for paired proportions).
+    /// 95 % interval of the difference (Newcombe 1998, method 10 for paired proportions), with an
+    /// effective sample size where tasks share families.
     pub interval: (f64, f64),
-    /// Quality: the lower end of the 90 % interval of the difference, a conservative estimate of
-    /// the gain.
-    pub quality: f64,
-    /// Two-sided p-value of McNemar's exact test of the hypothesis that both are equal.
+    /// 90 % interval of the difference. Adapters are ranked by its lower end, a conservative
+    /// estimate of the gain.
+    pub interval_90: (f64, f64),
+    /// Two-sided p-value of the exact sign-flip test over families of the hypothesis that both are
+    /// equal; with one task a family it is McNemar's exact test.
     pub p_value: f64,
-    /// E-value: evidence that the second is better, valid under optional stopping. From 20 on it is
-    /// significant at 5 %.
+    /// Two-sided e-value over families: evidence of a difference, valid under optional stopping.
+    /// From 20 on it is significant at 5 %.
     pub e_value: f64,
 }
 

@@ -247,11 +247,12 @@ fn score() -> PassRate {
 
 fn paired() -> PairedScores {
     PairedScores {
+        n_families: 1,
         gained: 1,
         lost: 0,
         difference: 0.5,
         interval: (-0.25, 0.75),
-        quality: 0.0,
+        interval_90: (-0.125, 0.625),
         p_value: 1.0,
         e_value: 1.5,
     }

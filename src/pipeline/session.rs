@@ -381,9 +381,9 @@ impl ActiveSession<'_> {
     fn start(&self, provider: &Provider, task: Task) -> Result<Session, SessionError> {
         let config = &self.services.config;
         let choice = AdapterChoice::parse(&config.run.adapter)?;
-        let (project, task_type) = (self.services.project.as_str(), task.task_type);
+        let project = self.services.project.as_str();
         let (registry, base) = (&self.services.registry, provider.base());
-        let selection = selection::select(registry, &base, (project, task_type), &choice)?;
+        let selection = selection::select(registry, &base, (project, &task), &choice)?;
         let tier = json!(self.sandbox.facilities().tier);
         let folder = &self.target.folder;
         let workspace = std::path::absolute(folder)

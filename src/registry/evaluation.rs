@@ -49,6 +49,12 @@ pub struct Evaluation {
     pub ci_high: f64,
     /// Lower end of the 90 % interval; `None` when an earlier version measured.
     pub fitness: Option<f64>,
+    /// Digest of everything that decides the score but who answers: tasks, strategy, sampling,
+    /// seeds, modules, judge and backend. Only evaluations with the same conditions are compared.
+    /// `None` when an earlier version measured.
+    pub conditions: Option<String>,
+    /// Comparison of an adapter with the base, which was measured with it.
+    pub gain: Option<MeasuredGain>,
     /// Sampling settings of the answers, as JSON.
     pub sampling: Value,
     /// Version of the judge.
@@ -57,6 +63,20 @@ pub struct Evaluation {
     pub provider: String,
     /// Time of the evaluation, RFC 3339 UTC.
     pub at: String,
+}
+
+/// The difference between an adapter and the base on the same tasks with the same seeds, paired by
+/// answer and clustered by family.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredGain {
+    /// Id of the evaluation of the base.
+    pub base_id: String,
+    /// Number of families of the tasks.
+    pub n_families: u32,
+    /// Share of answers that pass, minus that of the base, `-1.0..=1.0`.
+    pub difference: f64,
+    /// 90 % interval of the difference.
+    pub interval: (f64, f64),
 }
 
 /// The outcome of one answer to a task.
@@ -86,13 +106,15 @@ pub struct OutcomeRow {
 
 /// An adapter that was measured to be better than the base model on the same weights.
 #[derive(Debug, Clone, PartialEq)]
-pub struct MeasuredAdapter {
+pub struct AdapterCandidate {
     /// Id of the adapter.
     pub adapter_id: AdapterId,
-    /// Score of the adapter.
-    pub evaluation: Evaluation,
-    /// Score of the base model on the same suite, split and strategy.
-    pub base: Evaluation,
+    /// Name of the suite that it gains most on.
+    pub suite: String,
+    /// Number of tasks that were judged.
+    pub n_tasks: u32,
+    /// The gain there.
+    pub gain: MeasuredGain,
 }
 
 impl Registry {
@@ -104,10 +126,13 @@ impl Registry {
         self.write(|tx| {
             let mut statement = tx.prepare_cached(
                 "INSERT INTO evaluation (id, adapter_id, base_digest, suite, suite_digest, split, via, n_tasks, n_samples,
-                     passed, pass_at_1, ci_low, ci_high, fitness, sampling_json, judge_version, provider, at)
+                     passed, pass_at_1, ci_low, ci_high, fitness, conditions, base_id, n_families, gain, gain_low,
+                     gain_high, sampling_json, judge_version, provider, at)
                  VALUES (:id, :adapter_id, :base_digest, :suite, :suite_digest, :split, :via, :n_tasks, :n_samples,
-                     :passed, :pass_at_1, :ci_low, :ci_high, :fitness, :sampling, :judge_version, :provider, :at)",
+                     :passed, :pass_at_1, :ci_low, :ci_high, :fitness, :conditions, :base_id, :n_families, :gain,
+                     :gain_low, :gain_high, :sampling, :judge_version, :provider, :at)",
             )?;
+            let gain = evaluation.gain.as_ref();
             statement.execute(named_params! {
                 ":id": evaluation.id,
                 ":adapter_id": evaluation.adapter_id.as_ref().map(AdapterId::as_str),
@@ -123,6 +148,12 @@ impl Registry {
                 ":ci_low": evaluation.ci_low,
                 ":ci_high": evaluation.ci_high,
                 ":fitness": evaluation.fitness,
+                ":conditions": evaluation.conditions,
+                ":base_id": gain.map(|gain| &gain.base_id),
+                ":n_families": gain.map(|gain| gain.n_families),
+                ":gain": gain.map(|gain| gain.difference),
+                ":gain_low": gain.map(|gain| gain.interval.0),
+                ":gain_high": gain.map(|gain| gain.interval.1),
                 ":sampling": evaluation.sampling.to_string(),
                 ":judge_version": evaluation.judge_version,
                 ":provider": evaluation.provider,
@@ -201,7 +232,7 @@ impl Registry {
     }
 
     /// Returns the newest evaluation of an adapter, or of the base model alone, on these weights:
-    /// one for each suite, split and strategy.
+    /// one for each suite, split, strategy and conditions.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -222,14 +253,17 @@ impl Registry {
         })
     }
 
-    /// Returns adapters that qualify for automatic selection, highest fitness first, at most 16
+    /// Returns adapters that qualify for automatic selection, the largest gain first: at most 64
     /// evaluations.
     ///
-    /// An adapter qualifies if it fits `base_model`, is not archived, and has a scope that covers
-    /// `project` and `task_type`. With `project` = `None` only global adapters are considered. Its
-    /// newest evaluation on the weights `base_digest` must be significantly better than the base
-    /// model: the whole 95 % interval lies above the base's pass@1 on the same suite, split and
-    /// strategy. Control splits do not count.
+    /// An adapter qualifies if it fits `base_model`, is not archived, has a scope that covers
+    /// `project` and `task_type`, and on the weights `base_digest`, by its newest evaluations:
+    /// - on a suite of at least `min_families` families, other than controls, the 90 % interval of
+    ///   its gain lies above 0;
+    /// - on no suite, controls included, does that interval lie below 0.
+    ///
+    /// With `project` = `None` only global adapters are considered. The largest gain is the one
+    /// whose interval begins highest.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -238,22 +272,22 @@ impl Registry {
         (base_model, base_digest): (&str, &str),
         project: Option<&str>,
         task_type: TaskType,
-    ) -> Result<Vec<MeasuredAdapter>, RegistryError> {
+        min_families: u32,
+    ) -> Result<Vec<AdapterCandidate>, RegistryError> {
         let sql = candidates_sql(project.is_some());
         self.read(|tx| {
             let mut statement = tx.prepare_cached(&sql)?;
-            let mut rows =
-                statement.query((base_model, base_digest, project, task_type.as_str()))?;
+            let values = (base_model, base_digest, project, task_type.as_str(), min_families);
+            let mut rows = statement.query(values)?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
-                let evaluation_of = |id: String| {
-                    let sql = "SELECT * FROM evaluation WHERE id = ?1";
-                    tx.query_row(sql, [id], |row| Ok(from_row(row)))?
+                let evaluation = from_row(row)?;
+                let (Some(adapter_id), Some(gain)) = (evaluation.adapter_id, evaluation.gain)
+                else {
+                    continue;
                 };
-                let evaluation = evaluation_of(row.get("mine_id")?)?;
-                let base = evaluation_of(row.get("base_id")?)?;
-                let Some(adapter_id) = evaluation.adapter_id.clone() else { continue };
-                found.push(MeasuredAdapter { adapter_id, evaluation, base });
+                let (suite, n_tasks) = (evaluation.suite, evaluation.n_tasks);
+                found.push(AdapterCandidate { adapter_id, suite, n_tasks, gain });
             }
             Ok(found)
         })
@@ -272,14 +306,27 @@ fn candidates_sql(of_project: bool) -> String {
     };
     // SQLite does not reorder a CROSS JOIN: the few adapters come first, never all evaluations.
     format!(
-        "SELECT mine.id AS mine_id, base.id AS base_id FROM adapter
-         CROSS JOIN fitness AS mine ON mine.adapter_id = adapter.id AND mine.base_digest = ?2
-         CROSS JOIN fitness AS base ON base.adapter_id IS NULL AND base.base_digest = ?2
-             AND base.suite_digest = mine.suite_digest AND base.split = mine.split AND base.via = mine.via
+        "SELECT best.* FROM adapter
+         CROSS JOIN fitness AS best ON best.adapter_id = adapter.id AND best.base_digest = ?2
          WHERE adapter.base_model = ?1 AND {scope} AND adapter.archived_at IS NULL
-             AND mine.ci_low > base.pass_at_1 AND mine.split NOT LIKE '%-control'
-         ORDER BY coalesce(mine.fitness, mine.ci_low) DESC, adapter.id DESC LIMIT 16"
+             AND best.gain_low > 0 AND best.n_families >= ?5 AND best.split NOT LIKE '%-control'
+             AND NOT EXISTS (
+                 SELECT 1 FROM fitness AS other
+                 WHERE other.adapter_id = adapter.id AND other.base_digest = ?2 AND other.gain_high < 0
+             )
+         ORDER BY best.gain_low DESC, adapter.id DESC LIMIT 64"
     )
+}
+
+/// Reads the gain of an evaluation; `None` for the base and when an earlier version measured.
+fn gain_of(row: &Row<'_>) -> Result<Option<MeasuredGain>, RegistryError> {
+    let Some(base_id) = row.get::<_, Option<String>>("base_id")? else { return Ok(None) };
+    Ok(Some(MeasuredGain {
+        base_id,
+        n_families: row.get("n_families")?,
+        difference: row.get("gain")?,
+        interval: (row.get("gain_low")?, row.get("gain_high")?),
+    }))
 }
 
 fn from_row(row: &Row<'_>) -> Result<Evaluation, RegistryError> {
@@ -298,6 +345,8 @@ fn from_row(row: &Row<'_>) -> Result<Evaluation, RegistryError> {
         ci_low: row.get("ci_low")?,
         ci_high: row.get("ci_high")?,
         fitness: row.get("fitness")?,
+        conditions: row.get("conditions")?,
+        gain: gain_of(row)?,
         sampling: from_json("evaluation.sampling_json", &row.get::<_, String>("sampling_json")?)?,
         judge_version: row.get("judge_version")?,
         provider: row.get("provider")?,
@@ -321,7 +370,7 @@ mod tests {
             let sql = format!("EXPLAIN QUERY PLAN {}", candidates_sql(of_project));
             let steps = registry.read(|tx| {
                 let mut statement = tx.prepare(&sql)?;
-                let steps = statement.query_map(["m", "d", "p", "t"], |row| row.get(3))?;
+                let steps = statement.query_map(["m", "d", "p", "t", "30"], |row| row.get(3))?;
                 Ok(steps.collect::<Result<Vec<String>, _>>()?)
             });
             let steps = steps.unwrap();

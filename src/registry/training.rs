@@ -25,6 +25,7 @@ use crate::registry::error::RecordKind;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
 use crate::registry::session::adapter_id;
+use crate::similarity::TaskProfile;
 
 static TRAINING_RUNS: ClaimTable = ClaimTable {
     name: "training_run",
@@ -47,6 +48,8 @@ pub struct DatasetRow {
     pub families: Vec<String>,
     /// The sessions and files it was built from; enough to build it again.
     pub source: Value,
+    /// The tasks it was made of; `None` when an earlier version made it.
+    pub profile: Option<TaskProfile>,
 }
 
 /// The kind of source that a dataset was built from.
@@ -307,6 +310,10 @@ impl Registry {
                 n_records: row.get::<_, i64>("n_records")?.cast_unsigned(),
                 families: from_json("dataset.families", &json("families")?)?,
                 source: from_json("dataset.source_json", &json("source_json")?)?,
+                profile: row
+                    .get::<_, Option<String>>("profile_json")?
+                    .map(|profile| from_json("dataset.profile_json", &profile))
+                    .transpose()?,
             }))
         })
     }
@@ -369,8 +376,8 @@ fn insert_dataset(
     at: &str,
 ) -> Result<(), RegistryError> {
     let mut statement = tx.prepare_cached(
-        "INSERT INTO dataset (digest, project, kind, n_records, families, source_json, at)
-         VALUES (:digest, :project, :kind, :n_records, :families, :source, :at) ON CONFLICT (digest) DO NOTHING",
+        "INSERT INTO dataset (digest, project, kind, n_records, families, source_json, profile_json, at)
+         VALUES (:digest, :project, :kind, :n_records, :families, :source, :profile, :at) ON CONFLICT (digest) DO NOTHING",
     )?;
     statement.execute(named_params! {
         ":digest": dataset.digest,
@@ -379,6 +386,7 @@ fn insert_dataset(
         ":n_records": dataset.n_records.cast_signed(),
         ":families": to_json(&dataset.families),
         ":source": dataset.source.to_string(),
+        ":profile": dataset.profile.as_ref().map(to_json),
         ":at": at,
     })?;
     Ok(())

@@ -45,6 +45,9 @@ pub struct RecordSource {
     pub session: String,
     /// Numbers of the attempts in the session.
     pub attempts: Vec<u32>,
+    /// Text of the session's task.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub task: String,
 }
 
 /// A byte range of an answer and the weight of its tokens.
@@ -123,6 +126,12 @@ impl TrainingRecord {
             self.family = family_of(self.question());
         }
         Ok(self)
+    }
+
+    /// Returns the text of the task: the session's, or the first message of the user.
+    pub(super) fn task(&self) -> &str {
+        let of_session = self.source.as_ref().map(|source| source.task.as_str());
+        of_session.filter(|task| !task.is_empty()).unwrap_or_else(|| self.question())
     }
 
     /// Returns the first message of the user.

@@ -63,7 +63,8 @@ pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<TrainingRecord> {
             .flatten()
             .map(|failed| vec![unchanged_lines(&failed.completion.text, &attempt.completion.text)]);
         let attempts = vec![attempt.seq];
-        let source = Some(RecordSource { session: session.id.clone(), attempts });
+        let task = session.task.text.clone();
+        let source = Some(RecordSource { session: session.id.clone(), attempts, task });
         TrainingRecord {
             messages,
             family: family.clone(),

@@ -39,6 +39,7 @@ use crate::registry::RunStatus;
 use crate::registry::TrainingRun;
 use crate::registry::new_id;
 use crate::services::Services;
+use crate::similarity::TaskProfile;
 use crate::task::TaskType;
 
 use super::TrainingError;
@@ -282,6 +283,7 @@ fn begin(
         n_records: dataset.records.len() as u64,
         families: dataset.train_families.clone(),
         source: request.data.source.clone(),
+        profile: Some(TaskProfile::new(dataset.records.iter().map(TrainingRecord::task))),
     };
     let claim = services.registry.begin_training(&row, run, &ClaimHolder::ThisProcess)?;
     services.report(&run.id, &Event::notice(dataset.summary()));

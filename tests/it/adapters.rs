@@ -21,12 +21,21 @@ use rune::peft::PeftFiles;
 use rune::provider::BaseModel;
 use rune::registry::AdapterFilter;
 use rune::registry::AdapterStore;
+use rune::registry::ClaimHolder;
+use rune::registry::DatasetKind;
+use rune::registry::DatasetRow;
 use rune::registry::Evaluation;
+use rune::registry::MeasuredGain;
 use rune::registry::RecordKind;
 use rune::registry::Registry;
 use rune::registry::RegistryError;
+use rune::registry::RunStatus;
+use rune::registry::TrainingRun;
 use rune::selection::AdapterChoice;
 use rune::selection::select;
+use rune::similarity::TaskProfile;
+use rune::task::Task;
+use rune::task::TaskId;
 use rune::task::TaskType;
 use serde_json::Value;
 use serde_json::json;
@@ -315,12 +324,26 @@ fn orphaned_folders_are_adopted_only_if_their_contents_match() {
     assert!(!copy.exists() && adapters.join(".aside/b").exists());
 }
 
-/// An evaluation of an adapter, or of the base model, on a suite.
-fn evaluation(id: &str, adapter: Option<&str>, suite: &str, passed: u32) -> Evaluation {
-    let share = f64::from(passed) / 100.0;
+/// An evaluation of an adapter on a suite of 100 tasks in as many families, with this gain, give or
+/// take 10 points.
+fn evaluation(id: &str, adapter: &str, suite: &str, gain: f64) -> Evaluation {
     Evaluation {
         id: id.to_owned(),
-        adapter_id: adapter.map(|id| AdapterId::parse(id).unwrap()),
+        adapter_id: Some(AdapterId::parse(adapter).unwrap()),
+        gain: Some(MeasuredGain {
+            base_id: "00".to_owned(),
+            n_families: 100,
+            difference: gain,
+            interval: (gain - 0.1, gain + 0.1),
+        }),
+        ..base_evaluation("00", suite)
+    }
+}
+
+fn base_evaluation(id: &str, suite: &str) -> Evaluation {
+    Evaluation {
+        id: id.to_owned(),
+        adapter_id: None,
         base_digest: "weights".to_owned(),
         suite: suite.to_owned(),
         suite_digest: suite.to_owned(),
@@ -328,11 +351,13 @@ fn evaluation(id: &str, adapter: Option<&str>, suite: &str, passed: u32) -> Eval
         via: "completions".to_owned(),
         n_tasks: 100,
         n_samples: 1,
-        passed,
-        pass_at_1: share,
-        ci_low: share - 0.1,
-        ci_high: share + 0.1,
-        fitness: Some(share - 0.08),
+        passed: 50,
+        pass_at_1: 0.5,
+        ci_low: 0.4,
+        ci_high: 0.6,
+        fitness: Some(0.42),
+        conditions: Some("greedy".to_owned()),
+        gain: None,
         sampling: json!({}),
         judge_version: "1".to_owned(),
         provider: "in-process".to_owned(),
@@ -340,68 +365,199 @@ fn evaluation(id: &str, adapter: Option<&str>, suite: &str, passed: u32) -> Eval
     }
 }
 
-#[test]
-fn best_measured_adapter_is_selected_project_scope_first() {
-    let bench = Bench::new();
-    fs::create_dir(bench.home()).unwrap();
-    let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());
-    let store = AdapterStore::open(&registry, &Home::new(bench.home())).unwrap();
-    for (seed, (id, project, scope)) in [
-        ("own", "p", Scope::Project),
-        ("better", "p", Scope::Project),
-        ("other", "q", Scope::Project),
-        ("all", "q", Scope::Global),
-        ("fix-only", "p", Scope::Task),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let files = PeftFiles::read(&bench.peft(id, 30 + seed)).unwrap();
-        let task_type = if id == "fix-only" { TaskType::Fix } else { TaskType::Module };
-        let (project, base_digest) = (project.to_owned(), "weights".to_owned());
-        let adapter =
-            Adapter { project, scope, task_type, base_digest, ..adapter(id, &files, &[]) };
-        store.publish(&adapter, &files).unwrap();
+fn task(task_type: TaskType, text: &str) -> Task {
+    Task {
+        id: TaskId("t".to_owned()),
+        text: text.to_owned(),
+        task_type,
+        family: None,
+        tests: Vec::new(),
+        test_targets: Vec::new(),
     }
-    let base_model = registry.adapter(&AdapterId::parse("own").unwrap()).unwrap().base_model;
-    let base = BaseModel { base_model, base_digest: "weights".to_owned() };
-    let chosen = |project: &str, task_type: TaskType| {
-        let selection =
-            select(&registry, &base, (project, task_type), &AdapterChoice::Auto).unwrap();
-        selection.adapter_id.map_or_else(|| "none".to_owned(), |id| id.to_string())
+}
+
+/// A registry of a project `p` with adapters that were trained on tasks about a ledger.
+struct Adapters {
+    bench: Bench,
+    registry: Arc<Registry>,
+    base: BaseModel,
+}
+
+impl Adapters {
+    fn new() -> Self {
+        let bench = Bench::new();
+        fs::create_dir(bench.home()).unwrap();
+        let registry = Arc::new(Registry::open(&bench.home().join("rune.db")).unwrap());
+        let store = AdapterStore::open(&registry, &Home::new(bench.home())).unwrap();
+        learn_about_ledgers(&registry);
+        for (seed, (id, project, scope)) in [
+            ("own", "p", Scope::Project),
+            ("better", "p", Scope::Project),
+            ("other", "q", Scope::Project),
+            ("all", "q", Scope::Global),
+            ("fix-only", "p", Scope::Task),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let files = PeftFiles::read(&bench.peft(id, 30 + seed)).unwrap();
+            let task_type = if id == "fix-only" { TaskType::Fix } else { TaskType::Module };
+            let adapter = Adapter {
+                project: project.to_owned(),
+                scope,
+                task_type,
+                base_digest: "weights".to_owned(),
+                dataset_digest: Some(DATASET.to_owned()),
+                ..adapter(id, &files, &[])
+            };
+            store.publish(&adapter, &files).unwrap();
+        }
+        let base_model = registry.adapter(&AdapterId::parse("own").unwrap()).unwrap().base_model;
+        let base = BaseModel { base_model, base_digest: "weights".to_owned() };
+        registry.insert_evaluation(&base_evaluation("00", "s")).unwrap();
+        Self { bench, registry, base }
+    }
+
+    fn measure(&self, id: &str, adapter: &str, suite: &str, gain: f64) {
+        self.registry.insert_evaluation(&evaluation(id, adapter, suite, gain)).unwrap();
+    }
+
+    fn select(&self, project: &str, task_type: TaskType, text: &str) -> (String, String) {
+        let task = task(task_type, text);
+        let choice = AdapterChoice::Auto;
+        let selection = select(&self.registry, &self.base, (project, &task), &choice).unwrap();
+        let id = selection.adapter_id.map_or_else(|| "none".to_owned(), |id| id.to_string());
+        (id, selection.reason)
+    }
+
+    fn selected(&self, project: &str, task_type: TaskType) -> String {
+        self.select(project, task_type, "Add a closing balance to the ledger in ledger.py").0
+    }
+}
+
+/// Digest of the dataset that the adapters were trained on.
+const DATASET: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+
+fn learn_about_ledgers(registry: &Registry) {
+    let profile = TaskProfile::new([
+        "Add an opening balance to the ledger in ledger.py",
+        "Let the ledger in ledger.py post entries",
+    ]);
+    let dataset = DatasetRow {
+        digest: DATASET.to_owned(),
+        project: "p".to_owned(),
+        kind: DatasetKind::File,
+        n_records: 2,
+        families: Vec::new(),
+        source: json!({}),
+        profile: Some(profile),
     };
-    let measure = |id: &str, adapter: Option<&str>, suite: &str, passed: u32| {
-        registry.insert_evaluation(&evaluation(id, adapter, suite, passed)).unwrap();
+    let run = TrainingRun {
+        id: "run".to_owned(),
+        project: "p".to_owned(),
+        config: json!({}),
+        dataset_digest: DATASET.to_owned(),
+        base_model: "m".to_owned(),
+        base_digest: "weights".to_owned(),
+        status: RunStatus::Running,
+        step: 0,
+        total_steps: 0,
+        best_val_loss: None,
+        adapter_id: None,
+        error: None,
+        started_at: "2026-01-01T00:00:00.000Z".to_owned(),
+        ended_at: None,
     };
-    // An adapter without an evaluation, or without one of the base model, is not selected.
-    measure("01", Some("own"), "s", 40);
-    assert_eq!(chosen("p", TaskType::Module), "none");
-    measure("02", None, "s", 30);
-    assert_eq!(chosen("p", TaskType::Module), "own");
-    measure("03", Some("better"), "s", 60);
-    measure("04", Some("all"), "s", 90);
-    measure("05", Some("other"), "s", 95);
-    measure("06", Some("fix-only"), "s", 99);
-    assert_eq!(chosen("p", TaskType::Module), "better");
-    assert_eq!(chosen("p", TaskType::Fix), "fix-only");
-    assert_eq!(chosen("elsewhere", TaskType::Module), "all");
+    registry.begin_training(&dataset, &run, &ClaimHolder::ThisProcess).unwrap();
+}
+
+#[test]
+fn the_largest_sure_gain_is_selected_project_scope_first() {
+    let adapters = Adapters::new();
+    let selected = |project: &str, task_type| adapters.selected(project, task_type);
+    assert_eq!(selected("p", TaskType::Module), "none");
+    adapters.measure("01", "own", "s", 0.2);
+    assert_eq!(selected("p", TaskType::Module), "own");
+    adapters.measure("02", "better", "s", 0.3);
+    adapters.measure("03", "all", "s", 0.6);
+    adapters.measure("04", "other", "s", 0.7);
+    adapters.measure("05", "fix-only", "s", 0.8);
+    assert_eq!(selected("p", TaskType::Module), "better");
+    assert_eq!(selected("p", TaskType::Fix), "fix-only");
+    assert_eq!(selected("elsewhere", TaskType::Module), "all");
     // The newest evaluation counts, even if it is worse.
-    measure("07", Some("better"), "s", 20);
-    assert_eq!(chosen("p", TaskType::Module), "own");
-    registry.archive_adapter(&AdapterId::parse("own").unwrap(), "old").unwrap();
-    assert_eq!(chosen("p", TaskType::Module), "all");
+    adapters.measure("06", "better", "s", 0.05);
+    assert_eq!(selected("p", TaskType::Module), "own");
+    let own = AdapterId::parse("own").unwrap();
+    adapters.registry.archive_adapter(&own, "old").unwrap();
+    assert_eq!(selected("p", TaskType::Module), "all");
     // Other weights of the same model, on which nothing was measured.
+    let Adapters { registry, base, .. } = &adapters;
     let other = BaseModel { base_digest: "others".to_owned(), ..base.clone() };
-    let selection =
-        select(&registry, &other, ("p", TaskType::Module), &AdapterChoice::Auto).unwrap();
-    assert_eq!(selection.adapter_id, None);
+    let task = task(TaskType::Module, "Add a balance to ledger.py");
+    let chosen = |base, choice| select(registry, base, ("p", &task), choice);
+    assert_eq!(chosen(&other, &AdapterChoice::Auto).unwrap().adapter_id, None);
     let asked = AdapterChoice::parse("better").unwrap();
-    assert!(
-        select(&registry, &other, ("p", TaskType::Module), &asked).unwrap().adapter_id.is_some()
-    );
-    let foreign = BaseModel { base_model: "x@y".to_owned(), ..base };
-    let refused = select(&registry, &foreign, ("p", TaskType::Module), &asked).unwrap_err();
+    assert!(chosen(&other, &asked).unwrap().adapter_id.is_some());
+    let foreign = BaseModel { base_model: "x@y".to_owned(), ..base.clone() };
+    let refused = chosen(&foreign, &asked).unwrap_err();
     assert_eq!(refused.to_string(), "adapter `better` was not made for `x@y`");
+}
+
+#[test]
+fn an_adapter_that_loses_anywhere_is_not_selected() {
+    let adapters = Adapters::new();
+    adapters.measure("01", "own", "s", 0.4);
+    assert_eq!(adapters.selected("p", TaskType::Module), "own");
+    let lost = Evaluation { split: "all-control".to_owned(), ..evaluation("02", "own", "t", -0.2) };
+    adapters.registry.insert_evaluation(&lost).unwrap();
+    assert_eq!(adapters.selected("p", TaskType::Module), "none");
+    let why = adapters.bench.ok(&["why", "own"]);
+    assert!(
+        why.starts_with("not selected: it is worse than the base on `t` (all-control)"),
+        "{why}"
+    );
+    // A loss that may be chance does not count.
+    let unsure =
+        Evaluation { split: "all-control".to_owned(), ..evaluation("03", "own", "t", -0.05) };
+    adapters.registry.insert_evaluation(&unsure).unwrap();
+    assert_eq!(adapters.selected("p", TaskType::Module), "own");
+    let why = adapters.bench.ok(&["why", "own"]);
+    assert!(why.starts_with("a candidate for scope project of project p"), "{why}");
+    assert!(why.contains("40.0 (30.0 to 50.0)"), "{why}");
+}
+
+#[test]
+fn a_gain_under_other_conditions_or_on_few_families_does_not_count() {
+    let adapters = Adapters::new();
+    // An evaluation of an earlier version, whose conditions are not known, has no gain.
+    let unknown = Evaluation { conditions: None, gain: None, ..evaluation("01", "own", "s", 0.9) };
+    adapters.registry.insert_evaluation(&unknown).unwrap();
+    assert_eq!(adapters.selected("p", TaskType::Module), "none");
+    let mut few = evaluation("02", "own", "s", 0.9);
+    few.gain = few.gain.map(|gain| MeasuredGain { n_families: 29, ..gain });
+    adapters.registry.insert_evaluation(&few).unwrap();
+    assert_eq!(adapters.selected("p", TaskType::Module), "none");
+    // A newer evaluation under other conditions does not take the place of one that counts.
+    adapters.measure("03", "own", "s", 0.3);
+    let sampled =
+        Evaluation { conditions: Some("sampled".to_owned()), ..evaluation("04", "own", "s", 0.05) };
+    adapters.registry.insert_evaluation(&sampled).unwrap();
+    assert_eq!(adapters.selected("p", TaskType::Module), "own");
+}
+
+#[test]
+fn an_adapter_is_selected_only_for_tasks_near_those_that_it_was_trained_on() {
+    let adapters = Adapters::new();
+    adapters.measure("01", "own", "s", 0.4);
+    let (id, reason) =
+        adapters.select("p", TaskType::Module, "Add a closing balance to the ledger in ledger.py");
+    assert!(id == "own" && reason.contains("+40.0 points over the base on 100 tasks"), "{reason}");
+    let (id, reason) = adapters.select("p", TaskType::Module, "Write primes.py with is_prime(n)");
+    assert!(
+        id == "none" && reason.contains("not near those that `own` was trained on"),
+        "{reason}"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Top-level modules from the ground up; a module may import those of earlier rows only.
 const LAYERS: &[&[&str]] = &[
     &["child", "task", "config", "digest", "durable", "failpoint", "home", "rng", "shutdown"],
-    &["adapter", "error_class", "minhash"],
+    &["adapter", "error_class", "minhash", "similarity"],
     &["trajectory"],
     &["event"],
     &["peft"],

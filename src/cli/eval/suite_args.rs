@@ -124,6 +124,7 @@ impl SuiteArgs {
             sampling,
             n_samples: self.n,
             is_fresh: self.fresh,
+            is_recorded: true,
         }
     }
 }

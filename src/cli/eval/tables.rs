@@ -124,8 +124,8 @@ pub(super) fn delta_events(here: &MeasuredOutcomes, there: &MeasuredOutcomes) ->
     all_deltas(here, there).into_iter().map(event).collect()
 }
 
-/// Builds the rows of scores by group and subject. Later subjects are compared with the first if
-/// each task has one answer.
+/// Builds the rows of scores by group and subject. Later subjects are compared with the first;
+/// `AT LEAST` is the lower end of the difference's 90 % interval.
 fn score_rows(all: &[(&str, &[EvalOutcome])]) -> Vec<Vec<String>> {
     let head = [
         "TASKS",
@@ -136,7 +136,7 @@ fn score_rows(all: &[(&str, &[EvalOutcome])]) -> Vec<Vec<String>> {
         "GAINED",
         "LOST",
         "DIFFERENCE (95 %)",
-        "QUALITY",
+        "AT LEAST",
         "P",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -152,11 +152,11 @@ fn score_rows(all: &[(&str, &[EvalOutcome])]) -> Vec<Vec<String>> {
                 score.to_string(),
                 format!("{:.1}", score.fitness * 100.0),
             ];
-            if index > 0 && score.n_samples == 1 {
+            if index > 0 {
                 let paired = compare(&before, &after);
                 let [gained, lost, difference, p_value] = compared(&paired);
-                let quality = format!("{:+.1}", paired.quality * 100.0);
-                row.extend([gained, lost, difference, quality, p_value]);
+                let at_least = format!("{:+.1}", paired.interval_90.0 * 100.0);
+                row.extend([gained, lost, difference, at_least, p_value]);
             }
             rows.push(row);
         }
@@ -198,15 +198,11 @@ pub(super) fn versus(a: (&str, &[EvalOutcome]), b: (&str, &[EvalOutcome])) -> St
     for (one, other) in a.1.iter().zip(b.1).filter(|(one, other)| one.passed != other.passed) {
         rows.push(vec![one.id.clone(), word(one.passed), word(other.passed)]);
     }
-    let passed = |outcomes: &[EvalOutcome]| outcomes.iter().map(|o| o.passed).collect::<Vec<_>>();
-    let [one, other] = [passed(a.1), passed(b.1)];
-    let paired = PairedScores::new(&one, &other);
-    let verdict = if paired.e_value >= DECIDES {
-        format!("{} is better than {}", b.0, a.0)
-    } else if PairedScores::new(&other, &one).e_value >= DECIDES {
-        format!("{} is better than {}", a.0, b.0)
-    } else {
-        "these tasks don't tell which is better".to_owned()
+    let paired = compare(&a.1.iter().collect::<Vec<_>>(), &b.1.iter().collect::<Vec<_>>());
+    let verdict = match paired.difference {
+        _ if paired.e_value < DECIDES => "these tasks do not tell which is better".to_owned(),
+        difference if difference > 0.0 => format!("{} is better than {}", b.0, a.0),
+        _ => format!("{} is better than {}", a.0, b.0),
     };
     format!(
         "{}\n{}\n{verdict}: {} gained, {} lost, p = {}, evidence {:.1} ({DECIDES} decides)\n",

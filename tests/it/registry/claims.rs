@@ -230,6 +230,7 @@ fn dataset() -> DatasetRow {
         n_records: 1,
         families: Vec::new(),
         source: json!({}),
+        profile: None,
     }
 }
 
