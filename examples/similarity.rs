@@ -5,6 +5,8 @@
 //! A line holds `messages`, of which the first is the task, or `task`, `text` or `prompt`. Tasks of
 //! a suite are shown by group.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it found")]
+
 use std::collections::BTreeMap;
 use std::env;
 use std::error::Error;

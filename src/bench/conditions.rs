@@ -1,150 +1,245 @@
-//! The outcomes of the memory benchmark, by who answered and with what beside the question.
+//! The conditions of the memory benchmark: who answers, and with what in front of the question.
 
+use crate::evaluation::AnswerCost;
 use crate::evaluation::EvalOutcome;
-use crate::evaluation::MeasuredOutcomes;
 use crate::evaluation::compare;
 use crate::evaluation::score_events;
+use crate::event::ConditionCost;
 use crate::event::Event;
 use crate::event::MemoryVerdict;
 use crate::event::PairedScores;
 
-/// The conditions, as they are printed.
-pub const CONDITIONS: [&str; 5] = ["BASE", "DOCUMENT", "PASSAGE", "ADAPTER", "ANOTHER'S"];
-const ADAPTER: usize = 3;
-const FOREIGN: usize = 4;
+/// Who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The base model alone.
+    Base,
+    /// The adapter that was trained on the library.
+    Own,
+    /// The adapter that was trained on another library.
+    Other,
+}
+
+/// What stands in front of the question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PromptAid {
+    /// Nothing.
+    Nothing,
+    /// The library's README.
+    Readme,
+    /// Every call of the library as code, below a comment that says what it gives.
+    WorkedCalls,
+    /// So many of the records that teach the library, the nearest ones, as turns of the chat.
+    Records(usize),
+}
+
+/// Number of records that stand for what retrieval gives without any training.
+pub const N_RECORDS: usize = 8;
+
+/// One way of answering the tasks of a library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryCondition {
+    /// Name in tables and events.
+    pub name: &'static str,
+    /// Who answers.
+    pub subject: Subject,
+    /// What stands in front of the question.
+    pub aid: PromptAid,
+}
+
+const fn condition(name: &'static str, subject: Subject, aid: PromptAid) -> MemoryCondition {
+    MemoryCondition { name, subject, aid }
+}
+
+/// All conditions in the order of the tables.
+pub const CONDITIONS: [MemoryCondition; 11] = [
+    condition("base", Subject::Base, PromptAid::Nothing),
+    condition("README", Subject::Base, PromptAid::Readme),
+    condition("worked calls", Subject::Base, PromptAid::WorkedCalls),
+    condition("1 record", Subject::Base, PromptAid::Records(1)),
+    condition("4 records", Subject::Base, PromptAid::Records(4)),
+    condition("8 records", Subject::Base, PromptAid::Records(N_RECORDS)),
+    condition("adapter", Subject::Own, PromptAid::Nothing),
+    condition("adapter + README", Subject::Own, PromptAid::Readme),
+    condition("adapter + 8 records", Subject::Own, PromptAid::Records(N_RECORDS)),
+    condition("other's adapter + README", Subject::Other, PromptAid::Readme),
+    condition("other's adapter + 8 records", Subject::Other, PromptAid::Records(N_RECORDS)),
+];
+
+impl MemoryCondition {
+    /// Returns the index of a condition in [`CONDITIONS`], or of the first if there is none such.
+    pub fn index(subject: Subject, aid: PromptAid) -> usize {
+        let is_wanted = |one: &Self| (one.subject, one.aid) == (subject, aid);
+        CONDITIONS.iter().position(is_wanted).unwrap_or_default()
+    }
+
+    /// Returns all aids, each once, in the order of the conditions.
+    pub(super) fn aids() -> Vec<PromptAid> {
+        let mut aids: Vec<PromptAid> = Vec::new();
+        for condition in CONDITIONS {
+            if !aids.contains(&condition.aid) {
+                aids.push(condition.aid);
+            }
+        }
+        aids
+    }
+
+    /// Returns the subjects that answer with `aid` in front.
+    pub(super) fn subjects(aid: PromptAid) -> impl Iterator<Item = Subject> {
+        CONDITIONS.into_iter().filter(move |one| one.aid == aid).map(|one| one.subject)
+    }
+}
 
 /// Templates of tasks that use a library.
 pub const SKILL: [&str; 5] = ["T1", "T2", "T3", "T4", "T5"];
 /// Templates of tasks that ask for what is in a library.
 pub const RECALL: [&str; 3] = ["T6", "T7", "T8"];
 
-/// Outcomes by condition, libraries one behind the other; those of the second to fifth lack some
-/// tasks.
+/// What was measured on the tasks of one library.
+#[derive(Debug)]
+pub struct LibraryOutcomes {
+    /// Seed of the library, and of the training on it.
+    pub seed: u64,
+    /// Name of the library.
+    pub name: String,
+    /// Outcomes of each of [`CONDITIONS`], on the same tasks.
+    outcomes: [Vec<EvalOutcome>; CONDITIONS.len()],
+}
+
+impl LibraryOutcomes {
+    pub(super) fn new(seed: u64, name: &str) -> Self {
+        Self { seed, name: name.to_owned(), outcomes: Default::default() }
+    }
+
+    pub(super) fn set(&mut self, subject: Subject, aid: PromptAid, outcomes: Vec<EvalOutcome>) {
+        self.outcomes[MemoryCondition::index(subject, aid)] = outcomes;
+    }
+
+    /// Returns the gain of one condition over another, as a difference of shares.
+    pub fn difference(&self, [before, after]: [usize; 2]) -> f64 {
+        let outcomes = |index: usize| self.outcomes[index].iter().collect::<Vec<_>>();
+        compare(&outcomes(before), &outcomes(after)).difference
+    }
+}
+
+/// Tasks that an adapter must not change: the answers of the base, and beside them those of each
+/// adapter.
+#[derive(Debug)]
+struct ControlOutcomes {
+    name: &'static str,
+    base: Vec<EvalOutcome>,
+    adapters: Vec<Vec<EvalOutcome>>,
+}
+
+/// All outcomes of the memory benchmark.
 #[derive(Debug, Default)]
 pub struct ConditionOutcomes {
-    outcomes: [Vec<EvalOutcome>; 5],
-    /// Base and adapter on a library that no adapter was taught, where there is but one adapter.
-    untaught: [Vec<EvalOutcome>; 2],
+    /// What was measured on each library.
+    pub libraries: Vec<LibraryOutcomes>,
+    controls: Vec<ControlOutcomes>,
+    n_invented: u32,
 }
 
 impl ConditionOutcomes {
-    /// Adds what was measured on the tasks of one library: `measured` has its adapter and, behind
-    /// it, another's.
-    pub(super) fn add(
+    /// Adds answers to tasks that need no library. `is_invented` tells of an answer and the index of
+    /// the adapter that gave it whether it has a name of the library that the adapter was trained
+    /// on.
+    pub(super) fn add_controls(
         &mut self,
-        measured: MeasuredOutcomes,
-        document: Vec<EvalOutcome>,
-        passage: Vec<EvalOutcome>,
+        name: &'static str,
+        (base, adapters): (Vec<EvalOutcome>, Vec<Vec<EvalOutcome>>),
+        is_invented: impl Fn(usize, &str) -> bool,
     ) {
-        let mut adapters = measured.adapters.into_iter().map(|(_, outcomes)| outcomes);
-        let (own, foreign) = (adapters.next(), adapters.next());
-        let all = [
-            measured.base,
-            document,
-            passage,
-            own.unwrap_or_default(),
-            foreign.unwrap_or_default(),
-        ];
-        for (outcomes, more) in self.outcomes.iter_mut().zip(all) {
-            outcomes.extend(more);
+        for (index, outcomes) in adapters.iter().enumerate() {
+            let found = outcomes.iter().filter(|one| is_invented(index, &one.answer)).count();
+            self.n_invented += u32::try_from(found).unwrap_or(u32::MAX);
         }
+        self.controls.push(ControlOutcomes { name, base, adapters });
     }
 
-    pub(super) fn add_untaught(&mut self, measured: MeasuredOutcomes) {
-        let after = measured.adapters.into_iter().flat_map(|(_, outcomes)| outcomes);
-        self.untaught = [measured.base, after.collect()];
-    }
-
-    /// Adds controls as `group`: the base's outcomes stand beside those of each adapter.
-    pub(super) fn add_controls(&mut self, group: &str, measured: &MeasuredOutcomes) {
-        let named =
-            |outcome: &EvalOutcome| EvalOutcome { group: group.to_owned(), ..outcome.clone() };
-        for (_, outcomes) in &measured.adapters {
-            self.outcomes[0].extend(measured.base.iter().map(named));
-            self.outcomes[ADAPTER].extend(outcomes.iter().map(named));
-        }
-    }
-
-    /// The outcomes of a condition, by its place in [`CONDITIONS`], on tasks of these groups.
+    /// Returns the outcomes of a condition, by its index in [`CONDITIONS`], on tasks of these
+    /// groups.
     pub fn of(&self, condition: usize, groups: &[&str]) -> Vec<&EvalOutcome> {
-        only(&self.outcomes[condition], groups)
+        let all = self.libraries.iter().flat_map(|library| &library.outcomes[condition]);
+        all.filter(|outcome| groups.contains(&outcome.group.as_str())).collect()
     }
 
-    /// A condition against the base on tasks of these groups.
-    pub fn against_base(&self, condition: usize, groups: &[&str]) -> PairedScores {
-        compare(&self.of(0, groups), &self.of(condition, groups))
+    /// Returns the number of answers of adapters to the controls of this name.
+    pub fn n_controls(&self, name: &str) -> usize {
+        let named = self.controls.iter().filter(|controls| controls.name == name);
+        named.flat_map(|controls| &controls.adapters).map(Vec::len).sum()
     }
 
-    /// The adapters against the base.
-    pub fn verdict(&self) -> MemoryVerdict {
+    /// Compares two conditions, by their indices, on all tasks.
+    pub fn compared(&self, [before, after]: [usize; 2]) -> PairedScores {
         let all = [&SKILL[..], &RECALL[..]].concat();
-        let [before, after] = if self.outcomes[FOREIGN].is_empty() {
-            self.untaught.each_ref().map(|outcomes| only(outcomes, &all))
-        } else {
-            [self.of(0, &all), self.of(FOREIGN, &all)]
+        compare(&self.of(before, &all), &self.of(after, &all))
+    }
+
+    /// Returns what an answer costs in a condition, on average.
+    pub fn cost(&self, condition: usize) -> ConditionCost {
+        let all: Vec<AnswerCost> = self
+            .libraries
+            .iter()
+            .flat_map(|library| &library.outcomes[condition])
+            .map(|outcome| outcome.cost)
+            .collect();
+        #[expect(clippy::cast_precision_loss, reason = "tokens and milliseconds are few")]
+        let mean = |cost: fn(&AnswerCost) -> u64| {
+            all.iter().map(cost).sum::<u64>() as f64 / all.len().max(1) as f64
         };
-        let control = |name: &str| (name.to_owned(), self.against_base(ADAPTER, &[name]));
-        let has = |name: &&str| !self.of(0, &[*name]).is_empty();
-        MemoryVerdict {
-            tasks: self.against_base(ADAPTER, &all),
-            controls: ["N1", "N2"].into_iter().filter(has).map(control).collect(),
-            foreign: compare(&before, &after),
+        ConditionCost {
+            condition: CONDITIONS[condition].name.to_owned(),
+            tokens_in: mean(|cost| cost.tokens_in),
+            tokens_out: mean(|cost| cost.tokens_out),
+            seconds: mean(|cost| cost.ms) / 1000.0,
         }
     }
 
-    /// The scores of all conditions, and the verdict.
+    /// Compares the adapters with what the same records do in the prompt, and looks for damage.
+    pub fn verdict(&self) -> MemoryVerdict {
+        let index = MemoryCondition::index;
+        let records = PromptAid::Records(N_RECORDS);
+        let damage = [PromptAid::Readme, records].map(|aid| {
+            let other = index(Subject::Other, aid);
+            (CONDITIONS[other].name.to_owned(), self.compared([index(Subject::Base, aid), other]))
+        });
+        MemoryVerdict {
+            adapter: self
+                .compared([index(Subject::Base, records), index(Subject::Own, PromptAid::Nothing)]),
+            both: self.compared([index(Subject::Base, records), index(Subject::Own, records)]),
+            controls: self.controls.iter().map(ControlOutcomes::compared).collect(),
+            damage: damage.into_iter().collect(),
+            n_invented: self.n_invented,
+        }
+    }
+
+    /// Returns the scores of all conditions, and the verdict.
     pub(super) fn events(&self) -> Vec<Event> {
-        let all: Vec<(&str, &[EvalOutcome])> =
-            CONDITIONS.into_iter().zip(self.outcomes.iter().map(Vec::as_slice)).collect();
-        let mut events = score_events(&all, None);
-        let against_base = self.verdict();
-        let faults = against_base.faults();
-        events.push(Event::BenchMemory { works: faults.is_empty(), faults, against_base });
+        let all: Vec<Vec<EvalOutcome>> = (0..CONDITIONS.len())
+            .map(|condition| {
+                let of = |library: &LibraryOutcomes| library.outcomes[condition].clone();
+                self.libraries.iter().flat_map(of).collect()
+            })
+            .collect();
+        let names = CONDITIONS.iter().map(|condition| condition.name);
+        let mut events =
+            score_events(&names.zip(all.iter().map(Vec::as_slice)).collect::<Vec<_>>(), None);
+        let verdict = self.verdict();
+        let faults = verdict.faults();
+        let costs = (0..CONDITIONS.len()).map(|condition| self.cost(condition)).collect();
+        let (works, verdict) = (faults.is_empty(), Box::new(verdict));
+        events.push(Event::BenchMemory { works, faults, verdict, costs });
         events
     }
 }
 
-fn only<'a>(outcomes: &'a [EvalOutcome], groups: &[&str]) -> Vec<&'a EvalOutcome> {
-    outcomes.iter().filter(|outcome| groups.contains(&outcome.group.as_str())).collect()
-}
-
-/// The outcomes on the functions of one of two rounds.
-#[derive(Debug)]
-pub struct RoundScores {
-    /// What is compared, for people.
-    pub title: &'static str,
-    /// The first that is shown: what the others are compared with.
-    first: usize,
-    outcomes: [Vec<EvalOutcome>; 4],
-}
-
-impl RoundScores {
-    /// Whose outcomes there are.
-    const WHO: [&str; 4] = ["base", "round 1", "round 2, new records", "round 2, all records"];
-
-    /// No outcomes of either round.
-    pub(super) fn both() -> [Self; 2] {
-        let old = "functions of round 1, against the adapter of round 1";
-        let new = "functions of round 2, and controls, against the base";
-        [(old, 1), (new, 0)].map(|(title, first)| Self {
-            title,
-            first,
-            outcomes: Default::default(),
-        })
-    }
-
-    pub(super) fn add(&mut self, who: usize, outcome: EvalOutcome) {
-        self.outcomes[who].push(outcome);
-    }
-
-    /// Outcomes by name; the first are what the others are compared with.
-    pub fn outcomes(&self) -> Vec<(&str, &[EvalOutcome])> {
-        let all = Self::WHO.into_iter().zip(self.outcomes.iter().map(Vec::as_slice));
-        all.skip(self.first).collect()
-    }
-
-    /// The scores of all conditions as events, in the order of the table.
-    pub(super) fn events(&self) -> Vec<Event> {
-        score_events(&self.outcomes(), Some(self.title))
+impl ControlOutcomes {
+    /// Compares all adapters with the base, whose answers stand beside those of each. Its families
+    /// are counted once.
+    fn compared(&self) -> (String, PairedScores) {
+        let before: Vec<&EvalOutcome> = self.adapters.iter().flat_map(|_| &self.base).collect();
+        let after: Vec<&EvalOutcome> = self.adapters.iter().flatten().collect();
+        (self.name.to_owned(), compare(&before, &after))
     }
 }

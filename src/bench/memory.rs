@@ -1,6 +1,6 @@
-//! [`memory`]: what an adapter knows that the base can't, by libraries that exist nowhere else.
+//! [`memory`]: what training on a library's records is worth, beside the same records in the prompt,
+//! and what it harms. The libraries exist nowhere else.
 
-use std::slice;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -23,6 +23,7 @@ use crate::synthetic::LibraryRecord;
 use crate::synthetic::LibraryTask;
 use crate::synthetic::RecordOptions;
 use crate::synthetic::SyntheticLibrary;
+use crate::synthetic::standard_tasks;
 use crate::training;
 use crate::training::CollectedRecords;
 use crate::training::Preset;
@@ -34,10 +35,16 @@ use crate::trajectory::Sampling;
 
 use super::BenchError;
 use super::conditions::ConditionOutcomes;
-use super::conditions::RoundScores;
+use super::conditions::LibraryOutcomes;
+use super::conditions::MemoryCondition;
+use super::conditions::PromptAid;
+use super::conditions::Subject;
+use super::rounds::RoundScores;
 
-/// Variables that a task is asked with, of four.
-const N_VARIABLES: usize = 2;
+/// Variables that a task is asked with, of four. More would be near-copies, which count as one.
+const N_VARIABLES: usize = 1;
+/// Variables that a control is asked with.
+const N_VARIABLES_OF_CONTROLS: usize = 2;
 /// Seconds between two checkpoints of a training.
 const CHECKPOINT_SECONDS: u64 = 60;
 
@@ -46,7 +53,7 @@ const CHECKPOINT_SECONDS: u64 = 60;
 pub struct MemoryRequest {
     /// Seed of the first library; the others follow.
     pub seed: u64,
-    /// Invented libraries, at least 1.
+    /// Invented libraries, at least 2: the adapter of one is tried on the next.
     pub n_libraries: usize,
     /// Number of functions in each library.
     pub n_functions: usize,
@@ -63,11 +70,13 @@ impl MemoryRequest {
     }
 }
 
-/// Teaches all of every library and compares with the base, with and without documents, and with
-/// what another library's adapter does. An interrupted call is resumed by the same call.
+/// Trains an adapter for every library, asks base and adapters under all [`CONDITIONS`], and looks
+/// for damage on tasks that need no library. An interrupted call is resumed by the same call.
 ///
 /// # Errors
 /// [`BenchError`].
+///
+/// [`CONDITIONS`]: super::CONDITIONS
 pub async fn memory(
     services: &Services,
     sandbox: &Arc<Sandbox>,
@@ -82,19 +91,9 @@ pub async fn memory(
     }
     let mut found = ConditionOutcomes::default();
     for (index, library) in libraries.iter().enumerate() {
-        bench.compare(library, (&adapters, index), &mut found).await?;
+        found.libraries.push(bench.compare(library, (&adapters, index)).await?);
     }
-    if let ([library], [adapter]) = (libraries.as_slice(), adapters.as_slice()) {
-        let other = SyntheticLibrary::invent(library.seed() + 1, request.n_functions);
-        let adapter = slice::from_ref(adapter);
-        found.add_untaught(bench.examine(&other, ("", only(&other, false)), adapter).await?);
-    }
-    // They need no library and are asked once.
-    let controls = ("+builtins", only(&libraries[0], true));
-    found.add_controls("N1", &bench.examine(&libraries[0], controls, &adapters).await?);
-    if let Some(suite) = &request.controls {
-        found.add_controls("N2", &bench.controls(suite, &adapters).await?);
-    }
+    bench.look_for_damage((&libraries, &adapters), &mut found).await?;
     for event in found.events() {
         services.report("", &event);
     }
@@ -116,7 +115,7 @@ pub async fn memory_in_rounds(
     for library in &request.libraries() {
         let is_first = |family: &str| is_of_first_half(library, family);
         let adapters = bench.teach_in_rounds(library, &is_first).await?;
-        let measured = bench.examine(library, ("", library.tasks(N_VARIABLES)), &adapters).await?;
+        let measured = bench.examine(library, library.tasks(N_VARIABLES), &adapters).await?;
         let others = measured.adapters.into_iter().map(|(_, outcomes)| outcomes);
         for (who, outcomes) in std::iter::once(measured.base).chain(others).enumerate() {
             for outcome in outcomes {
@@ -138,23 +137,62 @@ struct MemoryBench<'a> {
 }
 
 impl MemoryBench<'_> {
-    /// Adds what is measured on the tasks of one library: with its own adapter and with that of the
-    /// library before it.
+    /// Measures all conditions on the tasks of one library: its own adapter and that of the library
+    /// before it.
     async fn compare(
         &self,
         library: &SyntheticLibrary,
         (adapters, index): (&[AdapterId], usize),
+    ) -> Result<LibraryOutcomes, BenchError> {
+        let before = index.checked_sub(1).unwrap_or(adapters.len() - 1);
+        let tasks = library_tasks(library);
+        let records = library.training(RecordOptions::default());
+        let mut found = LibraryOutcomes::new(library.seed(), library.name());
+        for aid in MemoryCondition::aids() {
+            let subjects = || MemoryCondition::subjects(aid).filter(|who| *who != Subject::Base);
+            let asked: Vec<AdapterId> = subjects()
+                .map(|who| adapters[if who == Subject::Own { index } else { before }].clone())
+                .collect();
+            let tasks = match aid {
+                PromptAid::Nothing => tasks.clone(),
+                PromptAid::Readme => library.with_document(&tasks),
+                PromptAid::WorkedCalls => library.with_worked_calls(&tasks),
+                PromptAid::Records(n) => SyntheticLibrary::with_records(&tasks, &records, n),
+            };
+            let measured = self.examine(library, tasks, &asked).await?;
+            found.set(Subject::Base, aid, measured.base);
+            for (who, (_, outcomes)) in subjects().zip(measured.adapters) {
+                found.set(who, aid, outcomes);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Measures base and adapters on tasks that need no library.
+    async fn look_for_damage(
+        &self,
+        (libraries, adapters): (&[SyntheticLibrary], &[AdapterId]),
         found: &mut ConditionOutcomes,
     ) -> Result<(), BenchError> {
-        let before = index.checked_sub(1).unwrap_or(adapters.len() - 1);
-        let two = [adapters[index].clone(), adapters[before].clone()];
-        let asked = if adapters.len() > 1 { &two[..] } else { &two[..1] };
-        let tasks = only(library, false);
-        let (passage, document) = (library.with_passage(&tasks), library.with_document(&tasks));
-        let measured = self.examine(library, ("", tasks), asked).await?;
-        let with_document = self.examine(library, ("+document", document), &[]).await?;
-        let with_passage = self.examine(library, ("+passage", passage), &[]).await?;
-        found.add(measured, with_document.base, with_passage.base);
+        let tasks = |tasks: Vec<LibraryTask>| {
+            TaskSuite::new("controls", tasks.into_iter().map(EvalTask::from).collect())
+        };
+        let short = MeasureOptions::default();
+        let whole = Sampling { max_tokens: 512, ..Sampling::default() };
+        let long = MeasureOptions { sampling: whole, ..MeasureOptions::default() };
+        let mut suites = vec![
+            ("N1", tasks(builtin_tasks(&libraries[0])), short.clone()),
+            ("N3", tasks(standard_tasks(N_VARIABLES_OF_CONTROLS)), short),
+        ];
+        suites.extend(self.request.controls.clone().map(|suite| ("N2", suite, long)));
+        for (name, suite, how) in suites {
+            let modules = &PackageModules::default();
+            let measured = self.measure((&suite, modules), adapters, how).await?;
+            let after = measured.adapters.into_iter().map(|(_, outcomes)| outcomes).collect();
+            found.add_controls(name, (measured.base, after), |index, answer| {
+                libraries[index].is_named_in(answer)
+            });
+        }
         Ok(())
     }
 
@@ -211,29 +249,17 @@ impl MemoryBench<'_> {
         }
     }
 
-    /// Measures the base and `adapters` on `tasks` about `library`; `kind` tells them from others.
+    /// Measures the base and `adapters` on tasks about `library`.
     async fn examine(
         &self,
         library: &SyntheticLibrary,
-        (kind, tasks): (&str, Vec<LibraryTask>),
+        tasks: Vec<LibraryTask>,
         adapters: &[AdapterId],
     ) -> Result<MeasuredOutcomes, BenchError> {
         let tasks = tasks.into_iter().map(EvalTask::from).collect();
-        let suite = TaskSuite::new(format!("{}{kind}", library.name()), tasks);
+        let suite = TaskSuite::new(library.name(), tasks);
         let modules = PackageModules::single(library.name(), &library.module_source());
         self.measure((&suite, &modules), adapters, MeasureOptions::default()).await
-    }
-
-    /// Measures the base and `adapters` on tasks that need no library.
-    async fn controls(
-        &self,
-        suite: &TaskSuite,
-        adapters: &[AdapterId],
-    ) -> Result<MeasuredOutcomes, BenchError> {
-        let sampling = Sampling { max_tokens: 512, ..Sampling::default() };
-        let split = format!("all, first {}", suite.n_tasks());
-        let how = MeasureOptions { split, sampling, ..MeasureOptions::default() };
-        self.measure((suite, &PackageModules::default()), adapters, how).await
     }
 
     async fn measure(
@@ -248,10 +274,17 @@ impl MemoryBench<'_> {
     }
 }
 
-/// The tasks of a library that are controls, or the others.
-fn only(library: &SyntheticLibrary, is_control: bool) -> Vec<LibraryTask> {
+/// Returns the tasks of a library that need it.
+fn library_tasks(library: &SyntheticLibrary) -> Vec<LibraryTask> {
     let mut tasks = library.tasks(N_VARIABLES);
-    tasks.retain(|task| task.is_control == is_control);
+    tasks.retain(|task| !task.is_control);
+    tasks
+}
+
+/// Returns the controls of a library, which are the same for every library.
+fn builtin_tasks(library: &SyntheticLibrary) -> Vec<LibraryTask> {
+    let mut tasks = library.tasks(N_VARIABLES_OF_CONTROLS);
+    tasks.retain(|task| task.is_control);
     tasks
 }
 

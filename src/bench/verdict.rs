@@ -1,37 +1,34 @@
 //! Pass criteria of `rune bench memory`.
 
 use crate::event::MemoryVerdict;
+use crate::event::PairedScores;
 
-/// Minimum fraction of tasks gained.
-const LEAST_GAIN: f64 = 0.20;
-/// Upper bound of McNemar's p value, exclusive.
-const P_VALUE: f64 = 0.01;
-/// Upper bound of the fraction of controls lost, exclusive.
-const LOSS: f64 = 0.02;
-/// Upper bound of the fraction of another library's tasks gained, exclusive. A larger gain would
-/// mean that the adapter learned the form of the tasks rather than the library.
-const LIFT: f64 = 0.05;
+/// Margin of the non-inferiority tests: a loss of so large a share of the tasks must be ruled out.
+/// 164 tasks of HumanEval of which one in eight changes rule out 4.6 points.
+pub const MARGIN: f64 = 0.05;
 
 impl MemoryVerdict {
     /// Returns the criteria that are not met; empty if the memory works.
     pub fn faults(&self) -> Vec<String> {
-        let points = |share: f64| format!("{:.1} points", share * 100.0);
         let mut faults = Vec::new();
-        if self.tasks.difference < LEAST_GAIN {
-            let (gain, least) = (points(self.tasks.difference), points(LEAST_GAIN));
-            faults.push(format!("the gain is {gain}, less than {least}"));
+        // Two comparisons are looked at, so the interval of each is the wider one, of 95 %.
+        if self.adapter.interval.0 <= 0.0 && self.both.interval.0 <= 0.0 {
+            let points = |paired: &PairedScores| format!("{:+.1}", paired.interval.0 * 100.0);
+            faults.push(format!(
+                "the adapter is not shown to be better than its records in the prompt: at least {} \
+                 points alone, {} with the records",
+                points(&self.adapter),
+                points(&self.both)
+            ));
         }
-        if self.tasks.p_value >= P_VALUE {
-            faults.push(format!("p is {:.3}, not below {P_VALUE}", self.tasks.p_value));
-        }
-        for (name, control) in &self.controls {
-            if -control.difference >= LOSS {
-                faults.push(format!("{name} loses {}", points(-control.difference)));
+        for (name, paired) in self.controls.iter().chain(&self.damage) {
+            if !paired.is_not_worse_by(MARGIN) {
+                faults.push(format!("{name} may lose {:.1} points", -paired.interval_90.0 * 100.0));
             }
         }
-        if self.foreign.difference >= LIFT {
-            let gain = points(self.foreign.difference);
-            faults.push(format!("it gains {gain} on a library that it was not taught"));
+        if self.n_invented > 0 {
+            let n = self.n_invented;
+            faults.push(format!("{n} answers that need no library use names of one"));
         }
         faults
     }
@@ -39,10 +36,8 @@ impl MemoryVerdict {
 
 #[cfg(test)]
 mod tests {
-    use crate::evaluation::PairedAnswer;
-    use crate::event::PairedScores;
-
     use super::*;
+    use crate::evaluation::PairedAnswer;
 
     /// `n` tasks of which the first `before` and the first `after` pass.
     fn paired(n: usize, before: usize, after: usize) -> PairedScores {
@@ -56,23 +51,23 @@ mod tests {
     }
 
     #[test]
-    fn memory_works_when_tasks_are_gained_and_nothing_else_changes() {
+    fn memory_works_when_it_beats_the_records_and_harms_nothing() {
         let verdict = MemoryVerdict {
-            tasks: paired(100, 0, 30),
-            controls: vec![("N1".to_owned(), paired(100, 50, 49))],
-            foreign: paired(100, 0, 4),
+            adapter: paired(200, 80, 120),
+            both: paired(200, 80, 70),
+            controls: vec![("N2".to_owned(), paired(164, 80, 78))],
+            damage: vec![("other's adapter + README".to_owned(), paired(200, 30, 30))],
+            n_invented: 0,
         };
         assert_eq!(verdict.faults(), Vec::<String>::new());
-        let few = MemoryVerdict { tasks: paired(4, 0, 4), ..verdict.clone() };
-        assert_eq!(few.faults(), ["p is 0.125, not below 0.01"]);
         let bad = MemoryVerdict {
-            tasks: paired(100, 0, 19),
-            controls: vec![("N2".to_owned(), paired(100, 50, 48))],
-            foreign: paired(100, 0, 5),
+            adapter: paired(200, 80, 82),
+            // Nothing is lost, but so few tasks do not rule out a loss.
+            controls: vec![("N1".to_owned(), paired(20, 10, 10))],
+            damage: vec![("other's adapter + README".to_owned(), paired(200, 30, 2))],
+            n_invented: 3,
+            ..verdict
         };
-        let said = bad.faults().join("; ");
-        let wanted = "the gain is 19.0 points, less than 20.0 points; N2 loses 2.0 points; it gains 5.0 points on a \
-                      library that it was not taught";
-        assert_eq!(said, wanted);
+        insta::assert_snapshot!(bad.faults().join("\n"), @"");
     }
 }

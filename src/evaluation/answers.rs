@@ -19,6 +19,7 @@ use crate::judge::JudgeError;
 use crate::judge::PreparedCheck;
 use crate::judge::Verdict;
 use crate::provider::Provider;
+use crate::registry::AnswerCost;
 use crate::registry::OutcomeRow;
 use crate::registry::Registry;
 use crate::task::SourceFile;
@@ -85,6 +86,8 @@ pub struct EvalOutcome {
     pub assurance: Option<Assurance>,
     /// Text of the answer.
     pub answer: String,
+    /// What the model spent on it.
+    pub cost: AnswerCost,
     /// Code of the answer as a complete module.
     pub module: String,
     /// One-line summary of the verdict.
@@ -250,7 +253,7 @@ async fn outcome(
         let id = adapter.map(|subject| &subject.id);
         let check = checks.get(task).await?;
         let ask = TaskQuestion { provider: tools.provider, task, adapter: id, seed };
-        let answer = tools.strategy.answer(ask).await?;
+        let (answer, cost) = tools.strategy.answer(ask).await?;
         let code = task.program(&answer, tools.modules);
         let verdict = checks.run(&check, &code, seed).await?;
         let row = OutcomeRow {
@@ -262,6 +265,7 @@ async fn outcome(
             assurance: verdict.assurance,
             summary: verdict.summary(),
             answer,
+            cost,
             cpu_ms: u64::try_from(verdict.cpu.as_millis()).unwrap_or(u64::MAX),
             at: timestamp(SystemTime::now()),
         };
@@ -276,6 +280,7 @@ async fn outcome(
         sample,
         passed: row.passed,
         assurance: row.assurance,
+        cost: row.cost,
         module: task.module(&row.answer),
         answer: row.answer,
         summary: row.summary,

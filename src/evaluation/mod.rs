@@ -20,6 +20,7 @@ mod strategy;
 mod suite;
 mod task;
 
+pub use crate::registry::AnswerCost;
 pub use answers::AdapterWeights;
 pub use answers::EvalOutcome;
 pub use answers::EvaluationTools;

@@ -17,6 +17,7 @@ use crate::pipeline::PipelineTools;
 use crate::pipeline::SessionSettings;
 use crate::provider::CompletionRequest;
 use crate::provider::Provider;
+use crate::registry::AnswerCost;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::task;
@@ -24,6 +25,7 @@ use crate::task::SourceFile;
 use crate::task::TaskId;
 use crate::task::TaskType;
 use crate::template;
+use crate::trajectory::Completion;
 use crate::trajectory::Phase;
 use crate::trajectory::Sampling;
 
@@ -105,8 +107,11 @@ impl AnswerStrategy<'_> {
         matches!(self, Self::Completions(_)) || task.work.is_some()
     }
 
-    /// Answers one task with this strategy.
-    pub(super) async fn answer(&self, ask: TaskQuestion<'_>) -> Result<String, EvaluationError> {
+    /// Answers one task with this strategy, and returns what the model spent on it.
+    pub(super) async fn answer(
+        &self,
+        ask: TaskQuestion<'_>,
+    ) -> Result<(String, AnswerCost), EvaluationError> {
         match self {
             Self::Completions(sampling) => {
                 let TaskQuestion { provider, task, adapter, seed } = ask;
@@ -114,7 +119,9 @@ impl AnswerStrategy<'_> {
                 let prompt = provider.encode(task.messages.clone())?;
                 let request =
                     CompletionRequest { adapter, ..CompletionRequest::new(&prompt, &sampling) };
-                Ok(provider.generate(&request, &mut |_| {}).await?.text)
+                let completion = provider.generate(&request, &mut |_| {}).await?;
+                let cost = cost_of(&completion);
+                Ok((completion.text, cost))
             }
             Self::BestOfN(tools) => tools.best_of_n(ask).await,
             Self::Pipeline(tools) => tools.answer(ask).await,
@@ -140,36 +147,40 @@ impl StrategyTools {
     async fn best_of_n(
         &self,
         TaskQuestion { provider, task, adapter, seed }: TaskQuestion<'_>,
-    ) -> Result<String, EvaluationError> {
-        let Some(work) = &task.work else { return Ok(String::new()) };
+    ) -> Result<(String, AnswerCost), EvaluationError> {
+        let mut spent = AnswerCost::default();
+        let Some(work) = &task.work else { return Ok((String::new(), spent)) };
         let suite = TestSuite::new(vec![SourceFile::new(TESTS, &work.tests)]);
         let settings = SessionSettings { seed, ..self.settings.clone() };
         let prompt = provider.encode(task.messages.clone())?;
-        let (mut spent, mut best) = (0, None::<(f64, String)>);
+        let mut best = None::<(f64, String)>;
         for trial in 0_u32.. {
             let sampling = settings.sampling(Phase::Integrate, trial);
             let request =
                 CompletionRequest { adapter, ..CompletionRequest::new(&prompt, &sampling) };
             let completion = provider.generate(&request, &mut |_| {}).await?;
+            let cost = cost_of(&completion);
+            spent.tokens_in += cost.tokens_in;
+            spent.tokens_out += cost.tokens_out;
+            spent.ms += cost.ms;
             let files = [SourceFile::new("solution.py", task.module(&completion.text))];
             let verdict = self.judge.run_suite(&suite, &files).await?;
             if best.as_ref().is_none_or(|(score, _)| verdict.score() > *score) {
                 best = Some((verdict.score(), completion.text));
             }
-            spent += u64::from(completion.tokens_out);
-            if verdict.passed() || spent >= settings.max_tokens {
+            if verdict.passed() || spent.tokens_out >= settings.max_tokens {
                 break;
             }
         }
-        Ok(best.map(|(_, answer)| answer).unwrap_or_default())
+        Ok((best.map(|(_, answer)| answer).unwrap_or_default(), spent))
     }
 
     /// Runs a session, and returns its files as one code block.
     async fn answer(
         &self,
         TaskQuestion { provider, task, adapter, seed }: TaskQuestion<'_>,
-    ) -> Result<String, EvaluationError> {
-        let Some(work) = &task.work else { return Ok(String::new()) };
+    ) -> Result<(String, AnswerCost), EvaluationError> {
+        let Some(work) = &task.work else { return Ok((String::new(), AnswerCost::default())) };
         let task = task::Task {
             id: TaskId(task.id.clone()),
             text: work.text.clone(),
@@ -192,6 +203,19 @@ impl StrategyTools {
         let assignment = Assignment::read(&self.judge, task).await?;
         let solution = pipeline::solve(&tools, &claim, &assignment, Vec::new()).await?;
         let files = solution.files.iter().map(|file| file.text.as_str()).collect::<Vec<_>>();
-        Ok(format!("```python\n{}\n```\n", files.join("\n").trim_end()))
+        let cost = AnswerCost {
+            tokens_in: solution.tokens_in,
+            tokens_out: solution.tokens_out,
+            ms: u64::try_from(solution.elapsed.as_millis()).unwrap_or(u64::MAX),
+        };
+        Ok((format!("```python\n{}\n```\n", files.join("\n").trim_end()), cost))
+    }
+}
+
+fn cost_of(completion: &Completion) -> AnswerCost {
+    AnswerCost {
+        tokens_in: completion.tokens_in.into(),
+        tokens_out: completion.tokens_out.into(),
+        ms: completion.prefill_ms + completion.decode_ms,
     }
 }

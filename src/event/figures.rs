@@ -67,13 +67,30 @@ pub struct MetricSummary {
     pub max: f64,
 }
 
-/// The effect of an adapter compared with the base model, paired by task.
+/// The effect of adapters that were trained on libraries, paired by answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemoryVerdict {
-    /// Held-out tasks about the library that the adapter was trained on.
-    pub tasks: PairedScores,
-    /// Control tasks that do not need the library, by name of the suite.
+    /// The adapter alone, compared with the base that has 8 of the training records in its prompt.
+    pub adapter: PairedScores,
+    /// The adapter with the 8 records in its prompt, compared with the base that has them.
+    pub both: PairedScores,
+    /// The adapters compared with the base on tasks that need no library, by name of the tasks.
     pub controls: Vec<(String, PairedScores)>,
-    /// Tasks about another library that the adapter was not trained on.
-    pub foreign: PairedScores,
+    /// Another library's adapter compared with the base, with the same prompt, by condition.
+    pub damage: Vec<(String, PairedScores)>,
+    /// Number of answers to the controls that use a name of the adapter's library.
+    pub n_invented: u32,
+}
+
+/// The mean cost of an answer under a condition of `rune bench memory`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConditionCost {
+    /// Name of the condition.
+    pub condition: String,
+    /// Tokens of the prompt.
+    pub tokens_in: f64,
+    /// Generated tokens.
+    pub tokens_out: f64,
+    /// Seconds of prefill and decoding, beside the other answers of a batch.
+    pub seconds: f64,
 }

@@ -15,6 +15,7 @@ use crate::trajectory::Phase;
 use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
 
+use super::figures::ConditionCost;
 use super::figures::MemoryVerdict;
 use super::figures::MetricSummary;
 use super::figures::PairedScores;
@@ -499,8 +500,10 @@ pub enum Event {
         works: bool,
         /// The criteria that are not met.
         faults: Vec<String>,
-        /// Comparison of the adapters with the base model.
-        against_base: MemoryVerdict,
+        /// The comparisons that the criteria are about.
+        verdict: Box<MemoryVerdict>,
+        /// What an answer costs under each condition.
+        costs: Vec<ConditionCost>,
     },
 }
 

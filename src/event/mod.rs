@@ -16,6 +16,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use figures::ConditionCost;
 pub use figures::MemoryVerdict;
 pub use figures::MetricSummary;
 pub use figures::PairedScores;

@@ -225,11 +225,19 @@ fn samples() -> Vec<Event> {
         Event::BenchMemory {
             works: true,
             faults: vec![],
-            against_base: MemoryVerdict {
-                tasks: paired(),
+            verdict: Box::new(MemoryVerdict {
+                adapter: paired(),
+                both: paired(),
                 controls: vec![("N1".into(), paired())],
-                foreign: paired(),
-            },
+                damage: vec![("other's adapter + README".into(), paired())],
+                n_invented: 0,
+            }),
+            costs: vec![ConditionCost {
+                condition: "base".into(),
+                tokens_in: 80.5,
+                tokens_out: 20.0,
+                seconds: 0.5,
+            }],
         },
     ]
 }

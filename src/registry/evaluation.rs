@@ -79,6 +79,17 @@ pub struct MeasuredGain {
     pub interval: (f64, f64),
 }
 
+/// What the model spent on an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AnswerCost {
+    /// Tokens of all prompts.
+    pub tokens_in: u64,
+    /// Generated tokens.
+    pub tokens_out: u64,
+    /// Time of prefill and decoding, beside the other sequences of a batch, in milliseconds.
+    pub ms: u64,
+}
+
 /// The outcome of one answer to a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutcomeRow {
@@ -98,6 +109,8 @@ pub struct OutcomeRow {
     pub summary: String,
     /// Text of the answer.
     pub answer: String,
+    /// What the model spent on it; zeros when an earlier version asked.
+    pub cost: AnswerCost,
     /// Processor time of judging, in milliseconds.
     pub cpu_ms: u64,
     /// Time of the verdict, RFC 3339 UTC.
@@ -177,7 +190,18 @@ impl Registry {
             let mut statement = tx.prepare_cached("SELECT * FROM outcome WHERE key = ?1")?;
             let mut rows = statement.query([key])?;
             let Some(row) = rows.next()? else { return Ok(None) };
+            let number = |column: &str| {
+                Ok::<_, rusqlite::Error>(
+                    row.get::<_, Option<i64>>(column)?.unwrap_or(0).cast_unsigned(),
+                )
+            };
+            let cost = AnswerCost {
+                tokens_in: number("tokens_in")?,
+                tokens_out: number("tokens_out")?,
+                ms: number("answer_ms")?,
+            };
             Ok(Some(OutcomeRow {
+                cost,
                 key: row.get("key")?,
                 adapter_id: adapter_id("outcome.adapter_id", row.get("adapter_id")?)?,
                 task_digest: row.get("task_digest")?,
@@ -199,8 +223,9 @@ impl Registry {
     pub fn insert_outcome(&self, outcome: &OutcomeRow) -> Result<(), RegistryError> {
         self.write(|tx| {
             let mut statement = tx.prepare_cached(
-                "INSERT INTO outcome (key, adapter_id, task_digest, seed, verdict, assurance, summary, answer, cpu_ms, at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (key) DO NOTHING",
+                "INSERT INTO outcome (key, adapter_id, task_digest, seed, verdict, assurance, summary, answer, cpu_ms, at,
+                     tokens_in, tokens_out, answer_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (key) DO NOTHING",
             )?;
             statement.execute((
                 &outcome.key,
@@ -213,6 +238,9 @@ impl Registry {
                 &outcome.answer,
                 outcome.cpu_ms.cast_signed(),
                 &outcome.at,
+                outcome.cost.tokens_in.cast_signed(),
+                outcome.cost.tokens_out.cast_signed(),
+                outcome.cost.ms.cast_signed(),
             ))?;
             Ok(())
         })

@@ -31,6 +31,7 @@ pub use database::Registry;
 pub use error::RecordKind;
 pub use error::RegistryError;
 pub use evaluation::AdapterCandidate;
+pub use evaluation::AnswerCost;
 pub use evaluation::Evaluation;
 pub use evaluation::MeasuredGain;
 pub use evaluation::OutcomeRow;

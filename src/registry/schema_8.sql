@@ -21,5 +21,10 @@ WHERE NOT EXISTS (
       AND later.conditions IS newest.conditions AND later.id > newest.id
 );
 
+-- What an answer cost: NULL for what was asked before this step.
+ALTER TABLE outcome ADD COLUMN tokens_in INTEGER CHECK (tokens_in >= 0);
+ALTER TABLE outcome ADD COLUMN tokens_out INTEGER CHECK (tokens_out >= 0);
+ALTER TABLE outcome ADD COLUMN answer_ms INTEGER CHECK (answer_ms >= 0);
+
 -- The terms of the tasks that a dataset was made of; NULL for what was made before this step.
 ALTER TABLE dataset ADD COLUMN profile_json TEXT CHECK (json_valid(profile_json));

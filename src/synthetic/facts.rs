@@ -58,7 +58,6 @@ impl LibraryFacts {
     }
 
     /// Returns all names in the order of the fields.
-    #[cfg(test)]
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let own = [&self.limit, &self.error, &self.opener, &self.reader];
         let constants = self.constants.iter().map(|constant| &constant.name);

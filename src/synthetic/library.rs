@@ -54,6 +54,16 @@ impl SyntheticLibrary {
         &self.functions
     }
 
+    /// Whether `text` has any of the invented names, of the library or of what is in it.
+    pub fn is_named_in(&self, text: &str) -> bool {
+        let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        words.any(|word| {
+            word == self.name
+                || self.functions.iter().any(|function| function.name == word)
+                || self.facts.names().any(|name| name == word)
+        })
+    }
+
     /// Returns the keyword, error class, protocol and constants.
     pub(super) fn facts(&self) -> &LibraryFacts {
         &self.facts

@@ -21,6 +21,7 @@ mod passages;
 mod random;
 mod records;
 mod source;
+mod standard_tasks;
 mod tasks;
 mod templates;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use leaks::leaks;
 pub use library::SyntheticLibrary;
 pub use records::LibraryRecord;
 pub use records::RecordOptions;
+pub use standard_tasks::standard_tasks;
 pub use tasks::AnswerForm;
 pub use tasks::LibraryCheck;
 pub use tasks::LibraryTask;

@@ -1,8 +1,9 @@
-//! Baselines that put documentation into the prompt: the whole README, or its best passage.
+//! Baselines that put documentation or training records into the prompt.
 
 use std::collections::HashMap;
 
 use super::library::SyntheticLibrary;
+use super::records::LibraryRecord;
 use super::tasks::LibraryTask;
 
 impl SyntheticLibrary {
@@ -19,7 +20,33 @@ impl SyntheticLibrary {
         let passages: Vec<String> =
             readme.split("\n## ").skip(1).map(|section| format!("## {section}")).collect();
         let index = PassageIndex::new(&passages);
-        self.with(tasks, |question| passages[index.best(question)].clone())
+        self.with(tasks, |question| passages[index.nearest(question, 1)[0]].clone())
+    }
+
+    /// Returns the tasks that need the library, with every call of it as code in front.
+    pub fn with_worked_calls(&self, tasks: &[LibraryTask]) -> Vec<LibraryTask> {
+        let calls = self.worked_calls();
+        self.with(tasks, |_| calls.clone())
+    }
+
+    /// Returns the tasks that need the library, with the `n` records that BM25 ranks first for the
+    /// question as earlier turns of the chat, the nearest one last.
+    pub fn with_records(
+        tasks: &[LibraryTask],
+        records: &[LibraryRecord],
+        n: usize,
+    ) -> Vec<LibraryTask> {
+        let questions: Vec<String> =
+            records.iter().map(|record| record.messages[0].content.clone()).collect();
+        let index = PassageIndex::new(&questions);
+        let after_records = |task: &LibraryTask| {
+            let mut task = task.clone();
+            let nearest = index.nearest(&task.messages[0].content, n);
+            let turns = nearest.iter().rev().flat_map(|index| records[*index].messages.clone());
+            task.messages = turns.chain(task.messages).collect();
+            task
+        };
+        tasks.iter().filter(|task| !task.is_control).map(after_records).collect()
     }
 
     fn with(&self, tasks: &[LibraryTask], text: impl Fn(&str) -> String) -> Vec<LibraryTask> {
@@ -39,6 +66,8 @@ impl SyntheticLibrary {
 struct PassageIndex {
     /// Term frequencies of each passage.
     counts: Vec<HashMap<String, f64>>,
+    /// Number of passages with each term.
+    n_with: HashMap<String, f64>,
     mean_length: f64,
 }
 
@@ -62,23 +91,25 @@ impl PassageIndex {
             })
             .collect();
         let n_words: f64 = counts.iter().flat_map(HashMap::values).sum();
-        Self { mean_length: n_words / passages.len() as f64, counts }
+        let mut n_with: HashMap<String, f64> = HashMap::new();
+        for word in counts.iter().flat_map(HashMap::keys) {
+            *n_with.entry(word.clone()).or_default() += 1.0;
+        }
+        Self { mean_length: n_words / passages.len() as f64, n_with, counts }
     }
 
-    /// Returns the index of the highest-ranked passage for `question`.
-    fn best(&self, question: &str) -> usize {
-        let scores: Vec<f64> = self
-            .counts
-            .iter()
-            .map(|counts| words(question).map(|w| self.score(counts, &w)).sum())
-            .collect();
-        let best = (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b]));
-        best.unwrap_or_default()
+    /// Returns the indices of the `n` highest-ranked passages for `question`, the best first.
+    fn nearest(&self, question: &str, n: usize) -> Vec<usize> {
+        let words: Vec<String> = words(question).collect();
+        let score = |counts| words.iter().map(|word| self.score(counts, word)).sum();
+        let mut ranked: Vec<(usize, f64)> = self.counts.iter().map(score).enumerate().collect();
+        ranked.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        ranked.into_iter().take(n).map(|(index, _)| index).collect()
     }
 
     fn score(&self, counts: &HashMap<String, f64>, word: &str) -> f64 {
         let n = self.counts.len() as f64;
-        let n_with = self.counts.iter().filter(|counts| counts.contains_key(word)).count() as f64;
+        let n_with = self.n_with.get(word).copied().unwrap_or_default();
         let rarity = ((n - n_with + 0.5) / (n_with + 0.5)).ln_1p();
         let count = counts.get(word).copied().unwrap_or_default();
         let length = counts.values().sum::<f64>() / self.mean_length;
@@ -100,7 +131,7 @@ mod tests {
     fn the_passage_with_the_rare_words_is_found() {
         let passages = ["sum of the list", "largest of the list of the lists", "the retry count"];
         let index = PassageIndex::new(&passages.map(str::to_owned));
-        let best = |question| index.best(question);
+        let best = |question| index.nearest(question, 1)[0];
         assert_eq!([best("the largest"), best("a Retry-count of it"), best("sum")], [1, 2, 0]);
     }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::library::LibraryFunction;
 use super::library::SyntheticLibrary;
 use super::random::SeededRng;
+use super::templates;
 
 impl SyntheticLibrary {
     /// Gives the text of the package's `__init__.py`. It imports nothing, its functions leave their
@@ -51,6 +52,35 @@ impl SyntheticLibrary {
             );
         }
         text + &self.facts_in_words()
+    }
+
+    /// Gives every call of the library as Python code, each below a comment that says what it
+    /// gives. The wordings are those of the README.
+    pub fn worked_calls(&self) -> String {
+        let (name, facts) = (self.name(), self.facts());
+        let mut code = format!("import {name}\n");
+        for function in self.functions() {
+            let (verb, phrase) = (&function.name, function.operation.phrases[0]);
+            let _written = write!(code, "\n# {phrase} xs\nresult = {name}.{verb}(xs)\n");
+        }
+        let verb = &self.functions()[0].name;
+        let phrase = self.functions()[0].operation.phrases[0];
+        let (limit, error, opener, reader) =
+            (&facts.limit, &facts.error, &facts.opener, &facts.reader);
+        let _written = write!(
+            code,
+            "\n# {phrase} xs, at most 3\nresult = {name}.{verb}(xs, {limit}=3)\n\
+             \n# None where {name} refuses xs\ntry:\n    result = {name}.{verb}(xs)\n\
+             except {name}.{error}:\n    result = None\n\
+             \n# all items of xs, through a handle\nwith {name}.{opener}(xs) as handle:\n    \
+             result = handle.{reader}()\n"
+        );
+        for constant in &facts.constants {
+            let phrase = constant.subject.phrases[0];
+            let _written =
+                write!(code, "\n# {phrase} of {name}\nresult = {name}.{}\n", constant.name);
+        }
+        templates::fence(code.trim_end())
     }
 
     /// Renders the README sections on keyword, error class, protocol and constants.

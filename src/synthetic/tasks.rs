@@ -40,12 +40,14 @@ pub(super) enum TaskTemplate {
     T8,
     /// A control: a comment asks for a value that Python's builtins compute.
     N1,
+    /// A control: a comment asks for a value that Python's standard library computes.
+    N3,
 }
 
 impl TaskTemplate {
     /// Whether the task needs no library, so that a good adapter changes nothing.
     fn is_control(self) -> bool {
-        self == Self::N1
+        matches!(self, Self::N1 | Self::N3)
     }
 }
 
@@ -221,7 +223,7 @@ impl SyntheticLibrary {
         let error = &self.facts().error;
         let mut draft = self.draft(TaskTemplate::T6, "error", (phrase, &function.name));
         let bad = *draft.rng.pick(TEST.bad);
-        let code = templates::refusal(self.name(), phrase, bad, (&function.name, error));
+        let code = templates::caught(self.name(), phrase, bad, (&function.name, error));
         let form = AnswerForm::Result { variable: "items".to_owned() };
         draft.finish(code, form, self.uses([&function.name, error]), "None")
     }
@@ -229,7 +231,7 @@ impl SyntheticLibrary {
     fn constant(&self, constant: &LibraryConstant, phrase: usize) -> LibraryTask {
         let library = self.name();
         let subject = constant.subject;
-        let wanted = format!("{} of {library}", subject.phrases[phrase]);
+        let wanted = format!("{} of {library}, by its name", subject.phrases[phrase]);
         let value = format!("{library}.{}", constant.name);
         let code = templates::assignment(Some(library), &wanted, &value);
         let form = AnswerForm::Result { variable: "items".to_owned() };
@@ -276,13 +278,12 @@ impl SyntheticLibrary {
     ) -> TaskDraft {
         let (name, letter) = (self.name(), templates::letter(phrase));
         let id = format!("{name}/{template:?}/{about}/{letter}/{detail}");
-        let rng = SeededRng::new(self.seed(), &id);
-        TaskDraft { id, template, family: self.family_name(about, phrase), rng }
+        TaskDraft::new(template, id, self.family_name(about, phrase), self.seed())
     }
 }
 
 /// Builder of a task.
-struct TaskDraft {
+pub(super) struct TaskDraft {
     id: String,
     template: TaskTemplate,
     family: String,
@@ -291,17 +292,27 @@ struct TaskDraft {
 }
 
 impl TaskDraft {
-    /// Builds the task to complete `code`.
-    fn finish(
+    /// Starts a task whose random numbers follow from `seed` and `id`.
+    pub(super) fn new(template: TaskTemplate, id: String, family: String, seed: u64) -> Self {
+        let rng = SeededRng::new(seed, &id);
+        Self { id, template, family, rng }
+    }
+
+    /// Builds the task to complete `code`. The question says which library is to be used.
+    pub(super) fn finish(
         mut self,
         code: CodeExample,
         form: AnswerForm,
         uses: impl Into<Option<LibraryUses>>,
         reference: &str,
     ) -> LibraryTask {
-        let instruction = *self.rng.pick(TEST.instructions);
-        let question = question(instruction, &code.stub);
-        self.ask(question, code.completed, (form, uses.into(), reference))
+        let uses = uses.into();
+        let mut instruction = (*self.rng.pick(TEST.instructions)).to_owned();
+        if let Some(uses) = &uses {
+            instruction = format!("{instruction} It uses the library {}.", uses.library);
+        }
+        let question = question(&instruction, &code.stub);
+        self.ask(question, code.completed, (form, uses, reference))
     }
 
     fn ask(

@@ -174,6 +174,22 @@ pub(super) fn refusal(
     CodeExample { stub, completed }
 }
 
+/// Template T6 of tests: `result` is set before, so that all there is to know is the error class.
+pub(super) fn caught(
+    library: &str,
+    phrase: usize,
+    bad: &str,
+    (function, error): (&str, &str),
+) -> CodeExample {
+    let wanted = REFUSALS[phrase].replace("{bad}", bad).replace("{library}", library);
+    let stub = format!(
+        "import {library}\n\nresult = None\n# {wanted}\ntry:\n    \
+         result = {library}.{function}({bad})\nexcept"
+    );
+    let completed = format!("{stub} {library}.{error}:\n    pass");
+    CodeExample { stub, completed }
+}
+
 /// Template T8: a question in plain words asks for the name of a function.
 pub(super) fn naming(library: &str, phrase: usize, wording: &str) -> String {
     QUESTIONS[phrase].replace("{phrase}", wording).replace("{library}", library)

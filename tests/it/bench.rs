@@ -204,21 +204,27 @@ fn memory_is_measured_once_and_printed_in_every_form() {
     let memory = |more: &[&str]| -> String {
         let mut command = Command::cargo_bin("rune").unwrap();
         command.current_dir(folder.path()).arg("--home").arg(folder.path().join("home"));
-        command.args(["bench", "memory", "--model", "m.gguf", "--libraries", "1", "--quiet"]);
+        command.args(["bench", "memory", "--model", "m.gguf", "--libraries", "2", "--quiet"]);
         command.args(["--functions", "6", "--max-steps", "1", "--controls", "0"]).args(more);
         String::from_utf8(command.assert().success().get_output().stdout.clone()).unwrap()
     };
     let lines = events(&memory(&["--json"]));
     let count = |kind: &str| lines.iter().filter(|line| line["type"] == kind).count();
-    assert_eq!((count("training.completed"), count("evaluation.answered")), (1, 0));
-    // The templates T1 to T8 under four conditions, and N1 under two.
-    assert_eq!(count("evaluation.score"), 8 * 4 + 2);
+    assert_eq!((count("training.completed"), count("evaluation.answered")), (2, 0));
+    // The templates T1 to T8 under eleven conditions.
+    assert_eq!(count("evaluation.score"), 8 * 11);
     let last = lines.last().unwrap();
     assert_eq!((&last["type"], &last["works"]), (&json!("bench.memory"), &json!(false)));
-    assert_eq!(last["against_base"]["controls"][0][0], "N1");
+    assert_eq!(last["verdict"]["controls"][1][0], "N3");
+    let cost = |name: &str| {
+        let costs = last["costs"].as_array().unwrap();
+        costs.iter().find(|cost| cost["condition"] == name).unwrap()["tokens_in"].as_f64().unwrap()
+    };
+    assert!(cost("8 records") > cost("1 record") && cost("1 record") > cost("base"), "{last}");
     // The adapter and the answers are found again.
     let again = events(&memory(&["--json"]));
     assert_eq!(again.len(), count("evaluation.score") + 1);
     let text = memory(&[]);
-    assert!(text.contains("TRACK") && text.contains("memory does not work: the gain is"), "{text}");
+    let verdict = "memory does not work: the adapter is not shown to be better than its records";
+    assert!(text.contains("other's adapter + README") && text.contains(verdict), "{text}");
 }

@@ -1,62 +1,128 @@
-//! The outcome of all conditions as a table and a verdict.
-
-use std::fmt::Write as _;
+//! The outcome of all conditions as tables and a verdict.
 
 use crate::bench::CONDITIONS;
 use crate::bench::ConditionOutcomes;
+use crate::bench::LibraryOutcomes;
+use crate::bench::MARGIN;
+use crate::bench::MemoryCondition;
+use crate::bench::N_RECORDS;
+use crate::bench::PromptAid;
 use crate::bench::RECALL;
 use crate::bench::SKILL;
+use crate::bench::Subject;
 use crate::cli::eval;
 use crate::cli::output;
 use crate::evaluation::score;
+use crate::event::PairedScores;
 
-/// A table of pass@1 in percent, the two tracks with intervals and with what was gained, and
-/// the verdict.
+/// Renders the conditions with what they cost, the templates of tasks, the comparisons that decide,
+/// each library by itself, and the verdict.
 pub(super) fn text(found: &ConditionOutcomes) -> String {
-    let head = ["TASKS", "N"].into_iter().chain(CONDITIONS).map(str::to_owned).collect();
-    let mut rows = vec![head];
-    let mut groups: Vec<&str> = SKILL.iter().chain(&RECALL).copied().collect();
-    groups.extend(["N1", "N2"]);
-    rows.extend(groups.iter().filter_map(|group| row(found, group, &[group])));
-    let mut text = output::table(&rows) + "\n";
-    let head = ["TRACK", "N", "WHO", "PASS@1 (95 %)", "GAINED", "LOST", "DIFFERENCE", "P"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for (name, track) in [("skill", &SKILL[..]), ("recall", &RECALL[..])] {
-        rows.extend(track_rows(found, name, track));
-    }
-    text += &output::table(&rows);
     let verdict = found.verdict();
-    let foreign = eval::compared(&verdict.foreign);
-    let _infallible = writeln!(text, "\nN3, a library that was not taught: {} points", foreign[2]);
     let faults = verdict.faults().join("; ");
     let words = if faults.is_empty() { "memory works" } else { "memory does not work: " };
-    text + words + &faults + "\n"
+    format!(
+        "{}\n{}\n{}\n{}\n{words}{faults}\n",
+        output::table(&conditions(found)),
+        output::table(&templates(found)),
+        output::table(&comparisons(found)),
+        output::table(&libraries(&found.libraries)),
+    )
 }
 
-/// `None` where there are no such tasks.
-fn row(found: &ConditionOutcomes, name: &str, groups: &[&str]) -> Option<Vec<String>> {
-    let share = |condition| match found.of(condition, groups).as_slice() {
-        [] => "-".to_owned(),
-        outcomes => format!("{:.1}", 100.0 * score(outcomes).share),
-    };
-    let n = found.of(0, groups).len();
-    let cells = [name.to_owned(), n.to_string()].into_iter().chain((0..5).map(share));
-    (n > 0).then(|| cells.collect())
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
 }
 
-fn track_rows(found: &ConditionOutcomes, name: &str, groups: &[&str]) -> Vec<Vec<String>> {
-    let row = |condition| {
-        let outcomes = found.of(condition, groups);
-        let mut row = vec![
-            name.to_owned(),
-            outcomes.len().to_string(),
-            CONDITIONS[condition].to_lowercase(),
-            score(&outcomes).to_string(),
-        ];
-        if condition > 0 {
-            row.extend(eval::compared(&found.against_base(condition, groups)));
+/// Builds the rows of the conditions: pass@1 with intervals, and the mean cost of an answer.
+fn conditions(found: &ConditionOutcomes) -> Vec<Vec<String>> {
+    let head = ["CONDITION", "SKILL (95 %)", "RECALL (95 %)", "TOKENS IN", "OUT", "SECONDS"];
+    let mut rows = vec![row(head)];
+    for (index, condition) in CONDITIONS.iter().enumerate() {
+        let share = |groups: &[&str]| score(&found.of(index, groups)).to_string();
+        let cost = found.cost(index);
+        rows.push(vec![
+            condition.name.to_owned(),
+            share(&SKILL),
+            share(&RECALL),
+            format!("{:.0}", cost.tokens_in),
+            format!("{:.0}", cost.tokens_out),
+            format!("{:.2}", cost.seconds),
+        ]);
+    }
+    rows
+}
+
+/// Builds the rows of pass@1 by template, in percent, for the conditions with one library's own
+/// knowledge.
+fn templates(found: &ConditionOutcomes) -> Vec<Vec<String>> {
+    let shown = CONDITIONS.iter().enumerate().filter(|(_, one)| one.subject != Subject::Other);
+    let shown: Vec<(usize, &MemoryCondition)> = shown.collect();
+    let names = shown.iter().map(|(_, condition)| condition.name.to_uppercase());
+    let mut rows = vec![row(["TASKS", "N"]).into_iter().chain(names).collect::<Vec<_>>()];
+    for group in SKILL.iter().chain(&RECALL) {
+        let n = found.of(0, &[group]).len();
+        let share = |(index, _): &(usize, &MemoryCondition)| {
+            format!("{:.1}", 100.0 * score(&found.of(*index, &[group])).share)
+        };
+        if n > 0 {
+            rows.push(
+                [(*group).to_owned(), n.to_string()]
+                    .into_iter()
+                    .chain(shown.iter().map(share))
+                    .collect(),
+            );
         }
-        (!outcomes.is_empty()).then_some(row)
+    }
+    rows
+}
+
+/// Builds the rows of the comparisons that decide the verdict.
+fn comparisons(found: &ConditionOutcomes) -> Vec<Vec<String>> {
+    let head =
+        ["COMPARISON", "N", "FAMILIES", "GAINED", "LOST", "DIFFERENCE (95 %)", "P", "AT LEAST"];
+    let mut rows = vec![row(head)];
+    let verdict = found.verdict();
+    let mut add = |name: String, paired: &PairedScores, n: usize| {
+        let [gained, lost, difference, p_value] = eval::compared(paired);
+        let at_least = format!("{:+.1}", paired.interval_90.0 * 100.0);
+        let (n, families) = (n.to_string(), paired.n_families.to_string());
+        rows.push(vec![name, n, families, gained, lost, difference, p_value, at_least]);
     };
-    (0..5).filter_map(row).collect()
+    let n_tasks = found.of(0, &[&SKILL[..], &RECALL[..]].concat()).len();
+    add("adapter, against 8 records".to_owned(), &verdict.adapter, n_tasks);
+    add("adapter + 8 records, against 8 records".to_owned(), &verdict.both, n_tasks);
+    for (name, paired) in &verdict.damage {
+        add(format!("{name}, against the base"), paired, n_tasks);
+    }
+    for (name, paired) in &verdict.controls {
+        let n = found.n_controls(name);
+        add(format!("{name}: adapter, against the base"), paired, n);
+    }
+    let margin = format!("{:.1}", -MARGIN * 100.0);
+    rows.push(row(["margin of the last rows", "", "", "", "", "", "", &margin]));
+    rows
+}
+
+/// Builds the rows of the libraries: how much the figures depend on the seed.
+fn libraries(libraries: &[LibraryOutcomes]) -> Vec<Vec<String>> {
+    let index = MemoryCondition::index;
+    let records = PromptAid::Records(N_RECORDS);
+    let base = index(Subject::Base, PromptAid::Nothing);
+    let adapter = index(Subject::Own, PromptAid::Nothing);
+    let in_prompt = index(Subject::Base, records);
+    let both = index(Subject::Own, records);
+    let head = ["SEED", "LIBRARY", "ADAPTER - BASE", "ADAPTER - 8 RECORDS", "BOTH - 8 RECORDS"];
+    let mut rows = vec![row(head)];
+    for library in libraries {
+        let points = |pair: [usize; 2]| format!("{:+.1}", 100.0 * library.difference(pair));
+        rows.push(vec![
+            library.seed.to_string(),
+            library.name.clone(),
+            points([base, adapter]),
+            points([in_prompt, adapter]),
+            points([in_prompt, both]),
+        ]);
+    }
+    rows
 }
