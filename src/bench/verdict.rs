@@ -68,6 +68,11 @@ mod tests {
             n_invented: 3,
             ..verdict
         };
-        insta::assert_snapshot!(bad.faults().join("\n"), @"");
+        insta::assert_snapshot!(bad.faults().join("\n"), @"
+        the adapter is not shown to be better than its records in the prompt: at least -0.7 points alone, -8.2 with the records
+        N1 may lose 7.7 points
+        other's adapter + README may lose 18.6 points
+        3 answers that need no library use names of one
+        ");
     }
 }

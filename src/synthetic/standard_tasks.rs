@@ -85,7 +85,15 @@ mod tests {
         let families: std::collections::BTreeSet<&str> =
             tasks.iter().map(|task| task.family.as_str()).collect();
         assert_eq!(families.len(), 30);
-        insta::assert_snapshot!(tasks[2].messages[0].content, @"");
-        insta::assert_snapshot!(tasks[2].check.reference, @"");
+        insta::assert_snapshot!(tasks[2].messages[0].content, @"
+        Please complete the code and send the entire program.
+
+        ```python
+        import heapq
+        # bottom three by heap of rows
+        result =
+        ```
+        ");
+        insta::assert_snapshot!(tasks[2].check.reference, @r#"__import__("heapq").nsmallest(3, {v})"#);
     }
 }
