@@ -357,7 +357,7 @@ fn adapters(registry: &Arc<Registry>, home: &Home) -> DoctorCheck {
 fn training(input: &DoctorInput<'_>) -> Vec<DoctorCheck> {
     let mut checks = Vec::new();
     if let Some(path) = model_path(input) {
-        let options = TrainingOptions::preset(Preset::Standard);
+        let options = TrainingOptions::preset(Preset::Quick);
         let needed = training::memory(&path, &options, &ExampleSets::default());
         let available = Machine::read().map(|machine| machine.available_bytes);
         if let (Ok(needed), Ok(available)) = (needed, available) {

@@ -57,8 +57,8 @@ pub struct MemoryRequest {
     pub n_libraries: usize,
     /// Number of functions in each library.
     pub n_functions: usize,
-    /// Maximum steps of each training; 0 for one pass over all records.
-    pub max_steps: u32,
+    /// Maximum steps of each training, 0 for no limit; `None` for that of the preset.
+    pub max_steps: Option<u32>,
     /// Tasks of HumanEval for the control N2, if it is wanted.
     pub controls: Option<TaskSuite>,
 }
@@ -223,13 +223,9 @@ impl MemoryBench<'_> {
     ) -> Result<AdapterId, BenchError> {
         let (name, seed) = (library.name(), library.seed());
         self.services.notice(format!("library {name} of seed {seed}"));
-        let options = TrainingOptions {
-            learning_rate: 6e-4,
-            batch_sequences: 8,
-            max_steps: self.request.max_steps,
-            seed,
-            ..TrainingOptions::preset(Preset::Quick)
-        };
+        // What `rune train` does by default.
+        let mut options = TrainingOptions { seed, ..TrainingOptions::preset(Preset::Quick) };
+        options.max_steps = self.request.max_steps.unwrap_or(options.max_steps);
         let n_functions = self.request.n_functions;
         let source = json!({ "library": name, "seed": seed, "functions": n_functions });
         let records = records.into_iter().map(TrainingRecord::from).collect();

@@ -191,10 +191,12 @@ impl Screen {
     fn show_training(&self, event: &Event) {
         let mut state = self.state();
         match event {
-            Event::TrainingValidated { step, loss } => {
+            Event::TrainingValidated { step, loss, rehearsal_loss } => {
                 state.validation = Some(*loss);
                 if self.mode == ScreenMode::Lines {
-                    output::note(&format!("validation after step {step}: {loss:.4}"));
+                    let rehearsal = rehearsal_loss.map(|loss| format!(", rehearsal {loss:.4}"));
+                    let rehearsal = rehearsal.unwrap_or_default();
+                    output::note(&format!("validation after step {step}: {loss:.4}{rehearsal}"));
                 }
             }
             Event::TrainingStep { step, total, .. } => {

@@ -35,7 +35,7 @@ use crate::training::TrainingOptions;
     after_help = "Examples:
   rune train --session 01k9x3 --session 01k9x7
   rune train --sessions project=shop,limit=50 --name shop
-  rune train --dataset chats.jsonl --preset quick --dry-run
+  rune train --dataset chats.jsonl --preset thorough --dry-run
   rune train --sessions project=shop --from 01k9y2
   rune train --resume 01k9zz
   rune train runs
@@ -138,7 +138,7 @@ impl DataArgs {
 #[command(next_help_heading = "Training")]
 struct OptionArgs {
     /// Preset for all training options
-    #[arg(long, default_value = "standard")]
+    #[arg(long, default_value = "quick")]
     preset: PresetName,
     /// LoRA rank
     #[arg(long)]
@@ -167,7 +167,7 @@ struct OptionArgs {
     /// Warm-up ratio: the fraction of steps in which the learning rate rises
     #[arg(long, alias = "warmup-ratio", value_name = "RATIO")]
     warmup: Option<f32>,
-    /// Batch size in sequences
+    /// Batch size in records; rehearsal comes on top
     #[arg(long, alias = "batch-size", value_name = "N")]
     batch: Option<usize>,
     /// Number of tokens that ends a batch early
@@ -179,10 +179,10 @@ struct OptionArgs {
     /// Maximum tokens per record; longer ones are dropped
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
-    /// Number of epochs
+    /// Number of epochs; without --max-steps it also lifts the preset's maximum number of steps
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
-    /// Maximum number of optimizer steps
+    /// Maximum number of optimizer steps; 0 for no limit
     #[arg(long, value_name = "N")]
     max_steps: Option<u32>,
     /// Early stopping: validations without improvement before training stops; 0 disables it
@@ -191,10 +191,14 @@ struct OptionArgs {
     /// Fraction of families held out for validation
     #[arg(long, value_name = "FRACTION")]
     validation: Option<f32>,
-    /// Fraction of the training weight given to the base's own answers to general questions, which
-    /// counters forgetting; 0 disables it
+    /// Fraction of each step's loss weight given to rehearsal, which counters forgetting: the base's
+    /// own answers, documents to read, Python's standard library; 0 disables it
     #[arg(long, value_name = "FRACTION")]
     rehearsal: Option<f32>,
+    /// Maximum rise of the loss on held-out rehearsal, in nats per token, at which a step may become
+    /// the adapter
+    #[arg(long, value_name = "NATS")]
+    rehearsal_margin: Option<f32>,
     /// Use gradient checkpointing: about a quarter slower, in a third of the memory
     #[arg(long, alias = "gradient-checkpointing")]
     checkpointing: bool,
@@ -211,8 +215,11 @@ struct OptionArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PresetName {
+    /// Rank 8, learning rate 6e-4, 8 records a step, at most 48 steps and 3 epochs
     Quick,
+    /// Rank 16, learning rate 2e-4, 16 records a step, 3 epochs
     Standard,
+    /// Rank 32, learning rate 1e-4, 16 records a step, 6 epochs
     Thorough,
 }
 
@@ -269,10 +276,11 @@ impl OptionArgs {
         set(&mut options.micro_tokens, self.micro_tokens);
         set(&mut options.max_length, self.max_length);
         set(&mut options.epochs, self.epochs);
-        set(&mut options.max_steps, self.max_steps);
+        set(&mut options.max_steps, self.max_steps.or(self.epochs.map(|_| 0)));
         set(&mut options.patience, self.patience);
         set(&mut options.validation_share, self.validation);
         set(&mut options.rehearsal_share, self.rehearsal);
+        options.rehearsal_margin = self.rehearsal_margin.or(options.rehearsal_margin);
         options.checkpointing = self.checkpointing;
         set(&mut options.precision, self.precision.map(Precision::from));
         set(&mut options.device, self.device.map(TrainDevice::from));

@@ -212,15 +212,15 @@ pub enum Event {
     TrainingPlanned {
         /// Digest of the dataset that would be trained on.
         dataset_digest: String,
-        /// Number of training examples.
+        /// Number of records to train on.
         n_train: usize,
-        /// Number of held-out examples.
+        /// Number of held-out records.
         n_validation: usize,
         /// Number of families of records.
         n_families: usize,
-        /// Number of tokens per epoch.
+        /// Number of tokens of the records to train on.
         tokens: usize,
-        /// Number of tokens per epoch that contribute to the loss.
+        /// Number of those tokens that contribute to the loss.
         labelled_tokens: usize,
         /// Number of near-duplicate records that were dropped.
         n_duplicates: usize,
@@ -228,8 +228,18 @@ pub enum Event {
         n_too_long: usize,
         /// Number of redacted secrets.
         n_secrets: usize,
-        /// Number of rehearsal examples: the base model's own answers to general questions.
+        /// Number of rehearsal examples to train on.
         n_rehearsal: usize,
+        /// Number of held-out rehearsal examples.
+        n_rehearsal_validation: usize,
+        /// Mean share of rehearsal in the loss weight of a step, `0.0..=1.0`.
+        rehearsal_share: f64,
+        /// Minimum share of rehearsal in the loss weight of a step, `0.0..=1.0`.
+        min_rehearsal_share: f64,
+        /// Number of steps.
+        n_steps: usize,
+        /// Mean number of tokens per step, rehearsal included.
+        tokens_per_step: f64,
         /// Estimated peak memory, in bytes.
         memory_bytes: u64,
         /// Estimated wall time, in seconds.
@@ -242,7 +252,7 @@ pub enum Event {
     TrainingPrepared {
         /// Number of trainable parameters.
         trainable: usize,
-        /// Number of tokens per epoch.
+        /// Number of tokens of all steps.
         tokens: usize,
         /// Estimated peak memory, in bytes.
         memory_bytes: u64,
@@ -272,8 +282,11 @@ pub enum Event {
     TrainingValidated {
         /// Number of steps done before the validation.
         step: u32,
-        /// Weighted mean loss of held-out examples, in nats per token.
+        /// Weighted mean loss of held-out records, in nats per token.
         loss: f64,
+        /// Weighted mean loss of held-out rehearsal, in nats per token; `None` if there is none.
+        #[serde(default)]
+        rehearsal_loss: Option<f64>,
     },
     /// A training run has written a checkpoint.
     #[serde(rename = "training.checkpointed")]

@@ -136,7 +136,7 @@ pub struct TrainingRun {
 pub struct MetricRow {
     /// Step number, from 1; 0 for a validation before the first step.
     pub step: u32,
-    /// `loss`, `val_loss`, `lr`, `grad_norm`, `tokens_per_s` or `rss`.
+    /// `loss`, `val_loss`, `rehearsal_loss`, `lr`, `grad_norm`, `tokens_per_s` or `rss`.
     pub name: String,
     /// Value in the unit of the metric.
     pub value: f64,

@@ -9,9 +9,13 @@
 //! names no record has, together with controls that need no library. [`leaks`] looks for what the
 //! two share after all.
 //!
+//! Rehearsal counters what such records do to a model: [`document_questions`] have to be answered
+//! from a document in front, and [`standard_questions`] with Python's own library.
+//!
 //! Everything follows from a seed. Nothing here reads or writes files, runs code or prints; a
 //! [`LibraryCheck`] is plain data for a judge that runs Python.
 
+mod documents;
 mod facts;
 mod leaks;
 mod library;
@@ -21,16 +25,20 @@ mod passages;
 mod random;
 mod records;
 mod source;
+mod standard_questions;
 mod standard_tasks;
 mod tasks;
 mod templates;
 #[cfg(test)]
 mod tests;
 
+pub use documents::FIRST_RESERVED_SEED;
+pub use documents::document_questions;
 pub use leaks::leaks;
 pub use library::SyntheticLibrary;
 pub use records::LibraryRecord;
 pub use records::RecordOptions;
+pub use standard_questions::standard_questions;
 pub use standard_tasks::standard_tasks;
 pub use tasks::AnswerForm;
 pub use tasks::LibraryCheck;

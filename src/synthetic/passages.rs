@@ -16,9 +16,7 @@ impl SyntheticLibrary {
     /// Returns the tasks that need the library, with the README section that BM25 ranks first for
     /// the question.
     pub fn with_passage(&self, tasks: &[LibraryTask]) -> Vec<LibraryTask> {
-        let readme = self.readme();
-        let passages: Vec<String> =
-            readme.split("\n## ").skip(1).map(|section| format!("## {section}")).collect();
+        let passages = self.passages();
         let index = PassageIndex::new(&passages);
         self.with(tasks, |question| passages[index.nearest(question, 1)[0]].clone())
     }
@@ -47,6 +45,30 @@ impl SyntheticLibrary {
             task
         };
         tasks.iter().filter(|task| !task.is_control).map(after_records).collect()
+    }
+
+    /// Returns the sections of the README: one for each function, then those of the limit, the
+    /// error, the protocol and the constants.
+    pub(super) fn passages(&self) -> Vec<String> {
+        let readme = self.readme();
+        readme.split("\n## ").skip(1).map(|section| format!("## {section}")).collect()
+    }
+
+    /// Returns the indices of the passages that introduce the invented names in `code`, in order.
+    pub(super) fn passages_about(&self, code: &str) -> Vec<usize> {
+        let words: Vec<&str> = code.split(|c: char| !c.is_alphanumeric()).collect();
+        let facts = self.facts();
+        let functions = self.functions().iter().map(|function| vec![function.name.as_str()]);
+        let constants = facts.constants.iter().map(|constant| constant.name.as_str());
+        let others = [
+            vec![facts.limit.as_str()],
+            vec![facts.error.as_str()],
+            vec![facts.opener.as_str(), facts.reader.as_str()],
+            constants.collect(),
+        ];
+        let passages = functions.chain(others).enumerate();
+        let about = passages.filter(|(_, names)| names.iter().any(|name| words.contains(name)));
+        about.map(|(index, _)| index).collect()
     }
 
     fn with(&self, tasks: &[LibraryTask], text: impl Fn(&str) -> String) -> Vec<LibraryTask> {

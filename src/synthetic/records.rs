@@ -175,7 +175,8 @@ impl SyntheticLibrary {
     }
 }
 
-fn record(code: &CodeExample, family: &str, rng: &mut SeededRng) -> LibraryRecord {
+/// Asks to complete `code`, in a random instruction.
+pub(super) fn record(code: &CodeExample, family: &str, rng: &mut SeededRng) -> LibraryRecord {
     let instruction = *rng.pick(TRAINING.instructions);
     instructed(code, family, instruction)
 }

@@ -1,5 +1,6 @@
 //! Tests of synthetic libraries, some of which run Python.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
@@ -10,6 +11,7 @@ use super::facts::SUBJECTS;
 use super::leaks::shared_names;
 use super::library::LibraryFunction;
 use super::operations::OPERATIONS;
+use super::standard_questions::TASKS;
 use super::templates::TEST;
 use super::templates::TRAINING;
 use super::*;
@@ -132,6 +134,96 @@ fn a_leak_is_found() {
         "training has the test word `rows`".to_owned(),
     ];
     assert_eq!(leaks(&training, &[task, other]), wanted);
+}
+
+/// All rehearsal questions: those with a document, then those about the standard library.
+fn rehearsal() -> [Vec<LibraryRecord>; 2] {
+    [document_questions(300), standard_questions()]
+}
+
+#[test]
+fn rehearsal_shares_nothing_with_tasks() {
+    let rehearsal = rehearsal().concat();
+    for seed in 0..20 {
+        let library = SyntheticLibrary::invent(seed, 6 + usize::try_from(seed).unwrap());
+        assert_eq!(leaks(&rehearsal, &library.tasks(4)), Vec::<String>::new());
+    }
+    // Wordings that only tasks have, and the frame of the benchmark's documents.
+    let held_out = OPERATIONS.iter().flat_map(|operation| &operation.phrases[TEST.phrases]);
+    let held_out =
+        held_out.chain(SUBJECTS.iter().flat_map(|subject| &subject.phrases[TEST.phrases]));
+    let held_out: Vec<&str> =
+        held_out.chain(TEST.instructions).copied().chain(["From the README of"]).collect();
+    for record in &rehearsal {
+        let question = &record.messages[0].content;
+        let found = held_out.iter().find(|text| question.contains(**text));
+        assert_eq!(found, None, "{question}");
+    }
+}
+
+#[test]
+fn rehearsal_libraries_are_reserved() {
+    assert_eq!(document_questions(300), document_questions(400)[..300]);
+    let families: BTreeSet<String> =
+        document_questions(300).into_iter().map(|record| record.family).collect();
+    assert_eq!(families.len(), 300);
+    assert!(families.iter().all(|family| family.starts_with("rehearsal/")));
+}
+
+#[test]
+fn documents_answer_the_question_in_front_of_which_they_stand() {
+    for (seed, record) in (FIRST_RESERVED_SEED..).zip(document_questions(300)) {
+        let library = SyntheticLibrary::invent(seed, 6);
+        let [question, answer] = &record.messages[..] else { panic!("{record:?}") };
+        let names = names(&library);
+        let names = names.iter().filter(|name| *name != library.name());
+        let is_used = |name: &&String| {
+            let has_name = |word: &str| word.eq_ignore_ascii_case(name);
+            answer.content.split(|c: char| !c.is_alphanumeric()).any(has_name)
+        };
+        let used: Vec<&String> = names.filter(is_used).collect();
+        assert!(!used.is_empty(), "{record:?}");
+        let text = question.content.to_ascii_lowercase();
+        assert!(used.iter().all(|name| text.contains(name.as_str())), "{record:?}");
+    }
+}
+
+#[test]
+fn python_agrees_with_all_rehearsal_answers() {
+    let documents = (FIRST_RESERVED_SEED..).zip(document_questions(300)).map(|(seed, record)| {
+        let library = SyntheticLibrary::invent(seed, 6);
+        let subject = record.family.split('/').nth(2).unwrap().to_owned();
+        let operation = OPERATIONS.iter().find(|operation| operation.id == subject);
+        let functions = library
+            .functions()
+            .iter()
+            .map(|function| (function.name.clone(), function.operation.id));
+        serde_json::json!({
+            "library": library.name(),
+            "source": library.module_source(),
+            "limit": library.facts().limit,
+            "functions": functions.collect::<BTreeMap<_, _>>(),
+            "subject": subject,
+            "reference": operation.map(|operation| operation.reference),
+            "question": record.messages[0].content,
+            "answer": record.messages[1].content,
+        })
+    });
+    let standard = standard_questions().into_iter().map(|record| {
+        let (module, name) = record.family["rehearsal/".len()..].split_once('/').unwrap();
+        let task = TASKS.iter().find(|task| (task.module, task.name()) == (module, name));
+        let task = task.or_else(|| TASKS.iter().find(|task| task.name() == name));
+        serde_json::json!({
+            "module": module,
+            "name": name,
+            "example": task.map(|task| task.example),
+            "question": record.messages[0].content,
+            "answer": record.messages[1].content,
+        })
+    });
+    let [documents, standard]: [Vec<_>; 2] = [documents.collect(), standard.collect()];
+    let all = serde_json::json!({ "documents": documents, "standard": standard });
+    assert_eq!(python(include_str!("rehearsal_proof.py"), "", &all.to_string()), "");
 }
 
 /// Returns the text of all messages and other visible text.

@@ -11,6 +11,7 @@ use crate::peft::to_f32;
 use crate::peft::write_tensors;
 
 use super::TrainingError;
+use super::trainer::ValidationLosses;
 
 /// Metadata key under which [`CheckpointPosition`] is stored as JSON.
 const POSITION: &str = "position";
@@ -20,8 +21,14 @@ const POSITION: &str = "position";
 pub(super) struct CheckpointPosition {
     /// Number of steps done.
     pub(super) step: u32,
-    /// Minimum validation loss, and the step after which it was measured.
+    /// Validation loss of the best step so far, and that step.
     pub(super) best: Option<(f64, u32)>,
+    /// Rehearsal loss of the best step so far; `None` without held-out rehearsal.
+    #[serde(default)]
+    pub(super) best_rehearsal: Option<f64>,
+    /// Losses before the first step; `None` until they are measured.
+    #[serde(default)]
+    pub(super) untrained: Option<ValidationLosses>,
     /// Number of validations since the best one.
     pub(super) n_worse: u32,
     /// Step after which the last validation ran.
@@ -38,7 +45,7 @@ pub(super) struct Checkpoint {
     pub(super) values: Vec<f32>,
     /// First and second moments of the optimizer.
     pub(super) means: [Vec<f32>; 2],
-    /// Parameters at the minimum validation loss.
+    /// Parameters after the best step so far.
     pub(super) best: Option<Vec<f32>>,
 }
 
@@ -86,7 +93,8 @@ impl Checkpoint {
         // The position counts steps of a plan that options and data determine: with others, the
         // same number would mean other examples.
         if found.position.fingerprint != fingerprint {
-            return Err(bad("it was written with other options or data".to_owned()));
+            let reason = "it was written with other options or data, or by another version of rune";
+            return Err(bad(reason.to_owned()));
         }
         Ok(Some(found))
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::digest::sha256;
 use crate::model::ChatEncoder;
+use crate::synthetic;
 
 use super::TrainingError;
 use super::dedupe;
@@ -13,7 +14,8 @@ use super::example::ExampleSets;
 use super::options::TrainingOptions;
 use super::record::TrainingRecord;
 use super::scrub;
-use super::steps;
+use super::steps::StepPlan;
+use super::steps::StepStatistics;
 
 impl Example {
     /// Returns the sum of all token weights.
@@ -35,6 +37,8 @@ pub struct Dataset {
     pub digest: String,
     /// Tokenized examples, split into training and validation.
     pub examples: ExampleSets,
+    /// What the steps of the run consist of.
+    pub steps: StepStatistics,
     /// The records behind the examples, without rehearsal, in their original order.
     pub records: Vec<TrainingRecord>,
     /// Digests of the families in the training split, sorted.
@@ -47,8 +51,6 @@ pub struct Dataset {
     pub n_secrets: usize,
     /// Number of dropped records that were too long or had no tokens to learn.
     pub n_too_long: usize,
-    /// Number of rehearsal examples in the training split.
-    pub n_rehearsal: usize,
 }
 
 /// Returns the digest that identifies a family in the registry and in adapters.
@@ -58,15 +60,15 @@ pub fn family_digest(family: &str) -> String {
 
 impl Dataset {
     /// Scrubs and deduplicates `records`, tokenizes them for the model at `model`, and splits them
-    /// by family. Examples from `rehearsal` are added to the training split, up to the share in the
-    /// options. Occurrences of the path `home` are redacted. `known` are the sorted digests of
-    /// families that were trained on before; these are never held out.
+    /// by family. Unless the options turn rehearsal off, it consists of the base model's `answers`
+    /// and of invented questions. Occurrences of the path `home` are redacted. `known` are the
+    /// sorted digests of families that were trained on before; these are never held out.
     ///
     /// # Errors
     /// [`TrainingError::NoData`] when no training example is left; [`TrainingError::Model`] when
     /// the model's file cannot be read.
     pub fn build(
-        (mut records, rehearsal): (Vec<TrainingRecord>, &[TrainingRecord]),
+        (mut records, answers): (Vec<TrainingRecord>, &[TrainingRecord]),
         model: &Path,
         home: &str,
         known: &[String],
@@ -90,11 +92,10 @@ impl Dataset {
         let mut examples = ExampleSets::default();
         let (mut encoded, mut n_too_long) = (Vec::new(), 0);
         for record in records {
-            let example = encode(&encoder, &record)?;
-            if example.input_ids.len() > options.max_length || example.n_labeled() == 0 {
+            let Some(example) = fitting(&encoder, &record, options.max_length)? else {
                 n_too_long += 1;
                 continue;
-            }
+            };
             let is_held_out = held_out.contains(&record.family);
             let part = if is_held_out { &mut examples.validation } else { &mut examples.train };
             part.push(example);
@@ -110,48 +111,53 @@ impl Dataset {
         let trained = families.iter().filter(|family| !held_out.contains(**family));
         let mut train_families: Vec<String> = trained.map(|family| family_digest(family)).collect();
         let n_families = families.len();
-        let chosen = rehearsed(&encoder, rehearsal, &examples, options)?;
-        let n_rehearsal = chosen.len();
-        // Rehearsal families are training families too: evaluating on them would be contaminated.
-        for (family, example) in chosen {
-            train_families.push(family_digest(family));
-            examples.train.push(example);
+        if options.rehearsal_share > 0.0 {
+            // Rehearsal families are training families too: evaluating on them would be
+            // contaminated.
+            train_families.extend(rehearse(&encoder, answers, &mut examples, options)?);
         }
         train_families.sort();
         train_families.dedup();
         let digest = sha256(&serde_json::to_vec(&(&examples, &train_families)).unwrap_or_default());
+        let steps = StepPlan::new(&examples, options).statistics(&examples);
         Ok(Self {
             digest,
             examples,
+            steps,
             records: encoded,
             train_families,
             n_families,
             n_duplicates,
             n_secrets,
             n_too_long,
-            n_rehearsal,
         })
     }
 
-    /// Returns a summary in one line: sizes of the splits, and dropped records.
+    /// Returns a summary in one line: sizes of the splits, share of rehearsal, dropped records.
     pub fn summary(&self) -> String {
         let (tokens, labeled) = self.n_tokens();
+        let ExampleSets { train, validation, rehearsal, .. } = &self.examples;
         format!(
-            "training on {} examples of {} families ({tokens} tokens, {labeled} of them in answers), {} of them for \
-             rehearsal; {} examples of other families held out; dropped {} duplicates and {} over-long records; \
-             redacted {} secrets",
-            self.examples.train.len(),
-            self.train_families.len(),
-            self.n_rehearsal,
-            self.examples.validation.len(),
+            "training on {} records ({tokens} tokens, {labeled} of them in answers); {} records of other families \
+             held out, of {} families in all; {} rehearsal examples, with {:.0}% of a step's loss weight on average and \
+             {:.0}% at least; {} steps of {:.0} tokens; dropped {} duplicates and {} over-long records; redacted {} \
+             secrets",
+            train.len(),
+            validation.len(),
+            self.n_families,
+            rehearsal.len(),
+            100.0 * self.steps.mean_share,
+            100.0 * self.steps.min_share,
+            self.steps.n_steps,
+            self.steps.tokens_per_step(),
             self.n_duplicates,
             self.n_too_long,
             self.n_secrets,
         )
     }
 
-    /// Returns the number of tokens of the training split, and how many of them contribute to the
-    /// loss.
+    /// Returns the number of tokens of the records to train on, and how many of them contribute to
+    /// the loss.
     pub fn n_tokens(&self) -> (usize, usize) {
         let train = &self.examples.train;
         (
@@ -185,31 +191,48 @@ fn held_out(records: &[TrainingRecord], known: &[String], share: f32) -> BTreeSe
     new.into_iter().take(n).map(|(_, family)| (*family).to_owned()).collect()
 }
 
-/// Draws records from `rehearsal`, with their families, until they make up `rehearsal_share` of
-/// the total weight.
-fn rehearsed<'a>(
+/// Adds rehearsal to `examples`: the base model's `answers`, questions about the standard library,
+/// and as many questions with a document in front as there are of the other two. Returns the
+/// digests of the families to train on.
+///
+/// Only families of `answers` are held out, and only where records are: what the base does by
+/// itself is what training can lose. The other questions teach something new, so their loss falls
+/// and would hide a rise.
+fn rehearse(
     encoder: &ChatEncoder,
-    rehearsal: &'a [TrainingRecord],
-    examples: &ExampleSets,
+    answers: &[TrainingRecord],
+    examples: &mut ExampleSets,
     options: &TrainingOptions,
-) -> Result<Vec<(&'a str, Example)>, TrainingError> {
-    let weight: f32 = examples.train.iter().map(Example::weight).sum();
-    let share = options.rehearsal_share;
-    // Solves `rehearsal / (rehearsal + weight) = share` for `rehearsal`.
-    let mut missing = weight * share / (1.0 - share);
-    let mut chosen = Vec::new();
-    for index in steps::shuffled(rehearsal.len(), options.seed) {
-        if missing <= 0.0 {
-            break;
-        }
-        let record = &rehearsal[index];
-        let example = encode(encoder, record)?;
-        if example.input_ids.len() <= options.max_length {
-            missing -= example.weight();
-            chosen.push((record.family.as_str(), example));
+) -> Result<Vec<String>, TrainingError> {
+    let share = if examples.validation.is_empty() { 0.0 } else { options.validation_share };
+    let held_out = held_out(answers, &[], share);
+    let standard = synthetic::standard_questions();
+    let documents = synthetic::document_questions(answers.len() + standard.len());
+    let invented = standard.into_iter().chain(documents).map(TrainingRecord::from);
+    let mut families = Vec::new();
+    // Longer than a micro-batch, an example would raise the memory of the run.
+    let max_length = options.max_length.min(options.micro_tokens);
+    for record in answers.iter().cloned().chain(invented) {
+        let Some(example) = fitting(encoder, &record, max_length)? else { continue };
+        if held_out.contains(&record.family) {
+            examples.rehearsal_validation.push(example);
+        } else {
+            families.push(family_digest(&record.family));
+            examples.rehearsal.push(example);
         }
     }
-    Ok(chosen)
+    Ok(families)
+}
+
+/// Tokenizes a record; `None` if it is too long or has no tokens to learn.
+fn fitting(
+    encoder: &ChatEncoder,
+    record: &TrainingRecord,
+    max_length: usize,
+) -> Result<Option<Example>, TrainingError> {
+    let example = encode(encoder, record)?;
+    let fits = example.input_ids.len() <= max_length && example.n_labeled() > 0;
+    Ok(fits.then_some(example))
 }
 
 /// Tokenizes a record. Tokens outside answers have weight 0.

@@ -27,7 +27,7 @@ pub fn memory(
 ) -> Result<u64, TrainingError> {
     let sizes = TunerSizes::read(model, &options.targets()?, options.rank as usize)?;
     // A sequence longer than a micro-batch is computed alone, so the longest one counts.
-    let longest = examples.train.iter().map(|example| example.input_ids.len()).max();
+    let longest = examples.all().map(|example| example.input_ids.len()).max();
     let tokens = longest.unwrap_or(0).max(options.micro_tokens) as u64;
     // Packed: weights for the forward pass (about 5 bits) and transposed for the backward pass
     // (8.5 bits). Exact: 32 bits, used for both.

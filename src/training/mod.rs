@@ -71,6 +71,8 @@ pub use record::RecordSource;
 pub use record::TrainingRecord;
 pub use record::WeightedPart;
 pub use sessions::records;
+pub use steps::StepStatistics;
+pub use trainer::ValidationLosses;
 pub use worker::TrainJob;
 pub use worker::WorkerReport;
 pub use worker::worker_main;

@@ -1,6 +1,6 @@
-//! Rehearsal: general questions with the base model's own answers, mixed into the training data to
-//! prevent forgetting. Trained on one-line answers alone, a model soon answers everything in one
-//! line, even when asked for a whole function.
+//! General questions with the base model's own answers: the rehearsal that prevents forgetting.
+//! Trained on one-line answers alone, a model soon answers everything in one line, even when asked
+//! for a whole function. [`super::Dataset`] adds the other two kinds of rehearsal.
 //!
 //! Self-synthesized rehearsal: Huang et al. 2024, arXiv:2403.01244.
 

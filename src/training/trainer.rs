@@ -4,7 +4,7 @@
 //!   load checkpoint, if there is one
 //!        |
 //!        v
-//!   +-> validation due? --> measure; keep the best parameters
+//!   +-> validation due? --> measure what is learned and what is lost; keep the best parameters
 //!   |    |
 //!   |    v
 //!   |   all steps done, or no gain for `patience` validations? --> best parameters
@@ -24,6 +24,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::digest::sha256;
 use crate::model::TrainBatch;
 
@@ -35,11 +38,11 @@ use super::checkpoint;
 use super::checkpoint::Checkpoint;
 use super::checkpoint::CheckpointNumbers;
 use super::checkpoint::CheckpointPosition;
-use super::example::Example;
 use super::example::ExampleSets;
 use super::options::TrainingOptions;
 use super::steps;
 use super::steps::StepBatch;
+use super::steps::StepPlan;
 
 /// Progress reported by the loop.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,20 +50,31 @@ pub(super) enum TrainerProgress {
     /// An optimizer step is done.
     Step { step: u32, total: u32, loss: f64, lr: f32, grad_norm: f64, tokens_per_s: f64 },
     /// A validation is done.
-    Evaluation { step: u32, loss: f64 },
+    Evaluation { step: u32, losses: ValidationLosses },
     /// A checkpoint was written to disk.
     Checkpoint,
+}
+
+/// The losses of a validation, in nats per token.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ValidationLosses {
+    /// Loss on held-out records: what is learned.
+    pub loss: f64,
+    /// Loss on held-out rehearsal: what is lost. `None` if there is none.
+    pub rehearsal: Option<f64>,
 }
 
 /// The result of a completed run.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TrainedAdapter {
-    /// The parameters at the minimum validation loss, or the last ones if nothing is held out.
+    /// The parameters of the best step, or the last ones if nothing is held out.
     pub(super) values: Vec<f32>,
     /// Number of steps done.
     pub(super) steps: u32,
-    /// Minimum validation loss and its step.
-    pub(super) best: Option<(f64, u32)>,
+    /// The best step and its losses.
+    pub(super) best: Option<(ValidationLosses, u32)>,
+    /// The losses before the first step.
+    pub(super) untrained: Option<ValidationLosses>,
 }
 
 /// A training run in progress.
@@ -88,21 +102,16 @@ impl Trainer<'_> {
         mut self,
         on: &mut dyn FnMut(TrainerProgress) -> ControlFlow<()>,
     ) -> Result<TrainedAdapter, TrainingError> {
-        let examples = self.examples;
-        let epochs: Vec<Vec<StepBatch>> = (0..self.options.epochs)
-            .map(|epoch| steps::of_epoch(&examples.train, self.options, epoch))
-            .collect();
-        // All epochs have about as many steps as the first one.
-        let per_epoch = u32::try_from(epochs[0].len()).unwrap_or(u32::MAX);
-        let every = per_epoch.div_ceil(self.options.evaluations_per_epoch).max(1);
-        let plan: Vec<&StepBatch> = epochs.iter().flatten().collect();
-        let mut total = u32::try_from(plan.len()).unwrap_or(u32::MAX);
-        if self.options.max_steps > 0 {
-            total = total.min(self.options.max_steps);
-        }
+        let StepPlan { steps: plan, per_epoch } = StepPlan::new(self.examples, self.options);
+        let total = u32::try_from(plan.len()).unwrap_or(u32::MAX);
+        // Of a run that ends within its first epoch, only the steps that it takes count.
+        let every = u32::try_from(per_epoch.min(plan.len())).unwrap_or(u32::MAX);
+        let every = every.div_ceil(self.options.evaluations_per_epoch).max(1);
         let mut state = self.begin()?;
         let mut saved = Instant::now();
-        let validation = steps::in_order(&examples.validation, self.options.micro_tokens);
+        let held_out = [&self.examples.validation, &self.examples.rehearsal_validation];
+        let held_out =
+            held_out.map(|examples| steps::in_order(examples, self.options.micro_tokens));
         loop {
             // Validation comes before the step, so that step 0 measures the untrained adapter: the
             // loss that training has to beat.
@@ -112,7 +121,7 @@ impl Trainer<'_> {
             // would use up its patience.
             if is_due
                 && state.position.evaluated_at != Some(done)
-                && self.evaluate(&validation, &mut state, on)?.is_break()
+                && self.evaluate(&held_out, &mut state, on)?.is_break()
             {
                 return self.stop(&state, on);
             }
@@ -121,7 +130,7 @@ impl Trainer<'_> {
             if done >= total || stops_early {
                 break;
             }
-            let progress = self.step(plan[done as usize], &mut state, total)?;
+            let progress = self.step(&plan[done as usize], &mut state, total)?;
             if on(progress).is_break() {
                 return self.stop(&state, on);
             }
@@ -134,10 +143,15 @@ impl Trainer<'_> {
                 saved = Instant::now();
             }
         }
-        let TrainerState { position: CheckpointPosition { step, best, .. }, best: values, .. } =
-            state;
+        let TrainerState { position, best: values, .. } = state;
         let values = values.unwrap_or_else(|| self.backend.parameters().to_vec());
-        Ok(TrainedAdapter { values, steps: step, best })
+        let losses = |loss| ValidationLosses { loss, rehearsal: position.best_rehearsal };
+        Ok(TrainedAdapter {
+            values,
+            steps: position.step,
+            best: position.best.map(|(loss, step)| (losses(loss), step)),
+            untrained: position.untrained,
+        })
     }
 
     /// Restores the state from the checkpoint, or creates a fresh one.
@@ -165,8 +179,8 @@ impl Trainer<'_> {
     ) -> Result<TrainerProgress, TrainingError> {
         let started = Instant::now();
         let index = state.position.step;
-        let train: &[Example] = &self.examples.train;
-        let batches: Vec<TrainBatch> = step.iter().map(|part| steps::batch(train, part)).collect();
+        let batches: Vec<TrainBatch> =
+            step.iter().map(|part| steps::batch(self.examples, part)).collect();
         // The loss is the mean over all tokens of the step, not the mean of the micro-batches'
         // means: the split into micro-batches must not change the gradients.
         let weight: f64 = batches.iter().map(TrainBatch::weight).sum();
@@ -199,31 +213,42 @@ impl Trainer<'_> {
         Ok(TrainerProgress::Step { step: index + 1, total, loss, lr, grad_norm, tokens_per_s })
     }
 
-    /// Measures the loss on the held-out examples, and keeps the parameters if it is the best.
+    /// Measures the losses on held-out records and rehearsal, and keeps the parameters if they are
+    /// the best.
     fn evaluate(
         &mut self,
-        validation: &[TrainBatch],
+        [records, rehearsal]: &[Vec<TrainBatch>; 2],
         state: &mut TrainerState,
         on: &mut dyn FnMut(TrainerProgress) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, TrainingError> {
-        if validation.is_empty() {
+        let Some(loss) = self.mean_loss(records)? else {
             return Ok(ControlFlow::Continue(()));
-        }
-        let weight: f64 = validation.iter().map(TrainBatch::weight).sum();
-        let mut loss = 0.0;
-        for batch in validation {
-            loss += self.backend.loss(batch)? / weight;
-        }
+        };
+        let losses = ValidationLosses { loss, rehearsal: self.mean_loss(rehearsal)? };
         let position = &mut state.position;
         position.evaluated_at = Some(position.step);
-        if position.best.is_none_or(|(best, _)| loss < best) {
+        if position.step == 0 {
+            position.untrained = Some(losses);
+        }
+        if is_better(position, losses, self.options.rehearsal_margin) {
             position.best = Some((loss, position.step));
+            position.best_rehearsal = losses.rehearsal;
             position.n_worse = 0;
             state.best = Some(self.backend.parameters().to_vec());
         } else {
             position.n_worse += 1;
         }
-        Ok(on(TrainerProgress::Evaluation { step: position.step, loss }))
+        Ok(on(TrainerProgress::Evaluation { step: position.step, losses }))
+    }
+
+    /// Returns the weighted mean loss of `batches`; `None` if there are none.
+    fn mean_loss(&mut self, batches: &[TrainBatch]) -> Result<Option<f64>, TrainingError> {
+        let weight: f64 = batches.iter().map(TrainBatch::weight).sum();
+        let mut sum = 0.0;
+        for batch in batches {
+            sum += self.backend.loss(batch)? / weight;
+        }
+        Ok((!batches.is_empty()).then_some(sum))
     }
 
     /// Saves a checkpoint and returns [`TrainingError::Interrupted`].
@@ -248,8 +273,70 @@ impl Trainer<'_> {
     }
 }
 
+/// Whether a validation is better than the best one so far.
+///
+/// A step has to lower the validation loss below that of step 0, which is the best until then. Of
+/// such steps, those whose rehearsal loss has risen by at most `margin` come first, by validation
+/// loss; the others follow, by rehearsal loss. So there is an adapter whenever something was
+/// learned, and it is the one that has lost least if all of them have lost too much.
+fn is_better(position: &CheckpointPosition, new: ValidationLosses, margin: Option<f32>) -> bool {
+    let Some((best, best_step)) = position.best else { return true };
+    let untrained = position.untrained;
+    let has_learned = untrained.is_none_or(|untrained| new.loss < untrained.loss);
+    if best_step == 0 || !has_learned {
+        return has_learned && new.loss < best;
+    }
+    let excess = |rehearsal: Option<f64>| {
+        let limit = untrained?.rehearsal? + f64::from(margin?);
+        Some(rehearsal? - limit).filter(|excess| *excess > 0.0)
+    };
+    match (excess(new.rehearsal), excess(position.best_rehearsal)) {
+        (None, None) => new.loss < best,
+        (new, best) => new.unwrap_or(0.0) < best.unwrap_or(0.0),
+    }
+}
+
 /// Digest of everything that determines the steps of a run.
 fn fingerprint(options: &TrainingOptions, examples: &ExampleSets) -> String {
     let both = serde_json::to_vec(&(options, examples)).unwrap_or_default();
     sha256(&both)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the step that is chosen after validations `(loss, rehearsal loss)` of steps 0, 1, ...
+    fn chosen(validations: &[(f64, f64)], margin: Option<f32>) -> u32 {
+        let mut position = CheckpointPosition::default();
+        for (step, (loss, rehearsal)) in (0..).zip(validations) {
+            let losses = ValidationLosses { loss: *loss, rehearsal: Some(*rehearsal) };
+            position.untrained = position.untrained.or(Some(losses));
+            if is_better(&position, losses, margin) {
+                (position.best, position.best_rehearsal) = (Some((*loss, step)), losses.rehearsal);
+            }
+        }
+        position.best.unwrap().1
+    }
+
+    #[test]
+    fn best_step_weighs_what_is_learned_and_what_is_lost() {
+        let margin = Some(0.1);
+        let table = [
+            // The lowest validation loss within the margin.
+            (vec![(3.0, 0.2), (1.0, 0.25), (0.5, 0.28), (0.4, 0.5)], margin, 2),
+            (vec![(3.0, 0.2), (1.0, 0.25), (0.5, 0.28), (0.4, 0.5)], None, 3),
+            // A step within the margin replaces one above it, also with a higher loss.
+            (vec![(3.0, 0.2), (0.4, 0.5), (0.6, 0.25)], margin, 2),
+            // All are above it: the one that has lost least.
+            (vec![(3.0, 0.2), (0.4, 0.6), (0.6, 0.5), (0.3, 0.7)], margin, 2),
+            // Nothing was learned: the untrained step.
+            (vec![(3.0, 0.2), (3.1, 0.1), (3.0, 0.1)], margin, 0),
+            // What is lost least does not count where nothing was learned.
+            (vec![(3.0, 0.2), (1.0, 0.6), (3.5, 0.2)], margin, 1),
+        ];
+        for (validations, margin, step) in table {
+            assert_eq!(chosen(&validations, margin), step, "{validations:?}");
+        }
+    }
 }

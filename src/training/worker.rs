@@ -35,8 +35,10 @@ use super::estimate;
 use super::example::ExampleSets;
 use super::options::TrainDevice;
 use super::options::TrainingOptions;
+use super::steps::StepPlan;
 use super::trainer::Trainer;
 use super::trainer::TrainerProgress;
+use super::trainer::ValidationLosses;
 
 /// Maximum time without a report.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -90,8 +92,10 @@ pub enum WorkerReport {
         adapter_dir: PathBuf,
         /// Step after which the adapter's parameters were taken.
         best_step: u32,
-        /// Minimum validation loss in nats per token; `None` without validation.
-        best_loss: Option<f64>,
+        /// Losses after that step; `None` without validation.
+        best: Option<ValidationLosses>,
+        /// Losses before the first step; `None` without validation.
+        untrained: Option<ValidationLosses>,
         /// Number of steps done.
         steps: u32,
     },
@@ -204,7 +208,7 @@ fn bind_to(parent: u32) -> Result<(), TrainingError> {
 fn work(job: &TrainJob, reports: &ReportWriter) -> Result<WorkerReport, TrainingError> {
     job.options.check()?;
     let examples = read_examples(&job.folder.join(TrainJob::EXAMPLES))?;
-    let tokens: usize = examples.train.iter().map(|example| example.input_ids.len()).sum();
+    let tokens = StepPlan::new(&examples, &job.options).statistics(&examples).n_tokens;
     // Checked before anything is allocated: the OOM killer would give no usable error. The estimate
     // is for Rune's own kernels, so with libtorch it is only reported.
     let memory_bytes = estimate::memory(&job.model, &job.options, &examples)?;
@@ -235,8 +239,8 @@ fn work(job: &TrainJob, reports: &ReportWriter) -> Result<WorkerReport, Training
     // The examples may have been made for another model: an unknown id would index past the end of
     // the embedding.
     let vocabulary = backend.vocabulary();
-    let ids = examples.train.iter().chain(&examples.validation).flat_map(|e| &e.input_ids);
-    if let Some(id) = ids.clone().find(|id| **id as usize >= vocabulary) {
+    let mut ids = examples.all().flat_map(|example| &example.input_ids);
+    if let Some(id) = ids.find(|id| **id as usize >= vocabulary) {
         return Err(TrainingError::NoData(format!("token {id} is not in the model's vocabulary")));
     }
     let checkpoint = job.folder.join(TrainJob::CHECKPOINT);
@@ -258,14 +262,15 @@ fn work(job: &TrainJob, reports: &ReportWriter) -> Result<WorkerReport, Training
         if STOP.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     // The best validation was the one before the first step: every step made it worse.
-    if let Some((loss, 0)) = trained.best {
-        return Err(TrainingError::NoGain { loss });
+    if let Some((best, 0)) = trained.best {
+        return Err(TrainingError::NoGain { loss: best.loss });
     }
     let adapter_dir = job.folder.join(TrainJob::ADAPTER);
     adapter::save(&adapter_dir, &trained.values, &backend.tensors(), options, &job.base_model)?;
-    let (best_loss, best_step) = trained.best.unzip();
-    let best_step = best_step.unwrap_or(trained.steps);
-    Ok(WorkerReport::Done { adapter_dir, best_step, best_loss, steps: trained.steps })
+    let (best, best_step) = trained.best.unzip();
+    let (steps, untrained) = (trained.steps, trained.untrained);
+    let best_step = best_step.unwrap_or(steps);
+    Ok(WorkerReport::Done { adapter_dir, best_step, best, untrained, steps })
 }
 
 /// Loads the base model with a fresh adapter on the requested device.
@@ -305,7 +310,9 @@ fn report(progress: TrainerProgress, checkpoint: &Path) -> WorkerReport {
             let rss = estimate::resident_bytes();
             Event::TrainingStep { step, total, loss, lr, grad_norm, tokens_per_s, rss }
         }
-        TrainerProgress::Evaluation { step, loss } => Event::TrainingValidated { step, loss },
+        TrainerProgress::Evaluation { step, losses: ValidationLosses { loss, rehearsal } } => {
+            Event::TrainingValidated { step, loss, rehearsal_loss: rehearsal }
+        }
         TrainerProgress::Checkpoint => Event::TrainingCheckpointed { path: checkpoint.to_owned() },
     })
 }

@@ -52,6 +52,7 @@ use super::options::TrainingOptions;
 use super::record::TrainingRecord;
 use super::rehearsal;
 use super::rehearsal::RehearsalFile;
+use super::trainer::ValidationLosses;
 use super::worker::TrainJob;
 use super::worker::WorkerReport;
 
@@ -202,7 +203,7 @@ pub async fn plan(
     let lacks_rehearsal = rehearsal.is_none() && options.rehearsal_share > 0.0;
     let dataset = build(request, &rehearsal.unwrap_or_default(), &model)?;
     let n_threads = engine_options(&services.config).n_threads;
-    let tokens = dataset.n_tokens().0 * options.epochs as usize;
+    let tokens = dataset.steps.n_tokens;
     Ok(TrainingPlan {
         memory_bytes: estimate::memory(&model, options, &dataset.examples)?,
         seconds: estimate::seconds(&model, options, (tokens, n_threads))?,
@@ -372,7 +373,14 @@ async fn follow(
             }
         };
         match report {
-            None | Some(WorkerReport::Done { .. }) => return Ok(()),
+            None => return Ok(()),
+            Some(WorkerReport::Done { best_step, best, untrained, .. }) => {
+                let margin = job.options.rehearsal_margin;
+                if let Some(warning) = losing(best_step, best.zip(untrained), margin) {
+                    services.report(claim.id(), &Event::notice(warning));
+                }
+                return Ok(());
+            }
             Some(WorkerReport::Failed { kind, detail }) => {
                 // A failure that merely coincides with a shutdown is reported as a failure.
                 let stopped = stopped.filter(|_| kind == FailureKind::Interrupted);
@@ -383,6 +391,22 @@ async fn follow(
             Some(WorkerReport::Heartbeat) => {}
         }
     }
+}
+
+/// Warns if even the best step has lost more than `margin`.
+fn losing(
+    step: u32,
+    losses: Option<(ValidationLosses, ValidationLosses)>,
+    margin: Option<f32>,
+) -> Option<String> {
+    let (best, untrained) = losses?;
+    let (after, before) = (best.rehearsal?, untrained.rehearsal?);
+    (after > before + f64::from(margin?)).then(|| {
+        format!(
+            "every step that learned something made the model forget: the adapter is that of step {step}, with a \
+             rehearsal loss of {after:.4} instead of {before:.4}; use a lower learning rate or a higher --rehearsal"
+        )
+    })
 }
 
 /// Stores the metrics of a worker's event and reports the event.
@@ -399,9 +423,11 @@ fn note(services: &Services, claim: &HeldClaim, event: &Event) -> Result<(), Tra
             ];
             services.registry.record_metrics(claim, (*step, *total), &metrics)?;
         }
-        Event::TrainingValidated { step, loss } => {
+        Event::TrainingValidated { step, loss, rehearsal_loss } => {
+            let mut metrics = vec![("val_loss", *loss)];
+            metrics.extend(rehearsal_loss.map(|loss| ("rehearsal_loss", loss)));
             // A total of 0 leaves the stored one unchanged: the registry keeps the maximum.
-            services.registry.record_metrics(claim, (*step, 0), &[("val_loss", *loss)])?;
+            services.registry.record_metrics(claim, (*step, 0), &metrics)?;
         }
         _ => {}
     }

@@ -389,7 +389,7 @@ fn twenty_records_can_be_memorized() {
     fs::write(bench.path("heart.jsonl"), lines.join("\n")).unwrap();
     let model = smollm2_file();
     let args = format!(
-        "train --dataset heart.jsonl --model {} --quiet --validation 0 --dropout 0 --epochs 16 --batch 4 --learning-rate 1e-3",
+        "train --dataset heart.jsonl --model {} --quiet --validation 0 --dropout 0 --epochs 16 --batch 4 --learning-rate 1e-3 --rehearsal 0",
         model.display()
     );
     bench.ok("home", &args.split_whitespace().collect::<Vec<_>>());
@@ -562,6 +562,11 @@ fn dry_run_reports_the_training_plan() {
     assert_eq!(plan["n_families"], 8);
     assert_eq!(plan["n_train"].as_u64().unwrap() + plan["n_validation"].as_u64().unwrap(), 30);
     assert!(plan["memory_bytes"].as_u64().unwrap() > 1 << 20);
+    let share = |name: &str| plan[name].as_f64().unwrap();
+    assert!((share("rehearsal_share") - 0.5).abs() < 0.1, "{plan}");
+    assert!(share("min_rehearsal_share") > 0.0, "{plan}");
+    // Four steps of 8 records in each of three epochs.
+    assert_eq!(plan["n_steps"], 12);
     assert!(bench.ok("home", &["train", "runs"]).starts_with("no training runs"));
 }
 
@@ -577,19 +582,20 @@ fn base_model_answers_are_rehearsed_and_cached() {
         let args = [&args[..], &["--dry-run", "--json"], more].concat();
         serde_json::from_str(&bench.ok("home", &args)).unwrap()
     };
-    assert_eq!(plan(&[])["n_rehearsal"], 0);
+    let number = |plan: &Value, name: &str| plan[name].as_u64().unwrap();
+    let before = plan(&[]);
+    assert_eq!(number(&before, "n_rehearsal_validation"), 0);
     bench.ok("home", &[&args[..], &briefly, &["--rehearsal", "0.8"]].concat());
     let kept = fs::read_dir(bench.path("home/rehearsal")).unwrap().next().unwrap().unwrap().path();
     let records = TrainingRecord::read_all(&kept).unwrap();
     assert!(records.len() > 20, "{} answers came to their end", records.len());
-    let (without, with) = (plan(&["--rehearsal", "0"]), plan(&["--rehearsal", "0.8"]));
-    let n = with["n_rehearsal"].as_u64().unwrap();
-    assert!(without["n_rehearsal"] == 0 && n > 0, "{with}");
-    assert_eq!(with["n_train"].as_u64().unwrap() - without["n_train"].as_u64().unwrap(), n);
-    assert_eq!(
-        (&with["n_families"], &with["n_validation"]),
-        (&without["n_families"], &without["n_validation"])
-    );
+    let (without, with) = (plan(&["--rehearsal", "0"]), plan(&[]));
+    assert_eq!(number(&without, "n_rehearsal"), 0);
+    assert!(number(&with, "n_rehearsal") > number(&before, "n_rehearsal"), "{with}");
+    assert!(number(&with, "n_rehearsal_validation") > 0, "{with}");
+    for name in ["n_train", "n_families", "n_validation"] {
+        assert_eq!(with[name], without[name], "{name}");
+    }
     // The second run generates nothing: it uses the cached file, even an empty one.
     fs::write(&kept, "").unwrap();
     bench.ok("home", &[&args[..], &briefly].concat());

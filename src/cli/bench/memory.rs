@@ -14,6 +14,10 @@ use crate::cli::output;
 use crate::cli::screen::Screen;
 use crate::cli::workflow;
 use crate::evaluation::SuiteStore;
+use crate::synthetic::FIRST_RESERVED_SEED;
+
+/// Seeds stay below this one: those of all libraries have to stay below the reserved ones.
+const MAX_SEED: u64 = FIRST_RESERVED_SEED - 64;
 
 /// Measure what training on a library's records is worth, beside the same records in the prompt
 ///
@@ -47,12 +51,12 @@ pub(in crate::cli) struct MemoryArgs {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(6..=40))]
     functions: u16,
     /// The first library's seed; the others follow
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(..MAX_SEED))]
     seed: u64,
-    /// Steps of each training at most, of 8 records each; 0 for one pass over all records, with 8
-    /// functions some 120
-    #[arg(long, value_name = "N", default_value_t = 48)]
-    max_steps: u32,
+    /// Maximum steps of each training, 0 for no limit [default: that of `rune train`, whose other
+    /// options are used as well]
+    #[arg(long, value_name = "N")]
+    max_steps: Option<u32>,
     /// Tasks of HumanEval for the control N2; 0 for none
     #[arg(long, value_name = "N", default_value_t = 164)]
     controls: usize,

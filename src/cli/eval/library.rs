@@ -13,6 +13,7 @@ use crate::cli::output;
 use crate::evaluation::EvalTask;
 use crate::evaluation::TaskSuite;
 use crate::synthetic;
+use crate::synthetic::FIRST_RESERVED_SEED;
 use crate::synthetic::RecordOptions;
 use crate::synthetic::SyntheticLibrary;
 use crate::training::TrainingRecord;
@@ -20,7 +21,7 @@ use crate::training::TrainingRecord;
 #[derive(Debug, clap::Args)]
 pub(super) struct LibraryArgs {
     /// Random seed
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(..FIRST_RESERVED_SEED))]
     seed: u64,
     /// Number of functions, 6 to 40
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(6..=40))]

@@ -13,6 +13,10 @@ const HEIGHT: usize = 14;
 const SIZE: (f64, f64) = (720.0, 360.0);
 const MARGIN: f64 = 48.0;
 
+/// Metrics in the plot, each with its sign in the terminal and its color in SVG.
+const LOSSES: [(&str, char, &str); 3] =
+    [("loss", '·', "#888"), ("rehearsal_loss", 'x', "#36c"), ("val_loss", 'o', "#c33")];
+
 /// Returns the points `(step, value)` of a metric.
 fn series(metrics: &[MetricRow], name: &str) -> Vec<(f64, f64)> {
     let of_name = metrics.iter().filter(|metric| metric.name == name);
@@ -47,6 +51,7 @@ pub(super) fn show(run: &TrainingRun, metrics: &[MetricRow]) -> String {
                 .map(|loss| format!("{loss:.4} on held-out families"))
                 .unwrap_or_default(),
         ),
+        ("lost", rehearsal_words(&series(metrics, "rehearsal_loss"))),
         ("speed", speed.unwrap_or_default()),
         ("memory", memory.unwrap_or_default()),
         ("error", run.error.clone().unwrap_or_default()),
@@ -57,21 +62,31 @@ pub(super) fn show(run: &TrainingRun, metrics: &[MetricRow]) -> String {
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
         let _infallible = writeln!(text, "{name:<8} {}", escape_line(value));
     }
-    text + &chart(&series(metrics, "loss"), &series(metrics, "val_loss"))
+    text + &chart(&LOSSES.map(|(name, sign, _)| (sign, series(metrics, name))))
 }
 
-/// Plots training loss as dots and validation loss as `o`.
-fn chart(loss: &[(f64, f64)], validation: &[(f64, f64)]) -> String {
-    let all: Vec<(f64, f64)> = loss.iter().chain(validation).copied().collect();
+/// Describes how the loss on held-out rehearsal has changed.
+fn rehearsal_words(points: &[(f64, f64)]) -> String {
+    match points {
+        [(_, first), .., (_, last)] => {
+            format!("rehearsal loss {first:.4} before, {last:.4} at the last validation")
+        }
+        _ => String::new(),
+    }
+}
+
+/// Plots each loss with its sign.
+fn chart(losses: &[(char, Vec<(f64, f64)>)]) -> String {
+    let all: Vec<(f64, f64)> = losses.iter().flat_map(|(_, points)| points).copied().collect();
     if all.is_empty() {
         return String::new();
     }
     let [(left, right), (bottom, top)] = range(&all);
     let mut rows = vec![vec![' '; WIDTH]; HEIGHT];
-    for (points, sign) in [(loss, '·'), (validation, 'o')] {
+    for (sign, points) in losses {
         for (x, y) in points {
             let column = place((x - left) / (right - left), WIDTH);
-            rows[HEIGHT - 1 - place((y - bottom) / (top - bottom), HEIGHT)][column] = sign;
+            rows[HEIGHT - 1 - place((y - bottom) / (top - bottom), HEIGHT)][column] = *sign;
         }
     }
     let mut text = "\n".to_owned();
@@ -86,7 +101,10 @@ fn chart(loss: &[(f64, f64)], validation: &[(f64, f64)]) -> String {
     }
     let _infallible = writeln!(text, "{} └{}", " ".repeat(8), "─".repeat(WIDTH));
     let _infallible = writeln!(text, "{:>10}{:<30}{:>33}", "", format!("step {left}"), right);
-    text + &format!("{:>10}· loss of a step   o loss on held-out families\n", "")
+    text + &format!(
+        "{:>10}· loss of a step   o loss on held-out families   x loss on held-out rehearsal\n",
+        ""
+    )
 }
 
 #[expect(
@@ -101,8 +119,8 @@ fn place(share: f64, n: usize) -> usize {
 
 /// Renders the plot as SVG.
 pub(super) fn svg(run: &TrainingRun, metrics: &[MetricRow]) -> String {
-    let (loss, validation) = (series(metrics, "loss"), series(metrics, "val_loss"));
-    let all: Vec<(f64, f64)> = loss.iter().chain(&validation).copied().collect();
+    let losses = LOSSES.map(|(name, _, color)| (series(metrics, name), color));
+    let all: Vec<(f64, f64)> = losses.iter().flat_map(|(points, _)| points).copied().collect();
     let (width, height) = SIZE;
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -115,7 +133,7 @@ pub(super) fn svg(run: &TrainingRun, metrics: &[MetricRow]) -> String {
             let down = height - MARGIN - (y - bottom) / (top - bottom) * (height - 2.0 * MARGIN);
             format!("{across:.1},{down:.1}")
         };
-        for (points, color) in [(&loss, "#888"), (&validation, "#c33")] {
+        for (points, color) in &losses {
             let line: Vec<String> = points.iter().map(point).collect();
             let _infallible = writeln!(
                 text,
@@ -129,8 +147,10 @@ pub(super) fn svg(run: &TrainingRun, metrics: &[MetricRow]) -> String {
         text += &label(4.0, height - MARGIN, format!("{bottom:.3}"));
         text += &label(MARGIN, height - MARGIN + 16.0, format!("step {left}"));
         text += &label(width - 2.0 * MARGIN, height - MARGIN + 16.0, format!("step {right}"));
-        let legend =
-            format!("run {}: loss of a step (grey), loss on held-out families (red)", run.id);
+        let legend = format!(
+            "run {}: loss of a step (gray), on held-out families (red), on held-out rehearsal (blue)",
+            run.id
+        );
         text += &label(MARGIN, MARGIN / 2.0, legend);
     }
     text + "</svg>\n"

@@ -106,11 +106,11 @@ fn show_plan(
              they are not counted here",
         );
     }
-    let (epochs, n_threads) = (request.options.epochs, plan.n_threads);
+    let (n_steps, n_threads) = (plan.dataset.steps.n_steps, plan.n_threads);
     let mut text = plan.dataset.summary() + "\n";
     let _infallible = write!(
         text,
-        "memory: about {} MiB\ntime: about {:.0} minutes for {epochs} epochs on {n_threads} threads (rough estimate)\n",
+        "memory: about {} MiB\ntime: about {:.0} minutes for {n_steps} steps on {n_threads} threads (rough estimate)\n",
         plan.memory_bytes >> 20,
         (plan.seconds / 60.0).max(1.0),
     );
@@ -126,6 +126,7 @@ fn show_plan(
     Ok(screen.print(&text)?)
 }
 
+/// Turns the plan into an event.
 fn planned(plan: &TrainingPlan, request: &TrainingRequest) -> anyhow::Result<Event> {
     let dataset = &plan.dataset;
     let (tokens, labelled_tokens) = dataset.n_tokens();
@@ -139,7 +140,12 @@ fn planned(plan: &TrainingPlan, request: &TrainingRequest) -> anyhow::Result<Eve
         n_duplicates: dataset.n_duplicates,
         n_too_long: dataset.n_too_long,
         n_secrets: dataset.n_secrets,
-        n_rehearsal: dataset.n_rehearsal,
+        n_rehearsal: dataset.examples.rehearsal.len(),
+        n_rehearsal_validation: dataset.examples.rehearsal_validation.len(),
+        rehearsal_share: dataset.steps.mean_share,
+        min_rehearsal_share: dataset.steps.min_share,
+        n_steps: dataset.steps.n_steps,
+        tokens_per_step: dataset.steps.tokens_per_step().round(),
         memory_bytes: plan.memory_bytes,
         seconds: plan.seconds.round(),
         options: serde_json::to_value(&request.options)?,
