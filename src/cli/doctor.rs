@@ -13,6 +13,9 @@ use crate::error_class::ErrorClass;
 use crate::sandbox::Sandbox;
 
 /// Check what works on this machine, and print how to fix the rest
+///
+/// Each warning and failure comes with a remedy (`fix:`) and the section of the documentation that
+/// explains it (`see:`). The exit code is 3 if something that Rune needs is missing.
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArgs {}
 
