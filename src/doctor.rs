@@ -322,14 +322,13 @@ fn registry(home: &Home) -> Vec<DoctorCheck> {
         Ok(registry) => registry,
         Err(error) => return fail(error.to_string()),
     };
-    match registry.quick_check() {
-        Ok(found) if found.is_empty() => {
-            vec![
-                DoctorCheck::ok("registry", format!("{}", path.display())),
-                adapters(&registry, home),
-            ]
+    let checked = registry.quick_check().and_then(|found| Ok((found, registry.n_experiences()?)));
+    match checked {
+        Ok((found, n_records)) if found.is_empty() => {
+            let detail = format!("{}, {n_records} solved tasks to show", path.display());
+            vec![DoctorCheck::ok("registry", detail), adapters(&registry, home)]
         }
-        Ok(found) => fail(found.join("; ")),
+        Ok((found, _)) => fail(found.join("; ")),
         Err(error) => fail(error.to_string()),
     }
 }

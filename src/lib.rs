@@ -14,6 +14,7 @@ pub mod home;
 pub(crate) mod rng;
 pub mod shutdown;
 pub mod task;
+pub mod terms;
 // Words made of those.
 pub mod adapter;
 pub mod error_class;
@@ -36,6 +37,7 @@ pub mod template;
 pub mod judge;
 pub mod provider;
 // Choice.
+pub mod memory;
 pub mod selection;
 pub mod services;
 // Work.

@@ -12,6 +12,8 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::terms::terms;
+
 /// Similarity from which a task is near.
 ///
 /// Calibrated by `examples/similarity.rs` on invented libraries of seeds 1 and 7 and on MBPP: tasks
@@ -82,47 +84,12 @@ fn rarity(term: &str) -> f64 {
     ((n + 1.0) / (counts.get(term).copied().unwrap_or(0.0) + 0.5)).ln()
 }
 
-/// Returns the terms of a text: its words and the words of its identifiers, in lower case, of at
-/// least two characters. `HTTPServer` has `http` and `server`.
-fn terms(text: &str) -> Terms {
-    let mut terms = Terms::new();
-    for word in text.split(|c: char| !c.is_alphanumeric()) {
-        let chars: Vec<char> = word.chars().collect();
-        let is_start = |index: usize| {
-            let next_is_lower = chars.get(index + 1).is_some_and(|next| next.is_lowercase());
-            index > 0
-                && chars[index].is_uppercase()
-                && (!chars[index - 1].is_uppercase() || next_is_lower)
-        };
-        let mut start = 0;
-        for end in 1..=chars.len() {
-            if end == chars.len() || is_start(end) {
-                if end - start > 1 {
-                    terms.insert(chars[start..end].iter().flat_map(|c| c.to_lowercase()).collect());
-                }
-                start = end;
-            }
-        }
-    }
-    terms
-}
-
 #[cfg(test)]
 mod tests {
     use super::NEAR;
     use super::TaskProfile;
-    use super::terms;
     use crate::synthetic::RecordOptions;
     use crate::synthetic::SyntheticLibrary;
-
-    #[test]
-    fn identifiers_are_split_into_words() {
-        let found = terms("def parseHTTPHeader(raw_line): x = HTTPServer2 # Über-Größe");
-        let found: Vec<&str> = found.iter().map(String::as_str).collect();
-        let wanted = ["def", "größe", "header", "http", "line", "parse", "raw", "server2", "über"];
-        assert_eq!(found, wanted);
-        assert!(terms(" - (1) x").is_empty());
-    }
 
     /// The similarities of the tasks of a library, its own controls, and another library's tasks
     /// to what teaches the first. No seed of these was used to choose the threshold.

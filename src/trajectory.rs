@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::adapter::AdapterId;
+use crate::digest::sha256;
 use crate::task::SourceFile;
 use crate::task::Task;
 
@@ -325,6 +326,9 @@ pub struct Session {
     pub adapter_id: Option<AdapterId>,
     /// Reason for selecting that adapter, or none.
     pub adapter_reason: String,
+    /// Records of earlier sessions that its prompts show, nearest first.
+    #[serde(default)]
+    pub memory: Vec<RecalledRecord>,
     /// Current status of the session.
     pub status: SessionStatus,
     /// Evidence for the status `solved`.
@@ -349,4 +353,44 @@ pub struct Session {
     pub ended_at: Option<String>,
     /// Exit code of `rune`.
     pub exit_code: Option<i32>,
+}
+
+/// Record of an earlier session that the prompts of a session show.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecalledRecord {
+    /// Id of the earlier session.
+    pub session_id: String,
+    /// Similarity of its task to that of the session, `0.0..=1.0`.
+    pub similarity: f64,
+}
+
+impl fmt::Display for RecalledRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (similarity {:.2})", self.session_id, self.similarity)
+    }
+}
+
+impl Session {
+    /// Whether the session's code is sound enough to learn from: solved by the user's tests with a
+    /// recorded assurance. Code that only generated tests verify may be wrong, and so may code
+    /// judged by an earlier version. [`Assurance::SameProcess`] suffices: the judge gives it only
+    /// if the syntax screen of the solution is clean.
+    pub fn is_sound(&self) -> bool {
+        let is_assured =
+            matches!(self.assurance, Some(Assurance::Separate | Assurance::SameProcess));
+        self.status == SessionStatus::Solved
+            && self.verified_by == VerifiedBy::UserTests
+            && is_assured
+    }
+
+    /// Returns the family of the task, by default derived from its text.
+    pub fn family(&self) -> String {
+        self.task.family.clone().unwrap_or_else(|| family_of(&self.task.text))
+    }
+}
+
+/// Returns the default family of a question: a digest that ignores whitespace and case.
+pub fn family_of(question: &str) -> String {
+    let words: Vec<&str> = question.split_whitespace().collect();
+    sha256(words.join(" ").to_lowercase().as_bytes())[..16].to_owned()
 }

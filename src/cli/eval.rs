@@ -114,6 +114,7 @@ impl EvalArgs {
             ("run.candidates", args.candidates.map(toml::Value::Integer)),
             ("run.max_tokens", args.max_tokens.map(|n| toml::Value::Integer(n.into()))),
             ("run.seed", args.seed.map(toml::Value::Integer)),
+            ("memory.kind", args.memory.clone().map(toml::Value::String)),
         ];
         settings.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }

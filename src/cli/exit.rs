@@ -12,6 +12,7 @@ use crate::hub::HubError;
 use crate::judge::JudgeError;
 use crate::judge::RequestError;
 use crate::judge::SuiteError;
+use crate::memory::MemoryError;
 use crate::model::ModelError;
 use crate::peft::PeftError;
 use crate::pipeline::PipelineError;
@@ -32,11 +33,21 @@ pub(super) const USAGE: u8 = 2;
 pub(super) struct HintedError {
     message: String,
     hint: String,
+    class: ErrorClass,
 }
 
 impl HintedError {
     pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: hint.into() }
+        Self { message: message.into(), hint: hint.into(), class: ErrorClass::Environment }
+    }
+
+    /// Creates the error of a command line that contradicts itself.
+    pub(super) fn of_usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { class: ErrorClass::Usage, ..Self::new(message, hint) }
+    }
+
+    fn class(&self) -> ErrorClass {
+        self.class
     }
 }
 
@@ -68,6 +79,7 @@ fn class(error: &(dyn Error + 'static)) -> Option<ErrorClass> {
         ($($kind:ty),+) => { None$(.or_else(|| Some(error.downcast_ref::<$kind>()?.class())))+ };
     }
     first_of!(
+        HintedError,
         SessionError,
         TrainingError,
         EvaluationError,
@@ -97,9 +109,10 @@ fn unwrapped<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
         };
     }
     look_into! {
-        SessionError: Adapter | Pipeline | Provider | Judge | Request | Sandbox | Registry;
+        SessionError: Adapter | Pipeline | Provider | Judge | Request | Sandbox | Registry | Memory;
         TrainingError: Provider | Registry | Model;
-        EvaluationError: Adapter | Provider | Judge | Pipeline | Registry | Sandbox | Request;
+        EvaluationError: Adapter | Provider | Judge | Pipeline | Registry | Sandbox | Request | Memory;
+        MemoryError: Registry | Provider;
         PipelineError: Provider | Judge | Registry;
         RequestError: Suite | Judge | Hub;
         ProviderError: Hub | Model;

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use crate::cli::context::Context;
 use crate::cli::context::GlobalArgs;
+use crate::cli::exit::HintedError;
 use crate::cli::screen;
 use crate::cli::screen::Screen;
 
@@ -61,6 +62,10 @@ pub(super) struct RunArgs {
     /// Adapter: an id from `rune adapters list`, `auto` for the best measured one, or `none`
     #[arg(long, value_name = "ID|auto|none")]
     adapter: Option<String>,
+    /// What to remember of earlier sessions: records of the nearest solved tasks, the adapter, both,
+    /// or nothing [default: records where any are near, and the adapter]
+    #[arg(long, value_name = "KIND", value_parser = ["auto", "none", "records", "adapter", "both"])]
+    memory: Option<String>,
     /// Folder of Python packages that the solution may import
     #[arg(long, value_name = "DIR")]
     lib: Option<String>,
@@ -92,10 +97,30 @@ pub(super) struct RunArgs {
 }
 
 impl RunArgs {
+    /// Fails if `--adapter` and `--memory` contradict each other.
+    pub(super) fn check(&self) -> Result<(), HintedError> {
+        match self.memory.as_deref() {
+            Some(kind @ ("none" | "records")) if self.names_adapter() => {
+                Err(HintedError::of_usage(
+                    format!("--memory {kind} uses no adapter, but --adapter names one"),
+                    "use --memory adapter, or --memory both for records as well",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether `--adapter` names an adapter.
+    fn names_adapter(&self) -> bool {
+        self.adapter.as_ref().is_some_and(|id| !["auto", "none"].contains(&id.as_str()))
+    }
+
     /// Returns the settings given by flags, as pairs of key and value.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
         let text = |value: &Option<String>| value.clone().map(toml::Value::String);
         let number = |value: Option<i64>| value.map(toml::Value::Integer);
+        // An adapter that is named is used alone, so that its effect can be seen.
+        let memory = self.memory.clone().or(self.names_adapter().then(|| "adapter".to_owned()));
         let scripted = self.script.as_ref().map(|_| "scripted".to_owned());
         let all = [
             ("run.model", text(&self.model)),
@@ -103,6 +128,7 @@ impl RunArgs {
             ("run.scripted", text(&self.script)),
             ("run.adapter", text(&self.adapter)),
             ("run.lib", text(&self.lib)),
+            ("memory.kind", text(&memory)),
             ("run.seed", number(self.seed)),
             ("run.max_tokens", number(self.max_tokens)),
             ("run.max_seconds", number(self.max_seconds)),

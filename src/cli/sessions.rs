@@ -114,6 +114,7 @@ fn show(session: &Session, attempts: &[Attempt]) -> String {
         ("project", session.project.clone()),
         ("model", format!("{} by {}", session.base_model, session.provider)),
         ("adapter", format!("{adapter} ({})", session.adapter_reason)),
+        ("memory", memory(session)),
         ("sandbox", session.sandbox_tier.clone()),
         ("seed", session.seed.to_string()),
         ("tokens", format!("{} in, {} out", session.tokens_in, session.tokens_out)),
@@ -128,6 +129,12 @@ fn show(session: &Session, attempts: &[Attempt]) -> String {
         escape(session.task.text.trim()),
         output::table(&attempts)
     )
+}
+
+/// Such as `01k9x3 (similarity 0.82), 01k9wz (similarity 0.61)`.
+fn memory(session: &Session) -> String {
+    let shown: Vec<String> = session.memory.iter().map(ToString::to_string).collect();
+    if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
 }
 
 /// Such as `verified by user_tests, decided in a separate process`.

@@ -18,6 +18,8 @@ pub use layer::ConfigLayer;
 pub use nearest::nearest;
 pub use origin::ValueOrigin;
 pub use parts::EngineConfig;
+pub use parts::MemoryConfig;
+pub use parts::MemoryKind;
 pub use parts::ProgramProfile;
 pub use parts::ProviderKind;
 pub use parts::RunSettings;

@@ -55,6 +55,48 @@ pub struct RunSettings {
     pub strict_tests: bool,
 }
 
+/// What a session remembers of earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemoryKind {
+    /// Records where any are near, and the selected adapter.
+    Auto,
+    /// Nothing.
+    None,
+    /// Records alone.
+    Records,
+    /// The selected adapter alone.
+    Adapter,
+    /// Records and the selected adapter.
+    Both,
+}
+
+impl MemoryKind {
+    /// Whether prompts show records of earlier sessions.
+    pub fn shows_records(self) -> bool {
+        matches!(self, Self::Auto | Self::Records | Self::Both)
+    }
+
+    /// Whether an adapter may be used.
+    pub fn uses_adapter(self) -> bool {
+        matches!(self, Self::Auto | Self::Adapter | Self::Both)
+    }
+}
+
+/// `[memory]`: what a session remembers of earlier ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryConfig {
+    /// What is remembered.
+    pub kind: MemoryKind,
+    /// Maximum tokens of the records in a prompt.
+    pub max_tokens: usize,
+    /// Maximum number of records in a prompt.
+    pub max_records: usize,
+    /// Minimum similarity of a record, `0.0..=1.0`.
+    pub min_similarity: f64,
+}
+
 /// `[sampling]`: how tokens are sampled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -17,6 +17,7 @@ use crate::config::layer::ConfigLayer;
 use crate::config::nearest::nearest;
 use crate::config::origin::ValueOrigin;
 use crate::config::parts::EngineConfig;
+use crate::config::parts::MemoryConfig;
 use crate::config::parts::RunSettings;
 use crate::config::parts::SamplingConfig;
 use crate::config::parts::SandboxConfig;
@@ -28,6 +29,8 @@ use crate::config::parts::TokensConfig;
 pub struct Config {
     /// Model, adapter and budgets of a session.
     pub run: RunSettings,
+    /// What a session remembers of earlier ones.
+    pub memory: MemoryConfig,
     /// Temperatures and other sampling settings.
     pub sampling: SamplingConfig,
     /// Resources of the in-process engine.

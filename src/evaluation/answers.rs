@@ -20,12 +20,14 @@ use crate::judge::PreparedCheck;
 use crate::judge::Verdict;
 use crate::provider::Provider;
 use crate::registry::AnswerCost;
+use crate::registry::ExperienceRecord;
 use crate::registry::OutcomeRow;
 use crate::registry::Registry;
 use crate::task::SourceFile;
 use crate::trajectory::Assurance;
 
 use super::error::EvaluationError;
+use super::memory::SuiteMemory;
 use super::modules::PackageModules;
 use super::strategy::AnswerStrategy;
 use super::strategy::TaskQuestion;
@@ -56,6 +58,8 @@ pub struct EvaluationTools<'a> {
     pub seed: u64,
     /// Number of answers per task, at least 1.
     pub n_samples: u32,
+    /// Records of earlier sessions to show.
+    pub memory: SuiteMemory,
 }
 
 /// Identity of a measured adapter.
@@ -245,14 +249,16 @@ async fn outcome(
 ) -> Result<EvalOutcome, EvaluationError> {
     let seed = tools.seed.wrapping_add(u64::from(sample));
     let task_digest = task.digest();
-    let key = sha256(json!([cache_key, task_digest, seed]).to_string().as_bytes());
+    let memory = tools.memory.recall(tools.registry, tools.provider, task)?;
+    let key = outcome_key(cache_key, (&task_digest, seed), &memory);
     let cached = if tools.is_fresh { None } else { tools.registry.outcome(&key)? };
     let row = if let Some(row) = cached {
         row
     } else {
         let id = adapter.map(|subject| &subject.id);
         let check = checks.get(task).await?;
-        let ask = TaskQuestion { provider: tools.provider, task, adapter: id, seed };
+        let ask =
+            TaskQuestion { provider: tools.provider, task, adapter: id, seed, memory: &memory };
         let (answer, cost) = tools.strategy.answer(ask).await?;
         let code = task.program(&answer, tools.modules);
         let verdict = checks.run(&check, &code, seed).await?;
@@ -295,7 +301,18 @@ pub(super) fn conditions(tools: &EvaluationTools<'_>, outcomes: &[&EvalOutcome])
     sha256(json!([cache_key(tools, None), tools.seed, answers]).to_string().as_bytes())
 }
 
-/// Returns a digest of everything that determines an outcome, except task and seed.
+/// Returns the key of an outcome. Without records it is that of earlier versions, which showed none.
+fn outcome_key(
+    cache_key: &str,
+    (task_digest, seed): (&str, u64),
+    memory: &[ExperienceRecord],
+) -> String {
+    let mut parts = vec![json!(cache_key), json!(task_digest), json!(seed)];
+    parts.extend(memory.iter().map(|record| json!([record.question, record.answer])));
+    sha256(json!(parts).to_string().as_bytes())
+}
+
+/// Returns a digest of everything that determines an outcome, except task, seed and records.
 fn cache_key(tools: &EvaluationTools<'_>, adapter: Option<&AdapterWeights>) -> String {
     let parts = json!([
         adapter.map(|subject| &subject.sha256),

@@ -6,6 +6,7 @@ use crate::adapter::InvalidAdapterId;
 use crate::error_class::ErrorClass;
 use crate::judge::JudgeError;
 use crate::judge::RequestError;
+use crate::memory::MemoryError;
 use crate::pipeline::PipelineError;
 use crate::provider::ProviderError;
 use crate::registry::RegistryError;
@@ -86,6 +87,9 @@ pub enum EvaluationError {
     /// The registry failed, or does not have the adapter.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Records of earlier sessions could not be found.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The sandbox or the Python interpreter is unavailable.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -139,6 +143,7 @@ impl EvaluationError {
             Self::Provider(error) => error.class(),
             Self::Pipeline(error) => error.class(),
             Self::Registry(error) => error.class(),
+            Self::Memory(error) => error.class(),
             Self::Sandbox(error) => error.class(),
             Self::Request(error) => error.class(),
             Self::Stopped(StoppedEarly(reason)) => ErrorClass::Stopped(*reason),

@@ -37,6 +37,7 @@ use super::answers::EvaluationTools;
 use super::answers::JUDGE_VERSION;
 use super::answers::UnjudgeableTask;
 use super::error::EvaluationError;
+use super::memory::SuiteMemory;
 use super::modules::PackageModules;
 use super::statistics::compare;
 use super::statistics::score;
@@ -82,6 +83,8 @@ pub struct MeasureOptions {
     /// Whether the scores are recorded, for [`crate::selection`] to choose adapters by. Benchmarks
     /// measure their own adapters on tasks of their own, which say nothing about a user's tasks.
     pub is_recorded: bool,
+    /// Whether prompts show the nearest records of earlier sessions.
+    pub shows_records: bool,
 }
 
 impl Default for MeasureOptions {
@@ -95,7 +98,24 @@ impl Default for MeasureOptions {
             n_samples: 1,
             is_fresh: false,
             is_recorded: true,
+            shows_records: false,
         }
+    }
+}
+
+impl MeasureOptions {
+    fn memory(&self, services: &Services, suite: &TaskSuite) -> SuiteMemory {
+        if !self.shows_records {
+            return SuiteMemory::default();
+        }
+        SuiteMemory::new(&services.config.memory, &services.project, suite)
+    }
+
+    /// Names the measured part of the suite in the registry. With records, scores say something
+    /// else, so they are kept apart from those without.
+    fn label(&self) -> String {
+        let with = if self.shows_records { ", with records" } else { "" };
+        format!("{}{with}", self.split)
     }
 }
 
@@ -259,10 +279,11 @@ async fn measure_all(
         is_fresh: options.is_fresh,
         seed: services.config.run.seed,
         n_samples: options.n_samples,
+        memory: options.memory(services, suite),
     };
     let measured = ask_all(&*services.reporter, &tools, suite, &subjects).await?.without_voids();
     if options.is_recorded {
-        store_scores(&tools, suite, &options.split, (&measured, &subjects))?;
+        store_scores(&tools, suite, &options.label(), (&measured, &subjects))?;
     }
     if let Some(notice) = measured.void_notice() {
         services.notice(notice);

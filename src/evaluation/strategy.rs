@@ -10,14 +10,18 @@ use crate::digest::sha256;
 use crate::event::Event;
 use crate::judge::Judge;
 use crate::judge::TestSuite;
+use crate::memory;
 use crate::pipeline;
 use crate::pipeline::Assignment;
 use crate::pipeline::NewSession;
 use crate::pipeline::PipelineTools;
 use crate::pipeline::SessionSettings;
 use crate::provider::CompletionRequest;
+use crate::provider::EncodedPrompt;
 use crate::provider::Provider;
 use crate::registry::AnswerCost;
+use crate::provider::ProviderError;
+use crate::registry::ExperienceRecord;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::task;
@@ -27,6 +31,7 @@ use crate::task::TaskType;
 use crate::template;
 use crate::trajectory::Completion;
 use crate::trajectory::Phase;
+use crate::trajectory::Role;
 use crate::trajectory::Sampling;
 
 use super::error::EvaluationError;
@@ -42,6 +47,19 @@ pub(super) struct TaskQuestion<'a> {
     pub(super) task: &'a EvalTask,
     pub(super) adapter: Option<&'a AdapterId>,
     pub(super) seed: u64,
+    /// Records of earlier sessions to show, nearest first.
+    pub(super) memory: &'a [ExperienceRecord],
+}
+
+impl TaskQuestion<'_> {
+    /// Encodes the messages of the task, with the records as turns before its last question.
+    fn encode(&self) -> Result<EncodedPrompt, ProviderError> {
+        let mut messages = self.task.messages.clone();
+        let last = messages.iter().rposition(|message| message.role == Role::User);
+        let last = last.unwrap_or(messages.len());
+        messages.splice(last..last, memory::turns(self.memory));
+        self.provider.encode(messages)
+    }
 }
 
 /// Answering strategy with what it needs.
@@ -114,9 +132,9 @@ impl AnswerStrategy<'_> {
     ) -> Result<(String, AnswerCost), EvaluationError> {
         match self {
             Self::Completions(sampling) => {
-                let TaskQuestion { provider, task, adapter, seed } = ask;
+                let TaskQuestion { provider, adapter, seed, .. } = ask;
                 let sampling = Sampling { seed, ..(*sampling).clone() };
-                let prompt = provider.encode(task.messages.clone())?;
+                let prompt = ask.encode()?;
                 let request =
                     CompletionRequest { adapter, ..CompletionRequest::new(&prompt, &sampling) };
                 let completion = provider.generate(&request, &mut |_| {}).await?;
@@ -146,13 +164,14 @@ impl StrategyTools {
     /// of them. Budget and temperatures are those of the pipeline, so that both can be compared.
     async fn best_of_n(
         &self,
-        TaskQuestion { provider, task, adapter, seed }: TaskQuestion<'_>,
+        ask: TaskQuestion<'_>,
     ) -> Result<(String, AnswerCost), EvaluationError> {
+        let TaskQuestion { provider, task, adapter, seed, .. } = ask;
         let mut spent = AnswerCost::default();
         let Some(work) = &task.work else { return Ok((String::new(), spent)) };
         let suite = TestSuite::new(vec![SourceFile::new(TESTS, &work.tests)]);
         let settings = SessionSettings { seed, ..self.settings.clone() };
-        let prompt = provider.encode(task.messages.clone())?;
+        let prompt = ask.encode()?;
         let mut best = None::<(f64, String)>;
         for trial in 0_u32.. {
             let sampling = settings.sampling(Phase::Integrate, trial);
@@ -178,7 +197,7 @@ impl StrategyTools {
     /// Runs a session, and returns its files as one code block.
     async fn answer(
         &self,
-        TaskQuestion { provider, task, adapter, seed }: TaskQuestion<'_>,
+        TaskQuestion { provider, task, adapter, seed, memory }: TaskQuestion<'_>,
     ) -> Result<(String, AnswerCost), EvaluationError> {
         let Some(work) = &task.work else { return Ok((String::new(), AnswerCost::default())) };
         let task = task::Task {
@@ -198,6 +217,7 @@ impl StrategyTools {
             judge: self.judge.clone(),
             registry: &self.registry,
             settings,
+            memory,
             reporter: &|_: &str, _: &Event| {},
         };
         let assignment = Assignment::read(&self.judge, task).await?;

@@ -10,6 +10,7 @@ use crate::pipeline::code_blocks;
 use crate::synthetic::LibraryCheck;
 use crate::synthetic::LibraryTask;
 use crate::trajectory::Message;
+use crate::trajectory::Role;
 
 use super::library;
 use super::modules::PackageModules;
@@ -109,6 +110,13 @@ impl EvalTask {
     /// Returns the sha256 of the task, which is part of the cache key of its outcomes.
     pub fn digest(&self) -> String {
         sha256(json!(self).to_string().as_bytes())
+    }
+
+    /// Returns the task in words: as a user would give it, and as the model is asked.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        let question = self.messages.iter().rfind(|message| message.role == Role::User);
+        let work = self.work.iter().map(|work| work.text.as_str());
+        work.chain(question.map(|message| message.content.as_str()))
     }
 
     /// Returns the function task that judges the module of [`Self::program`]; `None` if a test file

@@ -8,6 +8,7 @@ impl Event {
         match self {
             Self::SessionStarted { .. } => "session.started",
             Self::SessionResumed { .. } => "session.resumed",
+            Self::MemoryRecalled { .. } => "memory.recalled",
             Self::PhaseStarted { .. } => "phase.started",
             Self::SubtasksPlanned { .. } => "subtasks.planned",
             Self::AttemptCompleted { .. } => "attempt.completed",

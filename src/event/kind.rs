@@ -12,6 +12,7 @@ use crate::task::TaskType;
 use crate::trajectory::Assurance;
 use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
+use crate::trajectory::RecalledRecord;
 use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
 
@@ -49,6 +50,12 @@ pub enum Event {
         schema: u32,
         /// Number of attempts that were already recorded.
         n_attempts: u32,
+    },
+    /// Records of earlier sessions were found that the prompts of the session show.
+    #[serde(rename = "memory.recalled")]
+    MemoryRecalled {
+        /// The records, nearest first.
+        records: Vec<RecalledRecord>,
     },
     /// A phase of the pipeline started.
     #[serde(rename = "phase.started")]

@@ -11,6 +11,7 @@ use crate::task::TaskType;
 use crate::trajectory::Assurance;
 use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
+use crate::trajectory::RecalledRecord;
 use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
 
@@ -62,6 +63,9 @@ fn samples() -> Vec<Event> {
             seed: 7,
         },
         Event::SessionResumed { schema: SCHEMA_VERSION, n_attempts: 2 },
+        Event::MemoryRecalled {
+            records: vec![RecalledRecord { session_id: "s0".into(), similarity: 0.75 }],
+        },
         Event::PhaseStarted { phase: Phase::Code, subtask: Some("a".into()) },
         Event::SubtasksPlanned {
             subtasks: vec![PlannedSubtask {

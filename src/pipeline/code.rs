@@ -78,7 +78,7 @@ const BRIEF: u32 = 4;
 /// A plan comes first if there are other parts to agree with, or no tests to run. If the part is
 /// the whole task and has tests, the first few answers come from a short prompt without plan and
 /// tests. If none passes, short and full prompts alternate, so that a misleading prompt spoils only
-/// half of the answers.
+/// half of the answers. The same holds for records of earlier sessions: see [`of_trial`].
 pub(super) async fn code(
     work: &TaskContext<'_>,
     subtask: &Subtask,
@@ -87,14 +87,16 @@ pub(super) async fn code(
 ) -> Result<CodedPart, PipelineError> {
     let n = work.run.tools.settings.candidates.max(1);
     let n = if is_whole { n } else { n.div_ceil(2) };
-    let brief = (is_whole && work.suite.is_some()).then(|| brief(work, subtask));
+    let brief =
+        (is_whole && work.suite.is_some()).then(|| with_and_without(work, &brief(work, subtask)));
     let n_brief = brief.as_ref().map_or(0, |_| n.min(BRIEF));
     let mut all = Vec::new();
     if let Some(brief) = &brief {
         work.run.begin(Phase::Code, Some(&subtask.name))?;
         // The first answer alone, because it often passes.
         for trials in [0..1, 1..n_brief] {
-            if let Some(settled) = draw(work, subtask, others, trials, |_| brief, &mut all).await? {
+            let prompt = |trial: u32| of_trial(brief, trial);
+            if let Some(settled) = draw(work, subtask, others, trials, prompt, &mut all).await? {
                 return Ok(coded(vec![settled]));
             }
         }
@@ -111,9 +113,11 @@ pub(super) async fn code(
         }
         all.push(tried);
     }
-    let planned = planned(work, subtask, &plan, others, is_whole);
-    let prompt =
-        |trial: u32| brief.as_ref().filter(|_| !trial.is_multiple_of(2)).unwrap_or(&planned);
+    let planned = with_and_without(work, &planned(work, subtask, &plan, others, is_whole));
+    let prompt = |trial: u32| {
+        let prompts = brief.as_ref().filter(|_| !trial.is_multiple_of(2)).unwrap_or(&planned);
+        of_trial(prompts, trial)
+    };
     // If no test can judge the part yet, later tests need several versions to choose from; if a
     // test failed, another answer may pass.
     for trials in [n_brief..n_brief + 1, n_brief + 1..n] {
@@ -149,6 +153,17 @@ async fn draw<'p>(
         all.push(next);
     }
     Ok(None)
+}
+
+/// Returns a prompt with the session's records of earlier ones, and without.
+pub(super) fn with_and_without(work: &TaskContext<'_>, prompt: &PromptDraft) -> [PromptDraft; 2] {
+    [prompt.clone().with_memory(work.run.tools.memory), prompt.clone()]
+}
+
+/// Selects the prompt of a trial. Two trials see the records and the next two do not, so that a
+/// record that misleads spoils only half of the answers, of every kind of prompt.
+pub(super) fn of_trial(prompts: &[PromptDraft; 2], trial: u32) -> &PromptDraft {
+    &prompts[usize::from(!(trial / 2).is_multiple_of(2))]
 }
 
 /// Builds the short prompt, which has only the task.

@@ -6,6 +6,8 @@ use futures_util::stream;
 use serde_json::json;
 
 use super::PipelineError;
+use super::code::of_trial;
+use super::code::with_and_without;
 use super::context::CandidateSolution;
 use super::context::TaskContext;
 use super::draft::draft;
@@ -44,11 +46,12 @@ pub(super) async fn integrate(
     if several || best.files.is_empty() {
         let n = work.run.tools.settings.candidates.max(1);
         // Half of the prompts show the assembled parts, whose errors a model tends to copy.
+        let new = with_and_without(work, &from_scratch(work));
         let prompts = |trial: u32| {
             if trial.is_multiple_of(2) && !best.files.is_empty() {
                 work.prompt_about("integrate", &best)
             } else {
-                from_scratch(work)
+                of_trial(&new, trial).clone()
             }
         };
         let trials = (0..n).map(|trial| (trial, prompts(trial))).collect();

@@ -15,6 +15,7 @@ use crate::registry::RegistryError;
 use crate::registry::new_id;
 use crate::selection::Selection;
 use crate::task::Task;
+use crate::trajectory::RecalledRecord;
 use crate::trajectory::Session;
 use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
@@ -30,6 +31,8 @@ pub(crate) struct NewSession {
     pub(crate) workspace: Option<String>,
     /// Selected adapter, with the reason.
     pub(crate) selection: Selection,
+    /// Records of earlier sessions that it shows.
+    pub(crate) memory: Vec<RecalledRecord>,
     /// Isolation of model-written code, as recorded.
     pub(crate) sandbox_tier: String,
     /// Settings, which a resumed session uses again.
@@ -47,6 +50,7 @@ impl NewSession {
             project: String::new(),
             workspace: None,
             selection: Selection { adapter_id: None, reason: String::new() },
+            memory: Vec::new(),
             sandbox_tier: String::new(),
             config: Value::Null,
             model: String::new(),
@@ -73,6 +77,7 @@ impl NewSession {
             base_digest: base.base_digest,
             adapter_id: self.selection.adapter_id,
             adapter_reason: self.selection.reason,
+            memory: self.memory,
             status: SessionStatus::Running,
             verified_by: VerifiedBy::None,
             assurance: None,

@@ -1,7 +1,8 @@
 //! Prompts within the context window.
 //!
-//! Optional sections are cut at whole lines until the prompt, counted in tokens, leaves space for
-//! the answer. A warning names what was cut. The task itself is never cut.
+//! Records of earlier sessions are dropped and optional sections are cut at whole lines until the
+//! prompt, counted in tokens, leaves space for the answer. A warning names what was cut. The task
+//! itself is never cut.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,10 @@ use serde_json::Value;
 use super::PipelineError;
 use super::runner::SessionRunner;
 use crate::event::Event;
+use crate::memory;
 use crate::provider::EncodedPrompt;
 use crate::provider::ProviderError;
+use crate::registry::ExperienceRecord;
 use crate::trajectory::Message;
 use crate::trajectory::Phase;
 
@@ -31,6 +34,8 @@ pub(super) struct PromptDraft {
     template: &'static str,
     values: BTreeMap<&'static str, Value>,
     sections: Vec<(&'static str, KeptEnd)>,
+    /// Records of earlier sessions, nearest first.
+    memory: Vec<ExperienceRecord>,
     /// Messages after the first one: answers of the model and replies to them.
     follow_up: Vec<String>,
 }
@@ -38,7 +43,20 @@ pub(super) struct PromptDraft {
 impl PromptDraft {
     /// Creates a prompt from `templates/<template>.j2`.
     pub(super) fn new(template: &'static str) -> Self {
-        Self { template, values: BTreeMap::new(), sections: Vec::new(), follow_up: Vec::new() }
+        Self {
+            template,
+            values: BTreeMap::new(),
+            sections: Vec::new(),
+            memory: Vec::new(),
+            follow_up: Vec::new(),
+        }
+    }
+
+    /// Shows records of earlier sessions, nearest first, as earlier turns. If the prompt must be
+    /// cut, they go before any section, farthest first.
+    pub(super) fn with_memory(mut self, records: &[ExperienceRecord]) -> Self {
+        self.memory = records.to_vec();
+        self
     }
 
     /// Sets a value that is never cut.
@@ -105,11 +123,18 @@ impl PromptDraft {
             text.push_str("\n\n");
             text.push_str(follow_up);
         }
-        Ok(vec![Message::system(system), Message::user(text)])
+        let mut messages = vec![Message::system(system)];
+        messages.extend(memory::turns(&self.memory));
+        messages.push(Message::user(text));
+        Ok(messages)
     }
 
-    /// Cuts about `n_tokens`, at least one line, from the first section that has lines left.
+    /// Drops the farthest record, or cuts about `n_tokens`, at least one line, from the first section
+    /// that has lines left.
     fn cut_some(&mut self, n_tokens: usize) -> Option<&'static str> {
+        if self.memory.pop().is_some() {
+            return Some("memory");
+        }
         for (name, keep) in &self.sections {
             let value = self.values.get_mut(name)?;
             let text = match value {
@@ -160,7 +185,27 @@ fn without_lines(text: &str, n_bytes: usize, keep: KeptEnd) -> String {
 #[cfg(test)]
 mod tests {
     use super::KeptEnd;
+    use super::PromptDraft;
     use super::without_lines;
+    use crate::registry::ExperienceRecord;
+
+    #[test]
+    fn records_are_cut_before_sections_and_the_farthest_first() {
+        let record = |question: &str| ExperienceRecord {
+            session_id: String::new(),
+            project: String::new(),
+            family: String::new(),
+            question: question.to_owned(),
+            answer: String::new(),
+        };
+        let mut draft = PromptDraft::new("code")
+            .with_section("tests", "one", KeptEnd::Head)
+            .with_memory(&[record("near"), record("far")]);
+        assert_eq!(draft.cut_some(1), Some("memory"));
+        assert_eq!(draft.memory, [record("near")]);
+        let cut = [draft.cut_some(1), draft.cut_some(1), draft.cut_some(1)];
+        assert_eq!(cut, [Some("memory"), Some("tests"), None]);
+    }
 
     #[test]
     fn text_is_cut_at_whole_lines() {

@@ -24,6 +24,7 @@ use crate::provider::CompletionRequest;
 use crate::provider::EncodedPrompt;
 use crate::provider::Grammar;
 use crate::provider::Provider;
+use crate::registry::ExperienceRecord;
 use crate::registry::HeldClaim;
 use crate::registry::Registry;
 use crate::task::SourceFile;
@@ -45,6 +46,9 @@ pub struct PipelineTools<'a> {
     pub registry: &'a Registry,
     /// Budgets and sampling of the session.
     pub settings: SessionSettings,
+    /// Records of earlier sessions that prompts for code show, nearest first. They are the same in
+    /// all of them, so that the prefix cache can reuse their tokens.
+    pub memory: &'a [ExperienceRecord],
     /// Receiver of every event.
     pub reporter: &'a dyn Reporter,
 }

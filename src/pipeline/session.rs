@@ -1,5 +1,6 @@
 //! Session lifecycle: start or resume, solve, write files, and end with a recorded status.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
@@ -24,6 +25,9 @@ use crate::judge::PytestSource;
 use crate::judge::RequestError;
 use crate::judge::TestSuite;
 use crate::judge::VerdictOutcome;
+use crate::memory;
+use crate::memory::MemoryError;
+use crate::memory::RecallRequest;
 use crate::provider::Provider;
 use crate::provider::ProviderError;
 use crate::registry::AdapterStore;
@@ -120,6 +124,9 @@ pub enum SessionError {
     /// The session could not be recorded or resumed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Records of earlier sessions could not be found.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The requested adapter id is invalid.
     #[error(transparent)]
     Adapter(#[from] InvalidAdapterId),
@@ -178,6 +185,7 @@ impl SessionError {
             Self::Request(error) => error.class(),
             Self::Sandbox(error) => error.class(),
             Self::Registry(error) => error.class(),
+            Self::Memory(error) => error.class(),
             Self::InTheWay(_) => ErrorClass::Conflict,
             Self::Stopped { reason, .. } => ErrorClass::Stopped(*reason),
             Self::Adapter(_)
@@ -324,6 +332,7 @@ impl ActiveSession<'_> {
             self.record_event(&Event::Warning { message: format!("left out {omitted}") })?;
         }
         self.load_adapter(&provider, &session)?;
+        let memory = memory::shown_again(&services.registry, &session.memory)?;
         let pipeline = PipelineTools {
             provider: &provider,
             judge,
@@ -333,6 +342,7 @@ impl ActiveSession<'_> {
                 adapter_id: session.adapter_id.clone(),
                 ..SessionSettings::new(&services.config)
             },
+            memory: &memory,
             reporter: &*services.reporter,
         };
         let claim = self.claim.get().expect("`start` and `resume` set the claim");
@@ -380,10 +390,17 @@ impl ActiveSession<'_> {
 
     fn start(&self, provider: &Provider, task: Task) -> Result<Session, SessionError> {
         let config = &self.services.config;
-        let choice = AdapterChoice::parse(&config.run.adapter)?;
+        let choice = if config.memory.kind.uses_adapter() {
+            AdapterChoice::parse(&config.run.adapter)?
+        } else {
+            AdapterChoice::Nothing
+        };
         let project = self.services.project.as_str();
         let (registry, base) = (&self.services.registry, provider.base());
         let selection = selection::select(registry, &base, (project, &task), &choice)?;
+        let request =
+            RecallRequest { text: &task.text, project, excluded_families: &BTreeSet::new() };
+        let shown = memory::recall(registry, provider, &config.memory, request)?;
         let tier = json!(self.sandbox.facilities().tier);
         let folder = &self.target.folder;
         let workspace = std::path::absolute(folder)
@@ -392,6 +409,7 @@ impl ActiveSession<'_> {
             project: project.to_owned(),
             workspace: Some(workspace.display().to_string()),
             selection,
+            memory: memory::recalled(&shown),
             sandbox_tier: tier.as_str().unwrap_or("none").to_owned(),
             config: json!(**config),
             model: config.run.model.clone(),
@@ -400,6 +418,10 @@ impl ActiveSession<'_> {
         let (session, claim, event) = new.record(registry, provider)?;
         self.claim.get_or_init(|| claim);
         self.services.report(&session.id, &event);
+        if !session.memory.is_empty() {
+            let records = session.memory.clone();
+            self.services.report(&session.id, &Event::MemoryRecalled { records });
+        }
         Ok(session)
     }
 
@@ -466,7 +488,7 @@ impl ActiveSession<'_> {
             summary: solution.summary(),
         };
         let ending = SessionEnd { status, verified_by, assurance, exit_code };
-        self.services.registry.end_session(claim, &ending, &event)?;
+        self.services.registry.end_session_with(claim, &ending, &event, &solution.files)?;
         self.services.report(&session.id, &event);
         let outcome = SessionOutcome { id: session.id.clone(), solution, paths, class };
         if !is_written && !outcome.paths.is_empty() {

@@ -60,16 +60,24 @@ impl Registry {
         self.read(|tx| {
             // An unknown session is an error; a session without attempts is an empty list.
             session::read(tx, session_id)?;
-            let mut statement =
-                tx.prepare_cached("SELECT * FROM attempt WHERE session_id = ?1 ORDER BY seq")?;
-            let mut rows = statement.query([session_id])?;
-            let mut attempts = Vec::new();
-            while let Some(row) = rows.next()? {
-                attempts.push(from_row(row)?);
-            }
-            Ok(attempts)
+            read_all(tx, session_id)
         })
     }
+}
+
+/// Reads the attempts of a session within the caller's transaction, in order.
+pub(super) fn read_all(
+    tx: &Transaction<'_>,
+    session_id: &str,
+) -> Result<Vec<Attempt>, RegistryError> {
+    let mut statement =
+        tx.prepare_cached("SELECT * FROM attempt WHERE session_id = ?1 ORDER BY seq")?;
+    let mut rows = statement.query([session_id])?;
+    let mut attempts = Vec::new();
+    while let Some(row) = rows.next()? {
+        attempts.push(from_row(row)?);
+    }
+    Ok(attempts)
 }
 
 /// Returns the number of attempts of a session, which is also the number of the next attempt.

@@ -10,13 +10,16 @@
 
 mod adapter;
 mod attempt;
+mod backlog;
 mod claim;
 mod codec;
 mod database;
 mod error;
 mod evaluation;
 mod event;
+mod experience;
 mod id;
+mod nearest;
 mod owner;
 mod schema;
 mod session;
@@ -36,7 +39,12 @@ pub use evaluation::Evaluation;
 pub use evaluation::MeasuredGain;
 pub use evaluation::OutcomeRow;
 pub use event::StoredEvent;
+pub use experience::ExperienceRecord;
+#[cfg(test)]
+pub(crate) use experience::tests::solve;
 pub use id::new_id;
+pub use nearest::ExperienceQuery;
+pub use nearest::NearRecord;
 pub use session::SessionEnd;
 pub use session::SessionFilter;
 pub use store::AdapterStore;

@@ -20,6 +20,8 @@ use crate::registry::database::Registry;
 use crate::registry::error::RecordKind;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
+use crate::registry::experience;
+use crate::task::SourceFile;
 use crate::trajectory::Assurance;
 use crate::trajectory::Session;
 use crate::trajectory::SessionStatus;
@@ -61,8 +63,9 @@ pub struct SessionFilter {
 }
 
 impl Registry {
-    /// Inserts a new running session, claimed by `holder`, with its first event. The fields of
-    /// `session` that describe its status and end are ignored.
+    /// Inserts a new running session, claimed by `holder`, with its first event, and a second one if
+    /// it shows records of earlier sessions. The fields of `session` that describe its status and
+    /// end are ignored.
     ///
     /// # Errors
     /// [`RegistryError::AlreadyExists`] when the id is taken.
@@ -76,6 +79,10 @@ impl Registry {
             insert(tx, session)?;
             let claim = claim::claim(tx, &SESSIONS, &session.id, holder)?;
             event::append(tx, &session.id, event)?;
+            if !session.memory.is_empty() {
+                let records = session.memory.clone();
+                event::append(tx, &session.id, &Event::MemoryRecalled { records })?;
+            }
             Ok(claim)
         })
     }
@@ -125,6 +132,21 @@ impl Registry {
         ending: &SessionEnd,
         event: &Event,
     ) -> Result<(), RegistryError> {
+        self.end_session_with(claim, ending, event, &[])
+    }
+
+    /// Ends a session like [`Self::end_session`]. If it is sound (see [`Session::is_sound`]), its
+    /// task and the solution `files` become a record for later sessions.
+    ///
+    /// # Errors
+    /// The errors of [`Self::end_session`].
+    pub fn end_session_with(
+        &self,
+        claim: &HeldClaim,
+        ending: &SessionEnd,
+        event: &Event,
+        files: &[SourceFile],
+    ) -> Result<(), RegistryError> {
         let on_release = "status = :status, verified_by = :verified_by, assurance = :assurance,
              exit_code = :exit_code, ended_at = :ended_at";
         self.write(|tx| {
@@ -136,7 +158,8 @@ impl Registry {
                 ":ended_at": timestamp(SystemTime::now()),
             };
             claim::release(tx, claim, on_release, values)?;
-            event::append(tx, claim.id(), event).map(drop)
+            event::append(tx, claim.id(), event)?;
+            experience::index(tx, &read(tx, claim.id())?, files)
         })
     }
 
@@ -219,10 +242,10 @@ fn insert(tx: &Transaction<'_>, session: &Session) -> Result<(), RegistryError> 
     let mut statement = tx.prepare_cached(
         "INSERT INTO session (id, project, task_json, task_type, workspace, provider, base_model,
              base_digest, adapter_id, adapter_reason, status, verified_by, sandbox_tier, seed,
-             config_json, tokens_in, tokens_out, started_at, ended_at)
+             config_json, memory_json, tokens_in, tokens_out, started_at, ended_at)
          VALUES (:id, :project, :task_json, :task_type, :workspace, :provider, :base_model,
              :base_digest, :adapter_id, :adapter_reason, 'interrupted', 'none', :sandbox_tier, :seed,
-             :config_json, 0, 0, :started_at, :started_at)
+             :config_json, :memory_json, 0, 0, :started_at, :started_at)
          ON CONFLICT (id) DO NOTHING",
     )?;
     let added = statement.execute(named_params! {
@@ -239,6 +262,7 @@ fn insert(tx: &Transaction<'_>, session: &Session) -> Result<(), RegistryError> 
         ":sandbox_tier": session.sandbox_tier,
         ":seed": session.seed.cast_signed(),
         ":config_json": to_json(&session.config_json),
+        ":memory_json": to_json(&session.memory),
         ":started_at": session.started_at,
     })?;
     match added {
@@ -261,6 +285,7 @@ fn from_row(row: &Row<'_>) -> Result<Session, RegistryError> {
         base_digest: row.get("base_digest")?,
         adapter_id: adapter_id("session.adapter_id", row.get("adapter_id")?)?,
         adapter_reason: row.get("adapter_reason")?,
+        memory: from_json("session.memory_json", &row.get::<_, String>("memory_json")?)?,
         status: from_word("session.status", row.get("status")?)?,
         verified_by: from_word("session.verified_by", row.get("verified_by")?)?,
         assurance: assurance("session.assurance", row.get("assurance")?)?,

@@ -7,10 +7,10 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::digest::sha256;
 use crate::synthetic::LibraryRecord;
 use crate::trajectory::Message;
 use crate::trajectory::Role;
+use crate::trajectory::family_of;
 
 use super::TrainingError;
 
@@ -176,12 +176,6 @@ fn repeated(answer: &str, seen: &HashSet<&str>) -> Vec<WeightedPart> {
         start = end;
     }
     parts
-}
-
-/// Returns the default family of a question: a digest that ignores whitespace and case.
-pub(super) fn family_of(question: &str) -> String {
-    let words: Vec<&str> = question.split_whitespace().collect();
-    sha256(words.join(" ").to_lowercase().as_bytes())[..16].to_owned()
 }
 
 #[cfg(test)]

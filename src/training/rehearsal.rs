@@ -25,10 +25,10 @@ use crate::provider::ProviderError;
 use crate::trajectory::FinishReason;
 use crate::trajectory::Message;
 use crate::trajectory::Sampling;
+use crate::trajectory::family_of;
 
 use super::TrainingError;
 use super::record::TrainingRecord;
-use super::record::family_of;
 
 /// Questions about Python in many forms, separated by lines of three dashes. None is from a public
 /// suite, because those measure how much an adapter forgets.

@@ -1,30 +1,19 @@
 //! Extracts records from the trajectories of solved sessions: accepted answers and successful
 //! repairs.
 
-use crate::trajectory::Assurance;
 use crate::trajectory::Attempt;
 use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Message;
 use crate::trajectory::Phase;
+use crate::trajectory::Role;
 use crate::trajectory::Session;
-use crate::trajectory::SessionStatus;
-use crate::trajectory::VerifiedBy;
 
 use super::record::RecordSource;
 use super::record::TrainingRecord;
 use super::record::WeightedPart;
-use super::record::family_of;
 
 /// Weight of lines that a repair left unchanged.
 const UNCHANGED: f32 = 0.3;
-
-/// Returns the family of a session's task, by default derived from its text.
-pub(super) fn family(session: &Session) -> String {
-    if let Some(family) = &session.task.family {
-        return family.clone();
-    }
-    family_of(&session.task.text)
-}
 
 /// Extracts the records of a session: accepted answers of every part, successful repairs, and the
 /// decompositions and plans that led to them.
@@ -32,10 +21,10 @@ pub(super) fn family(session: &Session) -> String {
 /// Returns nothing unless the session is solved by the user's tests with a recorded assurance. Code
 /// that only generated tests verify may be wrong, and so may code judged by an earlier version.
 pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<TrainingRecord> {
-    if !is_sound(session) {
+    if !session.is_sound() {
         return Vec::new();
     }
-    let family = family(session);
+    let family = session.family();
     // `Accepted` means that no test decided. Only the outcome of the session shows that such code
     // is right, and the outcome is that of the last accepted version.
     let is_last = |attempt: &Attempt| {
@@ -55,7 +44,7 @@ pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<TrainingRecord> {
         is_right && attempt.phase != Phase::Diagnose
     };
     let record = |attempt: &Attempt| {
-        let mut messages = attempt.prompt.clone();
+        let mut messages = without_memory(&attempt.prompt);
         messages.push(Message::assistant(closed(&attempt.completion.text)));
         // Most of a repair repeats the broken code. The weight is on the lines that it changes.
         let failed = (attempt.phase == Phase::Repair).then(|| failed_before(attempt, attempts));
@@ -75,14 +64,13 @@ pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<TrainingRecord> {
     attempts.iter().filter(is_learned).map(record).collect()
 }
 
-/// Whether a session's code is verified. `SameProcess` suffices: the judge gives that assurance
-/// only if the syntax screen of the solution is clean.
-fn is_sound(session: &Session) -> bool {
-    let is_assured =
-        matches!(session.assurance, Some(Assurance::Separate | Assurance::SameProcess));
-    session.status == SessionStatus::Solved
-        && session.verified_by == VerifiedBy::UserTests
-        && is_assured
+/// Returns a prompt without the records of earlier sessions that it shows: the model has learned
+/// them from their own sessions, and should not learn to expect them.
+fn without_memory(prompt: &[Message]) -> Vec<Message> {
+    let last = prompt.iter().rposition(|message| message.role == Role::User);
+    let is_kept = |index: usize, role: Role| role == Role::System || Some(index) == last;
+    let own = prompt.iter().enumerate().filter(|(index, message)| is_kept(*index, message.role));
+    own.map(|(_, message)| message.clone()).collect()
 }
 
 /// Closes the last code fence of an answer.
@@ -149,6 +137,18 @@ fn unchanged_lines(old: &str, new: &str) -> Vec<WeightedPart> {
 #[cfg(test)]
 mod tests {
     use super::unchanged_lines;
+    use super::without_memory;
+    use crate::trajectory::Message;
+
+    #[test]
+    fn shown_records_are_not_learned() {
+        let (system, own) = (Message::system("system"), Message::user("own"));
+        let (question, answer) = (Message::user("earlier"), Message::assistant("code"));
+        let prompt =
+            [system.clone(), question.clone(), answer.clone(), question, answer, own.clone()];
+        assert_eq!(without_memory(&prompt), [system.clone(), own.clone()]);
+        assert_eq!(without_memory(&[system.clone(), own.clone()]), [system, own]);
+    }
 
     #[test]
     fn lines_changed_by_a_repair_get_full_weight() {

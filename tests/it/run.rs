@@ -199,7 +199,10 @@ impl Bench {
     /// The user's part of the prompt of each attempt in `phase`.
     fn prompts(&self, phase: &str) -> Vec<String> {
         let of_phase = |attempt: &Value| attempt["phase"] == phase;
-        let prompt = |attempt: Value| attempt["prompt"][1]["content"].as_str().unwrap().to_owned();
+        let prompt = |attempt: Value| {
+            let messages = attempt["prompt"].as_array().unwrap();
+            messages.last().unwrap()["content"].as_str().unwrap().to_owned()
+        };
         self.attempts().into_iter().filter(of_phase).map(prompt).collect()
     }
 

@@ -8,14 +8,25 @@ use std::path::PathBuf;
 
 /// Top-level modules from the ground up; a module may import those of earlier rows only.
 const LAYERS: &[&[&str]] = &[
-    &["child", "task", "config", "digest", "durable", "failpoint", "home", "rng", "shutdown"],
+    &[
+        "child",
+        "task",
+        "config",
+        "digest",
+        "durable",
+        "failpoint",
+        "home",
+        "rng",
+        "shutdown",
+        "terms",
+    ],
     &["adapter", "error_class", "minhash", "similarity"],
     &["trajectory"],
     &["event"],
     &["peft"],
     &["template", "sandbox", "registry", "model", "hub", "hardware", "repository", "synthetic"],
     &["provider", "judge", "merge", "hypernetwork"],
-    &["selection", "services"],
+    &["memory", "selection", "services"],
     &["pipeline", "training"],
     &["evaluation"],
     &["evolution"],

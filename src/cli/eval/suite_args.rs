@@ -50,6 +50,15 @@ pub(super) struct SuiteArgs {
     /// Base model: a name from `rune models list`, or the path of a GGUF file
     #[arg(long, value_name = "NAME|PATH")]
     pub(super) model: Option<String>,
+    /// Show the nearest records of earlier sessions, except those of the suite's own tasks: `auto`,
+    /// `records` or `both` [default: none, so that scores do not depend on earlier sessions]
+    #[arg(
+        long,
+        value_name = "KIND",
+        hide_possible_values = true,
+        value_parser = ["auto", "none", "records", "adapter", "both"]
+    )]
+    pub(super) memory: Option<String>,
     /// Number of code samples when the first one fails, with --strategy pipeline
     #[arg(long, value_name = "N")]
     pub(super) candidates: Option<i64>,
@@ -125,8 +134,14 @@ impl SuiteArgs {
             n_samples: self.n,
             is_fresh: self.fresh,
             is_recorded: true,
+            shows_records: self.memory.as_deref().is_some_and(shows_records),
         }
     }
+}
+
+/// Whether `--memory KIND` shows records. Adapters are chosen by `--adapter` alone.
+fn shows_records(kind: &str) -> bool {
+    ["auto", "records", "both"].contains(&kind)
 }
 
 /// Loads the suite or file `path`, cut to the split and limit of `args`.

@@ -50,6 +50,7 @@ pub(super) fn run(
     args: &RunArgs,
     shown: &Arc<SessionScreen>,
 ) -> anyhow::Result<ExitCode> {
+    args.check()?;
     let registry = context.registry()?;
     let resumed = match &args.resume {
         Some(id) => Some(resumable(&registry, id, args)?),

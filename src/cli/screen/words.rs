@@ -18,6 +18,10 @@ pub(super) fn event_words(subject: &str, event: &Event) -> Option<String> {
         Event::SessionResumed { n_attempts, .. } => {
             format!("session {subject} resumed: {n_attempts} attempts already recorded")
         }
+        Event::MemoryRecalled { records } => {
+            let shown: Vec<String> = records.iter().map(ToString::to_string).collect();
+            format!("memory    shows {}", shown.join(", "))
+        }
         Event::SubtasksPlanned { subtasks } => {
             let names: Vec<String> =
                 subtasks.iter().map(|part| format!("{} ({})", part.name, part.file)).collect();

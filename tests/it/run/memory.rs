@@ -80,3 +80,102 @@ fn missing_adapter_is_refused_and_none_is_recorded() {
     let reason = bench.session()["adapter_reason"].as_str().unwrap().to_owned();
     assert!(reason.starts_with("none: none was measured to be better"), "{reason}");
 }
+
+/// Another task with the same tests.
+const SIMILAR: &str = "Write adder.py with add(a, b), which returns the total of two numbers.";
+
+/// Solves `task` with the tests of [`super::TASK`].
+fn solve(bench: &Bench, task: &str, further: &[&str]) -> super::Ended {
+    let own = ["run", task, "--tests", "test_adder.py", "--script", "script.jsonl"];
+    bench.call(&[&own[..], &["--out", "out", "--force"], further].concat())
+}
+
+/// Roles of the prompt of each attempt of the newest session that asked for code.
+fn roles(bench: &Bench) -> Vec<String> {
+    let of_code = |attempt: &Value| attempt["phase"] == "code";
+    let roles = |attempt: Value| {
+        let messages = attempt["prompt"].as_array().unwrap().clone();
+        let roles = messages.iter().map(|message| message["role"].as_str().unwrap().to_owned());
+        roles.collect::<Vec<_>>().join(" ")
+    };
+    bench.attempts().into_iter().filter(of_code).map(roles).collect()
+}
+
+const SHOWN: &str = "system user assistant user";
+
+#[test]
+fn first_solved_session_is_shown_to_a_similar_task() {
+    let bench = Bench::with(&script(&[SOLUTION, SOLUTION]));
+    assert_eq!(bench.solve(&[]).code, Some(0));
+    assert_eq!(roles(&bench), ["system user"]);
+    let first = bench.session_id();
+    let ended = solve(&bench, SIMILAR, &["--json"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let lines = super::json_lines(&ended.stdout);
+    let told = lines.iter().find(|line| line["type"] == "memory.recalled").unwrap();
+    assert_eq!(told["records"][0]["session_id"], first.as_str(), "{told}");
+    assert_eq!(roles(&bench), [SHOWN]);
+    let prompt = &bench.attempts().pop().unwrap()["prompt"];
+    assert_eq!(prompt[1]["content"], super::TASK);
+    assert_eq!(prompt[2]["content"], format!("```python\n{}\n```", SOLUTION.trim_end()));
+    assert!(prompt[3]["content"].as_str().unwrap().starts_with(SIMILAR));
+    assert_eq!(bench.session()["memory"], told["records"]);
+    let shown = bench.call(&["sessions", "show", &bench.session_id()]).stdout;
+    assert!(shown.contains(&format!("{first} (similarity 0.")), "{shown}");
+    // What was shown is not learned again.
+    let tokens = plan(&bench, &[])["tokens"].as_u64().unwrap();
+    let other = Bench::with(&script(&[SOLUTION]));
+    assert_eq!(solve(&other, SIMILAR, &[]).code, Some(0));
+    assert_eq!(plan(&other, &[])["tokens"].as_u64(), Some(tokens));
+}
+
+#[test]
+fn nothing_is_shown_without_memory_or_to_an_unrelated_task() {
+    let bench = Bench::with(&script(&[SOLUTION, SOLUTION, SOLUTION, SOLUTION]));
+    assert_eq!(bench.solve(&[]).code, Some(0));
+    for (task, further) in [
+        (SIMILAR, &["--memory", "none"][..]),
+        (SIMILAR, &["--memory", "adapter"]),
+        ("Parse HTTP headers into a dictionary.", &[]),
+    ] {
+        let ended = solve(&bench, task, further);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert_eq!(roles(&bench), ["system user"], "{task} {further:?}");
+        assert_eq!(bench.session()["memory"], serde_json::json!([]));
+    }
+}
+
+#[test]
+fn resumed_session_shows_the_same_records() {
+    // The second session fails, because the script has no answer left.
+    let bench = Bench::with(&script(&[SOLUTION, WRONG]));
+    assert_eq!(bench.solve(&[]).code, Some(0));
+    assert_ne!(solve(&bench, SIMILAR, &[]).code, Some(0));
+    let (id, memory) = (bench.session_id(), bench.session()["memory"].clone());
+    assert_eq!(memory.as_array().unwrap().len(), 1);
+    // A nearer record appears in the meantime.
+    bench.script(&script(&[&format!("{SOLUTION}# another answer, with other words\n")]));
+    assert_eq!(solve(&bench, SIMILAR, &[]).code, Some(0));
+    bench.script(&script(&[SOLUTION]));
+    let ended = bench.call(&["run", "--resume", &id, "--force"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let exported = super::json_lines(&bench.call(&["sessions", "export", &id]).stdout);
+    assert_eq!(exported[0]["memory"], memory);
+    let prompts: Vec<&Value> = exported[1..]
+        .iter()
+        .filter(|attempt| attempt["phase"] == "code")
+        .map(|attempt| &attempt["prompt"])
+        .collect();
+    assert_eq!(prompts.len(), 2);
+    assert_eq!(prompts[0], prompts[1]);
+}
+
+#[test]
+fn named_adapter_is_used_alone_unless_memory_says_otherwise() {
+    let bench = Bench::with(&script(&[SOLUTION]));
+    let ended = bench.solve(&["--adapter", "missing", "--memory", "records"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("--memory records uses no adapter"), "{ended:?}");
+    let ended = bench.solve(&["--memory", "all"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+}

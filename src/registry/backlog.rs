@@ -1,0 +1,122 @@
+//! Sessions that were solved before the registry had records: they are indexed on first use.
+
+use std::collections::BTreeSet;
+
+use rusqlite::Transaction;
+
+use crate::registry::attempt;
+use crate::registry::database::Registry;
+use crate::registry::error::RegistryError;
+use crate::registry::experience;
+use crate::registry::session;
+use crate::task::SourceFile;
+use crate::trajectory::Attempt;
+use crate::trajectory::AttemptVerdict;
+use crate::trajectory::Phase;
+
+/// Number of sessions that one transaction indexes.
+const BATCH: u32 = 32;
+
+impl Registry {
+    /// Adds the records of sessions that an earlier version of Rune solved. An interrupted call is
+    /// resumed by the next one.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`]; [`RegistryError::Unreadable`] if a row cannot be decoded.
+    pub fn index_backlog(&self) -> Result<(), RegistryError> {
+        while !self.read(|tx| backlog(tx, 1))?.is_empty() {
+            self.write(|tx| {
+                for id in backlog(tx, BATCH)? {
+                    let files = solution_of(&attempt::read_all(tx, &id)?);
+                    experience::index(tx, &session::read(tx, &id)?, &files)?;
+                    tx.execute("DELETE FROM experience_backlog WHERE session_id = ?1", [&id])?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn backlog(tx: &Transaction<'_>, limit: u32) -> Result<Vec<String>, RegistryError> {
+    let mut statement =
+        tx.prepare_cached("SELECT session_id FROM experience_backlog ORDER BY 1 LIMIT ?1")?;
+    let ids = statement.query_map([limit], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// Returns the code of the last attempt that passed all tests with a whole solution.
+fn solution_of(attempts: &[Attempt]) -> Vec<SourceFile> {
+    let of_code = || attempts.iter().filter(|attempt| attempt.phase == Phase::Code);
+    let parts: BTreeSet<_> = of_code().map(|attempt| &attempt.subtask).collect();
+    // Code of one of several parts is not the whole solution.
+    let is_whole = |attempt: &&Attempt| match attempt.phase {
+        Phase::Code => parts.len() == 1,
+        Phase::Integrate | Phase::Repair => true,
+        _ => false,
+    };
+    let mut passed = attempts.iter().filter(|attempt| attempt.verdict == AttemptVerdict::Passed);
+    passed.rfind(is_whole).map(|attempt| attempt.files.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::registry::ClaimHolder;
+    use crate::registry::experience::tests::SOLVED;
+    use crate::registry::experience::tests::session;
+    use crate::trajectory::Completion;
+    use crate::trajectory::FinishReason;
+    use crate::trajectory::Sampling;
+
+    fn passed(seq: u32, subtask: &str, code: &str) -> Attempt {
+        Attempt {
+            seq,
+            phase: Phase::Code,
+            subtask: Some(subtask.to_owned()),
+            candidate: 0,
+            prompt: Vec::new(),
+            completion: Completion {
+                text: String::new(),
+                finish_reason: FinishReason::Stop,
+                tokens_in: 0,
+                tokens_out: 0,
+                prefill_ms: 0,
+                decode_ms: 0,
+                logprobs: None,
+            },
+            sampling: Sampling::default(),
+            adapter_id: None,
+            verdict: AttemptVerdict::Passed,
+            verdict_json: serde_json::Value::Null,
+            files: vec![SourceFile::new("solution.py", code)],
+            at: "2026-01-01T00:00:00.000Z".to_owned(),
+        }
+    }
+
+    #[test]
+    fn sessions_solved_earlier_are_indexed_once_from_their_attempts() {
+        let home = tempfile::tempdir().unwrap();
+        let registry = Registry::open(&home.path().join("rune.db")).unwrap();
+        let event = Event::notice("");
+        for (id, parts) in [("one", ["whole", "whole"]), ("two", ["left", "right"])] {
+            let session = session(id, "p", "Write add(a, b).");
+            let claim =
+                registry.begin_session(&session, &ClaimHolder::ThisProcess, &event).unwrap();
+            for (seq, part) in (0_u32..).zip(parts) {
+                let attempt = passed(seq, part, &format!("x = {seq}\n"));
+                registry.append_attempt(&claim, &attempt, &event).unwrap();
+            }
+            registry.end_session(&claim, &SOLVED, &event).unwrap();
+            let sql = "INSERT INTO experience_backlog VALUES (?1)";
+            registry.write(|tx| Ok(tx.execute(sql, [id])?)).unwrap();
+        }
+        registry.index_backlog().unwrap();
+        registry.index_backlog().unwrap();
+        // Parts of a solution are not a solution.
+        assert_eq!(registry.n_experiences().unwrap(), 1);
+        let record = registry.experience("one").unwrap().unwrap();
+        assert_eq!(record.answer, "```python\nx = 1\n```");
+    }
+}
