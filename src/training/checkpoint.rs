@@ -11,7 +11,15 @@ use crate::peft::to_f32;
 use crate::peft::write_tensors;
 
 use super::TrainingError;
-use super::trainer::ValidationLosses;
+
+/// The losses of a validation, in nats per token.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ValidationLosses {
+    /// Loss on held-out records: what is learned.
+    pub loss: f64,
+    /// Loss on held-out rehearsal: what is lost. `None` if there is none.
+    pub rehearsal: Option<f64>,
+}
 
 /// Metadata key under which [`CheckpointPosition`] is stored as JSON.
 const POSITION: &str = "position";

@@ -24,9 +24,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
-use serde::Deserialize;
-use serde::Serialize;
-
 use crate::digest::sha256;
 use crate::model::TrainBatch;
 
@@ -38,6 +35,7 @@ use super::checkpoint;
 use super::checkpoint::Checkpoint;
 use super::checkpoint::CheckpointNumbers;
 use super::checkpoint::CheckpointPosition;
+use super::checkpoint::ValidationLosses;
 use super::example::ExampleSets;
 use super::options::TrainingOptions;
 use super::steps;
@@ -53,15 +51,6 @@ pub(super) enum TrainerProgress {
     Evaluation { step: u32, losses: ValidationLosses },
     /// A checkpoint was written to disk.
     Checkpoint,
-}
-
-/// The losses of a validation, in nats per token.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ValidationLosses {
-    /// Loss on held-out records: what is learned.
-    pub loss: f64,
-    /// Loss on held-out rehearsal: what is lost. `None` if there is none.
-    pub rehearsal: Option<f64>,
 }
 
 /// The result of a completed run.

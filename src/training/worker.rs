@@ -31,6 +31,7 @@ use super::FailureKind;
 use super::TrainingError;
 use super::adapter;
 use super::backend::TrainBackend;
+use super::checkpoint::ValidationLosses;
 use super::estimate;
 use super::example::ExampleSets;
 use super::options::TrainDevice;
@@ -38,7 +39,6 @@ use super::options::TrainingOptions;
 use super::steps::StepPlan;
 use super::trainer::Trainer;
 use super::trainer::TrainerProgress;
-use super::trainer::ValidationLosses;
 
 /// Maximum time without a report.
 const HEARTBEAT: Duration = Duration::from_secs(5);

@@ -43,6 +43,7 @@ use crate::similarity::TaskProfile;
 use crate::task::TaskType;
 
 use super::TrainingError;
+use super::checkpoint::ValidationLosses;
 use super::collect::CollectedRecords;
 use super::dataset::Dataset;
 use super::error::FailureKind;
@@ -52,7 +53,6 @@ use super::options::TrainingOptions;
 use super::record::TrainingRecord;
 use super::rehearsal;
 use super::rehearsal::RehearsalFile;
-use super::trainer::ValidationLosses;
 use super::worker::TrainJob;
 use super::worker::WorkerReport;
 
