@@ -563,7 +563,8 @@ fn dry_run_reports_the_training_plan() {
     assert_eq!(plan["n_train"].as_u64().unwrap() + plan["n_validation"].as_u64().unwrap(), 30);
     assert!(plan["memory_bytes"].as_u64().unwrap() > 1 << 20);
     let share = |name: &str| plan[name].as_f64().unwrap();
-    assert!((share("rehearsal_share") - 0.5).abs() < 0.1, "{plan}");
+    // Whole examples, of more tokens than eight short records have, exceed the share.
+    assert!((0.4..0.75).contains(&share("rehearsal_share")), "{plan}");
     assert!(share("min_rehearsal_share") > 0.0, "{plan}");
     // Four steps of 8 records in each of three epochs.
     assert_eq!(plan["n_steps"], 12);
