@@ -123,7 +123,18 @@ fn omitted_files_are_reported_and_recorded() {
     assert!(ended.stderr.contains("\nwarning: left out `"), "{}", ended.stderr);
     let events = bench.call(&["events", &bench.session_id()]).stdout;
     assert!(events.contains("host.txt`: a link to `/etc/hostname`"), "{events}");
-    let own = ["run", TASK, "--tests", "tests", "--script", "script.jsonl", "--force", "--json"];
+    let own = [
+        "run",
+        TASK,
+        "--tests",
+        "tests",
+        "--script",
+        "script.jsonl",
+        "--force",
+        "--json",
+        "--memory",
+        "none",
+    ];
     let lines = json_lines(&bench.call(&[&own[..], &["--out", "out"]].concat()).stdout);
     let kinds: Vec<&str> = lines[..2].iter().map(|line| line["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["session.started", "warning"]);
