@@ -26,9 +26,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 /// What each phase's prompt says and no other's; the words of `templates/`.
-const DECOMPOSE: &str = "Break the code for this task";
+const DECOMPOSE: &str = "Split the code of this task";
 const PLAN: &str = "Write the signatures";
-const DIAGNOSE: &str = "Do not write any code";
+const DIAGNOSE: &str = "Write no code";
 const REPAIR: &str = "Write the corrected";
 const ASSERTS: &str = "assert statements";
 const CUT_OFF: &str = "was cut off";

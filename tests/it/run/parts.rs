@@ -133,7 +133,7 @@ fn incompatible_parts_are_rewritten_as_a_whole() {
             "def describe(w, h):\n    return f'area {area(w)}, perimeter {perimeter(w, h):g}'\n",
         ),
     ));
-    answers.push(Answer::new(&["fsum", "Test failures"], fenced(WHOLE)));
+    answers.push(Answer::new(&["fsum", "What fails"], fenced(WHOLE)));
     let bench = bench();
     bench.script(&answers);
     let ended = bench.call(&[&RUN[..], &["--candidates", "1"]].concat());
