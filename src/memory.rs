@@ -1,8 +1,8 @@
 //! Memory: which records of earlier solved sessions a session shows to the model.
 //!
-//! A record is a task and the code that solved it. It is shown as an earlier turn of the chat, so it
-//! helps from the first solved session on, without any training. Only records that are near the task
-//! are shown, those of its project first, within a budget of tokens.
+//! A record is a task and the code that solved it. It is shown as an earlier turn of the chat, so
+//! it helps from the first solved session on, without any training. Only records that are near the
+//! task are shown, those of its project first, within a budget of tokens.
 
 use std::collections::BTreeSet;
 use std::slice;

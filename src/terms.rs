@@ -123,15 +123,16 @@ const STOP_WORDS: &[&str] = &[
 ///
 /// ```
 /// let terms = rune::terms::terms("Write parse_duration(texts)");
-/// assert_eq!(terms.into_iter().collect::<Vec<_>>(), ["duration", "parse", "parseduration", "text"]);
+/// assert_eq!(terms.into_iter().collect::<Vec<_>>(), ["duration", "parse", "parseduration",
+/// "text"]);
 /// ```
 pub fn terms(text: &str) -> BTreeSet<String> {
     let identifiers = text.split(|c: char| !c.is_alphabetic() && c != '_');
     identifiers.flat_map(terms_of).filter(|term| is_telling(term)).collect()
 }
 
-/// Returns the parts of an identifier, and the whole if it has several. The whole has no separators,
-/// so `is_prime` and `isPrime` are one term.
+/// Returns the parts of an identifier, and the whole if it has several. The whole has no
+/// separators, so `is_prime` and `isPrime` are one term.
 fn terms_of(identifier: &str) -> Vec<String> {
     let parts = identifier.split('_').filter(|part| !part.is_empty()).flat_map(split_capitals);
     let parts: Vec<String> = parts.map(str::to_lowercase).collect();

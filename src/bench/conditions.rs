@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::event::MemoryVerdict;
 use crate::event::PairedScores;
 
-/// Who answers.
+/// Who answers the tasks of a library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     /// The base model alone.
@@ -23,7 +23,7 @@ pub enum Subject {
 /// What stands in front of the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PromptAid {
-    /// Nothing.
+    /// Nothing but the question itself.
     Nothing,
     /// The library's README.
     Readme,
@@ -41,7 +41,7 @@ pub const N_RECORDS: usize = 8;
 pub struct MemoryCondition {
     /// Name in tables and events.
     pub name: &'static str,
-    /// Who answers.
+    /// Who answers under this condition.
     pub subject: Subject,
     /// What stands in front of the question.
     pub aid: PromptAid,
@@ -141,9 +141,9 @@ pub struct ConditionOutcomes {
 }
 
 impl ConditionOutcomes {
-    /// Adds answers to tasks that need no library. `is_invented` tells of an answer and the index of
-    /// the adapter that gave it whether it has a name of the library that the adapter was trained
-    /// on.
+    /// Adds answers to tasks that need no library. `is_invented` tells of an answer and the index
+    /// of the adapter that gave it whether it has a name of the library that the adapter was
+    /// trained on.
     pub(super) fn add_controls(
         &mut self,
         name: &'static str,

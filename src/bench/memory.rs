@@ -1,5 +1,5 @@
-//! [`memory`]: what training on a library's records is worth, beside the same records in the prompt,
-//! and what it harms. The libraries exist nowhere else.
+//! [`memory`]: what training on a library's records is worth, beside the same records in the
+//! prompt, and what it harms. The libraries exist nowhere else.
 
 use std::sync::Arc;
 

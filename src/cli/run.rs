@@ -62,8 +62,8 @@ pub(super) struct RunArgs {
     /// Adapter: an id from `rune adapters list`, `auto` for the best measured one, or `none`
     #[arg(long, value_name = "ID|auto|none")]
     adapter: Option<String>,
-    /// What to remember of earlier sessions: records of the nearest solved tasks, the adapter, both,
-    /// or nothing [default: records where any are near, and the adapter]
+    /// What to remember of earlier sessions: records of the nearest solved tasks, the adapter,
+    /// both, or nothing [default: records where any are near, and the adapter]
     #[arg(long, value_name = "KIND", value_parser = ["auto", "none", "records", "adapter", "both"])]
     memory: Option<String>,
     /// Folder of Python packages that the solution may import

@@ -191,12 +191,12 @@ struct OptionArgs {
     /// Fraction of families held out for validation
     #[arg(long, value_name = "FRACTION")]
     validation: Option<f32>,
-    /// Fraction of each step's loss weight given to rehearsal, which counters forgetting: the base's
-    /// own answers, documents to read, Python's standard library; 0 disables it
+    /// Fraction of each step's loss weight given to rehearsal, which counters forgetting: the
+    /// base's own answers, documents to read, Python's standard library; 0 disables it
     #[arg(long, value_name = "FRACTION")]
     rehearsal: Option<f32>,
-    /// Maximum rise of the loss on held-out rehearsal, in nats per token, at which a step may become
-    /// the adapter
+    /// Maximum rise of the loss on held-out rehearsal, in nats per token, at which a step may
+    /// become the adapter
     #[arg(long, value_name = "NATS")]
     rehearsal_margin: Option<f32>,
     /// Use gradient checkpointing: about a quarter slower, in a third of the memory

@@ -61,9 +61,9 @@ pub struct RunSettings {
 pub enum MemoryKind {
     /// Records where any are near, and the selected adapter.
     Auto,
-    /// Nothing.
+    /// Neither records nor an adapter.
     None,
-    /// Records alone.
+    /// Records of solved sessions alone.
     Records,
     /// The selected adapter alone.
     Adapter,
@@ -87,7 +87,7 @@ impl MemoryKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryConfig {
-    /// What is remembered.
+    /// What a session remembers of earlier ones.
     pub kind: MemoryKind,
     /// Maximum tokens of the records in a prompt.
     pub max_tokens: usize,

@@ -301,7 +301,8 @@ pub(super) fn conditions(tools: &EvaluationTools<'_>, outcomes: &[&EvalOutcome])
     sha256(json!([cache_key(tools, None), tools.seed, answers]).to_string().as_bytes())
 }
 
-/// Returns the key of an outcome. Without records it is that of earlier versions, which showed none.
+/// Returns the key of an outcome. Without records it is that of earlier versions, which showed
+/// none.
 fn outcome_key(
     cache_key: &str,
     (task_digest, seed): (&str, u64),

@@ -65,7 +65,7 @@ pub struct PassAtK {
     pub k: u32,
     /// Mean probability over all tasks.
     pub share: f64,
-    /// 95 % confidence interval.
+    /// 95 % confidence interval of the mean probability.
     pub interval: (f64, f64),
 }
 

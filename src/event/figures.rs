@@ -89,7 +89,7 @@ pub struct ConditionCost {
     pub condition: String,
     /// Tokens of the prompt.
     pub tokens_in: f64,
-    /// Generated tokens.
+    /// Tokens that the model generates.
     pub tokens_out: f64,
     /// Seconds of prefill and decoding, beside the other answers of a batch.
     pub seconds: f64,

@@ -243,7 +243,7 @@ pub enum Event {
         rehearsal_share: f64,
         /// Minimum share of rehearsal in the loss weight of a step, `0.0..=1.0`.
         min_rehearsal_share: f64,
-        /// Number of steps.
+        /// Number of steps of the run.
         n_steps: usize,
         /// Mean number of tokens per step, rehearsal included.
         tokens_per_step: f64,

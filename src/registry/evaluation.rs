@@ -84,7 +84,7 @@ pub struct MeasuredGain {
 pub struct AnswerCost {
     /// Tokens of all prompts.
     pub tokens_in: u64,
-    /// Generated tokens.
+    /// Tokens that the model generated.
     pub tokens_out: u64,
     /// Time of prefill and decoding, beside the other sequences of a batch, in milliseconds.
     pub ms: u64,
@@ -126,7 +126,7 @@ pub struct AdapterCandidate {
     pub suite: String,
     /// Number of tasks that were judged.
     pub n_tasks: u32,
-    /// The gain there.
+    /// The gain over the base on that suite.
     pub gain: MeasuredGain,
 }
 
@@ -190,6 +190,7 @@ impl Registry {
             let mut statement = tx.prepare_cached("SELECT * FROM outcome WHERE key = ?1")?;
             let mut rows = statement.query([key])?;
             let Some(row) = rows.next()? else { return Ok(None) };
+            // `NULL` is an answer of an earlier version, whose cost was not recorded.
             let number = |column: &str| {
                 Ok::<_, rusqlite::Error>(
                     row.get::<_, Option<i64>>(column)?.unwrap_or(0).cast_unsigned(),
@@ -310,6 +311,7 @@ impl Registry {
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
                 let evaluation = from_row(row)?;
+                // The query returns no others; a row without them would be the base's.
                 let (Some(adapter_id), Some(gain)) = (evaluation.adapter_id, evaluation.gain)
                 else {
                     continue;

@@ -68,6 +68,7 @@ pub(super) fn index(
     let question = session.task.text.trim();
     let (id, project, family) = (&session.id, &session.project, session.family());
     let values = (id, project, family, joined(&terms), ended_at, question, rendered(files));
+    // No id comes back when the session has its record already.
     let id: Option<i64> = statement.query_row(values, |row| row.get(0)).optional()?;
     match id {
         Some(id) => index_terms(tx, id, &terms),

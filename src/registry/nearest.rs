@@ -1,9 +1,9 @@
 //! Search for the records of solved sessions that are nearest to a task.
 //!
 //! FTS5 holds the list of records of each term. The score is not FTS5's BM25, which has no scale: a
-//! threshold has to keep out a record that only happens to be the best of many unrelated ones. It is
-//! the geometric mean of two shares: the share of the task's term weight that the record covers, and
-//! that of the record's that the task covers. A term weighs more the fewer records have it.
+//! threshold has to keep out a record that only happens to be the best of many unrelated ones. It
+//! is the geometric mean of two shares: the share of the task's term weight that the record covers,
+//! and that of the record's that the task covers. A term weighs more the fewer records have it.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -48,7 +48,7 @@ pub struct ExperienceQuery<'a> {
 /// Record with its similarity to the task of a query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NearRecord {
-    /// The record.
+    /// The record that is near.
     pub record: ExperienceRecord,
     /// Similarity to the task, `0.0..=1.0`: see the module.
     pub similarity: f64,

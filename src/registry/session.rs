@@ -63,9 +63,9 @@ pub struct SessionFilter {
 }
 
 impl Registry {
-    /// Inserts a new running session, claimed by `holder`, with its first event, and a second one if
-    /// it shows records of earlier sessions. The fields of `session` that describe its status and
-    /// end are ignored.
+    /// Inserts a new running session, claimed by `holder`, with its first event, and a second one
+    /// if it shows records of earlier sessions. The fields of `session` that describe its status
+    /// and end are ignored.
     ///
     /// # Errors
     /// [`RegistryError::AlreadyExists`] when the id is taken.

@@ -53,8 +53,9 @@ pub fn standard_questions() -> Vec<LibraryRecord> {
 }
 
 impl StandardTask {
-    /// Generates two records of the task. In the first, a comment asks for the value in one wording.
-    /// In the second, the same or a docstring or a question for the name has the other wording.
+    /// Generates two records of the task. In the first, a comment asks for the value in one
+    /// wording. In the second, the same or a docstring or a question for the name has the other
+    /// wording.
     fn records(&self, rng: &mut SeededRng) -> [LibraryRecord; 2] {
         let first = rng.below(2);
         let comment = self.assignment(self.phrases[first], rng);

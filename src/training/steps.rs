@@ -34,7 +34,7 @@ pub(super) struct StepPlan {
 /// What the steps of a plan consist of.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct StepStatistics {
-    /// Number of steps.
+    /// Number of steps of the plan.
     pub n_steps: usize,
     /// Number of tokens in all steps.
     pub n_tokens: usize,
@@ -70,7 +70,7 @@ impl StepPlan {
         plan
     }
 
-    /// Measures the steps.
+    /// Measures shares and tokens of all steps.
     #[expect(clippy::cast_precision_loss, reason = "a count of steps")]
     pub(super) fn statistics(&self, examples: &ExampleSets) -> StepStatistics {
         let n_steps = self.steps.len();

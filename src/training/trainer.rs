@@ -295,7 +295,8 @@ fn fingerprint(options: &TrainingOptions, examples: &ExampleSets) -> String {
 mod tests {
     use super::*;
 
-    /// Returns the step that is chosen after validations `(loss, rehearsal loss)` of steps 0, 1, ...
+    /// Returns the step that is chosen after validations `(loss, rehearsal loss)` of steps 0, 1,
+    /// ...
     fn chosen(validations: &[(f64, f64)], margin: Option<f32>) -> u32 {
         let mut position = CheckpointPosition::default();
         for (step, (loss, rehearsal)) in (0..).zip(validations) {
