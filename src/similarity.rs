@@ -18,8 +18,8 @@ use crate::terms::terms;
 ///
 /// Calibrated by `examples/similarity.rs` on invented libraries of seeds 1 and 7: tasks about the
 /// library itself have 0.75 or more; tasks about another library, with the same wordings but for
-/// its names, 0.59 or less; `HumanEval` and MBPP 0.47 or less. Trained on 500 tasks of MBPP, half of
-/// its others are near, and fewer than 5 % of `HumanEval`.
+/// its names, 0.59 or less; `HumanEval` and MBPP 0.47 or less. Trained on 500 tasks of MBPP, half
+/// of its others are near, and fewer than 5 % of `HumanEval`.
 pub const NEAR: f64 = 0.65;
 
 /// How many times its weight a term gains when all training tasks contain it.
