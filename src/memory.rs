@@ -104,6 +104,8 @@ pub fn recall(
             shown.push(candidate);
         }
     }
+    // Records of the project were preferred; what is shown stands in the order of nearness.
+    shown.sort_by(|one, other| other.similarity.total_cmp(&one.similarity));
     Ok(shown)
 }
 

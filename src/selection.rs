@@ -87,7 +87,9 @@ fn automatic(
     let mut refused: Option<(AdapterId, f64)> = None;
     for (project, whose) in [(Some(project), "of this project"), (None, "for all projects")] {
         for candidate in registry.candidates(weights, project, task.task_type, MIN_FAMILIES)? {
-            let similarity = similarity(registry, &candidate.adapter_id, &task.text)?;
+            let Some(similarity) = similarity(registry, &candidate.adapter_id, &task.text)? else {
+                continue;
+            };
             if similarity >= NEAR {
                 let reason = reason(&candidate, whose, similarity);
                 return Ok(Selection { adapter_id: Some(candidate.adapter_id), reason });
@@ -110,14 +112,25 @@ fn automatic(
 }
 
 /// Returns what keeps an adapter with these evaluations, its newest ones, from being selected for
-/// any task; empty if nothing does. The rules are those of [`Registry::candidates`].
-pub fn obstacles(evaluations: &[Evaluation]) -> Vec<String> {
+/// any task; empty if nothing does. The rules are those of [`Registry::candidates`], and that the
+/// tasks that it was trained on must be known.
+///
+/// # Errors
+/// [`RegistryError::NotFound`] if there is no such adapter.
+pub fn obstacles(
+    registry: &Registry,
+    id: &AdapterId,
+    evaluations: &[Evaluation],
+) -> Result<Vec<String>, RegistryError> {
     let is_gain = |one: &Evaluation| {
         let gain = one.gain.as_ref();
         !one.split.ends_with("-control")
             && gain.is_some_and(|gain| gain.n_families >= MIN_FAMILIES && gain.interval.0 > 0.0)
     };
     let mut obstacles = Vec::new();
+    if similarity(registry, id, "")?.is_none() {
+        obstacles.push("the tasks that it was trained on are not known".to_owned());
+    }
     if !evaluations.iter().any(is_gain) {
         obstacles.push(format!(
             "no suite of {MIN_FAMILIES} families or more on which its gain over the base is above \
@@ -129,14 +142,19 @@ pub fn obstacles(evaluations: &[Evaluation]) -> Vec<String> {
             obstacles.push(format!("it is worse than the base on `{}` ({})", one.suite, one.split));
         }
     }
-    obstacles
+    Ok(obstacles)
 }
 
-/// Returns how near a task is to those that an adapter was trained on; 0 if they are not known.
-fn similarity(registry: &Registry, id: &AdapterId, task: &str) -> Result<f64, RegistryError> {
-    let Some(digest) = registry.adapter(id)?.dataset_digest else { return Ok(0.0) };
+/// Returns how near a task is to those that an adapter was trained on; `None` if they are not
+/// known, as of an imported adapter or one that an earlier version trained.
+fn similarity(
+    registry: &Registry,
+    id: &AdapterId,
+    task: &str,
+) -> Result<Option<f64>, RegistryError> {
+    let Some(digest) = registry.adapter(id)?.dataset_digest else { return Ok(None) };
     let profile = registry.dataset(&digest)?.and_then(|dataset| dataset.profile);
-    Ok(profile.map_or(0.0, |profile| profile.similarity(task)))
+    Ok(profile.map(|profile| profile.similarity(task)))
 }
 
 fn reason(candidate: &AdapterCandidate, whose: &str, similarity: f64) -> String {

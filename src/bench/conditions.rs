@@ -1,5 +1,7 @@
 //! The conditions of the memory benchmark: who answers, and with what in front of the question.
 
+use std::collections::BTreeSet;
+
 use crate::evaluation::AnswerCost;
 use crate::evaluation::EvalOutcome;
 use crate::evaluation::compare;
@@ -113,6 +115,18 @@ impl LibraryOutcomes {
 
     pub(super) fn set(&mut self, subject: Subject, aid: PromptAid, outcomes: Vec<EvalOutcome>) {
         self.outcomes[MemoryCondition::index(subject, aid)] = outcomes;
+    }
+
+    /// Drops tasks that could not be judged under some condition, so that all have the same tasks.
+    pub(super) fn keep_common(&mut self) {
+        let ids = |outcomes: &Vec<EvalOutcome>| -> BTreeSet<String> {
+            outcomes.iter().map(|outcome| outcome.id.clone()).collect()
+        };
+        let common = self.outcomes.iter().map(ids).reduce(|one, other| &one & &other);
+        let common = common.unwrap_or_default();
+        for outcomes in &mut self.outcomes {
+            outcomes.retain(|outcome| common.contains(&outcome.id));
+        }
     }
 
     /// Returns the gain of one condition over another, as a difference of shares.

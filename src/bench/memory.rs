@@ -165,6 +165,7 @@ impl MemoryBench<'_> {
                 found.set(who, aid, outcomes);
             }
         }
+        found.keep_common();
         Ok(found)
     }
 

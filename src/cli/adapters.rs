@@ -35,6 +35,7 @@ use crate::registry::AdapterFilter;
 use crate::registry::AdapterStore;
 use crate::registry::Evaluation;
 use crate::registry::Registry;
+use crate::registry::RegistryError;
 use crate::registry::new_id;
 use crate::selection;
 use crate::task::TaskType;
@@ -337,7 +338,7 @@ fn why(context: &Context, registry: &Registry, adapter: &Adapter) -> anyhow::Res
             measured.iter().map(|one| json!({ "evaluation": one, "base": beside(one) })),
         );
     }
-    let mut text = standing(adapter, &measured);
+    let mut text = standing(registry, adapter, &measured)?;
     if !measured.is_empty() {
         let rows = measured.iter().map(|one| evidence(one, beside(one).as_ref()));
         let head = ["SUITE", "SPLIT", "N", "FAMILIES", "ADAPTER (95 %)", "BASE (95 %)"];
@@ -348,24 +349,28 @@ fn why(context: &Context, registry: &Registry, adapter: &Adapter) -> anyhow::Res
 }
 
 /// Says whether `rune run --adapter auto` may select an adapter, and otherwise why not.
-fn standing(adapter: &Adapter, measured: &[Evaluation]) -> String {
+fn standing(
+    registry: &Registry,
+    adapter: &Adapter,
+    measured: &[Evaluation],
+) -> Result<String, RegistryError> {
     if let Some(at) = &adapter.archived_at {
-        return format!("archived {at}: it is not selected\n");
+        return Ok(format!("archived {at}: it is not selected\n"));
     }
     if measured.is_empty() {
-        return "not evaluated on the weights that it was trained on: `rune run --adapter auto` does \
-                not select it; measure it with `rune eval`\n"
-            .to_owned();
+        let text = "not evaluated on the weights that it was trained on: `rune run --adapter auto` \
+                    does not select it; measure it with `rune eval`\n";
+        return Ok(text.to_owned());
     }
-    let obstacles = selection::obstacles(measured);
+    let obstacles = selection::obstacles(registry, &adapter.id, measured)?;
     if obstacles.is_empty() {
         let (scope, project) = (adapter.scope.as_str(), &adapter.project);
-        return format!(
+        return Ok(format!(
             "a candidate for scope {scope} of project {project}, for tasks near those that it was \
              trained on\n"
-        );
+        ));
     }
-    format!("not selected: {}\n", obstacles.join("; "))
+    Ok(format!("not selected: {}\n", obstacles.join("; ")))
 }
 
 /// Returns the row of an evaluation in the table of [`why`].

@@ -13,6 +13,7 @@ use crate::task::SourceFile;
 use crate::trajectory::Attempt;
 use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
+use crate::trajectory::Session;
 
 /// Number of sessions that one transaction indexes.
 const BATCH: u32 = 32;
@@ -22,13 +23,17 @@ impl Registry {
     /// resumed by the next one.
     ///
     /// # Errors
-    /// [`RegistryError::Database`]; [`RegistryError::Unreadable`] if a row cannot be decoded.
+    /// [`RegistryError::Database`]. A session that cannot be decoded gets no record.
     pub fn index_backlog(&self) -> Result<(), RegistryError> {
         while !self.read(|tx| backlog(tx, 1))?.is_empty() {
             self.write(|tx| {
                 for id in backlog(tx, BATCH)? {
-                    let files = solution_of(&attempt::read_all(tx, &id)?);
-                    experience::index(tx, &session::read(tx, &id)?, &files)?;
+                    match read(tx, &id) {
+                        Ok((session, files)) => experience::index(tx, &session, &files)?,
+                        // A damaged session has no record; it must not keep others from theirs.
+                        Err(RegistryError::Unreadable { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
                     tx.execute("DELETE FROM experience_backlog WHERE session_id = ?1", [&id])?;
                 }
                 Ok(())
@@ -36,6 +41,10 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+fn read(tx: &Transaction<'_>, id: &str) -> Result<(Session, Vec<SourceFile>), RegistryError> {
+    Ok((session::read(tx, id)?, solution_of(&attempt::read_all(tx, id)?)))
 }
 
 fn backlog(tx: &Transaction<'_>, limit: u32) -> Result<Vec<String>, RegistryError> {
