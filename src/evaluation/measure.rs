@@ -331,20 +331,15 @@ fn store_scores(
     (measured, subjects): (&MeasuredOutcomes, &[AdapterWeights]),
 ) -> Result<(), RegistryError> {
     for is_control in [false, true] {
-        let only = |outcomes: &'_ [EvalOutcome]| -> Vec<EvalOutcome> {
-            outcomes.iter().filter(|one| one.is_control == is_control).cloned().collect()
-        };
-        let base = only(&measured.base);
+        let base = only(&measured.base, is_control);
         if base.is_empty() {
             continue;
         }
         let split = if is_control { format!("{split}-control") } else { split.to_owned() };
-        let base: Vec<&EvalOutcome> = base.iter().collect();
         let row = score_row(tools, suite, &split, &base)?;
         tools.registry.insert_evaluation(&row)?;
         for (subject, (_, outcomes)) in subjects.iter().zip(&measured.adapters) {
-            let outcomes = only(outcomes);
-            let outcomes: Vec<&EvalOutcome> = outcomes.iter().collect();
+            let outcomes = only(outcomes, is_control);
             let paired = compare(&base, &outcomes);
             let gain = MeasuredGain {
                 base_id: row.id.clone(),
@@ -360,6 +355,11 @@ fn store_scores(
         }
     }
     Ok(())
+}
+
+/// Returns the outcomes of controls, or those of all other tasks.
+fn only(outcomes: &[EvalOutcome], is_control: bool) -> Vec<&EvalOutcome> {
+    outcomes.iter().filter(|outcome| outcome.is_control == is_control).collect()
 }
 
 /// Creates the row of the base's score.

@@ -123,18 +123,21 @@ impl PassageIndex {
     /// Returns the indices of the `n` highest-ranked passages for `question`, the best first.
     fn nearest(&self, question: &str, n: usize) -> Vec<usize> {
         let words: Vec<String> = words(question).collect();
-        let score = |counts| words.iter().map(|word| self.score(counts, word)).sum();
+        let score = |counts: &HashMap<String, f64>| {
+            let length = counts.values().sum::<f64>() / self.mean_length;
+            words.iter().map(|word| self.score(counts, length, word)).sum()
+        };
         let mut ranked: Vec<(usize, f64)> = self.counts.iter().map(score).enumerate().collect();
         ranked.sort_by(|(_, one), (_, other)| other.total_cmp(one));
         ranked.into_iter().take(n).map(|(index, _)| index).collect()
     }
 
-    fn score(&self, counts: &HashMap<String, f64>, word: &str) -> f64 {
+    /// Scores one word for a passage of `length` times the mean length.
+    fn score(&self, counts: &HashMap<String, f64>, length: f64, word: &str) -> f64 {
         let n = self.counts.len() as f64;
         let n_with = self.n_with.get(word).copied().unwrap_or_default();
         let rarity = ((n - n_with + 0.5) / (n_with + 0.5)).ln_1p();
         let count = counts.get(word).copied().unwrap_or_default();
-        let length = counts.values().sum::<f64>() / self.mean_length;
         rarity * count * (K1 + 1.0) / (count + K1 * (1.0 - B + B * length))
     }
 }

@@ -160,33 +160,27 @@ pub(super) fn reading(
 }
 
 /// Template T6: what the library raises is caught.
-pub(super) fn refusal(
-    library: &str,
-    phrase: usize,
-    bad: &str,
-    (function, error): (&str, &str),
-) -> CodeExample {
-    let wanted = REFUSALS[phrase].replace("{bad}", bad).replace("{library}", library);
-    let stub = format!(
-        "import {library}\n\n# {wanted}\ntry:\n    result = {library}.{function}({bad})\nexcept"
-    );
-    let completed = format!("{stub} {library}.{error}:\n    result = None");
-    CodeExample { stub, completed }
+pub(super) fn refusal(library: &str, phrase: usize, bad: &str, names: (&str, &str)) -> CodeExample {
+    guarded((library, phrase, bad), names, ["", "result = None"])
 }
 
 /// Template T6 of tests: `result` is set before, so that all there is to know is the error class.
-pub(super) fn caught(
-    library: &str,
-    phrase: usize,
-    bad: &str,
+pub(super) fn caught(library: &str, phrase: usize, bad: &str, names: (&str, &str)) -> CodeExample {
+    guarded((library, phrase, bad), names, ["result = None\n", "pass"])
+}
+
+/// Code that calls a function in a `try`, with a line before it, and the handler.
+fn guarded(
+    (library, phrase, bad): (&str, usize, &str),
     (function, error): (&str, &str),
+    [before, handler]: [&str; 2],
 ) -> CodeExample {
     let wanted = REFUSALS[phrase].replace("{bad}", bad).replace("{library}", library);
     let stub = format!(
-        "import {library}\n\nresult = None\n# {wanted}\ntry:\n    \
+        "import {library}\n\n{before}# {wanted}\ntry:\n    \
          result = {library}.{function}({bad})\nexcept"
     );
-    let completed = format!("{stub} {library}.{error}:\n    pass");
+    let completed = format!("{stub} {library}.{error}:\n    {handler}");
     CodeExample { stub, completed }
 }
 

@@ -13,6 +13,7 @@ use crate::bench::Subject;
 use crate::cli::eval;
 use crate::cli::output;
 use crate::evaluation::score;
+use crate::event::MemoryVerdict;
 use crate::event::PairedScores;
 
 /// Renders the conditions with what they cost, the templates of tasks, the comparisons that decide,
@@ -25,7 +26,7 @@ pub(super) fn text(found: &ConditionOutcomes) -> String {
         "{}\n{}\n{}\n{}\n{words}{faults}\n",
         output::table(&conditions(found)),
         output::table(&templates(found)),
-        output::table(&comparisons(found)),
+        output::table(&comparisons(found, &verdict)),
         output::table(&libraries(&found.libraries)),
     )
 }
@@ -78,11 +79,10 @@ fn templates(found: &ConditionOutcomes) -> Vec<Vec<String>> {
 }
 
 /// Builds the rows of the comparisons that decide the verdict.
-fn comparisons(found: &ConditionOutcomes) -> Vec<Vec<String>> {
+fn comparisons(found: &ConditionOutcomes, verdict: &MemoryVerdict) -> Vec<Vec<String>> {
     let head =
         ["COMPARISON", "N", "FAMILIES", "GAINED", "LOST", "DIFFERENCE (95 %)", "P", "AT LEAST"];
     let mut rows = vec![row(head)];
-    let verdict = found.verdict();
     let mut add = |name: String, paired: &PairedScores, n: usize| {
         let [gained, lost, difference, p_value] = eval::compared(paired);
         let at_least = format!("{:+.1}", paired.interval_90.0 * 100.0);
