@@ -1,17 +1,19 @@
-"""Closes the loop once, with real sessions: run -> train -> eval -> run with the adapter that was measured.
+"""Whether experience helps, with real sessions: records from the first solved one on, then an adapter.
 
     python3 benches/memory_loop.py --rune target/release/rune --home /tmp/loop [--train 66] [--test 32]
 
-An invented library is written; `rune run` solves tasks that use it, with the library's reference in the task, until
-there are enough sessions; what was solved is trained on; the adapter is measured through the pipeline on tasks in
-other words; and held-out tasks, in still other words, are run twice: with `--adapter none` and with `--adapter auto`.
-Prints both scores and McNemar's p. Called again, it goes on where it was stopped.
+An invented library is written; `rune run` works on tasks that use it, with the library's reference in the task: once
+with `--memory none` and once with `--memory records`, each in a home of its own. Then the sessions solved with records
+are trained on, the adapter is measured through the pipeline on tasks in other words, and held-out tasks, in still other
+words, are run with nothing, with records, with the adapter, and with both. Prints the scores and McNemar's p. Called
+again, it goes on where it was stopped. `--until records` stops before the training.
 """
 
 import argparse
 import json
 import math
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -63,18 +65,23 @@ def parts(code):
 class Loop:
     def __init__(self, args):
         self.args = args
-        self.base = [args.rune, "--home", str(args.home)]
-        args.home.mkdir(parents=True, exist_ok=True)
-        if not (args.home / "models").exists():
-            (args.home / "models").symlink_to(pathlib.Path.home() / ".rune/models")
+        for memory in ("none", "records"):
+            home = args.home / memory
+            home.mkdir(parents=True, exist_ok=True)
+            if not (home / "models").exists():
+                (home / "models").symlink_to(pathlib.Path.home() / ".rune/models")
         self.data = args.home / "library"
         if not self.data.exists():
-            call([*self.base, "eval", "library", "--seed", str(args.seed), "--out", str(self.data)], check=True)
+            call([*self.rune("none"), "eval", "library", "--seed", str(args.seed), "--out", str(self.data)], check=True)
         self.lib = self.data / "lib"
         self.library = next(path.name for path in self.lib.iterdir())
         self.functions = reference((self.data / "README.md").read_text())
         self.tasks = [json.loads(line) for line in (self.data / "suite.jsonl").read_text().splitlines()[1:]]
         self.tasks = [task for task in self.tasks if task["id"].split("/")[1] == "T2"]
+
+    def rune(self, home):
+        """The command with the home of the sessions without or with records."""
+        return [self.args.rune, "--home", str(self.args.home / home)]
 
     def records(self):
         """Questions for sessions: the wordings of the training records, each with the check of its operation."""
@@ -91,7 +98,7 @@ class Loop:
             "tests": tests(about[0], self.library, check),
         }
 
-    def solve(self, name, work, adapter, seed):
+    def solve(self, name, work, seed, home, flags):
         """Whether `rune run` solves it, and its session; of an earlier call what came of it then."""
         folder = self.args.home / name
         done = folder / "done.json"
@@ -100,9 +107,9 @@ class Loop:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "test_solution.py").write_text(work["tests"])
         run = call(
-            [*self.base, "run", work["text"], "--tests", str(folder / "test_solution.py"), "--out",
-             str(folder / "out"), "--force", "--lib", str(self.lib), "--adapter", adapter, *BUDGET,
-             "--seed", str(seed), "--model", self.args.model, "--json"],
+            [*self.rune(home), "run", work["text"], "--tests", str(folder / "test_solution.py"), "--out",
+             str(folder / "out"), "--force", "--lib", str(self.lib), *flags, *BUDGET, "--seed", str(seed),
+             "--model", self.args.model, "--json"],
             stderr=subprocess.DEVNULL,
         )
         lines = [json.loads(line) for line in run.stdout.splitlines()]
@@ -111,19 +118,25 @@ class Loop:
         return [run.returncode == 0, session]
 
     def sessions(self):
-        found = []
-        for index, (about, check) in zip(range(self.args.train), self.records()):
-            found.append(self.solve(f"train/{index}", self.work(about, check), "none", index))
-        solved = [session for passed, session in found if passed]
-        print(f"sessions solved without an adapter: {len(solved)} of {len(found)}", flush=True)
-        return solved
+        """Works on all tasks without and with records; returns the sessions that were solved with them."""
+        found = {"none": [], "records": []}
+        tasks = list(zip(range(self.args.train), self.records()))
+        for index, (about, check) in tasks:
+            for memory, results in found.items():
+                work, flags = self.work(about, check), ["--memory", memory, "--adapter", "none"]
+                results.append(self.solve(f"train-{memory}/{index}", work, index, memory, flags))
+            if (index + 1) % 11 == 0 or index + 1 == len(tasks):
+                counts = [sum(passed for passed, _ in results) for results in found.values()]
+                print(f"after {index + 1} tasks: {counts[0]} solved without, {counts[1]} with records", flush=True)
+        compared("records", *([passed for passed, _ in results] for results in found.values()))
+        return [session for passed, session in found["records"] if passed]
 
     def train(self, sessions):
         words = [word for session in sessions for word in ("--session", session)]
         known = self.args.home / "adapter"
         if not known.exists():
-            done = call([*self.base, "train", *words, "--model", self.args.model, "--name", self.library, "--preset",
-                         "quick", "--epochs", "3", "--learning-rate", "3e-4", "--batch", "4"], check=True)
+            done = call([*self.rune("records"), "train", *words, "--model", self.args.model, "--name", self.library],
+                        check=True)
             known.write_text(done.stdout.strip())
         return known.read_text()
 
@@ -134,26 +147,39 @@ class Loop:
         for task in tasks:
             task["work"] = self.work(parts(task["messages"][0]["content"]), task["check"])
         suite.write_text("".join(json.dumps(task) + "\n" for task in tasks))
-        print(call([*self.base, "eval", "--suite", str(suite), "--lib", str(self.lib), "--adapter", adapter,
+        print(call([*self.rune("records"), "eval", "--suite", str(suite), "--lib", str(self.lib), "--adapter", adapter,
                     "--model", self.args.model, "--strategy", "pipeline", *BUDGET], check=True).stdout, flush=True)
 
-    def compare(self):
-        """The tasks in the second of the held-out wordings, without and with what was learned."""
+    def compare(self, adapter):
+        """The tasks in the second of the held-out wordings, with each kind of memory."""
         tasks = [task for task in self.tasks if task["family"].endswith("/F")]
         tasks = tasks[:: max(1, len(tasks) // self.args.test)][: self.args.test]
+        works = [self.work(parts(task["messages"][0]["content"]), task["check"]) for task in tasks]
         results = {}
-        for choice in ("none", "auto"):
-            results[choice] = [
-                self.solve(f"{choice}/{index}", self.work(parts(task["messages"][0]["content"]), task["check"]),
-                           choice, 1000 + index)[0]
-                for index, task in enumerate(tasks)
+        for memory in ("none", "records", "adapter", "both"):
+            home = self.frozen(memory)
+            flags = ["--memory", memory, "--adapter", adapter if memory in ("adapter", "both") else "none"]
+            results[memory] = [
+                self.solve(f"{memory}/{index}", work, 1000 + index, home, flags)[0] for index, work in enumerate(works)
             ]
-            print(f"held-out tasks by rune run --adapter {choice}: {sum(results[choice])} of {len(tasks)}", flush=True)
-        gained = sum(b and not a for a, b in zip(results["none"], results["auto"]))
-        lost = sum(a and not b for a, b in zip(results["none"], results["auto"]))
-        n = gained + lost
-        p = min(1.0, 2 * sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / 2**n)
-        print(f"gained {gained}, lost {lost}, McNemar p = {p:.3g}")
+            print(f"held-out tasks with --memory {memory}: {sum(results[memory])} of {len(tasks)}", flush=True)
+            if memory != "none":
+                compared(memory, results["none"], results[memory])
+
+    def frozen(self, memory):
+        """A copy of the home as the training left it: each kind of memory sees the same earlier sessions."""
+        home = self.args.home / f"home-{memory}"
+        if not home.exists():
+            shutil.copytree(self.args.home / "records", home, symlinks=True)
+        return home.name
+
+
+def compared(name, before, after):
+    gained = sum(b and not a for a, b in zip(before, after))
+    lost = sum(a and not b for a, b in zip(before, after))
+    n = gained + lost
+    p = min(1.0, 2 * sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / 2**n)
+    print(f"{name} against none: gained {gained}, lost {lost}, McNemar p = {p:.3g}", flush=True)
 
 
 def main():
@@ -164,9 +190,14 @@ def main():
     parser.add_argument("--seed", default=11, type=int)
     parser.add_argument("--train", default=66, type=int)
     parser.add_argument("--test", default=32, type=int)
-    loop = Loop(parser.parse_args())
-    loop.measure(loop.train(loop.sessions()))
-    loop.compare()
+    parser.add_argument("--until", choices=["records", "adapter"], default="adapter")
+    args = parser.parse_args()
+    loop = Loop(args)
+    solved = loop.sessions()
+    if args.until == "adapter":
+        adapter = loop.train(solved)
+        loop.measure(adapter)
+        loop.compare(adapter)
 
 
 if __name__ == "__main__":

@@ -112,6 +112,7 @@ fn session(id: String, project: &str, question: &str) -> Session {
         adapter_id: None,
         adapter_reason: String::new(),
         memory: Vec::new(),
+        passages: Vec::new(),
         status: SessionStatus::Running,
         verified_by: VerifiedBy::None,
         assurance: None,

@@ -99,7 +99,7 @@ async fn turn(services: &Services, sandbox: &Arc<Sandbox>, folder: PathBuf) -> R
         tests: vec![SourceFile::new("test_adder.py", TESTS)],
         test_targets: Vec::new(),
     };
-    let request = SessionRequest::New { task, left_out: Vec::new() };
+    let request = SessionRequest::New { task, left_out: Vec::new(), documents: Vec::new() };
     let out = OutputFolder { folder, force: true };
     let session = Box::pin(pipeline::run_session((services, sandbox), request, &out)).await?;
     if session.class.is_some() {

@@ -5,6 +5,7 @@
 //! `ARCHITECTURE.md` is the map.
 
 // Words.
+pub mod bm25;
 pub mod child;
 pub mod config;
 pub mod digest;
@@ -17,6 +18,7 @@ pub mod task;
 pub mod terms;
 // Words made of those.
 pub mod adapter;
+pub mod documents;
 pub mod error_class;
 pub mod event;
 pub(crate) mod minhash;

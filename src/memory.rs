@@ -1,13 +1,19 @@
-//! Memory: which records of earlier solved sessions a session shows to the model.
+//! Memory: which records of earlier solved sessions, and which passages of documents, a session
+//! shows to the model.
 //!
 //! A record is a task and the code that solved it. It is shown as an earlier turn of the chat, so
 //! it helps from the first solved session on, without any training. Only records that are near the
-//! task are shown, those of its project first, within a budget of tokens.
+//! task are shown, those of its project first. Passages are of documents that the user gives, and
+//! of what the packages that the task names say about themselves. Both share a budget of tokens.
+
+mod packages;
 
 use std::collections::BTreeSet;
 use std::slice;
 
 use crate::config::MemoryConfig;
+use crate::documents;
+use crate::documents::Passage;
 use crate::error_class::ErrorClass;
 use crate::minhash::MinHashSignature;
 use crate::provider::Provider;
@@ -21,12 +27,24 @@ use crate::trajectory::Message;
 use crate::trajectory::RecalledRecord;
 use crate::trajectory::family_of;
 
-/// Number of records to choose from.
-const MAX_NEAR: usize = 32;
+pub use packages::package_passages;
+pub use packages::passages_of;
+
+/// Number of records to choose from: many may have nearly the same answer.
+const MAX_NEAR: usize = 128;
 /// Resemblance of two answers from which on only one of them is shown.
 const DUPLICATE: f64 = 0.8;
 /// Words per shingle when answers are compared.
 const SHINGLE: usize = 3;
+
+/// What the prompts of a session show.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShownMemory {
+    /// Records of earlier sessions, nearest first.
+    pub records: Vec<ExperienceRecord>,
+    /// Passages of documents, in their order.
+    pub passages: Vec<Passage>,
+}
 
 /// Task to recall records for.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +55,8 @@ pub struct RecallRequest<'a> {
     pub project: &'a str,
     /// Families whose records are never shown.
     pub excluded_families: &'a BTreeSet<String>,
+    /// Maximum tokens of the records.
+    pub max_tokens: usize,
 }
 
 /// Errors of recalling records.
@@ -82,7 +102,7 @@ pub fn recall(
         min_similarity: settings.min_similarity,
         limit: MAX_NEAR,
     })?;
-    let mut n_left = settings.max_tokens;
+    let mut n_left = request.max_tokens;
     let mut shown: Vec<NearRecord> = Vec::new();
     let mut answers: Vec<MinHashSignature> = Vec::new();
     for candidate in near {
@@ -97,7 +117,7 @@ pub fn recall(
         if answers.iter().any(|known| known.resemblance(&answer) >= DUPLICATE) {
             continue;
         }
-        let n_tokens = provider.encode(turns(slice::from_ref(&candidate.record)))?.n_tokens();
+        let n_tokens = n_tokens_of(provider, slice::from_ref(&candidate.record))?;
         if n_tokens <= n_left {
             n_left -= n_tokens;
             answers.push(answer);
@@ -107,6 +127,37 @@ pub fn recall(
     // Records of the project were preferred; what is shown stands in the order of nearness.
     shown.sort_by(|one, other| other.similarity.total_cmp(&one.similarity));
     Ok(shown)
+}
+
+/// Counts the tokens of records as they are shown.
+fn n_tokens_of(provider: &Provider, records: &[ExperienceRecord]) -> Result<usize, ProviderError> {
+    Ok(provider.encode(turns(records))?.n_tokens())
+}
+
+/// Finds records and passages to show for a task. If there are passages, half of the budget is
+/// theirs, and what the records leave of the other half.
+///
+/// # Errors
+/// [`MemoryError::Registry`], [`MemoryError::Provider`].
+pub fn recall_with_passages(
+    registry: &Registry,
+    provider: &Provider,
+    settings: &MemoryConfig,
+    (request, passages): (RecallRequest<'_>, Vec<Passage>),
+) -> Result<(Vec<NearRecord>, Vec<Passage>), MemoryError> {
+    let max_tokens = settings.max_tokens;
+    let share = if passages.is_empty() { max_tokens } else { max_tokens / 2 };
+    let request = RecallRequest { max_tokens: share, ..request };
+    let near = recall(registry, provider, settings, request)?;
+    let records: Vec<ExperienceRecord> = near.iter().map(|near| near.record.clone()).collect();
+    let n_used = if records.is_empty() { 0 } else { n_tokens_of(provider, &records)? };
+    let n_tokens = |passage: &Passage| {
+        let message = Message::user(passage.to_string());
+        provider.encode(vec![message]).map(|prompt| prompt.n_tokens())
+    };
+    let n_left = max_tokens.saturating_sub(n_used);
+    let passages = documents::select(passages, request.text, n_left, n_tokens)?;
+    Ok((near, passages))
 }
 
 /// Loads the records that a session has shown, nearest first, to show them again.
@@ -155,8 +206,8 @@ mod tests {
         let provider = Provider::Scripted(Scripted::parse("", 8192).unwrap());
         let mut settings = Config::load(&[]).unwrap().memory;
         change(&mut settings);
-        let excluded_families = &BTreeSet::new();
-        let request = RecallRequest { text: TASK, project: "own", excluded_families };
+        let (excluded_families, max_tokens) = (&BTreeSet::new(), settings.max_tokens);
+        let request = RecallRequest { text: TASK, project: "own", excluded_families, max_tokens };
         let shown = recall(registry, &provider, &settings, request).unwrap();
         recalled(&shown).into_iter().map(|record| record.session_id).collect()
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::adapter::AdapterId;
 use crate::digest::sha256;
+use crate::documents::Passage;
 use crate::task::SourceFile;
 use crate::task::Task;
 
@@ -329,6 +330,9 @@ pub struct Session {
     /// Records of earlier sessions that its prompts show, nearest first.
     #[serde(default)]
     pub memory: Vec<RecalledRecord>,
+    /// Passages of documents that its prompts show.
+    #[serde(default)]
+    pub passages: Vec<Passage>,
     /// Current status of the session.
     pub status: SessionStatus,
     /// Evidence for the status `solved`.

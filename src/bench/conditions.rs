@@ -10,6 +10,7 @@ use crate::event::ConditionCost;
 use crate::event::Event;
 use crate::event::MemoryVerdict;
 use crate::event::PairedScores;
+use crate::synthetic::is_new_to_reader;
 
 /// Who answers the tasks of a library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Subject {
     Own,
     /// The adapter that was trained on another library.
     Other,
+    /// An adapter that was trained to read documents of any library, if one is given.
+    Reader,
 }
 
 /// What stands in front of the question.
@@ -29,6 +32,8 @@ pub enum PromptAid {
     Nothing,
     /// The library's README.
     Readme,
+    /// The README's section that is nearest to the question.
+    Passage,
     /// Every call of the library as code, below a comment that says what it gives.
     WorkedCalls,
     /// So many of the records that teach the library, the nearest ones, as turns of the chat.
@@ -54,9 +59,10 @@ const fn condition(name: &'static str, subject: Subject, aid: PromptAid) -> Memo
 }
 
 /// All conditions in the order of the tables.
-pub const CONDITIONS: [MemoryCondition; 11] = [
+pub const CONDITIONS: [MemoryCondition; 16] = [
     condition("base", Subject::Base, PromptAid::Nothing),
     condition("README", Subject::Base, PromptAid::Readme),
+    condition("passage", Subject::Base, PromptAid::Passage),
     condition("worked calls", Subject::Base, PromptAid::WorkedCalls),
     condition("1 record", Subject::Base, PromptAid::Records(1)),
     condition("4 records", Subject::Base, PromptAid::Records(4)),
@@ -66,6 +72,10 @@ pub const CONDITIONS: [MemoryCondition; 11] = [
     condition("adapter + 8 records", Subject::Own, PromptAid::Records(N_RECORDS)),
     condition("other's adapter + README", Subject::Other, PromptAid::Readme),
     condition("other's adapter + 8 records", Subject::Other, PromptAid::Records(N_RECORDS)),
+    condition("reader", Subject::Reader, PromptAid::Nothing),
+    condition("reader + README", Subject::Reader, PromptAid::Readme),
+    condition("reader + passage", Subject::Reader, PromptAid::Passage),
+    condition("reader + 8 records", Subject::Reader, PromptAid::Records(N_RECORDS)),
 ];
 
 impl MemoryCondition {
@@ -104,7 +114,7 @@ pub struct LibraryOutcomes {
     pub seed: u64,
     /// Name of the library.
     pub name: String,
-    /// Outcomes of each of [`CONDITIONS`], on the same tasks.
+    /// Outcomes of each of [`CONDITIONS`], on the same tasks; none where there is no such adapter.
     outcomes: [Vec<EvalOutcome>; CONDITIONS.len()],
 }
 
@@ -122,7 +132,8 @@ impl LibraryOutcomes {
         let ids = |outcomes: &Vec<EvalOutcome>| -> BTreeSet<String> {
             outcomes.iter().map(|outcome| outcome.id.clone()).collect()
         };
-        let common = self.outcomes.iter().map(ids).reduce(|one, other| &one & &other);
+        let asked = self.outcomes.iter().filter(|outcomes| !outcomes.is_empty());
+        let common = asked.map(ids).reduce(|one, other| &one & &other);
         let common = common.unwrap_or_default();
         for outcomes in &mut self.outcomes {
             outcomes.retain(|outcome| common.contains(&outcome.id));
@@ -137,12 +148,13 @@ impl LibraryOutcomes {
 }
 
 /// Tasks that an adapter must not change: the answers of the base, and beside them those of each
-/// adapter.
+/// library's adapter and of the reader.
 #[derive(Debug)]
-struct ControlOutcomes {
-    name: &'static str,
-    base: Vec<EvalOutcome>,
-    adapters: Vec<Vec<EvalOutcome>>,
+pub(super) struct ControlOutcomes {
+    pub(super) name: &'static str,
+    pub(super) base: Vec<EvalOutcome>,
+    pub(super) adapters: Vec<Vec<EvalOutcome>>,
+    pub(super) reader: Option<Vec<EvalOutcome>>,
 }
 
 /// All outcomes of the memory benchmark.
@@ -160,15 +172,21 @@ impl ConditionOutcomes {
     /// trained on.
     pub(super) fn add_controls(
         &mut self,
-        name: &'static str,
-        (base, adapters): (Vec<EvalOutcome>, Vec<Vec<EvalOutcome>>),
+        controls: ControlOutcomes,
         is_invented: impl Fn(usize, &str) -> bool,
     ) {
-        for (index, outcomes) in adapters.iter().enumerate() {
+        for (index, outcomes) in controls.adapters.iter().enumerate() {
             let found = outcomes.iter().filter(|one| is_invented(index, &one.answer)).count();
             self.n_invented += u32::try_from(found).unwrap_or(u32::MAX);
         }
-        self.controls.push(ControlOutcomes { name, base, adapters });
+        self.controls.push(controls);
+    }
+
+    /// Returns the conditions that were asked, with their indices in [`CONDITIONS`].
+    pub fn asked(&self) -> impl Iterator<Item = (usize, &'static MemoryCondition)> {
+        let is_asked =
+            |index: usize| self.libraries.iter().any(|library| !library.outcomes[index].is_empty());
+        CONDITIONS.iter().enumerate().filter(move |(index, _)| is_asked(*index))
     }
 
     /// Returns the outcomes of a condition, by its index in [`CONDITIONS`], on tasks of these
@@ -196,7 +214,7 @@ impl ConditionOutcomes {
             .libraries
             .iter()
             .flat_map(|library| &library.outcomes[condition])
-            .map(|outcome| outcome.cost)
+            .filter_map(|outcome| outcome.cost)
             .collect();
         #[expect(clippy::cast_precision_loss, reason = "tokens and milliseconds are few")]
         let mean = |cost: fn(&AnswerCost) -> u64| {
@@ -225,23 +243,48 @@ impl ConditionOutcomes {
             controls: self.controls.iter().map(ControlOutcomes::compared).collect(),
             damage: damage.into_iter().collect(),
             n_invented: self.n_invented,
+            reader: self.reader(),
         }
+    }
+
+    /// Compares the reader with the base, with the same text in front; then on what neither needs.
+    fn reader(&self) -> Vec<(String, PairedScores)> {
+        let mut compared = Vec::new();
+        for (index, condition) in self.asked().filter(|(_, one)| one.subject == Subject::Reader) {
+            let base = MemoryCondition::index(Subject::Base, condition.aid);
+            compared.push((condition.name.to_owned(), self.compared([base, index])));
+            if condition.aid == PromptAid::Readme {
+                let of_new = |index: usize| {
+                    let all = self.of(index, &SKILL).into_iter();
+                    all.filter(|one| is_new_to_reader(&one.family)).collect::<Vec<_>>()
+                };
+                let name = format!("{}, new operations", condition.name);
+                compared.push((name, compare(&of_new(base), &of_new(index))));
+            }
+        }
+        for controls in &self.controls {
+            if let Some(reader) = &controls.reader {
+                let [before, after] =
+                    [&controls.base, reader].map(|all| all.iter().collect::<Vec<_>>());
+                compared.push((format!("reader on {}", controls.name), compare(&before, &after)));
+            }
+        }
+        compared
     }
 
     /// Returns the scores of all conditions, and the verdict.
     pub(super) fn events(&self) -> Vec<Event> {
-        let all: Vec<Vec<EvalOutcome>> = (0..CONDITIONS.len())
-            .map(|condition| {
-                let of = |library: &LibraryOutcomes| library.outcomes[condition].clone();
-                self.libraries.iter().flat_map(of).collect()
-            })
-            .collect();
-        let names = CONDITIONS.iter().map(|condition| condition.name);
-        let mut events =
-            score_events(&names.zip(all.iter().map(Vec::as_slice)).collect::<Vec<_>>(), None);
+        let of = |(index, condition): (usize, &MemoryCondition)| {
+            let outcomes = self.libraries.iter().flat_map(|library| &library.outcomes[index]);
+            (condition.name, outcomes.cloned().collect::<Vec<EvalOutcome>>())
+        };
+        let all: Vec<(&str, Vec<EvalOutcome>)> = self.asked().map(of).collect();
+        let slices: Vec<(&str, &[EvalOutcome])> =
+            all.iter().map(|(name, outcomes)| (*name, outcomes.as_slice())).collect();
+        let mut events = score_events(&slices, None);
         let verdict = self.verdict();
         let faults = verdict.faults();
-        let costs = (0..CONDITIONS.len()).map(|condition| self.cost(condition)).collect();
+        let costs = self.asked().map(|(condition, _)| self.cost(condition)).collect();
         let (works, verdict) = (faults.is_empty(), Box::new(verdict));
         events.push(Event::BenchMemory { works, faults, verdict, costs });
         events

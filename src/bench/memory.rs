@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::adapter::Adapter;
 use crate::adapter::AdapterId;
 use crate::adapter::Scope;
+use crate::evaluation::EvalOutcome;
 use crate::evaluation::EvalTask;
 use crate::evaluation::MeasureOptions;
 use crate::evaluation::MeasuredAdapters;
@@ -35,6 +36,7 @@ use crate::trajectory::Sampling;
 
 use super::BenchError;
 use super::conditions::ConditionOutcomes;
+use super::conditions::ControlOutcomes;
 use super::conditions::LibraryOutcomes;
 use super::conditions::MemoryCondition;
 use super::conditions::PromptAid;
@@ -61,6 +63,8 @@ pub struct MemoryRequest {
     pub max_steps: Option<u32>,
     /// Tasks of HumanEval for the control N2, if it is wanted.
     pub controls: Option<TaskSuite>,
+    /// Adapter that was trained to read documents, if one is to be measured as well.
+    pub reader: Option<AdapterId>,
 }
 
 impl MemoryRequest {
@@ -149,19 +153,24 @@ impl MemoryBench<'_> {
         let records = library.training(RecordOptions::default());
         let mut found = LibraryOutcomes::new(library.seed(), library.name());
         for aid in MemoryCondition::aids() {
-            let subjects = || MemoryCondition::subjects(aid).filter(|who| *who != Subject::Base);
-            let asked: Vec<AdapterId> = subjects()
-                .map(|who| adapters[if who == Subject::Own { index } else { before }].clone())
-                .collect();
+            let adapter = |who| match who {
+                Subject::Base => None,
+                Subject::Own => Some(adapters[index].clone()),
+                Subject::Other => Some(adapters[before].clone()),
+                Subject::Reader => self.request.reader.clone(),
+            };
+            let (subjects, asked): (Vec<Subject>, Vec<AdapterId>) =
+                MemoryCondition::subjects(aid).filter_map(|who| Some((who, adapter(who)?))).unzip();
             let tasks = match aid {
                 PromptAid::Nothing => tasks.clone(),
                 PromptAid::Readme => library.with_document(&tasks),
+                PromptAid::Passage => library.with_passage(&tasks),
                 PromptAid::WorkedCalls => library.with_worked_calls(&tasks),
                 PromptAid::Records(n) => SyntheticLibrary::with_records(&tasks, &records, n),
             };
             let measured = self.examine(library, tasks, &asked).await?;
             found.set(Subject::Base, aid, measured.base);
-            for (who, (_, outcomes)) in subjects().zip(measured.adapters) {
+            for (who, (_, outcomes)) in subjects.into_iter().zip(measured.adapters) {
                 found.set(who, aid, outcomes);
             }
         }
@@ -186,13 +195,15 @@ impl MemoryBench<'_> {
             ("N3", tasks(standard_tasks(N_VARIABLES_OF_CONTROLS)), short),
         ];
         suites.extend(self.request.controls.clone().map(|suite| ("N2", suite, long)));
+        let asked: Vec<AdapterId> = adapters.iter().chain(&self.request.reader).cloned().collect();
         for (name, suite, how) in suites {
             let modules = &PackageModules::default();
-            let measured = self.measure((&suite, modules), adapters, how).await?;
-            let after = measured.adapters.into_iter().map(|(_, outcomes)| outcomes).collect();
-            found.add_controls(name, (measured.base, after), |index, answer| {
-                libraries[index].is_named_in(answer)
-            });
+            let measured = self.measure((&suite, modules), &asked, how).await?;
+            let after = measured.adapters.into_iter().map(|(_, outcomes)| outcomes);
+            let mut adapters: Vec<Vec<EvalOutcome>> = after.collect();
+            let reader = adapters.split_off(libraries.len()).pop();
+            let controls = ControlOutcomes { name, base: measured.base, adapters, reader };
+            found.add_controls(controls, |index, answer| libraries[index].is_named_in(answer));
         }
         Ok(())
     }

@@ -58,6 +58,7 @@ mod tests {
             controls: vec![("N2".to_owned(), paired(164, 80, 78))],
             damage: vec![("other's adapter + README".to_owned(), paired(200, 30, 30))],
             n_invented: 0,
+            reader: Vec::new(),
         };
         assert_eq!(verdict.faults(), Vec::<String>::new());
         let bad = MemoryVerdict {

@@ -325,22 +325,18 @@ fn export_gguf(
 /// Renders the evaluations of an adapter beside those of its base.
 fn why(context: &Context, registry: &Registry, adapter: &Adapter) -> anyhow::Result<String> {
     let measured = registry.fitness(Some(&adapter.id), &adapter.base_digest)?;
-    let base = registry.fitness(None, &adapter.base_digest)?;
-    let beside = |one: &Evaluation| {
-        let is_same = |other: &&Evaluation| {
-            (&other.suite_digest, &other.split, &other.via, &other.conditions)
-                == (&one.suite_digest, &one.split, &one.via, &one.conditions)
-        };
-        base.iter().find(is_same).cloned()
+    let beside = |one: &Evaluation| -> Result<Option<Evaluation>, RegistryError> {
+        let base = one.gain.as_ref().map(|gain| registry.evaluation(&gain.base_id));
+        Ok(base.transpose()?.flatten())
     };
+    let base = measured.iter().map(beside).collect::<Result<Vec<_>, _>>()?;
+    let rows = measured.iter().zip(&base);
     if context.json {
-        return json_lines(
-            measured.iter().map(|one| json!({ "evaluation": one, "base": beside(one) })),
-        );
+        return json_lines(rows.map(|(one, base)| json!({ "evaluation": one, "base": base })));
     }
     let mut text = standing(registry, adapter, &measured)?;
     if !measured.is_empty() {
-        let rows = measured.iter().map(|one| evidence(one, beside(one).as_ref()));
+        let rows = rows.map(|(one, base)| evidence(one, base.as_ref()));
         let head = ["SUITE", "SPLIT", "N", "FAMILIES", "ADAPTER (95 %)", "BASE (95 %)"];
         let head = head.into_iter().chain(["GAIN (90 %)", "AT"]).map(str::to_owned).collect();
         text += &output::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());

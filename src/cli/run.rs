@@ -62,13 +62,17 @@ pub(super) struct RunArgs {
     /// Adapter: an id from `rune adapters list`, `auto` for the best measured one, or `none`
     #[arg(long, value_name = "ID|auto|none")]
     adapter: Option<String>,
-    /// What to remember of earlier sessions: records of the nearest solved tasks, the adapter,
-    /// both, or nothing [default: records where any are near, and the adapter]
+    /// What to remember: records of the nearest solved tasks and passages about the packages that
+    /// the task names, the adapter, both, or nothing [default: what is near, and the adapter]
     #[arg(long, value_name = "KIND", value_parser = ["auto", "none", "records", "adapter", "both"])]
     memory: Option<String>,
     /// Folder of Python packages that the solution may import
     #[arg(long, value_name = "DIR")]
     lib: Option<String>,
+    /// Document about what the task needs, such as a README or a Python module: the passages
+    /// nearest to the task are shown; repeatable
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub(super) doc: Vec<PathBuf>,
     /// Random seed for sampling
     #[arg(long, value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,

@@ -115,6 +115,7 @@ fn show(session: &Session, attempts: &[Attempt]) -> String {
         ("model", format!("{} by {}", session.base_model, session.provider)),
         ("adapter", format!("{adapter} ({})", session.adapter_reason)),
         ("memory", memory(session)),
+        ("documents", documents(session)),
         ("sandbox", session.sandbox_tier.clone()),
         ("seed", session.seed.to_string()),
         ("tokens", format!("{} in, {} out", session.tokens_in, session.tokens_out)),
@@ -134,6 +135,20 @@ fn show(session: &Session, attempts: &[Attempt]) -> String {
 /// Such as `01k9x3 (similarity 0.82), 01k9wz (similarity 0.61)`.
 fn memory(session: &Session) -> String {
     let shown: Vec<String> = session.memory.iter().map(ToString::to_string).collect();
+    if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
+}
+
+/// Such as `README.md (passages: 2), zorb (passages: 1)`.
+fn documents(session: &Session) -> String {
+    let mut sources: Vec<(&str, usize)> = Vec::new();
+    for passage in &session.passages {
+        match sources.last_mut() {
+            Some((source, n)) if *source == passage.source => *n += 1,
+            _ => sources.push((&passage.source, 1)),
+        }
+    }
+    let shown = sources.iter().map(|(source, n)| format!("{source} (passages: {n})"));
+    let shown: Vec<String> = shown.collect();
     if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
 }
 

@@ -83,13 +83,13 @@ impl MemoryKind {
     }
 }
 
-/// `[memory]`: what a session remembers of earlier ones.
+/// `[memory]`: what a session remembers of earlier ones, and what it reads of documents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryConfig {
     /// What a session remembers of earlier ones.
     pub kind: MemoryKind,
-    /// Maximum tokens of the records in a prompt.
+    /// Maximum tokens of records and passages in a prompt.
     pub max_tokens: usize,
     /// Maximum number of records in a prompt.
     pub max_records: usize,

@@ -90,8 +90,8 @@ pub struct EvalOutcome {
     pub assurance: Option<Assurance>,
     /// Text of the answer.
     pub answer: String,
-    /// What the model spent on it.
-    pub cost: AnswerCost,
+    /// What the model spent on it; `None` when an earlier version asked.
+    pub cost: Option<AnswerCost>,
     /// Code of the answer as a complete module.
     pub module: String,
     /// One-line summary of the verdict.
@@ -249,16 +249,15 @@ async fn outcome(
 ) -> Result<EvalOutcome, EvaluationError> {
     let seed = tools.seed.wrapping_add(u64::from(sample));
     let task_digest = task.digest();
-    let memory = tools.memory.recall(tools.registry, tools.provider, task)?;
-    let key = outcome_key(cache_key, (&task_digest, seed), &memory);
+    let memory = tools.memory.of(task);
+    let key = outcome_key(cache_key, (&task_digest, seed), memory);
     let cached = if tools.is_fresh { None } else { tools.registry.outcome(&key)? };
     let row = if let Some(row) = cached {
         row
     } else {
         let id = adapter.map(|subject| &subject.id);
         let check = checks.get(task).await?;
-        let ask =
-            TaskQuestion { provider: tools.provider, task, adapter: id, seed, memory: &memory };
+        let ask = TaskQuestion { provider: tools.provider, task, adapter: id, seed, memory };
         let (answer, cost) = tools.strategy.answer(ask).await?;
         let code = task.program(&answer, tools.modules);
         let verdict = checks.run(&check, &code, seed).await?;
@@ -271,7 +270,7 @@ async fn outcome(
             assurance: verdict.assurance,
             summary: verdict.summary(),
             answer,
-            cost,
+            cost: Some(cost),
             cpu_ms: u64::try_from(verdict.cpu.as_millis()).unwrap_or(u64::MAX),
             at: timestamp(SystemTime::now()),
         };
@@ -294,11 +293,14 @@ async fn outcome(
 }
 
 /// Returns a digest of everything that determines the scores of these outcomes, except who answers:
-/// the judged tasks, and what [`cache_key`] covers.
+/// the judged tasks, the records that are shown, and what [`cache_key`] covers.
 pub(super) fn conditions(tools: &EvaluationTools<'_>, outcomes: &[&EvalOutcome]) -> String {
     let answers: Vec<(&str, u32)> =
         outcomes.iter().map(|outcome| (outcome.id.as_str(), outcome.sample)).collect();
-    sha256(json!([cache_key(tools, None), tools.seed, answers]).to_string().as_bytes())
+    let mut parts = vec![json!(cache_key(tools, None)), json!(tools.seed), json!(answers)];
+    // Without records the digest is that of earlier versions, which did not cover them.
+    parts.extend(tools.memory.digest().map(|digest| json!(digest)));
+    sha256(json!(parts).to_string().as_bytes())
 }
 
 /// Returns the key of an outcome. Without records it is that of earlier versions, which showed

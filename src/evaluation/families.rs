@@ -55,13 +55,13 @@ impl SuiteSplit {
 /// if their questions share half of their shingles, or if they ask for the same function.
 pub(super) fn join(tasks: &mut [EvalTask]) {
     let signatures: Vec<MinHashSignature> =
-        tasks.iter().map(|task| MinHashSignature::new(&asked(task), SHINGLE)).collect();
+        tasks.iter().map(|task| signature(&asked(task))).collect();
     let heads: Vec<Option<String>> = tasks.iter().map(head).collect();
     let mut first: Vec<usize> = (0..tasks.len()).collect();
     for later in 0..tasks.len() {
         for earlier in 0..later {
             let is_same = heads[later].is_some() && heads[later] == heads[earlier]
-                || signatures[later].resemblance(&signatures[earlier]) >= NEAR_DUPLICATE;
+                || is_near_duplicate(&signatures[later], &signatures[earlier]);
             // Union-find, with the earliest task as the root of its family.
             if is_same {
                 let (a, b) = (root(&first, earlier), root(&first, later));
@@ -74,6 +74,16 @@ pub(super) fn join(tasks: &mut [EvalTask]) {
     for (task, family) in tasks.iter_mut().zip(families) {
         task.family = family;
     }
+}
+
+/// Returns the signature of a question, for [`is_near_duplicate`].
+pub(super) fn signature(question: &str) -> MinHashSignature {
+    MinHashSignature::new(question, SHINGLE)
+}
+
+/// Whether two questions share half of their shingles.
+pub(super) fn is_near_duplicate(one: &MinHashSignature, other: &MinHashSignature) -> bool {
+    one.resemblance(other) >= NEAR_DUPLICATE
 }
 
 fn root(first: &[usize], mut index: usize) -> usize {

@@ -16,7 +16,9 @@ use crate::event::timestamp;
 use crate::judge::FunctionJudge;
 use crate::judge::Judge;
 use crate::judge::library_mounts;
+use crate::memory::MemoryError;
 use crate::pipeline::SessionSettings;
+use crate::provider::Provider;
 use crate::registry::AdapterFilter;
 use crate::registry::AdapterStore;
 use crate::registry::Evaluation;
@@ -104,11 +106,17 @@ impl Default for MeasureOptions {
 }
 
 impl MeasureOptions {
-    fn memory(&self, services: &Services, suite: &TaskSuite) -> SuiteMemory {
+    fn memory(
+        &self,
+        services: &Services,
+        provider: &Provider,
+        suite: &TaskSuite,
+    ) -> Result<SuiteMemory, MemoryError> {
         if !self.shows_records {
-            return SuiteMemory::default();
+            return Ok(SuiteMemory::default());
         }
-        SuiteMemory::new(&services.config.memory, &services.project, suite)
+        let settings = &services.config.memory;
+        SuiteMemory::recall((&services.registry, provider), settings, &services.project, suite)
     }
 
     /// Names the measured part of the suite in the registry. With records, scores say something
@@ -279,7 +287,7 @@ async fn measure_all(
         is_fresh: options.is_fresh,
         seed: services.config.run.seed,
         n_samples: options.n_samples,
-        memory: options.memory(services, suite),
+        memory: options.memory(services, &provider, suite)?,
     };
     let measured = ask_all(&*services.reporter, &tools, suite, &subjects).await?.without_voids();
     if options.is_recorded {

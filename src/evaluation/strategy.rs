@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::judge::Judge;
 use crate::judge::TestSuite;
 use crate::memory;
+use crate::memory::ShownMemory;
 use crate::pipeline;
 use crate::pipeline::Assignment;
 use crate::pipeline::NewSession;
@@ -212,12 +213,13 @@ impl StrategyTools {
             SessionSettings { adapter_id: adapter.cloned(), seed, ..self.settings.clone() };
         let new = NewSession::new(task.clone(), seed);
         let (_, claim, _) = new.record(&self.registry, provider)?;
+        let memory = ShownMemory { records: memory.to_vec(), passages: Vec::new() };
         let tools = PipelineTools {
             provider,
             judge: self.judge.clone(),
             registry: &self.registry,
             settings,
-            memory,
+            memory: &memory,
             reporter: &|_: &str, _: &Event| {},
         };
         let assignment = Assignment::read(&self.judge, task).await?;

@@ -80,6 +80,9 @@ pub struct MemoryVerdict {
     pub damage: Vec<(String, PairedScores)>,
     /// Number of answers to the controls that use a name of the adapter's library.
     pub n_invented: u32,
+    /// The reader compared with the base that has the same text in its prompt, by condition; then
+    /// on tasks that need no library. Empty without a reader.
+    pub reader: Vec<(String, PairedScores)>,
 }
 
 /// The mean cost of an answer under a condition of `rune bench memory`.

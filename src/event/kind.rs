@@ -13,6 +13,7 @@ use crate::trajectory::Assurance;
 use crate::trajectory::AttemptVerdict;
 use crate::trajectory::Phase;
 use crate::trajectory::RecalledRecord;
+use crate::trajectory::Session;
 use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
 
@@ -51,11 +52,15 @@ pub enum Event {
         /// Number of attempts that were already recorded.
         n_attempts: u32,
     },
-    /// Records of earlier sessions were found that the prompts of the session show.
+    /// Records of earlier sessions, or passages of documents, were found that the prompts of the
+    /// session show.
     #[serde(rename = "memory.recalled")]
     MemoryRecalled {
         /// The records, nearest first.
         records: Vec<RecalledRecord>,
+        /// Documents and modules that the passages are from.
+        #[serde(default)]
+        passages: Vec<String>,
     },
     /// A phase of the pipeline started.
     #[serde(rename = "phase.started")]
@@ -525,6 +530,18 @@ pub enum Event {
         /// What an answer costs under each condition.
         costs: Vec<ConditionCost>,
     },
+}
+
+impl Event {
+    /// Returns the event that says what a session shows; `None` if it shows nothing.
+    pub fn memory_of(session: &Session) -> Option<Self> {
+        let mut passages: Vec<String> =
+            session.passages.iter().map(|passage| passage.source.clone()).collect();
+        passages.dedup();
+        let records = session.memory.clone();
+        let is_empty = records.is_empty() && passages.is_empty();
+        (!is_empty).then_some(Self::MemoryRecalled { records, passages })
+    }
 }
 
 /// A subtask in `subtasks.planned`.

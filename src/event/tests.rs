@@ -64,6 +64,7 @@ fn samples() -> Vec<Event> {
         },
         Event::SessionResumed { schema: SCHEMA_VERSION, n_attempts: 2 },
         Event::MemoryRecalled {
+            passages: vec!["README.md".into()],
             records: vec![RecalledRecord { session_id: "s0".into(), similarity: 0.75 }],
         },
         Event::PhaseStarted { phase: Phase::Code, subtask: Some("a".into()) },
@@ -240,6 +241,7 @@ fn samples() -> Vec<Event> {
                 controls: vec![("N1".into(), paired())],
                 damage: vec![("other's adapter + README".into(), paired())],
                 n_invented: 0,
+                reader: vec![("reader + README".into(), paired())],
             }),
             costs: vec![ConditionCost {
                 condition: "base".into(),

@@ -66,6 +66,9 @@ pub struct FileInspection {
     /// Public functions, classes with their methods, and constants: one signature per line, bodies
     /// as `...`.
     pub interface: String,
+    /// Each public function and class by itself: its signatures as above, then the rest of its
+    /// docstring as comments.
+    pub documented: Vec<String>,
     /// Top-level names of imported modules, sorted.
     pub imports: Vec<String>,
     /// Modules outside the standard library and the names used from them, in order.

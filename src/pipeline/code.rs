@@ -157,7 +157,7 @@ async fn draw<'p>(
 
 /// Returns a prompt with the session's records of earlier ones, and without.
 pub(super) fn with_and_without(work: &TaskContext<'_>, prompt: &PromptDraft) -> [PromptDraft; 2] {
-    [prompt.clone().with_memory(work.run.tools.memory), prompt.clone()]
+    [prompt.clone().with_records(&work.run.tools.memory.records), prompt.clone()]
 }
 
 /// Selects the prompt of a trial. Two trials see the records and the next two do not, so that a
@@ -172,6 +172,7 @@ fn brief(work: &TaskContext<'_>, subtask: &Subtask) -> PromptDraft {
         .with("task", work.task.text.trim())
         .with("path", &subtask.file)
         .with("names", work.names(subtask))
+        .with_section("documents", work.documents(), KeptEnd::Head)
 }
 
 /// Builds the full prompt, with plan, tests and other parts.

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
+use crate::documents::Passage;
 use crate::event::Event;
 use crate::event::SCHEMA_VERSION;
 use crate::event::timestamp;
@@ -33,6 +34,8 @@ pub(crate) struct NewSession {
     pub(crate) selection: Selection,
     /// Records of earlier sessions that it shows.
     pub(crate) memory: Vec<RecalledRecord>,
+    /// Passages of documents that it shows.
+    pub(crate) passages: Vec<Passage>,
     /// Isolation of model-written code, as recorded.
     pub(crate) sandbox_tier: String,
     /// Settings, which a resumed session uses again.
@@ -51,6 +54,7 @@ impl NewSession {
             workspace: None,
             selection: Selection { adapter_id: None, reason: String::new() },
             memory: Vec::new(),
+            passages: Vec::new(),
             sandbox_tier: String::new(),
             config: Value::Null,
             model: String::new(),
@@ -78,6 +82,7 @@ impl NewSession {
             adapter_id: self.selection.adapter_id,
             adapter_reason: self.selection.reason,
             memory: self.memory,
+            passages: self.passages,
             status: SessionStatus::Running,
             verified_by: VerifiedBy::None,
             assurance: None,

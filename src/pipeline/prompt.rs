@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::json;
 
 use super::PipelineError;
 use super::runner::SessionRunner;
@@ -35,7 +36,7 @@ pub(super) struct PromptDraft {
     values: BTreeMap<&'static str, Value>,
     sections: Vec<(&'static str, KeptEnd)>,
     /// Records of earlier sessions, nearest first.
-    memory: Vec<ExperienceRecord>,
+    records: Vec<ExperienceRecord>,
     /// Messages after the first one: answers of the model and replies to them.
     follow_up: Vec<String>,
 }
@@ -47,15 +48,15 @@ impl PromptDraft {
             template,
             values: BTreeMap::new(),
             sections: Vec::new(),
-            memory: Vec::new(),
+            records: Vec::new(),
             follow_up: Vec::new(),
         }
     }
 
     /// Shows records of earlier sessions, nearest first, as earlier turns. If the prompt must be
     /// cut, they go before any section, farthest first.
-    pub(super) fn with_memory(mut self, records: &[ExperienceRecord]) -> Self {
-        self.memory = records.to_vec();
+    pub(super) fn with_records(mut self, records: &[ExperienceRecord]) -> Self {
+        self.records = records.to_vec();
         self
     }
 
@@ -117,14 +118,15 @@ impl PromptDraft {
     }
 
     fn render(&self, run: &SessionRunner<'_>) -> Result<Vec<Message>, PipelineError> {
-        let system = run.templates.render("system", ())?;
+        let has_documents = !run.tools.memory.passages.is_empty();
+        let system = run.templates.render("system", json!({ "has_documents": has_documents }))?;
         let mut text = run.templates.render(self.template, &self.values)?;
         for follow_up in &self.follow_up {
             text.push_str("\n\n");
             text.push_str(follow_up);
         }
         let mut messages = vec![Message::system(system)];
-        messages.extend(memory::turns(&self.memory));
+        messages.extend(memory::turns(&self.records));
         messages.push(Message::user(text));
         Ok(messages)
     }
@@ -132,7 +134,7 @@ impl PromptDraft {
     /// Drops the farthest record, or cuts about `n_tokens`, at least one line, from the first
     /// section that has lines left.
     fn cut_some(&mut self, n_tokens: usize) -> Option<&'static str> {
-        if self.memory.pop().is_some() {
+        if self.records.pop().is_some() {
             return Some("memory");
         }
         for (name, keep) in &self.sections {
@@ -200,9 +202,9 @@ mod tests {
         };
         let mut draft = PromptDraft::new("code")
             .with_section("tests", "one", KeptEnd::Head)
-            .with_memory(&[record("near"), record("far")]);
+            .with_records(&[record("near"), record("far")]);
         assert_eq!(draft.cut_some(1), Some("memory"));
-        assert_eq!(draft.memory, [record("near")]);
+        assert_eq!(draft.records, [record("near")]);
         let cut = [draft.cut_some(1), draft.cut_some(1), draft.cut_some(1)];
         assert_eq!(cut, [Some("memory"), Some("tests"), None]);
     }

@@ -20,11 +20,11 @@ use crate::event::Reporter;
 use crate::event::timestamp;
 use crate::judge::Judge;
 use crate::judge::Verdict;
+use crate::memory::ShownMemory;
 use crate::provider::CompletionRequest;
 use crate::provider::EncodedPrompt;
 use crate::provider::Grammar;
 use crate::provider::Provider;
-use crate::registry::ExperienceRecord;
 use crate::registry::HeldClaim;
 use crate::registry::Registry;
 use crate::task::SourceFile;
@@ -46,9 +46,10 @@ pub struct PipelineTools<'a> {
     pub registry: &'a Registry,
     /// Budgets and sampling of the session.
     pub settings: SessionSettings,
-    /// Records of earlier sessions that prompts for code show, nearest first. They are the same in
-    /// all of them, so that the prefix cache can reuse their tokens.
-    pub memory: &'a [ExperienceRecord],
+    /// What prompts show: passages of documents in all of them, and records of earlier sessions in
+    /// those for code. They are the same everywhere, so that the prefix cache can reuse their
+    /// tokens.
+    pub memory: &'a ShownMemory,
     /// Receiver of every event.
     pub reporter: &'a dyn Reporter,
 }

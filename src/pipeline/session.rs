@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::adapter::InvalidAdapterId;
 use crate::config::Config;
 use crate::config::ConfigLayer;
+use crate::documents::Passage;
 use crate::durable;
 use crate::error_class::ErrorClass;
 use crate::error_class::with_causes;
@@ -28,6 +29,7 @@ use crate::judge::VerdictOutcome;
 use crate::memory;
 use crate::memory::MemoryError;
 use crate::memory::RecallRequest;
+use crate::memory::ShownMemory;
 use crate::provider::Provider;
 use crate::provider::ProviderError;
 use crate::registry::AdapterStore;
@@ -67,6 +69,8 @@ pub enum SessionRequest {
         task: Task,
         /// Files near the tests that were not loaded, to warn about.
         left_out: Vec<OmittedFile>,
+        /// Documents to show passages of.
+        documents: Vec<SourceFile>,
     },
     /// Resume a session that stopped: see [`crate::registry::Registry::resumable`].
     Resume(Box<Session>),
@@ -218,7 +222,8 @@ impl SessionError {
 ///         tests: vec![SourceFile::new("test_primes.py", tests)],
 ///         test_targets: Vec::new(),
 ///     };
-///     let request = SessionRequest::New { task, left_out: Vec::new() };
+///     let (left_out, documents) = (Vec::new(), Vec::new());
+///     let request = SessionRequest::New { task, left_out, documents };
 ///     let target = OutputFolder { folder: "out".into(), force: false };
 ///     let outcome = pipeline::run_session((services, &sandbox), request, &target).await?;
 ///     println!("{}: {}", outcome.id, outcome.solution.summary());
@@ -311,13 +316,14 @@ impl ActiveSession<'_> {
     async fn run(&self, request: SessionRequest) -> Result<SessionOutcome, SessionError> {
         let services = self.services;
         let mut judge = judge_of(services, self.sandbox)?;
-        let (assignment, left_out, resumed) = match request {
-            SessionRequest::New { task, left_out } => {
-                (Assignment::of_new_task(&judge, task).await?, left_out, None)
+        let (assignment, left_out, passages, resumed) = match request {
+            SessionRequest::New { task, left_out, documents } => {
+                let passages = self.passages(&judge, &task, &documents).await?;
+                (Assignment::of_new_task(&judge, task).await?, left_out, passages, None)
             }
             SessionRequest::Resume(session) => {
                 let assignment = Assignment::read(&judge, session.task.clone()).await?;
-                (assignment, Vec::new(), Some(*session))
+                (assignment, Vec::new(), Vec::new(), Some(*session))
             }
         };
         // Everything that can be refused cheaply is refused before the model is loaded.
@@ -326,13 +332,16 @@ impl ActiveSession<'_> {
         let provider = services.models.open(&services.config, &*services.reporter).await?;
         let (session, recorded) = match resumed {
             Some(session) => self.resume(session)?,
-            None => (self.start(&provider, assignment.task.clone())?, Vec::new()),
+            None => (self.start(&provider, assignment.task.clone(), passages)?, Vec::new()),
         };
         for omitted in &left_out {
             self.record_event(&Event::Warning { message: format!("left out {omitted}") })?;
         }
         self.load_adapter(&provider, &session)?;
-        let memory = memory::shown_again(&services.registry, &session.memory)?;
+        let memory = ShownMemory {
+            records: memory::shown_again(&services.registry, &session.memory)?,
+            passages: session.passages.clone(),
+        };
         let pipeline = PipelineTools {
             provider: &provider,
             judge,
@@ -388,7 +397,29 @@ impl ActiveSession<'_> {
         }
     }
 
-    fn start(&self, provider: &Provider, task: Task) -> Result<Session, SessionError> {
+    /// Returns the passages of the given documents, and of the packages that the task names.
+    async fn passages(
+        &self,
+        judge: &Judge,
+        task: &Task,
+        documents: &[SourceFile],
+    ) -> Result<Vec<Passage>, SessionError> {
+        let config = &self.services.config;
+        let mut passages = memory::passages_of(judge, documents).await?;
+        if config.memory.kind.shows_records() {
+            let lib = Some(&config.run.lib).filter(|lib| !lib.is_empty());
+            let libs: Vec<PathBuf> = lib.into_iter().map(PathBuf::from).collect();
+            passages.extend(memory::package_passages(judge, &libs, task).await?);
+        }
+        Ok(passages)
+    }
+
+    fn start(
+        &self,
+        provider: &Provider,
+        task: Task,
+        passages: Vec<Passage>,
+    ) -> Result<Session, SessionError> {
         let config = &self.services.config;
         let choice = if config.memory.kind.uses_adapter() {
             AdapterChoice::parse(&config.run.adapter)?
@@ -398,9 +429,11 @@ impl ActiveSession<'_> {
         let project = self.services.project.as_str();
         let (registry, base) = (&self.services.registry, provider.base());
         let selection = selection::select(registry, &base, (project, &task), &choice)?;
-        let request =
-            RecallRequest { text: &task.text, project, excluded_families: &BTreeSet::new() };
-        let shown = memory::recall(registry, provider, &config.memory, request)?;
+        let (text, excluded_families) = (task.text.as_str(), &BTreeSet::new());
+        let max_tokens = config.memory.max_tokens;
+        let request = RecallRequest { text, project, excluded_families, max_tokens };
+        let (shown, passages) =
+            memory::recall_with_passages(registry, provider, &config.memory, (request, passages))?;
         let tier = json!(self.sandbox.facilities().tier);
         let folder = &self.target.folder;
         let workspace = std::path::absolute(folder)
@@ -410,6 +443,7 @@ impl ActiveSession<'_> {
             workspace: Some(workspace.display().to_string()),
             selection,
             memory: memory::recalled(&shown),
+            passages,
             sandbox_tier: tier.as_str().unwrap_or("none").to_owned(),
             config: json!(**config),
             model: config.run.model.clone(),
@@ -418,9 +452,8 @@ impl ActiveSession<'_> {
         let (session, claim, event) = new.record(registry, provider)?;
         self.claim.get_or_init(|| claim);
         self.services.report(&session.id, &event);
-        if !session.memory.is_empty() {
-            let records = session.memory.clone();
-            self.services.report(&session.id, &Event::MemoryRecalled { records });
+        if let Some(event) = Event::memory_of(&session) {
+            self.services.report(&session.id, &event);
         }
         Ok(session)
     }

@@ -109,8 +109,8 @@ pub struct OutcomeRow {
     pub summary: String,
     /// Text of the answer.
     pub answer: String,
-    /// What the model spent on it; zeros when an earlier version asked.
-    pub cost: AnswerCost,
+    /// What the model spent on it; `None` when an earlier version asked.
+    pub cost: Option<AnswerCost>,
     /// Processor time of judging, in milliseconds.
     pub cpu_ms: u64,
     /// Time of the verdict, RFC 3339 UTC.
@@ -190,19 +190,8 @@ impl Registry {
             let mut statement = tx.prepare_cached("SELECT * FROM outcome WHERE key = ?1")?;
             let mut rows = statement.query([key])?;
             let Some(row) = rows.next()? else { return Ok(None) };
-            // `NULL` is an answer of an earlier version, whose cost was not recorded.
-            let number = |column: &str| {
-                Ok::<_, rusqlite::Error>(
-                    row.get::<_, Option<i64>>(column)?.unwrap_or(0).cast_unsigned(),
-                )
-            };
-            let cost = AnswerCost {
-                tokens_in: number("tokens_in")?,
-                tokens_out: number("tokens_out")?,
-                ms: number("answer_ms")?,
-            };
             Ok(Some(OutcomeRow {
-                cost,
+                cost: cost_of(row)?,
                 key: row.get("key")?,
                 adapter_id: adapter_id("outcome.adapter_id", row.get("adapter_id")?)?,
                 task_digest: row.get("task_digest")?,
@@ -222,6 +211,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`], also for an unknown adapter.
     pub fn insert_outcome(&self, outcome: &OutcomeRow) -> Result<(), RegistryError> {
+        let cost = outcome.cost;
         self.write(|tx| {
             let mut statement = tx.prepare_cached(
                 "INSERT INTO outcome (key, adapter_id, task_digest, seed, verdict, assurance, summary, answer, cpu_ms, at,
@@ -239,9 +229,9 @@ impl Registry {
                 &outcome.answer,
                 outcome.cpu_ms.cast_signed(),
                 &outcome.at,
-                outcome.cost.tokens_in.cast_signed(),
-                outcome.cost.tokens_out.cast_signed(),
-                outcome.cost.ms.cast_signed(),
+                cost.map(|cost| cost.tokens_in.cast_signed()),
+                cost.map(|cost| cost.tokens_out.cast_signed()),
+                cost.map(|cost| cost.ms.cast_signed()),
             ))?;
             Ok(())
         })
@@ -257,6 +247,17 @@ impl Registry {
             let sql =
                 "SELECT suite_digest FROM evaluation WHERE suite = ?1 ORDER BY id DESC LIMIT 1";
             Ok(tx.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?)
+        })
+    }
+
+    /// Returns the evaluation with this id; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn evaluation(&self, id: &str) -> Result<Option<Evaluation>, RegistryError> {
+        self.read(|tx| {
+            let mut statement = tx.prepare_cached("SELECT * FROM evaluation WHERE id = ?1")?;
+            statement.query([id])?.next()?.map(from_row).transpose()
         })
     }
 
@@ -346,6 +347,17 @@ fn candidates_sql(of_project: bool) -> String {
              )
          ORDER BY best.gain_low DESC, adapter.id DESC LIMIT 64"
     )
+}
+
+/// Reads what an answer cost; `None` when an earlier version asked.
+fn cost_of(row: &Row<'_>) -> rusqlite::Result<Option<AnswerCost>> {
+    let number = |column: &str| -> rusqlite::Result<Option<u64>> {
+        Ok(row.get::<_, Option<i64>>(column)?.map(i64::cast_unsigned))
+    };
+    let [tokens_in, tokens_out, ms] =
+        [number("tokens_in")?, number("tokens_out")?, number("answer_ms")?];
+    let all = tokens_in.zip(tokens_out).zip(ms);
+    Ok(all.map(|((tokens_in, tokens_out), ms)| AnswerCost { tokens_in, tokens_out, ms }))
 }
 
 /// Reads the gain of an evaluation; `None` for the base and when an earlier version measured.

@@ -162,6 +162,7 @@ pub(crate) mod tests {
             adapter_id: None,
             adapter_reason: String::new(),
             memory: Vec::new(),
+            passages: Vec::new(),
             status: SessionStatus::Running,
             verified_by: VerifiedBy::None,
             assurance: None,

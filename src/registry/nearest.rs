@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::collections::HashMap;
 
 use rusqlite::OptionalExtension;
+use rusqlite::Row;
 use rusqlite::Transaction;
 
 use crate::registry::database::Registry;
@@ -24,8 +25,10 @@ use crate::terms::terms;
 const MAX_TERMS: usize = 16;
 /// Maximum entries of all lists to read. It bounds the time of a search in a large registry.
 const MAX_ENTRIES: u32 = 20_000;
-/// Number of records that are scored exactly, on all terms.
+/// Number of records that are scored exactly, on all terms; and as many of the task's own project.
 const MAX_SCORED: usize = 128;
+/// Number of records, best first, among which those of the task's own project are looked for.
+const MAX_LOOKED_AT: usize = 1_000;
 /// Imagined number of other records, none of which has any term of the task. Without them, the
 /// terms of the only record would have almost no weight.
 const SMOOTHING: f64 = 20.0;
@@ -69,18 +72,22 @@ impl Registry {
             let mut weights = TermWeights::new(tx)?;
             let task = QueryTerms::new(query.text, &mut weights)?;
             let searched = task.searched(&mut weights)?;
-            let (mut found, mut n_scored) = (Vec::new(), 0);
-            for id in candidates(tx, &searched)? {
+            let (mut found, mut n_of_project, mut n_others) = (Vec::new(), 0, 0);
+            for id in candidates(tx, &searched)?.into_iter().take(MAX_LOOKED_AT) {
+                let is_of_project = is_of_project(tx, id, query.project)?;
+                let n_scored = if is_of_project { &mut n_of_project } else { &mut n_others };
+                if *n_scored == MAX_SCORED {
+                    continue;
+                }
                 let candidate = StoredTerms::read(tx, id)?;
                 if query.excluded_families.contains(&candidate.family) {
                     continue;
                 }
-                n_scored += 1;
-                if n_scored > MAX_SCORED {
-                    break;
-                }
+                *n_scored += 1;
                 let similarity = task.similarity(&candidate.terms, &mut weights)?;
-                found.extend(candidate.scored(similarity, query));
+                if similarity >= query.min_similarity {
+                    found.push(ScoredCandidate { id, is_of_project, similarity });
+                }
             }
             found.sort_by_key(|scored| Reverse(scored.rank()));
             found.truncate(query.limit);
@@ -224,30 +231,22 @@ impl ScoredCandidate {
     }
 }
 
+fn is_of_project(tx: &Transaction<'_>, id: i64, project: &str) -> Result<bool, RegistryError> {
+    let sql = "SELECT 1 FROM experience WHERE project = ?1 AND id = ?2";
+    Ok(tx.prepare_cached(sql)?.exists((project, id))?)
+}
+
 /// Columns of a record that decide whether it is returned.
 struct StoredTerms {
-    id: i64,
-    project: String,
     family: String,
     terms: String,
 }
 
 impl StoredTerms {
     fn read(tx: &Transaction<'_>, id: i64) -> Result<Self, RegistryError> {
-        let sql = "SELECT project, family, terms FROM experience WHERE id = ?1";
-        Ok(tx.prepare_cached(sql)?.query_row([id], |row| {
-            Ok(Self { id, project: row.get(0)?, family: row.get(1)?, terms: row.get(2)? })
-        })?)
-    }
-
-    /// Returns the candidate; `None` if it is not near.
-    fn scored(&self, similarity: f64, query: &ExperienceQuery<'_>) -> Option<ScoredCandidate> {
-        let is_of_project = self.project == query.project;
-        (similarity >= query.min_similarity).then_some(ScoredCandidate {
-            id: self.id,
-            is_of_project,
-            similarity,
-        })
+        let sql = "SELECT family, terms FROM experience WHERE id = ?1";
+        let read = |row: &Row<'_>| Ok(Self { family: row.get(0)?, terms: row.get(1)? });
+        Ok(tx.prepare_cached(sql)?.query_row([id], read)?)
     }
 }
 

@@ -79,9 +79,8 @@ impl Registry {
             insert(tx, session)?;
             let claim = claim::claim(tx, &SESSIONS, &session.id, holder)?;
             event::append(tx, &session.id, event)?;
-            if !session.memory.is_empty() {
-                let records = session.memory.clone();
-                event::append(tx, &session.id, &Event::MemoryRecalled { records })?;
+            if let Some(event) = Event::memory_of(session) {
+                event::append(tx, &session.id, &event)?;
             }
             Ok(claim)
         })
@@ -242,10 +241,10 @@ fn insert(tx: &Transaction<'_>, session: &Session) -> Result<(), RegistryError> 
     let mut statement = tx.prepare_cached(
         "INSERT INTO session (id, project, task_json, task_type, workspace, provider, base_model,
              base_digest, adapter_id, adapter_reason, status, verified_by, sandbox_tier, seed,
-             config_json, memory_json, tokens_in, tokens_out, started_at, ended_at)
+             config_json, memory_json, passages_json, tokens_in, tokens_out, started_at, ended_at)
          VALUES (:id, :project, :task_json, :task_type, :workspace, :provider, :base_model,
              :base_digest, :adapter_id, :adapter_reason, 'interrupted', 'none', :sandbox_tier, :seed,
-             :config_json, :memory_json, 0, 0, :started_at, :started_at)
+             :config_json, :memory_json, :passages_json, 0, 0, :started_at, :started_at)
          ON CONFLICT (id) DO NOTHING",
     )?;
     let added = statement.execute(named_params! {
@@ -263,6 +262,7 @@ fn insert(tx: &Transaction<'_>, session: &Session) -> Result<(), RegistryError> 
         ":seed": session.seed.cast_signed(),
         ":config_json": to_json(&session.config_json),
         ":memory_json": to_json(&session.memory),
+        ":passages_json": to_json(&session.passages),
         ":started_at": session.started_at,
     })?;
     match added {
@@ -286,6 +286,7 @@ fn from_row(row: &Row<'_>) -> Result<Session, RegistryError> {
         adapter_id: adapter_id("session.adapter_id", row.get("adapter_id")?)?,
         adapter_reason: row.get("adapter_reason")?,
         memory: from_json("session.memory_json", &row.get::<_, String>("memory_json")?)?,
+        passages: from_json("session.passages_json", &row.get::<_, String>("passages_json")?)?,
         status: from_word("session.status", row.get("status")?)?,
         verified_by: from_word("session.verified_by", row.get("verified_by")?)?,
         assurance: assurance("session.assurance", row.get("assurance")?)?,

@@ -377,7 +377,8 @@ fn insert_dataset(
 ) -> Result<(), RegistryError> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO dataset (digest, project, kind, n_records, families, source_json, profile_json, at)
-         VALUES (:digest, :project, :kind, :n_records, :families, :source, :profile, :at) ON CONFLICT (digest) DO NOTHING",
+         VALUES (:digest, :project, :kind, :n_records, :families, :source, :profile, :at)
+         ON CONFLICT (digest) DO UPDATE SET profile_json = excluded.profile_json WHERE profile_json IS NULL",
     )?;
     statement.execute(named_params! {
         ":digest": dataset.digest,

@@ -1,9 +1,11 @@
 //! Questions about invented libraries, with the document that answers them in front.
 //!
 //! They teach to read what stands in front of a question. Every question is about another library,
-//! so that no name can be learned by heart.
+//! so that no name can be learned by heart. Rehearsal has some of them in every training; the
+//! reader is an adapter that is trained on nothing else.
 
 use super::library::SyntheticLibrary;
+use super::operations::operations_of_reader;
 use super::random::SeededRng;
 use super::records::LibraryRecord;
 use super::records::RecordOptions;
@@ -11,11 +13,13 @@ use super::records::RecordOptions;
 /// Seeds from here on are reserved for rehearsal: no library to be learned or measured has one.
 pub const FIRST_RESERVED_SEED: u64 = 1 << 40;
 
-/// Number of functions in each library.
+/// Seeds from here on are those of the reader's libraries.
+const FIRST_SEED_OF_READER: u64 = FIRST_RESERVED_SEED << 1;
+
+/// Number of functions in each library of rehearsal.
 const N_FUNCTIONS: usize = 6;
-/// Number of passages that the wanted ones are hidden among, and in a short README.
-const N_OTHERS: usize = 2;
-const N_OTHERS_OF_README: usize = 3;
+/// The reader's libraries have up to so many functions more.
+const MAX_MORE_OF_READER: usize = 6;
 
 /// Introductions of a document. Tests use none of them.
 const INTRODUCTIONS: [&str; 5] = [
@@ -26,34 +30,86 @@ const INTRODUCTIONS: [&str; 5] = [
     "Read this about {library} first.\n\n",
 ];
 
-/// Generates `n` questions with their answers, each about a library of its own. Of eight documents,
-/// five are the passages that answer the question, two hide them among others, and one is a README
-/// of some of the passages. None is as long as a whole README, because tokens cost time.
+/// Document in front of a question.
+#[derive(Debug, Clone, Copy)]
+enum DocumentKind {
+    /// The passages that answer the question, among so many others in a random order.
+    Among(usize),
+    /// A README of them and of so many others, in its own order.
+    ShortReadme(usize),
+    /// The whole README as it is.
+    WholeReadme,
+}
+
+/// Documents of rehearsal. None is as long as a whole README, because tokens cost time.
+const REHEARSAL: [DocumentKind; 8] = [
+    DocumentKind::Among(0),
+    DocumentKind::Among(0),
+    DocumentKind::Among(0),
+    DocumentKind::Among(0),
+    DocumentKind::Among(0),
+    DocumentKind::Among(2),
+    DocumentKind::Among(2),
+    DocumentKind::ShortReadme(3),
+];
+
+/// Documents of the reader.
+const READER: [DocumentKind; 8] = [
+    DocumentKind::Among(0),
+    DocumentKind::Among(2),
+    DocumentKind::Among(3),
+    DocumentKind::Among(5),
+    DocumentKind::WholeReadme,
+    DocumentKind::WholeReadme,
+    DocumentKind::WholeReadme,
+    DocumentKind::WholeReadme,
+];
+
+/// Generates `n` questions with their answers for rehearsal, each about a library of its own and
+/// with a document in front.
 pub fn document_questions(n: usize) -> Vec<LibraryRecord> {
+    let with_document = |seed| {
+        let library = SyntheticLibrary::invent(seed, N_FUNCTIONS);
+        let record = question_with_document(&library, &REHEARSAL);
+        LibraryRecord { family: format!("rehearsal/{}", record.family), ..record }
+    };
     (FIRST_RESERVED_SEED..).take(n).map(with_document).collect()
 }
 
-/// Invents the library of `seed` and asks a question about it. Three of four ask for a call.
-fn with_document(seed: u64) -> LibraryRecord {
-    let library = SyntheticLibrary::invent(seed, N_FUNCTIONS);
-    let mut rng = SeededRng::new(seed, "document");
+/// Generates `n` records that teach to use a library from a document in front, each about a library
+/// of its own. A quarter of all operations is in none of them.
+pub fn reader_records(n: usize) -> Vec<LibraryRecord> {
+    let operations: Vec<_> = operations_of_reader().collect();
+    let with_document = |seed| {
+        let n_functions = N_FUNCTIONS + SeededRng::new(seed, "size").below(MAX_MORE_OF_READER + 1);
+        let library = SyntheticLibrary::invent_from(seed, n_functions, &operations);
+        question_with_document(&library, &READER)
+    };
+    (FIRST_SEED_OF_READER..).take(n).map(with_document).collect()
+}
+
+/// Asks a question about a library, with one of these documents in front. Three of four questions
+/// ask for a call.
+fn question_with_document(library: &SyntheticLibrary, kinds: &[DocumentKind; 8]) -> LibraryRecord {
+    let mut rng = SeededRng::new(library.seed(), "document");
     let (n_calls, n_facts) = if rng.below(4) < 3 { (1, 0) } else { (0, 1) };
     let options = RecordOptions { n_assignments: n_calls, n_definitions: n_calls, n_facts };
     let mut record = rng.pick(&library.training(options)).clone();
     let answer = &record.messages[1].content;
-    let document = match rng.below(8) {
-        0..5 => passages(&library, &chosen(&library, answer, 0, &mut rng)),
-        5..7 => passages(&library, &chosen(&library, answer, N_OTHERS, &mut rng)),
-        _ => {
-            let mut shown = chosen(&library, answer, N_OTHERS_OF_README, &mut rng);
-            shown.sort_unstable();
-            format!("# {}\n\n{}", library.name(), passages(&library, &shown))
+    let document = match *rng.pick(kinds) {
+        DocumentKind::Among(n_others) => {
+            passages(library, &chosen(library, answer, n_others, &mut rng))
         }
+        DocumentKind::ShortReadme(n_others) => {
+            let mut shown = chosen(library, answer, n_others, &mut rng);
+            shown.sort_unstable();
+            format!("# {}\n\n{}", library.name(), passages(library, &shown))
+        }
+        DocumentKind::WholeReadme => library.readme().trim_end().to_owned(),
     };
     let introduction = rng.pick(&INTRODUCTIONS).replace("{library}", library.name());
     let question = &mut record.messages[0].content;
     *question = format!("{introduction}{document}\n\n{question}");
-    record.family = format!("rehearsal/{}", record.family);
     record
 }
 

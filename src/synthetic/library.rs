@@ -29,10 +29,19 @@ impl SyntheticLibrary {
     /// Invents a library. Equal arguments give equal libraries. `n_functions` is clamped to
     /// `6..=40`. Libraries whose seeds differ modulo 64 share no name.
     pub fn invent(seed: u64, n_functions: usize) -> Self {
+        Self::invent_from(seed, n_functions, &OPERATIONS.iter().collect::<Vec<_>>())
+    }
+
+    /// Invents a library whose functions are among these operations.
+    pub(super) fn invent_from(
+        seed: u64,
+        n_functions: usize,
+        operations: &[&'static ListOperation],
+    ) -> Self {
         let n_functions = n_functions.clamp(6, 40);
         let (name, mut verbs) = names::invent(seed, n_functions + N_NAMES);
         let facts = LibraryFacts::new(seed, verbs.split_off(n_functions));
-        let operations = SeededRng::new(seed, "operations").sample(OPERATIONS, verbs.len());
+        let operations = SeededRng::new(seed, "operations").sample(operations, verbs.len());
         let functions = verbs.into_iter().zip(operations);
         let functions =
             functions.map(|(name, operation)| LibraryFunction { name, operation }).collect();

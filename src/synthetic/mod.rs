@@ -34,8 +34,10 @@ mod tests;
 
 pub use documents::FIRST_RESERVED_SEED;
 pub use documents::document_questions;
+pub use documents::reader_records;
 pub use leaks::leaks;
 pub use library::SyntheticLibrary;
+pub use operations::is_new_to_reader;
 pub use records::LibraryRecord;
 pub use records::RecordOptions;
 pub use standard_questions::standard_questions;

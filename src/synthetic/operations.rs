@@ -77,6 +77,23 @@ impl ListOperation {
     }
 }
 
+/// Of so many operations next to each other, the last one is kept from the reader's records.
+const KEPT_FROM_READER: usize = 4;
+
+/// Returns the operations of the reader's libraries: three of four. The others show whether it
+/// reads or has learned the operations themselves.
+pub(super) fn operations_of_reader() -> impl Iterator<Item = &'static ListOperation> {
+    let is_shown = |index: usize| index % KEPT_FROM_READER != KEPT_FROM_READER - 1;
+    OPERATIONS.iter().enumerate().filter(move |(index, _)| is_shown(*index)).map(|(_, one)| one)
+}
+
+/// Whether a family is about an operation that is in none of the reader's records.
+pub fn is_new_to_reader(family: &str) -> bool {
+    let subject = family.split('/').nth(1);
+    subject.is_some_and(|id| OPERATIONS.iter().any(|one| one.id == id))
+        && operations_of_reader().all(|operation| Some(operation.id) != subject)
+}
+
 /// All operations, with those of similar meaning next to each other.
 #[rustfmt::skip]
 pub(super) const OPERATIONS: &[ListOperation] = &[

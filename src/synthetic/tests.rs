@@ -162,6 +162,31 @@ fn rehearsal_shares_nothing_with_tasks() {
 }
 
 #[test]
+fn readers_records_share_nothing_with_tasks() {
+    let records = reader_records(400);
+    for seed in 0..20 {
+        let library = SyntheticLibrary::invent(seed, 8);
+        assert_eq!(leaks(&records, &library.tasks(4)), Vec::<String>::new());
+    }
+    let mut n_kept = 0;
+    for operation in OPERATIONS {
+        let is_kept = is_new_to_reader(&format!("zorb/{}/E", operation.id));
+        let about = format!("/{}/", operation.id);
+        let is_taught = records.iter().any(|record| record.family.contains(&about));
+        assert!(is_taught != is_kept, "{}", operation.id);
+        n_kept += usize::from(is_kept);
+    }
+    assert_eq!(n_kept, OPERATIONS.len() / 4);
+    assert!(!is_new_to_reader("zorb/error/E"));
+    let rehearsal = document_questions(300);
+    assert!(
+        records
+            .iter()
+            .all(|record| !rehearsal.iter().any(|one| one.family.ends_with(&record.family)))
+    );
+}
+
+#[test]
 fn rehearsal_libraries_are_reserved() {
     assert_eq!(document_questions(300), document_questions(400)[..300]);
     let families: BTreeSet<String> =
@@ -170,21 +195,26 @@ fn rehearsal_libraries_are_reserved() {
     assert!(families.iter().all(|family| family.starts_with("rehearsal/")));
 }
 
+/// Asserts that the question of a record has every invented name that its answer uses.
+fn assert_readable(record: &LibraryRecord, names: &[String]) {
+    let [question, answer] = &record.messages[..] else { panic!("{record:?}") };
+    let is_used = |name: &&String| {
+        let has_name = |word: &str| word.eq_ignore_ascii_case(name);
+        answer.content.split(|c: char| !c.is_alphanumeric()).any(has_name)
+    };
+    let used: Vec<&String> = names.iter().filter(is_used).collect();
+    assert!(!used.is_empty(), "{record:?}");
+    let text = question.content.to_ascii_lowercase();
+    assert!(used.iter().all(|name| text.contains(name.as_str())), "{record:?}");
+}
+
 #[test]
 fn documents_answer_the_question_in_front_of_which_they_stand() {
     for (seed, record) in (FIRST_RESERVED_SEED..).zip(document_questions(300)) {
         let library = SyntheticLibrary::invent(seed, 6);
-        let [question, answer] = &record.messages[..] else { panic!("{record:?}") };
-        let names = names(&library);
-        let names = names.iter().filter(|name| *name != library.name());
-        let is_used = |name: &&String| {
-            let has_name = |word: &str| word.eq_ignore_ascii_case(name);
-            answer.content.split(|c: char| !c.is_alphanumeric()).any(has_name)
-        };
-        let used: Vec<&String> = names.filter(is_used).collect();
-        assert!(!used.is_empty(), "{record:?}");
-        let text = question.content.to_ascii_lowercase();
-        assert!(used.iter().all(|name| text.contains(name.as_str())), "{record:?}");
+        let mut names = names(&library);
+        names.retain(|name| name != library.name());
+        assert_readable(&record, &names);
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::adapter::Adapter;
 use crate::event::Event;
 use crate::event::Reporter;
+use crate::memory;
 use crate::registry::DatasetKind;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
@@ -150,7 +151,9 @@ fn of_sessions(
         let reason = if session.sandbox_tier == "none" && !request.include_unsandboxed {
             "it ran without a sandbox (use --include-unsandboxed to include it)"
         } else {
-            let found = sessions::records(session, &registry.attempts(id)?);
+            let shown = memory::shown_again(registry, &session.memory)?;
+            let families: Vec<String> = shown.into_iter().map(|record| record.family).collect();
+            let found = sessions::records(session, &registry.attempts(id)?, &families);
             if !found.is_empty() {
                 used.push(id.clone());
                 records.extend(found);

@@ -108,13 +108,14 @@ impl Dataset {
         }
         let families: BTreeSet<&str> =
             encoded.iter().map(|record| record.family.as_str()).collect();
-        let trained = families.iter().filter(|family| !held_out.contains(**family));
-        let mut train_families: Vec<String> = trained.map(|family| family_digest(family)).collect();
+        let trained = encoded.iter().filter(|record| !held_out.contains(&record.family));
+        let mut train_families: Vec<String> =
+            trained.flat_map(TrainingRecord::all_families).map(family_digest).collect();
         let n_families = families.len();
         if options.rehearsal_share > 0.0 {
             // Rehearsal families are training families too: evaluating on them would be
             // contaminated.
-            train_families.extend(rehearse(&encoder, answers, &mut examples, options)?);
+            train_families.extend(rehearse(&encoder, (answers, known), &mut examples, options)?);
         }
         train_families.sort();
         train_families.dedup();
@@ -200,12 +201,12 @@ fn held_out(records: &[TrainingRecord], known: &[String], share: f32) -> BTreeSe
 /// and would hide a rise.
 fn rehearse(
     encoder: &ChatEncoder,
-    answers: &[TrainingRecord],
+    (answers, known): (&[TrainingRecord], &[String]),
     examples: &mut ExampleSets,
     options: &TrainingOptions,
 ) -> Result<Vec<String>, TrainingError> {
     let share = if examples.validation.is_empty() { 0.0 } else { options.validation_share };
-    let held_out = held_out(answers, &[], share);
+    let held_out = held_out(answers, known, share);
     let standard = synthetic::standard_questions();
     let documents = synthetic::document_questions(answers.len() + standard.len());
     let invented = standard.into_iter().chain(documents).map(TrainingRecord::from);

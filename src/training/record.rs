@@ -48,6 +48,10 @@ pub struct RecordSource {
     /// Text of the session's task.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub task: String,
+    /// Families of the earlier sessions whose records the session has shown to the model: the
+    /// answer may repeat them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shown_families: Vec<String>,
 }
 
 /// A byte range of an answer and the weight of its tokens.
@@ -72,6 +76,13 @@ impl TrainingRecord {
     /// Creates a record without a source and with default weights.
     pub fn new(family: impl Into<String>, messages: Vec<Message>) -> Self {
         Self { messages, family: family.into(), source: None, weights: Vec::new() }
+    }
+
+    /// Returns the families that the answers may give away: the record's own, and those that its
+    /// session has shown.
+    pub(super) fn all_families(&self) -> impl Iterator<Item = &str> {
+        let shown = self.source.iter().flat_map(|source| &source.shown_families);
+        shown.chain([&self.family]).map(String::as_str)
     }
 
     /// Reads a file of records, one per line; blank lines are skipped.

@@ -16,11 +16,16 @@ use super::record::WeightedPart;
 const UNCHANGED: f32 = 0.3;
 
 /// Extracts the records of a session: accepted answers of every part, successful repairs, and the
-/// decompositions and plans that led to them.
+/// decompositions and plans that led to them. `shown_families` are those of the records of earlier
+/// sessions that it has shown.
 ///
 /// Returns nothing unless the session is solved by the user's tests with a recorded assurance. Code
 /// that only generated tests verify may be wrong, and so may code judged by an earlier version.
-pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<TrainingRecord> {
+pub fn records(
+    session: &Session,
+    attempts: &[Attempt],
+    shown_families: &[String],
+) -> Vec<TrainingRecord> {
     if !session.is_sound() {
         return Vec::new();
     }
@@ -53,7 +58,12 @@ pub fn records(session: &Session, attempts: &[Attempt]) -> Vec<TrainingRecord> {
             .map(|failed| vec![unchanged_lines(&failed.completion.text, &attempt.completion.text)]);
         let attempts = vec![attempt.seq];
         let task = session.task.text.clone();
-        let source = Some(RecordSource { session: session.id.clone(), attempts, task });
+        let source = Some(RecordSource {
+            session: session.id.clone(),
+            attempts,
+            task,
+            shown_families: shown_families.to_vec(),
+        });
         TrainingRecord {
             messages,
             family: family.clone(),

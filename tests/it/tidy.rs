@@ -9,6 +9,7 @@ use std::path::PathBuf;
 /// Top-level modules from the ground up; a module may import those of earlier rows only.
 const LAYERS: &[&[&str]] = &[
     &[
+        "bm25",
         "child",
         "task",
         "config",
@@ -20,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
         "shutdown",
         "terms",
     ],
-    &["adapter", "error_class", "minhash", "similarity"],
+    &["adapter", "documents", "error_class", "minhash", "similarity"],
     &["trajectory"],
     &["event"],
     &["peft"],

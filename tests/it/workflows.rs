@@ -214,7 +214,7 @@ fn task() -> SessionRequest {
         tests: vec![SourceFile::new("test_adder.py", TESTS)],
         test_targets: Vec::new(),
     };
-    SessionRequest::New { task, left_out: Vec::new() }
+    SessionRequest::New { task, left_out: Vec::new(), documents: Vec::new() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

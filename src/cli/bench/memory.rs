@@ -5,6 +5,7 @@ mod report;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::adapter::AdapterId;
 use crate::bench;
 use crate::bench::MemoryRequest;
 use crate::bench::RoundScores;
@@ -60,6 +61,10 @@ pub(in crate::cli) struct MemoryArgs {
     /// Tasks of HumanEval for the control N2; 0 for none
     #[arg(long, value_name = "N", default_value_t = 164)]
     controls: usize,
+    /// Also measure this adapter, which was trained to read documents, in front of the libraries'
+    /// README, passages and records
+    #[arg(long, value_name = "ADAPTER", conflicts_with = "rounds")]
+    reader: Option<String>,
     /// Teach each library in two rounds, half of its functions and then the others, and see what
     /// the second forgets
     #[arg(long)]
@@ -103,5 +108,6 @@ fn request(context: &Context, args: &MemoryArgs) -> anyhow::Result<MemoryRequest
         n_functions: args.functions.into(),
         max_steps: args.max_steps,
         controls,
+        reader: args.reader.as_deref().map(AdapterId::parse).transpose()?,
     })
 }

@@ -14,6 +14,7 @@ use crate::evaluation::EvalTask;
 use crate::evaluation::TaskSuite;
 use crate::synthetic;
 use crate::synthetic::FIRST_RESERVED_SEED;
+use crate::synthetic::LibraryRecord;
 use crate::synthetic::RecordOptions;
 use crate::synthetic::SyntheticLibrary;
 use crate::training::TrainingRecord;
@@ -26,6 +27,10 @@ pub(super) struct LibraryArgs {
     /// Number of functions, 6 to 40
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(6..=40))]
     functions: u16,
+    /// Write so many records that teach to use a library from the document in front of a question,
+    /// instead: each is about another library, and no seed gives these libraries
+    #[arg(long, value_name = "N", conflicts_with_all = ["seed", "functions"], value_parser = clap::value_parser!(u16).range(1..))]
+    reader: Option<u16>,
     /// Output folder for lib/, train.jsonl and suite.jsonl; must not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -46,8 +51,27 @@ fn write_new(out: &Path, files: &[(String, String)]) -> io::Result<()> {
     Ok(())
 }
 
-/// Generates a library and writes its package, training records and task suite.
+fn in_the_way(out: &Path) -> String {
+    format!("cannot create the folder `{}`", out.display())
+}
+
+/// Renders records as the lines of a training file.
+fn lines(records: &[LibraryRecord]) -> serde_json::Result<String> {
+    let line = |record: &LibraryRecord| {
+        Ok(serde_json::to_string(&TrainingRecord::from(record.clone()))? + "\n")
+    };
+    records.iter().map(line).collect()
+}
+
+/// Generates a library and writes its package, training records and task suite; or the records of
+/// the reader.
 pub(super) fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
+    if let Some(n) = args.reader {
+        let files = [("train.jsonl".to_owned(), lines(&synthetic::reader_records(n.into()))?)];
+        write_new(&args.out, &files).with_context(|| in_the_way(&args.out))?;
+        output::print(&format!("{n} records, each about another library\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let library = SyntheticLibrary::invent(args.seed, args.functions.into());
     let records = library.training(RecordOptions::default());
     let tasks = library.tasks(4);
@@ -56,19 +80,14 @@ pub(super) fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
         let message = format!("seed {} gives tasks that are not held out: {leak}", args.seed);
         return Err(HintedError::new(message, "choose another --seed").into());
     }
-    let mut lines = String::new();
-    for record in records.iter().cloned().map(TrainingRecord::from) {
-        lines += &(serde_json::to_string(&record)? + "\n");
-    }
     let suite = TaskSuite::new(library.name(), tasks.into_iter().map(EvalTask::from).collect());
     let files = [
         (format!("lib/{}/__init__.py", library.name()), library.module_source()),
         ("README.md".to_owned(), library.readme()),
-        ("train.jsonl".to_owned(), lines),
+        ("train.jsonl".to_owned(), lines(&records)?),
         ("suite.jsonl".to_owned(), suite.to_lines()),
     ];
-    write_new(&args.out, &files)
-        .with_context(|| format!("cannot create the folder `{}`", args.out.display()))?;
+    write_new(&args.out, &files).with_context(|| in_the_way(&args.out))?;
     output::print(&format!(
         "{}: {} functions, {} records, {} tasks\n",
         library.name(),

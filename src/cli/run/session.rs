@@ -62,7 +62,8 @@ pub(super) fn run(
         (SessionRequest::Resume(Box::new(session)), Context { config, ..context.clone() })
     } else {
         let ReadTask { task, left_out } = task::read(args)?;
-        (SessionRequest::New { task, left_out }, context.clone())
+        let documents = task::documents(&args.doc)?;
+        (SessionRequest::New { task, left_out, documents }, context.clone())
     };
     // The helper is forked before this process has other threads or a model in memory.
     let executable = std::env::current_exe()?;
@@ -127,7 +128,7 @@ async fn dry_run(
     request: SessionRequest,
 ) -> anyhow::Result<ExitCode> {
     let (task, left_out) = match request {
-        SessionRequest::New { task, left_out } => (task, left_out),
+        SessionRequest::New { task, left_out, .. } => (task, left_out),
         SessionRequest::Resume(session) => (session.task, Vec::new()),
     };
     for omitted in &left_out {

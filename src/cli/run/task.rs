@@ -84,6 +84,16 @@ pub(super) fn read(args: &RunArgs) -> anyhow::Result<ReadTask> {
     })
 }
 
+/// Reads documents. Text that is not UTF-8 is an error.
+pub(super) fn documents(paths: &[PathBuf]) -> anyhow::Result<Vec<SourceFile>> {
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the document `{}`", path.display()))?;
+        Ok(SourceFile::new(path.display().to_string(), text))
+    };
+    paths.iter().map(read).collect()
+}
+
 fn plain(text: &str) -> anyhow::Result<Task> {
     if text.trim().is_empty() {
         bail!("the task is empty");

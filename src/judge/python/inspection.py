@@ -11,6 +11,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # Python is started without it
 import rune_standard as standard  # noqa: E402
 
+DOCUMENTED_LINES = 24  # of a docstring, beside its first
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SUSPICIOUS = ["sys._getframe", "gc.get_objects", "gc.get_referrers", "inspect.stack", "inspect.currentframe", "os._exit",
               "sys.modules", "sys.settrace", "sys.setprofile", "os.kill", "os.execv"]
@@ -85,6 +86,17 @@ def class_interface(node):
             text = assigned(part)
             inner += ["    " + text] if text else []
     return lines + (inner or ["    ..."])
+
+
+def documented(tree):
+    """Each public function and class by itself: its signatures, then the rest of its docstring as comments."""
+    texts = []
+    for node in tree.body:
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and public(node.name):
+            lines = class_interface(node) if isinstance(node, ast.ClassDef) else signature(node, "")
+            rest = (ast.get_docstring(node) or "").strip().splitlines()[1:]
+            texts.append("\n".join(lines + [f"# {line}".rstrip() for line in rest if line.strip()][:DOCUMENTED_LINES]))
+    return texts
 
 
 def imports(tree):
@@ -242,11 +254,11 @@ def statements(tree, text):
 
 
 def inspect_file(path, text):
-    result = {"path": path, "error": None, "interface": "", "imports": [], "needs": [], "unbound": [], "defines": [], "statements": [],
+    result = {"path": path, "error": None, "interface": "", "documented": [], "imports": [], "needs": [], "unbound": [], "defines": [], "statements": [],
               "digest": None, "suspicious": [], "elisions": elisions(text), "stubs": []}
     try:
         tree = ast.parse(text, path)
-        result.update(interface=interface(tree), imports=imports(tree), needs=needs(tree), unbound=unbound(tree), defines=defined(tree),
+        result.update(interface=interface(tree), documented=documented(tree), imports=imports(tree), needs=needs(tree), unbound=unbound(tree), defines=defined(tree),
                       statements=statements(tree, text), suspicious=suspicious(tree), stubs=stubs(tree), digest=normalised(tree))
     except SyntaxError as error:
         lines = text.splitlines()

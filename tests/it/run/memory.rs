@@ -180,3 +180,43 @@ fn named_adapter_is_used_alone_unless_memory_says_otherwise() {
     let ended = bench.solve(&["--memory", "all"]);
     assert_eq!(ended.code, Some(2), "{ended:?}");
 }
+
+/// Text of the task in the newest session's first prompt for code, passages included.
+fn asked(bench: &Bench) -> String {
+    let attempts = bench.attempts();
+    let attempt = attempts.iter().find(|attempt| attempt["phase"] == "code").unwrap();
+    let messages = attempt["prompt"].as_array().unwrap();
+    messages.last().unwrap()["content"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn passages_of_documents_and_packages_are_shown() {
+    let bench = Bench::with(&script(&[SOLUTION]));
+    fs::create_dir_all(bench.path("lib/zorb")).unwrap();
+    let source = "def plus(a, b):\n    \"\"\"Returns the sum of two numbers.\n\n    Both are added.\n    \"\"\"\n    return a + b\n";
+    bench.write("lib/zorb/__init__.py", source);
+    bench.write("lib/other/__init__.py", source);
+    bench.write("notes.md", "# Adding\n\nTwo numbers are added with care.\n\n# Baking\n\nFlour.\n");
+    let task = "Write adder.py with add(a, b), which returns the sum of two numbers, with zorb.";
+    let given = ["--lib", "lib", "--doc", "notes.md"];
+    let ended = solve(&bench, task, &[&given[..], &["--json"]].concat());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let prompt = asked(&bench);
+    let of_zorb = "From `zorb`:\n\n```python\ndef plus(a, b): ...  # Returns the sum of two numbers.\n# Both are added.\n```";
+    assert!(prompt.contains(of_zorb), "{prompt}");
+    assert!(prompt.contains("From `notes.md`:\n\n# Adding"), "{prompt}");
+    assert!(!prompt.contains("Flour") && !prompt.contains("other"), "{prompt}");
+    assert!(prompt.find("# Adding") < prompt.find(task), "{prompt}");
+    let lines = super::json_lines(&ended.stdout);
+    let told = lines.iter().find(|line| line["type"] == "memory.recalled").unwrap();
+    assert_eq!(told["passages"], serde_json::json!(["notes.md", "zorb"]));
+    let shown = bench.call(&["sessions", "show", &bench.session_id()]).stdout;
+    assert!(shown.contains("notes.md (passages: 1), zorb (passages: 1)"), "{shown}");
+
+    // Without records packages say nothing, but a document that is given is always shown.
+    assert_eq!(solve(&bench, task, &[&given[..], &["--memory", "none"]].concat()).code, Some(0));
+    assert!(asked(&bench).contains("# Adding") && !asked(&bench).contains("From `zorb`"));
+    let missing = solve(&bench, task, &["--doc", "nowhere.md"]);
+    assert_eq!(missing.code, Some(3), "{missing:?}");
+    assert!(missing.stderr.contains("cannot read the document `nowhere.md`"), "{missing:?}");
+}

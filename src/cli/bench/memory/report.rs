@@ -1,6 +1,5 @@
 //! The outcome of all conditions as tables and a verdict.
 
-use crate::bench::CONDITIONS;
 use crate::bench::ConditionOutcomes;
 use crate::bench::LibraryOutcomes;
 use crate::bench::MARGIN;
@@ -39,7 +38,7 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 fn conditions(found: &ConditionOutcomes) -> Vec<Vec<String>> {
     let head = ["CONDITION", "SKILL (95 %)", "RECALL (95 %)", "TOKENS IN", "OUT", "SECONDS"];
     let mut rows = vec![row(head)];
-    for (index, condition) in CONDITIONS.iter().enumerate() {
+    for (index, condition) in found.asked() {
         let share = |groups: &[&str]| score(&found.of(index, groups)).to_string();
         let cost = found.cost(index);
         rows.push(vec![
@@ -57,7 +56,7 @@ fn conditions(found: &ConditionOutcomes) -> Vec<Vec<String>> {
 /// Builds the rows of pass@1 by template, in percent, for the conditions with one library's own
 /// knowledge.
 fn templates(found: &ConditionOutcomes) -> Vec<Vec<String>> {
-    let shown = CONDITIONS.iter().enumerate().filter(|(_, one)| one.subject != Subject::Other);
+    let shown = found.asked().filter(|(_, one)| one.subject != Subject::Other);
     let shown: Vec<(usize, &MemoryCondition)> = shown.collect();
     let names = shown.iter().map(|(_, condition)| condition.name.to_uppercase());
     let mut rows = vec![row(["TASKS", "N"]).into_iter().chain(names).collect::<Vec<_>>()];
@@ -82,25 +81,30 @@ fn templates(found: &ConditionOutcomes) -> Vec<Vec<String>> {
 fn comparisons(found: &ConditionOutcomes, verdict: &MemoryVerdict) -> Vec<Vec<String>> {
     let head =
         ["COMPARISON", "N", "FAMILIES", "GAINED", "LOST", "DIFFERENCE (95 %)", "P", "AT LEAST"];
-    let mut rows = vec![row(head)];
-    let mut add = |name: String, paired: &PairedScores, n: usize| {
+    let compared = |name: &str, paired: &PairedScores, n: &str| {
         let [gained, lost, difference, p_value] = eval::compared(paired);
         let at_least = format!("{:+.1}", paired.interval_90.0 * 100.0);
-        let (n, families) = (n.to_string(), paired.n_families.to_string());
-        rows.push(vec![name, n, families, gained, lost, difference, p_value, at_least]);
+        let families = paired.n_families.to_string();
+        row([name, n, &families, &gained, &lost, &difference, &p_value, &at_least])
     };
-    let n_tasks = found.of(0, &[&SKILL[..], &RECALL[..]].concat()).len();
-    add("adapter, against 8 records".to_owned(), &verdict.adapter, n_tasks);
-    add("adapter + 8 records, against 8 records".to_owned(), &verdict.both, n_tasks);
+    let n_tasks = &found.of(0, &[&SKILL[..], &RECALL[..]].concat()).len().to_string();
+    let mut rows = vec![
+        row(head),
+        compared("adapter, against 8 records", &verdict.adapter, n_tasks),
+        compared("adapter + 8 records, against 8 records", &verdict.both, n_tasks),
+    ];
     for (name, paired) in &verdict.damage {
-        add(format!("{name}, against the base"), paired, n_tasks);
+        rows.push(compared(&format!("{name}, against the base"), paired, n_tasks));
     }
     for (name, paired) in &verdict.controls {
-        let n = found.n_controls(name);
-        add(format!("{name}: adapter, against the base"), paired, n);
+        let n = found.n_controls(name).to_string();
+        rows.push(compared(&format!("{name}: adapter, against the base"), paired, &n));
     }
     let margin = format!("{:.1}", -MARGIN * 100.0);
     rows.push(row(["margin of the last rows", "", "", "", "", "", "", &margin]));
+    for (name, paired) in &verdict.reader {
+        rows.push(compared(&format!("{name}, against the base"), paired, ""));
+    }
     rows
 }
 
