@@ -10,7 +10,8 @@ task shows one such call of a function whose name is masked, and asks for a func
 
 Writes to --out: lib/, the packages' sources; suite.jsonl; suite-passage.jsonl, the same tasks, each after the
 documentation of the function wanted and of two others; train.jsonl, records about functions that no task asks for;
-train-same.jsonl, records about all functions, without the calls of the tasks; cards.json, the packages. The same
+train-same.jsonl, records about all functions, without the calls of the tasks; suite-records.jsonl and
+suite-records-same.jsonl, the tasks after the eight nearest of these records; cards.json, the packages. The same
 call always writes the same bytes. Packages run only in Rune's sandbox, which verifies each task: its reference
 passes, and a stub does not. Wants Python 3.11 or newer, for the packages; Rune may use another one than the script.
 """
@@ -21,6 +22,7 @@ import collections
 import copy
 import hashlib
 import json
+import math
 import os
 import pathlib
 import random
@@ -1123,6 +1125,42 @@ def records(package, tasks, everything):
                     yield one
 
 
+# Records in the prompt.
+
+
+N_RECORDS = 8
+K1, B = 1.2, 0.75
+
+
+def words(text):
+    return re.findall(r"[a-z0-9]+", text.lower())
+
+
+class Index:
+    """Records by Okapi BM25 of their questions (Robertson and Zaragoza 2009)."""
+
+    def __init__(self, lines):
+        self.lines = lines
+        self.counts = [collections.Counter(words(line["messages"][0]["content"])) for line in lines]
+        self.having = collections.Counter(word for counts in self.counts for word in counts)
+        self.mean = sum(sum(counts.values()) for counts in self.counts) / len(lines)
+
+    def score(self, counts, question):
+        length = K1 * (1 - B + B * sum(counts.values()) / self.mean)
+        total = 0.0
+        for word in question:
+            rarity = math.log1p((len(self.lines) - self.having[word] + 0.5) / (self.having[word] + 0.5))
+            total += rarity * counts[word] * (K1 + 1) / (counts[word] + length)
+        return total
+
+    def before(self, task):
+        """The task after the nearest records as earlier turns, the nearest one last."""
+        question = words(task["messages"][0]["content"])
+        ranked = sorted(zip(self.counts, self.lines), key=lambda pair: -self.score(pair[0], question))[:N_RECORDS]
+        turns = [message for _, line in reversed(ranked) for message in line["messages"]]
+        return {**task, "messages": turns + task["messages"]}
+
+
 # Output.
 
 
@@ -1187,6 +1225,8 @@ def main():
     write_lines(args.out / "suite-passage.jsonl", with_passage)
     write_lines(args.out / "train.jsonl", train)
     write_lines(args.out / "train-same.jsonl", same)
+    write_lines(args.out / "suite-records.jsonl", map(Index(train).before, suite))
+    write_lines(args.out / "suite-records-same.jsonl", map(Index(same).before, suite))
     (args.out / "cards.json").write_text(json.dumps(cards, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{len(suite)} tasks of {len({line['family'] for line in suite})} functions; {trivial['constant']} pass with "
           f"a constant, {trivial['identity']} with an argument returned; {len(train)} records about other functions, "

@@ -8,13 +8,24 @@ use serde::Serialize;
 
 use crate::bm25::PassageIndex;
 
-/// Maximum characters of a passage. A longer section is split at blank lines.
-const MAX_CHARS: usize = 1_500;
+/// Maximum bytes of a passage. A longer section is split at blank lines, a longer block at lines.
+const MAX_BYTES: usize = 1_500;
+/// A passage is relevant if its score is at least this share of the best one.
+const MIN_SHARE: f64 = 0.3;
+
+/// Text about what a task needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Path as the user gave it.
+    pub source: String,
+    /// The whole text, not yet split.
+    pub text: String,
+}
 
 /// Part of a document about one thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passage {
-    /// Path of the document, or dotted name of the package that it is about.
+    /// Path of the document, or dotted name of the module that it is about.
     pub source: String,
     /// Text of the passage, with its heading.
     pub text: String,
@@ -27,15 +38,13 @@ impl fmt::Display for Passage {
 }
 
 /// Splits a text into passages: at its Markdown headings, and where a section is long, at blank
-/// lines. Code blocks are not split.
+/// lines. Only a code block that is too long by itself is split.
 pub fn split(source: &str, text: &str) -> Vec<Passage> {
     let mut passages: Vec<String> = Vec::new();
-    for block in blocks(text) {
-        let is_heading = block.starts_with('#');
-        let is_full =
-            |last: &String| last.len() + block.len() > MAX_CHARS && !is_bare_heading(last);
+    for block in blocks(text).into_iter().flat_map(|block| pieces(&block)) {
+        let fits = |last: &String| last.len() + block.len() <= MAX_BYTES || is_bare_heading(last);
         match passages.last_mut() {
-            Some(last) if !is_heading && !is_full(last) => {
+            Some(last) if !block.starts_with('#') && fits(last) => {
                 last.push_str("\n\n");
                 last.push_str(&block);
             }
@@ -54,55 +63,91 @@ fn is_bare_heading(passage: &str) -> bool {
 /// code block is one with the blank lines in it.
 fn blocks(text: &str) -> Vec<String> {
     let mut blocks: Vec<Vec<&str>> = vec![Vec::new()];
-    let mut is_in_code = false;
+    let mut fence: Option<&str> = None;
     for line in text.lines() {
-        let is_heading = !is_in_code && line.starts_with('#');
-        if line.trim_start().starts_with("```") {
-            is_in_code = !is_in_code;
+        let is_heading = fence.is_none() && line.starts_with('#');
+        match fence {
+            Some(mark) if line.trim() == mark => fence = None,
+            Some(_) => {}
+            None => fence = opened_fence(line),
         }
-        if is_heading || (line.trim().is_empty() && !is_in_code) {
+        if is_heading || (line.trim().is_empty() && fence.is_none()) {
             blocks.push(Vec::new());
         }
-        if let Some(block) = blocks.last_mut() {
+        if let Some(block) =
+            blocks.last_mut().filter(|_| !line.trim().is_empty() || fence.is_some())
+        {
             block.push(line);
         }
         if is_heading {
             blocks.push(Vec::new());
         }
     }
-    let texts = blocks.into_iter().map(|lines| lines.join("\n").trim().to_owned());
+    let texts = blocks.into_iter().map(|lines| lines.join("\n").trim_end().to_owned());
     texts.filter(|block| !block.is_empty()).collect()
 }
 
-/// Selects the passages that rank highest for a question and together cost at most `max_tokens`.
-/// Those that share no word with it are left out. The others keep their order.
+/// Returns the mark of the code fence that a line opens; `None` if it opens none.
+fn opened_fence(line: &str) -> Option<&'static str> {
+    let line = line.trim_start();
+    let mark = ["```", "~~~"].into_iter().find(|mark| line.starts_with(mark))?;
+    (!line[mark.len()..].contains(mark)).then_some(mark)
+}
+
+/// Splits a block at lines into pieces of at most [`MAX_BYTES`]; a line is longer only by itself.
+fn pieces(block: &str) -> Vec<String> {
+    let mut pieces: Vec<String> = Vec::new();
+    for line in block.lines() {
+        match pieces.last_mut() {
+            Some(last) if last.len() + line.len() < MAX_BYTES => {
+                last.push('\n');
+                last.push_str(line);
+            }
+            _ => pieces.push(line.to_owned()),
+        }
+    }
+    pieces
+}
+
+/// Returns the passages that are relevant to a question, best first, with their places: those with
+/// at least three tenths of the best score. Of equal texts the first counts.
+pub fn relevant(mut passages: Vec<Passage>, question: &str) -> Vec<(usize, Passage)> {
+    let mut known = std::collections::HashSet::new();
+    passages.retain(|passage| known.insert(passage.text.clone()));
+    if passages.is_empty() {
+        return Vec::new();
+    }
+    let texts: Vec<String> = passages.iter().map(|passage| passage.text.clone()).collect();
+    let ranked = PassageIndex::new(&texts).ranked(question);
+    let best = ranked.first().map_or(0.0, |(_, score)| *score);
+    let is_relevant = |(_, score): &(usize, f64)| *score > 0.0 && *score >= MIN_SHARE * best;
+    let ranked = ranked.into_iter().filter(is_relevant);
+    ranked.map(|(index, _)| (index, passages[index].clone())).collect()
+}
+
+/// Selects, of relevant passages, those that fit into `max_tokens`, best first. They are returned
+/// in the order of the documents.
 ///
 /// # Errors
 /// Those of `n_tokens`, which counts the tokens of a passage.
 pub fn select<E>(
-    passages: Vec<Passage>,
-    question: &str,
+    relevant: Vec<(usize, Passage)>,
     max_tokens: usize,
     n_tokens: impl Fn(&Passage) -> Result<usize, E>,
 ) -> Result<Vec<Passage>, E> {
-    if passages.is_empty() {
-        return Ok(passages);
-    }
-    let texts: Vec<String> = passages.iter().map(|passage| passage.text.clone()).collect();
-    let mut n_left = max_tokens;
-    let mut is_shown = vec![false; passages.len()];
-    for (index, score) in PassageIndex::new(&texts).ranked(question) {
-        if score <= 0.0 {
+    let (mut n_left, mut shown) = (max_tokens, Vec::new());
+    for (place, passage) in relevant {
+        if n_left == 0 {
             break;
         }
-        let n = n_tokens(&passages[index])?;
+        let n = n_tokens(&passage)?;
         if n <= n_left {
             n_left -= n;
-            is_shown[index] = true;
+            shown.push((place, passage));
         }
     }
-    let shown = passages.into_iter().zip(is_shown).filter(|(_, is_shown)| *is_shown);
-    Ok(shown.map(|(passage, _)| passage).collect())
+    shown.sort_by_key(|(place, _)| *place);
+    Ok(shown.into_iter().map(|(_, passage)| passage).collect())
 }
 
 #[cfg(test)]
@@ -127,24 +172,40 @@ mod tests {
     }
 
     #[test]
-    fn long_sections_are_split_at_blank_lines() {
+    fn code_keeps_its_indentation_and_fences_their_ends() {
+        let indented = "    import zorb\n    for x in xs:\n\n        zorb.f(x)";
+        assert_eq!(texts(split("a.rst", indented)), [indented]);
+        let inline = "```one line``` of code\n\n# Heading\n\n~~~\n# no heading\n~~~";
+        let passages = texts(split("a.md", inline));
+        assert_eq!(passages, ["```one line``` of code", "# Heading\n\n~~~\n# no heading\n~~~"]);
+    }
+
+    #[test]
+    fn long_sections_are_split_at_blank_lines_and_long_blocks_at_lines() {
         let paragraph = "word ".repeat(200);
         let passages =
             texts(split("a.txt", &format!("# A\n\n{}", format!("{paragraph}\n\n").repeat(3))));
         assert_eq!(passages.len(), 3);
         assert!(passages[0].starts_with("# A\n\nword"), "{}", passages[0]);
+        let open = format!("```python\n{}", "x = 1\n".repeat(2000));
+        let passages = texts(split("a.md", &open));
+        assert!(passages.len() >= 8 && passages.iter().all(|text| text.len() <= MAX_BYTES));
     }
 
     #[test]
-    fn passages_about_the_question_fit_the_budget() {
+    fn relevant_passages_fit_the_budget() {
         let select = |question: &str, max_tokens: usize| {
             let n_tokens = |passage: &Passage| Ok::<_, ()>(passage.text.split_whitespace().count());
-            texts(select(split("README.md", README), question, max_tokens, n_tokens).unwrap())
+            let relevant = relevant(split("README.md", README), question);
+            texts(select(relevant, max_tokens, n_tokens).unwrap())
         };
         let largest = "## `zorb.kelpa(xs)`\n\nReturns the largest.";
-        assert_eq!(select("the largest of zorb", 6), [largest]);
-        assert_eq!(select("the largest of zorb", 1000).len(), 3);
+        assert_eq!(select("largest", 1000), [largest]);
+        assert_eq!(select("sum and largest", 1000).len(), 2);
+        assert_eq!(select("sum and largest", 6), [largest]);
         assert_eq!(select("nothing in common", 1000), [""; 0]);
         assert_eq!(select("the largest of zorb", 0), [""; 0]);
+        let stars = vec![Passage { source: String::new(), text: "***".to_owned() }];
+        assert_eq!(super::relevant(stars, "a question"), []);
     }
 }

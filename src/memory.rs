@@ -27,6 +27,7 @@ use crate::trajectory::Message;
 use crate::trajectory::RecalledRecord;
 use crate::trajectory::family_of;
 
+pub use packages::FoundPassages;
 pub use packages::package_passages;
 pub use packages::passages_of;
 
@@ -46,6 +47,31 @@ pub struct ShownMemory {
     pub passages: Vec<Passage>,
 }
 
+/// Tasks whose records are never shown.
+#[derive(Debug, Default)]
+pub struct ExcludedTasks {
+    families: BTreeSet<String>,
+    questions: Vec<MinHashSignature>,
+}
+
+impl ExcludedTasks {
+    /// Excludes records of these families, and those whose question is one of `texts` or a
+    /// near-copy of it: a session of such a task may have been given another family.
+    pub fn new<'a>(families: impl Iterator<Item = &'a str>, texts: &[&str]) -> Self {
+        let of_texts = texts.iter().map(|text| family_of(text));
+        Self {
+            families: families.map(str::to_owned).chain(of_texts).collect(),
+            questions: texts.iter().map(|text| MinHashSignature::of_question(text)).collect(),
+        }
+    }
+
+    fn covers(&self, record: &ExperienceRecord) -> bool {
+        let question = MinHashSignature::of_question(&record.question);
+        self.families.contains(&family_of(&record.question))
+            || self.questions.iter().any(|asked| asked.is_near_duplicate(&question))
+    }
+}
+
 /// Task to recall records for.
 #[derive(Debug, Clone, Copy)]
 pub struct RecallRequest<'a> {
@@ -53,9 +79,9 @@ pub struct RecallRequest<'a> {
     pub text: &'a str,
     /// Key of the project whose records come first.
     pub project: &'a str,
-    /// Families whose records are never shown.
-    pub excluded_families: &'a BTreeSet<String>,
-    /// Maximum tokens of the records.
+    /// Tasks whose records are never shown.
+    pub excluded: &'a ExcludedTasks,
+    /// Maximum tokens of all that is shown.
     pub max_tokens: usize,
 }
 
@@ -98,7 +124,7 @@ pub fn recall(
     let near = registry.nearest_records(&ExperienceQuery {
         text: request.text,
         project: request.project,
-        excluded_families: request.excluded_families,
+        excluded_families: &request.excluded.families,
         min_similarity: settings.min_similarity,
         limit: MAX_NEAR,
     })?;
@@ -109,8 +135,7 @@ pub fn recall(
         if shown.len() == settings.max_records {
             break;
         }
-        // A session of an excluded task may have been given another family.
-        if request.excluded_families.contains(&family_of(&candidate.record.question)) {
+        if request.excluded.covers(&candidate.record) {
             continue;
         }
         let answer = MinHashSignature::new(&candidate.record.answer, SHINGLE);
@@ -134,8 +159,8 @@ fn n_tokens_of(provider: &Provider, records: &[ExperienceRecord]) -> Result<usiz
     Ok(provider.encode(turns(records))?.n_tokens())
 }
 
-/// Finds records and passages to show for a task. If there are passages, half of the budget is
-/// theirs, and what the records leave of the other half.
+/// Finds records and passages to show for a task. If any passage is relevant, records get half of
+/// the budget, and passages what is left of all of it.
 ///
 /// # Errors
 /// [`MemoryError::Registry`], [`MemoryError::Provider`].
@@ -145,19 +170,18 @@ pub fn recall_with_passages(
     settings: &MemoryConfig,
     (request, passages): (RecallRequest<'_>, Vec<Passage>),
 ) -> Result<(Vec<NearRecord>, Vec<Passage>), MemoryError> {
-    let max_tokens = settings.max_tokens;
-    let share = if passages.is_empty() { max_tokens } else { max_tokens / 2 };
-    let request = RecallRequest { max_tokens: share, ..request };
-    let near = recall(registry, provider, settings, request)?;
+    let relevant = documents::relevant(passages, request.text);
+    let share = if relevant.is_empty() { request.max_tokens } else { request.max_tokens / 2 };
+    let of_records = RecallRequest { max_tokens: share, ..request };
+    let near = recall(registry, provider, settings, of_records)?;
     let records: Vec<ExperienceRecord> = near.iter().map(|near| near.record.clone()).collect();
     let n_used = if records.is_empty() { 0 } else { n_tokens_of(provider, &records)? };
     let n_tokens = |passage: &Passage| {
         let message = Message::user(passage.to_string());
         provider.encode(vec![message]).map(|prompt| prompt.n_tokens())
     };
-    let n_left = max_tokens.saturating_sub(n_used);
-    let passages = documents::select(passages, request.text, n_left, n_tokens)?;
-    Ok((near, passages))
+    let n_left = request.max_tokens.saturating_sub(n_used);
+    Ok((near, documents::select(relevant, n_left, n_tokens)?))
 }
 
 /// Loads the records that a session has shown, nearest first, to show them again.
@@ -206,8 +230,8 @@ mod tests {
         let provider = Provider::Scripted(Scripted::parse("", 8192).unwrap());
         let mut settings = Config::load(&[]).unwrap().memory;
         change(&mut settings);
-        let (excluded_families, max_tokens) = (&BTreeSet::new(), settings.max_tokens);
-        let request = RecallRequest { text: TASK, project: "own", excluded_families, max_tokens };
+        let (excluded, max_tokens) = (&ExcludedTasks::default(), settings.max_tokens);
+        let request = RecallRequest { text: TASK, project: "own", excluded, max_tokens };
         let shown = recall(registry, &provider, &settings, request).unwrap();
         recalled(&shown).into_iter().map(|record| record.session_id).collect()
     }
@@ -229,6 +253,28 @@ mod tests {
         for kind in [MemoryKind::None, MemoryKind::Adapter] {
             assert_eq!(shown(&registry, |settings| settings.kind = kind), [""; 0]);
         }
+    }
+
+    #[test]
+    fn copies_of_excluded_tasks_take_no_place() {
+        let home = tempfile::tempdir().unwrap();
+        let registry = Registry::open(&home.path().join("rune.db")).unwrap();
+        let task = "Write primes.py with is_prime(n), which tells whether n is a prime number, \
+                    and primes_below(n), which lists all prime numbers below n in order.";
+        let other = "Write sieve.py with is_prime(n) and primes_between(low, high).";
+        solve(&registry, "a", "own", other, "def is_prime(n): ...\n");
+        solve(&registry, "b", "own", &format!("{task} Use a loop."), "def primes_below(n): ...\n");
+        solve(&registry, "c", "own", &task.replace("Write", "Make"), "def is_prime(n): pass\n");
+        let provider = Provider::Scripted(Scripted::parse("", 8192).unwrap());
+        let defaults = Config::load(&[]).unwrap().memory;
+        let settings = MemoryConfig { max_records: 1, min_similarity: 0.0, ..defaults };
+        let shown = |excluded: &ExcludedTasks| {
+            let request = RecallRequest { text: task, project: "own", excluded, max_tokens: 4096 };
+            let shown = recall(&registry, &provider, &settings, request).unwrap();
+            shown.into_iter().map(|near| near.record.session_id).collect::<Vec<_>>()
+        };
+        assert_ne!(shown(&ExcludedTasks::default()), ["a"]);
+        assert_eq!(shown(&ExcludedTasks::new([].into_iter(), &[task])), ["a"]);
     }
 
     #[test]

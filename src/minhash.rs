@@ -9,6 +9,11 @@ use crate::rng::mixed;
 /// or 4.4 percentage points.
 const N_HASHES: usize = 128;
 
+/// Number of words in a shingle of a question.
+const SHINGLE_OF_QUESTION: usize = 13;
+/// Resemblance from which two questions are near-duplicates.
+const NEAR_DUPLICATE: f64 = 0.5;
+
 /// The MinHash signature of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MinHashSignature([u64; N_HASHES]);
@@ -27,6 +32,16 @@ impl MinHashSignature {
             }
         }
         Self(least)
+    }
+
+    /// Computes the signature of a question, for [`Self::is_near_duplicate`].
+    pub(crate) fn of_question(question: &str) -> Self {
+        Self::new(question, SHINGLE_OF_QUESTION)
+    }
+
+    /// Whether two questions share half of their runs of 13 words.
+    pub(crate) fn is_near_duplicate(&self, other: &Self) -> bool {
+        self.resemblance(other) >= NEAR_DUPLICATE
     }
 
     /// Estimates the Jaccard similarity of the two sets of shingles, `0.0..=1.0`.

@@ -70,6 +70,22 @@ mod tests {
     use super::TEMPLATES;
 
     #[test]
+    fn passages_stand_before_the_task_and_leave_no_trace_without() {
+        let render = |template: &str, documents: &[&str]| {
+            let values = serde_json::json!({
+                "task": "Do it.", "documents": documents, "path": "a.py", "names": [], "files": [],
+                "tests": [], "interfaces": "",
+            });
+            PromptTemplates::default().render(template, values).unwrap()
+        };
+        assert_eq!(render("task", &[]), "# Task\nDo it.");
+        assert!(render("brief", &[]).starts_with("Do it.\n"));
+        let with = "# Documentation\nFrom `a`:\n\nx\n\nFrom `b`:\n\ny\n\n# Task\nDo it.";
+        assert_eq!(render("task", &["From `a`:\n\nx", "From `b`:\n\ny"]), with);
+        assert!(render("brief", &["From `a`:\n\nx"]).starts_with("From `a`:\n\nx\n\nDo it.\n"));
+    }
+
+    #[test]
     fn every_template_is_embedded_and_compiles() {
         let _compiled = PromptTemplates::default();
         let mut in_folder: Vec<String> = std::fs::read_dir("templates")

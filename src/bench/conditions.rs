@@ -247,7 +247,8 @@ impl ConditionOutcomes {
         }
     }
 
-    /// Compares the reader with the base, with the same text in front; then on what neither needs.
+    /// Compares the reader with the base, with the same text in front; then on tasks that need no
+    /// library. Tasks about operations that no document teaches are compared by themselves as well.
     fn reader(&self) -> Vec<(String, PairedScores)> {
         let mut compared = Vec::new();
         for (index, condition) in self.asked().filter(|(_, one)| one.subject == Subject::Reader) {

@@ -87,6 +87,10 @@ pub async fn memory(
     request: &MemoryRequest,
 ) -> Result<ConditionOutcomes, BenchError> {
     let bench = MemoryBench { services, sandbox, request };
+    // Before the trainings, which take long.
+    if let Some(reader) = &request.reader {
+        services.registry.adapter(reader)?;
+    }
     let libraries = request.libraries();
     let mut adapters = Vec::new();
     for library in &libraries {

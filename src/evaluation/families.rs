@@ -8,11 +8,6 @@ use crate::minhash::MinHashSignature;
 use super::task::AnswerCheck;
 use super::task::EvalTask;
 
-/// Number of words in a shingle.
-const SHINGLE: usize = 13;
-/// Resemblance from which two questions are near-duplicates.
-const NEAR_DUPLICATE: f64 = 0.5;
-
 /// Split of a suite, by permitted use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -55,13 +50,13 @@ impl SuiteSplit {
 /// if their questions share half of their shingles, or if they ask for the same function.
 pub(super) fn join(tasks: &mut [EvalTask]) {
     let signatures: Vec<MinHashSignature> =
-        tasks.iter().map(|task| signature(&asked(task))).collect();
+        tasks.iter().map(|task| MinHashSignature::of_question(&asked(task))).collect();
     let heads: Vec<Option<String>> = tasks.iter().map(head).collect();
     let mut first: Vec<usize> = (0..tasks.len()).collect();
     for later in 0..tasks.len() {
         for earlier in 0..later {
             let is_same = heads[later].is_some() && heads[later] == heads[earlier]
-                || is_near_duplicate(&signatures[later], &signatures[earlier]);
+                || signatures[later].is_near_duplicate(&signatures[earlier]);
             // Union-find, with the earliest task as the root of its family.
             if is_same {
                 let (a, b) = (root(&first, earlier), root(&first, later));
@@ -74,16 +69,6 @@ pub(super) fn join(tasks: &mut [EvalTask]) {
     for (task, family) in tasks.iter_mut().zip(families) {
         task.family = family;
     }
-}
-
-/// Returns the signature of a question, for [`is_near_duplicate`].
-pub(super) fn signature(question: &str) -> MinHashSignature {
-    MinHashSignature::new(question, SHINGLE)
-}
-
-/// Whether two questions share half of their shingles.
-pub(super) fn is_near_duplicate(one: &MinHashSignature, other: &MinHashSignature) -> bool {
-    one.resemblance(other) >= NEAR_DUPLICATE
 }
 
 fn root(first: &[usize], mut index: usize) -> usize {

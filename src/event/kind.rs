@@ -58,9 +58,9 @@ pub enum Event {
     MemoryRecalled {
         /// The records, nearest first.
         records: Vec<RecalledRecord>,
-        /// Documents and modules that the passages are from.
+        /// Documents and modules that the shown passages are from.
         #[serde(default)]
-        passages: Vec<String>,
+        sources: Vec<String>,
     },
     /// A phase of the pipeline started.
     #[serde(rename = "phase.started")]
@@ -535,12 +535,12 @@ pub enum Event {
 impl Event {
     /// Returns the event that says what a session shows; `None` if it shows nothing.
     pub fn memory_of(session: &Session) -> Option<Self> {
-        let mut passages: Vec<String> =
+        let mut sources: Vec<String> =
             session.passages.iter().map(|passage| passage.source.clone()).collect();
-        passages.dedup();
+        sources.dedup();
         let records = session.memory.clone();
-        let is_empty = records.is_empty() && passages.is_empty();
-        (!is_empty).then_some(Self::MemoryRecalled { records, passages })
+        let is_empty = records.is_empty() && sources.is_empty();
+        (!is_empty).then_some(Self::MemoryRecalled { records, sources })
     }
 }
 

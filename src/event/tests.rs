@@ -64,7 +64,7 @@ fn samples() -> Vec<Event> {
         },
         Event::SessionResumed { schema: SCHEMA_VERSION, n_attempts: 2 },
         Event::MemoryRecalled {
-            passages: vec!["README.md".into()],
+            sources: vec!["README.md".into()],
             records: vec![RecalledRecord { session_id: "s0".into(), similarity: 0.75 }],
         },
         Event::PhaseStarted { phase: Phase::Code, subtask: Some("a".into()) },

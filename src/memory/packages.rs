@@ -1,4 +1,4 @@
-//! What the packages that a task names say about themselves: READMEs, signatures and docstrings.
+//! What documents and the packages that a task names say: READMEs, signatures and docstrings.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,38 +6,119 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::documents;
+use crate::documents::Document;
 use crate::documents::Passage;
+use crate::judge::FileInspection;
 use crate::judge::Judge;
 use crate::judge::JudgeError;
 use crate::task::SourceFile;
 use crate::task::Task;
 
-/// Maximum number of source files that are read of a package.
+/// Maximum number of source files that are read of a package, and their bytes together.
 const MAX_FILES: usize = 64;
-/// Maximum bytes of all of these files.
-const MAX_BYTES: usize = 1 << 20;
+const MAX_BYTES: u64 = 512 << 10;
+/// Maximum depth of folders, and entries of all of them, in which a package's files are looked for.
+const MAX_DEPTH: usize = 4;
+const MAX_ENTRIES: usize = 2_000;
+/// Modules of tests, which no task is about.
+const TEST_TOOLS: [&str; 5] = ["pytest", "unittest", "hypothesis", "doctest", "solution"];
 
-/// Finds the passages about the packages that `task` names: those below `libs` whose name is a word
-/// of the task or of its tests, and installed ones that the tests import. Files that cannot be
-/// read are left out.
+/// Passages, and what could not be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundPassages {
+    /// Passages in the order of the documents.
+    pub passages: Vec<Passage>,
+    /// Documents and packages that gave none, with the reason.
+    pub left_out: Vec<String>,
+}
+
+impl FoundPassages {
+    /// Adds what was found after this.
+    pub fn extend(&mut self, other: Self) {
+        self.passages.extend(other.passages);
+        self.left_out.extend(other.left_out);
+    }
+
+    fn add(&mut self, source: &str, passages: Vec<Passage>) {
+        if passages.is_empty() {
+            self.left_out.push(format!("`{source}`: it documents nothing"));
+        }
+        self.passages.extend(passages);
+    }
+}
+
+/// Splits documents into passages: a Python file into what it says about its public functions and
+/// classes, any other as [`documents::split`] does.
 ///
 /// # Errors
-/// [`JudgeError::Sandbox`], [`JudgeError::Harness`].
+/// [`JudgeError::Sandbox`].
+pub async fn passages_of(
+    judge: &Judge,
+    documents: &[Document],
+) -> Result<FoundPassages, JudgeError> {
+    let mut found = FoundPassages::default();
+    for Document { source, text } in documents {
+        if Path::new(source).extension().is_none_or(|end| end != "py") {
+            found.add(source, documents::split(source, text));
+            continue;
+        }
+        match inspect(judge, &[SourceFile::new("document.py", text)]).await? {
+            Ok(files) => {
+                let entries = files.into_iter().flat_map(|file| file.documented);
+                found.add(source, entries.map(|entry| passage(source, &entry)).collect());
+            }
+            Err(reason) => found.left_out.push(format!("`{source}`: {reason}")),
+        }
+    }
+    Ok(found)
+}
+
+/// Finds the passages about the packages that `task` names: those below `libs` whose name is a word
+/// of the task or of its tests, and installed ones that the tests import. A package that cannot be
+/// read is left out.
+///
+/// # Errors
+/// [`JudgeError::Sandbox`].
 pub async fn package_passages(
     judge: &Judge,
     libs: &[PathBuf],
     task: &Task,
-) -> Result<Vec<Passage>, JudgeError> {
-    let mut passages = Vec::new();
-    for NamedPackage { readme, files } in named_packages(judge, libs, task) {
-        passages.extend(readme);
-        passages.extend(passages_of(judge, &files).await?);
+) -> Result<FoundPassages, JudgeError> {
+    let mut found = FoundPassages::default();
+    for NamedPackage { name, readme, files } in named_packages(judge, libs, task) {
+        found.passages.extend(readme);
+        match inspect(judge, &files).await? {
+            Ok(files) => found.passages.extend(files.iter().flat_map(documented)),
+            Err(reason) => found.left_out.push(format!("package `{name}`: {reason}")),
+        }
     }
-    Ok(passages)
+    Ok(found)
+}
+
+/// Parses Python files in the sandbox. A failure that is the fault of the files is the inner error.
+async fn inspect(
+    judge: &Judge,
+    files: &[SourceFile],
+) -> Result<Result<Vec<FileInspection>, String>, JudgeError> {
+    match judge.inspect(files).await {
+        Err(error @ JudgeError::Harness { .. }) => Ok(Err(error.to_string())),
+        inspected => inspected.map(Ok),
+    }
+}
+
+fn documented(file: &FileInspection) -> Vec<Passage> {
+    let module = SourceFile::new(&file.path, "").module().unwrap_or_default();
+    file.documented.iter().map(|entry| passage(&module, entry)).collect()
+}
+
+fn passage(source: &str, code: &str) -> Passage {
+    Passage { source: source.to_owned(), text: format!("```python\n{code}\n```") }
 }
 
 /// Package that a task names.
+#[derive(Debug, PartialEq, Eq)]
 struct NamedPackage {
+    name: String,
     /// Passages of its README.
     readme: Vec<Passage>,
     /// Its source files, at least one.
@@ -51,42 +132,18 @@ fn named_packages(judge: &Judge, libs: &[PathBuf], task: &Task) -> Vec<NamedPack
     let of_python = installed.iter().flat_map(|root| imported.iter().map(move |name| (root, name)));
     let package = |(root, name): (&PathBuf, &String)| {
         let files = sources(root, name);
-        (!files.is_empty()).then(|| NamedPackage { readme: readme(root, name), files })
+        let name = name.clone();
+        (!files.is_empty()).then(|| NamedPackage { readme: readme(root, &name), name, files })
     };
     of_libs.chain(of_python).filter_map(package).collect()
-}
-
-/// Splits documents into passages: Python files into what they say about their public functions and
-/// classes, others as [`documents::split`] does.
-///
-/// # Errors
-/// [`JudgeError::Sandbox`], [`JudgeError::Harness`].
-pub async fn passages_of(
-    judge: &Judge,
-    documents: &[SourceFile],
-) -> Result<Vec<Passage>, JudgeError> {
-    let split = |file: &SourceFile| documents::split(&file.path, &file.text);
-    let texts = documents.iter().filter(|file| file.module().is_none());
-    let mut passages: Vec<Passage> = texts.flat_map(split).collect();
-    if documents.iter().any(|file| file.module().is_some()) {
-        for file in judge.inspect(documents).await? {
-            let source = module_name(&file.path);
-            let entry = |text: String| Passage {
-                source: source.clone(),
-                text: format!("```python\n{text}\n```"),
-            };
-            passages.extend(file.documented.into_iter().map(entry));
-        }
-    }
-    Ok(passages)
 }
 
 /// Returns the words of a task and its tests that may name a package.
 fn words(task: &Task) -> BTreeSet<String> {
     let texts = task.tests.iter().map(|file| file.text.as_str()).chain([task.text.as_str()]);
     let is_other = |c: char| !c.is_alphanumeric() && c != '_';
-    let words = texts.flat_map(|text| text.split(is_other));
-    words.filter(|word| word.len() > 1).map(str::to_owned).collect()
+    let words = texts.flat_map(|text| text.split(is_other)).filter(|word| is_package_name(word));
+    words.map(str::to_owned).collect()
 }
 
 /// Returns the top-level modules that the tests of a task import.
@@ -96,38 +153,58 @@ fn imported(task: &Task) -> BTreeSet<String> {
         let mut words = line.split_whitespace();
         let is_import = matches!(words.next(), Some("import" | "from"));
         let name = words.next()?.split(['.', ',']).next()?;
-        (is_import && !name.is_empty()).then(|| name.to_owned())
+        (is_import && is_package_name(name)).then(|| name.to_owned())
     };
     lines.filter_map(module).collect()
 }
 
-/// Reads the source files of the package or module `name` in `root`, without its tests.
+/// Whether a word can be the name of a package that a task is about.
+fn is_package_name(word: &str) -> bool {
+    let is_identifier = word.chars().all(|c| c.is_alphanumeric() || c == '_');
+    word.len() > 1 && is_identifier && !TEST_TOOLS.contains(&word)
+}
+
+/// Reads the source files of the package or module `name` in `root`: those nearest to its top
+/// first, without tests and private modules.
 fn sources(root: &Path, name: &str) -> Vec<SourceFile> {
     let mut paths = vec![PathBuf::from(format!("{name}.py"))];
-    walk(root, Path::new(name), &mut paths);
-    paths.sort();
+    walk(root, Path::new(name), &mut (MAX_ENTRIES, &mut paths));
+    paths.sort_by_key(|path| (path.components().count(), path.clone()));
     let (mut files, mut n_bytes) = (Vec::new(), 0);
-    for path in paths.into_iter().take(MAX_FILES) {
-        let Ok(text) = fs::read_to_string(root.join(&path)) else { continue };
-        n_bytes += text.len();
-        if n_bytes > MAX_BYTES {
-            break;
+    for path in paths {
+        let Ok(metadata) = fs::metadata(root.join(&path)) else { continue };
+        if files.len() == MAX_FILES || n_bytes + metadata.len() > MAX_BYTES {
+            continue;
         }
-        files.push(SourceFile::new(path.to_string_lossy(), text));
+        if let Ok(text) = fs::read_to_string(root.join(&path)) {
+            n_bytes += metadata.len();
+            files.push(SourceFile::new(path.to_string_lossy(), text));
+        }
     }
     files
 }
 
-/// Adds the Python files below `root/folder`, relative to `root`.
-fn walk(root: &Path, folder: &Path, paths: &mut Vec<PathBuf>) {
+/// Adds the public Python files below `root/folder`, relative to `root`, to the second of `found`;
+/// the first is how many more entries may be looked at. Links to folders are not followed.
+fn walk(root: &Path, folder: &Path, found: &mut (usize, &mut Vec<PathBuf>)) {
     let Ok(entries) = fs::read_dir(root.join(folder)) else { return };
     for entry in entries.flatten() {
+        if found.0 == 0 {
+            return;
+        }
+        found.0 -= 1;
         let path = folder.join(entry.file_name());
-        let is_test = path.file_name().is_some_and(|name| name == "tests" || name == "test");
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("_");
+        let is_hidden = stem.starts_with(['_', '.']) && stem != "__init__";
+        if is_hidden || ["tests", "test", "testing"].contains(&stem) {
+            continue;
+        }
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() && !is_test => walk(root, &path, paths),
+            Ok(kind) if kind.is_dir() && path.components().count() < MAX_DEPTH => {
+                walk(root, &path, found);
+            }
             Ok(kind) if kind.is_file() && path.extension().is_some_and(|end| end == "py") => {
-                paths.push(path);
+                found.1.push(path);
             }
             _ => {}
         }
@@ -149,17 +226,14 @@ fn readme(root: &Path, name: &str) -> Vec<Passage> {
     text.map_or(Vec::new(), |text| documents::split(name, &text))
 }
 
-/// Whether `path` is the folder of metadata of the installed package `name`.
+/// Whether `path` is the folder of metadata of the installed package `name`. The project may have
+/// another name than its package: then a list of top-level names says so.
 fn is_metadata_of(path: &Path, name: &str) -> bool {
     let folder = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let project = folder.strip_suffix(".dist-info").and_then(|stem| stem.split('-').next());
-    project.is_some_and(|project| project.replace('-', "_").eq_ignore_ascii_case(name))
-}
-
-/// Returns the dotted name of the module in a file.
-fn module_name(path: &str) -> String {
-    let module = path.trim_end_matches(".py").replace('/', ".");
-    module.trim_end_matches(".__init__").to_owned()
+    let Some(stem) = folder.strip_suffix(".dist-info") else { return false };
+    let project = stem.split('-').next().unwrap_or_default();
+    let names = || fs::read_to_string(path.join("top_level.txt")).unwrap_or_default();
+    project.eq_ignore_ascii_case(name) || names().lines().any(|line| line.trim() == name)
 }
 
 #[cfg(test)]
@@ -181,10 +255,11 @@ mod tests {
 
     #[test]
     fn packages_are_named_by_words_and_imported_by_tests() {
-        let task =
-            task("Use `zorb.nusib`.", "import a.b, c\nfrom d.e import f\n  import g\nx = 1\n");
-        assert!(words(&task).contains("zorb"));
-        assert_eq!(imported(&task).into_iter().collect::<Vec<_>>(), ["a", "d", "g"]);
+        let tests =
+            "import a1.b, c\nfrom d1.e import f\n  import g1\nimport pytest\nfrom / to\nx = 1\n";
+        let task = task("Use `zorb.nusib`.", tests);
+        assert!(words(&task).contains("zorb") && !words(&task).contains("pytest"));
+        assert_eq!(imported(&task).into_iter().collect::<Vec<_>>(), ["a1", "d1", "g1"]);
     }
 
     #[test]
@@ -195,19 +270,26 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
+        let too_long = usize::try_from(MAX_BYTES).unwrap() + 1;
         write("zorb/__init__.py", "");
+        write("zorb/a_table.py", &"#".repeat(too_long));
+        write("zorb/_private.py", "");
         write("zorb/deep/more.py", "");
         write("zorb/tests/test_more.py", "");
         write("zorb-1.2.dist-info/METADATA", "Name: zorb\n\n# Zorb\n\nLists.\n");
+        write("py_kelp-1.2.dist-info/METADATA", "Name: py-kelp\n\n# Kelp\n");
+        write("py_kelp-1.2.dist-info/top_level.txt", "kelp\n");
         write("kelp.py", "");
+        std::os::unix::fs::symlink(root.path(), root.path().join("zorb/loop")).unwrap();
         let found = |name| {
             let files = sources(root.path(), name).into_iter();
-            files.map(|file| module_name(&file.path)).collect::<Vec<_>>()
+            files.map(|file| file.module().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(found("zorb"), ["zorb", "zorb.deep.more"]);
         assert_eq!(found("kelp"), ["kelp"]);
         assert_eq!(found("other"), [""; 0]);
         assert_eq!(readme(root.path(), "zorb")[0].text, "# Zorb\n\nLists.");
-        assert_eq!(readme(root.path(), "kelp"), []);
+        assert_eq!(readme(root.path(), "kelp")[0].text, "# Kelp");
+        assert_eq!(readme(root.path(), "other"), []);
     }
 }

@@ -172,7 +172,7 @@ fn brief(work: &TaskContext<'_>, subtask: &Subtask) -> PromptDraft {
         .with("task", work.task.text.trim())
         .with("path", &subtask.file)
         .with("names", work.names(subtask))
-        .with_section("documents", work.documents(), KeptEnd::Head)
+        .with_passages(&work.run.tools.memory.passages)
 }
 
 /// Builds the full prompt, with plan, tests and other parts.

@@ -153,13 +153,8 @@ impl<'a> TaskContext<'a> {
             .with("task", self.task.text.trim())
             .with("files", self.targets)
             .with("interfaces", "")
-            .with_section("documents", self.documents(), KeptEnd::Head)
+            .with_passages(&self.run.tools.memory.passages)
             .with_section("tests", tests, KeptEnd::Head)
-    }
-
-    /// Returns the passages of documents that prompts show.
-    pub(super) fn documents(&self) -> Vec<String> {
-        self.run.tools.memory.passages.iter().map(ToString::to_string).collect()
     }
 
     /// Creates a prompt with the current code and its first failing test.

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::PipelineError;
 use super::runner::SessionRunner;
+use crate::documents::Passage;
 use crate::event::Event;
 use crate::memory;
 use crate::provider::EncodedPrompt;
@@ -37,6 +38,8 @@ pub(super) struct PromptDraft {
     sections: Vec<(&'static str, KeptEnd)>,
     /// Records of earlier sessions, nearest first.
     records: Vec<ExperienceRecord>,
+    /// Passages of documents, in their order.
+    passages: Vec<Passage>,
     /// Messages after the first one: answers of the model and replies to them.
     follow_up: Vec<String>,
 }
@@ -49,6 +52,7 @@ impl PromptDraft {
             values: BTreeMap::new(),
             sections: Vec::new(),
             records: Vec::new(),
+            passages: Vec::new(),
             follow_up: Vec::new(),
         }
     }
@@ -57,6 +61,13 @@ impl PromptDraft {
     /// cut, they go before any section, farthest first.
     pub(super) fn with_records(mut self, records: &[ExperienceRecord]) -> Self {
         self.records = records.to_vec();
+        self
+    }
+
+    /// Shows passages of documents. If the prompt must be cut, they go after the records, the last
+    /// one first.
+    pub(super) fn with_passages(mut self, passages: &[Passage]) -> Self {
+        self.passages = passages.to_vec();
         self
     }
 
@@ -118,9 +129,11 @@ impl PromptDraft {
     }
 
     fn render(&self, run: &SessionRunner<'_>) -> Result<Vec<Message>, PipelineError> {
-        let has_documents = !run.tools.memory.passages.is_empty();
-        let system = run.templates.render("system", json!({ "has_documents": has_documents }))?;
-        let mut text = run.templates.render(self.template, &self.values)?;
+        let system = json!({ "has_documents": !self.passages.is_empty() });
+        let system = run.templates.render("system", system)?;
+        let mut values = self.values.clone();
+        values.insert("documents", self.passages.iter().map(ToString::to_string).collect());
+        let mut text = run.templates.render(self.template, &values)?;
         for follow_up in &self.follow_up {
             text.push_str("\n\n");
             text.push_str(follow_up);
@@ -136,6 +149,9 @@ impl PromptDraft {
     fn cut_some(&mut self, n_tokens: usize) -> Option<&'static str> {
         if self.records.pop().is_some() {
             return Some("memory");
+        }
+        if self.passages.pop().is_some() {
+            return Some("documents");
         }
         for (name, keep) in &self.sections {
             let value = self.values.get_mut(name)?;

@@ -1,6 +1,5 @@
 //! Session lifecycle: start or resume, solve, write files, and end with a recorded status.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
@@ -12,6 +11,7 @@ use serde_json::json;
 use crate::adapter::InvalidAdapterId;
 use crate::config::Config;
 use crate::config::ConfigLayer;
+use crate::documents::Document;
 use crate::documents::Passage;
 use crate::durable;
 use crate::error_class::ErrorClass;
@@ -27,6 +27,8 @@ use crate::judge::RequestError;
 use crate::judge::TestSuite;
 use crate::judge::VerdictOutcome;
 use crate::memory;
+use crate::memory::ExcludedTasks;
+use crate::memory::FoundPassages;
 use crate::memory::MemoryError;
 use crate::memory::RecallRequest;
 use crate::memory::ShownMemory;
@@ -70,7 +72,7 @@ pub enum SessionRequest {
         /// Files near the tests that were not loaded, to warn about.
         left_out: Vec<OmittedFile>,
         /// Documents to show passages of.
-        documents: Vec<SourceFile>,
+        documents: Vec<Document>,
     },
     /// Resume a session that stopped: see [`crate::registry::Registry::resumable`].
     Resume(Box<Session>),
@@ -316,14 +318,14 @@ impl ActiveSession<'_> {
     async fn run(&self, request: SessionRequest) -> Result<SessionOutcome, SessionError> {
         let services = self.services;
         let mut judge = judge_of(services, self.sandbox)?;
-        let (assignment, left_out, passages, resumed) = match request {
+        let (assignment, left_out, found, resumed) = match request {
             SessionRequest::New { task, left_out, documents } => {
-                let passages = self.passages(&judge, &task, &documents).await?;
-                (Assignment::of_new_task(&judge, task).await?, left_out, passages, None)
+                let found = self.passages(&judge, &task, &documents).await?;
+                (Assignment::of_new_task(&judge, task).await?, left_out, found, None)
             }
             SessionRequest::Resume(session) => {
                 let assignment = Assignment::read(&judge, session.task.clone()).await?;
-                (assignment, Vec::new(), Vec::new(), Some(*session))
+                (assignment, Vec::new(), FoundPassages::default(), Some(*session))
             }
         };
         // Everything that can be refused cheaply is refused before the model is loaded.
@@ -332,9 +334,9 @@ impl ActiveSession<'_> {
         let provider = services.models.open(&services.config, &*services.reporter).await?;
         let (session, recorded) = match resumed {
             Some(session) => self.resume(session)?,
-            None => (self.start(&provider, assignment.task.clone(), passages)?, Vec::new()),
+            None => (self.start(&provider, assignment.task.clone(), found.passages)?, Vec::new()),
         };
-        for omitted in &left_out {
+        for omitted in left_out.iter().map(ToString::to_string).chain(found.left_out) {
             self.record_event(&Event::Warning { message: format!("left out {omitted}") })?;
         }
         self.load_adapter(&provider, &session)?;
@@ -402,16 +404,16 @@ impl ActiveSession<'_> {
         &self,
         judge: &Judge,
         task: &Task,
-        documents: &[SourceFile],
-    ) -> Result<Vec<Passage>, SessionError> {
+        documents: &[Document],
+    ) -> Result<FoundPassages, SessionError> {
         let config = &self.services.config;
-        let mut passages = memory::passages_of(judge, documents).await?;
+        let mut found = memory::passages_of(judge, documents).await?;
         if config.memory.kind.shows_records() {
             let lib = Some(&config.run.lib).filter(|lib| !lib.is_empty());
             let libs: Vec<PathBuf> = lib.into_iter().map(PathBuf::from).collect();
-            passages.extend(memory::package_passages(judge, &libs, task).await?);
+            found.extend(memory::package_passages(judge, &libs, task).await?);
         }
-        Ok(passages)
+        Ok(found)
     }
 
     fn start(
@@ -429,9 +431,9 @@ impl ActiveSession<'_> {
         let project = self.services.project.as_str();
         let (registry, base) = (&self.services.registry, provider.base());
         let selection = selection::select(registry, &base, (project, &task), &choice)?;
-        let (text, excluded_families) = (task.text.as_str(), &BTreeSet::new());
+        let (text, excluded) = (task.text.as_str(), &ExcludedTasks::default());
         let max_tokens = config.memory.max_tokens;
-        let request = RecallRequest { text, project, excluded_families, max_tokens };
+        let request = RecallRequest { text, project, excluded, max_tokens };
         let (shown, passages) =
             memory::recall_with_passages(registry, provider, &config.memory, (request, passages))?;
         let tier = json!(self.sandbox.facilities().tier);

@@ -41,6 +41,12 @@ pub use evaluation::OutcomeRow;
 pub use event::StoredEvent;
 pub use experience::ExperienceRecord;
 #[cfg(test)]
+pub(crate) use experience::tests::SOLVED;
+#[cfg(test)]
+pub(crate) use experience::tests::end;
+#[cfg(test)]
+pub(crate) use experience::tests::session as session_of;
+#[cfg(test)]
 pub(crate) use experience::tests::solve;
 pub use id::new_id;
 pub use nearest::ExperienceQuery;

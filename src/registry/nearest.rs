@@ -302,6 +302,27 @@ mod tests {
     }
 
     #[test]
+    fn record_of_the_project_is_found_behind_many_nearer_ones() {
+        let (_home, registry) = open();
+        solve(&registry, "own", "own", SIEVE, "def is_prime(n): ...\n");
+        let answer = "def is_prime(n): ...\ndef primes_below(n): ...\n";
+        for n in 0..=MAX_SCORED {
+            solve(&registry, &format!("other-{n}"), "other", PRIMES, answer);
+        }
+        let none = BTreeSet::new();
+        let query = ExperienceQuery {
+            text: PRIMES,
+            project: "own",
+            excluded_families: &none,
+            min_similarity: 0.0,
+            limit: 2,
+        };
+        let found = registry.nearest_records(&query).unwrap();
+        assert_eq!(found[0].record.session_id, "own");
+        assert!(found[0].similarity < found[1].similarity);
+    }
+
+    #[test]
     fn newest_of_equal_records_comes_first() {
         let (_home, registry) = open();
         for id in ["a", "b", "c"] {

@@ -5,7 +5,7 @@
 //! reader is an adapter that is trained on nothing else.
 
 use super::library::SyntheticLibrary;
-use super::operations::operations_of_reader;
+use super::operations::documented_operations;
 use super::random::SeededRng;
 use super::records::LibraryRecord;
 use super::records::RecordOptions;
@@ -18,7 +18,7 @@ const FIRST_SEED_OF_READER: u64 = FIRST_RESERVED_SEED << 1;
 
 /// Number of functions in each library of rehearsal.
 const N_FUNCTIONS: usize = 6;
-/// The reader's libraries have up to so many functions more.
+/// Maximum number of functions that a library of the reader has beyond those.
 const MAX_MORE_OF_READER: usize = 6;
 
 /// Introductions of a document. Tests use none of them.
@@ -69,17 +69,21 @@ const READER: [DocumentKind; 8] = [
 /// with a document in front.
 pub fn document_questions(n: usize) -> Vec<LibraryRecord> {
     let with_document = |seed| {
-        let library = SyntheticLibrary::invent(seed, N_FUNCTIONS);
-        let record = question_with_document(&library, &REHEARSAL);
+        let record = question_with_document(&rehearsal_library(seed), &REHEARSAL);
         LibraryRecord { family: format!("rehearsal/{}", record.family), ..record }
     };
     (FIRST_RESERVED_SEED..).take(n).map(with_document).collect()
 }
 
+/// Invents the library of a rehearsal question.
+pub(super) fn rehearsal_library(seed: u64) -> SyntheticLibrary {
+    SyntheticLibrary::invent_from(seed, N_FUNCTIONS, &documented_operations())
+}
+
 /// Generates `n` records that teach to use a library from a document in front, each about a library
-/// of its own. A quarter of all operations is in none of them.
+/// of its own. A quarter of all operations is in none of them: see [`super::is_new_to_reader`].
 pub fn reader_records(n: usize) -> Vec<LibraryRecord> {
-    let operations: Vec<_> = operations_of_reader().collect();
+    let operations = documented_operations();
     let with_document = |seed| {
         let n_functions = N_FUNCTIONS + SeededRng::new(seed, "size").below(MAX_MORE_OF_READER + 1);
         let library = SyntheticLibrary::invent_from(seed, n_functions, &operations);

@@ -77,21 +77,21 @@ impl ListOperation {
     }
 }
 
-/// Of so many operations next to each other, the last one is kept from the reader's records.
-const KEPT_FROM_READER: usize = 4;
+/// Every fourth operation is in no library whose documents are trained on.
+const HELD_OUT_EVERY: usize = 4;
 
-/// Returns the operations of the reader's libraries: three of four. The others show whether it
-/// reads or has learned the operations themselves.
-pub(super) fn operations_of_reader() -> impl Iterator<Item = &'static ListOperation> {
-    let is_shown = |index: usize| index % KEPT_FROM_READER != KEPT_FROM_READER - 1;
-    OPERATIONS.iter().enumerate().filter(move |(index, _)| is_shown(*index)).map(|(_, one)| one)
+/// Returns the operations of the libraries whose documents are trained on, as rehearsal or by the
+/// reader. The others show whether an adapter reads or has learned the operations themselves.
+pub(super) fn documented_operations() -> Vec<&'static ListOperation> {
+    let is_taught = |(index, _): &(usize, &ListOperation)| (index + 1) % HELD_OUT_EVERY != 0;
+    OPERATIONS.iter().enumerate().filter(is_taught).map(|(_, operation)| operation).collect()
 }
 
-/// Whether a family is about an operation that is in none of the reader's records.
+/// Whether a family is about an operation that no document teaches.
 pub fn is_new_to_reader(family: &str) -> bool {
     let subject = family.split('/').nth(1);
     subject.is_some_and(|id| OPERATIONS.iter().any(|one| one.id == id))
-        && operations_of_reader().all(|operation| Some(operation.id) != subject)
+        && documented_operations().iter().all(|operation| Some(operation.id) != subject)
 }
 
 /// All operations, with those of similar meaning next to each other.

@@ -1,6 +1,7 @@
 //! Collects training records from sessions and files, and from the dataset of an adapter whose
 //! training is continued.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -12,7 +13,6 @@ use serde_json::json;
 use crate::adapter::Adapter;
 use crate::event::Event;
 use crate::event::Reporter;
-use crate::memory;
 use crate::registry::DatasetKind;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
@@ -151,9 +151,8 @@ fn of_sessions(
         let reason = if session.sandbox_tier == "none" && !request.include_unsandboxed {
             "it ran without a sandbox (use --include-unsandboxed to include it)"
         } else {
-            let shown = memory::shown_again(registry, &session.memory)?;
-            let families: Vec<String> = shown.into_iter().map(|record| record.family).collect();
-            let found = sessions::records(session, &registry.attempts(id)?, &families);
+            let shown_families = shown_families(registry, session)?;
+            let found = sessions::records(session, &registry.attempts(id)?, &shown_families);
             if !found.is_empty() {
                 used.push(id.clone());
                 records.extend(found);
@@ -164,6 +163,23 @@ fn of_sessions(
         reporter.report("", &Event::notice(format!("skipping session {id}: {reason}")));
     }
     Ok((records, used))
+}
+
+/// Returns the families of the sessions whose records a session has shown, and of those that these
+/// have shown.
+fn shown_families(registry: &Registry, session: &Session) -> Result<Vec<String>, RegistryError> {
+    let shown = |session: &Session| -> Vec<String> {
+        session.memory.iter().map(|recalled| recalled.session_id.clone()).collect()
+    };
+    let (mut families, mut seen, mut left) = (BTreeSet::new(), BTreeSet::new(), shown(session));
+    while let Some(id) = left.pop() {
+        if seen.insert(id.clone()) {
+            let session = registry.session(&id)?;
+            families.insert(session.family());
+            left.extend(shown(&session));
+        }
+    }
+    Ok(families.into_iter().collect())
 }
 
 /// Explains why a session yields no records.
@@ -256,7 +272,30 @@ impl SessionsWanted {
 
 #[cfg(test)]
 mod tests {
-    use super::SessionsWanted;
+    use super::*;
+    use crate::registry::SOLVED;
+    use crate::registry::end;
+    use crate::registry::session_of;
+    use crate::trajectory::RecalledRecord;
+    use crate::trajectory::family_of;
+
+    #[test]
+    fn families_of_shown_sessions_are_followed() {
+        let home = tempfile::tempdir().unwrap();
+        let registry = Registry::open(&home.path().join("rune.db")).unwrap();
+        let showing = |id: &str, shown: &[&str]| {
+            let recalled =
+                |id: &&str| RecalledRecord { session_id: (*id).to_owned(), similarity: 0.5 };
+            Session { memory: shown.iter().map(recalled).collect(), ..session_of(id, "p", id) }
+        };
+        end(&registry, &showing("a", &[]), SOLVED, "def f(): ...\n");
+        end(&registry, &showing("b", &["a"]), SOLVED, "def g(): ...\n");
+        let families = shown_families(&registry, &showing("c", &["b"])).unwrap();
+        let mut expected = ["a", "b"].map(family_of);
+        expected.sort();
+        assert_eq!(families, expected);
+        assert_eq!(shown_families(&registry, &showing("d", &[])).unwrap(), [""; 0]);
+    }
 
     #[test]
     fn session_filters_are_comma_separated_conditions() {

@@ -88,7 +88,10 @@ impl Dataset {
         let n_duplicates = n_records - records.len();
         let encoder = ChatEncoder::load(model)?;
         // Before the length check: the split must not depend on the tokenizer or `max_length`.
-        let held_out = held_out(&records, known, options.validation_share);
+        let mut shown: Vec<String> =
+            records.iter().flat_map(TrainingRecord::shown_families).map(family_digest).collect();
+        shown.extend_from_slice(known);
+        let held_out = held_out(&records, &shown, options.validation_share);
         let mut examples = ExampleSets::default();
         let (mut encoded, mut n_too_long) = (Vec::new(), 0);
         for record in records {
@@ -109,8 +112,14 @@ impl Dataset {
         let families: BTreeSet<&str> =
             encoded.iter().map(|record| record.family.as_str()).collect();
         let trained = encoded.iter().filter(|record| !held_out.contains(&record.family));
-        let mut train_families: Vec<String> =
-            trained.flat_map(TrainingRecord::all_families).map(family_digest).collect();
+        let families_of = |record: &TrainingRecord| {
+            record
+                .shown_families()
+                .chain([record.family.as_str()])
+                .map(family_digest)
+                .collect::<Vec<_>>()
+        };
+        let mut train_families: Vec<String> = trained.flat_map(families_of).collect();
         let n_families = families.len();
         if options.rehearsal_share > 0.0 {
             // Rehearsal families are training families too: evaluating on them would be
@@ -168,8 +177,8 @@ impl Dataset {
     }
 }
 
-/// Selects the families to hold out: the share `share` of those not in `known`, at least one if
-/// there are several, and never all.
+/// Selects the families to hold out: the share `share` of those whose digest is not in `known`, at
+/// least one if there are several, and never all.
 fn held_out(records: &[TrainingRecord], known: &[String], share: f32) -> BTreeSet<String> {
     // In the order of digests, which is as good as random but needs no seed. A family keeps its
     // place in this order when records are added, so splits of growing datasets stay similar.
@@ -177,8 +186,7 @@ fn held_out(records: &[TrainingRecord], known: &[String], share: f32) -> BTreeSe
         .iter()
         .map(|record| (family_digest(&record.family), record.family.as_str()))
         .collect();
-    let new: Vec<_> =
-        families.iter().filter(|(digest, _)| known.binary_search(digest).is_err()).collect();
+    let new: Vec<_> = families.iter().filter(|(digest, _)| !known.contains(digest)).collect();
     if share <= 0.0 || families.len() < 2 || new.is_empty() {
         return BTreeSet::new();
     }
@@ -206,7 +214,9 @@ fn rehearse(
     options: &TrainingOptions,
 ) -> Result<Vec<String>, TrainingError> {
     let share = if examples.validation.is_empty() { 0.0 } else { options.validation_share };
-    let held_out = held_out(answers, known, share);
+    // The same families in every run of a chain, of which none was trained on.
+    let mut held_out = held_out(answers, &[], share);
+    held_out.retain(|family| known.binary_search(&family_digest(family)).is_err());
     let standard = synthetic::standard_questions();
     let documents = synthetic::document_questions(answers.len() + standard.len());
     let invented = standard.into_iter().chain(documents).map(TrainingRecord::from);
@@ -250,4 +260,22 @@ fn encode(encoder: &ChatEncoder, record: &TrainingRecord) -> Result<Example, Tra
     };
     let weights = chat.answers.iter().map(weight).collect();
     Ok(Example { input_ids: chat.input_ids, weights })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_families_are_not_held_out() {
+        let record = |n: u32| TrainingRecord::new(format!("family {n}"), Vec::new());
+        let records: Vec<TrainingRecord> = (0..20).map(record).collect();
+        let first = held_out(&records, &[], 0.2);
+        assert_eq!(first.len(), 4);
+        let known: Vec<String> = first.iter().map(|family| family_digest(family)).collect();
+        let second = held_out(&records, &known, 0.2);
+        assert!(!second.is_empty() && second.is_disjoint(&first), "{second:?}");
+        let all: Vec<String> = records.iter().map(|one| family_digest(&one.family)).collect();
+        assert!(held_out(&records, &all, 0.2).is_empty());
+    }
 }

@@ -48,8 +48,8 @@ pub struct RecordSource {
     /// Text of the session's task.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub task: String,
-    /// Families of the earlier sessions whose records the session has shown to the model: the
-    /// answer may repeat them.
+    /// Families of the earlier sessions whose records the session has shown to the model, and of
+    /// those that these have shown: the answer may repeat them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shown_families: Vec<String>,
 }
@@ -78,11 +78,10 @@ impl TrainingRecord {
         Self { messages, family: family.into(), source: None, weights: Vec::new() }
     }
 
-    /// Returns the families that the answers may give away: the record's own, and those that its
-    /// session has shown.
-    pub(super) fn all_families(&self) -> impl Iterator<Item = &str> {
+    /// Returns the families of the records that its session has shown, whose answers it may repeat.
+    pub(super) fn shown_families(&self) -> impl Iterator<Item = &str> {
         let shown = self.source.iter().flat_map(|source| &source.shown_families);
-        shown.chain([&self.family]).map(String::as_str)
+        shown.map(String::as_str)
     }
 
     /// Reads a file of records, one per line; blank lines are skipped.

@@ -45,6 +45,9 @@ use super::steps::StepPlan;
 /// Progress reported by the loop.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum TrainerProgress {
+    /// A batch of a step or of a validation is about to be computed. If the loop is stopped here,
+    /// it repeats the step or validation after a resume.
+    Batch,
     /// An optimizer step is done.
     Step { step: u32, total: u32, loss: f64, lr: f32, grad_norm: f64, tokens_per_s: f64 },
     /// A validation is done.
@@ -119,8 +122,8 @@ impl Trainer<'_> {
             if done >= total || stops_early {
                 break;
             }
-            let progress = self.step(&plan[done as usize], &mut state, total)?;
-            if on(progress).is_break() {
+            let step = (&plan[done as usize], total);
+            if self.step(step, &mut state, on)?.is_break() {
                 return self.stop(&state, on);
             }
             if saved.elapsed() >= self.checkpoint_interval {
@@ -159,13 +162,13 @@ impl Trainer<'_> {
         Ok(TrainerState { optimizer, position: found.position, best: found.best })
     }
 
-    /// Runs one optimizer step, with gradients accumulated over its micro-batches.
+    /// Runs one optimizer step of `total`, with gradients accumulated over its micro-batches.
     fn step(
         &mut self,
-        step: &StepBatch,
+        (step, total): (&StepBatch, u32),
         state: &mut TrainerState,
-        total: u32,
-    ) -> Result<TrainerProgress, TrainingError> {
+        on: &mut dyn FnMut(TrainerProgress) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, TrainingError> {
         let started = Instant::now();
         let index = state.position.step;
         let batches: Vec<TrainBatch> =
@@ -176,6 +179,9 @@ impl Trainer<'_> {
         let n_tokens: usize = batches.iter().map(|batch| batch.tokens.len()).sum();
         let mut loss = 0.0;
         for (part, batch) in batches.iter().enumerate() {
+            if on(TrainerProgress::Batch).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
             // A distinct dropout seed for each step and micro-batch; `+ 1` because the bare seed
             // initializes the adapter.
             let seed = self.options.seed ^ (u64::from(index) << 20 | part as u64).wrapping_add(1);
@@ -199,7 +205,8 @@ impl Trainer<'_> {
         state.position.step += 1;
         #[expect(clippy::cast_precision_loss, reason = "a count of tokens")]
         let tokens_per_s = n_tokens as f64 / started.elapsed().as_secs_f64();
-        Ok(TrainerProgress::Step { step: index + 1, total, loss, lr, grad_norm, tokens_per_s })
+        let step = index + 1;
+        Ok(on(TrainerProgress::Step { step, total, loss, lr, grad_norm, tokens_per_s }))
     }
 
     /// Measures the losses on held-out records and rehearsal, and keeps the parameters if they are
@@ -210,10 +217,19 @@ impl Trainer<'_> {
         state: &mut TrainerState,
         on: &mut dyn FnMut(TrainerProgress) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, TrainingError> {
-        let Some(loss) = self.mean_loss(records)? else {
+        if records.is_empty() {
             return Ok(ControlFlow::Continue(()));
-        };
-        let losses = ValidationLosses { loss, rehearsal: self.mean_loss(rehearsal)? };
+        }
+        let mut measured = [0.0; 2];
+        for (batches, loss) in [records, rehearsal].into_iter().zip(&mut measured) {
+            match self.mean_loss(batches, on)? {
+                ControlFlow::Continue(mean) => *loss = mean,
+                ControlFlow::Break(()) => return Ok(ControlFlow::Break(())),
+            }
+        }
+        let [loss, rehearsal_loss] = measured;
+        let rehearsal = (!rehearsal.is_empty()).then_some(rehearsal_loss);
+        let losses = ValidationLosses { loss, rehearsal };
         let position = &mut state.position;
         position.evaluated_at = Some(position.step);
         if position.step == 0 {
@@ -230,14 +246,22 @@ impl Trainer<'_> {
         Ok(on(TrainerProgress::Evaluation { step: position.step, losses }))
     }
 
-    /// Returns the weighted mean loss of `batches`; `None` if there are none.
-    fn mean_loss(&mut self, batches: &[TrainBatch]) -> Result<Option<f64>, TrainingError> {
+    /// Returns the weighted mean loss of `batches`, 0 if there are none; `Break` if the loop is to
+    /// stop.
+    fn mean_loss(
+        &mut self,
+        batches: &[TrainBatch],
+        on: &mut dyn FnMut(TrainerProgress) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<(), f64>, TrainingError> {
         let weight: f64 = batches.iter().map(TrainBatch::weight).sum();
         let mut sum = 0.0;
         for batch in batches {
+            if on(TrainerProgress::Batch).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
             sum += self.backend.loss(batch)? / weight;
         }
-        Ok((!batches.is_empty()).then_some(sum))
+        Ok(ControlFlow::Continue(sum))
     }
 
     /// Saves a checkpoint and returns [`TrainingError::Interrupted`].

@@ -258,7 +258,9 @@ fn work(job: &TrainJob, reports: &ReportWriter) -> Result<WorkerReport, Training
         checkpoint_interval: Duration::from_secs(job.checkpoint_seconds),
     };
     let trained = trainer.run(&mut |progress| {
-        reports.send(&report(progress, &checkpoint));
+        if let Some(event) = event_of(progress, &checkpoint) {
+            reports.send(&WorkerReport::Event(event));
+        }
         if STOP.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     // The best validation was the one before the first step: every step made it worse.
@@ -304,8 +306,10 @@ fn read_examples(path: &Path) -> Result<ExampleSets, TrainingError> {
     Ok(examples)
 }
 
-fn report(progress: TrainerProgress, checkpoint: &Path) -> WorkerReport {
-    WorkerReport::Event(match progress {
+/// Returns the event to report; `None` for a single batch.
+fn event_of(progress: TrainerProgress, checkpoint: &Path) -> Option<Event> {
+    Some(match progress {
+        TrainerProgress::Batch => return None,
         TrainerProgress::Step { step, total, loss, lr, grad_norm, tokens_per_s } => {
             let rss = estimate::resident_bytes();
             Event::TrainingStep { step, total, loss, lr, grad_norm, tokens_per_s, rss }

@@ -472,6 +472,27 @@ fn learn_about_ledgers(registry: &Registry) {
 }
 
 #[test]
+fn evaluation_by_another_judge_replaces_the_one_before() {
+    let adapters = Adapters::new();
+    let measure = |id: &str, judge: &str, conditions: &str, gain: f64| {
+        let row = Evaluation {
+            judge_version: judge.to_owned(),
+            conditions: Some(conditions.to_owned()),
+            ..evaluation(id, "own", "s", gain)
+        };
+        adapters.registry.insert_evaluation(&row).unwrap();
+    };
+    measure("01", "1", "judge 1", -0.3);
+    measure("02", "1", "judge 1, other seed", 0.3);
+    assert_eq!(adapters.selected("p", TaskType::Module), "none", "it loses under one condition");
+    measure("03", "2", "judge 2", 0.3);
+    assert_eq!(adapters.selected("p", TaskType::Module), "own");
+    let base = adapters.registry.evaluation("00").unwrap().unwrap();
+    assert_eq!((base.adapter_id, base.suite.as_str()), (None, "s"));
+    assert!(adapters.registry.evaluation("09").unwrap().is_none());
+}
+
+#[test]
 fn the_largest_sure_gain_is_selected_project_scope_first() {
     let adapters = Adapters::new();
     let selected = |project: &str, task_type| adapters.selected(project, task_type);

@@ -211,8 +211,8 @@ fn memory_is_measured_once_and_printed_in_every_form() {
     let lines = events(&memory(&["--json"]));
     let count = |kind: &str| lines.iter().filter(|line| line["type"] == kind).count();
     assert_eq!((count("training.completed"), count("evaluation.answered")), (2, 0));
-    // The templates T1 to T8 under eleven conditions.
-    assert_eq!(count("evaluation.score"), 8 * 11);
+    // The templates T1 to T8 under twelve conditions.
+    assert_eq!(count("evaluation.score"), 8 * 12);
     let last = lines.last().unwrap();
     assert_eq!((&last["type"], &last["works"]), (&json!("bench.memory"), &json!(false)));
     assert_eq!(last["verdict"]["controls"][1][0], "N3");
@@ -227,4 +227,11 @@ fn memory_is_measured_once_and_printed_in_every_form() {
     let text = memory(&[]);
     let verdict = "memory does not work: the adapter is not shown to be better than its records";
     assert!(text.contains("other's adapter + README") && text.contains(verdict), "{text}");
+    assert!(!text.contains("reader"), "{text}");
+    // One of the adapters as a reader.
+    let trained = lines.iter().find(|line| line["type"] == "training.completed").unwrap();
+    let text = memory(&["--reader", trained["adapter_id"].as_str().unwrap()]);
+    for row in ["reader + passage", "reader + README, new operations", "reader on N3"] {
+        assert!(text.contains(row), "{row}: {text}");
+    }
 }

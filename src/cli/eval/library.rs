@@ -27,8 +27,8 @@ pub(super) struct LibraryArgs {
     /// Number of functions, 6 to 40
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(6..=40))]
     functions: u16,
-    /// Write so many records that teach to use a library from the document in front of a question,
-    /// instead: each is about another library, and no seed gives these libraries
+    /// Write only train.jsonl, with N records that teach to read: each has a document in front of
+    /// the question, about a library of its own that no seed gives
     #[arg(long, value_name = "N", conflicts_with_all = ["seed", "functions"], value_parser = clap::value_parser!(u16).range(1..))]
     reader: Option<u16>,
     /// Output folder for lib/, train.jsonl and suite.jsonl; must not exist
@@ -51,7 +51,8 @@ fn write_new(out: &Path, files: &[(String, String)]) -> io::Result<()> {
     Ok(())
 }
 
-fn in_the_way(out: &Path) -> String {
+/// Says that the output folder could not be written.
+fn not_created(out: &Path) -> String {
     format!("cannot create the folder `{}`", out.display())
 }
 
@@ -68,7 +69,7 @@ fn lines(records: &[LibraryRecord]) -> serde_json::Result<String> {
 pub(super) fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
     if let Some(n) = args.reader {
         let files = [("train.jsonl".to_owned(), lines(&synthetic::reader_records(n.into()))?)];
-        write_new(&args.out, &files).with_context(|| in_the_way(&args.out))?;
+        write_new(&args.out, &files).with_context(|| not_created(&args.out))?;
         output::print(&format!("{n} records, each about another library\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -87,7 +88,7 @@ pub(super) fn invent(args: &LibraryArgs) -> anyhow::Result<ExitCode> {
         ("train.jsonl".to_owned(), lines(&records)?),
         ("suite.jsonl".to_owned(), suite.to_lines()),
     ];
-    write_new(&args.out, &files).with_context(|| in_the_way(&args.out))?;
+    write_new(&args.out, &files).with_context(|| not_created(&args.out))?;
     output::print(&format!(
         "{}: {} functions, {} records, {} tasks\n",
         library.name(),

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::cli::exit::HintedError;
 use crate::cli::run::RunArgs;
+use crate::documents::Document;
 use crate::judge::OmittedFile;
 use crate::judge::SuiteError;
 use crate::judge::TestSuite;
@@ -85,11 +86,12 @@ pub(super) fn read(args: &RunArgs) -> anyhow::Result<ReadTask> {
 }
 
 /// Reads documents. Text that is not UTF-8 is an error.
-pub(super) fn documents(paths: &[PathBuf]) -> anyhow::Result<Vec<SourceFile>> {
+pub(super) fn documents(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
     let read = |path: &PathBuf| {
+        let source = path.display().to_string();
         let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the document `{}`", path.display()))?;
-        Ok(SourceFile::new(path.display().to_string(), text))
+            .with_context(|| format!("cannot read the document `{source}`"))?;
+        Ok(Document { source, text })
     };
     paths.iter().map(read).collect()
 }

@@ -18,9 +18,9 @@ pub(super) fn event_words(subject: &str, event: &Event) -> Option<String> {
         Event::SessionResumed { n_attempts, .. } => {
             format!("session {subject} resumed: {n_attempts} attempts already recorded")
         }
-        Event::MemoryRecalled { records, passages } => {
+        Event::MemoryRecalled { records, sources } => {
             let records = records.iter().map(ToString::to_string);
-            let passages = passages.iter().map(|source| format!("passages of {source}"));
+            let passages = sources.iter().map(|source| format!("passages of {source}"));
             let shown: Vec<String> = records.chain(passages).collect();
             format!("memory    shows {}", shown.join(", "))
         }

@@ -192,7 +192,9 @@ fn asked(bench: &Bench) -> String {
 #[test]
 fn passages_of_documents_and_packages_are_shown() {
     let bench = Bench::with(&script(&[SOLUTION]));
-    fs::create_dir_all(bench.path("lib/zorb")).unwrap();
+    for package in ["lib/zorb", "lib/other"] {
+        fs::create_dir_all(bench.path(package)).unwrap();
+    }
     let source = "def plus(a, b):\n    \"\"\"Returns the sum of two numbers.\n\n    Both are added.\n    \"\"\"\n    return a + b\n";
     bench.write("lib/zorb/__init__.py", source);
     bench.write("lib/other/__init__.py", source);
@@ -208,8 +210,8 @@ fn passages_of_documents_and_packages_are_shown() {
     assert!(!prompt.contains("Flour") && !prompt.contains("other"), "{prompt}");
     assert!(prompt.find("# Adding") < prompt.find(task), "{prompt}");
     let lines = super::json_lines(&ended.stdout);
-    let told = lines.iter().find(|line| line["type"] == "memory.recalled").unwrap();
-    assert_eq!(told["passages"], serde_json::json!(["notes.md", "zorb"]));
+    let line = lines.iter().find(|line| line["type"] == "memory.recalled").unwrap();
+    assert_eq!(line["sources"], serde_json::json!(["notes.md", "zorb"]));
     let shown = bench.call(&["sessions", "show", &bench.session_id()]).stdout;
     assert!(shown.contains("notes.md (passages: 1), zorb (passages: 1)"), "{shown}");
 
@@ -219,4 +221,24 @@ fn passages_of_documents_and_packages_are_shown() {
     let missing = solve(&bench, task, &["--doc", "nowhere.md"]);
     assert_eq!(missing.code, Some(3), "{missing:?}");
     assert!(missing.stderr.contains("cannot read the document `nowhere.md`"), "{missing:?}");
+}
+
+#[test]
+fn resumed_session_shows_the_same_passages() {
+    let bench = Bench::with(&script(&[WRONG]));
+    bench.write("notes.md", "# Adding\n\nThe sum of two numbers.\n");
+    // The session fails, because the script has no further answer.
+    assert_ne!(solve(&bench, SIMILAR, &["--doc", "notes.md"]).code, Some(0));
+    let (id, passages) = (bench.session_id(), bench.session()["passages"].clone());
+    assert_eq!(passages[0]["source"], "notes.md", "{passages}");
+    fs::remove_file(bench.path("notes.md")).unwrap();
+    bench.script(&script(&[SOLUTION]));
+    let ended = bench.call(&["run", "--resume", &id, "--force"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(bench.session()["passages"], passages);
+    let of_code = |attempt: &&Value| attempt["phase"] == "code";
+    let prompts = bench.attempts();
+    let prompts: Vec<&Value> =
+        prompts.iter().filter(of_code).map(|attempt| &attempt["prompt"]).collect();
+    assert!(prompts.len() >= 2 && prompts.iter().all(|prompt| *prompt == prompts[0]));
 }

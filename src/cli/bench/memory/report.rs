@@ -102,9 +102,19 @@ fn comparisons(found: &ConditionOutcomes, verdict: &MemoryVerdict) -> Vec<Vec<St
     }
     let margin = format!("{:.1}", -MARGIN * 100.0);
     rows.push(row(["margin of the last rows", "", "", "", "", "", "", &margin]));
-    for (name, paired) in &verdict.reader {
-        rows.push(compared(&format!("{name}, against the base"), paired, ""));
+    if !verdict.reader.is_empty() {
+        rows.push(row([
+            "the reader, against the base with the same text:",
+            "",
+            "",
+            "",
+            "",
+            "",
+            "",
+            "",
+        ]));
     }
+    rows.extend(verdict.reader.iter().map(|(name, paired)| compared(name, paired, "")));
     rows
 }
 
