@@ -10,8 +10,6 @@ use crate::bm25::PassageIndex;
 
 /// Maximum bytes of a passage. A longer section is split at blank lines, a longer block at lines.
 const MAX_BYTES: usize = 1_500;
-/// A passage is relevant if its score is at least this share of the best one.
-const MIN_SHARE: f64 = 0.3;
 
 /// Text about what a task needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,8 +107,9 @@ fn pieces(block: &str) -> Vec<String> {
     pieces
 }
 
-/// Returns the passages that are relevant to a question, best first, with their places: those with
-/// at least three tenths of the best score. Of equal texts the first counts.
+/// Returns the passages that share a word with a question, best first, with their places. Of equal
+/// texts the first counts. There is no other threshold: a question in other words than the document
+/// ranks the wrong passage first, so as many are shown as there is space for.
 pub fn relevant(mut passages: Vec<Passage>, question: &str) -> Vec<(usize, Passage)> {
     let mut known = std::collections::HashSet::new();
     passages.retain(|passage| known.insert(passage.text.clone()));
@@ -118,10 +117,8 @@ pub fn relevant(mut passages: Vec<Passage>, question: &str) -> Vec<(usize, Passa
         return Vec::new();
     }
     let texts: Vec<String> = passages.iter().map(|passage| passage.text.clone()).collect();
-    let ranked = PassageIndex::new(&texts).ranked(question);
-    let best = ranked.first().map_or(0.0, |(_, score)| *score);
-    let is_relevant = |(_, score): &(usize, f64)| *score > 0.0 && *score >= MIN_SHARE * best;
-    let ranked = ranked.into_iter().filter(is_relevant);
+    let ranked = PassageIndex::new(&texts).ranked(question).into_iter();
+    let ranked = ranked.filter(|(_, score)| *score > 0.0);
     ranked.map(|(index, _)| (index, passages[index].clone())).collect()
 }
 
