@@ -21,12 +21,12 @@ const B: f64 = 0.75;
 #[expect(clippy::cast_precision_loss, reason = "texts are short")]
 impl PassageIndex {
     /// Indexes at least one passage.
-    pub fn new(passages: &[String]) -> Self {
+    pub fn new(passages: &[impl AsRef<str>]) -> Self {
         let counts: Vec<HashMap<String, f64>> = passages
             .iter()
             .map(|passage| {
                 let mut counts = HashMap::new();
-                for word in words(passage) {
+                for word in words(passage.as_ref()) {
                     *counts.entry(word).or_default() += 1.0;
                 }
                 counts

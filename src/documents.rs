@@ -1,6 +1,7 @@
 //! Documents: what a task may have to look up. They are split into [`Passage`]s, because a prompt
 //! has no space for more than the few that say most about the task.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
@@ -110,16 +111,17 @@ fn pieces(block: &str) -> Vec<String> {
 /// Returns the passages that share a word with a question, best first, with their places. Of equal
 /// texts the first counts. There is no other threshold: a question in other words than the document
 /// ranks the wrong passage first, so as many are shown as there is space for.
-pub fn relevant(mut passages: Vec<Passage>, question: &str) -> Vec<(usize, Passage)> {
-    let mut known = std::collections::HashSet::new();
-    passages.retain(|passage| known.insert(passage.text.clone()));
-    if passages.is_empty() {
+pub fn relevant(passages: &[Passage], question: &str) -> Vec<(usize, Passage)> {
+    let mut known = HashSet::new();
+    let distinct: Vec<&Passage> =
+        passages.iter().filter(|passage| known.insert(&passage.text)).collect();
+    if distinct.is_empty() {
         return Vec::new();
     }
-    let texts: Vec<String> = passages.iter().map(|passage| passage.text.clone()).collect();
+    let texts: Vec<&str> = distinct.iter().map(|passage| passage.text.as_str()).collect();
     let ranked = PassageIndex::new(&texts).ranked(question).into_iter();
     let ranked = ranked.filter(|(_, score)| *score > 0.0);
-    ranked.map(|(index, _)| (index, passages[index].clone())).collect()
+    ranked.map(|(index, _)| (index, distinct[index].clone())).collect()
 }
 
 /// Selects, of relevant passages, those that fit into `max_tokens`, best first. They are returned
@@ -193,7 +195,7 @@ mod tests {
     fn relevant_passages_fit_the_budget() {
         let select = |question: &str, max_tokens: usize| {
             let n_tokens = |passage: &Passage| Ok::<_, ()>(passage.text.split_whitespace().count());
-            let relevant = relevant(split("README.md", README), question);
+            let relevant = relevant(&split("README.md", README), question);
             texts(select(relevant, max_tokens, n_tokens).unwrap())
         };
         let largest = "## `zorb.kelpa(xs)`\n\nReturns the largest.";
@@ -202,7 +204,7 @@ mod tests {
         assert_eq!(select("sum and largest", 6), [largest]);
         assert_eq!(select("nothing in common", 1000), [""; 0]);
         assert_eq!(select("the largest of zorb", 0), [""; 0]);
-        let stars = vec![Passage { source: String::new(), text: "***".to_owned() }];
-        assert_eq!(super::relevant(stars, "a question"), []);
+        let stars = [Passage { source: String::new(), text: "***".to_owned() }];
+        assert_eq!(super::relevant(&stars, "a question"), []);
     }
 }

@@ -81,8 +81,6 @@ pub struct RecallRequest<'a> {
     pub project: &'a str,
     /// Tasks whose records are never shown.
     pub excluded: &'a ExcludedTasks,
-    /// Maximum tokens of all that is shown.
-    pub max_tokens: usize,
 }
 
 /// Errors of recalling records.
@@ -117,6 +115,16 @@ pub fn recall(
     settings: &MemoryConfig,
     request: RecallRequest<'_>,
 ) -> Result<Vec<NearRecord>, MemoryError> {
+    recall_within(registry, provider, settings, (request, settings.max_tokens))
+}
+
+/// As [`recall`], with a budget of its own.
+fn recall_within(
+    registry: &Registry,
+    provider: &Provider,
+    settings: &MemoryConfig,
+    (request, max_tokens): (RecallRequest<'_>, usize),
+) -> Result<Vec<NearRecord>, MemoryError> {
     if !settings.kind.shows_records() {
         return Ok(Vec::new());
     }
@@ -128,7 +136,7 @@ pub fn recall(
         min_similarity: settings.min_similarity,
         limit: MAX_NEAR,
     })?;
-    let mut n_left = request.max_tokens;
+    let mut n_left = max_tokens;
     let mut shown: Vec<NearRecord> = Vec::new();
     let mut answers: Vec<MinHashSignature> = Vec::new();
     for candidate in near {
@@ -168,19 +176,19 @@ pub fn recall_with_passages(
     registry: &Registry,
     provider: &Provider,
     settings: &MemoryConfig,
-    (request, passages): (RecallRequest<'_>, Vec<Passage>),
+    (request, passages): (RecallRequest<'_>, &[Passage]),
 ) -> Result<(Vec<NearRecord>, Vec<Passage>), MemoryError> {
     let relevant = documents::relevant(passages, request.text);
-    let share = if relevant.is_empty() { request.max_tokens } else { request.max_tokens / 2 };
-    let of_records = RecallRequest { max_tokens: share, ..request };
-    let near = recall(registry, provider, settings, of_records)?;
+    let max_tokens = settings.max_tokens;
+    let share = if relevant.is_empty() { max_tokens } else { max_tokens / 2 };
+    let near = recall_within(registry, provider, settings, (request, share))?;
     let records: Vec<ExperienceRecord> = near.iter().map(|near| near.record.clone()).collect();
     let n_used = if records.is_empty() { 0 } else { n_tokens_of(provider, &records)? };
     let n_tokens = |passage: &Passage| {
         let message = Message::user(passage.to_string());
         provider.encode(vec![message]).map(|prompt| prompt.n_tokens())
     };
-    let n_left = request.max_tokens.saturating_sub(n_used);
+    let n_left = max_tokens.saturating_sub(n_used);
     Ok((near, documents::select(relevant, n_left, n_tokens)?))
 }
 
@@ -230,8 +238,8 @@ mod tests {
         let provider = Provider::Scripted(Scripted::parse("", 8192).unwrap());
         let mut settings = Config::load(&[]).unwrap().memory;
         change(&mut settings);
-        let (excluded, max_tokens) = (&ExcludedTasks::default(), settings.max_tokens);
-        let request = RecallRequest { text: TASK, project: "own", excluded, max_tokens };
+        let excluded = &ExcludedTasks::default();
+        let request = RecallRequest { text: TASK, project: "own", excluded };
         let shown = recall(registry, &provider, &settings, request).unwrap();
         recalled(&shown).into_iter().map(|record| record.session_id).collect()
     }
@@ -267,9 +275,10 @@ mod tests {
         solve(&registry, "c", "own", &task.replace("Write", "Make"), "def is_prime(n): pass\n");
         let provider = Provider::Scripted(Scripted::parse("", 8192).unwrap());
         let defaults = Config::load(&[]).unwrap().memory;
-        let settings = MemoryConfig { max_records: 1, min_similarity: 0.0, ..defaults };
+        let settings =
+            MemoryConfig { max_records: 1, min_similarity: 0.0, max_tokens: 4096, ..defaults };
         let shown = |excluded: &ExcludedTasks| {
-            let request = RecallRequest { text: task, project: "own", excluded, max_tokens: 4096 };
+            let request = RecallRequest { text: task, project: "own", excluded };
             let shown = recall(&registry, &provider, &settings, request).unwrap();
             shown.into_iter().map(|near| near.record.session_id).collect::<Vec<_>>()
         };

@@ -36,11 +36,10 @@ impl SuiteMemory {
     ) -> Result<Self, MemoryError> {
         let texts: Vec<&str> = suite.tasks().iter().flat_map(EvalTask::texts).collect();
         let excluded = &ExcludedTasks::new(suite.families(), &texts);
-        let max_tokens = settings.max_tokens;
         let mut shown = BTreeMap::new();
         for task in suite.tasks() {
             let Some(text) = task.texts().next() else { continue };
-            let request = RecallRequest { text, project, excluded, max_tokens };
+            let request = RecallRequest { text, project, excluded };
             let near = memory::recall(registry, provider, settings, request)?;
             shown.insert(task.id.clone(), near.into_iter().map(|near| near.record).collect());
         }

@@ -144,8 +144,8 @@ impl PromptDraft {
         Ok(messages)
     }
 
-    /// Drops the farthest record, or cuts about `n_tokens`, at least one line, from the first
-    /// section that has lines left.
+    /// Drops the farthest record, or the last passage, or cuts about `n_tokens`, at least one line,
+    /// from the first section that has lines left.
     fn cut_some(&mut self, n_tokens: usize) -> Option<&'static str> {
         if self.records.pop().is_some() {
             return Some("memory");

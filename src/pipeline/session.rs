@@ -334,7 +334,7 @@ impl ActiveSession<'_> {
         let provider = services.models.open(&services.config, &*services.reporter).await?;
         let (session, recorded) = match resumed {
             Some(session) => self.resume(session)?,
-            None => (self.start(&provider, assignment.task.clone(), found.passages)?, Vec::new()),
+            None => (self.start(&provider, assignment.task.clone(), &found.passages)?, Vec::new()),
         };
         for omitted in left_out.iter().map(ToString::to_string).chain(found.left_out) {
             self.record_event(&Event::Warning { message: format!("left out {omitted}") })?;
@@ -420,7 +420,7 @@ impl ActiveSession<'_> {
         &self,
         provider: &Provider,
         task: Task,
-        passages: Vec<Passage>,
+        passages: &[Passage],
     ) -> Result<Session, SessionError> {
         let config = &self.services.config;
         let choice = if config.memory.kind.uses_adapter() {
@@ -432,8 +432,7 @@ impl ActiveSession<'_> {
         let (registry, base) = (&self.services.registry, provider.base());
         let selection = selection::select(registry, &base, (project, &task), &choice)?;
         let (text, excluded) = (task.text.as_str(), &ExcludedTasks::default());
-        let max_tokens = config.memory.max_tokens;
-        let request = RecallRequest { text, project, excluded, max_tokens };
+        let request = RecallRequest { text, project, excluded };
         let (shown, passages) =
             memory::recall_with_passages(registry, provider, &config.memory, (request, passages))?;
         let tier = json!(self.sandbox.facilities().tier);

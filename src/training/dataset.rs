@@ -88,10 +88,9 @@ impl Dataset {
         let n_duplicates = n_records - records.len();
         let encoder = ChatEncoder::load(model)?;
         // Before the length check: the split must not depend on the tokenizer or `max_length`.
-        let mut shown: Vec<String> =
-            records.iter().flat_map(TrainingRecord::shown_families).map(family_digest).collect();
-        shown.extend_from_slice(known);
-        let held_out = held_out(&records, &shown, options.validation_share);
+        let shown = records.iter().flat_map(TrainingRecord::shown_families).map(family_digest);
+        let known_or_shown: BTreeSet<String> = shown.chain(known.iter().cloned()).collect();
+        let held_out = held_out(&records, &known_or_shown, options.validation_share);
         let mut examples = ExampleSets::default();
         let (mut encoded, mut n_too_long) = (Vec::new(), 0);
         for record in records {
@@ -112,14 +111,10 @@ impl Dataset {
         let families: BTreeSet<&str> =
             encoded.iter().map(|record| record.family.as_str()).collect();
         let trained = encoded.iter().filter(|record| !held_out.contains(&record.family));
-        let families_of = |record: &TrainingRecord| {
-            record
-                .shown_families()
-                .chain([record.family.as_str()])
-                .map(family_digest)
-                .collect::<Vec<_>>()
-        };
-        let mut train_families: Vec<String> = trained.flat_map(families_of).collect();
+        let trained: BTreeSet<&str> = trained
+            .flat_map(|record| record.shown_families().chain([record.family.as_str()]))
+            .collect();
+        let mut train_families: Vec<String> = trained.into_iter().map(family_digest).collect();
         let n_families = families.len();
         if options.rehearsal_share > 0.0 {
             // Rehearsal families are training families too: evaluating on them would be
@@ -179,7 +174,7 @@ impl Dataset {
 
 /// Selects the families to hold out: the share `share` of those whose digest is not in `known`, at
 /// least one if there are several, and never all.
-fn held_out(records: &[TrainingRecord], known: &[String], share: f32) -> BTreeSet<String> {
+fn held_out(records: &[TrainingRecord], known: &BTreeSet<String>, share: f32) -> BTreeSet<String> {
     // In the order of digests, which is as good as random but needs no seed. A family keeps its
     // place in this order when records are added, so splits of growing datasets stay similar.
     let families: BTreeSet<(String, &str)> = records
@@ -215,7 +210,7 @@ fn rehearse(
 ) -> Result<Vec<String>, TrainingError> {
     let share = if examples.validation.is_empty() { 0.0 } else { options.validation_share };
     // The same families in every run of a chain, of which none was trained on.
-    let mut held_out = held_out(answers, &[], share);
+    let mut held_out = held_out(answers, &BTreeSet::new(), share);
     held_out.retain(|family| known.binary_search(&family_digest(family)).is_err());
     let standard = synthetic::standard_questions();
     let documents = synthetic::document_questions(answers.len() + standard.len());
@@ -270,12 +265,12 @@ mod tests {
     fn known_families_are_not_held_out() {
         let record = |n: u32| TrainingRecord::new(format!("family {n}"), Vec::new());
         let records: Vec<TrainingRecord> = (0..20).map(record).collect();
-        let first = held_out(&records, &[], 0.2);
+        let first = held_out(&records, &BTreeSet::new(), 0.2);
         assert_eq!(first.len(), 4);
-        let known: Vec<String> = first.iter().map(|family| family_digest(family)).collect();
+        let known: BTreeSet<String> = first.iter().map(|family| family_digest(family)).collect();
         let second = held_out(&records, &known, 0.2);
         assert!(!second.is_empty() && second.is_disjoint(&first), "{second:?}");
-        let all: Vec<String> = records.iter().map(|one| family_digest(&one.family)).collect();
+        let all: BTreeSet<String> = records.iter().map(|one| family_digest(&one.family)).collect();
         assert!(held_out(&records, &all, 0.2).is_empty());
     }
 }
