@@ -75,8 +75,13 @@ pub(super) type HelperGreeting = Result<JailCapabilities, JailFault>;
 pub fn helper_main(args: impl Iterator<Item = OsString>) -> u8 {
     let Some((parent, tier)) = parse(args) else { return 2 };
     let Ok(control) = take_control() else { return 2 };
+    // In the session of `rune`, its death would orphan our process group, and the kernel sends
+    // SIGHUP to all of an orphaned group in which a process is stopped, as `stop_strays` may just
+    // have done: helper and reaper would die together, and the program would outlive them.
+    let is_apart = nix::unistd::setsid().step("make a session of the helper");
     // Bound first: if `rune` dies while this prepares, nobody would be left to end the helper.
-    let prepared = bind_to(parent).and_then(|()| HelperContext::prepare(tier));
+    let prepared =
+        is_apart.and_then(|_| bind_to(parent)).and_then(|()| HelperContext::prepare(tier));
     if prepared.as_ref().is_ok_and(|context| context.tier != JailTier::Namespaces)
         && let Some(status) = fork_reaper()
     {

@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
@@ -228,7 +227,7 @@ fn spawn(executable: &Path, tier: Option<JailTier>, control: OwnedFd) -> Result<
     let mut command = Command::new(executable);
     command.arg(helper::SUBCOMMAND).arg(std::process::id().to_string());
     command.arg(serde_json::to_string(&tier).map_err(io::Error::from)?);
-    command.env_clear().stdin(Stdio::from(control)).stdout(Stdio::null()).process_group(0);
+    command.env_clear().stdin(Stdio::from(control)).stdout(Stdio::null());
     let mut helper = child::spawn(command).map_err(SandboxError::Helper)?;
     thread::Builder::new().name("jail-helper".into()).spawn(move || helper.wait())?;
     Ok(())

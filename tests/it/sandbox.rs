@@ -250,6 +250,11 @@ def main(stream):
         stream.sendall(sys.stdout.getvalue().encode())
 ";
 
+/// `program`, which ends by returning to [`FORKED`] instead of leaving at once.
+fn returning(program: &str) -> String {
+    program.trim_end().strip_suffix("; os._exit(0)").unwrap_or(program).to_owned()
+}
+
 async fn fork(zygote: &Zygote, program: &str, limits: &Limits) -> (String, ForkEnd) {
     let mut forked = zygote.fork("hostile", limits).await.unwrap();
     forked.stream().unwrap().write_all(program.as_bytes()).await.unwrap();
@@ -270,7 +275,7 @@ async fn forked_hostile_programs_are_contained_without_namespaces() {
             continue;
         }
         let limits = hostile::limits(hostile.ends);
-        let program = host.program(&hostile).replace("flush=True); os._exit(0)", "flush=True)");
+        let program = returning(&host.program(&hostile));
         let (stdout, ended) = fork(&zygote, &program, &limits).await;
         let last = stdout.lines().last().unwrap_or_default();
         let is_refused = last.split(' ').all(|word| ["EACCES", "EPERM"].contains(&word));
@@ -307,7 +312,7 @@ async fn forked_hostile_programs_are_contained() {
             ("33", _) => Ends::Says("['1']"),
             (_, ends) => ends,
         };
-        let program = host.program(&hostile).replace("flush=True); os._exit(0)", "flush=True)");
+        let program = returning(&host.program(&hostile));
         let (stdout, ended) = fork(&zygote, &program, &limits).await;
         let held = match ends {
             Ends::Says(word) => stdout.lines().last().unwrap_or_default() == word,
@@ -677,6 +682,13 @@ fn clinging(marker: &str) -> ExecRequest {
     ExecRequest { args: vec!["-c".into(), job], ..shell("") }
 }
 
+/// Parent of a process, as `/proc` shows it.
+fn parent(pid: i32) -> nix::unistd::Pid {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    nix::unistd::Pid::from_raw(parent.trim().parse().unwrap())
+}
+
 fn everything_dies_with_the_owner(bare: bool) {
     let marker = format!("rune-test-{}-{bare}", std::process::id());
     let mut owner = myself("sandbox::owner_of_a_jail");
@@ -688,6 +700,10 @@ fn everything_dies_with_the_owner(bare: bool) {
     let helper = format!("jail-helper\0{}\0", owner.id());
     eventually("the jail runs", || processes(&marker).len() == 2);
     sleep(Duration::from_millis(300)); // until they have detached
+    // As the supervisor may just have done when its owner dies: the kernel hangs up an orphaned
+    // process group in which a process is stopped.
+    let init = parent(processes(&marker)[0]);
+    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGSTOP).unwrap();
     owner.kill().unwrap();
     owner.wait().unwrap();
     eventually("the program is gone", || processes(&marker).is_empty());
