@@ -104,22 +104,10 @@ impl MemoryError {
     }
 }
 
-/// Finds the records to show for a task, nearest first. Of records with nearly the same answer, the
-/// first one is shown; a record that does not fit into the rest of the budget is left out.
-///
-/// # Errors
-/// [`MemoryError::Registry`], [`MemoryError::Provider`].
-pub fn recall(
-    registry: &Registry,
-    provider: &Provider,
-    settings: &MemoryConfig,
-    request: RecallRequest<'_>,
-) -> Result<Vec<NearRecord>, MemoryError> {
-    recall_within(registry, provider, settings, (request, settings.max_tokens))
-}
-
-/// As [`recall`], with a budget of its own.
-fn recall_within(
+/// Finds the records to show for a task within a budget, nearest first. Of records with nearly the
+/// same answer, the first one is shown; a record that does not fit into the rest of the budget is
+/// left out.
+fn recall_records(
     registry: &Registry,
     provider: &Provider,
     settings: &MemoryConfig,
@@ -172,7 +160,7 @@ fn n_tokens_of(provider: &Provider, records: &[ExperienceRecord]) -> Result<usiz
 ///
 /// # Errors
 /// [`MemoryError::Registry`], [`MemoryError::Provider`].
-pub fn recall_with_passages(
+pub fn recall(
     registry: &Registry,
     provider: &Provider,
     settings: &MemoryConfig,
@@ -181,7 +169,7 @@ pub fn recall_with_passages(
     let relevant = documents::relevant(passages, request.text);
     let max_tokens = settings.max_tokens;
     let share = if relevant.is_empty() { max_tokens } else { max_tokens / 2 };
-    let near = recall_within(registry, provider, settings, (request, share))?;
+    let near = recall_records(registry, provider, settings, (request, share))?;
     let records: Vec<ExperienceRecord> = near.iter().map(|near| near.record.clone()).collect();
     let n_used = if records.is_empty() { 0 } else { n_tokens_of(provider, &records)? };
     let n_tokens = |passage: &Passage| {
@@ -240,7 +228,7 @@ mod tests {
         change(&mut settings);
         let excluded = &ExcludedTasks::default();
         let request = RecallRequest { text: TASK, project: "own", excluded };
-        let shown = recall(registry, &provider, &settings, request).unwrap();
+        let (shown, _) = recall(registry, &provider, &settings, (request, &[])).unwrap();
         recalled(&shown).into_iter().map(|record| record.session_id).collect()
     }
 
@@ -279,7 +267,7 @@ mod tests {
             MemoryConfig { max_records: 1, min_similarity: 0.0, max_tokens: 4096, ..defaults };
         let shown = |excluded: &ExcludedTasks| {
             let request = RecallRequest { text: task, project: "own", excluded };
-            let shown = recall(&registry, &provider, &settings, request).unwrap();
+            let (shown, _) = recall(&registry, &provider, &settings, (request, &[])).unwrap();
             shown.into_iter().map(|near| near.record.session_id).collect::<Vec<_>>()
         };
         assert_ne!(shown(&ExcludedTasks::default()), ["a"]);

@@ -18,9 +18,9 @@ use crate::judge::Judge;
 use crate::judge::JudgeError;
 use crate::judge::PreparedCheck;
 use crate::judge::Verdict;
+use crate::memory::ShownMemory;
 use crate::provider::Provider;
 use crate::registry::AnswerCost;
-use crate::registry::ExperienceRecord;
 use crate::registry::OutcomeRow;
 use crate::registry::Registry;
 use crate::task::SourceFile;
@@ -58,7 +58,7 @@ pub struct EvaluationTools<'a> {
     pub seed: u64,
     /// Number of answers per task, at least 1.
     pub n_samples: u32,
-    /// Records of earlier sessions to show.
+    /// Records of earlier sessions, and passages, to show.
     pub memory: SuiteMemory,
 }
 
@@ -302,19 +302,15 @@ pub(super) fn conditions(tools: &EvaluationTools<'_>, outcomes: &[&EvalOutcome])
     sha256(json!([cache_key(tools, None), tools.seed, answers]).to_string().as_bytes())
 }
 
-/// Returns the key of an outcome. Without records it is that of earlier versions, which showed
-/// none.
-fn outcome_key(
-    cache_key: &str,
-    (task_digest, seed): (&str, u64),
-    memory: &[ExperienceRecord],
-) -> String {
+/// Returns the key of an outcome. Without memory it is that of earlier versions, which showed none.
+fn outcome_key(cache_key: &str, (task_digest, seed): (&str, u64), memory: &ShownMemory) -> String {
     let mut parts = vec![json!(cache_key), json!(task_digest), json!(seed)];
-    parts.extend(memory.iter().map(|record| json!([record.question, record.answer])));
+    parts.extend(memory.records.iter().map(|record| json!([record.question, record.answer])));
+    parts.extend(memory.passages.iter().map(|passage| json!(passage.to_string())));
     sha256(json!(parts).to_string().as_bytes())
 }
 
-/// Returns a digest of everything that determines an outcome, except task, seed and records.
+/// Returns a digest of everything that determines an outcome, except task, seed and memory.
 fn cache_key(tools: &EvaluationTools<'_>, adapter: Option<&AdapterWeights>) -> String {
     let parts = json!([
         adapter.map(|subject| &subject.sha256),

@@ -16,7 +16,6 @@ use crate::event::timestamp;
 use crate::judge::FunctionJudge;
 use crate::judge::Judge;
 use crate::judge::library_mounts;
-use crate::memory::MemoryError;
 use crate::pipeline::SessionSettings;
 use crate::provider::Provider;
 use crate::registry::AdapterFilter;
@@ -85,7 +84,8 @@ pub struct MeasureOptions {
     /// Whether the scores are recorded, for [`crate::selection`] to choose adapters by. Benchmarks
     /// measure their own adapters on tasks of their own, which say nothing about a user's tasks.
     pub is_recorded: bool,
-    /// Whether prompts show the nearest records of earlier sessions.
+    /// Whether prompts show the nearest records of earlier sessions, and passages about the packages
+    /// that a task names.
     pub shows_records: bool,
 }
 
@@ -106,17 +106,15 @@ impl Default for MeasureOptions {
 }
 
 impl MeasureOptions {
-    fn memory(
+    async fn memory(
         &self,
-        services: &Services,
-        provider: &Provider,
+        tools: (&Services, &Provider, &Judge),
         suite: &TaskSuite,
-    ) -> Result<SuiteMemory, MemoryError> {
+    ) -> Result<SuiteMemory, EvaluationError> {
         if !self.shows_records {
             return Ok(SuiteMemory::default());
         }
-        let settings = &services.config.memory;
-        SuiteMemory::recall((&services.registry, provider), settings, &services.project, suite)
+        SuiteMemory::recall(tools, self.lib.as_slice(), suite).await
     }
 
     /// Names the measured part of the suite in the registry. With records, scores say something
@@ -287,7 +285,7 @@ async fn measure_all(
         is_fresh: options.is_fresh,
         seed: services.config.run.seed,
         n_samples: options.n_samples,
-        memory: options.memory(services, &provider, suite)?,
+        memory: options.memory((services, &provider, &pipeline.judge), suite).await?,
     };
     let measured = ask_all(&*services.reporter, &tools, suite, &subjects).await?.without_voids();
     if options.is_recorded {

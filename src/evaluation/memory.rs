@@ -1,53 +1,83 @@
-//! [`SuiteMemory`]: the records of earlier sessions that an evaluation shows.
+//! [`SuiteMemory`]: the records and passages that an evaluation shows.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use crate::config::MemoryConfig;
+use crate::judge::Judge;
 use crate::memory;
 use crate::memory::ExcludedTasks;
-use crate::memory::MemoryError;
+use crate::memory::FoundPassages;
 use crate::memory::RecallRequest;
+use crate::memory::ShownMemory;
 use crate::provider::Provider;
-use crate::registry::ExperienceRecord;
-use crate::registry::Registry;
+use crate::services::Services;
+use crate::task;
+use crate::task::SourceFile;
+use crate::task::TaskId;
+use crate::task::TaskType;
 
+use super::error::EvaluationError;
 use super::suite::TaskSuite;
 use super::task::EvalTask;
 
-/// Records to show for each task of a suite: those of the registry that are nearest, except
-/// sessions of the suite's own tasks. They are chosen once, so that the base and all adapters see
-/// the same ones.
+/// What to show for each task of a suite, as `rune run` does: the records of the registry that are
+/// nearest, except sessions of the suite's own tasks, and passages about the packages that the task
+/// names. They are chosen once, so that the base and all adapters see the same ones.
 #[derive(Debug, Default)]
 pub struct SuiteMemory {
-    /// Records by the id of the task, nearest first.
-    shown: BTreeMap<String, Vec<ExperienceRecord>>,
+    shown: BTreeMap<String, ShownMemory>,
+    nothing: ShownMemory,
 }
 
 impl SuiteMemory {
-    /// Finds the records for all tasks of `suite`.
+    /// Finds records and passages for all tasks of `suite`; packages are looked for below `libs`
+    /// and, if the tests of a task import them, among the installed ones.
     ///
     /// # Errors
-    /// [`MemoryError`].
-    pub fn recall(
-        (registry, provider): (&Registry, &Provider),
-        settings: &MemoryConfig,
-        project: &str,
+    /// [`EvaluationError::Memory`]; [`EvaluationError::Judge`] when the sandbox fails.
+    pub async fn recall(
+        (services, provider, judge): (&Services, &Provider, &Judge),
+        libs: &[PathBuf],
         suite: &TaskSuite,
-    ) -> Result<Self, MemoryError> {
+    ) -> Result<Self, EvaluationError> {
+        let (registry, settings) = (&services.registry, &services.config.memory);
         let texts: Vec<&str> = suite.tasks().iter().flat_map(EvalTask::texts).collect();
         let excluded = &ExcludedTasks::new(suite.families(), &texts);
-        let mut shown = BTreeMap::new();
+        let (mut shown, mut noticed) = (BTreeMap::new(), BTreeSet::new());
         for task in suite.tasks() {
-            let Some(text) = task.texts().next() else { continue };
-            let request = RecallRequest { text, project, excluded };
-            let near = memory::recall(registry, provider, settings, request)?;
-            shown.insert(task.id.clone(), near.into_iter().map(|near| near.record).collect());
+            let Some(asked) = asked(task) else { continue };
+            let FoundPassages { passages, left_out } =
+                memory::package_passages(judge, libs, &asked).await?;
+            for reason in left_out {
+                if noticed.insert(reason.clone()) {
+                    services.notice(reason);
+                }
+            }
+            let request = RecallRequest { text: &asked.text, project: &services.project, excluded };
+            let (near, passages) =
+                memory::recall(registry, provider, settings, (request, passages.as_slice()))?;
+            let records = near.into_iter().map(|near| near.record).collect();
+            shown.insert(task.id.clone(), ShownMemory { records, passages });
         }
-        Ok(Self { shown })
+        Ok(Self { shown, nothing: ShownMemory::default() })
     }
 
-    /// Returns the records to show for a task, nearest first.
-    pub(super) fn of(&self, task: &EvalTask) -> &[ExperienceRecord] {
-        self.shown.get(&task.id).map_or(&[], Vec::as_slice)
+    /// Returns what to show for a task.
+    pub(super) fn of(&self, task: &EvalTask) -> &ShownMemory {
+        self.shown.get(&task.id).unwrap_or(&self.nothing)
     }
+}
+
+/// The task as a user would give it; `None` if it asks for nothing.
+fn asked(task: &EvalTask) -> Option<task::Task> {
+    let tests = task.work.iter().map(|work| SourceFile::new("test_solution.py", &work.tests));
+    Some(task::Task {
+        id: TaskId(task.id.clone()),
+        text: task.texts().next()?.to_owned(),
+        task_type: TaskType::Function,
+        family: Some(task.family.clone()),
+        tests: tests.collect(),
+        test_targets: Vec::new(),
+    })
 }

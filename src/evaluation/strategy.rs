@@ -22,7 +22,6 @@ use crate::provider::EncodedPrompt;
 use crate::provider::Provider;
 use crate::provider::ProviderError;
 use crate::registry::AnswerCost;
-use crate::registry::ExperienceRecord;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::task;
@@ -31,6 +30,7 @@ use crate::task::TaskId;
 use crate::task::TaskType;
 use crate::template;
 use crate::trajectory::Completion;
+use crate::trajectory::Message;
 use crate::trajectory::Phase;
 use crate::trajectory::Role;
 use crate::trajectory::Sampling;
@@ -48,19 +48,26 @@ pub(super) struct TaskQuestion<'a> {
     pub(super) task: &'a EvalTask,
     pub(super) adapter: Option<&'a AdapterId>,
     pub(super) seed: u64,
-    /// Records of earlier sessions to show, nearest first.
-    pub(super) memory: &'a [ExperienceRecord],
+    /// Records of earlier sessions and passages to show.
+    pub(super) memory: &'a ShownMemory,
 }
 
 impl TaskQuestion<'_> {
-    /// Encodes the messages of the task, with the records as turns before its last question.
     fn encode(&self) -> Result<EncodedPrompt, ProviderError> {
-        let mut messages = self.task.messages.clone();
-        let last = messages.iter().rposition(|message| message.role == Role::User);
-        let last = last.unwrap_or(messages.len());
-        messages.splice(last..last, memory::turns(self.memory));
-        self.provider.encode(messages)
+        self.provider.encode(with_memory(&self.task.messages, self.memory))
     }
+}
+
+/// Puts records as turns before the last question of `messages`, and passages at its start.
+fn with_memory(messages: &[Message], memory: &ShownMemory) -> Vec<Message> {
+    let mut messages = messages.to_vec();
+    if let Some(last) = messages.iter().rposition(|message| message.role == Role::User) {
+        let passages = memory.passages.iter().map(|passage| format!("{passage}\n\n"));
+        let question = messages[last].content.clone();
+        messages[last].content = passages.chain([question]).collect();
+        messages.splice(last..last, memory::turns(&memory.records));
+    }
+    messages
 }
 
 /// Answering strategy with what it needs.
@@ -213,13 +220,12 @@ impl StrategyTools {
             SessionSettings { adapter_id: adapter.cloned(), seed, ..self.settings.clone() };
         let new = NewSession::new(task.clone(), seed);
         let (_, claim, _) = new.record(&self.registry, provider)?;
-        let memory = ShownMemory { records: memory.to_vec(), passages: Vec::new() };
         let tools = PipelineTools {
             provider,
             judge: self.judge.clone(),
             registry: &self.registry,
             settings,
-            memory: &memory,
+            memory,
             reporter: &|_: &str, _: &Event| {},
         };
         let assignment = Assignment::read(&self.judge, task).await?;
@@ -239,5 +245,31 @@ fn cost_of(completion: &Completion) -> AnswerCost {
         tokens_in: completion.tokens_in.into(),
         tokens_out: completion.tokens_out.into(),
         ms: completion.prefill_ms + completion.decode_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::documents::Passage;
+    use crate::registry::ExperienceRecord;
+
+    #[test]
+    fn memory_stands_before_the_last_question() {
+        let record = ExperienceRecord {
+            session_id: "one".to_owned(),
+            project: "project".to_owned(),
+            family: "family".to_owned(),
+            question: "Add.".to_owned(),
+            answer: "a + b".to_owned(),
+        };
+        let passage = Passage { source: "zorb".to_owned(), text: "plus(a, b)".to_owned() };
+        let memory = ShownMemory { records: vec![record], passages: vec![passage] };
+        let asked = [Message::user("First."), Message::assistant("Yes."), Message::user("Sum.")];
+        let shown = with_memory(&asked, &memory);
+        let texts: Vec<&str> = shown.iter().map(|message| message.content.as_str()).collect();
+        let question = "From `zorb`:\n\nplus(a, b)\n\nSum.";
+        assert_eq!(texts, ["First.", "Yes.", "Add.", "a + b", question]);
+        assert_eq!(with_memory(&asked, &ShownMemory::default()), asked);
     }
 }

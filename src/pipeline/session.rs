@@ -434,7 +434,7 @@ impl ActiveSession<'_> {
         let (text, excluded) = (task.text.as_str(), &ExcludedTasks::default());
         let request = RecallRequest { text, project, excluded };
         let (shown, passages) =
-            memory::recall_with_passages(registry, provider, &config.memory, (request, passages))?;
+            memory::recall(registry, provider, &config.memory, (request, passages))?;
         let tier = json!(self.sandbox.facilities().tier);
         let folder = &self.target.folder;
         let workspace = std::path::absolute(folder)
