@@ -84,8 +84,8 @@ pub struct MeasureOptions {
     /// Whether the scores are recorded, for [`crate::selection`] to choose adapters by. Benchmarks
     /// measure their own adapters on tasks of their own, which say nothing about a user's tasks.
     pub is_recorded: bool,
-    /// Whether prompts show the nearest records of earlier sessions, and passages about the packages
-    /// that a task names.
+    /// Whether prompts show the nearest records of earlier sessions, and passages about the
+    /// packages that a task names.
     pub shows_records: bool,
 }
 
