@@ -124,19 +124,19 @@ pub fn relevant(passages: &[Passage], question: &str) -> Vec<(usize, Passage)> {
     ranked.map(|(index, _)| (index, distinct[index].clone())).collect()
 }
 
-/// Selects, of relevant passages, those that fit into `max_tokens`, best first. They are returned
-/// in the order of the documents.
+/// Selects, of relevant passages, at most `limit` that fit into `max_tokens`, best first. They are
+/// returned in the order of the documents.
 ///
 /// # Errors
 /// Those of `n_tokens`, which counts the tokens of a passage.
 pub fn select<E>(
     relevant: Vec<(usize, Passage)>,
-    max_tokens: usize,
+    (limit, max_tokens): (usize, usize),
     n_tokens: impl Fn(&Passage) -> Result<usize, E>,
 ) -> Result<Vec<Passage>, E> {
     let (mut n_left, mut shown) = (max_tokens, Vec::new());
     for (place, passage) in relevant {
-        if n_left == 0 {
+        if n_left == 0 || shown.len() == limit {
             break;
         }
         let n = n_tokens(&passage)?;
@@ -196,12 +196,13 @@ mod tests {
         let select = |question: &str, max_tokens: usize| {
             let n_tokens = |passage: &Passage| Ok::<_, ()>(passage.text.split_whitespace().count());
             let relevant = relevant(&split("README.md", README), question);
-            texts(select(relevant, max_tokens, n_tokens).unwrap())
+            texts(select(relevant, (2, max_tokens), n_tokens).unwrap())
         };
         let largest = "## `zorb.kelpa(xs)`\n\nReturns the largest.";
         assert_eq!(select("largest", 1000), [largest]);
         assert_eq!(select("sum and largest", 1000).len(), 2);
         assert_eq!(select("sum and largest", 6), [largest]);
+        assert_eq!(select("sum, largest and lists", 1000).len(), 2, "the limit");
         assert_eq!(select("nothing in common", 1000), [""; 0]);
         assert_eq!(select("the largest of zorb", 0), [""; 0]);
         let stars = [Passage { source: String::new(), text: "***".to_owned() }];

@@ -176,8 +176,8 @@ pub fn recall(
         let message = Message::user(passage.to_string());
         provider.encode(vec![message]).map(|prompt| prompt.n_tokens())
     };
-    let n_left = max_tokens.saturating_sub(n_used);
-    Ok((near, documents::select(relevant, n_left, n_tokens)?))
+    let limits = (settings.max_passages, max_tokens.saturating_sub(n_used));
+    Ok((near, documents::select(relevant, limits, n_tokens)?))
 }
 
 /// Loads the records that a session has shown, nearest first, to show them again.

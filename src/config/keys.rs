@@ -63,6 +63,7 @@ pub(super) const KEYS: &[KeyRule] = &[
     ),
     key("memory.max_tokens", ValueRule::Range(0.0, 1e6), ProjectRule::Lower),
     key("memory.max_records", ValueRule::Range(0.0, 1000.0), ProjectRule::Lower),
+    key("memory.max_passages", ValueRule::Range(0.0, 1000.0), ProjectRule::Lower),
     key("memory.min_similarity", ValueRule::Range(0.0, 1.0), ProjectRule::Free),
     key("sampling.temperature", ValueRule::Range(0.0, 2.0), ProjectRule::Free),
     key("sampling.retry_temperature", ValueRule::Range(0.0, 2.0), ProjectRule::Free),

@@ -93,6 +93,8 @@ pub struct MemoryConfig {
     pub max_tokens: usize,
     /// Maximum number of records in a prompt.
     pub max_records: usize,
+    /// Maximum number of passages in a prompt.
+    pub max_passages: usize,
     /// Minimum similarity of a record, `0.0..=1.0`.
     pub min_similarity: f64,
 }

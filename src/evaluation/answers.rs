@@ -34,6 +34,7 @@ use super::strategy::TaskQuestion;
 use super::suite::TaskSuite;
 use super::task;
 use super::task::EvalTask;
+use super::task::TEST_FILE;
 
 /// Version of the judge in stored evaluations. It changes whenever a verdict could change.
 pub const JUDGE_VERSION: &str = "function-3";
@@ -238,7 +239,7 @@ fn suite_of(task: &EvalTask) -> judge::TestSuite {
         task::AnswerCheck::Suite(check) => check.tests.as_str(),
         _ => "",
     };
-    judge::TestSuite::new(vec![SourceFile::new("test_solution.py", tests)])
+    judge::TestSuite::new(vec![SourceFile::new(TEST_FILE, tests)])
 }
 
 async fn outcome(

@@ -12,10 +12,6 @@ use crate::memory::RecallRequest;
 use crate::memory::ShownMemory;
 use crate::provider::Provider;
 use crate::services::Services;
-use crate::task;
-use crate::task::SourceFile;
-use crate::task::TaskId;
-use crate::task::TaskType;
 
 use super::error::EvaluationError;
 use super::suite::TaskSuite;
@@ -46,7 +42,7 @@ impl SuiteMemory {
         let excluded = &ExcludedTasks::new(suite.families(), &texts);
         let (mut shown, mut noticed) = (BTreeMap::new(), BTreeSet::new());
         for task in suite.tasks() {
-            let Some(asked) = asked(task) else { continue };
+            let Some(asked) = task.as_user_task() else { continue };
             let FoundPassages { passages, left_out } =
                 memory::package_passages(judge, libs, &asked).await?;
             for reason in left_out {
@@ -67,17 +63,4 @@ impl SuiteMemory {
     pub(super) fn of(&self, task: &EvalTask) -> &ShownMemory {
         self.shown.get(&task.id).unwrap_or(&self.nothing)
     }
-}
-
-/// The task as a user would give it; `None` if it asks for nothing.
-fn asked(task: &EvalTask) -> Option<task::Task> {
-    let tests = task.work.iter().map(|work| SourceFile::new("test_solution.py", &work.tests));
-    Some(task::Task {
-        id: TaskId(task.id.clone()),
-        text: task.texts().next()?.to_owned(),
-        task_type: TaskType::Function,
-        family: Some(task.family.clone()),
-        tests: tests.collect(),
-        test_targets: Vec::new(),
-    })
 }

@@ -24,10 +24,7 @@ use crate::provider::ProviderError;
 use crate::registry::AnswerCost;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
-use crate::task;
 use crate::task::SourceFile;
-use crate::task::TaskId;
-use crate::task::TaskType;
 use crate::template;
 use crate::trajectory::Completion;
 use crate::trajectory::Message;
@@ -37,9 +34,7 @@ use crate::trajectory::Sampling;
 
 use super::error::EvaluationError;
 use super::task::EvalTask;
-
-/// File name of the visible tests.
-const TESTS: &str = "test_solution.py";
+use super::task::TEST_FILE;
 
 /// One task to be answered by the base or by `adapter` with `seed`.
 #[derive(Clone, Copy)]
@@ -177,7 +172,7 @@ impl StrategyTools {
         let TaskQuestion { provider, task, adapter, seed, .. } = ask;
         let mut spent = AnswerCost::default();
         let Some(work) = &task.work else { return Ok((String::new(), spent)) };
-        let suite = TestSuite::new(vec![SourceFile::new(TESTS, &work.tests)]);
+        let suite = TestSuite::new(vec![SourceFile::new(TEST_FILE, &work.tests)]);
         let settings = SessionSettings { seed, ..self.settings.clone() };
         let prompt = ask.encode()?;
         let mut best = None::<(f64, String)>;
@@ -207,14 +202,8 @@ impl StrategyTools {
         &self,
         TaskQuestion { provider, task, adapter, seed, memory }: TaskQuestion<'_>,
     ) -> Result<(String, AnswerCost), EvaluationError> {
-        let Some(work) = &task.work else { return Ok((String::new(), AnswerCost::default())) };
-        let task = task::Task {
-            id: TaskId(task.id.clone()),
-            text: work.text.clone(),
-            task_type: TaskType::Function,
-            family: Some(task.family.clone()),
-            tests: vec![SourceFile::new(TESTS, &work.tests)],
-            test_targets: Vec::new(),
+        let (Some(_), Some(task)) = (&task.work, task.as_user_task()) else {
+            return Ok((String::new(), AnswerCost::default()));
         };
         let settings =
             SessionSettings { adapter_id: adapter.cloned(), seed, ..self.settings.clone() };

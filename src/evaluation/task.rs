@@ -9,6 +9,10 @@ use crate::judge::FunctionTask;
 use crate::pipeline::code_blocks;
 use crate::synthetic::LibraryCheck;
 use crate::synthetic::LibraryTask;
+use crate::task;
+use crate::task::SourceFile;
+use crate::task::TaskId;
+use crate::task::TaskType;
 use crate::trajectory::Message;
 use crate::trajectory::Role;
 
@@ -101,6 +105,8 @@ pub struct SuiteCheck {
     pub entry_point: String,
 }
 
+/// Path of a task's tests.
+pub(super) const TEST_FILE: &str = "test_solution.py";
 /// Python code that runs a program as a function from its input to the words of its output.
 const PROGRAM: &str = include_str!("program.py");
 /// Name of that function.
@@ -117,6 +123,20 @@ impl EvalTask {
         let question = self.messages.iter().rfind(|message| message.role == Role::User);
         let work = self.work.iter().map(|work| work.text.as_str());
         work.chain(question.map(|message| message.content.as_str()))
+    }
+
+    /// Returns the task as a user would give it, with the tests of [`Self::work`]; `None` if it asks
+    /// for nothing.
+    pub(super) fn as_user_task(&self) -> Option<task::Task> {
+        let tests = self.work.iter().map(|work| SourceFile::new(TEST_FILE, &work.tests));
+        Some(task::Task {
+            id: TaskId(self.id.clone()),
+            text: self.texts().next()?.to_owned(),
+            task_type: TaskType::Function,
+            family: Some(self.family.clone()),
+            tests: tests.collect(),
+            test_targets: Vec::new(),
+        })
     }
 
     /// Returns the function task that judges the module of [`Self::program`]; `None` if a test file

@@ -120,6 +120,7 @@ pub(super) enum CoordinatorMode {
 pub(super) enum JudgeProgram {
     Coordinator,
     Inspect,
+    Document,
     Stub,
     Probe,
 }
@@ -129,6 +130,7 @@ impl JudgeProgram {
         match self {
             Self::Coordinator => "coordinator.py",
             Self::Inspect => "inspection.py",
+            Self::Document => "documentation.py",
             Self::Stub => "stub.py",
             Self::Probe => "probe.py",
         }
@@ -138,13 +140,19 @@ impl JudgeProgram {
     fn files(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Coordinator => COORDINATOR,
-            Self::Inspect => &[("inspection.py", include_str!("python/inspection.py")), STANDARD],
+            Self::Inspect => {
+                &[("inspection.py", include_str!("python/inspection.py")), INTERFACE, STANDARD]
+            }
+            Self::Document => {
+                &[("documentation.py", include_str!("python/documentation.py")), INTERFACE]
+            }
             Self::Stub => &[("stub.py", include_str!("python/stub.py"))],
             Self::Probe => &[("probe.py", include_str!("python/probe.py"))],
         }
     }
 }
 
+const INTERFACE: (&str, &str) = ("rune_interface.py", include_str!("python/interface.py"));
 const STANDARD: (&str, &str) = ("rune_standard.py", include_str!("python/standard.py"));
 
 const COORDINATOR: &[(&str, &str)] = &[

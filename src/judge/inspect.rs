@@ -66,9 +66,6 @@ pub struct FileInspection {
     /// Public functions, classes with their methods, and constants: one signature per line, bodies
     /// as `...`.
     pub interface: String,
-    /// Each public function and class by itself: its signatures as above, then the rest of its
-    /// docstring as comments.
-    pub documented: Vec<String>,
     /// Top-level names of imported modules, sorted.
     pub imports: Vec<String>,
     /// Modules outside the standard library and the names used from them, in order.
@@ -97,6 +94,16 @@ impl FileInspection {
     }
 }
 
+/// What a public function or class of a package says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DocumentedName {
+    /// Dotted name of the shortest module that offers it.
+    pub module: String,
+    /// Its signatures as in [`FileInspection::interface`], then the rest of its docstring as
+    /// comments.
+    pub text: String,
+}
+
 /// The body of a stub's functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StubKind {
@@ -120,18 +127,29 @@ impl StubKind {
 
 impl Judge {
     /// Parses the Python files among `files` in the jail; other files are ignored.
+    ///
     /// # Errors
     /// [`JudgeError::Sandbox`], [`JudgeError::Harness`]; a syntax error in a file is not an error.
     pub async fn inspect(&self, files: &[SourceFile]) -> Result<Vec<FileInspection>, JudgeError> {
-        // Parsing happens in the jail as well: the parser of CPython is not made for hostile text.
-        let python = files.iter().filter(|file| file.module().is_some());
-        let readable: Vec<Value> =
-            python.map(|file| json!({ "path": file.path, "text": decoded(file) })).collect();
-        self.ask(JudgeProgram::Inspect, &[], &json!(readable)).await
+        self.ask(JudgeProgram::Inspect, &[], &readable(files)).await
+    }
+
+    /// Lists what the public functions and classes of packages say about themselves, including
+    /// those that a package imports from its private modules. `files` are all files of the
+    /// packages; those that are not Python or cannot be parsed are ignored.
+    ///
+    /// # Errors
+    /// [`JudgeError::Sandbox`], [`JudgeError::Harness`].
+    pub async fn documentation(
+        &self,
+        files: &[SourceFile],
+    ) -> Result<Vec<DocumentedName>, JudgeError> {
+        self.ask(JudgeProgram::Document, &[], &readable(files)).await
     }
 
     /// Replaces the body of every function except `__init__` by that of `kind`: the negative
     /// control of a suite. Files that cannot be parsed, or are not Python, stay unchanged.
+    ///
     /// # Errors
     /// [`JudgeError::Sandbox`], [`JudgeError::Harness`].
     pub async fn stub_of(
@@ -142,6 +160,13 @@ impl Judge {
         let plan = json!({ "files": files, "body": kind.body() });
         self.ask(JudgeProgram::Stub, &[], &plan).await
     }
+}
+
+/// Returns the Python files among `files` for a program in the jail. Parsing happens there, because
+/// the parser of CPython is not made for hostile text.
+fn readable(files: &[SourceFile]) -> Value {
+    let python = files.iter().filter(|file| file.module().is_some());
+    python.map(|file| json!({ "path": file.path, "text": decoded(file) })).collect()
 }
 
 /// Decodes a Python file: without its byte order mark, and as Latin-1 if it is not UTF-8, which

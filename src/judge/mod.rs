@@ -53,6 +53,7 @@ pub use function::FunctionTask;
 pub use function::PreparedCheck;
 pub use harness::Judge;
 pub use harness::JudgeError;
+pub use inspect::DocumentedName;
 pub use inspect::FileInspection;
 pub use inspect::ImportNeed;
 pub use inspect::StatementKind;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::documents;
 use crate::documents::Document;
 use crate::documents::Passage;
-use crate::judge::FileInspection;
+use crate::judge::DocumentedName;
 use crate::judge::Judge;
 use crate::judge::JudgeError;
 use crate::task::SourceFile;
@@ -20,6 +20,8 @@ const MAX_BYTES: u64 = 512 << 10;
 /// Maximum depth of folders, and entries of all of them, in which a package's files are looked for.
 const MAX_DEPTH: usize = 4;
 const MAX_ENTRIES: usize = 2_000;
+/// Folders and files of a package that are not read.
+const LEFT_OUT: [&str; 5] = ["__main__", "__pycache__", "tests", "test", "testing"];
 /// Modules of tests, which no task is about.
 const TEST_TOOLS: [&str; 5] = ["pytest", "unittest", "hypothesis", "doctest", "solution"];
 
@@ -62,10 +64,10 @@ pub async fn passages_of(
             found.add(source, documents::split(source, text));
             continue;
         }
-        match inspect(judge, &[SourceFile::new("document.py", text)]).await? {
-            Ok(files) => {
-                let entries = files.into_iter().flat_map(|file| file.documented);
-                found.add(source, entries.map(|entry| passage(source, &entry)).collect());
+        match documentation(judge, &[SourceFile::new("document.py", text)]).await? {
+            Ok(entries) => {
+                let passages = entries.iter().map(|entry| passage(source, &entry.text));
+                found.add(source, passages.collect());
             }
             Err(reason) => found.left_out.push(format!("`{source}`: {reason}")),
         }
@@ -87,28 +89,26 @@ pub async fn package_passages(
     let mut found = FoundPassages::default();
     for NamedPackage { name, readme, files } in named_packages(judge, libs, task) {
         found.passages.extend(readme);
-        match inspect(judge, &files).await? {
-            Ok(files) => found.passages.extend(files.iter().flat_map(documented)),
+        match documentation(judge, &files).await? {
+            Ok(entries) => {
+                let passages = entries.iter().map(|entry| passage(&entry.module, &entry.text));
+                found.passages.extend(passages);
+            }
             Err(reason) => found.left_out.push(format!("package `{name}`: {reason}")),
         }
     }
     Ok(found)
 }
 
-/// Parses Python files in the sandbox. A failure that is the fault of the files is the inner error.
-async fn inspect(
+/// Lists what Python files document. A failure that is the fault of the files is the inner error.
+async fn documentation(
     judge: &Judge,
     files: &[SourceFile],
-) -> Result<Result<Vec<FileInspection>, String>, JudgeError> {
-    match judge.inspect(files).await {
+) -> Result<Result<Vec<DocumentedName>, String>, JudgeError> {
+    match judge.documentation(files).await {
         Err(error @ JudgeError::Harness { .. }) => Ok(Err(error.to_string())),
-        inspected => inspected.map(Ok),
+        documented => documented.map(Ok),
     }
-}
-
-fn documented(file: &FileInspection) -> Vec<Passage> {
-    let module = SourceFile::new(&file.path, "").module().unwrap_or_default();
-    file.documented.iter().map(|entry| passage(&module, entry)).collect()
 }
 
 fn passage(source: &str, code: &str) -> Passage {
@@ -165,7 +165,7 @@ fn is_package_name(word: &str) -> bool {
 }
 
 /// Reads the source files of the package or module `name` in `root`: those nearest to its top
-/// first, without tests and private modules.
+/// first, without tests. Private modules are read, because a package may offer what they define.
 fn sources(root: &Path, name: &str) -> Vec<SourceFile> {
     let mut paths = vec![PathBuf::from(format!("{name}.py"))];
     walk(root, Path::new(name), &mut (MAX_ENTRIES, &mut paths));
@@ -184,7 +184,7 @@ fn sources(root: &Path, name: &str) -> Vec<SourceFile> {
     files
 }
 
-/// Adds the public Python files below `root/folder`, relative to `root`, to the second of `found`;
+/// Adds the Python files below `root/folder`, relative to `root`, to the second of `found`;
 /// the first is how many more entries may be looked at. Links to folders are not followed.
 fn walk(root: &Path, folder: &Path, found: &mut (usize, &mut Vec<PathBuf>)) {
     let Ok(entries) = fs::read_dir(root.join(folder)) else { return };
@@ -195,8 +195,7 @@ fn walk(root: &Path, folder: &Path, found: &mut (usize, &mut Vec<PathBuf>)) {
         found.0 -= 1;
         let path = folder.join(entry.file_name());
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("_");
-        let is_hidden = stem.starts_with(['_', '.']) && stem != "__init__";
-        if is_hidden || ["tests", "test", "testing"].contains(&stem) {
+        if stem.starts_with('.') || LEFT_OUT.contains(&stem) {
             continue;
         }
         match entry.file_type() {
@@ -274,6 +273,7 @@ mod tests {
         write("zorb/__init__.py", "");
         write("zorb/a_table.py", &"#".repeat(too_long));
         write("zorb/_private.py", "");
+        write("zorb/__main__.py", "");
         write("zorb/deep/more.py", "");
         write("zorb/tests/test_more.py", "");
         write("zorb-1.2.dist-info/METADATA", "Name: zorb\n\n# Zorb\n\nLists.\n");
@@ -285,7 +285,7 @@ mod tests {
             let files = sources(root.path(), name).into_iter();
             files.map(|file| file.module().unwrap()).collect::<Vec<_>>()
         };
-        assert_eq!(found("zorb"), ["zorb", "zorb.deep.more"]);
+        assert_eq!(found("zorb"), ["zorb", "zorb._private", "zorb.deep.more"]);
         assert_eq!(found("kelp"), ["kelp"]);
         assert_eq!(found("other"), [""; 0]);
         assert_eq!(readme(root.path(), "zorb")[0].text, "# Zorb\n\nLists.");

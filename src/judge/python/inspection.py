@@ -10,9 +10,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # Python is started without it
 import rune_standard as standard  # noqa: E402
+from rune_interface import FUNCTIONS, interface  # noqa: E402
 
-DOCUMENTED_LINES = 24  # of a docstring, beside its first
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SUSPICIOUS = ["sys._getframe", "gc.get_objects", "gc.get_referrers", "inspect.stack", "inspect.currentframe", "os._exit",
               "sys.modules", "sys.settrace", "sys.setprofile", "os.kill", "os.execv"]
 SUSPICIOUS_MODULES = {"atexit", "unittest", "pytest", "_pytest", "ctypes", "gc"}
@@ -20,83 +19,6 @@ ELISIONS = re.compile(
     r"(rest of (the |your )?(code|implementation|function|class|file|methods?)|\.\.\. ?(existing|previous|other|remaining|same)|"
     r"(existing|previous|remaining) code|implementation (goes )?here|(your|add) (code|implementation|logic) here|"
     r"same as (before|above)|unchanged|omitted for brevity|^#\s*\.\.\.\s*$|todo:? implement)", re.IGNORECASE)
-
-
-def first_line(node):
-    text = ast.get_docstring(node)
-    return text.strip().splitlines()[0] if text and text.strip() else ""
-
-
-def signature(node, indent):
-    """Formats a signature: decorators, async, parameters with annotations, return type, docstring."""
-    lines = [f"{indent}@{ast.unparse(mark)}" for mark in node.decorator_list]
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    word = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
-    lines.append(f"{indent}{word} {node.name}({ast.unparse(node.args)}){returns}: ...")
-    if first_line(node):
-        lines[-1] += f"  # {first_line(node)}"
-    return lines
-
-
-def public(name):
-    return not name.startswith("_") or (name.startswith("__") and name.endswith("__"))
-
-
-def assigned(node):
-    """`NAME = literal` and `name: type = literal` of a module or class body."""
-    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
-    if not isinstance(target, ast.Name) or not public(target.id):
-        return None
-    text = ast.unparse(node)
-    return text if len(text) <= 200 else text[:197] + "..."
-
-
-def literal(node):
-    try:
-        ast.literal_eval(node.value)
-        return True
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return False
-
-
-def interface(tree):
-    lines = []
-    for node in tree.body:
-        if isinstance(node, FUNCTIONS) and public(node.name):
-            lines += signature(node, "")
-        elif isinstance(node, ast.ClassDef) and public(node.name):
-            lines += class_interface(node)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None and literal(node):
-            text = assigned(node)
-            lines += [text] if text else []
-    return "\n".join(lines)
-
-
-def class_interface(node):
-    lines = [f"@{ast.unparse(mark)}" for mark in node.decorator_list]
-    bases = ", ".join([ast.unparse(base) for base in node.bases] + [ast.unparse(word) for word in node.keywords])
-    lines.append(f"class {node.name}" + (f"({bases}):" if bases else ":"))
-    if first_line(node):
-        lines[-1] += f"  # {first_line(node)}"
-    inner = []
-    for part in node.body:
-        if isinstance(part, FUNCTIONS) and public(part.name):
-            inner += signature(part, "    ")
-        elif isinstance(part, (ast.Assign, ast.AnnAssign)):
-            text = assigned(part)
-            inner += ["    " + text] if text else []
-    return lines + (inner or ["    ..."])
-
-
-def documented(tree):
-    """Each public function and class by itself: its signatures, then the rest of its docstring as comments."""
-    texts = []
-    for node in tree.body:
-        if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and public(node.name):
-            lines = class_interface(node) if isinstance(node, ast.ClassDef) else signature(node, "")
-            rest = (ast.get_docstring(node) or "").strip().splitlines()[1:]
-            texts.append("\n".join(lines + [f"# {line}".rstrip() for line in rest if line.strip()][:DOCUMENTED_LINES]))
-    return texts
 
 
 def imports(tree):
@@ -254,11 +176,11 @@ def statements(tree, text):
 
 
 def inspect_file(path, text):
-    result = {"path": path, "error": None, "interface": "", "documented": [], "imports": [], "needs": [], "unbound": [], "defines": [], "statements": [],
+    result = {"path": path, "error": None, "interface": "", "imports": [], "needs": [], "unbound": [], "defines": [], "statements": [],
               "digest": None, "suspicious": [], "elisions": elisions(text), "stubs": []}
     try:
         tree = ast.parse(text, path)
-        result.update(interface=interface(tree), documented=documented(tree), imports=imports(tree), needs=needs(tree), unbound=unbound(tree), defines=defined(tree),
+        result.update(interface=interface(tree), imports=imports(tree), needs=needs(tree), unbound=unbound(tree), defines=defined(tree),
                       statements=statements(tree, text), suspicious=suspicious(tree), stubs=stubs(tree), digest=normalised(tree))
     except SyntaxError as error:
         lines = text.splitlines()

@@ -107,3 +107,43 @@ async fn stubs_keep_signatures_and_do_nothing() {
     );
     assert_eq!(stub[1], solution[1]);
 }
+
+#[tokio::test]
+async fn documented_names_stand_under_the_module_that_offers_them() {
+    let package = [
+        (
+            "zorb/__init__.py",
+            "import os\nfrom . import _codes, shapes\nfrom ._lines import _cut as cut, join\n\
+             from zorb._codes import *\nfrom .shapes import Circle\nfrom os import path\n\
+             from ._absent import gone\n\n__all__ = ['cut', 'join', 'encode', 'Circle', 'gone']\n",
+        ),
+        (
+            "zorb/_lines.py",
+            "def _cut(text: str): 'Cuts.'\ndef join(*parts): 'Joins.\\n\\nAll of them.'\ndef hidden(): ...\n",
+        ),
+        ("zorb/_codes.py", "from ._deep.codes import encode\ndef decode(text): ...\n"),
+        ("zorb/_deep/codes.py", "def encode(text): 'Encodes.'\n"),
+        (
+            "zorb/shapes.py",
+            "from ._lines import join\nclass Circle: 'Round.'\nclass Square: 'Has corners.'\n",
+        ),
+        ("zorb/broken.py", "def ("),
+        ("zorb/loops/__init__.py", "from .more import *\nfrom . import around\n"),
+        ("zorb/loops/more.py", "from . import *\nfrom .around import around\n"),
+        ("notes.md", "# Notes"),
+    ];
+    let bench = Bench::open();
+    let found = bench.judge().documentation(&files(&package)).await.unwrap();
+    let shown: Vec<String> =
+        found.iter().map(|entry| format!("{}: {}", entry.module, entry.text)).collect();
+    insta::assert_snapshot!(shown.join("\n"), @"
+    zorb: def cut(text: str): ...  # Cuts.
+    zorb: def join(*parts): ...  # Joins.
+    # All of them.
+    zorb: class Circle:  # Round.
+        ...
+    zorb: def encode(text): ...  # Encodes.
+    zorb.shapes: class Square:  # Has corners.
+        ...
+    ");
+}

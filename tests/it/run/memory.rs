@@ -196,7 +196,8 @@ fn passages_of_documents_and_packages_are_shown() {
         fs::create_dir_all(bench.path(package)).unwrap();
     }
     let source = "def plus(a, b):\n    \"\"\"Returns the sum of two numbers.\n\n    Both are added.\n    \"\"\"\n    return a + b\n";
-    bench.write("lib/zorb/__init__.py", source);
+    bench.write("lib/zorb/__init__.py", "from ._sums import plus\n");
+    bench.write("lib/zorb/_sums.py", source);
     bench.write("lib/other/__init__.py", source);
     bench.write("notes.md", "# Adding\n\nTwo numbers are added with care.\n\n# Baking\n\nFlour.\n");
     let task = "Write adder.py with add(a, b), which returns the sum of two numbers, with zorb.";
