@@ -125,8 +125,8 @@ impl EvalTask {
         work.chain(question.map(|message| message.content.as_str()))
     }
 
-    /// Returns the task as a user would give it, with the tests of [`Self::work`]; `None` if it asks
-    /// for nothing.
+    /// Returns the task as a user would give it, with the tests of [`Self::work`]; `None` if it
+    /// asks for nothing.
     pub(super) fn as_user_task(&self) -> Option<task::Task> {
         let tests = self.work.iter().map(|work| SourceFile::new(TEST_FILE, &work.tests));
         Some(task::Task {
