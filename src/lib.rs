@@ -37,6 +37,7 @@ pub mod synthetic;
 pub mod template;
 // Engines.
 pub mod judge;
+pub mod merge;
 pub mod provider;
 // Choice.
 pub mod memory;
@@ -47,6 +48,8 @@ pub mod pipeline;
 pub mod training;
 // Work on what that made.
 pub mod evaluation;
+// Better adapters from those.
+pub mod evolution;
 // Faces.
 pub mod bench;
 pub mod cli;

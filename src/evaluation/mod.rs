@@ -46,6 +46,7 @@ pub use statistics::PassAtK;
 pub use statistics::TaskScore;
 pub use statistics::by_task;
 pub use statistics::compare;
+pub use statistics::gain_e_value;
 pub use statistics::groups;
 pub use statistics::score;
 pub use statistics::score_events;

@@ -117,9 +117,7 @@ impl PairedScores {
         };
         let cells = [(true, true), (true, false), (false, true), (false, false)].map(count);
         let [_, lost, gained, _] = cells;
-        let change =
-            |pair: &PairedAnswer<'_>| f64::from(i8::from(pair.after) - i8::from(pair.before));
-        let sums = FamilySums::new(pairs.iter().map(|pair| (pair.family, change(pair))));
+        let sums = changes(pairs);
         let (n, difference) = (sums.n().max(1.0), sums.mean());
         let simple_variance = f64::from(gained + lost) / n - difference * difference;
         let interval = |z: f64| {
@@ -145,6 +143,18 @@ impl PairedScores {
     pub fn is_not_worse_by(&self, margin: f64) -> bool {
         self.interval_90.0 > -margin
     }
+}
+
+/// Computes the e-value for the second subject being better than the first. If it is not, the value
+/// exceeds `1 / alpha` at any time with probability `alpha` at most. A family counts once.
+pub fn gain_e_value(pairs: &[PairedAnswer<'_>]) -> f64 {
+    changes(pairs).gain_e_value()
+}
+
+/// Sums, by family, how many more answers of the second subject passed.
+fn changes(pairs: &[PairedAnswer<'_>]) -> FamilySums {
+    let change = |pair: &PairedAnswer<'_>| f64::from(i8::from(pair.after) - i8::from(pair.before));
+    FamilySums::new(pairs.iter().map(|pair| (pair.family, change(pair))))
 }
 
 /// Groups outcomes by the group of their tasks.

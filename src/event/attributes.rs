@@ -35,6 +35,7 @@ impl Event {
             Self::EvaluationCreated { .. } => "evaluation.created",
             Self::EvaluationAnswered { .. } => "evaluation.answered",
             Self::RehearsalAnswered { .. } => "rehearsal.answered",
+            Self::MergeProgress { .. } => "merge.progress",
             Self::TextGenerated { .. } => "text.generated",
             Self::Notice { .. } => "notice",
             Self::EvaluationOutcome { .. } => "evaluation.outcome",
@@ -69,6 +70,7 @@ impl Event {
                 | Self::TrainingCheckpointed { .. }
                 | Self::EvaluationAnswered { .. }
                 | Self::RehearsalAnswered { .. }
+                | Self::MergeProgress { .. }
                 | Self::TextGenerated { .. }
                 | Self::Notice { .. }
                 | Self::EvaluationOutcome { .. }

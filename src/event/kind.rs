@@ -354,6 +354,14 @@ pub enum Event {
         /// Total number of answers.
         n_total: usize,
     },
+    /// A module of a merge is done.
+    #[serde(rename = "merge.progress")]
+    MergeProgress {
+        /// Number of modules so far.
+        n_done: usize,
+        /// Total number of modules.
+        n_total: usize,
+    },
     /// The model has generated a piece of text.
     #[serde(rename = "text.generated")]
     TextGenerated {

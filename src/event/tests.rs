@@ -167,6 +167,7 @@ fn samples() -> Vec<Event> {
             n_total: 2,
         },
         Event::RehearsalAnswered { n_done: 1, n_total: 64 },
+        Event::MergeProgress { n_done: 1, n_total: 196 },
         Event::TextGenerated { phase: Phase::Code, subtask: None, text: "def".into() },
         Event::notice("loading"),
         Event::EvaluationOutcome {

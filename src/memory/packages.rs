@@ -149,13 +149,19 @@ fn words(task: &Task) -> BTreeSet<String> {
 /// Returns the top-level modules that the tests of a task import.
 fn imported(task: &Task) -> BTreeSet<String> {
     let lines = task.tests.iter().flat_map(|file| file.text.lines());
-    let module = |line: &str| {
-        let mut words = line.split_whitespace();
-        let is_import = matches!(words.next(), Some("import" | "from"));
-        let name = words.next()?.split(['.', ',']).next()?;
-        (is_import && is_package_name(name)).then(|| name.to_owned())
-    };
-    lines.filter_map(module).collect()
+    lines.flat_map(modules_of).filter(|name| is_package_name(name)).map(str::to_owned).collect()
+}
+
+/// Returns the top-level modules that a line imports.
+fn modules_of(line: &str) -> Vec<&str> {
+    let line = line.trim_start();
+    let top = |module: &'_ str| module.trim().split([' ', '.']).next().unwrap_or_default().len();
+    if let Some(module) = line.strip_prefix("from ") {
+        let module = module.trim_start();
+        return vec![&module[..top(module)]];
+    }
+    let modules = line.strip_prefix("import ").into_iter().flat_map(|list| list.split(','));
+    modules.map(str::trim).map(|module| &module[..top(module)]).collect()
 }
 
 /// Whether a word can be the name of a package that a task is about.
@@ -254,11 +260,10 @@ mod tests {
 
     #[test]
     fn packages_are_named_by_words_and_imported_by_tests() {
-        let tests =
-            "import a1.b, c\nfrom d1.e import f\n  import g1\nimport pytest\nfrom / to\nx = 1\n";
+        let tests = "import a1.b, c1 as d\nfrom d1.e import f\n  import g1\nimport pytest\nfrom / to\nx = 1\n";
         let task = task("Use `zorb.nusib`.", tests);
         assert!(words(&task).contains("zorb") && !words(&task).contains("pytest"));
-        assert_eq!(imported(&task).into_iter().collect::<Vec<_>>(), ["a1", "d1", "g1"]);
+        assert_eq!(imported(&task).into_iter().collect::<Vec<_>>(), ["a1", "c1", "d1", "g1"]);
     }
 
     #[test]

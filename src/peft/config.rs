@@ -14,7 +14,7 @@ use super::folder::CONFIG_FILE;
 use super::folder::read_config;
 
 /// Maximum rank that Rune accepts.
-const MAX_RANK: u32 = 256;
+pub const MAX_RANK: u32 = 256;
 
 /// Options of PEFT that change the computation and that Rune does not support, each with the JSON
 /// value that disables it.
@@ -107,6 +107,21 @@ impl PeftConfig {
         }
     }
 
+    /// Creates the configuration of an adapter whose modules differ in rank, each with a scaling
+    /// of 1. `ranks` are at least one module's complete name and rank.
+    pub fn with_ranks(ranks: BTreeMap<String, u32>, target_modules: Vec<String>) -> Self {
+        let largest = ranks.values().copied().max().unwrap_or(1);
+        let mut config = Self::new(largest, largest.into(), target_modules);
+        let other = ranks.into_iter().filter(|(_, rank)| *rank != largest);
+        let pattern =
+            |(module, rank): (String, u32)| (format!("^{}", regex::escape(&module)), rank);
+        config.rank_pattern = other.map(pattern).collect();
+        let alphas =
+            config.rank_pattern.iter().map(|(module, rank)| (module.clone(), (*rank).into()));
+        config.alpha_pattern = alphas.collect();
+        config
+    }
+
     /// Reads the configuration in the PEFT folder at `folder`, without the weights.
     ///
     /// # Errors
@@ -191,12 +206,26 @@ fn to_single(alpha: f64) -> f32 {
     alpha as f32
 }
 
+/// Returns the complete name that a pattern stands for, if it stands for one alone. Merged adapters
+/// have such a pattern for nearly every module.
+fn whole_name(pattern: &str) -> Option<String> {
+    let escaped = pattern.strip_prefix('^')?;
+    let name: String = escaped.chars().filter(|c| *c != '\\').collect();
+    (regex::escape(&name) == escaped).then_some(name)
+}
+
 /// Returns the value of the first pattern that matches a module's name: the complete name, or a
 /// suffix after a dot. Follows `get_pattern_key` in PEFT's `utils/other`.
 fn matching<T: Copy>(patterns: &BTreeMap<String, T>, module: &str) -> Result<Option<T>, String> {
     // PEFT uses the first match in file order, and saves patterns sorted: the order of a
     // `BTreeMap`.
     for (pattern, value) in patterns {
+        if let Some(name) = whole_name(pattern) {
+            if name == module {
+                return Ok(Some(*value));
+            }
+            continue;
+        }
         let whole = match pattern.strip_prefix('^') {
             Some(rest) => format!("^(?:{rest})$"),
             None => format!(r"^(?:.*\.)?(?:{pattern})$"),

@@ -8,9 +8,12 @@ use super::config::PeftConfig;
 use super::config::TargetModules;
 use super::error::PeftError;
 use super::folder;
+use super::tensors::FORMAT;
 use super::tensors::LoraFactors;
 use super::tensors::LoraMatrix;
+use super::tensors::NamedTensor;
 use super::tensors::WeightsLayout;
+use super::tensors::encode_tensors;
 use super::tensors::tensor_name;
 
 /// The two files of an adapter: raw bytes and parsed contents.
@@ -38,6 +41,14 @@ impl PeftFiles {
         let tensors = folder::read_weights(folder)?;
         let config = folder::read_config(folder)?;
         Self::parse(config, tensors).map_err(PeftError::unusable(folder))
+    }
+
+    /// Creates the files of an adapter in memory. Tensors are named by [`tensor_name`].
+    ///
+    /// # Errors
+    /// A description of the problem, as for [`Self::parse`].
+    pub fn new(config: &PeftConfig, tensors: &[NamedTensor<'_>]) -> Result<Self, String> {
+        Self::parse(config.to_json(), encode_tensors(tensors, &[FORMAT])?)
     }
 
     /// Parses and validates the contents of both files.

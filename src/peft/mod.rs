@@ -17,6 +17,7 @@ mod folder;
 mod tensors;
 mod write;
 
+pub use config::MAX_RANK;
 pub use config::PeftConfig;
 pub use config::TargetModules;
 pub use config::scaling;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
@@ -27,6 +28,8 @@ const MAX_NOTES_BYTES: usize = 64 << 10;
 /// Maximum number of tensors.
 const MAX_TENSORS: usize = 4096;
 
+/// Metadata that PEFT writes: tensors of PyTorch.
+pub(super) const FORMAT: (&str, &str) = ("format", "pt");
 /// Prefix of module names in PEFT's files.
 const PREFIX: &str = "base_model.model.";
 
@@ -221,7 +224,7 @@ pub fn write_tensors(
     tensors: &[NamedTensor<'_>],
     notes: &[(&str, &str)],
 ) -> io::Result<()> {
-    let notes = notes.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    let notes = metadata(notes);
     durable::write_with(path, |file| {
         let named = tensors.iter().map(|tensor| (tensor.name, tensor));
         safetensors::serialize_to_file(named, Some(notes), file.path()).map_err(|error| match error
@@ -230,6 +233,19 @@ pub fn write_tensors(
             other => io::Error::other(other),
         })
     })
+}
+
+/// Encodes a safetensors file in memory, with metadata `notes`.
+pub(super) fn encode_tensors(
+    tensors: &[NamedTensor<'_>],
+    notes: &[(&str, &str)],
+) -> Result<Vec<u8>, String> {
+    let named = tensors.iter().map(|tensor| (tensor.name, tensor));
+    safetensors::serialize(named, Some(metadata(notes))).map_err(|error| error.to_string())
+}
+
+fn metadata(notes: &[(&str, &str)]) -> HashMap<String, String> {
+    notes.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
 }
 
 #[cfg(test)]

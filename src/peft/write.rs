@@ -9,6 +9,7 @@ use super::config::PeftConfig;
 use super::error::PeftError;
 use super::folder::CONFIG_FILE;
 use super::folder::WEIGHTS_FILE;
+use super::tensors::FORMAT;
 use super::tensors::NamedTensor;
 use super::tensors::write_tensors;
 
@@ -26,7 +27,7 @@ pub fn write_adapter(
     let path = folder.join(CONFIG_FILE);
     durable::write(&path, &config.to_json()).map_err(PeftError::write(&path))?;
     let path = folder.join(WEIGHTS_FILE);
-    write_tensors(&path, tensors, &[("format", "pt")]).map_err(PeftError::write(&path))
+    write_tensors(&path, tensors, &[FORMAT]).map_err(PeftError::write(&path))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod fuzzing;
 mod hub;
 mod judge;
 mod lines;
+mod merge;
 mod model;
 mod reference;
 mod registry;

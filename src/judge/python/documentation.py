@@ -78,16 +78,17 @@ def parsed(files):
     return modules
 
 
-def definition(modules, source, name, depth=8):
+def definition(modules, source, name, seen):
     """The function or class behind a name, through the modules that pass it on; `None` if there is none."""
     module = modules.get(source)
-    if module is None or depth == 0:
+    if module is None or (source, name) in seen:
         return None
+    seen.add((source, name))
     found = module.names.get(name)
     if isinstance(found, tuple):
-        return definition(modules, *found, depth - 1)
+        return definition(modules, *found, seen)
     if found is None:
-        starred = (definition(modules, other, name, depth - 1) for other in module.starred if offered(modules, other, name))
+        starred = (definition(modules, other, name, seen) for other in module.starred if offered(modules, other, name))
         found = next((node for node in starred if node), None)
     return found
 
@@ -96,12 +97,13 @@ def offered(modules, source, name):
     return source in modules and modules[source].offers(name)
 
 
-def names_of(modules, module, passes_on, depth=8):
+def names_of(modules, module, passes_on, seen):
     """The names that a module offers: those that it defines, and if it passes them on, those that it imports."""
+    seen.add(module.name)
     names = [name for name, found in module.names.items() if passes_on or not isinstance(found, tuple)]
-    for source in module.starred if passes_on and depth else []:
-        if source in modules:
-            names += names_of(modules, modules[source], True, depth - 1)
+    for source in module.starred if passes_on else []:
+        if source in modules and source not in seen:
+            names += names_of(modules, modules[source], True, seen)
     return [name for name in dict.fromkeys(names) if module.offers(name)]
 
 
@@ -118,8 +120,8 @@ def documented(files):
     modules = parsed(files)
     known, entries = set(), []
     for module in sorted(modules.values(), key=lambda module: len(module.parts)):
-        for name in names_of(modules, module, module.is_package) if module.is_public() else []:
-            node = definition(modules, module.name, name)
+        for name in names_of(modules, module, module.is_package, set()) if module.is_public() else []:
+            node = definition(modules, module.name, name, set())
             if node is not None and id(node) not in known:
                 known.add(id(node))
                 entries.append({"module": module.name, "text": text_of(node, name)})
