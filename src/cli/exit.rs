@@ -14,6 +14,7 @@ use crate::judge::JudgeError;
 use crate::judge::RequestError;
 use crate::judge::SuiteError;
 use crate::memory::MemoryError;
+use crate::merge::MergeError;
 use crate::model::ModelError;
 use crate::peft::PeftError;
 use crate::pipeline::PipelineError;
@@ -134,6 +135,7 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
         .or_else(|| cause::<TrainingError>(error)?.hint())
         .or_else(|| cause::<EvaluationError>(error)?.hint().map(str::to_owned))
         .or_else(|| cause::<EvolutionError>(error)?.hint().map(str::to_owned))
+        .or_else(|| cause::<MergeError>(error)?.hint().map(str::to_owned))
         .or_else(|| cause::<PipelineError>(error)?.hint().map(str::to_owned))
         .or_else(|| cause::<ProviderError>(error)?.hint().map(str::to_owned))
         .or_else(|| cause::<SandboxError>(error)?.hint().map(str::to_owned));

@@ -86,7 +86,6 @@ impl EvolutionError {
             }
             Self::NotRebuildable { .. } => Some("only merged adapters can be rebuilt so far"),
             Self::Damaged(_) => Some("`rune adapters verify` checks all adapters"),
-            Self::Merge(error) => error.hint(),
             _ => None,
         }
     }

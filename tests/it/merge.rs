@@ -191,6 +191,7 @@ fn adapters_that_cannot_be_merged_are_refused() {
     .iter()
     .map(|args| {
         let (code, stderr) = bench.failure(args);
+        assert!(stderr.contains("\nhint: "), "{stderr}");
         format!("{} {}", code.unwrap(), stderr.lines().next().unwrap_or_default())
     })
     .collect();
