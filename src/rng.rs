@@ -1,6 +1,9 @@
 //! [`SplitMix64`]: reproducible random numbers. A seed gives the same numbers on every machine and
 //! in every version.
 
+/// Step of the generator's state: 2^64 divided by the golden ratio.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// The `SplitMix64` generator (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
 /// generators", figure 16). Not for cryptography.
 #[derive(Debug, Clone)]
@@ -14,8 +17,13 @@ impl SplitMix64 {
 
     /// Returns the next 64-bit number.
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.0 = self.0.wrapping_add(GOLDEN);
         mixed(self.0)
+    }
+
+    /// Returns the `index`-th number of `seed`, from 0, without those before it.
+    pub(crate) fn nth(seed: u64, index: u64) -> u64 {
+        mixed(seed.wrapping_add(index.wrapping_add(1).wrapping_mul(GOLDEN)))
     }
 
     /// Returns a number in `0..n`, for `n` of at least 1. The modulo bias is below `n / 2^64`.
@@ -55,6 +63,7 @@ mod tests {
     fn splitmix64_matches_the_reference() {
         let mut random = SplitMix64::new(1_234_567);
         let numbers = [(); 5].map(|()| random.next());
+        assert_eq!([0, 1, 2, 3, 4].map(|index| SplitMix64::nth(1_234_567, index)), numbers);
         assert_eq!(
             numbers,
             [

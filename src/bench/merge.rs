@@ -20,12 +20,14 @@ use super::BenchError;
 use super::metric::Metric;
 use super::metric::MetricUnit;
 use super::process::BenchProcess;
+use super::process::read_job;
 use super::progress::StepCounter;
 use super::progress::report_metrics;
 use super::progress::report_start;
 use crate::event::Reporter;
 use crate::hardware::Machine;
 use crate::hardware::peak_rss;
+use crate::hardware::rss;
 use crate::merge;
 use crate::merge::MergeError;
 use crate::merge::MergeParent;
@@ -262,12 +264,9 @@ fn invent(
 pub fn merger_main() -> Result<(), BenchError> {
     let examine = || BenchError::examine("the lines of the bench");
     let mut lines = io::stdin().lines();
-    let job = lines.next().ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
-    let job = job.and_then(|line| line).map_err(examine())?;
-    let job: MergeBenchJob =
-        serde_json::from_str(&job).map_err(io::Error::from).map_err(examine())?;
+    let job: MergeBenchJob = read_job(&mut lines)?;
     let parents = parents(&job).map_err(examine())?;
-    let before = resident().map_err(examine())?;
+    let before = rss().map_err(examine())?;
     let mut out = io::stdout().lock();
     writeln!(out, "{{\"ready\": true}}").map_err(examine())?;
     for line in lines {
@@ -295,7 +294,7 @@ fn parents(job: &MergeBenchJob) -> io::Result<Vec<MergeParent>> {
     let weight = 1.0 / job.folders.len() as f64;
     let parent = |folder: &PathBuf| {
         let files = PeftFiles::read(folder).map_err(io::Error::other)?;
-        Ok(MergeParent { name: folder.display().to_string(), files, weight })
+        Ok(MergeParent::new(folder.display().to_string(), files, weight))
     };
     job.folders.iter().map(parent).collect()
 }
@@ -303,14 +302,6 @@ fn parents(job: &MergeBenchJob) -> io::Result<Vec<MergeParent>> {
 /// Makes the kernel forget the peak of this process's memory.
 fn forget_peak() -> io::Result<()> {
     fs::write("/proc/self/clear_refs", "5")
-}
-
-/// Resident memory of this process in bytes.
-fn resident() -> io::Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kibibytes.ok_or(io::ErrorKind::InvalidData)? * 1024)
 }
 
 /// Processor time of this process, of all its threads.

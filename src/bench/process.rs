@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
@@ -97,4 +98,13 @@ impl Drop for BenchProcess {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
+}
+
+/// Reads the job that a process of the bench was started with, from the first of its lines.
+pub(super) fn read_job<T: DeserializeOwned>(
+    lines: &mut impl Iterator<Item = io::Result<String>>,
+) -> Result<T, BenchError> {
+    let line = lines.next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
+    let job = line.and_then(|line| Ok(serde_json::from_str(&line)?));
+    job.map_err(BenchError::examine("the lines of the bench"))
 }

@@ -15,6 +15,7 @@ use super::BenchError;
 use super::metric::Metric;
 use super::metric::MetricUnit;
 use super::process::BenchProcess;
+use super::process::read_job;
 use super::progress::StepCounter;
 use super::progress::report_metrics;
 use super::progress::report_start;
@@ -215,10 +216,7 @@ fn batch(
 pub fn trainee_main() -> Result<(), BenchError> {
     let examine = || BenchError::examine("the lines of the bench");
     let mut lines = io::stdin().lines();
-    let job = lines.next().ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
-    let job = job.and_then(|line| line).map_err(examine())?;
-    let job: TrainBenchJob =
-        serde_json::from_str(&job).map_err(io::Error::from).map_err(examine())?;
+    let job: TrainBenchJob = read_job(&mut lines)?;
     let options = TunerOptions {
         n_threads: job.threads,
         precision: if job.r#type == "f32" { Precision::Exact } else { Precision::Packed },

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::SystemTime;
 
 use serde_json::json;
@@ -24,6 +23,7 @@ use crate::merge::MergeRecipe;
 use crate::merge::MergedAdapter;
 use crate::merge::ModuleReport;
 use crate::peft::PeftFiles;
+use crate::provider::engine_options;
 use crate::registry::AdapterStore;
 use crate::registry::RegistryError;
 use crate::registry::new_id;
@@ -62,9 +62,9 @@ pub struct MergeOutcome {
 ///
 /// # Errors
 /// [`EvolutionError::Twice`]; [`EvolutionError::Incompatible`] with the name of the field;
-/// [`EvolutionError::Damaged`];
-/// [`EvolutionError::Merge`]; [`EvolutionError::Peft`]; [`EvolutionError::Registry`], also for an
-/// unknown parent; [`EvolutionError::Stopped`] on shutdown.
+/// [`EvolutionError::Damaged`]; [`EvolutionError::Merge`]; [`EvolutionError::Peft`];
+/// [`EvolutionError::Registry`], also for an unknown parent; [`EvolutionError::Stopped`] on
+/// shutdown.
 pub async fn merge(
     services: &Services,
     request: &MergeRequest,
@@ -131,10 +131,7 @@ pub(super) async fn compute(
         stored.push((parent.clone(), store.path(&parent.id), sha256));
     }
     let recipe = recipe.clone();
-    let n_threads = match services.config.engine.threads {
-        0 => thread::available_parallelism().map_or(1, usize::from),
-        n_threads => n_threads,
-    };
+    let n_threads = engine_options(&services.config).n_threads;
     let work = move || -> Result<MergedAdapter, EvolutionError> {
         let parents = stored.iter().map(|(parent, folder, sha256)| read(parent, folder, sha256));
         let parents: Vec<MergeParent> = parents.collect::<Result<_, EvolutionError>>()?;
@@ -159,11 +156,11 @@ fn read(
     folder: &Path,
     sha256: &str,
 ) -> Result<MergeParent, EvolutionError> {
-    let files = PeftFiles::read(folder)?;
-    if files.sha256() != sha256 {
+    let read = MergeParent::new(parent.id.as_str(), PeftFiles::read(folder)?, parent.weight);
+    if read.sha256() != sha256 {
         return Err(EvolutionError::Damaged(parent.id.clone()));
     }
-    Ok(MergeParent { name: parent.id.to_string(), files, weight: parent.weight })
+    Ok(read)
 }
 
 /// Describes the result of a merge.

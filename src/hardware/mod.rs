@@ -9,3 +9,4 @@ pub use disk::fsync_latency;
 pub use machine::CpuFeatures;
 pub use machine::Machine;
 pub use process::peak_rss;
+pub use process::rss;

@@ -11,7 +11,7 @@ use faer::MatRef;
 use super::factors::ParentFactors;
 use super::spectrum;
 use super::spectrum::Spectrum;
-use super::spectrum::single;
+use super::spectrum::row_major;
 
 /// Deltas of one module in shared bases.
 #[derive(Debug)]
@@ -69,12 +69,7 @@ impl CoreSpace {
 
     /// Returns the coordinates of each parent in single precision, row-major.
     pub(super) fn entries(&self) -> Vec<Vec<f32>> {
-        let (rows, columns) = self.size();
-        let entries = |matrix: &Mat<f64>| {
-            let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
-            places.map(|place| single(matrix[place])).collect()
-        };
-        self.coordinates.iter().map(entries).collect()
+        self.coordinates.iter().map(|matrix| row_major(matrix.as_ref())).collect()
     }
 
     /// Decomposes a matrix of coordinates; `None` if that does not converge.

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::digest::sha256;
-use crate::rng::mixed;
+use crate::rng::SplitMix64;
 
 use super::rule::ElementwiseRule;
 use super::rule::Rescale;
@@ -23,7 +23,7 @@ const ROW_RANGE: f64 = 0.15;
 /// A merge of matrices by a rule.
 #[derive(Debug)]
 pub(super) struct ElementwiseMerge<'a> {
-    pub(super) source: &'a TileSource,
+    source: &'a TileSource,
     /// Rows and columns of the matrices.
     pub(super) size: (usize, usize),
     rule: ElementwiseRule,
@@ -264,8 +264,7 @@ fn set_row_probabilities(probabilities: &mut [f64], row: &[f32], density: f64) {
 /// `SplitMix64` with the seed `key`.
 #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
 fn uniform(key: u64, position: u64) -> f64 {
-    let state = key.wrapping_add(position.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    (mixed(state) >> 11) as f64 / (1_u64 << 53) as f64
+    (SplitMix64::nth(key, position) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 fn clear_unless(is_kept: bool, entry: &mut f32) {

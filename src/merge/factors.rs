@@ -7,7 +7,7 @@ use crate::peft::LoraFactors;
 
 use super::MergeParent;
 use super::error::MergeError;
-use super::spectrum::single;
+use super::spectrum::row_major;
 use super::tiles::DeltaFactors;
 
 /// Factors of a parent, in double precision.
@@ -33,25 +33,22 @@ pub(super) struct ModuleFactors {
 }
 
 impl ModuleFactors {
-    /// Reads the factors of `module` of all parents, which are given with their digests.
+    /// Reads the factors of `module`, of `size` `(outputs, inputs)`, of all parents.
     pub(super) fn read(
-        parents: &[(String, &MergeParent)],
+        parents: &[&MergeParent],
         module: &str,
+        size: (usize, usize),
     ) -> Result<Self, MergeError> {
-        let mut read =
-            Self { size: (0, 0), parents: Vec::new(), digests: Vec::new(), absent: Vec::new() };
-        for (digest, parent) in parents {
-            let found = parent.files.modules().find(|(name, _)| *name == module);
-            let Some((_, size)) = found else {
-                read.absent.push(parent.name.clone());
-                continue;
-            };
+        let mut read = Self { size, parents: Vec::new(), digests: Vec::new(), absent: Vec::new() };
+        for parent in parents {
             let unusable = |reason| MergeError::Parent { parent: parent.name.clone(), reason };
-            let factors = parent.files.factors(module, size).map_err(unusable)?;
-            read.size = size;
-            read.parents
-                .extend(factors.map(|factors| ParentFactors::new(&factors, size, parent.weight)));
-            read.digests.push(digest.clone());
+            match parent.files.factors(module, size).map_err(unusable)? {
+                Some(factors) => {
+                    read.parents.push(ParentFactors::new(&factors, size, parent.weight));
+                    read.digests.push(parent.sha256().to_owned());
+                }
+                None => read.absent.push(parent.name.clone()),
+            }
         }
         Ok(read)
     }
@@ -78,13 +75,10 @@ impl ParentFactors {
 
     /// Returns the factors in single precision, row-major.
     pub(super) fn to_single(&self) -> DeltaFactors {
-        let (rank, n_in, n_out) = (self.a.nrows(), self.a.ncols(), self.b.nrows());
-        let in_a = (0..rank).flat_map(|row| (0..n_in).map(move |column| (row, column)));
-        let in_b = (0..n_out).flat_map(|row| (0..rank).map(move |column| (row, column)));
         DeltaFactors {
-            a: in_a.map(|place| single(self.a[place])).collect(),
-            b: in_b.map(|place| single(self.b[place])).collect(),
-            rank,
+            a: row_major(self.a.as_ref()),
+            b: row_major(self.b.as_ref()),
+            rank: self.a.nrows(),
         }
     }
 }

@@ -69,6 +69,20 @@ pub struct MergeParent {
     pub files: PeftFiles,
     /// Factor of its delta.
     pub weight: f64,
+    /// SHA-256 of the weights, which orders the parents and seeds random pruning.
+    sha256: String,
+}
+
+impl MergeParent {
+    /// Creates a parent; its weights are digested once, here.
+    pub fn new(name: impl Into<String>, files: PeftFiles, weight: f64) -> Self {
+        Self { name: name.into(), sha256: files.sha256(), files, weight }
+    }
+
+    /// Returns the SHA-256 of the weights, in hexadecimal.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
 }
 
 /// Result of a merge. The factors of a module have equal norms, but for `cat` and for lambda, which
@@ -84,11 +98,10 @@ pub type MergeProgress<'a> = dyn Fn(usize, usize) -> ControlFlow<()> + Sync + 'a
 /// Merges adapters on up to `n_threads` threads. The order of `parents` does not matter.
 ///
 /// # Errors
-/// [`MergeError::Stopped`] when `progress` says so;
-/// [`MergeError::NoParents`]; [`MergeError::Weight`]; [`MergeError::Overflow`];
-/// [`MergeError::Sizes`] when parents disagree on the size of a module;
-/// [`MergeError::Parent`] for factors that are not finite or do not fit their configuration;
-/// [`MergeError::Recipe`] for a combination of options that is not defined;
+/// [`MergeError::Stopped`] when `progress` says so; [`MergeError::NoParents`];
+/// [`MergeError::Weight`]; [`MergeError::Overflow`]; [`MergeError::Sizes`] when parents disagree on
+/// the size of a module; [`MergeError::Parent`] for factors that are not finite or do not fit their
+/// configuration; [`MergeError::Recipe`] for a combination of options that is not defined;
 /// [`MergeError::Decomposition`] when a decomposition does not converge.
 pub fn merge(
     parents: &[MergeParent],
@@ -102,20 +115,24 @@ pub fn merge(
     if let Some(parent) = parents.iter().find(|parent| !parent.weight.is_finite()) {
         return Err(MergeError::Weight(parent.weight));
     }
-    let mut sorted: Vec<(String, &MergeParent)> =
-        parents.iter().map(|parent| (parent.files.sha256(), parent)).collect();
+    let mut sorted: Vec<&MergeParent> = parents.iter().collect();
     // Sums of floating-point numbers depend on the order.
-    sorted.sort_by(|(one, a), (other, b)| one.cmp(other).then(a.weight.total_cmp(&b.weight)));
-    let names = module_names(parents)?;
-    let merged = in_parallel(&names, n_threads, progress, |name| {
-        let factors = ModuleFactors::read(&sorted, name)?;
+    sorted.sort_by(|one, other| {
+        one.sha256.cmp(&other.sha256).then(one.weight.total_cmp(&other.weight))
+    });
+    let modules = module_sizes(parents)?;
+    let merged = in_parallel(&modules, n_threads, progress, |(name, size)| {
+        let factors = ModuleFactors::read(&sorted, name, *size)?;
         MergedModule::new(name, &factors, recipe)
     })?;
-    Ok(MergedAdapter { modules: names.into_iter().zip(merged).collect() })
+    Ok(MergedAdapter { modules: modules.into_iter().map(|(name, _)| name).zip(merged).collect() })
 }
 
-/// Returns the names of all modules, sorted.
-fn module_names(parents: &[MergeParent]) -> Result<Vec<String>, MergeError> {
+/// Names of modules, sorted, with the `(outputs, inputs)` of each.
+type ModuleSizes = Vec<(String, (usize, usize))>;
+
+/// Returns all modules that any parent adapts.
+fn module_sizes(parents: &[MergeParent]) -> Result<ModuleSizes, MergeError> {
     let mut sizes: BTreeMap<&str, (&MergeParent, (usize, usize))> = BTreeMap::new();
     for parent in parents {
         for (module, size) in parent.files.modules() {
@@ -129,15 +146,15 @@ fn module_names(parents: &[MergeParent]) -> Result<Vec<String>, MergeError> {
             }
         }
     }
-    Ok(sizes.into_keys().map(str::to_owned).collect())
+    Ok(sizes.into_iter().map(|(module, (_, size))| (module.to_owned(), size)).collect())
 }
 
 /// Applies `work` to all items on up to `n_threads` threads; the results are in their order.
-fn in_parallel<T: Send>(
-    items: &[String],
+fn in_parallel<I: Sync, T: Send>(
+    items: &[I],
     n_threads: usize,
     progress: &MergeProgress<'_>,
-    work: impl Fn(&str) -> Result<T, MergeError> + Sync,
+    work: impl Fn(&I) -> Result<T, MergeError> + Sync,
 ) -> Result<Vec<T>, MergeError> {
     let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let results: Mutex<BTreeMap<usize, Result<T, MergeError>>> = Mutex::default();

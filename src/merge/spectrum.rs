@@ -101,6 +101,13 @@ impl Spectrum {
     }
 }
 
+/// Converts a matrix to single precision, row-major.
+pub(super) fn row_major(matrix: MatRef<'_, f64>) -> Vec<f32> {
+    let (n_rows, n_columns) = matrix.shape();
+    let places = (0..n_rows).flat_map(|row| (0..n_columns).map(move |column| (row, column)));
+    places.map(|place| single(matrix[place])).collect()
+}
+
 #[expect(clippy::cast_possible_truncation, reason = "adapters are stored in single precision")]
 pub(super) fn single(value: f64) -> f32 {
     value as f32

@@ -89,7 +89,7 @@ fn parent(name: &str, weight: f64, pairs: &[Pair], others: &Value) -> MergeParen
     let mut config = json!({ "peft_type": "LORA", "r": rank, "lora_alpha": rank });
     config.as_object_mut().unwrap().extend(others.as_object().cloned().unwrap_or_default());
     let files = files_of(&config, pairs, (Dtype::F32, in_f32)).unwrap();
-    MergeParent { name: name.to_owned(), files, weight }
+    MergeParent::new(name, files, weight)
 }
 
 fn product(a: &Mat<f32>, b: &Mat<f32>, scaling: f64) -> Mat<f64> {
@@ -320,7 +320,7 @@ fn half_precision_is_read_and_nan_is_refused() {
     ];
     for (format, tolerance) in formats.into_iter().zip([1e-3, 1e-2]) {
         let files = files_of(&config, std::slice::from_ref(&pair), format).unwrap();
-        let parent = MergeParent { name: "half".to_owned(), files, weight: 1.0 };
+        let parent = MergeParent::new("half", files, 1.0);
         let merged = merge_all(&[parent], &MergeRecipe::default()).unwrap();
         assert!(distance(&delta(&merged, UP), &exact) < tolerance, "{:?}", format.0);
     }
