@@ -90,8 +90,8 @@ impl AdapterSource {
     }
 }
 
-/// The tasks for which an adapter may be selected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The tasks for which an adapter may be selected, from the fewest to all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Tasks of its project and its task type.

@@ -18,12 +18,19 @@ pub enum Failpoint {
     AdapterStored,
     /// A training worker has written its adapter, which is not in the registry yet.
     TrainingTrained,
+    /// A decision is in the ledger.
+    EvolutionDecided,
 }
 
 impl Failpoint {
     /// Every failpoint, for tests that try them all.
-    pub const ALL: [Self; 4] =
-        [Self::AdapterStaged, Self::AdapterPlaced, Self::AdapterStored, Self::TrainingTrained];
+    pub const ALL: [Self; 5] = [
+        Self::AdapterStaged,
+        Self::AdapterPlaced,
+        Self::AdapterStored,
+        Self::TrainingTrained,
+        Self::EvolutionDecided,
+    ];
 
     /// Returns the value of `RUNE_FAILPOINT` that arms this failpoint.
     pub fn name(self) -> &'static str {
@@ -32,6 +39,7 @@ impl Failpoint {
             Self::AdapterPlaced => "adapter.placed",
             Self::AdapterStored => "adapter.stored",
             Self::TrainingTrained => "training.trained",
+            Self::EvolutionDecided => "evolution.decided",
         }
     }
 }

@@ -69,6 +69,11 @@ impl Home {
         self.0.join("suites")
     }
 
+    /// Locked by the process that evolves adapters.
+    pub fn evolve_lock(&self) -> PathBuf {
+        self.0.join("evolve.lock")
+    }
+
     /// Unfinished training runs, one folder each.
     pub fn training(&self) -> PathBuf {
         self.0.join("training")

@@ -21,6 +21,7 @@ pub mod adapter;
 pub mod documents;
 pub mod error_class;
 pub mod event;
+pub mod families;
 pub(crate) mod minhash;
 pub mod similarity;
 pub mod trajectory;

@@ -22,11 +22,8 @@ impl MinHashSignature {
     /// Computes the signature of `text` with shingles of `shingle` words (at least 1). A shorter
     /// text is a single shingle.
     pub(crate) fn new(text: &str, shingle: usize) -> Self {
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let shingles: HashSet<u64> =
-            words.windows(shingle.min(words.len()).max(1)).map(hash_of).collect();
         let mut least = [u64::MAX; N_HASHES];
-        for shingle in shingles {
+        for shingle in shingles(text, shingle) {
             for (i, least) in (1_u64..).zip(&mut least) {
                 *least = (*least).min(mixed(shingle ^ mixed(i)));
             }
@@ -49,6 +46,17 @@ impl MinHashSignature {
     pub(crate) fn resemblance(&self, other: &Self) -> f64 {
         self.0.iter().zip(&other.0).filter(|(a, b)| a == b).count() as f64 / N_HASHES as f64
     }
+}
+
+/// Returns the hashes of all shingles of a question.
+pub(crate) fn shingles_of_question(question: &str) -> HashSet<u64> {
+    shingles(question, SHINGLE_OF_QUESTION)
+}
+
+/// Returns the hashes of all runs of `n` words (at least 1). A shorter text is a single one.
+fn shingles(text: &str, n: usize) -> HashSet<u64> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.windows(n.min(words.len()).max(1)).map(hash_of).collect()
 }
 
 /// FNV-1a hash of a shingle.

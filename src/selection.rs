@@ -1,14 +1,17 @@
 //! Selects the adapter, if any, for a task.
 //!
-//! Only measured adapters are candidates: those that fit the base model and, on exactly these
-//! weights, gained over the base on a suite of enough families and lost on none. Of several, the
-//! one whose gain is highest at the lower end of its interval is selected, if the task is near what
-//! it was trained on. Adapters of the project come before global ones.
+//! Only measured adapters are candidates. The one that `rune evolve` has promoted for the project
+//! comes first. A project without one chooses among those that fit the base model and, on exactly
+//! these weights, gained over the base on a suite of enough families and lost on none: the one
+//! whose gain is highest at the lower end of its interval, those of the project before global ones.
+//! The task must be near what the adapter was trained on. Scores of the races of `rune evolve`
+//! qualify no adapter: they are of the tasks that it chooses by, and the gate decides.
 
 use crate::adapter::AdapterId;
 use crate::provider::BaseModel;
 use crate::registry::AdapterCandidate;
 use crate::registry::Evaluation;
+use crate::registry::RACE;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::similarity::NEAR;
@@ -83,6 +86,9 @@ fn automatic(
     base: &BaseModel,
     (project, task): (&str, &Task),
 ) -> Result<Selection, RegistryError> {
+    if let Some(used) = registry.in_use(project, &base.base_digest)? {
+        return promoted(registry, used, task);
+    }
     let weights = (base.base_model.as_str(), base.base_digest.as_str());
     let mut refused: Option<(AdapterId, f64)> = None;
     for (project, whose) in [(Some(project), "of this project"), (None, "for all projects")] {
@@ -100,15 +106,45 @@ fn automatic(
         }
     }
     let reason = match refused {
-        Some((id, similarity)) => format!(
-            "none: the task is not near those that `{id}` was trained on (similarity \
-             {similarity:.2}, below {NEAR})"
-        ),
+        Some((id, similarity)) => too_far(&id, similarity),
         None => "none: no adapter was measured to gain over the base on these weights, without a \
                  loss elsewhere"
             .to_owned(),
     };
     Ok(Selection { adapter_id: None, reason })
+}
+
+/// Selects what the project uses: an adapter for tasks near what it was trained on, as far as that
+/// is known, or the base model that it was rolled back to.
+fn promoted(
+    registry: &Registry,
+    used: Option<AdapterId>,
+    task: &Task,
+) -> Result<Selection, RegistryError> {
+    let nothing = |reason: String| Ok(Selection { adapter_id: None, reason });
+    let Some(id) = used else {
+        return nothing("none: this project was rolled back to the base".to_owned());
+    };
+    if registry.adapter(&id)?.archived_at.is_some() {
+        return nothing(format!("none: `{id}`, which this project uses, is archived"));
+    }
+    Ok(match similarity(registry, &id, &task.text)? {
+        Some(similarity) if similarity < NEAR => {
+            Selection { reason: too_far(&id, similarity), adapter_id: None }
+        }
+        known => {
+            let near = known.map(|similarity| format!("; similarity {similarity:.2}"));
+            let reason = format!("promoted for this project{}", near.unwrap_or_default());
+            Selection { reason, adapter_id: Some(id) }
+        }
+    })
+}
+
+fn too_far(id: &AdapterId, similarity: f64) -> String {
+    format!(
+        "none: the task is not near those that `{id}` was trained on (similarity {similarity:.2}, \
+         below {NEAR})"
+    )
 }
 
 /// Returns what keeps an adapter with these evaluations, its newest ones, from being selected for
@@ -125,6 +161,7 @@ pub fn obstacles(
     let is_gain = |one: &Evaluation| {
         let gain = one.gain.as_ref();
         !one.split.ends_with("-control")
+            && !one.split.starts_with(RACE)
             && gain.is_some_and(|gain| gain.n_families >= MIN_FAMILIES && gain.interval.0 > 0.0)
     };
     let mut obstacles = Vec::new();
@@ -138,7 +175,8 @@ pub fn obstacles(
         ));
     }
     for one in evaluations {
-        if one.gain.as_ref().is_some_and(|gain| gain.interval.1 < 0.0) {
+        let is_loss = one.gain.as_ref().is_some_and(|gain| gain.interval.1 < 0.0);
+        if is_loss && !one.split.starts_with(RACE) {
             obstacles.push(format!("it is worse than the base on `{}` ({})", one.suite, one.split));
         }
     }

@@ -4,6 +4,7 @@
 //! folded, and the words that most programming tasks share are left out.
 
 use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 /// Words that say nothing about a task: function words, and the vocabulary of all tasks.
 const STOP_WORDS: &[&str] = &[
@@ -177,6 +178,32 @@ fn split_capitals(word: &str) -> Vec<&str> {
     }
     let ends = starts.iter().skip(1).copied().chain([word.len()]);
     starts.iter().zip(ends).map(|(&start, end)| &word[start..end]).collect()
+}
+
+/// Whether two texts have a run of `n` tokens (at least 1) in common.
+pub(crate) fn shares_run(one: &str, other: &str, n: usize) -> bool {
+    let (one, other) = (tokens(one), tokens(other));
+    let runs: HashSet<&[&str]> = one.windows(n.max(1)).collect();
+    other.windows(n.max(1)).any(|run| runs.contains(run))
+}
+
+/// Splits text into words, numbers and punctuation marks.
+pub(crate) fn tokens(text: &str) -> Vec<&str> {
+    let mut tokens = Vec::new();
+    let mut begin = 0;
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    for (at, c) in text.char_indices() {
+        if !is_word(c) {
+            tokens.push(&text[begin..at]);
+            begin = at + c.len_utf8();
+            if !c.is_whitespace() {
+                tokens.push(&text[at..begin]);
+            }
+        }
+    }
+    tokens.push(&text[begin..]);
+    tokens.retain(|token| !token.is_empty());
+    tokens
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::adapter::AdapterSource;
 use crate::adapter::Scope;
 use crate::cli::context::Context;
 use crate::cli::exit::HintedError;
+use crate::cli::ledger;
 use crate::cli::models;
 use crate::cli::output;
 use crate::cli::output::escape_line;
@@ -34,6 +35,7 @@ use crate::provider::engine_options;
 use crate::registry::AdapterFilter;
 use crate::registry::AdapterStore;
 use crate::registry::Evaluation;
+use crate::registry::LedgerFilter;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::registry::new_id;
@@ -82,7 +84,8 @@ pub(super) enum AdaptersArgs {
         /// Adapter id
         id: String,
     },
-    /// Print the evaluations of an adapter beside those of its base on the same tasks
+    /// Print whether an adapter is used and why: decisions of `rune evolve`, and its evaluations
+    /// beside those of its base on the same tasks
     Why {
         /// Adapter id
         id: String,
@@ -331,10 +334,18 @@ fn why(context: &Context, registry: &Registry, adapter: &Adapter) -> anyhow::Res
     };
     let base = measured.iter().map(beside).collect::<Result<Vec<_>, _>>()?;
     let rows = measured.iter().zip(&base);
+    // Before a merge is stored, decisions name it by its recipe.
+    let mut decisions = Vec::new();
+    for subject in [adapter.id.as_str(), &adapter.recipe_digest] {
+        let about = LedgerFilter { project: None, subject: Some(subject.to_owned()) };
+        decisions.extend(registry.ledger(&about, u32::MAX)?);
+    }
     if context.json {
-        return json_lines(rows.map(|(one, base)| json!({ "evaluation": one, "base": base })));
+        let rows = rows.map(|(one, base)| json!({ "evaluation": one, "base": base }));
+        return json_lines(rows.chain(decisions.iter().map(|row| json!({ "decision": row }))));
     }
     let mut text = standing(registry, adapter, &measured)?;
+    text.extend(decisions.iter().map(|row| ledger::words(row) + "\n"));
     if !measured.is_empty() {
         let rows = rows.map(|(one, base)| evidence(one, base.as_ref()));
         let head = ["SUITE", "SPLIT", "N", "FAMILIES", "ADAPTER (95 %)", "BASE (95 %)"];
@@ -352,6 +363,17 @@ fn standing(
 ) -> Result<String, RegistryError> {
     if let Some(at) = &adapter.archived_at {
         return Ok(format!("archived {at}: it is not selected\n"));
+    }
+    if let Some(used) = registry.in_use(&adapter.project, &adapter.base_digest)? {
+        let project = escape_line(&adapter.project);
+        let named = used.as_ref().map_or("the base model alone".to_owned(), ToString::to_string);
+        return Ok(if used.as_ref() == Some(&adapter.id) {
+            format!(
+                "promoted: project {project} uses it, for tasks near those that it was trained on\n"
+            )
+        } else {
+            format!("not selected: project {project} uses {named}\n")
+        });
     }
     if measured.is_empty() {
         let text = "not evaluated on the weights that it was trained on: `rune run --adapter auto` \

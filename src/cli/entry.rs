@@ -44,7 +44,6 @@ enum RuneCommand {
     Train(Box<train::TrainArgs>),
     Eval(eval::EvalArgs),
     Merge(merge::MergeArgs),
-    #[command(subcommand)]
     Evolve(evolve::EvolveArgs),
     Judge(judge::JudgeArgs),
     /// Run as a training worker process
@@ -99,7 +98,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         RuneCommand::Train(args) => train::run(&context(args.settings())?, args),
         RuneCommand::Eval(args) => eval::run(&context(args.settings())?, args),
         RuneCommand::Merge(args) => merge::run(&context(args.settings())?, args),
-        RuneCommand::Evolve(args) => evolve::run(&context(vec![])?, args),
+        RuneCommand::Evolve(args) => evolve::run(&context(args.settings())?, args),
         RuneCommand::Judge(args) => context(args.settings())
             .and_then(|context| judge::run(&context, args))
             .inspect_err(|error| judge::refuse(&cli.globals, error)),

@@ -115,7 +115,7 @@ fn unwrapped<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
         SessionError: Adapter | Pipeline | Provider | Judge | Request | Sandbox | Registry | Memory;
         TrainingError: Provider | Registry | Model;
         EvaluationError: Adapter | Provider | Judge | Pipeline | Registry | Sandbox | Request | Memory;
-        EvolutionError: Merge | Peft | Registry;
+        EvolutionError: Merge | Peft | Registry | Evaluation;
         MemoryError: Registry | Provider;
         PipelineError: Provider | Judge | Registry;
         RequestError: Suite | Judge | Hub;

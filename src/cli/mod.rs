@@ -16,6 +16,7 @@ mod events;
 mod evolve;
 mod exit;
 mod judge;
+mod ledger;
 mod man;
 mod merge;
 mod models;

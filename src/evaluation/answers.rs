@@ -32,9 +32,7 @@ use super::modules::PackageModules;
 use super::strategy::AnswerStrategy;
 use super::strategy::TaskQuestion;
 use super::suite::TaskSuite;
-use super::task;
 use super::task::EvalTask;
-use super::task::TEST_FILE;
 
 /// Version of the judge in stored evaluations. It changes whenever a verdict could change.
 pub const JUDGE_VERSION: &str = "function-3";
@@ -70,6 +68,8 @@ pub struct AdapterWeights {
     pub id: AdapterId,
     /// sha256 of the adapter's weights.
     pub sha256: String,
+    /// Whether the registry has the adapter; outcomes of any other are stored without its id.
+    pub is_stored: bool,
 }
 
 /// Outcome of one answer.
@@ -179,7 +179,8 @@ fn separate_voids(
 #[derive(Clone)]
 enum ReadyCheck {
     Function(PreparedCheck),
-    Suite(judge::TestSuite),
+    /// Test files, and the path that they expect the answer at.
+    Suite(judge::TestSuite, String),
 }
 
 /// Checks of tasks, each prepared on first use. Every check proves that it can be passed by the
@@ -190,14 +191,15 @@ struct CheckCache<'a> {
 }
 
 impl CheckCache<'_> {
-    async fn get(&self, task: &EvalTask) -> Result<ReadyCheck, EvaluationError> {
+    /// Returns the check of a task with this digest: two suites may use the same id.
+    async fn get(&self, task: &EvalTask, digest: &str) -> Result<ReadyCheck, EvaluationError> {
         let known = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ready) = known().get(&task.id) {
+        if let Some(ready) = known().get(digest) {
             return Ok(ready.clone());
         }
         let bad = |source| EvaluationError::BadCheck { id: task.id.clone(), source };
         let ready = self.prove(task).await.map_err(bad)?;
-        known().insert(task.id.clone(), ready.clone());
+        known().insert(digest.to_owned(), ready.clone());
         Ok(ready)
     }
 
@@ -209,15 +211,18 @@ impl CheckCache<'_> {
             let check = judge.read(question).await?;
             return Ok(ReadyCheck::Function(judge.prove(check, reference, &stub).await?));
         }
-        let ready = ReadyCheck::Suite(suite_of(task));
+        let Some((suite, path)) = task.test_suite() else {
+            return Err(JudgeError::BrokenCheck("it has no tests".to_owned()));
+        };
+        let ready = ReadyCheck::Suite(suite, path.to_owned());
         if let Some(reference) = reference {
-            let verdict = self.run(&ready, reference, 0).await?;
+            let verdict = self.run(&ready, reference, 0).await.map_err(as_void)?;
             if !verdict.passed() {
                 let reason = format!("its reference: {}", verdict.summary());
                 return Err(JudgeError::BrokenCheck(reason));
             }
         }
-        if self.run(&ready, &stub, 0).await?.passed() {
+        if self.run(&ready, &stub, 0).await.map_err(as_void)?.passed() {
             return Err(JudgeError::BrokenCheck("it passes on a stub".to_owned()));
         }
         Ok(ready)
@@ -226,20 +231,22 @@ impl CheckCache<'_> {
     async fn run(&self, ready: &ReadyCheck, code: &str, seed: u64) -> Result<Verdict, JudgeError> {
         match ready {
             ReadyCheck::Function(check) => self.tools.judge.run(check, code, seed).await,
-            ReadyCheck::Suite(suite) => {
-                let files = [SourceFile::new("solution.py", code)];
+            ReadyCheck::Suite(suite, path) => {
+                let files = [SourceFile::new(path, code)];
                 self.tools.suites.run_suite(suite, &files).await
             }
         }
     }
 }
 
-fn suite_of(task: &EvalTask) -> judge::TestSuite {
-    let tests = match &task.check {
-        task::AnswerCheck::Suite(check) => check.tests.as_str(),
-        _ => "",
-    };
-    judge::TestSuite::new(vec![SourceFile::new(TEST_FILE, tests)])
+/// Tests that cannot run here make their task void, and do not end the evaluation.
+fn as_void(error: JudgeError) -> JudgeError {
+    match error {
+        JudgeError::PytestMissing | JudgeError::BrokenTest { .. } => {
+            JudgeError::BrokenCheck(error.to_string())
+        }
+        other => other,
+    }
 }
 
 async fn outcome(
@@ -257,14 +264,14 @@ async fn outcome(
         row
     } else {
         let id = adapter.map(|subject| &subject.id);
-        let check = checks.get(task).await?;
+        let check = checks.get(task, &task_digest).await?;
         let ask = TaskQuestion { provider: tools.provider, task, adapter: id, seed, memory };
         let (answer, cost) = tools.strategy.answer(ask).await?;
         let code = task.program(&answer, tools.modules);
         let verdict = checks.run(&check, &code, seed).await?;
         let row = OutcomeRow {
             key,
-            adapter_id: id.cloned(),
+            adapter_id: adapter.filter(|one| one.is_stored).map(|one| one.id.clone()),
             task_digest,
             seed,
             passed: verdict.passed(),
@@ -297,10 +304,17 @@ async fn outcome(
 /// the judged tasks, and what [`cache_key`] covers. Not the records that are shown: there are more
 /// of them with every session, and the base and all adapters that are measured together see the
 /// same ones.
-pub(super) fn conditions(tools: &EvaluationTools<'_>, outcomes: &[&EvalOutcome]) -> String {
+pub fn conditions(tools: &EvaluationTools<'_>, outcomes: &[&EvalOutcome]) -> String {
     let answers: Vec<(&str, u32)> =
         outcomes.iter().map(|outcome| (outcome.id.as_str(), outcome.sample)).collect();
     sha256(json!([cache_key(tools, None), tools.seed, answers]).to_string().as_bytes())
+}
+
+/// Returns a digest of everything that will determine the outcomes of a suite, except who answers.
+pub fn conditions_of(tools: &EvaluationTools<'_>, suite: &TaskSuite) -> String {
+    let tasks: Vec<String> = suite.tasks.iter().map(EvalTask::digest).collect();
+    let all = json!([cache_key(tools, None), tools.seed, tools.n_samples, tasks]);
+    sha256(all.to_string().as_bytes())
 }
 
 /// Returns the key of an outcome. Without memory it is that of earlier versions, which showed none.

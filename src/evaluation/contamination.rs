@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::task::EvalTask;
+use crate::terms::tokens;
 use crate::training::TrainingRecord;
 
 /// Run of tokens that a task and a training record share.
@@ -49,25 +50,6 @@ pub fn overlaps(records: &[TrainingRecord], tasks: &[EvalTask], n: usize) -> Vec
         Some(TextOverlap { task_id: task.id.clone(), is_of_answer, run, family })
     };
     tasks.iter().filter_map(overlap).collect()
-}
-
-/// Splits text into words, numbers and punctuation marks.
-fn tokens(text: &str) -> Vec<&str> {
-    let mut tokens = Vec::new();
-    let mut begin = 0;
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    for (at, c) in text.char_indices() {
-        if !is_word(c) {
-            tokens.push(&text[begin..at]);
-            begin = at + c.len_utf8();
-            if !c.is_whitespace() {
-                tokens.push(&text[at..begin]);
-            }
-        }
-    }
-    tokens.push(&text[begin..]);
-    tokens.retain(|token| !token.is_empty());
-    tokens
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use crate::registry::RegistryError;
 use crate::sandbox::SandboxError;
 use crate::shutdown::StoppedEarly;
 
+use super::task::SESSIONS_SUITE;
+
 /// Errors of evaluations and suites.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluationError {
@@ -120,7 +122,11 @@ impl EvaluationError {
             Self::BadK { .. } => "--k must be between 1 and --n, the number of answers per task",
             Self::Changed(_) => "give the new version another name",
             Self::SeenBefore { .. } => {
-                "measure it on other families: here its score would only show what it memorized"
+                "measure it on other families, such as `--split dev`: here its score would only \
+                 show what it memorized"
+            }
+            Self::Empty(name) if name.as_os_str() == SESSIONS_SUITE => {
+                "`rune run --tests FILE` gives it tasks: each session with your tests is one"
             }
             Self::NoWork(_) => "use --strategy completion",
             _ => return None,

@@ -1,50 +1,9 @@
-//! Families of near-duplicate tasks, and the split that each family belongs to.
+//! Joins the near-duplicate tasks of a suite into families.
 
-use serde::Serialize;
-
-use crate::digest::sha256;
 use crate::minhash::MinHashSignature;
 
 use super::task::AnswerCheck;
 use super::task::EvalTask;
-
-/// Split of a suite, by permitted use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SuiteSplit {
-    /// Training: 60 % of all families.
-    Train,
-    /// Model selection, without limit: 20 %.
-    Dev,
-    /// Promotion decisions only: 15 %.
-    Gate,
-    /// Final check of the whole process: 5 %.
-    Vault,
-}
-
-impl SuiteSplit {
-    /// Returns the split of a family. It depends only on the family's digest, so it is the same in
-    /// every suite and never changes.
-    pub fn of(family: &str) -> Self {
-        let digest = sha256(format!("split {family}").as_bytes());
-        match u64::from_str_radix(&digest[..8], 16).unwrap_or(0) % 100 {
-            0..60 => Self::Train,
-            60..80 => Self::Dev,
-            80..95 => Self::Gate,
-            _ => Self::Vault,
-        }
-    }
-
-    /// Returns the name of the split in the registry.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Dev => "dev",
-            Self::Gate => "gate",
-            Self::Vault => "vault",
-        }
-    }
-}
 
 /// Joins near-duplicate tasks into one family, that of the first of them. Tasks are near-duplicates
 /// if their questions share half of their shingles, or if they ask for the same function.

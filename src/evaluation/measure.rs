@@ -1,7 +1,6 @@
 //! The evaluation workflow: measures the base and adapters on the same tasks and seeds, and stores
 //! their scores in the registry.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,23 +12,15 @@ use crate::adapter::AdapterId;
 use crate::event::Event;
 use crate::event::Reporter;
 use crate::event::timestamp;
-use crate::judge::FunctionJudge;
-use crate::judge::Judge;
-use crate::judge::library_mounts;
-use crate::pipeline::SessionSettings;
-use crate::provider::Provider;
 use crate::registry::AdapterFilter;
-use crate::registry::AdapterStore;
 use crate::registry::Evaluation;
 use crate::registry::MeasuredGain;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::registry::new_id;
-use crate::sandbox::Limits;
 use crate::sandbox::Sandbox;
 use crate::services::Services;
 use crate::training::family_digest;
-use crate::trajectory::Sampling;
 
 use super::answers;
 use super::answers::AdapterWeights;
@@ -38,13 +29,13 @@ use super::answers::EvaluationTools;
 use super::answers::JUDGE_VERSION;
 use super::answers::UnjudgeableTask;
 use super::error::EvaluationError;
-use super::memory::SuiteMemory;
+use super::evaluator::Evaluator;
 use super::modules::PackageModules;
+use super::options::MeasureOptions;
 use super::statistics::compare;
 use super::statistics::score;
-use super::strategy::AnswerStrategy;
-use super::strategy::StrategyTools;
 use super::suite::TaskSuite;
+use super::task::EvalTask;
 
 /// Adapters to measure beside the base.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,76 +44,6 @@ pub enum MeasuredAdapters {
     These(Vec<AdapterId>),
     /// Those of them that were trained on the weights of the model.
     ThoseThatFit(Vec<AdapterId>),
-}
-
-/// How answers to tasks are obtained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StrategyKind {
-    /// One completion of the model.
-    Completions,
-    /// Completions until one passes the visible tests.
-    BestOfN,
-    /// The whole pipeline of `rune run`.
-    Pipeline,
-}
-
-/// Options of a measurement.
-#[derive(Debug, Clone)]
-pub struct MeasureOptions {
-    /// How answers to tasks are obtained.
-    pub strategy: StrategyKind,
-    /// Label of the measured part of the suite in the registry.
-    pub split: String,
-    /// Folder of packages that the visible tests may import.
-    pub lib: Option<PathBuf>,
-    /// Sampling of single completions.
-    pub sampling: Sampling,
-    /// Number of answers per task, at least 1.
-    pub n_samples: u32,
-    /// Whether to ignore cached answers.
-    pub is_fresh: bool,
-    /// Whether the scores are recorded, for [`crate::selection`] to choose adapters by. Benchmarks
-    /// measure their own adapters on tasks of their own, which say nothing about a user's tasks.
-    pub is_recorded: bool,
-    /// Whether prompts show the nearest records of earlier sessions, and passages about the
-    /// packages that a task names.
-    pub shows_records: bool,
-}
-
-impl Default for MeasureOptions {
-    /// One greedy completion of at most 160 tokens per task.
-    fn default() -> Self {
-        Self {
-            strategy: StrategyKind::Completions,
-            split: "all".to_owned(),
-            lib: None,
-            sampling: Sampling { max_tokens: 160, ..Sampling::default() },
-            n_samples: 1,
-            is_fresh: false,
-            is_recorded: true,
-            shows_records: false,
-        }
-    }
-}
-
-impl MeasureOptions {
-    async fn memory(
-        &self,
-        tools: (&Services, &Provider, &Judge),
-        suite: &TaskSuite,
-    ) -> Result<SuiteMemory, EvaluationError> {
-        if !self.shows_records {
-            return Ok(SuiteMemory::default());
-        }
-        SuiteMemory::recall(tools, self.lib.as_slice(), suite).await
-    }
-
-    /// Names the measured part of the suite in the registry. With records, scores say something
-    /// else, so they are kept apart from those without.
-    fn label(&self) -> String {
-        let with = if self.shows_records { ", with records" } else { "" };
-        format!("{}{with}", self.split)
-    }
 }
 
 /// Outcomes of the base and of every adapter on the same tasks.
@@ -223,9 +144,12 @@ impl MeasuredAdapters {
 
 /// Fails if an adapter was trained on a family of the suite: its score would only show what it
 /// memorized.
-fn refuse_seen(suite: &TaskSuite, train_families: &[String]) -> Result<(), EvaluationError> {
+///
+/// # Errors
+/// [`EvaluationError::SeenBefore`].
+pub fn refuse_seen(suite: &TaskSuite, train_families: &[String]) -> Result<(), EvaluationError> {
     let is_seen = |family: &&str| train_families.binary_search(&family_digest(family)).is_ok();
-    match suite.families().find(is_seen) {
+    match suite.tasks().iter().flat_map(EvalTask::families).find(is_seen) {
         Some(family) => Err(EvaluationError::SeenBefore { family: family.to_owned() }),
         None => Ok(()),
     }
@@ -251,45 +175,16 @@ async fn measure_all(
     adapters: &MeasuredAdapters,
     options: &MeasureOptions,
 ) -> Result<MeasuredOutcomes, EvaluationError> {
-    let interpreter = sandbox.interpreter(services.python())?;
-    let limits = Limits::from(&services.config.sandbox);
-    let judge = FunctionJudge::start(sandbox, &interpreter, limits).await?;
-    let provider = services.models.open(&services.config, &*services.reporter).await?;
-    let store = AdapterStore::open(&services.registry, &services.home)?;
+    let needs_pytest = suite.has_sessions();
+    let evaluator = Evaluator::open((services, sandbox), (modules, needs_pytest), options).await?;
     let mut subjects = Vec::new();
-    for id in adapters.ids(&services.registry, &provider.base().base_digest)? {
-        provider.load_adapter(id, &store.path(id))?;
-        subjects
-            .push(AdapterWeights { id: id.clone(), sha256: services.registry.adapter(id)?.sha256 });
+    for id in adapters.ids(&services.registry, &evaluator.provider.base().base_digest)? {
+        subjects.push(evaluator.load_stored(id)?);
     }
-    // Sessions of an evaluation must never become training data, so their registry is temporary.
-    let scratch = tempfile::tempdir()
-        .map_err(|source| EvaluationError::Files { path: std::env::temp_dir(), source })?;
-    let mut visible = Judge::new(sandbox, &interpreter);
-    visible.limits = limits;
-    visible.libs.extend(library_mounts(options.lib.as_slice())?);
-    let settings = SessionSettings::new(&services.config);
-    let pipeline = StrategyTools::new(visible, settings, &scratch.path().join("rune.db"))?;
-    let strategy = match options.strategy {
-        StrategyKind::Completions => AnswerStrategy::Completions(&options.sampling),
-        StrategyKind::BestOfN => AnswerStrategy::BestOfN(&pipeline),
-        StrategyKind::Pipeline => AnswerStrategy::Pipeline(&pipeline),
-    };
-    let tools = EvaluationTools {
-        provider: &provider,
-        judge: &judge,
-        suites: &pipeline.judge,
-        modules,
-        strategy,
-        registry: &services.registry,
-        is_fresh: options.is_fresh,
-        seed: services.config.run.seed,
-        n_samples: options.n_samples,
-        memory: options.memory((services, &provider, &pipeline.judge), suite).await?,
-    };
-    let measured = ask_all(&*services.reporter, &tools, suite, &subjects).await?.without_voids();
+    let tools = &evaluator.tools(evaluator.memory(suite).await?);
+    let measured = ask_all(&*services.reporter, tools, suite, &subjects).await?.without_voids();
     if options.is_recorded {
-        store_scores(&tools, suite, &options.label(), (&measured, &subjects))?;
+        store_scores(tools, suite, &options.label(), (&measured, &subjects))?;
     }
     if let Some(notice) = measured.void_notice() {
         services.notice(notice);
@@ -329,8 +224,11 @@ async fn ask_all(
     Ok(measured)
 }
 
-/// Stores the scores of the base and of every adapter beside it.
-fn store_scores(
+/// Stores the scores of the base and of every adapter beside it; `split` names the measured part.
+///
+/// # Errors
+/// [`RegistryError::Database`].
+pub fn store_scores(
     tools: &EvaluationTools<'_>,
     suite: &TaskSuite,
     split: &str,

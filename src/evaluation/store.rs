@@ -11,8 +11,10 @@ use crate::registry::Registry;
 
 use super::error::EvaluationError;
 use super::families;
+use super::sessions::session_suite;
 use super::suite::TaskSuite;
 use super::task::EvalTask;
+use super::task::SESSIONS_SUITE;
 
 /// Suites in Rune's home: `suites/<name>.jsonl`, which are never changed.
 #[derive(Debug)]
@@ -52,12 +54,20 @@ impl SuiteStore {
         }
     }
 
-    /// Finds a stored suite by name, or reads the file at a path that ends in `.jsonl`. A suite
-    /// that was measured before must have the same tasks as then.
+    /// Finds a stored suite by name, reads the file at a path that ends in `.jsonl`, or builds the
+    /// suite `sessions` of `project`. Any other suite that was measured before must have the same
+    /// tasks as then.
     ///
     /// # Errors
-    /// [`EvaluationError::Changed`]; those of [`Self::read`].
-    pub fn find(&self, registry: &Registry, name: &Path) -> Result<TaskSuite, EvaluationError> {
+    /// [`EvaluationError::Changed`]; those of [`Self::read`] and [`session_suite`].
+    pub fn find(
+        &self,
+        (registry, project): (&Registry, &str),
+        name: &Path,
+    ) -> Result<TaskSuite, EvaluationError> {
+        if name == Path::new(SESSIONS_SUITE) {
+            return Ok(session_suite(registry, project)?);
+        }
         let is_file = name.extension().is_some_and(|extension| extension == "jsonl");
         let suite =
             if is_file { TaskSuite::read(name)? } else { self.read(&name.to_string_lossy())? };
@@ -95,7 +105,8 @@ impl SuiteStore {
 
     fn path(&self, name: &str) -> Result<PathBuf, EvaluationError> {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
-        let is_good = name.chars().all(is_plain) && !name.starts_with('.') && !name.is_empty();
+        let is_reserved = name == SESSIONS_SUITE || name.is_empty() || name.starts_with('.');
+        let is_good = name.chars().all(is_plain) && !is_reserved;
         if is_good {
             Ok(self.folder.join(format!("{name}.jsonl")))
         } else {

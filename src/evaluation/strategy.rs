@@ -24,7 +24,6 @@ use crate::provider::ProviderError;
 use crate::registry::AnswerCost;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
-use crate::task::SourceFile;
 use crate::template;
 use crate::trajectory::Completion;
 use crate::trajectory::Message;
@@ -34,7 +33,6 @@ use crate::trajectory::Sampling;
 
 use super::error::EvaluationError;
 use super::task::EvalTask;
-use super::task::TEST_FILE;
 
 /// One task to be answered by the base or by `adapter` with `seed`.
 #[derive(Clone, Copy)]
@@ -125,7 +123,7 @@ impl AnswerStrategy<'_> {
 
     /// Whether the strategy can answer this task.
     pub fn supports(&self, task: &EvalTask) -> bool {
-        matches!(self, Self::Completions(_)) || task.work.is_some()
+        matches!(self, Self::Completions(_)) || task.has_visible_tests()
     }
 
     /// Answers one task with this strategy, and returns what the model spent on it.
@@ -171,8 +169,8 @@ impl StrategyTools {
     ) -> Result<(String, AnswerCost), EvaluationError> {
         let TaskQuestion { provider, task, adapter, seed, .. } = ask;
         let mut spent = AnswerCost::default();
-        let Some(work) = &task.work else { return Ok((String::new(), spent)) };
-        let suite = TestSuite::new(vec![SourceFile::new(TEST_FILE, &work.tests)]);
+        let visible = task.as_user_task().and_then(|task| TestSuite::of_task(&task));
+        let Some(suite) = visible else { return Ok((String::new(), spent)) };
         let settings = SessionSettings { seed, ..self.settings.clone() };
         let prompt = ask.encode()?;
         let mut best = None::<(f64, String)>;
@@ -185,8 +183,7 @@ impl StrategyTools {
             spent.tokens_in += cost.tokens_in;
             spent.tokens_out += cost.tokens_out;
             spent.ms += cost.ms;
-            let files = [SourceFile::new("solution.py", task.module(&completion.text))];
-            let verdict = self.judge.run_suite(&suite, &files).await?;
+            let verdict = self.judge.run_suite(&suite, &[task.file(&completion.text)]).await?;
             if best.as_ref().is_none_or(|(score, _)| verdict.score() > *score) {
                 best = Some((verdict.score(), completion.text));
             }
@@ -202,7 +199,7 @@ impl StrategyTools {
         &self,
         TaskQuestion { provider, task, adapter, seed, memory }: TaskQuestion<'_>,
     ) -> Result<(String, AnswerCost), EvaluationError> {
-        let (Some(_), Some(task)) = (&task.work, task.as_user_task()) else {
+        let Some(task) = task.as_user_task() else {
             return Ok((String::new(), AnswerCost::default()));
         };
         let settings =

@@ -8,9 +8,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::digest::sha256;
+use crate::families::FamilySplit;
 
 use super::error::EvaluationError;
-use super::families::SuiteSplit;
+use super::task::AnswerCheck;
 use super::task::EvalTask;
 
 /// Suite of evaluation tasks.
@@ -106,10 +107,15 @@ impl TaskSuite {
         &self.tasks
     }
 
+    /// Whether any task is that of a session, with tests of any framework.
+    pub fn has_sessions(&self) -> bool {
+        self.tasks.iter().any(|task| matches!(task.check, AnswerCheck::Session(_)))
+    }
+
     /// Keeps only the tasks of one split. The digest remains that of the whole suite.
     #[must_use]
-    pub fn part(mut self, split: SuiteSplit) -> Self {
-        self.tasks.retain(|task| SuiteSplit::of(&task.family) == split);
+    pub fn part(mut self, split: FamilySplit) -> Self {
+        self.tasks.retain(|task| FamilySplit::of(&task.family) == split);
         self
     }
 
@@ -118,6 +124,31 @@ impl TaskSuite {
     pub fn first(mut self, n: usize) -> Self {
         self.tasks.truncate(n);
         self
+    }
+
+    /// Orders the tasks by the digests of their families, which is as good as random but needs no
+    /// seed. Tasks of one family stand together.
+    #[must_use]
+    pub fn by_family(mut self) -> Self {
+        self.tasks.sort_by_cached_key(|task| (sha256(task.family.as_bytes()), task.id.clone()));
+        self
+    }
+
+    /// Returns the first `n` tasks and the rest of the last one's family, of a suite in the order
+    /// of [`Self::by_family`].
+    #[must_use]
+    pub fn first_families(&self, n: usize) -> Self {
+        let last = n.checked_sub(1).and_then(|last| self.tasks.get(last));
+        let is_rest = |task: &&EvalTask| last.is_some_and(|last| last.family == task.family);
+        let n_rest = self.tasks.iter().skip(n).take_while(is_rest).count();
+        self.clone().first(n + n_rest)
+    }
+
+    /// Appends the tasks of another suite, with ids that begin with its name.
+    pub fn extend(&mut self, other: Self) {
+        let Self { name, tasks, .. } = other;
+        let named = |task: EvalTask| EvalTask { id: format!("{name}/{}", task.id), ..task };
+        self.tasks.extend(tasks.into_iter().map(named));
     }
 
     /// Renders the suite as JSON Lines with a header.

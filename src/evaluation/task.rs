@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::digest::sha256;
+use crate::judge;
 use crate::judge::FunctionTask;
 use crate::pipeline::code_blocks;
 use crate::synthetic::LibraryCheck;
@@ -65,6 +66,8 @@ pub enum AnswerCheck {
     Program(ProgramCheck),
     /// A module must pass a test file.
     Suite(SuiteCheck),
+    /// A file must pass the tests of a session.
+    Session(SessionCheck),
 }
 
 /// Asserts about a function.
@@ -105,8 +108,25 @@ pub struct SuiteCheck {
     pub entry_point: String,
 }
 
+/// The task of a session, which its own tests judge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionCheck {
+    /// The task as the user gave it.
+    pub task: task::Task,
+    /// Path of the file to write.
+    pub path: String,
+    /// Families of all sessions of this task's family, by their own texts: what adapters that an
+    /// earlier version trained on them have in their lists. No part of the task.
+    #[serde(skip)]
+    pub own_families: Vec<String>,
+}
+
+/// Name of the suite of the tasks of a project's own sessions.
+pub const SESSIONS_SUITE: &str = "sessions";
+/// Path of a solution, unless a task names another.
+const SOLUTION: &str = "solution.py";
 /// Path of a task's tests.
-pub(super) const TEST_FILE: &str = "test_solution.py";
+const TEST_FILE: &str = "test_solution.py";
 /// Python code that runs a program as a function from its input to the words of its output.
 const PROGRAM: &str = include_str!("program.py");
 /// Name of that function.
@@ -120,14 +140,35 @@ impl EvalTask {
 
     /// Returns the task in words: as a user would give it, and as the model is asked.
     pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        let given = match &self.check {
+            AnswerCheck::Session(check) => Some(check.task.text.as_str()),
+            _ => self.work.as_ref().map(|work| work.text.as_str()),
+        };
         let question = self.messages.iter().rfind(|message| message.role == Role::User);
-        let work = self.work.iter().map(|work| work.text.as_str());
-        work.chain(question.map(|message| message.content.as_str()))
+        given.into_iter().chain(question.map(|message| message.content.as_str()))
     }
 
-    /// Returns the task as a user would give it, with the tests of [`Self::work`]; `None` if it
-    /// asks for nothing.
+    /// Returns the names of the task's family.
+    pub(super) fn families(&self) -> impl Iterator<Item = &str> {
+        let own = match &self.check {
+            AnswerCheck::Session(check) => check.own_families.as_slice(),
+            _ => &[],
+        };
+        own.iter().chain([&self.family]).map(String::as_str)
+    }
+
+    /// Whether the task has visible tests, which some strategies need.
+    pub fn has_visible_tests(&self) -> bool {
+        self.work.is_some() || matches!(self.check, AnswerCheck::Session(_))
+    }
+
+    /// Returns the task as a user would give it, with its visible tests; `None` if it asks for
+    /// nothing.
     pub(super) fn as_user_task(&self) -> Option<task::Task> {
+        if let AnswerCheck::Session(check) = &self.check {
+            let family = Some(self.family.clone());
+            return Some(task::Task { id: TaskId(self.id.clone()), family, ..check.task.clone() });
+        }
         let tests = self.work.iter().map(|work| SourceFile::new(TEST_FILE, &work.tests));
         Some(task::Task {
             id: TaskId(self.id.clone()),
@@ -137,6 +178,30 @@ impl EvalTask {
             tests: tests.collect(),
             test_targets: Vec::new(),
         })
+    }
+
+    /// Returns the test file or files that judge the module of [`Self::program`], and the path that
+    /// they expect it at; `None` if a function task judges it.
+    pub(super) fn test_suite(&self) -> Option<(judge::TestSuite, &str)> {
+        match &self.check {
+            AnswerCheck::Suite(check) => {
+                let tests = vec![SourceFile::new(TEST_FILE, &check.tests)];
+                Some((judge::TestSuite::new(tests), SOLUTION))
+            }
+            AnswerCheck::Session(check) => {
+                Some((judge::TestSuite::of_task(&check.task)?, &check.path))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns an answer as the file that the visible tests expect.
+    pub(super) fn file(&self, answer: &str) -> SourceFile {
+        let path = match &self.check {
+            AnswerCheck::Session(check) => check.path.as_str(),
+            _ => SOLUTION,
+        };
+        SourceFile::new(path, self.module(answer))
     }
 
     /// Returns the function task that judges the module of [`Self::program`]; `None` if a test file
@@ -154,7 +219,7 @@ impl EvalTask {
                 prelude: PROGRAM.to_owned(),
                 test: check.asserts(),
             }),
-            AnswerCheck::Suite(_) => None,
+            AnswerCheck::Suite(_) | AnswerCheck::Session(_) => None,
         }
     }
 
@@ -167,7 +232,7 @@ impl EvalTask {
                 format!("{}\n{PROGRAM}\nSOURCE = {}\n", modules.bootstrap(), json!(code))
             }
             AnswerCheck::Function(_) => format!("{}\n{code}", modules.bootstrap()),
-            AnswerCheck::Suite(_) => code,
+            AnswerCheck::Suite(_) | AnswerCheck::Session(_) => code,
         }
     }
 
@@ -175,7 +240,7 @@ impl EvalTask {
     pub(super) fn module(&self, answer: &str) -> String {
         let code = code_of(answer);
         match &self.check {
-            AnswerCheck::Library(_) | AnswerCheck::Program(_) => code,
+            AnswerCheck::Library(_) | AnswerCheck::Program(_) | AnswerCheck::Session(_) => code,
             AnswerCheck::Function(check) => {
                 let whole = completed(&check.prompt, &check.entry_point, &code, answer);
                 format!("{whole}{}", check.epilogue)
@@ -194,6 +259,7 @@ impl EvalTask {
             AnswerCheck::Function(check) => stub(&check.entry_point),
             AnswerCheck::Program(_) => stub(RUN_PROGRAM),
             AnswerCheck::Suite(check) => stub(&check.entry_point),
+            AnswerCheck::Session(_) => String::new(),
         }
     }
 }

@@ -23,6 +23,7 @@ impl Event {
             Self::AdapterCreated { .. } => "adapter.created",
             Self::AdapterArchived { .. } => "adapter.archived",
             Self::AdapterRestored => "adapter.restored",
+            Self::EvolutionDecided { .. } => "evolution.decided",
             Self::TrainingStarted { .. } => "training.started",
             Self::TrainingPlanned { .. } => "training.planned",
             Self::TrainingPrepared { .. } => "training.prepared",
@@ -99,7 +100,7 @@ impl Event {
     /// Returns the origin of the event, for the attribute `source` of `CloudEvents`.
     pub fn source(&self) -> &'static str {
         match self.kind().split('.').next() {
-            Some("adapter" | "evaluation") => "/rune/adapters",
+            Some("adapter" | "evaluation" | "evolution") => "/rune/adapters",
             Some("training") => "/rune/training",
             Some("judge") => "/rune/judge",
             Some("pull") => "/rune/models",

@@ -97,3 +97,32 @@ pub struct ConditionCost {
     /// Seconds of prefill and decoding, beside the other answers of a batch.
     pub seconds: f64,
 }
+
+/// What `rune evolve` decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecisionKind {
+    /// Whether an adapter is better than what it would replace.
+    Gate,
+    /// That a project uses an adapter from now on.
+    Promote,
+    /// That an adapter is no longer a candidate.
+    Archive,
+    /// Whether a merge of adapters is worth keeping.
+    Merge,
+    /// That a project returns to what it used before.
+    Rollback,
+}
+
+impl DecisionKind {
+    /// Returns the word used in the registry and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gate => "gate",
+            Self::Promote => "promote",
+            Self::Archive => "archive",
+            Self::Merge => "merge",
+            Self::Rollback => "rollback",
+        }
+    }
+}

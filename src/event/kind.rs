@@ -18,6 +18,7 @@ use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
 
 use super::figures::ConditionCost;
+use super::figures::DecisionKind;
 use super::figures::MemoryVerdict;
 use super::figures::MetricSummary;
 use super::figures::PairedScores;
@@ -211,6 +212,21 @@ pub enum Event {
     /// An archived adapter was restored.
     #[serde(rename = "adapter.restored")]
     AdapterRestored,
+    /// `rune evolve` has decided about an adapter, or about a merge by the digest of its recipe.
+    /// The evidence is in the ledger.
+    #[serde(rename = "evolution.decided")]
+    EvolutionDecided {
+        /// Kind of the decision: what it is about.
+        kind: DecisionKind,
+        /// The decision in one word, such as `accept`.
+        decision: String,
+        /// Key of the project.
+        project: String,
+        /// Adapter that it was compared with, or that a rollback returns to; `null` for the base.
+        other: Option<AdapterId>,
+        /// Suite that gave the evidence.
+        suite: Option<String>,
+    },
     /// A training run was started.
     #[serde(rename = "training.started")]
     TrainingStarted {

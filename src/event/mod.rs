@@ -17,6 +17,7 @@ mod stream;
 mod tests;
 
 pub use figures::ConditionCost;
+pub use figures::DecisionKind;
 pub use figures::MemoryVerdict;
 pub use figures::MetricSummary;
 pub use figures::PairedScores;

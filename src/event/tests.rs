@@ -122,6 +122,13 @@ fn samples() -> Vec<Event> {
         Event::AdapterCreated { source: AdapterSource::Qlora, base_model: "m".into() },
         Event::AdapterArchived { reason: "worse".into() },
         Event::AdapterRestored,
+        Event::EvolutionDecided {
+            kind: DecisionKind::Gate,
+            decision: "accept".into(),
+            project: "p".into(),
+            other: None,
+            suite: Some("s".into()),
+        },
         Event::TrainingStarted { dataset_digest: "d".into(), base_model: "m".into() },
         Event::TrainingPlanned {
             dataset_digest: "d".into(),

@@ -1,16 +1,17 @@
-//! [`EvolutionError`]: why adapters cannot be merged or rebuilt.
+//! [`EvolutionError`]: why adapters cannot be merged, rebuilt or evolved.
 
 use std::io;
 
 use crate::adapter::AdapterId;
 use crate::adapter::AdapterSource;
 use crate::error_class::ErrorClass;
+use crate::evaluation::EvaluationError;
 use crate::merge::MergeError;
 use crate::peft::PeftError;
 use crate::registry::RegistryError;
 use crate::shutdown::StoppedEarly;
 
-/// An error of merging adapters, or of rebuilding one.
+/// An error of merging, rebuilding or evolving adapters.
 #[derive(Debug, thiserror::Error)]
 pub enum EvolutionError {
     /// An adapter was given twice.
@@ -45,6 +46,27 @@ pub enum EvolutionError {
         /// Description of the problem.
         reason: String,
     },
+    /// Another process evolves adapters.
+    #[error("another `rune evolve` is at work")]
+    Busy,
+    /// The budget is spent. It is no failure: what is left is done by the next call.
+    #[error("the budget is spent")]
+    OutOfTime,
+    /// An archived adapter cannot be promoted.
+    #[error("adapter `{0}` is archived")]
+    Archived(AdapterId),
+    /// The project uses the adapter already.
+    #[error("the project uses adapter `{0}` already")]
+    Incumbent(AdapterId),
+    /// The project does not use the adapter.
+    #[error("the project does not use adapter `{0}`")]
+    NotIncumbent(AdapterId),
+    /// The project uses no adapter.
+    #[error("the project uses no adapter")]
+    NothingInUse,
+    /// Tasks could not be asked or judged.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
     /// The adapters cannot be merged.
     #[error(transparent)]
     Merge(#[from] MergeError),
@@ -54,9 +76,9 @@ pub enum EvolutionError {
     /// The registry reported an error.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// No id could be generated.
-    #[error("cannot generate an id")]
-    Id(#[from] io::Error),
+    /// A file of Rune cannot be written, or the system gives no random numbers.
+    #[error("cannot write a file, or generate an id")]
+    System(#[from] io::Error),
     /// The work was stopped.
     #[error(transparent)]
     Stopped(#[from] StoppedEarly),
@@ -69,7 +91,15 @@ impl EvolutionError {
             Self::Twice(_) | Self::Incompatible { .. } | Self::NotRebuildable { .. } => {
                 ErrorClass::Usage
             }
-            Self::Damaged(_) | Self::Recipe { .. } | Self::Id(_) => ErrorClass::Environment,
+            Self::Damaged(_) | Self::Recipe { .. } | Self::System(_) | Self::OutOfTime => {
+                ErrorClass::Environment
+            }
+            Self::Busy
+            | Self::Archived(_)
+            | Self::Incumbent(_)
+            | Self::NotIncumbent(_)
+            | Self::NothingInUse => ErrorClass::Conflict,
+            Self::Evaluation(error) => error.class(),
             Self::Merge(error) => error.class(),
             Self::Peft(error) => error.class(),
             Self::Registry(error) => error.class(),
@@ -85,6 +115,9 @@ impl EvolutionError {
                 Some("`rune adapters list` shows the model of each adapter")
             }
             Self::NotRebuildable { .. } => Some("only merged adapters can be rebuilt so far"),
+            Self::Archived(_) => Some("`rune adapters restore ID` restores it"),
+            Self::NotIncumbent(_) => Some("`rune evolve ledger` shows what was promoted"),
+            Self::NothingInUse => Some("`rune evolve` promotes one, by evidence"),
             Self::Damaged(_) => Some("`rune adapters verify` checks all adapters"),
             _ => None,
         }

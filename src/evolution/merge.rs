@@ -173,13 +173,12 @@ fn described(
     let Some(first) = parents.first() else { return Err(MergeError::NoParents.into()) };
     let is_common = parents.iter().all(|parent| parent.project == first.project);
     let has_type = parents.iter().all(|parent| parent.task_type == first.task_type);
-    let least = parents.iter().map(|parent| parent.scope).min_by_key(|scope| breadth(*scope));
+    // A result may be selected for no more tasks than each of its parents.
+    let least = parents.iter().map(|parent| parent.scope).min();
     let families: BTreeSet<&String> =
         parents.iter().flat_map(|parent| &parent.train_families).collect();
-    // The order of parents does not matter: they stand in that of their ids.
-    let mut sorted = request.parents.clone();
-    sorted.sort_by(|one, other| one.id.cmp(&other.id));
-    let recipe_text = json!([first.base_digest, sorted, request.recipe]).to_string();
+    let sorted = in_order(&request.parents);
+    let recipe_digest = recipe_digest(&first.base_digest, &sorted, &request.recipe);
     let id = AdapterId::parse(&new_id()?).map_err(std::io::Error::other)?;
     Ok(Adapter {
         id,
@@ -189,7 +188,7 @@ fn described(
         scope: least.unwrap_or(Scope::Task),
         base_model: first.base_model.clone(),
         base_digest: first.base_digest.clone(),
-        recipe_digest: sha256(format!("merge {recipe_text}").as_bytes()),
+        recipe_digest,
         rank: files.rank(),
         alpha: files.alpha(),
         target_modules: files.target_modules.clone(),
@@ -208,11 +207,19 @@ fn described(
     })
 }
 
-/// A result may be selected for no more tasks than each of its parents.
-fn breadth(scope: Scope) -> u8 {
-    match scope {
-        Scope::Task => 0,
-        Scope::Project => 1,
-        Scope::Global => 2,
-    }
+/// Returns the digest by which the same merge is recognized.
+pub(super) fn recipe_digest(
+    base_digest: &str,
+    parents: &[ParentAdapter],
+    recipe: &MergeRecipe,
+) -> String {
+    let text = json!([base_digest, in_order(parents), recipe]).to_string();
+    sha256(format!("merge {text}").as_bytes())
+}
+
+/// Returns parents in the order of their ids: that in which they are given does not matter.
+fn in_order(parents: &[ParentAdapter]) -> Vec<ParentAdapter> {
+    let mut sorted = parents.to_vec();
+    sorted.sort_by(|one, other| one.id.cmp(&other.id));
+    sorted
 }

@@ -65,6 +65,7 @@ pub use request::JudgeReport;
 pub use request::JudgeRequest;
 pub use request::PytestSource;
 pub use request::library_mounts;
+pub use request::mount_installed_pytest;
 pub use request::run_with_pytest;
 pub use suite::FileLimits;
 pub use suite::OmittedFile;

@@ -114,6 +114,19 @@ pub async fn run_with_pytest(
     }
 }
 
+/// Adds the pytest that Rune has installed in `home`, if any, to the libraries of `judge`, unless
+/// its interpreter has its own.
+/// # Errors
+/// [`JudgeError`] when the sandbox fails.
+pub async fn mount_installed_pytest(judge: &mut Judge, home: &Home) -> Result<(), JudgeError> {
+    if judge.pytest_version().await?.is_none()
+        && let Some(host) = hub::pytest_path(home)
+    {
+        judge.libs.push(Mount { host, jail: PYTEST.into() });
+    }
+    Ok(())
+}
+
 /// Builds the mounts of the user's package folders.
 /// # Errors
 /// [`RequestError::NoLibrary`].

@@ -38,6 +38,14 @@ impl AdapterDelta {
         self.modules.iter().filter_map(in_both).map(|(one, two)| one.inner(two)).sum()
     }
 
+    /// Returns the squared distance of two deltas as a share of the larger one's squared norm: 0
+    /// for equal deltas, no matter how they are factored.
+    pub fn relative_distance(&self, other: &Self) -> f64 {
+        let (one, two) = (self.inner(self), other.inner(other));
+        let distance = (one + two - 2.0 * self.inner(other)).max(0.0);
+        if distance > 0.0 { distance / one.max(two) } else { 0.0 }
+    }
+
     /// Returns the cosine similarity of two deltas, `-1.0..=1.0`: 1 for equal deltas, no matter how
     /// they are factored; 0 if one of them is zero.
     pub fn cosine(&self, other: &Self) -> f64 {
@@ -121,6 +129,8 @@ mod tests {
         other.a.iter_mut().for_each(|number| *number *= 8.0);
         let (one, other) = (delta(vec![("q", one)]), delta(vec![("q", other)]));
         assert!((one.cosine(&other) - 1.0).abs() < 1e-12);
+        // The other one is twice as long: `(1 - 2)^2 / 2^2`.
+        assert!((one.relative_distance(&other) - 0.25).abs() < 1e-9);
         let still = LoraFactors { b: vec![0.0; N_OUT], ..random(1, 1.0, 4) };
         assert!(one.cosine(&delta(vec![("q", still)])).abs() < 1e-300);
         let near = one.cosine(&delta(vec![("q", random(2, 1.0, 5))]));

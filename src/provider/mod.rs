@@ -124,15 +124,7 @@ pub struct BaseModel {
 /// Errors of a backend.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
-    /// The backend does not support adapters.
-    #[error("provider `{provider}` does not support adapters; cannot load `{adapter}`")]
-    AdapterUnsupported {
-        /// Name of the backend.
-        provider: &'static str,
-        /// Id of the requested adapter.
-        adapter: AdapterId,
-    },
-    /// The backend supports adapters, but this one is not loaded.
+    /// The adapter is not loaded.
     #[error("adapter `{0}` is not loaded")]
     AdapterNotLoaded(AdapterId),
     /// The backend does not support another requested feature.
@@ -190,7 +182,6 @@ impl ProviderError {
             Self::ContextOverflow { .. } => {
                 Some("raise `engine.context`, or shorten the task or its tests")
             }
-            Self::AdapterUnsupported { .. } => Some("use --adapter none"),
             _ => None,
         }
     }
@@ -246,15 +237,12 @@ impl Provider {
     /// in-flight generations are not affected.
     ///
     /// # Errors
-    /// [`ProviderError::AdapterUnsupported`]; [`ProviderError::Model`] if the folder has no adapter
+    /// [`ProviderError::Model`] if the folder has no adapter
     /// for this model.
     pub fn load_adapter(&self, id: &AdapterId, folder: &Path) -> Result<(), ProviderError> {
         match self {
             Self::InProcess(engine) => engine.load_adapter(id.clone(), folder),
-            Self::Scripted(_) => {
-                let (provider, adapter) = (self.name(), id.clone());
-                Err(ProviderError::AdapterUnsupported { provider, adapter })
-            }
+            Self::Scripted(scripted) => scripted.load_adapter(id, folder),
         }
     }
 
@@ -262,7 +250,7 @@ impl Provider {
     pub fn unload_adapter(&self, id: &AdapterId) {
         match self {
             Self::InProcess(engine) => engine.unload_adapter(id),
-            Self::Scripted(_) => {}
+            Self::Scripted(scripted) => scripted.unload_adapter(id),
         }
     }
 
@@ -299,10 +287,8 @@ impl Provider {
     fn check(&self, request: &CompletionRequest<'_>) -> Result<(), ProviderError> {
         let capabilities = self.capabilities();
         let provider = self.name();
-        if let Some(adapter) = request.adapter
-            && capabilities.adapters == AdapterFormat::None
-        {
-            return Err(ProviderError::AdapterUnsupported { provider, adapter: adapter.clone() });
+        if request.adapter.is_some() && capabilities.adapters == AdapterFormat::None {
+            return Err(ProviderError::Unsupported { provider, what: "adapters" });
         }
         if request.grammar.is_some() && !capabilities.grammar {
             return Err(ProviderError::Unsupported { provider, what: "grammars" });

@@ -3,15 +3,21 @@
 //! A script is a JSON Lines file. Each line answers the first request whose prompt contains all
 //! texts of its `when`, in the order of the file, once, or with `"repeat": true` any number of
 //! times. Example: `{"when": ["Write part"], "text": "answer", "finish_reason": "stop", "delay_ms":
-//! 0, "repeat": false}`.
+//! 0, "repeat": false}`. With `"adapts": "q_proj"`, it answers only requests with an adapter of a
+//! module with that name.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::adapter::AdapterId;
+use crate::model::ModelError;
+use crate::peft::PeftFiles;
 use crate::trajectory::Completion;
 use crate::trajectory::FinishReason;
 use crate::trajectory::Message;
@@ -27,6 +33,8 @@ use super::ProviderError;
 #[derive(Debug)]
 pub struct Scripted {
     lines: Mutex<Vec<ScriptLine>>,
+    /// Modules of each loaded adapter.
+    adapters: Mutex<HashMap<AdapterId, Vec<String>>>,
     context_length: usize,
 }
 
@@ -36,6 +44,8 @@ pub struct Scripted {
 struct ScriptLine {
     #[serde(default)]
     when: Vec<String>,
+    #[serde(default)]
+    adapts: Option<String>,
     text: String,
     #[serde(default = "stop")]
     finish_reason: FinishReason,
@@ -95,12 +105,13 @@ impl Scripted {
             serde_json::from_str(line)
                 .map_err(|source| ScriptError::Line { line: index + 1, source })
         });
-        Ok(Self { lines: Mutex::new(parsed.collect::<Result<_, _>>()?), context_length })
+        let lines = Mutex::new(parsed.collect::<Result<_, _>>()?);
+        Ok(Self { lines, adapters: Mutex::default(), context_length })
     }
 
     pub(super) fn capabilities(&self) -> Capabilities {
         Capabilities {
-            adapters: AdapterFormat::None,
+            adapters: AdapterFormat::Peft,
             grammar: false,
             logprobs: false,
             context_length: self.context_length,
@@ -111,6 +122,25 @@ impl Scripted {
     #[expect(clippy::unused_self, reason = "stands beside the other backends' facts")]
     pub(super) fn base(&self) -> BaseModel {
         BaseModel { base_model: "scripted".to_owned(), base_digest: "scripted".to_owned() }
+    }
+
+    pub(super) fn load_adapter(&self, id: &AdapterId, folder: &Path) -> Result<(), ProviderError> {
+        let files = PeftFiles::read(folder).map_err(ModelError::from)?;
+        let modules = files.modules().map(|(module, _)| module.to_owned()).collect();
+        let mut adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
+        adapters.insert(id.clone(), modules);
+        Ok(())
+    }
+
+    pub(super) fn unload_adapter(&self, id: &AdapterId) {
+        self.adapters.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Returns the modules of an adapter, none for the base.
+    fn modules(&self, adapter: Option<&AdapterId>) -> Result<Vec<String>, ProviderError> {
+        let Some(id) = adapter else { return Ok(Vec::new()) };
+        let adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
+        adapters.get(id).cloned().ok_or_else(|| ProviderError::AdapterNotLoaded(id.clone()))
     }
 
     /// Counts tokens as four bytes each.
@@ -125,7 +155,8 @@ impl Scripted {
         request: &CompletionRequest<'_>,
         on_text: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Completion, ProviderError> {
-        let (text, finish_reason, delay) = self.take(request.prompt.messages())?;
+        let modules = self.modules(request.adapter)?;
+        let (text, finish_reason, delay) = self.take(request.prompt.messages(), &modules)?;
         tokio::time::sleep(delay).await;
         on_text(&text);
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -140,10 +171,18 @@ impl Scripted {
         })
     }
 
-    fn take(&self, messages: &[Message]) -> Result<(String, FinishReason, Duration), ScriptError> {
+    fn take(
+        &self,
+        messages: &[Message],
+        modules: &[String],
+    ) -> Result<(String, FinishReason, Duration), ScriptError> {
         let prompt: String = messages.iter().map(|message| message.content.as_str()).collect();
-        let fits =
-            |line: &ScriptLine| !line.used && line.when.iter().all(|text| prompt.contains(text));
+        let is_adapted = |name: &str| modules.iter().any(|module| module.ends_with(name));
+        let fits = |line: &ScriptLine| {
+            !line.used
+                && line.when.iter().all(|text| prompt.contains(text))
+                && line.adapts.as_deref().is_none_or(is_adapted)
+        };
         let mut lines = self.lines.lock().expect("no holder of the lock panics");
         let Some(line) = lines.iter_mut().find(|line| fits(line)) else {
             let from = prompt.floor_char_boundary(prompt.len().saturating_sub(60));

@@ -10,6 +10,7 @@ use rusqlite::named_params;
 use crate::adapter::Adapter;
 use crate::adapter::AdapterId;
 use crate::adapter::ParentAdapter;
+use crate::adapter::Scope;
 use crate::event::Event;
 use crate::event::timestamp;
 use crate::registry::codec::from_json;
@@ -73,6 +74,32 @@ impl Registry {
         })
     }
 
+    /// Returns the adapter that was made by a recipe with this digest; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn adapter_of_recipe(&self, digest: &str) -> Result<Option<AdapterId>, RegistryError> {
+        self.read(|tx| {
+            let sql = "SELECT id FROM adapter WHERE recipe_digest = ?1";
+            let mut statement = tx.prepare_cached(sql)?;
+            let mut rows = statement.query([digest])?;
+            rows.next()?.map(|row| parse(&row.get::<_, String>(0)?)).transpose()
+        })
+    }
+
+    /// Returns the keys of the projects that have adapters which are not archived, sorted.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn adapter_projects(&self) -> Result<Vec<String>, RegistryError> {
+        self.read(|tx| {
+            let sql = "SELECT DISTINCT project FROM adapter WHERE archived_at IS NULL ORDER BY 1";
+            let mut statement = tx.prepare_cached(sql)?;
+            let projects = statement.query_map([], |row| row.get(0))?;
+            Ok(projects.collect::<Result<_, _>>()?)
+        })
+    }
+
     /// Returns the adapter and all its ancestors, each once, nearest first.
     ///
     /// # Errors
@@ -108,14 +135,11 @@ impl Registry {
     /// [`RegistryError::AlreadyArchived`] when it is archived.
     pub fn archive_adapter(&self, id: &AdapterId, reason: &str) -> Result<(), RegistryError> {
         self.write(|tx| {
-            if find(tx, id)?.archived_at.is_some() {
-                return Err(RegistryError::AlreadyArchived(id.clone()));
+            if archive(tx, id, reason)? {
+                Ok(())
+            } else {
+                Err(RegistryError::AlreadyArchived(id.clone()))
             }
-            let at = timestamp(SystemTime::now());
-            let sql = "UPDATE adapter SET archived_at = ?2, archive_reason = ?3 WHERE id = ?1";
-            tx.execute(sql, (id.as_str(), at, reason))?;
-            let archived = Event::AdapterArchived { reason: reason.to_owned() };
-            event::append(tx, id.as_str(), &archived).map(drop)
         })
     }
 
@@ -175,6 +199,35 @@ impl Registry {
     ) -> Result<Option<AdapterId>, RegistryError> {
         self.read(|tx| find_duplicate(tx, adapter))
     }
+}
+
+/// Archives an adapter with its event, unless it is archived already. Returns whether it was not.
+pub(super) fn archive(
+    tx: &Transaction<'_>,
+    id: &AdapterId,
+    reason: &str,
+) -> Result<bool, RegistryError> {
+    if find(tx, id)?.archived_at.is_some() {
+        return Ok(false);
+    }
+    let at = timestamp(SystemTime::now());
+    let sql = "UPDATE adapter SET archived_at = ?2, archive_reason = ?3 WHERE id = ?1";
+    tx.execute(sql, (id.as_str(), at, reason))?;
+    event::append(tx, id.as_str(), &Event::AdapterArchived { reason: reason.to_owned() })?;
+    Ok(true)
+}
+
+/// Gives an adapter a scope, unless it has it or a wider one.
+pub(super) fn widen(
+    tx: &Transaction<'_>,
+    id: &AdapterId,
+    scope: Scope,
+) -> Result<(), RegistryError> {
+    // A scope is never narrowed here: another project may rely on it.
+    if find(tx, id)?.scope < scope {
+        tx.execute("UPDATE adapter SET scope = ?2 WHERE id = ?1", (id.as_str(), scope.as_str()))?;
+    }
+    Ok(())
 }
 
 /// A duplicate has the same id, the same recipe, or the same weights for the same base model: the

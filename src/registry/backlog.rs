@@ -74,35 +74,8 @@ mod tests {
     use crate::event::Event;
     use crate::registry::ClaimHolder;
     use crate::registry::experience::tests::SOLVED;
+    use crate::registry::experience::tests::passed;
     use crate::registry::experience::tests::session;
-    use crate::trajectory::Completion;
-    use crate::trajectory::FinishReason;
-    use crate::trajectory::Sampling;
-
-    fn passed(seq: u32, subtask: &str, code: &str) -> Attempt {
-        Attempt {
-            seq,
-            phase: Phase::Code,
-            subtask: Some(subtask.to_owned()),
-            candidate: 0,
-            prompt: Vec::new(),
-            completion: Completion {
-                text: String::new(),
-                finish_reason: FinishReason::Stop,
-                tokens_in: 0,
-                tokens_out: 0,
-                prefill_ms: 0,
-                decode_ms: 0,
-                logprobs: None,
-            },
-            sampling: Sampling::default(),
-            adapter_id: None,
-            verdict: AttemptVerdict::Passed,
-            verdict_json: serde_json::Value::Null,
-            files: vec![SourceFile::new("solution.py", code)],
-            at: "2026-01-01T00:00:00.000Z".to_owned(),
-        }
-    }
 
     #[test]
     fn sessions_solved_earlier_are_indexed_once_from_their_attempts() {

@@ -18,6 +18,10 @@ use crate::registry::session::assurance;
 use crate::task::TaskType;
 use crate::trajectory::Assurance;
 
+/// How the names of the splits begin whose scores `rune evolve` has measured in a race. They are of
+/// the tasks that it chooses by, so they qualify no adapter.
+pub const RACE: &str = "race";
+
 /// The score of an adapter, or of the base model alone, on a suite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -341,9 +345,11 @@ fn candidates_sql(of_project: bool) -> String {
          CROSS JOIN fitness AS best ON best.adapter_id = adapter.id AND best.base_digest = ?2
          WHERE adapter.base_model = ?1 AND {scope} AND adapter.archived_at IS NULL
              AND best.gain_low > 0 AND best.n_families >= ?5 AND best.split NOT LIKE '%-control'
+             AND best.split NOT LIKE '{RACE}%'
              AND NOT EXISTS (
                  SELECT 1 FROM fitness AS other
                  WHERE other.adapter_id = adapter.id AND other.base_digest = ?2 AND other.gain_high < 0
+                     AND other.split NOT LIKE '{RACE}%'
              )
          ORDER BY best.gain_low DESC, adapter.id DESC LIMIT 64"
     )

@@ -139,6 +139,12 @@ pub(crate) mod tests {
     use crate::task::TaskId;
     use crate::task::TaskType;
     use crate::trajectory::Assurance;
+    use crate::trajectory::Attempt;
+    use crate::trajectory::AttemptVerdict;
+    use crate::trajectory::Completion;
+    use crate::trajectory::FinishReason;
+    use crate::trajectory::Phase;
+    use crate::trajectory::Sampling;
     use crate::trajectory::SessionStatus;
     use crate::trajectory::VerifiedBy;
 
@@ -195,6 +201,32 @@ pub(crate) mod tests {
     /// Stores a solved session.
     pub(crate) fn solve(registry: &Registry, id: &str, project: &str, question: &str, code: &str) {
         end(registry, &session(id, project, question), SOLVED, code);
+    }
+
+    /// An attempt at a part that passed with `code`.
+    pub(crate) fn passed(seq: u32, subtask: &str, code: &str) -> Attempt {
+        Attempt {
+            seq,
+            phase: Phase::Code,
+            subtask: Some(subtask.to_owned()),
+            candidate: 0,
+            prompt: Vec::new(),
+            completion: Completion {
+                text: format!("```python\n{code}```"),
+                finish_reason: FinishReason::Stop,
+                tokens_in: 0,
+                tokens_out: 0,
+                prefill_ms: 0,
+                decode_ms: 0,
+                logprobs: None,
+            },
+            sampling: Sampling::default(),
+            adapter_id: None,
+            verdict: AttemptVerdict::Passed,
+            verdict_json: serde_json::Value::Null,
+            files: vec![SourceFile::new("solution.py", code)],
+            at: "2026-01-01T00:00:00.000Z".to_owned(),
+        }
     }
 
     #[test]

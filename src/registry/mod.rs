@@ -18,7 +18,9 @@ mod error;
 mod evaluation;
 mod event;
 mod experience;
+mod family;
 mod id;
+mod ledger;
 mod nearest;
 mod owner;
 mod schema;
@@ -38,6 +40,7 @@ pub use evaluation::AnswerCost;
 pub use evaluation::Evaluation;
 pub use evaluation::MeasuredGain;
 pub use evaluation::OutcomeRow;
+pub use evaluation::RACE;
 pub use event::StoredEvent;
 pub use experience::ExperienceRecord;
 #[cfg(test)]
@@ -45,10 +48,15 @@ pub(crate) use experience::tests::SOLVED;
 #[cfg(test)]
 pub(crate) use experience::tests::end;
 #[cfg(test)]
+pub(crate) use experience::tests::passed;
+#[cfg(test)]
 pub(crate) use experience::tests::session as session_of;
 #[cfg(test)]
 pub(crate) use experience::tests::solve;
 pub use id::new_id;
+pub use ledger::DecisionEffect;
+pub use ledger::LedgerFilter;
+pub use ledger::LedgerRow;
 pub use nearest::ExperienceQuery;
 pub use nearest::NearRecord;
 pub use session::SessionEnd;

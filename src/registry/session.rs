@@ -170,6 +170,19 @@ impl Registry {
         self.read(|tx| read(tx, id))
     }
 
+    /// Returns the keys of all projects that have sessions, sorted.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn projects(&self) -> Result<Vec<String>, RegistryError> {
+        self.read(|tx| {
+            let sql = "SELECT DISTINCT project FROM session ORDER BY project";
+            let mut statement = tx.prepare_cached(sql)?;
+            let projects = statement.query_map([], |row| row.get(0))?;
+            Ok(projects.collect::<Result<_, _>>()?)
+        })
+    }
+
     /// Returns the sessions that match `filter`, newest first, at most `limit`.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Collects training records from sessions and files, and from the dataset of an adapter whose
-//! training is continued.
+//! training is continued. Sessions whose tasks measure adapters are held back.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
@@ -13,11 +14,14 @@ use serde_json::json;
 use crate::adapter::Adapter;
 use crate::event::Event;
 use crate::event::Reporter;
+use crate::families::FamilySplit;
 use crate::registry::DatasetKind;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::registry::SessionFilter;
 use crate::task::TaskType;
+use crate::terms::shares_run;
+use crate::terms::tokens;
 use crate::trajectory::Session;
 use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
@@ -25,6 +29,10 @@ use crate::trajectory::VerifiedBy;
 use super::TrainingError;
 use super::record::TrainingRecord;
 use super::sessions;
+
+/// Number of tokens in a row from which an answer is a copy of another, or all of a shorter one:
+/// see [`crate::terms::shares_run`].
+const COPY: usize = 50;
 
 /// The sources to collect records from.
 #[derive(Debug, Clone, Default)]
@@ -94,7 +102,8 @@ pub fn collect(
         None => DatasetSource::default(),
     };
     let sessions = requested_sessions(registry, request, &replayed)?;
-    let (mut records, used) = of_sessions(registry, request, &sessions, reporter)?;
+    let FoundRecords { mut records, used, n_held_back } =
+        of_sessions(registry, request, &sessions, reporter)?;
     // Canonical paths, so that a file that was also trained on before is read once.
     let mut files: Vec<PathBuf> = Vec::new();
     for path in request.files.iter().chain(&replayed.files) {
@@ -105,7 +114,12 @@ pub fn collect(
         }
     }
     if records.is_empty() {
-        return Err(TrainingError::NoData("the sources contain no records".to_owned()));
+        return Err(TrainingError::NoData(match n_held_back {
+            0 => "the sources contain no records".to_owned(),
+            n => format!(
+                "all {n} usable sessions are held back, because their tasks measure adapters"
+            ),
+        }));
     }
     let mut types: Vec<TaskType> = sessions.iter().map(|session| session.task.task_type).collect();
     types.dedup();
@@ -137,49 +151,112 @@ fn requested_sessions(
     Ok(sessions)
 }
 
-/// Returns the records of `sessions`, and the ids of the sessions that yielded any.
+/// Records of sessions, and how many of these have none to give.
+#[derive(Debug, Default)]
+struct FoundRecords {
+    records: Vec<TrainingRecord>,
+    /// Ids of the sessions that yielded any.
+    used: Vec<String>,
+    /// Number of sessions that would have, but are held back.
+    n_held_back: usize,
+}
+
 fn of_sessions(
     registry: &Registry,
     request: &DataRequest,
     sessions: &[Session],
     reporter: &dyn Reporter,
-) -> Result<(Vec<TrainingRecord>, Vec<String>), RegistryError> {
-    let (mut records, mut used) = (Vec::new(), Vec::new());
+) -> Result<FoundRecords, RegistryError> {
+    let families = SessionFamilies(registry.session_families()?);
+    let mut found = FoundRecords::default();
     for session in sessions {
         let id = &session.id;
         // Without a sandbox the solution could have tampered with its own tests.
         let reason = if session.sandbox_tier == "none" && !request.include_unsandboxed {
             "it ran without a sandbox (use --include-unsandboxed to include it)"
-        } else {
-            let shown_families = shown_families(registry, session)?;
-            let found = sessions::records(session, &registry.attempts(id)?, &shown_families);
-            if !found.is_empty() {
-                used.push(id.clone());
-                records.extend(found);
+        } else if !session.is_sound() {
+            unusable(session)
+        } else if let Some(family) = families.to_train(id) {
+            let records = records_of(registry, &families, (session, family))?;
+            if !records.is_empty() {
+                found.used.push(id.clone());
+                found.records.extend(records);
                 continue;
             }
-            unusable(session)
+            "its answers repeat those of sessions that are held back"
+        } else {
+            found.n_held_back += 1;
+            continue;
         };
         reporter.report("", &Event::notice(format!("skipping session {id}: {reason}")));
     }
-    Ok((records, used))
+    if found.n_held_back > 0 {
+        let message = format!(
+            "{} of {} sessions are held back: their tasks measure adapters (`rune eval --suite \
+             sessions`)",
+            found.n_held_back,
+            sessions.len(),
+        );
+        reporter.report("", &Event::notice(message));
+    }
+    Ok(found)
 }
 
-/// Returns the families of the sessions whose records a session has shown, and of those that these
-/// have shown.
-fn shown_families(registry: &Registry, session: &Session) -> Result<Vec<String>, RegistryError> {
+/// The family of each session with the user's tests: see [`Registry::session_families`].
+struct SessionFamilies(BTreeMap<String, Option<String>>);
+
+impl SessionFamilies {
+    /// Returns the family of a session if its split is that of training.
+    fn to_train(&self, session_id: &str) -> Option<&str> {
+        let family = self.0.get(session_id)?.as_deref()?;
+        (FamilySplit::of(family) == FamilySplit::Train).then_some(family)
+    }
+}
+
+/// Returns the records of a session, without those that repeat the answer of a session that is held
+/// back and was shown to this one.
+fn records_of(
+    registry: &Registry,
+    families: &SessionFamilies,
+    (session, family): (&Session, &str),
+) -> Result<Vec<TrainingRecord>, RegistryError> {
+    let (mut shown_families, mut held_back) = (BTreeSet::new(), Vec::new());
+    for id in shown_sessions(registry, session)? {
+        match families.to_train(&id) {
+            Some(family) => {
+                shown_families.insert(family.to_owned());
+            }
+            None => held_back.extend(registry.experience(&id)?.map(|record| record.answer)),
+        }
+    }
+    let shown_families: Vec<String> = shown_families.into_iter().collect();
+    let attempts = registry.attempts(&session.id)?;
+    let mut records = sessions::records(session, &attempts, (family, &shown_families));
+    records.retain(|record| {
+        let repeats = |answer: &String| {
+            let n = COPY.min(tokens(answer).len());
+            record.answers().any(|own| shares_run(own, answer, n))
+        };
+        !held_back.iter().any(repeats)
+    });
+    Ok(records)
+}
+
+/// Returns the sessions whose records a session has shown, and those that these have shown.
+fn shown_sessions(
+    registry: &Registry,
+    session: &Session,
+) -> Result<BTreeSet<String>, RegistryError> {
     let shown = |session: &Session| -> Vec<String> {
         session.memory.iter().map(|recalled| recalled.session_id.clone()).collect()
     };
-    let (mut families, mut seen, mut left) = (BTreeSet::new(), BTreeSet::new(), shown(session));
+    let (mut seen, mut left) = (BTreeSet::new(), shown(session));
     while let Some(id) = left.pop() {
         if seen.insert(id.clone()) {
-            let session = registry.session(&id)?;
-            families.insert(session.family());
-            left.extend(shown(&session));
+            left.extend(shown(&registry.session(&id)?));
         }
     }
-    Ok(families.into_iter().collect())
+    Ok(seen)
 }
 
 /// Explains why a session yields no records.
@@ -272,29 +349,82 @@ impl SessionsWanted {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+    use crate::registry::ClaimHolder;
     use crate::registry::SOLVED;
     use crate::registry::end;
+    use crate::registry::passed;
     use crate::registry::session_of;
+    use crate::task::SourceFile;
     use crate::trajectory::RecalledRecord;
-    use crate::trajectory::family_of;
+
+    /// Stores a solved session of a family, with a test of its own, that has shown others.
+    fn solve(registry: &Registry, id: &str, (family, shown): (&str, &[&str]), code: &str) {
+        let mut session = showing(id, shown);
+        session.task.family = Some(family.to_owned());
+        session.task.tests = vec![SourceFile::new("test_it.py", format!("assert '{id}'"))];
+        let event = Event::notice("");
+        let claim = registry.begin_session(&session, &ClaimHolder::ThisProcess, &event).unwrap();
+        registry.append_attempt(&claim, &passed(0, "whole", code), &event).unwrap();
+        let files = [SourceFile::new("solution.py", code)];
+        registry.end_session_with(&claim, &SOLVED, &event, &files).unwrap();
+    }
+
+    fn showing(id: &str, shown: &[&str]) -> Session {
+        let recalled = |id: &&str| RecalledRecord { session_id: (*id).to_owned(), similarity: 0.5 };
+        Session { memory: shown.iter().map(recalled).collect(), ..session_of(id, "p", id) }
+    }
+
+    fn of_split(split: FamilySplit) -> String {
+        (0..1000).map(|n| n.to_string()).find(|name| FamilySplit::of(name) == split).unwrap()
+    }
+
+    #[test]
+    fn tasks_that_measure_are_never_trained_on() {
+        let home = tempfile::tempdir().unwrap();
+        let registry = Registry::open(&home.path().join("rune.db")).unwrap();
+        let [train, gate] = [FamilySplit::Train, FamilySplit::Gate].map(of_split);
+        let other = format!("{train}-other");
+        let long = |name: &str| format!("def {name}(xs):\n    return {}0\n", "xs[0] + ".repeat(20));
+        solve(&registry, "a", (&gate, &[]), &long("gate"));
+        solve(&registry, "b", (&train, &["a"]), "def own(xs): ...\n");
+        solve(&registry, "c", (&other, &["a"]), &long("copy"));
+        let is_trained = FamilySplit::of(&other) == FamilySplit::Train;
+        let request = DataRequest {
+            filter: Some(SessionsWanted::default()),
+            include_unsandboxed: true,
+            ..DataRequest::default()
+        };
+        let notices = Mutex::new(String::new());
+        let reporter = |_: &str, event: &Event| {
+            *notices.lock().unwrap() += &serde_json::to_string(event).unwrap();
+        };
+        let collected = collect(&registry, &request, None, &reporter).unwrap();
+        let families: Vec<&str> = collected.records.iter().map(|one| one.family.as_str()).collect();
+        assert_eq!(families, [train.as_str()]);
+        assert_eq!(collected.records[0].shown_families().count(), 0);
+        let notices = notices.lock().unwrap().clone();
+        assert!(
+            is_trained && notices.contains("skipping session c: its answers repeat"),
+            "{notices}"
+        );
+        assert!(notices.contains("1 of 3 sessions are held back"), "{notices}");
+        let only = DataRequest { sessions: vec!["a".to_owned()], filter: None, ..request };
+        let error = collect(&registry, &only, None, &reporter).unwrap_err().to_string();
+        assert!(error.contains("all 1 usable sessions are held back"), "{error}");
+    }
 
     #[test]
     fn families_of_shown_sessions_are_followed() {
         let home = tempfile::tempdir().unwrap();
         let registry = Registry::open(&home.path().join("rune.db")).unwrap();
-        let showing = |id: &str, shown: &[&str]| {
-            let recalled =
-                |id: &&str| RecalledRecord { session_id: (*id).to_owned(), similarity: 0.5 };
-            Session { memory: shown.iter().map(recalled).collect(), ..session_of(id, "p", id) }
-        };
         end(&registry, &showing("a", &[]), SOLVED, "def f(): ...\n");
         end(&registry, &showing("b", &["a"]), SOLVED, "def g(): ...\n");
-        let families = shown_families(&registry, &showing("c", &["b"])).unwrap();
-        let mut expected = ["a", "b"].map(family_of);
-        expected.sort();
-        assert_eq!(families, expected);
-        assert_eq!(shown_families(&registry, &showing("d", &[])).unwrap(), [""; 0]);
+        let shown = |shown: &[&str]| shown_sessions(&registry, &showing("c", shown)).unwrap();
+        assert_eq!(shown(&["b"]), BTreeSet::from(["a", "b"].map(str::to_owned)));
+        assert_eq!(shown(&[]), BTreeSet::new());
     }
 
     #[test]

@@ -16,20 +16,19 @@ use super::record::WeightedPart;
 const UNCHANGED: f32 = 0.3;
 
 /// Extracts the records of a session: accepted answers of every part, successful repairs, and the
-/// decompositions and plans that led to them. `shown_families` are those of the records of earlier
-/// sessions that it has shown.
+/// decompositions and plans that led to them. `family` is that of its task, and `shown_families`
+/// are those of the records of earlier sessions that it has shown.
 ///
 /// Returns nothing unless the session is solved by the user's tests with a recorded assurance. Code
 /// that only generated tests verify may be wrong, and so may code judged by an earlier version.
 pub fn records(
     session: &Session,
     attempts: &[Attempt],
-    shown_families: &[String],
+    (family, shown_families): (&str, &[String]),
 ) -> Vec<TrainingRecord> {
     if !session.is_sound() {
         return Vec::new();
     }
-    let family = session.family();
     // `Accepted` means that no test decided. Only the outcome of the session shows that such code
     // is right, and the outcome is that of the last accepted version.
     let is_last = |attempt: &Attempt| {
@@ -66,7 +65,7 @@ pub fn records(
         });
         TrainingRecord {
             messages,
-            family: family.clone(),
+            family: family.to_owned(),
             source,
             weights: weights.unwrap_or_default(),
         }

@@ -161,7 +161,8 @@ fn verify_reports_damaged_adapters() {
 
 #[test]
 fn a_kill_at_any_step_of_an_import_leaves_no_partial_adapter() {
-    for point in Failpoint::ALL.into_iter().filter(|point| *point != Failpoint::TrainingTrained) {
+    let steps = [Failpoint::AdapterStaged, Failpoint::AdapterPlaced, Failpoint::AdapterStored];
+    for point in steps {
         let bench = Bench::new();
         let args = ["import", "peft", "--model", "m.gguf", "--id", "a", "--project", "p"];
         let killed = bench.call(&args, Some(point));

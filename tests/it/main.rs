@@ -6,6 +6,7 @@ mod adapters;
 mod bench;
 mod cli;
 mod eval;
+mod evolve;
 mod fuzzing;
 mod hub;
 mod judge;

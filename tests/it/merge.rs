@@ -26,47 +26,75 @@ use tempfile::TempDir;
 
 use crate::model::adapters::MODULES;
 use crate::model::adapters::RANK;
+use crate::model::adapters::Tensors;
 use crate::model::adapters::config;
 use crate::model::adapters::halves;
 use crate::model::adapters::save;
 
-/// A home with the adapters `one` and `two`.
-struct Bench {
+/// A home with adapters.
+pub(crate) struct Bench {
     folder: TempDir,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn empty() -> Self {
         let bench = Self { folder: tempfile::tempdir().unwrap() };
         fs::create_dir(bench.path("home")).unwrap();
+        bench
+    }
+
+    /// A home with the adapters `one` and `two`.
+    fn new() -> Self {
+        let bench = Self::empty();
         bench.add("one", 1, &[]);
         bench.add("two", 2, &[]);
         bench
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn registry(&self) -> Arc<Registry> {
+    pub(crate) fn registry(&self) -> Arc<Registry> {
         Arc::new(Registry::open(&self.path("home/rune.db")).unwrap())
     }
 
-    fn store(&self) -> AdapterStore {
+    pub(crate) fn store(&self) -> AdapterStore {
         AdapterStore::open(&self.registry(), &Home::new(self.path("home"))).unwrap()
     }
 
-    fn adapter(&self, id: &str) -> Adapter {
+    pub(crate) fn adapter(&self, id: &str) -> Adapter {
         self.registry().adapter(&AdapterId::parse(id).unwrap()).unwrap()
     }
 
-    /// Stores an adapter with random weights, trained on the family `id`.
+    /// Stores an adapter of the first module.
     fn add(&self, id: &str, seed: usize, changes: &[(&str, &str)]) {
+        self.add_for(MODULES[0], id, seed, changes);
+    }
+
+    /// Stores an adapter of `module` with random weights, trained on the family `id`.
+    pub(crate) fn add_for(
+        &self,
+        (module, _, size): (&str, &str, (usize, usize)),
+        id: &str,
+        seed: usize,
+        changes: &[(&str, &str)],
+    ) {
+        let tensors = halves(&format!("model.layers.0.{module}"), size, RANK, seed);
+        self.add_tensors((module, &tensors), id, changes);
+    }
+
+    /// Stores an adapter of `module`, trained on the family `id`.
+    pub(crate) fn add_tensors(
+        &self,
+        (module, tensors): (&str, &Tensors),
+        id: &str,
+        changes: &[(&str, &str)],
+    ) {
         let folder = self.path(id);
         fs::create_dir_all(&folder).unwrap();
-        let (module, _, size) = MODULES[0];
-        let tensors = halves(&format!("model.layers.0.{module}"), size, RANK, seed);
-        save(&folder, &config(&json!({ "target_modules": ["q_proj"] })), &tensors);
+        let last = module.rsplit('.').next().unwrap();
+        save(&folder, &config(&json!({ "target_modules": [last] })), tensors);
         let files = PeftFiles::read(&folder).unwrap();
         let mut adapter = json!({
             "id": id,
@@ -100,7 +128,7 @@ impl Bench {
         self.store().publish(&adapter, &files).unwrap();
     }
 
-    fn call(&self, args: &[&str], failpoint: Option<Failpoint>) -> Output {
+    pub(crate) fn call(&self, args: &[&str], failpoint: Option<Failpoint>) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rune"));
         command.arg("--home").arg(self.path("home")).args(args);
         command.envs(failpoint.map(|point| ("RUNE_FAILPOINT", point.name())));
@@ -108,14 +136,14 @@ impl Bench {
     }
 
     /// Runs a command that succeeds, and returns its output.
-    fn output(&self, args: &[&str]) -> String {
+    pub(crate) fn output(&self, args: &[&str]) -> String {
         let output = self.call(args, None);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
     /// Runs a command that fails, and returns its exit code and errors.
-    fn failure(&self, args: &[&str]) -> (Option<i32>, String) {
+    pub(crate) fn failure(&self, args: &[&str]) -> (Option<i32>, String) {
         let output = self.call(args, None);
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     }

@@ -22,7 +22,7 @@ const LAYERS: &[&[&str]] = &[
         "terms",
     ],
     &["adapter", "documents", "error_class", "minhash", "similarity"],
-    &["trajectory"],
+    &["families", "trajectory"],
     &["event"],
     &["peft"],
     &["template", "sandbox", "registry", "model", "hub", "hardware", "repository", "synthetic"],

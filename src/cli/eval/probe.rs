@@ -29,7 +29,8 @@ pub(super) struct ProbeArgs {
 /// Prints tasks that share text with the records; exit code 1 if there are any.
 pub(super) fn run(context: &Context, args: &ProbeArgs) -> anyhow::Result<ExitCode> {
     let registry = context.registry()?;
-    let suite = SuiteStore::open(&context.home)?.find(&registry, &args.suite)?;
+    let suite =
+        SuiteStore::open(&context.home)?.find((&registry, &context.project()), &args.suite)?;
     let screen = Screen::new(context);
     let records = training::collect(&registry, &args.data.request()?, None, &screen)?.records;
     let found = evaluation::overlaps(&records, suite.tasks(), args.run.into());

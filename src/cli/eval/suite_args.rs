@@ -7,9 +7,9 @@ use crate::cli::context::Context;
 use crate::evaluation::EvaluationError;
 use crate::evaluation::MeasureOptions;
 use crate::evaluation::StrategyKind;
-use crate::evaluation::SuiteSplit;
 use crate::evaluation::SuiteStore;
 use crate::evaluation::TaskSuite;
+use crate::families::FamilySplit;
 use crate::registry::Registry;
 use crate::trajectory::Sampling;
 
@@ -17,7 +17,8 @@ use crate::trajectory::Sampling;
 #[derive(Debug, clap::Args)]
 #[group(id = "what")]
 pub(super) struct SuiteArgs {
-    /// Task suite: a name, or a JSON Lines file
+    /// Task suite: a name, a JSON Lines file, or `sessions` for the tasks of this project's
+    /// sessions
     #[arg(long, value_name = "NAME|FILE.jsonl", required = true)]
     pub(super) suite: PathBuf,
     /// Folder of Python packages that answers may import
@@ -101,13 +102,13 @@ impl From<StrategyName> for StrategyKind {
 }
 
 impl SplitName {
-    fn split(self) -> Option<SuiteSplit> {
+    fn split(self) -> Option<FamilySplit> {
         match self {
             Self::All => None,
-            Self::Train => Some(SuiteSplit::Train),
-            Self::Dev => Some(SuiteSplit::Dev),
-            Self::Gate => Some(SuiteSplit::Gate),
-            Self::Vault => Some(SuiteSplit::Vault),
+            Self::Train => Some(FamilySplit::Train),
+            Self::Dev => Some(FamilySplit::Dev),
+            Self::Gate => Some(FamilySplit::Gate),
+            Self::Vault => Some(FamilySplit::Vault),
         }
     }
 }
@@ -116,7 +117,7 @@ impl SuiteArgs {
     /// Names the measured part of the suite for the registry, because scores on different tasks
     /// cannot be compared.
     fn split_label(&self) -> String {
-        let split = self.split.split().map_or("all", SuiteSplit::as_str);
+        let split = self.split.split().map_or("all", FamilySplit::as_str);
         self.limit.map_or_else(|| split.to_owned(), |n| format!("{split}, first {n}"))
     }
 
@@ -152,7 +153,7 @@ pub(super) fn load_suite(
     args: &SuiteArgs,
     path: &Path,
 ) -> anyhow::Result<TaskSuite> {
-    let suite = SuiteStore::open(&context.home)?.find(registry, path)?;
+    let suite = SuiteStore::open(&context.home)?.find((registry, &context.project()), path)?;
     let suite = match args.split.split() {
         Some(split) => suite.part(split),
         None => suite,

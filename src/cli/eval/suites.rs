@@ -1,5 +1,6 @@
 //! `rune eval suites`.
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,19 +14,20 @@ use crate::cli::output;
 use crate::digest::sha256;
 use crate::evaluation::EvaluationError;
 use crate::evaluation::SuiteFormat;
-use crate::evaluation::SuiteSplit;
 use crate::evaluation::SuiteStore;
 use crate::evaluation::TaskSuite;
+use crate::evaluation::session_suite;
+use crate::families::FamilySplit;
 use crate::hub;
 
 /// Subcommands of `rune eval suites`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum SuitesCommand {
-    /// List the stored suites
+    /// List the stored suites, and the tasks of this project's sessions
     List,
     /// Print a summary of a suite
     Show {
-        /// Suite name
+        /// Suite name, or `sessions` for the tasks of this project's sessions
         name: String,
     },
     /// Download a public suite through your pip
@@ -81,7 +83,10 @@ pub(super) fn run(context: &Context, command: &SuitesCommand) -> anyhow::Result<
     let store = SuiteStore::open(&context.home)?;
     match command {
         SuitesCommand::List => list(context, &store)?,
-        SuitesCommand::Show { name } => show(context, &store.read(name)?)?,
+        SuitesCommand::Show { name } => {
+            let registry = context.registry()?;
+            show(context, &store.find((&registry, &context.project()), Path::new(name))?)?;
+        }
         SuitesCommand::Pull { name: PublicSuite::HumanEval } => {
             show(context, &pull_human_eval(context, &store)?)?;
         }
@@ -147,13 +152,17 @@ fn pull_human_eval(context: &Context, store: &SuiteStore) -> anyhow::Result<Task
 fn list(context: &Context, store: &SuiteStore) -> anyhow::Result<()> {
     let mut rows =
         vec![["NAME", "TASKS", "FAMILIES", "LICENSE", "SOURCE"].map(str::to_owned).to_vec()];
-    for name in store.names()? {
-        let suite = store.read(&name)?;
+    let stored = store.names()?.into_iter().map(|name| store.read(&name));
+    let registry = context.registry()?;
+    let own = session_suite(&registry, &context.project())?;
+    let own = (own.n_tasks() > 0).then_some(Ok(own));
+    for suite in own.into_iter().chain(stored) {
+        let suite = suite?;
         if context.json {
             output::print(&format!("{}\n", summary(&suite)))?;
         }
         rows.push(vec![
-            name,
+            suite.name.clone(),
             suite.n_tasks().to_string(),
             n_families(&suite).to_string(),
             suite.licence.clone(),
@@ -176,7 +185,7 @@ fn n_families(suite: &TaskSuite) -> usize {
 }
 
 fn summary(suite: &TaskSuite) -> serde_json::Value {
-    let count = |split| suite.families().filter(|family| SuiteSplit::of(family) == split).count();
+    let count = |split| suite.families().filter(|family| FamilySplit::of(family) == split).count();
     json!({
         "suite": suite.name,
         "digest": suite.digest,
@@ -184,12 +193,12 @@ fn summary(suite: &TaskSuite) -> serde_json::Value {
         "source": suite.source,
         "tasks": suite.n_tasks(),
         "families": n_families(suite),
-        "for_the_pipeline": suite.tasks().iter().filter(|task| task.work.is_some()).count(),
+        "for_the_pipeline": suite.tasks().iter().filter(|task| task.has_visible_tests()).count(),
         "splits": {
-            "train": count(SuiteSplit::Train),
-            "dev": count(SuiteSplit::Dev),
-            "gate": count(SuiteSplit::Gate),
-            "vault": count(SuiteSplit::Vault),
+            "train": count(FamilySplit::Train),
+            "dev": count(FamilySplit::Dev),
+            "gate": count(FamilySplit::Gate),
+            "vault": count(FamilySplit::Vault),
         },
     })
 }

@@ -243,3 +243,27 @@ fn resumed_session_shows_the_same_passages() {
         prompts.iter().filter(of_code).map(|attempt| &attempt["prompt"]).collect();
     assert!(prompts.len() >= 2 && prompts.iter().all(|prompt| *prompt == prompts[0]));
 }
+
+#[test]
+fn sessions_with_tests_are_tasks_to_measure_adapters_on() {
+    let bench = Bench::with(&script(&[SOLUTION]));
+    assert_eq!(bench.solve(&[]).code, Some(0));
+    // The same task in other words: another task of the same family.
+    bench.script(&script(&[SOLUTION]));
+    let again = ["run", "Write adder.py: add(a, b) gives the sum.", "--tests", "test_adder.py"];
+    let again = bench.call(&[&again[..], &["--script", "script.jsonl", "--out", "again"]].concat());
+    assert_eq!(again.code, Some(0), "{again:?}");
+    let shown = bench.call(&["eval", "suites", "show", "sessions", "--json"]);
+    let suite: Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!((&suite["tasks"], &suite["families"]), (&2.into(), &1.into()), "{suite}");
+
+    bench.script(&[Answer::new(&["must pass `test_adder.py`"], fenced(SOLUTION)).repeat()]);
+    let mut eval = bench.rune();
+    eval.args(["eval", "--suite", "sessions", "--adapter", "none", "--json"]);
+    eval.envs([("RUNE_RUN_PROVIDER", "scripted"), ("RUNE_RUN_SCRIPTED", "script.jsonl")]);
+    let ended = super::end(eval);
+    let passed = super::json_lines(&ended.stdout);
+    let passed = passed.iter().filter(|line| line["type"] == "evaluation.outcome");
+    assert!(passed.clone().all(|line| line["passed"] == true), "{ended:?}");
+    assert_eq!(passed.count(), 2, "{ended:?}");
+}

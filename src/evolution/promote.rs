@@ -1,0 +1,107 @@
+//! Promotion and rollback by hand.
+
+use serde_json::json;
+
+use crate::adapter::AdapterId;
+use crate::adapter::Scope;
+use crate::digest::sha256;
+use crate::event::DecisionKind;
+use crate::home::Home;
+use crate::registry::DecisionEffect;
+use crate::registry::LedgerFilter;
+use crate::registry::LedgerRow;
+use crate::registry::Registry;
+use crate::registry::RegistryError;
+use crate::registry::new_id;
+
+use super::error::EvolutionError;
+use super::evolve::lock;
+
+/// Makes a project use an adapter from now on, without evidence.
+///
+/// # Errors
+/// [`EvolutionError::Busy`]; [`EvolutionError::Archived`]; [`EvolutionError::Incumbent`] if the
+/// project uses it already; [`EvolutionError::Registry`] for an unknown adapter.
+pub fn promote(
+    (registry, home): (&Registry, &Home),
+    project: &str,
+    (id, scope): (&AdapterId, Scope),
+) -> Result<LedgerRow, EvolutionError> {
+    let _lock = lock(home)?;
+    let adapter = registry.adapter(id)?;
+    if adapter.archived_at.is_some() {
+        return Err(EvolutionError::Archived(id.clone()));
+    }
+    let before = registry.incumbent(project, &adapter.base_digest)?;
+    if before.as_ref() == Some(id) && adapter.scope >= scope {
+        return Err(EvolutionError::Incumbent(id.clone()));
+    }
+    let key = sha256(new_id()?.as_bytes());
+    let row = LedgerRow::new(
+        DecisionKind::Promote,
+        key,
+        (project, &adapter.base_digest),
+        (id.as_str(), before.as_ref()),
+        (scope.as_str(), json!({ "by": "hand" })),
+    )?;
+    registry.decide(&row, DecisionEffect::Widen(id, scope))?;
+    Ok(row)
+}
+
+/// Returns a project to what it used before the promotion of `id`, the adapter that it uses now.
+///
+/// # Errors
+/// [`EvolutionError::Busy`]; [`EvolutionError::NotIncumbent`]; [`EvolutionError::Registry`] for an
+/// unknown adapter.
+pub fn rollback(
+    (registry, home): (&Registry, &Home),
+    project: &str,
+    id: &AdapterId,
+) -> Result<LedgerRow, EvolutionError> {
+    let _lock = lock(home)?;
+    let base_digest = registry.adapter(id)?.base_digest;
+    let mut used = used(registry, (project, &base_digest))?;
+    if used.last() != Some(id) {
+        return Err(EvolutionError::NotIncumbent(id.clone()));
+    }
+    while let Some(last) = used.last()
+        && (last == id || registry.adapter(last)?.archived_at.is_some())
+    {
+        used.pop();
+    }
+    let key = sha256(new_id()?.as_bytes());
+    let pair = (id.as_str(), used.last());
+    let decision = ("rollback", json!({ "by": "hand" }));
+    let place = (project, base_digest.as_str());
+    let row = LedgerRow::new(DecisionKind::Rollback, key, place, pair, decision)?;
+    registry.decide(&row, DecisionEffect::Nothing)?;
+    Ok(row)
+}
+
+/// Returns the adapters whose promotions were not rolled back, the incumbent last.
+fn used(
+    registry: &Registry,
+    (project, base_digest): (&str, &str),
+) -> Result<Vec<AdapterId>, EvolutionError> {
+    let filter = LedgerFilter { project: Some(project.to_owned()), ..LedgerFilter::default() };
+    let rows = registry.ledger(&filter, u32::MAX)?;
+    let mut used = Vec::new();
+    for row in rows.iter().rev().filter(|row| row.base_digest == base_digest) {
+        match row.kind {
+            DecisionKind::Promote => {
+                let unreadable = |_| RegistryError::Unreadable {
+                    column: "ledger.subject",
+                    text: row.subject.clone(),
+                };
+                used.push(AdapterId::parse(&row.subject).map_err(unreadable)?);
+            }
+            // A rollback returns to the adapter that it names, past those that are archived.
+            DecisionKind::Rollback => {
+                let kept = row.other.as_ref().and_then(|id| used.iter().rposition(|one| one == id));
+                used.truncate(kept.map_or(0, |place| place + 1));
+            }
+            DecisionKind::Gate | DecisionKind::Archive | DecisionKind::Merge => {}
+        }
+    }
+    Ok(used)
+}
