@@ -111,6 +111,7 @@ fn session(id: String, project: &str, question: &str) -> Session {
         base_digest: "scripted".to_owned(),
         adapter_id: None,
         adapter_reason: String::new(),
+        propensity: None,
         memory: Vec::new(),
         passages: Vec::new(),
         status: SessionStatus::Running,

@@ -327,6 +327,10 @@ pub struct Session {
     pub adapter_id: Option<AdapterId>,
     /// Reason for selecting that adapter, or none.
     pub adapter_reason: String,
+    /// Probability with which this adapter, or none, was chosen, `0.0..=1.0`; `None` if the user
+    /// chose, or an earlier version did.
+    #[serde(default)]
+    pub propensity: Option<f64>,
     /// Records of earlier sessions that its prompts show, nearest first.
     #[serde(default)]
     pub memory: Vec<RecalledRecord>,

@@ -367,10 +367,13 @@ fn standing(
     if let Some(used) = registry.in_use(&adapter.project, &adapter.base_digest)? {
         let project = escape_line(&adapter.project);
         let named = used.as_ref().map_or("the base model alone".to_owned(), ToString::to_string);
+        let promoted = registry.promoted(&adapter.project, &adapter.base_digest)?;
         return Ok(if used.as_ref() == Some(&adapter.id) {
             format!(
                 "promoted: project {project} uses it, for tasks near those that it was trained on\n"
             )
+        } else if promoted.contains(&adapter.id) {
+            format!("promoted before {named}, beside which project {project} may still use it\n")
         } else {
             format!("not selected: project {project} uses {named}\n")
         });

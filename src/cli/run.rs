@@ -59,7 +59,8 @@ pub(super) struct RunArgs {
     /// Canned answers for the scripted provider
     #[arg(long, value_name = "FILE")]
     script: Option<String>,
-    /// Adapter: an id from `rune adapters list`, `auto` for the best measured one, or `none`
+    /// Adapter: an id from `rune adapters list`, `auto` for one that was measured to help, or
+    /// `none`
     #[arg(long, value_name = "ID|auto|none")]
     adapter: Option<String>,
     /// What to remember: records of the nearest solved tasks and passages about the packages that

@@ -8,10 +8,8 @@ use crate::digest::sha256;
 use crate::event::DecisionKind;
 use crate::home::Home;
 use crate::registry::DecisionEffect;
-use crate::registry::LedgerFilter;
 use crate::registry::LedgerRow;
 use crate::registry::Registry;
-use crate::registry::RegistryError;
 use crate::registry::new_id;
 
 use super::error::EvolutionError;
@@ -60,7 +58,7 @@ pub fn rollback(
 ) -> Result<LedgerRow, EvolutionError> {
     let _lock = lock(home)?;
     let base_digest = registry.adapter(id)?.base_digest;
-    let mut used = used(registry, (project, &base_digest))?;
+    let mut used = registry.promoted(project, &base_digest)?;
     if used.last() != Some(id) {
         return Err(EvolutionError::NotIncumbent(id.clone()));
     }
@@ -76,32 +74,4 @@ pub fn rollback(
     let row = LedgerRow::new(DecisionKind::Rollback, key, place, pair, decision)?;
     registry.decide(&row, DecisionEffect::Nothing)?;
     Ok(row)
-}
-
-/// Returns the adapters whose promotions were not rolled back, the incumbent last.
-fn used(
-    registry: &Registry,
-    (project, base_digest): (&str, &str),
-) -> Result<Vec<AdapterId>, EvolutionError> {
-    let filter = LedgerFilter { project: Some(project.to_owned()), ..LedgerFilter::default() };
-    let rows = registry.ledger(&filter, u32::MAX)?;
-    let mut used = Vec::new();
-    for row in rows.iter().rev().filter(|row| row.base_digest == base_digest) {
-        match row.kind {
-            DecisionKind::Promote => {
-                let unreadable = |_| RegistryError::Unreadable {
-                    column: "ledger.subject",
-                    text: row.subject.clone(),
-                };
-                used.push(AdapterId::parse(&row.subject).map_err(unreadable)?);
-            }
-            // A rollback returns to the adapter that it names, past those that are archived.
-            DecisionKind::Rollback => {
-                let kept = row.other.as_ref().and_then(|id| used.iter().rposition(|one| one == id));
-                used.truncate(kept.map_or(0, |place| place + 1));
-            }
-            DecisionKind::Gate | DecisionKind::Archive | DecisionKind::Merge => {}
-        }
-    }
-    Ok(used)
 }

@@ -1,7 +1,5 @@
 //! A race: adapters answer more and more tasks, and those that fall behind drop out.
 
-use std::collections::BTreeSet;
-
 use crate::adapter::AdapterId;
 use crate::evaluation::AdapterWeights;
 use crate::evaluation::EvalOutcome;
@@ -34,14 +32,6 @@ pub(super) struct Race {
 }
 
 impl Race {
-    /// Returns the answers of the base to the tasks that a runner has answered.
-    pub(super) fn base_of(&self, runner: &Runner) -> Vec<EvalOutcome> {
-        let answered: BTreeSet<&str> =
-            runner.outcomes.iter().map(|outcome| outcome.id.as_str()).collect();
-        let of_runner = |outcome: &&EvalOutcome| answered.contains(outcome.id.as_str());
-        self.base.iter().filter(of_runner).cloned().collect()
-    }
-
     /// Returns the answers of an adapter that has finished.
     pub(super) fn finisher(&self, id: &AdapterId) -> Option<&Runner> {
         self.finished.iter().find(|runner| runner.weights.id == *id)

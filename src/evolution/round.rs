@@ -47,6 +47,7 @@ use super::merge::recipe_digest;
 use super::race::Race;
 use super::race::Runner;
 use super::race::race;
+use super::race::rungs;
 use super::request::EvolveReport;
 use super::request::EvolveRequest;
 use super::request::Population;
@@ -103,7 +104,12 @@ impl Round<'_> {
             }
             used => self.promote(&raced, used.filter(|id| raced.finisher(id).is_some())).await?,
         }
-        self.merge(&raced).await
+        self.merge(&raced).await?;
+        // The next round loads what it needs.
+        raced.finished.iter().chain(&raced.dropped).for_each(|runner| {
+            self.examiner.evaluator.unload(&runner.weights);
+        });
+        Ok(())
     }
 
     fn registry(&self) -> &Registry {
@@ -141,11 +147,11 @@ impl Round<'_> {
         Ok(field)
     }
 
-    /// Returns what is never archived: adapters that any project uses, and the parents of others.
+    /// Returns what is never archived: promoted adapters of any project, and the parents of others.
     fn kept(&self) -> Result<BTreeSet<AdapterId>, EvolutionError> {
         let active = self.registry().adapters(&AdapterFilter::default())?;
         let parents = active.into_iter().flat_map(|adapter| adapter.parents);
-        let mut kept = self.registry().incumbents()?;
+        let mut kept = self.registry().promoted_anywhere()?;
         kept.extend(parents.map(|parent| parent.id));
         Ok(kept)
     }
@@ -221,8 +227,9 @@ impl Round<'_> {
             if known.iter().any(is_stored) {
                 continue;
             }
-            let adapters = vec![(runner.weights.id.clone(), runner.outcomes.clone())];
-            let base = raced.base_of(runner);
+            // Scores are compared answer by answer, so both have the same tasks.
+            let (base, own) = in_both(&raced.base, &runner.outcomes);
+            let adapters = vec![(runner.weights.id.clone(), own)];
             let measured = MeasuredOutcomes { base, adapters, ..MeasuredOutcomes::default() };
             let subjects = std::slice::from_ref(&runner.weights);
             evaluation::store_scores(&tools, &self.request.suite, &split, (&measured, subjects))?;
@@ -262,13 +269,14 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Scores an adapter and the base on enough tasks to archive it: it may have dropped out
-    /// before.
+    /// Scores an adapter and the base on all tasks of the race, of which it may have answered few
+    /// when it dropped out: below a weak base, few show nothing.
     async fn compared_with_base(
         &self,
         runner: &Runner,
     ) -> Result<(PassRate, PassRate), EvolutionError> {
-        let part = self.dev.clone().first(MIN_ARCHIVED.max(runner.outcomes.len()));
+        let n_tasks = rungs(self.dev.n_tasks()).last().copied().unwrap_or_default();
+        let part = self.dev.clone().first(n_tasks);
         let own = self.examiner.ask(&part, Some(&runner.weights)).await?;
         let base = self.examiner.ask(&part, None).await?;
         let score = |outcomes: &[EvalOutcome]| {
@@ -419,6 +427,15 @@ impl Round<'_> {
         }
         Ok(is_new)
     }
+}
+
+/// Keeps the answers to tasks that both have answered.
+fn in_both(one: &[EvalOutcome], other: &[EvalOutcome]) -> (Vec<EvalOutcome>, Vec<EvalOutcome>) {
+    let kept = |from: &[EvalOutcome], by: &[EvalOutcome]| {
+        let ids: BTreeSet<&str> = by.iter().map(|outcome| outcome.id.as_str()).collect();
+        from.iter().filter(|outcome| ids.contains(outcome.id.as_str())).cloned().collect()
+    };
+    (kept(one, other), kept(other, one))
 }
 
 /// Decodes a part of the evidence of a decision.

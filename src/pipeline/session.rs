@@ -430,7 +430,8 @@ impl ActiveSession<'_> {
         };
         let project = self.services.project.as_str();
         let (registry, base) = (&self.services.registry, provider.base());
-        let selection = selection::select(registry, &base, (project, &task), &choice)?;
+        let wanted = (project, &task, config.run.seed);
+        let selection = selection::select(registry, &base, wanted, &choice)?;
         let (text, excluded) = (task.text.as_str(), &ExcludedTasks::default());
         let request = RecallRequest { text, project, excluded };
         let (shown, passages) =

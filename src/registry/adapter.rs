@@ -80,6 +80,7 @@ impl Registry {
     /// [`RegistryError::Database`].
     pub fn adapter_of_recipe(&self, digest: &str) -> Result<Option<AdapterId>, RegistryError> {
         self.read(|tx| {
+            // Archived ones count: what was made once is not made again.
             let sql = "SELECT id FROM adapter WHERE recipe_digest = ?1";
             let mut statement = tx.prepare_cached(sql)?;
             let mut rows = statement.query([digest])?;

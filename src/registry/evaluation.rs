@@ -1,4 +1,4 @@
-//! Evaluations, which are never overwritten, and the adapters that they qualify for selection.
+//! Evaluations, which are never overwritten, and outcomes of single answers.
 
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
@@ -15,7 +15,6 @@ use crate::registry::error::RegistryError;
 use crate::registry::event;
 use crate::registry::session::adapter_id;
 use crate::registry::session::assurance;
-use crate::task::TaskType;
 use crate::trajectory::Assurance;
 
 /// How the names of the splits begin whose scores `rune evolve` has measured in a race. They are of
@@ -119,19 +118,6 @@ pub struct OutcomeRow {
     pub cpu_ms: u64,
     /// Time of the verdict, RFC 3339 UTC.
     pub at: String,
-}
-
-/// An adapter that was measured to be better than the base model on the same weights.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AdapterCandidate {
-    /// Id of the adapter.
-    pub adapter_id: AdapterId,
-    /// Name of the suite that it gains most on.
-    pub suite: String,
-    /// Number of tasks that were judged.
-    pub n_tasks: u32,
-    /// The gain over the base on that suite.
-    pub gain: MeasuredGain,
 }
 
 impl Registry {
@@ -286,73 +272,6 @@ impl Registry {
             Ok(found)
         })
     }
-
-    /// Returns adapters that qualify for automatic selection, the largest gain first: at most 64
-    /// evaluations.
-    ///
-    /// An adapter qualifies if it fits `base_model`, is not archived, has a scope that covers
-    /// `project` and `task_type`, and on the weights `base_digest`, by its newest evaluations:
-    /// - on a suite of at least `min_families` families, other than controls, the 90 % interval of
-    ///   its gain lies above 0;
-    /// - on no suite, controls included, does that interval lie below 0.
-    ///
-    /// With `project` = `None` only global adapters are considered. The largest gain is the one
-    /// whose interval begins highest.
-    ///
-    /// # Errors
-    /// [`RegistryError::Database`].
-    pub fn candidates(
-        &self,
-        (base_model, base_digest): (&str, &str),
-        project: Option<&str>,
-        task_type: TaskType,
-        min_families: u32,
-    ) -> Result<Vec<AdapterCandidate>, RegistryError> {
-        let sql = candidates_sql(project.is_some());
-        self.read(|tx| {
-            let mut statement = tx.prepare_cached(&sql)?;
-            let values = (base_model, base_digest, project, task_type.as_str(), min_families);
-            let mut rows = statement.query(values)?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
-                let evaluation = from_row(row)?;
-                // The query returns no others; a row without them would be the base's.
-                let (Some(adapter_id), Some(gain)) = (evaluation.adapter_id, evaluation.gain)
-                else {
-                    continue;
-                };
-                let (suite, n_tasks) = (evaluation.suite, evaluation.n_tasks);
-                found.push(AdapterCandidate { adapter_id, suite, n_tasks, gain });
-            }
-            Ok(found)
-        })
-    }
-}
-
-/// Builds the query of [`Registry::candidates`].
-fn candidates_sql(of_project: bool) -> String {
-    // One condition per case instead of an OR over both: SQLite can then use the index
-    // `adapter_by_base` or `adapter_for_all` and reads only adapters that can qualify.
-    let scope = if of_project {
-        "adapter.project = ?3
-             AND (adapter.scope = 'project' OR (adapter.scope = 'task' AND adapter.task_type = ?4))"
-    } else {
-        "?3 IS NULL AND ?4 IS NOT NULL AND adapter.scope = 'global'"
-    };
-    // SQLite does not reorder a CROSS JOIN: the few adapters come first, never all evaluations.
-    format!(
-        "SELECT best.* FROM adapter
-         CROSS JOIN fitness AS best ON best.adapter_id = adapter.id AND best.base_digest = ?2
-         WHERE adapter.base_model = ?1 AND {scope} AND adapter.archived_at IS NULL
-             AND best.gain_low > 0 AND best.n_families >= ?5 AND best.split NOT LIKE '%-control'
-             AND best.split NOT LIKE '{RACE}%'
-             AND NOT EXISTS (
-                 SELECT 1 FROM fitness AS other
-                 WHERE other.adapter_id = adapter.id AND other.base_digest = ?2 AND other.gain_high < 0
-                     AND other.split NOT LIKE '{RACE}%'
-             )
-         ORDER BY best.gain_low DESC, adapter.id DESC LIMIT 64"
-    )
 }
 
 /// Reads what an answer cost; `None` when an earlier version asked.
@@ -400,30 +319,4 @@ fn from_row(row: &Row<'_>) -> Result<Evaluation, RegistryError> {
         provider: row.get("provider")?,
         at: row.get("at")?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::candidates_sql;
-    use crate::registry::Registry;
-
-    #[test]
-    fn candidate_search_uses_only_indexes() {
-        let home = tempfile::tempdir().unwrap();
-        let registry = Registry::open(&home.path().join("rune.db")).unwrap();
-        for (of_project, index) in [
-            (true, "adapter USING INDEX adapter_by_base (base_model=? AND project=?)"),
-            (false, "adapter USING INDEX adapter_for_all (base_model=?)"),
-        ] {
-            let sql = format!("EXPLAIN QUERY PLAN {}", candidates_sql(of_project));
-            let steps = registry.read(|tx| {
-                let mut statement = tx.prepare(&sql)?;
-                let steps = statement.query_map(["m", "d", "p", "t", "30"], |row| row.get(3))?;
-                Ok(steps.collect::<Result<Vec<String>, _>>()?)
-            });
-            let steps = steps.unwrap();
-            assert!(steps.iter().any(|step| step.ends_with(index)), "{steps:#?}");
-            assert!(!steps.iter().any(|step| step.starts_with("SCAN")), "{steps:#?}");
-        }
-    }
 }

@@ -167,6 +167,7 @@ pub(crate) mod tests {
             base_digest: "scripted".to_owned(),
             adapter_id: None,
             adapter_reason: String::new(),
+            propensity: None,
             memory: Vec::new(),
             passages: Vec::new(),
             status: SessionStatus::Running,

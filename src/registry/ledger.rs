@@ -207,11 +207,42 @@ impl Registry {
         Ok(self.in_use(project, base_digest)?.flatten())
     }
 
-    /// Returns the adapters that any project uses.
+    /// Returns the adapters whose promotions by a project were not rolled back, the one in use
+    /// last.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
-    pub fn incumbents(&self) -> Result<BTreeSet<AdapterId>, RegistryError> {
+    pub fn promoted(
+        &self,
+        project: &str,
+        base_digest: &str,
+    ) -> Result<Vec<AdapterId>, RegistryError> {
+        let sql = "SELECT kind = 'promote', subject, other FROM ledger
+             WHERE project = ?1 AND base_digest = ?2 AND kind IN ('promote', 'rollback')
+             ORDER BY rowid";
+        self.read(|tx| {
+            let mut statement = tx.prepare_cached(sql)?;
+            let mut rows = statement.query((project, base_digest))?;
+            let mut used: Vec<AdapterId> = Vec::new();
+            while let Some(row) = rows.next()? {
+                let other = adapter_id("ledger.other", row.get(2)?)?;
+                if row.get(0)? {
+                    used.extend(adapter_id("ledger.subject", row.get(1)?)?);
+                } else {
+                    // A rollback returns to the adapter that it names, past those archived since.
+                    let kept = other.and_then(|id| used.iter().rposition(|one| *one == id));
+                    used.truncate(kept.map_or(0, |place| place + 1));
+                }
+            }
+            Ok(used)
+        })
+    }
+
+    /// Returns the adapters that any project may use: see [`Self::promoted`].
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`], [`RegistryError::Unreadable`].
+    pub fn promoted_anywhere(&self) -> Result<BTreeSet<AdapterId>, RegistryError> {
         // A rollback needs a promotion before it, so these are all places with an adapter in use.
         let sql = "SELECT DISTINCT project, base_digest FROM ledger WHERE kind = 'promote'";
         let places: Vec<(String, String)> = self.read(|tx| {
@@ -220,8 +251,8 @@ impl Registry {
             Ok(rows.collect::<Result<_, _>>()?)
         })?;
         // Each read is a transaction of its own: what changes in between may or may not be seen.
-        let used = places.iter().map(|(project, base)| self.incumbent(project, base));
-        Ok(used.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        let promoted = places.iter().map(|(project, base)| self.promoted(project, base));
+        Ok(promoted.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     /// Whether the newest decision of a project to use an adapter, or not to, was a rollback.
@@ -349,7 +380,7 @@ mod tests {
         }
         assert_eq!(registry.n_gate_tests("p", "base").unwrap(), 2);
         assert_eq!(registry.n_gate_tests("q", "base").unwrap(), 0);
-        assert_eq!(registry.incumbents().unwrap(), BTreeSet::from(["a", "b"].map(id)));
+        assert_eq!(registry.promoted_anywhere().unwrap(), BTreeSet::from(["a", "b"].map(id)));
         assert!(!registry.is_rolled_back(("p", "base"), &id("a")).unwrap());
         let rollback = row(DecisionKind::Rollback, "5", "a", None);
         assert!(registry.decide(&rollback, DecisionEffect::Nothing).unwrap());

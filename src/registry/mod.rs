@@ -11,6 +11,7 @@
 mod adapter;
 mod attempt;
 mod backlog;
+mod card;
 mod claim;
 mod codec;
 mod database;
@@ -30,12 +31,13 @@ mod training;
 
 pub use adapter::AdapterAncestor;
 pub use adapter::AdapterFilter;
+pub use card::AdapterQuery;
+pub use card::SessionCounts;
 pub use claim::ClaimHolder;
 pub use claim::HeldClaim;
 pub use database::Registry;
 pub use error::RecordKind;
 pub use error::RegistryError;
-pub use evaluation::AdapterCandidate;
 pub use evaluation::AnswerCost;
 pub use evaluation::Evaluation;
 pub use evaluation::MeasuredGain;

@@ -26,6 +26,7 @@ const STEPS: &[&str] = &[
     include_str!("schema_10.sql"),
     include_str!("schema_11.sql"),
     include_str!("schema_12.sql"),
+    include_str!("schema_13.sql"),
 ];
 
 /// Migrates the database at `path` to the newest version, in one transaction.

@@ -253,10 +253,10 @@ fn insert(tx: &Transaction<'_>, session: &Session) -> Result<(), RegistryError> 
     // the row is `interrupted`; no reader sees this state, because it is never committed.
     let mut statement = tx.prepare_cached(
         "INSERT INTO session (id, project, task_json, task_type, workspace, provider, base_model,
-             base_digest, adapter_id, adapter_reason, status, verified_by, sandbox_tier, seed,
+             base_digest, adapter_id, adapter_reason, propensity, status, verified_by, sandbox_tier, seed,
              config_json, memory_json, passages_json, tokens_in, tokens_out, started_at, ended_at)
          VALUES (:id, :project, :task_json, :task_type, :workspace, :provider, :base_model,
-             :base_digest, :adapter_id, :adapter_reason, 'interrupted', 'none', :sandbox_tier, :seed,
+             :base_digest, :adapter_id, :adapter_reason, :propensity, 'interrupted', 'none', :sandbox_tier, :seed,
              :config_json, :memory_json, :passages_json, 0, 0, :started_at, :started_at)
          ON CONFLICT (id) DO NOTHING",
     )?;
@@ -271,6 +271,7 @@ fn insert(tx: &Transaction<'_>, session: &Session) -> Result<(), RegistryError> 
         ":base_digest": session.base_digest,
         ":adapter_id": session.adapter_id.as_ref().map(AdapterId::as_str),
         ":adapter_reason": session.adapter_reason,
+        ":propensity": session.propensity,
         ":sandbox_tier": session.sandbox_tier,
         ":seed": session.seed.cast_signed(),
         ":config_json": to_json(&session.config_json),
@@ -298,6 +299,7 @@ fn from_row(row: &Row<'_>) -> Result<Session, RegistryError> {
         base_digest: row.get("base_digest")?,
         adapter_id: adapter_id("session.adapter_id", row.get("adapter_id")?)?,
         adapter_reason: row.get("adapter_reason")?,
+        propensity: row.get("propensity")?,
         memory: from_json("session.memory_json", &row.get::<_, String>("memory_json")?)?,
         passages: from_json("session.passages_json", &row.get::<_, String>("passages_json")?)?,
         status: from_word("session.status", row.get("status")?)?,

@@ -337,6 +337,7 @@ fn evaluation(id: &str, adapter: &str, suite: &str, gain: f64) -> Evaluation {
             difference: gain,
             interval: (gain - 0.1, gain + 0.1),
         }),
+        pass_at_1: (0.5 + gain).clamp(0.0, 1.0),
         ..base_evaluation("00", suite)
     }
 }
@@ -426,7 +427,7 @@ impl Adapters {
     fn select(&self, project: &str, task_type: TaskType, text: &str) -> (String, String) {
         let task = task(task_type, text);
         let choice = AdapterChoice::Auto;
-        let selection = select(&self.registry, &self.base, (project, &task), &choice).unwrap();
+        let selection = select(&self.registry, &self.base, (project, &task, 1), &choice).unwrap();
         let id = selection.adapter_id.map_or_else(|| "none".to_owned(), |id| id.to_string());
         (id, selection.reason)
     }
@@ -494,7 +495,7 @@ fn evaluation_by_another_judge_replaces_the_one_before() {
 }
 
 #[test]
-fn the_largest_sure_gain_is_selected_project_scope_first() {
+fn a_sure_gain_is_selected_project_scope_first() {
     let adapters = Adapters::new();
     let selected = |project: &str, task_type| adapters.selected(project, task_type);
     assert_eq!(selected("p", TaskType::Module), "none");
@@ -517,7 +518,7 @@ fn the_largest_sure_gain_is_selected_project_scope_first() {
     let Adapters { registry, base, .. } = &adapters;
     let other = BaseModel { base_digest: "others".to_owned(), ..base.clone() };
     let task = task(TaskType::Module, "Add a balance to ledger.py");
-    let chosen = |base, choice| select(registry, base, ("p", &task), choice);
+    let chosen = |base, choice| select(registry, base, ("p", &task, 1), choice);
     assert_eq!(chosen(&other, &AdapterChoice::Auto).unwrap().adapter_id, None);
     let asked = AdapterChoice::parse("better").unwrap();
     assert!(chosen(&other, &asked).unwrap().adapter_id.is_some());
@@ -576,6 +577,8 @@ fn an_adapter_is_selected_only_for_tasks_near_those_that_it_was_trained_on() {
         adapters.select("p", TaskType::Module, "Add a closing balance to the ledger in ledger.py");
     assert!(id == "own" && reason.contains("+40.0 points over the base on 100 tasks"), "{reason}");
     let (id, reason) = adapters.select("p", TaskType::Module, "Write primes.py with is_prime(n)");
+    assert!(id == "none" && reason.contains("no adapter near the task"), "{reason}");
+    let (id, reason) = adapters.select("p", TaskType::Module, "Balance a chemical equation");
     assert!(
         id == "none" && reason.contains("not near those that `own` was trained on"),
         "{reason}"

@@ -55,6 +55,7 @@ fn session(id: &str) -> Session {
         base_digest: "0".repeat(64),
         adapter_id: None,
         adapter_reason: "there is none".into(),
+        propensity: None,
         memory: vec![],
         passages: vec![],
         status: SessionStatus::Running,
@@ -232,7 +233,7 @@ fn foreign_and_newer_registries_are_not_opened() {
         @"`/b` is not a Rune registry (application id 0x7)");
     insta::assert_snapshot!(
         check("c", "PRAGMA application_id = 0x52554E45; PRAGMA user_version = 99"),
-        @"registry `/c` has schema version 99, but this rune supports only up to 12");
+        @"registry `/c` has schema version 99, but this rune supports only up to 13");
     std::fs::write(home.path().join("d"), "no database, but long enough".repeat(40)).unwrap();
     insta::assert_snapshot!(check("d", "SELECT 1"), @"cannot open registry `/d`");
 }
