@@ -127,7 +127,7 @@ impl AdapterLibrary {
             let records = library.training(RecordOptions::default());
             let profile =
                 TaskProfile::new(records.iter().map(|record| record.messages[0].content.as_str()));
-            let dataset_digest = sha256(library.name().as_bytes());
+            let dataset_digest = sha256(format!("dataset {seed}").as_bytes());
             learn(&registry, &dataset_digest, profile);
             let (adapter, files) = adapter(seed, dataset_digest);
             store.publish(&adapter, &files).unwrap();

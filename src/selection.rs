@@ -39,8 +39,9 @@ use bandit::TaskCounts;
 pub const MIN_FAMILIES: u32 = 30;
 /// Number of adapters, nearest by their terms first, among which candidates are looked for.
 const MAX_LOOKED_AT: u32 = 32;
-/// Maximum adapters to choose among.
-const MAX_ARMS: usize = 5;
+/// Maximum candidates, nearest by their terms first, that are compared with the task. Those that
+/// are near are the arms.
+const MAX_COMPARED: usize = 5;
 
 /// Adapter that the user requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,28 +181,53 @@ impl NearAdapters {
             promoted,
             limit: MAX_LOOKED_AT,
         };
-        let mut found = Self::default();
+        let (mut own, mut others) = (Vec::new(), Vec::new());
         for id in registry.nearest_adapters(&query)? {
+            let is_own = registry.adapter(&id)?.project == project;
+            // A project that has promoted some has chosen among them itself.
+            let group = if is_own || promoted.is_some() { &mut own } else { &mut others };
+            group.push(id);
+        }
+        // What was made for the project comes before what is for all projects.
+        let mut found = Self::default();
+        for group in [own, others] {
+            if found.candidates.is_empty() {
+                found.add_near(registry, base, (task, promoted.is_some()), group)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Adds those of `ids` that qualify and are near the task. Comparing takes most of the time of
+    /// a selection, so only the first ones are compared.
+    fn add_near(
+        &mut self,
+        registry: &Registry,
+        base: &BaseModel,
+        (task, is_promoted): (&Task, bool),
+        ids: Vec<AdapterId>,
+    ) -> Result<(), RegistryError> {
+        let mut n_compared = 0;
+        for id in ids {
+            if n_compared == MAX_COMPARED {
+                break;
+            }
             let evaluations = registry.fitness(Some(&id), &base.base_digest)?;
-            if promoted.is_none() && !is_measured(&evaluations) {
+            if !is_promoted && !is_measured(&evaluations) {
                 continue;
             }
-            let Some(similarity) = similarity(registry, &id, &task.text)? else { continue };
-            if similarity >= NEAR {
-                let is_of_project = registry.adapter(&id)?.project == project;
-                found.candidates.push(Candidate { id, is_of_project, similarity, evaluations });
-            } else if found.refused.as_ref().is_none_or(|(_, best)| similarity > *best) {
-                found.refused = Some((id, similarity));
+            n_compared += 1;
+            match similarity(registry, &id, &task.text)? {
+                Some(similarity) if similarity >= NEAR => {
+                    self.candidates.push(Candidate { id, similarity, evaluations });
+                }
+                Some(far) if self.refused.as_ref().is_none_or(|(_, best)| far > *best) => {
+                    self.refused = Some((id, far));
+                }
+                _ => {}
             }
         }
-        // What was made for the project comes before what is for all projects, unless the project
-        // has chosen itself.
-        let has_own = found.candidates.iter().any(|candidate| candidate.is_of_project);
-        if promoted.is_none() && has_own {
-            found.candidates.retain(|candidate| candidate.is_of_project);
-        }
-        found.candidates.truncate(MAX_ARMS);
-        Ok(found)
+        Ok(())
     }
 
     /// Says why there is no candidate.
@@ -225,7 +251,6 @@ impl NearAdapters {
 /// Adapter that may be selected for a task.
 struct Candidate {
     id: AdapterId,
-    is_of_project: bool,
     similarity: f64,
     evaluations: Vec<Evaluation>,
 }

@@ -17,8 +17,11 @@ use crate::similarity::TaskProfile;
 use crate::similarity::rarest_terms;
 use crate::task::TaskType;
 
-/// Maximum terms of a task to search for, rarest first.
-const MAX_TERMS: usize = 64;
+/// Maximum terms of a task whose cards are counted, rarest in general first.
+const MAX_COUNTED: usize = 64;
+/// Maximum terms to search for, those of the fewest cards first: what most cards have tells
+/// nothing, and has the longest lists.
+const MAX_TERMS: usize = 16;
 /// Adapters without a card whose training tasks are known, parents before their children.
 const WITHOUT_CARD: &str = "SELECT adapter.id, dataset.profile_json FROM adapter
      LEFT JOIN dataset ON dataset.digest = adapter.dataset_digest
@@ -127,14 +130,15 @@ impl Registry {
         &self,
         query: &AdapterQuery<'_>,
     ) -> Result<Vec<AdapterId>, RegistryError> {
-        let terms = rarest_terms(query.text, MAX_TERMS);
-        if terms.is_empty() {
-            return Ok(Vec::new());
-        }
         let promoted = query.promoted.map(|ids| to_json(&ids));
-        // Terms are letters alone, so quotes cannot occur in them.
-        let any = terms.iter().map(|term| format!("\"{term}\"")).collect::<Vec<_>>().join(" OR ");
         self.read(|tx| {
+            let terms = telling_terms(tx, query.text)?;
+            if terms.is_empty() {
+                return Ok(Vec::new());
+            }
+            // Terms are letters alone, so quotes cannot occur in them.
+            let quoted = terms.iter().map(|term| format!("\"{term}\""));
+            let any = quoted.collect::<Vec<_>>().join(" OR ");
             let mut statement = tx.prepare_cached(NEAREST)?;
             let AdapterQuery { base_model, base_digest, project, task_type, limit, .. } = query;
             let task_type = task_type.as_str();
@@ -179,6 +183,21 @@ impl Registry {
             Ok(counts)
         })
     }
+}
+
+/// Returns the terms of a text that the fewest cards have, of those that any card has.
+fn telling_terms(tx: &Transaction<'_>, text: &str) -> Result<Vec<String>, RegistryError> {
+    let sql = "SELECT doc FROM adapter_card_term WHERE term = ?1";
+    let mut statement = tx.prepare_cached(sql)?;
+    let mut counted = Vec::new();
+    for term in rarest_terms(text, MAX_COUNTED) {
+        let n_cards: Option<u32> = statement.query_row([&term], |row| row.get(0)).optional()?;
+        counted.extend(n_cards.map(|n_cards| (n_cards, term)));
+    }
+    // A term that no card has finds nothing, and is not among them.
+    counted.sort();
+    counted.truncate(MAX_TERMS);
+    Ok(counted.into_iter().map(|(_, term)| term).collect())
 }
 
 fn without_card(tx: &Transaction<'_>) -> Result<Vec<(AdapterId, Option<String>)>, RegistryError> {

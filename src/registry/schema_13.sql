@@ -16,6 +16,9 @@ CREATE VIRTUAL TABLE adapter_card_index USING fts5 (
     terms, content = 'adapter_card', content_rowid = 'id', tokenize = 'ascii'
 );
 
+-- In how many cards a term is.
+CREATE VIRTUAL TABLE adapter_card_term USING fts5vocab (adapter_card_index, row);
+
 -- Probability with which the adapter of a session, or none, was chosen.
 ALTER TABLE session ADD COLUMN propensity REAL CHECK (propensity BETWEEN 0 AND 1);
 
