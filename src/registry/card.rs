@@ -22,6 +22,8 @@ const MAX_COUNTED: usize = 64;
 /// Maximum terms to search for, those of the fewest cards first: what most cards have tells
 /// nothing, and has the longest lists.
 const MAX_TERMS: usize = 16;
+/// Number of cards up to which a term is not common, whatever their share.
+const MIN_COMMON: u32 = 16;
 /// Adapters without a card whose training tasks are known, parents before their children.
 const WITHOUT_CARD: &str = "SELECT adapter.id, dataset.profile_json FROM adapter
      LEFT JOIN dataset ON dataset.digest = adapter.dataset_digest
@@ -197,6 +199,15 @@ fn telling_terms(tx: &Transaction<'_>, text: &str) -> Result<Vec<String>, Regist
     // A term that no card has finds nothing, and is not among them.
     counted.sort();
     counted.truncate(MAX_TERMS);
+    // The lists of common terms are long, and needed only where no other term is.
+    let n_cards: u32 = tx
+        .prepare_cached("SELECT coalesce(max(id), 0) FROM adapter_card")?
+        .query_row([], |row| row.get(0))?;
+    let is_rare = |n_with: u32| n_with <= (n_cards / 4).max(MIN_COMMON);
+    let n_rare = counted.iter().filter(|(n_with, _)| is_rare(*n_with)).count();
+    if n_rare > 0 {
+        counted.truncate(n_rare);
+    }
     Ok(counted.into_iter().map(|(_, term)| term).collect())
 }
 
