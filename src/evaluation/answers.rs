@@ -301,9 +301,9 @@ async fn outcome(
 }
 
 /// Returns a digest of everything that determines the scores of these outcomes, except who answers:
-/// the judged tasks, and what [`cache_key`] covers. Not the records that are shown: there are more
-/// of them with every session, and the base and all adapters that are measured together see the
-/// same ones.
+/// the judged tasks, and strategy, sampling, seed, modules, judge and backend. Not the records that
+/// are shown: there are more of them with every session, and the base and all adapters that are
+/// measured together see the same ones.
 pub fn conditions(tools: &EvaluationTools<'_>, outcomes: &[&EvalOutcome]) -> String {
     let answers: Vec<(&str, u32)> =
         outcomes.iter().map(|outcome| (outcome.id.as_str(), outcome.sample)).collect();

@@ -77,7 +77,7 @@ impl LedgerRow {
     /// Creates the row of a new decision.
     ///
     /// # Errors
-    /// [`RegistryError::Random`] when the system gives no random numbers.
+    /// [`RegistryError::Kernel`] when the system gives no random numbers.
     pub fn new(
         kind: DecisionKind,
         key: String,
