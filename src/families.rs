@@ -2,7 +2,6 @@
 //!
 //! A family is never divided: what is trained on one of its tasks must not be measured on another.
 
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -10,10 +9,9 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use crate::digest::sha256;
+use crate::minhash::NEAR_DUPLICATE;
 use crate::minhash::shingles_of_question;
 
-/// Share of common shingles, of all of both tasks, from which two tasks are near-duplicates.
-const NEAR_DUPLICATE: f64 = 0.5;
 /// Number of different texts, and of different tests, from which a shingle is a common preamble,
 /// which does not tell one task from another.
 const COMMON: usize = 3;
@@ -99,12 +97,8 @@ impl FamilyIndex {
     /// Returns the family of a new task; `None` if it resembles tasks of different splits, so that
     /// no split may have it.
     pub(crate) fn family_of(&self, task: TaskTraits<'_>) -> Option<String> {
-        let mut nearest: BTreeMap<usize, Option<&str>> = BTreeMap::new();
-        for index in self.alike(task) {
-            nearest.insert(index, self.tasks[index].family.as_deref());
-        }
-        let families: Option<Vec<&str>> = nearest.into_values().collect();
-        let families = families?;
+        let of_task = |index: usize| self.tasks[index].family.as_deref();
+        let families = self.alike(task).into_iter().map(of_task).collect::<Option<Vec<&str>>>()?;
         let Some(first) = families.first() else { return Some(task.family.to_owned()) };
         let split = FamilySplit::of(first);
         families.iter().all(|family| FamilySplit::of(family) == split).then(|| (*first).to_owned())
@@ -164,7 +158,7 @@ impl Occurrences {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const PREAMBLE: &str = "You are working in a repository of small Python modules. Write plain \
@@ -227,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_task_between_two_splits_belongs_to_none() {
-        let (train, gate) = (of_split(FamilySplit::Train), of_split(FamilySplit::Gate));
+        let (train, gate) = (of_split(FamilySplit::Train, 0), of_split(FamilySplit::Gate, 0));
         let found = families(&[
             ("Parse a ledger", "t1", &train),
             ("Sort a list", "t2", &gate),
@@ -237,8 +231,9 @@ mod tests {
         assert_eq!(found, [Some(train.clone()), Some(gate.clone()), None, None]);
     }
 
-    fn of_split(split: FamilySplit) -> String {
-        let mut names = (0..1000).map(|n| n.to_string());
-        names.find(|name| FamilySplit::of(name) == split).unwrap()
+    /// Returns the `index`-th number, from 0, whose name is that of a family of a split.
+    pub(crate) fn of_split(split: FamilySplit, index: usize) -> String {
+        let names = (0..1000).map(|n| n.to_string());
+        names.filter(|name| FamilySplit::of(name) == split).nth(index).unwrap()
     }
 }

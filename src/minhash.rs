@@ -12,7 +12,7 @@ const N_HASHES: usize = 128;
 /// Number of words in a shingle of a question.
 const SHINGLE_OF_QUESTION: usize = 13;
 /// Resemblance from which two questions are near-duplicates.
-const NEAR_DUPLICATE: f64 = 0.5;
+pub(crate) const NEAR_DUPLICATE: f64 = 0.5;
 
 /// The MinHash signature of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]

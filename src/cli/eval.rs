@@ -25,7 +25,6 @@ use crate::evaluation::EvalOutcome;
 use crate::evaluation::EvaluationError;
 use crate::evaluation::MeasuredAdapters;
 use crate::evaluation::MeasuredOutcomes;
-use crate::evaluation::PackageModules;
 
 use suite_args::StrategyName;
 use suite_args::SuiteArgs;
@@ -228,11 +227,7 @@ fn measure(
     }
     let registry = context.registry()?;
     let suite = suite_args::load_suite(context, &registry, args, path)?;
-    let modules = match &args.lib {
-        Some(folder) => PackageModules::read(folder)
-            .map_err(|source| EvaluationError::Files { path: folder.clone(), source })?,
-        None => PackageModules::default(),
-    };
+    let modules = evaluation::modules_of(args.lib.as_deref())?;
     let adapters = MeasuredAdapters::parse(&registry, &suite, adapters, &**screen)?;
     let sandbox = workflow::sandbox()?;
     let (suite, modules, adapters) = (&suite, &modules, &adapters);

@@ -19,8 +19,7 @@ use crate::cli::output;
 use crate::cli::screen::Screen;
 use crate::cli::workflow;
 use crate::error_class::ErrorClass;
-use crate::evaluation::EvaluationError;
-use crate::evaluation::PackageModules;
+use crate::evaluation;
 use crate::evaluation::SuiteStore;
 use crate::evolution;
 use crate::evolution::EvolveRequest;
@@ -28,13 +27,13 @@ use crate::evolution::ReplayOutcome;
 use crate::registry::LedgerFilter;
 use crate::registry::Registry;
 
-/// Improve the adapters of a project, by evidence alone
+/// Improve a project's adapters, changing nothing without evidence
 ///
 /// Measures the adapters of a project on its own tasks, archives those that are worse than the base
 /// model, promotes one that passes the gate, and merges adapters that are good at different tasks.
 /// The gate compares an adapter with the base and with the adapter in use, on tasks that nothing is
-/// trained or selected on. Without evidence nothing changes; a second call changes nothing; a call
-/// that was stopped goes on where it was.
+/// trained or selected on. Without evidence nothing changes; a second call changes nothing; an
+/// interrupted call resumes where it stopped.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -67,7 +66,7 @@ pub(super) struct EvolveArgs {
     /// Print what would be measured, and ask nothing
     #[arg(long)]
     dry_run: bool,
-    /// Ask no further task after this time; the next call goes on
+    /// Stop asking tasks after this time; the next call resumes
     #[arg(long, value_name = "SECONDS")]
     budget: Option<u64>,
     /// Base model: a name from `rune models list`, or the path of a GGUF file
@@ -167,15 +166,10 @@ fn request(
     registry: &Registry,
     (project, suite, lib): (&str, &Path, Option<&Path>),
 ) -> anyhow::Result<EvolveRequest> {
-    let modules = match lib {
-        Some(folder) => PackageModules::read(folder)
-            .map_err(|source| EvaluationError::Files { path: folder.to_owned(), source })?,
-        None => PackageModules::default(),
-    };
     Ok(EvolveRequest {
         project: project.to_owned(),
         suite: SuiteStore::open(&context.home)?.find((registry, project), suite)?,
-        modules,
+        modules: evaluation::modules_of(lib)?,
         lib: lib.map(Path::to_owned),
         is_once: false,
         deadline: None,

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use futures_util::StreamExt;
@@ -11,6 +13,8 @@ use serde_json::json;
 
 use crate::adapter::AdapterId;
 use crate::digest::sha256;
+use crate::event::Event;
+use crate::event::Reporter;
 use crate::event::timestamp;
 use crate::judge;
 use crate::judge::FunctionJudge;
@@ -116,6 +120,32 @@ pub struct UnjudgeableTask {
     pub id: String,
     /// Reason, such as a reference answer that fails.
     pub reason: String,
+}
+
+/// Reports answers as they come in, with their number.
+pub struct AnswerCounter<'a> {
+    reporter: &'a dyn Reporter,
+    n_done: AtomicUsize,
+    n_total: usize,
+}
+
+impl<'a> AnswerCounter<'a> {
+    /// Creates a counter of `n_total` answers.
+    pub fn new(reporter: &'a dyn Reporter, n_total: usize) -> Self {
+        Self { reporter, n_done: AtomicUsize::new(0), n_total }
+    }
+
+    /// Reports an answer of the base or of an adapter.
+    pub fn report(&self, subject: Option<&AdapterWeights>, outcome: &EvalOutcome) {
+        let event = Event::EvaluationAnswered {
+            adapter_id: subject.map(|subject| subject.id.clone()),
+            task: outcome.id.clone(),
+            passed: outcome.passed,
+            n_done: self.n_done.fetch_add(1, Relaxed) + 1,
+            n_total: self.n_total,
+        };
+        self.reporter.report("", &event);
+    }
 }
 
 /// Asks the base or `adapter` all tasks of `suite` that the strategy supports, and judges the

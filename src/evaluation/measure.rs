@@ -2,8 +2,6 @@
 //! their scores in the registry.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use serde_json::json;
@@ -24,6 +22,7 @@ use crate::training::family_digest;
 
 use super::answers;
 use super::answers::AdapterWeights;
+use super::answers::AnswerCounter;
 use super::answers::EvalOutcome;
 use super::answers::EvaluationTools;
 use super::answers::JUDGE_VERSION;
@@ -201,22 +200,12 @@ async fn ask_all(
 ) -> Result<MeasuredOutcomes, EvaluationError> {
     let n_tasks = suite.tasks().iter().filter(|task| tools.strategy.supports(task)).count();
     let n_total = n_tasks * tools.n_samples as usize * (1 + subjects.len());
-    let n_done = AtomicUsize::new(0);
-    let report = |subject: Option<&AdapterWeights>, outcome: &EvalOutcome| {
-        let event = Event::EvaluationAnswered {
-            adapter_id: subject.map(|subject| subject.id.clone()),
-            task: outcome.id.clone(),
-            passed: outcome.passed,
-            n_done: n_done.fetch_add(1, Relaxed) + 1,
-            n_total,
-        };
-        reporter.report("", &event);
-    };
-    let base = answers::run(tools, suite, None, &|outcome| report(None, outcome)).await?;
+    let counter = AnswerCounter::new(reporter, n_total);
+    let base = answers::run(tools, suite, None, &|outcome| counter.report(None, outcome)).await?;
     let mut measured =
         MeasuredOutcomes { base: base.outcomes, adapters: Vec::new(), voids: base.voids };
     for subject in subjects {
-        let on_each = |outcome: &EvalOutcome| report(Some(subject), outcome);
+        let on_each = |outcome: &EvalOutcome| counter.report(Some(subject), outcome);
         let adapted = answers::run(tools, suite, Some(subject), &on_each).await?;
         measured.adapters.push((subject.id.clone(), adapted.outcomes));
         measured.voids.extend(adapted.voids);

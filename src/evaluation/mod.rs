@@ -26,6 +26,7 @@ mod task;
 
 pub use crate::registry::AnswerCost;
 pub use answers::AdapterWeights;
+pub use answers::AnswerCounter;
 pub use answers::EvalOutcome;
 pub use answers::EvaluationTools;
 pub use answers::JUDGE_VERSION;
@@ -48,6 +49,7 @@ pub use memory::SuiteMemory;
 pub use modules::PackageModules;
 pub use options::MeasureOptions;
 pub use options::StrategyKind;
+pub use options::modules_of;
 pub use sessions::session_suite;
 pub use statistics::PairedAnswer;
 pub use statistics::PassAtK;

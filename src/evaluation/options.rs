@@ -1,8 +1,12 @@
 //! [`MeasureOptions`]: how tasks are asked.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use crate::trajectory::Sampling;
+
+use super::error::EvaluationError;
+use super::modules::PackageModules;
 
 /// How answers to tasks are obtained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,4 +65,16 @@ impl MeasureOptions {
         let with = if self.shows_records { ", with records" } else { "" };
         format!("{}{with}", self.split)
     }
+}
+
+/// Reads the packages of the folder `lib`, if there is one.
+///
+/// # Errors
+/// [`EvaluationError::Files`].
+pub fn modules_of(lib: Option<&Path>) -> Result<PackageModules, EvaluationError> {
+    let read = |folder: &Path| {
+        PackageModules::read(folder)
+            .map_err(|source| EvaluationError::Files { path: folder.to_owned(), source })
+    };
+    lib.map_or_else(|| Ok(PackageModules::default()), read)
 }

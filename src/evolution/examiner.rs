@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use crate::evaluation;
 use crate::evaluation::AdapterWeights;
+use crate::evaluation::AnswerCounter;
 use crate::evaluation::EvalOutcome;
 use crate::evaluation::EvaluationError;
 use crate::evaluation::EvaluationTools;
@@ -18,7 +17,6 @@ use crate::evaluation::PairedAnswer;
 use crate::evaluation::SuiteMemory;
 use crate::evaluation::TaskSuite;
 use crate::evaluation::UnjudgeableTask;
-use crate::event::Event;
 use crate::event::PairedScores;
 use crate::judge::JudgeError;
 use crate::services::Services;
@@ -31,8 +29,7 @@ const FRESH_SEED: u64 = 1_000_003;
 /// Temperature of fresh answers.
 const FRESH_TEMPERATURE: f32 = 0.6;
 
-/// Asks adapters tasks. Answers are cached, so a stopped comparison goes on where it
-/// was.
+/// Asks adapters tasks. Answers are cached, so an interrupted comparison resumes where it stopped.
 pub(super) struct Examiner<'a> {
     pub(super) services: &'a Services,
     pub(super) evaluator: &'a Evaluator<'a>,
@@ -89,20 +86,11 @@ impl<'a> Examiner<'a> {
         suite: &TaskSuite,
         subject: Option<&AdapterWeights>,
     ) -> Result<Vec<EvalOutcome>, EvolutionError> {
-        let (n_total, n_done) = (suite.n_tasks(), AtomicUsize::new(0));
-        if n_total == 0 {
+        if suite.n_tasks() == 0 {
             return Ok(Vec::new());
         }
-        let on_each = |outcome: &EvalOutcome| {
-            let event = Event::EvaluationAnswered {
-                adapter_id: subject.map(|subject| subject.id.clone()),
-                task: outcome.id.clone(),
-                passed: outcome.passed,
-                n_done: n_done.fetch_add(1, Relaxed) + 1,
-                n_total,
-            };
-            self.services.report("", &event);
-        };
+        let counter = AnswerCounter::new(&*self.services.reporter, suite.n_tasks());
+        let on_each = |outcome: &EvalOutcome| counter.report(subject, outcome);
         let asked = evaluation::run(tools, suite, subject, &on_each);
         let asked = self.services.shutdown.or_stop(asked);
         let asked = match self.deadline {

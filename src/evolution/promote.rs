@@ -1,4 +1,4 @@
-//! Promotion and rollback by hand.
+//! Manual promotion and rollback.
 
 use serde_json::json;
 

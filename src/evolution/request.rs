@@ -1,4 +1,4 @@
-//! What to evolve, what came of it, and which adapters take part.
+//! The request to evolve a project's adapters, and the report of the outcome.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -49,7 +49,8 @@ impl EvolveRequest {
 
     /// Returns the number of tasks that the gate lacks; above 0, nothing is decided.
     pub fn n_missing(&self) -> usize {
-        MIN_GATE_TASKS.saturating_sub(self.part(FamilySplit::Gate).n_tasks())
+        let is_of_gate = |family: &&str| FamilySplit::of(family) == FamilySplit::Gate;
+        MIN_GATE_TASKS.saturating_sub(self.suite.families().filter(is_of_gate).count())
     }
 
     /// Returns the adapters that race, oldest first, and why others do not.
@@ -58,8 +59,7 @@ impl EvolveRequest {
         registry: &Registry,
         base: &BaseModel,
     ) -> Result<Population, EvolutionError> {
-        let mut decisive = self.part(FamilySplit::Dev);
-        decisive.extend(self.part(FamilySplit::Gate));
+        let decisive = [FamilySplit::Dev, FamilySplit::Gate].map(|split| self.part(split));
         let mut found = Population::default();
         let mut adapters = registry.adapters(&AdapterFilter::default())?;
         adapters.reverse();
@@ -70,7 +70,8 @@ impl EvolveRequest {
             if !fits || !is_ours {
                 continue;
             }
-            match evaluation::refuse_seen(&decisive, &adapter.train_families) {
+            let refuse = |part| evaluation::refuse_seen(part, &adapter.train_families);
+            match decisive.iter().try_for_each(refuse) {
                 Ok(()) => found.adapters.push(adapter),
                 Err(error) => found.left_out.push((adapter.id, error.to_string())),
             }

@@ -25,6 +25,7 @@ use crate::failpoint::Failpoint;
 use crate::merge::MergeRecipe;
 use crate::peft::AdapterDelta;
 use crate::provider::BaseModel;
+use crate::registry::ACCEPT;
 use crate::registry::AdapterFilter;
 use crate::registry::AdapterStore;
 use crate::registry::DecisionEffect;
@@ -304,7 +305,7 @@ impl Round<'_> {
             }
             let current = current.map(|current| &current.weights);
             let gate = self.gate((&runner.weights, id.as_str()), current).await?;
-            if gate.decision != "accept" {
+            if !gate.is_accepted() {
                 continue;
             }
             let key = self.key(&json!(["promote", gate.key]));
@@ -362,8 +363,8 @@ impl Round<'_> {
             evidence["parents"] = json!(parents);
             evidence["recipe"] = json!(recipe);
             let gate = self.gate((weights, &subject), Some(best_parent)).await?;
-            if gate.decision == "accept" {
-                decision = "accept";
+            if gate.is_accepted() {
+                decision = ACCEPT;
             }
             self.examiner.evaluator.unload(weights);
         }
@@ -377,8 +378,8 @@ impl Round<'_> {
         let project = Some(self.request.project.clone());
         let filter = LedgerFilter { project, ..LedgerFilter::default() };
         for row in self.registry().ledger(&filter, u32::MAX)? {
-            let is_accepted = row.kind == DecisionKind::Merge && row.decision == "accept";
-            if !is_accepted
+            if row.kind != DecisionKind::Merge
+                || !row.is_accepted()
                 || row.base_digest != self.base.base_digest
                 || self.registry().adapter_of_recipe(&row.subject)?.is_some()
             {

@@ -8,6 +8,7 @@ use crate::evaluation::EvalOutcome;
 use crate::evaluation::TaskSuite;
 use crate::evaluation::gain_e_value;
 use crate::event::PairedScores;
+use crate::registry::ACCEPT;
 
 use super::error::EvolutionError;
 use super::examiner::Examiner;
@@ -74,7 +75,7 @@ impl TrialDecision {
     /// Returns the word that the ledger stores.
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Self::Accept => "accept",
+            Self::Accept => ACCEPT,
             Self::Futile => "futile",
             Self::Undecided => "undecided",
             Self::Harmful => "harmful",

@@ -25,6 +25,9 @@ use crate::registry::event;
 use crate::registry::id::new_id;
 use crate::registry::session::adapter_id;
 
+/// Word of a decision by which a gate or a merge is accepted.
+pub const ACCEPT: &str = "accept";
+
 /// Decision of `rune evolve`, a row of the ledger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LedgerRow {
@@ -45,7 +48,7 @@ pub struct LedgerRow {
     pub other: Option<AdapterId>,
     /// Name of the suite that gave the evidence.
     pub suite: Option<String>,
-    /// The decision in one word, such as `accept`.
+    /// The decision in one word, such as [`ACCEPT`].
     pub decision: String,
     /// Figures that the decision rests on.
     pub evidence: Value,
@@ -98,6 +101,11 @@ impl LedgerRow {
             evidence,
             at: timestamp(SystemTime::now()),
         })
+    }
+
+    /// Whether the subject of a gate or a merge was accepted.
+    pub fn is_accepted(&self) -> bool {
+        self.decision == ACCEPT
     }
 
     /// Returns the event that reports the decision.

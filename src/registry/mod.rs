@@ -56,6 +56,7 @@ pub(crate) use experience::tests::session as session_of;
 #[cfg(test)]
 pub(crate) use experience::tests::solve;
 pub use id::new_id;
+pub use ledger::ACCEPT;
 pub use ledger::DecisionEffect;
 pub use ledger::LedgerFilter;
 pub use ledger::LedgerRow;

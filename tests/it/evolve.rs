@@ -8,6 +8,7 @@ use std::fs;
 
 use rune::failpoint::Failpoint;
 use rune::families::FamilySplit;
+use rune::registry::AdapterFilter;
 use rune::registry::LedgerFilter;
 use serde_json::Value;
 use serde_json::json;
@@ -94,8 +95,8 @@ const EXPECTED: [&str; 6] = [
 ];
 
 fn merged(bench: &Bench) -> String {
-    let ids = bench.registry().adapters(&rune::registry::AdapterFilter::default()).unwrap();
-    let merged = ids.into_iter().filter(|adapter| !adapter.parents.is_empty());
+    let adapters = bench.registry().adapters(&AdapterFilter::default()).unwrap();
+    let merged = adapters.into_iter().filter(|adapter| !adapter.parents.is_empty());
     let merged: Vec<String> = merged.map(|adapter| adapter.id.to_string()).collect();
     assert_eq!(merged.len(), 1, "{merged:?}");
     merged[0].clone()

@@ -67,7 +67,7 @@ pub(super) fn evolved(
         text += "nothing new was decided\n";
     }
     if !report.is_complete {
-        text += "the budget is spent: the next call goes on\n";
+        text += "the budget is used up: the next call resumes\n";
     }
     let used =
         report.incumbent.as_ref().map_or("the base model alone".to_owned(), ToString::to_string);
@@ -82,22 +82,21 @@ fn scores(registry: &Registry, report: &EvolveReport) -> anyhow::Result<String> 
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for raced in &report.raced {
         let name = registry.adapter(&raced.adapter_id)?.name.unwrap_or_else(|| "-".to_owned());
-        let (low, high) = raced.against_base.interval_90;
         rows.push(vec![
             raced.adapter_id.to_string(),
             escape_line(&name).into_owned(),
             raced.score.n_tasks.to_string(),
             raced.score.to_string(),
-            format!(
-                "{:+.1} ({:+.1} to {:+.1})",
-                100.0 * raced.against_base.difference,
-                100.0 * low,
-                100.0 * high
-            ),
+            points(raced.against_base.difference, raced.against_base.interval_90),
             if raced.has_finished { "" } else { "dropped out" }.to_owned(),
         ]);
     }
     Ok(output::table(&rows))
+}
+
+/// Renders a difference of shares and its interval, in percentage points.
+fn points(difference: f64, (low, high): (f64, f64)) -> String {
+    format!("{:+.1} ({:+.1} to {:+.1})", 100.0 * difference, 100.0 * low, 100.0 * high)
 }
 
 /// Renders the gains on each split.
@@ -108,16 +107,10 @@ pub(super) fn audit(context: &Context, audit: &Audit) -> anyhow::Result<String> 
     let head = ["SPLIT", "TASKS", "GAIN (95 %)", "GAP TO THE RACE"].map(str::to_owned).to_vec();
     let mut rows = vec![head];
     for gain in &audit.gains {
-        let (low, high) = gain.paired.interval;
         rows.push(vec![
             gain.split.clone(),
             gain.n_tasks.to_string(),
-            format!(
-                "{:+.1} ({:+.1} to {:+.1})",
-                100.0 * gain.paired.difference,
-                100.0 * low,
-                100.0 * high
-            ),
+            points(gain.paired.difference, gain.paired.interval),
             format!(
                 "{:+.1}{}",
                 100.0 * gain.gap,
