@@ -177,6 +177,7 @@ fn learn(registry: &Registry, digest: &str, profile: TaskProfile) {
         best_val_loss: None,
         adapter_id: None,
         error: None,
+        job_id: None,
         started_at: "2026-01-01T00:00:00.000Z".to_owned(),
         ended_at: None,
     };

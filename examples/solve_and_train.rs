@@ -79,7 +79,7 @@ fn services(folder: &std::path::Path) -> Result<Services, Failure> {
     let models = shared.unwrap_or_else(|| home.clone());
     Ok(Services {
         registry: Arc::new(Registry::open(&home.registry())?),
-        models: ModelSource { home: models, pull },
+        models: ModelSource::new(models, pull),
         home,
         config: Arc::new(Config::load(&[ConfigLayer::from_flags(settings)])?),
         executable: std::env::current_exe()?,
@@ -99,7 +99,8 @@ async fn turn(services: &Services, sandbox: &Arc<Sandbox>, folder: PathBuf) -> R
         tests: vec![SourceFile::new("test_adder.py", TESTS)],
         test_targets: Vec::new(),
     };
-    let request = SessionRequest::New { task, left_out: Vec::new(), documents: Vec::new() };
+    let request =
+        SessionRequest::New { task, left_out: Vec::new(), documents: Vec::new(), job_id: None };
     let out = OutputFolder { folder, force: true };
     let session = Box::pin(pipeline::run_session((services, sandbox), request, &out)).await?;
     if session.class.is_some() {
@@ -120,6 +121,7 @@ async fn turn(services: &Services, sandbox: &Arc<Sandbox>, folder: PathBuf) -> R
         session_id: None,
         from: None,
         checkpoint_seconds: 60,
+        job_id: None,
     };
     println!("adapter {}", training::train(services, &request).await?);
     Ok(())

@@ -60,6 +60,20 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Locks the file at `path`, which is created if necessary, until the returned file is dropped or
+/// the process dies; `None` if another process has locked it.
+///
+/// # Errors
+/// The errors of the file system.
+pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
 fn stage(
     path: &Path,
     fill: impl FnOnce(&mut NamedTempFile) -> io::Result<()>,

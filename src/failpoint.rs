@@ -20,16 +20,25 @@ pub enum Failpoint {
     TrainingTrained,
     /// A decision is in the ledger.
     EvolutionDecided,
+    /// A job of a swarm is claimed.
+    JobClaimed,
+    /// The work of a job has ended, which the queue does not know yet.
+    JobWorked,
+    /// A job has left the queue, or is back in it.
+    JobEnded,
 }
 
 impl Failpoint {
     /// Every failpoint, for tests that try them all.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::AdapterStaged,
         Self::AdapterPlaced,
         Self::AdapterStored,
         Self::TrainingTrained,
         Self::EvolutionDecided,
+        Self::JobClaimed,
+        Self::JobWorked,
+        Self::JobEnded,
     ];
 
     /// Returns the value of `RUNE_FAILPOINT` that arms this failpoint.
@@ -40,6 +49,9 @@ impl Failpoint {
             Self::AdapterStored => "adapter.stored",
             Self::TrainingTrained => "training.trained",
             Self::EvolutionDecided => "evolution.decided",
+            Self::JobClaimed => "job.claimed",
+            Self::JobWorked => "job.worked",
+            Self::JobEnded => "job.ended",
         }
     }
 }

@@ -6,7 +6,6 @@
 use std::io::Write;
 use std::path::Path;
 
-use crate::cli;
 use crate::judge;
 use crate::model;
 use crate::peft::PeftFiles;
@@ -55,7 +54,7 @@ pub fn code_fences(bytes: &[u8]) {
 
 /// A line of a task file.
 pub fn task_line(bytes: &[u8]) {
-    cli::is_task_line(&String::from_utf8_lossy(bytes));
+    pipeline::is_task_line(&String::from_utf8_lossy(bytes));
 }
 
 /// A file of chats to train on.

@@ -74,6 +74,16 @@ impl Home {
         self.0.join("evolve.lock")
     }
 
+    /// Locked by the process that runs a swarm.
+    pub fn swarm_lock(&self) -> PathBuf {
+        self.0.join("swarm.lock")
+    }
+
+    /// The tasks, solutions and report of a swarm.
+    pub fn swarm(&self, id: &str) -> PathBuf {
+        self.0.join("swarm").join(id)
+    }
+
     /// Unfinished training runs, one folder each.
     pub fn training(&self) -> PathBuf {
         self.0.join("training")

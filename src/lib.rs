@@ -12,6 +12,7 @@ pub mod digest;
 pub mod durable;
 pub mod failpoint;
 pub mod home;
+pub mod job;
 pub(crate) mod rng;
 pub mod shutdown;
 pub mod task;
@@ -51,6 +52,8 @@ pub mod training;
 pub mod evaluation;
 // Better adapters from those.
 pub mod evolution;
+// Nights of work.
+pub mod swarm;
 // Faces.
 pub mod bench;
 pub mod cli;

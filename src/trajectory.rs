@@ -3,6 +3,8 @@
 //! An [`Attempt`] is one iteration of a phase's loop. It is stored as soon as it ends and never
 //! changed; a [`Session`] with its attempts is a trajectory, the raw material of training.
 
+mod lines;
+
 use std::fmt;
 
 use serde::Deserialize;
@@ -13,6 +15,9 @@ use crate::digest::sha256;
 use crate::documents::Passage;
 use crate::task::SourceFile;
 use crate::task::Task;
+
+pub use lines::from_lines;
+pub use lines::to_lines;
 
 /// Role of the author of a chat message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -361,6 +366,10 @@ pub struct Session {
     pub ended_at: Option<String>,
     /// Exit code of `rune`.
     pub exit_code: Option<i32>,
+    /// Job of a swarm that it belongs to. It means nothing in another registry, so it is not
+    /// exported.
+    #[serde(skip)]
+    pub job_id: Option<String>,
 }
 
 /// Record of an earlier session that the prompts of a session show.

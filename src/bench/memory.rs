@@ -253,6 +253,7 @@ impl MemoryBench<'_> {
             session_id: None,
             from,
             checkpoint_seconds: CHECKPOINT_SECONDS,
+            job_id: None,
         };
         match training::train(self.services, &request).await {
             // An earlier, interrupted call has trained it.

@@ -17,6 +17,7 @@ use crate::cli::eval;
 use crate::cli::events;
 use crate::cli::evolve;
 use crate::cli::exit;
+use crate::cli::jobs;
 use crate::cli::judge;
 use crate::cli::man;
 use crate::cli::merge;
@@ -24,6 +25,7 @@ use crate::cli::models;
 use crate::cli::output;
 use crate::cli::run;
 use crate::cli::sessions;
+use crate::cli::swarm;
 use crate::cli::train;
 use crate::training;
 
@@ -41,6 +43,7 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 enum RuneCommand {
     Run(run::RunArgs),
+    Swarm(Box<swarm::SwarmArgs>),
     Train(Box<train::TrainArgs>),
     Eval(eval::EvalArgs),
     Merge(merge::MergeArgs),
@@ -55,6 +58,8 @@ enum RuneCommand {
     Adapters(adapters::AdaptersArgs),
     #[command(subcommand)]
     Sessions(sessions::SessionsArgs),
+    #[command(subcommand)]
+    Jobs(jobs::JobsArgs),
     Events(events::EventsArgs),
     #[command(subcommand)]
     Config(config::ConfigArgs),
@@ -95,6 +100,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
                 Err(error)
             }
         },
+        RuneCommand::Swarm(args) => swarm::run(&context(args.settings())?, args),
         RuneCommand::Train(args) => train::run(&context(args.settings())?, args),
         RuneCommand::Eval(args) => eval::run(&context(args.settings())?, args),
         RuneCommand::Merge(args) => merge::run(&context(args.settings())?, args),
@@ -106,6 +112,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         RuneCommand::Models(args) => models::run(&context(vec![])?, args),
         RuneCommand::Adapters(args) => adapters::run(&context(args.settings())?, args),
         RuneCommand::Sessions(args) => sessions::run(&context(vec![])?, args),
+        RuneCommand::Jobs(args) => jobs::run(&context(vec![])?, args),
         RuneCommand::Events(args) => events::run(&context(vec![])?, args),
         RuneCommand::Config(args) => config::run(&context(vec![])?, args),
         RuneCommand::Doctor(args) => doctor::run(&context(vec![])?, args),

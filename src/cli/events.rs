@@ -27,7 +27,7 @@ pub(super) struct EventsArgs {
     #[arg(long, short)]
     follow: bool,
     /// Print only events after this sequence number
-    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    #[arg(long, visible_alias = "since", value_name = "SEQ", default_value_t = 0)]
     after: u64,
     /// Print only the JSON schema of the event lines of `rune run --json` and other commands
     #[arg(long, conflicts_with_all = ["session", "follow", "after"])]

@@ -19,11 +19,13 @@ use crate::model::ModelError;
 use crate::peft::PeftError;
 use crate::pipeline::PipelineError;
 use crate::pipeline::SessionError;
+use crate::pipeline::TaskFileError;
 use crate::provider::ProviderError;
 use crate::registry::RecordKind;
 use crate::registry::RegistryError;
 use crate::sandbox::SandboxError;
 use crate::shutdown::StoppedEarly;
+use crate::swarm::SwarmError;
 use crate::training::TrainingError;
 
 /// Exit code for wrong arguments.
@@ -86,6 +88,8 @@ fn class(error: &(dyn Error + 'static)) -> Option<ErrorClass> {
         TrainingError,
         EvaluationError,
         EvolutionError,
+        SwarmError,
+        TaskFileError,
         PipelineError,
         RequestError,
         JudgeError,
@@ -116,6 +120,7 @@ fn unwrapped<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
         TrainingError: Provider | Registry | Model;
         EvaluationError: Adapter | Provider | Judge | Pipeline | Registry | Sandbox | Request | Memory;
         EvolutionError: Merge | Peft | Registry | Evaluation;
+        SwarmError: TaskFile | Evaluation | Provider | Registry;
         MemoryError: Registry | Provider;
         PipelineError: Provider | Judge | Registry;
         RequestError: Suite | Judge | Hub;
@@ -135,6 +140,8 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
         .or_else(|| cause::<TrainingError>(error)?.hint())
         .or_else(|| cause::<EvaluationError>(error)?.hint().map(str::to_owned))
         .or_else(|| cause::<EvolutionError>(error)?.hint().map(str::to_owned))
+        .or_else(|| cause::<SwarmError>(error)?.hint())
+        .or_else(|| cause::<TaskFileError>(error)?.hint())
         .or_else(|| cause::<MergeError>(error)?.hint().map(str::to_owned))
         .or_else(|| cause::<PipelineError>(error)?.hint().map(str::to_owned))
         .or_else(|| cause::<ProviderError>(error)?.hint().map(str::to_owned))
@@ -171,6 +178,8 @@ fn fixed_hint(error: &anyhow::Error) -> Option<&'static str> {
                 RecordKind::Session => "`rune sessions list` lists all sessions",
                 RecordKind::TrainingRun => "`rune train runs` lists all training runs",
                 RecordKind::Adapter => "`rune adapters list` lists all adapters",
+                RecordKind::Swarm => "`rune swarm list` lists all swarms",
+                RecordKind::Job => "`rune jobs list` lists all jobs",
             });
         }
         Some(registry) if registry.is_of_disk() => {

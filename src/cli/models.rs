@@ -67,14 +67,12 @@ pub(super) enum SourceName {
 /// Returns the source of models that are downloaded on first use. `HF_ENDPOINT` overrides the hub.
 pub(super) fn source(context: &Context) -> ModelSource {
     let endpoint = std::env::var("HF_ENDPOINT");
-    ModelSource {
-        home: context.home.clone(),
-        pull: PullOptions {
-            source: PullSource::Auto,
-            endpoint: endpoint.unwrap_or_else(|_| "https://huggingface.co".to_owned()),
-            python: context.python().unwrap_or_else(|| PathBuf::from("python3")),
-        },
-    }
+    let pull = PullOptions {
+        source: PullSource::Auto,
+        endpoint: endpoint.unwrap_or_else(|_| "https://huggingface.co".to_owned()),
+        python: context.python().unwrap_or_else(|| PathBuf::from("python3")),
+    };
+    ModelSource::new(context.home.clone(), pull)
 }
 
 /// Returns the file of the configured model, which is downloaded if necessary.

@@ -16,8 +16,6 @@ use crate::cli::screen::Screen;
 
 use session::SessionScreen;
 
-pub(crate) use task::is_task_line;
-
 /// Solve a coding task
 ///
 /// Rune splits the task into parts, plans and writes each one, then assembles and tests the result

@@ -28,7 +28,7 @@ use crate::event::timestamp;
 use crate::trajectory::AttemptVerdict;
 
 use words::event_words;
-use words::step_words;
+pub(super) use words::step_words;
 
 /// Minimum time between two lines about training steps without a terminal.
 const PERIOD: Duration = Duration::from_secs(5);

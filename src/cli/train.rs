@@ -136,7 +136,7 @@ impl DataArgs {
 /// Training options; the preset supplies those that are not given.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Training")]
-struct OptionArgs {
+pub(super) struct OptionArgs {
     /// Preset for all training options
     #[arg(long, default_value = "quick")]
     preset: PresetName,
@@ -254,7 +254,7 @@ impl From<DeviceName> for TrainDevice {
 }
 
 impl OptionArgs {
-    fn options(&self) -> TrainingOptions {
+    pub(super) fn options(&self) -> TrainingOptions {
         let mut options = TrainingOptions::preset(match self.preset {
             PresetName::Quick => Preset::Quick,
             PresetName::Standard => Preset::Standard,

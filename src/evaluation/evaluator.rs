@@ -35,7 +35,7 @@ pub struct Evaluator<'a> {
     modules: &'a PackageModules,
     options: &'a MeasureOptions,
     /// The model that answers.
-    pub provider: Provider,
+    pub provider: Arc<Provider>,
     judge: FunctionJudge,
     pipeline: StrategyTools,
     /// Holds the registry of the sessions of [`Self::pipeline`].
@@ -108,7 +108,7 @@ impl<'a> Evaluator<'a> {
         if !self.options.shows_records {
             return Ok(SuiteMemory::default());
         }
-        let tools = (self.services, &self.provider, &self.pipeline.judge);
+        let tools = (self.services, &*self.provider, &self.pipeline.judge);
         SuiteMemory::recall(tools, self.options.lib.as_slice(), suite).await
     }
 

@@ -7,7 +7,7 @@ use super::task::EvalTask;
 
 /// Joins near-duplicate tasks into one family, that of the first of them. Tasks are near-duplicates
 /// if their questions share half of their shingles, or if they ask for the same function.
-pub(super) fn join(tasks: &mut [EvalTask]) {
+pub fn join(tasks: &mut [EvalTask]) {
     let signatures: Vec<MinHashSignature> =
         tasks.iter().map(|task| MinHashSignature::of_question(&asked(task))).collect();
     let heads: Vec<Option<String>> = tasks.iter().map(head).collect();

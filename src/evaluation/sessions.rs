@@ -13,6 +13,7 @@ use crate::task::SourceFile;
 use crate::task::Task;
 use crate::trajectory::Message;
 use crate::trajectory::Session;
+use crate::trajectory::family_of;
 
 use super::suite::TaskSuite;
 use super::task::AnswerCheck;
@@ -71,19 +72,30 @@ fn only_path(registry: &Registry, session_id: &str) -> Result<Option<String>, Re
 }
 
 fn eval_task(session: &Session, (family, own): (&str, &[String]), path: &str) -> EvalTask {
-    let task = &session.task;
+    let task = task_of_user(&session.task, path);
+    let own_families = own.to_vec();
+    let check = SessionCheck { task: session.task.clone(), path: path.to_owned(), own_families };
     EvalTask {
         id: session.id.clone(),
         group: SESSIONS_SUITE.to_owned(),
-        is_control: false,
         family: family.to_owned(),
+        check: AnswerCheck::Session(check),
+        ..task
+    }
+}
+
+/// Creates the evaluation task of a user's task with tests, whose solution is the file `path`.
+pub fn task_of_user(task: &Task, path: &str) -> EvalTask {
+    let check =
+        SessionCheck { task: task.clone(), path: path.to_owned(), own_families: Vec::new() };
+    EvalTask {
+        id: task.id.0.clone(),
+        group: task.task_type.as_str().to_owned(),
+        is_control: false,
+        family: task.family.clone().unwrap_or_else(|| family_of(&task.text)),
         messages: vec![Message::user(question(task, path))],
         work: None,
-        check: AnswerCheck::Session(SessionCheck {
-            task: task.clone(),
-            path: path.to_owned(),
-            own_families: own.to_vec(),
-        }),
+        check: AnswerCheck::Session(check),
         answer: String::new(),
     }
 }

@@ -164,7 +164,7 @@ impl EvalTask {
 
     /// Returns the task as a user would give it, with its visible tests; `None` if it asks for
     /// nothing.
-    pub(super) fn as_user_task(&self) -> Option<task::Task> {
+    pub fn as_user_task(&self) -> Option<task::Task> {
         if let AnswerCheck::Session(check) = &self.check {
             let family = Some(self.family.clone());
             return Some(task::Task { id: TaskId(self.id.clone()), family, ..check.task.clone() });

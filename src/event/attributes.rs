@@ -33,6 +33,12 @@ impl Event {
             Self::TrainingResumed { .. } => "training.resumed",
             Self::TrainingCompleted { .. } => "training.completed",
             Self::TrainingFailed { .. } => "training.failed",
+            Self::SwarmStarted { .. } => "swarm.started",
+            Self::SwarmResumed { .. } => "swarm.resumed",
+            Self::SwarmGenerationStarted { .. } => "swarm.generation",
+            Self::SwarmEnded { .. } => "swarm.ended",
+            Self::JobChanged { .. } => "job.changed",
+            Self::SwarmProgress { .. } => "swarm.progress",
             Self::EvaluationCreated { .. } => "evaluation.created",
             Self::EvaluationAnswered { .. } => "evaluation.answered",
             Self::RehearsalAnswered { .. } => "rehearsal.answered",
@@ -69,6 +75,7 @@ impl Event {
                 | Self::TrainingStep { .. }
                 | Self::TrainingValidated { .. }
                 | Self::TrainingCheckpointed { .. }
+                | Self::SwarmProgress { .. }
                 | Self::EvaluationAnswered { .. }
                 | Self::RehearsalAnswered { .. }
                 | Self::MergeProgress { .. }
@@ -102,6 +109,7 @@ impl Event {
         match self.kind().split('.').next() {
             Some("adapter" | "evaluation" | "evolution") => "/rune/adapters",
             Some("training") => "/rune/training",
+            Some("swarm" | "job") => "/rune/swarm",
             Some("judge") => "/rune/judge",
             Some("pull") => "/rune/models",
             Some("bench") => "/rune/bench",

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use crate::adapter::AdapterId;
 use crate::adapter::AdapterSource;
+use crate::job::JobKind;
+use crate::job::JobState;
 use crate::task::TaskType;
 use crate::trajectory::Assurance;
 use crate::trajectory::AttemptVerdict;
@@ -339,6 +341,70 @@ pub enum Event {
     TrainingFailed {
         /// Kind of the failure, a colon, the error message.
         error: String,
+    },
+    /// A swarm was started. It is the subject of this event and the next three.
+    #[serde(rename = "swarm.started")]
+    SwarmStarted {
+        /// Name of the suite whose tasks it solves.
+        suite: String,
+        /// Number of tasks to solve.
+        n_tasks: usize,
+        /// Maximum number of generations.
+        generations: u32,
+    },
+    /// A swarm was resumed.
+    #[serde(rename = "swarm.resumed")]
+    SwarmResumed {
+        /// Generation that it goes on with, from 1.
+        generation: u32,
+    },
+    /// A generation after the first has begun: unsolved tasks are tried again.
+    #[serde(rename = "swarm.generation")]
+    SwarmGenerationStarted {
+        /// The generation, from 2.
+        generation: u32,
+        /// Number of tasks to try again.
+        n_tasks: usize,
+    },
+    /// A swarm has ended. The last line of its stream.
+    #[serde(rename = "swarm.ended")]
+    SwarmEnded {
+        /// `completed`, `interrupted` or `failed`.
+        status: String,
+        /// Why it has ended.
+        reason: String,
+    },
+    /// A job of a swarm is no longer at work: it has ended, or is back in the queue.
+    #[serde(rename = "job.changed")]
+    JobChanged {
+        /// Kind of the work.
+        kind: JobKind,
+        /// Generation of the swarm, from 1.
+        generation: u32,
+        /// New state of the job.
+        state: JobState,
+        /// Error of the attempt, with its causes.
+        error: Option<String>,
+    },
+    /// The queue of a swarm and the memory of the machine. Never stored.
+    #[serde(rename = "swarm.progress")]
+    SwarmProgress {
+        /// Generation of the swarm, from 1.
+        generation: u32,
+        /// Number of tasks of the generation that are waiting.
+        n_queued: u64,
+        /// Number of jobs that are at work.
+        n_running: u64,
+        /// Number of tasks of the generation that have ended.
+        n_ended: u64,
+        /// Number of tasks that the swarm has solved.
+        n_solved: u64,
+        /// Resident memory of this process, in bytes.
+        rss: u64,
+        /// Available memory of the machine, in bytes.
+        available: u64,
+        /// Why no work is begun; `null` if it is.
+        paused: Option<String>,
     },
     /// An adapter, or the base model alone, was evaluated.
     #[serde(rename = "evaluation.created")]

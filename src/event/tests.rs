@@ -7,6 +7,8 @@ use serde_json::json;
 
 use crate::adapter::AdapterId;
 use crate::adapter::AdapterSource;
+use crate::job::JobKind;
+use crate::job::JobState;
 use crate::task::TaskType;
 use crate::trajectory::Assurance;
 use crate::trajectory::AttemptVerdict;
@@ -128,6 +130,26 @@ fn samples() -> Vec<Event> {
             project: "p".into(),
             other: None,
             suite: Some("s".into()),
+        },
+        Event::SwarmStarted { suite: "s".into(), n_tasks: 4, generations: 2 },
+        Event::SwarmResumed { generation: 1 },
+        Event::SwarmGenerationStarted { generation: 2, n_tasks: 3 },
+        Event::SwarmEnded { status: "completed".into(), reason: "r".into() },
+        Event::JobChanged {
+            kind: JobKind::Solve,
+            generation: 1,
+            state: JobState::Discarded,
+            error: Some("e".into()),
+        },
+        Event::SwarmProgress {
+            generation: 1,
+            n_queued: 2,
+            n_running: 1,
+            n_ended: 1,
+            n_solved: 1,
+            rss: 1 << 20,
+            available: 1 << 30,
+            paused: Some("low memory".into()),
         },
         Event::TrainingStarted { dataset_digest: "d".into(), base_model: "m".into() },
         Event::TrainingPlanned {

@@ -15,6 +15,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use crate::durable;
 use crate::evaluation;
 use crate::evaluation::EvaluationError;
 use crate::evaluation::Evaluator;
@@ -123,13 +124,7 @@ pub(super) fn options(request: &EvolveRequest) -> MeasureOptions {
 
 /// Keeps other processes from deciding at the same time.
 pub(super) fn lock(home: &Home) -> Result<File, EvolutionError> {
-    let path = home.evolve_lock();
-    let file = File::options().create(true).truncate(false).write(true).open(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(EvolutionError::Busy),
-        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
-    }
+    durable::try_lock(&home.evolve_lock())?.ok_or(EvolutionError::Busy)
 }
 
 /// Returns tasks of other projects and suites, of families that nothing is trained on. HumanEval is

@@ -51,7 +51,7 @@ impl Machine {
     /// If `/proc` cannot be read.
     pub fn read() -> io::Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
-        let meminfo = fs::read_to_string("/proc/meminfo")?;
+        let (available_bytes, memory_bytes) = memory()?;
         let loadavg = fs::read_to_string("/proc/loadavg")?;
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
         let n_threads = thread::available_parallelism()?.get();
@@ -60,13 +60,23 @@ impl Machine {
             n_threads,
             n_cores: n_cores(&cpuinfo).map_or(n_threads, |n_cores| n_cores.min(n_threads)),
             features: CpuFeatures::detect(),
-            memory_bytes: kibibytes(&meminfo, "MemTotal"),
-            available_bytes: kibibytes(&meminfo, "MemAvailable")
-                .min(left_in_group().unwrap_or(u64::MAX)),
+            memory_bytes,
+            available_bytes,
             load: loadavg.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default(),
             kernel: kernel.trim().to_owned(),
         })
     }
+}
+
+/// Returns the available memory without swapping, limited by the cgroup, and the total memory, in
+/// bytes.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn memory() -> io::Result<(u64, u64)> {
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    let available = kibibytes(&meminfo, "MemAvailable").min(left_in_group().unwrap_or(u64::MAX));
+    Ok((available, kibibytes(&meminfo, "MemTotal")))
 }
 
 impl CpuFeatures {

@@ -8,5 +8,6 @@ pub use disk::disk_free;
 pub use disk::fsync_latency;
 pub use machine::CpuFeatures;
 pub use machine::Machine;
+pub use machine::memory;
 pub use process::peak_rss;
 pub use process::rss;

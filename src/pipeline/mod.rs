@@ -54,6 +54,7 @@ mod requirements;
 mod runner;
 mod session;
 mod solve;
+mod task_file;
 
 use std::time::Duration;
 
@@ -82,6 +83,12 @@ pub use session::plan_session;
 pub use session::recorded_settings;
 pub use session::run_session;
 pub use solve::solve;
+pub use task_file::ReadTask;
+pub use task_file::TaskFileError;
+pub(crate) use task_file::is_task_line;
+pub use task_file::plain_task;
+pub use task_file::read_task;
+pub use task_file::read_tasks;
 
 /// Version of the pipeline in evaluation outcomes. It changes whenever a session could end
 /// differently with the same prompts.

@@ -42,6 +42,8 @@ pub(crate) struct NewSession {
     pub(crate) config: Value,
     /// Name of the base model.
     pub(crate) model: String,
+    /// Job of a swarm that the session belongs to.
+    pub(crate) job_id: Option<String>,
 }
 
 impl NewSession {
@@ -58,6 +60,7 @@ impl NewSession {
             sandbox_tier: String::new(),
             config: Value::Null,
             model: String::new(),
+            job_id: None,
         }
     }
 
@@ -95,6 +98,7 @@ impl NewSession {
             started_at: timestamp(SystemTime::now()),
             ended_at: None,
             exit_code: None,
+            job_id: self.job_id,
             task: self.task,
         };
         let event = Event::SessionStarted {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
+use serde_json::Value;
 use serde_json::json;
 
 use crate::adapter::InvalidAdapterId;
@@ -73,6 +74,8 @@ pub enum SessionRequest {
         left_out: Vec<OmittedFile>,
         /// Documents to show passages of.
         documents: Vec<Document>,
+        /// Job of a swarm that the session belongs to.
+        job_id: Option<String>,
     },
     /// Resume a session that stopped: see [`crate::registry::Registry::resumable`].
     Resume(Box<Session>),
@@ -225,7 +228,7 @@ impl SessionError {
 ///         test_targets: Vec::new(),
 ///     };
 ///     let (left_out, documents) = (Vec::new(), Vec::new());
-///     let request = SessionRequest::New { task, left_out, documents };
+///     let request = SessionRequest::New { task, left_out, documents, job_id: None };
 ///     let target = OutputFolder { folder: "out".into(), force: false };
 ///     let outcome = pipeline::run_session((services, &sandbox), request, &target).await?;
 ///     println!("{}: {}", outcome.id, outcome.solution.summary());
@@ -264,12 +267,13 @@ pub async fn plan_session(
     Ok(SessionPlan { paths: assignment.paths().map(Into::into).collect(), tests })
 }
 
-/// Returns the settings that a session was started with, except keys that no longer exist. Resuming
-/// needs them: other settings ask other questions, for which there are no recorded answers.
-pub fn recorded_settings(session: &Session, current: &Config) -> ConfigLayer {
+/// Returns the settings that a session or a swarm was started with, except keys that no longer
+/// exist. Resuming needs them: other settings ask other questions, for which there are no recorded
+/// answers.
+pub fn recorded_settings(recorded: &Value, current: &Config) -> ConfigLayer {
     ConfigLayer::from_flags(current.entries().filter_map(|entry| {
         let (section, name) = entry.key.split_once('.')?;
-        let value = session.config_json.get(section)?.get(name)?;
+        let value = recorded.get(section)?.get(name)?;
         Some((entry.key, toml::Value::try_from(value).ok()?))
     }))
 }
@@ -318,8 +322,10 @@ impl ActiveSession<'_> {
     async fn run(&self, request: SessionRequest) -> Result<SessionOutcome, SessionError> {
         let services = self.services;
         let mut judge = judge_of(services, self.sandbox)?;
+        let mut of_job = None;
         let (assignment, left_out, found, resumed) = match request {
-            SessionRequest::New { task, left_out, documents } => {
+            SessionRequest::New { task, left_out, documents, job_id } => {
+                of_job = job_id;
                 let found = self.passages(&judge, &task, &documents).await?;
                 (Assignment::of_new_task(&judge, task).await?, left_out, found, None)
             }
@@ -332,9 +338,11 @@ impl ActiveSession<'_> {
         prepare_suite(services, &mut judge, assignment.suite.as_ref()).await?;
         self.refuse_to_overwrite(assignment.paths())?;
         let provider = services.models.open(&services.config, &*services.reporter).await?;
-        let (session, recorded) = match resumed {
-            Some(session) => self.resume(session)?,
-            None => (self.start(&provider, assignment.task.clone(), &found.passages)?, Vec::new()),
+        let (session, recorded) = if let Some(session) = resumed {
+            self.resume(session)?
+        } else {
+            let asked = (assignment.task.clone(), of_job);
+            (self.start(&provider, asked, &found.passages)?, Vec::new())
         };
         for omitted in left_out.iter().map(ToString::to_string).chain(found.left_out) {
             self.record_event(&Event::Warning { message: format!("left out {omitted}") })?;
@@ -419,7 +427,7 @@ impl ActiveSession<'_> {
     fn start(
         &self,
         provider: &Provider,
-        task: Task,
+        (task, job_id): (Task, Option<String>),
         passages: &[Passage],
     ) -> Result<Session, SessionError> {
         let config = &self.services.config;
@@ -449,6 +457,7 @@ impl ActiveSession<'_> {
             sandbox_tier: tier.as_str().unwrap_or("none").to_owned(),
             config: json!(**config),
             model: config.run.model.clone(),
+            job_id,
             ..NewSession::new(task, config.run.seed)
         };
         let (session, claim, event) = new.record(registry, provider)?;

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Weak;
+
+use tokio::sync::Mutex;
 
 use crate::config::Config;
 use crate::config::ProviderKind;
@@ -28,16 +32,31 @@ pub struct ModelFile {
     pub hub_id: String,
 }
 
-/// Source of model files: Rune's home, or a download.
+/// Source of model files: Rune's home, or a download. Clones share the model that is loaded, so
+/// that sessions which run at once decode in one batch.
 #[derive(Clone)]
 pub struct ModelSource {
     /// Rune's home, which holds downloaded models.
     pub home: Home,
     /// Where and how missing models are downloaded.
     pub pull: PullOptions,
+    open: Arc<Mutex<OpenProvider>>,
+}
+
+/// The provider with the model that was loaded last, and the settings that it was loaded with.
+#[derive(Default)]
+struct OpenProvider {
+    settings: String,
+    /// It is closed once nobody uses it any more.
+    provider: Weak<Provider>,
 }
 
 impl ModelSource {
+    /// Creates a source of models in `home`, which are downloaded as `pull` says.
+    pub fn new(home: Home, pull: PullOptions) -> Self {
+        Self { home, pull, open: Arc::default() }
+    }
+
     /// Finds the file of the model `name`, a catalog name or a path. Downloads it if necessary and
     /// reports the progress to `reporter`.
     ///
@@ -74,7 +93,8 @@ impl ModelSource {
         load(self.find(&config.run.model, reporter).await?, engine_options(config)).await
     }
 
-    /// Opens the configured provider.
+    /// Opens the configured provider. A model that is loaded with the same settings is shared; a
+    /// script begins anew.
     ///
     /// # Errors
     /// Those of [`Self::engine`]; [`ProviderError::Script`] if the script cannot be read.
@@ -82,11 +102,30 @@ impl ModelSource {
         &self,
         config: &Config,
         reporter: &dyn Reporter,
-    ) -> Result<Provider, ProviderError> {
+    ) -> Result<Arc<Provider>, ProviderError> {
         if config.run.provider == ProviderKind::Scripted {
             let script = Path::new(&config.run.scripted);
-            return Ok(Provider::Scripted(Scripted::load(script, config.engine.context)?));
+            let scripted = Scripted::load(script, config.engine.context)?;
+            return Ok(Arc::new(Provider::Scripted(scripted)));
         }
+        let settings = format!("{:?}", (&config.run.model, engine_options(config)));
+        // Held while the model is loaded: whoever else needs it waits instead of loading it again.
+        let mut open = self.open.lock().await;
+        if open.settings == settings
+            && let Some(provider) = open.provider.upgrade()
+        {
+            return Ok(provider);
+        }
+        let provider = Arc::new(Provider::InProcess(self.load(config, reporter).await?));
+        *open = OpenProvider { settings, provider: Arc::downgrade(&provider) };
+        Ok(provider)
+    }
+
+    async fn load(
+        &self,
+        config: &Config,
+        reporter: &dyn Reporter,
+    ) -> Result<InProcess, ProviderError> {
         let file = self.find(&config.run.model, reporter).await?;
         reporter.report("", &Event::notice(format!("loading {}", file.path.display())));
         let engine = load(file, engine_options(config)).await?;
@@ -100,7 +139,7 @@ impl ModelSource {
             facts.context
         );
         reporter.report("", &Event::notice(loaded));
-        Ok(Provider::InProcess(engine))
+        Ok(engine)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::adapter::AdapterId;
 use crate::error_class::ErrorClass;
+use crate::job::JobState;
 use crate::trajectory::SessionStatus;
 
 /// A kind of row that users name by its id.
@@ -16,6 +17,10 @@ pub enum RecordKind {
     TrainingRun,
     /// A row of the table `adapter`.
     Adapter,
+    /// A row of the table `swarm_run`.
+    Swarm,
+    /// A row of the table `job`.
+    Job,
 }
 
 impl fmt::Display for RecordKind {
@@ -24,6 +29,8 @@ impl fmt::Display for RecordKind {
             Self::Session => "session",
             Self::TrainingRun => "training run",
             Self::Adapter => "adapter",
+            Self::Swarm => "swarm",
+            Self::Job => "job",
         })
     }
 }
@@ -110,6 +117,17 @@ pub enum RegistryError {
         /// Current status of the session.
         status: SessionStatus,
     },
+    /// The state of the job does not allow the operation.
+    #[error("job `{id}` is {}", state.as_str())]
+    WrongJobState {
+        /// Id of the job.
+        id: String,
+        /// Current state of the job.
+        state: JobState,
+    },
+    /// The swarm is completed and cannot be resumed.
+    #[error("swarm `{0}` is completed")]
+    SwarmCompleted(String),
     /// An attempt does not have the next number of its session.
     #[error("attempt {found} of session `{id}` is out of order: expected attempt {next}")]
     OutOfOrder {
@@ -184,6 +202,8 @@ impl RegistryError {
             | Self::Ended { .. }
             | Self::DoesNotFit { .. }
             | Self::TrainingCompleted(_)
+            | Self::SwarmCompleted(_)
+            | Self::WrongJobState { .. }
             | Self::WrongStatus { .. } => ErrorClass::Conflict,
             _ => ErrorClass::Environment,
         }

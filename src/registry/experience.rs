@@ -181,6 +181,7 @@ pub(crate) mod tests {
             started_at: "2026-01-01T00:00:00.000Z".to_owned(),
             ended_at: None,
             exit_code: None,
+            job_id: None,
         }
     }
 

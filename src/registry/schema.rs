@@ -27,6 +27,7 @@ const STEPS: &[&str] = &[
     include_str!("schema_11.sql"),
     include_str!("schema_12.sql"),
     include_str!("schema_13.sql"),
+    include_str!("schema_14.sql"),
 ];
 
 /// Migrates the database at `path` to the newest version, in one transaction.

@@ -170,6 +170,17 @@ impl Registry {
         self.read(|tx| read(tx, id))
     }
 
+    /// Returns the session of a job; `None` if its work has not begun.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn session_of_job(&self, job_id: &str) -> Result<Option<Session>, RegistryError> {
+        self.read(|tx| {
+            let mut statement = tx.prepare_cached("SELECT * FROM session WHERE job_id = ?1")?;
+            statement.query([job_id])?.next()?.map(from_row).transpose()
+        })
+    }
+
     /// Returns the keys of all projects that have sessions, sorted.
     ///
     /// # Errors
@@ -254,10 +265,10 @@ fn insert(tx: &Transaction<'_>, session: &Session) -> Result<(), RegistryError> 
     let mut statement = tx.prepare_cached(
         "INSERT INTO session (id, project, task_json, task_type, workspace, provider, base_model,
              base_digest, adapter_id, adapter_reason, propensity, status, verified_by, sandbox_tier, seed,
-             config_json, memory_json, passages_json, tokens_in, tokens_out, started_at, ended_at)
+             config_json, memory_json, passages_json, tokens_in, tokens_out, started_at, ended_at, job_id)
          VALUES (:id, :project, :task_json, :task_type, :workspace, :provider, :base_model,
              :base_digest, :adapter_id, :adapter_reason, :propensity, 'interrupted', 'none', :sandbox_tier, :seed,
-             :config_json, :memory_json, :passages_json, 0, 0, :started_at, :started_at)
+             :config_json, :memory_json, :passages_json, 0, 0, :started_at, :started_at, :job_id)
          ON CONFLICT (id) DO NOTHING",
     )?;
     let added = statement.execute(named_params! {
@@ -278,6 +289,7 @@ fn insert(tx: &Transaction<'_>, session: &Session) -> Result<(), RegistryError> 
         ":memory_json": to_json(&session.memory),
         ":passages_json": to_json(&session.passages),
         ":started_at": session.started_at,
+        ":job_id": session.job_id,
     })?;
     match added {
         0 => {
@@ -313,5 +325,6 @@ fn from_row(row: &Row<'_>) -> Result<Session, RegistryError> {
         started_at: row.get("started_at")?,
         ended_at: row.get("ended_at")?,
         exit_code: row.get("exit_code")?,
+        job_id: row.get("job_id")?,
     })
 }

@@ -125,6 +125,9 @@ pub struct TrainingRun {
     pub adapter_id: Option<AdapterId>,
     /// The error that ended the run: its kind, a colon, the detail.
     pub error: Option<String>,
+    /// Job of a swarm that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<String>,
     /// Time of the start, RFC 3339 UTC.
     pub started_at: String,
     /// RFC 3339 UTC; `None` while running.
@@ -260,6 +263,18 @@ impl Registry {
         self.read(|tx| find(tx, id))
     }
 
+    /// Returns the training run of a job; `None` if its work has not begun.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn training_run_of_job(&self, job_id: &str) -> Result<Option<TrainingRun>, RegistryError> {
+        self.read(|tx| {
+            let sql = "SELECT * FROM training_run WHERE job_id = ?1";
+            let mut statement = tx.prepare_cached(sql)?;
+            statement.query([job_id])?.next()?.map(from_row).transpose()
+        })
+    }
+
     /// Returns the training runs, newest first, at most `limit`.
     ///
     /// # Errors
@@ -348,8 +363,8 @@ fn insert(tx: &Transaction<'_>, run: &TrainingRun) -> Result<(), RegistryError> 
     // The status `running` requires an owner, so the row starts as `interrupted`.
     let added = tx.execute(
         "INSERT INTO training_run (id, kind, project, config_json, dataset_digest, base_model, base_digest,
-             status, started_at, ended_at)
-         VALUES (?1, 'qlora', ?2, ?3, ?4, ?5, ?6, 'interrupted', ?7, ?7) ON CONFLICT (id) DO NOTHING",
+             status, started_at, ended_at, job_id)
+         VALUES (?1, 'qlora', ?2, ?3, ?4, ?5, ?6, 'interrupted', ?7, ?7, ?8) ON CONFLICT (id) DO NOTHING",
         (
             &run.id,
             &run.project,
@@ -358,6 +373,7 @@ fn insert(tx: &Transaction<'_>, run: &TrainingRun) -> Result<(), RegistryError> 
             &run.base_model,
             &run.base_digest,
             &run.started_at,
+            &run.job_id,
         ),
     )?;
     match added {
@@ -434,6 +450,7 @@ fn from_row(row: &Row<'_>) -> Result<TrainingRun, RegistryError> {
         best_val_loss: row.get("best_val_loss")?,
         adapter_id: adapter_id("training_run.adapter_id", row.get("adapter_id")?)?,
         error: row.get("error")?,
+        job_id: row.get("job_id")?,
         started_at: row.get("started_at")?,
         ended_at: row.get("ended_at")?,
     })

@@ -73,6 +73,8 @@ pub struct TrainingRequest {
     pub from: Option<Adapter>,
     /// Minimum time between two checkpoints, in seconds.
     pub checkpoint_seconds: u64,
+    /// Job of a swarm that the run belongs to.
+    pub job_id: Option<String>,
 }
 
 /// The configuration of a run, stored in the column `training_run.config_json`.
@@ -158,6 +160,7 @@ pub async fn train(
         error: None,
         started_at: timestamp(SystemTime::now()),
         ended_at: None,
+        job_id: request.job_id.clone(),
     };
     let claim = begin(services, request, &dataset, &run)?;
     let claimed = ClaimedRun { run, claim, config };

@@ -467,6 +467,7 @@ fn learn_about_ledgers(registry: &Registry) {
         best_val_loss: None,
         adapter_id: None,
         error: None,
+        job_id: None,
         started_at: "2026-01-01T00:00:00.000Z".to_owned(),
         ended_at: None,
     };

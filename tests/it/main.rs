@@ -18,6 +18,7 @@ mod registry;
 mod run;
 mod sandbox;
 mod skip;
+mod swarm;
 mod tidy;
 mod train;
 mod workflows;

@@ -217,7 +217,7 @@ fn task_file_page_is_current() {
         "A task file (`rune run --task FILE` or `FILE:ID`) has one JSON object a line:\n\n\
         | field | type | meaning |\n|---|---|---|\n"
             .to_owned();
-    for (_, name, kind, doc) in members("src/cli/run/task.rs", "struct TaskLine") {
+    for (_, name, kind, doc) in members("src/pipeline/task_file.rs", "struct TaskLine") {
         let kind = match kind.strip_prefix("Option<").map(|kind| kind.trim_end_matches('>')) {
             Some("TestsField") => "text, or a list of `{\"path\", \"text\"}`, optional".to_owned(),
             Some("TaskType") => {
@@ -230,5 +230,5 @@ fn task_file_page_is_current() {
     }
     let example = fs::read_to_string("tests/fixtures/tasks/eight.jsonl").unwrap();
     write!(text, "\nExample:\n\n```json\n{}\n```\n", example.lines().next().unwrap()).unwrap();
-    check("task-file-format.md", &page("Task files", "`src/cli/run/task.rs`", &text));
+    check("task-file-format.md", &page("Task files", "`src/pipeline/task_file.rs`", &text));
 }

@@ -69,6 +69,7 @@ fn session(id: &str) -> Session {
         started_at: "2026-01-01T00:00:00.000Z".into(),
         ended_at: None,
         exit_code: None,
+        job_id: None,
     }
 }
 
@@ -233,7 +234,7 @@ fn foreign_and_newer_registries_are_not_opened() {
         @"`/b` is not a Rune registry (application id 0x7)");
     insta::assert_snapshot!(
         check("c", "PRAGMA application_id = 0x52554E45; PRAGMA user_version = 99"),
-        @"registry `/c` has schema version 99, but this rune supports only up to 13");
+        @"registry `/c` has schema version 99, but this rune supports only up to 14");
     std::fs::write(home.path().join("d"), "no database, but long enough".repeat(40)).unwrap();
     insta::assert_snapshot!(check("d", "SELECT 1"), @"cannot open registry `/d`");
 }

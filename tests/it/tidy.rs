@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
         "durable",
         "failpoint",
         "home",
+        "job",
         "rng",
         "shutdown",
         "terms",

@@ -98,7 +98,7 @@ impl Loop {
         };
         let services = Services {
             registry: Arc::new(Registry::open(&home.registry()).unwrap()),
-            models: ModelSource { home: home.clone(), pull },
+            models: ModelSource::new(home.clone(), pull),
             home,
             config: Arc::new(config(&[])),
             executable: crate::sandbox::binary(),
@@ -153,6 +153,7 @@ impl Loop {
                     session_id: Some(id.to_owned()),
                     from: None,
                     checkpoint_seconds: 0,
+                    job_id: None,
                 };
                 training::train(services, &request).await
             }
@@ -214,7 +215,7 @@ fn task() -> SessionRequest {
         tests: vec![SourceFile::new("test_adder.py", TESTS)],
         test_targets: Vec::new(),
     };
-    SessionRequest::New { task, left_out: Vec::new(), documents: Vec::new() }
+    SessionRequest::New { task, left_out: Vec::new(), documents: Vec::new(), job_id: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,6 @@ use crate::cli::context::Context;
 use crate::cli::output;
 use crate::cli::run::RunArgs;
 use crate::cli::run::task;
-use crate::cli::run::task::ReadTask;
 use crate::cli::screen::Screen;
 use crate::cli::workflow;
 use crate::config::Config;
@@ -23,6 +22,7 @@ use crate::event::Event;
 use crate::event::Reporter;
 use crate::pipeline;
 use crate::pipeline::OutputFolder;
+use crate::pipeline::ReadTask;
 use crate::pipeline::SessionPlan;
 use crate::pipeline::SessionRequest;
 use crate::registry::Registry;
@@ -63,7 +63,7 @@ pub(super) fn run(
     } else {
         let ReadTask { task, left_out } = task::read(args)?;
         let documents = task::documents(&args.doc)?;
-        (SessionRequest::New { task, left_out, documents }, context.clone())
+        (SessionRequest::New { task, left_out, documents, job_id: None }, context.clone())
     };
     // The helper is forked before this process has other threads or a model in memory.
     let executable = std::env::current_exe()?;
@@ -108,7 +108,7 @@ fn resumable(registry: &Registry, id: &str, args: &RunArgs) -> anyhow::Result<Se
 
 /// Returns the settings that a session was started with, overridden by the current flags.
 fn config_of(context: &Context, session: &Session, args: &RunArgs) -> anyhow::Result<Config> {
-    let recorded = pipeline::recorded_settings(session, &context.config);
+    let recorded = pipeline::recorded_settings(&session.config_json, &context.config);
     Config::load(&[recorded, ConfigLayer::from_flags(args.settings())])
         .with_context(|| format!("the recorded settings of session `{}`", session.id))
 }

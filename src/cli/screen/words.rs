@@ -3,7 +3,7 @@
 use crate::event::Event;
 
 /// Summarizes a training step.
-pub(super) fn step_words(event: &Event, validation: Option<f64>) -> String {
+pub(in crate::cli) fn step_words(event: &Event, validation: Option<f64>) -> String {
     let Event::TrainingStep { loss, lr, tokens_per_s, rss, .. } = event else {
         return String::new();
     };

@@ -86,6 +86,7 @@ fn request(services: &Services, args: &TrainArgs) -> anyhow::Result<TrainingRequ
         session_id,
         from,
         checkpoint_seconds: args.checkpoint_seconds,
+        job_id: None,
     })
 }
 

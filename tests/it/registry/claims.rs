@@ -248,6 +248,7 @@ fn training_run() -> TrainingRun {
         best_val_loss: None,
         adapter_id: None,
         error: None,
+        job_id: None,
         started_at: "2026-01-01T00:00:00.000Z".into(),
         ended_at: None,
     }

@@ -105,7 +105,7 @@ fn task_file_has_tests_as_text_files_or_path() {
     let unknown = bench.call(&["run", "--task", "sub/tasks.jsonl:nope"]);
     let expected = "error: no task `nope` in `sub/tasks.jsonl`\n\
                     hint: the file has the tasks text, files, path\n";
-    assert_eq!((unknown.code, unknown.stderr.as_str()), (Some(3), expected));
+    assert_eq!((unknown.code, unknown.stderr.as_str()), (Some(2), expected));
 }
 
 #[test]

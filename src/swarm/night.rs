@@ -1,0 +1,663 @@
+//! The workflow of `rune swarm`: one loop that claims jobs, does them, and queues what follows.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::fs::File;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use futures_util::FutureExt;
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use serde_json::json;
+
+use crate::digest::sha256;
+use crate::durable;
+use crate::error_class::with_causes;
+use crate::evaluation;
+use crate::evaluation::TaskSuite;
+use crate::event::Event;
+use crate::event::Reporter;
+use crate::event::timestamp;
+use crate::hardware;
+use crate::job::JobKind;
+use crate::job::JobState;
+use crate::registry::ClaimHolder;
+use crate::registry::HeldClaim;
+use crate::registry::Job;
+use crate::registry::JobCount;
+use crate::registry::JobEnd;
+use crate::registry::JobFilter;
+use crate::registry::NewJob;
+use crate::registry::RegistryError;
+use crate::registry::RunStatus;
+use crate::registry::SwarmRow;
+use crate::registry::SwarmSeconds;
+use crate::registry::new_id;
+use crate::sandbox::Sandbox;
+use crate::services::Services;
+use crate::shutdown::Shutdown;
+use crate::shutdown::StopReason;
+use crate::task::Task;
+
+use super::config::SwarmConfig;
+use super::config::SwarmLimits;
+use super::config::TrainShare;
+use super::error::SwarmError;
+use super::report;
+use super::report::GenerationReport;
+use super::report::SwarmReport;
+use super::tasks::SwarmTasks;
+use super::watchdog::Pressure;
+use super::watchdog::ResourcesLeft;
+use super::watchdog::Watchdog;
+use super::work::SolvePayload;
+use super::work::SolveResult;
+use super::work::TrainPayload;
+use super::work::Workplace;
+use super::work::decode;
+use super::work::new_job;
+
+/// Pause between two looks at the machine.
+const TICK: Duration = Duration::from_secs(1);
+/// Time without any sign of a job after which it is taken back.
+const SILENCE: Duration = Duration::from_mins(2);
+/// Number of newly solved tasks that are trained on at the end of a generation.
+const MIN_TRAINED: usize = 8;
+/// Sessions per thread of this machine that the engine serves well.
+const AGENTS_PER_THREAD: usize = 2;
+
+/// Request for a new swarm.
+#[derive(Debug, Clone)]
+pub struct SwarmRequest {
+    /// What the swarm does.
+    pub config: SwarmConfig,
+    /// Tasks of the swarm.
+    pub tasks: SwarmTasks,
+    /// When this call ends.
+    pub limits: SwarmLimits,
+}
+
+/// Runs a new swarm until nothing is left to do, a limit is reached, or a signal stops it.
+///
+/// # Errors
+/// [`SwarmError::Busy`]; [`SwarmError::Stopped`], after which it can be resumed; those of the
+/// registry, the model and the file system. Errors of jobs are recorded with the jobs.
+pub async fn run(
+    (services, sandbox): (&Services, &Arc<Sandbox>),
+    request: SwarmRequest,
+) -> Result<SwarmReport, SwarmError> {
+    let lock = lock(services)?;
+    let SwarmRequest { config, tasks: SwarmTasks { suite, to_solve }, limits } = request;
+    let swarm = SwarmRow {
+        id: new_id().map_err(RegistryError::from)?,
+        project: services.project.clone(),
+        config: json!(config),
+        status: RunStatus::Running,
+        generation: 1,
+        seconds: SwarmSeconds::default(),
+        reason: None,
+        started_at: timestamp(SystemTime::now()),
+        ended_at: None,
+    };
+    // The tasks come before the row, so that a swarm that exists can be resumed.
+    let path = services.home.swarm(&swarm.id).join(SUITE);
+    durable::write(&path, suite.to_lines().as_bytes()).map_err(SwarmError::files(path))?;
+    let seed = services.config.run.seed;
+    let jobs: Vec<NewJob> =
+        to_solve.iter().map(|task| solve_job(&swarm.id, 1, (task, seed))).collect();
+    let event = Event::SwarmStarted {
+        suite: config.suite.clone(),
+        n_tasks: jobs.len(),
+        generations: config.generations,
+    };
+    let claim = services.registry.begin_swarm(&swarm, &jobs, &event)?;
+    services.report(&swarm.id, &event);
+    let night = Night::start((services, sandbox), (swarm, config, suite), claim).await?;
+    night.through(limits, lock).await
+}
+
+/// Resumes a swarm where it stopped.
+///
+/// # Errors
+/// Those of [`run`]; [`RegistryError::SwarmCompleted`]; [`SwarmError::OtherVersion`].
+pub async fn resume(
+    (services, sandbox): (&Services, &Arc<Sandbox>),
+    id: &str,
+    limits: SwarmLimits,
+) -> Result<SwarmReport, SwarmError> {
+    let lock = lock(services)?;
+    let config = services.registry.swarm(id)?.config;
+    let config: SwarmConfig = serde_json::from_value(config).map_err(SwarmError::OtherVersion)?;
+    let suite = TaskSuite::read(&services.home.swarm(id).join(SUITE))?;
+    let (swarm, claim) = services.registry.reopen_swarm(id)?;
+    services.report(id, &Event::SwarmResumed { generation: swarm.generation });
+    services.registry.recover_jobs(id)?;
+    let services = &Services { project: swarm.project.clone(), ..services.clone() };
+    let night = Night::start((services, sandbox), (swarm, config, suite), claim).await?;
+    night.through(limits, lock).await
+}
+
+/// Name of the file with the tasks of a swarm, in its folder.
+const SUITE: &str = "suite.jsonl";
+
+fn lock(services: &Services) -> Result<File, SwarmError> {
+    let path = services.home.swarm_lock();
+    durable::try_lock(&path).map_err(SwarmError::files(path))?.ok_or(SwarmError::Busy)
+}
+
+/// Returns the job of a task in a generation, each of which has a seed of its own.
+fn solve_job(swarm_id: &str, generation: u32, (task, seed): (&Task, u64)) -> NewJob {
+    let digest = sha256(json!(task).to_string().as_bytes());
+    let drawn = sha256(format!("{seed} {generation} {digest}").as_bytes());
+    // Positive as a signed number, which the registry stores.
+    let seed = u64::from_str_radix(&drawn[..15], 16).unwrap_or(seed);
+    let payload = json!(SolvePayload { task: task.clone(), seed });
+    new_job(swarm_id, (JobKind::Solve, generation), &json!([digest, generation]), payload)
+}
+
+/// A swarm that runs in this process.
+struct Night {
+    workplace: Arc<Workplace>,
+    swarm: SwarmRow,
+    claim: HeldClaim,
+    limits: SwarmLimits,
+    started: Instant,
+    /// Tokens that this call has generated.
+    tokens_out: u64,
+    n_agents: usize,
+    running: FuturesUnordered<LocalBoxFuture<'static, EndedWork>>,
+    /// Jobs at work by their ids.
+    at_work: HashMap<String, JobAtWork>,
+    watchdog: Watchdog,
+    pressure: Pressure,
+    /// Time until which [`SwarmSeconds`] is known.
+    counted: Instant,
+    /// Solved sessions in the order in which they ended.
+    solved: Vec<String>,
+    /// Number of those that the newest training was given.
+    n_trained: usize,
+    stopping: Option<StopReason>,
+}
+
+/// The id of a job with the outcome of its work.
+type EndedWork = (String, Result<JobEnd, SwarmError>);
+
+/// A job that is being done.
+struct JobAtWork {
+    job: Job,
+    claim: HeldClaim,
+    started: Instant,
+    shutdown: Shutdown,
+    heard: Arc<Heard>,
+}
+
+/// Reporter that remembers when it last heard of a job.
+struct Heard {
+    reporter: Arc<dyn Reporter>,
+    started: Instant,
+    /// Time of the last event, in milliseconds after `started`.
+    last: AtomicU64,
+}
+
+impl Reporter for Heard {
+    fn report(&self, subject: &str, event: &Event) {
+        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(millis, Ordering::Relaxed);
+        self.reporter.report(subject, event);
+    }
+}
+
+/// What a swarm does when no job is left to claim.
+enum NextStep {
+    /// These jobs are queued.
+    Queue(Vec<NewJob>),
+    /// The next generation begins with these.
+    Generation(Vec<NewJob>),
+    /// Jobs come back after a pause.
+    Wait,
+    /// Nothing is left to do, or a limit is reached.
+    End(RunStatus, String),
+}
+
+impl Night {
+    async fn start(
+        (services, sandbox): (&Services, &Arc<Sandbox>),
+        (swarm, config, suite): (SwarmRow, SwarmConfig, TaskSuite),
+        claim: HeldClaim,
+    ) -> Result<Self, SwarmError> {
+        let modules = evaluation::modules_of(config.lib.as_deref())?;
+        let opened = services.models.open(&services.config, &*services.reporter);
+        let provider = match services.shutdown.or_stop(opened).await {
+            Ok(provider) => provider?,
+            Err(stopped) => {
+                let reason = "interrupted before the model was loaded";
+                services.registry.end_swarm(&claim, (RunStatus::Interrupted, reason))?;
+                return Err(SwarmError::Stopped { id: swarm.id, reason: stopped.0 });
+            }
+        };
+        let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let served = provider.capabilities().parallel.min(AGENTS_PER_THREAD * n_threads);
+        let n_agents = config.agents.unwrap_or(served).max(1);
+        let (solved, n_trained) = sessions_so_far(services, &swarm.id)?;
+        Ok(Self {
+            workplace: Arc::new(Workplace {
+                id: swarm.id.clone(),
+                services: services.clone(),
+                sandbox: Arc::clone(sandbox),
+                config,
+                suite,
+                modules,
+                provider,
+            }),
+            swarm,
+            claim,
+            limits: SwarmLimits::default(),
+            started: Instant::now(),
+            tokens_out: 0,
+            n_agents,
+            running: FuturesUnordered::new(),
+            at_work: HashMap::new(),
+            watchdog: Watchdog::default(),
+            pressure: Pressure::None,
+            counted: Instant::now(),
+            solved,
+            n_trained,
+            stopping: None,
+        })
+    }
+
+    /// Works until the end, and returns the report. The lock is held until then.
+    async fn through(
+        mut self,
+        limits: SwarmLimits,
+        _lock: File,
+    ) -> Result<SwarmReport, SwarmError> {
+        self.limits = limits;
+        let ended = self.work().await;
+        // Whatever is still at work stops and goes back to the queue.
+        self.stop_all(StopReason::Terminated);
+        let drained = self.drain().await;
+        let (status, reason) = match (&ended, self.stopping) {
+            (Ok(_), Some(_)) => (RunStatus::Interrupted, "stopped by a signal".to_owned()),
+            (Ok(ended), None) => ended.clone(),
+            (Err(error), _) => (RunStatus::Failed, with_causes(error)),
+        };
+        let registry = &self.services().registry;
+        registry.end_swarm(&self.claim, (status, &reason))?;
+        let report = report::report(registry, &self.swarm.id)?;
+        report.write(&self.services().home)?;
+        let event = Event::SwarmEnded { status: status.as_str().to_owned(), reason };
+        self.services().report(&self.swarm.id, &event);
+        ended?;
+        drained?;
+        match self.stopping {
+            Some(reason) => Err(SwarmError::Stopped { id: self.swarm.id, reason }),
+            None => Ok(report),
+        }
+    }
+
+    /// Claims and does jobs until nothing follows, or a signal stops it.
+    async fn work(&mut self) -> Result<(RunStatus, String), SwarmError> {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let shutdown = self.services().shutdown.clone();
+        loop {
+            let mut step = None;
+            if self.pressure == Pressure::None {
+                self.claim_what_is_due()?;
+                if self.at_work.is_empty() {
+                    step = Some(self.next_step()?);
+                }
+            }
+            match step {
+                Some(NextStep::Queue(jobs)) => {
+                    self.services().registry.queue_jobs(&self.swarm.id, &jobs)?;
+                    continue;
+                }
+                Some(NextStep::Generation(jobs)) => {
+                    self.begin_generation(&jobs)?;
+                    continue;
+                }
+                Some(NextStep::End(status, reason)) => return Ok((status, reason)),
+                Some(NextStep::Wait) | None => {}
+            }
+            tokio::select! {
+                Some(ended) = self.running.next() => self.end(ended)?,
+                _ = ticks.tick() => self.look_around()?,
+                reason = shutdown.triggered() => {
+                    self.stopping = Some(reason);
+                    return Ok((RunStatus::Interrupted, String::new()));
+                }
+            }
+        }
+    }
+
+    /// Claims jobs as far as they may run beside those at work.
+    fn claim_what_is_due(&mut self) -> Result<(), SwarmError> {
+        let is_shared = self.workplace.config.train_share == TrainShare::Shared;
+        for kind in [JobKind::Train, JobKind::Evolve, JobKind::Evaluate] {
+            // What runs alone waits for the agents, and they for it.
+            let runs_alone = kind != JobKind::Train || !is_shared;
+            let is_at_work = self.n_at_work(kind) > 0;
+            let is_waiting = !self.at_work.is_empty() && self.is_due(kind)?;
+            if runs_alone && (is_at_work || is_waiting) {
+                return Ok(());
+            }
+            if !is_at_work && self.claim(kind)? && runs_alone {
+                return Ok(());
+            }
+        }
+        while self.n_at_work(JobKind::Solve) < self.n_agents
+            && self.limit_reached().is_none()
+            && self.claim(JobKind::Solve)?
+        {}
+        Ok(())
+    }
+
+    fn is_due(&self, kind: JobKind) -> Result<bool, RegistryError> {
+        self.services().registry.is_job_due(&self.swarm.id, kind)
+    }
+
+    fn n_at_work(&self, kind: JobKind) -> usize {
+        self.at_work.values().filter(|work| work.job.kind == kind).count()
+    }
+
+    /// Claims and begins a job of a kind. Returns whether there was one.
+    fn claim(&mut self, kind: JobKind) -> Result<bool, SwarmError> {
+        let registry = &self.services().registry;
+        let found = registry.claim_job(&self.swarm.id, kind, &ClaimHolder::ThisProcess)?;
+        let Some((job, claim)) = found else { return Ok(false) };
+        let started = Instant::now();
+        let heard = Arc::new(Heard {
+            reporter: Arc::clone(&self.services().reporter),
+            started,
+            last: AtomicU64::new(0),
+        });
+        let shutdown = Shutdown::default();
+        let services = Services {
+            reporter: heard.clone(),
+            shutdown: shutdown.clone(),
+            ..self.services().clone()
+        };
+        let (workplace, todo) = (Arc::clone(&self.workplace), job.clone());
+        let work = async move {
+            let done = AssertUnwindSafe(workplace.work(&services, &todo)).catch_unwind().await;
+            let panicked = |_| Ok(JobEnd::Retry("the work has panicked".to_owned()));
+            (todo.id, done.unwrap_or_else(panicked))
+        };
+        self.running.push(Box::pin(work));
+        self.at_work.insert(job.id.clone(), JobAtWork { job, claim, started, shutdown, heard });
+        Ok(true)
+    }
+
+    /// Records how a job has ended.
+    fn end(&mut self, (id, end): EndedWork) -> Result<(), SwarmError> {
+        self.count_seconds();
+        let end = end?;
+        let JobAtWork { job, claim, started, .. } =
+            self.at_work.remove(&id).expect("every running job is in the table");
+        if let (JobKind::Solve, JobEnd::Done(result, _)) = (job.kind, &end) {
+            let result: SolveResult = decode(result)?;
+            self.tokens_out += result.tokens_out;
+            self.solved.extend(result.is_sound.then_some(result.session_id));
+        }
+        let registry = &self.services().registry;
+        let state = registry.end_job(&claim, &end, started.elapsed().as_secs_f64())?;
+        registry.record_swarm_seconds(&self.claim, &self.swarm.seconds)?;
+        let error = match end {
+            JobEnd::Failed(error) | JobEnd::Retry(error) => Some(error),
+            JobEnd::Done(..) | JobEnd::Stopped => None,
+        };
+        let (kind, generation) = (job.kind, job.generation);
+        self.services().report(&job.id, &Event::JobChanged { kind, generation, state, error });
+        if kind == JobKind::Solve && self.solved.len() - self.n_trained >= self.train_every() {
+            self.queue_training()?;
+        }
+        Ok(())
+    }
+
+    fn train_every(&self) -> usize {
+        self.workplace.config.train_every
+    }
+
+    /// Queues a training on everything that was solved so far.
+    fn queue_training(&mut self) -> Result<(), SwarmError> {
+        let job = self.training_job();
+        self.services().registry.queue_jobs(&self.swarm.id, &[job])?;
+        self.n_trained = self.solved.len();
+        Ok(())
+    }
+
+    fn training_job(&self) -> NewJob {
+        let mut sessions = self.solved.clone();
+        sessions.sort();
+        let about = json!(sessions);
+        let payload = json!(TrainPayload { sessions });
+        new_job(&self.swarm.id, (JobKind::Train, self.swarm.generation), &about, payload)
+    }
+
+    /// Decides what follows when no job is at work and none was claimed.
+    fn next_step(&mut self) -> Result<NextStep, SwarmError> {
+        let limit = self.limit_reached();
+        let counts = self.services().registry.job_counts(&self.swarm.id, self.swarm.generation)?;
+        let n_open = |kind| {
+            let is_open = |count: &&JobCount| count.kind == kind && count.state.is_open();
+            counts.iter().filter(is_open).map(|count| count.n).sum::<u64>()
+        };
+        let n_left = n_open(JobKind::Solve);
+        let n_others: u64 =
+            [JobKind::Train, JobKind::Evolve, JobKind::Evaluate].map(n_open).iter().sum();
+        if n_others > 0 || n_left > 0 && limit.is_none() {
+            return Ok(NextStep::Wait);
+        }
+        let n_new = self.solved.len() - self.n_trained;
+        if limit.is_none() && n_new >= MIN_TRAINED.min(self.train_every()) {
+            let job = self.training_job();
+            self.n_trained = self.solved.len();
+            return Ok(NextStep::Queue(vec![job]));
+        }
+        let incumbent = self.workplace.incumbent(self.services())?;
+        let about = json!([self.swarm.generation, incumbent]);
+        let evaluate =
+            new_job(&self.swarm.id, (JobKind::Evaluate, self.swarm.generation), &about, json!({}));
+        if !self.services().registry.is_job_known(&evaluate.key)? {
+            return Ok(NextStep::Queue(vec![evaluate]));
+        }
+        if let Some(limit) = limit {
+            return Ok(NextStep::End(RunStatus::Interrupted, limit));
+        }
+        self.next_generation()
+    }
+
+    /// Returns the jobs of the next generation: tasks that no generation has solved, if anything
+    /// has changed that could solve them.
+    fn next_generation(&self) -> Result<NextStep, SwarmError> {
+        let end = |reason: &str| Ok(NextStep::End(RunStatus::Completed, reason.to_owned()));
+        let (generation, swarm_id) = (self.swarm.generation, &self.swarm.id);
+        let filter = JobFilter {
+            swarm_id: Some(swarm_id.clone()),
+            kind: Some(JobKind::Solve),
+            ..JobFilter::default()
+        };
+        let (mut unsolved, mut n_solved) = (Vec::new(), 0);
+        for job in self.services().registry.jobs(&filter, u32::MAX)? {
+            if job.generation != generation {
+                continue;
+            }
+            let result = job.result.as_ref().map(decode::<SolveResult>).transpose()?;
+            match (job.state, result) {
+                (JobState::Done, Some(result)) if result.is_solved => n_solved += 1,
+                (JobState::Done | JobState::Discarded, _) => {
+                    unsolved.push(decode::<SolvePayload>(&job.payload)?.task);
+                }
+                _ => {}
+            }
+        }
+        if unsolved.is_empty() {
+            return end("every task that could be tried is solved");
+        }
+        if generation >= self.workplace.config.generations {
+            return end("the last generation has ended");
+        }
+        // Without a new adapter or a new record to show, the same would be asked again.
+        if n_solved == 0 && !self.has_promoted()? {
+            return end("nothing was learned that could solve the other tasks");
+        }
+        let seed = self.services().config.run.seed;
+        let job = |task: &Task| solve_job(swarm_id, generation + 1, (task, seed));
+        Ok(NextStep::Generation(unsolved.iter().map(job).collect()))
+    }
+
+    /// Whether the current generation has promoted an adapter.
+    fn has_promoted(&self) -> Result<bool, SwarmError> {
+        let report = report::report(&self.services().registry, &self.swarm.id)?;
+        let current = report.generations.last();
+        Ok(current.is_some_and(GenerationReport::has_promoted))
+    }
+
+    fn begin_generation(&mut self, jobs: &[NewJob]) -> Result<(), SwarmError> {
+        let generation = self.swarm.generation + 1;
+        self.services().registry.begin_generation(&self.claim, generation, jobs)?;
+        self.swarm.generation = generation;
+        let event = Event::SwarmGenerationStarted { generation, n_tasks: jobs.len() };
+        self.services().report(&self.swarm.id, &event);
+        Ok(())
+    }
+
+    /// Names the limit that is reached.
+    fn limit_reached(&self) -> Option<String> {
+        let SwarmLimits { seconds, max_tokens } = self.limits;
+        if seconds.is_some_and(|limit| self.started.elapsed().as_secs() >= limit) {
+            return Some("the time is used up".to_owned());
+        }
+        if max_tokens.is_some_and(|limit| self.tokens_out >= limit) {
+            return Some("the tokens are used up".to_owned());
+        }
+        None
+    }
+
+    /// Looks at the machine and at jobs that give no sign, and reports the progress.
+    fn look_around(&mut self) -> Result<(), SwarmError> {
+        self.count_seconds();
+        let home = self.services().home.path().to_owned();
+        let left = ResourcesLeft::read(&home).map_err(SwarmError::files(home))?;
+        let before = self.pressure;
+        self.pressure = self.watchdog.check(left);
+        if self.pressure != before {
+            let message = match self.watchdog.cause {
+                Some(cause) => format!("no work is begun: {cause} is short"),
+                None => "work is begun again".to_owned(),
+            };
+            self.services().notice(message);
+        }
+        if self.pressure == Pressure::OverLimit
+            && let Some(youngest) = self.at_work.values().max_by_key(|work| work.started)
+        {
+            youngest.shutdown.trigger(StopReason::Terminated);
+        }
+        for work in self.at_work.values().filter(|work| work.is_silent()) {
+            let (kind, id) = (work.job.kind.as_str(), &work.job.id);
+            self.services().notice(format!("{kind} {id} gave no sign for 2 minutes: taken back"));
+            work.shutdown.trigger(StopReason::Terminated);
+        }
+        self.report_progress(left)
+    }
+
+    fn report_progress(&self, left: ResourcesLeft) -> Result<(), SwarmError> {
+        let registry = &self.services().registry;
+        let counts = registry.job_counts(&self.swarm.id, self.swarm.generation)?;
+        let n = |is: &dyn Fn(JobState) -> bool| {
+            let of_tasks = counts.iter().filter(|count| count.kind == JobKind::Solve);
+            of_tasks.filter(|count| is(count.state)).map(|count| count.n).sum()
+        };
+        self.services().report(
+            &self.swarm.id,
+            &Event::SwarmProgress {
+                generation: self.swarm.generation,
+                n_queued: n(&|state| state == JobState::Queued),
+                n_running: self.at_work.len() as u64,
+                n_ended: n(&|state| !state.is_open()),
+                n_solved: self.solved.len() as u64,
+                rss: hardware::rss().unwrap_or_default(),
+                available: left.memory,
+                paused: self.watchdog.cause.map(|cause| format!("{cause} is short")),
+            },
+        );
+        Ok(())
+    }
+
+    /// Adds the time since the last call to the kind of work that went on.
+    fn count_seconds(&mut self) {
+        let now = Instant::now();
+        let passed = (now - self.counted).as_secs_f64();
+        self.counted = now;
+        let kinds: HashSet<JobKind> = self.at_work.values().map(|work| work.job.kind).collect();
+        let seconds = &mut self.swarm.seconds;
+        if kinds.contains(&JobKind::Train) {
+            seconds.training += passed;
+        } else if kinds.contains(&JobKind::Evolve) || kinds.contains(&JobKind::Evaluate) {
+            seconds.evaluation += passed;
+        } else if kinds.contains(&JobKind::Solve) {
+            seconds.solving += passed;
+        } else {
+            seconds.idle += passed;
+        }
+    }
+
+    fn stop_all(&self, reason: StopReason) {
+        for work in self.at_work.values() {
+            work.shutdown.trigger(reason);
+        }
+    }
+
+    /// Waits until everything at work has stopped.
+    async fn drain(&mut self) -> Result<(), SwarmError> {
+        while let Some(ended) = self.running.next().await {
+            self.end(ended)?;
+        }
+        Ok(())
+    }
+
+    fn services(&self) -> &Services {
+        &self.workplace.services
+    }
+}
+
+impl JobAtWork {
+    /// Whether a session has given no sign for long. Trainings and evaluations have steps that take
+    /// minutes, and end by themselves.
+    fn is_silent(&self) -> bool {
+        let last = Duration::from_millis(self.heard.last.load(Ordering::Relaxed));
+        let quiet = self.started.elapsed().saturating_sub(last);
+        self.job.kind == JobKind::Solve && quiet > SILENCE
+    }
+}
+
+/// Returns the solved sessions of a swarm, and how many of them the newest training was given.
+fn sessions_so_far(
+    services: &Services,
+    swarm_id: &str,
+) -> Result<(Vec<String>, usize), RegistryError> {
+    let filter = JobFilter { swarm_id: Some(swarm_id.to_owned()), ..JobFilter::default() };
+    let (mut solved, mut n_trained) = (Vec::new(), 0);
+    for job in services.registry.jobs(&filter, u32::MAX)? {
+        match (job.kind, &job.result) {
+            (JobKind::Solve, Some(result)) => {
+                let result: SolveResult = decode(result)?;
+                solved.extend(result.is_sound.then_some(result.session_id));
+            }
+            (JobKind::Train, _) => {
+                n_trained = decode::<TrainPayload>(&job.payload)?.sessions.len().max(n_trained);
+            }
+            _ => {}
+        }
+    }
+    Ok((solved, n_trained))
+}
