@@ -27,6 +27,7 @@ use crate::model::Isa;
 use crate::provider::is_model_path;
 use crate::registry::AdapterStore;
 use crate::registry::Registry;
+use crate::registry::RunStatus;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxError;
 use crate::training;
@@ -326,10 +327,30 @@ fn registry(home: &Home) -> Vec<DoctorCheck> {
     match checked {
         Ok((found, n_records)) if found.is_empty() => {
             let detail = format!("{}, {n_records} solved tasks to show", path.display());
-            vec![DoctorCheck::ok("registry", detail), adapters(&registry, home)]
+            vec![DoctorCheck::ok("registry", detail), adapters(&registry, home), swarm(&registry)]
         }
         Ok((found, _)) => fail(found.join("; ")),
         Err(error) => fail(error.to_string()),
+    }
+}
+
+/// Reports the newest swarm, and how to go on with one that has not ended.
+fn swarm(registry: &Registry) -> DoctorCheck {
+    match registry.swarms(1) {
+        Ok(swarms) => match swarms.first() {
+            None => DoctorCheck::ok("swarm", "none yet"),
+            Some(swarm) if swarm.status == RunStatus::Completed => {
+                DoctorCheck::ok("swarm", format!("{} is completed", swarm.id))
+            }
+            Some(swarm) => {
+                let (id, status) = (&swarm.id, swarm.status.as_str());
+                let next = "unless it is at work, `rune swarm --resume` continues it";
+                DoctorCheck::ok("swarm", format!("{id} is {status}: {next}"))
+            }
+        },
+        Err(error) => {
+            DoctorCheck::fail("registry: swarm", error.to_string(), "restore rune.db from a backup")
+        }
     }
 }
 

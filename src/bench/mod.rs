@@ -7,7 +7,8 @@
 //! kept, and ratios are taken pair by pair.
 //!
 //! [`memory`] measures what adapters know: it teaches libraries of `synthetic`, and measures base
-//! and adapters on tasks about them. [`evolve`] simulates the gate that decides on promotions.
+//! and adapters on tasks about them. [`evolve`] simulates the gate that decides on promotions, and
+//! [`swarm`] measures the queue of swarms.
 
 mod conditions;
 mod error;
@@ -22,6 +23,7 @@ mod progress;
 mod prompts;
 mod rounds;
 mod sandbox;
+mod swarm;
 mod train;
 mod verdict;
 
@@ -57,6 +59,9 @@ pub use rounds::RoundScores;
 pub use sandbox::SandboxOptions;
 pub use sandbox::SandboxReport;
 pub use sandbox::sandbox;
+pub use swarm::QueueBenchmark;
+pub use swarm::QueueFigures;
+pub use swarm::swarm;
 pub use train::TrainOptions;
 pub use train::TrainReport;
 pub use train::train;

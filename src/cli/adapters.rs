@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::adapter::Adapter;
 use crate::adapter::AdapterId;
 use crate::adapter::AdapterSource;
+use crate::adapter::ParentAdapter;
 use crate::adapter::Scope;
 use crate::cli::context::Context;
 use crate::cli::exit::HintedError;
@@ -32,6 +33,7 @@ use crate::peft::AdapterDelta;
 use crate::peft::PeftFiles;
 use crate::provider::ModelFile;
 use crate::provider::engine_options;
+use crate::registry::AdapterAncestor;
 use crate::registry::AdapterFilter;
 use crate::registry::AdapterStore;
 use crate::registry::Evaluation;
@@ -83,6 +85,9 @@ pub(super) enum AdaptersArgs {
     Lineage {
         /// Adapter id
         id: String,
+        /// Print a graph for Graphviz
+        #[arg(long)]
+        dot: bool,
     },
     /// Print whether an adapter is used and why: decisions of `rune evolve`, and its evaluations
     /// beside those of its base on the same tasks
@@ -185,7 +190,10 @@ pub(super) fn run(context: &Context, args: &AdaptersArgs) -> anyhow::Result<Exit
             format!("{}\n", file.display())
         }
         AdaptersArgs::Verify => return verify(context, &store),
-        AdaptersArgs::Lineage { id } => lineage(context, &registry, &parse(id)?)?,
+        AdaptersArgs::Lineage { id, dot } => {
+            let line = registry.lineage(&parse(id)?)?;
+            if *dot { dot_graph(&line) } else { lineage(context, &line) }
+        }
         AdaptersArgs::Why { id } => why(context, &registry, &registry.adapter(&parse(id)?)?)?,
         AdaptersArgs::Similarity { ids } => similarity(context, &registry, &store, ids)?,
         AdaptersArgs::Archive { id, reason } => {
@@ -437,14 +445,12 @@ fn verify(context: &Context, store: &AdapterStore) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn lineage(context: &Context, registry: &Registry, id: &AdapterId) -> anyhow::Result<String> {
-    let line = registry.lineage(id)?;
+fn lineage(context: &Context, line: &[AdapterAncestor]) -> String {
     if context.json {
-        return json_lines(
-            line.iter().map(|one| json!({ "depth": one.depth, "adapter": one.adapter })),
-        );
+        let row = |one: &AdapterAncestor| json!({ "depth": one.depth, "adapter": one.adapter });
+        return line.iter().map(|one| row(one).to_string() + "\n").collect();
     }
-    let text = |one: &crate::registry::AdapterAncestor| {
+    let text = |one: &AdapterAncestor| {
         let indent = "  ".repeat(one.depth as usize);
         format!(
             "{indent}{} {} r{}\n",
@@ -453,7 +459,29 @@ fn lineage(context: &Context, registry: &Registry, id: &AdapterId) -> anyhow::Re
             one.adapter.rank
         )
     };
-    Ok(line.iter().map(text).collect())
+    line.iter().map(text).collect()
+}
+
+/// Renders ancestors as a graph for Graphviz: an arrow from each parent to its child, with the
+/// weight in a merge.
+fn dot_graph(line: &[AdapterAncestor]) -> String {
+    let node = |one: &AdapterAncestor| {
+        let adapter = &one.adapter;
+        let name = adapter.name.as_deref().unwrap_or_default();
+        let label =
+            format!("{name}\n{}\n{} r{}", adapter.id, adapter.source.as_str(), adapter.rank);
+        format!("  {} [label={}];\n", json!(adapter.id), json!(label))
+    };
+    let arrows = |one: &AdapterAncestor| -> String {
+        let child = json!(one.adapter.id);
+        let arrow = |parent: &ParentAdapter| {
+            format!("  {} -> {child} [label=\"{}\"];\n", json!(parent.id), parent.weight)
+        };
+        one.adapter.parents.iter().map(arrow).collect()
+    };
+    let nodes: String = line.iter().map(node).collect();
+    let arrows: String = line.iter().map(arrows).collect();
+    format!("digraph lineage {{\n  node [shape=box];\n{nodes}{arrows}}}\n")
 }
 
 /// Renders a matrix of cosines, or a JSON line per pair.

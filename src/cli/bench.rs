@@ -3,6 +3,7 @@
 mod evolve;
 mod memory;
 mod merge;
+mod swarm;
 
 use std::env;
 use std::ffi::OsString;
@@ -46,6 +47,7 @@ pub(super) enum BenchArgs {
     Memory(memory::MemoryArgs),
     Merge(merge::BenchMergeArgs),
     Evolve(evolve::BenchEvolveArgs),
+    Swarm(swarm::BenchSwarmArgs),
     /// Become a process that merges for the bench
     #[command(hide = true)]
     Merger,
@@ -172,6 +174,7 @@ pub(super) fn run(context: &Context, args: &BenchArgs) -> anyhow::Result<ExitCod
         BenchArgs::Memory(args) => memory::run(context, args),
         BenchArgs::Merge(args) => merge::run(context, args),
         BenchArgs::Evolve(args) => evolve::run(context, args),
+        BenchArgs::Swarm(args) => swarm::run(context, args),
         BenchArgs::Merger => {
             bench::merger_main()?;
             Ok(ExitCode::SUCCESS)

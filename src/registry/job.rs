@@ -47,6 +47,13 @@ static JOBS: ClaimTable = ClaimTable {
     kind: RecordKind::Job,
     on_claim: "state = 'leased', attempt = attempt + 1",
 };
+/// Error of a job whose process has died.
+const DIED: &str = "its process has died";
+/// Number of deaths after which a job comes back at once.
+const FREE_DEATHS: u32 = 2;
+/// Exponent of the longest pause: 64 seconds.
+const MAX_PAUSE: u32 = 6;
+
 /// Jobs whose process has died: the claim that puts them back is no attempt.
 static LOST_JOBS: ClaimTable = ClaimTable { on_claim: "state = 'leased'", ..JOBS };
 
@@ -117,6 +124,9 @@ pub enum JobEnd {
     Retry(String),
     /// The work was stopped. The attempt does not count.
     Stopped,
+    /// The process has died. The attempt does not count, because any other job may be the cause.
+    /// Those that were at work at several deaths come back after a pause, behind all others.
+    Died,
 }
 
 /// Filter for [`Registry::jobs`]; the default matches every job.
@@ -204,6 +214,7 @@ impl Registry {
         let state = self.write(|tx| {
             claim::require(tx, claim)?;
             let job = find(tx, claim.id())?;
+            let death = DIED.to_owned();
             let (state, result, error) = match end {
                 JobEnd::Done(result, next) => {
                     queue(tx, &job.swarm_id, next)?;
@@ -212,13 +223,18 @@ impl Registry {
                 JobEnd::Failed(error) => (JobState::Failed, None, Some(error)),
                 JobEnd::Retry(error) => (after_error(&job), None, Some(error)),
                 JobEnd::Stopped => (JobState::Queued, None, None),
+                JobEnd::Died => (JobState::Queued, None, Some(&death)),
             };
             if let Some(error) = error {
                 append_error(tx, &job, error)?;
             }
             // Only attempts that ended by themselves count towards the last one.
-            let attempt = job.attempt - u32::from(*end == JobEnd::Stopped);
-            let pause = if error.is_some() { pause(&job) } else { Duration::ZERO };
+            let attempt = job.attempt - u32::from(matches!(end, JobEnd::Stopped | JobEnd::Died));
+            let pause = match end {
+                JobEnd::Retry(_) => pause(&job, job.attempt),
+                JobEnd::Died => pause(&job, n_deaths(tx, &job)?.saturating_sub(FREE_DEATHS)),
+                JobEnd::Done(..) | JobEnd::Failed(_) | JobEnd::Stopped => Duration::ZERO,
+            };
             let now = SystemTime::now();
             let on_release = "state = :state, attempt = :attempt, run_at = :run_at,
                  seconds = seconds + :seconds, result_json = :result, ended_at = :ended_at";
@@ -240,8 +256,8 @@ impl Registry {
         Ok(state)
     }
 
-    /// Puts the jobs of a swarm whose process has died back into the queue, or discards those that
-    /// were on their last attempt. Returns how many there were.
+    /// Puts the jobs of a swarm whose process has died back into the queue. Returns how many there
+    /// were.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
@@ -263,7 +279,7 @@ impl Registry {
                 Err(RegistryError::Busy { .. }) => continue,
                 Err(error) => return Err(error),
             };
-            self.end_job(&claim, &JobEnd::Retry("its process has died".to_owned()), 0.0)?;
+            self.end_job(&claim, &JobEnd::Died, 0.0)?;
             n_recovered += 1;
         }
         Ok(n_recovered)
@@ -402,19 +418,27 @@ fn next_due(
     Ok(found.optional()?)
 }
 
+/// Returns how often a process has died that was at work at a job.
+fn n_deaths(tx: &Transaction<'_>, job: &Job) -> Result<u32, RegistryError> {
+    let sql = "SELECT count(*) FROM job_error WHERE job_id = ?1 AND error = ?2";
+    Ok(tx.prepare_cached(sql)?.query_row((&job.id, DIED), |row| row.get(0))?)
+}
+
 /// Returns the state of a job after a failed attempt.
 fn after_error(job: &Job) -> JobState {
     let is_last = job.attempt >= job.kind.max_attempts();
     if is_last { JobState::Discarded } else { JobState::Queued }
 }
 
-/// Returns the pause before the next attempt: 2 to the power of the number of attempts, in seconds,
-/// and up to half of that again, so that jobs which failed together do not come back together.
-fn pause(job: &Job) -> Duration {
-    let base = f64::from(2_u32.saturating_pow(job.attempt));
+/// Returns the pause after `n` errors: 2 to the power of `n`, in seconds, and up to half of that
+/// again, so that jobs which failed together do not come back together; none after no error.
+fn pause(job: &Job, n: u32) -> Duration {
+    if n == 0 {
+        return Duration::ZERO;
+    }
     // The id ends in random digits.
     let share = job.id.bytes().last().map_or(0.0, |byte| f64::from(byte % 16) / 32.0);
-    Duration::from_secs_f64(base * (1.0 + share))
+    Duration::from_secs_f64(f64::from(1_u32 << n.min(MAX_PAUSE)) * (1.0 + share))
 }
 
 /// Queues jobs within the caller's transaction, and returns how many are new.

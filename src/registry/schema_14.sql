@@ -34,7 +34,7 @@ CREATE TABLE job (
     attempt INTEGER NOT NULL DEFAULT 0 CHECK (attempt >= 0),
     run_at TEXT NOT NULL,
     seconds REAL NOT NULL DEFAULT 0 CHECK (seconds >= 0),
-    result_json TEXT CHECK (json_valid(result_json)),
+    result_json TEXT CHECK (result_json IS NULL OR json_valid(result_json)),
     queued_at TEXT NOT NULL,
     ended_at TEXT,
     owner TEXT,

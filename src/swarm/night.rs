@@ -413,7 +413,7 @@ impl Night {
         registry.record_swarm_seconds(&self.claim, &self.swarm.seconds)?;
         let error = match end {
             JobEnd::Failed(error) | JobEnd::Retry(error) => Some(error),
-            JobEnd::Done(..) | JobEnd::Stopped => None,
+            JobEnd::Done(..) | JobEnd::Stopped | JobEnd::Died => None,
         };
         let (kind, generation) = (job.kind, job.generation);
         self.services().report(&job.id, &Event::JobChanged { kind, generation, state, error });

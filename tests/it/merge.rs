@@ -171,6 +171,10 @@ fn merged_adapter_knows_its_parents_and_is_rebuilt_to_the_byte() {
     let wanted = 0.75 * one.inner(&one) - 0.5 * two.inner(&one);
     assert!((both.inner(&one) / wanted - 1.0).abs() < 1e-5, "{} {wanted}", both.inner(&one));
 
+    let graph = bench.output(&["adapters", "lineage", &id, "--dot"]);
+    let arrow = format!("\"one\" -> \"{id}\" [label=\"0.75\"];");
+    assert!(graph.starts_with("digraph") && graph.contains(&arrow), "{graph}");
+
     // The same merge in another order is not stored again.
     assert_eq!(bench.output(&[&["merge", "two:-0.5", "one:0.75"], &exact[..]].concat()), id);
     assert_eq!(bench.n_adapters(), 3);
