@@ -111,6 +111,7 @@ def main():
     parser.add_argument("--rune", type=pathlib.Path, default=pathlib.Path("target/release/rune"))
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=3.0, help="longest time until a kill")
+    parser.add_argument("--train-every", default="0", help="as for `rune swarm`; with a number above 0 the default model is trained")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -124,7 +125,7 @@ def main():
         swarm_id = None
         while n_kills < options.kills:
             command = [rune, "--home", home, "swarm", "--quiet"]
-            command += ["--resume", swarm_id] if swarm_id else ["--tasks", "tasks.jsonl", "--agents", "2"]
+            command += ["--resume", swarm_id] if swarm_id else ["--tasks", "tasks.jsonl", "--agents", "2", "--train-every", options.train_every]
             child = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             n_swarms += swarm_id is None
             swarm_id = swarm_id or begun(home, child)

@@ -71,8 +71,8 @@ pub(super) struct SwarmArgs {
     /// Maximum number of generations
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     generations: u32,
-    /// Number of newly solved tasks after which an adapter is trained
-    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Number of newly solved tasks after which an adapter is trained, 0 for never
+    #[arg(long, value_name = "N", default_value_t = 24)]
     train_every: u32,
     /// Whether sessions run while an adapter is trained
     #[arg(long, value_name = "SHARE", default_value = "exclusive")]
@@ -319,11 +319,15 @@ fn plan(context: &Context, request: &SwarmRequest) -> String {
         });
         return format!("{plan}\n");
     }
+    let training = match config.train_every {
+        0 => "no adapter is trained".to_owned(),
+        n => format!("an adapter is trained after {n} newly solved tasks"),
+    };
     format!(
         "{n_solve} tasks of `{}` to solve, in at most {} generations\n\
          {n_dev} tasks for the race of adapters, {n_gate} for the gate and the report\n\
-         an adapter is trained after {} newly solved tasks\n",
-        config.suite, config.generations, config.train_every,
+         {training}\n",
+        config.suite, config.generations,
     )
 }
 

@@ -17,7 +17,7 @@ pub struct SwarmConfig {
     pub agents: Option<usize>,
     /// Maximum number of generations, at least 1.
     pub generations: u32,
-    /// Number of newly solved tasks after which an adapter is trained, at least 1.
+    /// Number of newly solved tasks after which an adapter is trained; 0 for never.
     pub train_every: usize,
     /// Whether sessions run while an adapter is trained.
     pub train_share: TrainShare,

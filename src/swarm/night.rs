@@ -417,14 +417,16 @@ impl Night {
         };
         let (kind, generation) = (job.kind, job.generation);
         self.services().report(&job.id, &Event::JobChanged { kind, generation, state, error });
-        if kind == JobKind::Solve && self.solved.len() - self.n_trained >= self.train_every() {
+        if kind == JobKind::Solve && self.may_train(self.workplace.config.train_every) {
             self.queue_training()?;
         }
         Ok(())
     }
 
-    fn train_every(&self) -> usize {
-        self.workplace.config.train_every
+    /// Whether at least `n` tasks were solved since the newest training.
+    fn may_train(&self, n: usize) -> bool {
+        let is_wanted = self.workplace.config.train_every > 0;
+        is_wanted && self.solved.len() - self.n_trained >= n
     }
 
     /// Queues a training on everything that was solved so far.
@@ -457,8 +459,7 @@ impl Night {
         if n_others > 0 || n_left > 0 && limit.is_none() {
             return Ok(NextStep::Wait);
         }
-        let n_new = self.solved.len() - self.n_trained;
-        if limit.is_none() && n_new >= MIN_TRAINED.min(self.train_every()) {
+        if limit.is_none() && self.may_train(MIN_TRAINED.min(self.workplace.config.train_every)) {
             let job = self.training_job();
             self.n_trained = self.solved.len();
             return Ok(NextStep::Queue(vec![job]));
