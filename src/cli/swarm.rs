@@ -2,6 +2,7 @@
 
 mod screen;
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -172,11 +173,18 @@ impl SwarmArgs {
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
         let text = |value: &Option<String>| value.clone().map(toml::Value::String);
         let scripted = self.script.as_ref().map(|_| "scripted".to_owned());
-        let lib = self.lib.as_ref().map(|lib| lib.display().to_string());
+        // A swarm may be resumed from another folder.
+        let absolute =
+            |path: &Path| std::path::absolute(path).map(|path| path.display().to_string());
+        let lib = self.lib.as_deref().and_then(|lib| absolute(lib).ok());
+        let script = self.script.as_ref().map(Path::new).and_then(|path| absolute(path).ok());
+        let is_path = |name: &&String| Path::new(name.as_str()).is_file();
+        let model =
+            self.model.as_ref().filter(is_path).and_then(|path| absolute(Path::new(path)).ok());
         let all = [
-            ("run.model", text(&self.model)),
+            ("run.model", text(&model.or_else(|| self.model.clone()))),
             ("run.provider", text(&self.provider.clone().or(scripted))),
-            ("run.scripted", text(&self.script)),
+            ("run.scripted", text(&script)),
             ("run.lib", text(&lib)),
             ("run.project", text(&self.project)),
         ];
@@ -267,6 +275,11 @@ async fn request(
     let store = SuiteStore::open(&services.home)?;
     for name in &args.anchor {
         store.read(name)?;
+        if args.suite.as_deref() == Some(Path::new(name)) {
+            let message = format!("`{name}` is what the swarm learns from");
+            let hint = "its gate families are measured anyway; choose another suite as --anchor";
+            return Err(HintedError::of_usage(message, hint).into());
+        }
     }
     let mut tasks = match (&args.suite, &args.tasks) {
         (Some(name), _) => {

@@ -11,8 +11,8 @@
 //!         the work was stopped             an attempt failed
 //! ```
 //!
-//! What is queued next is written in the transaction that ends a job, so a crash loses no work. A
-//! job's key is unique, so no work is queued twice.
+//! What follows from a job is queued in the transaction that ends it; what follows from the queue as
+//! a whole is found again by whoever resumes. A job's key is unique, so no work is queued twice.
 
 use std::time::Duration;
 use std::time::SystemTime;
@@ -294,7 +294,8 @@ impl Registry {
         self.move_job(id, JobState::is_open, JobState::Cancelled)
     }
 
-    /// Queues a job again that was not done, with all of its attempts.
+    /// Queues a job again that was not done, with all of its attempts. A swarm that was completed can
+    /// be resumed then.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`]; [`RegistryError::WrongJobState`] when it is open or done.
@@ -324,6 +325,12 @@ impl Registry {
                  WHERE id = ?1",
                 (id, to.as_str(), &now, ended_at),
             )?;
+            if to.is_open() {
+                let sql =
+                    "UPDATE swarm_run SET status = 'interrupted', reason = 'a job was queued again'
+                     WHERE id = ?1 AND status = 'completed'";
+                tx.execute(sql, [&job.swarm_id])?;
+            }
             let (kind, generation) = (job.kind, job.generation);
             let event = Event::JobChanged { kind, generation, state: to, error: None };
             event::append(tx, id, &event).map(drop)
@@ -411,7 +418,7 @@ fn next_due(
 ) -> Result<Option<String>, RegistryError> {
     let mut statement = tx.prepare_cached(
         "SELECT id FROM job WHERE swarm_id = ?1 AND kind = ?2 AND state = 'queued'
-         AND run_at <= ?3 ORDER BY rowid LIMIT 1",
+         AND run_at <= ?3 ORDER BY run_at, rowid LIMIT 1",
     )?;
     let now = timestamp(SystemTime::now());
     let found = statement.query_row((swarm_id, kind.as_str(), now), |row| row.get(0));

@@ -46,7 +46,7 @@ CREATE TABLE job (
 ) STRICT;
 
 CREATE INDEX job_by_state ON job (swarm_id, generation, kind, state);
-CREATE INDEX job_by_kind ON job (swarm_id, kind, state);
+CREATE INDEX job_by_kind ON job (swarm_id, kind, state, run_at);
 
 CREATE TRIGGER job_keeps_its_work BEFORE UPDATE OF id, swarm_id, kind, key, generation, payload_json, queued_at ON job
 BEGIN SELECT RAISE(ABORT, 'the work of a job never changes'); END;

@@ -67,7 +67,7 @@ use super::work::new_job;
 /// Pause between two looks at the machine.
 const TICK: Duration = Duration::from_secs(1);
 /// Time without any sign of a job after which it is taken back.
-const SILENCE: Duration = Duration::from_mins(2);
+const SILENCE: Duration = Duration::from_mins(5);
 /// Number of newly solved tasks that are trained on at the end of a generation.
 const MIN_TRAINED: usize = 8;
 /// Sessions per thread of this machine that the engine serves well.
@@ -119,8 +119,7 @@ pub async fn run(
     };
     let claim = services.registry.begin_swarm(&swarm, &jobs, &event)?;
     services.report(&swarm.id, &event);
-    let night = Night::start((services, sandbox), (swarm, config, suite), claim).await?;
-    night.through(limits, lock).await
+    begin((services, sandbox), (swarm, config, suite), claim).await?.through(limits, lock).await
 }
 
 /// Resumes a swarm where it stopped.
@@ -140,8 +139,25 @@ pub async fn resume(
     services.report(id, &Event::SwarmResumed { generation: swarm.generation });
     services.registry.recover_jobs(id)?;
     let services = &Services { project: swarm.project.clone(), ..services.clone() };
-    let night = Night::start((services, sandbox), (swarm, config, suite), claim).await?;
-    night.through(limits, lock).await
+    begin((services, sandbox), (swarm, config, suite), claim).await?.through(limits, lock).await
+}
+
+/// Prepares a swarm that is claimed. If that fails, so has the swarm.
+async fn begin(
+    place: (&Services, &Arc<Sandbox>),
+    what: (SwarmRow, SwarmConfig, TaskSuite),
+    claim: HeldClaim,
+) -> Result<Night, SwarmError> {
+    let registry = &place.0.registry;
+    let started = Night::start(place, what, claim.clone()).await;
+    if let Err(error) = &started {
+        let status = match error {
+            SwarmError::Stopped { .. } => RunStatus::Interrupted,
+            _ => RunStatus::Failed,
+        };
+        registry.end_swarm(&claim, (status, &with_causes(error)))?;
+    }
+    started
 }
 
 /// Name of the file with the tasks of a swarm, in its folder.
@@ -196,6 +212,10 @@ struct JobAtWork {
     started: Instant,
     shutdown: Shutdown,
     heard: Arc<Heard>,
+    /// Tokens that its session has generated before.
+    tokens_before: u64,
+    /// Why the watchdog has taken it back.
+    taken_back: Option<String>,
 }
 
 /// Reporter that remembers when it last heard of a job.
@@ -237,14 +257,12 @@ impl Night {
         let provider = match services.shutdown.or_stop(opened).await {
             Ok(provider) => provider?,
             Err(stopped) => {
-                let reason = "interrupted before the model was loaded";
-                services.registry.end_swarm(&claim, (RunStatus::Interrupted, reason))?;
                 return Err(SwarmError::Stopped { id: swarm.id, reason: stopped.0 });
             }
         };
         let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
         let served = provider.capabilities().parallel.min(AGENTS_PER_THREAD * n_threads);
-        let n_agents = config.agents.unwrap_or(served).max(1);
+        let n_agents = config.agents.unwrap_or(served).min(provider.capabilities().parallel).max(1);
         let (solved, n_trained) = sessions_so_far(services, &swarm.id)?;
         Ok(Self {
             workplace: Arc::new(Workplace {
@@ -282,24 +300,33 @@ impl Night {
         self.limits = limits;
         let ended = self.work().await;
         // Whatever is still at work stops and goes back to the queue.
-        self.stop_all(StopReason::Terminated);
+        self.stop_all(self.stopping.unwrap_or(StopReason::Terminated));
         let drained = self.drain().await;
+        self.count_seconds();
         let (status, reason) = match (&ended, self.stopping) {
             (Ok(_), Some(_)) => (RunStatus::Interrupted, "stopped by a signal".to_owned()),
             (Ok(ended), None) => ended.clone(),
             (Err(error), _) => (RunStatus::Failed, with_causes(error)),
         };
         let registry = &self.services().registry;
-        registry.end_swarm(&self.claim, (status, &reason))?;
-        let report = report::report(registry, &self.swarm.id)?;
-        report.write(&self.services().home)?;
+        // The error that has ended the swarm is worth more than one that follows from it.
+        let recorded = registry
+            .record_swarm_seconds(&self.claim, &self.swarm.seconds)
+            .and_then(|()| registry.end_swarm(&self.claim, (status, &reason)));
+        if ended.is_ok() {
+            recorded?;
+        }
+        let report = report::report(registry, &self.swarm.id);
+        if let Ok(Err(error)) = report.as_ref().map(|report| report.write(&self.services().home)) {
+            self.services().notice(format!("the report is not written: {}", with_causes(&error)));
+        }
         let event = Event::SwarmEnded { status: status.as_str().to_owned(), reason };
         self.services().report(&self.swarm.id, &event);
         ended?;
         drained?;
         match self.stopping {
             Some(reason) => Err(SwarmError::Stopped { id: self.swarm.id, reason }),
-            None => Ok(report),
+            None => Ok(report?),
         }
     }
 
@@ -308,8 +335,19 @@ impl Night {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let shutdown = self.services().shutdown.clone();
+        if self.may_train(self.workplace.config.train_every)
+            && self.workplace.config.train_every > 0
+        {
+            // Whoever was killed has not come to queue it.
+            self.queue_training()?;
+        }
         loop {
             let mut step = None;
+            if let (true, Some(limit)) = (self.at_work.is_empty(), self.limit_reached())
+                && self.pressure != Pressure::None
+            {
+                return Ok((RunStatus::Interrupted, limit));
+            }
             if self.pressure == Pressure::None {
                 self.claim_what_is_due()?;
                 if self.at_work.is_empty() {
@@ -350,7 +388,9 @@ impl Night {
             if runs_alone && (is_at_work || is_waiting) {
                 return Ok(());
             }
-            if !is_at_work && self.claim(kind)? && runs_alone {
+            // At a limit, only the measurement for the report is still begun.
+            let is_wanted = kind == JobKind::Evaluate || self.limit_reached().is_none();
+            if is_wanted && !is_at_work && self.claim(kind)? && runs_alone {
                 return Ok(());
             }
         }
@@ -393,19 +433,32 @@ impl Night {
             (todo.id, done.unwrap_or_else(panicked))
         };
         self.running.push(Box::pin(work));
-        self.at_work.insert(job.id.clone(), JobAtWork { job, claim, started, shutdown, heard });
+        let tokens_before = self.tokens_of(&job)?;
+        let taken_back = None;
+        let work = JobAtWork { job, claim, started, shutdown, heard, tokens_before, taken_back };
+        self.at_work.insert(work.job.id.clone(), work);
         Ok(true)
+    }
+
+    /// Returns the tokens that the session of a job has generated so far.
+    fn tokens_of(&self, job: &Job) -> Result<u64, RegistryError> {
+        let session = self.services().registry.session_of_job(&job.id)?;
+        Ok(session.map_or(0, |session| session.tokens_out))
     }
 
     /// Records how a job has ended.
     fn end(&mut self, (id, end): EndedWork) -> Result<(), SwarmError> {
         self.count_seconds();
-        let end = end?;
-        let JobAtWork { job, claim, started, .. } =
-            self.at_work.remove(&id).expect("every running job is in the table");
+        let work = self.at_work.remove(&id).expect("every running job is in the table");
+        let JobAtWork { job, claim, started, tokens_before, taken_back, .. } = work;
+        self.tokens_out += self.tokens_of(&job)?.saturating_sub(tokens_before);
+        // What the watchdog takes back again and again is discarded, as any other failure.
+        let end = match (end?, taken_back) {
+            (JobEnd::Stopped, Some(why)) => JobEnd::Retry(why),
+            (end, _) => end,
+        };
         if let (JobKind::Solve, JobEnd::Done(result, _)) = (job.kind, &end) {
             let result: SolveResult = decode(result)?;
-            self.tokens_out += result.tokens_out;
             self.solved.extend(result.is_sound.then_some(result.session_id));
         }
         let registry = &self.services().registry;
@@ -454,8 +507,11 @@ impl Night {
             counts.iter().filter(is_open).map(|count| count.n).sum::<u64>()
         };
         let n_left = n_open(JobKind::Solve);
-        let n_others: u64 =
-            [JobKind::Train, JobKind::Evolve, JobKind::Evaluate].map(n_open).iter().sum();
+        let others = [JobKind::Train, JobKind::Evolve, JobKind::Evaluate];
+        let n_others = match limit {
+            Some(_) => n_open(JobKind::Evaluate),
+            None => others.map(n_open).iter().sum(),
+        };
         if n_others > 0 || n_left > 0 && limit.is_none() {
             return Ok(NextStep::Wait);
         }
@@ -559,14 +615,13 @@ impl Night {
             self.services().notice(message);
         }
         if self.pressure == Pressure::OverLimit
-            && let Some(youngest) = self.at_work.values().max_by_key(|work| work.started)
+            && let Some(youngest) = self.at_work.values_mut().max_by_key(|work| work.started)
         {
-            youngest.shutdown.trigger(StopReason::Terminated);
+            let cause = self.watchdog.cause.unwrap_or_default();
+            youngest.take_back(format!("taken back: {cause} is short"));
         }
-        for work in self.at_work.values().filter(|work| work.is_silent()) {
-            let (kind, id) = (work.job.kind.as_str(), &work.job.id);
-            self.services().notice(format!("{kind} {id} gave no sign for 2 minutes: taken back"));
-            work.shutdown.trigger(StopReason::Terminated);
+        for work in self.at_work.values_mut().filter(|work| work.is_silent()) {
+            work.take_back("taken back: no sign for 5 minutes".to_owned());
         }
         self.report_progress(left)
     }
@@ -618,12 +673,14 @@ impl Night {
         }
     }
 
-    /// Waits until everything at work has stopped.
+    /// Waits until everything at work has stopped. Returns the first error.
     async fn drain(&mut self) -> Result<(), SwarmError> {
+        let mut drained = Ok(());
         while let Some(ended) = self.running.next().await {
-            self.end(ended)?;
+            let ended = self.end(ended);
+            drained = drained.and(ended);
         }
-        Ok(())
+        drained
     }
 
     fn services(&self) -> &Services {
@@ -632,6 +689,12 @@ impl Night {
 }
 
 impl JobAtWork {
+    /// Stops the work for a reason that is recorded with the job.
+    fn take_back(&mut self, why: String) {
+        self.taken_back.get_or_insert(why);
+        self.shutdown.trigger(StopReason::Terminated);
+    }
+
     /// Whether a session has given no sign for long. Trainings and evaluations have steps that take
     /// minutes, and end by themselves.
     fn is_silent(&self) -> bool {

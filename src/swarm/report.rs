@@ -75,7 +75,7 @@ pub struct GenerationReport {
     pub decisions: Vec<LedgerRow>,
     /// Scores on held-out tasks at its end.
     pub held_out: Vec<HeldOutScore>,
-    /// Comparison with the generation before on the same tasks, by name of the suite.
+    /// Comparison with the generation before on the same tasks, by name and split of the suite.
     pub against_previous: Vec<(String, PairedScores)>,
 }
 
@@ -84,12 +84,18 @@ pub struct GenerationReport {
 pub struct FailureCause {
     /// The cause in words.
     pub cause: String,
-    /// Number of jobs with this cause.
+    /// Number of tasks, and of other jobs, with this cause.
     pub n: usize,
     /// Id of one of them.
     pub job_id: String,
     /// Its session, if it had one.
     pub session_id: Option<String>,
+}
+
+impl FailureCause {
+    fn new(cause: String, job: &Job, session_id: Option<String>) -> Self {
+        Self { cause, n: 1, job_id: job.id.clone(), session_id }
+    }
 }
 
 impl GenerationReport {
@@ -116,10 +122,15 @@ pub fn report(registry: &Registry, id: &str) -> Result<SwarmReport, RegistryErro
         failures: Vec::new(),
     };
     let filter = JobFilter { swarm_id: Some(id.to_owned()), ..JobFilter::default() };
+    // How the last attempt at each task has ended; `None` once it is solved.
+    let mut tasks = BTreeMap::new();
     for job in registry.jobs(&filter, u32::MAX)? {
-        report.add(registry, &job)?;
+        report.add(registry, &job, &mut tasks)?;
     }
-    report.n_solved = report.generations.iter().map(|generation| generation.n_solved).sum();
+    report.n_solved = tasks.values().filter(|failure| failure.is_none()).count();
+    for failure in tasks.into_values().flatten() {
+        report.add_failure(failure);
+    }
     report.failures.sort_by(|a, b| b.n.cmp(&a.n).then(a.cause.cmp(&b.cause)));
     for later in 1..report.generations.len() {
         report.generations[later].against_previous =
@@ -129,14 +140,19 @@ pub fn report(registry: &Registry, id: &str) -> Result<SwarmReport, RegistryErro
 }
 
 impl SwarmReport {
-    fn add(&mut self, registry: &Registry, job: &Job) -> Result<(), RegistryError> {
+    fn add(
+        &mut self,
+        registry: &Registry,
+        job: &Job,
+        tasks: &mut BTreeMap<String, Option<FailureCause>>,
+    ) -> Result<(), RegistryError> {
         let index = job.generation as usize - 1;
         while self.generations.len() <= index {
             let generation = u32::try_from(self.generations.len()).unwrap_or(u32::MAX) + 1;
             self.generations.push(GenerationReport { generation, ..GenerationReport::default() });
         }
         if job.kind == JobKind::Solve {
-            return self.add_solve(registry, job, index);
+            return self.add_solve((registry, index), job, tasks);
         }
         let generation = &mut self.generations[index];
         match (job.kind, &job.result) {
@@ -149,7 +165,7 @@ impl SwarmReport {
             (JobKind::Evaluate, Some(result)) => generation.held_out = decode(result)?,
             (_, None) if matches!(job.state, JobState::Failed | JobState::Discarded) => {
                 let cause = format!("{}: {}", job.kind.as_str(), last_error(registry, job)?);
-                self.add_failure(cause, job, None);
+                self.add_failure(FailureCause::new(cause, job, None));
             }
             _ => {}
         }
@@ -158,10 +174,11 @@ impl SwarmReport {
 
     fn add_solve(
         &mut self,
-        registry: &Registry,
+        (registry, index): (&Registry, usize),
         job: &Job,
-        index: usize,
+        tasks: &mut BTreeMap<String, Option<FailureCause>>,
     ) -> Result<(), RegistryError> {
+        let task = job.payload["task"].to_string();
         let generation = &mut self.generations[index];
         generation.n_tasks += 1;
         let result = job.result.as_ref().map(decode::<SolveResult>).transpose()?;
@@ -171,7 +188,7 @@ impl SwarmReport {
             } else if job.state != JobState::Cancelled {
                 generation.n_errors += 1;
                 let cause = last_error(registry, job)?;
-                self.add_failure(cause, job, None);
+                tasks.insert(task, Some(FailureCause::new(cause, job, None)));
             }
             return Ok(());
         };
@@ -182,6 +199,7 @@ impl SwarmReport {
             generation.n_solved += 1;
             let word = result.verified_by.as_str().to_owned();
             *generation.verified.entry(word).or_default() += 1;
+            tasks.insert(task, None);
             return Ok(());
         }
         generation.n_unsolved += 1;
@@ -191,21 +209,15 @@ impl SwarmReport {
         } else {
             "the best candidate fails its tests"
         };
-        self.add_failure(cause.to_owned(), job, Some(result.session_id));
+        let failure = FailureCause::new(cause.to_owned(), job, Some(result.session_id));
+        tasks.insert(task, Some(failure));
         Ok(())
     }
 
-    fn add_failure(&mut self, cause: String, job: &Job, session_id: Option<String>) {
-        match self.failures.iter_mut().find(|known| known.cause == cause) {
+    fn add_failure(&mut self, failure: FailureCause) {
+        match self.failures.iter_mut().find(|known| known.cause == failure.cause) {
             Some(known) => known.n += 1,
-            None => {
-                self.failures.push(FailureCause {
-                    cause,
-                    n: 1,
-                    job_id: job.id.clone(),
-                    session_id,
-                });
-            }
+            None => self.failures.push(failure),
         }
     }
 
@@ -235,7 +247,10 @@ fn against<'a>(
 ) -> Vec<(String, PairedScores)> {
     let mut compared = Vec::new();
     for after in after {
-        let Some(before) = before.iter().find(|before| before.suite == after.suite) else {
+        let Some(before) = before
+            .iter()
+            .find(|before| (&before.suite, &before.split) == (&after.suite, &after.split))
+        else {
             continue;
         };
         let passed: HashMap<&str, bool> =
@@ -246,7 +261,8 @@ fn against<'a>(
         };
         let pairs: Vec<PairedAnswer<'_>> = after.answers.iter().filter_map(pair).collect();
         if !pairs.is_empty() {
-            compared.push((after.suite.clone(), PairedScores::new(&pairs)));
+            compared
+                .push((format!("{} ({})", after.suite, after.split), PairedScores::new(&pairs)));
         }
     }
     compared

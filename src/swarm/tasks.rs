@@ -13,7 +13,6 @@ use crate::pipeline::SessionPlan;
 use crate::sandbox::Sandbox;
 use crate::services::Services;
 use crate::task::Task;
-use crate::trajectory::family_of;
 
 use super::error::SwarmError;
 
@@ -46,7 +45,8 @@ impl SwarmTasks {
         path: &Path,
     ) -> Result<Self, SwarmError> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let (mut measured, mut others) = (Vec::new(), Vec::new());
+        let mut tasks = Vec::new();
+        let mut is_measured = Vec::new();
         for ReadTask { task, left_out } in pipeline::read_tasks(path)? {
             for omitted in left_out {
                 services.notice(format!("task {}: left out {omitted}", task.id));
@@ -54,16 +54,18 @@ impl SwarmTasks {
             let plan = pipeline::plan_session((services, sandbox), task.clone()).await;
             let SessionPlan { paths, .. } =
                 plan.map_err(|source| SwarmError::Task { id: task.id.0.clone(), source })?;
-            match paths.as_slice() {
-                [path] if !task.tests.is_empty() => {
-                    measured.push(evaluation::task_of_user(&task, path));
-                }
-                // One answer cannot be judged, but a session can.
-                _ => others.push(task),
-            }
+            // One answer cannot be judged if there are several files, but a session can.
+            is_measured.push(paths.len() == 1 && !task.tests.is_empty());
+            tasks.push(evaluation::task_of_user(&task, paths.first().map_or("", String::as_str)));
         }
-        evaluation::join_families(&mut measured);
-        let others = others.into_iter().filter(may_train);
+        // All of them together: a variant of a task that measures is never solved.
+        evaluation::join_families(&mut tasks);
+        let (mut measured, mut others) = (Vec::new(), Vec::new());
+        for (task, is_measured) in tasks.into_iter().zip(is_measured) {
+            if is_measured { measured.push(task) } else { others.push(task) }
+        }
+        let others = TaskSuite::new("others", others).part(FamilySplit::Train);
+        let others = others.tasks().iter().filter_map(EvalTask::as_user_task);
         Self::new(TaskSuite::new(name, measured), others.collect())
     }
 
@@ -95,10 +97,4 @@ impl SwarmTasks {
         self.to_solve.truncate(n);
         self
     }
-}
-
-/// Whether the family of a task is that of training.
-fn may_train(task: &Task) -> bool {
-    let family = task.family.clone().unwrap_or_else(|| family_of(&task.text));
-    FamilySplit::of(&family) == FamilySplit::Train
 }

@@ -26,9 +26,11 @@ use crate::evaluation::TaskSuite;
 use crate::event::PairedScores;
 use crate::event::PassRate;
 use crate::evolution;
+use crate::evolution::EvolveReport;
 use crate::evolution::EvolveRequest;
 use crate::families::FamilySplit;
 use crate::job::JobKind;
+use crate::judge::RequestError;
 use crate::pipeline;
 use crate::pipeline::OutputFolder;
 use crate::pipeline::SessionError;
@@ -36,6 +38,8 @@ use crate::pipeline::SessionRequest;
 use crate::provider::Provider;
 use crate::registry::Job;
 use crate::registry::JobEnd;
+use crate::registry::LedgerFilter;
+use crate::registry::LedgerRow;
 use crate::registry::NewJob;
 use crate::registry::RegistryError;
 use crate::registry::RunStatus;
@@ -167,7 +171,7 @@ impl Workplace {
         match job.kind {
             JobKind::Solve => self.solve(services, job).await,
             JobKind::Train => self.train(services, job).await,
-            JobKind::Evolve => self.evolve(services).await,
+            JobKind::Evolve => self.evolve(services, job).await,
             JobKind::Evaluate => self.evaluate(services).await,
         }
     }
@@ -196,7 +200,7 @@ impl Workplace {
             Err(
                 error @ (SessionError::NothingChecked
                 | SessionError::PassesOnNothing
-                | SessionError::Request(_)),
+                | SessionError::Request(RequestError::Suite(_))),
             ) => Ok(JobEnd::Failed(with_causes(&error))),
             Err(error) => Ok(JobEnd::Retry(with_causes(&error))),
         }
@@ -247,7 +251,7 @@ impl Workplace {
         training::train(services, &request).await
     }
 
-    async fn evolve(&self, services: &Services) -> Result<JobEnd, SwarmError> {
+    async fn evolve(&self, services: &Services, job: &Job) -> Result<JobEnd, SwarmError> {
         let request = EvolveRequest {
             project: services.project.clone(),
             suite: self.suite.clone(),
@@ -257,9 +261,28 @@ impl Workplace {
             deadline: None,
         };
         Ok(match evolution::evolve((services, &self.sandbox), &request).await {
-            Ok(report) => JobEnd::Done(json!(report), Vec::new()),
+            Ok(report) => {
+                // An earlier attempt may have made some of them.
+                let decisions = self.decisions_since(services, &job.queued_at)?;
+                JobEnd::Done(json!(EvolveReport { decisions, ..report }), Vec::new())
+            }
             Err(error) => end_of(error.class(), with_causes(&error)),
         })
+    }
+
+    /// Returns the decisions of the project since `at`, oldest first.
+    fn decisions_since(
+        &self,
+        services: &Services,
+        at: &str,
+    ) -> Result<Vec<LedgerRow>, RegistryError> {
+        let project = Some(services.project.clone());
+        let filter = LedgerFilter { project, ..LedgerFilter::default() };
+        let mut rows = services.registry.ledger(&filter, u32::MAX)?;
+        let base_digest = self.provider.base().base_digest;
+        rows.retain(|row| row.base_digest == base_digest && row.at.as_str() >= at);
+        rows.reverse();
+        Ok(rows)
     }
 
     async fn evaluate(&self, services: &Services) -> Result<JobEnd, SwarmError> {
@@ -295,7 +318,11 @@ impl Workplace {
         let mut scores = Vec::new();
         for (suite, split) in parts {
             if let Some(id) = &incumbent {
-                evaluation::refuse_seen(&suite, &services.registry.adapter(id)?.train_families)?;
+                let seen = services.registry.adapter(id)?.train_families;
+                if let Err(error) = evaluation::refuse_seen(&suite, &seen) {
+                    services.notice(format!("`{}` is left out: {error}", suite.name));
+                    continue;
+                }
             }
             let options = MeasureOptions {
                 split: split.to_owned(),

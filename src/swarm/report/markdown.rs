@@ -77,8 +77,7 @@ impl SwarmReport {
                     None => Default::default(),
                     Some(_) => cells(&score.against_base),
                 };
-                let previous =
-                    generation.against_previous.iter().find(|(name, _)| *name == score.suite);
+                let previous = generation.against_previous.iter().find(|(name, _)| *name == suite);
                 let previous = previous.map(|(_, paired)| cells(paired).0).unwrap_or_default();
                 let _infallible = writeln!(
                     text,
@@ -118,7 +117,7 @@ impl SwarmReport {
             return String::new();
         }
         let mut text = "\n## Not solved\n\nLook first at what stands first.\n\n".to_owned();
-        text += "| Cause | Jobs | For example |\n|---|---|---|\n";
+        text += "| Cause | Tasks | For example |\n|---|---|---|\n";
         for failure in self.failures.iter().take(MAX_CAUSES) {
             let show = match &failure.session_id {
                 Some(id) => format!("`rune sessions show {id}`"),
