@@ -11,8 +11,8 @@
 //!         the work was stopped             an attempt failed
 //! ```
 //!
-//! What follows from a job is queued in the transaction that ends it; what follows from the queue as
-//! a whole is found again by whoever resumes. A job's key is unique, so no work is queued twice.
+//! What follows from a job is queued in the transaction that ends it; what follows from the queue
+//! as a whole is found again by whoever resumes. A job's key is unique, so no work is queued twice.
 
 use std::time::Duration;
 use std::time::SystemTime;
@@ -294,8 +294,8 @@ impl Registry {
         self.move_job(id, JobState::is_open, JobState::Cancelled)
     }
 
-    /// Queues a job again that was not done, with all of its attempts. A swarm that was completed can
-    /// be resumed then.
+    /// Queues a job again that was not done, with all of its attempts. A swarm that was completed
+    /// can be resumed then.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`]; [`RegistryError::WrongJobState`] when it is open or done.
