@@ -335,9 +335,7 @@ impl Night {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let shutdown = self.services().shutdown.clone();
-        if self.may_train(self.workplace.config.train_every)
-            && self.workplace.config.train_every > 0
-        {
+        if self.may_train(self.workplace.config.train_every) {
             // Whoever was killed has not come to queue it.
             self.queue_training()?;
         }
