@@ -1,5 +1,7 @@
 //! The workflow of `rune swarm`: one loop that claims jobs, does them, and queues what follows.
 
+mod steps;
+
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fs::File;
@@ -31,7 +33,6 @@ use crate::job::JobState;
 use crate::registry::ClaimHolder;
 use crate::registry::HeldClaim;
 use crate::registry::Job;
-use crate::registry::JobCount;
 use crate::registry::JobEnd;
 use crate::registry::JobFilter;
 use crate::registry::NewJob;
@@ -51,7 +52,6 @@ use super::config::SwarmLimits;
 use super::config::TrainShare;
 use super::error::SwarmError;
 use super::report;
-use super::report::GenerationReport;
 use super::report::SwarmReport;
 use super::tasks::SwarmTasks;
 use super::watchdog::Pressure;
@@ -63,6 +63,7 @@ use super::work::TrainPayload;
 use super::work::Workplace;
 use super::work::decode;
 use super::work::new_job;
+use steps::NextStep;
 
 /// Pause between two looks at the machine.
 const TICK: Duration = Duration::from_secs(1);
@@ -232,18 +233,6 @@ impl Reporter for Heard {
         self.last.store(millis, Ordering::Relaxed);
         self.reporter.report(subject, event);
     }
-}
-
-/// What a swarm does when no job is left to claim.
-enum NextStep {
-    /// These jobs are queued.
-    Queue(Vec<NewJob>),
-    /// The next generation begins with these.
-    Generation(Vec<NewJob>),
-    /// Jobs come back after a pause.
-    Wait,
-    /// Nothing is left to do, or a limit is reached.
-    End(RunStatus, String),
 }
 
 impl Night {
@@ -474,109 +463,6 @@ impl Night {
         Ok(())
     }
 
-    /// Whether at least `n` tasks were solved since the newest training.
-    fn may_train(&self, n: usize) -> bool {
-        let is_wanted = self.workplace.config.train_every > 0;
-        is_wanted && self.solved.len() - self.n_trained >= n
-    }
-
-    /// Queues a training on everything that was solved so far.
-    fn queue_training(&mut self) -> Result<(), SwarmError> {
-        let job = self.training_job();
-        self.services().registry.queue_jobs(&self.swarm.id, &[job])?;
-        self.n_trained = self.solved.len();
-        Ok(())
-    }
-
-    fn training_job(&self) -> NewJob {
-        let mut sessions = self.solved.clone();
-        sessions.sort();
-        let about = json!(sessions);
-        let payload = json!(TrainPayload { sessions });
-        new_job(&self.swarm.id, (JobKind::Train, self.swarm.generation), &about, payload)
-    }
-
-    /// Decides what follows when no job is at work and none was claimed.
-    fn next_step(&mut self) -> Result<NextStep, SwarmError> {
-        let limit = self.limit_reached();
-        let counts = self.services().registry.job_counts(&self.swarm.id, self.swarm.generation)?;
-        let n_open = |kind| {
-            let is_open = |count: &&JobCount| count.kind == kind && count.state.is_open();
-            counts.iter().filter(is_open).map(|count| count.n).sum::<u64>()
-        };
-        let n_left = n_open(JobKind::Solve);
-        let others = [JobKind::Train, JobKind::Evolve, JobKind::Evaluate];
-        let n_others = match limit {
-            Some(_) => n_open(JobKind::Evaluate),
-            None => others.map(n_open).iter().sum(),
-        };
-        if n_others > 0 || n_left > 0 && limit.is_none() {
-            return Ok(NextStep::Wait);
-        }
-        if limit.is_none() && self.may_train(MIN_TRAINED.min(self.workplace.config.train_every)) {
-            let job = self.training_job();
-            self.n_trained = self.solved.len();
-            return Ok(NextStep::Queue(vec![job]));
-        }
-        let incumbent = self.workplace.incumbent(self.services())?;
-        let about = json!([self.swarm.generation, incumbent]);
-        let evaluate =
-            new_job(&self.swarm.id, (JobKind::Evaluate, self.swarm.generation), &about, json!({}));
-        if !self.services().registry.is_job_known(&evaluate.key)? {
-            return Ok(NextStep::Queue(vec![evaluate]));
-        }
-        if let Some(limit) = limit {
-            return Ok(NextStep::End(RunStatus::Interrupted, limit));
-        }
-        self.next_generation()
-    }
-
-    /// Returns the jobs of the next generation: tasks that no generation has solved, if anything
-    /// has changed that could solve them.
-    fn next_generation(&self) -> Result<NextStep, SwarmError> {
-        let end = |reason: &str| Ok(NextStep::End(RunStatus::Completed, reason.to_owned()));
-        let (generation, swarm_id) = (self.swarm.generation, &self.swarm.id);
-        let filter = JobFilter {
-            swarm_id: Some(swarm_id.clone()),
-            kind: Some(JobKind::Solve),
-            ..JobFilter::default()
-        };
-        let (mut unsolved, mut n_solved) = (Vec::new(), 0);
-        for job in self.services().registry.jobs(&filter, u32::MAX)? {
-            if job.generation != generation {
-                continue;
-            }
-            let result = job.result.as_ref().map(decode::<SolveResult>).transpose()?;
-            match (job.state, result) {
-                (JobState::Done, Some(result)) if result.is_solved => n_solved += 1,
-                (JobState::Done | JobState::Discarded, _) => {
-                    unsolved.push(decode::<SolvePayload>(&job.payload)?.task);
-                }
-                _ => {}
-            }
-        }
-        if unsolved.is_empty() {
-            return end("every task that could be tried is solved");
-        }
-        if generation >= self.workplace.config.generations {
-            return end("the last generation has ended");
-        }
-        // Without a new adapter or a new record to show, the same would be asked again.
-        if n_solved == 0 && !self.has_promoted()? {
-            return end("nothing was learned that could solve the other tasks");
-        }
-        let seed = self.services().config.run.seed;
-        let job = |task: &Task| solve_job(swarm_id, generation + 1, (task, seed));
-        Ok(NextStep::Generation(unsolved.iter().map(job).collect()))
-    }
-
-    /// Whether the current generation has promoted an adapter.
-    fn has_promoted(&self) -> Result<bool, SwarmError> {
-        let report = report::report(&self.services().registry, &self.swarm.id)?;
-        let current = report.generations.last();
-        Ok(current.is_some_and(GenerationReport::has_promoted))
-    }
-
     fn begin_generation(&mut self, jobs: &[NewJob]) -> Result<(), SwarmError> {
         let generation = self.swarm.generation + 1;
         self.services().registry.begin_generation(&self.claim, generation, jobs)?;
@@ -584,18 +470,6 @@ impl Night {
         let event = Event::SwarmGenerationStarted { generation, n_tasks: jobs.len() };
         self.services().report(&self.swarm.id, &event);
         Ok(())
-    }
-
-    /// Names the limit that is reached.
-    fn limit_reached(&self) -> Option<String> {
-        let SwarmLimits { seconds, max_tokens } = self.limits;
-        if seconds.is_some_and(|limit| self.started.elapsed().as_secs() >= limit) {
-            return Some("the time is used up".to_owned());
-        }
-        if max_tokens.is_some_and(|limit| self.tokens_out >= limit) {
-            return Some("the tokens are used up".to_owned());
-        }
-        None
     }
 
     /// Looks at the machine and at jobs that give no sign, and reports the progress.
