@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use serde_json::Value;
 use serde_json::json;
 
 use crate::cli::context::Context;
@@ -10,7 +11,6 @@ use crate::cli::output;
 use crate::cli::output::escape;
 use crate::cli::output::escape_line;
 use crate::registry::SessionFilter;
-use crate::trajectory;
 use crate::trajectory::Attempt;
 use crate::trajectory::Session;
 use crate::trajectory::SessionStatus;
@@ -76,7 +76,7 @@ pub(super) fn run(context: &Context, args: &SessionsArgs) -> anyhow::Result<Exit
             show(&registry.session(id)?, &registry.attempts(id)?)
         }
         SessionsArgs::Show { id } | SessionsArgs::Export { id } => {
-            trajectory::to_lines(&registry.session(id)?, &registry.attempts(id)?)?
+            export(&registry.session(id)?, &registry.attempts(id)?)?
         }
     };
     output::print(&text)?;
@@ -174,6 +174,21 @@ fn attempt_row(attempt: &Attempt) -> Vec<String> {
 #[expect(clippy::cast_precision_loss, reason = "a time to be read, not to be reckoned with")]
 fn seconds(millis: u64) -> f64 {
     millis as f64 / 1000.0
+}
+
+fn export(session: &Session, attempts: &[Attempt]) -> anyhow::Result<String> {
+    let tagged = |kind: &str, value: Value| {
+        let mut line = json!({ "type": kind });
+        if let (Value::Object(line), Value::Object(fields)) = (&mut line, value) {
+            line.extend(fields);
+        }
+        format!("{line}\n")
+    };
+    let mut text = tagged("session", serde_json::to_value(session)?);
+    for attempt in attempts {
+        text += &tagged("attempt", serde_json::to_value(attempt)?);
+    }
+    Ok(text)
 }
 
 /// The first line of a task, cut to what fits beside the other columns.
