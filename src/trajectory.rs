@@ -3,8 +3,6 @@
 //! An [`Attempt`] is one iteration of a phase's loop. It is stored as soon as it ends and never
 //! changed; a [`Session`] with its attempts is a trajectory, the raw material of training.
 
-mod lines;
-
 use std::fmt;
 
 use serde::Deserialize;
@@ -15,9 +13,6 @@ use crate::digest::sha256;
 use crate::documents::Passage;
 use crate::task::SourceFile;
 use crate::task::Task;
-
-pub use lines::from_lines;
-pub use lines::to_lines;
 
 /// Role of the author of a chat message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::thread;
 use std::time::Instant;
-use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::json;
@@ -15,7 +14,6 @@ use super::progress::StepCounter;
 use crate::digest::sha256;
 use crate::event::Event;
 use crate::event::Reporter;
-use crate::event::timestamp;
 use crate::hardware;
 use crate::job::JobKind;
 use crate::registry::ClaimHolder;
@@ -23,9 +21,7 @@ use crate::registry::JobEnd;
 use crate::registry::NewJob;
 use crate::registry::Registry;
 use crate::registry::RegistryError;
-use crate::registry::RunStatus;
 use crate::registry::SwarmRow;
-use crate::registry::SwarmSeconds;
 
 /// How many jobs to queue, and how to work through them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +74,7 @@ pub fn swarm(
     let rss = || hardware::rss().map_err(BenchError::examine("the memory of this process"));
     let before = rss()?;
     steps.next("queue jobs");
-    let swarm = row();
+    let swarm = SwarmRow::new("bench", json!({}))?;
     let event = Event::SwarmStarted { suite: "bench".to_owned(), n_tasks: 0, generations: 1 };
     registry.begin_swarm(&swarm, &[], &event)?;
     let jobs: Vec<NewJob> = (0..request.n_queued).map(job).collect();
@@ -138,20 +134,6 @@ fn claim_all(
         ended.collect::<Result<(), _>>()
     })?;
     Ok(claims.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn row() -> SwarmRow {
-    SwarmRow {
-        id: "bench".to_owned(),
-        project: "bench".to_owned(),
-        config: json!({ "suite": "bench" }),
-        status: RunStatus::Running,
-        generation: 1,
-        seconds: SwarmSeconds::default(),
-        reason: None,
-        started_at: timestamp(SystemTime::now()),
-        ended_at: None,
-    }
 }
 
 /// Returns a job with a task as long as one of MBPP.

@@ -66,7 +66,7 @@ pub(super) struct SwarmArgs {
     /// Number of concurrent sessions, or `auto` for as many as the model serves well
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = n_agents)]
     agents: AgentCount,
-    /// Hours after which no work is begun
+    /// Hours after which no session and no training is begun
     #[arg(long, value_name = "HOURS", value_parser = hours)]
     hours: Option<f64>,
     /// Maximum number of generations

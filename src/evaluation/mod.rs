@@ -60,6 +60,7 @@ pub use statistics::by_task;
 pub use statistics::compare;
 pub use statistics::gain_e_value;
 pub use statistics::groups;
+pub use statistics::points;
 pub use statistics::score;
 pub use statistics::score_events;
 pub use store::SuiteStore;

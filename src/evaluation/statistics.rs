@@ -50,6 +50,11 @@ impl std::fmt::Display for PassRate {
     }
 }
 
+/// Renders a difference of shares with its interval, in percentage points.
+pub fn points(difference: f64, (low, high): (f64, f64)) -> String {
+    format!("{:+.1} ({:+.1} to {:+.1})", 100.0 * difference, 100.0 * low, 100.0 * high)
+}
+
 fn write_share(
     f: &mut std::fmt::Formatter<'_>,
     share: f64,

@@ -13,7 +13,7 @@ use crate::sandbox::Sandbox;
 use crate::services::Services;
 
 use super::error::EvolutionError;
-use super::evolve::options;
+use super::evolve::measure_options;
 use super::examiner::Examiner;
 use super::examiner::compare;
 use super::request::EvolveRequest;
@@ -65,7 +65,7 @@ pub async fn audit(
     (services, sandbox): (&Services, &Arc<Sandbox>),
     request: &EvolveRequest,
 ) -> Result<Audit, EvolutionError> {
-    let options = options(request);
+    let options = measure_options(request.lib.as_deref());
     let needs_pytest = request.suite.has_sessions();
     let sandboxed = (services, sandbox);
     let evaluator = Evaluator::open(sandboxed, (&request.modules, needs_pytest), &options).await?;

@@ -13,6 +13,7 @@
 //! finished one changes nothing.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::durable;
@@ -90,7 +91,7 @@ pub async fn evolve(
         return Ok(report);
     }
     let sentinels = sentinels(services, request)?;
-    let options = options(request);
+    let options = measure_options(request.lib.as_deref());
     let needs_pytest = request.suite.has_sessions() || sentinels.has_sessions();
     let sandboxed = (services, sandbox);
     let evaluator = Evaluator::open(sandboxed, (&request.modules, needs_pytest), &options).await?;
@@ -113,10 +114,11 @@ pub async fn evolve(
     Ok(report)
 }
 
-/// Options of all measurements: one greedy completion a task.
-pub(super) fn options(request: &EvolveRequest) -> MeasureOptions {
+/// Options of all measurements: one greedy completion a task, which may import the packages of the
+/// folder `lib`.
+pub fn measure_options(lib: Option<&Path>) -> MeasureOptions {
     MeasureOptions {
-        lib: request.lib.clone(),
+        lib: lib.map(Path::to_owned),
         sampling: Sampling { max_tokens: 512, ..Sampling::default() },
         ..MeasureOptions::default()
     }

@@ -20,6 +20,7 @@ pub use audit::SplitGain;
 pub use audit::audit;
 pub use error::EvolutionError;
 pub use evolve::evolve;
+pub use evolve::measure_options;
 pub use evolve::plan;
 pub use gate::GateDecision;
 pub use gate::GateRule;

@@ -109,7 +109,7 @@ impl ModelSource {
             return Ok(Arc::new(Provider::Scripted(scripted)));
         }
         let settings = format!("{:?}", (&config.run.model, engine_options(config)));
-        // Held while the model is loaded: whoever else needs it waits instead of loading it again.
+        // Held while the model is loaded, so that concurrent callers do not load it twice.
         let mut open = self.open.lock().await;
         if open.settings == settings
             && let Some(provider) = open.provider.upgrade()

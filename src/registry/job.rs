@@ -1,4 +1,4 @@
-//! The queue of a swarm: work that is done once, by whoever claims it, however often it is tried.
+//! The queue of a swarm. Each job is done once, no matter how often it is tried.
 //!
 //! ```text
 //!            claim: attempt + 1                 end
@@ -11,8 +11,9 @@
 //!         the work was stopped             an attempt failed
 //! ```
 //!
-//! What follows from a job is queued in the transaction that ends it; what follows from the queue
-//! as a whole is found again by whoever resumes. A job's key is unique, so no work is queued twice.
+//! Jobs that follow from one job are queued in the transaction that ends it. Jobs that follow from
+//! the state of the queue are derived again when the swarm is resumed. Keys are unique, so no work
+//! is queued twice.
 
 use std::time::Duration;
 use std::time::SystemTime;
@@ -125,7 +126,7 @@ pub enum JobEnd {
     /// The work was stopped. The attempt does not count.
     Stopped,
     /// The process has died. The attempt does not count, because any other job may be the cause.
-    /// Those that were at work at several deaths come back after a pause, behind all others.
+    /// A job that was at work at several deaths comes back after a pause.
     Died,
 }
 
@@ -188,18 +189,7 @@ impl Registry {
         self.read(|tx| Ok(next_due(tx, swarm_id, kind)?.is_some()))
     }
 
-    /// Whether a job with this key was ever queued.
-    ///
-    /// # Errors
-    /// [`RegistryError::Database`].
-    pub fn is_job_known(&self, key: &str) -> Result<bool, RegistryError> {
-        self.read(|tx| {
-            let sql = "SELECT EXISTS (SELECT 1 FROM job WHERE key = ?1)";
-            Ok(tx.prepare_cached(sql)?.query_row([key], |row| row.get(0))?)
-        })
-    }
-
-    /// Ends an attempt that took `seconds`, and releases the claim. Returns the job's new state.
+    /// Ends an attempt that took `seconds`, and releases the claim. Returns the event.
     ///
     /// # Errors
     /// [`RegistryError::ClaimLost`] or [`RegistryError::Ended`] when the claim is no longer held.
@@ -208,22 +198,21 @@ impl Registry {
         claim: &HeldClaim,
         end: &JobEnd,
         seconds: f64,
-    ) -> Result<JobState, RegistryError> {
+    ) -> Result<Event, RegistryError> {
         // The effect of the work is in the registry by now, so a repetition would find it.
         failpoint::pass(Failpoint::JobWorked);
-        let state = self.write(|tx| {
+        let event = self.write(|tx| {
             claim::require(tx, claim)?;
             let job = find(tx, claim.id())?;
-            let death = DIED.to_owned();
             let (state, result, error) = match end {
                 JobEnd::Done(result, next) => {
                     queue(tx, &job.swarm_id, next)?;
                     (JobState::Done, Some(result), None)
                 }
-                JobEnd::Failed(error) => (JobState::Failed, None, Some(error)),
-                JobEnd::Retry(error) => (after_error(&job), None, Some(error)),
+                JobEnd::Failed(error) => (JobState::Failed, None, Some(error.as_str())),
+                JobEnd::Retry(error) => (after_error(&job), None, Some(error.as_str())),
                 JobEnd::Stopped => (JobState::Queued, None, None),
-                JobEnd::Died => (JobState::Queued, None, Some(&death)),
+                JobEnd::Died => (JobState::Queued, None, Some(DIED)),
             };
             if let Some(error) = error {
                 append_error(tx, &job, error)?;
@@ -247,13 +236,12 @@ impl Registry {
                 ":ended_at": (!state.is_open()).then(|| timestamp(now)),
             };
             claim::release(tx, claim, on_release, values)?;
-            let error = error.cloned();
-            let (kind, generation) = (job.kind, job.generation);
-            event::append(tx, claim.id(), &Event::JobChanged { kind, generation, state, error })?;
-            Ok(state)
+            let event = changed(&job, state, error);
+            event::append(tx, claim.id(), &event)?;
+            Ok(event)
         })?;
         failpoint::pass(Failpoint::JobEnded);
-        Ok(state)
+        Ok(event)
     }
 
     /// Puts the jobs of a swarm whose process has died back into the queue. Returns how many there
@@ -319,7 +307,7 @@ impl Registry {
             }
             let now = timestamp(SystemTime::now());
             let ended_at = (!to.is_open()).then_some(&now);
-            // The attempts begin anew: whoever asks for another one has changed something.
+            // A retry by hand starts over with all attempts.
             tx.execute(
                 "UPDATE job SET state = ?2, attempt = 0, run_at = ?3, ended_at = ?4, owner = NULL
                  WHERE id = ?1",
@@ -331,9 +319,7 @@ impl Registry {
                      WHERE id = ?1 AND status = 'completed'";
                 tx.execute(sql, [&job.swarm_id])?;
             }
-            let (kind, generation) = (job.kind, job.generation);
-            let event = Event::JobChanged { kind, generation, state: to, error: None };
-            event::append(tx, id, &event).map(drop)
+            event::append(tx, id, &changed(&job, to, None)).map(drop)
         })
     }
 
@@ -423,6 +409,12 @@ fn next_due(
     let now = timestamp(SystemTime::now());
     let found = statement.query_row((swarm_id, kind.as_str(), now), |row| row.get(0));
     Ok(found.optional()?)
+}
+
+/// Returns the event of a job's new state.
+fn changed(job: &Job, state: JobState, error: Option<&str>) -> Event {
+    let (kind, generation) = (job.kind, job.generation);
+    Event::JobChanged { kind, generation, state, error: error.map(str::to_owned) }
 }
 
 /// Returns how often a process has died that was at work at a job.

@@ -22,6 +22,7 @@ use crate::registry::database::Registry;
 use crate::registry::error::RecordKind;
 use crate::registry::error::RegistryError;
 use crate::registry::event;
+use crate::registry::id::new_id;
 use crate::registry::job;
 use crate::registry::job::NewJob;
 use crate::registry::training::RunStatus;
@@ -67,6 +68,26 @@ pub struct SwarmRow {
     pub started_at: String,
     /// RFC 3339 UTC; `None` while running.
     pub ended_at: Option<String>,
+}
+
+impl SwarmRow {
+    /// Creates the row of a new swarm.
+    ///
+    /// # Errors
+    /// [`RegistryError::Kernel`] when the system gives no random numbers.
+    pub fn new(project: &str, config: Value) -> Result<Self, RegistryError> {
+        Ok(Self {
+            id: new_id()?,
+            project: project.to_owned(),
+            config,
+            status: RunStatus::Running,
+            generation: 1,
+            seconds: SwarmSeconds::default(),
+            reason: None,
+            started_at: timestamp(SystemTime::now()),
+            ended_at: None,
+        })
+    }
 }
 
 impl Registry {
@@ -139,7 +160,7 @@ impl Registry {
         })
     }
 
-    /// Begins another generation of the claimed swarm with its first jobs.
+    /// Begins another generation of the claimed swarm with its first jobs. Returns the event.
     ///
     /// # Errors
     /// [`RegistryError::ClaimLost`] or [`RegistryError::Ended`] when the claim is no longer held.
@@ -148,7 +169,7 @@ impl Registry {
         claim: &HeldClaim,
         generation: u32,
         jobs: &[NewJob],
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Event, RegistryError> {
         self.write(|tx| {
             claim::require(tx, claim)?;
             // The jobs come with the number, so a generation is never begun without them.
@@ -156,7 +177,8 @@ impl Registry {
             tx.execute(sql, (claim.id(), generation))?;
             let n_tasks = job::queue(tx, claim.id(), jobs)?;
             let event = Event::SwarmGenerationStarted { generation, n_tasks };
-            event::append(tx, claim.id(), &event).map(drop)
+            event::append(tx, claim.id(), &event)?;
+            Ok(event)
         })
     }
 
@@ -170,7 +192,7 @@ impl Registry {
         (status, reason): (RunStatus, &str),
     ) -> Result<(), RegistryError> {
         self.write(|tx| {
-            // Jobs keep their own states: whoever resumes the swarm finds them in the queue.
+            // Jobs keep their own states; a resumed swarm finds them in the queue.
             let values = named_params! {
                 ":status": status.as_str(),
                 ":reason": reason,

@@ -44,7 +44,7 @@ pub enum TrainShare {
 /// Limits of one call, after which the swarm can be resumed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SwarmLimits {
-    /// Wall time after which no work is begun, in seconds.
+    /// Wall time after which no session and no training is begun, in seconds.
     pub seconds: Option<u64>,
     /// Number of generated tokens after which no session is begun.
     pub max_tokens: Option<u64>,

@@ -3,7 +3,6 @@
 mod steps;
 
 use std::collections::HashMap;
-use std::collections::HashSet;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,7 +10,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
-use std::time::SystemTime;
 
 use futures_util::FutureExt;
 use futures_util::StreamExt;
@@ -26,7 +24,6 @@ use crate::evaluation;
 use crate::evaluation::TaskSuite;
 use crate::event::Event;
 use crate::event::Reporter;
-use crate::event::timestamp;
 use crate::hardware;
 use crate::job::JobKind;
 use crate::job::JobState;
@@ -39,8 +36,6 @@ use crate::registry::NewJob;
 use crate::registry::RegistryError;
 use crate::registry::RunStatus;
 use crate::registry::SwarmRow;
-use crate::registry::SwarmSeconds;
-use crate::registry::new_id;
 use crate::sandbox::Sandbox;
 use crate::services::Services;
 use crate::shutdown::Shutdown;
@@ -96,17 +91,7 @@ pub async fn run(
 ) -> Result<SwarmReport, SwarmError> {
     let lock = lock(services)?;
     let SwarmRequest { config, tasks: SwarmTasks { suite, to_solve }, limits } = request;
-    let swarm = SwarmRow {
-        id: new_id().map_err(RegistryError::from)?,
-        project: services.project.clone(),
-        config: json!(config),
-        status: RunStatus::Running,
-        generation: 1,
-        seconds: SwarmSeconds::default(),
-        reason: None,
-        started_at: timestamp(SystemTime::now()),
-        ended_at: None,
-    };
+    let swarm = SwarmRow::new(&services.project, json!(config))?;
     // The tasks come before the row, so that a swarm that exists can be resumed.
     let path = services.home.swarm(&swarm.id).join(SUITE);
     durable::write(&path, suite.to_lines().as_bytes()).map_err(SwarmError::files(path))?;
@@ -120,7 +105,8 @@ pub async fn run(
     };
     let claim = services.registry.begin_swarm(&swarm, &jobs, &event)?;
     services.report(&swarm.id, &event);
-    begin((services, sandbox), (swarm, config, suite), claim).await?.through(limits, lock).await
+    let night = begin((services, sandbox), (swarm, config, suite), claim, limits).await?;
+    night.through(lock).await
 }
 
 /// Resumes a swarm where it stopped.
@@ -140,7 +126,8 @@ pub async fn resume(
     services.report(id, &Event::SwarmResumed { generation: swarm.generation });
     services.registry.recover_jobs(id)?;
     let services = &Services { project: swarm.project.clone(), ..services.clone() };
-    begin((services, sandbox), (swarm, config, suite), claim).await?.through(limits, lock).await
+    let night = begin((services, sandbox), (swarm, config, suite), claim, limits).await?;
+    night.through(lock).await
 }
 
 /// Prepares a swarm that is claimed. If that fails, so has the swarm.
@@ -148,9 +135,10 @@ async fn begin(
     place: (&Services, &Arc<Sandbox>),
     what: (SwarmRow, SwarmConfig, TaskSuite),
     claim: HeldClaim,
+    limits: SwarmLimits,
 ) -> Result<Night, SwarmError> {
     let registry = &place.0.registry;
-    let started = Night::start(place, what, claim.clone()).await;
+    let started = Night::start(place, what, claim.clone(), limits).await;
     if let Err(error) = &started {
         let status = match error {
             SwarmError::Stopped { .. } => RunStatus::Interrupted,
@@ -194,7 +182,7 @@ struct Night {
     at_work: HashMap<String, JobAtWork>,
     watchdog: Watchdog,
     pressure: Pressure,
-    /// Time until which [`SwarmSeconds`] is known.
+    /// Time up to which the seconds of the swarm are counted.
     counted: Instant,
     /// Solved sessions in the order in which they ended.
     solved: Vec<String>,
@@ -240,6 +228,7 @@ impl Night {
         (services, sandbox): (&Services, &Arc<Sandbox>),
         (swarm, config, suite): (SwarmRow, SwarmConfig, TaskSuite),
         claim: HeldClaim,
+        limits: SwarmLimits,
     ) -> Result<Self, SwarmError> {
         let modules = evaluation::modules_of(config.lib.as_deref())?;
         let opened = services.models.open(&services.config, &*services.reporter);
@@ -265,7 +254,7 @@ impl Night {
             }),
             swarm,
             claim,
-            limits: SwarmLimits::default(),
+            limits,
             started: Instant::now(),
             tokens_out: 0,
             n_agents,
@@ -281,12 +270,7 @@ impl Night {
     }
 
     /// Works until the end, and returns the report. The lock is held until then.
-    async fn through(
-        mut self,
-        limits: SwarmLimits,
-        _lock: File,
-    ) -> Result<SwarmReport, SwarmError> {
-        self.limits = limits;
+    async fn through(mut self, _lock: File) -> Result<SwarmReport, SwarmError> {
         let ended = self.work().await;
         // Whatever is still at work stops and goes back to the queue.
         self.stop_all(self.stopping.unwrap_or(StopReason::Terminated));
@@ -325,11 +309,10 @@ impl Night {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let shutdown = self.services().shutdown.clone();
         if self.may_train(self.workplace.config.train_every) {
-            // Whoever was killed has not come to queue it.
+            // The process was killed before it queued the training.
             self.queue_training()?;
         }
         loop {
-            let mut step = None;
             if let (true, Some(limit)) = (self.at_work.is_empty(), self.limit_reached())
                 && self.pressure != Pressure::None
             {
@@ -338,20 +321,12 @@ impl Night {
             if self.pressure == Pressure::None {
                 self.claim_what_is_due()?;
                 if self.at_work.is_empty() {
-                    step = Some(self.next_step()?);
+                    match self.next_step()? {
+                        NextStep::Claim => continue,
+                        NextStep::Wait => {}
+                        NextStep::End(status, reason) => return Ok((status, reason)),
+                    }
                 }
-            }
-            match step {
-                Some(NextStep::Queue(jobs)) => {
-                    self.services().registry.queue_jobs(&self.swarm.id, &jobs)?;
-                    continue;
-                }
-                Some(NextStep::Generation(jobs)) => {
-                    self.begin_generation(&jobs)?;
-                    continue;
-                }
-                Some(NextStep::End(status, reason)) => return Ok((status, reason)),
-                Some(NextStep::Wait) | None => {}
             }
             tokio::select! {
                 Some(ended) = self.running.next() => self.end(ended)?,
@@ -449,15 +424,10 @@ impl Night {
             self.solved.extend(result.is_sound.then_some(result.session_id));
         }
         let registry = &self.services().registry;
-        let state = registry.end_job(&claim, &end, started.elapsed().as_secs_f64())?;
+        let event = registry.end_job(&claim, &end, started.elapsed().as_secs_f64())?;
         registry.record_swarm_seconds(&self.claim, &self.swarm.seconds)?;
-        let error = match end {
-            JobEnd::Failed(error) | JobEnd::Retry(error) => Some(error),
-            JobEnd::Done(..) | JobEnd::Stopped | JobEnd::Died => None,
-        };
-        let (kind, generation) = (job.kind, job.generation);
-        self.services().report(&job.id, &Event::JobChanged { kind, generation, state, error });
-        if kind == JobKind::Solve && self.may_train(self.workplace.config.train_every) {
+        self.services().report(&job.id, &event);
+        if job.kind == JobKind::Solve && self.may_train(self.workplace.config.train_every) {
             self.queue_training()?;
         }
         Ok(())
@@ -465,9 +435,8 @@ impl Night {
 
     fn begin_generation(&mut self, jobs: &[NewJob]) -> Result<(), SwarmError> {
         let generation = self.swarm.generation + 1;
-        self.services().registry.begin_generation(&self.claim, generation, jobs)?;
+        let event = self.services().registry.begin_generation(&self.claim, generation, jobs)?;
         self.swarm.generation = generation;
-        let event = Event::SwarmGenerationStarted { generation, n_tasks: jobs.len() };
         self.services().report(&self.swarm.id, &event);
         Ok(())
     }
@@ -493,7 +462,7 @@ impl Night {
             youngest.take_back(format!("taken back: {cause} is short"));
         }
         for work in self.at_work.values_mut().filter(|work| work.is_silent()) {
-            work.take_back("taken back: no sign for 5 minutes".to_owned());
+            work.take_back(format!("taken back: no sign for {} minutes", SILENCE.as_secs() / 60));
         }
         self.report_progress(left)
     }
@@ -526,17 +495,20 @@ impl Night {
         let now = Instant::now();
         let passed = (now - self.counted).as_secs_f64();
         self.counted = now;
-        let kinds: HashSet<JobKind> = self.at_work.values().map(|work| work.job.kind).collect();
+        let is_at_work = |kind| self.n_at_work(kind) > 0;
+        let is_measuring = is_at_work(JobKind::Evolve) || is_at_work(JobKind::Evaluate);
+        let (is_training, is_solving) = (is_at_work(JobKind::Train), is_at_work(JobKind::Solve));
         let seconds = &mut self.swarm.seconds;
-        if kinds.contains(&JobKind::Train) {
-            seconds.training += passed;
-        } else if kinds.contains(&JobKind::Evolve) || kinds.contains(&JobKind::Evaluate) {
-            seconds.evaluation += passed;
-        } else if kinds.contains(&JobKind::Solve) {
-            seconds.solving += passed;
+        let spent_on = if is_training {
+            &mut seconds.training
+        } else if is_measuring {
+            &mut seconds.evaluation
+        } else if is_solving {
+            &mut seconds.solving
         } else {
-            seconds.idle += passed;
-        }
+            &mut seconds.idle
+        };
+        *spent_on += passed;
     }
 
     fn stop_all(&self, reason: StopReason) {

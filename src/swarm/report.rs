@@ -247,12 +247,8 @@ fn against<'a>(
 ) -> Vec<(String, PairedScores)> {
     let mut compared = Vec::new();
     for after in after {
-        let Some(before) = before
-            .iter()
-            .find(|before| (&before.suite, &before.split) == (&after.suite, &after.split))
-        else {
-            continue;
-        };
+        let label = after.label();
+        let Some(before) = before.iter().find(|before| before.label() == label) else { continue };
         let passed: HashMap<&str, bool> =
             before.answers.iter().map(|answer| (answer.task.as_str(), answer.passed)).collect();
         let pair = |answer: &'a HeldOutAnswer| {
@@ -261,8 +257,7 @@ fn against<'a>(
         };
         let pairs: Vec<PairedAnswer<'_>> = after.answers.iter().filter_map(pair).collect();
         if !pairs.is_empty() {
-            compared
-                .push((format!("{} ({})", after.suite, after.split), PairedScores::new(&pairs)));
+            compared.push((label, PairedScores::new(&pairs)));
         }
     }
     compared

@@ -51,7 +51,6 @@ use crate::training;
 use crate::training::DataRequest;
 use crate::training::TrainingError;
 use crate::training::TrainingRequest;
-use crate::trajectory::Sampling;
 use crate::trajectory::Session;
 use crate::trajectory::SessionStatus;
 use crate::trajectory::VerifiedBy;
@@ -61,8 +60,6 @@ use super::error::SwarmError;
 
 /// Seconds between two checkpoints of a training.
 const CHECKPOINT_SECONDS: u64 = 60;
-/// Maximum tokens of an answer to a held-out task.
-const MAX_ANSWER: u32 = 512;
 
 /// What all jobs of a swarm share.
 pub(super) struct Workplace {
@@ -216,8 +213,10 @@ impl Workplace {
         };
         let error = match trained {
             Ok(id) | Err(TrainingError::Registry(RegistryError::AdapterExists(id))) => {
-                let next = self.follow_up((JobKind::Evolve, job.generation), &json!([id]));
-                return Ok(JobEnd::Done(json!(TrainResult { adapter_id: id, n_sessions }), next));
+                let kind = (JobKind::Evolve, job.generation);
+                let next = new_job(&self.id, kind, &json!([id]), json!({}));
+                let result = json!(TrainResult { adapter_id: id, n_sessions });
+                return Ok(JobEnd::Done(result, vec![next]));
             }
             Err(error) => error,
         };
@@ -263,7 +262,7 @@ impl Workplace {
         Ok(match evolution::evolve((services, &self.sandbox), &request).await {
             Ok(report) => {
                 // An earlier attempt may have made some of them.
-                let decisions = self.decisions_since(services, &job.queued_at)?;
+                let decisions = self.decisions_since(&job.queued_at)?;
                 JobEnd::Done(json!(EvolveReport { decisions, ..report }), Vec::new())
             }
             Err(error) => end_of(error.class(), with_causes(&error)),
@@ -271,11 +270,8 @@ impl Workplace {
     }
 
     /// Returns the decisions of the project since `at`, oldest first.
-    fn decisions_since(
-        &self,
-        services: &Services,
-        at: &str,
-    ) -> Result<Vec<LedgerRow>, RegistryError> {
+    fn decisions_since(&self, at: &str) -> Result<Vec<LedgerRow>, RegistryError> {
+        let services = &self.services;
         let project = Some(services.project.clone());
         let filter = LedgerFilter { project, ..LedgerFilter::default() };
         let mut rows = services.registry.ledger(&filter, u32::MAX)?;
@@ -286,21 +282,17 @@ impl Workplace {
     }
 
     async fn evaluate(&self, services: &Services) -> Result<JobEnd, SwarmError> {
-        let measured = match self.parts(services) {
-            Ok(parts) => self.measure(services, parts).await,
-            Err(error) => Err(error),
-        };
-        Ok(match measured {
+        Ok(match self.measure(services).await {
             Ok(scores) => JobEnd::Done(json!(scores), Vec::new()),
             Err(error) => end_of(error.class(), with_causes(&error)),
         })
     }
 
     /// Returns what base and incumbent are measured on, with the name of the split.
-    fn parts(&self, services: &Services) -> Result<Vec<(TaskSuite, &str)>, EvaluationError> {
+    fn parts(&self) -> Result<Vec<(TaskSuite, &str)>, EvaluationError> {
         let gate = FamilySplit::Gate;
         let mut parts = vec![(self.suite.clone().part(gate), gate.as_str())];
-        let store = SuiteStore::open(&services.home)?;
+        let store = SuiteStore::open(&self.services.home)?;
         for name in &self.config.anchors {
             parts.push((store.read(name)?, "all"));
         }
@@ -308,15 +300,11 @@ impl Workplace {
         Ok(parts)
     }
 
-    async fn measure(
-        &self,
-        services: &Services,
-        parts: Vec<(TaskSuite, &str)>,
-    ) -> Result<Vec<HeldOutScore>, EvaluationError> {
-        let incumbent = self.incumbent(services)?;
+    async fn measure(&self, services: &Services) -> Result<Vec<HeldOutScore>, EvaluationError> {
+        let incumbent = self.incumbent()?;
         let adapters = MeasuredAdapters::These(incumbent.iter().cloned().collect());
         let mut scores = Vec::new();
-        for (suite, split) in parts {
+        for (suite, split) in self.parts()? {
             if let Some(id) = &incumbent {
                 let seen = services.registry.adapter(id)?.train_families;
                 if let Err(error) = evaluation::refuse_seen(&suite, &seen) {
@@ -326,11 +314,9 @@ impl Workplace {
             }
             let options = MeasureOptions {
                 split: split.to_owned(),
-                lib: self.config.lib.clone(),
-                sampling: Sampling { max_tokens: MAX_ANSWER, ..Sampling::default() },
                 // What a swarm reports is no reason to choose an adapter: the gate has decided.
                 is_recorded: false,
-                ..MeasureOptions::default()
+                ..evolution::measure_options(self.config.lib.as_deref())
             };
             let what = (&suite, &self.modules);
             let measured =
@@ -352,17 +338,17 @@ impl Workplace {
     }
 
     /// Returns the adapter that the project uses; `None` for the base model alone.
-    pub(super) fn incumbent(
-        &self,
-        services: &Services,
-    ) -> Result<Option<AdapterId>, RegistryError> {
+    pub(super) fn incumbent(&self) -> Result<Option<AdapterId>, RegistryError> {
+        let services = &self.services;
         let base_digest = self.provider.base().base_digest;
         services.registry.incumbent(&services.project, &base_digest)
     }
+}
 
-    /// Returns the job that follows from another.
-    fn follow_up(&self, kind: (JobKind, u32), about: &Value) -> Vec<NewJob> {
-        vec![new_job(&self.id, kind, about, json!({}))]
+impl HeldOutScore {
+    /// Names what was measured.
+    pub(super) fn label(&self) -> String {
+        format!("{} ({})", self.suite, self.split)
     }
 }
 

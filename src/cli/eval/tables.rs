@@ -12,6 +12,7 @@ use crate::evaluation::PassAtK;
 use crate::evaluation::by_task;
 use crate::evaluation::compare;
 use crate::evaluation::groups;
+use crate::evaluation::points;
 use crate::evaluation::score;
 use crate::evaluation::score_events;
 use crate::event::Event;
@@ -166,12 +167,10 @@ fn score_rows(all: &[(&str, &[EvalOutcome])]) -> Vec<Vec<String>> {
 
 /// Returns gained, lost, the difference in points with its interval, and the p value.
 pub(in crate::cli) fn compared(paired: &PairedScores) -> [String; 4] {
-    let points = |share: f64| format!("{:+.1}", share * 100.0);
-    let (low, high) = paired.interval;
     [
         paired.gained.to_string(),
         paired.lost.to_string(),
-        format!("{} ({} to {})", points(paired.difference), points(low), points(high)),
+        points(paired.difference, paired.interval),
         p_value(paired.p_value),
     ]
 }

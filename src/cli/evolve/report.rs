@@ -9,6 +9,7 @@ use crate::cli::context::Context;
 use crate::cli::ledger;
 use crate::cli::output;
 use crate::cli::output::escape_line;
+use crate::evaluation;
 use crate::evolution::Audit;
 use crate::evolution::EvolveReport;
 use crate::evolution::EvolveRequest;
@@ -87,16 +88,11 @@ fn scores(registry: &Registry, report: &EvolveReport) -> anyhow::Result<String> 
             escape_line(&name).into_owned(),
             raced.score.n_tasks.to_string(),
             raced.score.to_string(),
-            points(raced.against_base.difference, raced.against_base.interval_90),
+            evaluation::points(raced.against_base.difference, raced.against_base.interval_90),
             if raced.has_finished { "" } else { "dropped out" }.to_owned(),
         ]);
     }
     Ok(output::table(&rows))
-}
-
-/// Renders a difference of shares and its interval, in percentage points.
-fn points(difference: f64, (low, high): (f64, f64)) -> String {
-    format!("{:+.1} ({:+.1} to {:+.1})", 100.0 * difference, 100.0 * low, 100.0 * high)
 }
 
 /// Renders the gains on each split.
@@ -110,7 +106,7 @@ pub(super) fn audit(context: &Context, audit: &Audit) -> anyhow::Result<String> 
         rows.push(vec![
             gain.split.clone(),
             gain.n_tasks.to_string(),
-            points(gain.paired.difference, gain.paired.interval),
+            evaluation::points(gain.paired.difference, gain.paired.interval),
             format!(
                 "{:+.1}{}",
                 100.0 * gain.gap,

@@ -168,9 +168,7 @@ impl SwarmScreen {
     /// Removes the line of an agent, and returns what it was about.
     fn end_agent(&self, state: &mut SwarmLines, session_id: &str) -> String {
         let Some(agent) = state.agents.remove(session_id) else { return session_id.to_owned() };
-        if let (Some(live), Some(bar)) = (&self.live, &agent.bar) {
-            live.remove(bar);
-        }
+        self.remove(agent.bar.as_ref());
         agent.task
     }
 
@@ -193,7 +191,7 @@ impl SwarmScreen {
                     self.say(&format!("training: step {step} of {total}, {words}"));
                 }
             }
-            _ => self.remove(|state| &mut state.training, state),
+            _ => self.remove(state.training.take().as_ref()),
         }
     }
 
@@ -206,22 +204,19 @@ impl SwarmScreen {
             bar.set_length(n_total as u64);
             bar.set_position(n_done as u64);
         } else if is_due(&mut state.last) {
-            // The lock must not be held by whoever prints.
+            // `say` draws the live lines again, so the lock is released first.
             drop(state);
             return self.say(&format!("measuring: {n_done} of {n_total} answers"));
         }
         if n_done == n_total {
-            self.remove(|state| &mut state.measuring, state);
+            self.remove(state.measuring.take().as_ref());
         }
     }
 
-    fn remove(
-        &self,
-        line: impl FnOnce(&mut SwarmLines) -> &mut Option<ProgressBar>,
-        mut state: MutexGuard<'_, SwarmLines>,
-    ) {
-        if let (Some(live), Some(bar)) = (&self.live, line(&mut state).take()) {
-            live.remove(&bar);
+    /// Removes a live line, if there is one.
+    fn remove(&self, bar: Option<&ProgressBar>) {
+        if let (Some(live), Some(bar)) = (&self.live, bar) {
+            live.remove(bar);
         }
     }
 

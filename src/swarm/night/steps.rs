@@ -6,7 +6,6 @@ use crate::job::JobKind;
 use crate::job::JobState;
 use crate::registry::JobCount;
 use crate::registry::JobFilter;
-use crate::registry::NewJob;
 use crate::registry::RunStatus;
 use crate::swarm::config::SwarmLimits;
 use crate::swarm::error::SwarmError;
@@ -25,10 +24,8 @@ use super::solve_job;
 
 /// What a swarm does when no job is left to claim.
 pub(super) enum NextStep {
-    /// These jobs are queued.
-    Queue(Vec<NewJob>),
-    /// The next generation begins with these.
-    Generation(Vec<NewJob>),
+    /// Jobs were queued, which it may claim now.
+    Claim,
     /// Jobs come back after a pause.
     Wait,
     /// Nothing is left to do, or a limit is reached.
@@ -44,21 +41,16 @@ impl Night {
 
     /// Queues a training on everything that was solved so far.
     pub(super) fn queue_training(&mut self) -> Result<(), SwarmError> {
-        let job = self.training_job();
+        let mut sessions = self.solved.clone();
+        sessions.sort();
+        let (kind, about) = ((JobKind::Train, self.swarm.generation), json!(sessions));
+        let job = new_job(&self.swarm.id, kind, &about, json!(TrainPayload { sessions }));
         self.services().registry.queue_jobs(&self.swarm.id, &[job])?;
         self.n_trained = self.solved.len();
         Ok(())
     }
 
-    pub(super) fn training_job(&self) -> NewJob {
-        let mut sessions = self.solved.clone();
-        sessions.sort();
-        let about = json!(sessions);
-        let payload = json!(TrainPayload { sessions });
-        new_job(&self.swarm.id, (JobKind::Train, self.swarm.generation), &about, payload)
-    }
-
-    /// Decides what follows when no job is at work and none was claimed.
+    /// Queues what follows when no job is at work and none was claimed.
     pub(super) fn next_step(&mut self) -> Result<NextStep, SwarmError> {
         let limit = self.limit_reached();
         let counts = self.services().registry.job_counts(&self.swarm.id, self.swarm.generation)?;
@@ -76,16 +68,16 @@ impl Night {
             return Ok(NextStep::Wait);
         }
         if limit.is_none() && self.may_train(MIN_TRAINED.min(self.workplace.config.train_every)) {
-            let job = self.training_job();
-            self.n_trained = self.solved.len();
-            return Ok(NextStep::Queue(vec![job]));
+            self.queue_training()?;
+            return Ok(NextStep::Claim);
         }
-        let incumbent = self.workplace.incumbent(self.services())?;
+        let incumbent = self.workplace.incumbent()?;
         let about = json!([self.swarm.generation, incumbent]);
         let evaluate =
             new_job(&self.swarm.id, (JobKind::Evaluate, self.swarm.generation), &about, json!({}));
-        if !self.services().registry.is_job_known(&evaluate.key)? {
-            return Ok(NextStep::Queue(vec![evaluate]));
+        // A known key is not queued again: base and incumbent are measured already.
+        if self.services().registry.queue_jobs(&self.swarm.id, &[evaluate])? > 0 {
+            return Ok(NextStep::Claim);
         }
         if let Some(limit) = limit {
             return Ok(NextStep::End(RunStatus::Interrupted, limit));
@@ -93,11 +85,11 @@ impl Night {
         self.next_generation()
     }
 
-    /// Returns the jobs of the next generation: tasks that no generation has solved, if anything
-    /// has changed that could solve them.
-    pub(super) fn next_generation(&self) -> Result<NextStep, SwarmError> {
+    /// Begins the next generation with the tasks that none has solved, if anything has changed that
+    /// could solve them.
+    fn next_generation(&mut self) -> Result<NextStep, SwarmError> {
         let end = |reason: &str| Ok(NextStep::End(RunStatus::Completed, reason.to_owned()));
-        let (generation, swarm_id) = (self.swarm.generation, &self.swarm.id);
+        let (generation, swarm_id) = (self.swarm.generation, self.swarm.id.clone());
         let filter = JobFilter {
             swarm_id: Some(swarm_id.clone()),
             kind: Some(JobKind::Solve),
@@ -128,12 +120,13 @@ impl Night {
             return end("nothing was learned that could solve the other tasks");
         }
         let seed = self.services().config.run.seed;
-        let job = |task: &Task| solve_job(swarm_id, generation + 1, (task, seed));
-        Ok(NextStep::Generation(unsolved.iter().map(job).collect()))
+        let job = |task: &Task| solve_job(&swarm_id, generation + 1, (task, seed));
+        self.begin_generation(&unsolved.iter().map(job).collect::<Vec<_>>())?;
+        Ok(NextStep::Claim)
     }
 
     /// Whether the current generation has promoted an adapter.
-    pub(super) fn has_promoted(&self) -> Result<bool, SwarmError> {
+    fn has_promoted(&self) -> Result<bool, SwarmError> {
         let report = report::report(&self.services().registry, &self.swarm.id)?;
         let current = report.generations.last();
         Ok(current.is_some_and(GenerationReport::has_promoted))

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::adapter::AdapterId;
+use crate::evaluation::points;
 use crate::event::PairedScores;
 use crate::registry::LedgerRow;
 
@@ -64,7 +65,7 @@ impl SwarmReport {
         text += "|---|---|---|---|---|---|---|---|---|\n";
         for (at, generation) in self.generations.iter().enumerate() {
             for score in &generation.held_out {
-                let suite = format!("{} ({})", score.suite, score.split);
+                let suite = score.label();
                 if at == 0 {
                     let n_tasks = score.base.n_tasks;
                     let _infallible = writeln!(
@@ -151,10 +152,8 @@ fn row(generation: &GenerationReport) -> String {
 
 /// Returns difference with interval, answers gained and lost, and p-value.
 fn cells(paired: &PairedScores) -> (String, String, String) {
-    let (low, high) = paired.interval;
-    let points = |share: f64| 100.0 * share;
     (
-        format!("{:+.1} ({:+.1} to {:+.1})", points(paired.difference), points(low), points(high)),
+        points(paired.difference, paired.interval),
         format!("{}, {}", paired.gained, paired.lost),
         format!("{:.3}", paired.p_value),
     )

@@ -82,7 +82,7 @@ impl SwarmReport {
         let mut lines: Vec<(String, Vec<PlotPoint>)> = Vec::new();
         for generation in &self.generations {
             for score in &generation.held_out {
-                let name = format!("{} ({})", score.suite, score.split);
+                let name = score.label();
                 let at = lines.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
                     let (share, interval) = (score.base.share, score.base.interval);
                     lines.push((name, vec![PlotPoint { generation: 0, share, interval }]));
