@@ -58,6 +58,7 @@ pub mod swarm;
 pub mod bench;
 pub mod cli;
 pub mod doctor;
+pub mod e2e;
 
 #[doc(hidden)]
 pub mod fuzzing;

@@ -13,6 +13,7 @@ use crate::cli::config;
 use crate::cli::context::Context;
 use crate::cli::context::GlobalArgs;
 use crate::cli::doctor;
+use crate::cli::e2e;
 use crate::cli::eval;
 use crate::cli::events;
 use crate::cli::evolve;
@@ -64,6 +65,7 @@ enum RuneCommand {
     #[command(subcommand)]
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
+    E2e(e2e::E2eArgs),
     #[command(subcommand)]
     Bench(bench::BenchArgs),
     Completions(completions::CompletionsArgs),
@@ -116,6 +118,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         RuneCommand::Events(args) => events::run(&context(vec![])?, args),
         RuneCommand::Config(args) => config::run(&context(vec![])?, args),
         RuneCommand::Doctor(args) => doctor::run(&context(vec![])?, args),
+        RuneCommand::E2e(args) => e2e::run(&context(vec![])?, args),
         RuneCommand::Bench(args) => bench::run(&context(args.settings())?, args),
         RuneCommand::Completions(args) => completions::run(Cli::command(), args),
         RuneCommand::Man(args) => man::run(Cli::command(), args),

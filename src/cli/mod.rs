@@ -10,6 +10,7 @@ mod completions;
 mod config;
 mod context;
 mod doctor;
+mod e2e;
 mod entry;
 mod eval;
 mod events;

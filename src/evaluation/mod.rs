@@ -67,5 +67,7 @@ pub use store::SuiteStore;
 pub use strategy::AnswerStrategy;
 pub use strategy::StrategyTools;
 pub use suite::TaskSuite;
+pub use task::AnswerCheck;
 pub use task::EvalTask;
+pub use task::FunctionCheck;
 pub use task::SESSIONS_SUITE;

@@ -16,6 +16,7 @@
 //! [`LibraryCheck`] is plain data for a judge that runs Python.
 
 mod documents;
+mod drill;
 mod facts;
 mod leaks;
 mod library;

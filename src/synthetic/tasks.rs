@@ -148,7 +148,12 @@ impl SyntheticLibrary {
         tasks
     }
 
-    fn assignment(&self, function: &LibraryFunction, phrase: usize, variable: &str) -> LibraryTask {
+    pub(super) fn assignment(
+        &self,
+        function: &LibraryFunction,
+        phrase: usize,
+        variable: &str,
+    ) -> LibraryTask {
         let operation = function.operation;
         let wanted = format!("{} {variable}", operation.phrases[phrase]);
         let call = self.call(function, variable);

@@ -64,6 +64,17 @@ fn the_counts_are_those_that_were_asked_for() {
 }
 
 #[test]
+fn a_drill_is_held_out() {
+    let library = SyntheticLibrary::invent(662, 8);
+    let (records, tasks) = (library.drill_records(), library.drill_tasks(3));
+    assert_eq!((records.len(), tasks.len()), (8 * 20, 8 * 12));
+    assert_eq!(leaks(&records, &tasks), [""; 0]);
+    let families: BTreeSet<&str> = tasks.iter().map(|task| task.family.as_str()).collect();
+    assert_eq!(families.len(), tasks.len(), "each task is a family of its own");
+    assert_eq!(library.drill_records(), records);
+}
+
+#[test]
 fn names_are_new_to_python_and_to_each_other() {
     let script = "import sys, builtins, keyword\n\
         print(*sys.stdlib_module_names, *dir(builtins), *keyword.kwlist, *keyword.softkwlist)";

@@ -22,7 +22,7 @@ use wiremock::matchers::path;
 use crate::lines::events;
 use crate::model::tiny;
 
-fn smollm2_file() -> PathBuf {
+pub(crate) fn smollm2_file() -> PathBuf {
     let home = match std::env::var_os("RUNE_HOME") {
         Some(home) => PathBuf::from(home),
         None => std::env::home_dir().unwrap().join(".rune"),

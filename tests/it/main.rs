@@ -5,6 +5,7 @@
 mod adapters;
 mod bench;
 mod cli;
+mod e2e;
 mod eval;
 mod evolve;
 mod fuzzing;

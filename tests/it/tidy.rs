@@ -34,6 +34,7 @@ const LAYERS: &[&[&str]] = &[
     &["evolution"],
     &["swarm"],
     &["doctor", "bench"],
+    &["e2e"],
     &["serve"],
     &["cli"],
     &["fuzzing"],
