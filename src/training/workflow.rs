@@ -34,6 +34,7 @@ use crate::registry::AdapterStore;
 use crate::registry::ClaimHolder;
 use crate::registry::DatasetRow;
 use crate::registry::HeldClaim;
+use crate::registry::Registry;
 use crate::registry::RegistryError;
 use crate::registry::RunStatus;
 use crate::registry::TrainingRun;
@@ -163,7 +164,7 @@ pub async fn train(
         job_id: request.job_id.clone(),
     };
     let claim = begin(services, request, &dataset, &run)?;
-    let claimed = ClaimedRun { run, claim, config };
+    let claimed = ClaimedRun { registry: &services.registry, run, claim, config };
     drive(services, &claimed, request.checkpoint_seconds).await
 }
 
@@ -182,13 +183,15 @@ pub async fn resume(
         serde_json::from_value(config).map_err(TrainingError::OtherVersion)?;
     let identity = model::identify(&config.model)?;
     let (run, claim) = services.registry.reopen_training(id, &ClaimHolder::ThisProcess)?;
+    let claimed = ClaimedRun { registry: &services.registry, run, claim, config };
     // Gradients with respect to other weights would fit neither the checkpoint nor the adapter's
     // `base_digest`.
-    if identity.base_digest != run.base_digest {
-        services.registry.fail_training(&claim, RunStatus::Interrupted, "the model has changed")?;
-        return Err(TrainingError::ModelChanged(config.model));
+    if identity.base_digest != claimed.run.base_digest {
+        let why = "the model has changed";
+        services.registry.fail_training(&claimed.claim, RunStatus::Interrupted, why)?;
+        return Err(TrainingError::ModelChanged(claimed.config.model.clone()));
     }
-    drive(services, &ClaimedRun { run, claim, config }, checkpoint_seconds).await
+    drive(services, &claimed, checkpoint_seconds).await
 }
 
 /// Plans a run without starting it. Generates no rehearsal and loads no model.
@@ -257,10 +260,20 @@ async fn rehearsal_of(
 }
 
 /// A run that this process has claimed.
-struct ClaimedRun {
+struct ClaimedRun<'a> {
+    registry: &'a Registry,
     run: TrainingRun,
     claim: HeldClaim,
     config: TrainingRunConfig,
+}
+
+impl Drop for ClaimedRun<'_> {
+    /// Gives the run back if an error or a panic has ended its work, or the future was dropped.
+    fn drop(&mut self) {
+        // Whatever else has ended the run has released the claim, and this is refused.
+        let why = "stopped before its end";
+        let _already_over = self.registry.fail_training(&self.claim, RunStatus::Interrupted, why);
+    }
 }
 
 /// Creates the run: writes its examples to disk, then inserts and claims its row.
@@ -312,10 +325,10 @@ fn check_fits(
 /// Runs a worker for the remaining steps of a run, and publishes the resulting adapter.
 async fn drive(
     services: &Services,
-    claimed: &ClaimedRun,
+    claimed: &ClaimedRun<'_>,
     checkpoint_seconds: u64,
 ) -> Result<AdapterId, TrainingError> {
-    let ClaimedRun { run, claim, config } = claimed;
+    let ClaimedRun { run, claim, config, .. } = claimed;
     let folder = services.home.training().join(&run.id);
     let store = AdapterStore::open(&services.registry, &services.home)?;
     // Each stage is skipped if it was completed before a crash: training if the adapter is on disk,

@@ -292,6 +292,35 @@ async fn shutdown_token_stops_a_session_that_can_be_resumed() {
     assert_eq!((solved.class, bench.n_wrong(&solved.id)), (None, 1));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_work_is_given_back_to_the_same_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Loop::open(folder.path());
+    let heard = async |wanted: &str| {
+        while !bench.told.lock().unwrap().iter().any(|(_, kind)| *kind == wanted) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let slow = bench.scripted("slow.jsonl", &[(WRONG, 0), (RIGHT, 60_000)]);
+    tokio::select! {
+        ended = bench.session(&slow, task(), "out") => panic!("it was to be dropped: {ended:?}"),
+        () = heard("attempt.completed") => {}
+    }
+    let [session] = &bench.sessions()[..] else { panic!("there is one") };
+    assert_eq!(session.status, SessionStatus::Interrupted);
+    let right = bench.scripted("right.jsonl", &[(RIGHT, 0)]);
+    let request = SessionRequest::Resume(Box::new(session.clone()));
+    let solved = bench.session(&right, request, "out").await.unwrap();
+    assert_eq!((solved.class, bench.n_wrong(&solved.id)), (None, 1));
+
+    tokio::select! {
+        ended = bench.train(Train::On(&solved.id, 400)) => panic!("it was to be dropped: {ended:?}"),
+        () = heard("training.step") => {}
+    }
+    let runs = bench.services.registry.training_runs(10).unwrap();
+    assert_eq!(runs.iter().map(|run| run.status).collect::<Vec<_>>(), [RunStatus::Interrupted]);
+}
+
 /// Names the folder of the process to kill.
 const VICTIM: &str = "RUNE_TEST_VICTIM";
 

@@ -337,6 +337,14 @@ impl ActiveSession<'_> {
     }
 }
 
+impl Drop for ActiveSession<'_> {
+    /// Gives the session back if a panic has ended its work, or the future of the work was dropped.
+    fn drop(&mut self) {
+        // Whatever else has ended the session has released the claim, and this is refused.
+        let _already_over = self.end_stopped(StopReason::Terminated);
+    }
+}
+
 impl SessionOutcome {
     /// Says where a candidate is that was not written to the output folder.
     fn kept(&self) -> String {
