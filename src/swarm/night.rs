@@ -62,6 +62,9 @@ use steps::NextStep;
 
 /// Pause between two looks at the machine.
 const TICK: Duration = Duration::from_secs(1);
+/// Time between two looks from which this process did not run in between: it was stopped by a
+/// signal, or the machine slept.
+const PAUSE: Duration = Duration::from_secs(30);
 /// Time without any sign of a job after which it is taken back.
 const SILENCE: Duration = Duration::from_mins(5);
 /// Number of newly solved tasks that are trained on at the end of a generation.
@@ -184,6 +187,8 @@ struct Night {
     pressure: Pressure,
     /// Time up to which the seconds of the swarm are counted.
     counted: Instant,
+    /// Time of the last look at the machine and the jobs.
+    looked: Instant,
     /// Solved sessions in the order in which they ended.
     solved: Vec<String>,
     /// Number of those that the newest training was given.
@@ -215,10 +220,16 @@ struct Heard {
     last: AtomicU64,
 }
 
-impl Reporter for Heard {
-    fn report(&self, subject: &str, event: &Event) {
+impl Heard {
+    fn note(&self) {
         let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(millis, Ordering::Relaxed);
+    }
+}
+
+impl Reporter for Heard {
+    fn report(&self, subject: &str, event: &Event) {
+        self.note();
         self.reporter.report(subject, event);
     }
 }
@@ -263,6 +274,7 @@ impl Night {
             watchdog: Watchdog::default(),
             pressure: Pressure::None,
             counted: Instant::now(),
+            looked: Instant::now(),
             solved,
             n_trained,
             stopping: None,
@@ -444,6 +456,9 @@ impl Night {
     /// Looks at the machine and at jobs that give no sign, and reports the progress.
     fn look_around(&mut self) -> Result<(), SwarmError> {
         self.count_seconds();
+        if std::mem::replace(&mut self.looked, Instant::now()).elapsed() > PAUSE {
+            self.at_work.values().for_each(|work| work.heard.note());
+        }
         let home = self.services().home.path().to_owned();
         let left = ResourcesLeft::read(&home).map_err(SwarmError::files(home))?;
         let before = self.pressure;

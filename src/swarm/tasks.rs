@@ -3,13 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::StreamExt;
+use futures_util::TryStreamExt;
+use futures_util::stream;
+
 use crate::evaluation;
 use crate::evaluation::EvalTask;
 use crate::evaluation::TaskSuite;
 use crate::families::FamilySplit;
 use crate::pipeline;
 use crate::pipeline::ReadTask;
-use crate::pipeline::SessionPlan;
 use crate::sandbox::Sandbox;
 use crate::services::Services;
 use crate::task::Task;
@@ -47,13 +50,18 @@ impl SwarmTasks {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let mut tasks = Vec::new();
         let mut is_measured = Vec::new();
-        for ReadTask { task, left_out } in pipeline::read_tasks(path)? {
+        let check = |ReadTask { task, left_out }| async move {
             for omitted in left_out {
                 services.notice(format!("task {}: left out {omitted}", task.id));
             }
             let plan = pipeline::plan_session((services, sandbox), task.clone()).await;
-            let SessionPlan { paths, .. } =
-                plan.map_err(|source| SwarmError::Task { id: task.id.0.clone(), source })?;
+            plan.map(|plan| (task.clone(), plan.paths))
+                .map_err(|source| SwarmError::Task { id: task.id.0, source })
+        };
+        let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let read = stream::iter(pipeline::read_tasks(path)?);
+        let checked: Vec<_> = read.map(check).buffered(n_threads).try_collect().await?;
+        for (task, paths) in checked {
             // One answer cannot be judged if there are several files, but a session can.
             is_measured.push(paths.len() == 1 && !task.tests.is_empty());
             tasks.push(evaluation::task_of_user(&task, paths.first().map_or("", String::as_str)));
