@@ -1,6 +1,7 @@
 //! Health checks: what works on this machine, and how to fix the rest.
 
 mod sandbox;
+mod server;
 
 use std::fs;
 use std::io;
@@ -89,6 +90,7 @@ pub fn run_checks(input: &DoctorInput<'_>) -> Vec<DoctorCheck> {
     checks.extend(programs(input.python.as_deref()));
     checks.extend(sandbox::run_checks(input));
     checks.extend(models(input.home, &input.config.run.model));
+    checks.extend(server::check(input.config));
     checks.extend(registry(input.home));
     checks.extend(training(input));
     checks.extend(suites(input.home));

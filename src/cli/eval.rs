@@ -17,6 +17,7 @@ use clap::ValueEnum as _;
 
 use crate::cli::context::Context;
 use crate::cli::exit::HintedError;
+use crate::cli::model_args::ModelArgs;
 use crate::cli::output;
 use crate::cli::screen::Screen;
 use crate::cli::workflow;
@@ -57,6 +58,8 @@ pub(super) struct EvalArgs {
     command: Option<EvalCommand>,
     #[command(flatten)]
     suite_args: Option<SuiteArgs>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Adapter to measure beside the base, repeatable; `all` for every adapter of the base model
     /// that was not trained on the tasks, `none` for only the base
     #[arg(long, value_name = "ID|all|none")]
@@ -93,6 +96,8 @@ enum EvalCommand {
         b: String,
         #[command(flatten)]
         suite_args: Box<SuiteArgs>,
+        #[command(flatten)]
+        model: ModelArgs,
     },
     /// Check training records for contamination with a suite; exit code 1 if there is any
     Probe(probe::ProbeArgs),
@@ -103,19 +108,19 @@ enum EvalCommand {
 impl EvalArgs {
     /// Returns the settings given by flags, as pairs of key and value.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
-        let args = match (&self.command, &self.suite_args) {
-            (Some(EvalCommand::Compare { suite_args, .. }), _) => suite_args,
-            (_, Some(suite_args)) => suite_args,
+        let (args, model) = match (&self.command, &self.suite_args) {
+            (Some(EvalCommand::Compare { suite_args, model, .. }), _) => (&**suite_args, model),
+            (_, Some(suite_args)) => (suite_args, &self.model),
             (_, None) => return Vec::new(),
         };
         let settings = [
-            ("run.model", args.model.clone().map(toml::Value::String)),
             ("run.candidates", args.candidates.map(toml::Value::Integer)),
             ("run.max_tokens", args.max_tokens.map(|n| toml::Value::Integer(n.into()))),
             ("run.seed", args.seed.map(toml::Value::Integer)),
             ("memory.kind", args.memory.clone().map(toml::Value::String)),
         ];
-        settings.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+        let settings = settings.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        model.settings().chain(settings).collect()
     }
 }
 
@@ -124,7 +129,7 @@ pub(super) fn run(context: &Context, args: &EvalArgs) -> anyhow::Result<ExitCode
         (Some(EvalCommand::Library(args)), _) => library::invent(args),
         (Some(EvalCommand::Probe(args)), _) => probe::run(context, args),
         (Some(EvalCommand::Suites(command)), _) => suites::run(context, command),
-        (Some(EvalCommand::Compare { a, b, suite_args }), _) => {
+        (Some(EvalCommand::Compare { a, b, suite_args, .. }), _) => {
             compare_two(context, suite_args, (a, b))
         }
         (None, Some(suite_args)) => evaluate(context, args, suite_args),

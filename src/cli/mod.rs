@@ -21,6 +21,7 @@ mod judge;
 mod ledger;
 mod man;
 mod merge;
+mod model_args;
 mod models;
 mod output;
 mod run;

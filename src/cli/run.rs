@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use crate::cli::context::Context;
 use crate::cli::context::GlobalArgs;
 use crate::cli::exit::HintedError;
+use crate::cli::model_args::ModelArgs;
 use crate::cli::screen;
 use crate::cli::screen::Screen;
 
@@ -48,15 +49,8 @@ pub(super) struct RunArgs {
     /// Resume a session that was stopped
     #[arg(long, value_name = "ID", conflicts_with_all = ["task_file"])]
     pub(super) resume: Option<String>,
-    /// Base model: a name from `rune models list`, or the path of a GGUF file
-    #[arg(long, value_name = "NAME|PATH")]
-    model: Option<String>,
-    /// Inference backend: in-process or scripted
-    #[arg(long)]
-    provider: Option<String>,
-    /// Canned answers for the scripted provider
-    #[arg(long, value_name = "FILE")]
-    script: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Adapter: an id from `rune adapters list`, `auto` for one that was measured to help, or
     /// `none`
     #[arg(long, value_name = "ID|auto|none")]
@@ -124,11 +118,7 @@ impl RunArgs {
         let number = |value: Option<i64>| value.map(toml::Value::Integer);
         // An adapter that is named is used alone, so that its effect can be seen.
         let memory = self.memory.clone().or(self.names_adapter().then(|| "adapter".to_owned()));
-        let scripted = self.script.as_ref().map(|_| "scripted".to_owned());
         let all = [
-            ("run.model", text(&self.model)),
-            ("run.provider", text(&self.provider.clone().or(scripted))),
-            ("run.scripted", text(&self.script)),
             ("run.adapter", text(&self.adapter)),
             ("run.lib", text(&self.lib)),
             ("memory.kind", text(&memory)),
@@ -139,7 +129,8 @@ impl RunArgs {
             ("run.candidates", number(self.candidates)),
             ("run.strict_tests", self.strict_tests.then_some(toml::Value::Boolean(true))),
         ];
-        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+        let all = all.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        self.model.settings().chain(all).collect()
     }
 }
 

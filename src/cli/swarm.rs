@@ -13,6 +13,8 @@ use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::exit::HintedError;
+use crate::cli::model_args::ModelArgs;
+use crate::cli::model_args::absolute;
 use crate::cli::output;
 use crate::cli::train::OptionArgs;
 use crate::cli::workflow;
@@ -88,20 +90,13 @@ pub(super) struct SwarmArgs {
     #[arg(long, value_name = "DIR")]
     lib: Option<PathBuf>,
     /// Continue a swarm that was stopped, with the settings that it was started with
-    #[arg(long, value_name = "ID", conflicts_with_all = ["tasks", "suite", "limit", "generations", "train_every", "train_share", "anchor", "lib", "agents", "model", "provider", "script", "project", "OptionArgs"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["tasks", "suite", "limit", "generations", "train_every", "train_share", "anchor", "lib", "agents", "ModelArgs", "project", "OptionArgs"])]
     resume: Option<String>,
     /// Print what would be done, and do nothing
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
-    /// Base model: a name from `rune models list`, or the path of a GGUF file
-    #[arg(long, value_name = "NAME|PATH")]
-    model: Option<String>,
-    /// Inference backend: in-process or scripted
-    #[arg(long)]
-    provider: Option<String>,
-    /// Canned answers for the scripted provider
-    #[arg(long, value_name = "FILE")]
-    script: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Project that sessions and adapters belong to
     #[arg(long, value_name = "KEY")]
     project: Option<String>,
@@ -171,24 +166,12 @@ impl From<ShareName> for TrainShare {
 impl SwarmArgs {
     /// Returns the settings given by flags, as pairs of key and value.
     pub(super) fn settings(&self) -> Vec<(&'static str, toml::Value)> {
-        let text = |value: &Option<String>| value.clone().map(toml::Value::String);
-        let scripted = self.script.as_ref().map(|_| "scripted".to_owned());
         // A swarm may be resumed from another folder.
-        let absolute =
-            |path: &Path| std::path::absolute(path).map(|path| path.display().to_string());
-        let lib = self.lib.as_deref().and_then(|lib| absolute(lib).ok());
-        let script = self.script.as_ref().map(Path::new).and_then(|path| absolute(path).ok());
-        let is_path = |name: &&String| Path::new(name.as_str()).is_file();
-        let model =
-            self.model.as_ref().filter(is_path).and_then(|path| absolute(Path::new(path)).ok());
-        let all = [
-            ("run.model", text(&model.or_else(|| self.model.clone()))),
-            ("run.provider", text(&self.provider.clone().or(scripted))),
-            ("run.scripted", text(&script)),
-            ("run.lib", text(&lib)),
-            ("run.project", text(&self.project)),
-        ];
-        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+        let lib = self.lib.as_ref().and_then(absolute);
+        let all = [("run.lib", lib), ("run.project", self.project.clone())];
+        let all =
+            all.into_iter().filter_map(|(key, value)| Some((key, toml::Value::String(value?))));
+        self.model.settings().chain(all).collect()
     }
 
     fn limits(&self) -> SwarmLimits {

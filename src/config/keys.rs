@@ -41,10 +41,13 @@ const fn key(name: &'static str, check: ValueRule, project: ProjectRule) -> KeyR
     KeyRule { name, check, project }
 }
 
+/// Words for the inference backends.
+const PROVIDERS: &[&str] = &["in-process", "llama-cpp", "vllm", "openai", "scripted"];
+
 /// Every key, in the order of `configs/default.toml`.
 pub(super) const KEYS: &[KeyRule] = &[
     key("run.model", ValueRule::Filled, ProjectRule::Free),
-    key("run.provider", ValueRule::OneOf(&["in-process", "scripted"]), ProjectRule::Free),
+    key("run.provider", ValueRule::OneOf(PROVIDERS), ProjectRule::Free),
     key("run.scripted", ValueRule::Text, ProjectRule::Never),
     key("run.project", ValueRule::Text, ProjectRule::Free),
     key("run.adapter", ValueRule::Filled, ProjectRule::Free),
@@ -73,6 +76,10 @@ pub(super) const KEYS: &[KeyRule] = &[
     key("engine.threads", ValueRule::Range(0.0, 1024.0), ProjectRule::Never),
     key("engine.context", ValueRule::Range(256.0, 1_048_576.0), ProjectRule::Lower),
     key("engine.kv_mib", ValueRule::Range(16.0, 1_048_576.0), ProjectRule::Lower),
+    key("server.url", ValueRule::Text, ProjectRule::Never),
+    key("server.model", ValueRule::Text, ProjectRule::Free),
+    key("server.key_variable", ValueRule::Text, ProjectRule::Never),
+    key("server.timeout_seconds", ValueRule::Range(1.0, 86400.0), ProjectRule::Lower),
     key("tokens.decompose", ValueRule::Range(1.0, 1e6), ProjectRule::Lower),
     key("tokens.plan", ValueRule::Range(1.0, 1e6), ProjectRule::Lower),
     key("tokens.code", ValueRule::Range(1.0, 1e6), ProjectRule::Lower),

@@ -25,6 +25,7 @@ pub use parts::ProviderKind;
 pub use parts::RunSettings;
 pub use parts::SamplingConfig;
 pub use parts::SandboxConfig;
+pub use parts::ServerConfig;
 pub use parts::TokensConfig;
 pub use settings::Config;
 pub use settings::ConfigEntry;

@@ -9,6 +9,13 @@ use serde::Serialize;
 pub enum ProviderKind {
     /// A model in this process.
     InProcess,
+    /// A server of llama.cpp.
+    LlamaCpp,
+    /// A server of vLLM.
+    Vllm,
+    /// Any server with an OpenAI-compatible API.
+    #[serde(rename = "openai")]
+    OpenAi,
     /// Canned answers from a file.
     Scripted,
 }
@@ -18,6 +25,9 @@ impl ProviderKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InProcess => "in-process",
+            Self::LlamaCpp => "llama-cpp",
+            Self::Vllm => "vllm",
+            Self::OpenAi => "openai",
             Self::Scripted => "scripted",
         }
     }
@@ -125,6 +135,20 @@ pub struct EngineConfig {
     pub context: usize,
     /// Memory of the KV cache, in MiB.
     pub kv_mib: usize,
+}
+
+/// `[server]`: the model server of the providers that use one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// URL of the server, without `/v1`.
+    pub url: String,
+    /// Name of the model on the server; empty for the only one that it has.
+    pub model: String,
+    /// Name of the environment variable with the server's key; empty for none.
+    pub key_variable: String,
+    /// Time without a byte after which the server counts as gone, in seconds.
+    pub timeout_seconds: u64,
 }
 
 /// `[tokens]`: maximum tokens per answer of each phase.

@@ -21,6 +21,7 @@ use crate::config::parts::MemoryConfig;
 use crate::config::parts::RunSettings;
 use crate::config::parts::SamplingConfig;
 use crate::config::parts::SandboxConfig;
+use crate::config::parts::ServerConfig;
 use crate::config::parts::TokensConfig;
 
 /// The settings in force, all of them valid.
@@ -35,6 +36,8 @@ pub struct Config {
     pub sampling: SamplingConfig,
     /// Resources of the in-process engine.
     pub engine: EngineConfig,
+    /// The model server, for providers that use one.
+    pub server: ServerConfig,
     /// Maximum tokens per answer of each phase.
     pub tokens: TokensConfig,
     /// Limits of generated code.
@@ -269,7 +272,7 @@ mod tests {
         insta::assert_snapshot!(check(&user(), "[sampling]\ntop_p = 2"),
             @"`sampling.top_p` must be at most 1, found 2.0; set in `config.toml`");
         insta::assert_snapshot!(check(&user(), "[run]\nprovider = 'cloud'"),
-            @r#"`run.provider` must be one of `in-process`, `scripted`, found "cloud"; set in `config.toml`"#);
+            @r#"`run.provider` must be one of `in-process`, `llama-cpp`, `vllm`, `openai`, `scripted`, found "cloud"; set in `config.toml`"#);
         insta::assert_snapshot!(check(&user(), "[sampling]\ntemperature = nan"),
             @"`sampling.temperature` must be a number, found nan; set in `config.toml`");
         insta::assert_snapshot!(check(&user(), "run = 1"), @"unknown key `run` in `config.toml`");

@@ -174,6 +174,15 @@ impl ChatEncoder {
         &self.tokenizer
     }
 
+    /// Encodes a chat that the model is to continue, as inference does.
+    ///
+    /// # Errors
+    /// [`ModelError::ChatTemplate`] when the template rejects the messages;
+    /// [`ModelError::Tokenizer`] when the rendered text can't be tokenized.
+    pub fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
+        self.tokenizer.encode(&self.chat.render(messages)?)
+    }
+
     /// Encodes a chat. A token that straddles the boundary of an answer does not count as part of
     /// it.
     ///

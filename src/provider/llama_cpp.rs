@@ -1,31 +1,21 @@
 //! Client of a local llama.cpp server: health check, and completions of token ids.
-#![expect(clippy::disallowed_types, reason = "outgoing HTTP lives in provider/ and hub/")]
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use reqwest::Client;
-use reqwest::RequestBuilder;
 use reqwest::StatusCode;
-use reqwest::Url;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::ProviderError;
+use super::server::HttpServer;
+use super::server::is_loopback;
 
-/// Timeout to establish a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Timeout of a silent connection. It is long because an answer arrives in one piece.
 const READ_TIMEOUT: Duration = Duration::from_mins(10);
-/// Maximum characters of a response body in an error.
-const MESSAGE: usize = 300;
 
 /// Client of one server.
 #[derive(Debug, Clone)]
-pub struct LlamaCpp {
-    client: Client,
-    url: String,
-}
+pub struct LlamaCpp(HttpServer);
 
 /// Greedy completion of token ids that ignores end-of-sequence tokens.
 #[derive(Debug, Clone, Copy)]
@@ -62,25 +52,15 @@ impl LlamaCpp {
     /// # Errors
     /// [`ProviderError::NotLoopback`] unless `url` is an `http://` URL of this machine.
     pub fn new(url: &str) -> Result<Self, ProviderError> {
-        if !Url::parse(url).is_ok_and(|url| is_loopback(&url)) {
+        if !url.starts_with("http:") || !is_loopback(url) {
             return Err(ProviderError::NotLoopback(url.to_owned()));
         }
-        let url = url.trim_end_matches('/').to_owned();
-        // Fails if another module already installed it.
-        let _installed = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|source| ProviderError::Unreachable { url: url.clone(), source })?;
-        Ok(Self { client, url })
+        HttpServer::new(url, None, READ_TIMEOUT).map(Self)
     }
 
     /// Returns the URL of the server.
     pub fn url(&self) -> &str {
-        &self.url
+        self.0.url()
     }
 
     /// Whether the server has loaded its model.
@@ -88,11 +68,11 @@ impl LlamaCpp {
     /// # Errors
     /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`] for an unexpected response.
     pub async fn is_ready(&self) -> Result<bool, ProviderError> {
-        let (status, text) = self.send(self.client.get(format!("{}/health", self.url))).await?;
+        let (status, text) = self.0.probe("/health").await?;
         match status {
             StatusCode::OK => Ok(true),
             StatusCode::SERVICE_UNAVAILABLE => Ok(false),
-            _ => Err(self.refused(status, &text)),
+            _ => Err(self.0.refused(status, &text)),
         }
     }
 
@@ -108,39 +88,14 @@ impl LlamaCpp {
             "ignore_eos": true,
             "cache_prompt": request.cache_prompt,
         });
-        let post = self.client.post(format!("{}/completion", self.url));
-        let post = post.header("content-type", "application/json").body(body.to_string());
-        let (status, text) = self.send(post).await?;
-        match serde_json::from_str::<LlamaCppAnswer>(&text) {
-            Ok(answer) if status == StatusCode::OK => Ok(answer.timings),
-            _ => Err(self.refused(status, &text)),
-        }
-    }
-
-    async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, String), ProviderError> {
-        let unreachable = |source: reqwest::Error| ProviderError::Unreachable {
-            url: self.url.clone(),
-            source: source.without_url(),
-        };
-        let response = request.send().await.map_err(unreachable)?;
+        let response = self.0.post("/completion", &body).await?;
         let status = response.status();
-        Ok((status, response.text().await.map_err(unreachable)?))
-    }
-
-    fn refused(&self, status: StatusCode, text: &str) -> ProviderError {
-        ProviderError::Refused {
-            url: self.url.clone(),
-            status: status.as_u16(),
-            message: text.chars().take(MESSAGE).collect(),
+        let text = response.text().await.map_err(|source| self.0.unreachable(source))?;
+        match serde_json::from_str::<LlamaCppAnswer>(&text) {
+            Ok(answer) => Ok(answer.timings),
+            Err(_) => Err(self.0.refused(status, &text)),
         }
     }
-}
-
-/// Whether a URL is plain HTTP to a loopback address or `localhost`.
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let is_here = host.parse::<IpAddr>().map_or(host == "localhost", |ip| ip.is_loopback());
-    url.scheme() == "http" && is_here
 }
 
 #[cfg(test)]

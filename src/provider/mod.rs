@@ -8,6 +8,7 @@ mod in_process;
 mod llama_cpp;
 mod open;
 mod scripted;
+mod server;
 
 use std::path::Path;
 
@@ -30,6 +31,8 @@ pub use open::engine_options;
 pub use open::is_model_path;
 pub use scripted::ScriptError;
 pub use scripted::Scripted;
+pub use server::ModelServer;
+pub use server::StreamFault;
 
 /// A backend that generates completions.
 #[expect(
@@ -39,6 +42,8 @@ pub use scripted::Scripted;
 pub enum Provider {
     /// Rune's own engine, in this process.
     InProcess(InProcess),
+    /// A server with an OpenAI-compatible API.
+    Server(ModelServer),
     /// Canned answers from a file, for tests of the whole binary.
     Scripted(Scripted),
 }
@@ -146,6 +151,44 @@ pub enum ProviderError {
     /// The URL does not refer to this machine.
     #[error("`{0}` is not a loopback http:// URL")]
     NotLoopback(String),
+    /// The URL is none of HTTP.
+    #[error("`{0}` is not an http:// or https:// URL")]
+    BadUrl(String),
+    /// The provider needs a server, and the settings name none.
+    #[error("the provider `{0}` needs the URL of a server")]
+    NoUrl(&'static str),
+    /// The environment variable with the server's key is not set.
+    #[error("the environment variable `{0}` with the server's key is not set")]
+    NoKey(String),
+    /// The server has no model of this name.
+    #[error("{url} has {}", served(wanted, known))]
+    NotServed {
+        /// URL of the server.
+        url: String,
+        /// Name of the wanted model; empty for the only one.
+        wanted: String,
+        /// Names of its models.
+        known: Vec<String>,
+    },
+    /// The server has read less than the whole prompt.
+    #[error("{url} has read {used} of {counted} tokens of the prompt")]
+    PromptCut {
+        /// URL of the server.
+        url: String,
+        /// Number of tokens in the prompt.
+        counted: usize,
+        /// Number of tokens that the server has read.
+        used: usize,
+    },
+    /// The server's answer is not complete.
+    #[error("no complete answer from {url}")]
+    Stream {
+        /// URL of the server.
+        url: String,
+        /// What is wrong with it.
+        #[source]
+        fault: StreamFault,
+    },
     /// The server cannot be reached, or the connection was lost.
     #[error("no answer from {url}")]
     Unreachable {
@@ -182,6 +225,16 @@ impl ProviderError {
             Self::ContextOverflow { .. } => {
                 Some("raise `engine.context`, or shorten the task or its tests")
             }
+            Self::NoUrl(_) => Some("set `server.url`, or give --url"),
+            Self::NotServed { known, .. } if known.len() > 1 => {
+                Some("set `server.model` to one of them")
+            }
+            Self::PromptCut { .. } => {
+                Some("the context window of the server is smaller than it says: raise it there")
+            }
+            Self::Refused { status: 401 | 403, .. } => {
+                Some("name the environment variable with the key in `server.key_variable`")
+            }
             _ => None,
         }
     }
@@ -189,11 +242,22 @@ impl ProviderError {
     /// Returns the class, which determines the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::ContextOverflow { .. } | Self::Unreachable { .. } | Self::Refused { .. } => {
-                ErrorClass::Provider
-            }
+            Self::ContextOverflow { .. }
+            | Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::PromptCut { .. }
+            | Self::Stream { .. } => ErrorClass::Provider,
             _ => ErrorClass::Environment,
         }
+    }
+}
+
+/// Says which models a server has, of which none is `wanted`.
+fn served(wanted: &str, known: &[String]) -> String {
+    match (wanted, known) {
+        (_, []) => "no model".to_owned(),
+        ("", known) => format!("several models: {}", known.join(", ")),
+        (wanted, known) => format!("no model `{wanted}`, but {}", known.join(", ")),
     }
 }
 
@@ -213,6 +277,7 @@ impl Provider {
     pub fn name(&self) -> &'static str {
         match self {
             Self::InProcess(_) => "in-process",
+            Self::Server(server) => server.name(),
             Self::Scripted(_) => "scripted",
         }
     }
@@ -221,6 +286,7 @@ impl Provider {
     pub fn capabilities(&self) -> Capabilities {
         match self {
             Self::InProcess(engine) => engine.capabilities(),
+            Self::Server(server) => server.capabilities(),
             Self::Scripted(scripted) => scripted.capabilities(),
         }
     }
@@ -229,6 +295,7 @@ impl Provider {
     pub fn base(&self) -> BaseModel {
         match self {
             Self::InProcess(engine) => engine.base(),
+            Self::Server(server) => server.base(),
             Self::Scripted(scripted) => scripted.base(),
         }
     }
@@ -242,6 +309,10 @@ impl Provider {
     pub fn load_adapter(&self, id: &AdapterId, folder: &Path) -> Result<(), ProviderError> {
         match self {
             Self::InProcess(engine) => engine.load_adapter(id.clone(), folder),
+            Self::Server(server) => {
+                let (provider, what) = (server.name(), "adapters");
+                Err(ProviderError::Unsupported { provider, what })
+            }
             Self::Scripted(scripted) => scripted.load_adapter(id, folder),
         }
     }
@@ -250,6 +321,8 @@ impl Provider {
     pub fn unload_adapter(&self, id: &AdapterId) {
         match self {
             Self::InProcess(engine) => engine.unload_adapter(id),
+            // None was loaded.
+            Self::Server(_) => {}
             Self::Scripted(scripted) => scripted.unload_adapter(id),
         }
     }
@@ -261,6 +334,7 @@ impl Provider {
     pub fn encode(&self, messages: Vec<Message>) -> Result<EncodedPrompt, ProviderError> {
         match self {
             Self::InProcess(engine) => engine.encode(messages),
+            Self::Server(server) => server.encode(messages),
             Self::Scripted(scripted) => Ok(scripted.encode(messages)),
         }
     }
@@ -279,6 +353,7 @@ impl Provider {
         self.check(request)?;
         match self {
             Self::InProcess(engine) => engine.generate(request, on_text).await,
+            Self::Server(server) => server.generate(request, on_text).await,
             Self::Scripted(scripted) => scripted.generate(request, on_text).await,
         }
     }

@@ -13,14 +13,17 @@ use crate::event::Event;
 use crate::event::Reporter;
 use crate::home::Home;
 use crate::hub;
+use crate::hub::CataloguedModel;
 use crate::hub::ModelCatalogue;
 use crate::hub::PullOptions;
 use crate::model::EngineOptions;
 
 use super::InProcess;
+use super::ModelServer;
 use super::Provider;
 use super::ProviderError;
 use super::Scripted;
+use super::server::is_loopback;
 
 /// GGUF file of a model with the model's canonical name: that of the hub, or the file's own name
 /// for a model outside the catalog.
@@ -108,7 +111,10 @@ impl ModelSource {
             let scripted = Scripted::load(script, config.engine.context)?;
             return Ok(Arc::new(Provider::Scripted(scripted)));
         }
-        let settings = format!("{:?}", (&config.run.model, engine_options(config)));
+        let settings = format!(
+            "{:?}",
+            (&config.run.provider, &config.run.model, &config.server, engine_options(config))
+        );
         // Held while the model is loaded, so that concurrent callers do not load it twice.
         let mut open = self.open.lock().await;
         if open.settings == settings
@@ -116,9 +122,42 @@ impl ModelSource {
         {
             return Ok(provider);
         }
-        let provider = Arc::new(Provider::InProcess(self.load(config, reporter).await?));
+        let provider = Arc::new(match config.run.provider {
+            ProviderKind::InProcess => Provider::InProcess(self.load(config, reporter).await?),
+            _ => Provider::Server(self.connect(config, reporter).await?),
+        });
         *open = OpenProvider { settings, provider: Arc::downgrade(&provider) };
         Ok(provider)
+    }
+
+    /// Connects to the server of the settings.
+    async fn connect(
+        &self,
+        config: &Config,
+        reporter: &dyn Reporter,
+    ) -> Result<ModelServer, ProviderError> {
+        let url = &config.server.url;
+        if url.starts_with("http:") && !is_loopback(url) {
+            let message = format!("{url} is not encrypted: tasks and code can be read on the way");
+            reporter.report("", &Event::notice(message));
+        }
+        let server = ModelServer::connect(config, &|path| self.canonical(path)).await?;
+        let context = server.capabilities().context_length;
+        let connected = format!("{} on {url}, context {context}", server.model());
+        reporter.report("", &Event::notice(connected));
+        Ok(server)
+    }
+
+    /// Returns the canonical name of the model in a file: that of the catalog, or the file's own.
+    fn canonical(&self, path: &Path) -> String {
+        let is_same = |model: &&CataloguedModel| {
+            let known = hub::path(&self.home, model).and_then(|known| known.canonicalize().ok());
+            known.is_some() && known == path.canonicalize().ok()
+        };
+        match ModelCatalogue::embedded().models().iter().find(is_same) {
+            Some(model) => model.base_model.clone(),
+            None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        }
     }
 
     async fn load(

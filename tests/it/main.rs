@@ -18,6 +18,7 @@ mod reference;
 mod registry;
 mod run;
 mod sandbox;
+mod server;
 mod skip;
 mod swarm;
 mod tidy;

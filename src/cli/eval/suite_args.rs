@@ -48,9 +48,6 @@ pub(super) struct SuiteArgs {
     /// Ignore cached answers
     #[arg(long)]
     pub(super) fresh: bool,
-    /// Base model: a name from `rune models list`, or the path of a GGUF file
-    #[arg(long, value_name = "NAME|PATH")]
-    pub(super) model: Option<String>,
     /// Show the nearest records of earlier sessions, except those of the suite's own tasks, and
     /// passages about the packages that a task names: `auto`, `records` or `both`
     /// [default: none, so that scores do not depend on earlier sessions]

@@ -1,0 +1,47 @@
+//! [`ModelArgs`]: the model that answers, and where it runs.
+
+use std::path::Path;
+
+/// Arguments that choose the model and its backend.
+#[derive(Debug, clap::Args)]
+pub(super) struct ModelArgs {
+    /// Base model: a name from `rune models list`, or the path of a GGUF file
+    #[arg(long, value_name = "NAME|PATH")]
+    pub(super) model: Option<String>,
+    /// Inference backend: in-process; llama-cpp, vllm or openai (any other compatible API) for the
+    /// server of --url; or scripted [default: in-process, with --url openai]
+    #[arg(long, value_name = "NAME")]
+    pub(super) provider: Option<String>,
+    /// URL of the model server, without `/v1`
+    #[arg(long, value_name = "URL")]
+    pub(super) url: Option<String>,
+    /// Canned answers for the scripted provider
+    #[arg(long, value_name = "FILE")]
+    pub(super) script: Option<String>,
+}
+
+impl ModelArgs {
+    /// Returns the settings given by flags, as pairs of key and value. Paths are absolute, as what
+    /// was started may be resumed from another folder.
+    pub(super) fn settings(&self) -> impl Iterator<Item = (&'static str, toml::Value)> {
+        let is_path = |name: &&String| Path::new(name.as_str()).is_file();
+        let model = self.model.as_ref().filter(is_path).and_then(absolute);
+        let implied = match (&self.script, &self.url) {
+            (Some(_), _) => Some("scripted".to_owned()),
+            (None, Some(_)) => Some("openai".to_owned()),
+            (None, None) => None,
+        };
+        let all = [
+            ("run.model", model.or_else(|| self.model.clone())),
+            ("run.provider", self.provider.clone().or(implied)),
+            ("run.scripted", self.script.as_deref().and_then(absolute)),
+            ("server.url", self.url.clone()),
+        ];
+        all.into_iter().filter_map(|(key, value)| Some((key, toml::Value::String(value?))))
+    }
+}
+
+/// Returns a path that does not depend on the current folder.
+pub(super) fn absolute(path: impl AsRef<Path>) -> Option<String> {
+    std::path::absolute(path).ok().map(|path| path.display().to_string())
+}

@@ -1,0 +1,180 @@
+//! [`HttpServer`]: HTTP requests to a model server.
+#![expect(clippy::disallowed_types, reason = "outgoing HTTP lives in provider/ and hub/")]
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::Client;
+use reqwest::RequestBuilder;
+use reqwest::Response;
+use reqwest::StatusCode;
+use reqwest::Url;
+use reqwest::header::RETRY_AFTER;
+use serde_json::Value;
+
+use crate::provider::ProviderError;
+
+/// Timeout to establish a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// Maximum characters of a response body in an error.
+const MESSAGE: usize = 300;
+/// Requests that a busy server is sent before its refusal counts.
+const TRIES: u32 = 4;
+/// Longest time that a busy server may ask to wait.
+const MAX_WAIT: Duration = Duration::from_mins(1);
+
+/// Connection pool to one server.
+#[derive(Debug, Clone)]
+pub(in crate::provider) struct HttpServer {
+    client: Client,
+    url: String,
+    /// Secret that every request carries.
+    key: Option<String>,
+}
+
+impl HttpServer {
+    /// Creates a client for the server at `url` without connecting. A connection that is silent for
+    /// `patience` is lost.
+    ///
+    /// # Errors
+    /// [`ProviderError::BadUrl`] unless `url` is an `http://` or `https://` URL.
+    pub(in crate::provider) fn new(
+        url: &str,
+        key: Option<String>,
+        patience: Duration,
+    ) -> Result<Self, ProviderError> {
+        let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        if parsed.and_then(|url| url.host_str().map(drop)).is_none() {
+            return Err(ProviderError::BadUrl(url.to_owned()));
+        }
+        let url = url.trim_end_matches('/').to_owned();
+        // Fails if another module already installed it.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(patience)
+            .redirect(reqwest::redirect::Policy::none());
+        let client = if is_loopback(&url) { client.no_proxy() } else { client };
+        let client = client
+            .build()
+            .map_err(|source| ProviderError::Unreachable { url: url.clone(), source })?;
+        Ok(Self { client, url, key })
+    }
+
+    /// Returns the URL of the server.
+    pub(in crate::provider) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Requests the JSON document at `path`; `None` if the server has none there.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
+    pub(in crate::provider) async fn get(
+        &self,
+        path: &str,
+    ) -> Result<Option<Value>, ProviderError> {
+        let request = self.client.get(format!("{}{path}", self.url));
+        let (status, text) = self.text_of(self.with_key(request)).await?;
+        match serde_json::from_str(&text) {
+            _ if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
+                Ok(None)
+            }
+            Ok(value) if status.is_success() => Ok(Some(value)),
+            _ => Err(self.refused(status, &text)),
+        }
+    }
+
+    /// Returns status and body of `path`.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`].
+    pub(in crate::provider) async fn probe(
+        &self,
+        path: &str,
+    ) -> Result<(StatusCode, String), ProviderError> {
+        let request = self.client.get(format!("{}{path}", self.url));
+        self.text_of(self.with_key(request)).await
+    }
+
+    /// Sends `body` to `path`, and returns the response once its head is there. A server that is
+    /// busy is asked again, as nothing has been generated then.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
+    pub(in crate::provider) async fn post(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<Response, ProviderError> {
+        let mut n_tries = 0;
+        loop {
+            let request = self.client.post(format!("{}{path}", self.url));
+            let request = request.header("content-type", "application/json");
+            let request = self.with_key(request).body(body.to_string());
+            let response = request.send().await.map_err(|source| self.unreachable(source))?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(response);
+            }
+            n_tries += 1;
+            let pause = pause_before(&response, n_tries);
+            let text = response.text().await.map_err(|source| self.unreachable(source))?;
+            match pause.filter(|_| n_tries < TRIES) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(self.refused(status, &text)),
+            }
+        }
+    }
+
+    async fn text_of(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<(StatusCode, String), ProviderError> {
+        let response = request.send().await.map_err(|source| self.unreachable(source))?;
+        let status = response.status();
+        Ok((status, response.text().await.map_err(|source| self.unreachable(source))?))
+    }
+
+    fn with_key(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
+    }
+
+    pub(in crate::provider) fn unreachable(&self, source: reqwest::Error) -> ProviderError {
+        ProviderError::Unreachable { url: self.url.clone(), source: source.without_url() }
+    }
+
+    /// Returns the error of a response, with the server's own message.
+    pub(in crate::provider) fn refused(&self, status: StatusCode, text: &str) -> ProviderError {
+        let body: Value = serde_json::from_str(text).unwrap_or_default();
+        let own = [&body["error"]["message"], &body["message"], &body["error"], &body["detail"]];
+        let message = own.into_iter().find_map(Value::as_str).unwrap_or(text);
+        ProviderError::Refused {
+            url: self.url.clone(),
+            status: status.as_u16(),
+            message: message.chars().take(MESSAGE).collect(),
+        }
+    }
+}
+
+/// Returns how long to wait for a busy server; `None` if it is not merely busy.
+fn pause_before(response: &Response, n_tries: u32) -> Option<Duration> {
+    let is_busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+    if !is_busy.contains(&response.status()) {
+        return None;
+    }
+    let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let asked = asked.and_then(|seconds| seconds.trim().parse().ok());
+    let pause = Duration::from_secs(asked.unwrap_or(1 << n_tries));
+    (pause <= MAX_WAIT).then_some(pause)
+}
+
+/// Whether a URL names this machine.
+pub(in crate::provider) fn is_loopback(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host.parse::<IpAddr>().map_or(host == "localhost", |ip| ip.is_loopback())
+}
