@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Arguments that choose the model and its backend.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct ModelArgs {
     /// Base model: a name from `rune models list`, or the path of a GGUF file
     #[arg(long, value_name = "NAME|PATH")]
@@ -21,23 +21,31 @@ pub(super) struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// Returns the settings given by flags, as pairs of key and value. Paths are absolute, as what
-    /// was started may be resumed from another folder.
-    pub(super) fn settings(&self) -> impl Iterator<Item = (&'static str, toml::Value)> {
-        let is_path = |name: &&String| Path::new(name.as_str()).is_file();
-        let model = self.model.as_ref().filter(is_path).and_then(absolute);
+    /// Returns the settings given by flags, as pairs of key and value.
+    pub(super) fn settings(&self) -> impl Iterator<Item = (&'static str, toml::Value)> + use<> {
         let implied = match (&self.script, &self.url) {
             (Some(_), _) => Some("scripted".to_owned()),
             (None, Some(_)) => Some("openai".to_owned()),
             (None, None) => None,
         };
         let all = [
-            ("run.model", model.or_else(|| self.model.clone())),
+            ("run.model", self.model.clone()),
             ("run.provider", self.provider.clone().or(implied)),
-            ("run.scripted", self.script.as_deref().and_then(absolute)),
+            ("run.scripted", self.script.clone()),
             ("server.url", self.url.clone()),
         ];
         all.into_iter().filter_map(|(key, value)| Some((key, toml::Value::String(value?))))
+    }
+
+    /// Returns the same with paths that mean the same from every folder.
+    pub(super) fn with_absolute_paths(&self) -> Self {
+        let is_path = |name: &&String| Path::new(name.as_str()).is_file();
+        let model = self.model.as_ref().filter(is_path).and_then(absolute);
+        Self {
+            model: model.or_else(|| self.model.clone()),
+            script: self.script.as_ref().and_then(absolute),
+            ..self.clone()
+        }
     }
 }
 

@@ -171,7 +171,7 @@ impl SwarmArgs {
         let all = [("run.lib", lib), ("run.project", self.project.clone())];
         let all =
             all.into_iter().filter_map(|(key, value)| Some((key, toml::Value::String(value?))));
-        self.model.settings().chain(all).collect()
+        self.model.with_absolute_paths().settings().chain(all).collect()
     }
 
     fn limits(&self) -> SwarmLimits {

@@ -1,7 +1,7 @@
 //! Providers that use a model server: what is asked arrives under the server's own names, and
 //! whatever goes wrong is an error with the server's words, never an answer of the model.
 //!
-//! The servers here are fakes. `.ci/run` solves tasks through a real llama-server.
+//! The servers here are fakes. `benches/llama_server.py` solves tasks through a real one.
 
 use std::path::Path;
 use std::time::Duration;
