@@ -37,8 +37,8 @@ fn lines(texts: &[&str], finish: &str, usage: (u32, u32)) -> String {
     all.push(json!({ "choices": [{ "delta": {}, "finish_reason": finish }] }));
     let usage = json!({ "prompt_tokens": usage.0, "completion_tokens": usage.1 });
     all.push(json!({ "choices": [], "usage": usage }));
-    let lines: String = all.iter().map(|line| format!("data: {line}\n\n")).collect();
-    lines + "data: [DONE]\n\n"
+    let lines: Vec<String> = all.iter().map(|line| format!("data: {line}\n\n")).collect();
+    lines.concat() + "data: [DONE]\n\n"
 }
 
 fn stream(body: impl Into<String>) -> ResponseTemplate {
