@@ -32,12 +32,10 @@ use crate::merge;
 use crate::merge::MergeError;
 use crate::merge::MergeParent;
 use crate::merge::MergeRecipe;
-use crate::peft::LoraMatrix;
-use crate::peft::NamedTensor;
+use crate::peft::LoraFactors;
 use crate::peft::PeftConfig;
 use crate::peft::PeftFiles;
-use crate::peft::tensor_name;
-use crate::peft::write_adapter;
+use crate::peft::write_factors;
 use crate::rng::SplitMix64;
 
 /// Source of the peer.
@@ -231,26 +229,14 @@ fn invent(
 ) -> io::Result<()> {
     let mut random = SplitMix64::new(seed);
     let mut values = |n: usize| (0..n).map(|_| random.uniform() - 0.5).collect::<Vec<f32>>();
-    let mut tensors = Vec::new();
-    for (module, n_out, n_in) in modules {
-        tensors.push((tensor_name(module, LoraMatrix::A), vec![rank, *n_in], values(rank * n_in)));
-        tensors.push((
-            tensor_name(module, LoraMatrix::B),
-            vec![*n_out, rank],
-            values(rank * n_out),
-        ));
-    }
-    let tensors: Vec<NamedTensor<'_>> = tensors
-        .iter()
-        .map(|(name, shape, values)| NamedTensor {
-            name,
-            shape: shape.clone(),
-            values: values.into(),
-        })
-        .collect();
+    let factors = modules.iter().map(|(module, n_out, n_in)| {
+        let (a, b) = (values(rank * n_in), values(rank * n_out));
+        (module.clone(), LoraFactors { rank, scaling: 1.0, a, b })
+    });
+    let factors: Vec<(String, LoraFactors)> = factors.collect();
     let rank = u32::try_from(rank).unwrap_or(u32::MAX);
     let config = PeftConfig::new(rank, rank.into(), vec!["all-linear".to_owned()]);
-    write_adapter(folder, &config, &tensors).map_err(io::Error::other)
+    write_factors(folder, &config, &factors).map_err(io::Error::other)
 }
 
 /// Merges for the bench in a process of its own, over the same lines as `python/merge.py`.

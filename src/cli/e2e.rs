@@ -80,16 +80,17 @@ pub(super) fn run(context: &Context, args: &E2eArgs) -> anyhow::Result<ExitCode>
     scratch.disable_cleanup(args.keep);
     let request = request(context, args, scratch.path())?;
     let screen = Screen::of_document(context);
+    let shown = &screen;
     let report = runtime::block_on(|shutdown| async move {
         let mut show = |step: E2eStep, outcome: Option<&StepOutcome>| match outcome {
-            None => screen.say(&format!("{} ...", step.as_str())),
+            None => shown.say(&format!("{} ...", step.as_str())),
             // A closed stdout is noticed at the end.
             Some(outcome) => drop(output::print(&lines(context, outcome))),
         };
         Ok(e2e::run(&request, &shutdown, &mut show).await?)
     });
     if args.keep {
-        Screen::of_document(context).say(&format!("kept: {}", scratch.path().display()));
+        screen.say(&format!("kept: {}", scratch.path().display()));
     }
     let report = report?;
     if let Some(path) = &args.junit {

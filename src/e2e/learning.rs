@@ -5,11 +5,8 @@ use serde_json::Value;
 use crate::adapter::Adapter;
 use crate::adapter::AdapterId;
 use crate::event::DecisionKind;
-use crate::peft::LoraMatrix;
-use crate::peft::NamedTensor;
 use crate::peft::PeftFiles;
-use crate::peft::tensor_name;
-use crate::peft::write_adapter;
+use crate::peft::write_factors;
 use crate::registry::AdapterFilter;
 use crate::registry::LedgerFilter;
 
@@ -193,27 +190,14 @@ impl Course<'_> {
         let id = self.adapters[0].as_str();
         self.rune.succeed(&["adapters", "export", id, &argument(&whole)]).await?;
         let files = PeftFiles::read(&whole)?;
-        let mut named = Vec::new();
-        for (module, (n_outputs, n_inputs)) in files.modules() {
-            let factors = files.factors(module, (n_outputs, n_inputs)).map_err(StepFailure)?;
-            let Some(factors) = factors else { continue };
-            let b: Vec<f32> = factors.b.iter().map(|value| value * BREAK).collect();
-            named.push((
-                tensor_name(module, LoraMatrix::A),
-                vec![factors.rank, n_inputs],
-                factors.a,
-            ));
-            named.push((tensor_name(module, LoraMatrix::B), vec![n_outputs, factors.rank], b));
+        let mut broken_factors = Vec::new();
+        for (module, size) in files.modules() {
+            let factors = files.factors(module, size).map_err(StepFailure)?;
+            let Some(mut factors) = factors else { continue };
+            factors.b.iter_mut().for_each(|value| *value *= BREAK);
+            broken_factors.push((module.to_owned(), factors));
         }
-        let tensors: Vec<NamedTensor<'_>> = named
-            .iter()
-            .map(|(name, shape, values)| NamedTensor {
-                name,
-                shape: shape.clone(),
-                values: values.into(),
-            })
-            .collect();
-        write_adapter(&broken, files.settings(), &tensors)?;
+        write_factors(&broken, files.settings(), &broken_factors)?;
         self.rune.succeed(&["adapters", "import", &argument(&broken), "--name", BROKEN]).await?;
         Ok(())
     }

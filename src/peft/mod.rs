@@ -33,3 +33,4 @@ pub use tensors::tensor_name;
 pub use tensors::to_f32;
 pub use tensors::write_tensors;
 pub use write::write_adapter;
+pub use write::write_factors;

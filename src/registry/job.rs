@@ -307,7 +307,7 @@ impl Registry {
             }
             let now = timestamp(SystemTime::now());
             let ended_at = (!to.is_open()).then_some(&now);
-            // A retry by hand starts over with all attempts.
+            // A manual retry resets the attempt count.
             tx.execute(
                 "UPDATE job SET state = ?2, attempt = 0, run_at = ?3, ended_at = ?4, owner = NULL
                  WHERE id = ?1",

@@ -74,8 +74,7 @@ impl HttpServer {
         &self,
         path: &str,
     ) -> Result<Option<Value>, ProviderError> {
-        let request = self.client.get(format!("{}{path}", self.url));
-        let (status, text) = self.text_of(self.with_key(request)).await?;
+        let (status, text) = self.probe(path).await?;
         match serde_json::from_str(&text) {
             _ if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
                 Ok(None)
@@ -94,7 +93,10 @@ impl HttpServer {
         path: &str,
     ) -> Result<(StatusCode, String), ProviderError> {
         let request = self.client.get(format!("{}{path}", self.url));
-        self.text_of(self.with_key(request)).await
+        let response = self.with_key(request).send().await;
+        let response = response.map_err(|source| self.unreachable(source))?;
+        let status = response.status();
+        Ok((status, response.text().await.map_err(|source| self.unreachable(source))?))
     }
 
     /// Sends `body` to `path`, and returns the response once its head is there. A server that is
@@ -125,15 +127,6 @@ impl HttpServer {
                 None => return Err(self.refused(status, &text)),
             }
         }
-    }
-
-    async fn text_of(
-        &self,
-        request: RequestBuilder,
-    ) -> Result<(StatusCode, String), ProviderError> {
-        let response = request.send().await.map_err(|source| self.unreachable(source))?;
-        let status = response.status();
-        Ok((status, response.text().await.map_err(|source| self.unreachable(source))?))
     }
 
     fn with_key(&self, request: RequestBuilder) -> RequestBuilder {

@@ -42,6 +42,8 @@ const BYTES_PER_TOKEN: usize = 3;
 const TOKENS_PER_MESSAGE: usize = 8;
 /// Tokens by which a server's count may be below Rune's: templates differ in what they add.
 const COUNT_TOLERANCE: usize = 64;
+/// Bits of a seed that are sent: servers take signed numbers of 32 or 64 bits.
+const SEED_BITS: u64 = 0x7fff_ffff;
 /// Question whose greedy answer tells one model from another.
 const FINGERPRINT: &str = "Write the first twelve prime numbers, separated by commas.";
 
@@ -258,9 +260,6 @@ impl ModelServer {
         if is_wanted { Err(ProviderError::Unsupported { provider, what }) } else { Ok(()) }
     }
 }
-
-/// Seeds of servers are signed numbers of 32 or 64 bits.
-const SEED_BITS: u64 = 0x7fff_ffff;
 
 /// Finds the model `wanted`, or the only one that the server has.
 async fn served_model(

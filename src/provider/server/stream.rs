@@ -47,7 +47,6 @@ pub(super) struct ChatStream {
     pub(super) n_pieces: u32,
     finish: Option<String>,
     pub(super) usage: Option<TokenUsage>,
-    is_done: bool,
 }
 
 #[derive(Deserialize)]
@@ -123,7 +122,6 @@ impl ChatStream {
         let Some(data) = line.strip_prefix(b"data:") else { return Ok(()) };
         let data = data.trim_ascii();
         if data == b"[DONE]" {
-            self.is_done = true;
             return Ok(());
         }
         let chunk: StreamChunk = serde_json::from_slice(data).map_err(|_| bad_line(data))?;
@@ -155,11 +153,11 @@ impl ChatStream {
         if !self.partial.trim_ascii().is_empty() {
             return Err(bad_line(&self.partial));
         }
-        let reason = match (self.finish.as_deref(), self.is_done) {
-            (Some("stop"), _) => FinishReason::Stop,
-            (Some("length"), _) => FinishReason::Length,
-            (Some(other), _) => return Err(StreamFault::Aborted(other.to_owned())),
-            (None, _) => return Err(StreamFault::CutOff),
+        let reason = match self.finish.as_deref() {
+            Some("stop") => FinishReason::Stop,
+            Some("length") => FinishReason::Length,
+            Some(other) => return Err(StreamFault::Aborted(other.to_owned())),
+            None => return Err(StreamFault::CutOff),
         };
         if self.n_pieces == 0 {
             return Err(StreamFault::Empty);
