@@ -73,8 +73,10 @@ struct StreamChoice {
 struct StreamDelta {
     #[serde(default)]
     content: Option<String>,
-    /// Reasoning, which is no part of the answer; vLLM calls it `reasoning`.
-    #[serde(default, alias = "reasoning")]
+    /// Reasoning, which is no part of the answer. Some servers send it under both names.
+    #[serde(default)]
+    reasoning: Option<String>,
+    #[serde(default)]
     reasoning_content: Option<String>,
 }
 
@@ -132,8 +134,9 @@ impl ChatStream {
         }
         self.usage = chunk.usage.or(self.usage);
         let Some(choice) = chunk.choices.into_iter().next() else { return Ok(()) };
-        let StreamDelta { content, reasoning_content } = choice.delta;
-        self.n_pieces += u32::from(reasoning_content.is_some_and(|text| !text.is_empty()));
+        let StreamDelta { content, reasoning, reasoning_content } = choice.delta;
+        let reasoning = reasoning.or(reasoning_content);
+        self.n_pieces += u32::from(reasoning.is_some_and(|text| !text.is_empty()));
         if let Some(text) = content.filter(|text| !text.is_empty()) {
             self.n_pieces += 1;
             on_text(&text);
@@ -222,6 +225,10 @@ mod tests {
     fn reasoning_is_no_part_of_the_text() {
         let think = r#"data: {"choices":[{"delta":{"reasoning_content":"hm"}}]}"#;
         let (stream, finish) = read(&[think, "\n", HELLO, "\n", STOP, "\n"]);
+        assert_eq!(finish, Ok(FinishReason::Stop));
+        assert_eq!((stream.text.as_str(), stream.n_pieces), ("hé", 2));
+        let both = r#"data: {"choices":[{"delta":{"reasoning":"hm","reasoning_content":"hm"}}]}"#;
+        let (stream, finish) = read(&[both, "\n", HELLO, "\n", STOP, "\n"]);
         assert_eq!(finish, Ok(FinishReason::Stop));
         assert_eq!((stream.text.as_str(), stream.n_pieces), ("hé", 2));
     }
