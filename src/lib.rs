@@ -13,6 +13,7 @@ pub mod durable;
 pub mod failpoint;
 pub mod home;
 pub mod job;
+pub mod lease;
 pub(crate) mod rng;
 pub mod shutdown;
 pub mod task;
@@ -46,6 +47,7 @@ pub mod memory;
 pub mod selection;
 pub mod services;
 // Work.
+pub mod parking;
 pub mod pipeline;
 pub mod training;
 // Work on what that made.

@@ -1,5 +1,7 @@
 //! `rune adapters`.
 
+mod push;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -20,6 +22,7 @@ use crate::adapter::Scope;
 use crate::cli::context::Context;
 use crate::cli::exit::HintedError;
 use crate::cli::ledger;
+use crate::cli::model_args::ModelArgs;
 use crate::cli::models;
 use crate::cli::output;
 use crate::cli::output::escape_line;
@@ -78,6 +81,17 @@ pub(super) enum AdaptersArgs {
         /// Base model of the adapter; its GGUF file determines the order of rows
         #[arg(long, requires = "gguf")]
         model: Option<String>,
+    },
+    /// Give an adapter to the configured model server
+    ///
+    /// vLLM loads it while it runs, and Ollama makes a model of it. For llama-server, its file is
+    /// written to Rune's home: start the server with `--lora` and the path that goes to stdout.
+    /// Sessions load adapters into vLLM by themselves.
+    Push {
+        /// Adapter id
+        id: String,
+        #[command(flatten)]
+        model: ModelArgs,
     },
     /// Verify the stored digest of every adapter
     Verify,
@@ -163,6 +177,7 @@ impl AdaptersArgs {
         let (model, project) = match self {
             Self::Import(ImportArgs { model, project, .. }) => (model, project),
             Self::Export { model, .. } => (model, &None),
+            Self::Push { model, .. } => return model.settings().collect(),
             _ => return Vec::new(),
         };
         let set = |name, value: &Option<String>| Some((name, toml::Value::from(value.clone()?)));
@@ -188,6 +203,9 @@ pub(super) fn run(context: &Context, args: &AdaptersArgs) -> anyhow::Result<Exit
         AdaptersArgs::Export { id, folder: file, gguf: true, .. } => {
             export_gguf(context, &store, &registry.adapter(&parse(id)?)?, file)?;
             format!("{}\n", file.display())
+        }
+        AdaptersArgs::Push { id, .. } => {
+            push::push(context, &store, &registry.adapter(&parse(id)?)?)?
         }
         AdaptersArgs::Verify => return verify(context, &store),
         AdaptersArgs::Lineage { id, dot } => {

@@ -20,10 +20,12 @@ use crate::cli::evolve;
 use crate::cli::exit;
 use crate::cli::jobs;
 use crate::cli::judge;
+use crate::cli::lease;
 use crate::cli::man;
 use crate::cli::merge;
 use crate::cli::models;
 use crate::cli::output;
+use crate::cli::providers;
 use crate::cli::run;
 use crate::cli::sessions;
 use crate::cli::swarm;
@@ -55,6 +57,11 @@ enum RuneCommand {
     TrainWorker,
     #[command(subcommand)]
     Models(models::ModelsArgs),
+    #[command(subcommand)]
+    Providers(providers::ProvidersArgs),
+    #[command(subcommand)]
+    Lease(lease::LeaseArgs),
+    Wake(lease::WakeArgs),
     #[command(subcommand)]
     Adapters(adapters::AdaptersArgs),
     #[command(subcommand)]
@@ -112,6 +119,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
             .inspect_err(|error| judge::refuse(&cli.globals, error)),
         RuneCommand::TrainWorker => Ok(ExitCode::from(training::worker_main())),
         RuneCommand::Models(args) => models::run(&context(vec![])?, args),
+        RuneCommand::Providers(args) => providers::run(&context(args.settings())?, args),
+        RuneCommand::Lease(args) => lease::run(&context(vec![])?, args),
+        RuneCommand::Wake(args) => lease::wake(&context(vec![])?, args),
         RuneCommand::Adapters(args) => adapters::run(&context(args.settings())?, args),
         RuneCommand::Sessions(args) => sessions::run(&context(vec![])?, args),
         RuneCommand::Jobs(args) => jobs::run(&context(vec![])?, args),

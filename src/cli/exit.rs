@@ -16,6 +16,7 @@ use crate::judge::SuiteError;
 use crate::memory::MemoryError;
 use crate::merge::MergeError;
 use crate::model::ModelError;
+use crate::parking::ParkError;
 use crate::peft::PeftError;
 use crate::pipeline::PipelineError;
 use crate::pipeline::SessionError;
@@ -90,6 +91,7 @@ fn class(error: &(dyn Error + 'static)) -> Option<ErrorClass> {
         EvolutionError,
         SwarmError,
         TaskFileError,
+        ParkError,
         PipelineError,
         RequestError,
         JudgeError,
@@ -122,6 +124,7 @@ fn unwrapped<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
         EvolutionError: Merge | Peft | Registry | Evaluation;
         SwarmError: TaskFile | Evaluation | Provider | Registry;
         MemoryError: Registry | Provider;
+        ParkError: Provider | Registry;
         PipelineError: Provider | Judge | Registry;
         RequestError: Suite | Judge | Hub;
         ProviderError: Hub | Model;
@@ -143,6 +146,7 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
         .or_else(|| cause::<SwarmError>(error)?.hint())
         .or_else(|| cause::<TaskFileError>(error)?.hint())
         .or_else(|| cause::<MergeError>(error)?.hint().map(str::to_owned))
+        .or_else(|| cause::<ParkError>(error)?.hint().map(str::to_owned))
         .or_else(|| cause::<PipelineError>(error)?.hint().map(str::to_owned))
         .or_else(|| cause::<ProviderError>(error)?.hint().map(str::to_owned))
         .or_else(|| cause::<SandboxError>(error)?.hint().map(str::to_owned));
@@ -180,6 +184,7 @@ fn fixed_hint(error: &anyhow::Error) -> Option<&'static str> {
                 RecordKind::Adapter => "`rune adapters list` lists all adapters",
                 RecordKind::Swarm => "`rune swarm list` lists all swarms",
                 RecordKind::Job => "`rune jobs list` lists all jobs",
+                RecordKind::Lease => "`rune lease show` lists all servers",
             });
         }
         Some(registry) if registry.is_of_disk() => {

@@ -13,6 +13,7 @@ use crate::adapter::Scope;
 use crate::cli::adapters::ScopeName;
 use crate::cli::context::Context;
 use crate::cli::output;
+use crate::config::ProviderKind;
 use crate::model::Precision;
 use crate::registry::TrainingRun;
 use crate::training::DataRequest;
@@ -79,6 +80,11 @@ pub(super) struct TrainArgs {
     /// Number of compute threads [default: the setting engine.threads]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     threads: Option<i64>,
+    /// Let the server of `server.url` give its GPU away while training runs: vllm sleeps,
+    /// llama-cpp is stopped and started by the commands of the settings. It is woken on every way
+    /// out; `rune wake` wakes it by hand
+    #[arg(long, value_name = "PROVIDER")]
+    park: Option<ParkName>,
     /// Seconds between checkpoints
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     checkpoint_seconds: u64,
@@ -211,6 +217,22 @@ pub(super) struct OptionArgs {
     /// Random seed
     #[arg(long)]
     seed: Option<u64>,
+}
+
+/// A server that can be parked, as spelled on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ParkName {
+    Vllm,
+    LlamaCpp,
+}
+
+impl From<ParkName> for ProviderKind {
+    fn from(name: ParkName) -> Self {
+        match name {
+            ParkName::Vllm => Self::Vllm,
+            ParkName::LlamaCpp => Self::LlamaCpp,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -6,6 +6,7 @@ use crate::cli::context::Context;
 use crate::cli::models;
 use crate::cli::runtime;
 use crate::event::Reporter;
+use crate::parking;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 use crate::services::Services;
@@ -20,10 +21,28 @@ pub(super) fn sandbox() -> anyhow::Result<Arc<Sandbox>> {
 }
 
 /// Runs `work` with the services that `context` describes, until it ends or a signal stops it.
+/// Servers that a dead process has left asleep are woken first.
+///
+/// # Errors
+/// Those of `work`, of [`parking::recover`], and of [`runtime::block_on`].
+pub(super) fn run<T, F: Future<Output = anyhow::Result<T>>>(
+    context: &Context,
+    registry: &Arc<Registry>,
+    reporter: Arc<dyn Reporter>,
+    work: impl FnOnce(Services) -> F,
+) -> anyhow::Result<T> {
+    run_at_once(context, registry, reporter, |services| async move {
+        let recovered = parking::recover(&services);
+        services.shutdown.clone().or_stop(recovered).await??;
+        work(services).await
+    })
+}
+
+/// Runs `work` like [`run`], but leaves servers as they are.
 ///
 /// # Errors
 /// Those of `work`, and of [`runtime::block_on`].
-pub(super) fn run<T, F: Future<Output = anyhow::Result<T>>>(
+pub(super) fn run_at_once<T, F: Future<Output = anyhow::Result<T>>>(
     context: &Context,
     registry: &Arc<Registry>,
     reporter: Arc<dyn Reporter>,

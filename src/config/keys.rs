@@ -42,7 +42,7 @@ const fn key(name: &'static str, check: ValueRule, project: ProjectRule) -> KeyR
 }
 
 /// Words for the inference backends.
-const PROVIDERS: &[&str] = &["in-process", "llama-cpp", "vllm", "openai", "scripted"];
+const PROVIDERS: &[&str] = &["in-process", "llama-cpp", "vllm", "ollama", "openai", "scripted"];
 
 /// Every key, in the order of `configs/default.toml`.
 pub(super) const KEYS: &[KeyRule] = &[
@@ -78,8 +78,16 @@ pub(super) const KEYS: &[KeyRule] = &[
     key("engine.kv_mib", ValueRule::Range(16.0, 1_048_576.0), ProjectRule::Lower),
     key("server.url", ValueRule::Text, ProjectRule::Never),
     key("server.model", ValueRule::Text, ProjectRule::Free),
+    key("server.base_model", ValueRule::Text, ProjectRule::Free),
     key("server.key_variable", ValueRule::Text, ProjectRule::Never),
+    key("server.reasoning_tokens", ValueRule::Range(0.0, 1e6), ProjectRule::Lower),
     key("server.timeout_seconds", ValueRule::Range(1.0, 86400.0), ProjectRule::Lower),
+    key("park.level", ValueRule::Range(1.0, 2.0), ProjectRule::Never),
+    key("park.exclusive", ValueRule::Flag, ProjectRule::Never),
+    key("park.drain_seconds", ValueRule::Range(1.0, 86400.0), ProjectRule::Never),
+    key("park.wake_seconds", ValueRule::Range(1.0, 86400.0), ProjectRule::Never),
+    key("park.stop_command", ValueRule::Text, ProjectRule::Never),
+    key("park.start_command", ValueRule::Text, ProjectRule::Never),
     key("tokens.decompose", ValueRule::Range(1.0, 1e6), ProjectRule::Lower),
     key("tokens.plan", ValueRule::Range(1.0, 1e6), ProjectRule::Lower),
     key("tokens.code", ValueRule::Range(1.0, 1e6), ProjectRule::Lower),

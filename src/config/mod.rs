@@ -20,6 +20,7 @@ pub use origin::ValueOrigin;
 pub use parts::EngineConfig;
 pub use parts::MemoryConfig;
 pub use parts::MemoryKind;
+pub use parts::ParkConfig;
 pub use parts::ProgramProfile;
 pub use parts::ProviderKind;
 pub use parts::RunSettings;

@@ -13,6 +13,8 @@ pub enum ProviderKind {
     LlamaCpp,
     /// A server of vLLM.
     Vllm,
+    /// A server of Ollama.
+    Ollama,
     /// Any server with an OpenAI-compatible API.
     #[serde(rename = "openai")]
     OpenAi,
@@ -27,6 +29,7 @@ impl ProviderKind {
             Self::InProcess => "in-process",
             Self::LlamaCpp => "llama-cpp",
             Self::Vllm => "vllm",
+            Self::Ollama => "ollama",
             Self::OpenAi => "openai",
             Self::Scripted => "scripted",
         }
@@ -145,10 +148,33 @@ pub struct ServerConfig {
     pub url: String,
     /// Name of the model on the server; empty for the only one that it has.
     pub model: String,
+    /// Model that the server has, as a catalog name or the path of a GGUF file, if Rune cannot read
+    /// the server's own file; empty for an unknown one.
+    pub base_model: String,
     /// Name of the environment variable with the server's key; empty for none.
     pub key_variable: String,
+    /// Tokens that an answer may spend on reasoning, beside those of its phase.
+    pub reasoning_tokens: u32,
     /// Time without a byte after which the server counts as gone, in seconds.
     pub timeout_seconds: u64,
+}
+
+/// `[park]`: how a model server gives its GPU to a training.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParkConfig {
+    /// Level of sleep: 1 keeps the weights in the memory of the machine, 2 drops them.
+    pub level: u8,
+    /// Whether a server is parked also while it answers others.
+    pub exclusive: bool,
+    /// Time that requests have to end before they are aborted, in seconds.
+    pub drain_seconds: u64,
+    /// Time that each attempt to wake a server may take, in seconds.
+    pub wake_seconds: u64,
+    /// Shell command that stops the server; empty for none.
+    pub stop_command: String,
+    /// Shell command that starts the server; empty for none.
+    pub start_command: String,
 }
 
 /// `[tokens]`: maximum tokens per answer of each phase.

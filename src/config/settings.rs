@@ -18,6 +18,7 @@ use crate::config::nearest::nearest;
 use crate::config::origin::ValueOrigin;
 use crate::config::parts::EngineConfig;
 use crate::config::parts::MemoryConfig;
+use crate::config::parts::ParkConfig;
 use crate::config::parts::RunSettings;
 use crate::config::parts::SamplingConfig;
 use crate::config::parts::SandboxConfig;
@@ -38,6 +39,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// The model server, for providers that use one.
     pub server: ServerConfig,
+    /// How that server gives its GPU to a training.
+    pub park: ParkConfig,
     /// Maximum tokens per answer of each phase.
     pub tokens: TokensConfig,
     /// Limits of generated code.
@@ -272,7 +275,7 @@ mod tests {
         insta::assert_snapshot!(check(&user(), "[sampling]\ntop_p = 2"),
             @"`sampling.top_p` must be at most 1, found 2.0; set in `config.toml`");
         insta::assert_snapshot!(check(&user(), "[run]\nprovider = 'cloud'"),
-            @r#"`run.provider` must be one of `in-process`, `llama-cpp`, `vllm`, `openai`, `scripted`, found "cloud"; set in `config.toml`"#);
+            @r#"`run.provider` must be one of `in-process`, `llama-cpp`, `vllm`, `ollama`, `openai`, `scripted`, found "cloud"; set in `config.toml`"#);
         insta::assert_snapshot!(check(&user(), "[sampling]\ntemperature = nan"),
             @"`sampling.temperature` must be a number, found nan; set in `config.toml`");
         insta::assert_snapshot!(check(&user(), "run = 1"), @"unknown key `run` in `config.toml`");

@@ -78,11 +78,11 @@ impl<'a> Evaluator<'a> {
     ///
     /// # Errors
     /// [`EvaluationError::Registry`], [`EvaluationError::Provider`].
-    pub fn load_stored(&self, id: &AdapterId) -> Result<AdapterWeights, EvaluationError> {
+    pub async fn load_stored(&self, id: &AdapterId) -> Result<AdapterWeights, EvaluationError> {
         let Services { registry, home, .. } = self.services;
         let adapter = registry.adapter(id)?;
         let folder = AdapterStore::open(registry, home)?.path(id);
-        let weights = self.load(id, (&folder, &adapter.sha256))?;
+        let weights = self.load(id, (&folder, &adapter.sha256)).await?;
         Ok(AdapterWeights { is_stored: true, ..weights })
     }
 
@@ -91,12 +91,12 @@ impl<'a> Evaluator<'a> {
     ///
     /// # Errors
     /// [`EvaluationError::Provider`].
-    pub fn load(
+    pub async fn load(
         &self,
         id: &AdapterId,
         (folder, sha256): (&Path, &str),
     ) -> Result<AdapterWeights, EvaluationError> {
-        self.provider.load_adapter(id, folder)?;
+        self.provider.load_adapter(id, folder).await?;
         Ok(AdapterWeights { id: id.clone(), sha256: sha256.to_owned(), is_stored: false })
     }
 
@@ -113,8 +113,11 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Unloads an adapter, which frees its memory.
-    pub fn unload(&self, weights: &AdapterWeights) {
-        self.provider.unload_adapter(&weights.id);
+    ///
+    /// # Errors
+    /// [`EvaluationError::Provider`].
+    pub async fn unload(&self, weights: &AdapterWeights) -> Result<(), EvaluationError> {
+        Ok(self.provider.unload_adapter(&weights.id).await?)
     }
 
     /// Returns tools that ask with another seed and, for single completions, with another sampling.

@@ -122,18 +122,14 @@ impl MeasuredAdapters {
         Ok(if is_all { Self::ThoseThatFit(ids) } else { Self::These(ids) })
     }
 
-    fn ids(
-        &self,
-        registry: &Registry,
-        base_digest: &str,
-    ) -> Result<Vec<&AdapterId>, RegistryError> {
+    fn ids(&self, registry: &Registry, base_model: &str) -> Result<Vec<&AdapterId>, RegistryError> {
         let ids = match self {
             Self::These(ids) => return Ok(ids.iter().collect()),
             Self::ThoseThatFit(ids) => ids,
         };
         let mut fit = Vec::new();
         for id in ids {
-            if registry.adapter(id)?.base_digest == base_digest {
+            if registry.adapter(id)?.base_model == base_model {
                 fit.push(id);
             }
         }
@@ -177,8 +173,8 @@ async fn measure_all(
     let needs_pytest = suite.has_sessions();
     let evaluator = Evaluator::open((services, sandbox), (modules, needs_pytest), options).await?;
     let mut subjects = Vec::new();
-    for id in adapters.ids(&services.registry, &evaluator.provider.base().base_digest)? {
-        subjects.push(evaluator.load_stored(id)?);
+    for id in adapters.ids(&services.registry, &evaluator.provider.base().base_model)? {
+        subjects.push(evaluator.load_stored(id).await?);
     }
     let tools = &evaluator.tools(evaluator.memory(suite).await?);
     let measured = ask_all(&*services.reporter, tools, suite, &subjects).await?.without_voids();

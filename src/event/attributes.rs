@@ -33,6 +33,7 @@ impl Event {
             Self::TrainingResumed { .. } => "training.resumed",
             Self::TrainingCompleted { .. } => "training.completed",
             Self::TrainingFailed { .. } => "training.failed",
+            Self::LeaseChanged { .. } => "lease.changed",
             Self::SwarmStarted { .. } => "swarm.started",
             Self::SwarmResumed { .. } => "swarm.resumed",
             Self::SwarmGenerationStarted { .. } => "swarm.generation",
@@ -109,6 +110,7 @@ impl Event {
         match self.kind().split('.').next() {
             Some("adapter" | "evaluation" | "evolution") => "/rune/adapters",
             Some("training") => "/rune/training",
+            Some("lease") => "/rune/servers",
             Some("swarm" | "job") => "/rune/swarm",
             Some("judge") => "/rune/judge",
             Some("pull") => "/rune/models",

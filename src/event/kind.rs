@@ -10,6 +10,7 @@ use crate::adapter::AdapterId;
 use crate::adapter::AdapterSource;
 use crate::job::JobKind;
 use crate::job::JobState;
+use crate::lease::LeaseState;
 use crate::task::TaskType;
 use crate::trajectory::Assurance;
 use crate::trajectory::AttemptVerdict;
@@ -341,6 +342,15 @@ pub enum Event {
     TrainingFailed {
         /// Kind of the failure, a colon, the error message.
         error: String,
+    },
+    /// A model server has changed its state; the subject is its URL.
+    #[serde(rename = "lease.changed")]
+    LeaseChanged {
+        /// State that the server has now.
+        state: LeaseState,
+        /// Why, if that is not clear.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        detail: String,
     },
     /// A swarm was started. It is the subject of this event and the next three.
     #[serde(rename = "swarm.started")]

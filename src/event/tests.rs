@@ -9,6 +9,7 @@ use crate::adapter::AdapterId;
 use crate::adapter::AdapterSource;
 use crate::job::JobKind;
 use crate::job::JobState;
+use crate::lease::LeaseState;
 use crate::task::TaskType;
 use crate::trajectory::Assurance;
 use crate::trajectory::AttemptVerdict;
@@ -131,6 +132,7 @@ fn samples() -> Vec<Event> {
             other: None,
             suite: Some("s".into()),
         },
+        Event::LeaseChanged { state: LeaseState::Degraded, detail: "d".into() },
         Event::SwarmStarted { suite: "s".into(), n_tasks: 4, generations: 2 },
         Event::SwarmResumed { generation: 1 },
         Event::SwarmGenerationStarted { generation: 2, n_tasks: 3 },

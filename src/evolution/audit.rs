@@ -72,7 +72,7 @@ pub async fn audit(
     let base_digest = evaluator.provider.base().base_digest;
     let incumbent = services.registry.incumbent(&request.project, &base_digest)?;
     let Some(id) = incumbent else { return Err(EvolutionError::NothingInUse) };
-    let weights = evaluator.load_stored(&id)?;
+    let weights = evaluator.load_stored(&id).await?;
     let seen = services.registry.adapter(&id)?.train_families;
     let examiner = Examiner::new(services, &evaluator, (&options.sampling, None));
     let mut gains: Vec<SplitGain> = Vec::new();

@@ -155,7 +155,7 @@ impl<'a> ParentSet<'a> {
             let place = folder.path().join(number.to_string());
             write(&place, (&merged.config, &merged.tensors))?;
             let id = AdapterId::parse(&new_id()?).map_err(std::io::Error::other)?;
-            let weights = examiner.evaluator.load(&id, (&place, &merged.sha256()))?;
+            let weights = examiner.evaluator.load(&id, (&place, &merged.sha256())).await?;
             children.push(Child { weights, recipe, parents });
         }
         let field = children.iter().map(|child| child.weights.clone()).collect();
@@ -168,7 +168,7 @@ impl<'a> ParentSet<'a> {
             if Some(&child.weights.id) == best_id.as_ref() {
                 kept = Some(child);
             } else {
-                examiner.evaluator.unload(&child.weights);
+                examiner.evaluator.unload(&child.weights).await?;
             }
         }
         Ok(Litter { tried, best: kept, _files: folder })

@@ -90,7 +90,7 @@ impl Round<'_> {
 
     async fn run(&mut self) -> Result<(), EvolutionError> {
         self.complete_merges().await?;
-        let field = self.field()?;
+        let field = self.field().await?;
         let used = self.registry().incumbent(&self.request.project, &self.base.base_digest)?;
         let raced = race(&self.examiner, self.dev, field, used.as_ref()).await?;
         self.record(&raced)?;
@@ -107,9 +107,9 @@ impl Round<'_> {
         }
         self.merge(&raced).await?;
         // The next round loads what it needs.
-        raced.finished.iter().chain(&raced.dropped).for_each(|runner| {
-            self.examiner.evaluator.unload(&runner.weights);
-        });
+        for runner in raced.finished.iter().chain(&raced.dropped) {
+            self.examiner.evaluator.unload(&runner.weights).await?;
+        }
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl Round<'_> {
 
     /// Loads the adapters that race, without duplicates, which are archived, and without those that
     /// cannot be read.
-    fn field(&mut self) -> Result<Vec<AdapterWeights>, EvolutionError> {
+    async fn field(&mut self) -> Result<Vec<AdapterWeights>, EvolutionError> {
         let services = self.examiner.services;
         let Population { adapters, left_out } =
             self.request.population(&services.registry, &self.base)?;
@@ -133,7 +133,7 @@ impl Round<'_> {
         let kept = self.kept()?;
         let mut field: Vec<AdapterWeights> = Vec::new();
         for adapter in &adapters {
-            match self.entrant(adapter, (&field, &kept)) {
+            match self.entrant(adapter, (&field, &kept)).await {
                 Ok(entrant) => field.extend(entrant),
                 Err(
                     error @ (EvolutionError::Peft(_)
@@ -158,7 +158,7 @@ impl Round<'_> {
     }
 
     /// Loads an adapter, unless it is a new duplicate of an older one.
-    fn entrant(
+    async fn entrant(
         &mut self,
         adapter: &Adapter,
         (older, kept): (&[AdapterWeights], &BTreeSet<AdapterId>),
@@ -178,7 +178,7 @@ impl Round<'_> {
                 return Ok(None);
             }
         }
-        Ok(Some(self.examiner.evaluator.load_stored(id)?))
+        Ok(Some(self.examiner.evaluator.load_stored(id).await?))
     }
 
     /// Finds an older adapter that `id` repeats, with the distance of their deltas.
@@ -366,7 +366,7 @@ impl Round<'_> {
             if gate.is_accepted() {
                 decision = ACCEPT;
             }
-            self.examiner.evaluator.unload(weights);
+            self.examiner.evaluator.unload(weights).await?;
         }
         let pair = (subject.as_str(), Some(&best_parent.id));
         let row = self.row(DecisionKind::Merge, key, pair, (decision, evidence))?;

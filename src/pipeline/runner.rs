@@ -178,7 +178,8 @@ impl<'a> SessionRunner<'a> {
             return Ok(ModelAnswer { place, completion, prompt, sampling, is_recorded: true });
         }
         let _asked = self.begin_asking()?;
-        let grammar = grammar.filter(|_| self.tools.provider.capabilities().grammar);
+        let supported = self.tools.provider.capabilities().grammar;
+        let grammar = grammar.filter(|grammar| supported.covers(grammar));
         let adapter = self.tools.settings.adapter_id.as_ref();
         let request =
             CompletionRequest { adapter, grammar, ..CompletionRequest::new(&prompt, &sampling) };

@@ -22,6 +22,7 @@ use super::BaseModel;
 use super::Capabilities;
 use super::CompletionRequest;
 use super::EncodedPrompt;
+use super::GrammarSupport;
 use super::ProviderError;
 
 /// In-process engine with a loaded model.
@@ -78,7 +79,7 @@ impl InProcess {
     pub(super) fn capabilities(&self) -> Capabilities {
         Capabilities {
             adapters: AdapterFormat::Peft,
-            grammar: true,
+            grammar: GrammarSupport::All,
             logprobs: true,
             context_length: self.facts().context,
             parallel: self.n_sequences,

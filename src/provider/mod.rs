@@ -11,6 +11,7 @@ mod scripted;
 mod server;
 
 use std::path::Path;
+use std::path::PathBuf;
 
 use crate::adapter::AdapterId;
 use crate::error_class::ErrorClass;
@@ -31,7 +32,12 @@ pub use open::engine_options;
 pub use open::is_model_path;
 pub use scripted::ScriptError;
 pub use scripted::Scripted;
+pub use server::DrainMode;
 pub use server::ModelServer;
+pub use server::PushedAdapter;
+pub use server::ServedAnswer;
+pub use server::ServerReport;
+pub use server::SleepControl;
 pub use server::StreamFault;
 
 /// A backend that generates completions.
@@ -42,7 +48,7 @@ pub use server::StreamFault;
 pub enum Provider {
     /// Rune's own engine, in this process.
     InProcess(InProcess),
-    /// A server with an OpenAI-compatible API.
+    /// A model server, reached by HTTP.
     Server(ModelServer),
     /// Canned answers from a file, for tests of the whole binary.
     Scripted(Scripted),
@@ -102,13 +108,35 @@ pub enum AdapterFormat {
     Peft,
 }
 
+/// The grammars that a backend supports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrammarSupport {
+    /// The backend constrains no answers.
+    None,
+    /// JSON schemas, but no regular expressions.
+    JsonSchema,
+    /// Every kind of [`Grammar`].
+    All,
+}
+
+impl GrammarSupport {
+    /// Whether `grammar` can constrain answers.
+    pub fn covers(self, grammar: &Grammar) -> bool {
+        match self {
+            Self::None => false,
+            Self::JsonSchema => matches!(grammar, Grammar::JsonSchema(_)),
+            Self::All => true,
+        }
+    }
+}
+
 /// Capabilities of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// The adapter format that the backend loads.
     pub adapters: AdapterFormat,
-    /// Whether answers can be constrained to a [`Grammar`].
-    pub grammar: bool,
+    /// Which grammars can constrain answers.
+    pub grammar: GrammarSupport,
     /// Whether it returns log probabilities.
     pub logprobs: bool,
     /// Context window: maximum tokens of prompt and answer together.
@@ -132,6 +160,22 @@ pub enum ProviderError {
     /// The adapter is not loaded.
     #[error("adapter `{0}` is not loaded")]
     AdapterNotLoaded(AdapterId),
+    /// The server does not have the adapter, and cannot load it while it runs.
+    #[error("{url} does not have the adapter `{name}`")]
+    AdapterNotServed {
+        /// URL of the server.
+        url: String,
+        /// Name of the adapter on servers.
+        name: String,
+    },
+    /// A file for the server cannot be read or written.
+    #[error("cannot use `{}`", path.display())]
+    Files {
+        /// Path of the file.
+        path: PathBuf,
+        /// Cause reported by the file system.
+        source: std::io::Error,
+    },
     /// The backend does not support another requested feature.
     #[error("provider `{provider}` does not support {what}")]
     Unsupported {
@@ -225,6 +269,10 @@ impl ProviderError {
             Self::ContextOverflow { .. } => {
                 Some("raise `engine.context`, or shorten the task or its tests")
             }
+            Self::AdapterNotServed { .. } => Some(
+                "`rune adapters push` says how; vLLM needs \
+                 VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
+            ),
             Self::NoUrl(_) => Some("set `server.url`, or give --url"),
             Self::NotServed { known, .. } if known.len() > 1 => {
                 Some("set `server.model` to one of them")
@@ -304,27 +352,27 @@ impl Provider {
     /// in-flight generations are not affected.
     ///
     /// # Errors
-    /// [`ProviderError::Model`] if the folder has no adapter
-    /// for this model.
-    pub fn load_adapter(&self, id: &AdapterId, folder: &Path) -> Result<(), ProviderError> {
+    /// [`ProviderError::Model`] if the folder has no adapter for this model;
+    /// [`ProviderError::AdapterNotServed`] if the server does not have it, and cannot load it.
+    pub async fn load_adapter(&self, id: &AdapterId, folder: &Path) -> Result<(), ProviderError> {
         match self {
             Self::InProcess(engine) => engine.load_adapter(id.clone(), folder),
-            Self::Server(server) => {
-                let (provider, what) = (server.name(), "adapters");
-                Err(ProviderError::Unsupported { provider, what })
-            }
+            Self::Server(server) => server.load_adapter(id, folder).await,
             Self::Scripted(scripted) => scripted.load_adapter(id, folder),
         }
     }
 
     /// Unloads an adapter. Its memory is freed once no generation uses it.
-    pub fn unload_adapter(&self, id: &AdapterId) {
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`] and [`ProviderError::Refused`] of a server.
+    pub async fn unload_adapter(&self, id: &AdapterId) -> Result<(), ProviderError> {
         match self {
             Self::InProcess(engine) => engine.unload_adapter(id),
-            // None was loaded.
-            Self::Server(_) => {}
+            Self::Server(server) => server.unload_adapter(id).await?,
             Self::Scripted(scripted) => scripted.unload_adapter(id),
         }
+        Ok(())
     }
 
     /// Renders `messages` with the model's chat template and tokenizes the result.
@@ -365,8 +413,8 @@ impl Provider {
         if request.adapter.is_some() && capabilities.adapters == AdapterFormat::None {
             return Err(ProviderError::Unsupported { provider, what: "adapters" });
         }
-        if request.grammar.is_some() && !capabilities.grammar {
-            return Err(ProviderError::Unsupported { provider, what: "grammars" });
+        if request.grammar.is_some_and(|grammar| !capabilities.grammar.covers(grammar)) {
+            return Err(ProviderError::Unsupported { provider, what: "this grammar" });
         }
         if request.logprobs && !capabilities.logprobs {
             return Err(ProviderError::Unsupported { provider, what: "log probabilities" });

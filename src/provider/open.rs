@@ -131,7 +131,11 @@ impl ModelSource {
     }
 
     /// Connects to the server of the settings.
-    async fn connect(
+    ///
+    /// # Errors
+    /// Those of [`ModelServer::connect`]; [`ProviderError::Hub`] if the stated model is unknown or
+    /// cannot be downloaded.
+    pub async fn connect(
         &self,
         config: &Config,
         reporter: &dyn Reporter,
@@ -141,7 +145,11 @@ impl ModelSource {
             let message = format!("{url} is not encrypted: tasks and code can be read on the way");
             reporter.report("", &Event::notice(message));
         }
-        let server = ModelServer::connect(config, &|path| self.canonical(path)).await?;
+        let stated = match config.server.base_model.as_str() {
+            "" => None,
+            name => Some(self.find(name, reporter).await?),
+        };
+        let server = ModelServer::connect(config, stated, &|path| self.canonical(path)).await?;
         let context = server.capabilities().context_length;
         let connected = format!("{} on {url}, context {context}", server.model());
         reporter.report("", &Event::notice(connected));

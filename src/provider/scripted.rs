@@ -27,6 +27,7 @@ use super::BaseModel;
 use super::Capabilities;
 use super::CompletionRequest;
 use super::EncodedPrompt;
+use super::GrammarSupport;
 use super::ProviderError;
 
 /// Provider that answers from a script.
@@ -112,7 +113,7 @@ impl Scripted {
     pub(super) fn capabilities(&self) -> Capabilities {
         Capabilities {
             adapters: AdapterFormat::Peft,
-            grammar: false,
+            grammar: GrammarSupport::None,
             logprobs: false,
             context_length: self.context_length,
             parallel: 1,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::adapter::AdapterId;
 use crate::error_class::ErrorClass;
 use crate::job::JobState;
+use crate::lease::LeaseState;
 use crate::trajectory::SessionStatus;
 
 /// A kind of row that users name by its id.
@@ -21,6 +22,8 @@ pub enum RecordKind {
     Swarm,
     /// A row of the table `job`.
     Job,
+    /// A row of the table `gpu_lease`.
+    Lease,
 }
 
 impl fmt::Display for RecordKind {
@@ -31,6 +34,7 @@ impl fmt::Display for RecordKind {
             Self::Adapter => "adapter",
             Self::Swarm => "swarm",
             Self::Job => "job",
+            Self::Lease => "server",
         })
     }
 }
@@ -64,6 +68,16 @@ pub enum RegistryError {
         found: u32,
         /// Newest schema version that this binary supports.
         known: u32,
+    },
+    /// A server does not go from one of these states to the other.
+    #[error("{server} is {} and cannot become {}", from.as_str(), to.as_str())]
+    LeaseState {
+        /// URL of the server.
+        server: String,
+        /// State that it has.
+        from: LeaseState,
+        /// State that was refused.
+        to: LeaseState,
     },
     /// No row has this id.
     #[error("no {kind} `{id}`")]
@@ -203,6 +217,7 @@ impl RegistryError {
             | Self::DoesNotFit { .. }
             | Self::TrainingCompleted(_)
             | Self::SwarmCompleted(_)
+            | Self::LeaseState { .. }
             | Self::WrongJobState { .. }
             | Self::WrongStatus { .. } => ErrorClass::Conflict,
             _ => ErrorClass::Environment,

@@ -28,6 +28,7 @@ const STEPS: &[&str] = &[
     include_str!("schema_12.sql"),
     include_str!("schema_13.sql"),
     include_str!("schema_14.sql"),
+    include_str!("schema_15.sql"),
 ];
 
 /// Migrates the database at `path` to the newest version, in one transaction.

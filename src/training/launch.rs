@@ -126,6 +126,8 @@ fn silent_end(status: std::process::ExitStatus) -> WorkerReport {
             FailureKind::Oom,
             "the worker aborted, most likely because an allocation failed".to_owned(),
         ),
+        // Asked to stop before it was able to write a checkpoint.
+        Some(libc::SIGTERM) => (FailureKind::Interrupted, "interrupted before step 1".to_owned()),
         _ => (FailureKind::Crash, format!("the worker exited without a report: {status}")),
     };
     WorkerReport::Failed { kind, detail }

@@ -234,7 +234,7 @@ fn foreign_and_newer_registries_are_not_opened() {
         @"`/b` is not a Rune registry (application id 0x7)");
     insta::assert_snapshot!(
         check("c", "PRAGMA application_id = 0x52554E45; PRAGMA user_version = 99"),
-        @"registry `/c` has schema version 99, but this rune supports only up to 14");
+        @"registry `/c` has schema version 99, but this rune supports only up to 15");
     std::fs::write(home.path().join("d"), "no database, but long enough".repeat(40)).unwrap();
     insta::assert_snapshot!(check("d", "SELECT 1"), @"cannot open registry `/d`");
 }

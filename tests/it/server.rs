@@ -3,6 +3,10 @@
 //!
 //! The servers here are fakes. `benches/llama_server.py` solves tasks through a real one.
 
+mod adapters;
+mod fake_vllm;
+mod parking;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -66,7 +70,7 @@ fn config(provider: &str, url: &str, more: &[(&'static str, toml::Value)]) -> Co
 
 async fn connect(config: &Config) -> Result<Provider, ProviderError> {
     let canonical = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
-    ModelServer::connect(config, &canonical).await.map(Provider::Server)
+    ModelServer::connect(config, None, &canonical).await.map(Provider::Server)
 }
 
 /// Asks a question in so many words.
@@ -177,6 +181,7 @@ async fn servers_that_cannot_be_used_are_refused_before_anything_is_asked() {
         (config("openai", &url, &named("three")), "has no model `three`, but one, two", 3),
         (config("openai", &url, &key), "variable `RUNE_NO_SUCH_KEY` with the server's key", 3),
         (config("vllm", "http://127.0.0.1:1", &[]), "no answer from http://127.0.0.1:1", 4),
+        (config("vllm", &url.replace("http", "https"), &[]), "no answer from https://127.0.0.1", 4),
     ];
     for (config, expected, code) in cases {
         let error = connect(&config).await.map(|_| ()).unwrap_err();

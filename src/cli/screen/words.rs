@@ -63,6 +63,12 @@ pub(super) fn event_words(subject: &str, event: &Event) -> Option<String> {
             "training {trainable} parameters on {tokens} tokens, about {} MiB",
             memory_bytes >> 20
         ),
+        Event::LeaseChanged { state, detail } if detail.is_empty() => {
+            format!("{subject} is {}", state.as_str())
+        }
+        Event::LeaseChanged { state, detail } => {
+            format!("{subject} is {}: {detail}", state.as_str())
+        }
         Event::PullWaiting => format!("{subject}: waiting for another rune to download it"),
         Event::PullTrying { source } => format!("{subject}: trying the {source}"),
         Event::PullVerifying => format!("{subject}: verifying the digest"),

@@ -12,6 +12,8 @@ use crate::cli::screen::Screen;
 use crate::cli::workflow;
 use crate::event::Event;
 use crate::event::Reporter;
+use crate::parking;
+use crate::parking::ParkOptions;
 use crate::registry::AdapterStore;
 use crate::services::Services;
 use crate::training;
@@ -38,20 +40,37 @@ async fn train(
     services: &Services,
     screen: &Screen,
 ) -> anyhow::Result<ExitCode> {
-    let adapter = if let Some(id) = &args.resume {
-        training::resume(services, id, args.checkpoint_seconds).await?
-    } else {
-        let request = request(services, args)?;
-        if args.dry_run {
-            let plan = training::plan(services, &request).await?;
-            show_plan(context, &plan, &request, screen)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        training::train(services, &request).await?
+    let request = match &args.resume {
+        Some(_) => None,
+        None => Some(request(services, args)?),
     };
+    if let (Some(request), true) = (&request, args.dry_run) {
+        let plan = training::plan(services, request).await?;
+        show_plan(context, &plan, request, screen)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let work = async {
+        match (&request, &args.resume) {
+            (Some(request), _) => training::train(services, request).await,
+            (None, id) => {
+                let id = id.as_deref().unwrap_or_default();
+                training::resume(services, id, args.checkpoint_seconds).await
+            }
+        }
+    };
+    let (trained, woken) = match args.park {
+        Some(server) => {
+            let options = ParkOptions::new(&services.config, server.into());
+            parking::while_parked(services, &options, work).await?
+        }
+        None => (work.await, Ok(())),
+    };
+    let adapter = trained?;
     if !context.json {
         screen.print(&format!("{adapter}\n"))?;
     }
+    // The adapter is there, whatever has become of the server.
+    woken?;
     Ok(ExitCode::SUCCESS)
 }
 

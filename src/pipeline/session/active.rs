@@ -93,7 +93,7 @@ impl ActiveSession<'_> {
         for omitted in left_out.iter().map(ToString::to_string).chain(found.left_out) {
             self.record_event(&Event::Warning { message: format!("left out {omitted}") })?;
         }
-        self.load_adapter(&provider, &session)?;
+        self.load_adapter(&provider, &session).await?;
         let memory = ShownMemory {
             records: memory::shown_again(&services.registry, &session.memory)?,
             passages: session.passages.clone(),
@@ -227,10 +227,14 @@ impl ActiveSession<'_> {
     }
 
     /// Loads the session's adapter into the provider.
-    fn load_adapter(&self, provider: &Provider, session: &Session) -> Result<(), SessionError> {
+    async fn load_adapter(
+        &self,
+        provider: &Provider,
+        session: &Session,
+    ) -> Result<(), SessionError> {
         let Some(id) = &session.adapter_id else { return Ok(()) };
         let store = AdapterStore::open(&self.services.registry, &self.services.home)?;
-        provider.load_adapter(id, &store.path(id))?;
+        provider.load_adapter(id, &store.path(id)).await?;
         let message = format!("adapter {id}: {}", session.adapter_reason);
         self.services.report(&session.id, &Event::notice(message));
         Ok(())

@@ -12,6 +12,7 @@ use reqwest::Url;
 use reqwest::header::RETRY_AFTER;
 use serde_json::Value;
 
+use crate::config::ServerConfig;
 use crate::provider::ProviderError;
 
 /// Timeout to establish a connection.
@@ -59,6 +60,22 @@ impl HttpServer {
             .build()
             .map_err(|source| ProviderError::Unreachable { url: url.clone(), source })?;
         Ok(Self { client, url, key })
+    }
+
+    /// Creates a client for `url` as the settings say. Their key goes to their own server alone.
+    ///
+    /// # Errors
+    /// [`ProviderError::NoKey`]; [`ProviderError::BadUrl`].
+    pub(in crate::provider) fn of(
+        settings: &ServerConfig,
+        url: &str,
+    ) -> Result<Self, ProviderError> {
+        let key = match settings.key_variable.as_str() {
+            "" => None,
+            _ if url != settings.url => None,
+            name => Some(std::env::var(name).map_err(|_| ProviderError::NoKey(name.to_owned()))?),
+        };
+        Self::new(url, key, Duration::from_secs(settings.timeout_seconds))
     }
 
     /// Returns the URL of the server.
@@ -109,12 +126,44 @@ impl HttpServer {
         path: &str,
         body: &Value,
     ) -> Result<Response, ProviderError> {
+        let request = self.client.post(format!("{}{path}", self.url));
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        self.send(request).await
+    }
+
+    /// Sends `body` to `path`, and returns the JSON document that comes back.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
+    pub(in crate::provider) async fn post_for(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, ProviderError> {
+        let response = self.post(path, body).await?;
+        let status = response.status();
+        let text = response.text().await.map_err(|source| self.unreachable(source))?;
+        serde_json::from_str(&text).map_err(|_| self.refused(status, &text))
+    }
+
+    /// Sends the bytes of a file to `path`.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
+    pub(in crate::provider) async fn upload(
+        &self,
+        path: &str,
+        bytes: Vec<u8>,
+    ) -> Result<(), ProviderError> {
+        self.send(self.client.post(format!("{}{path}", self.url)).body(bytes)).await.map(drop)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ProviderError> {
+        let request = self.with_key(request);
         let mut n_tries = 0;
         loop {
-            let request = self.client.post(format!("{}{path}", self.url));
-            let request = request.header("content-type", "application/json");
-            let request = self.with_key(request).body(body.to_string());
-            let response = request.send().await.map_err(|source| self.unreachable(source))?;
+            let again = request.try_clone().expect("no body is a stream");
+            let response = again.send().await.map_err(|source| self.unreachable(source))?;
             let status = response.status();
             if status.is_success() {
                 return Ok(response);

@@ -53,7 +53,7 @@ fn missing_or_invalid_input_is_exit_code_3() {
     insta::assert_snapshot!(check(&[TASK, "--script", "none.jsonl"]),
         @"3 error: cannot read the script `none.jsonl`: No such file or directory (os error 2)");
     insta::assert_snapshot!(check(&[TASK, "--provider", "oracle"]),
-        @r#"3 error: `run.provider` must be one of `in-process`, `llama-cpp`, `vllm`, `openai`, `scripted`, found "oracle"; set in the command line"#);
+        @r#"3 error: `run.provider` must be one of `in-process`, `llama-cpp`, `vllm`, `ollama`, `openai`, `scripted`, found "oracle"; set in the command line"#);
     insta::assert_snapshot!(check(&[TASK, "--provider", "vllm"]),
         @"3 error: the provider `vllm` needs the URL of a server");
     assert_eq!(bench.call(&["sessions", "list", "--json"]).stdout, "", "no session was begun");

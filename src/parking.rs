@@ -1,0 +1,599 @@
+//! Parking: a model server gives its GPU to a training, and is woken on every way out.
+//!
+//! [`while_parked`] lets the server sleep, does the work, and wakes it: after an error, a panic and
+//! a stop by a signal as well. When the process is killed, the next one finds the lease in the
+//! registry and wakes the server ([`recover`]). No answer of a server is believed: that it sleeps
+//! is asked again, that its memory is free is read from the driver, and awake it has to answer as
+//! it did before.
+
+use std::panic::AssertUnwindSafe;
+use std::panic::resume_unwind;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::json;
+use tokio::process::Command;
+use tokio::time::sleep;
+use tokio::time::timeout;
+
+use crate::config::Config;
+use crate::config::ProviderKind;
+use crate::error_class::ErrorClass;
+use crate::error_class::with_causes;
+use crate::event::Event;
+use crate::event::Reporter;
+use crate::hardware;
+use crate::hardware::GpuMemory;
+use crate::lease::LeaseState;
+use crate::provider::DrainMode;
+use crate::provider::ProviderError;
+use crate::provider::ServedAnswer;
+use crate::provider::SleepControl;
+use crate::registry::HeldClaim;
+use crate::registry::Registry;
+use crate::registry::RegistryError;
+use crate::services::Services;
+
+/// Attempts to wake a server.
+const TRIES: u32 = 3;
+/// Time between two questions whether a server has changed its state.
+const POLL: Duration = Duration::from_millis(50);
+/// Time that the memory of a dead training may take to become free.
+const HELD: Duration = Duration::from_secs(30);
+
+/// How a server is made to give its GPU away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParkMethod {
+    /// It sleeps, with its weights in the memory of the machine (1) or dropped (2).
+    Sleep(u8),
+    /// It is stopped and started by the commands of the settings.
+    Commands,
+}
+
+/// How to park a server.
+#[derive(Clone)]
+pub struct ParkOptions {
+    /// How it gives its GPU away.
+    pub method: ParkMethod,
+    /// Whether it is parked also while it answers others.
+    pub is_exclusive: bool,
+    /// Time that its requests have to end, and that it has to fall asleep.
+    pub drain: Duration,
+    /// Time that each attempt to wake it may take.
+    pub wake: Duration,
+    /// Pause before the second attempt to wake it; doubled before each further one.
+    pub pause: Duration,
+    /// Shell command that stops it; empty for none.
+    pub stop_command: String,
+    /// Shell command that starts it; empty for none.
+    pub start_command: String,
+    /// Reads the memory of the GPUs; `None` where there is none to read.
+    pub memory: fn() -> Option<GpuMemory>,
+}
+
+/// A server could not be parked or woken.
+#[derive(Debug, thiserror::Error)]
+pub enum ParkError {
+    /// The server has no `/sleep`.
+    #[error("{0} cannot sleep")]
+    CannotSleep(String),
+    /// It sleeps already, and Rune has not told it to.
+    #[error("{0} sleeps already, for somebody else")]
+    SleepsAlready(String),
+    /// It has requests of others, or does not say whether it has.
+    #[error("{url} is in use: {}", n_requests.map_or("it does not say by how many requests".to_owned(), |n| format!("{n} requests")))]
+    InUse {
+        /// URL of the server.
+        url: String,
+        /// Number of its requests, if it says.
+        n_requests: Option<u64>,
+    },
+    /// It says that it does not sleep.
+    #[error("{0} did not fall asleep")]
+    NotAsleep(String),
+    /// It sleeps, but its memory is not free.
+    #[error("{url} sleeps, but the GPU's memory is not free: held by {holders}")]
+    NotFreed {
+        /// URL of the server.
+        url: String,
+        /// Processes with their memory.
+        holders: String,
+    },
+    /// The settings have no command for this method.
+    #[error("the setting `{0}` is empty")]
+    NoCommand(&'static str),
+    /// A command of the settings has failed.
+    #[error("`{command}` failed: {reason}")]
+    Command {
+        /// The command, as it stands in the settings.
+        command: String,
+        /// Exit status, or why it could not be started.
+        reason: String,
+    },
+    /// It was told to wake, and sleeps on.
+    #[error("{0} did not wake up")]
+    NotAwake(String),
+    /// Awake, it does not answer as before.
+    #[error("{url} answers otherwise than before it slept (`{model}`)")]
+    OtherAnswers {
+        /// URL of the server.
+        url: String,
+        /// The model or adapter whose answer differs.
+        model: String,
+    },
+    /// It could not be woken, and its state is `degraded`.
+    #[error("{url} is degraded: {reason}")]
+    Degraded {
+        /// URL of the server.
+        url: String,
+        /// What went wrong when it was woken.
+        reason: String,
+    },
+    /// Another process holds the server.
+    #[error("{url} is {} for another process", state.as_str())]
+    Held {
+        /// URL of the server.
+        url: String,
+        /// State in which the other process holds it.
+        state: LeaseState,
+    },
+    /// A request to the server failed.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The lease could not be stored, or another process holds the server.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl ParkError {
+    /// Returns advice on how to fix the error, if there is any.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::CannotSleep(_) => Some(
+                "start vLLM with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1, and give its URL \
+                 without `/v1`",
+            ),
+            Self::InUse { .. } => {
+                Some("wait, or set `park.exclusive` to let it sleep nevertheless")
+            }
+            Self::SleepsAlready(_) | Self::Degraded { .. } => Some("`rune wake` wakes it"),
+            Self::Held { .. } => Some("`rune lease show` tells more"),
+            Self::Provider(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    /// Returns the class, which determines the exit code.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::CannotSleep(_) | Self::NoCommand(_) => ErrorClass::Environment,
+            Self::SleepsAlready(_) | Self::InUse { .. } | Self::Held { .. } => ErrorClass::Conflict,
+            Self::Registry(error) => error.class(),
+            Self::Provider(error) => error.class(),
+            _ => ErrorClass::Provider,
+        }
+    }
+}
+
+impl ParkOptions {
+    /// Returns the options of the settings for a server of this kind: vLLM sleeps, others are
+    /// stopped and started.
+    pub fn new(config: &Config, kind: ProviderKind) -> Self {
+        let park = &config.park;
+        let method = match kind {
+            ProviderKind::Vllm => ParkMethod::Sleep(park.level),
+            _ => ParkMethod::Commands,
+        };
+        Self {
+            method,
+            is_exclusive: park.exclusive,
+            drain: Duration::from_secs(park.drain_seconds),
+            wake: Duration::from_secs(park.wake_seconds),
+            pause: Duration::from_secs(1),
+            stop_command: park.stop_command.clone(),
+            start_command: park.start_command.clone(),
+            memory: hardware::gpu_memory,
+        }
+    }
+}
+
+/// What a server was before it slept, as stored in the registry.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct ServerBefore {
+    method: ParkMethod,
+    answers: Vec<ServedAnswer>,
+}
+
+/// Does `work` while the server of the settings is parked. The server is woken before this returns;
+/// if that fails, the second result says why.
+///
+/// # Errors
+/// [`ParkError`], when the server could not be parked. No work was done, and the server serves on
+/// unless the error is [`ParkError::Degraded`].
+pub async fn while_parked<T>(
+    services: &Services,
+    options: &ParkOptions,
+    work: impl Future<Output = T>,
+) -> Result<(T, Result<(), ParkError>), ParkError> {
+    let parked = ParkedServer::park(services, options).await?;
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    let woken = parked.wake().await;
+    match outcome {
+        Ok(outcome) => Ok((outcome, woken)),
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+/// Wakes the servers whose holder has died, and makes sure that the server of the settings can be
+/// asked, if the settings use one.
+///
+/// # Errors
+/// [`ParkError::Degraded`]; [`ParkError::Held`] while another process trains.
+pub async fn recover(services: &Services) -> Result<(), ParkError> {
+    let config = &services.config;
+    for row in services.registry.leases()? {
+        let is_left = !matches!(row.state, LeaseState::Serving | LeaseState::Degraded);
+        if is_left && !row.is_held {
+            services.notice(format!("{} was left {}: waking it", row.server, row.state.as_str()));
+            wake(services, &row.server).await?;
+        }
+    }
+    if matches!(config.run.provider, ProviderKind::InProcess | ProviderKind::Scripted) {
+        return Ok(());
+    }
+    let url = config.server.url.trim_end_matches('/').to_owned();
+    match services.registry.lease(&url)? {
+        Some(row) if row.state == LeaseState::Degraded => {
+            Err(ParkError::Degraded { url, reason: row.detail })
+        }
+        Some(row) if row.state != LeaseState::Serving => {
+            Err(ParkError::Held { url, state: row.state })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Wakes a server by hand, or because its holder has died. Returns whether there was anything to
+/// do.
+///
+/// # Errors
+/// [`ParkError::Degraded`] if it does not wake up; [`ParkError::Registry`] while a living process
+/// holds it.
+pub async fn wake(services: &Services, url: &str) -> Result<bool, ParkError> {
+    let control = SleepControl::new(&services.config.server, url)?;
+    let Some((row, claim)) = services.registry.reclaim_lease(control.url())? else {
+        // It sleeps without a lease if another program has told it to.
+        let sleeps = control.is_sleeping().await?.unwrap_or_default();
+        if sleeps {
+            control.wake(1).await?;
+        }
+        return Ok(sleeps);
+    };
+    let before = serde_json::from_value(row.before)
+        .unwrap_or(ServerBefore { method: ParkMethod::Sleep(1), answers: Vec::new() });
+    let options = ParkOptions {
+        method: before.method,
+        ..ParkOptions::new(&services.config, ProviderKind::Vllm)
+    };
+    ParkedServer::new(services, options, (control, claim), before).wake().await?;
+    Ok(true)
+}
+
+/// A server that sleeps, or is about to. Dropping it wakes it.
+struct ParkedServer {
+    registry: Arc<Registry>,
+    reporter: Arc<dyn Reporter>,
+    options: ParkOptions,
+    control: SleepControl,
+    claim: HeldClaim,
+    before: ServerBefore,
+    /// Free memory of the GPUs while it sleeps, in bytes.
+    free_asleep: Option<u64>,
+    is_woken: bool,
+}
+
+impl ParkedServer {
+    fn new(
+        services: &Services,
+        options: ParkOptions,
+        (control, claim): (SleepControl, HeldClaim),
+        before: ServerBefore,
+    ) -> Self {
+        Self {
+            registry: Arc::clone(&services.registry),
+            reporter: Arc::clone(&services.reporter),
+            options,
+            control,
+            claim,
+            before,
+            free_asleep: None,
+            is_woken: false,
+        }
+    }
+
+    /// Parks the server of the settings.
+    async fn park(services: &Services, options: &ParkOptions) -> Result<Self, ParkError> {
+        let control = SleepControl::new(&services.config.server, &services.config.server.url)?;
+        refuse_unfit(&control, options).await?;
+        let method = fitting(options, services);
+        let before = ServerBefore { method, answers: control.answers().await? };
+        let options = ParkOptions { method, ..options.clone() };
+        let claim = services.registry.begin_lease(control.url(), &json!(before))?;
+        let mut parked = Self::new(services, options, (control, claim), before);
+        parked.tell(LeaseState::Draining, "");
+        // From here on, every way out wakes it.
+        match parked.fall_asleep().await {
+            Ok(()) => Ok(parked),
+            Err(error) => {
+                parked.wake().await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn fall_asleep(&mut self) -> Result<(), ParkError> {
+        let memory = (self.options.memory)();
+        match self.options.method {
+            ParkMethod::Sleep(level) => self.drain_and_sleep(level).await?,
+            ParkMethod::Commands => {
+                run(&self.options.stop_command).await?;
+                let gone = || async { Ok(self.control.is_healthy().await.is_err()) };
+                self.until(self.options.drain, gone).await?;
+            }
+        }
+        if let (Some(before), Some(now)) = (memory, (self.options.memory)()) {
+            // At least half of what was in use is free now.
+            if now.free < before.free + before.used / 2 {
+                let (url, holders) = (self.url(), now.holders());
+                return Err(ParkError::NotFreed { url, holders });
+            }
+            self.free_asleep = Some(now.free);
+        }
+        self.step(LeaseState::Sleeping, "")?;
+        self.step(LeaseState::Training, "")
+    }
+
+    /// Lets requests end, aborts those that do not, and waits until the server sleeps.
+    async fn drain_and_sleep(&self, level: u8) -> Result<(), ParkError> {
+        let drained = timeout(self.options.drain, self.control.sleep(level, DrainMode::Wait)).await;
+        match drained {
+            Ok(Err(error @ ProviderError::Refused { .. })) => return Err(error.into()),
+            Ok(Ok(())) => {}
+            // It may have heard the question, so it is not asked whether it did, but again.
+            Ok(Err(_)) | Err(_) => {
+                let abort = self.control.sleep(level, DrainMode::Abort);
+                let _late = timeout(self.options.drain, abort).await;
+            }
+        }
+        let asleep = || async { Ok(self.control.is_sleeping().await? == Some(true)) };
+        self.until(self.options.drain, asleep).await
+    }
+
+    /// Waits until `holds` is true, for as long as `patience`.
+    async fn until<F: Future<Output = Result<bool, ProviderError>>>(
+        &self,
+        patience: Duration,
+        holds: impl Fn() -> F,
+    ) -> Result<(), ParkError> {
+        let waited = timeout(patience, async {
+            // A server that does not answer at the moment may answer later.
+            while !holds().await.unwrap_or(false) {
+                sleep(POLL).await;
+            }
+        });
+        waited.await.map_err(|_| ParkError::NotAsleep(self.url()))
+    }
+
+    /// Wakes the server, and compares it with what it was.
+    async fn wake(mut self) -> Result<(), ParkError> {
+        self.wake_in_place().await
+    }
+
+    async fn wake_in_place(&mut self) -> Result<(), ParkError> {
+        self.is_woken = true;
+        self.step(LeaseState::Waking, "")?;
+        let mut result = self.rouse().await;
+        if let Err(error) = &result
+            && !self.options.start_command.is_empty()
+        {
+            self.tell(LeaseState::Waking, &format!("{}: restarting it", with_causes(error)));
+            result = self.restart().await;
+        }
+        match result {
+            Ok(()) => self.step(LeaseState::Serving, ""),
+            Err(error) => {
+                let (url, reason) = (self.url(), with_causes(&error));
+                self.step(LeaseState::Degraded, &reason)?;
+                Err(ParkError::Degraded { url, reason })
+            }
+        }
+    }
+
+    async fn rouse(&mut self) -> Result<(), ParkError> {
+        self.wait_for_memory().await?;
+        match self.options.method {
+            ParkMethod::Sleep(level) => self.wake_sleeper(level).await?,
+            ParkMethod::Commands => {
+                run(&self.options.start_command).await?;
+                self.until_healthy().await?;
+            }
+        }
+        self.verify().await
+    }
+
+    /// Waits until the memory that the training had is free again.
+    async fn wait_for_memory(&self) -> Result<(), ParkError> {
+        let Some(free_asleep) = self.free_asleep else { return Ok(()) };
+        let started = Instant::now();
+        while let Some(now) = (self.options.memory)() {
+            if now.free >= free_asleep / 10 * 9 {
+                break;
+            }
+            if started.elapsed() > HELD.min(self.options.wake) {
+                return Err(ParkError::NotFreed { url: self.url(), holders: now.holders() });
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    async fn wake_sleeper(&self, level: u8) -> Result<(), ParkError> {
+        let mut pause = self.options.pause;
+        let mut error = ParkError::NotAwake(self.url());
+        for n_tries in 1..=TRIES {
+            match timeout(self.options.wake, self.wake_once(level)).await {
+                Ok(Ok(true)) => return Ok(()),
+                Ok(Ok(false)) | Err(_) => {}
+                Ok(Err(refused)) => error = refused.into(),
+            }
+            if n_tries < TRIES {
+                sleep(pause).await;
+                pause *= 2;
+            }
+        }
+        Err(error)
+    }
+
+    /// Wakes the server unless it is awake, and returns whether it is then.
+    async fn wake_once(&self, level: u8) -> Result<bool, ProviderError> {
+        // One that was restarted in the meantime is awake, and may not be able to sleep.
+        let is_awake = async || Ok(self.control.is_sleeping().await? != Some(true));
+        if is_awake().await? {
+            return Ok(true);
+        }
+        self.control.wake(level).await?;
+        is_awake().await
+    }
+
+    async fn restart(&mut self) -> Result<(), ParkError> {
+        self.step(LeaseState::Waking, "")?;
+        if !self.options.stop_command.is_empty() {
+            run(&self.options.stop_command).await?;
+        }
+        run(&self.options.start_command).await?;
+        self.until_healthy().await?;
+        self.verify().await
+    }
+
+    async fn until_healthy(&self) -> Result<(), ParkError> {
+        let waited = self.until(self.options.wake, || self.control.is_healthy()).await;
+        waited.map_err(|_| ParkError::NotAwake(self.url()))
+    }
+
+    /// Fails unless the server answers as it did before it slept, with every adapter that it had.
+    async fn verify(&mut self) -> Result<(), ParkError> {
+        self.step(LeaseState::Verifying, "")?;
+        let before = &self.before.answers;
+        let again = timeout(self.options.wake, self.control.answers_again(before)).await;
+        let again = again.map_err(|_| ParkError::NotAwake(self.url()))??;
+        match before.iter().zip(&again).find(|(before, now)| before.text != now.text) {
+            Some((one, _)) => {
+                Err(ParkError::OtherAnswers { url: self.url(), model: one.model.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn step(&mut self, state: LeaseState, detail: &str) -> Result<(), ParkError> {
+        self.registry.move_lease(&self.claim, state, detail)?;
+        self.tell(state, detail);
+        Ok(())
+    }
+
+    fn tell(&self, state: LeaseState, detail: &str) {
+        let event = Event::LeaseChanged { state, detail: detail.to_owned() };
+        self.reporter.report(self.control.url(), &event);
+    }
+
+    fn url(&self) -> String {
+        self.control.url().to_owned()
+    }
+}
+
+impl Drop for ParkedServer {
+    /// Wakes a server whose work was dropped. This blocks: nobody must use the server before.
+    fn drop(&mut self) {
+        if self.is_woken {
+            return;
+        }
+        // A thread of its own, because this may run within an asynchronous task.
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let woken = match runtime {
+                    Ok(runtime) => runtime.block_on(self.wake_in_place()),
+                    Err(error) => {
+                        Err(ParkError::Degraded { url: self.url(), reason: error.to_string() })
+                    }
+                };
+                if let Err(error) = woken {
+                    self.tell(LeaseState::Degraded, &with_causes(&error));
+                }
+            });
+        });
+    }
+}
+
+/// Refuses a server that cannot be parked, before anything has changed.
+async fn refuse_unfit(control: &SleepControl, options: &ParkOptions) -> Result<(), ParkError> {
+    let url = || control.url().to_owned();
+    match options.method {
+        ParkMethod::Sleep(_) => match control.is_sleeping().await? {
+            None => return Err(ParkError::CannotSleep(url())),
+            Some(true) => return Err(ParkError::SleepsAlready(url())),
+            Some(false) => {}
+        },
+        ParkMethod::Commands => {
+            let commands = [
+                ("park.stop_command", &options.stop_command),
+                ("park.start_command", &options.start_command),
+            ];
+            if let Some((name, _)) = commands.into_iter().find(|(_, command)| command.is_empty()) {
+                return Err(ParkError::NoCommand(name));
+            }
+        }
+    }
+    if options.is_exclusive {
+        return Ok(());
+    }
+    match control.n_requests().await? {
+        Some(0) => Ok(()),
+        n_requests => Err(ParkError::InUse { url: url(), n_requests }),
+    }
+}
+
+/// Returns the method, with level 2 instead of 1 if this machine has no memory for the weights.
+fn fitting(options: &ParkOptions, services: &Services) -> ParkMethod {
+    let (Some(gpu), Ok((available, _))) = ((options.memory)(), hardware::memory()) else {
+        return options.method;
+    };
+    if options.method == ParkMethod::Sleep(1) && available < gpu.used {
+        services.notice("too little memory to keep the weights: the server drops them (level 2)");
+        return ParkMethod::Sleep(2);
+    }
+    options.method
+}
+
+/// Runs a command of the settings. One that goes on, as a server does, is left alone after a
+/// moment.
+async fn run(command: &str) -> Result<(), ParkError> {
+    const MOMENT: Duration = Duration::from_secs(2);
+    let failed = |reason: String| ParkError::Command { command: command.to_owned(), reason };
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).process_group(0);
+    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = shell.spawn().map_err(|error| failed(error.to_string()))?;
+    match timeout(MOMENT, child.wait()).await {
+        Err(_) => Ok(()),
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(failed(status.to_string())),
+        Ok(Err(error)) => Err(failed(error.to_string())),
+    }
+}

@@ -1,0 +1,189 @@
+//! [`SleepControl`]: lets a vLLM server sleep and wakes it, and tells whether it still is what it
+//! was. `/health` answers also while a server sleeps, and a chat then waits without end: only
+//! `/is_sleeping` tells.
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::config::ProviderKind;
+use crate::config::ServerConfig;
+use crate::provider::ProviderError;
+
+use super::http::HttpServer;
+
+/// Question whose greedy answers are compared.
+const QUESTION: &str = "Write the first twelve prime numbers, separated by commas.";
+/// Tokens of each answer.
+const TOKENS: u32 = 24;
+
+/// What a server does with requests that it still has when it is told to sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainMode {
+    /// It ends them first.
+    Wait,
+    /// It aborts them, and sleeps at once.
+    Abort,
+}
+
+/// A model or adapter of a server, with its answer to a fixed question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedAnswer {
+    /// Name that requests use for it.
+    pub model: String,
+    /// Folder of an adapter; `None` for a model.
+    pub folder: Option<String>,
+    /// Its greedy answer to the question.
+    pub text: String,
+}
+
+/// The control of one server, whether it sleeps or not.
+#[derive(Debug, Clone)]
+pub struct SleepControl(HttpServer);
+
+impl SleepControl {
+    /// Creates the control of the server at `url` without connecting.
+    ///
+    /// # Errors
+    /// [`ProviderError::NoUrl`] without a URL; [`ProviderError::BadUrl`];
+    /// [`ProviderError::NoKey`].
+    pub fn new(settings: &ServerConfig, url: &str) -> Result<Self, ProviderError> {
+        if url.is_empty() {
+            return Err(ProviderError::NoUrl(ProviderKind::Vllm.as_str()));
+        }
+        HttpServer::of(settings, url).map(Self)
+    }
+
+    /// Returns the URL of the server.
+    pub fn url(&self) -> &str {
+        self.0.url()
+    }
+
+    /// Whether the server sleeps; `None` if it is not able to.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
+    pub async fn is_sleeping(&self) -> Result<Option<bool>, ProviderError> {
+        Ok(self.0.get("/is_sleeping").await?.and_then(|value| value["is_sleeping"].as_bool()))
+    }
+
+    /// Whether the server answers at all.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`].
+    pub async fn is_healthy(&self) -> Result<bool, ProviderError> {
+        Ok(self.0.probe("/health").await?.0 == StatusCode::OK)
+    }
+
+    /// Returns the number of requests that the server has, running and waiting; `None` if it does
+    /// not say.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`].
+    pub async fn n_requests(&self) -> Result<Option<u64>, ProviderError> {
+        let (status, text) = self.0.probe("/metrics").await?;
+        if status != StatusCode::OK {
+            return Ok(None);
+        }
+        let names = ["vllm:num_requests_running", "vllm:num_requests_waiting"];
+        let value = |line: &str| {
+            let (name, value) = line.rsplit_once(' ')?;
+            let name = name.split('{').next()?;
+            names.contains(&name).then(|| value.parse::<f64>().ok())?
+        };
+        let values: Vec<f64> = text.lines().filter_map(value).collect();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let total = values.iter().sum::<f64>() as u64;
+        Ok((!values.is_empty()).then_some(total))
+    }
+
+    /// Tells the server to sleep. With `level` 1 it keeps its weights in the memory of the machine,
+    /// with 2 it drops them. Returns once it says that it sleeps, which is to be checked.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
+    pub async fn sleep(&self, level: u8, mode: DrainMode) -> Result<(), ProviderError> {
+        let mode = if mode == DrainMode::Wait { "wait" } else { "abort" };
+        self.0.post(&format!("/sleep?level={level}&mode={mode}"), &json!({})).await.map(drop)
+    }
+
+    /// Wakes the server. After level 2 it gets its weights before it gets memory for answers:
+    /// without them it answers garbage, and with both at once it can run out of memory.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
+    pub async fn wake(&self, level: u8) -> Result<(), ProviderError> {
+        if level < 2 {
+            return self.0.post("/wake_up", &json!({})).await.map(drop);
+        }
+        self.0.post("/wake_up?tags=weights", &json!({})).await?;
+        self.0.post("/collective_rpc", &json!({ "method": "reload_weights" })).await?;
+        self.0.post("/wake_up?tags=kv_cache", &json!({})).await.map(drop)
+    }
+
+    /// Returns the server's models and adapters, each with its answer.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
+    pub async fn answers(&self) -> Result<Vec<ServedAnswer>, ProviderError> {
+        let mut answers = Vec::new();
+        for (model, folder) in self.models().await? {
+            let text = self.answer(&model).await?;
+            answers.push(ServedAnswer { model, folder, text });
+        }
+        Ok(answers)
+    }
+
+    /// Gives the server the adapters back that it has lost, and returns its answers for the same
+    /// models and adapters as `before`.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
+    pub async fn answers_again(
+        &self,
+        before: &[ServedAnswer],
+    ) -> Result<Vec<ServedAnswer>, ProviderError> {
+        let now = self.models().await?;
+        let is_there = |one: &&ServedAnswer| now.iter().any(|(model, _)| *model == one.model);
+        for lost in before.iter().filter(|one| !is_there(one)) {
+            let Some(folder) = &lost.folder else { continue };
+            let body = json!({ "lora_name": lost.model, "lora_path": folder });
+            self.0.post("/v1/load_lora_adapter", &body).await?;
+        }
+        let mut answers = Vec::new();
+        for ServedAnswer { model, folder, .. } in before.iter().cloned() {
+            let text = self.answer(&model).await?;
+            answers.push(ServedAnswer { model, folder, text });
+        }
+        Ok(answers)
+    }
+
+    /// Returns the name of each model, with the folder of adapters.
+    async fn models(&self) -> Result<Vec<(String, Option<String>)>, ProviderError> {
+        let listed = self.0.get("/v1/models").await?.unwrap_or_default();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let named = |model: &Value| {
+            let folder = text(&model["root"]).filter(|_| model["parent"].is_string());
+            Some((text(&model["id"])?, folder))
+        };
+        Ok(listed["data"].as_array().into_iter().flatten().filter_map(named).collect())
+    }
+
+    async fn answer(&self, model: &str) -> Result<String, ProviderError> {
+        let body = json!({
+            "model": model,
+            "messages": [{ "role": "user", "content": QUESTION }],
+            "temperature": 0.0,
+            "seed": 0,
+            "max_tokens": TOKENS,
+        });
+        let answer = self.0.post_for("/v1/chat/completions", &body).await?;
+        let text = &answer["choices"][0]["message"]["content"];
+        match text.as_str() {
+            Some(text) => Ok(text.to_owned()),
+            None => Err(self.0.refused(StatusCode::OK, &answer.to_string())),
+        }
+    }
+}
