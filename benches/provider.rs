@@ -3,11 +3,7 @@
 //!
 //! `cargo bench --bench provider -- [SECONDS]`. The server is a fake in this process, whose memory
 //! is counted too.
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a program for people, which counts little"
-)]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "prints results for people")]
 
 use std::convert::Infallible;
 use std::sync::atomic::AtomicUsize;
@@ -45,7 +41,7 @@ const STREAMS: usize = 64;
 /// Pieces of a streamed answer, and the pause before each.
 const PIECES: usize = 40;
 const PAUSE: Duration = Duration::from_millis(20);
-/// Every so-many-th request is dropped in the middle.
+/// One request in this many is dropped midway.
 const DROPPED: usize = 8;
 /// Bytes of a prompt, as of a repair with its tests.
 const PROMPT: usize = 8000;

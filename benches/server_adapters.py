@@ -32,7 +32,7 @@ import llama_server
 MODEL = "smollm2-135m-instruct"
 SEED, FUNCTIONS, STEPS = "662", "6", "60"
 FORM = "T1"
-# The most that vLLM took to start on two cores was six minutes.
+# vLLM took up to six minutes to start on two cores.
 PATIENCE = 900
 SLEEP_PATIENCE = 60
 

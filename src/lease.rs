@@ -1,4 +1,4 @@
-//! [`LeaseState`]: what has become of a model server that gives its GPU to a training.
+//! [`LeaseState`]: what has become of a model server that gives its GPU to a training run.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -63,8 +63,7 @@ impl LeaseState {
             Self::Training => self == Self::Sleeping,
             Self::Waking => self != Self::Serving,
             Self::Verifying => self == Self::Waking,
-            // A server that did not have to sleep serves on.
-            Self::Serving => matches!(self, Self::Verifying | Self::Draining),
+            Self::Serving => self == Self::Verifying,
             Self::Degraded => matches!(self, Self::Waking | Self::Verifying),
         }
     }

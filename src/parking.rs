@@ -1,4 +1,4 @@
-//! Parking: a model server gives its GPU to a training, and is woken on every way out.
+//! Parking: a model server gives its GPU to a training run, and is woken on every way out.
 //!
 //! [`while_parked`] lets the server sleep, does the work, and wakes it: after an error, a panic and
 //! a stop by a signal as well. When the process is killed, the next one finds the lease in the
@@ -15,6 +15,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use futures_util::FutureExt;
+use nvml_wrapper::error::NvmlError;
 use serde::Deserialize;
 use serde::Serialize;
 use serde_json::json;
@@ -74,8 +75,8 @@ pub struct ParkOptions {
     pub stop_command: String,
     /// Shell command that starts it; empty for none.
     pub start_command: String,
-    /// Reads the memory of the GPUs; `None` where there is none to read.
-    pub memory: fn() -> Option<GpuMemory>,
+    /// Reads the memory of the GPUs; `None` where there are none.
+    pub memory: fn() -> Result<Option<GpuMemory>, NvmlError>,
 }
 
 /// A server could not be parked or woken.
@@ -85,7 +86,7 @@ pub enum ParkError {
     #[error("{0} cannot sleep")]
     CannotSleep(String),
     /// It sleeps already, and Rune has not told it to.
-    #[error("{0} sleeps already, for somebody else")]
+    #[error("{0} is already asleep, and Rune did not put it to sleep")]
     SleepsAlready(String),
     /// It has requests of others, or does not say whether it has.
     #[error("{url} is in use: {}", n_requests.map_or("it does not say by how many requests".to_owned(), |n| format!("{n} requests")))]
@@ -106,6 +107,19 @@ pub enum ParkError {
         /// Processes with their memory.
         holders: String,
     },
+    /// The GPU's driver does not answer.
+    #[error("cannot read the memory of the GPU")]
+    Driver(#[from] NvmlError),
+    /// This machine has no memory for the weights.
+    #[error("{url} cannot keep its weights of {} MiB in the {} MiB of memory that are available", bytes >> 20, available >> 20)]
+    NoMemory {
+        /// URL of the server.
+        url: String,
+        /// Size of the weights in bytes.
+        bytes: u64,
+        /// Available memory of the machine in bytes.
+        available: u64,
+    },
     /// The settings have no command for this method.
     #[error("the setting `{0}` is empty")]
     NoCommand(&'static str),
@@ -121,7 +135,7 @@ pub enum ParkError {
     #[error("{0} did not wake up")]
     NotAwake(String),
     /// Awake, it does not answer as before.
-    #[error("{url} answers otherwise than before it slept (`{model}`)")]
+    #[error("{url} answers differently than before it slept (`{model}`)")]
     OtherAnswers {
         /// URL of the server.
         url: String,
@@ -137,7 +151,7 @@ pub enum ParkError {
         reason: String,
     },
     /// Another process holds the server.
-    #[error("{url} is {} for another process", state.as_str())]
+    #[error("{url} is in use by another process (state `{}`)", state.as_str())]
     Held {
         /// URL of the server.
         url: String,
@@ -163,6 +177,9 @@ impl ParkError {
             Self::InUse { .. } => {
                 Some("wait, or set `park.exclusive` to let it sleep nevertheless")
             }
+            Self::NoMemory { .. } => {
+                Some("set `park.level = 2`: the server then drops its weights")
+            }
             Self::SleepsAlready(_) | Self::Degraded { .. } => Some("`rune wake` wakes it"),
             Self::Held { .. } => Some("`rune lease show` tells more"),
             Self::Provider(error) => error.hint(),
@@ -170,10 +187,20 @@ impl ParkError {
         }
     }
 
+    /// Whether another process has taken the server over.
+    fn is_lost(&self) -> bool {
+        matches!(
+            self,
+            Self::Registry(RegistryError::ClaimLost { .. } | RegistryError::Ended { .. })
+        )
+    }
+
     /// Returns the class, which determines the exit code.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::CannotSleep(_) | Self::NoCommand(_) => ErrorClass::Environment,
+            Self::CannotSleep(_) | Self::NoCommand(_) | Self::Driver(_) | Self::NoMemory { .. } => {
+                ErrorClass::Environment
+            }
             Self::SleepsAlready(_) | Self::InUse { .. } | Self::Held { .. } => ErrorClass::Conflict,
             Self::Registry(error) => error.class(),
             Self::Provider(error) => error.class(),
@@ -209,6 +236,8 @@ impl ParkOptions {
 struct ServerBefore {
     method: ParkMethod,
     answers: Vec<ServedAnswer>,
+    /// Memory of the GPUs that its sleep is to leave free, in bytes; `None` without a GPU.
+    to_free: Option<u64>,
 }
 
 /// Does `work` while the server of the settings is parked. The server is woken before this returns;
@@ -232,7 +261,7 @@ pub async fn while_parked<T>(
 }
 
 /// Wakes the servers whose holder has died, and makes sure that the server of the settings can be
-/// asked, if the settings use one.
+/// asked, if the settings use one. Failures of other servers are only reported.
 ///
 /// # Errors
 /// [`ParkError::Degraded`]; [`ParkError::Held`] while another process trains.
@@ -242,7 +271,9 @@ pub async fn recover(services: &Services) -> Result<(), ParkError> {
         let is_left = !matches!(row.state, LeaseState::Serving | LeaseState::Degraded);
         if is_left && !row.is_held {
             services.notice(format!("{} was left {}: waking it", row.server, row.state.as_str()));
-            wake(services, &row.server).await?;
+            if let Err(error) = wake(services, &row.server).await {
+                services.notice(with_causes(&error));
+            }
         }
     }
     if matches!(config.run.provider, ProviderKind::InProcess | ProviderKind::Scripted) {
@@ -260,8 +291,8 @@ pub async fn recover(services: &Services) -> Result<(), ParkError> {
     }
 }
 
-/// Wakes a server by hand, or because its holder has died. Returns whether there was anything to
-/// do.
+/// Wakes a server because the user asks for it, or because its holder has died. Returns whether
+/// there was anything to do.
 ///
 /// # Errors
 /// [`ParkError::Degraded`] if it does not wake up; [`ParkError::Registry`] while a living process
@@ -272,12 +303,19 @@ pub async fn wake(services: &Services, url: &str) -> Result<bool, ParkError> {
         // It sleeps without a lease if another program has told it to.
         let sleeps = control.is_sleeping().await?.unwrap_or_default();
         if sleeps {
+            services.notice("whether it keeps its weights is unknown: compare its answers");
             control.wake(1).await?;
+            if control.is_sleeping().await? == Some(true) {
+                return Err(ParkError::NotAwake(control.url().to_owned()));
+            }
         }
         return Ok(sleeps);
     };
-    let before = serde_json::from_value(row.before)
-        .unwrap_or(ServerBefore { method: ParkMethod::Sleep(1), answers: Vec::new() });
+    let unreadable = |error: serde_json::Error| RegistryError::Unreadable {
+        column: "gpu_lease.before_json",
+        text: error.to_string(),
+    };
+    let before: ServerBefore = serde_json::from_value(row.before).map_err(unreadable)?;
     let options = ParkOptions {
         method: before.method,
         ..ParkOptions::new(&services.config, ProviderKind::Vllm)
@@ -294,8 +332,6 @@ struct ParkedServer {
     control: SleepControl,
     claim: HeldClaim,
     before: ServerBefore,
-    /// Free memory of the GPUs while it sleeps, in bytes.
-    free_asleep: Option<u64>,
     is_woken: bool,
 }
 
@@ -313,7 +349,6 @@ impl ParkedServer {
             control,
             claim,
             before,
-            free_asleep: None,
             is_woken: false,
         }
     }
@@ -322,9 +357,12 @@ impl ParkedServer {
     async fn park(services: &Services, options: &ParkOptions) -> Result<Self, ParkError> {
         let control = SleepControl::new(&services.config.server, &services.config.server.url)?;
         refuse_unfit(&control, options).await?;
-        let method = fitting(options, services);
-        let before = ServerBefore { method, answers: control.answers().await? };
-        let options = ParkOptions { method, ..options.clone() };
+        let memory = (options.memory)()?;
+        // At least half of what is in use: the server need not be alone on the GPUs.
+        let to_free = memory.map(|memory| memory.free + memory.used / 2);
+        let answers = control.answers().await?;
+        let before = ServerBefore { method: options.method, answers, to_free };
+        let options = options.clone();
         let claim = services.registry.begin_lease(control.url(), &json!(before))?;
         let mut parked = Self::new(services, options, (control, claim), before);
         parked.tell(LeaseState::Draining, "");
@@ -332,6 +370,8 @@ impl ParkedServer {
         match parked.fall_asleep().await {
             Ok(()) => Ok(parked),
             Err(error) => {
+                // Nothing was trained whose memory could be waited for.
+                parked.before.to_free = None;
                 parked.wake().await?;
                 Err(error)
             }
@@ -339,7 +379,6 @@ impl ParkedServer {
     }
 
     async fn fall_asleep(&mut self) -> Result<(), ParkError> {
-        let memory = (self.options.memory)();
         match self.options.method {
             ParkMethod::Sleep(level) => self.drain_and_sleep(level).await?,
             ParkMethod::Commands => {
@@ -348,16 +387,20 @@ impl ParkedServer {
                 self.until(self.options.drain, gone).await?;
             }
         }
-        if let (Some(before), Some(now)) = (memory, (self.options.memory)()) {
-            // At least half of what was in use is free now.
-            if now.free < before.free + before.used / 2 {
-                let (url, holders) = (self.url(), now.holders());
-                return Err(ParkError::NotFreed { url, holders });
-            }
-            self.free_asleep = Some(now.free);
+        if let Some(holders) = self.holders()? {
+            return Err(ParkError::NotFreed { url: self.url(), holders });
         }
         self.step(LeaseState::Sleeping, "")?;
         self.step(LeaseState::Training, "")
+    }
+
+    /// Names the processes that hold memory which is to be free while the server sleeps; `None` if
+    /// it is free.
+    fn holders(&self) -> Result<Option<String>, ParkError> {
+        let (Some(to_free), Some(now)) = (self.before.to_free, (self.options.memory)()?) else {
+            return Ok(None);
+        };
+        Ok((now.free < to_free).then(|| now.holders()))
     }
 
     /// Lets requests end, aborts those that do not, and waits until the server sleeps.
@@ -366,7 +409,7 @@ impl ParkedServer {
         match drained {
             Ok(Err(error @ ProviderError::Refused { .. })) => return Err(error.into()),
             Ok(Ok(())) => {}
-            // It may have heard the question, so it is not asked whether it did, but again.
+            // Whether it has heard the request is unknown; a second one does no harm.
             Ok(Err(_)) | Err(_) => {
                 let abort = self.control.sleep(level, DrainMode::Abort);
                 let _late = timeout(self.options.drain, abort).await;
@@ -397,8 +440,12 @@ impl ParkedServer {
     }
 
     async fn wake_in_place(&mut self) -> Result<(), ParkError> {
-        self.is_woken = true;
-        self.step(LeaseState::Waking, "")?;
+        // A registry that cannot be written, on a full disk for example, leaves nobody asleep.
+        let stored = self.step(LeaseState::Waking, "");
+        if matches!(&stored, Err(error) if error.is_lost()) {
+            self.is_woken = true;
+            return stored;
+        }
         let mut result = self.rouse().await;
         if let Err(error) = &result
             && !self.options.start_command.is_empty()
@@ -406,11 +453,12 @@ impl ParkedServer {
             self.tell(LeaseState::Waking, &format!("{}: restarting it", with_causes(error)));
             result = self.restart().await;
         }
+        self.is_woken = true;
         match result {
-            Ok(()) => self.step(LeaseState::Serving, ""),
+            Ok(()) => stored.and_then(|()| self.step(LeaseState::Serving, "")),
             Err(error) => {
                 let (url, reason) = (self.url(), with_causes(&error));
-                self.step(LeaseState::Degraded, &reason)?;
+                stored.and_then(|()| self.step(LeaseState::Degraded, &reason))?;
                 Err(ParkError::Degraded { url, reason })
             }
         }
@@ -421,7 +469,9 @@ impl ParkedServer {
         match self.options.method {
             ParkMethod::Sleep(level) => self.wake_sleeper(level).await?,
             ParkMethod::Commands => {
-                run(&self.options.start_command).await?;
+                if !self.control.is_healthy().await.unwrap_or(false) {
+                    run(&self.options.start_command).await?;
+                }
                 self.until_healthy().await?;
             }
         }
@@ -430,14 +480,14 @@ impl ParkedServer {
 
     /// Waits until the memory that the training had is free again.
     async fn wait_for_memory(&self) -> Result<(), ParkError> {
-        let Some(free_asleep) = self.free_asleep else { return Ok(()) };
+        // A server that was restarted meanwhile holds it itself.
+        if self.control.is_sleeping().await.is_ok_and(|sleeps| sleeps != Some(true)) {
+            return Ok(());
+        }
         let started = Instant::now();
-        while let Some(now) = (self.options.memory)() {
-            if now.free >= free_asleep / 10 * 9 {
-                break;
-            }
+        while let Some(holders) = self.holders()? {
             if started.elapsed() > HELD.min(self.options.wake) {
-                return Err(ParkError::NotFreed { url: self.url(), holders: now.holders() });
+                return Err(ParkError::NotFreed { url: self.url(), holders });
             }
             sleep(POLL).await;
         }
@@ -464,16 +514,25 @@ impl ParkedServer {
     /// Wakes the server unless it is awake, and returns whether it is then.
     async fn wake_once(&self, level: u8) -> Result<bool, ProviderError> {
         // One that was restarted in the meantime is awake, and may not be able to sleep.
-        let is_awake = async || Ok(self.control.is_sleeping().await? != Some(true));
-        if is_awake().await? {
+        if self.is_awake().await? {
             return Ok(true);
         }
         self.control.wake(level).await?;
-        is_awake().await
+        self.is_awake().await
+    }
+
+    /// Whether the server is awake. One that is still starting does not listen yet.
+    async fn is_awake(&self) -> Result<bool, ProviderError> {
+        loop {
+            match self.control.is_sleeping().await {
+                Err(ProviderError::Unreachable { .. }) => sleep(POLL).await,
+                other => return Ok(other? != Some(true)),
+            }
+        }
     }
 
     async fn restart(&mut self) -> Result<(), ParkError> {
-        self.step(LeaseState::Waking, "")?;
+        let _stored = self.step(LeaseState::Waking, "");
         if !self.options.stop_command.is_empty() {
             run(&self.options.stop_command).await?;
         }
@@ -489,11 +548,12 @@ impl ParkedServer {
 
     /// Fails unless the server answers as it did before it slept, with every adapter that it had.
     async fn verify(&mut self) -> Result<(), ParkError> {
-        self.step(LeaseState::Verifying, "")?;
+        // What the server answers decides, also where the step cannot be stored.
+        let _stored = self.step(LeaseState::Verifying, "");
         let before = &self.before.answers;
         let again = timeout(self.options.wake, self.control.answers_again(before)).await;
         let again = again.map_err(|_| ParkError::NotAwake(self.url()))??;
-        match before.iter().zip(&again).find(|(before, now)| before.text != now.text) {
+        match before.iter().zip(&again).find(|(before, now)| !before.is_same(now)) {
             Some((one, _)) => {
                 Err(ParkError::OtherAnswers { url: self.url(), model: one.model.clone() })
             }
@@ -533,7 +593,10 @@ impl Drop for ParkedServer {
                         Err(ParkError::Degraded { url: self.url(), reason: error.to_string() })
                     }
                 };
-                if let Err(error) = woken {
+                // A server that is degraded has said so.
+                if let Err(error) = woken
+                    && !matches!(error, ParkError::Degraded { .. })
+                {
                     self.tell(LeaseState::Degraded, &with_causes(&error));
                 }
             });
@@ -560,6 +623,13 @@ async fn refuse_unfit(control: &SleepControl, options: &ParkOptions) -> Result<(
             }
         }
     }
+    if options.method == ParkMethod::Sleep(1)
+        && let (Some(bytes), Ok((available, _))) =
+            (control.weight_bytes().await?, hardware::memory())
+        && available < bytes
+    {
+        return Err(ParkError::NoMemory { url: url(), bytes, available });
+    }
     if options.is_exclusive {
         return Ok(());
     }
@@ -567,18 +637,6 @@ async fn refuse_unfit(control: &SleepControl, options: &ParkOptions) -> Result<(
         Some(0) => Ok(()),
         n_requests => Err(ParkError::InUse { url: url(), n_requests }),
     }
-}
-
-/// Returns the method, with level 2 instead of 1 if this machine has no memory for the weights.
-fn fitting(options: &ParkOptions, services: &Services) -> ParkMethod {
-    let (Some(gpu), Ok((available, _))) = ((options.memory)(), hardware::memory()) else {
-        return options.method;
-    };
-    if options.method == ParkMethod::Sleep(1) && available < gpu.used {
-        services.notice("too little memory to keep the weights: the server drops them (level 2)");
-        return ParkMethod::Sleep(2);
-    }
-    options.method
 }
 
 /// Runs a command of the settings. One that goes on, as a server does, is left alone after a

@@ -85,7 +85,7 @@ pub(super) enum AdaptersArgs {
     /// Give an adapter to the configured model server
     ///
     /// vLLM loads it while it runs, and Ollama makes a model of it. For llama-server, its file is
-    /// written to Rune's home: start the server with `--lora` and the path that goes to stdout.
+    /// written to Rune's home: start the server with `--lora` and the printed path.
     /// Sessions load adapters into vLLM by themselves.
     Push {
         /// Adapter id

@@ -23,10 +23,10 @@ pub(super) enum LeaseArgs {
     Show,
 }
 
-/// Wake model servers that sleep for a training that is gone
+/// Wake model servers left asleep by a training run that has died
 ///
-/// Every command does this for servers of a process that was killed. Use this one for servers that
-/// did not wake up, once they can, or that another program has left asleep.
+/// The next command that runs a model or trains does this by itself. Use this one for servers that
+/// did not wake up at first, or that another program has left asleep.
 #[derive(Debug, clap::Args)]
 pub(super) struct WakeArgs {
     /// URL of the server [default: all that do not serve, or the setting server.url]
@@ -40,7 +40,7 @@ pub(super) fn run(context: &Context, args: &LeaseArgs) -> anyhow::Result<ExitCod
     let text = if context.json {
         leases.iter().map(|row| json!(row).to_string() + "\n").collect()
     } else if leases.is_empty() {
-        "no server was ever parked: `rune train --park` does that\n".to_owned()
+        "no server has been parked yet: `rune train --park` parks one\n".to_owned()
     } else {
         table(&leases)
     };

@@ -8,8 +8,8 @@ pub(super) struct ModelArgs {
     /// Base model: a name from `rune models list`, or the path of a GGUF file
     #[arg(long, value_name = "NAME|PATH")]
     pub(super) model: Option<String>,
-    /// Inference backend: in-process; llama-cpp, vllm or openai (any other compatible API) for the
-    /// server of --url; or scripted [default: in-process, with --url openai]
+    /// Inference backend: in-process; llama-cpp, vllm, ollama or openai (any other compatible API)
+    /// for the server of --url; or scripted [default: in-process, with --url openai]
     #[arg(long, value_name = "NAME")]
     pub(super) provider: Option<String>,
     /// URL of the model server, without `/v1`

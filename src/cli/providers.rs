@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::cli::context::Context;
+use crate::cli::exit::HintedError;
 use crate::cli::model_args::ModelArgs;
 use crate::cli::models;
 use crate::cli::output;
 use crate::cli::output::escape_line;
 use crate::cli::runtime;
 use crate::cli::screen::Screen;
+use crate::config::Config;
 use crate::config::ProviderKind;
 use crate::error_class::ErrorClass;
 use crate::provider::ServerReport;
@@ -56,7 +58,7 @@ const PROVIDERS: [ProviderFacts; 6] = [
     },
     ProviderFacts {
         kind: ProviderKind::Scripted,
-        place: "canned answers of a file",
+        place: "canned answers from a file",
         adapters: "none",
         grammars: "none",
     },
@@ -67,10 +69,10 @@ const PROVIDERS: [ProviderFacts; 6] = [
 pub(super) enum ProvidersArgs {
     /// List the inference backends
     List,
-    /// Connect to the configured model server, and try what Rune needs of it
+    /// Connect to the configured model server and test the features that Rune needs
     ///
-    /// Asks for three short answers: a plain one, one that has to keep to a grammar, and one with
-    /// log probabilities. The exit code is 4 if the server does not answer.
+    /// Asks for short answers: a plain one, one that has to keep to a grammar, and one with log
+    /// probabilities. The exit code is 4 if the server does not answer or ignores the grammar.
     Check {
         #[command(flatten)]
         model: ModelArgs,
@@ -122,10 +124,7 @@ fn list(context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 fn check(context: &Context) -> anyhow::Result<ExitCode> {
-    if matches!(context.config.run.provider, ProviderKind::InProcess | ProviderKind::Scripted) {
-        let name = context.config.run.provider.as_str();
-        anyhow::bail!("the provider `{name}` uses no server: give --provider and --url");
-    }
+    server_of(&context.config)?;
     let screen = Screen::of_document(context);
     let report = runtime::block_on(|shutdown| async move {
         let models = models::source(context);
@@ -140,6 +139,15 @@ fn check(context: &Context) -> anyhow::Result<ExitCode> {
     output::print(&text)?;
     let is_able = report.keeps_grammar != Some(false);
     Ok(if is_able { ExitCode::SUCCESS } else { ExitCode::from(ErrorClass::Provider.exit_code()) })
+}
+
+/// Refuses settings whose provider uses no server.
+pub(super) fn server_of(config: &Config) -> Result<(), HintedError> {
+    if !matches!(config.run.provider, ProviderKind::InProcess | ProviderKind::Scripted) {
+        return Ok(());
+    }
+    let message = format!("the provider `{}` uses no server", config.run.provider.as_str());
+    Err(HintedError::of_usage(message, "give --provider and --url, or set `run.provider`"))
 }
 
 fn described(report: &ServerReport) -> String {

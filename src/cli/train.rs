@@ -80,9 +80,9 @@ pub(super) struct TrainArgs {
     /// Number of compute threads [default: the setting engine.threads]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     threads: Option<i64>,
-    /// Let the server of `server.url` give its GPU away while training runs: vllm sleeps,
-    /// llama-cpp is stopped and started by the commands of the settings. It is woken on every way
-    /// out; `rune wake` wakes it by hand
+    /// Free the GPU of the server at `server.url` during training: vllm is put to sleep; llama-cpp
+    /// is stopped and started with `park.stop_command` and `park.start_command`. Rune wakes it when
+    /// training ends; if it does not wake up, run `rune wake`
     #[arg(long, value_name = "PROVIDER")]
     park: Option<ParkName>,
     /// Seconds between checkpoints

@@ -153,7 +153,7 @@ pub struct ServerConfig {
     pub base_model: String,
     /// Name of the environment variable with the server's key; empty for none.
     pub key_variable: String,
-    /// Tokens that an answer may spend on reasoning, beside those of its phase.
+    /// Tokens that an answer may spend on reasoning, in addition to those of its phase.
     pub reasoning_tokens: u32,
     /// Time without a byte after which the server counts as gone, in seconds.
     pub timeout_seconds: u64,

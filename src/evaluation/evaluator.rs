@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::adapter::AdapterId;
+use crate::error_class::with_causes;
 use crate::judge::FunctionJudge;
 use crate::judge::Judge;
 use crate::judge::library_mounts;
@@ -112,12 +113,12 @@ impl<'a> Evaluator<'a> {
         SuiteMemory::recall(tools, self.options.lib.as_slice(), suite).await
     }
 
-    /// Unloads an adapter, which frees its memory.
-    ///
-    /// # Errors
-    /// [`EvaluationError::Provider`].
-    pub async fn unload(&self, weights: &AdapterWeights) -> Result<(), EvaluationError> {
-        Ok(self.provider.unload_adapter(&weights.id).await?)
+    /// Unloads an adapter, which frees its memory. A server that fails to do so is only reported:
+    /// nothing depends on it.
+    pub async fn unload(&self, weights: &AdapterWeights) {
+        if let Err(error) = self.provider.unload_adapter(&weights.id).await {
+            self.services.notice(format!("{} stays loaded: {}", weights.id, with_causes(&error)));
+        }
     }
 
     /// Returns tools that ask with another seed and, for single completions, with another sampling.

@@ -168,7 +168,7 @@ impl<'a> ParentSet<'a> {
             if Some(&child.weights.id) == best_id.as_ref() {
                 kept = Some(child);
             } else {
-                examiner.evaluator.unload(&child.weights).await?;
+                examiner.evaluator.unload(&child.weights).await;
             }
         }
         Ok(Litter { tried, best: kept, _files: folder })

@@ -108,7 +108,7 @@ impl Round<'_> {
         self.merge(&raced).await?;
         // The next round loads what it needs.
         for runner in raced.finished.iter().chain(&raced.dropped) {
-            self.examiner.evaluator.unload(&runner.weights).await?;
+            self.examiner.evaluator.unload(&runner.weights).await;
         }
         Ok(())
     }
@@ -366,7 +366,7 @@ impl Round<'_> {
             if gate.is_accepted() {
                 decision = ACCEPT;
             }
-            self.examiner.evaluator.unload(weights).await?;
+            self.examiner.evaluator.unload(weights).await;
         }
         let pair = (subject.as_str(), Some(&best_parent.id));
         let row = self.row(DecisionKind::Merge, key, pair, (decision, evidence))?;

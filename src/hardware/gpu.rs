@@ -58,7 +58,8 @@ pub fn gpus() -> Result<Vec<Gpu>, NvmlError> {
     let read = |index| {
         let device = nvml.device_by_index(index)?;
         let memory = device.memory_info()?;
-        let processes = device.running_compute_processes()?.into_iter();
+        // Not every driver tells, in containers for example.
+        let processes = device.running_compute_processes().unwrap_or_default().into_iter();
         let used = |used| match used {
             UsedGpuMemory::Used(bytes) => bytes,
             UsedGpuMemory::Unavailable => 0,
@@ -74,12 +75,16 @@ pub fn gpus() -> Result<Vec<Gpu>, NvmlError> {
     (0..nvml.device_count()?).map(read).collect()
 }
 
-/// Returns the memory of all GPUs together; `None` if there are none, or the driver does not say.
-pub fn gpu_memory() -> Option<GpuMemory> {
-    let gpus = gpus().ok().filter(|gpus| !gpus.is_empty())?;
-    Some(GpuMemory {
+/// Returns the memory of all GPUs together; `None` if there are none.
+///
+/// # Errors
+/// What the driver reports, if there is one.
+pub fn gpu_memory() -> Result<Option<GpuMemory>, NvmlError> {
+    let gpus = gpus()?;
+    let memory = GpuMemory {
         free: gpus.iter().map(|gpu| gpu.free_bytes).sum(),
-        used: gpus.iter().map(|gpu| gpu.memory_bytes - gpu.free_bytes).sum(),
-        processes: gpus.into_iter().flat_map(|gpu| gpu.processes).collect(),
-    })
+        used: gpus.iter().map(|gpu| gpu.memory_bytes.saturating_sub(gpu.free_bytes)).sum(),
+        processes: gpus.iter().flat_map(|gpu| gpu.processes.iter().copied()).collect(),
+    };
+    Ok((!gpus.is_empty()).then_some(memory))
 }

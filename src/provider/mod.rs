@@ -168,6 +168,9 @@ pub enum ProviderError {
         /// Name of the adapter on servers.
         name: String,
     },
+    /// The server sleeps, as it does while an adapter is trained.
+    #[error("{0} is asleep")]
+    Asleep(String),
     /// A file for the server cannot be read or written.
     #[error("cannot use `{}`", path.display())]
     Files {
@@ -269,6 +272,7 @@ impl ProviderError {
             Self::ContextOverflow { .. } => {
                 Some("raise `engine.context`, or shorten the task or its tests")
             }
+            Self::Asleep(_) => Some("`rune lease show` tells why, and `rune wake` wakes it"),
             Self::AdapterNotServed { .. } => Some(
                 "`rune adapters push` says how; vLLM needs \
                  VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
@@ -292,6 +296,7 @@ impl ProviderError {
         match self {
             Self::ContextOverflow { .. }
             | Self::Unreachable { .. }
+            | Self::Asleep(_)
             | Self::Refused { .. }
             | Self::PromptCut { .. }
             | Self::Stream { .. } => ErrorClass::Provider,

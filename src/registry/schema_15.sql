@@ -1,4 +1,4 @@
--- Model servers that give their GPU to a training. One row a server; its id is the URL.
+-- Model servers that give their GPU to a training run. One row a server; its id is the URL.
 -- `before_json` is what the server had and answered before it slept.
 CREATE TABLE gpu_lease (
     id TEXT PRIMARY KEY,

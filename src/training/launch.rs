@@ -10,12 +10,14 @@ use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::timeout;
 
 use crate::child;
 
@@ -23,6 +25,11 @@ use super::FailureKind;
 use super::TrainingError;
 use super::worker::TrainJob;
 use super::worker::WorkerReport;
+
+/// Time without a report after which a worker hangs. Working, it reports every few seconds.
+const SILENCE: Duration = Duration::from_mins(10);
+/// Time that a hung worker has to exit by itself.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// A running worker process. Dropping it kills the process.
 #[derive(Debug)]
@@ -85,9 +92,10 @@ impl TrainingWorker {
         if self.has_ended {
             return Ok(None);
         }
-        let report = match self.reports.recv().await {
-            Some(report) => report,
-            None => silent_end(self.child.wait()?),
+        let report = match timeout(SILENCE, self.reports.recv()).await {
+            Ok(Some(report)) => report,
+            Ok(None) => silent_end(self.child.wait()?),
+            Err(_) => self.end_hung().await?,
         };
         self.has_ended = matches!(report, WorkerReport::Done { .. } | WorkerReport::Failed { .. });
         if self.has_ended {
@@ -95,6 +103,17 @@ impl TrainingWorker {
             self.child.wait()?;
         }
         Ok(Some(report))
+    }
+
+    /// Ends a worker that no longer reports: first by asking, then by force.
+    async fn end_hung(&mut self) -> io::Result<WorkerReport> {
+        self.stop();
+        let ended = timeout(GRACE, async { while self.reports.recv().await.is_some() {} }).await;
+        if ended.is_err() {
+            self.child.kill()?;
+        }
+        let detail = format!("the worker did not report for {} seconds", SILENCE.as_secs());
+        Ok(WorkerReport::Failed { kind: FailureKind::Crash, detail })
     }
 
     /// Asks the worker to write a checkpoint and exit.

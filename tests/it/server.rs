@@ -270,8 +270,8 @@ async fn a_dropped_generation_closes_its_connection() {
             text = heard.recv() => assert_eq!(text.as_deref(), Some("a")),
         }
     };
-    let both =
-        tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(serve, client).0 });
+    let both = Box::pin(async { tokio::join!(serve, client).0 });
+    let both = tokio::time::timeout(Duration::from_secs(20), both);
     assert_eq!(both.await.unwrap(), 0, "bytes after the generation was dropped");
 }
 

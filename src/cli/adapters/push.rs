@@ -7,6 +7,7 @@ use crate::cli::context::Context;
 use crate::cli::exit::HintedError;
 use crate::cli::models;
 use crate::cli::output;
+use crate::cli::providers::server_of;
 use crate::cli::runtime;
 use crate::cli::screen::Screen;
 use crate::provider::PushedAdapter;
@@ -18,6 +19,7 @@ pub(super) fn push(
     store: &AdapterStore,
     adapter: &Adapter,
 ) -> anyhow::Result<String> {
+    server_of(&context.config)?;
     let screen = Screen::of_document(context);
     let (folder, files) = (store.path(&adapter.id), context.home.served());
     let pushed = runtime::block_on(|shutdown| async move {
@@ -32,7 +34,7 @@ pub(super) fn push(
                 let hint = "if it is the same model, name it in `server.base_model`";
                 return Err(HintedError::new(message, hint).into());
             }
-            Ok::<_, anyhow::Error>(server.push_adapter(&folder, server.file(), &files).await?)
+            Ok::<_, anyhow::Error>(server.push_adapter(&folder, &files).await?)
         };
         shutdown.or_stop(work).await?
     })?;
@@ -45,7 +47,7 @@ pub(super) fn push(
         }
         PushedAdapter::Served(name) => format!("{name}\n"),
         PushedAdapter::NeedsRestart(file) => {
-            output::note("restart llama-server with `--lora` and this file, beside those it has");
+            output::note("restart llama-server and add this file to its `--lora` list");
             format!("{}\n", file.display())
         }
     })

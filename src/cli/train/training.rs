@@ -10,6 +10,7 @@ use crate::cli::context::Context;
 use crate::cli::output;
 use crate::cli::screen::Screen;
 use crate::cli::workflow;
+use crate::error_class::with_causes;
 use crate::event::Event;
 use crate::event::Reporter;
 use crate::parking;
@@ -65,11 +66,14 @@ async fn train(
         }
         None => (work.await, Ok(())),
     };
-    let adapter = trained?;
-    if !context.json {
+    // The adapter is there, whatever has become of the server.
+    if let (Ok(adapter), false) = (&trained, context.json) {
         screen.print(&format!("{adapter}\n"))?;
     }
-    // The adapter is there, whatever has become of the server.
+    if let (Err(_), Err(asleep)) = (&trained, &woken) {
+        services.notice(with_causes(asleep));
+    }
+    trained?;
     woken?;
     Ok(ExitCode::SUCCESS)
 }

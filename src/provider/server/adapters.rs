@@ -75,7 +75,7 @@ impl ModelServer {
         id: &AdapterId,
         folder: &Path,
     ) -> Result<(), ProviderError> {
-        let adapter = ServedAdapter::read(folder)?;
+        let adapter = self.read_adapter(folder)?;
         match self.kind {
             ProviderKind::LlamaCpp => drop(self.scales(Some(&adapter.name)).await?),
             ProviderKind::Vllm => self.load_into_vllm(&adapter).await?,
@@ -96,10 +96,14 @@ impl ModelServer {
         id: &AdapterId,
     ) -> Result<(), ProviderError> {
         let known = self.loaded.0.write().unwrap_or_else(PoisonError::into_inner).remove(id);
-        let Some(adapter) = known.filter(|_| self.kind == ProviderKind::Vllm) else {
-            return Ok(());
-        };
-        let body = json!({ "lora_name": adapter.name });
+        match known.filter(|_| self.kind == ProviderKind::Vllm) {
+            Some(adapter) => self.unload(&adapter.name).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn unload(&self, name: &str) -> Result<(), ProviderError> {
+        let body = json!({ "lora_name": name });
         match self.http.post("/v1/unload_lora_adapter", &body).await {
             // A server that was restarted in the meantime does not have it.
             Ok(_) | Err(ProviderError::Refused { status: NOT_FOUND, .. }) => Ok(()),
@@ -107,26 +111,25 @@ impl ModelServer {
         }
     }
 
-    /// Gives the adapter in `folder` to the server for good. GGUF files are made for the model in
-    /// the file `base`, and those of llama-server are written to `files`.
+    /// Gives the adapter in `folder` to the server for good. GGUF files for llama-server are
+    /// written to `files`.
     ///
     /// # Errors
-    /// [`ProviderError::Unsupported`] if the server has no adapters, or none that Rune can make
-    /// without `base`; [`ProviderError::Model`] if the adapter cannot be read or converted;
-    /// [`ProviderError::Files`]; those of a request.
+    /// [`ProviderError::Unsupported`] if the server has no adapters, or needs a GGUF file and the
+    /// file of its model is not here; [`ProviderError::Model`] if the adapter cannot be read or
+    /// converted; [`ProviderError::Files`]; those of a request.
     pub async fn push_adapter(
         &self,
         folder: &Path,
-        base: Option<&Path>,
         files: &Path,
     ) -> Result<PushedAdapter, ProviderError> {
-        let adapter = ServedAdapter::read(folder)?;
+        let adapter = self.read_adapter(folder)?;
         let name = adapter.name.clone();
         match self.kind {
             ProviderKind::Vllm => self.load_into_vllm(&adapter).await?,
             ProviderKind::LlamaCpp => {
                 let file = files.join(format!("{name}.gguf"));
-                let bytes = self.converted(&adapter, base)?;
+                let bytes = self.converted(&adapter)?;
                 let written =
                     fs::create_dir_all(files).and_then(|()| durable::write(&file, &bytes));
                 written.map_err(|source| ProviderError::Files { path: file.clone(), source })?;
@@ -137,7 +140,7 @@ impl ModelServer {
                     other => drop(other?),
                 }
             }
-            ProviderKind::Ollama => self.create_in_ollama(&adapter, base).await?,
+            ProviderKind::Ollama => self.create_in_ollama(&adapter).await?,
             _ => self.refuse(true, "adapters")?,
         }
         Ok(PushedAdapter::Served(name))
@@ -196,6 +199,12 @@ impl ModelServer {
         }
     }
 
+    fn read_adapter(&self, folder: &Path) -> Result<ServedAdapter, ProviderError> {
+        // Ollama makes one model of both.
+        let is_one = self.kind == ProviderKind::Ollama;
+        ServedAdapter::read(folder, if is_one { &self.base.base_digest } else { "" })
+    }
+
     fn served(&self, id: &AdapterId) -> Result<ServedAdapter, ProviderError> {
         let loaded = self.loaded.0.read().unwrap_or_else(PoisonError::into_inner);
         loaded.get(id).cloned().ok_or_else(|| ProviderError::AdapterNotLoaded(id.clone()))
@@ -226,8 +235,11 @@ impl ModelServer {
     }
 
     async fn load_into_vllm(&self, adapter: &ServedAdapter) -> Result<(), ProviderError> {
-        if self.has_model(&adapter.name).await? {
-            return Ok(());
+        match self.root_of(&adapter.name).await? {
+            Some(root) if Path::new(&root) == adapter.folder => return Ok(()),
+            // The folder that it came from may be gone, and the server reads it again.
+            Some(_) => self.unload(&adapter.name).await?,
+            None => {}
         }
         let body = json!({ "lora_name": adapter.name, "lora_path": adapter.folder });
         match self.http.post("/v1/load_lora_adapter", &body).await {
@@ -244,15 +256,11 @@ impl ModelServer {
         }
     }
 
-    async fn create_in_ollama(
-        &self,
-        adapter: &ServedAdapter,
-        base: Option<&Path>,
-    ) -> Result<(), ProviderError> {
+    async fn create_in_ollama(&self, adapter: &ServedAdapter) -> Result<(), ProviderError> {
         if self.has_model(&adapter.name).await? {
             return Ok(());
         }
-        let bytes = self.converted(adapter, base)?;
+        let bytes = self.converted(adapter)?;
         let digest = format!("sha256:{}", sha256(&bytes));
         self.http.upload(&format!("/api/blobs/{digest}"), bytes).await?;
         let file = format!("{}.gguf", adapter.name);
@@ -265,22 +273,29 @@ impl ModelServer {
         self.http.post("/api/create", &body).await.map(drop)
     }
 
-    fn converted(
-        &self,
-        adapter: &ServedAdapter,
-        base: Option<&Path>,
-    ) -> Result<Vec<u8>, ProviderError> {
+    /// Returns the GGUF file of an adapter, whose rows are in the order of the base's file.
+    fn converted(&self, adapter: &ServedAdapter) -> Result<Vec<u8>, ProviderError> {
         let what = "adapters of a model whose file is not here";
-        let base = base.ok_or(ProviderError::Unsupported { provider: self.name(), what })?;
+        let base = self
+            .file
+            .as_deref()
+            .ok_or(ProviderError::Unsupported { provider: self.name(), what })?;
         Ok(lora_to_gguf(&adapter.folder, base)?)
     }
 
     async fn has_model(&self, name: &str) -> Result<bool, ProviderError> {
+        Ok(self.root_of(name).await?.is_some())
+    }
+
+    /// Returns the folder of a model or adapter, empty if the server names none; `None` if it does
+    /// not have it.
+    async fn root_of(&self, name: &str) -> Result<Option<String>, ProviderError> {
         let listed = self.http.get("/v1/models").await?.unwrap_or_default();
         let mut models = listed["data"].as_array().into_iter().flatten();
         // Ollama adds a tag to each name.
         let is_named = |id: &str| id.strip_suffix(":latest").unwrap_or(id) == name;
-        Ok(models.any(|model| model["id"].as_str().is_some_and(is_named)))
+        let found = models.find(|model| model["id"].as_str().is_some_and(is_named));
+        Ok(found.map(|model| model["root"].as_str().unwrap_or_default().to_owned()))
     }
 
     fn not_served(&self, name: &str) -> ProviderError {
@@ -294,15 +309,16 @@ pub(super) fn is_adapter(model: &Value) -> bool {
 }
 
 impl ServedAdapter {
-    /// Reads the adapter in `folder`, and names it.
-    fn read(folder: &Path) -> Result<Self, ProviderError> {
+    /// Reads the adapter in `folder`, and names it. `base` is the digest of a base that is one
+    /// with the adapter on its server; empty if requests name the base.
+    fn read(folder: &Path, base: &str) -> Result<Self, ProviderError> {
         let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         let files = PeftFiles::read(&folder).map_err(ModelError::from)?;
         let config = folder.join(CONFIG_FILE);
         let read = fs::read(&config);
         let config = read.map_err(|source| ProviderError::Files { path: config, source })?;
         // Also the configuration: with another alpha it is another adapter.
-        let digest = sha256(format!("{} {}", sha256(&config), files.sha256()).as_bytes());
+        let digest = sha256(format!("{} {} {base}", sha256(&config), files.sha256()).as_bytes());
         Ok(Self { name: format!("{PREFIX}{}", &digest[..DIGITS]), folder })
     }
 }

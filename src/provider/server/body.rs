@@ -77,7 +77,7 @@ impl ModelServer {
         let Sampling { temperature, top_p, top_k, repetition_penalty, seed, stop, max_tokens } =
             sampling;
         json!({
-            "num_ctx": self.capabilities.context_length,
+            "num_ctx": self.capabilities.context_length + self.reasoning_tokens as usize,
             "num_predict": max_tokens + self.reasoning_tokens,
             "temperature": temperature,
             "top_p": top_p,

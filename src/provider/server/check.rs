@@ -59,8 +59,8 @@ impl ModelServer {
     /// # Errors
     /// Those of a request. A server that refuses grammars or log probabilities does not have them.
     pub async fn report(&self) -> Result<ServerReport, ProviderError> {
+        let is_sleeping = self.http.get("/is_sleeping").await?;
         let plain = self.ask(None, false).await?;
-        let is_sleeping = self.http.get("/is_sleeping").await.ok().flatten();
         let able = self.capabilities;
         let grammar = match able.grammar {
             GrammarSupport::All => Some(Grammar::Regex(UNLIKELY.to_owned())),

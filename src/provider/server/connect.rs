@@ -30,7 +30,7 @@ use super::http::is_loopback;
 /// Concurrent requests to a server that does not say how many it takes.
 const PARALLEL: usize = 4;
 /// Question whose greedy answer tells one model from another.
-const FINGERPRINT: &str = "Write the first twelve prime numbers, separated by commas.";
+pub(super) const FINGERPRINT: &str = "Write the first twelve prime numbers, separated by commas.";
 
 /// What a server says about its model.
 #[derive(Debug, Default)]
@@ -63,6 +63,7 @@ impl ModelServer {
         }
         let http = HttpServer::of(settings, &settings.url)?;
         let kind = config.run.provider;
+        refuse_sleeper(&http, kind).await?;
         let served = served_model(&http, kind, &settings.model).await?;
         let limit = config.engine.context;
         let context_length = match kind {
@@ -77,7 +78,12 @@ impl ModelServer {
         let mut server = Self {
             http,
             kind,
-            capabilities: Capabilities { context_length, parallel, ..capabilities(kind) },
+            // Reasoning has to fit as well.
+            capabilities: Capabilities {
+                context_length: context_length.saturating_sub(settings.reasoning_tokens as usize),
+                parallel,
+                ..capabilities(kind)
+            },
             base: BaseModel { base_model: served.name.clone(), base_digest: String::new() },
             model: served.name,
             reasoning_tokens: settings.reasoning_tokens,
@@ -106,6 +112,21 @@ impl ModelServer {
         let request = CompletionRequest::new(&prompt, &sampling);
         let answer = self.generate(&request, &mut |_| ()).await?;
         Ok(sha256(format!("{}\n{}", self.model, answer.text).as_bytes()))
+    }
+}
+
+/// Fails if a server sleeps: it would answer once it is woken, which may be never.
+pub(super) async fn refuse_sleeper(
+    http: &HttpServer,
+    kind: ProviderKind,
+) -> Result<(), ProviderError> {
+    if kind != ProviderKind::Vllm {
+        return Ok(());
+    }
+    let asked = http.get("/is_sleeping").await?.unwrap_or_default();
+    match asked["is_sleeping"].as_bool() {
+        Some(true) => Err(ProviderError::Asleep(http.url().to_owned())),
+        _ => Ok(()),
     }
 }
 
@@ -161,7 +182,10 @@ async fn served_model(
             let shown = http.post_for("/api/show", &json!({ "model": name })).await?;
             let facts = &shown["model_info"];
             let architecture = facts["general.architecture"].as_str().unwrap_or_default();
-            let from = shown["modelfile"].as_str().unwrap_or_default().lines();
+            let recipe = shown["modelfile"].as_str().unwrap_or_default();
+            // With an adapter, the file of the base is not all that answers.
+            let is_adapted = recipe.lines().any(|line| line.starts_with("ADAPTER "));
+            let from = recipe.lines().filter(|_| !is_adapted);
             let mut from = from.filter_map(|line| line.strip_prefix("FROM "));
             ServedModel {
                 name,

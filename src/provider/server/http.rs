@@ -48,7 +48,7 @@ impl HttpServer {
         if parsed.and_then(|url| url.host_str().map(drop)).is_none() {
             return Err(ProviderError::BadUrl(url.to_owned()));
         }
-        let url = url.trim_end_matches('/').to_owned();
+        let url = trimmed(url).to_owned();
         // Fails if another module already installed it.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
@@ -72,7 +72,7 @@ impl HttpServer {
     ) -> Result<Self, ProviderError> {
         let key = match settings.key_variable.as_str() {
             "" => None,
-            _ if url != settings.url => None,
+            _ if trimmed(url) != trimmed(&settings.url) => None,
             name => Some(std::env::var(name).map_err(|_| ProviderError::NoKey(name.to_owned()))?),
         };
         Self::new(url, key, Duration::from_secs(settings.timeout_seconds))
@@ -83,7 +83,8 @@ impl HttpServer {
         &self.url
     }
 
-    /// Requests the JSON document at `path`; `None` if the server has none there.
+    /// Requests the JSON document at `path`; `None` if the server has none there. A server that is
+    /// busy is asked again.
     ///
     /// # Errors
     /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
@@ -91,13 +92,9 @@ impl HttpServer {
         &self,
         path: &str,
     ) -> Result<Option<Value>, ProviderError> {
-        let (status, text) = self.probe(path).await?;
-        match serde_json::from_str(&text) {
-            _ if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
-                Ok(None)
-            }
-            Ok(value) if status.is_success() => Ok(Some(value)),
-            _ => Err(self.refused(status, &text)),
+        match self.send(self.client.get(format!("{}{path}", self.url))).await {
+            Err(ProviderError::Refused { status: 404 | 405, .. }) => Ok(None),
+            other => self.document(other?).await.map(Some),
         }
     }
 
@@ -141,6 +138,11 @@ impl HttpServer {
         body: &Value,
     ) -> Result<Value, ProviderError> {
         let response = self.post(path, body).await?;
+        self.document(response).await
+    }
+
+    /// Reads the JSON document of a response.
+    async fn document(&self, response: Response) -> Result<Value, ProviderError> {
         let status = response.status();
         let text = response.text().await.map_err(|source| self.unreachable(source))?;
         serde_json::from_str(&text).map_err(|_| self.refused(status, &text))
@@ -200,6 +202,11 @@ impl HttpServer {
             message: message.chars().take(MESSAGE).collect(),
         }
     }
+}
+
+/// Returns a URL as it stands in the registry and in messages.
+fn trimmed(url: &str) -> &str {
+    url.trim_end_matches('/')
 }
 
 /// Returns how long to wait for a busy server; `None` if it is not merely busy.

@@ -157,6 +157,7 @@ impl ModelServer {
 
     /// Sends a request, and returns the response once its head is there.
     async fn send(&self, request: &CompletionRequest<'_>) -> Result<Response, ProviderError> {
+        connect::refuse_sleeper(&self.http, self.kind).await?;
         let (path, mut body) = self.body(request)?;
         self.address(&mut body, request.adapter).await?;
         match self.http.post(path, &body).await {

@@ -2,6 +2,8 @@
 //! was. `/health` answers also while a server sleeps, and a chat then waits without end: only
 //! `/is_sleeping` tells.
 
+use std::fs;
+
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde::Serialize;
@@ -12,12 +14,14 @@ use crate::config::ProviderKind;
 use crate::config::ServerConfig;
 use crate::provider::ProviderError;
 
+use super::connect::FINGERPRINT;
 use super::http::HttpServer;
 
-/// Question whose greedy answers are compared.
-const QUESTION: &str = "Write the first twelve prime numbers, separated by commas.";
-/// Tokens of each answer.
+/// Tokens of each answer that is compared.
 const TOKENS: u32 = 24;
+/// Largest difference of a token's log probability before and after. Batches of other sizes round
+/// otherwise, by some thousandths.
+const TOLERANCE: f64 = 0.1;
 
 /// What a server does with requests that it still has when it is told to sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,14 +33,28 @@ pub enum DrainMode {
 }
 
 /// A model or adapter of a server, with its answer to a fixed question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServedAnswer {
     /// Name that requests use for it.
     pub model: String,
     /// Folder of an adapter; `None` for a model.
     pub folder: Option<String>,
-    /// Its greedy answer to the question.
+    /// Its greedy answer to the question, with its reasoning.
     pub text: String,
+    /// Log probability of each token of the answer; empty if the server gives none.
+    pub logprobs: Vec<f64>,
+}
+
+impl ServedAnswer {
+    /// Whether this is the same answer, given by the same weights: an adapter that is no longer
+    /// applied can give the same text, with other probabilities.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let is_near = |(one, two): (&f64, &f64)| (one - two).abs() <= TOLERANCE;
+        self.model == other.model
+            && self.text == other.text
+            && self.logprobs.len() == other.logprobs.len()
+            && self.logprobs.iter().zip(&other.logprobs).all(is_near)
+    }
 }
 
 /// The control of one server, whether it sleeps or not.
@@ -87,7 +105,12 @@ impl SleepControl {
         if status != StatusCode::OK {
             return Ok(None);
         }
-        let names = ["vllm:num_requests_running", "vllm:num_requests_waiting"];
+        let names = [
+            "vllm:num_requests_running",
+            "vllm:num_requests_waiting",
+            "llamacpp:requests_processing",
+            "llamacpp:requests_deferred",
+        ];
         let value = |line: &str| {
             let (name, value) = line.rsplit_once(' ')?;
             let name = name.split('{').next()?;
@@ -130,8 +153,7 @@ impl SleepControl {
     pub async fn answers(&self) -> Result<Vec<ServedAnswer>, ProviderError> {
         let mut answers = Vec::new();
         for (model, folder) in self.models().await? {
-            let text = self.answer(&model).await?;
-            answers.push(ServedAnswer { model, folder, text });
+            answers.push(self.answer(model, folder).await?);
         }
         Ok(answers)
     }
@@ -154,8 +176,7 @@ impl SleepControl {
         }
         let mut answers = Vec::new();
         for ServedAnswer { model, folder, .. } in before.iter().cloned() {
-            let text = self.answer(&model).await?;
-            answers.push(ServedAnswer { model, folder, text });
+            answers.push(self.answer(model, folder).await?);
         }
         Ok(answers)
     }
@@ -171,19 +192,46 @@ impl SleepControl {
         Ok(listed["data"].as_array().into_iter().flatten().filter_map(named).collect())
     }
 
-    async fn answer(&self, model: &str) -> Result<String, ProviderError> {
+    async fn answer(
+        &self,
+        model: String,
+        folder: Option<String>,
+    ) -> Result<ServedAnswer, ProviderError> {
         let body = json!({
             "model": model,
-            "messages": [{ "role": "user", "content": QUESTION }],
+            "messages": [{ "role": "user", "content": FINGERPRINT }],
             "temperature": 0.0,
             "seed": 0,
             "max_tokens": TOKENS,
+            "logprobs": true,
         });
         let answer = self.0.post_for("/v1/chat/completions", &body).await?;
-        let text = &answer["choices"][0]["message"]["content"];
-        match text.as_str() {
-            Some(text) => Ok(text.to_owned()),
-            None => Err(self.0.refused(StatusCode::OK, &answer.to_string())),
+        let choice = &answer["choices"][0];
+        let parts = ["reasoning", "reasoning_content", "content"];
+        let text: String =
+            parts.into_iter().filter_map(|name| choice["message"][name].as_str()).collect();
+        if text.is_empty() {
+            return Err(self.0.refused(StatusCode::OK, &answer.to_string()));
         }
+        let tokens = choice["logprobs"]["content"].as_array().into_iter().flatten();
+        let logprobs = tokens.filter_map(|token| token["logprob"].as_f64()).collect();
+        Ok(ServedAnswer { model, folder, text, logprobs })
+    }
+
+    /// Returns the bytes of the weights, if the folder of the model can be read from here.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
+    pub async fn weight_bytes(&self) -> Result<Option<u64>, ProviderError> {
+        let listed = self.0.get("/v1/models").await?.unwrap_or_default();
+        let models = listed["data"].as_array().into_iter().flatten();
+        let mut roots = models.filter_map(|model| model["root"].as_str());
+        let Some(files) = roots.next().and_then(|root| fs::read_dir(root).ok()) else {
+            return Ok(None);
+        };
+        let is_weights =
+            |file: &fs::DirEntry| file.file_name().to_string_lossy().ends_with(".safetensors");
+        let sizes = files.flatten().filter(is_weights).filter_map(|file| file.metadata().ok());
+        Ok(Some(sizes.map(|data| data.len()).sum()).filter(|bytes| *bytes > 0))
     }
 }

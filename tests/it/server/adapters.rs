@@ -115,7 +115,7 @@ async fn every_request_to_llama_server_names_the_scale_of_every_adapter() {
     write_adapter(folder.path(), 8);
     let config = config("llama-cpp", &server.uri(), &[]);
     let Provider::Server(client) = connect(&config).await.unwrap() else { panic!() };
-    let pushed = client.push_adapter(folder.path(), client.file(), home.path()).await.unwrap();
+    let pushed = client.push_adapter(folder.path(), home.path()).await.unwrap();
     let PushedAdapter::NeedsRestart(file) = pushed else { panic!("{pushed:?}") };
     assert!(std::fs::read(&file).unwrap().starts_with(b"GGUF"));
     let provider = Provider::Server(client);
@@ -170,7 +170,7 @@ async fn ollama_is_asked_by_its_own_api_and_makes_a_model_of_an_adapter() {
     assert!(client.reads_weights());
     let folder = tempfile::tempdir().unwrap();
     write_adapter(folder.path(), 8);
-    let pushed = client.push_adapter(folder.path(), client.file(), folder.path()).await.unwrap();
+    let pushed = client.push_adapter(folder.path(), folder.path()).await.unwrap();
     let PushedAdapter::Served(name) = pushed else { panic!("{pushed:?}") };
     let provider = Provider::Server(client);
     let schema = Grammar::JsonSchema(json!({ "type": "integer" }));

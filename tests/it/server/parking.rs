@@ -90,7 +90,7 @@ fn options() -> ParkOptions {
         pause: Duration::from_millis(10),
         stop_command: String::new(),
         start_command: String::new(),
-        memory: || None,
+        memory: || Ok(None),
     }
 }
 
@@ -137,7 +137,7 @@ async fn whatever_the_server_does_nothing_is_trained_beside_it_and_it_is_woken()
         ),
         ("wakes at the third time", |fake| fake.n_wake_failures = 2, true, "", Serving),
         ("does not wake", |fake| fake.n_wake_failures = 9, true, "EngineDeadError", Degraded),
-        ("garbage", |fake| fake.garbles = true, true, "answers otherwise", Degraded),
+        ("garbage", |fake| fake.garbles = true, true, "answers differently", Degraded),
         ("lost adapters", |fake| fake.forgets_loras = true, true, "", Serving),
         ("none", |_| (), true, "", Serving),
     ];
@@ -169,7 +169,7 @@ type RefusedCase = (fn(&mut FakeState), &'static str, u8);
 async fn servers_that_cannot_be_parked_are_refused_before_they_sleep() {
     let cases: [RefusedCase; 3] = [
         (|fake| fake.lacks_sleep = true, "cannot sleep", 3),
-        (|fake| fake.sleeps = true, "sleeps already, for somebody else", 7),
+        (|fake| fake.sleeps = true, "is already asleep, and Rune did not", 7),
         (|fake| fake.n_requests = 2, "is in use: 2 requests", 7),
     ];
     for (fault, expected, code) in cases {
@@ -192,12 +192,12 @@ async fn memory_is_read_from_the_driver_and_not_from_the_server() {
         GpuMemory { free: free << 30, used: (80 - free) << 30, processes: vec![(77, 3 << 30)] }
     }
     let parked = Parked::new(|_| ()).await;
-    let stuck = ParkOptions { memory: || Some(gpu(5)), ..options() };
+    let stuck = ParkOptions { memory: || Ok(Some(gpu(5))), ..options() };
     let error = parked.park(&stuck).await.unwrap_err().to_string();
     assert!(error.ends_with("is not free: held by process 77 (3072 MiB)"), "{error}");
     assert_eq!(parked.state(), LeaseState::Serving);
     // Free while it sleeps, but held by the dead training when it is to be woken.
-    let memory = || Some(gpu(if CALLS.fetch_add(1, SeqCst) == 2 { 75 } else { 5 }));
+    let memory = || Ok(Some(gpu(if CALLS.fetch_add(1, SeqCst) == 1 { 75 } else { 5 })));
     let held = ParkOptions { memory, ..options() };
     let error = parked.park(&held).await.unwrap().unwrap_err().to_string();
     assert!(error.contains("held by process 77"), "{error}");
