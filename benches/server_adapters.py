@@ -105,8 +105,9 @@ def start_vllm(cache, gguf):
     if not (cache / "model/config.json").exists():
         subprocess.run([python, pathlib.Path(__file__).with_name("dequantize.py"), gguf, cache / "model"], check=True)
     port = free_port()
+    # One request at a time: in batches of other sizes, the same request can be answered in other words.
     command = [cache / "env/bin/vllm", "serve", cache / "model", "--served-model-name", "smol", "--host", "127.0.0.1",
-               "--port", str(port), "--dtype", "bfloat16", "--max-model-len", "2048", "--max-num-seqs", "4",
+               "--port", str(port), "--dtype", "bfloat16", "--max-model-len", "2048", "--max-num-seqs", "1",
                "--enforce-eager", "--enable-lora", "--max-loras", "2", "--max-lora-rank", "16"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1",
                    "VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
@@ -185,7 +186,8 @@ def main():
             base, adapted = passed["base"], passed[adapter]
             n = len(texts["base"])
             check(adapted > base, f"{place}: {base} of {n} by the base, {adapted} by the adapter")
-            check(plain["base"] == texts["base"], f"{place}: the base's {n} answers are those without the adapter")
+            n_other = sum(one != two for one, two in zip(plain["base"], texts["base"], strict=True))
+            check(n_other == 0, f"{place}: {n_other} of the base's {n} answers differ from those without the adapter")
 
         _, plain, _ = measure("process-plain", with_adapter=False)
         _, texts, passed = measure("process")

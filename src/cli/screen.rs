@@ -228,17 +228,19 @@ impl Screen {
         }
         state.answers.n_answers += 1;
         state.answers.n_passed += u32::from(passed);
-        let AnswerCounts { n_answers, n_passed, .. } = state.answers;
-        let rate = 100.0 * f64::from(n_passed) / f64::from(n_answers);
+        let AnswerCounts { adapter_id, n_answers, n_passed } = &state.answers;
+        let who = adapter_id.as_deref().unwrap_or("base");
+        // The count is that of the model at work, the rest that of all.
+        let passed = format!("{who} passed {n_passed} of {n_answers}");
         if self.mode == ScreenMode::Lines && n_done.is_multiple_of(ANSWERS) {
-            output::note(&format!("{n_done} of {n_total} answers, {rate:.1} % passed"));
+            output::note(&format!("{n_done} of {n_total} answers; {passed}"));
         }
         self.live(&mut state, BAR, |bar| {
             if bar.position() > n_done as u64 {
                 bar.reset(); // another evaluation
             }
             bar.set_length(n_total as u64);
-            bar.set_message(format!("answers, {rate:.1} % passed,"));
+            bar.set_message(format!("answers; {passed},"));
             bar.set_position(n_done as u64);
         });
     }

@@ -396,7 +396,8 @@ impl Registry {
     }
 }
 
-/// Returns the id of the oldest job of a kind that is due.
+/// Returns the id of the oldest job of a kind that is due. A job that waits for longer than any
+/// pause was queued before the clock was set back, and is due as well.
 fn next_due(
     tx: &Transaction<'_>,
     swarm_id: &str,
@@ -404,10 +405,12 @@ fn next_due(
 ) -> Result<Option<String>, RegistryError> {
     let mut statement = tx.prepare_cached(
         "SELECT id FROM job WHERE swarm_id = ?1 AND kind = ?2 AND state = 'queued'
-         AND run_at <= ?3 ORDER BY run_at, rowid LIMIT 1",
+         AND NOT (run_at > ?3 AND run_at <= ?4) ORDER BY run_at, rowid LIMIT 1",
     )?;
-    let now = timestamp(SystemTime::now());
-    let found = statement.query_row((swarm_id, kind.as_str(), now), |row| row.get(0));
+    let now = SystemTime::now();
+    let longest = Duration::from_secs(2 << MAX_PAUSE);
+    let (now, latest) = (timestamp(now), timestamp(now + longest));
+    let found = statement.query_row((swarm_id, kind.as_str(), now, latest), |row| row.get(0));
     Ok(found.optional()?)
 }
 

@@ -5,15 +5,21 @@ use std::fs;
 use std::path::Path;
 use std::process;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use rune::adapter::AdapterId;
+use rune::event::Event;
+use rune::event::timestamp;
+use rune::job::JobKind;
 use rune::registry::ClaimHolder;
 use rune::registry::DatasetKind;
 use rune::registry::DatasetRow;
+use rune::registry::NewJob;
 use rune::registry::RecordKind;
 use rune::registry::Registry;
 use rune::registry::RegistryError;
 use rune::registry::RunStatus;
+use rune::registry::SwarmRow;
 use rune::registry::TrainingRun;
 use serde_json::json;
 
@@ -252,4 +258,24 @@ fn training_run() -> TrainingRun {
         started_at: "2026-01-01T00:00:00.000Z".into(),
         ended_at: None,
     }
+}
+
+#[test]
+fn a_clock_that_was_set_back_delays_no_job() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("rune.db");
+    let registry = Registry::open(&path).unwrap();
+    let swarm = SwarmRow::new("p", json!({})).unwrap();
+    let (key, payload) = ("k".to_owned(), json!({}));
+    let job = NewJob { kind: JobKind::Solve, key, generation: 1, payload };
+    registry.begin_swarm(&swarm, &[job], &Event::notice("")).unwrap();
+    let due = |seconds: u64| {
+        let at = timestamp(SystemTime::now() + Duration::from_secs(seconds));
+        assert_eq!(sqlite(&path, &format!("UPDATE job SET run_at = '{at}'")), "done");
+        registry.is_job_due(&swarm.id, JobKind::Solve).unwrap()
+    };
+    assert!(due(0));
+    // A pause after an error, and a job that was queued by a clock an hour ahead.
+    assert!(!due(90));
+    assert!(due(3600));
 }
