@@ -72,6 +72,9 @@ pub(super) fn wake(context: &Context, args: &WakeArgs) -> anyhow::Result<ExitCod
     if urls.is_empty() && !context.config.server.url.is_empty() {
         urls.push(context.config.server.url.clone());
     }
+    if urls.is_empty() {
+        output::note("no server sleeps that Rune knows of: give --url for another one");
+    }
     let screen = Arc::new(Screen::of_document(context));
     let (mut text, mut class) = (String::new(), None::<ErrorClass>);
     workflow::run_at_once(context, &registry, screen, |services| async move {
