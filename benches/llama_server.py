@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -34,26 +35,45 @@ def install(cache):
     return server
 
 
-def start(server, model, options=()):
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def until_ready(process, url, patience):
+    """Waits for a server. Exit code 2 if its program needs another processor."""
+    for _ in range(patience):
+        if process.poll() is not None:
+            print(f"{process.args[0]} ended with {process.returncode}")
+            sys.exit(2 if process.returncode == -signal.SIGILL else 1)
+        try:
+            urllib.request.urlopen(f"{url}/health").read()
+            return
+        except OSError:
+            time.sleep(1)
+    process.kill()
+    sys.exit(f"{process.args[0]} did not get ready")
+
+
+def home_of(user, folder):
+    """Lets a new home share the models and packages of the user's."""
+    folder.mkdir(exist_ok=True)
+    for name in ["models", "python"]:
+        (user / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(user / name)
+    return folder
+
+
+def start(server, model, options=()):
+    port = free_port()
     command = [server, "-m", model, "--host", "127.0.0.1", "--port", str(port), "-c", "8192", "-np", "1"]
     command += ["-t", "2", "-ngl", "0", "--no-webui", "--jinja", *options]
     environment = {**os.environ, "LD_LIBRARY_PATH": str(server.parent)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
-    for _ in range(PATIENCE):
-        if process.poll() is not None:
-            print(f"llama-server ended with {process.returncode}: this processor cannot run it")
-            sys.exit(2)
-        try:
-            urllib.request.urlopen(f"{url}/health").read()
-            return process, url
-        except OSError:
-            time.sleep(1)
-    process.kill()
-    sys.exit("llama-server did not get ready")
+    until_ready(process, url, PATIENCE)
+    return process, url
 
 
 def solve(rune, home, task, provider):
@@ -78,13 +98,13 @@ def main():
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     args = parser.parse_args()
     rune = args.rune.resolve()
-    user = pathlib.Path(os.environ.get("RUNE_HOME", pathlib.Path.home() / ".rune"))
+    user = pathlib.Path(os.environ.get("RUNE_HOME", pathlib.Path.home() / ".rune")).resolve()
+    subprocess.run([rune, "models", "pull", MODEL], check=True)
     process, url = start(install(args.cache), user / "models" / f"{MODEL}.gguf")
     failed = False
     try:
         with tempfile.TemporaryDirectory() as home:
-            for name in ["models", "python"]:
-                (pathlib.Path(home) / name).symlink_to(user.resolve() / name)
+            home_of(user, pathlib.Path(home))
             for task in args.tasks:
                 own = solve(rune, home, task, ["--provider", "in-process"])
                 served = solve(rune, home, task, ["--provider", "llama-cpp", "--url", url])

@@ -20,7 +20,6 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -68,12 +67,6 @@ class Rune:
         return texts, passed
 
 
-def home_of(user, folder):
-    folder.mkdir()
-    (folder / "models").symlink_to(user / "models")
-    return folder
-
-
 def questions(library):
     """The library's questions of one form, as a suite of their own."""
     rows = [json.loads(line) for line in (library / "suite.jsonl").read_text().splitlines()]
@@ -83,14 +76,8 @@ def questions(library):
     return str(suite)
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def start_vllm(cache, gguf):
-    """Installs vLLM, and starts it with the model of `gguf`."""
+    """Installs vLLM, and starts it with the model of `gguf`. It writes to `vllm.log`."""
     python = cache / "env/bin/python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", cache / "tools"], check=True)
@@ -107,7 +94,7 @@ def start_vllm(cache, gguf):
         (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n")
     if not (cache / "model/config.json").exists():
         subprocess.run([python, pathlib.Path(__file__).with_name("dequantize.py"), gguf, cache / "model"], check=True)
-    port = free_port()
+    port = llama_server.free_port()
     # One request at a time: in batches of other sizes, the same request can be answered in other words.
     command = [cache / "env/bin/vllm", "serve", cache / "model", "--served-model-name", "smol", "--host", "127.0.0.1",
                "--port", str(port), "--dtype", "bfloat16", "--max-model-len", "2048", "--max-num-seqs", "1",
@@ -117,16 +104,12 @@ def start_vllm(cache, gguf):
     log = (cache / "vllm.log").open("w")
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
-    for _ in range(PATIENCE):
-        if process.poll() is not None:
-            sys.exit(f"vLLM ended with {process.returncode}: see {cache / 'vllm.log'}")
-        try:
-            urllib.request.urlopen(f"{url}/health").read()
-            return process, url
-        except OSError:
-            time.sleep(1)
-    os.killpg(process.pid, signal.SIGKILL)
-    sys.exit("vLLM did not get ready")
+    try:
+        llama_server.until_ready(process, url, PATIENCE)
+    except SystemExit:
+        subprocess.run(["kill", "-9", "--", f"-{process.pid}"])
+        raise
+    return process, url
 
 
 def get(url):
@@ -170,7 +153,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         # The home that learns; adapters are measured in others, where no answer is known.
-        learner = Rune(args.rune.resolve(), home_of(user, folder / "learner"), RUNE_RUN_MODEL=MODEL)
+        learner = Rune(args.rune.resolve(), llama_server.home_of(user, folder / "learner"), RUNE_RUN_MODEL=MODEL)
+        learner.run("models", "pull", MODEL)
         library = folder / "library"
         learner.run("eval", "library", "--seed", SEED, "--functions", FUNCTIONS, "--out", str(library))
         suite, lib = questions(library), str(library / "lib")
@@ -179,7 +163,7 @@ def main():
         gguf = learner.run("models", "path", MODEL).strip()
 
         def measure(place, *options, with_adapter=True, **settings):
-            home = home_of(user, folder / place)
+            home = llama_server.home_of(user, folder / place)
             for name in ["rune.db", "adapters"]:
                 subprocess.run(["cp", "-a", learner.home / name, home], check=True)
             rune = Rune(learner.binary, home, RUNE_RUN_MODEL=MODEL, **settings)

@@ -83,6 +83,23 @@ pub struct DoctorInput<'a> {
     pub sandbox: Result<Arc<Sandbox>, SandboxError>,
 }
 
+/// Runs all checks. Takes several seconds: downloaded models are hashed, and hostile programs run
+/// in the sandbox.
+pub fn run_checks(input: &DoctorInput<'_>) -> Vec<DoctorCheck> {
+    let mut checks = machine();
+    checks.extend(home(input.home));
+    checks.extend(programs(input.python.as_deref()));
+    checks.extend(sandbox::run_checks(input));
+    checks.extend(models(input.home, &input.config.run.model));
+    checks.extend(gpu());
+    checks.extend(server::check(input.config));
+    checks.extend(server::leases(input.home));
+    checks.extend(registry(input.home));
+    checks.extend(training(input));
+    checks.extend(suites(input.home));
+    checks
+}
+
 /// Names the GPUs; `None` without a driver, as Rune needs none.
 fn gpu() -> Option<DoctorCheck> {
     let gpus = match hardware::gpus() {
@@ -104,23 +121,6 @@ fn gpu() -> Option<DoctorCheck> {
     };
     let all: Vec<String> = gpus.iter().map(describe).collect();
     (!all.is_empty()).then(|| DoctorCheck::ok("gpu", all.join("; ")))
-}
-
-/// Runs all checks. Takes several seconds: downloaded models are hashed, and hostile programs run
-/// in the sandbox.
-pub fn run_checks(input: &DoctorInput<'_>) -> Vec<DoctorCheck> {
-    let mut checks = machine();
-    checks.extend(home(input.home));
-    checks.extend(programs(input.python.as_deref()));
-    checks.extend(sandbox::run_checks(input));
-    checks.extend(models(input.home, &input.config.run.model));
-    checks.extend(gpu());
-    checks.extend(server::check(input.config));
-    checks.extend(server::leases(input.home));
-    checks.extend(registry(input.home));
-    checks.extend(training(input));
-    checks.extend(suites(input.home));
-    checks
 }
 
 impl DoctorCheck {

@@ -30,17 +30,6 @@ pub enum LeaseState {
 }
 
 impl LeaseState {
-    /// Every state that a server can have.
-    pub const ALL: [Self; 7] = [
-        Self::Serving,
-        Self::Draining,
-        Self::Sleeping,
-        Self::Training,
-        Self::Waking,
-        Self::Verifying,
-        Self::Degraded,
-    ];
-
     /// Returns the word used in the registry and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {

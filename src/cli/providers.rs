@@ -143,7 +143,7 @@ fn check(context: &Context) -> anyhow::Result<ExitCode> {
 
 /// Refuses settings whose provider uses no server.
 pub(super) fn server_of(config: &Config) -> Result<(), HintedError> {
-    if !matches!(config.run.provider, ProviderKind::InProcess | ProviderKind::Scripted) {
+    if config.run.provider.uses_server() {
         return Ok(());
     }
     let message = format!("the provider `{}` uses no server", config.run.provider.as_str());

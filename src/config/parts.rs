@@ -23,6 +23,11 @@ pub enum ProviderKind {
 }
 
 impl ProviderKind {
+    /// Whether the model runs on the server of the settings.
+    pub fn uses_server(self) -> bool {
+        !matches!(self, Self::InProcess | Self::Scripted)
+    }
+
     /// Returns the word used in the configuration and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -159,7 +164,7 @@ pub struct ServerConfig {
     pub timeout_seconds: u64,
 }
 
-/// `[park]`: how a model server gives its GPU to a training.
+/// `[park]`: how a model server frees its GPU for training.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ParkConfig {

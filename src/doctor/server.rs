@@ -1,7 +1,6 @@
 //! The checks of model servers.
 
 use crate::config::Config;
-use crate::config::ProviderKind;
 use crate::error_class::with_causes;
 use crate::home::Home;
 use crate::lease::LeaseState;
@@ -15,7 +14,7 @@ use super::DoctorCheck;
 
 /// Connects to the server of the settings; `None` if the provider uses none.
 pub(super) fn check(config: &Config) -> Option<DoctorCheck> {
-    if matches!(config.run.provider, ProviderKind::InProcess | ProviderKind::Scripted) {
+    if !config.run.provider.uses_server() {
         return None;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -27,9 +27,8 @@ use crate::peft::PeftFiles;
 use crate::provider::ProviderError;
 
 use super::ModelServer;
+use super::listed::PREFIX;
 
-/// Start of the name of every adapter on servers.
-const PREFIX: &str = "rune-";
 /// Hexadecimal digits of a digest in an adapter's name.
 const DIGITS: usize = 16;
 /// Status of an unknown model.
@@ -155,10 +154,8 @@ impl ModelServer {
             let slots = self.slots().await?;
             return Ok(slots.iter().map(|slot| slot.path.display().to_string()).collect());
         }
-        let listed = self.http.get("/v1/models").await?.unwrap_or_default();
-        let models = listed["data"].as_array().into_iter().flatten();
-        let adapters = models.filter(|model| is_adapter(model));
-        Ok(adapters.filter_map(|model| Some(model["id"].as_str()?.to_owned())).collect())
+        let adapters = self.http.models().await?.into_iter().filter(|model| model.is_adapter);
+        Ok(adapters.map(|model| model.id).collect())
     }
 
     /// Changes the body of a request so that the adapter answers, or the base and nothing else.
@@ -290,22 +287,15 @@ impl ModelServer {
     /// Returns the folder of a model or adapter, empty if the server names none; `None` if it does
     /// not have it.
     async fn root_of(&self, name: &str) -> Result<Option<String>, ProviderError> {
-        let listed = self.http.get("/v1/models").await?.unwrap_or_default();
-        let mut models = listed["data"].as_array().into_iter().flatten();
         // Ollama adds a tag to each name.
         let is_named = |id: &str| id.strip_suffix(":latest").unwrap_or(id) == name;
-        let found = models.find(|model| model["id"].as_str().is_some_and(is_named));
-        Ok(found.map(|model| model["root"].as_str().unwrap_or_default().to_owned()))
+        let found = self.http.models().await?.into_iter().find(|model| is_named(&model.id));
+        Ok(found.map(|model| model.root.unwrap_or_default()))
     }
 
     fn not_served(&self, name: &str) -> ProviderError {
         ProviderError::AdapterNotServed { url: self.url().to_owned(), name: name.to_owned() }
     }
-}
-
-/// Whether an entry of a server's list of models is an adapter: vLLM names the base of each.
-pub(super) fn is_adapter(model: &Value) -> bool {
-    model["parent"].is_string() || model["id"].as_str().is_some_and(|id| id.starts_with(PREFIX))
 }
 
 impl ServedAdapter {

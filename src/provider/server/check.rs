@@ -1,7 +1,6 @@
 //! [`ServerReport`]: what a server can do, asked and tried.
 
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::json;
 
 use crate::model::Grammar;
@@ -59,7 +58,7 @@ impl ModelServer {
     /// # Errors
     /// Those of a request. A server that refuses grammars or log probabilities does not have them.
     pub async fn report(&self) -> Result<ServerReport, ProviderError> {
-        let is_sleeping = self.http.get("/is_sleeping").await?;
+        let is_sleeping = self.http.is_sleeping().await?;
         let plain = self.ask(None, false).await?;
         let able = self.capabilities;
         let grammar = match able.grammar {
@@ -91,7 +90,7 @@ impl ModelServer {
             adapters: self.adapters().await?,
             keeps_grammar,
             gives_logprobs,
-            is_sleeping: is_sleeping.and_then(|value: Value| value["is_sleeping"].as_bool()),
+            is_sleeping,
             first_token_ms: plain.prefill_ms,
         })
     }

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::path::PathBuf;
 
-use serde_json::Value;
 use serde_json::json;
 
 use crate::config::Config;
@@ -23,9 +22,9 @@ use crate::trajectory::Sampling;
 
 use super::ModelServer;
 use super::adapters::LoadedAdapters;
-use super::adapters::is_adapter;
 use super::http::HttpServer;
 use super::http::is_loopback;
+use super::listed::size;
 
 /// Concurrent requests to a server that does not say how many it takes.
 const PARALLEL: usize = 4;
@@ -93,15 +92,15 @@ impl ModelServer {
             loaded: LoadedAdapters::default(),
         };
         if let Some(file) = own.or(stated) {
-            let identity = model::identify(&file.path)?;
-            let base_model = format!("{}@{}", file.hub_id, identity.tokenizer_digest);
-            server.base = BaseModel { base_model, base_digest: identity.base_digest };
-            server.encoder = Some(ChatEncoder::load(&file.path)?);
+            let encoder = ChatEncoder::load(&file.path)?;
+            server.base.base_model = format!("{}@{}", file.hub_id, encoder.tokenizer().digest());
+            server.encoder = Some(encoder);
             server.file = Some(file.path);
         }
-        if !reads_weights {
-            server.base.base_digest = server.fingerprint().await?;
-        }
+        server.base.base_digest = match &server.file {
+            Some(path) if reads_weights => model::identify(path)?.base_digest,
+            _ => server.fingerprint().await?,
+        };
         Ok(server)
     }
 
@@ -123,8 +122,7 @@ pub(super) async fn refuse_sleeper(
     if kind != ProviderKind::Vllm {
         return Ok(());
     }
-    let asked = http.get("/is_sleeping").await?.unwrap_or_default();
-    match asked["is_sleeping"].as_bool() {
+    match http.is_sleeping().await? {
         Some(true) => Err(ProviderError::Asleep(http.url().to_owned())),
         _ => Ok(()),
     }
@@ -148,25 +146,21 @@ async fn served_model(
     kind: ProviderKind,
     wanted: &str,
 ) -> Result<ServedModel, ProviderError> {
-    let listed = http.get("/v1/models").await?.unwrap_or_default();
-    let models = listed["data"].as_array().into_iter().flatten();
-    let models: Vec<&Value> = models.filter(|model| !is_adapter(model)).collect();
-    let name_of = |model: &Value| model["id"].as_str().unwrap_or_default().to_owned();
+    let mut models = http.models().await?;
+    models.retain(|model| !model.is_adapter);
     let found = match models.as_slice() {
-        [only] if wanted.is_empty() => Some(*only),
-        all => all.iter().copied().find(|model| name_of(model) == wanted),
+        [only] if wanted.is_empty() => Some(only),
+        all => all.iter().find(|model| model.id == wanted),
     };
     let Some(found) = found else {
-        let known = models.into_iter().map(name_of).collect();
+        let known = models.into_iter().map(|model| model.id).collect();
         return Err(ProviderError::NotServed {
             url: http.url().to_owned(),
             wanted: wanted.to_owned(),
             known,
         });
     };
-    let size = |value: &Value| value.as_u64().and_then(|size| usize::try_from(size).ok());
-    let name = name_of(found);
-    let context = size(&found["max_model_len"]);
+    let (name, context) = (found.id.clone(), found.context);
     Ok(match kind {
         ProviderKind::LlamaCpp => {
             let props = http.get("/props").await?.unwrap_or_default();

@@ -6,6 +6,7 @@ mod check;
 mod connect;
 mod gbnf;
 mod http;
+mod listed;
 mod sleep;
 mod stream;
 

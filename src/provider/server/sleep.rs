@@ -7,7 +7,6 @@ use std::fs;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::json;
 
 use crate::config::ProviderKind;
@@ -16,6 +15,7 @@ use crate::provider::ProviderError;
 
 use super::connect::FINGERPRINT;
 use super::http::HttpServer;
+use super::listed::ListedModel;
 
 /// Tokens of each answer that is compared.
 const TOKENS: u32 = 24;
@@ -23,7 +23,7 @@ const TOKENS: u32 = 24;
 /// otherwise, by some thousandths.
 const TOLERANCE: f64 = 0.1;
 
-/// What a server does with requests that it still has when it is told to sleep.
+/// How a server treats unfinished requests before it sleeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DrainMode {
     /// It ends them first.
@@ -84,7 +84,7 @@ impl SleepControl {
     /// # Errors
     /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
     pub async fn is_sleeping(&self) -> Result<Option<bool>, ProviderError> {
-        Ok(self.0.get("/is_sleeping").await?.and_then(|value| value["is_sleeping"].as_bool()))
+        self.0.is_sleeping().await
     }
 
     /// Whether the server answers at all.
@@ -152,8 +152,8 @@ impl SleepControl {
     /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
     pub async fn answers(&self) -> Result<Vec<ServedAnswer>, ProviderError> {
         let mut answers = Vec::new();
-        for (model, folder) in self.models().await? {
-            answers.push(self.answer(model, folder).await?);
+        for ListedModel { id, root, is_adapter, .. } in self.0.models().await? {
+            answers.push(self.answer(id, root.filter(|_| is_adapter)).await?);
         }
         Ok(answers)
     }
@@ -167,8 +167,8 @@ impl SleepControl {
         &self,
         before: &[ServedAnswer],
     ) -> Result<Vec<ServedAnswer>, ProviderError> {
-        let now = self.models().await?;
-        let is_there = |one: &&ServedAnswer| now.iter().any(|(model, _)| *model == one.model);
+        let now = self.0.models().await?;
+        let is_there = |one: &&ServedAnswer| now.iter().any(|model| model.id == one.model);
         for lost in before.iter().filter(|one| !is_there(one)) {
             let Some(folder) = &lost.folder else { continue };
             let body = json!({ "lora_name": lost.model, "lora_path": folder });
@@ -179,17 +179,6 @@ impl SleepControl {
             answers.push(self.answer(model, folder).await?);
         }
         Ok(answers)
-    }
-
-    /// Returns the name of each model, with the folder of adapters.
-    async fn models(&self) -> Result<Vec<(String, Option<String>)>, ProviderError> {
-        let listed = self.0.get("/v1/models").await?.unwrap_or_default();
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let named = |model: &Value| {
-            let folder = text(&model["root"]).filter(|_| model["parent"].is_string());
-            Some((text(&model["id"])?, folder))
-        };
-        Ok(listed["data"].as_array().into_iter().flatten().filter_map(named).collect())
     }
 
     async fn answer(
@@ -223,10 +212,8 @@ impl SleepControl {
     /// # Errors
     /// [`ProviderError::Unreachable`]; [`ProviderError::Refused`].
     pub async fn weight_bytes(&self) -> Result<Option<u64>, ProviderError> {
-        let listed = self.0.get("/v1/models").await?.unwrap_or_default();
-        let models = listed["data"].as_array().into_iter().flatten();
-        let mut roots = models.filter_map(|model| model["root"].as_str());
-        let Some(files) = roots.next().and_then(|root| fs::read_dir(root).ok()) else {
+        let root = self.0.models().await?.into_iter().find_map(|model| model.root);
+        let Some(files) = root.and_then(|root| fs::read_dir(root).ok()) else {
             return Ok(None);
         };
         let is_weights =
